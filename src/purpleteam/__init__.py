@@ -1,0 +1,35 @@
+"""Red- and blue-team an image classifier on one desk, and prove what you claim.
+
+The rooms, in the order of the flow; each imports only what comes before it:
+
+    core      records, statistics, checks, run folder        (no torch)
+    data      IDX, MNIST, digits, folders, drawings          (no torch)
+    models    architectures, training, evaluation, store
+    attacks   evasion, poison, robust accuracy, soundness
+    defences  adversarial training, before and after
+    scan | threats | serve | report                          (no torch, siblings)
+    pipeline  the stages top to bottom;  cli: a thin skin
+
+Importing the package is instant: each room is loaded when it is first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+ROOMS = ("core", "data", "models", "attacks", "defences", "scan", "threats", "serve", "report")
+
+__all__ = ["ROOMS", "__version__"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in ROOMS or name == "pipeline":
+        return importlib.import_module(f"purpleteam.{name}")
+    raise AttributeError(f"module 'purpleteam' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *ROOMS])

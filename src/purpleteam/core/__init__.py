@@ -1,0 +1,10 @@
+"""What every other room stands on; no torch, and instant to import.
+
+- `records`     frozen facts (Measurement, Finding, CheckResult, ...), with `statistics`
+- `checks`      executed checks with negative controls, and their registry CHECKS
+- `registry`    plug-ins: one file each, no list to edit
+- `runfolder`   the contract between all parts, on the hash-chained `ledger`
+- `cards`       stored models and zoo names without torch;  `digest`: names for content
+- `config`      mappings into dataclasses, unknown keys refused
+- `progress`    how long work says where it is;  `errors`: the one exception tree
+"""

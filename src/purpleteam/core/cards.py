@@ -1,0 +1,128 @@
+"""Stored models without torch: where their three files are, what the card says, digests.
+
+A stored model is `<name>.safetensors` (the weights; its SHA-256 is the model's digest),
+`<name>.onnx` (what the app runs) and `<name>.json` (the card). A zoo name stands for a model
+that ships in the package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.digest import sha256_file
+from purpleteam.core.errors import ModelError, Refused, unknown
+
+__all__ = ["ModelCard", "StoredModel", "find_stored", "zoo_names"]
+
+FORMATS = (".safetensors", ".onnx", ".json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of a stored model; written beside its weights as JSON."""
+
+    name: str
+    digest: str
+    """SHA-256 of the .safetensors file."""
+    onnx_digest: str
+    architecture: str
+    """Name in the registry, or `module:factory`."""
+    input: Mapping[str, Any]
+    """`channels`, `height`, `width`, and `range`, which is [0, 1]."""
+    classes: tuple[str, ...]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained, seed included; empty where that is not known."""
+    data_digest: str | None = None
+    """Digest of the training images and labels."""
+    parent: str | None = None
+    """Digest of the model or file that this one was made from."""
+    converted_from: str | None = None
+    """The foreign number format, where the weights were not float32."""
+    validation_accuracy: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    onnx_difference: float | None = None
+    """Largest difference of logits between the two nets, compared when written."""
+
+    def write(self, path: Path) -> None:
+        """Write the card as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> ModelCard:
+        """Read a card; an unreadable or incomplete one is a ModelError."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            known = {one.name for one in fields(cls)}
+            values = {key: value for key, value in values.items() if key in known}
+            return cls(**{**values, "classes": tuple(values["classes"])})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"model card {str(path)!r} cannot be read: {error}") from None
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """The three files of a model and its card."""
+
+    stem: Path
+    card: ModelCard
+
+    @property
+    def weights(self) -> Path:
+        """The .safetensors file."""
+        return self.stem.with_name(self.stem.name + ".safetensors")
+
+    @property
+    def onnx(self) -> Path:
+        """The .onnx file."""
+        return self.stem.with_name(self.stem.name + ".onnx")
+
+    def verify(self) -> None:
+        """Refuse files whose digests are not those of the card."""
+        for path, digest in ((self.weights, self.card.digest), (self.onnx, self.card.onnx_digest)):
+            if not path.exists():
+                raise ModelError(f"model file {str(path)!r} is missing")
+            if (found := sha256_file(path)) != digest:
+                raise Refused(f"{str(path)!r} is not the file of its card: {found}, not {digest}")
+
+
+def zoo_names() -> list[str]:
+    """Return the names of the models that ship in the package."""
+    return sorted(path.stem for path in _zoo().glob("*.json"))
+
+
+def find_stored(reference: str) -> StoredModel:
+    """Return the model that a zoo name or a path (any of its three files, or its stem) means.
+
+    Raises:
+        ModelError: nothing is there, or the file is of a format that is never loaded; the
+            message says how to import it.
+    """
+    names = zoo_names()
+    if reference in names:
+        stem = _zoo() / reference
+    else:
+        path = Path(reference)
+        stem = path.with_suffix("") if path.suffix in FORMATS else path
+        card = stem.with_name(stem.name + ".json")
+        if path.is_file() and path.suffix not in FORMATS:
+            raise ModelError(
+                f"{reference!r} is not a stored model; make it one with: "
+                f"purple import {reference} --arch NAME"
+            )
+        if not card.exists() and path.is_file():
+            raise ModelError(
+                f"{reference!r} has no card {str(card)!r} beside it; make it a stored model with: "
+                f"purple import {reference} --arch NAME"
+            )
+        if not card.exists():
+            raise ModelError(unknown("model", reference, names) + "; or the path of a stored model")
+    return StoredModel(stem, ModelCard.read(stem.with_name(stem.name + ".json")))
+
+
+def _zoo() -> Path:
+    return Path(str(resources.files("purpleteam"))) / "zoo"

@@ -1,0 +1,129 @@
+"""Executed checks: each proves one sentence, and proves first that it can fail.
+
+A check is a class in the room that owns the thing it looks at (`scan/checks`, `serve/checks`,
+`models/checks`, ...). It registers itself here and has two methods: `examine`, which looks at
+a target, and `bad_example`, which makes a target that `examine` must fail on. A check whose
+bad example passes is `broken`, whatever it says about the real target.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from purpleteam.core.errors import PurpleError
+from purpleteam.core.records import CheckResult, Verdict
+from purpleteam.core.registry import Registry
+
+__all__ = ["CHECKS", "Check", "Outcome", "Target", "run_check"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What checks look at; a check uses the parts that it `needs` and ignores the others."""
+
+    code: Path | None = None
+    """Folder or file of source code."""
+    data: Path | None = None
+    """Folder with the four IDX files."""
+    data_digests: Mapping[str, str] = field(default_factory=dict)
+    """Digest that each data file must have, by file name."""
+    model: Path | None = None
+    """A model file, or a folder of them."""
+    model_digest: str | None = None
+    """Digest that the model file must have."""
+    url: str | None = None
+    """Address of a running app, such as http://127.0.0.1:8000."""
+    run: Path | None = None
+    """A run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a check saw, before its negative control is taken into account."""
+
+    passed: bool
+    measured: Any = None
+    threshold: Any = None
+    message: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+class Check(ABC):
+    """One executed check. `proves` is the sentence that a pass backs."""
+
+    id: ClassVar[str]
+    proves: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]]
+    """Names of the Target fields without which the check is skipped."""
+
+    @abstractmethod
+    def examine(self, target: Target) -> Outcome:
+        """Look at the target; a PurpleError or any other exception makes the verdict `error`."""
+
+    @abstractmethod
+    def bad_example(self, folder: Path) -> Target:
+        """Make, in the empty `folder`, a target on which `examine` must not pass."""
+
+    @contextmanager
+    def bad_target(self, folder: Path) -> Iterator[Target]:
+        """Yield the bad example; override where it has to be started and stopped."""
+        yield self.bad_example(folder)
+
+
+CHECKS: Registry[type[Check]] = Registry("check")
+
+
+def run_check(check: Check, target: Target) -> CheckResult:
+    """Run the negative control, then the check; return the verdict with its evidence."""
+    started = time.perf_counter()
+    missing = [name for name in check.needs if getattr(target, name) is None]
+    if missing:
+        return CheckResult(
+            check=check.id,
+            proves=check.proves,
+            verdict="skipped",
+            message=f"needs {', '.join(missing)}",
+            negative_control={"ran": False, "failed_as_required": False},
+        )
+    control = _negative_control(check)
+    verdict: Verdict
+    try:
+        outcome = check.examine(target)
+        verdict = "pass" if outcome.passed else "fail"
+    except Exception as error:
+        outcome = Outcome(passed=False, message=_one_line(error))
+        verdict = "error"
+    if not control["failed_as_required"]:
+        verdict = "broken"
+    return CheckResult(
+        check=check.id,
+        proves=check.proves,
+        verdict=verdict,
+        measured=outcome.measured,
+        threshold=outcome.threshold,
+        message=outcome.message,
+        inputs=outcome.inputs,
+        negative_control=control,
+        cost={"seconds": round(time.perf_counter() - started, 4)},
+    )
+
+
+def _negative_control(check: Check) -> dict[str, bool]:
+    with tempfile.TemporaryDirectory(prefix="purple-control-") as folder:
+        try:
+            with check.bad_target(Path(folder)) as bad:
+                return {"ran": True, "failed_as_required": not check.examine(bad).passed}
+        except Exception:
+            return {"ran": False, "failed_as_required": False}
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error) if isinstance(error, PurpleError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]

@@ -1,0 +1,115 @@
+"""Configuration: mappings into frozen dataclasses; unknown keys are refused with the nearest.
+
+One rule serves files (`--config FILE`, TOML), overrides (`--set a.b=c`) and the fields of a
+part on the command line (`--attack pgd:steps=40,restarts=3`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from purpleteam.core.errors import ConfigError, unknown
+
+__all__ = ["build", "from_file", "merge", "override", "parse_part", "to_mapping"]
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Return `cls(**values)`, with every key known and every value of its type.
+
+    Args:
+        cls: a dataclass; fields that are dataclasses are built from nested mappings.
+        values: what was asked for; text is converted to the field's type.
+        where: names the source in errors, such as a file or `--attack pgd`.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {one.name: one for one in dataclasses.fields(cls) if one.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: {unknown('key', key, known)}")
+    nested: dict[str, Any] = {
+        key: build(kind, value, f"{where}: {key}")
+        for key, value in values.items()
+        if isinstance(value, Mapping) and (kind := _dataclass_of(cls, key)) is not None
+    }
+    try:
+        return TypeAdapter(cls).validate_python({**values, **nested})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "value"
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {place} = {first['input']!r}: {message}") from None
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    """Return the mapping in a TOML file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"configuration {str(path)!r} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"configuration {str(path)!r} cannot be read: {error}") from None
+
+
+def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Return `values` with each `a.b=c` of `settings` put in its place."""
+    result = merge({}, values)
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not separator or not all(keys):
+            raise ConfigError(f"--set {setting!r} is not of the form a.b=value")
+        nested: dict[str, Any] = {keys[-1]: _value(text.strip())}
+        for key in reversed(keys[:-1]):
+            nested = {key: nested}
+        result = merge(result, nested)
+    return result
+
+
+def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `first` with the values of `second` over it, key by key, nested mappings merged."""
+    result = {key: merge({}, v) if isinstance(v, Mapping) else v for key, v in first.items()}
+    for key, value in second.items():
+        before = result.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            result[key] = merge(before, value)
+        else:
+            result[key] = merge({}, value) if isinstance(value, Mapping) else value
+    return result
+
+
+def parse_part(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and fields of `name:field=value,field=value`."""
+    name, _, rest = text.partition(":")
+    values: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise ConfigError(f"{text!r}: {item!r} is not of the form field=value")
+        values[key.strip()] = _value(value.strip())
+    return name.strip(), values
+
+
+def to_mapping(part: Any) -> dict[str, Any]:
+    """Return a dataclass as plain data, as it is recorded."""
+    return dataclasses.asdict(part)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _dataclass_of(cls: type, key: str) -> type | None:
+    import typing
+
+    kind = typing.get_type_hints(cls).get(key)
+    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None

@@ -1,0 +1,36 @@
+"""Names for content: SHA-256 digests and the canonical JSON they are taken of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["canonical_json", "sha256_bytes", "sha256_file", "short_id"]
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one spelling of `value` as JSON: sorted keys, no spaces, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def sha256_bytes(*parts: bytes) -> str:
+    """Return `sha256:<hex>` of the parts, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def sha256_file(path: Path) -> str:
+    """Return `sha256:<hex>` of a file's bytes."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def short_id(prefix: str, value: Any) -> str:
+    """Return a short content hash of a JSON value, such as `m-3f2a09c1d2`."""
+    return f"{prefix}-{sha256_bytes(canonical_json(value).encode())[7:17]}"

@@ -1,0 +1,183 @@
+"""What a run found, one frozen fact each: the lines of records.jsonl.
+
+    Measurement    a number: what was measured, on which subject, how
+    Finding        what a scanner says about a place
+    CheckResult    the verdict of one executed check, with its negative control
+    Artefact       a file of the run and its digest
+    ThreatStatus   a threat with its derived status
+    Note           a stage's own facts that are no number (what a cell did, a scanned file list)
+
+A record's id is a content hash over everything except what differs from run to run: cost and
+the command that was typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+from purpleteam.core.digest import short_id
+from purpleteam.core.errors import RunError, unknown
+from purpleteam.core.statistics import Value, value_from_json
+
+__all__ = [
+    "Artefact",
+    "CheckResult",
+    "Finding",
+    "Measurement",
+    "Note",
+    "Record",
+    "ThreatStatus",
+    "Verdict",
+    "record_from_json",
+]
+
+Severity = Literal["note", "low", "medium", "high", "critical"]
+Verdict = Literal["pass", "fail", "error", "skipped", "broken", "stale"]
+
+NO_METRIC = ("cost", "command")
+"""Fields that differ from run to run and take no part in a record's identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What all records share: an id made of the content, and a JSON form."""
+
+    kind: ClassVar[str]
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """What it took (seconds, forward, backward, queries); no part of the identity."""
+    command: tuple[str, ...] = ()
+    """The command line that made this record."""
+
+    @property
+    def id(self) -> str:
+        """A short content hash such as `m-3f2a09c1d2`."""
+        return short_id(self.kind[0], self.metric())
+
+    def metric(self) -> dict[str, Any]:
+        """Return the record as JSON without what differs from run to run."""
+        return {name: value for name, value in self._fields().items() if name not in NO_METRIC} | {
+            "kind": self.kind
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole record as JSON, id and kind first."""
+        return {"id": self.id, "kind": self.kind} | self._fields()
+
+    def _fields(self) -> dict[str, Any]:
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Record):
+    """A number with its interval: `name` of `subject`, found as `how` says."""
+
+    kind: ClassVar[str] = "measurement"
+    name: str
+    value: Value
+    subject: Mapping[str, Any]
+    """Digests and names of everything the number is about: model, dataset, split, selection."""
+    how: Mapping[str, Any] = field(default_factory=dict)
+    """What was done: attack, norm, epsilon, steps, trigger, recipe, knowledge."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """What belongs to the result beside the number: soundness, rates per source class."""
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding(Record):
+    """What a scanner says about one place."""
+
+    kind: ClassVar[str] = "finding"
+    tool: str
+    rule: str
+    severity: Severity
+    confidence: str
+    message: str
+    place: Mapping[str, Any]
+    """`path`, and `line` where there is one."""
+    cwe: str | None = None
+    fix: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult(Record):
+    """The verdict of one executed check; only `pass` counts."""
+
+    kind: ClassVar[str] = "check"
+    check: str
+    proves: str
+    verdict: Verdict
+    measured: Any = None
+    threshold: Any = None
+    message: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Path or address of each input, with its digest."""
+    negative_control: Mapping[str, bool] = field(default_factory=dict)
+    """`ran` and `failed_as_required`: the check on an example that it must fail."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact(Record):
+    """A file in the run folder, its digest, and what made it."""
+
+    kind: ClassVar[str] = "artefact"
+    path: str
+    digest: str
+    made_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatStatus(Record):
+    """A threat of the system with the status that its checks' verdicts give it."""
+
+    kind: ClassVar[str] = "threat"
+    threat: str
+    element: str
+    stride: str
+    title: str
+    inherent: Severity
+    residual: Severity
+    status: Literal["mitigated", "partly", "open", "accepted", "not_applicable"]
+    mitigations: Mapping[str, Any]
+    origin: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(Record):
+    """Facts of a stage that are no number: what it did, on what, and what it left out."""
+
+    kind: ClassVar[str] = "note"
+    name: str
+    facts: Mapping[str, Any]
+
+
+_KINDS: dict[str, type[Record]] = {
+    cls.kind: cls for cls in (Measurement, Finding, CheckResult, Artefact, ThreatStatus, Note)
+}
+
+
+def record_from_json(line: Mapping[str, Any]) -> Record:
+    """Return the record that `to_json` wrote; unknown kinds are a RunError."""
+    cls = _KINDS.get(str(line.get("kind")))
+    if cls is None:
+        raise RunError(unknown("record kind", line.get("kind"), _KINDS))
+    wanted = {one.name for one in fields(cls)}
+    values = {key: value for key, value in line.items() if key in wanted}
+    if cls is Measurement:
+        values["value"] = value_from_json(values["value"])
+    for name in ("command", "origin"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return cls(**values)

@@ -1,0 +1,61 @@
+"""Find and name the pluggable parts: attacks, recipes, architectures, checks, scanners.
+
+A plug-in is a class or a function in a file of its own. The file registers it with a
+decorator, and `load` imports every public file of a folder, so a new plug-in is one new
+file and no edit anywhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from purpleteam.core.errors import UsageError, unknown
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+Part = TypeVar("Part")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A named collection of parts, filled by decorator; iterates in order of name."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[Part], Part]:
+        """Register the decorated part under `name`; a second part of that name is an error."""
+
+        def add(part: Part) -> Part:
+            if name in self._items:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._items[name] = part  # type: ignore[assignment]
+            return part
+
+        return add
+
+    def load(self, package: ModuleType) -> None:
+        """Import every public module of `package`, so that each registers itself."""
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{package.__name__}.{module.name}")
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._items[name]
+        except KeyError:
+            raise UsageError(unknown(self.kind, name, self._items)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._items))
+
+    def __len__(self) -> int:
+        return len(self._items)

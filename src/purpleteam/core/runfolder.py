@@ -1,0 +1,210 @@
+"""The run folder: what was asked (run.json), what was found (records.jsonl), what was made.
+
+    runs/<name>/
+      run.json        resolved config, seeds, threads, versions, machine; status; artefact digests
+      records.jsonl   one frozen fact a line; append-only, hash-chained
+      outcomes/ models/ images/ figures/ exports/      report.html  report.md
+
+Work is done in cells. A cell is named by the content of what it depends on; its records are
+written together with a closing line, so that after a kill a cell is either whole or not there
+and `resume` does only what is missing.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
+from purpleteam.core.errors import RunError
+from purpleteam.core.ledger import Ledger
+from purpleteam.core.records import Artefact, Note, Record, record_from_json
+
+__all__ = ["RunFolder", "machine", "versions"]
+
+FOLDERS = ("outcomes", "models", "images", "figures", "exports")
+CELL = "cell"
+
+
+class RunFolder:
+    """One run on disk. `create` and `resume` open it for writing, `open` for reading."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ledger = Ledger(path / "records.jsonl")
+        self._done: dict[str, list[Record]] = {}
+
+    @classmethod
+    def create(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
+        """Start a run in a new or empty folder; `asked` is the resolved request."""
+        if (path / "run.json").exists():
+            raise RunError(
+                f"{str(path)!r} already holds a run; continue it with --resume, "
+                "or name another folder with --out"
+            )
+        for folder in FOLDERS:
+            (path / folder).mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        run._write(
+            {
+                "asked": dict(asked),
+                "actor": _actor(),
+                "versions": versions(),
+                "machine": machine(),
+                "status": "running",
+                "artefacts": {},
+            }
+        )
+        return run
+
+    @classmethod
+    def resume(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
+        """Continue a run that asked for the same; half-written cells are dropped."""
+        run = cls.open(path)
+        before, now = run.info["asked"], json.loads(canonical_json(asked))
+        if before != now:
+            changed = sorted(
+                key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
+            )
+            raise RunError(
+                f"{str(path)!r} was started with another request (differs in: "
+                f"{', '.join(changed)}); choose another --out"
+            )
+        run._drop_half_cell()
+        run._write({**run.info, "status": "running"})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run for reading."""
+        if not (path / "run.json").is_file():
+            raise RunError(f"{str(path)!r} is not a run folder: it has no run.json")
+        run = cls(path)
+        _ = run.info
+        return run
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json."""
+        try:
+            info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{str(self.path / 'run.json')!r} cannot be read: {error}") from None
+        return info
+
+    def records(self) -> list[Record]:
+        """Return every record, the chain verified, without the cells' closing lines."""
+        return [
+            record
+            for record in map(record_from_json, self._ledger.read())
+            if not _is_closing(record)
+        ]
+
+    def metrics(self) -> str:
+        """Return the records less cost and time, one canonical line each: what must not vary."""
+        return "".join(canonical_json(record.metric()) + "\n" for record in self.records())
+
+    def cell(
+        self,
+        stage: str,
+        depends_on: Mapping[str, Any],
+        work: Callable[[], Sequence[Record]],
+    ) -> list[Record]:
+        """Do `work` once: return its records, from the file where the cell is finished.
+
+        Args:
+            stage: name of the stage, one word of the flow.
+            depends_on: all that the result is a function of (config, digests, seed).
+            work: returns the cell's records; files that it made are among them as `Artefact`.
+        """
+        key = sha256_bytes(canonical_json({"stage": stage, **depends_on}).encode())
+        if not self._done:
+            self._done = dict(self._finished())
+        if key in self._done and self._whole(self._done[key]):
+            return self._done[key]
+        made = list(work())
+        closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
+        self._ledger.append(record.to_json() for record in [*made, closing])
+        artefacts = {record.path: record.digest for record in made if isinstance(record, Artefact)}
+        if artefacts:
+            self._write({**self.info, "artefacts": {**self.info["artefacts"], **artefacts}})
+        self._done[key] = made
+        return made
+
+    def artefact(self, path: Path, made_by: str) -> Artefact:
+        """Return the record of a file inside the run folder."""
+        return Artefact(
+            path=path.relative_to(self.path).as_posix(), digest=sha256_file(path), made_by=made_by
+        )
+
+    def finish(self, status: str, **facts: Any) -> None:
+        """Write how the run ended."""
+        self._write({**self.info, "status": status, **facts})
+
+    def _finished(self) -> Iterator[tuple[str, list[Record]]]:
+        waiting: list[Record] = []
+        for record in map(record_from_json, self._ledger.read()):
+            if _is_closing(record):
+                yield record.facts["cell"], waiting  # type: ignore[attr-defined]
+                waiting = []
+            else:
+                waiting.append(record)
+
+    def _whole(self, records: Sequence[Record]) -> bool:
+        made = [record for record in records if isinstance(record, Artefact)]
+        return all(
+            (self.path / one.path).is_file() and sha256_file(self.path / one.path) == one.digest
+            for one in made
+        )
+
+    def _drop_half_cell(self) -> None:
+        lines = self._ledger.read()
+        whole = 0
+        for number, line in enumerate(lines, 1):
+            if line.get("kind") == Note.kind and line.get("name") == CELL:
+                whole = number
+        if lines:
+            self._ledger.keep(whole)
+        self._done = {}
+
+    def _write(self, info: Mapping[str, Any]) -> None:
+        target = self.path / "run.json"
+        fresh = target.with_suffix(".tmp")
+        fresh.write_text(json.dumps(info, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        fresh.replace(target)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Purpleteam, Python and the packages that shape numbers."""
+    found = {"python": platform.python_version()}
+    for name in ("purpleteam", "torch", "numpy", "onnxruntime", "safetensors", "bandit"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return what the machine is, without anything that names it."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count() or 1,
+    }
+
+
+def _actor() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _is_closing(record: Record) -> bool:
+    return isinstance(record, Note) and record.name == CELL
