@@ -1,0 +1,133 @@
+"""From a drawing of any size to the 28x28 image a digit classifier reads, as MNIST was made.
+
+Training data, the command line and the app share this one function, and `drawing.js` is its
+twin in the browser. Every step below is arithmetic on whole numbers below 2**53, which a
+float64 holds exactly, so any order of summation and any language gives the same 784 bytes.
+
+Input: grey levels `image[y][x]`, whole numbers 0..255, ink bright on 0, each side 1..4096.
+
+1. Ink: a pixel is ink where `image[y][x] >= 64`. No ink: `EmptyDrawing`.
+2. Box: the smallest rectangle around the ink, `h` rows by `w` columns. All pixels in it keep
+   their grey level, the faint ones too; everything outside it is dropped.
+3. Size: `longest = max(h, w)`; `rows = max(1, floor((40 * h + longest) / (2 * longest)))`, and
+   `columns` the same with `w`. So the longest side becomes 20, the other side is rounded, a
+   half upwards.
+4. Area filter: `rows` cells share the `h` pixels of a column evenly, so cell j covers pixel i
+   by the whole number (in units of 1/rows of a pixel)
+       `cover(i, j, h, rows) = max(0, min((i + 1) * rows, (j + 1) * h) - max(i * rows, j * h))`
+   and `sum[j][k] = sum over y, x of cover(y, j, h, rows) * cover(x, k, w, columns) * box[y][x]`.
+   A box smaller than 20 is enlarged by the same formula: a cell takes the pixels it lies on.
+5. Contrast: with `peak` the greatest sum, which is above 0,
+   `cell[j][k] = floor((510 * sum[j][k] + peak) / (2 * peak))`. So the brightest cell becomes
+   255, as in MNIST, whatever the pen; halves are rounded upwards.
+6. Centre of mass: `mass = sum of cell`, `moment_x = sum of cell[j][k] * k`, and `moment_y` the
+   same with `j`. `left = -floor((2 * moment_x - 27 * mass) / (2 * mass))`, and `top` the same
+   with `moment_y`. This puts the centre of mass in [13.5, 14.5) on both axes (a pixel's
+   position is its index), which is where MNIST has it.
+7. Room: `left = min(max(left, 0), 28 - columns)`, `top = min(max(top, 0), 28 - rows)`: a lop-
+   sided drawing stays whole rather than exactly centred.
+8. Output: 28x28 zeros with `cell[j][k]` at `[top + j][left + k]`.
+
+The quotients of steps 3, 5 and 6 may be taken in float64 before `floor`: numerator and divisor
+are exact, and no quotient comes within rounding error of a whole number without being it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.errors import DataError
+
+__all__ = ["BOX", "FIELD", "INK", "EmptyDrawing", "place", "strokes"]
+
+FIELD = 28
+"""Side of the image that a classifier reads."""
+BOX = 20
+"""Longest side of the placed ink."""
+INK = 64
+"""Grey level from which a pixel is ink; up to here nearly all of MNIST is 20 pixels long."""
+LARGEST_SIDE = 4096
+"""Largest side of a drawing; keeps every sum far below 2**53."""
+
+
+class EmptyDrawing(DataError):
+    """A drawing without ink, in which there is nothing to read."""
+
+
+def place(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the drawing as MNIST would have it: 20x20 box, centre of mass in the middle.
+
+    Raises:
+        EmptyDrawing: no pixel is as bright as `INK`.
+    """
+    box = _ink_box(image)
+    longest = max(box.shape)
+    rows, columns = (max(1, (2 * BOX * side + longest) // (2 * longest)) for side in box.shape)
+    sums = _cover(box.shape[0], rows) @ box @ _cover(box.shape[1], columns).T  # (rows, columns)
+    peak = sums.max()
+    cells = np.floor((510 * sums + peak) / (2 * peak))
+    top, left = _offset(cells.sum(axis=1)), _offset(cells.sum(axis=0))
+    placed = np.zeros((FIELD, FIELD), np.uint8)
+    placed[top : top + rows, left : left + columns] = cells
+    return placed
+
+
+def _ink_box(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    if image.dtype != np.uint8 or image.ndim != 2 or max(image.shape) > LARGEST_SIDE:
+        raise DataError(
+            f"a drawing must be uint8 (height, width), at most {LARGEST_SIDE} a side, "
+            f"not {image.dtype} {image.shape}"
+        )
+    ink = image >= INK
+    across, down = np.flatnonzero(ink.any(axis=0)), np.flatnonzero(ink.any(axis=1))
+    if not across.size:
+        raise EmptyDrawing(f"the drawing is empty: no pixel is {INK} or brighter")
+    return image[down[0] : down[-1] + 1, across[0] : across[-1] + 1].astype(np.float64)
+
+
+def _cover(pixels: int, cells: int) -> NDArray[np.float64]:
+    """Return how much of each pixel each cell covers, in units of 1/cells; (cells, pixels)."""
+    pixel, cell = np.arange(pixels)[None, :] * cells, np.arange(cells)[:, None] * pixels
+    shared = np.minimum(pixel + cells, cell + pixels) - np.maximum(pixel, cell)
+    covered: NDArray[np.float64] = np.maximum(shared, 0).astype(np.float64)
+    return covered
+
+
+def _offset(profile: NDArray[np.float64]) -> int:
+    """Return where the first of the cells goes, for the mass they have along one axis."""
+    mass, moment = int(profile.sum()), int(profile @ np.arange(len(profile)))
+    start = -((2 * moment - (FIELD - 1) * mass) // (2 * mass))
+    return min(max(start, 0), FIELD - len(profile))
+
+
+def strokes(
+    lines: Sequence[Sequence[tuple[float, float]]], *, width: float = 20.0, size: int = 280
+) -> NDArray[np.uint8]:
+    """Draw lines of (x, y) points with a round, anti-aliased brush on a square canvas.
+
+    A line of one point is a dab. Overlapping strokes do not add up: the brightest counts.
+    """
+    canvas = np.zeros((size, size))
+    y, x = np.mgrid[:size, :size] + 0.5
+    for line in lines:
+        for start, end in zip(line, line[1:] or line, strict=False):
+            distance = _distance(x, y, start, end)
+            np.maximum(canvas, np.clip(width / 2 + 0.5 - distance, 0.0, 1.0), out=canvas)
+    return np.floor(canvas * 255 + 0.5).astype(np.uint8)
+
+
+def _distance(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    start: tuple[float, float],
+    end: tuple[float, float],
+) -> NDArray[np.float64]:
+    """Return the distance of each pixel from the segment between two points."""
+    step_x, step_y = end[0] - start[0], end[1] - start[1]
+    squared = step_x**2 + step_y**2
+    along = ((x - start[0]) * step_x + (y - start[1]) * step_y) / squared if squared else 0.0
+    share = np.clip(along, 0.0, 1.0)
+    return np.hypot(x - start[0] - share * step_x, y - start[1] - share * step_y)
