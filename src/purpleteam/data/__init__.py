@@ -1,1 +1,1 @@
-"""Images and where they come from; no torch. (Map to be completed.)"""
+"""Images and where they come from; no torch."""
