@@ -1,0 +1,36 @@
+"""Classifiers: how they look, are trained, evaluated, kept and found again.
+
+- `architectures/`  nets by name, one file each; normalisation is a layer inside
+- `recipes`         how long, at what rate, on which `augmentation`;  `training`: the loop
+- `inference`       logits for images;  `evaluation`: accuracy, per-class scores, calibration
+- `store`           safetensors + ONNX + card, the two nets compared;  `loading`: from a name to it
+- `devices`         CPU, GPU, bfloat16 where it is faster, and a model left as it was
+- `checks`          executed checks on stored models
+"""
+
+from __future__ import annotations
+
+from purpleteam.models.architectures import ARCHITECTURES
+from purpleteam.models.evaluation import Evaluation, evaluate
+from purpleteam.models.inference import Classifier, logits
+from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.recipes import RECIPES, Recipe
+from purpleteam.models.store import Provenance, store
+from purpleteam.models.training import Training, train
+
+__all__ = [
+    "ARCHITECTURES",
+    "RECIPES",
+    "Classifier",
+    "Evaluation",
+    "LoadedModel",
+    "Provenance",
+    "Recipe",
+    "Training",
+    "build",
+    "evaluate",
+    "load",
+    "logits",
+    "store",
+    "train",
+]

@@ -1,0 +1,42 @@
+"""The registry of architectures, and the layer that keeps normalisation inside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from purpleteam.core.registry import Registry
+
+__all__ = ["ARCHITECTURES", "Architecture", "Normalise", "Shape", "initialise"]
+
+Shape = tuple[int, int, int]
+"""Channels, height and width of an image."""
+
+Architecture = Callable[[Shape, int], nn.Module]
+"""Makes a net with random weights from an image shape and a number of classes."""
+
+ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+
+
+class Normalise(nn.Module):
+    """Subtracts a fixed mean and divides by a fixed deviation; both are part of the weights."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: float = 0.13, deviation: float = 0.31) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, 1, 1, 1), mean))
+        self.register_buffer("deviation", torch.full((1, 1, 1, 1), deviation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
+
+
+def initialise(architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+    """Return the net with weights that are a pure function of `seed`; no global seed is set."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return architecture(shape, classes)

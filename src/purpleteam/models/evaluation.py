@@ -1,0 +1,186 @@
+"""How right a classifier is: accuracy, loss, per-class scores, calibration, time per image."""
+
+from __future__ import annotations
+
+import statistics as stdlib_statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.records import Measurement
+from purpleteam.core.statistics import Counts, Estimate, Rate, bootstrap
+from purpleteam.data.images import ImageSet
+from purpleteam.models.inference import CACHE_BATCH, Classifier, logits
+
+__all__ = ["ClassScores", "Evaluation", "evaluate"]
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class. A rate over no case (a label never predicted) is None."""
+
+    precision: Rate | None
+    recall: Rate | None
+    f1: Estimate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one look at a split shows."""
+
+    clean_accuracy: Rate
+    loss: Estimate
+    calibration_error: Estimate
+    """Expected calibration error in 15 bins (Guo et al. 2017, arXiv:1706.04599)."""
+    confusion_matrix: Counts
+    """Rows are true classes, columns predicted ones."""
+    per_class: tuple[ClassScores, ...]
+    seconds_per_image: float
+    """Median over batches after a warm-up, forward pass only."""
+    correct: NDArray[np.bool_]
+    """One verdict per image, in order."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple evaluate --json`."""
+        return {
+            "clean_accuracy": self.clean_accuracy.to_json(),
+            "loss": self.loss.to_json(),
+            "calibration_error": self.calibration_error.to_json(),
+            "confusion_matrix": self.confusion_matrix.to_json()["value"],
+            "per_class": [
+                {
+                    "class": number,
+                    "precision": one.precision.to_json() if one.precision else None,
+                    "recall": one.recall.to_json() if one.recall else None,
+                    "f1": one.f1.to_json(),
+                }
+                for number, one in enumerate(self.per_class)
+            ],
+            "seconds_per_image": self.seconds_per_image,
+        }
+
+    def measurements(self, subject: Mapping[str, Any]) -> list[Measurement]:
+        """Return the same numbers as records about `subject`."""
+        found = [
+            Measurement(
+                name="clean_accuracy",
+                value=self.clean_accuracy,
+                subject=subject,
+                cost={"seconds_per_image": self.seconds_per_image},
+            ),
+            Measurement(name="loss", value=self.loss, subject=subject),
+            Measurement(name="calibration_error", value=self.calibration_error, subject=subject),
+            Measurement(name="confusion_matrix", value=self.confusion_matrix, subject=subject),
+        ]
+        for number, one in enumerate(self.per_class):
+            how = {"class": number}
+            scores = {"precision": one.precision, "recall": one.recall, "f1": one.f1}
+            found += [
+                Measurement(name=name, value=value, subject=subject, how=how)
+                for name, value in scores.items()
+                if value is not None
+            ]
+        return found
+
+
+def evaluate(
+    model: Classifier,
+    images: ImageSet,
+    *,
+    classes: int,
+    batch_size: int = CACHE_BATCH,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate a classifier on images it has not been chosen by.
+
+    Args:
+        model: images (N, C, H, W) in [0, 1] to logits.
+        images: the split, or the part of it that is looked at.
+        classes: number of classes.
+        batch_size: images a call; the verdicts do not depend on it.
+        seed: for the bootstrap intervals.
+    """
+    seconds = _seconds_per_image(model, images, batch_size)
+    scores = logits(model, images.images, batch_size=batch_size)
+    log_probabilities = _log_softmax(scores.astype(np.float64))
+    predicted = scores.argmax(1)
+    right = predicted == images.labels
+    losses = -log_probabilities[np.arange(len(images)), images.labels]
+    confidence = np.exp(log_probabilities.max(1))
+    table = np.zeros((classes, classes), np.int64)
+    np.add.at(table, (images.labels, predicted), 1)
+    return Evaluation(
+        clean_accuracy=Rate.of(int(right.sum()), len(images)),
+        loss=bootstrap(lambda part: float(part.mean()), losses, seed=seed),
+        calibration_error=bootstrap(
+            _calibration_error, np.stack([confidence, right], 1), seed=seed, resamples=200
+        ),
+        confusion_matrix=Counts(value=tuple(map(tuple, table.tolist())), n=len(images)),
+        per_class=_per_class(table, seed),
+        seconds_per_image=seconds,
+        correct=right,
+    )
+
+
+def _per_class(table: NDArray[np.int64], seed: int) -> tuple[ClassScores, ...]:
+    n = int(table.sum())
+    draws = np.random.default_rng(seed).multinomial(n, table.ravel() / n, 1000)  # resampled cases
+    lows, highs = np.quantile(_f1(draws.reshape(-1, *table.shape)), [0.025, 0.975], axis=0)
+    scores = _f1(table[None])[0]
+    return tuple(
+        ClassScores(
+            precision=_rate(table[c, c], table[:, c].sum()),
+            recall=_rate(table[c, c], table[c].sum()),
+            f1=Estimate(
+                value=float(scores[c]),
+                n=n,
+                low=float(lows[c]),
+                high=float(highs[c]),
+                method="bootstrap",
+            ),
+        )
+        for c in range(len(table))
+    )
+
+
+def _rate(successes: np.int64, n: np.int64) -> Rate | None:
+    return Rate.of(int(successes), int(n)) if n else None
+
+
+def _f1(tables: NDArray[np.int64]) -> NDArray[np.float64]:
+    hits = np.diagonal(tables, axis1=1, axis2=2)
+    both = tables.sum(1) + tables.sum(2)  # predicted plus true cases, per class
+    scores: NDArray[np.float64] = 2 * hits / np.maximum(both, 1)
+    return scores
+
+
+def _calibration_error(cases: NDArray[np.float64]) -> float:
+    confidence, right = cases[:, 0], cases[:, 1]
+    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    gaps = np.bincount(bins, confidence - right, BINS)
+    return float(np.abs(gaps).sum() / len(cases))
+
+
+def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = scores - scores.max(1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return result
+
+
+def _seconds_per_image(
+    model: Classifier, images: ImageSet, batch_size: int, rounds: int = 5
+) -> float:
+    batch = images.images[:batch_size]
+    logits(model, batch)  # warm-up
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        logits(model, batch)
+        seconds.append((time.perf_counter() - started) / len(batch))
+    return stdlib_statistics.median(seconds)

@@ -1,0 +1,178 @@
+"""Keep a net as three files: weights (safetensors), what the app runs (ONNX), and its card.
+
+The two nets are compared when written: a difference above the tolerance is an error, so the
+model that is served is the model that was evaluated. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from purpleteam.core.cards import ModelCard, StoredModel
+from purpleteam.core.digest import sha256_file
+from purpleteam.core.errors import ModelError, UsageError
+from purpleteam.core.runfolder import versions
+from purpleteam.models.architectures import Shape
+
+__all__ = ["Provenance", "load_weights", "store"]
+
+TOLERANCE = 1e-3
+"""Largest difference of logits that PyTorch and ONNX Runtime may have on the same image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a model comes from, for its card."""
+
+    architecture: str
+    shape: Shape
+    classes: tuple[str, ...]
+    recipe: Mapping[str, Any]
+    data_digest: str | None = None
+    parent: str | None = None
+    converted_from: str | None = None
+    validation_accuracy: float | None = None
+
+
+def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
+    """Write `<stem>.safetensors`, `<stem>.onnx` and `<stem>.json`; return the stored model.
+
+    Raises:
+        ModelError: the net cannot be exported, or the two nets disagree.
+    """
+    if stem.suffix in (".safetensors", ".onnx", ".json"):
+        stem = stem.with_suffix("")
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {str(stem)!r}: {error.strerror}") from None
+    weights = stem.with_name(stem.name + ".safetensors")
+    onnx = stem.with_name(stem.name + ".onnx")
+    module = module.eval().cpu()
+    tensors = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
+    save_file(_unshared(tensors), weights)
+    weights.chmod(0o644)
+    _export(module, provenance.shape, onnx)
+    difference = _difference(module, onnx, provenance.shape)
+    card = ModelCard(
+        name=stem.name,
+        digest=sha256_file(weights),
+        onnx_digest=sha256_file(onnx),
+        architecture=provenance.architecture,
+        input=dict(zip(("channels", "height", "width"), provenance.shape, strict=True))
+        | {"range": [0, 1]},
+        classes=provenance.classes,
+        recipe=provenance.recipe,
+        data_digest=provenance.data_digest,
+        parent=provenance.parent,
+        converted_from=provenance.converted_from,
+        validation_accuracy=provenance.validation_accuracy,
+        versions=versions(),
+        onnx_difference=difference,
+    )
+    card.write(stem.with_name(stem.name + ".json"))
+    return StoredModel(stem, card)
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Put the weights of a .safetensors file into `module`, whole and float32.
+
+    Raises:
+        ModelError: unreadable, another format, or tensors that are missing, left over, of
+            another shape or not finite; each is named.
+    """
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"weights {str(path)!r} are not .safetensors; make them so with: "
+            f"purple import {path} --arch NAME"
+        )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"weights {str(path)!r} cannot be read: {error}") from None
+    put_weights(module, tensors, str(path))
+
+
+def put_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Put tensors into `module` after naming everything that does not fit."""
+    wanted = module.state_dict()
+    problems = [f"missing {name!r}" for name in wanted if name not in tensors]
+    problems += [f"left over {name!r}" for name in tensors if name not in wanted]
+    for name in wanted.keys() & tensors.keys():
+        have, need = tuple(tensors[name].shape), tuple(wanted[name].shape)
+        if have != need:
+            problems.append(f"{name!r} has shape {have}, not {need}")
+        elif tensors[name].is_floating_point() and not torch.isfinite(tensors[name]).all():
+            problems.append(f"{name!r} holds NaN or infinity")
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise ModelError(f"weights {source!r} do not fit: {'; '.join(problems[:4])}{more}")
+    module.load_state_dict(tensors)
+
+
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give tensors that share memory (tied weights) their own, as safetensors requires."""
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+def _export(module: nn.Module, shape: Shape, path: Path) -> None:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (torch.zeros(2, *shape),),
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"the net cannot be exported to ONNX: {reason}") from None
+    finally:
+        logger.setLevel(level)
+    if program is None:
+        raise ModelError("the net cannot be exported to ONNX")
+    proto = program.model_proto
+    del proto.metadata_props[:], proto.graph.metadata_props[:]
+    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
+        del part.metadata_props[:]  # holds stack traces: paths of the machine that exported
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _difference(module: nn.Module, onnx: Path, shape: Shape) -> float:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = InferenceSession(onnx.read_bytes(), options, providers=["CPUExecutionProvider"])
+    x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        ours = module(x).float().numpy()
+    theirs = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    difference = float(np.abs(ours - theirs).max())
+    scale = max(1.0, float(np.abs(ours).max()))
+    if not difference <= TOLERANCE * scale:
+        raise ModelError(
+            f"PyTorch and ONNX Runtime disagree by {difference:.3g} on the logits of {onnx.name}"
+        )
+    return round(difference, 8)

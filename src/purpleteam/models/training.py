@@ -1,0 +1,221 @@
+"""The training loop: seeded, validated, resumable after any kill, and close to the bare loop.
+
+The images lie in memory as bytes and a batch is one index and one division, so an epoch costs
+little more than its forward and backward passes. Adversarial training is this same loop with
+another `craft`. Every epoch's randomness comes from (seed, epoch) alone: a run that is stopped
+and resumed ends with the same bytes as one that is not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from purpleteam.core.digest import canonical_json, sha256_bytes
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.images import ImageSet
+from purpleteam.models.augmentation import AUGMENTATIONS
+from purpleteam.models.devices import fast_autocast
+from purpleteam.models.inference import correct
+from purpleteam.models.recipes import Recipe
+
+__all__ = ["Craft", "Epoch", "Training", "train"]
+
+Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+"""Makes the images to learn from: (model, x, y, rng) -> x of the same shape."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training images."""
+
+    epoch: int
+    loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trained net: the weights of the best epoch by validation, and how it got there."""
+
+    module: nn.Module
+    epochs: tuple[Epoch, ...]
+    seconds: float
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights were kept: the best by validation, the earliest of equals."""
+        return max(self.epochs, key=lambda one: one.validation_accuracy)
+
+
+def train(
+    module: nn.Module,
+    images: ImageSet,
+    validation: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    craft: Craft | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
+    checkpoint: Path | None = None,
+    device: torch.device | None = None,
+    description: str = "train",
+    progress: Progress = SILENT,
+) -> Training:
+    """Train `module` in place and return it with the weights of its best epoch.
+
+    Args:
+        module: a net with its starting weights.
+        images: what it learns from.
+        validation: what the best epoch is chosen by, unless `validate` is given.
+        recipe: epochs, rates, augmentation.
+        seed: order, augmentation, dropout and `craft` are pure functions of it.
+        craft: changes each batch against the current net (adversarial training).
+        validate: scores the net after each epoch; the default is accuracy on `validation`.
+        checkpoint: a file that is written after each epoch and continued from where it exists.
+        device: where to train; the default is the CPU.
+        description: shown beside the progress bar.
+        progress: where to report.
+    """
+    started = time.perf_counter()
+    device = device or torch.device("cpu")
+    module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pixels = torch.from_numpy(np.array(images.images)).to(device)
+    labels = torch.from_numpy(np.array(images.labels)).to(device)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    steps = -(-len(images) // recipe.batch_size)
+    saved = _Checkpoint(checkpoint, _identity(images, recipe, seed, module))
+    history, best = saved.load(module, optimizer)
+    with progress.task(description, recipe.epochs * steps) as task:
+        task.advance(len(history) * steps)
+        for epoch in range(len(history), recipe.epochs):
+            module.train()
+            order = torch.randperm(len(images), generator=_generator(seed, epoch, 0)).to(device)
+            rng = _generator(seed, epoch, 1)
+            total = torch.zeros((), device=device)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
+                for step in range(steps):
+                    rate = _rate(recipe, (epoch * steps + step) / (recipe.epochs * steps))
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
+                    chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+                    x = (pixels[chosen].float() / 255).permute(0, 3, 1, 2)  # (B, C, H, W)
+                    x = AUGMENTATIONS[recipe.augmentation](x, rng)
+                    y = labels[chosen]
+                    if craft is not None:
+                        x = craft(module, x, y, rng)
+                    with fast_autocast(device):
+                        loss = F.cross_entropy(module(x).float(), y)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    total += loss.detach() * len(chosen)
+                    task.advance(1)
+            score = validate(module) if validate else float(correct(module, validation).mean())
+            history.append(Epoch(epoch + 1, float(total) / len(images), score))
+            if score > max((one.validation_accuracy for one in history[:-1]), default=-math.inf):
+                best = {name: value.clone() for name, value in module.state_dict().items()}
+            saved.write(module, optimizer, history, best)
+            task.advance(0, validation=f"{score:.4f}")
+    module.load_state_dict(best)
+    module.eval()
+    return Training(module, tuple(history), time.perf_counter() - started)
+
+
+def _rate(recipe: Recipe, done: float) -> float:
+    """Learning rate after a fraction `done` of the training."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    rise = 0.25
+    if done < rise:
+        return recipe.learning_rate * (0.04 + 0.96 * done / rise)
+    return recipe.learning_rate * (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
+
+
+def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
+    key = sha256_bytes(f"{seed}/{epoch}/{stream}".encode())
+    return torch.Generator().manual_seed(int(key[7:22], 16))
+
+
+def _identity(images: ImageSet, recipe: Recipe, seed: int, module: nn.Module) -> str:
+    shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
+    asked = {"data": images.digest, "recipe": asdict(recipe), "seed": seed, "shapes": shapes}
+    return canonical_json(
+        {**asked, "kind": type(recipe).__name__, "threads": torch.get_num_threads()}
+    )
+
+
+class _Checkpoint:
+    """The state after an epoch as one safetensors file, replaced in one step."""
+
+    def __init__(self, path: Path | None, identity: str) -> None:
+        self.path = path
+        self.identity = identity
+
+    def load(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[list[Epoch], dict[str, Tensor]]:
+        """Continue where a file of the same training exists; anything else starts anew."""
+        if self.path is None or not self.path.exists():
+            return [], {}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                facts = file.metadata() or {}
+                if facts.get("identity") != self.identity:
+                    return [], {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return [], {}
+        module.load_state_dict(_part(tensors, "module"))
+        _restore(optimizer, _part(tensors, "optimizer"))
+        history = [Epoch(**one) for one in json.loads(facts["history"])]
+        return history, _part(tensors, "best")
+
+    def write(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        history: list[Epoch],
+        best: dict[str, Tensor],
+    ) -> None:
+        """Replace the file by the state after the newest epoch."""
+        if self.path is None:
+            return
+        tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in best.items()}
+        for number, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
+        facts = {"identity": self.identity, "history": json.dumps([asdict(e) for e in history])}
+        fresh = self.path.with_suffix(".tmp")
+        save_file({name: value.contiguous() for name, value in tensors.items()}, fresh, facts)
+        fresh.replace(self.path)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}/"): value
+        for name, value in tensors.items()
+        if name.startswith(f"{prefix}/")
+    }
+
+
+def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, key = name.partition("/")
+        state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
