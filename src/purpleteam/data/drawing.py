@@ -2,7 +2,7 @@
 
 Training data, the command line and the app share this one function, and `drawing.js` is its
 twin in the browser. Every step below is arithmetic on whole numbers below 2**53, which a
-float64 holds exactly, so any order of summation and any language gives the same 784 bytes.
+float64 holds exactly too, so any order of summation and any language gives the same 784 bytes.
 
 Input: grey levels `image[y][x]`, whole numbers 0..255, ink bright on 0, each side 1..4096.
 
@@ -66,16 +66,16 @@ def place(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     box = _ink_box(image)
     longest = max(box.shape)
     rows, columns = (max(1, (2 * BOX * side + longest) // (2 * longest)) for side in box.shape)
-    sums = _cover(box.shape[0], rows) @ box @ _cover(box.shape[1], columns).T  # (rows, columns)
+    sums = _share(_share(box, rows).T, columns).T  # (rows, columns)
     peak = sums.max()
-    cells = np.floor((510 * sums + peak) / (2 * peak))
+    cells = (510 * sums + peak) // (2 * peak)
     top, left = _offset(cells.sum(axis=1)), _offset(cells.sum(axis=0))
     placed = np.zeros((FIELD, FIELD), np.uint8)
     placed[top : top + rows, left : left + columns] = cells
     return placed
 
 
-def _ink_box(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _ink_box(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     if image.dtype != np.uint8 or image.ndim != 2 or max(image.shape) > LARGEST_SIDE:
         raise DataError(
             f"a drawing must be uint8 (height, width), at most {LARGEST_SIDE} a side, "
@@ -85,18 +85,23 @@ def _ink_box(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     across, down = np.flatnonzero(ink.any(axis=0)), np.flatnonzero(ink.any(axis=1))
     if not across.size:
         raise EmptyDrawing(f"the drawing is empty: no pixel is {INK} or brighter")
-    return image[down[0] : down[-1] + 1, across[0] : across[-1] + 1].astype(np.float64)
+    return image[down[0] : down[-1] + 1, across[0] : across[-1] + 1].astype(np.int64)
 
 
-def _cover(pixels: int, cells: int) -> NDArray[np.float64]:
-    """Return how much of each pixel each cell covers, in units of 1/cells; (cells, pixels)."""
-    pixel, cell = np.arange(pixels)[None, :] * cells, np.arange(cells)[:, None] * pixels
-    shared = np.minimum(pixel + cells, cell + pixels) - np.maximum(pixel, cell)
-    covered: NDArray[np.float64] = np.maximum(shared, 0).astype(np.float64)
-    return covered
+def _share(image: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
+    """Return what each of `cells` rows collects of the image's rows, in units of 1/cells.
+
+    The same whole numbers as the sum over `cover`, from a running sum: what lies above a cell's
+    lower edge less what lies above its upper edge.
+    """
+    padded = np.pad(image, ((1, 1), (0, 0)))
+    whole, part = np.divmod(np.arange(cells + 1) * len(image), cells)
+    above = padded.cumsum(axis=0)[whole] * cells + padded[whole + 1] * part[:, None]
+    shares: NDArray[np.int64] = np.diff(above, axis=0)
+    return shares
 
 
-def _offset(profile: NDArray[np.float64]) -> int:
+def _offset(profile: NDArray[np.int64]) -> int:
     """Return where the first of the cells goes, for the mass they have along one axis."""
     mass, moment = int(profile.sum()), int(profile @ np.arange(len(profile)))
     start = -((2 * moment - (FIELD - 1) * mass) // (2 * mass))

@@ -65,9 +65,10 @@ def redraw(
     top, height = _extent(digit, across=1)
     left, width = _extent(digit, across=0)
     scale = size / max(height, width)
-    down = _bilinear(digit.shape[0], top + height / 2, scale, canvas, offset_y)
-    across = _bilinear(digit.shape[1], left + width / 2, scale, canvas, offset_x)
-    grey = down @ digit.astype(np.float64) @ across.T  # (canvas, canvas)
+    place = np.arange(canvas, dtype=np.float64) + (0.5 - canvas / 2)
+    down = (place - offset_y) / scale + top + height / 2
+    across = (place - offset_x) / scale + left + width / 2
+    grey = _bilinear(_bilinear(digit.astype(np.float64), down).T, across).T  # (canvas, canvas)
     return np.floor(grey + 0.5).astype(np.uint8)
 
 
@@ -77,11 +78,11 @@ def _extent(digit: NDArray[np.uint8], *, across: int) -> tuple[int, int]:
     return int(at[0]), int(at[-1] - at[0] + 1)
 
 
-def _bilinear(
-    pixels: int, centre: float, scale: float, canvas: int, offset: int
-) -> NDArray[np.float64]:
-    """Return the weight of each digit pixel in each canvas pixel; (canvas, pixels)."""
-    position = (np.arange(canvas) + 0.5 - canvas / 2 - offset) / scale + centre - 0.5
-    distance = np.abs(position[:, None] - np.arange(pixels)[None, :])
-    weights: NDArray[np.float64] = np.maximum(1.0 - distance, 0.0)
-    return weights
+def _bilinear(image: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the image's rows at the positions `at`, between 0 (the top edge) and its height."""
+    padded = np.pad(image, ((1, 1), (0, 0)))
+    within = np.clip(at + 0.5, 0.0, len(image) + 1.0)
+    row = np.minimum(within.astype(np.int64), len(image))
+    share = (within - row)[:, None]
+    rows: NDArray[np.float64] = padded[row] * (1.0 - share) + padded[row + 1] * share
+    return rows
