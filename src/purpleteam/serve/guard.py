@@ -1,0 +1,239 @@
+"""Pure ASGI around the app: what every request must be, and what every response carries.
+
+A request comes in whole or not at all: its host is one of ours, its method is one we have, no
+other site sent it, and its body is read to the end under a cap and a deadline before the app
+sees it. Every refusal is a problem document (RFC 9457) of constant text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+__all__ = [
+    "ANY_ADDRESS",
+    "CONTENT_SECURITY_POLICY",
+    "LOOPBACK_HOSTS",
+    "SECURITY_HEADERS",
+    "Guard",
+    "problem",
+]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+ANY_ADDRESS = "any-address"
+"""Among the allowed hosts: every literal IP address. DNS rebinding needs a name."""
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+METHODS = ("GET", "HEAD", "POST")
+LINGER_BYTES, LINGER_SECONDS = 262_144, 1.0
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+"""On every response, whatever its status."""
+
+log = logging.getLogger("purpleteam.serve")
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, detail: str, **headers: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers
+
+
+class _Gone(Exception):
+    """The client left before its body was whole."""
+
+
+def problem(status: int, detail: str) -> bytes:
+    """Return a problem document (RFC 9457); `detail` is constant text, never an exception's."""
+    title = HTTPStatus(status).phrase
+    return json.dumps({"title": title, "status": status, "detail": detail}).encode()
+
+
+class Guard:
+    """ASGI middleware that lets whole, small, own requests through and hardens each response."""
+
+    def __init__(
+        self, app: App, *, allowed_hosts: Collection[str], body_cap: int, body_seconds: float
+    ) -> None:
+        self.app = app
+        self.allowed_hosts = frozenset(allowed_hosts)
+        self.body_cap = body_cap
+        self.body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Guard one request."""
+        if scope["type"] != "http":
+            return
+        harden = _Hardened(send)
+        try:
+            headers = _headers(scope)
+            self._judge(scope["method"], headers)
+            body = await self._body(headers, receive)
+            await self.app(scope, _replay(body, receive), harden)
+        except _Gone:
+            return
+        except _Refusal as refusal:
+            await _answer(harden, refusal)
+            await _linger(receive, harden)
+        except Exception:
+            log.exception("request failed")
+            if harden.started:
+                raise
+            await _answer(harden, _Refusal(500, "The server could not answer."))
+            await harden({"type": "http.response.body"})
+
+    def _judge(self, method: str, headers: dict[str, str]) -> None:
+        if not self._knows(headers.get("host", "")):
+            raise _Refusal(400, "The host is not one that this server answers for.")
+        if method not in METHODS:
+            raise _Refusal(405, "The method is not allowed.", allow=", ".join(METHODS))
+        if method == "POST" and _from_elsewhere(headers):
+            raise _Refusal(403, "Requests from other sites are refused.")
+
+    def _knows(self, host: str) -> bool:
+        name = _without_port(host)
+        if name in self.allowed_hosts:
+            return True
+        return ANY_ADDRESS in self.allowed_hosts and _is_address(name)
+
+    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
+        too_large = _Refusal(413, f"The body may hold at most {self.body_cap} bytes.")
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit():
+            raise _Refusal(400, "The content length is no number.")
+        if len(length) > 18 or int(length) > self.body_cap:
+            raise too_large
+        body = b""
+        try:
+            async with asyncio.timeout(self.body_seconds):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Gone
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > self.body_cap:
+                        raise too_large
+        except TimeoutError:
+            raise _Refusal(408, "The body took too long.") from None
+        return body
+
+
+class _Hardened:
+    """A `send` that adds the security headers to the start of the response."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            ours = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+            theirs = [(name, value) for name, value in message["headers"] if name not in ours]
+            message = {**message, "headers": [*theirs, *ours.items()]}
+        await self._send(message)
+
+
+async def _answer(send: Send, refusal: _Refusal) -> None:
+    content = problem(refusal.status, refusal.detail)
+    headers = {
+        "content-type": "application/problem+json",
+        "content-length": str(len(content)),
+        "cache-control": "no-store",
+        "connection": "close",
+        **refusal.headers,
+    }
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+
+
+async def _linger(receive: Receive, send: Send) -> None:
+    """Read on for a moment before closing, so that the answer reaches a client still sending."""
+    taken = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while taken < LINGER_BYTES:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body"})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replayed
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").strip()
+        if name in ("host", "content-length") and name in found:
+            raise _Refusal(400, "A header that may come once came twice.")
+        found[name] = value
+    return found
+
+
+def _from_elsewhere(headers: dict[str, str]) -> bool:
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
