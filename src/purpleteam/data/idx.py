@@ -20,7 +20,26 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError
 from purpleteam.data.images import ImageSet
 
-__all__ = ["MAX_BYTES", "IdxFile", "open_idx", "read_idx", "read_image_set", "write_idx"]
+__all__ = [
+    "IDX_FILES",
+    "MAX_BYTES",
+    "IdxFile",
+    "find_idx",
+    "has_idx",
+    "image_set",
+    "open_idx",
+    "read_idx",
+    "read_image_set",
+    "write_idx",
+]
+
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+"""The four files of a dataset: MNIST's names, which other sets have taken over."""
 
 MAX_BYTES = 1 << 30
 """Largest array that is read unless the caller allows more (MNIST's largest is 47 MB)."""
@@ -38,6 +57,23 @@ class IdxFile:
     array: NDArray[np.uint8]
     digest: str
     """SHA-256 of the content after decompression, header included."""
+
+
+def find_idx(folder: Path, name: str) -> Path:
+    """Return the path of one of the `IDX_FILES`: as named, with .gz, or spelled with a dot."""
+    spellings = [base + end for base in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
+    for spelling in spellings:
+        if (folder / spelling).is_file():
+            return folder / spelling
+    raise DataError(f"{folder}: holds no {name} (nor {name}.gz)")
+
+
+def has_idx(folder: Path) -> bool:
+    """Say whether a folder holds the first of the four files, and so should hold them all."""
+    try:
+        return find_idx(folder, IDX_FILES[0]).is_file()
+    except DataError:
+        return False
 
 
 def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxFile:

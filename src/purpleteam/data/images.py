@@ -56,6 +56,10 @@ class ImageSet:
         """Return the images at `indices`, in that order."""
         return ImageSet(self.images[indices], self.labels[indices])
 
+    def part(self, start: int, end: int | None = None) -> ImageSet:
+        """Return the images from `start` up to `end`, or all that follow, without a copy."""
+        return ImageSet(self.images[start:end], self.labels[start:end])
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over shape (as int64), uint8 pixels and int64 labels, little-endian, in order."""

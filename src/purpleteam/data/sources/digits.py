@@ -1,0 +1,46 @@
+"""The embedded default: 1,797 real handwritten digits that scikit-learn brings along.
+
+They are UCI's optical digits (Alpaydin and Kaynak, 1998), 8x8 with 17 grey levels. Each is
+drawn large with smooth edges and then placed as any drawing is, so a classifier trained on
+them reads the same kind of image as one trained on MNIST.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from purpleteam.core.errors import MissingExtra
+from purpleteam.data.drawing import place
+from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.data.redraw import redraw
+
+__all__ = ["TRAIN", "VALIDATION", "load_digits"]
+
+TRAIN, VALIDATION = 1297, 200
+"""Sizes of the first two splits, in file order; the last 300 are the test split."""
+
+
+@cache
+def load_digits() -> Dataset:
+    """Return the embedded digits at 28x28; the same object at every call."""
+    try:
+        from sklearn import datasets
+    except ImportError:
+        raise MissingExtra("scikit-learn, which holds the embedded digits,", "lab") from None
+    raw = datasets.load_digits()
+    grey = np.floor(raw.images * (255 / 16) + 0.5).astype(np.uint8)  # (1797, 8, 8)
+    images = np.stack([place(redraw(digit, size=80, canvas=120)) for digit in grey])[..., None]
+    whole = ImageSet(images, raw.target.astype(np.int64))
+    return Dataset(
+        name="digits",
+        train=whole.part(0, TRAIN),
+        validation=whole.part(TRAIN, TRAIN + VALIDATION),
+        test=whole.part(TRAIN + VALIDATION),
+        classes=tuple("0123456789"),
+        origin={
+            "source": "UCI optical recognition of handwritten digits, from scikit-learn",
+            "licence": "CC BY 4.0",
+        },
+    )

@@ -1,0 +1,157 @@
+"""MNIST (LeCun, Cortes, Burges 1998): found or fetched, and always verified.
+
+The four files are looked for in the folder that is asked for, under PURPLETEAM_DATA, and in the
+user's cache; where they are nowhere, they are fetched into the cache. The digests below are of
+the content after decompression, since mirrors differ in how they compress it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from purpleteam.core.errors import DataError
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx
+from purpleteam.data.images import Dataset
+from purpleteam.data.sources.fetch import fetch_file
+
+__all__ = [
+    "MIRRORS",
+    "MNIST_DIGESTS",
+    "FileVerdict",
+    "fetch_mnist",
+    "load_mnist",
+    "mnist_cache",
+    "verify_folder",
+]
+
+MNIST_DIGESTS: Mapping[str, str] = dict(
+    zip(
+        IDX_FILES,
+        (
+            "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+        strict=True,
+    )
+)
+"""SHA-256 of each file's content after decompression."""
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+"""Where MNIST is fetched from, in this order."""
+TRAIN = 55_000
+"""Images of the training file that train; its other 5,000 are the validation split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileVerdict:
+    """Whether one file is what it must be."""
+
+    name: str
+    expected: str
+    found: str | None
+    """Digest of the content, or None where it cannot be read."""
+    verdict: Literal["pass", "fail", "error"]
+    reason: str = ""
+
+
+def load_mnist(
+    folder: str | Path | None = None, *, download: bool = True, progress: Progress = SILENT
+) -> Dataset:
+    """Return MNIST: first 55,000 train, last 5,000 of the training file validation, 10,000 test.
+
+    Raises:
+        DataError: a file's content is not MNIST, or MNIST is nowhere and may not be fetched.
+    """
+    found = _locate(folder)
+    if found is None:
+        if not download:
+            raise DataError(f"MNIST is not in {mnist_cache()}; try: purple data fetch mnist")
+        found = fetch_mnist(progress=progress)
+    files = {name: open_idx(find_idx(found, name)) for name in IDX_FILES}
+    for name, file in files.items():
+        if file.digest != MNIST_DIGESTS[name]:
+            raise DataError(f"{file.path}: not MNIST: {_differ(MNIST_DIGESTS[name], file.digest)}")
+    whole, test = (
+        image_set(files[images], files[labels], classes=10)
+        for images, labels in (IDX_FILES[:2], IDX_FILES[2:])
+    )
+    return Dataset(
+        name="mnist",
+        train=whole.part(0, TRAIN),
+        validation=whole.part(TRAIN),
+        test=test,
+        classes=tuple("0123456789"),
+        origin={"folder": str(found), "files": dict(MNIST_DIGESTS), "licence": "CC BY-SA 3.0"},
+    )
+
+
+def fetch_mnist(
+    folder: Path | None = None,
+    *,
+    mirrors: tuple[str, ...] = MIRRORS,
+    timeout: float = 30.0,
+    progress: Progress = SILENT,
+) -> Path:
+    """Fetch what is missing of MNIST into `folder` (default: the user's cache); return it."""
+    target = folder or mnist_cache()
+    for name, digest in MNIST_DIGESTS.items():
+        fetch_file(
+            tuple(f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors),
+            target / f"{name}.gz",
+            digest,
+            timeout=timeout,
+            progress=progress,
+        )
+    return target
+
+
+def verify_folder(
+    folder: Path, digests: Mapping[str, str] = MNIST_DIGESTS
+) -> tuple[FileVerdict, ...]:
+    """Compare the content of each named file with its digest; nothing is raised for a no."""
+    return tuple(_verify(folder, name, digest) for name, digest in digests.items())
+
+
+def mnist_cache() -> Path:
+    """Return the user's cache folder for MNIST; it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "purpleteam" / "mnist"
+
+
+def _locate(folder: str | Path | None) -> Path | None:
+    """Return the folder that holds the files; one that is asked for must hold them."""
+    if folder is not None:
+        for place in (Path(folder), Path(folder) / "mnist"):
+            if has_idx(place):
+                return place
+        raise DataError(f"{folder}: holds no MNIST; expected {', '.join(IDX_FILES)}")
+    asked = os.environ.get("PURPLETEAM_DATA")
+    places = [Path(asked), Path(asked) / "mnist"] if asked else []
+    return next((place for place in [*places, mnist_cache()] if has_idx(place)), None)
+
+
+def _verify(folder: Path, name: str, digest: str) -> FileVerdict:
+    try:
+        found = open_idx(find_idx(folder, name)).digest
+    except DataError as error:
+        return FileVerdict(
+            name=name, expected=digest, found=None, verdict="error", reason=str(error)
+        )
+    if found == digest:
+        return FileVerdict(name=name, expected=digest, found=found, verdict="pass")
+    return FileVerdict(
+        name=name, expected=digest, found=found, verdict="fail", reason=_differ(digest, found)
+    )
+
+
+def _differ(expected: str, found: str) -> str:
+    return f"expected {expected[:19]}..., found {found[:19]}..."
