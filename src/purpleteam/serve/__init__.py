@@ -6,7 +6,7 @@
 - `guard`     pure ASGI around the app: headers, hosts, methods, origins, size and time of bodies
 - `wire`      the HTTP protocol with limits on connections and on slow headers
 - `main`      `serve` for the command line, `running_app` for tests, checks and the pipeline
-- `checks`    the executed checks `web.*`;  `_bad_server`: what each of them must fail on
+- `checks`    the executed checks `web.*`, each with a server that it must fail on
 - `static`    the page: plain HTML, CSS and JavaScript, nothing from elsewhere
 """
 

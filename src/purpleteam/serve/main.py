@@ -19,7 +19,7 @@ from purpleteam.serve.guard import ANY_ADDRESS, LOOPBACK_HOSTS
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["running_app", "serve"]
+__all__ = ["listen", "running_app", "serve"]
 
 DRAIN_SECONDS = 10
 START_SECONDS = 30.0
@@ -47,7 +47,7 @@ def serve(
         allowed_hosts: further names under which clients may reach the app.
     """
     engine = Engine.load(reference)
-    listener = _listen(host, port, allow_remote)
+    listener = listen(host, port, allow_remote)
     with listener, _quiet_end():
         hosts = _hosts(host, allowed_hosts)
         server = _server(engine, expose_confidences=expose_confidences, allowed_hosts=hosts)
@@ -68,7 +68,7 @@ def running_app(
         settings: further arguments of `build_app`.
     """
     engine = model if isinstance(model, Engine) else Engine.load(model)
-    with _listen("127.0.0.1", 0, False) as listener:
+    with listen("127.0.0.1", 0, False) as listener:
         server = _server(engine, expose_confidences=expose_confidences, **settings)
         server.config.timeout_graceful_shutdown = 1
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
@@ -96,6 +96,7 @@ def _server(engine: Engine, **settings: Any) -> uvicorn.Server:
         interface="asgi3",
         log_config=None,
         access_log=False,
+        log_level="error",
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=5,
@@ -104,7 +105,8 @@ def _server(engine: Engine, **settings: Any) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _listen(host: str, port: int, allow_remote: bool) -> socket.socket:
+def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
+    """Return a socket that listens there; other machines are let in only where it is allowed."""
     if not 0 <= port <= 65535:
         raise UsageError(f"port must be from 0 to 65535, not {port}")
     try:
