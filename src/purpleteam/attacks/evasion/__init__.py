@@ -1,0 +1,13 @@
+"""Evasion attacks: change the image at test time. One file per attack, found by existing.
+
+`_base` keeps the promise (ball, range, the model left alone, noise seeded per image by index);
+a file holds only its formula.
+"""
+
+import sys
+
+from purpleteam.attacks.evasion._base import ATTACKS, Attacked, EvasionAttack
+
+__all__ = ["ATTACKS", "Attacked", "EvasionAttack"]
+
+ATTACKS.load(sys.modules[__name__])

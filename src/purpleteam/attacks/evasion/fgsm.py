@@ -1,0 +1,23 @@
+"""Fast gradient sign method (Goodfellow et al. 2015, arXiv:1412.6572)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from purpleteam.attacks.balls import steepest
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.noise import Noise
+
+__all__ = ["FGSM"]
+
+
+@ATTACKS.register("fgsm")
+@dataclass(frozen=True, kw_only=True)
+class FGSM(EvasionAttack):
+    """One step of full length along the sign of the gradient (L2: along the gradient)."""
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        return x + self.epsilon * steepest(driver.gradient(x), self.norm)

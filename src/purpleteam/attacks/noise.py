@@ -1,0 +1,42 @@
+"""Random numbers for attacks, seeded per image by its index.
+
+What an image gets depends on (seed, its index, restart, how often was drawn) and on nothing
+else: not on the batch size, the order, the shard or which of its neighbours were dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+__all__ = ["Noise"]
+
+
+class Noise:
+    """Draws for the images of one batch; `index` holds each image's place in its dataset."""
+
+    def __init__(self, seed: int, index: Tensor, restart: int = 0) -> None:
+        self.seed = seed
+        self.index = index
+        self.restart = restart
+        self._draws = 0
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Return numbers in [0, 1) of the shape, type and device of `like`."""
+        return self._draw(like, torch.rand)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Return standard normal numbers of the shape, type and device of `like`."""
+        return self._draw(like, torch.randn)
+
+    def _draw(self, like: Tensor, kind: object) -> Tensor:
+        self._draws += 1
+        rng = torch.Generator()
+        rows = []
+        for index in self.index.tolist():
+            key = f"{self.seed}/{index}/{self.restart}/{self._draws}".encode()
+            rng.manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:7], "big"))
+            rows.append(kind(like.shape[1:], generator=rng))  # type: ignore[operator]
+        return torch.stack(rows).to(device=like.device, dtype=like.dtype)

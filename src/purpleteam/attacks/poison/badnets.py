@@ -1,0 +1,15 @@
+"""BadNets: stamp images of other classes and relabel them (Gu et al. 2017, arXiv:1708.06733)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from purpleteam.attacks.poison._base import POISONS, PoisonAttack
+
+__all__ = ["BadNets"]
+
+
+@POISONS.register("badnets")
+@dataclass(frozen=True, kw_only=True)
+class BadNets(PoisonAttack):
+    """The backdoor that works: the net learns that the patch means the target."""

@@ -1,0 +1,14 @@
+"""Defences by training, one file each; `harden` makes a new model from a dataset.
+
+- `pgd`     adversarial training against the current model, several steps
+- `fast`    the same with a single step from a random start
+- `seeds`   both course reports' recipes exactly as they did them, to be measured white-box
+"""
+
+import sys
+
+from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
+
+__all__ = ["DEFENCES", "Defence", "Hardening"]
+
+DEFENCES.load(sys.modules[__name__])

@@ -1,0 +1,82 @@
+"""What every defence by training is: a recipe that needs a dataset and, maybe, a baseline."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import nn
+
+from purpleteam.core.errors import UsageError
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.registry import Registry
+from purpleteam.data.images import Dataset
+from purpleteam.models.recipes import Recipe
+from purpleteam.models.training import Training
+
+__all__ = ["DEFENCES", "Defence", "Hardening"]
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardening:
+    """What a defence works with."""
+
+    net: nn.Module
+    """A net with its starting weights."""
+    dataset: Dataset
+    baseline: nn.Module | None = None
+    """The undefended model; only recipes that attack it ahead of time need it."""
+    seed: int = 0
+    checkpoint: Path | None = None
+    """A file to continue from, written after each epoch."""
+    device: torch.device | None = None
+    description: str = "harden"
+    progress: Progress = SILENT
+
+    def need_baseline(self, name: str) -> nn.Module:
+        """Return the baseline; recipes that attack it ahead of time cannot do without."""
+        if self.baseline is None:
+            raise UsageError(f"recipe {name!r} attacks a baseline ahead of time: give --model")
+        return self.baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defence(Recipe):
+    """A training recipe meant to make a model robust at `epsilon`; its fields are its options."""
+
+    name: ClassVar[str] = ""
+
+    epsilon: float = 0.3
+    """Radius of the L-infinity ball that is trained for, in pixel units."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.epsilon <= 1:
+            raise ValueError(f"epsilon must be above 0 and at most 1, not {self.epsilon}")
+
+    @abstractmethod
+    def harden(self, work: Hardening) -> Training:
+        """Train the net in `work` and return it."""
+
+
+class _Defences(Registry[type[Defence]]):
+    """The registry also tells each defence its name."""
+
+    def register(self, name: str) -> Callable[[Part], Part]:
+        """Register the decorated defence under `name` and tell it so."""
+        add = super().register(name)
+
+        def named(part: Part) -> Part:
+            part.name = name  # type: ignore[attr-defined]
+            return add(part)
+
+        return named
+
+
+DEFENCES: Registry[type[Defence]] = _Defences("defence")

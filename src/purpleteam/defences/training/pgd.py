@@ -1,0 +1,85 @@
+"""Adversarial training (Madry et al. 2018, arXiv:1706.06083) against the current model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from purpleteam.attacks.balls import project_linf
+from purpleteam.attacks.evaluate import evaluate
+from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
+from purpleteam.models.devices import fast_autocast
+from purpleteam.models.training import Training, train
+
+__all__ = ["PGDTraining", "craft_linf"]
+
+
+@DEFENCES.register("pgd")
+@dataclass(frozen=True, kw_only=True)
+class PGDTraining(Defence):
+    """Learns from images that a few steps of PGD made against the net as it is now."""
+
+    epochs: int = 8
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    steps: int = 5
+    """Gradient steps for each training batch."""
+    relative_step_size: float = 2.0
+    """Length of one step, as a multiple of epsilon / steps."""
+    validation_images: int = 1000
+    """The best epoch is the most robust one on so many validation images, under PGD-10."""
+
+    def harden(self, work: Hardening) -> Training:
+        """Train on adversarial images only; choose the epoch by robust validation accuracy."""
+        step_size = self.relative_step_size * self.epsilon / self.steps
+
+        def craft(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+            return craft_linf(model, x, y, self.epsilon, step_size, self.steps, rng)
+
+        looked_at = work.dataset.validation.first(self.validation_images)
+        return train(
+            work.net,
+            work.dataset.train,
+            work.dataset.validation,
+            self,
+            seed=work.seed,
+            craft=craft,
+            validate=lambda model: robust_validation(model, looked_at, self.epsilon),
+            checkpoint=work.checkpoint,
+            device=work.device,
+            description=work.description,
+            progress=work.progress,
+        )
+
+
+def craft_linf(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    rng: torch.Generator,
+) -> Tensor:
+    """Return PGD images from a uniform start, for training: no verdicts, no dropping."""
+    model.eval()
+    noise = torch.rand(x.shape, generator=rng).to(x.device)
+    x_adv = project_linf(x + epsilon * (2 * noise - 1), x, epsilon)
+    for _ in range(steps):
+        x_adv.requires_grad_(True)
+        with fast_autocast(x.device):
+            loss = F.cross_entropy(model(x_adv).float(), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x_adv)
+        x_adv = project_linf(x_adv.detach() + step_size * gradient.sign(), x, epsilon)
+    model.train()
+    return x_adv
+
+
+def robust_validation(model: nn.Module, images: ImageSet, epsilon: float) -> float:
+    """Return robust accuracy under PGD-10, by which the best epoch is chosen."""
+    return evaluate(model, images, PGD(epsilon=epsilon, steps=10)).robust_accuracy.value
