@@ -1,0 +1,55 @@
+"""Look at source code, model files and secrets; everything that was not looked at is said.
+
+- `engine`     `scan(paths, scanners)`: the scanners, and what none of them knows
+- `scanners`   one file each: Bandit, our own rules, secrets, model files
+- `rules`      our own rules for machine-learning code, on a `module` whose names are resolved
+- `formats`    what model files are made of, read without trusting them
+- `gate`       foreign weights as plain arrays, or a refusal; nothing is ever unpickled
+- `result`     ScanResult and severities;  `tree`: which files there are
+- `sarif`      a ScanResult as SARIF 2.1.0
+- `checks`     the executed checks of this room
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from purpleteam.scan.engine import scan
+    from purpleteam.scan.gate import GateVerdict, read_state_dict
+    from purpleteam.scan.result import SEVERITIES, ScanResult, severity_at_least
+    from purpleteam.scan.sarif import to_sarif
+    from purpleteam.scan.scanners import SCANNERS
+
+__all__ = [
+    "SCANNERS",
+    "SEVERITIES",
+    "GateVerdict",
+    "ScanResult",
+    "read_state_dict",
+    "scan",
+    "severity_at_least",
+    "to_sarif",
+]
+
+_HOMES = {
+    "SCANNERS": "scanners",
+    "SEVERITIES": "result",
+    "GateVerdict": "gate",
+    "ScanResult": "result",
+    "read_state_dict": "gate",
+    "scan": "engine",
+    "severity_at_least": "result",
+    "to_sarif": "sarif",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"purpleteam.scan.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'purpleteam.scan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

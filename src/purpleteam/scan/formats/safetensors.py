@@ -1,0 +1,160 @@
+"""The safetensors header, read more strictly than the library does.
+
+One JSON object, then the numbers: no duplicate key, no gap, no overlap, nothing behind the
+last tensor, and metadata that is plain text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.scan.formats.problem import Malformed, Problem
+from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, has_not_finite
+
+__all__ = ["Header", "TensorEntry", "inspect_safetensors", "read_header", "read_tensor"]
+
+MAX_HEADER = 1 << 20
+NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+CODE = re.compile(r"\w\(|__\w+__|<\s*/?\s*\w|\bimport\s+\w|\blambda\b|\$[({]|\{\{|[\x00-\x08]")
+"""What calls, dunder names, markup, imports and templates have and a description has not."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of the header; start and end count from the first byte behind it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """The tensors in file order, the metadata, and where the numbers begin."""
+
+    tensors: tuple[TensorEntry, ...]
+    metadata: Mapping[str, str]
+    data_start: int
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a well-formed file; anything else is `Malformed`."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 10 or length > min(MAX_HEADER, size - 8):
+            raise _bad(
+                f"the header claims {length} bytes of a file of {size}; at most {MAX_HEADER}"
+            )
+        text = file.read(length)
+    fields = _parse(text)
+    metadata = fields.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _bad("the metadata holds something that is no text")
+    entries = sorted((_entry(name, value) for name, value in fields.items()), key=_place)
+    end = 0
+    for entry in entries:
+        if entry.start != end:
+            kind = "overlaps the one before" if entry.start < end else "leaves a gap before it"
+            raise _bad(f"tensor {entry.name!r} {kind}")
+        end = entry.end
+    if end != size - 8 - length:
+        raise _bad(f"the tensors end at byte {end} of {size - 8 - length}")
+    return Header(tuple(entries), metadata, 8 + length)
+
+
+def read_tensor(path: Path, header: Header, entry: TensorEntry) -> NDArray[Any]:
+    """Return a tensor as it lies in the file (a bfloat16 as its bits)."""
+    shape, code = entry.shape, DTYPES[entry.dtype].numpy
+    if entry.start == entry.end:
+        return np.zeros(shape, dtype=code)
+    return np.memmap(path, code, "r", header.data_start + entry.start, shape)
+
+
+def inspect_safetensors(path: Path) -> Iterator[Problem]:
+    """Yield what is wrong with the file: form, metadata, values."""
+    header = read_header(path)
+    for key, value in header.metadata.items():
+        if CODE.search(key) or CODE.search(value):
+            yield Problem("metadata", f"metadata {key[:40]!r} looks like code")
+    for entry in header.tensors:
+        if has_not_finite(read_tensor(path, header, entry), entry.dtype):
+            yield Problem("not-finite", f"tensor {entry.name!r} holds NaN or an infinity")
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"the header is no JSON: {error}") from None
+    if not text.startswith(b"{") or not isinstance(fields, dict):
+        raise _bad("the header is no JSON object")
+    return fields
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise _bad("the header names something twice")
+    return fields
+
+
+def _entry(name: str, value: Any) -> TensorEntry:
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise _bad(f"tensor {name!r} needs dtype, shape and data_offsets, and nothing else")
+    if value["dtype"] not in NAMES:
+        raise _bad(
+            f"tensor {name!r} has number format {value['dtype']!r}; known: {', '.join(NAMES)}"
+        )
+    shape, offsets = value["shape"], value["data_offsets"]
+    if (
+        not _counts(shape)
+        or not _counts(offsets)
+        or len(offsets) != 2
+        or len(shape) > MAX_DIMENSIONS
+    ):
+        raise _bad(f"tensor {name!r} has a shape or offsets that are no counts")
+    dtype = NAMES[value["dtype"]]
+    if (
+        max(shape, default=0) > MAX_SIZE
+        or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].size
+    ):
+        raise _bad(f"tensor {name!r} has offsets {offsets} that do not fit shape {shape}")
+    return TensorEntry(name, dtype, tuple(shape), offsets[0], offsets[1])
+
+
+def _counts(values: Any) -> bool:
+    return isinstance(values, list) and all(type(one) is int and one >= 0 for one in values)
+
+
+def _place(entry: TensorEntry) -> tuple[int, int]:
+    return entry.start, entry.end
+
+
+def _bad(message: str) -> Malformed:
+    return Malformed("safetensors", message)

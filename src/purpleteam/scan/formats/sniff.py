@@ -1,0 +1,96 @@
+"""What a file is, by its content; its name is only a claim."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from purpleteam.scan.formats.pickle_globals import walk_pickle
+
+__all__ = ["MODEL_KINDS", "MODEL_SUFFIXES", "sniff"]
+
+MODEL_SUFFIXES = {
+    ".safetensors": {"safetensors"},
+    ".onnx": {"onnx"},
+    ".pt": {"zip", "pickle", "tar"},
+    ".pth": {"zip", "pickle", "tar"},
+    ".ckpt": {"zip", "pickle", "hdf5"},
+    ".bin": {"zip", "pickle"},
+    ".pkl": {"pickle"},
+    ".pickle": {"pickle"},
+    ".joblib": {"pickle", "gzip"},
+    ".h5": {"hdf5"},
+    ".hdf5": {"hdf5"},
+    ".keras": {"zip"},
+    ".npy": {"numpy"},
+    ".npz": {"zip"},
+    ".tflite": set(),
+    ".gguf": set(),
+}
+"""Names that claim to be a model, and the kinds of content that such a name may have."""
+
+MODEL_KINDS = frozenset({"safetensors", "onnx", "pickle", "zip", "numpy", "hdf5", "tar", "7z"})
+MAX_HEAD = 512
+MAX_WALK = 1 << 20
+
+
+def sniff(path: Path) -> str:
+    """Return the kind of the file's content.
+
+    One of safetensors, onnx, zip, pickle, numpy, hdf5, tar, 7z, gzip, empty, text, unknown.
+    """
+    with path.open("rb") as file:
+        head = file.read(MAX_HEAD)
+    if not head:
+        return "empty"
+    for magic, kind in (
+        (b"PK\x03\x04", "zip"),
+        (b"PK\x05\x06", "zip"),
+        (b"\x93NUMPY", "numpy"),
+        (b"\x89HDF\r\n\x1a\n", "hdf5"),
+        (b"7z\xbc\xaf\x27\x1c", "7z"),
+        (b"\x1f\x8b", "gzip"),
+    ):
+        if head.startswith(magic):
+            return kind
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
+        return "safetensors"
+    if head[257:262] == b"ustar":
+        return "tar"
+    if _is_pickle(path, marked=head[0] == 0x80):
+        return "pickle"
+    if head[0] == 0x08 and _is_onnx(path):
+        return "onnx"
+    return "text" if _is_text(head) else "unknown"
+
+
+def _is_pickle(path: Path, *, marked: bool) -> bool:
+    """Tell a pickle by its opcodes; one of protocol 0 or 1 has no mark at its beginning.
+
+    Without the mark it must call something: one that calls nothing is harmless, and every text
+    that begins with a full stop would be one.
+    """
+    with path.open("rb") as file:
+        walk = walk_pickle(io.BytesIO(file.read(MAX_WALK)))
+    if marked:
+        return walk.error is None or bool(walk.globals) or path.suffix.lower() in MODEL_SUFFIXES
+    names = [use.name for use in walk.globals]
+    return walk.calls and bool(names) and all(name is None or _is_dotted(name) for name in names)
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _is_onnx(path: Path) -> bool:
+    from purpleteam.scan.formats.onnx import looks_like_onnx
+
+    return looks_like_onnx(path)
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head[:-3].decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\x00" not in head

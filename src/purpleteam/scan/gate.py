@@ -1,0 +1,163 @@
+"""The gate for foreign weights: plain arrays, or a refusal that says why and what to do.
+
+A torch state dict (.pt, .pth) is read without torch and without unpickling; a safetensors file
+by its checked header. Nothing of the file is ever executed: what is not understood is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.digest import sha256_file
+from purpleteam.core.errors import ModelError
+from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.safetensors import inspect_safetensors, read_header, read_tensor
+from purpleteam.scan.formats.sniff import sniff
+from purpleteam.scan.formats.state_pickle import StoredTensor
+from purpleteam.scan.formats.tensors import as_array, converted, has_not_finite
+from purpleteam.scan.formats.torch_zip import TorchArchive, open_archive
+
+__all__ = ["GateVerdict", "read_state_dict"]
+
+MAX_BYTES = 2 << 30
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+PREFIXES = ("module.", "_orig_mod.")
+ADVICE = {
+    "pickle": "a raw pickle or a torch file from before version 1.6; load it where it was made and "
+    "save model.state_dict() again, best as safetensors",
+    "tar": "a tar archive, as torch wrote before version 0.2; save model.state_dict() again",
+    "onnx": "an ONNX file, which is a finished net; import its weights as safetensors",
+    "numpy": "a NumPy file; save the weights as safetensors",
+    "hdf5": "an HDF5 file (Keras); save the weights as safetensors",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateVerdict:
+    """What the gate says of one file; the tensors are there only where it was accepted."""
+
+    verdict: Literal["accepted", "refused"]
+    reasons: tuple[str, ...]
+    """Why it was refused; where it was accepted, what was changed on the way."""
+    tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By name; every float format has become float32."""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """The number format of each tensor in the file."""
+    digest: str = ""
+    """SHA-256 of the file."""
+
+
+def read_state_dict(path: Path) -> GateVerdict:
+    """Return the tensors of a foreign file, or why it is refused.
+
+    Raises:
+        ModelError: the file does not exist or cannot be read.
+    """
+    try:
+        if not path.is_file():
+            raise ModelError(f"model file {str(path)!r} does not exist")
+        digest = sha256_file(path)
+        tensors, dtypes, notes = _read(path)
+    except Malformed as refusal:
+        return GateVerdict(verdict="refused", reasons=(str(refusal),), digest=digest)
+    except OSError as error:
+        raise ModelError(f"model file {str(path)!r} cannot be read: {error}") from None
+    return GateVerdict(
+        verdict="accepted", reasons=tuple(notes), tensors=tensors, dtypes=dtypes, digest=digest
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str]]:
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise Malformed("bomb", f"the file has {size} bytes; at most {MAX_BYTES}")
+    notes: list[str] = []
+    kind = sniff(path)
+    if kind == "safetensors":
+        tensors = dict(_from_safetensors(path))
+    elif kind == "zip":
+        tensors = dict(_from_archive(open_archive(path), notes))
+    else:
+        raise Malformed("unknown-format", f"the file is {ADVICE.get(kind, f'of kind {kind!r}')}")
+    if not tensors:
+        raise Malformed("tensor", "the file holds no tensor")
+    names, dtypes = list(tensors), {}
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) and name != prefix for name in names):
+            names = [name.removeprefix(prefix) for name in names]
+            notes.append(f"prefix {prefix!r} taken off every name")
+    arrays = {}
+    for name, (array, dtype) in zip(names, tensors.values(), strict=True):
+        arrays[name], dtypes[name] = _finite(name, array, dtype), dtype
+    wide = sorted({dtype for dtype in dtypes.values() if "float" in dtype} - {"float32"})
+    if wide:
+        notes.append(f"{', '.join(wide)} converted to float32")
+    return arrays, dtypes, notes
+
+
+def _finite(name: str, array: NDArray[Any], dtype: str) -> NDArray[Any]:
+    if has_not_finite(array, dtype):
+        raise Malformed("not-finite", f"tensor {name!r} holds NaN or an infinity")
+    result = converted(array, dtype)
+    if has_not_finite(result, result.dtype.name):
+        raise Malformed("not-finite", f"tensor {name!r} does not fit float32")
+    return np.ascontiguousarray(result).reshape(array.shape)
+
+
+def _from_safetensors(path: Path) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
+    for problem in inspect_safetensors(path):
+        raise Malformed(problem.kind, problem.message)
+    header = read_header(path)
+    for entry in header.tensors:
+        yield entry.name, (read_tensor(path, header, entry), entry.dtype)
+
+
+def _from_archive(
+    archive: TorchArchive, notes: list[str]
+) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
+    named = _state_dict(archive.content, notes)
+    total = 0
+    for name, tensor in named.items():
+        form, ref = tensor.form, tensor.storage
+        size = ref.count * (ref.dtype.size if ref.dtype else 1)
+        if size % form.dtype.size:
+            raise Malformed("tensor", f"tensor {name!r} has a storage of {size} bytes")
+        form.check(name, size // form.dtype.size)
+        total += form.count * form.dtype.size
+    if total > MAX_BYTES:
+        raise Malformed("bomb", f"the tensors need {total} bytes; at most {MAX_BYTES}")
+    storages: dict[str, bytes] = {}
+    for name, tensor in named.items():
+        key = tensor.storage.key
+        if key not in storages:
+            storages[key] = archive.storage(key)
+        yield name, (as_array(tensor.form, storages[key]), tensor.form.dtype.name)
+
+
+def _state_dict(content: Any, notes: list[str]) -> dict[str, StoredTensor]:
+    if not isinstance(content, dict):
+        raise Malformed("tensor", "the file holds no dict of tensors; save model.state_dict()")
+    if _is_state(content):
+        return content
+    inner = [key for key in WRAPPERS if _is_state(content.get(key))]
+    if len(inner) != 1:
+        found = ", ".join(repr(key) for key in list(content)[:8])
+        what = "several state dicts" if inner else "no state dict"
+        raise Malformed("tensor", f"the file holds {what} (keys: {found}); save model.state_dict()")
+    notes.append(f"weights taken from key {inner[0]!r}; the rest of the file is left out")
+    result: dict[str, StoredTensor] = content[inner[0]]
+    return result
+
+
+def _is_state(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(isinstance(key, str) and 0 < len(key) <= 500 for key in value)
+        and all(isinstance(item, StoredTensor) for item in value.values())
+    )

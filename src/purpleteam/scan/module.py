@@ -1,0 +1,94 @@
+"""A parsed Python file whose names are followed to what was imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Module", "argument", "is_false", "is_true", "parse"]
+
+ALLOW = re.compile(r"#\s*purple: allow (PT\d{3}(?:,\s*PT\d{3})*)\s+\S.{5,}")
+"""`# purple: allow PT004 because ...`; without a reason it allows nothing."""
+IMPORTERS = ("__import__", "importlib.import_module")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One file: its tree, its text, and what its names stand for."""
+
+    tree: ast.Module
+    lines: tuple[str, ...]
+    names: dict[str, str]
+
+    def dotted(self, node: ast.AST | None) -> str:
+        """Return the full dotted name that an expression stands for, or an empty text."""
+        match node:
+            case ast.Name(id=name):
+                return self.names.get(name, name)
+            case ast.Attribute(value=value, attr=attribute):
+                base = self.dotted(value)
+                return f"{base}.{attribute}" if base else ""
+            case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
+                return name if self.dotted(function) in IMPORTERS else ""
+            case ast.Call(
+                func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(name)), *_]
+            ):
+                base = self.dotted(value)
+                return f"{base}.{name}" if base else ""
+        return ""
+
+    def calls(self, inside: ast.AST | None = None) -> Iterator[tuple[ast.Call, str]]:
+        """Yield every call with the dotted name of what is called."""
+        for node in ast.walk(inside or self.tree):
+            if isinstance(node, ast.Call):
+                yield node, self.dotted(node.func)
+
+    def imports(self, *packages: str) -> bool:
+        """Return whether the file imports one of the packages."""
+        roots = {name.partition(".")[0] for name in self.names.values()}
+        return not roots.isdisjoint(packages)
+
+    def allowed(self, line: int) -> set[str]:
+        """Return the rules that a comment on the line allows, with a reason."""
+        match = ALLOW.search(self.lines[line - 1]) if 0 < line <= len(self.lines) else None
+        return set(re.findall(r"PT\d{3}", match.group(1))) if match else set()
+
+
+def parse(source: bytes) -> Module:
+    """Return the module; source that is no Python is a SyntaxError or a ValueError."""
+    tree = ast.parse(source)
+    text = source.decode("utf-8", "replace")
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                names[alias.asname or top] = alias.name if alias.asname else top
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    module = Module(tree, tuple(text.splitlines()), names)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as value):
+                target = module.dotted(value)
+                if target.partition(".")[0] in {one.partition(".")[0] for one in names.values()}:
+                    names.setdefault(name, target)
+    return module
+
+
+def argument(call: ast.Call, name: str) -> ast.expr | None:
+    """Return the keyword argument of that name."""
+    return next((one.value for one in call.keywords if one.arg == name), None)
+
+
+def is_true(node: ast.expr | None) -> bool:
+    """Return whether the expression is the literal True."""
+    return isinstance(node, ast.Constant) and node.value is True
+
+
+def is_false(node: ast.expr | None) -> bool:
+    """Return whether the expression is the literal False."""
+    return isinstance(node, ast.Constant) and node.value is False

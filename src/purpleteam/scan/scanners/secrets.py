@@ -1,0 +1,113 @@
+"""Keys and passwords in text files; a finding never repeats the secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from purpleteam.core.records import Finding
+from purpleteam.scan.result import ScanResult
+from purpleteam.scan.scanners import SCANNERS
+from purpleteam.scan.tree import walk
+
+__all__ = ["RULE", "scan_for_secrets"]
+
+RULE = "PT020"
+TOOL = "purpleteam secrets"
+MAX_BYTES = 1 << 20
+TEXT = frozenset(
+    [
+        ".py",
+        ".pyw",
+        ".ipynb",
+        ".env",
+        ".yaml",
+        ".yml",
+        ".json",
+        ".toml",
+        ".ini",
+        ".cfg",
+        ".conf",
+        ".sh",
+        ".txt",
+        ".md",
+        ".js",
+        ".html",
+        ".pem",
+        ".key",
+        ".properties",
+        ".tf",
+        ".xml",
+    ]
+)
+NAMES = frozenset({".env", "Dockerfile", "Makefile", ".netrc", ".npmrc", ".pypirc"})
+PATTERNS = {
+    "AWS access key": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "GitHub token": re.compile(r"\b(?:gh[pousr]_[0-9A-Za-z]{36}|github_pat_\w{60,})\b"),
+    "GitLab token": re.compile(r"\bglpat-[\w-]{20,}"),
+    "Slack token": re.compile(r"\bxox[abprs]-[0-9A-Za-z-]{10,}"),
+    "Google API key": re.compile(r"\bAIza[\w-]{35}\b"),
+    "Hugging Face token": re.compile(r"\bhf_[0-9A-Za-z]{30,}\b"),
+    "OpenAI-style key": re.compile(r"\bsk-(?:proj-|ant-)?[\w-]{32,}\b"),
+    "private key": re.compile(r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----"),
+    "password in an address": re.compile(r"\b\w+://[^\s/:@{}$<]+:[^\s/:@{}$<*]{4,}@[\w.-]+"),
+    "password in the source": re.compile(
+        r"""(?ix)
+        \b \w{0,40} (?:password|passwd|secret|api_?key|access_?key|auth_?token|access_?token) \w{0,40}
+        ["']? \s* [:=] \s* ["'] (?P<value> [^"'\s{}$<>]{8,} ) ["']
+        """
+    ),
+}
+HARMLESS = re.compile(
+    r"(?i)example|placeholder|change|your|dummy|xxxx|\*\*\*|\.\.\.|none|null|test"
+)
+
+
+@SCANNERS.register("secrets")
+def scan_for_secrets(path: Path) -> ScanResult:
+    """Return the places under `path` where something looks like a key or a password."""
+    tree = walk(path)
+    findings: list[Finding] = []
+    scanned: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    for file in tree.files:
+        if file.suffix.lower() not in TEXT and file.name not in NAMES:
+            continue
+        name = tree.name(file)
+        try:
+            if file.stat().st_size > MAX_BYTES:
+                skipped.append((name, f"secrets: larger than {MAX_BYTES} bytes"))
+                continue
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            skipped.append((name, f"cannot be read: {error.strerror}"))
+            continue
+        scanned.append(name)
+        findings.extend(_secrets(name, text))
+    return ScanResult(findings=tuple(findings), scanned=tuple(scanned), skipped=tuple(skipped))
+
+
+def _secrets(name: str, text: str) -> Iterator[Finding]:
+    for number, line in enumerate(text.splitlines(), 1):
+        for what, pattern in PATTERNS.items():
+            match = pattern.search(line)
+            if match is None or _harmless(match):
+                continue
+            yield Finding(
+                tool=TOOL,
+                rule=RULE,
+                severity="high",
+                confidence="medium",
+                cwe="CWE-798",
+                place={"path": name, "line": number},
+                message=f"{what} in plain text",
+                fix="revoke it, and read it from the environment or a secret store",
+            )
+            break
+
+
+def _harmless(match: re.Match[str]) -> bool:
+    """Tell a placeholder, where the pattern is one for any password."""
+    value = match.groupdict().get("value")
+    return value is not None and (bool(HARMLESS.search(value)) or len(set(value)) < 5)
