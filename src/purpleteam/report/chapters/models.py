@@ -1,0 +1,138 @@
+"""Models: clean accuracy and what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from purpleteam.core.records import Measurement
+from purpleteam.report.blocks import checks_block, matrices
+from purpleteam.report.collect import Evidence, model_name, team
+from purpleteam.report.numbers import number_or_dash, seconds, short_digest
+from purpleteam.report.published import with_published
+from purpleteam.report.training import training
+from purpleteam.report.view import (
+    DASH,
+    Block,
+    Chapter,
+    Heading,
+    Inline,
+    Missing,
+    Mono,
+    Reading,
+    RecordLink,
+    Row,
+    Table,
+    row,
+)
+
+__all__ = ["chapter", "clean_matrices"]
+
+MEANS = (
+    "Clean accuracy is the share of unchanged test images that a model reads rightly. Calibration "
+    "error says how far its stated confidence is from how often it is right."
+)
+MEANS_NOT = (
+    "None of it says anything about an adversary: the most accurate of these models can be the "
+    "first to fall. Times are of this machine and include no data loading."
+)
+METRICS = ("clean_accuracy", "loss", "calibration_error", "validation_accuracy")
+
+
+def chapter(evidence: Evidence) -> Chapter:
+    """Return the chapter."""
+    names = evidence.models_with(*METRICS)
+    blocks: list[Block] = []
+    if names:
+        blocks.append(_table(evidence, names))
+    else:
+        blocks.append(Missing("No model was evaluated on clean images."))
+    blocks += clean_matrices(evidence, [name for name in names if team(name) == "plain"])
+    tables = [table for name in names if (table := _per_class(evidence, name)) is not None]
+    blocks += [Heading("Precision, recall and F1 of each class"), *tables] if tables else []
+    plain = [name for name in evidence.models if team(name) == "plain"]
+    blocks += training(evidence, plain, "Training")
+    blocks.append(
+        checks_block(
+            evidence.checks("model", "models"),
+            "Checks of the model files",
+            "No check of a model file was run.",
+        )
+    )
+    blocks.append(Reading(MEANS, MEANS_NOT))
+    lead = "How well each model does when nobody attacks it."
+    return Chapter(id="models", title="Models", lead=lead, blocks=tuple(blocks))
+
+
+def _table(evidence: Evidence, names: Sequence[str]) -> Table:
+    columns = (
+        "Model",
+        "Clean accuracy",
+        "Loss",
+        "Calibration error",
+        "Validation accuracy",
+        "Time per image",
+    )
+    return Table(
+        caption="Clean metrics of each model",
+        columns=columns,
+        rows=tuple(_row(evidence, name) for name in names),
+    )
+
+
+def _row(evidence: Evidence, name: str) -> Row:
+    found = {metric: evidence.one(metric, name) for metric in METRICS}
+    clean = found["clean_accuracy"]
+    digest = next((one.subject.get("model") for one in found.values() if one is not None), "")
+    return row(
+        (name, Mono(short_digest(digest))),
+        with_published(evidence, clean),
+        with_published(evidence, found["loss"]),
+        number_or_dash(found["calibration_error"]),
+        number_or_dash(found["validation_accuracy"]),
+        _time(clean),
+    )
+
+
+def _time(measurement: Measurement | None) -> Inline:
+    spent = measurement.cost.get("seconds_per_image") if measurement is not None else None
+    return DASH if measurement is None or spent is None else seconds(float(spent), measurement.id)
+
+
+def clean_matrices(evidence: Evidence, names: Sequence[str]) -> list[Block]:
+    """Return the models' confusion matrices on clean images, the first one open."""
+    found = [
+        one
+        for name in names
+        for one in evidence.find("confusion_matrix", name)
+        if not one.how.get("attack") and not one.how.get("trigger")
+    ]
+    return matrices(found, first_open=True)
+
+
+def _per_class(evidence: Evidence, name: str) -> Table | None:
+    found: dict[str, dict[str, Measurement]] = {}
+    for metric in ("precision", "recall", "f1"):
+        for one in evidence.find(metric, name):
+            if not one.how.get("attack") and not one.how.get("trigger"):
+                found.setdefault(str(one.how.get("class", "all")), {})[metric] = one
+    if not found:
+        return None
+    rows = tuple(
+        row(
+            label,
+            *(with_published(evidence, metrics.get(key)) for key in ("precision", "recall", "f1")),
+        )
+        for label, metrics in found.items()
+    )
+    first = next(iter(next(iter(found.values())).values()))
+    return Table(
+        caption=f"Each class, {model_name(first)}",
+        columns=("Class", "Precision", "Recall", "F1"),
+        rows=rows,
+        folded=True,
+        dense=True,
+        note=(
+            "Of the images called a class, of the images that are one, and both in one: ",
+            RecordLink(first.id),
+        ),
+    )

@@ -1,0 +1,83 @@
+"""Scan: findings in code and files, what was scanned, and what was not."""
+
+from __future__ import annotations
+
+from purpleteam.core.records import Finding
+from purpleteam.report.blocks import checks_block, facts_table
+from purpleteam.report.collect import Evidence
+from purpleteam.report.view import (
+    DASH,
+    Badge,
+    Block,
+    Chapter,
+    Inline,
+    Missing,
+    Mono,
+    Reading,
+    RecordLink,
+    Row,
+    Table,
+    row,
+)
+
+__all__ = ["chapter", "severity_badge"]
+
+MEANS = (
+    "A finding is a place that a rule matched, with how grave it would be and how sure the rule "
+    "is. Files that were skipped or could not be read are counted as such, never as clean."
+)
+MEANS_NOT = (
+    "No findings means that these rules matched nothing in these files. It does not mean that the "
+    "code is safe, and it says nothing about a file that was not scanned."
+)
+TONES = {"critical": "bad", "high": "bad", "medium": "warn"}
+
+
+def severity_badge(severity: str) -> Badge:
+    """Return a severity or a level of risk as a badge."""
+    return Badge(severity, TONES.get(severity, "quiet"))
+
+
+def chapter(evidence: Evidence) -> Chapter:
+    """Return the chapter."""
+    findings, notes = evidence.findings(), evidence.notes("scan")
+    blocks: list[Block] = []
+    if not findings and not notes:
+        blocks.append(Missing("Nothing was scanned: no scanner left a record in this run."))
+    elif not findings:
+        blocks.append(Missing("The scanners that ran reported nothing in the files below."))
+    else:
+        blocks.append(_table(findings))
+    blocks += [facts_table(note, "What was scanned") for note in notes]
+    checks = evidence.checks("scan", "code")
+    blocks.append(checks_block(checks, "Checks of the code", "No check of the code was run."))
+    blocks.append(Reading(MEANS, MEANS_NOT))
+    lead = "What static analysis sees in the code, the model files and the dependencies."
+    return Chapter(id="scan", title="Scan", lead=lead, blocks=tuple(blocks))
+
+
+def _table(findings: list[Finding]) -> Table:
+    columns = ("Rule", "Severity", "Confidence", "Place", "What it says", "What to do")
+    return Table(
+        caption="Findings, the gravest first",
+        columns=columns,
+        rows=tuple(_row(finding) for finding in findings),
+        folded=len(findings) > 25,
+    )
+
+
+def _row(finding: Finding) -> Row:
+    rule: list[Inline] = [Mono(finding.rule), RecordLink(finding.id)]
+    if finding.cwe:
+        rule.insert(1, Mono(finding.cwe))
+    line = finding.place.get("line")
+    path = str(finding.place.get("path", DASH))
+    return row(
+        tuple(rule),
+        severity_badge(finding.severity),
+        finding.confidence,
+        Mono(path if line is None else f"{path}:{line}"),
+        (finding.message, f" ({finding.tool})"),
+        finding.fix or DASH,
+        record=finding.id,
+    )

@@ -1,0 +1,144 @@
+"""How figures are written: percent only here, an interval and n beside each rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from purpleteam.core.records import Measurement
+from purpleteam.core.statistics import Counts, Estimate, Rate, Value
+from purpleteam.report.view import DASH, Number
+
+__all__ = [
+    "count",
+    "grouped",
+    "number_of",
+    "number_or_dash",
+    "of_fraction",
+    "of_value",
+    "percent",
+    "plain",
+    "seconds",
+    "short_digest",
+]
+
+SPACE = "\N{NARROW NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+FRACTIONS = ("accuracy", "rate", "f1", "precision", "recall", "calibration_error")
+"""An estimate whose name holds one of these is a fraction, and is shown in percent."""
+
+
+def number_of(measurement: Measurement) -> Number:
+    """Return a measurement as it is shown, its warnings beside it."""
+    flags = []
+    selection = str(measurement.subject.get("selection", "all"))
+    if selection.startswith("first"):
+        flags.append(f"{selection}: no random sample")
+    soundness = measurement.detail.get("soundness")
+    verdict = str(soundness.get("verdict", "sound")) if isinstance(soundness, Mapping) else "sound"
+    if verdict == "weak":
+        flags.append("weak evaluation")
+    return of_value(
+        measurement.value,
+        measurement.name,
+        measurement.id,
+        flag="; ".join(flags),
+        established=verdict != "not_established",
+    )
+
+
+def number_or_dash(measurement: Measurement | None) -> Number | str:
+    """Return a measurement as it is shown, or a dash where there is none."""
+    return DASH if measurement is None else number_of(measurement)
+
+
+def of_value(
+    value: Value, name: str, record: str, *, flag: str = "", established: bool = True
+) -> Number:
+    """Return a value of the record as it is shown; `name` says what it is."""
+    if isinstance(value, Counts):
+        return Number(text=grouped(value.n), value=value.n, records=(record,), flag=flag)
+    if isinstance(value, Rate):
+        decimals = 2 if value.n >= 5000 else 1
+        text = percent(value.value, decimals)
+        span = _span(100 * value.low, 100 * value.high, decimals)
+    else:
+        text, span = _estimate(value, name)
+    return Number(
+        text=text,
+        value=value.value,
+        records=(record,),
+        interval=f"{span}, n{SPACE}={SPACE}{grouped(value.n)}{_unit(value)}",
+        flag=flag,
+        established=established,
+    )
+
+
+def _unit(value: Rate | Estimate) -> str:
+    return f"{SPACE}seeds" if value.method == "t" else ""
+
+
+def _estimate(value: Estimate, name: str) -> tuple[str, str]:
+    if "difference" in name:
+        text = f"{100 * value.value:+.2f}{SPACE}points".replace("-", MINUS)
+        return text, _span(100 * value.low, 100 * value.high, 2)
+    if any(word in name for word in FRACTIONS):
+        return percent(value.value, 2), _span(100 * value.low, 100 * value.high, 2)
+    digits = 4 if abs(value.value) < 1 else 3
+    return plain(value.value), _span(value.low, value.high, digits)
+
+
+def _span(low: float, high: float, decimals: int) -> str:
+    return f"{low:.{decimals}f} to {high:.{decimals}f}".replace("-", MINUS)
+
+
+def percent(fraction: float, decimals: int) -> str:
+    """Return a fraction in percent."""
+    return f"{100 * fraction:.{decimals}f}{SPACE}%".replace("-", MINUS)
+
+
+def plain(value: float) -> str:
+    """Return a number that is no fraction of anything, in four significant digits."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or (math.isfinite(value) and value == int(value)):
+        return grouped(int(value))
+    return f"{value:.4g}".replace("-", MINUS)
+
+
+def grouped(value: int) -> str:
+    """Return a whole number, its digits in groups of three from ten thousand on."""
+    text = f"{value:,}".replace(",", SPACE) if abs(value) >= 10_000 else str(value)
+    return text.replace("-", MINUS)
+
+
+def seconds(value: float, record: str) -> Number:
+    """Return a time of the record in a unit that fits it."""
+    if value < 1e-3:
+        text = f"{1e6 * value:.0f}{SPACE}µs"
+    elif value < 1:
+        text = f"{1e3 * value:.2f}{SPACE}ms"
+    else:
+        text = f"{value:.1f}{SPACE}s"
+    return Number(text=text, value=value, records=(record,))
+
+
+def count(records: Sequence[str], among: Sequence[str] = ()) -> Number:
+    """Return how many records there are of a kind, tied to them; none, to those looked at."""
+    return Number(
+        text=grouped(len(records)), value=len(records), records=tuple(records) or tuple(among)
+    )
+
+
+def of_fraction(value: float, name: str, record: str) -> Number:
+    """Return a bare value of the record, in percent where its name says that it is a fraction."""
+    fraction = any(word in name for word in FRACTIONS) and 0 <= value <= 1
+    text = percent(value, 2) if fraction else plain(value)
+    return Number(text=text, value=value, records=(record,))
+
+
+def short_digest(digest: Any) -> str:
+    """Return enough of a digest to tell files apart."""
+    text = str(digest).removeprefix("sha256:")
+    return text[:12] + "…" if len(text) > 12 else text

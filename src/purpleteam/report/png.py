@@ -1,0 +1,62 @@
+"""Images in and out of the page: a PNG writer on zlib alone, and data URIs.
+
+The bytes are a function of the pixels only: no time, no text, one filter, one compression level.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.errors import DataError
+
+__all__ = ["data_uri", "encode_png", "png_size", "write_png"]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COLOUR_TYPES = {2: 0, 3: 2}
+"""PNG colour type by number of array axes: grey, and red-green-blue."""
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write uint8 pixels, (H, W) grey or (H, W, 3) colour, as a PNG file."""
+    path.write_bytes(encode_png(pixels))
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return uint8 pixels, (H, W) grey or (H, W, 3) colour, as the bytes of a PNG file."""
+    colour = pixels.ndim == 3 and pixels.shape[2] == 3
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or colour) or 0 in pixels.shape:
+        raise DataError(
+            f"a PNG needs uint8 pixels of shape (H, W) or (H, W, 3), "
+            f"not {pixels.dtype} {pixels.shape}"
+        )
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[pixels.ndim], 0, 0, 0)
+    lines = np.ascontiguousarray(pixels).reshape(height, -1)
+    unfiltered = np.pad(lines, ((0, 0), (1, 0)))  # (H, 1 + W * channels); filter 0 before each line
+    body = zlib.compress(unfiltered.tobytes(), 9)
+    chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
+    return SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
+
+
+def png_size(content: bytes) -> tuple[int, int] | None:
+    """Return width and height of a PNG file, or None where the bytes are none."""
+    if len(content) < 33 or not content.startswith(SIGNATURE) or content[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack(">II", content[16:24])
+    return int(width), int(height)
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Return bytes as a data URI, so that a page needs no other file."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
