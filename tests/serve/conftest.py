@@ -1,52 +1,30 @@
-"""A tiny stored model, written as the store writes one, and the app around it."""
+"""The app around a tiny model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import save_file
+from serve_tiny_model import halves, write_linear_model
 
-from purpleteam.core.cards import ModelCard
-from purpleteam.core.digest import sha256_file
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.main import running_app
 
-
-def write_linear_model(folder: Path, weight: np.ndarray, shape: tuple[int, ...]) -> Path:
-    """Store the net `flatten(x) @ weight`; return its .onnx file."""
-    pixels = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *shape])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", weight.shape[1]])
-    nodes = [
-        helper.make_node("Flatten", ["image"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes, "linear", [pixels], [logits], [numpy_helper.from_array(weight, "weight")]
-    )
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "tiny.onnx")
-    save_file({"weight": weight}, folder / "tiny.safetensors")
-    ModelCard(
-        name="tiny",
-        digest=sha256_file(folder / "tiny.safetensors"),
-        onnx_digest=sha256_file(folder / "tiny.onnx"),
-        architecture="linear",
-        input={"channels": shape[0], "height": shape[-2], "width": shape[-1], "range": [0, 1]},
-        classes=tuple(str(digit) for digit in range(weight.shape[1])),
-    ).write(folder / "tiny.json")
-    return folder / "tiny.onnx"
-
-
-def halves() -> np.ndarray:
-    """Weights that say 0 for ink in the upper half and 1 for ink in the lower."""
-    weight = np.full((28, 28, 10), -1.0, np.float32)
-    weight[:14, :, 0] = weight[14:, :, 1] = 1.0
-    return weight.reshape(784, 10)
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +49,21 @@ def upper() -> bytes:
     image = np.zeros((28, 28), np.uint8)
     image[5:8, 6:22] = 255
     return image.tobytes()
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=url) as asking:
+        yield asking
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium; skips, saying so, where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs Chromium at {CHROMIUM}")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

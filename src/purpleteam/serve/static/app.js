@@ -7,7 +7,7 @@ import { CANVAS, FIELD, place, strokes } from "/static/drawing.js";
 const PAUSE = 80; // milliseconds; strokes in quick succession are asked about once
 
 const $ = (id) => document.getElementById(id);
-const seen = $("seen").getContext("2d");
+const seen = $("seen").getContext("2d", { willReadFrequently: true });
 let classes = [];
 let asking = null;
 let timer = 0;

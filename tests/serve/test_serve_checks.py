@@ -1,0 +1,144 @@
+"""The executed checks: ours pass, the careless server fails, and each fault alone is seen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+import purpleteam.serve.checks
+from purpleteam.core.checks import CHECKS, Target, run_check
+from purpleteam.serve.checks.pages import Headers, NoInline
+from purpleteam.serve.checks.requests import LEAK
+from purpleteam.serve.engine import Engine
+from purpleteam.serve.guard import SECURITY_HEADERS
+from purpleteam.serve.main import running_app
+
+WEB = sorted(name for name in CHECKS if name.startswith("web."))
+
+
+@contextmanager
+def page_server(page: bytes, headers: dict[str, str]) -> Iterator[str]:
+    """A server that answers everything with one page and some headers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response_only(200)
+            for name, value in {"Content-Type": "text/html", **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(page)
+
+        do_POST = do_PUT = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_there_are_nine_checks() -> None:
+    assert purpleteam.serve.checks and len(WEB) == 9
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_our_app_passes_and_the_control_fails(name: str, url: str, model: Path) -> None:
+    result = run_check(CHECKS[name](), Target(url=url, model=model))
+    assert result.verdict == "pass", (result.measured, result.message)
+    assert result.negative_control == {"ran": True, "failed_as_required": True}
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_without_an_address_a_check_is_skipped(name: str) -> None:
+    assert run_check(CHECKS[name](), Target()).verdict == "skipped"
+
+
+@pytest.mark.parametrize("name", sorted(set(WEB) - {"web.loopback-default", "web.model-digest"}))
+def test_no_server_at_all_is_no_pass(name: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as closed:
+        port = closed.server_port
+    assert run_check(CHECKS[name](), Target(url=f"http://127.0.0.1:{port}")).verdict != "pass"
+
+
+def test_exposed_confidences_are_seen(engine: Engine) -> None:
+    with running_app(engine, expose_confidences=True) as url:
+        assert run_check(CHECKS["web.no-confidences"](), Target(url=url)).verdict == "fail"
+
+
+def test_another_model_is_seen(url: str) -> None:
+    target = Target(url=url, model_digest="sha256:" + "0" * 64)
+    assert run_check(CHECKS["web.model-digest"](), target).verdict == "fail"
+
+
+def test_without_a_digest_to_expect_there_is_no_verdict(url: str) -> None:
+    assert run_check(CHECKS["web.model-digest"](), Target(url=url)).verdict == "error"
+
+
+@pytest.mark.parametrize("missing", ["x-content-type-options", "referrer-policy"])
+def test_one_missing_header_is_seen(missing: str) -> None:
+    headers = {name: value for name, value in SECURITY_HEADERS.items() if name != missing}
+    with page_server(b"", headers) as url:
+        assert Headers().examine(Target(url=url)).measured["wrong"]["page"] == [missing]
+
+
+@pytest.mark.parametrize("source", ["'unsafe-inline'", "'unsafe-eval'", "*", "https:", "data:"])
+def test_a_policy_that_allows_more_is_seen(source: str) -> None:
+    policy = SECURITY_HEADERS["content-security-policy"]
+    headers = dict(SECURITY_HEADERS)
+    headers["content-security-policy"] = policy.replace("script-src", f"script-src {source}")
+    with page_server(b"", headers) as url:
+        wrong = Headers().examine(Target(url=url)).measured["wrong"]["page"]
+    assert wrong == [f"script-src allows {source}"]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<script>start()</script>",
+        b"<style>p { color: red }</style>",
+        b"<p style='color: red'>",
+        b"<p onclick='start()'>",
+        b"<a href='javascript:start()'>",
+        b"<img src='//cdn.example/a.png'>",
+        b"<link rel='stylesheet' href='https://cdn.example/a.css'>",
+    ],
+)
+def test_one_inline_or_foreign_part_is_seen(page: bytes) -> None:
+    with page_server(page, {}) as url:
+        assert len(NoInline().examine(Target(url=url)).measured) == 1
+
+
+def test_a_dangerous_sink_in_a_script_is_seen() -> None:
+    page = b"<script src='/a.js'></script><!-- node.innerHTML = text -->"
+    with page_server(page, {}) as url:
+        assert "/a.js: .innerHTML" in NoInline().examine(Target(url=url)).measured
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Traceback (most recent call last)",
+        'File "server.py", line 3',
+        "ValueError: bad",
+        "object at 0x7f2a10c3d0e0",
+        "/home/app/model.onnx",
+    ],
+)
+def test_leaks_are_recognised(text: str) -> None:
+    assert LEAK.search(text)
+
+
+def test_our_own_problem_texts_are_no_leaks() -> None:
+    assert not LEAK.search("Send the image as application/octet-stream, not encoded.")
