@@ -26,9 +26,9 @@ CORNER = 20.0
 WRAP = 18
 
 STYLE = (
-    "<style>svg{color-scheme:light dark;color:#2b2140;background:#fff}"
+    "<style>svg{color-scheme:light dark;color:#2b2140;background:Canvas}"
     ".dfd-zone{stroke:#7c3aed}.dfd-zone-name{fill:#6d28d9}"
-    "@media(prefers-color-scheme:dark){svg{color:#ece7f6;background:#16121f}"
+    "@media(prefers-color-scheme:dark){svg{color:#ece7f6}"
     ".dfd-zone{stroke:#a78bfa}.dfd-zone-name{fill:#c4b5fd}}</style>"
 )
 """For a file of its own; inside a page the page decides."""

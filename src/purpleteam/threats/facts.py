@@ -1,4 +1,8 @@
-"""The system as plain JSON, for a `Note` of the run, from which the report draws its chapter."""
+"""The system as plain JSON, for a `Note` of the run, from which the report draws its chapter.
+
+Every list is a table: its entries are flat, their keys are its columns, their values are text, a
+number or a list of text. Whoever wants structure calls the functions that return rows.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,23 @@ from typing import Any
 
 from purpleteam.core.records import ThreatStatus
 from purpleteam.threats.diagram import draw
-from purpleteam.threats.model import Flow, SystemModel, Threat
-from purpleteam.threats.seeds import seed_a_matrix, seed_b_appendix, seed_b_categories, seed_lines
-from purpleteam.threats.stride import STRIDE
-from purpleteam.threats.tables import matrix, missing, summary
+from purpleteam.threats.model import Flow, Mitigation, SystemModel, Threat
+from purpleteam.threats.seeds import (
+    CategoryRow,
+    SeedLine,
+    seed_a_matrix,
+    seed_b_appendix,
+    seed_b_categories,
+    seed_lines,
+)
+from purpleteam.threats.stride import STRIDE, Letter
+from purpleteam.threats.tables import MatrixCell, matrix, missing, summary
 
-__all__ = ["to_facts"]
+__all__ = ["seed_tables", "to_facts"]
+
+Row = dict[str, Any]
+
+MARKS = {"threat": "a threat", "denied": "no threat", "blank": "left empty"}
 
 
 def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, Any]:
@@ -24,22 +39,16 @@ def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict
         "description": system.description,
         "stride": STRIDE,
         "zones": [dataclasses.asdict(one) for one in system.zones],
-        "elements": [dataclasses.asdict(one) for one in system.elements],
+        "elements": [_without(dataclasses.asdict(one), "at") for one in system.elements],
         "flows": [_flow(system, number, one) for number, one in enumerate(system.flows, 1)],
         "threats": [_threat(one) for one in system.threats],
-        "mitigations": [dataclasses.asdict(one) for one in system.mitigations],
+        "mitigations": [_mitigation(one) for one in system.mitigations],
         "accepted": [
             dataclasses.asdict(one) | {"until": one.until.isoformat()} for one in system.accepted
         ],
+        "cells": _cells(system, statuses),
+        "seed_tables": seed_tables(system, statuses),
         "catalogue": dict(system.catalogue),
-        "cells": [dataclasses.asdict(row) for row in matrix(system, statuses)],
-        "seed_a": [dataclasses.asdict(row) for row in seed_a_matrix(system, statuses)],
-        "seed_b": [dataclasses.asdict(row) for row in seed_b_categories(system, statuses)],
-        "seed_b_appendix": [dataclasses.asdict(row) for row in seed_b_appendix(system, statuses)],
-        "seed_lines": {
-            seed: [dataclasses.asdict(row) for row in seed_lines(system, seed, statuses)]
-            for seed in ("A", "B")
-        },
         "missing": dataclasses.asdict(missing(system)),
         "summary": dataclasses.asdict(summary(statuses)),
         "diagram": draw(system),
@@ -48,9 +57,121 @@ def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict
     return plain
 
 
-def _flow(system: SystemModel, number: int, flow: Flow) -> dict[str, Any]:
-    return dataclasses.asdict(flow) | {"number": number, "crosses": system.crosses(flow)}
+def seed_tables(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, list[Row]]:
+    """Return the earlier reports' tables as flat rows, each statement with ours beside it."""
+    if not system.seed_items:
+        return {}
+    return {
+        "A, elements and letters": [
+            {"element": row.element}
+            | {_column(cell.stride): _beside(cell) for cell in row.cells if cell.stride}
+            for row in seed_a_matrix(system, statuses)
+        ],
+        "A, every statement": [_statement(one) for one in seed_lines(system, "A", statuses)],
+        "B, categories": [_category(one) for one in seed_b_categories(system, statuses)],
+        "B, appendix": [
+            _without(dataclasses.asdict(one), "stride") | {"agrees": "yes" if one.agrees else "no"}
+            for one in seed_b_appendix(system, statuses)
+        ],
+        "B, every statement": [_statement(one) for one in seed_lines(system, "B", statuses)],
+    }
 
 
-def _threat(threat: Threat) -> dict[str, Any]:
-    return dataclasses.asdict(threat) | {"level": threat.inherent.level}
+def _flow(system: SystemModel, number: int, flow: Flow) -> Row:
+    zones = {one.id: one.name for one in system.zones}
+    ends = system.crosses(flow)
+    crosses = " to ".join(zones[one] for one in ends) if ends else ""
+    return {"number": number} | dataclasses.asdict(flow) | {"crosses": crosses}
+
+
+def _threat(threat: Threat) -> Row:
+    return {
+        "id": threat.id,
+        "part": threat.element,
+        "title": threat.title,
+        "description": threat.description,
+        "likelihood": threat.inherent.likelihood,
+        "impact": threat.inherent.impact,
+        "level": threat.inherent.level,
+        "why": threat.inherent.why,
+        "mitigations": threat.mitigations,
+        "references": [ref for refs in threat.refs.values() for ref in refs],
+        "origin": threat.origin,
+    }
+
+
+def _mitigation(one: Mitigation) -> Row:
+    lowered = [name for name in ("likelihood", "impact") if getattr(one.effect, name)]
+    return {
+        "id": one.id,
+        "statement": one.statement,
+        "lowers": lowered,
+        "why": one.why,
+        "all_of": one.checks.all,
+        "any_of": one.checks.any,
+        "origin": one.origin,
+    }
+
+
+def _cells(system: SystemModel, statuses: Sequence[ThreatStatus]) -> list[Row]:
+    return [
+        {"part": row.name, "kind": row.kind}
+        | {_column(cell.stride): _cell(cell) for cell in row.cells}
+        for row in matrix(system, statuses)
+    ]
+
+
+def _cell(cell: MatrixCell) -> str:
+    if cell.reason:
+        return "not applicable"
+    if not cell.threats:
+        return "missing" if cell.required else ""
+    return ", ".join(cell.threats) + (f": {cell.status}" if cell.status else "")
+
+
+def _beside(line: SeedLine) -> str:
+    """Return what a report says of a cell and, after it, what stands here."""
+    mark = MARKS.get(line.kind, line.kind)
+    return f"says: {mark}; ours: {_ours(line) or 'nothing'}"
+
+
+def _ours(line: SeedLine) -> str:
+    threats = ", ".join(name for name in line.ours if name.startswith("T-"))
+    if not threats:
+        return line.status.replace("_", " ")
+    derived = f", remains {line.residual}, {line.status}" if line.residual else ""
+    return f"{threats} ({line.inherent}{derived})"
+
+
+def _statement(line: SeedLine) -> Row:
+    return _ours_last(dataclasses.asdict(line)) | {"status": line.status.replace("_", " ")}
+
+
+def _category(one: CategoryRow) -> Row:
+    return {
+        "category": one.name,
+        "table_says": one.table,
+        "analysis_says": one.analysis,
+        "threats": [f"{line.says} ({line.status or 'not derived'})" for line in one.threats],
+        "mitigations": [
+            f"{line.says} ({line.status or 'not derived'})" for line in one.mitigations
+        ],
+        "our_level": one.inherent,
+        "remains": one.residual,
+        "our_threats": ", ".join(f"{many} {name}" for name, many in one.states.items()),
+    }
+
+
+def _ours_last(values: Row) -> Row:
+    """Return a row with the letter spelled out and our two levels named as ours."""
+    names = {"inherent": "our_level", "residual": "remains"}
+    row = {names.get(name, name): value for name, value in values.items() if name != "name"}
+    return row | {"stride": STRIDE[row["stride"]] if row["stride"] else ""}
+
+
+def _column(letter: Letter) -> str:
+    return STRIDE[letter].lower().replace(" ", "_")
+
+
+def _without(values: Row, key: str) -> Row:
+    return {name: value for name, value in values.items() if name != key}
