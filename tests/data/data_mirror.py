@@ -16,6 +16,7 @@ class Mirror:
         self.ranges: list[str | None] = []
         self.location: str | None = None
         self.honours_ranges = True
+        self.says_length = True
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -31,7 +32,8 @@ class Mirror:
             end, size = len(self.content) - 1, len(self.content)
             handler.send_header("Content-Range", f"bytes {start}-{end}/{size}")
         body = self.content[start:] if status < 300 else b""
-        handler.send_header("Content-Length", str(len(body)))
+        if self.says_length:
+            handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body[: self.cut])
         self.cut = None  # breaks off once

@@ -136,6 +136,12 @@ def test_redrawing_puts_the_box_where_it_is_asked():
     assert redraw(digit, size=80).shape == (280, 280)
 
 
+def test_redrawing_favours_no_side():
+    digit = place(strokes(THREE))
+    turned = redraw(digit[::-1, ::-1], size=200)[::-1, ::-1]
+    assert np.abs(turned.astype(int) - redraw(digit, size=200)).max() <= 1
+
+
 def test_there_is_nothing_to_redraw_in_an_empty_digit():
     with pytest.raises(EmptyDrawing):
         redraw(np.zeros((28, 28), np.uint8), size=80)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack
+import socket
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -63,6 +64,7 @@ def test_a_mirror_that_knows_no_ranges_is_read_from_the_start_again(tmp_path, wa
     mirror = Mirror(wanted[0], cut=1000)
     mirror.honours_ranges = False
     assert fetch(tmp_path, wanted[1], mirror).read_bytes() == wanted[0]
+    assert mirror.ranges == [None, "bytes=1000-"]
 
 
 @pytest.mark.parametrize("rubbish", [b"x" * 500, b"x" * 900_000])
@@ -91,10 +93,37 @@ def test_the_error_names_every_mirror_and_why(tmp_path, wanted):
     assert not list(tmp_path.glob("f.gz*"))
 
 
-def test_more_than_the_cap_is_not_fetched(tmp_path, wanted):
+@pytest.mark.parametrize("says_length", [True, False])
+def test_more_than_the_cap_is_not_fetched(tmp_path, wanted, says_length):
     mirror = Mirror(wanted[0])
-    with mirror.serve() as url, pytest.raises(DataError, match="at most 1000"):
+    mirror.says_length = says_length
+    words = "at most 1000" if says_length else "sends more than 1000"
+    with mirror.serve() as url, pytest.raises(DataError, match=words):
         fetch_file((url,), tmp_path / "f.gz", wanted[1], max_bytes=1000)
+
+
+def test_a_mirror_that_falls_silent_is_left_after_the_timeout(tmp_path, wanted):
+    with socket.create_server(("127.0.0.1", 0)) as silent, Mirror(wanted[0]).serve() as url:
+        urls = (f"http://127.0.0.1:{silent.getsockname()[1]}/file.gz", url)
+        fetch_file(urls, tmp_path / "f.gz", wanted[1], timeout=0.2)
+    assert (tmp_path / "f.gz").is_file()
+
+
+def test_progress_counts_every_byte(tmp_path, wanted):
+    class Counter:
+        total = done = 0
+
+        @contextmanager
+        def task(self, description, total):
+            self.total = total
+            yield self
+
+        def advance(self, steps=1, **facts):
+            self.done += steps
+
+    counter = Counter()
+    fetch(tmp_path, wanted[1], Mirror(wanted[0]), progress=counter)
+    assert counter.done == counter.total == len(wanted[0])
 
 
 @pytest.mark.parametrize("address", ["http://example.org/f", "file:///etc/passwd", "ftp://h/f"])

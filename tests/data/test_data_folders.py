@@ -66,6 +66,10 @@ def test_files_that_are_not_what_the_manifest_says_are_refused(tmp_path):
         load_dataset(folder)
 
 
+def splits_of(count: int) -> str:
+    return json.dumps({"splits": {name: {"n": count, "digest": "?"} for name in SPLITS}})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -74,8 +78,8 @@ def test_files_that_are_not_what_the_manifest_says_are_refused(tmp_path):
         ("[]", "must be a JSON object, not list"),
         ('{"splits": 3}', "must give n and digest of train, validation, test"),
         ('{"splits": {"train": {"n": 9}}}', "must give n and digest"),
-        (json.dumps({"splits": dict.fromkeys(SPLITS, {"n": 9, "digest": ""})}), "file holds 24"),
-        (json.dumps({"splits": dict.fromkeys(SPLITS, {"n": 12, "digest": "?"})}), "says [?]"),
+        (splits_of(9), "training file holds 24"),
+        (splits_of(12), "but its manifest says [?]"),
         ('{"classes": ["only"]}', "at least 3 names"),
     ],
 )
