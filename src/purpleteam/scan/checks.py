@@ -211,9 +211,10 @@ def _shown(troubles: Iterable[str]) -> str:
 
 
 def _model_files(path: Path) -> Tree:
-    """Return the model's files; the stem of a stored model stands for its three."""
-    if path.exists():
+    """Return the model's files; the stem or the card of a stored model stands for all three."""
+    if path.exists() and path.suffix != ".json":
         return walk(path)
+    path = path.with_suffix("") if path.suffix == ".json" else path
     stored = [path.with_name(path.name + suffix) for suffix in (".safetensors", ".onnx", ".json")]
     files = tuple(one for one in stored if one.is_file())
     if not files:
@@ -247,11 +248,12 @@ def _wanted(tree: Tree, digest: str | None) -> Mapping[str, str]:
         if len(weights) != 1:
             raise UsageError(f"one digest cannot hold for {len(weights)} model files")
         return {tree.name(weights[0]): digest}
-    wanted: dict[str, str] = {}
+    wanted: dict[Path, str] = {}
     for file in tree.files:
         card = file.with_suffix(".json")
         if card.is_file() and file.suffix in (".safetensors", ".onnx", ".json"):
             read = ModelCard.read(card)
-            wanted[tree.name(file.with_suffix(".safetensors"))] = read.digest
-            wanted[tree.name(file.with_suffix(".onnx"))] = read.onnx_digest
-    return wanted
+            wanted[file.with_suffix(".safetensors")] = read.digest
+            wanted[file.with_suffix(".onnx")] = read.onnx_digest
+    alone = tree.root.is_file()
+    return {tree.name(file): one for file, one in wanted.items() if not alone or file == tree.root}

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError
+from purpleteam.scan.formats.allow_list import StoredTensor
 from purpleteam.scan.formats.problem import Malformed
 from purpleteam.scan.formats.safetensors import inspect_safetensors, read_header, read_tensor
 from purpleteam.scan.formats.sniff import sniff
-from purpleteam.scan.formats.state_pickle import StoredTensor
 from purpleteam.scan.formats.tensors import as_array, converted, has_not_finite
 from purpleteam.scan.formats.torch_zip import TorchArchive, open_archive
 
@@ -28,6 +28,7 @@ __all__ = ["GateVerdict", "read_state_dict"]
 MAX_BYTES = 2 << 30
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 PREFIXES = ("module.", "_orig_mod.")
+ALONE = "if it is a whole module or a checkpoint, save model.state_dict() alone where it was made"
 ADVICE = {
     "pickle": "a raw pickle or a torch file from before version 1.6; load it where it was made and "
     "save model.state_dict() again, best as safetensors",
@@ -65,12 +66,18 @@ def read_state_dict(path: Path) -> GateVerdict:
         digest = sha256_file(path)
         tensors, dtypes, notes = _read(path)
     except Malformed as refusal:
-        return GateVerdict(verdict="refused", reasons=(str(refusal),), digest=digest)
+        return GateVerdict(verdict="refused", reasons=_reasons(refusal), digest=digest)
     except OSError as error:
         raise ModelError(f"model file {str(path)!r} cannot be read: {error}") from None
     return GateVerdict(
         verdict="accepted", reasons=tuple(notes), tensors=tensors, dtypes=dtypes, digest=digest
     )
+
+
+def _reasons(refusal: Malformed) -> tuple[str, ...]:
+    if refusal.problem.kind == "unsafe-global":
+        return (f"{refusal}; {ALONE}",)
+    return (str(refusal),)
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str]]:

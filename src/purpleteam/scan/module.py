@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 __all__ = ["Module", "argument", "is_false", "is_true", "parse"]
 
@@ -16,9 +17,10 @@ IMPORTERS = ("__import__", "importlib.import_module")
 
 @dataclass(frozen=True)
 class Module:
-    """One file: its tree, its text, and what its names stand for."""
+    """One file: its nodes, its text, and what its names stand for."""
 
-    tree: ast.Module
+    nodes: tuple[ast.AST, ...]
+    """Every node of the tree, outer ones first."""
     lines: tuple[str, ...]
     names: dict[str, str]
 
@@ -40,10 +42,19 @@ class Module:
         return ""
 
     def calls(self, inside: ast.AST | None = None) -> Iterator[tuple[ast.Call, str]]:
-        """Yield every call with the dotted name of what is called."""
-        for node in ast.walk(inside or self.tree):
+        """Yield every call, in the file or in one of its nodes, with the name of what is called."""
+        if inside is None:
+            yield from self._all_calls
+            return
+        for node in ast.walk(inside):
             if isinstance(node, ast.Call):
                 yield node, self.dotted(node.func)
+
+    @cached_property
+    def _all_calls(self) -> tuple[tuple[ast.Call, str], ...]:
+        return tuple(
+            (node, self.dotted(node.func)) for node in self.nodes if isinstance(node, ast.Call)
+        )
 
     def imports(self, *packages: str) -> bool:
         """Return whether the file imports one of the packages."""
@@ -58,10 +69,10 @@ class Module:
 
 def parse(source: bytes) -> Module:
     """Return the module; source that is no Python is a SyntaxError or a ValueError."""
-    tree = ast.parse(source)
+    nodes = tuple(ast.walk(ast.parse(source)))
     text = source.decode("utf-8", "replace")
     names: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]
@@ -69,8 +80,8 @@ def parse(source: bytes) -> Module:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-    module = Module(tree, tuple(text.splitlines()), names)
-    for node in ast.walk(tree):
+    module = Module(nodes, tuple(text.splitlines()), names)
+    for node in nodes:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as value):
                 target = module.dotted(value)

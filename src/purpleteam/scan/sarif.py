@@ -126,7 +126,7 @@ def _fingerprint(finding: Finding) -> str:
 
 
 def _invocation(result: ScanResult) -> dict[str, Any]:
-    told = [("error", text, None) for text in result.errors]
+    told: list[tuple[str, str, str | None]] = [("error", text, None) for text in result.errors]
     told += [("warning", f"skipped: {reason}", path) for path, reason in result.skipped]
     told += [("note", f"silenced: {reason}", path) for path, reason in result.silenced]
     return {

@@ -13,14 +13,10 @@ from purpleteam.core.errors import UsageError
 __all__ = ["Tree", "walk"]
 
 CACHES = frozenset(
-    [
-        "__pycache__",
-        ".mypy_cache",
-        ".pytest_cache",
-        ".ruff_cache",
-        ".hypothesis",
-        ".import_linter_cache",
-    ]
+    {
+        *("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"),
+        *(".hypothesis", ".import_linter_cache"),
+    }
 )
 FOREIGN = {
     ".git": "version control",

@@ -14,15 +14,10 @@ __all__ = ["GlobalUse", "PickleWalk", "walk_pickle"]
 
 MAX_OPCODES = 5_000_000
 TEXTS = frozenset(
-    [
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-    ]
+    {
+        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+        *("STRING", "BINSTRING", "SHORT_BINSTRING"),
+    }
 )
 CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
 _MARK = object()

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from purpleteam.scan.formats.allow_list import ALLOWED
 from purpleteam.scan.formats.npy import has_objects
 from purpleteam.scan.formats.pickle_globals import walk_pickle
 from purpleteam.scan.formats.problem import Malformed, Problem
-from purpleteam.scan.formats.state_pickle import ALLOWED
 from purpleteam.scan.formats.torch_zip import MAX_PICKLE, open_archive
 from purpleteam.scan.formats.zip_layout import strict_members
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from purpleteam.scan.formats.allow_list import StorageRef
 from purpleteam.scan.formats.problem import Malformed
-from purpleteam.scan.formats.state_pickle import StorageRef, read_state_pickle
+from purpleteam.scan.formats.state_pickle import read_state_pickle
 from purpleteam.scan.formats.zip_layout import Member, read_member, strict_members
 
 __all__ = ["MAX_PICKLE", "TorchArchive", "open_archive"]

@@ -27,7 +27,7 @@ class EvalOrExec(Rule):
     fix: ClassVar[str] = "parse the text (json, ast.literal_eval), or look names up in a table"
 
     def look(self, module: Module) -> Iterator[Hit]:
-        own = {node.name for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef)}
+        own = {node.name for node in module.nodes if isinstance(node, ast.FunctionDef)}
         for call, name in module.calls():
             constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
             if name in EVALUATORS - own and not constant:

@@ -35,14 +35,14 @@ class UnsafeTorchLoad(Rule):
 
     def look(self, module: Module) -> Iterator[Hit]:
         judged: set[ast.AST] = set()
-        for call, name in _loads(module, module.tree):
+        for call, name in _loads(module, None):
             judged.update((call.func, *call.args[:1]))
             chosen = argument(call, "weights_only")
             if is_false(chosen):
                 yield Hit(call, f"{name} with weights_only=False runs what the file says", "high")
             elif not is_true(chosen):
                 yield Hit(call, f"{name} without weights_only=True may run what the file says")
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             handed_on = isinstance(node, ast.Name | ast.Attribute) and node not in judged
             if handed_on and isinstance(getattr(node, "ctx", None), ast.Load):
                 parent_call = module.dotted(node) in LOADERS
@@ -61,7 +61,7 @@ class UnsafeSecondTry(Rule):
     fix: ClassVar[str] = "let the safe load fail; whoever makes the file can make it fail"
 
     def look(self, module: Module) -> Iterator[Hit]:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if not isinstance(node, ast.Try):
                 continue
             tried = (call for part in node.body for call, _ in _loads(module, part))
@@ -72,7 +72,7 @@ class UnsafeSecondTry(Rule):
                             yield Hit(call, f"{name} is tried again without weights_only=True")
 
 
-def _loads(module: Module, inside: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+def _loads(module: Module, inside: ast.AST | None) -> Iterator[tuple[ast.Call, str]]:
     for call, name in module.calls(inside):
         if name in LOADERS:
             yield call, name
@@ -84,5 +84,5 @@ def _is_alias(module: Module, node: ast.AST) -> bool:
     """Tell `load = torch.load`: the calls of `load` are judged instead."""
     return any(
         isinstance(one, ast.Assign) and one.value is node and isinstance(one.targets[0], ast.Name)
-        for one in ast.walk(module.tree)
+        for one in module.nodes
     )

@@ -37,7 +37,7 @@ class Unpickling(Rule):
     fix: ClassVar[str] = "store weights as safetensors, settings as JSON"
 
     def look(self, module: Module) -> Iterator[Hit]:
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
                 if (name := module.dotted(node)) in UNPICKLERS:
                     yield Hit(node, f"{name} runs what the file says")

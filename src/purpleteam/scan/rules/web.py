@@ -15,30 +15,16 @@ __all__ = ["AllConfidences", "DebugServer", "ExceptionText", "NoUploadLimit", "P
 FRAMEWORKS = ("flask", "fastapi", "starlette", "gradio", "django", "bottle", "aiohttp", "sanic")
 APPS = ("Flask", "FastAPI", "Starlette")
 ANSWERS = frozenset(
-    [
-        "jsonify",
-        "Response",
-        "JSONResponse",
-        "PlainTextResponse",
-        "HTMLResponse",
-        "make_response",
-        "HTTPException",
-        "abort",
-        "json_response",
-    ]
+    {
+        *("jsonify", "make_response", "json_response", "abort", "HTTPException"),
+        *("Response", "JSONResponse", "PlainTextResponse", "HTMLResponse"),
+    }
 )
 ROUTES = frozenset(
-    [
-        "route",
-        "get",
-        "post",
-        "put",
-        "patch",
-        "delete",
-        "websocket",
-        "errorhandler",
-        "exception_handler",
-    ]
+    {
+        *("route", "get", "post", "put", "patch", "delete", "websocket"),
+        *("errorhandler", "exception_handler"),
+    }
 )
 TRACES = frozenset({"traceback.format_exc", "traceback.format_exception"})
 SOFTMAX = frozenset({"softmax", "Softmax", "log_softmax", "predict_proba"})
@@ -59,7 +45,7 @@ class DebugServer(Rule):
             starts = name.endswith((".run", ".run_server")) or name.split(".")[-1] in APPS
             if starts and module.imports(*FRAMEWORKS) and is_true(argument(call, "debug")):
                 yield Hit(call, f"{name} with debug=True")
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Assign) and any(map(_is_debug, node.targets)):
                 on = is_true(node.value) or (
                     isinstance(node.value, ast.Constant) and node.value.value in ("1", "true", 1)
@@ -116,7 +102,7 @@ class ExceptionText(Rule):
 
 
 def _functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -171,7 +157,7 @@ class NoUploadLimit(Rule):
             module.dotted(node)
             in ("flask.request.files", "flask.request.data", "flask.request.json")
             or module.dotted(node) in ("flask.request.get_json", "flask.request.get_data")
-            for node in ast.walk(module.tree)
+            for node in module.nodes
             if isinstance(node, ast.Attribute)
         )
         for call, name in module.calls():

@@ -17,29 +17,22 @@ RULE = "PT020"
 TOOL = "purpleteam secrets"
 MAX_BYTES = 1 << 20
 TEXT = frozenset(
-    [
-        ".py",
-        ".pyw",
-        ".ipynb",
-        ".env",
-        ".yaml",
-        ".yml",
-        ".json",
-        ".toml",
-        ".ini",
-        ".cfg",
-        ".conf",
-        ".sh",
-        ".txt",
-        ".md",
-        ".js",
-        ".html",
-        ".pem",
-        ".key",
-        ".properties",
-        ".tf",
-        ".xml",
-    ]
+    {
+        *(".py", ".pyw", ".ipynb", ".js", ".sh", ".html", ".md", ".txt", ".tf"),
+        *(
+            ".env",
+            ".yaml",
+            ".yml",
+            ".json",
+            ".toml",
+            ".ini",
+            ".cfg",
+            ".conf",
+            ".properties",
+            ".xml",
+        ),
+        *(".pem", ".key"),
+    }
 )
 NAMES = frozenset({".env", "Dockerfile", "Makefile", ".netrc", ".npmrc", ".pypirc"})
 PATTERNS = {
@@ -54,7 +47,9 @@ PATTERNS = {
     "password in an address": re.compile(r"\b\w+://[^\s/:@{}$<]+:[^\s/:@{}$<*]{4,}@[\w.-]+"),
     "password in the source": re.compile(
         r"""(?ix)
-        \b \w{0,40} (?:password|passwd|secret|api_?key|access_?key|auth_?token|access_?token) \w{0,40}
+        \b \w{0,40}
+        (?:password|passwd|secret|api_?key|access_?key|auth_?token|access_?token)
+        \w{0,40}
         ["']? \s* [:=] \s* ["'] (?P<value> [^"'\s{}$<>]{8,} ) ["']
         """
     ),

@@ -1,0 +1,162 @@
+"""Findings of all scanners together, and everything that was not looked at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import scan_corpus as corpus
+
+from purpleteam.core.errors import UsageError
+from purpleteam.scan import SCANNERS, ScanResult, scan, severity_at_least
+from purpleteam.scan.scanners import bandit_code
+from purpleteam.scan.scanners.secrets import PATTERNS, scan_for_secrets
+from purpleteam.scan.tree import walk
+
+KEY = "AKIA" + "Z3" * 8
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "project"
+    (folder / ".venv").mkdir(parents=True)
+    (folder / ".venv" / "pyvenv.cfg").write_text("")
+    (folder / ".venv" / "bad.py").write_text("eval(x)\n")
+    (folder / "__pycache__").mkdir()
+    (folder / "load.py").write_text("import torch\nnet = torch.load('m.pt')\n")
+    (folder / "broken.py").write_text("def f(:\n")
+    (folder / "settings.yaml").write_text(f"key: {KEY}\n")
+    (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    corpus.archive(folder / "net.pt", corpus.benign_pickle())
+    return folder
+
+
+def test_all_scanners_report_with_tool_rule_severity_cwe_and_place(project):
+    result = scan([project])
+    found = {(one.tool.split()[0], one.rule, one.severity, one.cwe) for one in result.findings}
+    assert ("bandit", "B614", "medium", "CWE-502") in found
+    assert ("purpleteam", "PT001", "medium", "CWE-502") in found
+    assert ("purpleteam", "PT020", "high", "CWE-798") in found
+    assert ("purpleteam", "PM002", "medium", "CWE-502") in found
+    assert {one.place["path"] for one in result.findings} == {
+        "project/load.py",
+        "project/settings.yaml",
+        "project/net.pt",
+    }
+    assert all(one.fix for one in result.findings)
+
+
+def test_what_was_not_looked_at_is_said_with_the_reason(project):
+    skipped = scan([project]).skipped
+    assert ("project/.venv", "a virtual environment") in skipped
+    assert ("project", "caches left out: 1 __pycache__") in skipped
+    assert ("project", "no scanner knows these files: 1 .png") in skipped
+    assert any(path == "project/broken.py" and "bandit" in why for path, why in skipped)
+    assert any(path == "project/broken.py" and "rules" in why for path, why in skipped)
+
+
+def test_a_secret_is_never_repeated_in_its_finding(project):
+    assert KEY not in str(scan([project]).to_json())
+
+
+def test_a_scan_of_nothing_is_an_error_and_never_clean(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    result = scan([tmp_path])
+    assert "nothing was scanned" in result.errors[0]
+    assert scan([tmp_path / "picture.png"]).skipped[0][1] == "no scanner knows this kind of file"
+
+
+def test_a_path_that_does_not_exist_is_a_clear_error(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        scan([tmp_path / "no"])
+    with pytest.raises(UsageError, match=r"unknown scanner 'bandid'.*bandit"):
+        scan([tmp_path], ["bandid"])
+
+
+def test_links_are_not_followed_and_said(tmp_path):
+    (tmp_path / "link.py").symlink_to("/etc/hostname")
+    (tmp_path / "folder").symlink_to("/etc")
+    assert [reason for _, reason in walk(tmp_path).skipped] == [
+        "a link, not followed",
+        "a link or no plain file",
+    ]
+
+
+def test_a_folder_cannot_switch_bandit_off(tmp_path):
+    (tmp_path / ".bandit").write_text("[bandit]\nskips: B307\nexclude: /\n")
+    (tmp_path / "a.py").write_text("eval(input())\n")
+    (tmp_path / "bandit.py").write_text("raise SystemExit(0)\n")
+    assert "B307" in {one.rule for one in scan([tmp_path], ["bandit"]).findings}
+
+
+def test_a_bandit_that_fails_is_an_error_and_never_clean(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(bandit_code.sys, "executable", "/bin/false")
+    result = scan([tmp_path], ["bandit"])
+    assert "bandit ended with 1" in result.errors[0]
+    assert result.scanned == ()
+
+
+def test_what_nosec_silences_is_counted(tmp_path):
+    (tmp_path / "a.py").write_text("eval(input())  # nosec B307\neval(x)  # nosec\n")
+    result = scan([tmp_path], ["bandit"])
+    assert result.findings == ()
+    assert result.silenced[0][1] == "bandit: 2 silenced by # nosec"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"key = '{KEY}'",
+        "token = 'ghp" + "_" + "a1" * 18 + "'",
+        "hf" + "_" + "Ab" * 17,
+        "-----BEGIN RSA " + "PRIVATE KEY-----",
+        "url: postgres://me:hunter" + "22@db.local/x",
+        "DB_PASS" + "WORD = 'tr0ub4dor&3'",
+    ],
+)
+def test_secrets_are_found(tmp_path, line):
+    (tmp_path / "a.env").write_text(line)
+    assert len(scan_for_secrets(tmp_path).findings) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password = os.environ['PASSWORD']",
+        "password: 'changeme-please'",
+        "api_key = '${API_KEY}'",
+        "url: http://host:8000/path@x",
+        "AKIA is how they begin",
+        "passw" + "password" * 5000,
+    ],
+)
+def test_what_is_no_secret_is_left_alone(tmp_path, line):
+    (tmp_path / "a.env").write_text(line)
+    assert scan_for_secrets(tmp_path).findings == ()
+
+
+def test_every_kind_of_secret_has_a_bounded_search():
+    for pattern in PATTERNS.values():
+        pattern.search("a" * 200_000 + " " + "password" * 20_000)
+
+
+def test_severities_are_ordered_and_unknown_ones_refused():
+    assert severity_at_least("critical", "medium")
+    assert not severity_at_least("low", "medium")
+    with pytest.raises(UsageError, match="unknown severity 'hihg'"):
+        severity_at_least("high", "hihg")
+
+
+def test_the_scanners_are_known_by_name_and_start_at_once():
+    assert list(SCANNERS) == ["bandit", "ml-code", "model-file", "secrets"]
+    code = (
+        "import sys, purpleteam.scan; sys.exit('numpy' in sys.modules or 'bandit' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_result_is_json_with_the_four_promised_fields():
+    assert {"findings", "scanned", "skipped", "errors"} <= ScanResult().to_json().keys()

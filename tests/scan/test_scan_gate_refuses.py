@@ -1,0 +1,130 @@
+"""Whatever is not plain tensors is refused, and nothing of it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import re
+import subprocess
+import sys
+
+import pytest
+import scan_corpus as corpus
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from purpleteam.core.errors import ModelError
+from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.state_pickle import read_state_pickle
+from purpleteam.scan.gate import read_state_dict
+
+
+def test_every_sample_of_the_corpus_is_refused_and_nothing_runs(tmp_path, marker, events):
+    files = corpus.malicious_files(tmp_path, marker)
+    events.clear()
+    verdicts = {name: read_state_dict(path) for name, path in files.items()}
+    assert [name for name, one in verdicts.items() if one.verdict != "refused"] == []
+    assert all(one.reasons and not one.tensors for one in verdicts.values())
+    assert events == []
+    assert not marker.exists()
+    assert len(files) >= 40
+
+
+def test_the_samples_are_live_when_they_are_unpickled(tmp_path, marker):
+    for name in corpus.live(marker):
+        path = tmp_path / name
+        path.write_bytes(corpus.pickles(marker)[name])
+        code = f"import pickle; pickle.load(open({str(path)!r}, 'rb'))"
+        subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+        assert marker.exists(), name
+        marker.unlink()
+
+
+@pytest.mark.parametrize(
+    ("sample", "reason"),
+    [
+        ("payload_in_pt", "names 'posix.system'"),
+        ("hidden_second_pickle", "'data.config'"),
+        ("unnamed_storage", "'data/1'"),
+        ("stride_zero", "claims"),
+        ("beyond_storage", "claims 5 numbers"),
+        ("leads_out", "leads out"),
+        ("big_endian", "'byteorder' says b'big'"),
+        ("torchscript", "TorchScript"),
+        ("not_a_number", "tensor 'w' holds NaN"),
+        ("zip_bomb", "unpacks"),
+        ("wrong_crc", "CRC"),
+        ("other_flags", "flags"),
+        ("other_local_name", "called 'model/data.pk2'"),
+        ("two_of_one_name", "two files of one name"),
+        ("bytes_behind", "damaged|comment|follow|begins"),
+        ("bytes_between", "hidden|belong"),
+    ],
+)
+def test_a_refusal_says_what_was_found(tmp_path, marker, sample, reason):
+    verdict = read_state_dict(corpus.archives(tmp_path, marker)[sample])
+    assert re.search(reason, verdict.reasons[0]), verdict.reasons
+
+
+def test_the_good_twin_of_the_samples_is_accepted(tmp_path):
+    verdict = read_state_dict(corpus.archive(tmp_path / "good.pt", corpus.benign_pickle()))
+    assert verdict.verdict == "accepted", verdict.reasons
+    assert verdict.tensors["w"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_whole_module_is_refused_with_what_to_do(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "module.pt"
+    torch.save(torch.nn.Linear(2, 2), path)
+    (reason,) = read_state_dict(path).reasons
+    assert "torch.nn.modules.linear.Linear" in reason
+    assert "model.state_dict()" in reason
+
+
+def test_the_format_from_before_torch_1_6_is_refused_with_what_to_do(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "old.pt"
+    torch.save({"w": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+    assert "before version 1.6" in read_state_dict(path).reasons[0]
+
+
+def test_a_missing_file_is_an_error_and_no_verdict(tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        read_state_dict(tmp_path / "nothing.pt")
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_make_the_interpreter_do_anything_but_refuse(data):
+    with contextlib.suppress(Malformed):
+        read_state_pickle(b"\x80\x02" + data)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(st.integers(0, len(corpus.benign_pickle()) - 1), st.integers(0, 255))
+def test_one_changed_byte_of_a_pickle_never_ends_in_a_crash(tmp_path, place, value):
+    data = bytearray(corpus.benign_pickle())
+    data[place] = value
+    path = corpus.archive(tmp_path / "changed.pt", bytes(data))
+    assert read_state_dict(path).verdict in ("accepted", "refused")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@given(st.data())
+def test_one_changed_byte_of_an_archive_never_gives_other_numbers(tmp_path, data):
+    whole = corpus.archive(tmp_path / "whole.pt", corpus.benign_pickle()).read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    changed = bytearray(whole)
+    changed[place] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path / "changed.pt"
+    path.write_bytes(bytes(changed))
+    verdict = read_state_dict(path)
+    if verdict.verdict == "accepted":
+        assert [one.tolist() for one in verdict.tensors.values()] == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    "value", [b"bytes", 1 << 2000, {1, 2}, frozenset(), 1j, print, pickle.PickleBuffer]
+)
+def test_values_that_no_state_dict_has_are_refused(tmp_path, value):
+    path = corpus.archive(tmp_path / "odd.pt", pickle.dumps({"epoch": value}, protocol=4))
+    assert read_state_dict(path).verdict == "refused"
