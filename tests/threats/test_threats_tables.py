@@ -114,12 +114,30 @@ def test_every_list_of_the_facts_is_a_table_of_flat_rows(shipped, statuses):
             assert not isinstance(value, list) or all(isinstance(one, str) for one in value)
 
 
+def test_the_facts_say_in_which_order_columns_are_read(shipped):
+    facts = to_facts(shipped)
+    assert facts["columns"]["flows"][:3] == ["number", "id", "name"]
+    tables = facts["seed_tables"] | {name: facts[name] for name in ("flows", "cells", "threats")}
+    for name, rows in tables.items():
+        assert all(set(row) == set(facts["columns"][name]) for row in rows), name
+
+
 def test_the_facts_tell_what_report_a_says_and_what_stands_here(shipped, statuses):
     rows = to_facts(shipped, statuses)["seed_tables"]["A, elements and letters"]
     assert rows[1]["tampering"] == (
         "says: a threat; ours: T-WEIGHTS-T1, T-WEIGHTS-T2 (high, remains medium, partly)"
     )
     assert set(rows[0]) == {"element"} | {one.lower().replace(" ", "_") for one in STRIDE.values()}
+
+
+def test_the_facts_name_the_level_that_report_b_states_beside_the_computed_one(shipped):
+    row = to_facts(shipped)["seed_tables"]["B, appendix"][1]
+    assert (row["category"], row["said_level"], row["computed_level"], row["agrees"]) == (
+        "Tampering",
+        "High",
+        "critical",
+        "no",
+    )
 
 
 def test_a_system_without_earlier_reports_has_no_tables_of_them(small):

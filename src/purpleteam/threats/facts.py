@@ -1,7 +1,9 @@
 """The system as plain JSON, for a `Note` of the run, from which the report draws its chapter.
 
 Every list is a table: its entries are flat, their keys are its columns, their values are text, a
-number or a list of text. Whoever wants structure calls the functions that return rows.
+number or a list of text. Records are written with sorted keys, so `columns` holds the order in
+which a table's columns are meant to be read. Whoever wants structure calls the functions that
+return rows.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from purpleteam.threats.diagram import draw
 from purpleteam.threats.model import Flow, Mitigation, SystemModel, Threat
 from purpleteam.threats.seeds import (
     CategoryRow,
+    RiskRow,
     SeedLine,
     seed_a_matrix,
     seed_b_appendix,
@@ -34,7 +37,7 @@ MARKS = {"threat": "a threat", "denied": "no threat", "blank": "left empty"}
 
 def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, Any]:
     """Return all that a report shows of a system; without statuses nothing derived is in it."""
-    facts = {
+    facts: dict[str, Any] = {
         "name": system.name,
         "description": system.description,
         "stride": STRIDE,
@@ -53,6 +56,7 @@ def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict
         "summary": dataclasses.asdict(summary(statuses)),
         "diagram": draw(system),
     }
+    facts["columns"] = _columns(facts) | _columns(facts["seed_tables"])
     plain: dict[str, Any] = json.loads(json.dumps(facts))
     return plain
 
@@ -69,10 +73,7 @@ def seed_tables(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> d
         ],
         "A, every statement": [_statement(one) for one in seed_lines(system, "A", statuses)],
         "B, categories": [_category(one) for one in seed_b_categories(system, statuses)],
-        "B, appendix": [
-            _without(dataclasses.asdict(one), "stride") | {"agrees": "yes" if one.agrees else "no"}
-            for one in seed_b_appendix(system, statuses)
-        ],
+        "B, appendix": [_risk(one) for one in seed_b_appendix(system, statuses)],
         "B, every statement": [_statement(one) for one in seed_lines(system, "B", statuses)],
     }
 
@@ -144,7 +145,32 @@ def _ours(line: SeedLine) -> str:
 
 
 def _statement(line: SeedLine) -> Row:
-    return _ours_last(dataclasses.asdict(line)) | {"status": line.status.replace("_", " ")}
+    claims = [f"level {line.said_level}"] if line.said_level else []
+    return {
+        "id": line.id,
+        "kind": line.kind,
+        "category": STRIDE[line.stride] if line.stride else "",
+        "says": line.says,
+        "claims": [*claims, line.answer] if line.answer else claims,
+        "ours": line.ours,
+        "our_level": line.inherent,
+        "remains": line.residual,
+        "status": line.status.replace("_", " "),
+        "note": line.note,
+    }
+
+
+def _risk(one: RiskRow) -> Row:
+    return {
+        "category": one.name,
+        "likelihood": one.likelihood,
+        "impact": one.impact,
+        "said_level": one.said,
+        "computed_level": one.computed,
+        "agrees": "yes" if one.agrees else "no",
+        "our_level": one.inherent,
+        "remains": one.residual,
+    }
 
 
 def _category(one: CategoryRow) -> Row:
@@ -162,15 +188,16 @@ def _category(one: CategoryRow) -> Row:
     }
 
 
-def _ours_last(values: Row) -> Row:
-    """Return a row with the letter spelled out and our two levels named as ours."""
-    names = {"inherent": "our_level", "residual": "remains"}
-    row = {names.get(name, name): value for name, value in values.items() if name != "name"}
-    return row | {"stride": STRIDE[row["stride"]] if row["stride"] else ""}
-
-
 def _column(letter: Letter) -> str:
     return STRIDE[letter].lower().replace(" ", "_")
+
+
+def _columns(tables: Row) -> dict[str, list[str]]:
+    return {
+        name: list(rows[0])
+        for name, rows in tables.items()
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict)
+    }
 
 
 def _without(values: Row, key: str) -> Row:
