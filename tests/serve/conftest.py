@@ -57,9 +57,12 @@ def client(url: str) -> Iterator[httpx.Client]:
         yield asking
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium; skips, saying so, where there is none."""
+    """A headless Chromium; skips, saying so, where there is none.
+
+    Playwright keeps an event loop running as long as it lives, so it must not outlive its module.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
     if not CHROMIUM.exists():
         pytest.skip(f"needs Chromium at {CHROMIUM}")

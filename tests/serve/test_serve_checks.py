@@ -34,7 +34,7 @@ def page_server(page: bytes, headers: dict[str, str]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(page)
 
-        do_POST = do_PUT = do_GET
+        do_POST = do_PUT = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass
@@ -91,6 +91,21 @@ def test_one_missing_header_is_seen(missing: str) -> None:
     headers = {name: value for name, value in SECURITY_HEADERS.items() if name != missing}
     with page_server(b"", headers) as url:
         assert Headers().examine(Target(url=url)).measured["wrong"]["page"] == [missing]
+
+
+@pytest.mark.parametrize("header", ["server", "access-control-allow-origin"])
+def test_one_header_too_many_is_seen(header: str) -> None:
+    with page_server(b"", {**SECURITY_HEADERS, header: "*"}) as url:
+        assert Headers().examine(Target(url=url)).measured["wrong"]["page"] == [header]
+
+
+def test_a_site_that_may_call_from_elsewhere_is_seen() -> None:
+    with page_server(b"", SECURITY_HEADERS) as url:
+        wrong = Headers().examine(Target(url=url)).measured["wrong"]
+    assert wrong == {
+        "foreign host": ["answered with 200"],
+        "foreign site": ["answered with 200"],
+    }
 
 
 @pytest.mark.parametrize("source", ["'unsafe-inline'", "'unsafe-eval'", "*", "https:", "data:"])

@@ -50,10 +50,8 @@ def in_browser(page: Any, drawings: list[np.ndarray]) -> list[list[int] | None]:
 
 
 def assert_twins(page: Any, drawings: list[np.ndarray]) -> None:
-    for ours, theirs, drawing in zip(
-        map(in_python, drawings), in_browser(page, drawings), drawings
-    ):
-        assert ours == theirs, f"a drawing of {drawing.shape} differs"
+    for drawing, theirs in zip(drawings, in_browser(page, drawings)):
+        assert in_python(drawing) == theirs, f"a drawing of {drawing.shape} differs"
 
 
 def some_strokes(seed: int, size: int) -> np.ndarray:

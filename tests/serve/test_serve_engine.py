@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serve_tiny_model import halves, write_linear_model
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
+from serve_tiny_model import halves, write_linear_model
 
+from purpleteam.core.cards import find_stored
 from purpleteam.core.errors import ModelError, Refused
-from purpleteam.serve.engine import Engine
+from purpleteam.serve.engine import Engine, open_session
 
 
 def test_it_reads_the_label_off_the_pixels(engine: Engine, upper: bytes) -> None:
@@ -39,6 +40,15 @@ def test_changed_weights_are_refused_although_the_net_is_whole(tmp_path: Path) -
     (tmp_path / "tiny.safetensors").write_bytes(b"other")
     with pytest.raises(Refused, match=r"tiny\.safetensors"):
         Engine.load(str(model))
+
+
+def test_a_net_swapped_after_it_was_verified_is_refused(tmp_path: Path) -> None:
+    model = write_linear_model(tmp_path, halves(), (1, 28, 28))
+    stored = find_stored(str(model))
+    stored.verify()
+    model.write_bytes(model.read_bytes() + b"\0")
+    with pytest.raises(Refused, match="not the file of its card"):
+        open_session(stored)
 
 
 def test_a_model_for_other_images_is_a_clear_error(tmp_path: Path) -> None:

@@ -131,13 +131,11 @@ def test_a_huge_body_is_refused_before_it_is_sent(url: str) -> None:
 
 def test_chunks_without_end_are_cut(url: str) -> None:
     chunk = b"1000\r\n" + bytes(4096) + b"\r\n"
-    sent = 0
-    with plug(url) as connection, pytest.raises(ConnectionError):
+    with plug(url) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n")
         connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
-        for sent in range(10_000):
-            connection.sendall(chunk)
-    assert sent < 9_000
+        with pytest.raises(ConnectionError):
+            connection.sendall(10_000 * chunk)
 
 
 def test_chunks_of_784_bytes_are_answered(client: httpx.Client, upper: bytes) -> None:
@@ -175,9 +173,8 @@ def test_connections_beyond_the_most_are_turned_away(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedProtocol, "most_connections", 2)
-    with running_app(engine) as url, plug(url), plug(url):
-        with plug(url) as third:
-            assert read_all(third).startswith(b"HTTP/1.1 503 ")
+    with running_app(engine) as url, plug(url), plug(url), plug(url) as third:
+        assert read_all(third).startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize("header", [b"Host: localhost", b"Content-Length: 0"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from purpleteam.core.cards import find_stored, zoo_names
+from purpleteam.serve.app import read_assets
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.main import running_app
 
@@ -87,11 +88,16 @@ def reads(page: Any, text: str) -> None:
     )
 
 
-def ink(page: Any) -> int:
+def seen(page: Any) -> list[int]:
+    """The 784 grey levels that the page shows."""
     return page.evaluate(
-        """() => document.getElementById("seen").getContext("2d")
-        .getImageData(0, 0, 28, 28).data.filter((level, at) => at % 4 === 0 && level > 127).length"""
+        """() => Array.from(document.getElementById("seen").getContext("2d")
+        .getImageData(0, 0, 28, 28).data.filter((level, at) => at % 4 === 0))"""
     )
+
+
+def ink(page: Any) -> int:
+    return sum(level > 127 for level in seen(page))
 
 
 def test_a_three_by_mouse_is_read_as_3(chromium: Any, standard: str) -> None:
@@ -127,11 +133,7 @@ def test_the_page_sends_just_the_784_bytes_that_it_shows(chromium: Any, url: str
     with opened(chromium, url) as page:
         with page.expect_request("**/predict") as sent:
             draw(page, THREE)
-        shown = page.evaluate(
-            """() => Array.from(document.getElementById("seen").getContext("2d")
-            .getImageData(0, 0, 28, 28).data.filter((level, at) => at % 4 === 0))"""
-        )
-        assert list(sent.value.post_data_buffer) == shown
+        assert list(sent.value.post_data_buffer) == seen(page)
 
 
 def test_a_tap_draws_a_dab(chromium: Any, url: str) -> None:
@@ -212,12 +214,14 @@ def test_the_page_names_its_model(chromium: Any, standard: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(chromium: Any, engine: Engine, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    with running_app(engine, expose_confidences=True) as address:
-        with opened(chromium, address, color_scheme=scheme) as page:
-            draw(page, [(40, 40), (240, 40), (240, 60)])
-            page.wait_for_selector("#bars li")
-            page.locator("summary").click()
-            found = axe.run(page).response["violations"]
+    with (
+        running_app(engine, expose_confidences=True) as address,
+        opened(chromium, address, color_scheme=scheme) as page,
+    ):
+        draw(page, [(40, 40), (240, 40), (240, 60)])
+        page.wait_for_selector("#bars li")
+        page.locator("summary").click()
+        found = axe.run(page).response["violations"]
     assert not found, json.dumps(found, indent=1)[:3000]
 
 
@@ -230,8 +234,6 @@ def test_nothing_is_cut_off_and_targets_are_44_pixels(chromium: Any, url: str, w
 
 
 def test_the_page_has_no_inline_code_and_no_storage(url: str) -> None:
-    from purpleteam.serve.app import read_assets
-
     for path, asset in read_assets().items():
         text = asset.content.decode()
         assert not re.search(r"innerHTML|localStorage|sessionStorage|document\.cookie", text), path

@@ -16,7 +16,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused
 from purpleteam.serve.ink import Reason, refuse
 
-__all__ = ["IMAGE_BYTES", "SIDE", "Answer", "Engine"]
+__all__ = ["IMAGE_BYTES", "SIDE", "Answer", "Engine", "open_session"]
 
 SIDE = 28
 IMAGE_BYTES = SIDE * SIDE
@@ -53,7 +53,7 @@ class Engine:
         """Load the stored model that a zoo name or a path means; digests must be the card's."""
         stored = find_stored(reference)
         stored.verify()
-        return cls(stored.card, _session(stored))
+        return cls(stored.card, open_session(stored))
 
     @property
     def name(self) -> str:
@@ -90,7 +90,8 @@ class Engine:
         return bool(np.isfinite(found).all() and np.array_equal(found, self._golden))
 
 
-def _session(stored: StoredModel) -> Any:
+def open_session(stored: StoredModel) -> Any:
+    """Open the stored net in ONNX Runtime, from bytes that are those of its card."""
     try:
         import onnxruntime
     except ImportError:
