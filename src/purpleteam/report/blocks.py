@@ -210,7 +210,7 @@ def facts_table(note: Note, caption: str, leave_out: Sequence[str] = ()) -> Tabl
 def _fact(value: Any) -> Cell:
     if isinstance(value, str):
         return (value,)
-    return (Mono(_brief(value)),)
+    return (Mono(_brief(value)),) if value or value == 0 else ("none",)
 
 
 def _brief(value: Any, limit: int = 240) -> str:

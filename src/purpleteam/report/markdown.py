@@ -23,6 +23,7 @@ from purpleteam.report.view import (
     Mono,
     Number,
     Prose,
+    Published,
     Reading,
     RecordLink,
     Table,
@@ -112,6 +113,8 @@ def inline(part: Inline) -> str:
         return _escape(part.text)
     if isinstance(part, Mono):
         return "`" + part.text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "` "
+    if isinstance(part, Published):
+        return f" (report {_escape(part.seed)} published {inline(part.value)})"
     if isinstance(part, RecordLink):
         return f" [{part.id}]"
     return _escape(part)

@@ -127,7 +127,10 @@ def seconds(value: float, record: str) -> Number:
 def count(records: Sequence[str], among: Sequence[str] = ()) -> Number:
     """Return how many records there are of a kind, tied to them; none, to those looked at."""
     return Number(
-        text=grouped(len(records)), value=len(records), records=tuple(records) or tuple(among)
+        text=grouped(len(records)),
+        value=len(records),
+        records=tuple(records) or tuple(among),
+        tally=True,
     )
 
 

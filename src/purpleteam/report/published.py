@@ -13,7 +13,7 @@ from typing import Any
 from purpleteam.core.records import Measurement
 from purpleteam.report.collect import Evidence, items, model_name
 from purpleteam.report.numbers import number_of, of_fraction
-from purpleteam.report.view import DASH, Cell, Inline, RecordLink, Table, row
+from purpleteam.report.view import DASH, Cell, Inline, Number, Published, RecordLink, Table, row
 
 __all__ = ["beside", "published_table", "with_published"]
 
@@ -29,7 +29,7 @@ def beside(evidence: Evidence, measurement: Measurement | None) -> Cell:
     parts: list[Inline] = []
     for record, figure in _figures(evidence):
         if _same(figure, measurement):
-            parts += ["; " if parts else "", f"{figure.get('seed', '?')}: ", _value(figure, record)]
+            parts.append(Published(str(figure.get("seed", "?")), _value(figure, record)))
     return tuple(parts) or NOTHING
 
 
@@ -39,7 +39,7 @@ def with_published(evidence: Evidence, measurement: Measurement | None) -> Cell:
         return (DASH,)
     theirs = beside(evidence, measurement)
     ours: Cell = (number_of(measurement),)
-    return ours if theirs == NOTHING else (*ours, "\n", "published by ", *theirs)
+    return ours if theirs == NOTHING else (*ours, *theirs)
 
 
 def published_table(evidence: Evidence) -> Table | None:
@@ -96,7 +96,7 @@ def _what(figure: Mapping[str, Any]) -> str:
     return ", ".join([f"{name} of {model}" if model else name, *extra])
 
 
-def _value(figure: Mapping[str, Any], record: str) -> Inline:
+def _value(figure: Mapping[str, Any], record: str) -> Number | str:
     value = figure.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)

@@ -60,7 +60,7 @@ def _training_figure(
     table = Table(caption=title, columns=columns, rows=rows, folded=True, dense=True)
     caption: Cell = (
         "As recorded during training; an accuracy's scale need not start at zero. ",
-        *(RecordLink(note.id) for note in notes),
+        *(part for note in notes for part in (RecordLink(note.id), " ")),
     )
     return Figure(
         title=title,

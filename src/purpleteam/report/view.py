@@ -29,6 +29,7 @@ __all__ = [
     "Number",
     "Picture",
     "Prose",
+    "Published",
     "Reading",
     "RecordLink",
     "Row",
@@ -55,6 +56,8 @@ class Number:
     interval: str = ""
     flag: str = ""
     """What the reader must know beside it: `first 1000`, `weak evaluation`."""
+    tally: bool = False
+    """A count of records or of cases: it does not tell what the records themselves say."""
     established: bool = True
     """False where the attack that made it failed its own checks: then never shown in bold."""
 
@@ -89,7 +92,15 @@ class RecordLink:
     id: str
 
 
-Inline = str | Number | Given | Mono | Badge | RecordLink
+@dataclass(frozen=True)
+class Published:
+    """What one of the seed reports published for the same thing, and which."""
+
+    seed: str
+    value: Number | str
+
+
+Inline = str | Number | Given | Mono | Badge | RecordLink | Published
 Cell = tuple[Inline, ...]
 
 

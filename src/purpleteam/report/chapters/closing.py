@@ -130,7 +130,7 @@ def _replay(one: Measurement) -> Row:
 
 
 def _appendix(evidence: Evidence, told: tuple[Chapter, ...]) -> Chapter:
-    shown = {record for number in numbers_in(told) for record in number.records}
+    shown = {record for number in numbers_in(told) if not number.tally for record in number.records}
     rest = [one for one in evidence.measurements if one.id not in shown]
     blocks: list[Block] = []
     if rest:

@@ -68,7 +68,9 @@ def _table(evidence: Evidence) -> Block:
 def _row(key: tuple[str, str, str, str], found: list[Measurement]) -> Row:
     name, split, selection, digest = key
     whole = max(found, key=lambda one: one.value.n)
-    cases = Number(text=grouped(whole.value.n), value=whole.value.n, records=(whole.id,))
+    cases = Number(
+        text=grouped(whole.value.n), value=whole.value.n, records=(whole.id,), tally=True
+    )
     chosen: Inline = selection if selection == "all" else Badge(selection, "warn")
     return row(
         name,

@@ -14,7 +14,6 @@ from purpleteam.report.numbers import number_of, number_or_dash
 from purpleteam.report.published import with_published
 from purpleteam.report.training import training
 from purpleteam.report.view import (
-    DASH,
     Block,
     Chapter,
     Figure,
@@ -76,7 +75,6 @@ def _table(evidence: Evidence, names: Sequence[str], epsilon: float) -> Table:
         "Clean accuracy",
         f"FGSM, ε = {epsilon:g}",
         f"Strongest attack, ε = {epsilon:g}",
-        "Evaluation",
         "Transferred images",
     )
     return Table(
@@ -97,7 +95,6 @@ def _row(evidence: Evidence, name: str, epsilon: float) -> Row:
         with_published(evidence, clean),
         number_or_dash(one_step),
         (number_or_dash(strongest), *_attack(strongest)),
-        soundness(strongest) if strongest is not None else DASH,
         with_published(evidence, claimed),
     )
 
@@ -105,7 +102,8 @@ def _row(evidence: Evidence, name: str, epsilon: float) -> Row:
 def _attack(measurement: Measurement | None) -> tuple[Inline, ...]:
     if measurement is None or measurement.how.get("attack") is None:
         return ()
-    return (" ", Given(str(measurement.how["attack"]), measurement.id))
+    verdict = soundness(measurement)[0]
+    return (" ", Given(str(measurement.how["attack"]), measurement.id), " ", verdict)
 
 
 def _figure(evidence: Evidence, names: Sequence[str], epsilon: float) -> Figure | None:
@@ -121,12 +119,16 @@ def _figure(evidence: Evidence, names: Sequence[str], epsilon: float) -> Figure 
         (name, (bar_of(clean, "plain", "clean"), bar_of(robust, "attack", "under attack")))
         for name, clean, robust in pairs
     ]
-    title = f"Clean and under attack, ε = {epsilon:g}"
+    title = "Clean and under attack"
     rows = tuple(row(name, number_of(clean), number_of(robust)) for name, clean, robust in pairs)
     return Figure(
         title=title,
         svg=bars(title, "For each model, clean accuracy and robust accuracy.", groups),
-        caption=("Grey: clean accuracy. Red: what the strongest white-box attack here left.",),
+        caption=(
+            "Grey: clean accuracy. Red: what the strongest white-box attack here left, ",
+            Given(f"ε = {epsilon:g}", pairs[0][2].id),
+            ".",
+        ),
         table=Table(
             caption=title,
             columns=("Model", "Clean accuracy", "Robust accuracy"),

@@ -113,8 +113,8 @@ def claims_figure(evidence: Evidence) -> Figure | None:
         ),
         caption=(
             "Pale: images made against another model, as both seeds tested their defences. "
-            "Solid: the strongest attack here on the model itself, same radius. Whiskers are 95 % "
-            "intervals.",
+            "Solid: the strongest attack here on the model itself, same radius. Whiskers "
+            "are intervals of sampling.",
         ),
         table=Table(
             caption=title,

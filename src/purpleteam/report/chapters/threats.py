@@ -55,6 +55,9 @@ TONES = {
     "verified": "good",
     "failed": "bad",
 }
+LEVELS = ("note", "low", "medium", "high", "critical")
+GRAVE = ("high", "critical")
+COLUMNS = ("Threat", "Part", "Inherent", "Remains", "Status", "Mitigations, and what proves them")
 WORST_FIRST = ("open", "partly", "accepted", "mitigated", "not_applicable")
 
 
@@ -75,7 +78,7 @@ def chapter(evidence: Evidence) -> Chapter:
         details = {
             str(one.get("id")): one for note in notes for one in items(note.facts, "threats")
         }
-        blocks.append(_table(evidence, real, names, details))
+        blocks += _tables(evidence, real, names, details)
         blocks += _not_applicable([one for one in threats if one.status == "not_applicable"], names)
     for note in notes:
         blocks += system_tables(note)
@@ -104,11 +107,12 @@ def _names(note: Note) -> dict[str, str]:
 
 def _matrix(threats: Sequence[ThreatStatus], names: Mapping[str, str]) -> Table:
     cells: dict[str, dict[str, list[ThreatStatus]]] = {}
+    place = {name: number for number, name in enumerate(names)}
     for one in threats:
         cells.setdefault(one.element, {}).setdefault(one.stride[:1].upper(), []).append(one)
     rows = tuple(
         row(names.get(element, element), *(_cell(found.get(letter, [])) for letter in STRIDE))
-        for element, found in cells.items()
+        for element, found in sorted(cells.items(), key=lambda pair: place.get(pair[0], 999))
     )
     return Table(
         caption="Each part against each kind of threat",
@@ -130,27 +134,34 @@ def _cell(found: Sequence[ThreatStatus]) -> Cell:
     return (Badge(_word(worst.status), TONES.get(worst.status, "quiet")),)
 
 
-def _table(
+def _tables(
     evidence: Evidence,
     threats: Sequence[ThreatStatus],
     names: Mapping[str, str],
     details: Mapping[str, Mapping[str, Any]],
-) -> Table:
+) -> list[Block]:
+    """Return what remains grave, open to the eye, and the rest folded."""
     checks = {one.check: one for one in evidence.of(CheckResult)}
-    ordered = sorted(threats, key=lambda one: (WORST_FIRST.index(one.status), one.threat))
-    columns = (
-        "Threat",
-        "Part",
-        "Inherent",
-        "Remains",
-        "Status",
-        "Mitigations and the checks that prove them",
+    ordered = sorted(
+        threats,
+        key=lambda one: (-LEVELS.index(one.residual), WORST_FIRST.index(one.status), one.threat),
     )
-    return Table(
-        caption="Threats, the open ones first",
-        columns=columns,
-        rows=tuple(_row(one, names, checks, details.get(one.threat, {})) for one in ordered),
-    )
+    grave = [one for one in ordered if one.residual in GRAVE]
+    rest = [one for one in ordered if one.residual not in GRAVE]
+    captions = {
+        "Threats that remain high or critical": (grave, False),
+        "Threats of which less remains": (rest, bool(grave)),
+    }
+    return [
+        Table(
+            caption=caption,
+            columns=COLUMNS,
+            rows=tuple(_row(one, names, checks, details.get(one.threat, {})) for one in found),
+            folded=folded,
+        )
+        for caption, (found, folded) in captions.items()
+        if found
+    ]
 
 
 def _row(
@@ -160,10 +171,7 @@ def _row(
     detail: Mapping[str, Any],
 ) -> Row:
     kind = STRIDE.get(one.stride[:1].upper(), one.stride)
-    refs = detail.get("refs")
-    named = (
-        [str(ref) for group in refs.values() for ref in group] if isinstance(refs, Mapping) else []
-    )
+    named = [str(ref) for ref in detail.get("references") or ()]
     public = (Mono(", ".join([*named, *one.origin])),) if named or one.origin else ()
     mitigations: list[Inline] = []
     for name, facts in one.mitigations.items():
@@ -189,7 +197,7 @@ def _mitigation(
     ]
     checks = facts.get("checks")
     for check, verdict in checks.items() if isinstance(checks, Mapping) else ():
-        parts += [" ", Mono(f"{check} {verdict}")]
+        parts += [" ", Mono(f"{check} {verdict}"), " "]
         if str(check) in known:
             parts.append(RecordLink(known[str(check)].id))
     parts.append("\n")

@@ -11,9 +11,9 @@ from purpleteam.report.figures.svg import drawing, element, line, text
 
 __all__ = ["Bar", "bars"]
 
-WIDTH = 660
-LEFT, RIGHT, TOP, BOTTOM = 160, 78, 10, 30
-THICK, GAP, GROUP_GAP = 20, 4, 20
+WIDTH = 520
+LEFT, RIGHT, TOP, BOTTOM = 4, 84, 10, 30
+LABEL, THICK, GAP, GROUP_GAP = 22, 20, 4, 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +41,15 @@ def bars(
     parts: list[Markup] = []
     y = float(TOP)
     for label, group in groups:
-        height = len(group) * (THICK + GAP) - GAP
-        parts.append(text(label, LEFT - 12, y + height / 2 + 5, "group end"))
+        parts.append(text(label, LEFT, y + LABEL - 7, "group", group[0].record if group else ""))
+        y += LABEL
         for bar in group:
             parts.append(_bar(bar, y, top))
             y += THICK + GAP
         y += GROUP_GAP - GAP
     bottom = y - GROUP_GAP + 8
     grid = [_tick(step, bottom, top) for step in range(5)]
-    return drawing(title, description, WIDTH, round(bottom + BOTTOM), [*grid, *parts])
+    return drawing(title, description, WIDTH, round(bottom + BOTTOM), [*grid, *parts], "bars")
 
 
 def _x(value: float, top: float) -> float:
@@ -62,8 +62,8 @@ def _tick(step: int, bottom: float, top: float) -> Markup:
     digits = 0 if top >= 0.2 else 1
     return element(
         "g",
-        line(x, TOP - 6, x, bottom, "grid" if step else "axis"),
-        text(f"{100 * value:.{digits}f} %", x, bottom + 18, "tick middle"),
+        line(x, TOP, x, bottom, "grid" if step else "axis"),
+        text(f"{100 * value:.{digits}f} %", x, bottom + 18, "tick middle" if step else "tick"),
     )
 
 

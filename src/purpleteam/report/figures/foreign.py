@@ -86,13 +86,14 @@ class _Cleaner(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.parts: list[Markup] = []
         self.open: list[str] = []
-        self._dropped = 0
+        self._dropped: list[str] = []
         self._done = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        outside = not self.open and tag != "svg"
-        if self._done or self._dropped or outside or tag not in ELEMENTS:
-            self._dropped += bool(self.open and not self._done)
+        if self._done or (not self.open and tag != "svg"):
+            return
+        if self._dropped or tag not in ELEMENTS:
+            self._dropped.append(tag)
             return
         self.parts.append(_start(tag, attrs))
         self.open.append(tag)
@@ -103,7 +104,8 @@ class _Cleaner(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if self._dropped:
-            self._dropped -= 1
+            if tag in self._dropped:
+                del self._dropped[self._dropped.index(tag) :]
         elif self.open and self.open[-1] == tag:
             self.parts.append(Markup("</{}>").format(self.open.pop()))
             self._done = not self.open

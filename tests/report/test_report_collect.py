@@ -1,0 +1,57 @@
+"""Evidence: which of several records is the one that counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from report_records import measured
+
+from purpleteam.core.records import Measurement
+from purpleteam.core.statistics import Rate
+from purpleteam.report.collect import Evidence, model_name
+
+
+def robust(
+    survived: int, attack: str, epsilon: float = 0.3, model: str = "m", **how: object
+) -> Measurement:
+    facts = {"attack": attack, "epsilon": epsilon, "norm": "linf", **how}
+    return measured("robust_accuracy", Rate.of(survived, 100), model, facts)
+
+
+def evidence(*records: Measurement) -> Evidence:
+    return Evidence(Path(), {}, records)
+
+
+def test_the_strongest_attack_counts() -> None:
+    found = evidence(robust(40, "fgsm"), robust(3, "pgd"), robust(9, "pgd", 0.1)).weakest("m", 0.3)
+    assert found is not None and found.value.value == 0.03
+
+
+def test_a_transferred_attack_is_no_white_box_attack() -> None:
+    assert evidence(robust(40, "fgsm", knowledge="transfer")).weakest("m", 0.3) is None
+
+
+def test_another_norm_is_another_question() -> None:
+    assert evidence(robust(40, "pgd", norm="l2")).weakest("m", 0.3) is None
+
+
+def test_a_claim_is_compared_at_its_own_radius() -> None:
+    claim = measured("transfer_accuracy", Rate.of(99, 100), "m", {"attack": "fgsm", "epsilon": 0.1})
+    pairs = evidence(claim, robust(3, "pgd", 0.3), robust(60, "pgd", 0.1)).claims()
+    assert [(a.value.value, b.value.value) for a, b in pairs] == [(0.99, 0.6)]
+
+
+def test_the_headline_radius_is_where_most_models_were_attacked() -> None:
+    records = (robust(1, "pgd", 0.1), robust(1, "pgd", 0.1, "n"), robust(1, "pgd", 0.3))
+    assert evidence(*records).headline_epsilon == 0.1
+
+
+def test_models_come_in_the_order_of_the_story() -> None:
+    names = ("zebra", "hardened", "baseline")
+    records = (measured("clean_accuracy", Rate.of(1, 2), name) for name in names)
+    assert evidence(*records).models == ["baseline", "hardened", "zebra"]
+
+
+def test_a_record_written_twice_counts_once() -> None:
+    one = robust(1, "pgd")
+    assert [model_name(found) for found in evidence(one, one).measurements] == ["m"]

@@ -1,0 +1,93 @@
+"""Figures: well-formed, titled, traced, and placed where the numbers say."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from purpleteam.report.figures import Bar, Point, Series, bars, curves, heatmap, only_drawing
+from purpleteam.report.figures.svg import spread
+
+POINTS = (
+    Point(x=0.0, y=0.99, low=0.98, high=1.0, record="m-1"),
+    Point(x=0.3, y=0.1, low=0.05, high=0.2, record="m-2"),
+)
+
+
+def drawn() -> dict[str, str]:
+    series = [Series(label="a <model>", points=POINTS, colour=1)]
+    bar = Bar(value=0.5, low=0.4, high=0.6, text="50 %", record="m-1", style="true", name="true")
+    return {
+        "curves": curves("T & t", "d", series, x_label="x", y_label="y"),
+        "bars": bars("T & t", "d", [("a <model>", (bar,))]),
+        "heatmap": heatmap("T & t", "d", ((9, 1), (0, 10)), ("<0>", "1"), "m-1"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["curves", "bars", "heatmap"])
+def test_a_figure_is_well_formed_and_has_a_title(kind: str) -> None:
+    root = ElementTree.fromstring(drawn()[kind])  # noqa: S314  our own drawing
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"].startswith("T & t")
+    assert root[0].tag == "title"
+
+
+@pytest.mark.parametrize("kind", ["curves", "bars", "heatmap"])
+def test_a_figure_has_no_colour_of_its_own(kind: str) -> None:
+    assert not re.search(r'(style|fill|stroke)="', drawn()[kind])
+
+
+def test_a_bar_is_as_long_as_its_value() -> None:
+    def width(value: float) -> float:
+        bar = Bar(value=value, low=value, high=value, text="", record="m-1")
+        return float(re.findall(r'<rect[^>]* width="([\d.]+)"', bars("t", "d", [("a", (bar,))]))[0])
+
+    assert width(0.5) == pytest.approx(width(1.0) / 2)
+    assert width(0.0) < 2
+
+
+def test_a_higher_value_is_drawn_higher() -> None:
+    svg = curves("t", "d", [Series(label="a", points=POINTS, colour=0)], x_label="", y_label="")
+    line = re.findall(r'<polyline points="([^"]*)"', svg)[0]
+    (x1, y1), (x2, y2) = (map(float, pair.split(",")) for pair in line.split())
+    assert x1 < x2 and y1 < y2
+
+
+def test_a_figure_of_nothing_does_not_fail() -> None:
+    assert "<svg" in curves("t", "d", [], x_label="", y_label="", scale=None)
+    assert "<svg" in bars("t", "d", [])
+
+
+@given(st.lists(st.floats(0, 200), max_size=8))
+def test_labels_never_overlap(places: list[float]) -> None:
+    moved = sorted(spread(places, 10, 0, 200))
+    assert all(b - a >= 10 - 1e-6 for a, b in pairwise(moved))
+
+
+HOSTILE = (
+    '<svg viewBox="0 0 9 9" onload="x()"><script>x()</script><style>*{}</style>'
+    '<foreignObject><g><img src="//x"></g></foreignObject>'
+    '<a href="javascript:x()"><path d="M0 0"/></a>'
+    '<rect fill="url(//x)" style="x" width="3"/><text>1 &lt; 2</text></svg><script>y()</script>'
+)
+
+
+def test_a_foreign_drawing_is_cut_down_to_drawing() -> None:
+    clean = only_drawing(HOSTILE)
+    assert clean == '<svg viewBox="0 0 9 9"><rect width="3"></rect><text>1 &lt; 2</text></svg>'
+
+
+@given(st.text(alphabet="<>/ svgtextscripon=\"'&;g", max_size=60))
+def test_a_cleaned_drawing_is_always_closed_and_without_script(text: str) -> None:
+    clean = only_drawing("<svg>" + text)
+    assert "<script" not in clean
+    assert clean.count("<svg") == clean.count("</svg>")
+
+
+def test_text_without_a_drawing_gives_nothing() -> None:
+    assert only_drawing("no picture <b>here</b>") == ""

@@ -1,0 +1,147 @@
+"""The page: one file, no script, no request, its style by hash, everything escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from report_records import measured
+
+from purpleteam.core.errors import RunError
+from purpleteam.core.records import Note
+from purpleteam.core.statistics import Rate
+from purpleteam.report import render
+
+HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
+
+
+def page_of(run: Path) -> str:
+    return render(run).html.read_text(encoding="utf-8")
+
+
+def test_rendering_twice_gives_the_same_bytes(own_run: Path) -> None:
+    first = render(own_run)
+    before = first.html.read_bytes(), first.markdown.read_bytes()
+    again = render(own_run)
+    assert (again.html.read_bytes(), again.markdown.read_bytes()) == before
+
+
+def test_a_moved_run_gives_the_same_page(own_run: Path, tmp_path: Path) -> None:
+    before = page_of(own_run)
+    assert page_of(own_run.rename(tmp_path / "elsewhere")) == before
+
+
+def test_rendering_is_quick_and_the_page_light(own_run: Path) -> None:
+    started = time.process_time()
+    page = page_of(own_run)
+    assert time.process_time() - started < 2
+    assert len(page.encode()) < 3_000_000
+
+
+def test_the_page_has_no_script_and_asks_for_nothing(html: str) -> None:
+    page = html
+    assert not re.search(r"<(script|link|iframe|object|embed|base|form)\b", page)
+    assert not re.search(r"\s(on\w+|style)\s*=\s*[\"']", page)
+    assert {uri[:5] for uri in re.findall(r'src="([^"]*)"', page)} == {"data:"}
+    assert not re.search(r'(href|src)="(https?:)?//', page)
+
+
+def test_the_policy_allows_the_one_style_by_its_hash(html: str) -> None:
+    page = html
+    styles = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(styles[0].encode()).digest()).decode()
+    assert len(styles) == 1
+    assert f"&#39;sha256-{digest}&#39;" in page
+    assert "unsafe" not in page.split("</head>")[0].split("Security-Policy")[1].split(">")[0]
+
+
+def test_a_model_named_like_a_script_is_harmless(make_run: Callable[..., Path]) -> None:
+    how = {"attack": HOSTILE, "epsilon": 0.3, "norm": HOSTILE}
+    run = make_run(
+        measured("clean_accuracy", Rate.of(9, 10), HOSTILE),
+        measured("robust_accuracy", Rate.of(3, 10), HOSTILE, how),
+        Note(name="training", facts={"model_name": HOSTILE, "epochs": [{"epoch": 1, "loss": 2.0}]}),
+        Note(
+            name="gallery",
+            facts={
+                "title": HOSTILE,
+                "kind": "digits",
+                "images": [{"path": HOSTILE, "caption": HOSTILE}],
+            },
+        ),
+        Note(name=HOSTILE, facts={HOSTILE: HOSTILE}),
+    )
+    page = page_of(run)
+    assert "<script" not in page
+    assert not re.search(r"<img[^>]*onerror", page)
+    assert "&lt;script&gt;" in page
+
+
+def test_markdown_escapes_markup_too(make_run: Callable[..., Path]) -> None:
+    run = make_run(measured("clean_accuracy", Rate.of(9, 10), HOSTILE + "|[x](y)"))
+    text = render(run).markdown.read_text(encoding="utf-8")
+    assert "<script" not in re.sub(r"`[^`]*`", "", text)
+    assert "\\|\\[x\\](y)" in text
+
+
+def test_an_empty_run_says_in_every_chapter_what_was_not_run(make_run: Callable[..., Path]) -> None:
+    page = page_of(make_run())
+    assert page.count('<span class="badge quiet">not run</span>') >= 10
+
+
+def test_what_no_chapter_tells_is_shown_all_the_same(html: str) -> None:
+    page = html
+    table = page.split("Measurements that no chapter tells of</caption>")[1].split("</table>")[0]
+    assert "surprise" in table
+    assert "clean accuracy" not in table
+
+
+def test_an_unsound_evaluation_is_never_a_number_in_bold(html: str) -> None:
+    page = html
+    unsure = re.findall(r'<data class="number unsure" value="0.811"', page)
+    sure = re.findall(r'<data class="number" value="0.811"', page)
+    assert len(unsure) >= 2
+    assert sure == []
+
+
+def test_a_selection_is_flagged(html: str) -> None:
+    assert 'class="flag">first 1000: no random sample</span>' in html
+
+
+def test_the_headline_sets_the_claim_beside_the_truth(html: str) -> None:
+    headline = html.split('<p class="headline">')[1].split("</p>")[0]
+    assert 'value="0.9971"' in headline
+    assert 'value="0.0"' in headline
+
+
+def test_published_figures_stand_beside_ours(html: str) -> None:
+    page = html
+    beside = re.findall(r'class="published">(\w) published <[^>]*><data[^>]*value="([\d.]+)"', page)
+    assert ("A", "0.9889") in beside
+    assert ("B", "0.5117") in beside
+
+
+def test_a_picture_outside_the_run_is_never_read(
+    make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    image = {"path": "../secret.png", "caption": "outside"}
+    run = make_run(Note(name="gallery", facts={"title": "t", "kind": "digits", "images": [image]}))
+    assert "not in this page: ../secret.png" in page_of(run)
+
+
+def test_a_damaged_run_is_refused(own_run: Path) -> None:
+    records = own_run / "records.jsonl"
+    records.write_bytes(records.read_bytes().replace(b"0.9889", b"0.9989", 1))
+    with pytest.raises(RunError, match="chain breaks"):
+        render(own_run)
+
+
+def test_no_folder_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a run folder"):
+        render(tmp_path)
