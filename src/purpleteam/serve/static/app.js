@@ -38,7 +38,7 @@ function settled(lines) {
 }
 
 function pen(down) {
-  $("pen").textContent = down ? "The pen is down." : "The pen is up.";
+  $("pen").textContent = down ? "Pen down." : "Pen up.";
 }
 
 function widened(direction) {
