@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_records import measured
 
@@ -16,6 +17,7 @@ from purpleteam.core.errors import RunError
 from purpleteam.core.records import Note
 from purpleteam.core.statistics import Rate
 from purpleteam.report import render
+from purpleteam.report.png import encode_png
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 
@@ -49,6 +51,7 @@ def test_the_page_has_no_script_and_asks_for_nothing(html: str) -> None:
     assert not re.search(r"\s(on\w+|style)\s*=\s*[\"']", page)
     assert {uri[:5] for uri in re.findall(r'src="([^"]*)"', page)} == {"data:"}
     assert not re.search(r'(href|src)="(https?:)?//', page)
+    assert not re.search(r"@import|url\(", page.split("</style>")[0])
 
 
 def test_the_policy_allows_the_one_style_by_its_hash(html: str) -> None:
@@ -129,7 +132,7 @@ def test_published_figures_stand_beside_ours(html: str) -> None:
 def test_a_picture_outside_the_run_is_never_read(
     make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (tmp_path / "secret.png").write_bytes(encode_png(np.zeros((4, 4), np.uint8)))
     image = {"path": "../secret.png", "caption": "outside"}
     run = make_run(Note(name="gallery", facts={"title": "t", "kind": "digits", "images": [image]}))
     assert "not in this page: ../secret.png" in page_of(run)

@@ -12,7 +12,7 @@ from purpleteam.report.chapters.models import clean_matrices
 from purpleteam.report.collect import Evidence, model_name, team
 from purpleteam.report.figures import Bar, bars
 from purpleteam.report.numbers import number_of, number_or_dash, of_value
-from purpleteam.report.published import beside, with_published
+from purpleteam.report.published import with_published
 from purpleteam.report.training import training
 from purpleteam.report.view import (
     DASH,
@@ -81,7 +81,6 @@ def _table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
         "Clean accuracy",
         "Attack success rate",
         "Base rate",
-        "Published",
     )
     return Table(
         caption="Backdoors: success, beside base rate and clean accuracy",
@@ -98,9 +97,8 @@ def _row(evidence: Evidence, one: Measurement) -> Row:
         _recipe(one),
         DASH if one.seed is None else Given(str(one.seed), one.id),
         number_or_dash(clean),
-        number_of(one),
+        with_published(evidence, one),
         number_or_dash(base),
-        beside(evidence, one),
     )
 
 

@@ -12,6 +12,7 @@ from purpleteam.report.published import published_table
 from purpleteam.report.view import (
     DASH,
     Block,
+    Cell,
     Chapter,
     Figure,
     Given,
@@ -57,24 +58,16 @@ def _headline(evidence: Evidence) -> list[Block]:
     if not pairs:
         return []
     claimed, true = max(pairs, key=lambda pair: _gap(*pair))
-    sentence = Prose(
-        (
-            number_of(claimed),
-            " claimed. ",
-            number_of(true),
-            " true.",
-        ),
-        style="headline",
+    sentence: Cell = (number_of(claimed), " claimed. At most ", number_of(true), " true.")
+    model, radius = model_name(claimed), Given(f"ε = {claimed.how.get('epsilon')}", claimed.id)
+    explained: Cell = (
+        f"Given images that were made against another model, {model} reads the first share of "
+        "them rightly, and that was called robust. Attacked itself, within the same ",
+        radius,
+        ", it keeps no more than the second. Both are measured; only the second is about an "
+        "adversary who has the model.",
     )
-    explained = Prose(
-        (
-            f"The model {model_name(claimed)} looks robust on images that were made against "
-            "another model. Attacked itself, within the same ",
-            Given(f"ε = {claimed.how.get('epsilon')}", claimed.id),
-            ", it is not. Both numbers are real; only the second answers the question.",
-        )
-    )
-    return [sentence, explained]
+    return [Prose(sentence, style="headline"), Prose(explained)]
 
 
 def _gap(claimed: Measurement, true: Measurement) -> float:

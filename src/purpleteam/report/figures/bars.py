@@ -41,7 +41,9 @@ def bars(
     parts: list[Markup] = []
     y = float(TOP)
     for label, group in groups:
-        parts.append(text(label, LEFT, y + LABEL - 7, "group", group[0].record if group else ""))
+        parts.append(
+            text(label, LEFT + 8, y + LABEL - 7, "group", group[0].record if group else "")
+        )
         y += LABEL
         for bar in group:
             parts.append(_bar(bar, y, top))
