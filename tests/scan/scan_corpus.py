@@ -24,6 +24,12 @@ BENIGN = (
 """A state dict of one tensor 'w' over data/0, with room for its size and its stride."""
 
 
+HOOKS = b"ccollections\nOrderedDict\nq\x0a)Rq\x0btq"
+ATTRIBUTES = b"ccollections\nOrderedDict\n)R}X\x01\x00\x00\x00aK\x01sb0."
+DIRECTORY = b"PK\x01\x02\x14\x03\x14\x00\x00"
+DIRECTORY_ENCRYPTED = DIRECTORY[:-1] + b"\x01"
+
+
 class Call:
     """Pickles as a call of a function; unpickling it calls it."""
 
@@ -138,6 +144,11 @@ def archives(folder: Path, marker: Path) -> dict[str, Path]:
         "leads_out": archive(folder / "leads_out.pt", good, **{"../../evil": b"1"}),
         "big_endian": archive(folder / "big_endian.pt", good, byteorder=b"big"),
         "torchscript": archive(folder / "script.pt", good, **{"code/net.py": b"pass"}),
+        "beyond_by_stride": archive(folder / "steps.pt", benign_pickle(b"K\x03\x85", b"K\x02\x85")),
+        "hooks": archive(folder / "hooks.pt", good.replace(HOOKS, b"}K\x01K\x02sq\x0btq")),
+        "bytes_behind_pickle": archive(folder / "behind.pt", good + b"N."),
+        "attributes": archive(folder / "attributes.pt", good[:-1] + ATTRIBUTES),
+        "storage_too_long": archive(folder / "long.pt", good, **{"data/0": FLOATS * 2}),
         "not_a_number": archive(
             folder / "nan.pt", good, **{"data/0": np.full(4, np.nan, "<f4").tobytes()}
         ),
@@ -170,8 +181,19 @@ def broken_archives(whole: bytes) -> dict[str, bytes]:
         "bytes_in_front": b"#!/bin/sh\n" + whole,
         "bytes_behind": whole + b"#!/bin/sh\n",
         "bytes_between": whole[:directory] + b"hidden" + whole[directory:],
+        "bytes_between_and_said": _shifted(whole[:directory] + b"hidden" + whole[directory:], 6),
+        "encrypted": whole[:6] + b"\x01" + whole[7:].replace(DIRECTORY, DIRECTORY_ENCRYPTED, 1),
+        "other_local_crc": whole[:14] + bytes(4) + whole[18:],
+        "comment": whole[:-2] + b"\x02\x00hi",
         "cut_short": whole[:-30],
     }
+
+
+def _shifted(archive_bytes: bytes, step: int) -> bytes:
+    """Return the archive with its directory said to be `step` bytes further on."""
+    place = len(archive_bytes) - 6
+    offset = int.from_bytes(archive_bytes[place : place + 4], "little") + step
+    return archive_bytes[:place] + offset.to_bytes(4, "little") + archive_bytes[place + 4 :]
 
 
 def onnx_file(*, domain: str = "", location: str | None = None) -> bytes:

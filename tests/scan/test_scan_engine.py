@@ -84,7 +84,8 @@ def test_links_are_not_followed_and_said(tmp_path):
     ]
 
 
-def test_a_folder_cannot_switch_bandit_off(tmp_path):
+def test_a_folder_cannot_switch_bandit_off(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / ".bandit").write_text("[bandit]\nskips: B307\nexclude: /\n")
     (tmp_path / "a.py").write_text("eval(input())\n")
     (tmp_path / "bandit.py").write_text("raise SystemExit(0)\n")

@@ -60,6 +60,21 @@ def test_weights_are_found_in_a_training_checkpoint(tmp_path, key):
     assert f"weights taken from key '{key}'" in verdict.reasons[0]
 
 
+def test_two_state_dicts_in_one_file_are_refused_as_ambiguous(tmp_path):
+    content = {"state_dict": small_net().state_dict(), "model": small_net(1).state_dict()}
+    (reason,) = read_state_dict(saved(tmp_path / "net.pt", content)).reasons
+    assert "several state dicts" in reason
+
+
+def test_a_wrong_crc_counts_also_where_no_weight_is_read(tmp_path):
+    content = {"state_dict": small_net().state_dict(), "extra": torch.full((3,), 7.25)}
+    path = saved(tmp_path / "net.pt", content)
+    changed = path.read_bytes().replace(content["extra"].numpy().tobytes(), bytes(12))
+    path.write_bytes(changed)
+    (reason,) = read_state_dict(path).reasons
+    assert "CRC" in reason
+
+
 def test_the_prefix_of_data_parallel_is_taken_off_and_said(tmp_path):
     state = {f"module.{name}": value for name, value in small_net().state_dict().items()}
     verdict = read_state_dict(saved(tmp_path / "net.pt", state))

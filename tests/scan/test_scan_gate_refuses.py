@@ -58,7 +58,16 @@ def test_the_samples_are_live_when_they_are_unpickled(tmp_path, marker):
         ("other_local_name", "called 'model/data.pk2'"),
         ("two_of_one_name", "two files of one name"),
         ("bytes_behind", "damaged|comment|follow|begins"),
-        ("bytes_between", "hidden|belong"),
+        ("bytes_between", "hidden"),
+        ("bytes_between_and_said", "belong to no file"),
+        ("encrypted", "has flags"),
+        ("other_local_crc", "other sizes before"),
+        ("comment", "comment"),
+        ("beyond_by_stride", "up to place 4 of a storage of 4"),
+        ("hooks", "gives a tensor hooks"),
+        ("bytes_behind_pickle", "2 bytes follow the pickle"),
+        ("attributes", "sets attributes other than"),
+        ("storage_too_long", "claims 16 bytes and has 32"),
     ],
 )
 def test_a_refusal_says_what_was_found(tmp_path, marker, sample, reason):

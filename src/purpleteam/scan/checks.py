@@ -219,7 +219,7 @@ def _model_files(path: Path) -> Tree:
     files = tuple(one for one in stored if one.is_file())
     if not files:
         raise UsageError(f"path {str(path)!r} does not exist")
-    return Tree(path, files, ())
+    return Tree(path.parent, files, ())
 
 
 def _digests(tree: Tree) -> dict[str, str]:

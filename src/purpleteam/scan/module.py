@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +70,9 @@ class Module:
 
 def parse(source: bytes) -> Module:
     """Return the module; source that is no Python is a SyntaxError or a ValueError."""
-    nodes = tuple(ast.walk(ast.parse(source)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the scanned code's own, such as odd escapes
+        nodes = tuple(ast.walk(ast.parse(source)))
     text = source.decode("utf-8", "replace")
     names: dict[str, str] = {}
     for node in nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from typing import BinaryIO
 
 import numpy as np
@@ -23,7 +24,9 @@ def has_objects(file: BinaryIO) -> bool:
     if length > MAX_HEADER:
         raise Malformed("unknown-format", f"the NumPy header claims {length} bytes")
     try:
-        fields = ast.literal_eval(file.read(length).decode("latin-1").strip())
-        return bool(np.dtype(fields["descr"]).hasobject)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fields = ast.literal_eval(file.read(length).decode("latin-1").strip())
+            return bool(np.dtype(fields["descr"]).hasobject)
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
         raise Malformed("unknown-format", f"the NumPy header cannot be read: {error}") from None

@@ -7,10 +7,12 @@ together by STACK_GLOBAL is known; where it cannot be known, that itself is the 
 from __future__ import annotations
 
 import pickletools
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-__all__ = ["GlobalUse", "PickleWalk", "walk_pickle"]
+__all__ = ["GlobalUse", "PickleWalk", "opcodes", "walk_pickle"]
 
 MAX_OPCODES = 5_000_000
 TEXTS = frozenset(
@@ -50,9 +52,9 @@ def walk_pickle(file: BinaryIO) -> PickleWalk:
     walker = _Walker()
     count = 0
     try:
-        for opcode, argument, position in pickletools.genops(file):
+        for opcode, argument, position in opcodes(file):
             count += 1
-            walker.position = position or 0
+            walker.position = position
             if count > MAX_OPCODES:
                 return walker.result(f"more than {MAX_OPCODES} opcodes")
             walker.step(opcode, argument)
@@ -60,6 +62,18 @@ def walk_pickle(file: BinaryIO) -> PickleWalk:
         return walker.result(f"{error} after byte {walker.position}"[:200])
     walker.position = file.tell()
     return walker.result(None)
+
+
+def opcodes(file: BinaryIO) -> Iterator[tuple[Any, Any, int]]:
+    """Yield opcode, argument and place, as pickletools does but without its warnings."""
+    found = pickletools.genops(file)
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # odd escapes in old text opcodes
+            opcode, argument, position = next(found, (None, None, None))
+        if opcode is None:
+            return
+        yield opcode, argument, position or 0
 
 
 class _Walker:

@@ -6,7 +6,7 @@ called. A call makes a description of a tensor, never an object, and nothing is 
 
 from __future__ import annotations
 
-import pickletools
+import io
 import re
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +20,7 @@ from purpleteam.scan.formats.allow_list import (
     StoredTensor,
     Symbol,
 )
+from purpleteam.scan.formats.pickle_globals import opcodes
 from purpleteam.scan.formats.problem import Malformed
 from purpleteam.scan.formats.tensors import NumberFormat, TensorForm
 
@@ -42,8 +43,7 @@ def read_state_pickle(data: bytes) -> tuple[Any, tuple[StorageRef, ...]]:
     reader = _Reader()
     last = 0
     try:
-        for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
-            last = position or 0
+        for count, (opcode, argument, last) in enumerate(opcodes(io.BytesIO(data))):
             if count > MAX_OPCODES:
                 raise Malformed("bomb", f"the pickle has more than {MAX_OPCODES} opcodes")
             reader.step(opcode.name, argument, last)

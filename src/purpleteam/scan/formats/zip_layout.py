@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -51,19 +52,17 @@ def strict_members(path: Path) -> tuple[Member, ...]:
                     raise _bad(f"{end} is not where {info.filename!r} begins: bytes are hidden")
                 end = _check_local(file, info)
             _check_end(file, end, archive.start_dir, len(infos))
-    except (zipfile.BadZipFile, struct.error, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError) as error:
         raise _bad(f"the archive is damaged: {error}") from None
     return tuple(Member(info.filename, info.file_size, info) for info in infos)
 
 
 def read_member(path: Path, member: Member) -> bytes:
     """Return the bytes of a file of the archive; a wrong CRC is `Malformed`."""
-    import zlib
-
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.read(member.info)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         raise _bad(f"{member.name!r} is damaged: {error}") from None
 
 
