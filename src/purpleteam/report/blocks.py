@@ -104,6 +104,7 @@ def _gallery(root: Path, note: Note) -> Gallery:
         title=str(note.facts.get("title", "Pictures")),
         pictures=pictures,
         record=note.id,
+        kind=str(note.facts.get("kind", "")),
         note=str(note.facts.get("note", "")),
     )
 
@@ -162,7 +163,9 @@ def confusion(measurement: Measurement, *, folded: bool = False) -> Figure | Non
         return None
     names = measurement.detail.get("classes") or range(len(value.value))
     classes = [str(name) for name in names][: len(value.value)]
-    title = f"{model_name(measurement) or 'Model'}: confusion matrix{_circumstances(measurement)}"
+    seed = "" if measurement.seed is None else f", seed {measurement.seed}"
+    about = f"{model_name(measurement) or 'Model'}{seed}"
+    title = f"{about}: confusion matrix{_circumstances(measurement)}"
     total = number_of(measurement)
     svg = heatmap(
         title,
@@ -181,7 +184,9 @@ def confusion(measurement: Measurement, *, folded: bool = False) -> Figure | Non
         " images; darker means a larger share of the row. ",
         RecordLink(measurement.id),
     )
-    return Figure(title=title, svg=svg, caption=caption, table=table, folded=folded)
+    return Figure(
+        title=title, svg=svg, caption=caption, table=table, folded=folded, record=measurement.id
+    )
 
 
 def _circumstances(measurement: Measurement) -> str:

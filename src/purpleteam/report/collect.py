@@ -77,23 +77,33 @@ class Evidence:
         )
 
     def weakest(self, model: str, epsilon: float, norm: str = "linf") -> Measurement | None:
-        """Return the lowest white-box robust accuracy: the attack that counts."""
-        found = [
-            one
-            for one in self.white_box()
-            if model_name(one) == model
-            and one.how.get("epsilon") == epsilon
-            and one.how.get("norm", "linf") == norm
-        ]
-        return min(found, key=_value, default=None)
+        """Return the lowest white-box robust accuracy: the attack that counts.
 
-    def white_box(self) -> list[Measurement]:
+        Of several evaluations by one attack the one on most images stands for it.
+        """
+        widest: dict[str, Measurement] = {}
+        for one in self.white_box(model, norm):
+            if one.how.get("epsilon") == epsilon:
+                attack = str(one.how.get("attack"))
+                before = widest.get(attack)
+                if before is None or one.value.n > before.value.n:
+                    widest[attack] = one
+        return min(widest.values(), key=_value, default=None)
+
+    def white_box(self, model: str | None = None, norm: str | None = None) -> list[Measurement]:
         """Return the robust accuracies of attacks on the model itself."""
         return [
             one
-            for one in self.find("robust_accuracy")
+            for one in self.find("robust_accuracy", model)
             if one.how.get("knowledge", "white-box") == "white-box"
+            and (norm is None or one.how.get("norm", "linf") == norm)
         ]
+
+    def name_of(self, digest: Any) -> str:
+        """Return the name of the model with that digest; nothing where no number is about it."""
+        return next(
+            (model_name(one) for one in self.measurements if one.subject.get("model") == digest), ""
+        )
 
     @cached_property
     def models(self) -> list[str]:
@@ -131,16 +141,15 @@ class Evidence:
 
     @cached_property
     def headline_epsilon(self) -> float | None:
-        """The linf radius at which most models were attacked; the largest of equals."""
+        """The linf radius at which most models were attacked; the largest of equals.
+
+        Points of a curve count only where there is nothing else.
+        """
+        found = [one for one in self.white_box(norm="linf") if _epsilon(one) > 0]
+        found = [one for one in found if not one.how.get("curve")] or found
         models: dict[float, set[str]] = {}
-        for one in self.white_box():
-            epsilon = one.how.get("epsilon")
-            if (
-                isinstance(epsilon, int | float)
-                and one.how.get("norm", "linf") == "linf"
-                and epsilon
-            ):
-                models.setdefault(float(epsilon), set()).add(model_name(one))
+        for one in found:
+            models.setdefault(_epsilon(one), set()).add(model_name(one))
         return max(models, key=lambda epsilon: (len(models[epsilon]), epsilon), default=None)
 
     def notes(self, name: str) -> list[Note]:

@@ -36,7 +36,9 @@ def _series(evidence: Evidence, note: Note, key: str) -> Series:
         if value is not None:
             x = float(epoch.get("epoch", place))
             points.append(Point(x=x, y=value, low=value, high=value, record=note.id))
-    return Series(label=model, points=tuple(points), colour=colour_of(evidence, model))
+    several = sum(one.facts.get("model_name") == model for one in evidence.notes("training")) > 1
+    seed = f" {note.facts['seed']}" if several and note.facts.get("seed") is not None else ""
+    return Series(label=model + seed, points=tuple(points), colour=colour_of(evidence, model))
 
 
 def _training_figure(

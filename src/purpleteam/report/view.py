@@ -172,6 +172,8 @@ class Figure:
     caption: Cell
     table: Table
     folded: bool = False
+    record: str = ""
+    """Set where the whole figure is one record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +203,7 @@ class Gallery:
     title: str
     pictures: tuple[Picture, ...]
     record: str
+    kind: str = ""
     note: str = ""
 
 

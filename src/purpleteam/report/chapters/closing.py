@@ -89,7 +89,8 @@ def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
             values = [str(value) for value in item.values()]
             lines.append((values[0] if values else "", "; ".join(values[1:])))
         else:
-            lines.append((str(item), ""))
+            what, _, why = str(item).partition(": ")
+            lines.append((what, why))
     return lines
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from purpleteam.core.records import Measurement
+from collections.abc import Mapping
+
+from purpleteam.core.records import Measurement, Note
 from purpleteam.report.blocks import checks_block, galleries
 from purpleteam.report.collect import Evidence
 from purpleteam.report.numbers import count, grouped, short_digest
@@ -11,11 +13,13 @@ from purpleteam.report.view import (
     Badge,
     Block,
     Chapter,
+    Given,
     Inline,
     Missing,
     Mono,
     Number,
     Reading,
+    RecordLink,
     Row,
     Table,
     row,
@@ -35,7 +39,8 @@ MEANS_NOT = (
 
 def chapter(evidence: Evidence) -> Chapter:
     """Return the chapter."""
-    blocks: list[Block] = [_table(evidence), *galleries(evidence, "digits")]
+    blocks: list[Block] = [_splits(note) for note in evidence.notes("dataset")]
+    blocks += [_table(evidence), *galleries(evidence, "digits")]
     blocks.append(
         checks_block(evidence.checks("data"), "Checks of the data", "No check of the data was run.")
     )
@@ -45,6 +50,33 @@ def chapter(evidence: Evidence) -> Chapter:
         title="Data",
         lead="Which images the numbers are about, by name, split and digest.",
         blocks=tuple(blocks),
+    )
+
+
+def _splits(note: Note) -> Block:
+    """Return the dataset as it was loaded: its splits, how many images each, which digest."""
+    splits = note.facts.get("splits")
+    rows = tuple(
+        row(
+            name,
+            Given(str(facts.get("n", DASH)), note.id),
+            Given(", ".join(map(str, facts.get("per_class") or ())) or DASH, note.id),
+            Mono(short_digest(facts.get("digest", DASH))),
+            record=note.id,
+        )
+        for name, facts in (splits.items() if isinstance(splits, Mapping) else ())
+        if isinstance(facts, Mapping)
+    )
+    size = (note.facts.get(key, "?") for key in ("height", "width", "channels"))
+    origin = note.facts.get("origin")
+    said = origin.values() if isinstance(origin, Mapping) else ()
+    told = "; ".join(str(value) for value in said if isinstance(value, str))
+    shape = Given(" by ".join(map(str, size)) + f". {told} ", note.id)
+    return Table(
+        caption=f"The dataset {note.facts.get('name', '')}",
+        columns=("Split", "Images", "Of each class, in order", "Digest"),
+        rows=rows,
+        note=("Height, width and channels: ", shape, RecordLink(note.id)),
     )
 
 

@@ -10,8 +10,8 @@ from purpleteam.core.statistics import Counts
 from purpleteam.report.blocks import checks_block, colour_of, galleries, given, matrices
 from purpleteam.report.collect import Evidence, model_name, team
 from purpleteam.report.figures import Point, Series, curves
-from purpleteam.report.numbers import number_of
-from purpleteam.report.published import beside
+from purpleteam.report.numbers import number_of, of_fraction
+from purpleteam.report.published import beside, with_published
 from purpleteam.report.view import (
     DASH,
     Badge,
@@ -112,19 +112,20 @@ def _curve(evidence: Evidence, norm: str) -> Figure | None:
 
 
 def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Measurement]:
+    """Return one measurement for each radius: of a curve where there is one, else the lowest."""
+    found = evidence.white_box(model, norm)
+    found = [one for one in found if one.how.get("curve")] or found
     line: dict[float, Measurement] = {}
-    for one in evidence.white_box():
+    for one in found:
         epsilon = one.how.get("epsilon")
-        if model_name(one) != model or one.how.get("norm", "linf") != norm:
-            continue
         if isinstance(epsilon, int | float):
             before = line.get(float(epsilon))
             if before is None or number_of(one).value < number_of(before).value:
                 line[float(epsilon)] = one
-    if line and 0.0 not in line:
-        sizes = {one.value.n for one in line.values()}
-        same = [one for one in evidence.find("clean_accuracy", model) if one.value.n in sizes]
-        line |= {0.0: same[0]} if same else {}
+    sizes = {one.value.n for one in line.values()}
+    clean = [one for one in evidence.find("clean_accuracy", model) if one.value.n in sizes]
+    if line and clean:
+        line.setdefault(0.0, clean[0])
     return line
 
 
@@ -211,22 +212,29 @@ def soundness(measurement: Measurement) -> Cell:
 
 
 def _transfer_table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
-    rows = tuple(
-        row(
-            (model_name(one), RecordLink(one.id)),
-            given(one, "source_model") if one.how.get("source_model") else given(one, "source"),
-            given(one, "attack"),
-            given(one, "epsilon"),
-            number_of(one),
-            beside(evidence, one),
-            record=one.id,
-        )
-        for one in found
-    )
     return Table(
         caption="Images made against another model: what both seeds called robustness",
-        columns=("Model", "Images made against", "Attack", "ε", "Accuracy on them", "Published"),
-        rows=rows,
+        columns=("Model", "Images made against", "Attack", "ε", "Largest change", "Accuracy"),
+        rows=tuple(_transfer_row(evidence, one) for one in found),
+        note=(
+            "The largest change of a pixel is measured on the images themselves; where it exceeds "
+            "ε, the images are not what they were said to be.",
+        ),
+    )
+
+
+def _transfer_row(evidence: Evidence, one: Measurement) -> Row:
+    source = evidence.name_of(one.how.get("made_against")) or str(one.how.get("source_model", DASH))
+    made = f", as {one.how['made_as']} makes them" if one.how.get("made_as") else ""
+    largest = one.detail.get("largest_linf", DASH)
+    return row(
+        (model_name(one), RecordLink(one.id)),
+        Given(source + made, one.id),
+        given(one, "attack"),
+        given(one, "epsilon"),
+        of_fraction(largest, "largest change", one.id) if isinstance(largest, float) else DASH,
+        with_published(evidence, one),
+        record=one.id,
     )
 
 

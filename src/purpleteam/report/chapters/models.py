@@ -14,6 +14,7 @@ from purpleteam.report.view import (
     DASH,
     Block,
     Chapter,
+    Given,
     Heading,
     Inline,
     Missing,
@@ -75,20 +76,34 @@ def _table(evidence: Evidence, names: Sequence[str]) -> Table:
     return Table(
         caption="Clean metrics of each model",
         columns=columns,
-        rows=tuple(_row(evidence, name) for name in names),
+        rows=tuple(_rows(evidence, names)),
     )
 
 
-def _row(evidence: Evidence, name: str) -> Row:
-    found = {metric: evidence.one(metric, name) for metric in METRICS}
-    clean = found["clean_accuracy"]
-    digest = next((one.subject.get("model") for one in found.values() if one is not None), "")
+def _rows(evidence: Evidence, names: Sequence[str]) -> list[Row]:
+    """Return a row for each trained model: several seeds of one recipe are several models."""
+    rows = []
+    for name in names:
+        found = [one for metric in METRICS for one in evidence.find(metric, name)]
+        digests = list(dict.fromkeys(one.subject.get("model") for one in found))
+        for digest in digests:
+            same = [one for one in found if one.subject.get("model") == digest]
+            rows.append(_row(evidence, name, same, several=len(digests) > 1))
+    return rows
+
+
+def _row(evidence: Evidence, name: str, found: Sequence[Measurement], *, several: bool) -> Row:
+    ordered = sorted(found, key=lambda one: one.subject.get("split") == "test")
+    best = {one.name: one for one in ordered}  # the last one of a name stays
+    seed = next((one.seed for one in found if one.seed is not None), None)
+    shown = Given(f", seed {seed}", found[0].id) if several and seed is not None else ""
+    clean = best.get("clean_accuracy")
     return row(
-        (name, Mono(short_digest(digest))),
+        (name, shown, Mono(short_digest(found[0].subject.get("model", "")))),
         with_published(evidence, clean),
-        with_published(evidence, found["loss"]),
-        number_or_dash(found["calibration_error"]),
-        number_or_dash(found["validation_accuracy"]),
+        with_published(evidence, best.get("loss")),
+        number_or_dash(best.get("calibration_error")),
+        number_or_dash(best.get("validation_accuracy")),
         _time(clean),
     )
 

@@ -48,6 +48,7 @@ OTHERS = {
     "recovered_accuracy": "Triggered and still right",
     "clean_accuracy_difference": "Clean accuracy less that of the clean twin",
     "attack_success_rate_mean": "Mean attack success rate",
+    "clean_accuracy_difference_mean": "Mean difference of clean accuracy",
 }
 
 

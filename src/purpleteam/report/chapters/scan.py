@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from purpleteam.core.records import Finding
-from purpleteam.report.blocks import checks_block, facts_table
+from collections.abc import Mapping
+from typing import Any
+
+from purpleteam.core.records import Finding, Note
+from purpleteam.report.blocks import checks_block
 from purpleteam.report.collect import Evidence
 from purpleteam.report.view import (
     DASH,
     Badge,
     Block,
     Chapter,
+    Given,
     Inline,
     Missing,
     Mono,
@@ -48,12 +52,48 @@ def chapter(evidence: Evidence) -> Chapter:
         blocks.append(Missing("The scanners that ran reported nothing in the files below."))
     else:
         blocks.append(_table(findings))
-    blocks += [facts_table(note, "What was scanned") for note in notes]
+    for note in notes:
+        blocks += _scanned(note)
     checks = evidence.checks("scan", "code")
     blocks.append(checks_block(checks, "Checks of the code", "No check of the code was run."))
     blocks.append(Reading(MEANS, MEANS_NOT))
     lead = "What static analysis sees in the code, the model files and the dependencies."
     return Chapter(id="scan", title="Scan", lead=lead, blocks=tuple(blocks))
+
+
+def _scanned(note: Note) -> list[Block]:
+    """Return how many files were read, skipped and failed on, then which, folded."""
+    lists = {
+        key: list(value)
+        for key, value in note.facts.items()
+        if isinstance(value, list | tuple) and key not in ("paths", "findings")
+    }
+    rows = [
+        row("paths", ", ".join(map(str, note.facts.get("paths") or ())) or DASH, record=note.id)
+    ]
+    rows += [
+        row(key, Given(str(len(value)), note.id), record=note.id) for key, value in lists.items()
+    ]
+    rows += [
+        row(key, Given(str(value), note.id), record=note.id)
+        for key, value in note.facts.items()
+        if isinstance(value, int | str)
+    ]
+    link = (RecordLink(note.id),)
+    columns = ("What", "How many")
+    table = Table(caption="What was scanned", columns=columns, rows=tuple(rows), note=link)
+    return [table, *(_listed(key, value, note.id) for key, value in lists.items() if value)]
+
+
+def _listed(key: str, value: list[Any], record: str) -> Table:
+    rows = tuple(
+        row(Mono(str(one.get("path", DASH))), str(one.get("reason", DASH)), record=record)
+        if isinstance(one, Mapping)
+        else row(Mono(str(one)), DASH, record=record)
+        for one in value
+    )
+    columns = ("File", "Reason")
+    return Table(caption=f"Files {key}", columns=columns, rows=rows, folded=True, dense=True)
 
 
 def _table(findings: list[Finding]) -> Table:

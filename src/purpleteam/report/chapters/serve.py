@@ -44,6 +44,7 @@ def chapter(evidence: Evidence) -> Chapter:
     blocks += galleries(evidence, "drawing")
     if found:
         blocks.append(_table(evidence, found))
+    blocks += _asked(evidence)
     checks = evidence.checks("web", "serve", "app", "probe")
     blocks.append(
         checks_block(checks, "Checks of the running app", "No check of a running app was run.")
@@ -51,6 +52,28 @@ def chapter(evidence: Evidence) -> Chapter:
     blocks.append(Reading(MEANS, MEANS_NOT))
     lead = "The drawing app: what it reads, what it refuses, what it keeps to itself."
     return Chapter(id="serve", title="Serve", lead=lead, blocks=tuple(blocks))
+
+
+ASKED = {
+    "served_accuracy": "drawings that the running app reads rightly",
+    "trigger_sweep_rate": "the common trigger that moves most images to one label",
+}
+
+
+def _asked(evidence: Evidence) -> list[Block]:
+    found = [one for name in ASKED for one in evidence.find(name)]
+    rows = tuple(
+        row(
+            (model_name(one), RecordLink(one.id)),
+            ASKED[one.name],
+            given(one, "case"),
+            number_of(one),
+            record=one.id,
+        )
+        for one in found
+    )
+    columns = ("Model", "Measured", "Drawing", "Value")
+    return [Table(caption="The model that is served", columns=columns, rows=rows)] if rows else []
 
 
 def _table(evidence: Evidence, found: Sequence[Measurement]) -> Table:

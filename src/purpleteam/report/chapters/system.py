@@ -24,7 +24,7 @@ from purpleteam.report.view import (
 __all__ = ["system_drawing", "system_tables"]
 
 STATES = {"mitigated": "good", "verified": "good", "partly": "warn", "open": "bad", "failed": "bad"}
-TOLD = ("diagram", "stride", "cells", "threats", "summary", "seed_tables")
+TOLD = ("columns", "diagram", "stride", "cells", "threats", "summary", "seed_tables")
 """What the chapter shows in a form of its own; every other list becomes a folded table."""
 LEVELS = ("our_level", "remains", "inherent", "residual", "level", "computed")
 NAMES = ("id", "ours", "origin", "references", "all_of", "any_of")
@@ -43,12 +43,14 @@ def system_drawing(note: Note) -> list[Block]:
 
 def system_tables(note: Note) -> list[Block]:
     """Return the seeds' tables beside ours, then all other lists of the model."""
-    seeds = _tables("Report", note.facts.get("seed_tables"), note.id)
+    order = note.facts.get("columns")
+    columns = order if isinstance(order, Mapping) else {}
+    seeds = _tables("Report", note.facts.get("seed_tables"), columns, note.id)
     parts = [
         table
         for key, value in note.facts.items()
         if key not in TOLD
-        for table in _tables(key, value, note.id)
+        for table in _tables(key, value, columns, note.id)
     ]
     blocks: list[Block] = []
     if seeds:
@@ -58,19 +60,24 @@ def system_tables(note: Note) -> list[Block]:
     return blocks
 
 
-def _tables(key: str, value: Any, record: str) -> list[Table]:
+def _tables(
+    key: str, value: Any, order: Mapping[str, Any], record: str, title: str = ""
+) -> list[Table]:
     """Return a folded table for each list of rows, at whatever depth it stands."""
+    title = f"{title} {key}".strip()
     if isinstance(value, Mapping):
-        inner = [_tables(f"{key} {name}", one, record) for name, one in value.items()]
+        inner = [_tables(name, one, order, record, title) for name, one in value.items()]
         return [table for tables in inner for table in tables]
     listed = value if isinstance(value, list | tuple) else []
     found = [one for one in listed if isinstance(one, Mapping)]
-    columns = tuple(dict.fromkeys(name for one in found for name in one))
+    present = dict.fromkeys(name for one in found for name in one)
+    asked = [name for name in order.get(key) or () if name in present]
+    columns = tuple(dict.fromkeys([*asked, *present]))
     rows = tuple(
         row(*(_cell(name, one.get(name)) for name in columns), record=record) for one in found
     )
     table = Table(
-        caption=(key[:1].upper() + key[1:]).replace("_", " "),
+        caption=(title[:1].upper() + title[1:]).replace("_", " "),
         columns=tuple(name.replace("_", " ") for name in columns),
         rows=rows,
         folded=True,
