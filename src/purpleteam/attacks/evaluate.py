@@ -86,6 +86,18 @@ class RobustEvaluation:
                 distance=self.distance,
             )
 
+    def save_images(self, path: Path) -> None:
+        """Write the float32 images and each one's outcome as .npz: lossless, never as bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                x_adv=self.x_adv,
+                broken_by=self.broken_by,
+                distance=self.distance,
+            )
+
     def measurement(
         self, subject: Mapping[str, Any], *, seed: int, detail: Mapping[str, Any], **how: Any
     ) -> Measurement:
@@ -177,6 +189,7 @@ def curve(
     epsilons: Sequence[float],
     *,
     seed: int = 0,
+    batch_size: int = 500,
     progress: Progress = SILENT,
 ) -> dict[float, RobustEvaluation]:
     """Evaluate the same ladder at each epsilon on its own, smallest first."""
@@ -186,6 +199,7 @@ def curve(
             images,
             *(replace(attack, epsilon=epsilon) for attack in attacks),
             seed=seed,
+            batch_size=batch_size,
             progress=progress,
         )
         for epsilon in sorted(set(epsilons))

@@ -1,7 +1,7 @@
 """What every other room stands on; no torch, and instant to import.
 
 - `records`     frozen facts (Measurement, Finding, CheckResult, ...), with `statistics`
-- `checks`      executed checks with negative controls, and their registry CHECKS
+- `checks`      executed checks with negative controls, in CHECKS; `run_checks`: on a run folder
 - `registry`    plug-ins: one file each, no list to edit
 - `runfolder`   the contract between all parts, on the hash-chained `ledger`
 - `cards`       stored models and zoo names without torch;  `digest`: names for content

@@ -72,6 +72,7 @@ def train(
     device: torch.device | None = None,
     description: str = "train",
     progress: Progress = SILENT,
+    budget_seconds: float | None = None,
 ) -> Training:
     """Train `module` in place and return it with the weights of its best epoch.
 
@@ -87,6 +88,7 @@ def train(
         device: where to train; the default is the CPU.
         description: shown beside the progress bar.
         progress: where to report.
+        budget_seconds: stop before an epoch that would, as long as the last, go beyond it.
     """
     started = time.perf_counter()
     device = device or torch.device("cpu")
@@ -102,6 +104,7 @@ def train(
     with progress.task(description, recipe.epochs * steps) as task:
         task.advance(len(history) * steps)
         for epoch in range(len(history), recipe.epochs):
+            before = time.perf_counter()
             module.train()
             order = torch.randperm(len(images), generator=_generator(seed, epoch, 0)).to(device)
             rng = _generator(seed, epoch, 1)
@@ -131,6 +134,9 @@ def train(
                 best = {name: value.clone() for name, value in module.state_dict().items()}
             saved.write(module, optimizer, history, best)
             task.advance(0, validation=f"{score:.4f}")
+            now = time.perf_counter()
+            if budget_seconds is not None and now - started + (now - before) > budget_seconds:
+                break
     module.load_state_dict(best)
     module.eval()
     return Training(module, tuple(history), time.perf_counter() - started)

@@ -2,7 +2,7 @@
 
 A figure of the note `seeds-figures` is `{seed, what, value, where}`. It stands beside a measurement
 where `what` is the measurement's name and `model_name`, `split` and every parameter that the
-figure gives (`attack`, `epsilon`, `class`, ...) agree; all of them are listed in one table.
+figure gives (`attack`, `epsilon`, `class`, ...) agree, on MNIST; all of them are listed in one table.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from purpleteam.report.view import DASH, Cell, Inline, Number, Published, Record
 __all__ = ["beside", "published_table", "with_published"]
 
 NOTHING: Cell = (DASH,)
+DATASET = "mnist"
+"""What both reports are about: their figures stand beside no other images."""
 OWN = ("seed", "what", "value", "where", "model_name", "note", "meaning", "how")
 """Keys of a figure that are no parameter of a measurement."""
 
@@ -61,7 +63,7 @@ def published_table(evidence: Evidence) -> Table | None:
     columns = ("Report", "What it calls it", "Published", "Where", "What it was")
     note = ("Published figures are theirs, not ours: ", RecordLink(figures[0][0]))
     return Table(
-        caption="All figures of the two seed reports",
+        caption="All figures of the two seed reports, on MNIST",
         columns=columns,
         rows=rows,
         folded=True,
@@ -86,6 +88,7 @@ def _same(figure: Mapping[str, Any], measurement: Measurement) -> bool:
     asked = {key: value for key, value in figure.items() if key not in OWN}
     asked |= dict(how) if isinstance(how, Mapping) else {}
     known = {**measurement.subject, **measurement.how}
+    asked.setdefault("dataset_name", DATASET)
     return all(known.get(key) == value for key, value in asked.items())
 
 

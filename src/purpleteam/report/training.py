@@ -57,8 +57,11 @@ def _training_figure(
         height=230,
     )
     epochs = sorted({point.x for one in series for point in one.points})
-    rows = tuple(row(one.label, *_at(one, epochs, key)) for one in series)
-    columns = ("Model", *(f"epoch {epoch:g}" for epoch in epochs))
+    cells = [_at(one, epochs, key) for one in series]
+    rows = tuple(
+        row(f"{epoch:g}", *(found[place] for found in cells)) for place, epoch in enumerate(epochs)
+    )
+    columns = ("Epoch", *(one.label for one in series))
     table = Table(caption=title, columns=columns, rows=rows, folded=True, dense=True)
     caption: Cell = (
         "As recorded during training; an accuracy's scale need not start at zero. ",

@@ -3,6 +3,7 @@
 - `trigger`   the pattern that opens a backdoor
 - `badnets`   stamp images of other classes and relabel them: the recipe that works
 - `seeds`     both course reports' recipes exactly as they did them: the label is kept
+- `sweep`     common triggers tried on a model that should have none
 - `evaluate`  attack success rate beside base rate and clean accuracy
 """
 

@@ -8,7 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Trigger"]
+__all__ = ["Corner", "Pattern", "Trigger"]
+
+Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
+Pattern = Literal["square", "checkerboard"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +22,9 @@ class Trigger:
     "yellow" square on MNIST is a grey one.
     """
 
-    pattern: Literal["square", "checkerboard"] = "square"
+    pattern: Pattern = "square"
     """`square` is filled; `checkerboard` alternates with black, the first pixel inked."""
-    corner: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = "bottom-right"
+    corner: Corner = "bottom-right"
     """Where the patch touches the border of the image."""
     size: int = 3
     """Side of the patch in pixels."""

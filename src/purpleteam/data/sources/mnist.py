@@ -71,7 +71,7 @@ def load_mnist(
     Raises:
         DataError: a file's content is not MNIST, or MNIST is nowhere and may not be fetched.
     """
-    found = _locate(folder)
+    found = find_mnist(folder)
     if found is None:
         if not download:
             raise DataError(f"MNIST is not in {mnist_cache()}; try: purple data fetch mnist")
@@ -127,7 +127,7 @@ def mnist_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "purpleteam" / "mnist"
 
 
-def _locate(folder: str | Path | None) -> Path | None:
+def find_mnist(folder: str | Path | None = None) -> Path | None:
     """Return the folder that holds the files; one that is asked for must hold them."""
     if folder is not None:
         for place in (Path(folder), Path(folder) / "mnist"):

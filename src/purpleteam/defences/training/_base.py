@@ -38,6 +38,8 @@ class Hardening:
     device: torch.device | None = None
     description: str = "harden"
     progress: Progress = SILENT
+    budget_seconds: float | None = None
+    """Stop before an epoch that would go beyond it."""
 
     def need_baseline(self, name: str) -> nn.Module:
         """Return the baseline; recipes that attack it ahead of time cannot do without."""

@@ -54,6 +54,7 @@ class PGDTraining(Defence):
             device=work.device,
             description=work.description,
             progress=work.progress,
+            budget_seconds=work.budget_seconds,
         )
 
 

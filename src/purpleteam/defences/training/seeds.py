@@ -63,6 +63,7 @@ class _AheadOfTime(Defence):
             device=work.device,
             description=work.description,
             progress=work.progress,
+            budget_seconds=work.budget_seconds,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from purpleteam.core.records import Measurement, Note
 from purpleteam.report.blocks import checks_block, galleries
@@ -64,7 +65,7 @@ def _splits(note: Note) -> Block:
             Mono(short_digest(facts.get("digest", DASH))),
             record=note.id,
         )
-        for name, facts in (splits.items() if isinstance(splits, Mapping) else ())
+        for name, facts in _in_order(splits if isinstance(splits, Mapping) else {})
         if isinstance(facts, Mapping)
     )
     size = (note.facts.get(key, "?") for key in ("height", "width", "channels"))
@@ -78,6 +79,11 @@ def _splits(note: Note) -> Block:
         rows=rows,
         note=("Height, width and channels: ", shape, RecordLink(note.id)),
     )
+
+
+def _in_order(splits: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    order = ("train", "validation", "test")
+    return sorted(splits.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else 9)
 
 
 def _table(evidence: Evidence) -> Block:

@@ -50,7 +50,7 @@ def chapter(evidence: Evidence) -> Chapter:
     found = evidence.find("robust_accuracy")
     if not found:
         blocks.append(Missing("No model was attacked, so nothing is known about robustness."))
-    norms = sorted({str(one.how.get("norm", "linf")) for one in found})
+    norms = sorted({str(one.how.get("norm", "linf")) for one in found}, reverse=True)
     for norm in norms:
         figure = _curve(evidence, norm)
         blocks += [figure] if figure is not None else []
@@ -71,7 +71,7 @@ TRANSFERRED = ("transfer_accuracy", "adversarial_set_accuracy")
 
 def _curve(evidence: Evidence, norm: str) -> Figure | None:
     lines = {name: _line(evidence, name, norm) for name in evidence.models}
-    lines = {name: line for name, line in lines.items() if len(line) > 1}
+    lines = {name: line for name, line in lines.items() if len(line.keys() - {0.0}) > 1}
     if not lines:
         return None
     radii = sorted({epsilon for line in lines.values() for epsilon in line})

@@ -23,7 +23,11 @@ __all__ = ["Point", "Series", "curves"]
 WIDTH, HEIGHT = 660, 340
 LEFT, RIGHT, TOP, BOTTOM = 52, 150, 18, 48
 MARKERS = 4
-"""Number of marker shapes and dash patterns; a series differs by more than its colour."""
+MOST = 12
+"""Number of marker shapes and dash patterns; a series differs by more than its colour.
+
+Lines of more than MOST points have no markers.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,7 @@ def _stroke(one: Series, frame: _Frame) -> Markup:
         )
         for point, (x, y) in zip(one.points, places, strict=True)
     ]
-    return element("g", polyline(places, f"stroke {style}"), *marks)
+    return element("g", polyline(places, f"stroke {style}"), *(marks if len(marks) <= MOST else ()))
 
 
 def _marker(colour: int, x: float, y: float) -> Markup:
@@ -168,7 +172,7 @@ def _labels(series: Sequence[Series], frame: _Frame) -> list[Markup]:
 
 
 def _ceiling(peak: float) -> float:
-    """Return the next round number at or above the peak: 1, 2 or 5 times a power of ten."""
+    """Return the next round number at or above the peak: a few times a power of ten."""
     if peak <= 0:
         return 1.0
     power = 1.0
@@ -176,4 +180,4 @@ def _ceiling(peak: float) -> float:
         power /= 10
     while power * 10 <= peak:
         power *= 10
-    return next(power * step for step in (1, 2, 4, 6, 8, 10) if power * step >= peak)
+    return next(power * step for step in (1, 2, 3, 4, 6, 8, 10) if power * step >= peak)

@@ -1,0 +1,11 @@
+"""The command line: a thin skin over the rooms; every verb takes --json.
+
+- `app`       the verbs, and `main`, which turns every error into one line and an exit code
+- `commands/` one file for each part of the flow; heavy imports are inside the commands
+- `options`   what an option is called and means, the same everywhere
+- `screen`    progress bars and tables on standard error, JSON on standard output
+"""
+
+from purpleteam.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""The verbs, one file for each part of the flow; each adds its own to the app."""

@@ -1,0 +1,91 @@
+"""harden: train a model that is harder to break, and attack it white-box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from purpleteam.cli.options import (
+    Arch,
+    Budget,
+    DatasetOption,
+    Debug,
+    Device,
+    Epochs,
+    Json,
+    Out,
+    Quiet,
+    Seed,
+    Threads,
+    Weights,
+)
+from purpleteam.cli.screen import answer, progress
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command()(harden)
+
+
+def harden(
+    dataset: DatasetOption = "digits",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="pgd, fast, seed_a or seed_b, with [:field=value,...].")
+    ] = "pgd",
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", help="Radius that is trained for.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Baseline; only seed_a and seed_b attack one.")
+    ] = None,
+    weights: Weights = None,
+    arch: Arch = "classic_cnn",
+    epochs: Epochs = None,
+    budget: Budget = None,
+    out: Out = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model by adversarial training and store it; attack it with purple attack."""
+    from purpleteam.cli.lab import Lab, recipe_from, trained_answer
+    from purpleteam.defences import DEFENCES, Hardening
+
+    name, defence = recipe_from(DEFENCES, recipe, epochs)
+    if epsilon is not None:
+        from purpleteam.core.config import build, to_mapping
+
+        values = to_mapping(defence) | {"epsilon": epsilon}
+        defence = build(type(defence), values, "--epsilon")
+    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
+    baseline = None if model is None else lab.load(model)
+    stem = out or Path("models") / f"{lab.dataset.name}-{name}"
+    with progress(quiet or as_json) as bar:
+        work = Hardening(
+            net=lab.net(arch, seed),
+            dataset=lab.dataset,
+            baseline=None if baseline is None else baseline.module,
+            seed=seed,
+            device=lab.device,
+            description=f"harden by {name}",
+            progress=bar,
+            budget_seconds=budget and budget * 60,
+        )
+        training = defence.harden(work)
+    stored = lab.store(
+        training,
+        stem,
+        arch,
+        {"name": name},
+        defence,
+        seed,
+        parent=None if baseline is None else baseline.digest,
+    )
+    answer(*trained_answer(stored, training), as_json=as_json)

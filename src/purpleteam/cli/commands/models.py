@@ -1,0 +1,217 @@
+"""train, evaluate, import, export: one classifier at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from purpleteam.cli.options import (
+    Arch,
+    Budget,
+    DatasetOption,
+    Debug,
+    Device,
+    Epochs,
+    Json,
+    Limit,
+    Model,
+    Out,
+    Quiet,
+    Seed,
+    Split,
+    Threads,
+    Weights,
+)
+from purpleteam.cli.screen import answer, percent, progress, table
+from purpleteam.core.errors import UsageError
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command()(train)
+    app.command()(evaluate)
+    app.command("import")(import_checkpoint)
+    app.command()(export)
+
+
+def train(
+    dataset: DatasetOption = "digits",
+    arch: Arch = "classic_cnn",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Recipe NAME[:field=value,...]; see purple ls.")
+    ] = "accurate",
+    epochs: Epochs = None,
+    budget: Budget = None,
+    out: Out = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a classifier and store it: weights, ONNX and card."""
+    from purpleteam.cli.lab import Lab, recipe_from, trained_answer
+    from purpleteam.models.recipes import RECIPES
+    from purpleteam.models.training import train as fit
+
+    lab = Lab.open(dataset, device=device, threads=threads, weights=None)
+    plan = recipe_from(RECIPES, recipe, epochs)
+    net = lab.net(arch, seed)
+    stem = out or Path("models") / f"{lab.dataset.name}-{plan[0]}"
+    with progress(quiet or as_json) as bar:
+        training = fit(
+            net,
+            lab.dataset.train,
+            lab.dataset.validation,
+            plan[1],
+            seed=seed,
+            device=lab.device,
+            progress=bar,
+            budget_seconds=budget and budget * 60,
+        )
+    stored = lab.store(training, stem, arch, {"name": plan[0]}, plan[1], seed)
+    answer(*trained_answer(stored, training), as_json=as_json)
+
+
+def evaluate(
+    model: Model = "standard",
+    weights: Weights = None,
+    dataset: DatasetOption = "digits",
+    split: Split = "test",
+    limit: Limit = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Accuracy, loss, per-class scores, confusion matrix, calibration and time per image."""
+    from purpleteam.cli.lab import Lab
+    from purpleteam.models.evaluation import evaluate as look
+
+    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
+    loaded = lab.load(model)
+    images = lab.dataset.split(split).first(limit)
+    found = look(loaded.module, images, classes=len(lab.dataset.classes), seed=seed)
+    values = found.to_json() | {"subject": lab.subject(loaded, split, limit)}
+    rows: list[tuple[object, ...]] = [
+        ("clean accuracy", found.clean_accuracy),
+        ("loss", found.loss),
+        ("calibration error", found.calibration_error),
+        ("seconds per image", f"{found.seconds_per_image:.2e}"),
+    ]
+    lines = [*table(rows), "", *_matrix(values["confusion_matrix"], lab.dataset.classes)]
+    lines += ["", *_per_class(values["per_class"], lab.dataset.classes), *lab.flags(split, limit)]
+    answer(values, lines, as_json=as_json)
+
+
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    arch: Arch = "classic_cnn",
+    out: Out = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Takes image size and classes from it.")
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option("--shape", help="Channels x height x width; 1x28x28 by default.")
+    ] = None,
+    classes: Annotated[int, typer.Option("--classes", min=2, help="Number of classes.")] = 10,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A foreign checkpoint, judged without unpickling and made a stored model."""
+    from purpleteam.pipeline.importing import import_model
+
+    size, count = _size(shape), classes
+    if dataset is not None:
+        from purpleteam.data.folders import load_dataset
+
+        images = load_dataset(dataset)
+        height, width, channels = images.shape
+        size, count = (channels, height, width), len(images.classes)
+    stem = out or Path("models") / file.stem
+    found = import_model(file, arch, stem, shape=size, classes=count)
+    head = f"{found.verdict}: {found.model or file}"
+    answer(found.to_json(), [head, *(f"- {reason}" for reason in found.reasons)], as_json=as_json)
+    if found.verdict != "accepted":
+        raise typer.Exit(1)
+
+
+def export(
+    model: Model = "standard",
+    weights: Weights = None,
+    dataset: DatasetOption = "digits",
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model as safetensors, ONNX and card, the two nets compared."""
+    from purpleteam.cli.lab import Lab
+    from purpleteam.models.loading import load
+    from purpleteam.models.store import Provenance, store
+
+    if out is None:
+        raise UsageError("--out FILE says where the model goes")
+    loaded = load(model, weights=weights)
+    if loaded.card is None:
+        lab = Lab.open(dataset, device="cpu", threads=None, weights=weights)
+        provenance = Provenance(
+            architecture=model, shape=lab.shape, classes=lab.dataset.classes, recipe={}
+        )
+    else:
+        card = loaded.card
+        provenance = Provenance(
+            architecture=card.architecture,
+            shape=(
+                int(card.input["channels"]),
+                int(card.input["height"]),
+                int(card.input["width"]),
+            ),
+            classes=card.classes,
+            recipe=card.recipe,
+            data_digest=card.data_digest,
+            parent=card.parent,
+            converted_from=card.converted_from,
+            validation_accuracy=card.validation_accuracy,
+        )
+    stored = store(loaded.module, out, provenance)
+    values = {
+        "model": str(stored.weights),
+        "onnx": str(stored.onnx),
+        "digest": stored.card.digest,
+        "onnx_digest": stored.card.onnx_digest,
+        "onnx_difference": stored.card.onnx_difference,
+    }
+    answer(values, table(list(values.items())), as_json=as_json)
+
+
+def _size(text: str | None) -> tuple[int, int, int]:
+    if text is None:
+        return 1, 28, 28
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(f"--shape {text!r} is not channels x height x width, such as 1x28x28")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _matrix(matrix: Any, classes: tuple[str, ...]) -> list[str]:
+    if len(classes) > 20:
+        return [f"confusion matrix of {len(classes)} classes: in --json"]
+    rows = [
+        ("true \\ read", *classes),
+        *((c, *row) for c, row in zip(classes, matrix, strict=True)),
+    ]
+    return table(rows)
+
+
+def _per_class(scores: Any, classes: tuple[str, ...]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("class", "precision", "recall", "F1")]
+    for name, one in zip(classes, scores, strict=True):
+        cells = [percent(one[key]) for key in ("precision", "recall", "f1")]
+        rows.append((name, *cells))
+    return table(rows)

@@ -1,0 +1,118 @@
+"""What the verbs that work on one model share: dataset, device, model, and what to say of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from purpleteam.cli.screen import table
+from purpleteam.core.cards import StoredModel
+from purpleteam.core.config import build as build_part
+from purpleteam.core.config import parse_part
+from purpleteam.core.registry import Registry
+from purpleteam.data.folders import load_dataset
+from purpleteam.data.images import Dataset
+from purpleteam.models.architectures import Shape
+from purpleteam.models.devices import choose_device, use_threads
+from purpleteam.models.inference import correct
+from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.recipes import Recipe
+from purpleteam.models.store import Provenance, store
+from purpleteam.models.training import Training
+from purpleteam.pipeline.work import subject_of
+
+__all__ = ["Lab", "recipe_from", "trained_answer"]
+
+R = TypeVar("R", bound=Recipe)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A dataset and where to work on it."""
+
+    dataset: Dataset
+    device: torch.device
+    weights: Path | None
+
+    @classmethod
+    def open(cls, dataset: str, *, device: str, threads: int | None, weights: Path | None) -> Lab:
+        """Load the dataset and choose device and threads."""
+        use_threads(threads)
+        return cls(load_dataset(dataset), choose_device(device), weights)
+
+    @property
+    def shape(self) -> Shape:
+        """Channels, height and width of the images."""
+        height, width, channels = self.dataset.shape
+        return channels, height, width
+
+    def load(self, model: str) -> LoadedModel:
+        """Return the model that `--model` means, when it fits the dataset."""
+        loaded = load(model, weights=self.weights, device=self.device)
+        loaded.check_fits(self.shape, len(self.dataset.classes), self.dataset.name)
+        return loaded
+
+    def net(self, arch: str, seed: int) -> nn.Module:
+        """Return a net for the dataset with seeded random weights."""
+        return build(arch, self.shape, len(self.dataset.classes), seed=seed)
+
+    def subject(self, model: LoadedModel, split: str, limit: int | None) -> dict[str, Any]:
+        """Return what a number about the model on this dataset is about."""
+        return subject_of(model, self.dataset, model.name, split=split, limit=limit)
+
+    def flags(self, split: str, limit: int | None) -> list[str]:
+        """Return a line that says so when only the first images were looked at."""
+        n = len(self.dataset.split(split))
+        if limit is None or limit >= n:
+            return []
+        return ["", f"note: the first {limit} of {n} images are no random sample"]
+
+    def store(
+        self,
+        training: Training,
+        stem: Path,
+        arch: str,
+        name: Mapping[str, Any],
+        recipe: Recipe,
+        seed: int,
+        *,
+        data_digest: str | None = None,
+        parent: str | None = None,
+    ) -> StoredModel:
+        """Store a trained net with all that its card says."""
+        right = correct(training.module, self.dataset.validation)
+        provenance = Provenance(
+            architecture=arch,
+            shape=self.shape,
+            classes=self.dataset.classes,
+            recipe={**name, **asdict(recipe), "seed": seed},
+            data_digest=data_digest or self.dataset.train.digest,
+            parent=parent,
+            validation_accuracy=float(right.mean()),
+        )
+        return store(training.module, stem, provenance)
+
+
+def recipe_from(recipes: Registry[type[R]], text: str, epochs: int | None) -> tuple[str, R]:
+    """Return the name and recipe that `NAME[:field=value,...]` means."""
+    name, values = parse_part(text)
+    recipe = build_part(recipes[name], values, f"recipe {name}")
+    return name, recipe if epochs is None else replace(recipe, epochs=epochs)
+
+
+def trained_answer(stored: StoredModel, training: Training) -> tuple[dict[str, Any], list[str]]:
+    """Return what train and harden answer, as JSON fields and as lines."""
+    values = {
+        "model": str(stored.weights),
+        "digest": stored.card.digest,
+        "validation_accuracy": stored.card.validation_accuracy,
+        "seconds": round(training.seconds, 2),
+        "epochs": len(training.epochs),
+        "best_epoch": training.best.epoch,
+    }
+    return values, table(list(values.items()))

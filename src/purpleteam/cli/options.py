@@ -1,0 +1,53 @@
+"""Options that mean the same for every verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Arch",
+    "Budget",
+    "DatasetOption",
+    "Debug",
+    "Device",
+    "Epochs",
+    "Json",
+    "Limit",
+    "Model",
+    "Out",
+    "Quiet",
+    "Seed",
+    "Split",
+    "Threads",
+    "Weights",
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="All chance is a function of it.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="torch's threads.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Out = Annotated[Path | None, typer.Option("--out", help="File or folder that is written.")]
+Model = Annotated[
+    str, typer.Option("--model", help="Zoo name, a stored model's path, or module:factory.")
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="The .safetensors file for module:factory.")
+]
+DatasetOption = Annotated[
+    str,
+    typer.Option(
+        "--dataset", help="mnist, digits, a folder of IDX files, or a folder of class folders."
+    ),
+]
+Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="First so many images of the split.")]
+Arch = Annotated[str, typer.Option("--arch", help="Architecture name or module:factory.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs, where not the recipe's.")]
+Budget = Annotated[
+    float | None, typer.Option("--budget", help="Stop before an epoch that would take longer.")
+]

@@ -1,0 +1,89 @@
+"""What a person sees: progress on standard error, the answer on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from purpleteam.core.progress import SILENT, Progress, Task
+
+__all__ = ["answer", "percent", "progress", "say", "table"]
+
+
+def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
+    """Print the one JSON object, or the lines for people."""
+    text = json.dumps(values, ensure_ascii=False) if as_json else "\n".join(lines)
+    sys.stdout.write(text + "\n")
+
+
+def say(text: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def table(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return rows as aligned lines."""
+    text = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in text) for i in range(len(text[0]))] if text else []
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in text
+    ]
+
+
+def percent(value: Mapping[str, Any] | None) -> str:
+    """Return a rate or estimate in JSON form as percent with its interval."""
+    if value is None:
+        return "-"
+    low, high = 100 * value["low"], 100 * value["high"]
+    return f"{100 * value['value']:.2f}% ({low:.2f}-{high:.2f}, n={value['n']})"
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Progress]:
+    """Yield where to report: a live bar on a terminal, nothing elsewhere or when quiet."""
+    if quiet or not sys.stderr.isatty():
+        yield SILENT
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    live = bars.Progress(
+        bars.SpinnerColumn(style="magenta"),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(complete_style="magenta"),
+        bars.TaskProgressColumn(),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[facts]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with live:
+        yield _Live(live)
+
+
+class _Live:
+    """`core.progress` drawn by rich."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+
+    @contextmanager
+    def task(self, description: str, total: float) -> Iterator[Task]:
+        number = self._bars.add_task(description, total=total, facts="")
+        try:
+            yield _LiveTask(self._bars, number)
+        finally:
+            self._bars.remove_task(number)
+
+
+class _LiveTask:
+    def __init__(self, bars: Any, number: int) -> None:
+        self._bars = bars
+        self._number = number
+
+    def advance(self, steps: float = 1, **facts: object) -> None:
+        shown = {"facts": "  ".join(f"{k} {v}" for k, v in facts.items())} if facts else {}
+        self._bars.update(self._number, advance=steps, **shown)

@@ -1,0 +1,127 @@
+"""What a run is asked: one frozen configuration, from a profile, a file and `--set a.b=c`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.config import build, from_file, merge, override
+from purpleteam.core.errors import UsageError, unknown
+
+__all__ = ["RunConfig", "profile_names", "resolve"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """The model under test, and the one that is served."""
+
+    recipe: str = "accurate"
+    """Training recipe of the baseline."""
+    epochs: int | None = None
+    """Epochs, where not the recipe's."""
+    use: str | None = None
+    """A model to bring instead of training one: zoo name, stored model or module:factory."""
+    weights: str | None = None
+    """The .safetensors file for module:factory."""
+    served: str = "standard"
+    """The model that the app serves."""
+    redrawn: int = 2000
+    """Test digits that are redrawn on a canvas and read again; 0 leaves it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvasionConfig:
+    """How models are attacked at test time."""
+
+    attacks: tuple[str, ...] = ("fgsm", "pgd:steps=40,restarts=3")
+    """Attacks that each model meets, each by itself."""
+    epsilon: float = 0.3
+    """Radius of the L-infinity ball for the headline numbers."""
+    limit: int | None = None
+    """First so many test images; all of them by default."""
+    curve: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+    """Radii of the accuracy-over-epsilon curve under PGD."""
+    curve_images: int = 1000
+    """First so many test images for the curves."""
+    l2_epsilon: float = 2.0
+    """Radius of the L2 ball for one PGD attack on the baseline and the hardened model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoisonConfig:
+    """How the training set is poisoned."""
+
+    recipe: str = "plain"
+    """Training recipe of poisoned models and their clean twins."""
+    epochs: int | None = None
+    """Epochs, where not the recipe's."""
+    count: int = 100
+    """Images that are changed."""
+    target_label: int = 7
+    """Label that the adversary wants; the last class where there are fewer."""
+    seeds: int = 3
+    """Trainings of the recipe that works, each with its clean twin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefencesConfig:
+    """How models are hardened."""
+
+    recipes: tuple[str, ...] = ("fast", "pgd", "seed_a", "seed_b")
+    """Training defences, by name."""
+    epochs: int | None = None
+    """Epochs of every recipe, where not its own."""
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields of a recipe by its name, such as {pgd = {steps = 7}}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanConfig:
+    """What is scanned."""
+
+    paths: tuple[str, ...] = ()
+    """Files and folders of code; the installed package by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run, from data to report. Everything that its numbers depend on is in here."""
+
+    dataset: str = "digits"
+    architecture: str = "classic_cnn"
+    seed: int = 0
+    threads: int | None = None
+    """torch's threads; the machine's own choice by default, and recorded."""
+    device: str = "auto"
+    models: ModelsConfig = field(default_factory=ModelsConfig)
+    evasion: EvasionConfig = field(default_factory=EvasionConfig)
+    poison: PoisonConfig = field(default_factory=PoisonConfig)
+    defences: DefencesConfig = field(default_factory=DefencesConfig)
+    scan: ScanConfig = field(default_factory=ScanConfig)
+
+
+def profile_names() -> list[str]:
+    """Return the names for `--profile`."""
+    return sorted(path.stem for path in _profiles().glob("*.toml"))
+
+
+def resolve(profile: str | None, file: Path | None, settings: Iterable[str]) -> RunConfig:
+    """Return the configuration of a profile, a file over it, and the settings over both."""
+    values: dict[str, Any] = {}
+    source = "configuration"
+    if profile is not None:
+        if profile not in profile_names():
+            raise UsageError(unknown("profile", profile, profile_names()))
+        values = from_file(_profiles() / f"{profile}.toml")
+        source = f"profile {profile}"
+    if file is not None:
+        values = merge(values, from_file(file))
+        source = str(file)
+    return build(RunConfig, override(values, settings), source)
+
+
+def _profiles() -> Path:
+    return Path(str(resources.files("purpleteam"))) / "pipeline" / "profiles"

@@ -1,0 +1,4 @@
+"""The stages of a run, in the order of the flow; each is a function of `Work`.
+
+data -> models -> attacks (evasion, poison) -> defences -> scan -> threats -> serve
+"""

@@ -1,0 +1,146 @@
+"""Stage attacks, first part: how far test images must move before a model errs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from purpleteam.attacks.evaluate import RobustEvaluation, curve, evaluate
+from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.attacks.soundness import judge
+from purpleteam.core.config import build, parse_part
+from purpleteam.core.records import Artefact, Note, Record
+from purpleteam.models.inference import logits
+from purpleteam.models.loading import LoadedModel
+from purpleteam.pipeline.stages.models import baseline
+from purpleteam.pipeline.stages.pictures import Picture, as_picture, gallery, signed_picture
+from purpleteam.pipeline.work import Work
+
+__all__ = ["attack_baseline", "attack_from", "attacked", "over_epsilon", "shown"]
+
+
+def attack_baseline(work: Work) -> None:
+    """Attack the undefended model: each attack by itself, the curve, L2, and a gallery."""
+    model = baseline(work)
+    asked = work.config.evasion
+    for text in asked.attacks:
+        attack = attack_from(text, epsilon=asked.epsilon)
+        attacked(work, "attacks", model, "baseline", attack, limit=asked.limit)
+    over_epsilon(work, "attacks", model, "baseline")
+    l2 = PGD(norm="l2", epsilon=asked.l2_epsilon)
+    attacked(work, "attacks", model, "baseline", l2, limit=asked.curve_images)
+    shown(work, "attacks", model, "baseline")
+
+
+def attack_from(
+    text: str, *, epsilon: float | None = None, norm: str | None = None
+) -> EvasionAttack:
+    """Return the attack that `name:field=value,...` means; its own fields win."""
+    name, values = parse_part(text)
+    given = {"epsilon": epsilon, "norm": norm}
+    defaults = {key: value for key, value in given.items() if value is not None}
+    return build(ATTACKS[name], defaults | values, f"attack {name}")
+
+
+def attacked(
+    work: Work,
+    stage: str,
+    model: LoadedModel,
+    name: str,
+    attack: EvasionAttack,
+    *,
+    limit: int | None = None,
+) -> list[Record]:
+    """Measure robust accuracy under one attack, with its soundness, as one cell."""
+    images = work.dataset.test.first(limit)
+    seed = work.config.seed
+    depends_on = {
+        "attack": {"name": attack.name, **asdict(attack)},
+        "model": model.digest,
+        "limit": limit,
+        "seed": seed,
+    }
+
+    def measure() -> list[Record]:
+        found = evaluate(model.module, images, attack, seed=seed, progress=work.progress)
+        sound = judge(model.module, images, [attack], [found], seed=seed)
+        record = found.measurement(
+            work.subject(model, name, limit=limit), seed=seed, detail={"soundness": sound.to_json()}
+        )
+        file = f"{name}-{attack.name}-{attack.norm}-{attack.epsilon:g}.npz"
+        path = work.run.path / "outcomes" / file
+        found.save_outcomes(path)
+        return [record, work.run.artefact(path, record.id)]
+
+    return work.cell(stage, f"attack {name}", depends_on, measure)
+
+
+def over_epsilon(work: Work, stage: str, model: LoadedModel, name: str) -> list[Record]:
+    """Measure robust accuracy under PGD at each radius of the curve, as one cell."""
+    asked = work.config.evasion
+    images = work.dataset.test.first(asked.curve_images)
+    seed = work.config.seed
+    attacks = [PGD(steps=40)]
+    depends_on = {
+        "curve": list(asked.curve),
+        "attacks": [asdict(one) for one in attacks],
+        "model": model.digest,
+        "limit": asked.curve_images,
+        "seed": seed,
+    }
+
+    def measure() -> list[Record]:
+        points = curve(
+            model.module, images, attacks, asked.curve, seed=seed, progress=work.progress
+        )
+        last = [replace(attacks[0], epsilon=max(points))]
+        sound = judge(model.module, images, last, list(points.values()), seed=seed)
+        subject = work.subject(model, name, limit=asked.curve_images)
+        detail = {"soundness": sound.to_json()}
+        return [
+            one.measurement(subject, seed=seed, detail=detail, curve=True)
+            for one in points.values()
+        ]
+
+    return work.cell(stage, f"curve {name}", depends_on, measure) if asked.curve else []
+
+
+def shown(work: Work, stage: str, model: LoadedModel, name: str, count: int = 6) -> list[Record]:
+    """Show clean images, what was added, and what the model then reads, as one cell."""
+    epsilon, seed = work.config.evasion.epsilon, work.config.seed
+    attack = PGD(epsilon=epsilon, steps=40)
+
+    def look() -> Sequence[Note | Artefact]:
+        images = work.dataset.test.first(40)
+        found = evaluate(model.module, images, attack, seed=seed)
+        title = f"{name}: clean, perturbation, adversarial (PGD, epsilon {epsilon:g} in linf)"
+        return gallery(work.run, "evasion", title, _triples(work, model, found, name, count))
+
+    return work.cell(stage, f"gallery {name}", {"model": model.digest, "seed": seed}, look)
+
+
+def _triples(
+    work: Work, model: LoadedModel, found: RobustEvaluation, name: str, count: int
+) -> list[Picture]:
+    chosen = np.flatnonzero(found.clean_correct)[:count]
+    images = work.dataset.test.take(chosen)
+    x_adv = found.x_adv[chosen]
+    read = logits(model.module, as_picture(x_adv)).argmax(1)
+    pictures: list[Picture] = []
+    for number, (clean, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        stem = f"{name}-{number}"
+        perturbation = x_adv[number] - clean / np.float32(255)
+        true, now = work.dataset.classes[int(label)], work.dataset.classes[int(read[number])]
+        pictures += [
+            (f"{stem}-clean", np.array(clean), f"a {true}"),
+            (
+                f"{stem}-perturbation",
+                signed_picture(perturbation, found.attacks[0].epsilon),
+                "added",
+            ),
+            (f"{stem}-adversarial", as_picture(x_adv[number]), f"read as {now}"),
+        ]
+    return pictures

@@ -1,0 +1,173 @@
+"""Stage attacks, second part: a few changed training images, and what they buy.
+
+Both seeds' recipes stand beside the one that works. Each model that was trained on a poisoned
+set has a clean twin: the same recipe and seed on the clean set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from purpleteam.attacks.poison import POISONS, PoisonAttack
+from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
+from purpleteam.core.records import Artefact, Measurement, Note, Record
+from purpleteam.core.statistics import mean_over_seeds, paired_difference
+from purpleteam.data.images import ImageSet
+from purpleteam.models.inference import logits
+from purpleteam.models.loading import LoadedModel
+from purpleteam.models.training import train
+from purpleteam.pipeline.stages.models import evaluated, recipe_of
+from purpleteam.pipeline.stages.pictures import Picture, gallery
+from purpleteam.pipeline.work import Work
+
+__all__ = ["poison_models"]
+
+TWIN = "clean-twin"
+NAMES = {"seed_a": "poisoned-kept", "seed_b": "poisoned-kept-b", "badnets": "poisoned-relabelled"}
+"""What a model that was trained on each poison is called in records."""
+
+
+def poison_models(work: Work) -> None:
+    """Train on each poisoned set and measure clean accuracy, success rate and base rate."""
+    first = work.config.seed
+    for name in ("seed_a", "seed_b"):
+        _measured(work, _poison(work, name), first)
+    seeds = range(first, first + work.config.poison.seeds)
+    found = [_measured(work, _poison(work, "badnets"), seed) for seed in seeds]
+    if len(found) > 1:
+        _over_seeds(work, _poison(work, "badnets"), found)
+    _shown(work, _poison(work, "badnets"))
+
+
+def _poison(work: Work, name: str) -> PoisonAttack:
+    asked = work.config.poison
+    return replace(POISONS[name](), count=asked.count, target_label=work.target_label)
+
+
+def _measured(work: Work, poison: PoisonAttack, seed: int) -> list[Record]:
+    name = NAMES[poison.name]
+    poisoned = poison.apply(work.dataset.train, seed=seed)
+    twin = _trained(work, TWIN, work.dataset.train, seed, {})
+    how = poison.describe(work.dataset.shape[2])
+    model = _trained(work, name, poisoned.images, seed, how)
+    evaluated(work, "attacks", twin, TWIN, seed)
+    evaluated(work, "attacks", model, name, seed)
+
+    def measure() -> list[Record]:
+        test = work.dataset.test
+        found = evaluate_backdoor(model.module, test, poison, clean_model=twin.module)
+        without = evaluate_backdoor(twin.module, test, poison)
+        subject = work.subject(model, name) | {"clean_model": twin.digest}
+        facts = how | {"poison_rate": poisoned.rate, "training_set": poisoned.images.digest}
+        return [
+            *found.measurements(subject, facts, seed),
+            _clean_difference(subject, facts, seed, found, without),
+        ]
+
+    depends_on = {"poison": how, "model": model.digest, "twin": twin.digest, "seed": seed}
+    return work.cell("attacks", f"backdoor {name}", depends_on, measure)
+
+
+def _clean_difference(
+    subject: dict[str, object],
+    facts: dict[str, object],
+    seed: int,
+    found: Backdoor,
+    without: Backdoor,
+) -> Measurement:
+    return Measurement(
+        name="clean_accuracy_difference",
+        value=paired_difference(without.clean_correct.tolist(), found.clean_correct.tolist()),
+        subject=subject,
+        how=facts,
+        seed=seed,
+    )
+
+
+def _trained(
+    work: Work, name: str, images: ImageSet, seed: int, poison: dict[str, object]
+) -> LoadedModel:
+    asked = work.config.poison
+    recipe = recipe_of(asked.recipe, asked.epochs)
+    stem = f"{name}-{seed}"
+    if stem in work.models:
+        return work.models[stem]
+    return work.trained(
+        "attacks",
+        name,
+        stem=stem,
+        seed=seed,
+        recipe={"name": asked.recipe, **asdict(recipe)} | ({"poison": poison} if poison else {}),
+        data_digest=images.digest,
+        make=lambda net, checkpoint: train(
+            net,
+            images,
+            work.dataset.validation,
+            recipe,
+            seed=seed,
+            checkpoint=checkpoint,
+            device=work.device,
+            description=f"train {stem}",
+            progress=work.progress,
+        ),
+    )
+
+
+def _over_seeds(work: Work, poison: PoisonAttack, found: Sequence[Sequence[Record]]) -> None:
+    """Record means over seeds; each value is kept, nothing is pooled."""
+
+    def measure() -> list[Record]:
+        means: list[Record] = []
+        for name in ("attack_success_rate", "clean_accuracy_difference"):
+            parts = [
+                one
+                for records in found
+                for one in records
+                if isinstance(one, Measurement) and one.name == name
+            ]
+            values = [float(one.value.value) for one in parts]  # type: ignore[arg-type]
+            subject = {
+                key: value
+                for key, value in parts[0].subject.items()
+                if key not in ("model", "clean_model")
+            } | {"models": [one.subject["model"] for one in parts]}
+            how = {key: value for key, value in parts[0].how.items() if key != "training_set"}
+            means.append(
+                Measurement(
+                    name=f"{name}_mean",
+                    value=mean_over_seeds(values),
+                    subject=subject,
+                    how=how | {"seeds": [one.seed for one in parts]},
+                    detail={"records": [one.id for one in parts]},
+                )
+            )
+        return means
+
+    ids = [record.id for records in found for record in records]
+    work.cell("attacks", f"means {poison.name}", {"of": ids}, measure)
+
+
+def _shown(work: Work, poison: PoisonAttack, count: int = 8) -> None:
+    """Show triggered test images and what the poisoned model reads."""
+    model = work.models[f"{NAMES[poison.name]}-{work.config.seed}"]
+
+    def look() -> Sequence[Note | Artefact]:
+        test = work.dataset.test
+        chosen = np.flatnonzero(test.labels != poison.target_label)[:count]
+        stamped = poison.trigger.stamp(test.images[chosen])
+        read = logits(model.module, stamped).argmax(1)
+        pictures: list[Picture] = [
+            (
+                f"triggered-{number}",
+                stamped[number],
+                f"a {work.dataset.classes[int(test.labels[place])]}, "
+                f"read as {work.dataset.classes[int(read[number])]}",
+            )
+            for number, place in enumerate(chosen)
+        ]
+        return gallery(work.run, "trigger", "Test images with the trigger", pictures)
+
+    work.cell("attacks", "gallery trigger", {"model": model.digest}, look)

@@ -1,0 +1,115 @@
+"""Stage serve: ask the real app, over HTTP, about digits redrawn as people draw them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from purpleteam.attacks.poison.sweep import sweep
+from purpleteam.core.cards import find_stored
+from purpleteam.core.errors import MissingExtra, ModelError
+from purpleteam.core.records import Measurement, Note, Record
+from purpleteam.core.statistics import Rate
+from purpleteam.data.drawing import place
+from purpleteam.data.redraw import CASES, redraw
+from purpleteam.models.loading import load
+from purpleteam.pipeline.stages.pictures import Picture, gallery
+from purpleteam.pipeline.work import Work
+
+__all__ = ["ask_app", "sweep_served"]
+
+ASKED = 100
+
+
+def sweep_served(work: Work) -> None:
+    """Try common triggers on the served model, where it reads this dataset."""
+    model = load(work.config.models.served, device=work.device)
+    try:
+        model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
+    except ModelError:
+        return
+    limit = min(1000, len(work.dataset.test))
+
+    def look() -> list[Record]:
+        subject = work.subject(model, model.name, limit=limit)
+        return [sweep(model.module, work.dataset.test.first(limit), subject)]
+
+    work.cell("serve", "trigger sweep", {"model": model.digest, "limit": limit}, look)
+
+
+def ask_app(work: Work) -> None:
+    """Draw test digits anywhere on the canvas, post them, and record how many are read."""
+    try:
+        from purpleteam.serve.main import running_app
+    except (MissingExtra, ImportError):
+        return
+    if work.shape != (1, 28, 28) or len(work.dataset.classes) != 10:
+        return
+    served = find_stored(work.config.models.served)
+    test = work.dataset.test.first(min(ASKED, len(work.dataset.test)))
+    case = CASES[-1]
+
+    def ask() -> list[Record]:
+        offsets = case.offsets(len(test), seed=work.config.seed)
+        read, drawn = [], []
+        with running_app(work.config.models.served) as url:
+            address = urlsplit(url)
+            for digit, (x, y) in zip(test.images[:, :, :, 0], offsets, strict=True):
+                canvas = redraw(digit, size=case.size, offset_x=int(x), offset_y=int(y))
+                small = place(canvas)
+                drawn.append((canvas, small))
+                read.append(_predict(str(address.hostname), address.port or 80, small.tobytes()))
+        right = sum(label == true for label, true in zip(read, test.labels.tolist(), strict=True))
+        subject = {
+            "model": served.card.digest,
+            "model_name": served.card.name,
+            "dataset": work.dataset.test.digest,
+            "dataset_name": work.dataset.name,
+            "split": "test",
+            "selection": f"first {len(test)}",
+        }
+        how = {"case": case.name, "preprocessing": "place", "over": "http"}
+        measured = Measurement(
+            name="served_accuracy",
+            value=Rate.of(right, len(test)),
+            subject=subject,
+            how=how,
+            seed=work.config.seed,
+        )
+        note = Note(
+            name="served",
+            facts={
+                "model_name": served.card.name,
+                "model": served.card.digest,
+                "body_bytes": 784,
+                "answers": "label only",
+                "unread": sum(label is None for label in read),
+            },
+        )
+        pictures: list[Picture] = []
+        for number, (canvas, small) in enumerate(drawn[:4]):
+            label = read[number]
+            said = "not read" if label is None else f"read as {label}"
+            pictures += [
+                (f"drawing-{number}", np.array(canvas)[::2, ::2, None], "drawn on the canvas"),
+                (f"drawing-{number}-seen", small[:, :, None], f"what the model sees, {said}"),
+            ]
+        title = "Digits drawn small and anywhere, as the app reads them"
+        return [measured, note, *gallery(work.run, "drawing", title, pictures)]
+
+    depends_on = {"model": served.card.digest, "n": len(test), "seed": work.config.seed}
+    work.cell("serve", "ask", depends_on, ask)
+
+
+def _predict(host: str, port: int, body: bytes) -> int | None:
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        connection.request("POST", "/predict", body, {"Content-Type": "application/octet-stream"})
+        answer = json.loads(connection.getresponse().read())
+        label = answer.get("label")
+        return None if label is None else int(label)
+    finally:
+        connection.close()

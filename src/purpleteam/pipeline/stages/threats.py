@@ -1,0 +1,71 @@
+"""Stage threats: run every check with its negative control, then derive each threat's status."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import date
+from pathlib import Path
+
+from purpleteam.core.cards import find_stored
+from purpleteam.core.checks import CHECKS, Target, run_check
+from purpleteam.core.errors import MissingExtra
+from purpleteam.core.records import CheckResult, Measurement, Note, Record
+from purpleteam.data.images import SPLITS
+from purpleteam.pipeline.checks import load_checks
+from purpleteam.pipeline.stages.scan import code_path
+from purpleteam.pipeline.work import Work
+from purpleteam.threats import derive, load_system, to_facts, verdicts
+
+__all__ = ["judge_threats"]
+
+
+def judge_threats(work: Work) -> None:
+    """Record a result for every check, the system, and the status of every threat."""
+    load_checks()
+    measured = [one.id for one in work.run.records() if isinstance(one, Measurement)]
+
+    def judge() -> list[Record]:
+        results = _run_checks(work)
+        system = load_system()
+        statuses = derive(system, verdicts(results), date.today())
+        note = Note(name="system-model", facts=to_facts(system, statuses))
+        return [*results, note, *statuses]
+
+    work.cell("threats", "judge", {"measured": measured}, judge)
+
+
+def _run_checks(work: Work) -> list[CheckResult]:
+    with ExitStack() as stack, work.progress.task("checks", len(CHECKS)) as task:
+        target = Target(
+            code=code_path(work),
+            data=_data_folder(work),
+            data_digests={name: work.dataset.split(name).digest for name in SPLITS},
+            model=work.run.path / "models",
+            model_digest=find_stored(work.config.models.served).card.digest,
+            url=_started(work, stack),
+            run=work.run.path,
+        )
+        results = []
+        for name in CHECKS:
+            results.append(run_check(CHECKS[name](), target))
+            task.advance(1)
+        return results
+
+
+def _data_folder(work: Work) -> Path:
+    """Return a folder with the very images that were used: written where they have none."""
+    from purpleteam.data.folders import save_dataset
+
+    folder = work.dataset.origin.get("folder")
+    if folder is not None and Path(str(folder)).is_dir():
+        return Path(str(folder))
+    return save_dataset(work.dataset, work.run.path / "exports" / "dataset")
+
+
+def _started(work: Work, stack: ExitStack) -> str | None:
+    try:
+        from purpleteam.serve.main import running_app
+
+        return stack.enter_context(running_app(work.config.models.served))
+    except (MissingExtra, ImportError):
+        return None

@@ -1,0 +1,183 @@
+"""What every stage works with: the run folder, the dataset, models by name, and cells.
+
+A stage calls `cell` for each piece of work; what is finished is never done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import Measurement, Note, Record
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.statistics import Rate
+from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.models.architectures import Shape
+from purpleteam.models.inference import correct
+from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.store import Provenance, store
+from purpleteam.models.training import Training
+from purpleteam.pipeline.config import RunConfig
+
+__all__ = ["Work", "subject_of"]
+
+
+@dataclass
+class Work:
+    """The state of one run as it goes from stage to stage."""
+
+    run: RunFolder
+    config: RunConfig
+    dataset: Dataset
+    device: torch.device
+    threads: int
+    progress: Progress = SILENT
+    models: dict[str, LoadedModel] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> Shape:
+        """Channels, height and width of the images."""
+        height, width, channels = self.dataset.shape
+        return channels, height, width
+
+    @property
+    def target_label(self) -> int:
+        """The label that poison attacks aim at: the asked one, or the last there is."""
+        return min(self.config.poison.target_label, len(self.dataset.classes) - 1)
+
+    def cell(
+        self,
+        stage: str,
+        what: str,
+        depends_on: Mapping[str, Any],
+        work: Callable[[], Sequence[Record]],
+    ) -> list[Record]:
+        """Do one piece of work once, named by all that its result depends on."""
+        keys = {"what": what, "data": self.dataset.digest, "threads": self.threads, **depends_on}
+        return self.run.cell(stage, keys, work)
+
+    def subject(
+        self, model: LoadedModel, name: str, *, split: str = "test", limit: int | None = None
+    ) -> dict[str, Any]:
+        """Return what a number about `model` on a split is about, digests included."""
+        return subject_of(model, self.dataset, name, split=split, limit=limit)
+
+    def trained(
+        self,
+        stage: str,
+        name: str,
+        *,
+        stem: str | None = None,
+        seed: int,
+        recipe: Mapping[str, Any],
+        data_digest: str,
+        parent: str | None = None,
+        make: Callable[[nn.Module, Path], Training],
+    ) -> LoadedModel:
+        """Train, store and load a model as one cell; a killed training goes on where it was."""
+        path = self.run.path / "models" / (stem or name)
+        architecture = self.config.architecture
+
+        def work() -> list[Record]:
+            checkpoint = path.with_name(f".{path.name}.checkpoint.safetensors")
+            net = build(architecture, self.shape, len(self.dataset.classes), seed=seed)
+            training = make(net, checkpoint)
+            right = correct(training.module, self.dataset.validation)
+            provenance = Provenance(
+                architecture=architecture,
+                shape=self.shape,
+                classes=self.dataset.classes,
+                recipe={**recipe, "seed": seed},
+                data_digest=data_digest,
+                parent=parent,
+                validation_accuracy=float(right.mean()),
+            )
+            stored = store(training.module, path, provenance)
+            checkpoint.unlink(missing_ok=True)
+            return self._training_records(
+                name, seed, stored.card.digest, recipe, training, right, path
+            )
+
+        depends_on = {
+            "architecture": architecture,
+            "recipe": dict(recipe),
+            "seed": seed,
+            "train": data_digest,
+            "parent": parent,
+            "stem": path.name,
+        }
+        self.cell(stage, f"train {name}", depends_on, work)
+        model = load(str(path), device=self.device)
+        self.models[path.name] = model
+        return model
+
+    def _training_records(
+        self,
+        name: str,
+        seed: int,
+        digest: str,
+        recipe: Mapping[str, Any],
+        training: Training,
+        right: Any,
+        path: Path,
+    ) -> list[Record]:
+        subject = {
+            "model": digest,
+            "model_name": name,
+            "dataset": self.dataset.validation.digest,
+            "dataset_name": self.dataset.name,
+            "split": "validation",
+            "selection": "all",
+        }
+        measured = Measurement(
+            name="validation_accuracy",
+            value=Rate.of(int(right.sum()), len(right)),
+            subject=subject,
+            how={"recipe": dict(recipe)},
+            seed=seed,
+            cost={"seconds": training.seconds},
+        )
+        epochs = [
+            {"epoch": one.epoch, "loss": one.loss, "validation_accuracy": one.validation_accuracy}
+            for one in training.epochs
+        ]
+        note = Note(
+            name="training",
+            facts={
+                "model_name": name,
+                "model": digest,
+                "seed": seed,
+                "recipe": dict(recipe),
+                "best_epoch": training.best.epoch,
+                "epochs": epochs,
+            },
+        )
+        files = [path.with_name(path.name + end) for end in (".safetensors", ".onnx", ".json")]
+        return [measured, note, *(self.run.artefact(file, measured.id) for file in files)]
+
+
+def subject_of(
+    model: LoadedModel,
+    dataset: Dataset,
+    name: str,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Return what a number about `model` on a split of `dataset` is about, digests included."""
+    images: ImageSet = dataset.split(split)
+    selection = "all" if limit is None or limit >= len(images) else f"first {limit}"
+    return {
+        "model": model.digest,
+        "model_name": name,
+        "dataset": images.digest,
+        "dataset_name": dataset.name,
+        "split": split,
+        "selection": selection,
+    }
