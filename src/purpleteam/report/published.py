@@ -2,7 +2,7 @@
 
 A figure of the note `seeds-figures` is `{seed, what, value, where}`. It stands beside a measurement
 where `what` is the measurement's name and `model_name`, `split` and every parameter that the
-figure gives (`attack`, `epsilon`, `class`, ...) agree, on MNIST; all of them are listed in one table.
+figure gives (`attack`, `epsilon`, ...) agree, on MNIST; one table lists all of them.
 """
 
 from __future__ import annotations
