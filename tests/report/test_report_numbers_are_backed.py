@@ -13,7 +13,7 @@ import pytest
 from purpleteam.core.runfolder import RunFolder
 
 NUMBER = re.compile(r"(?<![\w.-])[-+]?\d[\d\u202f.,]*(?![\w-])")
-VOID = {"meta", "br", "img"}
+VOID = {"meta", "br", "img", "wbr"}
 FREE = {"style", "title", "desc", "th", "h1", "h2", "h3", "caption", "summary"}
 """Headings and captions name radii and epochs; a caption's table has the records."""
 

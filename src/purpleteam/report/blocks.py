@@ -23,7 +23,6 @@ from purpleteam.report.view import (
     Inline,
     Missing,
     Mono,
-    Number,
     Picture,
     RecordLink,
     Row,
@@ -43,14 +42,14 @@ __all__ = [
     "verdict_badge",
 ]
 
-TONES = {"pass": "good", "fail": "bad", "error": "bad", "broken": "bad", "stale": "warn"}
+TONES = {"fail": "bad", "error": "bad", "broken": "bad", "stale": "warn"}
 LARGEST_PICTURE = 400_000
 """Bytes; a larger PNG is named and not shown, so that the page stays light."""
 
 
 def verdict_badge(verdict: str) -> Badge:
     """Return a check's verdict as a badge; only `pass` is good."""
-    return Badge(verdict, TONES.get(verdict, "quiet"))
+    return Badge(verdict, "good" if verdict == "pass" else TONES.get(verdict, "quiet"))
 
 
 def given(measurement: Measurement, key: str, prefix: str = "") -> Inline:
@@ -175,7 +174,7 @@ def confusion(measurement: Measurement, *, folded: bool = False) -> Figure | Non
         measurement.id,
     )
     rows = tuple(
-        row(f"true {name}", *(_count(cell, measurement.id) for cell in line))
+        row(f"true {name}", *(grouped(cell) for cell in line))
         for name, line in zip(classes, value.value, strict=False)
     )
     table = Table(caption=title, columns=("", *classes), rows=rows, folded=True, dense=True)
@@ -194,10 +193,6 @@ def _circumstances(measurement: Measurement) -> str:
     if how.get("attack"):
         return f" under {how['attack']}"
     return " on triggered images" if how.get("trigger") else ""
-
-
-def _count(value: int, record: str) -> Number:
-    return Number(text=grouped(value), value=value, records=(record,))
 
 
 def facts_table(note: Note, caption: str, leave_out: Sequence[str] = ()) -> Table:

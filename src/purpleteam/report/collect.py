@@ -99,6 +99,21 @@ class Evidence:
             and (norm is None or one.how.get("norm", "linf") == norm)
         ]
 
+    def editions(self, model: str, *names: str) -> list[tuple[int | None, list[Measurement]]]:
+        """Return, for each digest of that name, its seed and those measurements of it.
+
+        Several seeds of one recipe are several models; the seed is None where there is but one.
+        """
+        found: dict[Any, list[Measurement]] = {}
+        for name in names:
+            for one in self.find(name, model):
+                found.setdefault(one.subject.get("model"), []).append(one)
+        seeds = {
+            digest: next((one.seed for one in same if one.seed is not None), None)
+            for digest, same in found.items()
+        }
+        return [(seeds[key] if len(found) > 1 else None, same) for key, same in found.items()]
+
     def name_of(self, digest: Any) -> str:
         """Return the name of the model with that digest; nothing where no number is about it."""
         return next(

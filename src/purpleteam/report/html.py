@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from importlib import resources
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,11 +22,10 @@ POLICY = (
 
 def to_html(evidence: Evidence, chapters: tuple[Chapter, ...]) -> str:
     """Return the page."""
-    style = _style()
+    environment = _environment()
+    style = environment.get_template("report.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    template = _environment().get_template("report.html.j2")
-    return template.render(
-        style=Markup(style),  # noqa: S704  our own file, freed of any closing tag
+    return environment.get_template("report.html.j2").render(
         policy=POLICY.format(digest),
         title=_title(evidence),
         info=_info(evidence),
@@ -44,12 +43,8 @@ def _environment() -> Environment:
     )
     environment.filters["kind"] = _kind
     environment.filters["anchor"] = _anchor
+    environment.filters["breakable"] = _breakable
     return environment
-
-
-def _style() -> str:
-    path = resources.files("purpleteam.report") / "templates" / "report.css"
-    return path.read_text(encoding="utf-8").replace("</", "<\\/")
 
 
 def _kind(part: Inline | Block) -> str:
@@ -58,6 +53,11 @@ def _kind(part: Inline | Block) -> str:
 
 def _anchor(part: Number | str) -> str:
     return part.records[0] if isinstance(part, Number) else part
+
+
+def _breakable(text: str) -> Markup:
+    """Return a path, or text that holds an address, with places where a line may end."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_])", text))
 
 
 def _title(evidence: Evidence) -> str:

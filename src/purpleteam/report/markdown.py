@@ -32,6 +32,8 @@ from purpleteam.report.view import (
 __all__ = ["cell", "inline", "table", "to_markdown"]
 
 SPECIAL = re.compile(r"([\\`*_\[\]|#])")
+TO_FILE = ("again", "records")
+"""Chapters whose long tables Markdown leaves to the page and to the file of records."""
 MANY = 3
 """A number that counts more records than this names the first and says that there are more."""
 
@@ -47,7 +49,10 @@ def to_markdown(evidence: Evidence, chapters: tuple[Chapter, ...]) -> str:
     for chapter in chapters:
         head += ["", f"## {chapter.title}", "", chapter.lead]
         for block in chapter.blocks:
-            head += ["", *_block(block)]
+            if not (isinstance(block, Table) and block.folded and chapter.id in TO_FILE):
+                head += ["", *_block(block)]
+        if chapter.id in TO_FILE:
+            head += ["", "Each record is a line of records.jsonl, and a row of report.html."]
     return "\n".join(head).rstrip() + "\n"
 
 

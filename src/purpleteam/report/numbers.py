@@ -19,6 +19,7 @@ __all__ = [
     "of_value",
     "percent",
     "plain",
+    "radius",
     "seconds",
     "short_digest",
 ]
@@ -84,7 +85,8 @@ def _estimate(value: Estimate, name: str) -> tuple[str, str]:
         text = f"{100 * value.value:+.2f}{SPACE}points".replace("-", MINUS)
         return text, _span(100 * value.low, 100 * value.high, 2)
     if any(word in name for word in FRACTIONS):
-        return percent(value.value, 2), _span(100 * value.low, 100 * value.high, 2)
+        low, high = max(0.0, value.low), min(1.0, value.high)  # a t interval knows no bounds
+        return percent(value.value, 2), _span(100 * low, 100 * high, 2)
     digits = 4 if abs(value.value) < 1 else 3
     return plain(value.value), _span(value.low, value.high, digits)
 
@@ -111,6 +113,11 @@ def grouped(value: int) -> str:
     """Return a whole number, its digits in groups of three from ten thousand on."""
     text = f"{value:,}".replace(",", SPACE) if abs(value) >= 10_000 else str(value)
     return text.replace("-", MINUS)
+
+
+def radius(epsilon: Any) -> str:
+    """Return a radius with its letter, never broken over two lines."""
+    return f"ε\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{epsilon}"
 
 
 def seconds(value: float, record: str) -> Number:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from purpleteam.core.records import CheckResult, Finding, Measurement
 from purpleteam.report.collect import Evidence, model_name, team
-from purpleteam.report.numbers import count, number_of
+from purpleteam.report.numbers import count, number_of, radius
 from purpleteam.report.view import Card, Cards, Given
 
 __all__ = ["cards"]
@@ -69,7 +69,7 @@ def _robust_card(measured: Measurement, title: str, target: str) -> Card:
         sentence=(
             f"of test images are still read rightly by {model_name(measured)} under ",
             Given(
-                f"{how.get('attack')}, {how.get('norm', 'linf')} ε = {how.get('epsilon')}",
+                f"{how.get('attack')}, {how.get('norm', 'linf')} {radius(how.get('epsilon'))}",
                 measured.id,
             ),
             ".",
@@ -103,7 +103,7 @@ def _kept(evidence: Evidence) -> Card | None:
         return None
     return Card(
         title="The seeds' own poison",
-        tone="quiet",
+        tone="quiet" if number_of(found[0]).value < 0.5 else "bad",
         verdict="no backdoor" if number_of(found[0]).value < 0.5 else "opens",
         number=number_of(found[0]),
         sentence=(

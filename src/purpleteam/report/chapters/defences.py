@@ -10,7 +10,7 @@ from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.chapters.models import clean_matrices
 from purpleteam.report.collect import Evidence, model_name, team
 from purpleteam.report.figures import bars
-from purpleteam.report.numbers import number_of, number_or_dash
+from purpleteam.report.numbers import number_of, number_or_dash, radius
 from purpleteam.report.published import with_published
 from purpleteam.report.training import training
 from purpleteam.report.view import (
@@ -126,7 +126,7 @@ def _figure(evidence: Evidence, names: Sequence[str], epsilon: float) -> Figure 
         svg=bars(title, "For each model, clean accuracy and robust accuracy.", groups),
         caption=(
             "Grey: clean accuracy. Red: what the strongest white-box attack here left, ",
-            Given(f"ε = {epsilon:g}", pairs[0][2].id),
+            Given(radius(epsilon), pairs[0][2].id),
             ".",
         ),
         table=Table(

@@ -98,8 +98,9 @@ def _curve(evidence: Evidence, norm: str) -> Figure | None:
             y_label="robust accuracy",
         ),
         caption=(
-            "At each radius the strongest white-box attack that was run counts; at zero, the clean "
-            "accuracy on the same images. Bands are intervals of sampling only.",
+            "At each radius the strongest white-box attack that was run counts. Bands are "
+            "intervals of sampling only."
+            + (" At zero stands the clean accuracy on the same images." if 0.0 in radii else ""),
         ),
         table=Table(
             caption=title,

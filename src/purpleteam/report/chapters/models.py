@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from purpleteam.core.records import Measurement
 from purpleteam.report.blocks import checks_block, matrices
-from purpleteam.report.collect import Evidence, model_name, team
+from purpleteam.report.collect import Evidence, team
 from purpleteam.report.numbers import number_or_dash, seconds, short_digest
 from purpleteam.report.published import with_published
 from purpleteam.report.training import training
@@ -36,6 +36,7 @@ MEANS_NOT = (
     "None of it says anything about an adversary: the most accurate of these models can be the "
     "first to fall. Times are of this machine and include no data loading."
 )
+SCORES = ("precision", "recall", "f1")
 METRICS = ("clean_accuracy", "loss", "calibration_error", "validation_accuracy")
 
 
@@ -48,7 +49,11 @@ def chapter(evidence: Evidence) -> Chapter:
     else:
         blocks.append(Missing("No model was evaluated on clean images."))
     blocks += clean_matrices(evidence, [name for name in names if team(name) == "plain"])
-    tables = [table for name in names if (table := _per_class(evidence, name)) is not None]
+    tables = [
+        _per_class(evidence, name, seed, found)
+        for name in evidence.models_with(*SCORES)
+        for seed, found in evidence.editions(name, *SCORES)
+    ]
     blocks += [Heading("Precision, recall and F1 of each class"), *tables] if tables else []
     plain = [name for name in evidence.models if team(name) == "plain"]
     blocks += training(evidence, plain, "Training")
@@ -81,22 +86,17 @@ def _table(evidence: Evidence, names: Sequence[str]) -> Table:
 
 
 def _rows(evidence: Evidence, names: Sequence[str]) -> list[Row]:
-    """Return a row for each trained model: several seeds of one recipe are several models."""
-    rows = []
-    for name in names:
-        found = [one for metric in METRICS for one in evidence.find(metric, name)]
-        digests = list(dict.fromkeys(one.subject.get("model") for one in found))
-        for digest in digests:
-            same = [one for one in found if one.subject.get("model") == digest]
-            rows.append(_row(evidence, name, same, several=len(digests) > 1))
-    return rows
+    return [
+        _row(evidence, name, found, seed)
+        for name in names
+        for seed, found in evidence.editions(name, *METRICS)
+    ]
 
 
-def _row(evidence: Evidence, name: str, found: Sequence[Measurement], *, several: bool) -> Row:
+def _row(evidence: Evidence, name: str, found: Sequence[Measurement], seed: int | None) -> Row:
     ordered = sorted(found, key=lambda one: one.subject.get("split") == "test")
     best = {one.name: one for one in ordered}  # the last one of a name stays
-    seed = next((one.seed for one in found if one.seed is not None), None)
-    shown = Given(f", seed {seed}", found[0].id) if several and seed is not None else ""
+    shown = "" if seed is None else Given(f", seed {seed}", found[0].id)
     clean = best.get("clean_accuracy")
     return row(
         (name, shown, Mono(short_digest(found[0].subject.get("model", "")))),
@@ -124,30 +124,25 @@ def clean_matrices(evidence: Evidence, names: Sequence[str]) -> list[Block]:
     return matrices(found, first_open=True)
 
 
-def _per_class(evidence: Evidence, name: str) -> Table | None:
-    found: dict[str, dict[str, Measurement]] = {}
-    for metric in ("precision", "recall", "f1"):
-        for one in evidence.find(metric, name):
-            if not one.how.get("attack") and not one.how.get("trigger"):
-                found.setdefault(str(one.how.get("class", "all")), {})[metric] = one
-    if not found:
-        return None
+def _per_class(
+    evidence: Evidence, name: str, seed: int | None, found: Sequence[Measurement]
+) -> Table:
+    classes: dict[str, dict[str, Measurement]] = {}
+    for one in found:
+        classes.setdefault(str(one.how.get("class", "all")), {}).setdefault(one.name, one)
     rows = tuple(
-        row(
-            label,
-            *(with_published(evidence, metrics.get(key)) for key in ("precision", "recall", "f1")),
-        )
-        for label, metrics in found.items()
+        row(label, *(with_published(evidence, scores.get(score)) for score in SCORES))
+        for label, scores in classes.items()
     )
-    first = next(iter(next(iter(found.values())).values()))
     return Table(
-        caption=f"Each class, {model_name(first)}",
+        caption=f"Each class, {name}" + ("" if seed is None else f", seed {seed}"),
         columns=("Class", "Precision", "Recall", "F1"),
         rows=rows,
         folded=True,
         dense=True,
         note=(
-            "Of the images called a class, of the images that are one, and both in one: ",
-            RecordLink(first.id),
+            "Right among the images called a class, found among those that are one, and both in "
+            "one number: ",
+            RecordLink(found[0].id),
         ),
     )

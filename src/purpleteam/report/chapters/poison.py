@@ -47,8 +47,10 @@ OTHERS = {
     "triggered_accuracy": "Accuracy on all images, triggered",
     "recovered_accuracy": "Triggered and still right",
     "clean_accuracy_difference": "Clean accuracy less that of the clean twin",
-    "attack_success_rate_mean": "Mean attack success rate",
-    "clean_accuracy_difference_mean": "Mean difference of clean accuracy",
+}
+MEANS_OVER_SEEDS = {
+    "attack_success_rate_mean": "Attack success rate, mean over seeds",
+    "clean_accuracy_difference_mean": "Clean accuracy less that of the twin, mean over seeds",
 }
 
 
@@ -63,8 +65,11 @@ def chapter(evidence: Evidence) -> Chapter:
     blocks += galleries(evidence, "trigger")
     figure = _per_source(evidence, found)
     blocks += [figure] if figure is not None else []
-    others = _others(evidence)
-    blocks += [others] if others is not None else []
+    tables = (
+        _beside(evidence, "What stands beside the success rate", OTHERS),
+        _beside(evidence, "Over the seeds, each a training of its own", MEANS_OVER_SEEDS),
+    )
+    blocks += [table for table in tables if table is not None]
     poisoned = [name for name in evidence.models if team(name) == "poison"]
     blocks += clean_matrices(evidence, poisoned)
     blocks += _matrices(evidence)
@@ -186,12 +191,12 @@ def _source_number(one: Measurement, label: str) -> Inline:
     return DASH if rate is None else of_value(rate, "attack_success_rate", one.id)
 
 
-def _others(evidence: Evidence) -> Table | None:
+def _beside(evidence: Evidence, caption: str, asked: Mapping[str, str]) -> Table | None:
     found: dict[tuple[str, int | None], dict[str, Measurement]] = {}
-    for name in OTHERS:
+    for name in asked:
         for one in evidence.find(name):
             found.setdefault((model_name(one), one.seed), {}).setdefault(name, one)
-    names = [name for name in OTHERS if any(name in measured for measured in found.values())]
+    names = [name for name in asked if any(name in measured for measured in found.values())]
     if not names:
         return None
     rows = tuple(
@@ -203,8 +208,8 @@ def _others(evidence: Evidence) -> Table | None:
         for (model, seed), measured in found.items()
     )
     return Table(
-        caption="What stands beside the success rate",
-        columns=("Model", "Seed", *(OTHERS[name] for name in names)),
+        caption=caption,
+        columns=("Model", "Seed", *(asked[name] for name in names)),
         rows=rows,
     )
 

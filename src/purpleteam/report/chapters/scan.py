@@ -97,7 +97,7 @@ def _listed(key: str, value: list[Any], record: str) -> Table:
 
 
 def _table(findings: list[Finding]) -> Table:
-    columns = ("Rule", "Severity", "Confidence", "Place", "What it says", "What to do")
+    columns = ("Rule", "Severity", "Confidence", "Place", "What it says, and what to do")
     return Table(
         caption="Findings, the gravest first",
         columns=columns,
@@ -117,7 +117,6 @@ def _row(finding: Finding) -> Row:
         severity_badge(finding.severity),
         finding.confidence,
         Mono(path if line is None else f"{path}:{line}"),
-        (finding.message, f" ({finding.tool})"),
-        finding.fix or DASH,
+        (finding.message, f" ({finding.tool})", f"\n{finding.fix}" if finding.fix else ""),
         record=finding.id,
     )

@@ -7,7 +7,7 @@ from purpleteam.report.blocks import bar_of
 from purpleteam.report.chapters.cards import cards
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.figures import bars
-from purpleteam.report.numbers import number_of
+from purpleteam.report.numbers import number_of, radius
 from purpleteam.report.published import published_table
 from purpleteam.report.view import (
     DASH,
@@ -59,11 +59,12 @@ def _headline(evidence: Evidence) -> list[Block]:
         return []
     claimed, true = max(pairs, key=lambda pair: _gap(*pair))
     sentence: Cell = (number_of(claimed), " claimed. At most ", number_of(true), " true.")
-    model, radius = model_name(claimed), Given(f"ε = {claimed.how.get('epsilon')}", claimed.id)
+    model = model_name(claimed)
+    within = Given(radius(claimed.how.get("epsilon")), claimed.id)
     explained: Cell = (
         f"Given images that were made against another model, {model} reads the first share of "
         "them rightly, and that was called robust. Attacked itself, within the same ",
-        radius,
+        within,
         ", it keeps no more than the second. Both are measured; only the second is about an "
         "adversary who has the model.",
     )

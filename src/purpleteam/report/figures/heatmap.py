@@ -30,36 +30,28 @@ def heatmap(
     for index, name in enumerate(classes):
         parts.append(text(name, LEFT + (index + 0.5) * CELL, TOP - 10, "tick middle"))
         parts.append(text(name, LEFT - 10, TOP + (index + 0.5) * CELL + 4, "tick end"))
+    cells: list[Markup] = []
     for i, line in enumerate(counts):
         total = sum(line) or 1
-        parts += [_cell(i, j, value, value / total, record) for j, value in enumerate(line)]
+        cells += [_cell(i, j, value, value / total) for j, value in enumerate(line)]
+    parts.append(element("g", *cells, data_record=record))
     width, height = LEFT + size * CELL + 4, TOP + size * CELL + 4
     return drawing(title, description, width, height, parts, class_="square")
 
 
-def _cell(i: int, j: int, value: int, share: float, record: str) -> Markup:
+def _cell(i: int, j: int, value: int, share: float) -> Markup:
     x, y = LEFT + j * CELL, TOP + i * CELL
-    kind = "right" if i == j else "wrong"
-    depth = round(math.sqrt(share), 3)
-    strong = " strong" if depth > 0.55 else ""
-    return element(
-        "g",
-        element("rect", x=x, y=y, width=CELL - 2, height=CELL - 2, rx=3, class_="cell empty"),
-        element(
-            "rect",
-            x=x,
-            y=y,
-            width=CELL - 2,
-            height=CELL - 2,
-            rx=3,
-            class_=f"cell {kind}",
-            fill_opacity=depth,
-        ),
-        text(
-            str(value),
-            x + CELL / 2 - 1,
-            y + CELL / 2 + 4,
-            f"count{strong}" if value else "count nil",
-        ),
-        data_record=record,
+    depth = round(math.sqrt(share), 2)
+    kind = ("right" if i == j else "wrong") if value else "empty"
+    square = element(
+        "rect",
+        x=x,
+        y=y,
+        width=CELL - 2,
+        height=CELL - 2,
+        class_=kind,
+        fill_opacity=depth if value else None,
     )
+    strong = " strong" if depth > 0.55 else ""
+    class_ = f"count{strong}" if value else "count nil"
+    return square + text(str(value), x + CELL // 2 - 1, y + CELL // 2 + 4, class_)

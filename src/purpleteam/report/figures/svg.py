@@ -73,7 +73,7 @@ def polygon(points: Iterable[tuple[float, float]], class_: str) -> Markup:
 def spread(places: list[float], gap: float, low: float, high: float) -> list[float]:
     """Return the places moved apart to at least `gap`, order kept, inside [low, high]."""
     order = sorted(range(len(places)), key=lambda index: places[index])
-    moved = [places[index] for index in order]
+    moved = [max(low, places[index]) for index in order]
     for position, (before, here) in enumerate(pairwise(range(len(moved))), 1):
         moved[position] = max(moved[here], moved[before] + gap)
     ceiling = high
