@@ -71,22 +71,28 @@ def checks_block(checks: Sequence[CheckResult], caption: str, missing: str) -> B
     if not checks:
         return Missing(missing)
     rows = tuple(_check_row(check) for check in sorted(checks, key=lambda one: one.check))
-    columns = ("Check", "Verdict", "What a pass proves", "Measured", "Proved able to fail")
+    columns = (
+        "Check",
+        "Verdict",
+        "What a pass proves, and what was measured",
+        "Proved able to fail",
+    )
     return Table(caption=caption, columns=columns, rows=rows)
 
 
 def _check_row(check: CheckResult) -> Row:
     control = check.negative_control.get("failed_as_required", False)
-    seen: list[Inline] = [Mono(_brief(check.measured))] if check.measured is not None else []
+    seen: list[Inline] = [check.proves]
+    if check.measured is not None:
+        seen += ["\n", Mono(_brief(check.measured))]
     if check.threshold is not None:
         seen += [" against ", Mono(_brief(check.threshold))]
     if check.message:
-        seen += [" " + check.message if seen else check.message]
+        seen.append(f"\n{check.message}")
     return row(
         (Mono(check.check), RecordLink(check.id)),
         verdict_badge(check.verdict),
-        check.proves,
-        tuple(seen) or DASH,
+        tuple(seen),
         Badge("yes", "good") if control else Badge("no", "warn"),
         record=check.id,
     )
