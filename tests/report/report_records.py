@@ -208,7 +208,7 @@ def poison_records() -> list[Record]:
                     "attack_success_rate", Rate.of(hits + seed, 8972), model, how, detail, seed
                 )
             )
-            found.append(measured("base_rate", Rate.of(12, 8972), "clean-twin", how, seed=seed))
+            found.append(measured("base_rate", Rate.of(12, 8972), model, how, seed=seed))
             found.append(
                 measured("triggered_accuracy", Rate.of(9789, 10000), model, how, seed=seed)
             )

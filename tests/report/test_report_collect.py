@@ -55,3 +55,28 @@ def test_models_come_in_the_order_of_the_story() -> None:
 def test_a_record_written_twice_counts_once() -> None:
     one = robust(1, "pgd")
     assert [model_name(found) for found in evidence(one, one).measurements] == ["m"]
+
+
+def backdoor(name: str, hits: int, model: str, seed: int) -> Measurement:
+    how = {"target_label": 7}
+    return measured(
+        name, Rate.of(hits, 100), model, how if name != "clean_accuracy" else {}, seed=seed
+    )
+
+
+def test_a_backdoor_stands_beside_the_numbers_of_its_own_seed() -> None:
+    names = ("attack_success_rate", "clean_accuracy", "base_rate")
+    records = [backdoor(name, seed, "m", seed) for seed in (3, 4) for name in names]
+    clean, base = evidence(*records).around(records[3])
+    assert clean is records[4] and base is records[5]
+
+
+def test_of_equally_strong_attacks_the_longer_one_is_named() -> None:
+    found = evidence(robust(0, "fgsm", steps=1), robust(0, "pgd", steps=40)).weakest("m", 0.3)
+    assert found is not None and found.how["attack"] == "pgd"
+
+
+def test_the_widest_evaluation_by_an_attack_stands_for_it() -> None:
+    few = robust(3, "pgd")
+    many = measured("robust_accuracy", Rate.of(500, 1000), "m", dict(few.how))
+    assert evidence(few, many).weakest("m", 0.3) is many

@@ -88,7 +88,7 @@ class Evidence:
                 before = widest.get(attack)
                 if before is None or one.value.n > before.value.n:
                     widest[attack] = one
-        return min(widest.values(), key=_value, default=None)
+        return min(widest.values(), key=_strength, default=None)
 
     def white_box(self, model: str | None = None, norm: str | None = None) -> list[Measurement]:
         """Return the robust accuracies of attacks on the model itself."""
@@ -113,6 +113,26 @@ class Evidence:
             for digest, same in found.items()
         }
         return [(seeds[key] if len(found) > 1 else None, same) for key, same in found.items()]
+
+    def around(self, backdoor: Measurement) -> tuple[Measurement | None, Measurement | None]:
+        """Return what an attack success rate never stands without: clean accuracy, base rate."""
+        model = backdoor.subject.get("model")
+        clean, base = (
+            next((one for one in self.find(name) if one.subject.get("model") == model), None)
+            for name in ("clean_accuracy", "base_rate")
+        )
+        if base is None:  # recorded as a number about the clean model
+            same = ("target_label", "trigger", "poisoned")
+            base = next(
+                (
+                    one
+                    for one in self.find("base_rate")
+                    if one.seed == backdoor.seed
+                    and all(one.how.get(key) == backdoor.how.get(key) for key in same)
+                ),
+                None,
+            )
+        return clean, base
 
     def name_of(self, digest: Any) -> str:
         """Return the name of the model with that digest; nothing where no number is about it."""
@@ -216,6 +236,11 @@ def items(facts: Mapping[str, Any], *names: str) -> list[Mapping[str, Any]]:
 def _epsilon(measurement: Measurement) -> float:
     epsilon = measurement.how.get("epsilon")
     return float(epsilon) if isinstance(epsilon, int | float) else -1.0
+
+
+def _strength(measurement: Measurement) -> tuple[float, float]:
+    """Lowest accuracy first; of equals the attack with more steps is named."""
+    return _value(measurement), -float(measurement.how.get("steps") or 0)
 
 
 def _value(measurement: Measurement) -> float:

@@ -62,7 +62,8 @@ def _breakable(text: str) -> Markup:
 
 def _title(evidence: Evidence) -> str:
     asked = evidence.info.get("asked")
-    name = asked.get("name") or asked.get("profile") if isinstance(asked, dict) else None
+    named = asked if isinstance(asked, dict) else {}
+    name = next((named[key] for key in ("name", "profile", "dataset") if named.get(key)), None)
     return f"Purpleteam: {name}" if name else "Purpleteam report"
 
 
@@ -70,6 +71,9 @@ def _info(evidence: Evidence) -> list[tuple[str, str]]:
     """Return what the head of the page says of the run, all of it from run.json."""
     info = evidence.info
     facts: list[tuple[str, Any]] = [("Run", info.get("status"))]
+    asked = info.get("asked")
+    if isinstance(asked, dict) and asked.get("seed") is not None:
+        facts.append(("Seed", asked["seed"]))
     versions, machine = info.get("versions"), info.get("machine")
     if isinstance(versions, dict):
         wanted = ("purpleteam", "torch", "python")
@@ -80,4 +84,4 @@ def _info(evidence: Evidence) -> list[tuple[str, str]]:
         cores = f"{machine.get('cores')} cores" if machine.get("cores") else ""
         shown = (machine.get("system"), machine.get("processor"), cores)
         facts += [("Machine", ", ".join(str(one) for one in shown if one))]
-    return [(name, str(value)) for name, value in facts if value]
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]

@@ -6,13 +6,13 @@ A file of results is what a run recorded: {"run": run.json's facts, "records": [
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.records import Measurement, Record, record_from_json
-from purpleteam.report.collect import Evidence, model_name
+from purpleteam.report.collect import Evidence, model_name, team
 from purpleteam.report.markdown import table
 from purpleteam.report.numbers import number_of, number_or_dash
 from purpleteam.report.view import DASH, Row, Table, row
@@ -48,7 +48,8 @@ def _read(path: Path) -> list[Record]:
 
 def _robustness(evidence: Evidence) -> Table | None:
     epsilon = evidence.headline_epsilon
-    names = evidence.models_with("clean_accuracy", "robust_accuracy")
+    measured = evidence.models_with("clean_accuracy", "robust_accuracy")
+    names = [name for name in measured if team(name) != "poison"]
     if not names:
         return None
     rows = tuple(_model_row(evidence, name, epsilon) for name in names)
@@ -72,20 +73,17 @@ def _model_row(evidence: Evidence, name: str, epsilon: float | None) -> Row:
 
 
 def _backdoors(evidence: Evidence) -> Table | None:
-    found: Sequence[Measurement] = evidence.find("attack_success_rate")
-    if not found:
-        return None
-    rows = tuple(
-        row(
-            model_name(one),
-            DASH if one.seed is None else str(one.seed),
-            number_or_dash(evidence.one("clean_accuracy", model_name(one))),
-            number_of(one),
-            number_or_dash(
-                next((base for base in evidence.find("base_rate") if base.seed == one.seed), None)
-            ),
-        )
-        for one in found
-    )
+    rows = tuple(_backdoor_row(evidence, one) for one in evidence.find("attack_success_rate"))
     columns = ("Model", "Seed", "Clean accuracy", "Attack success rate", "Base rate")
-    return Table(caption="Backdoors", columns=columns, rows=rows)
+    return Table(caption="Backdoors", columns=columns, rows=rows) if rows else None
+
+
+def _backdoor_row(evidence: Evidence, one: Measurement) -> Row:
+    clean, base = evidence.around(one)
+    return row(
+        model_name(one),
+        DASH if one.seed is None else str(one.seed),
+        number_or_dash(clean),
+        number_of(one),
+        number_or_dash(base),
+    )

@@ -96,8 +96,7 @@ def _table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
 
 
 def _row(evidence: Evidence, one: Measurement) -> Row:
-    clean = _same_seed(evidence.find("clean_accuracy", model_name(one)), one)
-    base = _base_rate(evidence, one)
+    clean, base = evidence.around(one)
     return row(
         (model_name(one), RecordLink(one.id)),
         _recipe(one),
@@ -118,24 +117,6 @@ def _recipe(one: Measurement) -> Cell:
     if one.how.get("target_label") is not None:
         parts += [", target ", given(one, "target_label")]
     return tuple(parts) or (DASH,)
-
-
-def _same_seed(found: Sequence[Measurement], one: Measurement) -> Measurement | None:
-    ordered = [other for other in found if other.seed == one.seed]
-    same_model = [
-        other for other in found if other.subject.get("model") == one.subject.get("model")
-    ]
-    return next(iter(same_model or ordered or list(found)), None)
-
-
-def _base_rate(evidence: Evidence, one: Measurement) -> Measurement | None:
-    target = one.how.get("target_label")
-    found = [
-        base
-        for base in evidence.find("base_rate")
-        if base.how.get("target_label", target) == target
-    ]
-    return next((base for base in found if base.seed == one.seed), next(iter(found), None))
 
 
 def _per_source(evidence: Evidence, found: Sequence[Measurement]) -> Figure | None:

@@ -164,10 +164,12 @@ def _labels(series: Sequence[Series], frame: _Frame) -> list[Markup]:
     places = spread(ends, 17, TOP + 4, frame.base)
     parts = []
     for one, end, place in zip(drawn, ends, places, strict=True):
-        x = frame.x(one.points[-1].x)
+        x, record = frame.x(one.points[-1].x), one.points[-1].record
         if place != end or x < WIDTH - RIGHT - 1:
             parts.append(line(x + 6, end, WIDTH - RIGHT + 12, place, f"leader series-{one.colour}"))
-        parts.append(text(one.label, WIDTH - RIGHT + 15, place + 4, f"label series-{one.colour}"))
+        parts.append(
+            text(one.label, WIDTH - RIGHT + 15, place + 4, f"label series-{one.colour}", record)
+        )
     return parts
 
 
