@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,10 +14,9 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread where a test has loaded it; rooms without torch stay without it."""
+def one_thread() -> None:
+    """Keep torch to one thread where a test has loaded it; the others do not wait for it to load."""
     if "torch" in sys.modules:
         import torch
 
         torch.set_num_threads(1)
-    yield
