@@ -77,7 +77,9 @@ def test_source_that_cannot_be_parsed_does_not_pass(tmp_path):
     assert "b.py was not read" in verdict("code.no-unsafe-load", code=tmp_path).message
 
 
-@pytest.mark.parametrize("name", ["code.no-unsafe-load", "code.debug-off", "code.secrets"])
+@pytest.mark.parametrize(
+    "name", ["code.sast", "code.no-unsafe-load", "code.debug-off", "code.secrets"]
+)
 def test_our_own_source_passes(name):
     result = verdict(name, code=SOURCE)
     assert result.verdict == "pass", result.message

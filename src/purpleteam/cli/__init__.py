@@ -6,6 +6,12 @@
 - `screen`    progress bars and tables on standard error, JSON on standard output
 """
 
+import os
+
+# Before torch is loaded: threads that wait for each other by spinning cost ten times their work
+# as soon as the cores are shared with anything else.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from purpleteam.cli.app import main
 
 __all__ = ["main"]

@@ -40,6 +40,8 @@ class Target:
     """Digest that the model file must have."""
     url: str | None = None
     """Address of a running app, such as http://127.0.0.1:8000."""
+    served_digest: str | None = None
+    """Digest of the model that the app at `url` must serve."""
     run: Path | None = None
     """A run folder."""
 

@@ -32,8 +32,11 @@ from purpleteam.models.recipes import Recipe
 
 __all__ = ["Craft", "Epoch", "Training", "train"]
 
-Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
-"""Makes the images to learn from: (model, x, y, rng) -> x of the same shape."""
+Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
+"""Makes the images to learn from: (model, x, y, rng, done) -> x of the same shape.
+
+`done` is the fraction of the training that lies behind, for what grows with it.
+"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def train(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
                 for step in range(steps):
-                    rate = _rate(recipe, (epoch * steps + step) / (recipe.epochs * steps))
+                    done = (epoch * steps + step) / (recipe.epochs * steps)
+                    rate = _rate(recipe, done)
                     for group in optimizer.param_groups:
                         group["lr"] = rate
                     chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
@@ -120,7 +124,7 @@ def train(
                     x = AUGMENTATIONS[recipe.augmentation](x, rng)
                     y = labels[chosen]
                     if craft is not None:
-                        x = craft(module, x, y, rng)
+                        x = craft(module, x, y, rng, done)
                     with fast_autocast(device):
                         loss = F.cross_entropy(module(x).float(), y)
                     optimizer.zero_grad(set_to_none=True)

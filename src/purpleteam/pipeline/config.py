@@ -93,8 +93,8 @@ class RunConfig:
     dataset: str = "digits"
     architecture: str = "classic_cnn"
     seed: int = 0
-    threads: int | None = None
-    """torch's threads; the machine's own choice by default, and recorded."""
+    threads: int = 1
+    """torch's threads. Nets this small cost least on one; more help only on an idle machine."""
     device: str = "auto"
     models: ModelsConfig = field(default_factory=ModelsConfig)
     evasion: EvasionConfig = field(default_factory=EvasionConfig)

@@ -127,7 +127,7 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
 
 def _hosts(host: str, further: Collection[str]) -> tuple[str, ...]:
     names = (*LOOPBACK_HOSTS, host.lower(), *(name.lower() for name in further))
-    wildcard = host in ("0.0.0.0", "::")  # noqa: S104 - asked for with --allow-remote
+    wildcard = host in ("0.0.0.0", "::")  # noqa: S104  # nosec B104 - needs --allow-remote
     return (*names, ANY_ADDRESS) if wildcard else names
 
 

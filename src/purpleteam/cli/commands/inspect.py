@@ -132,9 +132,21 @@ def _run_checks(
         data=data,
         model=model,
         url=url,
+        served_digest=_served_digest(model, run),
         run=run,
     )
     return [run_check(CHECKS[name](), target) for name in CHECKS]
+
+
+def _served_digest(model: Path | None, run: Path | None) -> str | None:
+    """Return the digest that the app must report: the named model's, or that of the run."""
+    from purpleteam.core.cards import find_stored
+    from purpleteam.core.runfolder import RunFolder
+
+    if run is not None:
+        served = RunFolder.open(run).info["asked"].get("models", {}).get("served")
+        return find_stored(served).card.digest if served else None
+    return find_stored(str(model)).card.digest if model is not None and model.is_file() else None
 
 
 def _threat(one: Any) -> dict[str, Any]:

@@ -31,15 +31,20 @@ class PGDTraining(Defence):
     """Gradient steps for each training batch."""
     relative_step_size: float = 2.0
     """Length of one step, as a multiple of epsilon / steps."""
+    warm_up: float = 0.25
+    """Fraction of the training over which epsilon grows from 0: small sets need it to start."""
     validation_images: int = 1000
     """The best epoch is the most robust one on so many validation images, under PGD-10."""
 
     def harden(self, work: Hardening) -> Training:
         """Train on adversarial images only; choose the epoch by robust validation accuracy."""
-        step_size = self.relative_step_size * self.epsilon / self.steps
 
-        def craft(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
-            return craft_linf(model, x, y, self.epsilon, step_size, self.steps, rng)
+        def craft(
+            model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float
+        ) -> Tensor:
+            epsilon = self.epsilon * min(1.0, done / self.warm_up if self.warm_up else 1.0)
+            step_size = self.relative_step_size * epsilon / self.steps
+            return craft_linf(model, x, y, epsilon, step_size, self.steps, rng)
 
         looked_at = work.dataset.validation.first(self.validation_images)
         return train(

@@ -41,8 +41,8 @@ def _run_checks(work: Work) -> list[CheckResult]:
             data=_data_folder(work),
             data_digests={name: work.dataset.split(name).digest for name in SPLITS},
             model=work.run.path / "models",
-            model_digest=find_stored(work.config.models.served).card.digest,
             url=_started(work, stack),
+            served_digest=find_stored(work.config.models.served).card.digest,
             run=work.run.path,
         )
         results = []

@@ -17,7 +17,7 @@ from purpleteam.serve.main import listen, serve
 
 __all__ = ["LoopbackDefault"]
 
-REMOTE = ("0.0.0.0", "::", "192.0.2.1")  # noqa: S104 - to see them refused
+REMOTE = ("0.0.0.0", "::", "192.0.2.1")  # noqa: S104  # nosec B104 - to see them refused
 UNROUTED = ("192.0.2.1", 9)
 """An address for documentation (RFC 5737): naming it as a goal sends nothing."""
 

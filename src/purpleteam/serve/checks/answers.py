@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Outcome, Target
-from purpleteam.core.errors import UsageError
 from purpleteam.serve.checks._careless import careless_server
 from purpleteam.serve.checks._client import OCTETS, STROKE, Reply, ask
 from purpleteam.serve.checks._web import WebCheck, address
@@ -49,32 +47,18 @@ class ModelDigest(WebCheck):
 
     id = "web.model-digest"
     proves = "The running app serves the model whose digest is on record."
+    needs = ("url", "served_digest")
 
     def examine(self, target: Target) -> Outcome:
         url = address(target)
-        wanted = _wanted(target)
+        wanted = target.served_digest
         said = (_fields(ask(url, "GET", "/version")) or {}).get("digest")
-        return Outcome(
-            passed=said == wanted,
-            measured=said,
-            threshold=wanted,
-            inputs={str(target.model): wanted} if target.model else {},
-        )
+        return Outcome(passed=said == wanted, measured=said, threshold=wanted)
 
     @contextmanager
     def bad_target(self, folder: Path) -> Iterator[Target]:
         with careless_server() as url:
-            yield Target(url=url, model_digest="sha256:" + 64 * "a")
-
-
-def _wanted(target: Target) -> str:
-    if target.model_digest is not None:
-        return target.model_digest
-    if target.model is None:
-        raise UsageError("web.model-digest needs a model, or the digest that it must have")
-    stored = find_stored(str(target.model))
-    stored.verify()
-    return stored.card.digest
+            yield Target(url=url, served_digest="sha256:" + 64 * "a")
 
 
 def _is_bare(answer: dict[str, Any] | None) -> bool:
