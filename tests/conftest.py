@@ -15,7 +15,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Keep torch to one thread where a test has loaded it; the others do not wait for it to load."""
+    """Keep torch to one thread where a test has loaded it; the others need not wait for it."""
     if "torch" in sys.modules:
         import torch
 
