@@ -1,9 +1,10 @@
-"""What holds for every test: one thread, whatever the machine has: same bytes everywhere."""
+"""What holds for every test: one thread, and no deadline, since a machine may be busy."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +12,12 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+with suppress(ImportError):  # the tests of the base install run where pytest is all there is
+    from hypothesis import settings
+
+    settings.register_profile("purpleteam", deadline=None)
+    settings.load_profile("purpleteam")
 
 
 @pytest.fixture(autouse=True, scope="session")
