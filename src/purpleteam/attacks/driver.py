@@ -3,7 +3,8 @@
 An attack is written as its formula over the whole batch. The driver answers `gradient` in
 micro-batches that fit the cache, in bfloat16 where the hardware is fast at it, and only for the
 images that still stand: an image is dropped as soon as a candidate inside the ball makes the
-model err, which is always confirmed in float32. A dropped image has gradient 0.
+model err, which is always confirmed in float32. A dropped image has gradient 0, and so has one
+whose gradient does not exist or is NaN: `soundness` says what such an evaluation is worth.
 """
 
 from __future__ import annotations
@@ -54,11 +55,10 @@ class Driver:
         result = torch.zeros_like(x_adv)
         for rows in self._standing():
             part = x_adv[rows].detach().requires_grad_(True)
-            with fast_autocast(part.device):
+            with torch.enable_grad(), fast_autocast(part.device):
                 logits = self.model(part).float()
-            value = (loss or _cross_entropy)(logits, self.y[rows])
-            (slope,) = torch.autograd.grad(value.sum(), part)
-            result[rows] = slope.to(result.dtype)
+                value = (loss or _cross_entropy)(logits, self.y[rows]).sum()
+            result[rows] = _slope(value, part).to(result.dtype)
             self.cost.forward += len(rows)
             self.cost.backward += len(rows)
             self._confirm(rows[logits.argmax(1) != self.y[rows]], x_adv)
@@ -69,6 +69,7 @@ class Driver:
         for rows in self._standing():
             self._confirm(rows, x_adv)
         last = project(x_adv, self.x, self.epsilon, self.norm)
+        last = torch.where(torch.isfinite(last), last, self.x)
         return torch.where(self.broken.view(-1, 1, 1, 1), self.found, last)
 
     def _standing(self) -> tuple[Tensor, ...]:
@@ -86,6 +87,13 @@ class Driver:
         wrong = (logits.argmax(1) != self.y[rows]) & torch.isfinite(candidate).flatten(1).all(1)
         self.found[rows[wrong]] = candidate[wrong]
         self.broken[rows[wrong]] = True
+
+
+def _slope(value: Tensor, x: Tensor) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(x)
+    (slope,) = torch.autograd.grad(value, x, allow_unused=True)
+    return torch.zeros_like(x) if slope is None else torch.nan_to_num(slope)
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

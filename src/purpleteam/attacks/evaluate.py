@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from purpleteam.attacks.evasion import EvasionAttack
+from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Rate
@@ -140,7 +141,11 @@ def evaluate(
         seed: all noise is a pure function of it and of each image's index.
         batch_size: images that are held at once; the verdicts do not depend on it.
         progress: where to report.
+
+    Raises:
+        UsageError: there is no attack, or they do not share one norm and epsilon.
     """
+    _check_ladder(attacks)
     device = device_of(model)
     clean_correct = correct(model, images)
     broken_by = np.where(clean_correct, NOT_BROKEN, WRONG_WHEN_CLEAN).astype(np.int8)
@@ -204,6 +209,14 @@ def curve(
         )
         for epsilon in sorted(set(epsilons))
     }
+
+
+def _check_ladder(attacks: Sequence[EvasionAttack]) -> None:
+    """A robust accuracy is named with one norm and epsilon, so the ladder must have just one."""
+    balls = {f"{attack.norm} {attack.epsilon:g}" for attack in attacks}
+    if len(balls) != 1:
+        found = ", ".join(sorted(balls)) or "no attack"
+        raise UsageError(f"a ladder of attacks needs one norm and epsilon for all, not {found}")
 
 
 def _row(attack: EvasionAttack, seed: int, survived: Rate) -> AttackRow:

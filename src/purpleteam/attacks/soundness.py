@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from purpleteam.attacks.balls import distance, whole_cube
+from purpleteam.attacks.balls import distance, project, steepest, whole_cube
 from purpleteam.attacks.evaluate import RobustEvaluation
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.evasion.fgsm import FGSM
@@ -41,6 +41,12 @@ PROBED = 100
 
 ROUNDING = 1e-6
 """What float32 may add to a distance; measured in float64."""
+
+SHORT_STEPS = (1 / 40, 1 / 20, 1 / 10)
+"""Lengths, as shares of epsilon, at which a step along the gradient must raise the loss."""
+
+STRAY = 0.05
+"""Share of images on the very edge, which a weaker attack may break by luck."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +151,34 @@ def _outputs_are_logits(case: _Case, measured: dict[str, Any]) -> Iterator[Doubt
         yield "weak", "the model returns probabilities, not logits: its gradients are flattened"
 
 
+def _steps_climb(case: _Case, measured: dict[str, Any]) -> Iterator[Doubt]:
+    """A short step along the gradient must raise the loss; where it does not, gradients mislead.
+
+    Shattered, reversed or random gradients are neither zero nor NaN, and the images that they
+    protect fall to any attack that does not follow them (Athalye et al. 2018, arXiv:1802.00420).
+    """
+    norm, epsilon = case.attacks[-1].norm, case.attacks[-1].epsilon
+    if measured["randomised"] or epsilon == 0:
+        return
+    x = to_batch(case.images.images[case.probed], device_of(case.model)).requires_grad_(True)
+    y = torch.from_numpy(case.images.labels[case.probed]).to(x.device)
+    before = F.cross_entropy(case.model(x).double(), y, reduction="none")
+    if not before.requires_grad:
+        return
+    (gradient,) = torch.autograd.grad(before.sum(), x)
+    climbed = torch.ones_like(before, dtype=torch.bool)
+    with torch.no_grad():
+        for share in SHORT_STEPS:
+            step = share * epsilon * steepest(torch.nan_to_num(gradient), norm)
+            after = case.model(project(x + step, x, epsilon, norm)).double()
+            climbed &= F.cross_entropy(after, y, reduction="none") > before
+    stuck = 1 - float(climbed.float().mean())
+    measured["steps_that_do_not_climb"] = stuck
+    if stuck > 0.05:
+        level: Level = "weak" if stuck <= 0.2 else "not_established"
+        yield level, f"a short step along the gradient raises no loss on {stuck:.0%} of the images"
+
+
 def _candidates_are_feasible(case: _Case, measured: dict[str, Any]) -> Iterator[Doubt]:
     """Inside ball and range in float64, after a round trip through a file."""
     worst = 0.0
@@ -172,7 +206,8 @@ def _single_step_is_not_stronger(case: _Case, measured: dict[str, Any]) -> Itera
     fell = int(_broken(case, fgsm, standing).sum())
     measured["broken_by_fgsm_only"] = fell
     if fell:
-        yield "not_established", f"a single step breaks {fell} images that the ladder left standing"
+        level: Level = "weak" if fell <= STRAY * len(case.probed) else "not_established"
+        yield level, f"a single step breaks {fell} images that the ladder left standing"
 
 
 def _stronger_with_epsilon(case: _Case, measured: dict[str, Any]) -> Iterator[Doubt]:
@@ -210,6 +245,7 @@ def _ladder_is_strong(case: _Case, measured: dict[str, Any]) -> Iterator[Doubt]:
 CHECKS_OF_EVALUATION: tuple[Callable[[_Case, dict[str, Any]], Iterator[Doubt]], ...] = (
     _gradients_are_of_use,
     _outputs_are_logits,
+    _steps_climb,
     _candidates_are_feasible,
     _single_step_is_not_stronger,
     _stronger_with_epsilon,

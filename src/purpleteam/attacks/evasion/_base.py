@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar, final
+from typing import ClassVar, TypeVar, final, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from purpleteam.attacks.balls import Norm, distance
 from purpleteam.attacks.driver import Cost, Driver
 from purpleteam.attacks.noise import Noise
+from purpleteam.core.errors import unknown
 from purpleteam.core.registry import Registry
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
@@ -58,6 +59,8 @@ class EvasionAttack(ABC):
     """Radius of the ball, in pixel units of [0, 1]."""
 
     def __post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise ValueError(unknown("norm", self.norm, get_args(Norm)))
         if not 0 <= self.epsilon < float("inf"):
             raise ValueError(f"epsilon must be at least 0 and finite, not {self.epsilon}")
         if self.norm == "linf" and self.epsilon > 1:

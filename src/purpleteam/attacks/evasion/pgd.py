@@ -33,6 +33,8 @@ class PGD(EvasionAttack):
         for field in ("steps", "restarts"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
+        if self.step_size is not None and not 0 < self.step_size < float("inf"):
+            raise ValueError(f"step_size must be above 0 and finite, not {self.step_size}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from purpleteam.attacks.poison.trigger import Corner, Pattern, Trigger
+from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
@@ -29,9 +30,14 @@ def sweep(model: Classifier, test: ImageSet, subject: Mapping[str, Any]) -> Meas
 
     Only images that are right without the trigger count, and of those, for each label, only
     images of other classes. The absence of these triggers is no absence of backdoors.
+
+    Raises:
+        UsageError: the model is right on no image.
     """
     right = test.take(np.flatnonzero(logits(model, test.images).argmax(1) == test.labels))
-    worst = Rate.of(0, max(len(right), 1))
+    if len(right) == 0:
+        raise UsageError("no test image is right without a trigger: there is nothing to take over")
+    worst = Rate.of(0, len(right))
     how: dict[str, Any] = {}
     for trigger in COMMON_TRIGGERS:
         labels = logits(model, trigger.stamp(right.images)).argmax(1)

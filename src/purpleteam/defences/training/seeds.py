@@ -11,6 +11,7 @@ That net has never met an attack on itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +21,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from purpleteam.attacks.evasion.fgsm import FGSM
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import device_of, frozen, to_batch
@@ -97,28 +97,25 @@ class SeedB(_AheadOfTime):
 
 
 def fgsm_set(model: nn.Module, images: ImageSet, epsilon: float) -> ImageSet:
-    """Return FGSM images within [0, 1], truncated to bytes as seed A's files were."""
-    attack = FGSM(epsilon=epsilon)
-    pixels = []
-    for start in range(0, len(images), 500):
-        part = images.take(np.arange(start, min(start + 500, len(images))))
-        x = to_batch(part.images, device_of(model))
-        x_adv = attack(model, x, torch.from_numpy(part.labels.copy()).to(x.device))
-        pixels.append((x_adv * 255).permute(0, 2, 3, 1).to(torch.uint8).cpu().numpy())
-    return ImageSet(np.concatenate(pixels), images.labels)
+    """Return seed A's images: one signed step, clipped to [0, 1], truncated to bytes."""
+    parts = [(x_adv.clip(0, 1) * 255).astype(np.uint8) for x_adv in _steps(model, images, epsilon)]
+    return ImageSet(np.concatenate(parts), images.labels)
 
 
 def wrapped_fgsm_set(model: nn.Module, images: ImageSet, epsilon: float) -> ImageSet:
     """Return seed B's images: one signed step, not clipped, cast to bytes modulo 256."""
-    pixels = []
+    parts = [_wrap(x_adv) for x_adv in _steps(model, images, epsilon)]
+    return ImageSet(np.concatenate(parts), images.labels)
+
+
+def _steps(model: nn.Module, images: ImageSet, epsilon: float) -> Iterator[NDArray[np.float32]]:
+    """Step on every image, also on those that the model gets wrong: neither seed left them out."""
     with frozen(model):
         for start in range(0, len(images), 500):
             x = to_batch(images.images[start : start + 500], device_of(model)).requires_grad_(True)
             y = torch.from_numpy(images.labels[start : start + 500].copy()).to(x.device)
             (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), y, reduction="sum"), x)
-            x_adv = (x.detach() + epsilon * gradient.sign()).permute(0, 2, 3, 1).cpu().numpy()
-            pixels.append(_wrap(x_adv))
-    return ImageSet(np.concatenate(pixels), images.labels)
+            yield (x.detach() + epsilon * gradient.sign()).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _wrap(x_adv: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,0 +1,156 @@
+"""The balls: projections, steps and starts, by property and by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from attack_models import SHAPE, images_of_the_middle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from purpleteam.attacks.balls import (
+    Norm,
+    distance,
+    project,
+    steepest,
+    uniform_start,
+    whole_cube,
+)
+from purpleteam.attacks.noise import Noise
+
+NORMS: tuple[Norm, ...] = ("linf", "l2")
+norms = st.sampled_from(NORMS)
+seeds = st.integers(0, 2**31)
+epsilons = st.floats(0, 1, width=32)
+tries = settings(max_examples=40, deadline=None)
+
+
+def cube(seed: int, n: int = 5) -> Tensor:
+    return torch.rand((n, *SHAPE), generator=torch.Generator().manual_seed(seed))
+
+
+def anywhere(seed: int, spread: float = 3.0) -> Tensor:
+    rng = torch.Generator().manual_seed(seed + 1)
+    return spread * torch.randn((5, *SHAPE), generator=rng)
+
+
+@tries
+@given(seeds, epsilons, norms)
+def test_a_projected_candidate_is_inside_ball_and_range(
+    seed: int, epsilon: float, norm: Norm
+) -> None:
+    x = cube(seed)
+    x_adv = project(x + anywhere(seed), x, epsilon, norm)
+    assert distance(x_adv, x, norm).max() <= epsilon + 1e-6
+    assert x_adv.min() >= 0 and x_adv.max() <= 1
+
+
+@tries
+@given(seeds, epsilons, norms)
+def test_projecting_twice_is_projecting_once(seed: int, epsilon: float, norm: Norm) -> None:
+    x = cube(seed)
+    once = project(x + anywhere(seed), x, epsilon, norm)
+    torch.testing.assert_close(project(once, x, epsilon, norm), once, rtol=0, atol=1e-6)
+
+
+@tries
+@given(seeds, epsilons, norms)
+def test_a_candidate_inside_stays_where_it_is(seed: int, epsilon: float, norm: Norm) -> None:
+    x = cube(seed)
+    inside = uniform_start(x, 0.99 * epsilon, norm, Noise(seed, torch.arange(5)))
+    torch.testing.assert_close(project(inside, x, epsilon, norm), inside, rtol=0, atol=1e-6)
+
+
+@tries
+@given(seeds, epsilons)
+def test_the_linf_projection_is_the_nearest_point(seed: int, epsilon: float) -> None:
+    x, far = cube(seed), cube(seed) + anywhere(seed)
+    nearest = distance(project(far, x, epsilon, "linf"), far, "l2")
+    for other in range(5):
+        start = uniform_start(x, epsilon, "linf", Noise(other, torch.arange(5)))
+        assert (distance(start, far, "l2") >= nearest - 1e-6).all()
+
+
+@tries
+@given(seeds, st.floats(0.01, 0.3))
+def test_the_l2_projection_is_the_nearest_point_where_the_range_does_not_matter(
+    seed: int, epsilon: float
+) -> None:
+    x = images_of_the_middle(5, seed=seed)
+    far = x + anywhere(seed, spread=1.0)
+    nearest = distance(far, x, "l2") - epsilon
+    found = distance(project(far, x, epsilon, "l2"), far, "l2")
+    torch.testing.assert_close(found, nearest.clamp_min(0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_large_ball_of_many_pixels_is_kept_to_the_last_digit(norm: Norm) -> None:
+    x = torch.rand((4, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    for epsilon in (0.3, 1.0) if norm == "linf" else (0.3, 1.0, 5.0, 10.0):
+        assert distance(project(far, x, epsilon, norm), x, norm).max() <= epsilon + 1e-6
+
+
+@tries
+@given(seeds, epsilons, norms)
+def test_a_random_start_is_inside_ball_and_range(seed: int, epsilon: float, norm: Norm) -> None:
+    x = cube(seed)
+    start = uniform_start(x, epsilon, norm, Noise(seed, torch.arange(5)))
+    assert distance(start, x, norm).max() <= epsilon + 1e-6
+    assert start.min() >= 0 and start.max() <= 1
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_random_start_is_uniform_in_volume(norm: Norm) -> None:
+    x = torch.full((4000, 1, 1, 2), 0.5)
+    start = uniform_start(x, 0.2, norm, Noise(0, torch.arange(4000)))
+    inner = distance(start, x, norm) <= 0.1  # half the radius: a quarter of the area
+    assert abs(float(inner.float().mean()) - 0.25) < 0.03
+
+
+@tries
+@given(seeds, st.floats(-30, 30))
+def test_a_steepest_step_has_length_one_however_small_the_gradient(
+    seed: int, exponent: float
+) -> None:
+    gradient = anywhere(seed) * 10.0**exponent
+    for norm in NORMS:
+        length = distance(steepest(gradient, norm), torch.zeros_like(gradient), norm)
+        torch.testing.assert_close(length, torch.ones(5, dtype=torch.float64), rtol=1e-5, atol=0)
+
+
+@tries
+@given(seeds, norms)
+def test_no_other_step_of_length_one_climbs_faster(seed: int, norm: Norm) -> None:
+    gradient = anywhere(seed)
+    best = (steepest(gradient, norm) * gradient).flatten(1).sum(1)
+    other = steepest(anywhere(seed + 7), norm)
+    assert ((other * gradient).flatten(1).sum(1) <= best + 1e-4).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_zero_gradient_gives_no_step(norm: Norm) -> None:
+    assert not steepest(torch.zeros(3, *SHAPE), norm).any()
+
+
+def test_a_step_is_taken_per_image() -> None:
+    gradient = torch.zeros(2, 1, 1, 2)
+    gradient[0, 0, 0] = torch.tensor([3.0, -4.0])
+    expected = torch.tensor([[[[0.6, -0.8]]], [[[0.0, 0.0]]]])
+    torch.testing.assert_close(steepest(gradient, "l2"), expected)
+
+
+@pytest.mark.parametrize(("norm", "expected"), [("linf", 0.4), ("l2", 0.5)])
+def test_a_distance_is_that_of_the_norm(norm: Norm, expected: float) -> None:
+    moved = torch.tensor([[[[0.3, -0.4]]]])
+    found = distance(0.5 + moved, torch.full_like(moved, 0.5), norm)
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_whole_cube_holds_every_image(norm: Norm) -> None:
+    x, other = torch.zeros(1, *SHAPE), torch.ones(1, *SHAPE)
+    assert distance(other, x, norm).item() == pytest.approx(whole_cube(x, norm))
+    torch.testing.assert_close(project(other, x, whole_cube(x, norm), norm), other)
