@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ __all__ = ["canonical_json", "sha256_bytes", "sha256_file", "short_id"]
 
 def canonical_json(value: Any) -> str:
     """Return the one spelling of `value` as JSON: sorted keys, no spaces, no NaN."""
-    return json.dumps(
+    text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
+    # A file name that is not UTF-8 holds lone surrogates, which only an escape can write.
+    return re.sub(r"[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def sha256_bytes(*parts: bytes) -> str:

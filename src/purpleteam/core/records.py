@@ -169,15 +169,18 @@ _KINDS: dict[str, type[Record]] = {
 
 
 def record_from_json(line: Mapping[str, Any]) -> Record:
-    """Return the record that `to_json` wrote; unknown kinds are a RunError."""
+    """Return the record that `to_json` wrote; another kind or other fields are a RunError."""
     cls = _KINDS.get(str(line.get("kind")))
     if cls is None:
         raise RunError(unknown("record kind", line.get("kind"), _KINDS))
     wanted = {one.name for one in fields(cls)}
     values = {key: value for key, value in line.items() if key in wanted}
-    if cls is Measurement:
-        values["value"] = value_from_json(values["value"])
     for name in ("command", "origin"):
         if name in values:
             values[name] = tuple(values[name])
-    return cls(**values)
+    try:
+        if cls is Measurement:
+            values["value"] = value_from_json(values["value"])
+        return cls(**values)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{cls.kind} record {line.get('id')!r} is not whole: {error}") from None
