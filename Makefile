@@ -1,0 +1,46 @@
+# One command each: a fresh machine needs Python 3.11 or later and a package index, nothing else.
+# Linux without an Nvidia card: README.md, "Install", says how to get the small CPU build of torch.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# 3.11 first: the pinned versions were tested on it. A name that does not run does not count.
+PYTHON ?= $(shell for one in python3.11 python3 python; do \
+	$$one -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs clean
+
+help:  ## Say what there is
+	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup: $(STAMP)  ## Make .venv with the pinned versions; done once
+
+$(STAMP): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or later was found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lab,serve,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## The whole story on embedded digits, offline; ends with the report's path
+	@$(BIN)/purple demo
+
+test: $(STAMP)  ## Run the tests
+	@$(BIN)/python -m pytest
+
+check: $(STAMP)  ## Format, lint, types, and who may import whom
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(STAMP)  ## Measure what training costs, and what an installation weighs, into results/
+	@$(BIN)/python benchmarks/training.py
+	@$(BIN)/python benchmarks/install.py
+
+docs: $(STAMP)  ## Write the tables of README.md anew from results/
+	@$(BIN)/python docs/update_tables.py
+
+clean:  ## Remove what the tools left, but neither .venv nor runs
+	rm -rf build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

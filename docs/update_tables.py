@@ -1,0 +1,164 @@
+"""The measured parts of README.md, written anew from results/*.json; no number there is typed.
+
+`python docs/update_tables.py` rewrites each block between `<!-- results:NAME -->` and
+`<!-- /results -->` from results/NAME.json. With `--check` it writes nothing, and exits 1 where
+the README and the results differ.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.records import Measurement, record_from_json
+from purpleteam.report.collect import Evidence, model_name
+from purpleteam.report.markdown import table
+from purpleteam.report.numbers import number_of, number_or_dash
+from purpleteam.report.published import beside
+from purpleteam.report.tables import render_results
+from purpleteam.report.view import DASH, Cell, Number, Published, Table, row
+
+__all__ = ["BLOCK", "render", "updated"]
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "results"
+BLOCK = re.compile(r"(<!-- results:([a-z]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+NOT_YET = "*Not yet measured.*\n"
+
+
+def updated(text: str, results: Path = RESULTS) -> str:
+    """Return the page with every block written anew from its file of results."""
+    return BLOCK.sub(lambda match: match[1] + render(match[2], results) + match[4], text)
+
+
+def render(name: str, results: Path = RESULTS) -> str:
+    """Return the content of one block; a file that is not there yet is said to be missing."""
+    path = results / f"{name}.json"
+    if not path.exists():
+        return NOT_YET
+    return "\n" + BLOCKS[name](path).strip() + "\n\n"
+
+
+def _mnist(path: Path) -> str:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    evidence = Evidence(
+        Path(), content["run"], [record_from_json(one) for one in content["records"]]
+    )
+    parts = [_circumstances(content["run"]), render_results(path)]
+    if (claims := _claims(evidence)) is not None:
+        parts.append("\n".join(table(claims)))
+    return "\n\n".join(part.strip() for part in parts)
+
+
+def _circumstances(run: Mapping[str, Any]) -> str:
+    """Return what a reader needs to judge a number: who measured what, on which machine."""
+    versions, machine, asked = run["versions"], run["machine"], run["asked"]
+    return (
+        f"Profile `{asked['dataset']}`, seed {asked['seed']}, purpleteam {versions['purpleteam']}, "
+        f"torch {versions['torch']}, Python {versions['python']}, "
+        f"{machine['system']} {machine['processor']}, {asked['threads']} of "
+        f"{machine['cores']} cores. Intervals are 95 %; in brackets stands the record in "
+        "[results/mnist.json](results/mnist.json) that backs the number."
+    )
+
+
+def _claims(evidence: Evidence) -> Table | None:
+    """Return what the earlier reports published beside the same thing measured here."""
+    groups: dict[tuple[str, ...], list[Measurement]] = {}
+    for one in evidence.measurements:
+        if any(isinstance(part, Published) for part in beside(evidence, one)):
+            key = (one.name, model_name(one), *map(str, _attack(one)))
+            groups.setdefault(key, []).append(one)
+    rows = tuple(
+        row(
+            ", ".join([found[0].name.replace("_", " "), *_attack(found[0])]),
+            model_name(found[0]),
+            _theirs(beside(evidence, found[0])),
+            _joined([number_of(one) for one in found]),
+            (number_or_dash(_itself(evidence, found[0])),),
+        )
+        for found in groups.values()
+    )
+    columns = ("What", "Model", "Published", "Measured here", "Attacked itself, same ε")
+    caption = "What the two course reports published, and the same thing measured here"
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def _attack(one: Measurement) -> list[str]:
+    return [
+        f"{word}{one.how[key]}"
+        for key, word in (("attack", ""), ("epsilon", "ε = "))
+        if key in one.how
+    ]
+
+
+def _itself(evidence: Evidence, one: Measurement) -> Measurement | None:
+    if one.name != "transfer_accuracy":
+        return None
+    return evidence.weakest(model_name(one), one.how["epsilon"])
+
+
+def _joined(numbers: list[Number]) -> Cell:
+    """Return one value for each seed, never pooled."""
+    return tuple(part for one in numbers for part in (one, "; "))[:-1]
+
+
+def _theirs(parts: Cell) -> str:
+    found = [part for part in parts if isinstance(part, Published)]
+    texts = [one.value.text if isinstance(one.value, Number) else str(one.value) for one in found]
+    return "; ".join(f"{one.seed}: {text}" for one, text in zip(found, texts, strict=True)) or DASH
+
+
+def _training(path: Path) -> str:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    names = {
+        "purpleteam": "Purpleteam's loop",
+        "bare": "forward, backward and step alone",
+        "seeds": "DataLoader over a TensorDataset, float32",
+    }
+    lines = ["| One epoch | Processor time | Times the bare loop |", "| --- | --- | --- |"]
+    lines += [
+        f"| {text} | {found['least'][name]:.1f} s | {found['over_bare'][name]:.2f} |"
+        for name, text in names.items()
+    ]
+    precision = "bfloat16" if found["fast_bfloat16"] else "float32"
+    return "\n".join(lines) + (
+        f"\n\n{found['images']:,} images ({found['data']}), batch {found['batch_size']}, "
+        f"`{found['architecture']}`, {found['threads']} thread, least of "
+        f"{found['repetitions']} turns; the first two in {precision}; "
+        f"{found['machine']['model']}, torch {found['versions']['torch']}."
+    )
+
+
+def _install(path: Path) -> str:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f"The base install is {found['distributions']} distributions and "
+        f"{found['megabytes']:.0f} MB, without torch (Python {found['versions']['python']}, "
+        f"{found['machine']['system']} {found['machine']['processor']})."
+    )
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "install": _install,
+    "mnist": _mnist,
+    "training": _training,
+}
+
+
+def main() -> None:
+    """Rewrite the README, or with --check say whether it is what the results say."""
+    before = README.read_text(encoding="utf-8")
+    after = updated(before)
+    if "--check" in sys.argv[1:]:
+        sys.exit("README.md and results/ differ: make docs" if before != after else 0)
+    README.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
