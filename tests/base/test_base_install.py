@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from functools import cache
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
@@ -131,6 +131,24 @@ def test_what_needs_more_says_in_one_line_what_to_install(
     assert done.returncode == 2, done.stdout + done.stderr
     assert "pip install 'purpleteam[" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "py.typed",
+        "pipeline/not_tested.toml",
+        "pipeline/profiles/demo.toml",
+        "report/templates/report.html.j2",
+        "serve/static/index.html",
+        "threats/system.yaml",
+        "zoo/standard.safetensors",
+        "zoo/standard.onnx",
+        "zoo/standard.json",
+    ],
+)
+def test_the_package_brings_its_data(name: str) -> None:
+    assert (Path(str(resources.files("purpleteam"))) / name).is_file()
 
 
 def test_it_stays_small() -> None:
