@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import PurpleError
 from purpleteam.core.records import CheckResult, Verdict
 from purpleteam.core.registry import Registry
@@ -67,7 +68,7 @@ class Check(ABC):
 
     @abstractmethod
     def examine(self, target: Target) -> Outcome:
-        """Look at the target; a PurpleError or any other exception makes the verdict `error`."""
+        """Look at the target; any exception, or what JSON cannot say, makes it `error`."""
 
     @abstractmethod
     def bad_example(self, folder: Path) -> Target:
@@ -95,13 +96,7 @@ def run_check(check: Check, target: Target) -> CheckResult:
             negative_control={"ran": False, "failed_as_required": False},
         )
     control = _negative_control(check)
-    verdict: Verdict
-    try:
-        outcome = check.examine(target)
-        verdict = "pass" if outcome.passed else "fail"
-    except Exception as error:
-        outcome = Outcome(passed=False, message=_one_line(error))
-        verdict = "error"
+    outcome, verdict = _examine(check, target)
     if not control["failed_as_required"]:
         verdict = "broken"
     return CheckResult(
@@ -115,6 +110,15 @@ def run_check(check: Check, target: Target) -> CheckResult:
         negative_control=control,
         cost={"seconds": round(time.perf_counter() - started, 4)},
     )
+
+
+def _examine(check: Check, target: Target) -> tuple[Outcome, Verdict]:
+    try:
+        outcome = check.examine(target)
+        canonical_json([outcome.measured, outcome.threshold, outcome.inputs])
+    except Exception as error:
+        return Outcome(passed=False, message=_one_line(error)), "error"
+    return outcome, "pass" if outcome.passed else "fail"
 
 
 def _negative_control(check: Check) -> dict[str, bool]:

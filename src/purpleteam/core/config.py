@@ -7,20 +7,28 @@ part on the command line (`--attack pgd:steps=40,restarts=3`).
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from purpleteam.core.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = ["build", "from_file", "merge", "override", "parse_part", "to_mapping"]
 
 T = TypeVar("T")
 
+BETWEEN_FIELDS = re.compile(r",(?![^\[]*\])")
+"""A comma that is not inside brackets."""
+
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Return `cls(**values)`, with every key known and every value of its type.
+    """Return `cls(**values)`, with every key known, every value of its type and finite.
 
     Args:
         cls: a dataclass; fields that are dataclasses are built from nested mappings.
@@ -39,12 +47,13 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if isinstance(value, Mapping) and (kind := _dataclass_of(cls, key)) is not None
     }
     try:
-        return TypeAdapter(cls).validate_python({**values, **nested})
+        made = TypeAdapter(cls).validate_python({**values, **nested})
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "value"
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(f"{where}: {place} = {first['input']!r}: {message}") from None
+        raise ConfigError(f"{where}: {_first_problem(error)}") from None
+    for key in values:
+        if not _finite(getattr(made, key)):  # no record could hold it
+            raise ConfigError(f"{where}: {key} = {values[key]!r}: must be finite")
+    return made
 
 
 def from_file(path: Path) -> dict[str, Any]:
@@ -85,10 +94,10 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parse_part(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and fields of `name:field=value,field=value`."""
+    """Return the name and fields of `name:field=value,field=[value,value]`."""
     name, _, rest = text.partition(":")
     values: dict[str, Any] = {}
-    for item in filter(None, (part.strip() for part in rest.split(","))):
+    for item in filter(None, (part.strip() for part in BETWEEN_FIELDS.split(rest))):
         key, separator, value = item.partition("=")
         if not separator:
             raise ConfigError(f"{text!r}: {item!r} is not of the form field=value")
@@ -106,6 +115,23 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "value"
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{place} = {first['input']!r}: {message}"
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _dataclass_of(cls: type, key: str) -> type | None:

@@ -44,7 +44,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
         """Start a run in a new or empty folder; `asked` is the resolved request."""
-        if (path / "run.json").exists():
+        if any((path / name).exists() for name in ("run.json", "records.jsonl")):
             raise RunError(
                 f"{str(path)!r} already holds a run; continue it with --resume, "
                 "or name another folder with --out"
@@ -71,14 +71,19 @@ class RunFolder:
         before, now = run.info["asked"], json.loads(canonical_json(asked))
         if before != now:
             changed = sorted(
-                key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
+                key
+                for key in before.keys() | now.keys()
+                if key not in before or key not in now or before[key] != now[key]
             )
             raise RunError(
                 f"{str(path)!r} was started with another request (differs in: "
                 f"{', '.join(changed)}); choose another --out"
             )
         run._drop_half_cell()
-        run._write({**run.info, "status": "running"})
+        info = {**run.info, "status": "running"}
+        info["artefacts"] = {**info["artefacts"], **_artefacts(run.records())}
+        info.pop("records", None)
+        run._write(info)
         return run
 
     @classmethod
@@ -97,15 +102,18 @@ class RunFolder:
             info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{str(self.path / 'run.json')!r} cannot be read: {error}") from None
+        if not isinstance(info, dict) or not isinstance(info.get("asked"), dict):
+            raise RunError(f"{str(self.path / 'run.json')!r} does not say what was asked")
         return info
 
     def records(self) -> list[Record]:
-        """Return every record, the chain verified, without the cells' closing lines."""
-        return [
-            record
-            for record in map(record_from_json, self._ledger.read())
-            if not _is_closing(record)
-        ]
+        """Return every record, the chain verified, without the cells' closing lines.
+
+        Of a cell that was done again, because a file of it had changed, the newest ones stand,
+        in the place of the first: what a run says does not hang on how often it was stopped.
+        """
+        cells = dict(self._cells())
+        return [record for records in cells.values() for record in records]
 
     def metrics(self) -> str:
         """Return the records less cost and time, one canonical line each: what must not vary."""
@@ -126,15 +134,18 @@ class RunFolder:
         """
         key = sha256_bytes(canonical_json({"stage": stage, **depends_on}).encode())
         if not self._done:
-            self._done = dict(self._finished())
+            self._done = {key: records for key, records in self._cells() if key}
         if key in self._done and self._whole(self._done[key]):
             return self._done[key]
         made = list(work())
+        if any(map(_is_closing, made)):
+            raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
         closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
         self._ledger.append(record.to_json() for record in [*made, closing])
-        artefacts = {record.path: record.digest for record in made if isinstance(record, Artefact)}
-        if artefacts:
-            self._write({**self.info, "artefacts": {**self.info["artefacts"], **artefacts}})
+        info = self.info
+        if (artefacts := _artefacts(made)) or "records" in info:
+            info.pop("records", None)  # of an end that was not the end
+            self._write({**info, "artefacts": {**info["artefacts"], **artefacts}})
         self._done[key] = made
         return made
 
@@ -145,10 +156,11 @@ class RunFolder:
         )
 
     def finish(self, status: str, **facts: Any) -> None:
-        """Write how the run ended."""
-        self._write({**self.info, "status": status, **facts})
+        """Write how the run ended, and the head of its records, by which a missing end shows."""
+        self._write({**self.info, "status": status, **facts, "records": self._ledger.head()})
 
-    def _finished(self) -> Iterator[tuple[str, list[Record]]]:
+    def _cells(self) -> Iterator[tuple[str, list[Record]]]:
+        """Yield the key and records of each cell in order; a half-written last one has no key."""
         waiting: list[Record] = []
         for record in map(record_from_json, self._ledger.read()):
             if _is_closing(record):
@@ -156,12 +168,13 @@ class RunFolder:
                 waiting = []
             else:
                 waiting.append(record)
+        if waiting:
+            yield "", waiting
 
     def _whole(self, records: Sequence[Record]) -> bool:
-        made = [record for record in records if isinstance(record, Artefact)]
         return all(
-            (self.path / one.path).is_file() and sha256_file(self.path / one.path) == one.digest
-            for one in made
+            (self.path / path).is_file() and sha256_file(self.path / path) == digest
+            for path, digest in _artefacts(records).items()
         )
 
     def _drop_half_cell(self) -> None:
@@ -197,6 +210,10 @@ def machine() -> dict[str, Any]:
         "processor": platform.machine(),
         "cores": os.cpu_count() or 1,
     }
+
+
+def _artefacts(records: Sequence[Record]) -> dict[str, str]:
+    return {record.path: record.digest for record in records if isinstance(record, Artefact)}
 
 
 def _actor() -> str:

@@ -158,7 +158,8 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate
     down = _paired_half(p_second - low_2, high_1 - p_first, phi)
     up = _paired_half(high_2 - p_second, p_first - low_1, phi)
     value = (only_second - only_first) / n
-    return Estimate(value=value, n=n, low=value - down, high=value + up, method="newcombe-paired")
+    low, high = max(-1.0, value - down), min(1.0, value + up)  # rounding alone goes beyond
+    return Estimate(value=value, n=n, low=low, high=high, method="newcombe-paired")
 
 
 def bootstrap(
