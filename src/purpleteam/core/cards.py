@@ -45,8 +45,18 @@ class ModelCard:
     """The foreign number format, where the weights were not float32."""
     validation_accuracy: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the packages that made it."""
     onnx_difference: float | None = None
     """Largest difference of logits between the two nets, compared when written."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images it takes; ModelError where it does not say."""
+        sides = [self.input.get(key) for key in ("channels", "height", "width")]
+        if not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ModelError(f"model card {self.name!r} does not say what images it takes")
+        channels, height, width = map(int, sides)  # type: ignore[arg-type]
+        return channels, height, width
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
@@ -59,9 +69,12 @@ class ModelCard:
             values = json.loads(path.read_text(encoding="utf-8"))
             known = {one.name for one in fields(cls)}
             values = {key: value for key, value in values.items() if key in known}
-            return cls(**{**values, "classes": tuple(values["classes"])})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            card = cls(**{**values, "classes": tuple(values["classes"])})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"model card {str(path)!r} cannot be read: {error}") from None
+        if not isinstance(card.input, dict) or not isinstance(values["classes"], list):
+            raise ModelError(f"model card {str(path)!r} cannot be read: input or classes are amiss")
+        return card
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,8 @@ def find_stored(reference: str) -> StoredModel:
         stem = _zoo() / reference
     else:
         path = Path(reference)
+        if not path.name:
+            raise ModelError(unknown("model", reference, names) + "; or the path of a stored model")
         stem = path.with_suffix("") if path.suffix in FORMATS else path
         card = stem.with_name(stem.name + ".json")
         if path.is_file() and path.suffix not in FORMATS:

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from purpleteam.core.errors import UsageError, unknown
 
@@ -50,6 +50,10 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._items[name]
         except KeyError:
             raise UsageError(unknown(self.kind, name, self._items)) from None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the part of that name, or `default`: here alone an unknown name is no error."""
+        return self._items.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         return name in self._items

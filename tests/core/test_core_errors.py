@@ -1,0 +1,55 @@
+"""Errors and imports: what the whole package promises of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from purpleteam.core import errors
+from purpleteam.core.errors import MissingExtra, PurpleError, Refused, unknown
+from purpleteam.core.progress import SILENT
+
+HEAVY = ["torch", "numpy", "scipy", "sklearn", "pydantic", "onnxruntime", "starlette", "bandit"]
+KINDS = [vars(errors)[name] for name in errors.__all__ if name != "unknown"]
+
+
+def test_every_error_is_in_the_tree_that_the_docstring_draws():
+    for kind in KINDS:
+        assert issubclass(kind, PurpleError)
+        assert f" {kind.__name__} " in (errors.__doc__ or "").replace("\n", " ")
+    assert set(KINDS) == {PurpleError, *PurpleError.__subclasses__()}
+
+
+def test_only_a_refusal_says_no_rather_than_fails():
+    assert {kind.exit_code for kind in KINDS if kind is not Refused} == {2}
+    assert Refused.exit_code == 1
+
+
+def test_an_unknown_name_comes_with_the_nearest_and_all_choices():
+    message = unknown("norm", "l_inf", ["linf", "l2"])
+    assert message == "unknown norm 'l_inf' (did you mean 'linf'?); known: l2, linf"
+    assert unknown("norm", "???", ["linf"]) == "unknown norm '???'; known: linf"
+
+
+def test_a_missing_part_comes_with_the_command_that_installs_it():
+    message = str(MissingExtra("Starlette", "serve"))
+    assert message == "Starlette is not installed; try: pip install 'purpleteam[serve]'"
+
+
+def test_silent_progress_takes_everything_and_says_nothing(capsys):
+    with SILENT.task("train", 3) as task:
+        task.advance()
+        task.advance(2, loss=0.5)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["purpleteam", "purpleteam.core", "purpleteam.core.run_checks", "purpleteam.core.cards"],
+)
+def test_importing_core_loads_nothing_heavy(module):
+    code = f"import sys, {module}; print([one for one in {HEAVY} if one in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
