@@ -24,6 +24,7 @@ from purpleteam.pipeline.stages.poison import poison_models
 from purpleteam.pipeline.stages.scan import scan_code_and_models
 from purpleteam.pipeline.stages.serve import ask_app, sweep_served
 from purpleteam.pipeline.stages.threats import judge_threats
+from purpleteam.pipeline.validation import check_request
 from purpleteam.pipeline.work import Work
 from purpleteam.report import render
 
@@ -64,7 +65,12 @@ class RunResult:
 
 
 def run(
-    config: RunConfig, out: Path, *, resume: bool = False, progress: Progress = SILENT
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: tuple[str, ...] = (),
+    progress: Progress = SILENT,
 ) -> RunResult:
     """Run every stage into the folder `out` and write its report.
 
@@ -72,10 +78,12 @@ def run(
         config: what is asked.
         out: a new folder, or with `resume` the folder of a run that asked for the same.
         resume: continue a run that was stopped; finished cells are not done again.
+        command: the command line that was typed, kept with each record.
         progress: where to report.
     """
     started = time.perf_counter()
     work = prepare(config, out, resume=resume, progress=progress)
+    work.command = command
     took: dict[str, float] = {}
     try:
         run_stages(work, took)
@@ -97,8 +105,11 @@ def prepare(
     threads = use_threads(config.threads)
     asked = asdict(config) | {"threads": threads}
     device = choose_device(config.device)
+    work = Work(RunFolder(out), config, dataset, device, threads, progress)
+    check_request(work)
     open_folder = RunFolder.resume if resume and (out / "run.json").exists() else RunFolder.create
-    return Work(open_folder(out, asked), config, dataset, device, threads, progress)
+    work.run = open_folder(out, asked)
+    return work
 
 
 def run_stages(work: Work, took: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ A stage calls `cell` for each piece of work; what is finished is never done agai
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Work:
     device: torch.device
     threads: int
     progress: Progress = SILENT
+    command: tuple[str, ...] = ()
+    """The command line that was typed, kept with each record."""
     models: dict[str, LoadedModel] = field(default_factory=dict)
 
     @property
@@ -60,7 +62,9 @@ class Work:
     ) -> list[Record]:
         """Do one piece of work once, named by all that its result depends on."""
         keys = {"what": what, "data": self.dataset.digest, "threads": self.threads, **depends_on}
-        return self.run.cell(stage, keys, work)
+        return self.run.cell(
+            stage, keys, lambda: [replace(one, command=self.command) for one in work()]
+        )
 
     def subject(
         self, model: LoadedModel, name: str, *, split: str = "test", limit: int | None = None
