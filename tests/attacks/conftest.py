@@ -1,4 +1,4 @@
-"""A net that reads the embedded digits, and one hardened against small perturbations."""
+"""A net that reads the embedded digits, and one hardened a little."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def standard(digits: Dataset) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def hardened(digits: Dataset) -> nn.Module:
-    recipe = DEFENCES["pgd"](epsilon=0.05, epochs=6, steps=3, validation_images=50)
+    recipe = DEFENCES["pgd"](epsilon=0.1, epochs=6, steps=3, validation_images=50)
     net = build("small_cnn", (1, 28, 28), 10, seed=0)
     return recipe.harden(Hardening(net=net, dataset=digits)).module

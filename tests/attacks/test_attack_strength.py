@@ -87,5 +87,5 @@ def test_hardening_against_an_attack_helps_against_it(
     standard: nn.Module, hardened: nn.Module, images: ImageSet
 ) -> None:
     x, y = some(images)
-    attack = PGD(epsilon=0.05, steps=20)
+    attack = PGD(epsilon=0.1, steps=20)
     assert attack.run(hardened, x, y).broken.sum() < attack.run(standard, x, y).broken.sum()

@@ -19,7 +19,7 @@ POISON = BadNets(trigger=Trigger(size=2), target_label=7)
 
 
 def written(labels: list[int], says: list[int], says_triggered: list[int]) -> ImageSet:
-    """Return images that hold label, answer and triggered answer in the middle, far from corners."""
+    """Return images with label, answer and triggered answer in the middle, far from corners."""
     images = np.zeros((len(labels), 10, 10, 1), np.uint8)
     images[:, 5, 4:7, 0] = np.array([labels, says, says_triggered]).T
     return ImageSet(images, np.array(labels, np.int64))

@@ -33,13 +33,18 @@ class ModelRobust(Check):
             and one.how.get("norm") == "linf"
         ]
         sound = [one for one in found if _verdict(one) == "sound"]
-        worst = min((_rate(one).low for one in sound), default=0.0)
+        counted = [one for one in found if _verdict(one) != "not_established"]
+        worst = min((_rate(one).low for one in counted), default=0.0)  # a weak attack may break it
         return Outcome(
-            passed=worst >= ROBUST_FLOOR,
-            measured={"lowest_lower_bound": round(worst, 4), "sound": len(sound)},
+            passed=bool(sound) and worst >= ROBUST_FLOOR,
+            measured={
+                "lowest_lower_bound": round(worst, 4),
+                "sound": len(sound),
+                "epsilon": sorted({float(one.how["epsilon"]) for one in sound}),
+            },
             threshold=ROBUST_FLOOR,
             message="" if sound else "no sound white-box attack on the hardened model was recorded",
-            inputs={one.id: str(one.subject.get("model")) for one in sound},
+            inputs={one.id: str(one.subject.get("model")) for one in counted},
         )
 
     def bad_example(self, folder: Path) -> Target:

@@ -1,0 +1,162 @@
+"""What every evasion attack promises, in every norm that it knows; a new one needs no test file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+from contract_nets import SHAPE, curved_net, label_of, linear_net, whole_range
+
+from purpleteam.attacks.balls import distance
+from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
+from purpleteam.core.config import build, to_mapping
+from purpleteam.core.errors import ConfigError
+
+CASES = [
+    (name, norm) for name in ATTACKS for norm in get_args(get_type_hints(ATTACKS[name])["norm"])
+]
+SMALL = {"linf": 0.1, "l2": 0.4}
+LARGE = {"linf": 0.9, "l2": 3.9}
+pytestmark = pytest.mark.parametrize(("name", "norm"), CASES)
+
+
+def make(name: str, norm: str, epsilon: float) -> EvasionAttack:
+    attack = ATTACKS[name]
+    known = {field.name for field in dataclasses.fields(attack)}
+    quick = {"steps": 10} if "steps" in known else {}
+    return build(attack, {"norm": norm, "epsilon": epsilon} | quick, name)
+
+
+def refusal(name: str, values: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(ATTACKS[name], values, name)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 200
+    return message
+
+
+def test_it_stays_in_ball_and_range(name: str, norm: str) -> None:
+    net, x = curved_net(), whole_range(20)
+    for epsilon in (1e-3, SMALL[norm], LARGE[norm]):
+        x_adv = make(name, norm, epsilon)(net, x, label_of(net, x))
+        assert x_adv.dtype == torch.float32 and x_adv.shape == x.shape
+        assert distance(x_adv, x, norm).max() <= epsilon + 1e-6
+        assert x_adv.min() >= 0 and x_adv.max() <= 1 and not x_adv.requires_grad
+
+
+def test_it_fools_a_linear_net(name: str, norm: str) -> None:
+    net, x = linear_net(), whole_range(20)
+    assert make(name, norm, LARGE[norm]).run(net, x, label_of(net, x)).broken.all()
+
+
+def test_with_epsilon_zero_it_changes_nothing(name: str, norm: str) -> None:
+    net, x = linear_net(), whole_range(6)
+    found = make(name, norm, 0.0).run(net, x, label_of(net, x))
+    assert torch.equal(found.x_adv, x)
+    assert not found.broken.any() and not found.distance.any()
+
+
+def test_the_same_seed_makes_the_same_images(name: str, norm: str) -> None:
+    net, x = curved_net(), whole_range(8)
+    y, attack = label_of(net, x), make(name, norm, SMALL[norm])
+    assert torch.equal(attack(net, x, y, seed=3), attack(net, x, y, seed=3))
+
+
+def test_neither_order_nor_batch_size_changes_a_verdict(name: str, norm: str) -> None:
+    net, x = curved_net(), whole_range(30)
+    y, order = label_of(net, x), torch.arange(30)
+    attack = make(name, norm, SMALL[norm])
+    whole = attack.run(net, x, y).broken
+    assert 0 < whole.sum() < 30
+    assert torch.equal(
+        attack.run(net, x.flip(0), y.flip(0), index=order.flip(0)).broken.flip(0), whole
+    )
+    parts = [attack.run(net, x[i], y[i], index=i).broken for i in order.split(7)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_it_leaves_the_model_as_it_was(name: str, norm: str) -> None:
+    net, x = curved_net().train(), whole_range(6)
+    net[0].eval()
+    net[5].bias.requires_grad_(False)
+    net[5].weight.grad = torch.ones_like(net[5].weight)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    make(name, norm, SMALL[norm]).run(net, x, label_of(net, x))
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert [module.training for module in net] == [False, True, True, True, True, True]
+    assert not net[5].bias.requires_grad and net[5].weight.requires_grad
+    assert torch.equal(net[5].weight.grad, torch.ones_like(net[5].weight))
+    assert net[0].weight.grad is None
+
+
+def test_it_leaves_its_inputs_and_the_global_generator_alone(name: str, norm: str) -> None:
+    net, x = linear_net(), whole_range(6).requires_grad_(True)
+    y = label_of(net, x)
+    copies, state = (x.detach().clone(), y.clone()), torch.get_rng_state()
+    make(name, norm, SMALL[norm])(net, x, y)
+    assert torch.equal(x, copies[0]) and torch.equal(y, copies[1])
+    assert x.requires_grad and x.grad is None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_broken_is_true_exactly_where_the_model_errs(name: str, norm: str) -> None:
+    net, x = curved_net(), whole_range(30)
+    y = label_of(net, x)
+    y[:3] = (y[:3] + 1) % 3  # wrong from the start
+    found = make(name, norm, SMALL[norm]).run(net, x, y)
+    assert torch.equal(found.broken, label_of(net, found.x_adv) != y)
+    assert found.broken[:3].all() and not found.broken.all()
+
+
+def test_the_distance_is_that_of_the_images(name: str, norm: str) -> None:
+    net, x = linear_net(), whole_range(9)
+    found = make(name, norm, SMALL[norm]).run(net, x, label_of(net, x))
+    moved = (found.x_adv.double() - x.double()).flatten(1)
+    expected = moved.abs().amax(1) if norm == "linf" else moved.square().sum(1).sqrt()
+    torch.testing.assert_close(found.distance, expected, rtol=0, atol=1e-12)
+
+
+def test_what_it_cost_is_counted(name: str, norm: str) -> None:
+    net, x = linear_net(), whole_range(4)
+    found = make(name, norm, SMALL[norm]).run(net, x, label_of(net, x))
+    assert found.cost.forward >= 4 and found.seconds > 0
+
+
+def test_an_empty_batch_and_a_plain_function_are_fine(name: str, norm: str) -> None:
+    net, attack = linear_net(), make(name, norm, SMALL[norm])
+    assert attack(net, torch.zeros(0, *SHAPE), torch.zeros(0, dtype=torch.int64)).shape == (
+        0,
+        *SHAPE,
+    )
+    x = whole_range(2)
+    assert torch.equal(
+        attack(lambda z: net(z), x, label_of(net, x)), attack(net, x, label_of(net, x))
+    )
+
+
+def test_it_is_a_frozen_description_that_can_be_recorded(name: str, norm: str) -> None:
+    attack = make(name, norm, SMALL[norm])
+    assert attack.name == name
+    again = build(ATTACKS[name], json.loads(json.dumps(to_mapping(attack))), name)
+    assert again == attack
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        attack.epsilon = 0.5  # type: ignore[misc]
+
+
+def test_what_makes_no_sense_is_refused_in_one_line(name: str, norm: str) -> None:
+    assert "unknown key 'epsilom' (did you mean 'epsilon'?)" in refusal(name, {"epsilom": 0.1})
+    for epsilon in (-0.1, float("inf"), float("nan"), "much"):
+        assert "epsilon" in refusal(name, {"norm": norm, "epsilon": epsilon})
+    assert "norm" in refusal(name, {"norm": "l7"})
+    for count in {"steps", "restarts"} & {
+        field.name for field in dataclasses.fields(ATTACKS[name])
+    }:
+        assert f"{count} must be at least 1, not 0" in refusal(name, {count: 0})
+
+
+def test_an_epsilon_in_grey_levels_is_met_with_the_one_in_pixel_units(name: str, norm: str) -> None:
+    if norm == "linf":
+        assert "8/255 = 0.0314" in refusal(name, {"norm": norm, "epsilon": 8})
