@@ -1,9 +1,10 @@
 """The command line: a thin skin over the rooms; every verb takes --json.
 
-- `app`       the verbs, and `main`, which turns every error into one line and an exit code
+- `app`       `main`, which turns every error into one line and an exit code;  `verbs`: the list
 - `commands/` one file for each part of the flow; heavy imports are inside the commands
-- `options`   what an option is called and means, the same everywhere
-- `screen`    progress bars and tables on standard error, JSON on standard output
+- `options`   what an option is called and means, the same everywhere;  `outputs`: where --out goes
+- `screen`    progress on standard error, the answer or one JSON object on standard output
+- `lab`       what the verbs that work on one model share (torch);  `doctor`: what is installed
 """
 
 import os

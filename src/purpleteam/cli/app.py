@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Any
 
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli.commands import attacks, data, defences, inspect, models, runs, serve
+from purpleteam.cli.commands import attacks, data, defences, inspect, models, poison, runs, serve
 from purpleteam.cli.screen import say
-from purpleteam.core.errors import PurpleError, Refused
+from purpleteam.cli.verbs import Verbs
+from purpleteam.core.errors import MissingExtra, PurpleError, Refused, unknown
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="purple",
+    cls=Verbs,
     help="Red- and blue-team an image classifier, and prove what you claim.",
     no_args_is_help=True,
     add_completion=False,
@@ -23,6 +27,11 @@ app = typer.Typer(
 )
 USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of every error of the option parser
 STOPPED = 130
+
+LAB = ("torch", "sklearn", "scipy", "onnx", "onnxruntime", "onnxscript", "opacus", "PIL")
+SERVE = ("starlette", "uvicorn", "httptools")
+EXTRAS = dict.fromkeys(LAB, "lab") | dict.fromkeys(SERVE, "serve")
+"""Which extra brings a package that the base install does without."""
 
 
 @app.callback(invoke_without_command=True)
@@ -34,7 +43,7 @@ def _version(
         raise typer.Exit
 
 
-for room in (runs, data, models, attacks, defences, inspect, serve):
+for room in (runs, data, models, poison, attacks, defences, inspect, serve):
     room.add_to(app)
 
 
@@ -43,29 +52,52 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="purple", standalone_mode=False)
     except PurpleError as error:
         if debug and not isinstance(error, Refused):
             raise
-        say(f"error: {' '.join(str(error).split())}")
-        code = error.exit_code
+        code = _refuse(str(error), error.exit_code)
     except KeyboardInterrupt:
         say("stopped; a run goes on where it was with --resume")
         code = STOPPED
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on
         code = 0
     except Exception as error:
         if debug:
             raise
-        code = 2
-        say(f"error: {_one_line(error)}")
+        code = _refuse(_one_line(error), 2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(text: str, code: int) -> int:
+    say(text if text.startswith("Usage:") else f"error: {' '.join(text.split())}")
+    return code
 
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, USAGE_ERROR):
-        return " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        return _usage(error)
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(_package(error))):
+        return str(MissingExtra(_package(error), extra))
     if isinstance(error, OSError) and error.filename:
         return f"{str(error.filename)!r}: {error.strerror}"
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text} (the traceback comes with --debug)"
+
+
+def _usage(error: Any) -> str:
+    """Return what the option parser says, with the value and the choices where it is silent."""
+    text: str = error.format_message()
+    context, reason = getattr(error, "ctx", None), error.__cause__
+    if type(error).__name__ == "NoSuchOption" and context is not None:
+        known = [name for one in context.command.params for name in one.opts if name[0] == "-"]
+        return unknown("option", error.option_name, known)
+    if hasattr(reason, "errors"):
+        value = reason.errors()[0]["input"]
+        return text.replace("Invalid value for", f"Invalid value {value!r} for", 1)
+    return text
+
+
+def _package(error: ModuleNotFoundError) -> str:
+    return str(error.name).partition(".")[0]

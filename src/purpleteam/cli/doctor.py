@@ -35,10 +35,17 @@ def _entry(what: str, ok: bool, detail: str) -> dict[str, Any]:
 
 
 def _package(name: str, extra: str) -> dict[str, Any]:
-    if util.find_spec(name) is None:
+    if not _present(name):
         return _entry(name, False, f"pip install 'purpleteam[{extra}]'")
     distribution = "scikit-learn" if name == "sklearn" else name
     return _entry(name, True, metadata.version(distribution))
+
+
+def _present(name: str) -> bool:
+    try:
+        return util.find_spec(name) is not None
+    except ImportError:
+        return False
 
 
 def _torch_build() -> dict[str, Any]:

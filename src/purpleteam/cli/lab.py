@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from purpleteam.cli.screen import table
 from purpleteam.core.cards import StoredModel
 from purpleteam.core.config import build as build_part
 from purpleteam.core.config import parse_part
+from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import Registry
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset
@@ -26,7 +27,7 @@ from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
 from purpleteam.pipeline.work import subject_of
 
-__all__ = ["Lab", "recipe_from", "trained_answer"]
+__all__ = ["Lab", "recipe_from", "seconds_of", "trained_answer"]
 
 R = TypeVar("R", bound=Recipe)
 
@@ -98,11 +99,23 @@ class Lab:
         return store(training.module, stem, provenance)
 
 
-def recipe_from(recipes: Registry[type[R]], text: str, epochs: int | None) -> tuple[str, R]:
-    """Return the name and recipe that `NAME[:field=value,...]` means."""
+def recipe_from(
+    recipes: Registry[type[R]], text: str, epochs: int | None, **fields: object
+) -> tuple[str, R]:
+    """Return the name and recipe that `NAME[:field=value,...]` and the options beside it mean."""
     name, values = parse_part(text)
-    recipe = build_part(recipes[name], values, f"recipe {name}")
-    return name, recipe if epochs is None else replace(recipe, epochs=epochs)
+    asked = {"epochs": epochs} | fields
+    values |= {key: value for key, value in asked.items() if value is not None}
+    return name, build_part(recipes[name], values, f"recipe {name}")
+
+
+def seconds_of(minutes: float | None) -> float | None:
+    """Return a budget in seconds; nothing and less than nothing are refused."""
+    if minutes is None:
+        return None
+    if not 0 < minutes < float("inf"):
+        raise UsageError(f"--budget {minutes:g} is no number of minutes above 0")
+    return minutes * 60
 
 
 def trained_answer(stored: StoredModel, training: Training) -> tuple[dict[str, Any], list[str]]:

@@ -20,16 +20,27 @@ __all__ = [
     "Out",
     "Quiet",
     "Seed",
+    "SeedOrNone",
     "Split",
     "Threads",
     "Weights",
 ]
 
+MAX_SEED = 2**63 - 1  # what torch takes
+MAX_THREADS = 256  # thousands of threads bring the process down
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="All chance is a function of it.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="torch's threads.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_SEED, help="All chance is a function of it.")
+]
+SeedOrNone = Annotated[
+    int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="All chance is a function of it.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="torch's threads.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Out = Annotated[Path | None, typer.Option("--out", help="File or folder that is written.")]
 Model = Annotated[
@@ -47,7 +58,10 @@ DatasetOption = Annotated[
 Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="First so many images of the split.")]
 Arch = Annotated[str, typer.Option("--arch", help="Architecture name or module:factory.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs, where not the recipe's.")]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Epochs, where not the recipe's.")
+]
 Budget = Annotated[
-    float | None, typer.Option("--budget", help="Stop before an epoch that would take longer.")
+    float | None,
+    typer.Option("--budget", help="Minutes; stops before an epoch that would go beyond them."),
 ]

@@ -6,17 +6,24 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from purpleteam.core.progress import SILENT, Progress, Task
 
-__all__ = ["answer", "percent", "progress", "say", "table"]
+__all__ = ["answer", "percent", "progress", "say", "table", "write_answer"]
 
 
 def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     """Print the one JSON object, or the lines for people."""
     text = json.dumps(values, ensure_ascii=False) if as_json else "\n".join(lines)
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def write_answer(path: Path, values: Mapping[str, Any]) -> None:
+    """Write what --json prints to a file."""
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def say(text: str) -> None:

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from purpleteam.cli.options import Debug, Json, Out, Quiet
+from purpleteam.cli.outputs import folder_to_write
 from purpleteam.cli.screen import answer, progress, table
+from purpleteam.cli.verbs import Verbs
 from purpleteam.core.errors import UsageError, unknown
 
 __all__ = ["add_to"]
@@ -18,7 +20,10 @@ __all__ = ["add_to"]
 def add_to(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     data = typer.Typer(
-        help="Get datasets, and verify them.", no_args_is_help=True, rich_markup_mode=None
+        cls=Verbs,
+        help="Get datasets, and verify them.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
     )
     data.command()(fetch)
     data.command()(verify)
@@ -37,7 +42,7 @@ def fetch(
 
     if name != "mnist":
         raise UsageError(unknown("dataset to fetch", name, ["mnist"]))
-    folder = out or mnist_cache()
+    folder = folder_to_write(out or mnist_cache())
     with progress(quiet or as_json) as bar:
         fetch_mnist(folder, progress=bar)
     answer({"folder": str(folder)}, [str(folder)], as_json=as_json)
@@ -46,11 +51,14 @@ def fetch(
 def verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR")],
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Compare a folder's MNIST files with the pinned digests."""
     from purpleteam.data.sources.mnist import verify_folder
 
+    if not folder.is_dir():
+        raise UsageError(f"folder {str(folder)!r} does not exist")
     found = verify_folder(folder)
     values = {
         "folder": str(folder),

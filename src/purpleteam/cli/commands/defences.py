@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +20,7 @@ from purpleteam.cli.options import (
     Threads,
     Weights,
 )
+from purpleteam.cli.outputs import stem_to_write
 from purpleteam.cli.screen import answer, progress
 
 __all__ = ["add_to"]
@@ -55,18 +55,14 @@ def harden(
     debug: Debug = False,
 ) -> None:
     """Train a model by adversarial training and store it; attack it with purple attack."""
-    from purpleteam.cli.lab import Lab, recipe_from, trained_answer
+    from purpleteam.cli.lab import Lab, recipe_from, seconds_of, trained_answer
     from purpleteam.defences import DEFENCES, Hardening
 
-    name, defence = recipe_from(DEFENCES, recipe, epochs)
-    if epsilon is not None:
-        from purpleteam.core.config import build, to_mapping
-
-        values = to_mapping(defence) | {"epsilon": epsilon}
-        defence = build(type(defence), values, "--epsilon")
+    name, defence = recipe_from(DEFENCES, recipe, epochs, epsilon=epsilon)
+    seconds = seconds_of(budget)
     lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
     baseline = None if model is None else lab.load(model)
-    stem = out or Path("models") / f"{lab.dataset.name}-{name}"
+    stem = stem_to_write(out, f"{lab.dataset.name}-{name}")
     with progress(quiet or as_json) as bar:
         work = Hardening(
             net=lab.net(arch, seed),
@@ -76,7 +72,7 @@ def harden(
             device=lab.device,
             description=f"harden by {name}",
             progress=bar,
-            budget_seconds=budget and budget * 60,
+            budget_seconds=seconds,
         )
         training = defence.harden(work)
     stored = lab.store(

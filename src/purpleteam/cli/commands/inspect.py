@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purpleteam.cli.options import Debug, Json, Out
-from purpleteam.cli.screen import answer, table
+from purpleteam.cli.options import Debug, Json, Out, Quiet
+from purpleteam.cli.outputs import file_to_write
+from purpleteam.cli.screen import answer, progress, table, write_answer
+from purpleteam.core.errors import PurpleError, UsageError
+
+if TYPE_CHECKING:
+    from purpleteam.core.checks import Target
+    from purpleteam.core.progress import Progress
+    from purpleteam.core.records import CheckResult
 
 __all__ = ["add_to"]
 
@@ -27,6 +34,7 @@ def scan(
     ] = "medium",
     out: Out = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
@@ -35,9 +43,9 @@ def scan(
 
     if fail_on != "never":
         severity_at_least("note", fail_on)  # refuses an unknown severity before the work
+    out = file_to_write(out)
     found = look(paths)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(to_sarif(found), indent=2) + "\n", encoding="utf-8")
     rows = [
         (
@@ -57,12 +65,12 @@ def scan(
     if fail_on != "never" and found.worst(fail_on):
         raise typer.Exit(1)
     if found.errors:
-        raise typer.Exit(2)
+        raise PurpleError(f"the scan is not whole: {found.errors[0]}")
 
 
 def threats(
     model: Annotated[
-        Path | None, typer.Option("--model", help="A model file, or a folder of them.")
+        str | None, typer.Option("--model", help="A model, a file, or a folder of them.")
     ] = None,
     run: Annotated[
         Path | None, typer.Option("--run", help="A run folder: its records and files.")
@@ -77,7 +85,9 @@ def threats(
     missing: Annotated[
         bool, typer.Option("--missing", help="Only what no threat, mitigation or check covers.")
     ] = False,
+    out: Out = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Run every check with its negative control, and derive the status of each threat."""
@@ -89,6 +99,7 @@ def threats(
     from purpleteam.threats import derive, load_system, summary, verdicts
     from purpleteam.threats import missing as gaps_of
 
+    out = file_to_write(out)
     load_checks()
     system = load_system()
     if missing:
@@ -96,13 +107,16 @@ def threats(
         lines = [f"{key}: {', '.join(map(str, value)) or 'none'}" for key, value in gaps.items()]
         answer({"missing": gaps}, lines, as_json=as_json)
         return
-    results = _run_checks(model, run, url, code, data)
+    with progress(quiet or as_json) as bar:
+        results = _run_checks(_target(model, run, url, code, data), bar)
     statuses = derive(system, verdicts(results), date.today())
     values = {
         "threats": [_threat(one) for one in statuses],
         "checks": [one.to_json() for one in results],
         "summary": asdict(summary(statuses)),
     }
+    if out is not None:
+        write_answer(out, values)
     rows = [(one.verdict, one.check, one.message or one.proves) for one in results]
     rows += [
         (one.status, one.threat, one.title) for one in statuses if one.status != "not_applicable"
@@ -112,41 +126,63 @@ def threats(
         raise typer.Exit(1)
 
 
-def _run_checks(
-    model: Path | None, run: Path | None, url: str | None, code: Path | None, data: Path | None
-) -> list[Any]:
+def _target(
+    model: str | None, run: Path | None, url: str | None, code: Path | None, data: Path | None
+) -> Target:
+    """Return what the checks look at; what is not there is refused before they run."""
     from importlib import resources
 
-    from purpleteam.core.checks import CHECKS, Target, run_check
-    from purpleteam.core.errors import UsageError
+    from purpleteam.core.checks import Target
     from purpleteam.core.runfolder import RunFolder
 
-    for name, path in (("--model", model), ("--code", code), ("--data", data)):
+    for name, path in (("--code", code), ("--data", data)):
         if path is not None and not path.exists():
             raise UsageError(f"{name} {str(path)!r} does not exist")
+    weights = None if model is None else _model_files(model)
     if run is not None:
         RunFolder.open(run)
-        model = model or run / "models"
-    target = Target(
-        code=code or Path(str(resources.files("purpleteam"))),
-        data=data,
-        model=model,
-        url=url,
-        served_digest=_served_digest(model, run),
-        run=run,
-    )
-    return [run_check(CHECKS[name](), target) for name in CHECKS]
+        weights = weights or run / "models"
+    if url is not None:
+        _reach(url)
+    code = code or Path(str(resources.files("purpleteam")))
+    return Target(code=code, data=data, model=weights, url=url, run=run)
 
 
-def _served_digest(model: Path | None, run: Path | None) -> str | None:
-    """Return the digest that the app must report: the named model's, or that of the run."""
+def _model_files(model: str) -> Path:
     from purpleteam.core.cards import find_stored
-    from purpleteam.core.runfolder import RunFolder
 
-    if run is not None:
-        served = RunFolder.open(run).info["asked"].get("models", {}).get("served")
-        return find_stored(served).card.digest if served else None
-    return find_stored(str(model)).card.digest if model is not None and model.is_file() else None
+    path = Path(model)
+    return path if model and path.exists() else find_stored(model).weights
+
+
+def _reach(url: str) -> None:
+    """Refuse an address at which nothing answers: its checks would only say so one by one."""
+    import socket
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        place = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    except ValueError as error:
+        raise UsageError(f"--url {url!r} is no address: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"--url {url!r} is no address such as http://127.0.0.1:8000")
+    try:
+        socket.create_connection(place, timeout=5).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"--url {url!r} does not answer: {reason}") from None
+
+
+def _run_checks(target: Target, bar: Progress) -> list[CheckResult]:
+    from purpleteam.core.checks import CHECKS, run_check
+
+    results = []
+    with bar.task("checks", len(CHECKS)) as task:
+        for name in CHECKS:
+            results.append(run_check(CHECKS[name](), target))
+            task.advance()
+    return results
 
 
 def _threat(one: Any) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from purpleteam.cli.options import (
     Threads,
     Weights,
 )
-from purpleteam.cli.screen import answer, percent, progress, table
+from purpleteam.cli.outputs import file_to_write, stem_to_write
+from purpleteam.cli.screen import answer, percent, progress, table, write_answer
 from purpleteam.core.errors import UsageError
 
 __all__ = ["add_to"]
@@ -55,14 +56,15 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a classifier and store it: weights, ONNX and card."""
-    from purpleteam.cli.lab import Lab, recipe_from, trained_answer
+    from purpleteam.cli.lab import Lab, recipe_from, seconds_of, trained_answer
     from purpleteam.models.recipes import RECIPES
     from purpleteam.models.training import train as fit
 
-    lab = Lab.open(dataset, device=device, threads=threads, weights=None)
     plan = recipe_from(RECIPES, recipe, epochs)
+    seconds = seconds_of(budget)
+    lab = Lab.open(dataset, device=device, threads=threads, weights=None)
     net = lab.net(arch, seed)
-    stem = out or Path("models") / f"{lab.dataset.name}-{plan[0]}"
+    stem = stem_to_write(out, f"{lab.dataset.name}-{plan[0]}")
     with progress(quiet or as_json) as bar:
         training = fit(
             net,
@@ -72,7 +74,7 @@ def train(
             seed=seed,
             device=lab.device,
             progress=bar,
-            budget_seconds=budget and budget * 60,
+            budget_seconds=seconds,
         )
     stored = lab.store(training, stem, arch, {"name": plan[0]}, plan[1], seed)
     answer(*trained_answer(stored, training), as_json=as_json)
@@ -84,21 +86,26 @@ def evaluate(
     dataset: DatasetOption = "digits",
     split: Split = "test",
     limit: Limit = None,
+    out: Out = None,
     seed: Seed = 0,
     threads: Threads = None,
     device: Device = "auto",
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Accuracy, loss, per-class scores, confusion matrix, calibration and time per image."""
     from purpleteam.cli.lab import Lab
     from purpleteam.models.evaluation import evaluate as look
 
+    out = file_to_write(out)
     lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
     loaded = lab.load(model)
     images = lab.dataset.split(split).first(limit)
     found = look(loaded.module, images, classes=len(lab.dataset.classes), seed=seed)
     values = found.to_json() | {"subject": lab.subject(loaded, split, limit)}
+    if out is not None:
+        write_answer(out, values)
     rows: list[tuple[object, ...]] = [
         ("clean accuracy", found.clean_accuracy),
         ("loss", found.loss),
@@ -121,12 +128,16 @@ def import_checkpoint(
         str | None, typer.Option("--shape", help="Channels x height x width; 1x28x28 by default.")
     ] = None,
     classes: Annotated[int, typer.Option("--classes", min=2, help="Number of classes.")] = 10,
+    threads: Threads = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """A foreign checkpoint, judged without unpickling and made a stored model."""
+    from purpleteam.models.devices import use_threads
     from purpleteam.pipeline.importing import import_model
 
+    use_threads(threads)
     size, count = _size(shape), classes
     if dataset is not None:
         from purpleteam.data.folders import load_dataset
@@ -134,7 +145,7 @@ def import_checkpoint(
         images = load_dataset(dataset)
         height, width, channels = images.shape
         size, count = (channels, height, width), len(images.classes)
-    stem = out or Path("models") / file.stem
+    stem = stem_to_write(out, file.stem)
     found = import_model(file, arch, stem, shape=size, classes=count)
     head = f"{found.verdict}: {found.model or file}"
     answer(found.to_json(), [head, *(f"- {reason}" for reason in found.reasons)], as_json=as_json)
@@ -147,19 +158,24 @@ def export(
     weights: Weights = None,
     dataset: DatasetOption = "digits",
     out: Out = None,
+    threads: Threads = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write a model as safetensors, ONNX and card, the two nets compared."""
     from purpleteam.cli.lab import Lab
+    from purpleteam.models.devices import use_threads
     from purpleteam.models.loading import load
     from purpleteam.models.store import Provenance, store
 
     if out is None:
         raise UsageError("--out FILE says where the model goes")
+    use_threads(threads)
     loaded = load(model, weights=weights)
+    stem = stem_to_write(out, loaded.name.replace(":", "-"))
     if loaded.card is None:
-        lab = Lab.open(dataset, device="cpu", threads=None, weights=weights)
+        lab = Lab.open(dataset, device="cpu", threads=threads, weights=weights)
         provenance = Provenance(
             architecture=model, shape=lab.shape, classes=lab.dataset.classes, recipe={}
         )
@@ -179,7 +195,7 @@ def export(
             converted_from=card.converted_from,
             validation_accuracy=card.validation_accuracy,
         )
-    stored = store(loaded.module, out, provenance)
+    stored = store(loaded.module, stem, provenance)
     values = {
         "model": str(stored.weights),
         "onnx": str(stored.onnx),

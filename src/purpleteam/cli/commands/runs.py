@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purpleteam.cli.options import Debug, Device, Json, Out, Quiet, Threads
-from purpleteam.cli.screen import answer, progress, say, table
-from purpleteam.core.errors import MissingExtra, UsageError
+from purpleteam.cli.options import Debug, Device, Json, Out, Quiet, SeedOrNone, Threads
+from purpleteam.cli.outputs import file_to_write
+from purpleteam.cli.screen import answer, progress, table
+
+if TYPE_CHECKING:
+    from purpleteam.pipeline.config import RunConfig
 
 __all__ = ["add_to"]
 
 Config = Annotated[Path | None, typer.Option("--config", help="A TOML file over the profile.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="One value, a.b=c; repeatable.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")]
-SeedOrNone = Annotated[
-    int | None, typer.Option("--seed", min=0, help="All chance is a function of it.")
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,12 +35,15 @@ def demo(
     resume: Resume = False,
     seed: SeedOrNone = None,
     threads: Threads = None,
+    device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """The whole story on embedded real digits, offline."""
-    _run("demo", None, [], out, resume, _given(seed=seed, threads=threads), as_json, quiet)
+    given = _given(seed=seed, threads=threads, device=None if device == "auto" else device)
+    asked = _resolved("demo", None, given)
+    _run(asked, out or _folder("demo", resume), resume, None, as_json=as_json, quiet=quiet)
 
 
 def run(
@@ -73,24 +77,17 @@ def run(
         seed=seed, threads=threads, dataset=dataset, device=None if device == "auto" else device
     )
     models = _given(use=model, weights=weights)
-    extra = [*given, *(f"models.{one}" for one in models)]
-    folder = _run(
-        profile or (None if config else "demo"),
-        config,
-        settings or [],
-        out,
-        resume,
-        extra,
-        as_json,
-        quiet,
-    )
-    if results is not None:
-        _write_results(folder, results)
+    given += [*(f"models.{one}" for one in models)]
+    profile = profile or (None if config else "demo")
+    asked = _resolved(profile, config, [*(settings or []), *given])
+    folder = out or _folder(profile or (config.stem if config else "run"), resume)
+    _run(asked, folder, resume, file_to_write(results), as_json=as_json, quiet=quiet)
 
 
 def report(
     path: Annotated[Path, typer.Argument(metavar="RUN")],
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Render a run folder again: HTML and Markdown, without re-running anything."""
@@ -109,10 +106,8 @@ def replay(
     debug: Debug = False,
 ) -> None:
     """Do the work behind one record again, and say whether it agrees."""
-    try:
-        from purpleteam.pipeline.replay import replay as do_again
-    except ModuleNotFoundError as error:
-        raise _lab(error) from None
+    from purpleteam.pipeline.replay import replay as do_again
+
     with progress(quiet or as_json) as bar:
         found = do_again(path, record, progress=bar)
     verdict = "agrees" if found.agrees else "DISAGREES"
@@ -126,7 +121,7 @@ def replay(
         raise typer.Exit(1)
 
 
-def list_all(as_json: Json = False, debug: Debug = False) -> None:
+def list_all(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """What there is: zoo models, runs, profiles, and parts by name."""
     from purpleteam.core.cards import zoo_names
     from purpleteam.pipeline.config import profile_names
@@ -156,7 +151,7 @@ def list_all(as_json: Json = False, debug: Debug = False) -> None:
     answer(values, lines, as_json=as_json)
 
 
-def doctor(as_json: Json = False, debug: Debug = False) -> None:
+def doctor(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """What is installed, what is missing, and how to get it."""
     from purpleteam.cli.doctor import examine
 
@@ -165,31 +160,33 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
     answer({"checks": found}, table(rows), as_json=as_json)
 
 
+def _resolved(profile: str | None, config: Path | None, settings: list[str]) -> RunConfig:
+    from purpleteam.pipeline.config import resolve
+
+    return resolve(profile, config, settings)
+
+
 def _run(
-    profile: str | None,
-    config: Path | None,
-    settings: list[str],
-    out: Path | None,
+    asked: RunConfig,
+    folder: Path,
     resume: bool,
-    given: list[str],
+    results: Path | None,
+    *,
     as_json: bool,
     quiet: bool,
-) -> Path:
-    try:
-        from purpleteam.pipeline.config import resolve
-        from purpleteam.pipeline.run import run as run_all
-    except ModuleNotFoundError as error:
-        raise _lab(error) from None
-    asked = resolve(profile, config, [*settings, *given])
-    folder = out or _folder(profile or (config.stem if config else "run"), resume)
+) -> None:
+    from purpleteam.pipeline.run import run as run_all
+
     with progress(quiet or as_json) as bar:
-        if not (quiet or as_json):
-            say(f"run folder: {folder}")
-        result = run_all(asked, folder, resume=resume, progress=bar)
+        typed = ("purple", *sys.argv[1:])
+        result = run_all(asked, folder, resume=resume, command=typed, progress=bar)
+    if results is not None:
+        from purpleteam.pipeline.results import write_results
+
+        write_results(folder, results)
     stages = [(name, f"{took:.1f} s") for name, took in result.stages.items()]
     lines = [*table(stages), f"report: {result.report}"]
     answer(result.to_json(), lines, as_json=as_json)
-    return folder
 
 
 def _folder(name: str, resume: bool) -> Path:
@@ -208,20 +205,8 @@ def _given(**options: object) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
 
 
-def _write_results(folder: Path, path: Path) -> None:
-    from purpleteam.pipeline.results import write_results
-
-    write_results(folder, path)
-
-
 def _shown(metric: Any) -> str:
     if metric is None:
         return "nothing of the kind"
     value = metric.get("value", metric.get("verdict", metric.get("digest", metric.get("status"))))
     return str(value)
-
-
-def _lab(error: ModuleNotFoundError) -> Exception:
-    if error.name and error.name.startswith("purpleteam"):
-        return UsageError(str(error))
-    return MissingExtra(str(error.name), "lab,serve")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from purpleteam.cli.options import Debug, Model
-from purpleteam.cli.screen import say
+from purpleteam.cli.options import Debug, Json, Model, Quiet
+from purpleteam.cli.screen import answer, say
 
 __all__ = ["add_to"]
 
@@ -34,17 +34,25 @@ def serve(
         list[str] | None,
         typer.Option("--allowed-host", help="A further name of the app; repeatable."),
     ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Serve a stored model in the hardened drawing app; stop with Ctrl+C."""
     from purpleteam.serve.main import serve as start
+
+    def ready(url: str) -> None:
+        if as_json:
+            answer({"url": url, "model": model}, [], as_json=True)
+        elif not quiet:
+            say(f"serving {model} at {url}")
 
     start(
         model,
         host,
         port,
         expose_confidences,
-        on_ready=lambda url: say(f"serving {model} at {url}"),
+        on_ready=ready,
         allow_remote=allow_remote,
         allowed_hosts=tuple(allowed_hosts or ()),
     )
