@@ -3,6 +3,7 @@
 - `config`    what a run is asked: a profile, a file, `--set`;  `profiles/`: demo, quick, mnist
 - `run`       STAGES, and a run from data to report, resumable at any moment
 - `stages/`   one file a stage; each piece of work is a cell of the run folder
+- `validation` what a stage would stumble over, refused before any work
 - `work`      what the stages share;  `checks`: all rooms' checks
 - `replay`    re-run the cell behind one record and compare
 - `importing` a foreign checkpoint, judged by `scan`'s gate, stored by `models`

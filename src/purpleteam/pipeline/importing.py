@@ -52,10 +52,10 @@ def import_model(
     """
     if not path.is_file():
         raise UsageError(f"checkpoint {str(path)!r} does not exist or is no file")
+    net = build(architecture, shape, classes, seed=0)
     found = read_state_dict(path)
     if found.verdict != "accepted":
         return Imported("refused", tuple(found.reasons))
-    net = build(architecture, shape, classes, seed=0)
     tensors = {name: _float32(array) for name, array in found.tensors.items()}
     try:
         put_weights(net, tensors, str(path))

@@ -36,6 +36,16 @@ class PGDTraining(Defence):
     validation_images: int = 1000
     """The best epoch is the most robust one on so many validation images, under PGD-10."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "validation_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 < self.relative_step_size < float("inf"):
+            raise ValueError(f"relative_step_size must be above 0, not {self.relative_step_size}")
+        if not 0 <= self.warm_up <= 1:
+            raise ValueError(f"warm_up must be from 0 to 1, not {self.warm_up}")
+
     def harden(self, work: Hardening) -> Training:
         """Train on adversarial images only; choose the epoch by robust validation accuracy."""
 

@@ -21,7 +21,7 @@ from purpleteam.pipeline.stages.evasion import attack_from, attacked, over_epsil
 from purpleteam.pipeline.stages.models import baseline, evaluated
 from purpleteam.pipeline.work import Work
 
-__all__ = ["harden_models"]
+__all__ = ["defence_of", "harden_models"]
 
 NAMES = {
     "pgd": "hardened",
@@ -42,7 +42,7 @@ def harden_models(work: Work) -> None:
     """Harden by each recipe; evaluate clean, by transfer and white-box."""
     before = baseline(work)
     for recipe in work.config.defences.recipes:
-        defence = _defence(work, recipe)
+        defence = defence_of(work, recipe)
         name = NAMES.get(recipe, f"hardened-{recipe}")
         model = _hardened(work, defence, name, before)
         evaluated(work, "defences", model, name)
@@ -53,7 +53,8 @@ def harden_models(work: Work) -> None:
     _before(work, before)
 
 
-def _defence(work: Work, recipe: str) -> Defence:
+def defence_of(work: Work, recipe: str) -> Defence:
+    """Return the training defence of that name with what the request says of it."""
     asked = work.config.defences
     options = dict(asked.options.get(recipe, {}))
     if asked.epochs is not None:
@@ -103,7 +104,7 @@ def _white_box(work: Work, defence: Defence, model: LoadedModel, name: str) -> N
 def _before(work: Work, model: LoadedModel) -> None:
     """The undefended model at every radius that a defence was measured at."""
     asked = work.config.evasion
-    others = {_defence(work, recipe).epsilon for recipe in work.config.defences.recipes}
+    others = {defence_of(work, recipe).epsilon for recipe in work.config.defences.recipes}
     for epsilon in sorted(others - {asked.epsilon}):
         for text in asked.attacks:
             attack = attack_from(text, epsilon=epsilon)

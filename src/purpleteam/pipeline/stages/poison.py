@@ -23,7 +23,7 @@ from purpleteam.pipeline.stages.models import evaluated, recipe_of
 from purpleteam.pipeline.stages.pictures import Picture, gallery
 from purpleteam.pipeline.work import Work
 
-__all__ = ["poison_models"]
+__all__ = ["NAMES", "poison_models", "poison_of"]
 
 TWIN = "clean-twin"
 NAMES = {"seed_a": "poisoned-kept", "seed_b": "poisoned-kept-b", "badnets": "poisoned-relabelled"}
@@ -34,15 +34,16 @@ def poison_models(work: Work) -> None:
     """Train on each poisoned set and measure clean accuracy, success rate and base rate."""
     first = work.config.seed
     for name in ("seed_a", "seed_b"):
-        _measured(work, _poison(work, name), first)
+        _measured(work, poison_of(work, name), first)
     seeds = range(first, first + work.config.poison.seeds)
-    found = [_measured(work, _poison(work, "badnets"), seed) for seed in seeds]
+    found = [_measured(work, poison_of(work, "badnets"), seed) for seed in seeds]
     if len(found) > 1:
-        _over_seeds(work, _poison(work, "badnets"), found)
-    _shown(work, _poison(work, "badnets"))
+        _over_seeds(work, poison_of(work, "badnets"), found)
+    _shown(work, poison_of(work, "badnets"))
 
 
-def _poison(work: Work, name: str) -> PoisonAttack:
+def poison_of(work: Work, name: str) -> PoisonAttack:
+    """Return the poison attack of that name with the count and target that are asked for."""
     asked = work.config.poison
     return replace(POISONS[name](), count=asked.count, target_label=work.target_label)
 
