@@ -119,10 +119,12 @@ def _value(text: str) -> Any:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "value"
+    place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
         return f"{place} is missing"
     message = str(first["msg"]).removeprefix("Value error, ")
+    if not place:  # from the part's own __post_init__, which names the field and the value
+        return message
     return f"{place} = {first['input']!r}: {message}"
 
 

@@ -44,7 +44,7 @@ def load_dataset(reference: str | Path, *, progress: Progress = SILENT) -> Datas
 
         return load_digits()
     folder = Path(reference)
-    if not folder.is_dir():
+    if not str(reference) or not folder.is_dir():
         raise UsageError(f"{unknown('dataset', reference, NAMES)}, or a folder")
     if has_idx(folder):
         return load_idx_folder(folder)

@@ -16,6 +16,8 @@ from purpleteam.core.errors import UsageError, unknown
 
 __all__ = ["choose_device", "device_of", "fast_autocast", "frozen", "to_batch", "use_threads"]
 
+MAX_THREADS = 256
+"""Thousands of threads do not make torch slow, they bring the process down."""
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
@@ -41,8 +43,8 @@ def device_of(model: object) -> torch.device:
 def use_threads(threads: int | None) -> int:
     """Set torch's threads (None leaves them) and return how many there are."""
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads must be at least 1, not {threads}")
+        if not 1 <= threads <= MAX_THREADS:
+            raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
         torch.set_num_threads(threads)
     return torch.get_num_threads()
 

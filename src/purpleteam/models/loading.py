@@ -89,16 +89,17 @@ def call_factory(reference: str) -> nn.Module:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except ImportError as error:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever the user's file does when imported
         raise ModelError(
             f"{reference!r}: module {module_name!r} cannot be imported: {error}"
         ) from None
-    except AttributeError:
-        raise ModelError(f"{reference!r}: module {module_name!r} has no {factory_name!r}") from None
+    factory = getattr(module, factory_name, None)
+    if factory is None:
+        raise ModelError(f"{reference!r}: module {module_name!r} has no {factory_name!r}")
     try:
         made = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         asked = inspect.signature(factory) if callable(factory) else ""
         raise ModelError(
             f"{reference!r}{asked} failed when called without arguments: {error}"
