@@ -2,6 +2,7 @@
 
 - `architectures/`  nets by name, one file each; normalisation is a layer inside
 - `recipes`         how long, at what rate, on which `augmentation`;  `training`: the loop
+- `checkpoint`      where a training stands after an epoch, to go on to the same bytes
 - `inference`       logits for images;  `evaluation`: accuracy, per-class scores, calibration
 - `store`           safetensors + ONNX + card, the two nets compared;  `loading`: from a name to it
 - `devices`         CPU, GPU, bfloat16 where it is faster, and a model left as it was

@@ -8,24 +8,22 @@ and resumed ends with the same bytes as one that is not.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from purpleteam.core.digest import canonical_json, sha256_bytes
+from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.models.augmentation import AUGMENTATIONS
+from purpleteam.models.checkpoint import Checkpoint, Epoch, identity
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.inference import correct
 from purpleteam.models.recipes import Recipe
@@ -37,15 +35,6 @@ Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
 
 `done` is the fraction of the training that lies behind, for what grows with it.
 """
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training images."""
-
-    epoch: int
-    loss: float
-    validation_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +91,7 @@ def train(
         module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     steps = -(-len(images) // recipe.batch_size)
-    saved = _Checkpoint(checkpoint, _identity(images, recipe, seed, module))
+    saved = Checkpoint(checkpoint, identity(module, images, validation, recipe, seed, device))
     history, best = saved.load(module, optimizer)
     with progress.task(description, recipe.epochs * steps) as task:
         task.advance(len(history) * steps)
@@ -134,7 +123,7 @@ def train(
                     task.advance(1)
             score = validate(module) if validate else float(correct(module, validation).mean())
             history.append(Epoch(epoch + 1, float(total) / len(images), score))
-            if score > max((one.validation_accuracy for one in history[:-1]), default=-math.inf):
+            if not best or score > max(one.validation_accuracy for one in history[:-1]):
                 best = {name: value.clone() for name, value in module.state_dict().items()}
             saved.write(module, optimizer, history, best)
             task.advance(0, validation=f"{score:.4f}")
@@ -159,73 +148,3 @@ def _rate(recipe: Recipe, done: float) -> float:
 def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
     key = sha256_bytes(f"{seed}/{epoch}/{stream}".encode())
     return torch.Generator().manual_seed(int(key[7:22], 16))
-
-
-def _identity(images: ImageSet, recipe: Recipe, seed: int, module: nn.Module) -> str:
-    shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
-    asked = {"data": images.digest, "recipe": asdict(recipe), "seed": seed, "shapes": shapes}
-    return canonical_json(
-        {**asked, "kind": type(recipe).__name__, "threads": torch.get_num_threads()}
-    )
-
-
-class _Checkpoint:
-    """The state after an epoch as one safetensors file, replaced in one step."""
-
-    def __init__(self, path: Path | None, identity: str) -> None:
-        self.path = path
-        self.identity = identity
-
-    def load(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[list[Epoch], dict[str, Tensor]]:
-        """Continue where a file of the same training exists; anything else starts anew."""
-        if self.path is None or not self.path.exists():
-            return [], {}
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                facts = file.metadata() or {}
-                if facts.get("identity") != self.identity:
-                    return [], {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
-            return [], {}
-        module.load_state_dict(_part(tensors, "module"))
-        _restore(optimizer, _part(tensors, "optimizer"))
-        history = [Epoch(**one) for one in json.loads(facts["history"])]
-        return history, _part(tensors, "best")
-
-    def write(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        history: list[Epoch],
-        best: dict[str, Tensor],
-    ) -> None:
-        """Replace the file by the state after the newest epoch."""
-        if self.path is None:
-            return
-        tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
-        tensors |= {f"best/{name}": value for name, value in best.items()}
-        for number, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
-        facts = {"identity": self.identity, "history": json.dumps([asdict(e) for e in history])}
-        fresh = self.path.with_suffix(".tmp")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, fresh, facts)
-        fresh.replace(self.path)
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(f"{prefix}/"): value
-        for name, value in tensors.items()
-        if name.startswith(f"{prefix}/")
-    }
-
-
-def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        number, _, key = name.partition("/")
-        state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

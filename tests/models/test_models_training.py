@@ -1,0 +1,184 @@
+"""Training: a function of its seed, and the same bytes wherever it was killed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from models_tiny import QUICK, SHAPE, equal_weights
+from torch import Tensor, nn
+
+from purpleteam.core.errors import ModelError, UsageError
+from purpleteam.models import ARCHITECTURES, Training, build, train
+
+
+class Killed(Exception):
+    pass
+
+
+def stop_after(steps: int):
+    """Return a craft that kills its training before the step of that number."""
+    seen = 0
+
+    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
+        nonlocal seen
+        if seen == steps:
+            raise Killed
+        seen += 1
+        return x
+
+    return craft
+
+
+@pytest.fixture
+def fit(images, validation):
+    """Return a function that trains a net from its start."""
+
+    def run(name: str = "small_cnn", recipe=QUICK, *, seed: int = 0, **options) -> Training:
+        net = build(name, SHAPE, 3, seed=seed)
+        return train(net, images, validation, recipe, seed=seed, **options)
+
+    return run
+
+
+def test_a_training_learns(fit):
+    made = fit(recipe=replace(QUICK, epochs=8))
+    assert made.best.validation_accuracy > 0.9
+    assert made.epochs[-1].loss < made.epochs[0].loss
+    assert made.seconds > 0
+    assert not made.module.training
+
+
+@pytest.mark.parametrize("augmentation", ["none", "shift", "freehand"])
+def test_the_same_seed_gives_the_same_bytes(fit, augmentation):
+    recipe = replace(QUICK, epochs=2, augmentation=augmentation)
+    one, same, other = (fit(recipe=recipe, seed=seed) for seed in (3, 3, 4))
+    assert one.epochs == same.epochs != other.epochs
+    assert equal_weights(one.module, same.module)
+    assert not equal_weights(one.module, other.module)
+
+
+def test_dropout_is_seeded_too(images, validation):
+    def fit() -> Training:
+        body = build("small_cnn", SHAPE, 3, seed=0)
+        return train(nn.Sequential(nn.Dropout(0.3), body), images, validation, QUICK, seed=0)
+
+    one = fit()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        assert equal_weights(one.module, fit().module)
+
+
+def test_the_global_random_numbers_are_left_alone(fit):
+    before = torch.get_rng_state()
+    fit(recipe=replace(QUICK, epochs=1, augmentation="freehand"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("steps", [0, 3, 6, 11, 18, 23])  # 6 steps an epoch
+def test_a_killed_training_goes_on_to_the_same_bytes(fit, tmp_path, name, steps):
+    checkpoint = tmp_path / "c.safetensors"
+    undisturbed = fit(name)
+    with pytest.raises(Killed):
+        fit(name, checkpoint=checkpoint, craft=stop_after(steps))
+    assert checkpoint.exists() == (steps >= 6)
+    resumed = fit(name, checkpoint=checkpoint)
+    assert resumed.epochs == undisturbed.epochs
+    assert equal_weights(resumed.module, undisturbed.module)
+
+
+def test_a_finished_training_is_not_done_again(fit, tmp_path):
+    checkpoint = tmp_path / "c.safetensors"
+    first = fit(checkpoint=checkpoint)
+    again = fit(checkpoint=checkpoint, craft=stop_after(0))
+    assert again.epochs == first.epochs
+    assert equal_weights(again.module, first.module)
+
+
+def test_the_best_epoch_is_kept_and_of_equals_the_earliest(fit):
+    states: list[dict[str, Tensor]] = []
+    scores = iter([0.2, 0.7, 0.7, 0.1])
+
+    def validate(module: nn.Module) -> float:
+        states.append({name: value.clone() for name, value in module.state_dict().items()})
+        return next(scores)
+
+    made = fit(validate=validate)
+    assert [one.validation_accuracy for one in made.epochs] == [0.2, 0.7, 0.7, 0.1]
+    assert made.best.epoch == 2
+    kept = made.module.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in states[1].items())
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("-inf"), -3.0])
+def test_some_epoch_is_kept_whatever_the_scores(fit, score):
+    made = fit(recipe=replace(QUICK, epochs=2), validate=lambda _: score)
+    assert len(made.epochs) == 2
+
+
+def test_a_craft_sees_each_batch_with_its_labels_and_how_far_the_training_is(fit, images):
+    seen: list[tuple[int, float]] = []
+
+    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
+        assert x.shape[1:] == SHAPE
+        assert model.training
+        assert 0 <= x.min() and x.max() <= 1
+        bars = x.unflatten(2, (3, 4)).mean((1, 3, 4)).argmax(1)
+        assert torch.equal(bars, y)
+        seen.append((len(x), done))
+        return x
+
+    fit(recipe=replace(QUICK, epochs=2, augmentation="none"), craft=craft)
+    assert [n for n, _ in seen] == [16, 16, 16, 16, 16, 10] * 2
+    assert [done for _, done in seen] == [step / 12 for step in range(12)]
+
+
+def test_a_craft_decides_what_is_learned(fit):
+    def black(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
+        return torch.zeros_like(x)
+
+    assert fit(craft=black).best.validation_accuracy < 0.5
+
+
+def test_a_budget_ends_the_training_after_an_epoch(fit):
+    made = fit(recipe=replace(QUICK, epochs=1000), budget_seconds=0.0)
+    assert len(made.epochs) == 1
+
+
+def test_a_training_that_blows_up_is_a_clear_error(fit):
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        fit(recipe=replace(QUICK, learning_rate=1e30, schedule="constant"))
+
+
+def test_an_unknown_augmentation_gives_the_nearest(fit):
+    with pytest.raises(UsageError, match=r"unknown augmentation 'shiftt' .*'shift'"):
+        fit(recipe=replace(QUICK, augmentation="shiftt"))
+
+
+def test_progress_hears_of_every_step_also_after_a_resume(fit, tmp_path):
+    from contextlib import contextmanager
+
+    class Bar:
+        def __init__(self) -> None:
+            self.at, self.total, self.facts = 0.0, 0.0, []
+
+        @contextmanager
+        def task(self, description: str, total: float):
+            assert description == "train"
+            self.total = total
+            yield self
+
+        def advance(self, steps: float = 1, **facts: object) -> None:
+            self.at += steps
+            self.facts += [facts] if facts else []
+
+    checkpoint: Path = tmp_path / "c.safetensors"
+    with pytest.raises(Killed):
+        fit(checkpoint=checkpoint, craft=stop_after(8))
+    bar = Bar()
+    fit(checkpoint=checkpoint, progress=bar)
+    assert bar.at == bar.total == 24
+    assert [set(one) for one in bar.facts] == [{"validation"}] * 3
