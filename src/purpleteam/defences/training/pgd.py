@@ -24,7 +24,7 @@ __all__ = ["PGDTraining", "craft_linf"]
 class PGDTraining(Defence):
     """Learns from images that a few steps of PGD made against the net as it is now."""
 
-    epochs: int = 8
+    epochs: int = 9
     batch_size: int = 64
     learning_rate: float = 2e-3
     steps: int = 5
