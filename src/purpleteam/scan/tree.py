@@ -38,7 +38,10 @@ class Tree:
     skipped: tuple[tuple[str, str], ...]
 
     def name(self, path: Path) -> str:
-        """Return the file's name in findings: as asked for, or relative to the current folder."""
+        """Return the file's name in findings: as asked for, below the root's own name if absolute.
+
+        So the same tree has the same names wherever it lies and wherever the scan was started.
+        """
         return _named(self.root, path)
 
     def digest(self) -> str:
@@ -95,6 +98,4 @@ def _left_out(folder: Path) -> str | None:
 def _named(root: Path, path: Path) -> str:
     if not root.is_absolute():
         return path.as_posix()
-    if path.is_relative_to(Path.cwd()):
-        return path.relative_to(Path.cwd()).as_posix()
     return (Path(root.name) / path.relative_to(root)).as_posix()

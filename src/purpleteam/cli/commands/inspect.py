@@ -44,7 +44,7 @@ def scan(
     if fail_on != "never":
         severity_at_least("note", fail_on)  # refuses an unknown severity before the work
     out = file_to_write(out)
-    found = look(paths)
+    found = look([_from_here(path) for path in paths])
     if out is not None:
         out.write_text(json.dumps(to_sarif(found), indent=2) + "\n", encoding="utf-8")
     rows = [
@@ -66,6 +66,12 @@ def scan(
         raise typer.Exit(1)
     if found.errors:
         raise PurpleError(f"the scan is not whole: {found.errors[0]}")
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path below the current folder relative to it, as reviewers' tools expect it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
 
 
 def threats(

@@ -24,7 +24,7 @@ def code_path(work: Work) -> Path:
 def scan_code_and_models(work: Work) -> None:
     """Scan code and model files; what was skipped and what failed is recorded too."""
     paths = [Path(path) for path in work.config.scan.paths] or [code_path(work)]
-    targets = [*paths, work.run.path / "models"]
+    targets = [*paths, (work.run.path / "models").resolve()]  # named alike wherever the run is
 
     def look() -> list[Record]:
         found = scan(targets)

@@ -40,7 +40,7 @@ def _run_checks(work: Work) -> list[CheckResult]:
             code=code_path(work),
             data=_data_folder(work),
             data_digests={name: work.dataset.split(name).digest for name in SPLITS},
-            model=work.run.path / "models",
+            model=(work.run.path / "models").resolve(),  # named alike wherever the run is
             url=_started(work, stack),
             served_digest=find_stored(work.config.models.served).card.digest,
             run=work.run.path,
