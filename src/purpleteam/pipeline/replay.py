@@ -11,8 +11,9 @@ from typing import Any
 
 from purpleteam.core.config import build
 from purpleteam.core.errors import RunError, UsageError, unknown
+from purpleteam.core.ledger import Ledger
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Record
+from purpleteam.core.records import Record, record_from_json
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.run import prepare, run_stages
@@ -46,16 +47,12 @@ def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay
         UsageError: the run has no such record.
     """
     run = RunFolder.open(path)
-    found = {record.id: record for record in run.records()}
-    if record_id not in found:
-        near = [one for one in found if one.startswith(record_id[:4])] or list(found)[:8]
-        raise UsageError(f"{unknown('record', record_id, near)} ...")
-    before = found[record_id]
+    before = _recorded(run, record_id)
     with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:
         copy = Path(folder) / path.name
         shutil.copytree(path, copy)
-        again = _again(copy, run.info["asked"], record_id, progress)
-    same = [one for one in again if one.id == record_id]
+        again = _again(copy, run.info["asked"], before.id, progress)
+    same = [one for one in again if one.id == before.id]
     after = same[0] if same else _counterpart(before, again)
     return Replay(
         record=record_id,
@@ -63,6 +60,19 @@ def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay
         before=before.metric(),
         after=after.metric() if after else None,
     )
+
+
+def _recorded(run: RunFolder, record_id: str) -> Record:
+    """Return the record by the id of its content, or by the one that its line claims to have."""
+    found = {record.id: record for record in run.records()}
+    for line in Ledger(run.path / "records.jsonl").read():
+        record = record_from_json(line)
+        if line.get("id") == record_id and record.id in found:
+            return record
+    if record_id not in found:
+        near = [one for one in found if one.startswith(record_id[:4])] or list(found)[:8]
+        raise UsageError(f"{unknown('record', record_id, near)} ...")
+    return found[record_id]
 
 
 class _Done(Exception):
