@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Counts, Estimate, Rate, bootstrap
 from purpleteam.data.images import ImageSet
@@ -102,12 +103,17 @@ def evaluate(
     Args:
         model: images (N, C, H, W) in [0, 1] to logits.
         images: the split, or the part of it that is looked at.
-        classes: number of classes.
+        classes: number of classes; the model must score each.
         batch_size: images a call; the verdicts do not depend on it.
         seed: for the bootstrap intervals.
+
+    Raises:
+        ModelError: the model cannot be called, or scores another number of classes.
     """
-    seconds = _seconds_per_image(model, images, batch_size)
     scores = logits(model, images.images, batch_size=batch_size)
+    if scores.shape[1] != classes:
+        raise ModelError(f"the model scores {scores.shape[1]} classes, the images have {classes}")
+    seconds = _seconds_per_image(model, images, batch_size)
     log_probabilities = _log_softmax(scores.astype(np.float64))
     predicted = scores.argmax(1)
     right = predicted == images.labels
