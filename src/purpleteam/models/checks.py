@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
-from purpleteam.core.cards import find_stored
+from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.models.loading import build
 from purpleteam.models.store import TOLERANCE, Provenance, load_weights, store
@@ -25,42 +26,45 @@ class OnnxParity(Check):
 
     def examine(self, target: Target) -> Outcome:
         path = target.model or Path()
-        stems = [path.with_suffix("")] if path.is_file() else _stems(path)
-        differences = {stem.name: _difference(stem) for stem in stems}
-        worst = max(differences.values(), default=float("inf"))
+        models = [find_stored(str(one)) for one in (_weights(path) if path.is_dir() else [path])]
+        if not models:
+            return Outcome(passed=False, threshold=TOLERANCE, message="there is no stored model")
+        differences = {model.stem.name: _difference(model) for model in models}
+        worst = max(differences.values())
+        over = [name for name, difference in differences.items() if not difference <= TOLERANCE]
         return Outcome(
-            passed=bool(stems) and worst <= TOLERANCE,
-            measured={"models": len(stems), "largest_difference": round(worst, 6)},
+            passed=not over,
+            measured={
+                "models": len(models),
+                "largest_difference": round(worst, 6) if np.isfinite(worst) else str(worst),
+            },
             threshold=TOLERANCE,
-            inputs={stem.name: find_stored(str(stem)).card.digest for stem in stems},
+            message=f"the two nets differ: {', '.join(over)}" if over else "",
+            inputs={model.stem.name: model.card.digest for model in models},
         )
 
     def bad_example(self, folder: Path) -> Target:
         provenance = Provenance(
             architecture="small_cnn", shape=(1, 28, 28), classes=("0", "1"), recipe={}
         )
-        for seed, name in enumerate(("one", "other")):
-            store(build("small_cnn", (1, 28, 28), 2, seed=seed), folder / name, provenance)
-        (folder / "one.onnx").write_bytes((folder / "other.onnx").read_bytes())
-        for other in folder.glob("other.*"):
-            other.unlink()
-        return Target(model=folder / "one.safetensors")
+        stored = store(build("small_cnn", (1, 28, 28), 2, seed=0), folder / "one", provenance)
+        save_file(build("small_cnn", (1, 28, 28), 2, seed=1).state_dict(), stored.weights)
+        return Target(model=stored.weights)
 
 
-def _stems(folder: Path) -> list[Path]:
-    return sorted(path.with_suffix("") for path in folder.glob("[!.]*.safetensors"))
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*.safetensors"))
 
 
-def _difference(stem: Path) -> float:
+def _difference(model: StoredModel) -> float:
     from onnxruntime import InferenceSession, SessionOptions
 
-    card = find_stored(str(stem)).card
-    shape = (int(card.input["channels"]), int(card.input["height"]), int(card.input["width"]))
-    net = build(card.architecture, shape, len(card.classes), seed=0).eval()
-    load_weights(net, stem.with_name(stem.name + ".safetensors"))
+    shape = model.card.shape
+    net = build(model.card.architecture, shape, len(model.card.classes), seed=0).eval()
+    load_weights(net, model.weights)
     options = SessionOptions()
     options.intra_op_num_threads = 1
-    content = stem.with_name(stem.name + ".onnx").read_bytes()
+    content = model.onnx.read_bytes()
     session = InferenceSession(content, options, providers=["CPUExecutionProvider"])
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():

@@ -33,10 +33,10 @@ class LoadedModel:
         """Refuse images that the stored model was not made for."""
         if self.card is None:
             return
-        have = tuple(int(self.card.input[key]) for key in ("channels", "height", "width"))
-        if have != shape:
+        if self.card.shape != shape:
             raise ModelError(
-                f"model {self.name!r} takes images {have}, dataset {dataset!r} has {shape}"
+                f"model {self.name!r} takes images {self.card.shape}, "
+                f"dataset {dataset!r} has {shape}"
             )
         if len(self.card.classes) != classes:
             raise ModelError(
@@ -58,7 +58,8 @@ def load(
     if _is_factory(reference):
         if weights is None:
             raise UsageError(f"--model {reference} needs --weights FILE (.safetensors)")
-        module = call_factory(reference)
+        with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
+            module = call_factory(reference)
         load_weights(module, weights)
         name, digest, card = reference, sha256_file(weights), None
     else:
@@ -67,8 +68,7 @@ def load(
         stored = find_stored(reference)
         stored.verify()
         card = stored.card
-        shape = (int(card.input["channels"]), int(card.input["height"]), int(card.input["width"]))
-        module = build(card.architecture, shape, len(card.classes), seed=0)
+        module = build(card.architecture, card.shape, len(card.classes), seed=0)
         load_weights(module, stored.weights)
         name, digest = card.name, card.digest
     module.to(device=device or "cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -92,7 +92,7 @@ def call_factory(reference: str) -> nn.Module:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's file does when imported
         raise ModelError(
-            f"{reference!r}: module {module_name!r} cannot be imported: {error}"
+            f"{reference!r}: module {module_name!r} cannot be imported: {_one_line(error)}"
         ) from None
     factory = getattr(module, factory_name, None)
     if factory is None:
@@ -100,13 +100,24 @@ def call_factory(reference: str) -> nn.Module:
     try:
         made = factory()
     except (Exception, SystemExit) as error:
-        asked = inspect.signature(factory) if callable(factory) else ""
         raise ModelError(
-            f"{reference!r}{asked} failed when called without arguments: {error}"
+            f"{reference!r}{_signature(factory)} failed when called without arguments: "
+            f"{_one_line(error)}"
         ) from None
     if not isinstance(made, nn.Module):
         raise ModelError(f"{reference!r} returned {type(made).__name__}, not a torch nn.Module")
     return made
+
+
+def _signature(factory: object) -> str:
+    try:
+        return str(inspect.signature(factory))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # no function, or one that does not tell
+        return ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _is_factory(reference: str) -> bool:

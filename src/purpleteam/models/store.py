@@ -24,6 +24,7 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.runfolder import versions
 from purpleteam.models.architectures import Shape
+from purpleteam.models.inference import logits
 
 __all__ = ["Provenance", "load_weights", "store"]
 
@@ -49,7 +50,8 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
     """Write `<stem>.safetensors`, `<stem>.onnx` and `<stem>.json`; return the stored model.
 
     Raises:
-        ModelError: the net cannot be exported, or the two nets disagree.
+        ModelError: the net does not score the classes of images of that shape, it cannot be
+            exported, or the two nets disagree.
     """
     if stem.suffix in (".safetensors", ".onnx", ".json"):
         stem = stem.with_suffix("")
@@ -60,6 +62,7 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
     weights = stem.with_name(stem.name + ".safetensors")
     onnx = stem.with_name(stem.name + ".onnx")
     module = module.eval().cpu()
+    _check_scores(module, provenance)
     tensors = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
     save_file(_unshared(tensors), weights)
     weights.chmod(0o644)
@@ -83,6 +86,13 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
     )
     card.write(stem.with_name(stem.name + ".json"))
     return StoredModel(stem, card)
+
+
+def _check_scores(module: nn.Module, provenance: Provenance) -> None:
+    channels, height, width = provenance.shape
+    scores = logits(module, np.zeros((2, height, width, channels), np.uint8)).shape[1]
+    if scores != len(provenance.classes):
+        raise ModelError(f"the net scores {scores} classes, not {len(provenance.classes)}")
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -168,7 +178,13 @@ def _difference(module: nn.Module, onnx: Path, shape: Shape) -> float:
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         ours = module(x).float().numpy()
-    theirs = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    try:
+        theirs = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        if "invalid dimensions" in reason:  # it kept the two images that it was exported with
+            reason = "it takes two images a call, no more; does it ask for len(x)? take x.shape[0]"
+        raise ModelError(f"ONNX Runtime cannot run {onnx.name}: {reason}") from None
     difference = float(np.abs(ours - theirs).max())
     scale = max(1.0, float(np.abs(ours).max()))
     if not difference <= TOLERANCE * scale:
