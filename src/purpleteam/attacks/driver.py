@@ -47,6 +47,7 @@ class Driver:
         self.cost = cost
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.found = x.clone()
+        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
 
     def gradient(
         self, x_adv: Tensor, loss: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -61,6 +62,7 @@ class Driver:
             result[rows] = _slope(value, part).to(result.dtype)
             self.cost.forward += len(rows)
             self.cost.backward += len(rows)
+            self.queries[rows] += 1
             self._confirm(rows[logits.argmax(1) != self.y[rows]], x_adv)
         return result
 
@@ -84,6 +86,7 @@ class Driver:
         candidate = project(x_adv[rows].detach(), self.x[rows], self.epsilon, self.norm)
         logits = self.model(candidate)
         self.cost.forward += len(rows)
+        self.queries[rows] += 1
         wrong = (logits.argmax(1) != self.y[rows]) & torch.isfinite(candidate).flatten(1).all(1)
         self.found[rows[wrong]] = candidate[wrong]
         self.broken[rows[wrong]] = True

@@ -56,6 +56,7 @@ class RobustEvaluation:
         broken_by: (N,) int; place in the ladder of the attack that broke the image, -1 where it
             still stands, -2 where it was wrong when clean.
         distance: (N,) float64; of the adversarial example, NaN where there is none.
+        queries: (N,) int64; model calls that the attacks made for each image.
         x_adv: (N, H, W, C) float32 adversarial examples; the last candidate where none was found,
             the image itself where it was wrong when clean.
     """
@@ -66,6 +67,7 @@ class RobustEvaluation:
     clean_correct: NDArray[np.bool_]
     broken_by: NDArray[np.int8]
     distance: NDArray[np.float64]
+    queries: NDArray[np.int64]
     x_adv: NDArray[np.float32]
     cost: Mapping[str, float]
 
@@ -85,6 +87,7 @@ class RobustEvaluation:
                 clean_correct=self.clean_correct,
                 broken_by=self.broken_by,
                 distance=self.distance,
+                queries=self.queries,
             )
 
     def save_images(self, path: Path) -> None:
@@ -151,6 +154,7 @@ def evaluate(
     broken_by = np.where(clean_correct, NOT_BROKEN, WRONG_WHEN_CLEAN).astype(np.int8)
     x_adv = (images.images / np.float32(255)).astype(np.float32)  # (N, H, W, C)
     distances = np.full(len(images), np.nan)
+    queries = np.zeros(len(images), np.int64)
     forward = backward = 0
     seconds = 0.0
     rows = []
@@ -167,6 +171,7 @@ def evaluate(
                 fell = result.broken.cpu().numpy()
                 x_adv[index] = result.x_adv.permute(0, 2, 3, 1).cpu().numpy()
                 distances[index[fell]] = result.distance.cpu().numpy()[fell]
+                queries[index] += result.queries.cpu().numpy()
                 broken_by[index[fell]] = place
                 forward += result.cost.forward
                 backward += result.cost.backward
@@ -182,6 +187,7 @@ def evaluate(
         clean_correct=clean_correct,
         broken_by=broken_by,
         distance=distances,
+        queries=queries,
         x_adv=x_adv,
         cost={"forward": forward, "backward": backward, "queries": forward, "seconds": seconds},
     )

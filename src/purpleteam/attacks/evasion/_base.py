@@ -32,13 +32,15 @@ class Attacked:
         x_adv: (N, C, H, W); the adversarial example where one was found, else the last candidate.
         broken: (N,) bool; the model errs on `x_adv`, confirmed in float32.
         distance: (N,) float64; how far `x_adv` is from the image, in the attack's norm.
-        cost: model calls, counted per image.
+        queries: (N,) int64; model calls that each image took.
+        cost: model calls in all, counted per image.
         seconds: wall-clock time.
     """
 
     x_adv: Tensor
     broken: Tensor
     distance: Tensor
+    queries: Tensor
     cost: Cost
     seconds: float
 
@@ -99,6 +101,7 @@ class EvasionAttack(ABC):
         index = torch.arange(len(x)) if index is None else index
         x_adv, cost = x.clone(), Cost()
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         with frozen(model):
             for restart in range(self.planned_restarts):
                 rows = (~broken).nonzero().flatten()
@@ -111,8 +114,9 @@ class EvasionAttack(ABC):
                 candidate = self.perturb(driver, x[rows], noise)
                 x_adv[rows] = driver.settle(candidate)
                 broken[rows] = driver.broken
+                queries[rows] += driver.queries
         seconds = time.perf_counter() - started
-        return Attacked(x_adv, broken, distance(x_adv, x, self.norm), cost, seconds)
+        return Attacked(x_adv, broken, distance(x_adv, x, self.norm), queries, cost, seconds)
 
     @property
     def planned_steps(self) -> int:
