@@ -25,7 +25,7 @@ from purpleteam.models.loading import LoadedModel, build, load
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
-from purpleteam.pipeline.work import subject_of
+from purpleteam.pipeline.work import check_answers, subject_of
 
 __all__ = ["Lab", "recipe_from", "seconds_of", "trained_answer"]
 
@@ -56,6 +56,7 @@ class Lab:
         """Return the model that `--model` means, when it fits the dataset."""
         loaded = load(model, weights=self.weights, device=self.device)
         loaded.check_fits(self.shape, len(self.dataset.classes), self.dataset.name)
+        check_answers(loaded, self.dataset)
         return loaded
 
     def net(self, arch: str, seed: int) -> nn.Module:

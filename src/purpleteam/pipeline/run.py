@@ -20,9 +20,9 @@ from purpleteam.pipeline.stages.data import describe_data
 from purpleteam.pipeline.stages.defences import harden_models
 from purpleteam.pipeline.stages.evasion import attack_baseline
 from purpleteam.pipeline.stages.models import train_models
-from purpleteam.pipeline.stages.poison import poison_models
+from purpleteam.pipeline.stages.poison import poison_models, sweep_served
 from purpleteam.pipeline.stages.scan import scan_code_and_models
-from purpleteam.pipeline.stages.serve import ask_app, sweep_served
+from purpleteam.pipeline.stages.serve import ask_app
 from purpleteam.pipeline.stages.threats import judge_threats
 from purpleteam.pipeline.validation import check_request
 from purpleteam.pipeline.work import Work
@@ -35,11 +35,11 @@ Stage = Callable[[Work], None]
 STAGES: tuple[tuple[str, tuple[Stage, ...]], ...] = (
     ("data", (describe_data,)),
     ("models", (train_models,)),
-    ("attacks", (attack_baseline, poison_models)),
+    ("attacks", (attack_baseline, poison_models, sweep_served)),
     ("defences", (harden_models,)),
     ("scan", (scan_code_and_models,)),
-    ("serve", (sweep_served, ask_app)),
-    ("threats", (judge_threats,)),  # after serve: it reads what was measured there
+    ("threats", (judge_threats,)),
+    ("serve", (ask_app,)),
 )
 """The flow. `report` follows: it reads the folder and nothing else."""
 

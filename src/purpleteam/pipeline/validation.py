@@ -14,7 +14,7 @@ from purpleteam.pipeline.stages.defences import defence_of
 from purpleteam.pipeline.stages.evasion import attack_from
 from purpleteam.pipeline.stages.models import baseline, recipe_of
 from purpleteam.pipeline.stages.poison import NAMES, poison_of
-from purpleteam.pipeline.work import Work
+from purpleteam.pipeline.work import Work, check_answers
 
 __all__ = ["check_request"]
 
@@ -53,7 +53,7 @@ def _models(work: Work) -> None:
         recipe_of(asked.recipe, asked.epochs)
     build(work.config.architecture, work.shape, len(work.dataset.classes), seed=0)
     if asked.use is not None:
-        baseline(work)
+        check_answers(baseline(work), work.dataset)
     elif asked.weights is not None:
         raise ConfigError(f"models.weights {asked.weights!r} needs models.use, a module:factory")
     load(asked.served)

@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from purpleteam.core.errors import ModelError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
-from purpleteam.models.inference import correct
+from purpleteam.models.inference import correct, logits
 from purpleteam.models.loading import LoadedModel, build, load
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
 from purpleteam.pipeline.config import RunConfig
 
-__all__ = ["Work", "subject_of"]
+__all__ = ["Work", "check_answers", "subject_of"]
 
 
 @dataclass
@@ -164,6 +165,16 @@ class Work:
         )
         files = [path.with_name(path.name + end) for end in (".safetensors", ".onnx", ".json")]
         return [measured, note, *(self.run.artefact(file, measured.id) for file in files)]
+
+
+def check_answers(model: LoadedModel, dataset: Dataset) -> None:
+    """Refuse a model that does not take the images or does not score each class: it is asked."""
+    scored = logits(model.module, dataset.validation.images[:1]).shape[1]
+    if scored != len(dataset.classes):
+        raise ModelError(
+            f"model {model.name!r} scores {scored} classes, "
+            f"dataset {dataset.name!r} has {len(dataset.classes)}"
+        )
 
 
 def subject_of(

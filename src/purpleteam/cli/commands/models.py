@@ -146,6 +146,9 @@ def import_checkpoint(
         height, width, channels = images.shape
         size, count = (channels, height, width), len(images.classes)
     stem = stem_to_write(out, file.stem)
+    weights = stem.with_name(stem.name.removesuffix(".safetensors") + ".safetensors")
+    if weights.resolve() == file.resolve():
+        raise UsageError(f"the stored model would overwrite {str(file)!r}; name another --out")
     found = import_model(file, arch, stem, shape=size, classes=count)
     head = f"{found.verdict}: {found.model or file}"
     answer(found.to_json(), [head, *(f"- {reason}" for reason in found.reasons)], as_json=as_json)

@@ -8,36 +8,18 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from purpleteam.attacks.poison.sweep import sweep
 from purpleteam.core.cards import find_stored
-from purpleteam.core.errors import MissingExtra, ModelError
+from purpleteam.core.errors import MissingExtra
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
 from purpleteam.data.drawing import place
 from purpleteam.data.redraw import CASES, redraw
-from purpleteam.models.loading import load
 from purpleteam.pipeline.stages.pictures import Picture, gallery
 from purpleteam.pipeline.work import Work
 
-__all__ = ["ask_app", "sweep_served"]
+__all__ = ["ask_app"]
 
 ASKED = 100
-
-
-def sweep_served(work: Work) -> None:
-    """Try common triggers on the served model, where it reads this dataset."""
-    model = load(work.config.models.served, device=work.device)
-    try:
-        model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
-    except ModelError:
-        return
-    limit = min(1000, len(work.dataset.test))
-
-    def look() -> list[Record]:
-        subject = work.subject(model, model.name, limit=limit)
-        return [sweep(model.module, work.dataset.test.first(limit), subject)]
-
-    work.cell("serve", "trigger sweep", {"model": model.digest, "limit": limit}, look)
 
 
 def ask_app(work: Work) -> None:
