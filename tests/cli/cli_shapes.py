@@ -1,0 +1,57 @@
+"""A classifier and a dataset that are nobody's but the user's: 3x16x16 images of four shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+MODULE = '''
+"""A net as a user writes it: it knows nothing of Purpleteam."""
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten())
+        self.head = nn.Linear(8 * 7 * 7, classes)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def four():
+    return Net(4)
+
+
+def two():
+    return Net(2)
+
+
+def number():
+    return 4
+
+
+def wants(classes):
+    return Net(classes)
+
+
+def fails():
+    raise RuntimeError("no weights\\nhere")
+'''
+
+
+def write_pictures(folder: Path, count: int = 30) -> None:
+    """Write `count` noisy pictures of each class: a bright quarter, another for each class."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("disc", "line", "ring", "star")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 90, (16, 16, 3), np.uint8)
+            row, column = divmod(label, 2)
+            pixels[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] += 120
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")

@@ -1,0 +1,132 @@
+"""Bring your own: a module:factory, its weights and a folder of pictures, through every verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from cli_shapes import MODULE, write_pictures
+from cli_values import Purple, assert_rate
+from safetensors.torch import save_file
+
+from purpleteam.data.folders import load_dataset
+from purpleteam.models.devices import to_batch
+
+OWN = ("--model", "shapes_net:four", "--weights", "four.safetensors", "--dataset", "shapes")
+
+
+@pytest.fixture
+def own(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder: shapes_net.py, four.safetensors (trained a little), shapes/."""
+    import sys
+
+    monkeypatch.delitem(sys.modules, "shapes_net", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (here / "shapes_net.py").write_text(MODULE, "utf-8")
+    write_pictures(here / "shapes")
+    scope: dict[str, object] = {}
+    exec(MODULE, scope)  # noqa: S102  our own text above
+    train = load_dataset(here / "shapes").train
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = scope["four"]()  # type: ignore[operator]
+        optimizer = torch.optim.Adam(net.parameters(), 0.01)
+        for _ in range(8):
+            loss = torch.nn.functional.cross_entropy(
+                net(to_batch(train.images)), torch.tensor(train.labels)
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    save_file(net.state_dict(), here / "four.safetensors")
+    return here
+
+
+def test_it_is_evaluated_on_its_own_pictures(purple: Purple, own: Path) -> None:
+    ended = purple("evaluate", *OWN, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert_rate(ended.json["clean_accuracy"])
+    assert ended.json["clean_accuracy"]["value"] > 0.9
+    assert len(ended.json["confusion_matrix"]) == 4
+
+
+def test_it_is_attacked_in_colour(purple: Purple, own: Path) -> None:
+    ended = purple("attack", *OWN, "--attack", "pgd:steps=10", "--epsilon", 0.5, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    found = ended.json
+    assert found["robust_accuracy"]["value"] < found["clean_accuracy"]["value"]
+
+
+def test_it_is_exported_and_the_copy_needs_its_module_and_nothing_else(
+    purple: Purple, own: Path
+) -> None:
+    ended = purple("export", *OWN, "--out", "out/net", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    before = purple("evaluate", *OWN, "--json").json
+    after = purple("evaluate", "--model", "out/net", "--dataset", "shapes", "--json").json
+    assert after["confusion_matrix"] == before["confusion_matrix"]
+
+
+def test_its_architecture_is_trained_hardened_and_poisoned(purple: Purple, own: Path) -> None:
+    asked = ("--arch", "shapes_net:four", "--dataset", "shapes", "--epochs", 1, "--json")
+    assert purple("train", *asked, "--out", "a").code == 0
+    assert purple("harden", *asked, "--recipe", "pgd:steps=1", "--out", "b").code == 0
+    ended = purple("poison", *asked, "--train", "--count", 5, "--out", "c")
+    assert ended.code == 0 and ended.json["target_label"] == 3
+    assert set(ended.json["per_source"]) == {"0", "1", "2"}
+
+
+def test_its_own_checkpoint_is_imported(purple: Purple, own: Path) -> None:
+    ended = purple(
+        *("import", "four.safetensors", "--arch", "shapes_net:four", "--dataset", "shapes"),
+        *("--out", "in/net", "--json"),
+    )
+    assert (ended.code, ended.json["verdict"]) == (0, "accepted")
+    assert purple("evaluate", "--model", "in/net", "--dataset", "shapes", "--json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("factory", "named"),
+    [
+        ("shapes_net:four", "--weights"),
+        ("nowhere:four --weights four.safetensors", "'nowhere' cannot be imported"),
+        ("shapes_net:five --weights four.safetensors", "has no 'five'"),
+        ("shapes_net:number --weights four.safetensors", "int nn.Module"),
+        ("shapes_net:wants --weights four.safetensors", "(classes) without arguments"),
+        ("shapes_net:fails --weights four.safetensors", "no weights here"),
+        ("shapes_net:two --weights four.safetensors", "'head.weight' (4, 392) (2, 392)"),
+        ("shapes_net:four --weights missing.safetensors", "'missing.safetensors'"),
+        ("shapes_net:four --weights shapes_net.py", "'shapes_net.py' purple import"),
+        ("broken_net:four --weights four.safetensors", "'broken_net' cannot be imported"),
+        ("leaving_net:four --weights four.safetensors", "'leaving_net' cannot be imported"),
+    ],
+)
+def test_what_is_wrong_with_a_factory_is_said_in_a_line(
+    purple: Purple, own: Path, factory: str, named: str
+) -> None:
+    (own / "broken_net.py").write_text("def four(:\n", "utf-8")
+    (own / "leaving_net.py").write_text("import sys\nsys.exit(7)\n", "utf-8")
+    ended = purple("evaluate", "--model", *factory.split(), "--dataset", "shapes")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert [word for word in named.split() if word not in ended.err] == []
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "attack", "export --out out/net"])
+def test_a_factory_that_does_not_fit_the_dataset_is_refused(
+    purple: Purple, own: Path, verb: str
+) -> None:
+    ended = purple(*verb.split(), *OWN[:4], "--dataset", "digits")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
+    assert "Error:" not in ended.err, ended.err
+
+
+def test_fewer_outputs_than_classes_are_refused(purple: Purple, own: Path) -> None:
+    scope: dict[str, object] = {}
+    exec(MODULE, scope)  # noqa: S102  our own text above
+    save_file(scope["two"]().state_dict(), own / "two.safetensors")  # type: ignore[operator]
+    asked = ("--model", "shapes_net:two", "--weights", "two.safetensors", "--dataset", "shapes")
+    for verb in ("evaluate", "attack"):
+        ended = purple(verb, *asked)
+        assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
+        assert "2" in ended.err and "4" in ended.err
