@@ -158,6 +158,8 @@ class Evidence:
         """Return, a model at a time, what transferred images claim and what an attack on it shows.
 
         Both at one radius: the headline's where there is such a pair, else the model's largest.
+        Images that left their radius (cast to bytes unclipped) are no fair claim about a model,
+        but for the one whose seed tested it so.
         """
         pairs = []
         for model in self.models_with("transfer_accuracy"):
@@ -165,6 +167,7 @@ class Evidence:
                 (claimed, true)
                 for claimed in self.find("transfer_accuracy", model)
                 if (true := self.weakest(model, _epsilon(claimed))) is not None
+                and (_within_radius(claimed) or _own_claim(claimed))
             ]
             if both:
                 pairs.append(max(both, key=self._prominence))
@@ -246,3 +249,15 @@ def _strength(measurement: Measurement) -> tuple[float, float]:
 def _value(measurement: Measurement) -> float:
     value = measurement.value
     return float(value.n if isinstance(value, Counts) else value.value)
+
+
+def _within_radius(claimed: Measurement) -> bool:
+    """Say whether the transferred images lie within their radius, but for rounding to bytes."""
+    largest = claimed.detail.get("largest_linf", 0.0)
+    return float(largest) <= _epsilon(claimed) + 1 / 255
+
+
+def _own_claim(claimed: Measurement) -> bool:
+    """Say whether the model is the defence of the seed that made such images."""
+    maker = str(claimed.how.get("made_as", "")).replace("_", "-")
+    return bool(maker) and model_name(claimed).startswith(maker)

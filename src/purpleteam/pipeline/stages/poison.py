@@ -13,17 +13,19 @@ import numpy as np
 
 from purpleteam.attacks.poison import POISONS, PoisonAttack
 from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
+from purpleteam.attacks.poison.sweep import sweep
+from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Artefact, Measurement, Note, Record
 from purpleteam.core.statistics import mean_over_seeds, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import logits
-from purpleteam.models.loading import LoadedModel
+from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.training import train
 from purpleteam.pipeline.stages.models import evaluated, recipe_of
 from purpleteam.pipeline.stages.pictures import Picture, gallery
 from purpleteam.pipeline.work import Work
 
-__all__ = ["NAMES", "poison_models", "poison_of"]
+__all__ = ["NAMES", "poison_models", "poison_of", "sweep_served"]
 
 TWIN = "clean-twin"
 NAMES = {"seed_a": "poisoned-kept", "seed_b": "poisoned-kept-b", "badnets": "poisoned-relabelled"}
@@ -40,6 +42,22 @@ def poison_models(work: Work) -> None:
     if len(found) > 1:
         _over_seeds(work, poison_of(work, "badnets"), found)
     _shown(work, poison_of(work, "badnets"))
+
+
+def sweep_served(work: Work) -> None:
+    """Try common triggers on the served model, where it reads this dataset."""
+    model = load(work.config.models.served, device=work.device)
+    try:
+        model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
+    except ModelError:
+        return
+    limit = min(1000, len(work.dataset.test))
+
+    def look() -> list[Record]:
+        subject = work.subject(model, model.name, limit=limit)
+        return [sweep(model.module, work.dataset.test.first(limit), subject)]
+
+    work.cell("attacks", "trigger sweep", {"model": model.digest, "limit": limit}, look)
 
 
 def poison_of(work: Work, name: str) -> PoisonAttack:

@@ -12,7 +12,7 @@ from purpleteam.pipeline.work import Work
 from purpleteam.scan.engine import scan
 from purpleteam.scan.sarif import to_sarif
 
-__all__ = ["code_path", "scan_code_and_models"]
+__all__ = ["code_path", "content_digest", "scan_code_and_models"]
 
 
 def code_path(work: Work) -> Path:
@@ -36,10 +36,10 @@ def scan_code_and_models(work: Work) -> None:
         sarif.write_text(json.dumps(to_sarif(found), indent=2) + "\n", encoding="utf-8")
         return [*found.findings, note, work.run.artefact(sarif, note.id)]
 
-    work.cell("scan", "scan", {"digests": _digest(targets)}, look)
+    work.cell("scan", "scan", {"digests": content_digest(targets)}, look)
 
 
-def _digest(paths: list[Path]) -> str:
+def content_digest(paths: list[Path]) -> str:
     """Return a digest over every file under the paths: another content is another cell."""
     files = [
         (path.name, sha256_file(path))

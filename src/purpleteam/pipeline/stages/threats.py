@@ -12,17 +12,27 @@ from purpleteam.core.errors import MissingExtra
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
 from purpleteam.data.images import SPLITS
 from purpleteam.pipeline.checks import load_checks
-from purpleteam.pipeline.stages.scan import code_path
+from purpleteam.pipeline.stages.scan import code_path, content_digest
 from purpleteam.pipeline.work import Work
 from purpleteam.threats import derive, load_system, to_facts, verdicts
 
 __all__ = ["judge_threats"]
 
+READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate")
+"""Measurements that a check reads: when they change, the checks are run again."""
+
 
 def judge_threats(work: Work) -> None:
     """Record a result for every check, the system, and the status of every threat."""
     load_checks()
-    measured = [one.id for one in work.run.records() if isinstance(one, Measurement)]
+    depends_on = {
+        "measured": [
+            one.id
+            for one in work.run.records()
+            if isinstance(one, Measurement) and one.name in READ_BY_CHECKS
+        ],
+        "code": content_digest([code_path(work), work.run.path / "models"]),
+    }
 
     def judge() -> list[Record]:
         results = _run_checks(work)
@@ -31,7 +41,7 @@ def judge_threats(work: Work) -> None:
         note = Note(name="system-model", facts=to_facts(system, statuses))
         return [*results, note, *statuses]
 
-    work.cell("threats", "judge", {"measured": measured}, judge)
+    work.cell("threats", "judge", depends_on, judge)
 
 
 def _run_checks(work: Work) -> list[CheckResult]:
