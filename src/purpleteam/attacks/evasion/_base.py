@@ -70,6 +70,9 @@ class EvasionAttack(ABC):
                 f"epsilon is in pixel units of [0, 1], so at most 1 in linf, not {self.epsilon:g} "
                 f"(did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
             )
+        for count in ("steps", "restarts"):
+            if getattr(self, count, 1) < 1:
+                raise ValueError(f"{count} must be at least 1, not {getattr(self, count)}")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

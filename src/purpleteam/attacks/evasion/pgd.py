@@ -30,9 +30,6 @@ class PGD(EvasionAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("steps", "restarts"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
         if self.step_size is not None and not 0 < self.step_size < float("inf"):
             raise ValueError(f"step_size must be above 0 and finite, not {self.step_size}")
 
