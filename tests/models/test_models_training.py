@@ -37,7 +37,7 @@ def fit(images, validation):
     """Return a function that trains a net from its start."""
 
     def run(name: str = "small_cnn", recipe=QUICK, *, seed: int = 0, **options) -> Training:
-        net = build(name, SHAPE, 3, seed=seed)
+        net = build(name, SHAPE, 3, seed=seed).eval()  # as a loaded model is
         return train(net, images, validation, recipe, seed=seed, **options)
 
     return run
@@ -134,6 +134,22 @@ def test_a_craft_sees_each_batch_with_its_labels_and_how_far_the_training_is(fit
     fit(recipe=replace(QUICK, epochs=2, augmentation="none"), craft=craft)
     assert [n for n, _ in seen] == [16, 16, 16, 16, 16, 10] * 2
     assert [done for _, done in seen] == [step / 12 for step in range(12)]
+
+
+def test_each_epoch_sees_every_image_once_in_an_order_of_its_own(fit, images):
+    seen: list[Tensor] = []
+
+    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
+        seen.extend((255 * x).round().to(torch.uint8).permute(0, 2, 3, 1))
+        return x
+
+    fit(recipe=replace(QUICK, epochs=2, augmentation="none"), craft=craft)
+    places = {image.tobytes(): place for place, image in enumerate(images.images)}
+    orders = [places[image.numpy().tobytes()] for image in seen]
+    first, second = orders[: len(images)], orders[len(images) :]
+    assert sorted(first) == sorted(second) == list(range(len(images)))
+    assert first != second
+    assert first != sorted(first)
 
 
 def test_a_craft_decides_what_is_learned(fit):
