@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.config import from_file
+from purpleteam.core.errors import RunError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
@@ -107,9 +108,24 @@ def prepare(
     device = choose_device(config.device)
     work = Work(RunFolder(out), config, dataset, device, threads, progress)
     check_request(work)
-    open_folder = RunFolder.resume if resume and (out / "run.json").exists() else RunFolder.create
-    work.run = open_folder(out, asked)
+    if resume and (out / "run.json").exists():
+        work.run = RunFolder.resume(out, asked)
+        _check_same_images(work)
+    else:
+        work.run = RunFolder.create(out, asked)
     return work
+
+
+def _check_same_images(work: Work) -> None:
+    """Refuse to go on with other images under the same name: every number would be about both."""
+    for note in work.run.records():
+        if isinstance(note, Note) and note.name == "dataset":
+            if (before := note.facts["digest"]) != work.dataset.digest:
+                raise RunError(
+                    f"dataset {work.config.dataset!r} is {work.dataset.digest}, but "
+                    f"{str(work.run.path)!r} is about {before}"
+                )
+            return
 
 
 def run_stages(work: Work, took: dict[str, float]) -> None:
