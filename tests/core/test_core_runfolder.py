@@ -187,6 +187,12 @@ def test_a_half_written_cell_is_dropped_and_the_finished_one_kept(run):
     assert again.records() == [note("a"), note("b"), note("c")]
 
 
+def test_a_run_under_way_shows_what_is_written_so_far(run):
+    run.cell("data", {}, Work(note("a"), note("b")))
+    Ledger(run.path / "records.jsonl").keep(1)
+    assert RunFolder.open(run.path).records() == [note("a")]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(
     cells=st.lists(NOTES.filter(lambda notes: all(one.name != CELL for one in notes)), max_size=4)

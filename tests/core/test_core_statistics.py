@@ -199,6 +199,11 @@ def test_a_bootstrap_draws_whole_cases():
     assert (found.low, found.value, found.high) == (0.0, 0.0, 0.0)
 
 
+def test_an_estimate_reads_as_a_number_with_its_interval_and_n():
+    found = Estimate(value=0.0123456, n=9, low=-0.5, high=1234.5, method="t")
+    assert str(found) == "0.01235 (-0.5 to 1234, n=9)"
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -29,6 +29,9 @@ def test_every_recipe_can_be_made_without_a_choice(name):
         {"learning_rate": 0},
         {"learning_rate": -0.1},
         {"learning_rate": math.nan},
+        {"learning_rate": math.inf},
+        {"weight_decay": -0.1},
+        {"weight_decay": math.nan},
     ],
 )
 def test_numbers_that_no_training_can_have_are_refused(wrong):
