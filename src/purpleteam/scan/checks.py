@@ -84,7 +84,7 @@ class StaticAnalysis(CodeCheck):
     """Bandit and our own rules, medium or worse."""
 
     id: ClassVar[str] = "code.sast"
-    proves: ClassVar[str] = "Static analysis finds nothing of medium severity or worse in the code"
+    proves: ClassVar[str] = "Static analysis finds nothing of medium severity or worse in the code."
     scanners: ClassVar[tuple[str, ...]] = ("bandit", "ml-code")
     least: ClassVar[str] = "medium"
     planted: ClassVar[str] = "import subprocess\nsubprocess.call(input(), shell=True)\n"
@@ -95,7 +95,7 @@ class NoUnsafeLoad(CodeCheck):
     """No torch.load, pickle, object array or YAML load that runs what the file says."""
 
     id: ClassVar[str] = "code.no-unsafe-load"
-    proves: ClassVar[str] = "No line of the code loads a file in a way that runs what it says"
+    proves: ClassVar[str] = "No line of the code loads a file in a way that runs what it says."
     scanners: ClassVar[tuple[str, ...]] = ("ml-code",)
     rules: ClassVar[frozenset[str] | None] = frozenset(
         {"PT001", "PT002", "PT003", "PT004", "PT009", "PT011"}
@@ -108,7 +108,7 @@ class DebugOff(CodeCheck):
     """No web debugger and no public tunnel."""
 
     id: ClassVar[str] = "code.debug-off"
-    proves: ClassVar[str] = "No line of the code starts a web app with its debugger or a tunnel"
+    proves: ClassVar[str] = "No line of the code starts a web app with its debugger or a tunnel."
     scanners: ClassVar[tuple[str, ...]] = ("ml-code",)
     rules: ClassVar[frozenset[str] | None] = frozenset({"PT005", "PT006"})
     planted: ClassVar[str] = "from flask import Flask\napp = Flask('a')\napp.run(debug=True)\n"
@@ -119,7 +119,7 @@ class NoSecrets(CodeCheck):
     """No key or password in any text file."""
 
     id: ClassVar[str] = "code.secrets"
-    proves: ClassVar[str] = "No key or password lies in the source tree"
+    proves: ClassVar[str] = "No key or password lies in the source tree."
     scanners: ClassVar[tuple[str, ...]] = ("secrets",)
     planted: ClassVar[str] = "KEY = 'AKIA" + "Q7" * 8 + "'\n"
 
@@ -129,7 +129,7 @@ class ModelFormat(Check):
     """Every file of the model is plain data; what is not known is refused."""
 
     id: ClassVar[str] = "model.format"
-    proves: ClassVar[str] = "Every model file is well-formed safetensors, ONNX or JSON; no pickle"
+    proves: ClassVar[str] = "Every model file is well-formed safetensors, ONNX or JSON; no pickle."
     needs: ClassVar[tuple[str, ...]] = ("model",)
 
     def examine(self, target: Target) -> Outcome:
@@ -157,7 +157,7 @@ class ModelDigest(Check):
     """The bytes of the model are those that its card, or the operator, names."""
 
     id: ClassVar[str] = "model.digest"
-    proves: ClassVar[str] = "The model files are, byte for byte, those of the recorded digests"
+    proves: ClassVar[str] = "The model files are, byte for byte, those of the recorded digests."
     needs: ClassVar[tuple[str, ...]] = ("model",)
 
     def examine(self, target: Target) -> Outcome:
