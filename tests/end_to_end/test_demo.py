@@ -1,0 +1,113 @@
+"""`purple demo`: the whole story, offline, in time, and true in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from purpleteam.core.records import CheckResult, Measurement, Record, ThreatStatus
+from purpleteam.core.runfolder import RunFolder
+
+MINUTES = 3
+"""On two cores: CPU seconds / 120, since the machine is shared."""
+OFFLINE = """
+import socket
+connect, look_up = socket.socket.connect, socket.getaddrinfo
+def only_here(self, address):
+    stream = self.type == socket.SOCK_STREAM and self.family != socket.AF_UNIX
+    if stream and not address[0].startswith("127.") and address[0] != "::1":
+        raise OSError(f"the demo reached for {address}")
+    return connect(self, address)
+def only_numbers(host, *more, **named):
+    if host is not None and any(one.isalpha() for one in host.replace("localhost", "")):
+        raise OSError(f"the demo looked up {host}")
+    return look_up(host, *more, **named)
+socket.socket.connect, socket.getaddrinfo = only_here, only_numbers
+from purpleteam.cli import main
+main()
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, float]:
+    """What `purple demo --json` printed, where it ran, and the CPU seconds it took."""
+    folder = tmp_path_factory.mktemp("demo")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    settings = {key: value for key, value in os.environ.items() if key != "PURPLETEAM_DATA"}
+    ended = subprocess.run(
+        [sys.executable, "-c", OFFLINE, "demo", "--json"],
+        cwd=folder, env=settings, capture_output=True, text=True, check=False, timeout=2400,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    took = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return json.loads(ended.stdout), folder, took
+
+
+@pytest.fixture(scope="module")
+def records(demo: tuple[dict[str, Any], Path, float]) -> list[Record]:
+    answer, folder, _ = demo
+    return RunFolder.open(folder / answer["run"]).records()
+
+
+def lowest(records: list[Record], name: str, model: str, **how: object) -> float:
+    found = [
+        float(one.value.value)  # type: ignore[arg-type]
+        for one in records
+        if isinstance(one, Measurement)
+        and (one.name, one.subject.get("model_name")) == (name, model)
+        and how.items() <= one.how.items()
+    ]
+    return min(found)
+
+
+def test_it_names_its_run_and_report_and_takes_no_more_than_three_minutes(
+    demo: tuple[dict[str, Any], Path, float],
+) -> None:
+    answer, folder, took = demo
+    assert answer["run"] == "runs/demo" and (folder / answer["report"]).is_file()
+    assert {"seconds", "stages"} <= set(answer)
+    assert took / 120 <= MINUTES, f"{took:.0f} CPU seconds"
+
+
+def test_the_report_is_whole(demo: tuple[dict[str, Any], Path, float]) -> None:
+    answer, folder, _ = demo
+    page = (folder / answer["report"]).read_text("utf-8")
+    assert page.rstrip().endswith("</html>")
+    assert (folder / "runs/demo/report.md").stat().st_size > 5000
+    for name in ("baseline", "hardened", "poisoned-relabelled", "seed-a-defence"):
+        assert name in page
+
+
+def test_the_undefended_model_is_right_until_it_is_attacked(records: list[Record]) -> None:
+    attack = {"attack": "pgd", "norm": "linf", "epsilon": 0.1}
+    assert lowest(records, "clean_accuracy", "baseline") > 0.9
+    assert lowest(records, "robust_accuracy", "baseline", **attack) < 0.5
+
+
+def test_hardening_helps_against_the_same_attack_on_the_model_itself(records: list[Record]) -> None:
+    attack = {"attack": "pgd", "norm": "linf", "epsilon": 0.1, "knowledge": "white-box"}
+    before = lowest(records, "robust_accuracy", "baseline", **attack)
+    assert lowest(records, "robust_accuracy", "hardened", **attack) > before + 0.3
+
+
+def test_a_backdoor_needs_the_label_and_shows_beside_its_base_rate(records: list[Record]) -> None:
+    assert lowest(records, "attack_success_rate", "poisoned-relabelled") > 0.8
+    assert lowest(records, "attack_success_rate", "poisoned-kept") < 0.5
+    assert lowest(records, "base_rate", "poisoned-relabelled") < 0.2
+
+
+def test_every_check_could_have_failed_and_every_threat_has_a_status(records: list[Record]) -> None:
+    checks = [one for one in records if isinstance(one, CheckResult)]
+    assert checks and {one.verdict for one in checks} <= {"pass", "fail"}
+    assert all(one.negative_control["failed_as_required"] for one in checks)
+    assert {one.status for one in records if isinstance(one, ThreatStatus)} >= {"mitigated"}
