@@ -130,3 +130,35 @@ def test_fewer_outputs_than_classes_are_refused(purple: Purple, own: Path) -> No
         ended = purple(verb, *asked)
         assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1), ended.err
         assert "2" in ended.err and "4" in ended.err
+
+
+RUN = """
+architecture = "shapes_net:four"
+[models]
+use = "shapes_net:four"
+weights = "four.safetensors"
+[evasion]
+attacks = ["fgsm"]
+epsilon = 0.1
+curve = []
+curve_images = 5
+[poison]
+epochs = 1
+count = 5
+seeds = 1
+recipe = "plain"
+[defences]
+recipes = ["fast"]
+epochs = 1
+[scan]
+paths = ["shapes_net.py"]
+"""
+
+
+def test_it_gets_a_whole_run_of_its_own(purple: Purple, own: Path) -> None:
+    (own / "mine.toml").write_text(RUN, "utf-8")
+    ended = purple("run", "--config", "mine.toml", "--dataset", "shapes", "--out", "run", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    page = Path(ended.json["report"]).read_text("utf-8")
+    assert "shapes" in page and "hardened-fast" in page
+    assert purple("threats", "--run", "run", "--json").json["summary"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -58,15 +57,13 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         code = _refuse(str(error), error.exit_code)
     except KeyboardInterrupt:
-        say("stopped; a run goes on where it was with --resume")
         code = STOPPED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on
-        code = 0
     except Exception as error:
         if debug:
             raise
         code = _refuse(_one_line(error), 2)
+    if code == STOPPED:
+        say("stopped; a run goes on where it was with --resume")
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -80,8 +77,8 @@ def _one_line(error: Exception) -> str:
         return _usage(error)
     if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(_package(error))):
         return str(MissingExtra(_package(error), extra))
-    if isinstance(error, OSError) and error.filename:
-        return f"{str(error.filename)!r}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{str(error.filename)!r}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}: {text} (the traceback comes with --debug)"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,11 @@ __all__ = ["answer", "percent", "progress", "say", "table", "write_answer"]
 def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     """Print the one JSON object, or the lines for people."""
     text = json.dumps(values, ensure_ascii=False) if as_json else "\n".join(lines)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, which changes nothing about the answer
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_answer(path: Path, values: Mapping[str, Any]) -> None:

@@ -1,0 +1,47 @@
+"""How a command ends when somebody, or the system, ends it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PURPLE = [sys.executable, "-c", "from purpleteam.cli import main; main()"]
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on_and_knows_that_it_was(tmp_path: Path) -> None:
+    command = [*PURPLE, "demo", "--out", str(tmp_path / "run"), "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until = time.monotonic() + 60
+        while not (tmp_path / "run" / "records.jsonl").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "stopped; a run goes on where it was with --resume\n"
+    info = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    assert info["status"] == "stopped"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = subprocess.list2cmdline([*PURPLE[:1], "-c"])
+    code = "from purpleteam.cli import main; main(['ls', '--json'])"
+    ended = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} \"{code}\" | true"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*PURPLE, "ls", "--json"], stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (2, "error: No space left on device\n")
