@@ -29,6 +29,7 @@ curve = [0.05, 0.1]
 curve_images = 20
 
 [poison]
+seeds_architecture = "small_cnn"
 epochs = 2
 count = 10
 seeds = 2

@@ -28,6 +28,8 @@ class Recipe:
     """Decoupled weight decay (arXiv:1711.05101)."""
     augmentation: str = "none"
     """What is done to the images: none, shift, freehand."""
+    precision: Literal["fast", "float32"] = "fast"
+    """`fast` is bfloat16 autocast where the hardware is faster at it, else float32."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -72,6 +74,7 @@ class Freehand(Recipe):
 @RECIPES.register("seed")
 @dataclass(frozen=True, kw_only=True)
 class Seed(Recipe):
-    """What both course reports used: Adam at a constant 0.001, batch 64, images as they are."""
+    """What both course reports used: Adam at a constant 0.001, batch 64, float32."""
 
+    precision: Literal["fast", "float32"] = "float32"
     schedule: Literal["constant", "one_cycle"] = "constant"

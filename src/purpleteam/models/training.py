@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def train(
                     y = labels[chosen]
                     if craft is not None:
                         x = craft(module, x, y, rng, done)
-                    with fast_autocast(device):
+                    with fast_autocast(device) if recipe.precision == "fast" else nullcontext():
                         loss = F.cross_entropy(module(x).float(), y)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]

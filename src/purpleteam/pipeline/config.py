@@ -55,7 +55,11 @@ class PoisonConfig:
     """How the training set is poisoned."""
 
     recipe: str = "plain"
-    """Training recipe of poisoned models and their clean twins."""
+    """Training recipe of the poison that works and of its clean twins."""
+    seeds_recipe: str = "seed"
+    """Training recipe of both seeds' poisons and of their clean twin: what the seeds used."""
+    seeds_architecture: str = "seed_cnn"
+    """Architecture of the same: the seeds' nets did not normalise."""
     epochs: int | None = None
     """Epochs, where not the recipe's."""
     count: int = 100

@@ -74,8 +74,11 @@ def _evasion(work: Work) -> None:
 
 def _poison(work: Work) -> None:
     asked = work.config
+    with _named("poison.seeds_architecture"):
+        build(asked.poison.seeds_architecture, work.shape, len(work.dataset.classes), seed=0)
     with _named("poison"):
         recipe_of(asked.poison.recipe, asked.poison.epochs)
+        recipe_of(asked.poison.seeds_recipe, asked.poison.epochs)
         for name in NAMES:
             poison_of(work, name).apply(work.dataset.train, seed=asked.seed)
 

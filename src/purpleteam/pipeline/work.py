@@ -79,6 +79,7 @@ class Work:
         name: str,
         *,
         stem: str | None = None,
+        architecture: str | None = None,
         seed: int,
         recipe: Mapping[str, Any],
         data_digest: str,
@@ -87,7 +88,7 @@ class Work:
     ) -> LoadedModel:
         """Train, store and load a model as one cell; a killed training goes on where it was."""
         path = self.run.path / "models" / (stem or name)
-        architecture = self.config.architecture
+        architecture = architecture or self.config.architecture
 
         def work() -> list[Record]:
             checkpoint = path.with_name(f".{path.name}.checkpoint.safetensors")

@@ -26,6 +26,7 @@ MODEL_ORDER = (
     "standard",
     "baseline",
     "clean-twin",
+    "clean-twin-kept",
     "poisoned-kept",
     "poisoned-relabelled",
     "seed-a-defence",
@@ -222,7 +223,7 @@ def model_name(measurement: Measurement) -> str:
 
 def team(model: str) -> str:
     """Return the chapter that a model belongs to by its name: poison, defence or plain."""
-    if model.startswith("poisoned") or model == "clean-twin":
+    if model.startswith(("poisoned", "clean-twin")):
         return "poison"
     return "defence" if model.startswith("hardened") or model.endswith("-defence") else "plain"
 

@@ -4,6 +4,7 @@
 inside, so that epsilon is in pixel units everywhere and the app cannot skew from training.
 
 - `classic_cnn`   two convolutions and two dense layers, as in most tutorials and both seeds
+- `seed_cnn`      the same without normalisation, as both course reports trained it
 - `small_cnn`     the same idea at a fifteenth of the size
 - `residual_cnn`  residual blocks and batch normalisation: better and, by parameters, smaller
 """

@@ -6,7 +6,7 @@ from torch import nn
 
 from purpleteam.models.architectures._base import ARCHITECTURES, Normalise, Shape
 
-__all__ = ["classic_cnn"]
+__all__ = ["classic_cnn", "seed_cnn"]
 
 
 @ARCHITECTURES.register("classic_cnn")
@@ -26,3 +26,10 @@ def classic_cnn(shape: Shape, classes: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(128, classes),
     )
+
+
+@ARCHITECTURES.register("seed_cnn")
+def seed_cnn(shape: Shape, classes: int) -> nn.Module:
+    """Return the same net without normalisation, as both course reports trained it."""
+    net = classic_cnn(shape, classes)
+    return nn.Sequential(*list(net.children())[1:])

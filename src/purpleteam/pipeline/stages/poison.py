@@ -1,7 +1,7 @@
 """Stage attacks, second part: a few changed training images, and what they buy.
 
-Both seeds' recipes stand beside the one that works. Each model that was trained on a poisoned
-set has a clean twin: the same recipe and seed on the clean set.
+Both seeds' recipes, trained as the seeds trained, stand beside the one that works. Each model
+that was trained on a poisoned set has a clean twin: the same recipe and seed on the clean set.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from purpleteam.core.statistics import mean_over_seeds, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel, load
+from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
 from purpleteam.pipeline.stages.models import evaluated, recipe_of
 from purpleteam.pipeline.stages.pictures import Picture, gallery
@@ -27,7 +28,8 @@ from purpleteam.pipeline.work import Work
 
 __all__ = ["NAMES", "poison_models", "poison_of", "sweep_served"]
 
-TWIN = "clean-twin"
+TWINS = {"seed_a": "clean-twin-kept", "seed_b": "clean-twin-kept", "badnets": "clean-twin"}
+"""What the model of the same recipe and seed on the clean set is called."""
 NAMES = {"seed_a": "poisoned-kept", "seed_b": "poisoned-kept-b", "badnets": "poisoned-relabelled"}
 """What a model that was trained on each poison is called in records."""
 
@@ -69,10 +71,14 @@ def poison_of(work: Work, name: str) -> PoisonAttack:
 def _measured(work: Work, poison: PoisonAttack, seed: int) -> list[Record]:
     name = NAMES[poison.name]
     poisoned = poison.apply(work.dataset.train, seed=seed)
-    twin = _trained(work, TWIN, work.dataset.train, seed, {})
+    twin_name = TWINS[poison.name]
+    recipe = _recipe(work, poison)
+    as_seeds = poison.name != "badnets"
+    architecture = work.config.poison.seeds_architecture if as_seeds else None
+    twin = _trained(work, twin_name, work.dataset.train, seed, recipe, {}, architecture)
     how = poison.describe(work.dataset.shape[2])
-    model = _trained(work, name, poisoned.images, seed, how)
-    evaluated(work, "attacks", twin, TWIN, seed)
+    model = _trained(work, name, poisoned.images, seed, recipe, how, architecture)
+    evaluated(work, "attacks", twin, twin_name, seed)
     evaluated(work, "attacks", model, name, seed)
 
     def measure() -> list[Record]:
@@ -106,11 +112,23 @@ def _clean_difference(
     )
 
 
-def _trained(
-    work: Work, name: str, images: ImageSet, seed: int, poison: dict[str, object]
-) -> LoadedModel:
+def _recipe(work: Work, poison: PoisonAttack) -> tuple[str, Recipe]:
+    """Return the training recipe, by name: the seeds' poisons are trained as the seeds did."""
     asked = work.config.poison
-    recipe = recipe_of(asked.recipe, asked.epochs)
+    name = asked.recipe if poison.name == "badnets" else asked.seeds_recipe
+    return name, recipe_of(name, asked.epochs)
+
+
+def _trained(
+    work: Work,
+    name: str,
+    images: ImageSet,
+    seed: int,
+    named_recipe: tuple[str, Recipe],
+    poison: dict[str, object],
+    architecture: str | None,
+) -> LoadedModel:
+    recipe_name, recipe = named_recipe
     stem = f"{name}-{seed}"
     if stem in work.models:
         return work.models[stem]
@@ -118,8 +136,9 @@ def _trained(
         "attacks",
         name,
         stem=stem,
+        architecture=architecture,
         seed=seed,
-        recipe={"name": asked.recipe, **asdict(recipe)} | ({"poison": poison} if poison else {}),
+        recipe={"name": recipe_name, **asdict(recipe)} | ({"poison": poison} if poison else {}),
         data_digest=images.digest,
         make=lambda net, checkpoint: train(
             net,
