@@ -27,7 +27,7 @@ from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
 from purpleteam.pipeline.work import check_answers, subject_of
 
-__all__ = ["Lab", "recipe_from", "seconds_of", "trained_answer"]
+__all__ = ["Lab", "checkpoint_of", "recipe_from", "seconds_of", "trained_answer"]
 
 R = TypeVar("R", bound=Recipe)
 
@@ -43,7 +43,7 @@ class Lab:
     @classmethod
     def open(cls, dataset: str, *, device: str, threads: int | None, weights: Path | None) -> Lab:
         """Load the dataset and choose device and threads."""
-        use_threads(threads)
+        use_threads(threads or 1)
         return cls(load_dataset(dataset), choose_device(device), weights)
 
     @property
@@ -97,7 +97,15 @@ class Lab:
             parent=parent,
             validation_accuracy=float(right.mean()),
         )
-        return store(training.module, stem, provenance)
+        stored = store(training.module, stem, provenance)
+        checkpoint_of(stem).unlink(missing_ok=True)
+        return stored
+
+
+def checkpoint_of(stem: Path) -> Path:
+    """Return the file from which a stopped training goes on when the command is typed again."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    return stem.with_name(f".{stem.name}.checkpoint.safetensors")
 
 
 def recipe_from(

@@ -39,7 +39,8 @@ SeedOrNone = Annotated[
     int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="All chance is a function of it.")
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="torch's threads.")
+    int | None,
+    typer.Option("--threads", min=1, max=MAX_THREADS, help="torch's threads; 1 by default."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Out = Annotated[Path | None, typer.Option("--out", help="File or folder that is written.")]

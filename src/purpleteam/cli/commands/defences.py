@@ -55,7 +55,7 @@ def harden(
     debug: Debug = False,
 ) -> None:
     """Train a model by adversarial training and store it; attack it with purple attack."""
-    from purpleteam.cli.lab import Lab, recipe_from, seconds_of, trained_answer
+    from purpleteam.cli.lab import Lab, checkpoint_of, recipe_from, seconds_of, trained_answer
     from purpleteam.defences import DEFENCES, Hardening
 
     name, defence = recipe_from(DEFENCES, recipe, epochs, epsilon=epsilon)
@@ -69,6 +69,7 @@ def harden(
             dataset=lab.dataset,
             baseline=None if baseline is None else baseline.module,
             seed=seed,
+            checkpoint=checkpoint_of(stem),
             device=lab.device,
             description=f"harden by {name}",
             progress=bar,

@@ -55,8 +55,11 @@ def train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a classifier and store it: weights, ONNX and card."""
-    from purpleteam.cli.lab import Lab, recipe_from, seconds_of, trained_answer
+    """Train a classifier and store it: weights, ONNX and card.
+
+    Stopped, it goes on after its last whole epoch when the same command is typed again.
+    """
+    from purpleteam.cli.lab import Lab, checkpoint_of, recipe_from, seconds_of, trained_answer
     from purpleteam.models.recipes import RECIPES
     from purpleteam.models.training import train as fit
 
@@ -72,6 +75,7 @@ def train(
             lab.dataset.validation,
             plan[1],
             seed=seed,
+            checkpoint=checkpoint_of(stem),
             device=lab.device,
             progress=bar,
             budget_seconds=seconds,
