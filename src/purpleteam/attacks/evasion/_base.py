@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar, final, get_args
+from typing import ClassVar, final, get_args
 
 import torch
 from torch import Tensor
@@ -20,8 +19,6 @@ from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
 
 __all__ = ["ATTACKS", "Attacked", "EvasionAttack"]
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,18 +133,4 @@ class EvasionAttack(ABC):
         """Return candidates for `x`, asking `driver.gradient`; the base projects and judges."""
 
 
-class _Attacks(Registry[type[EvasionAttack]]):
-    """The registry also tells each attack its name."""
-
-    def register(self, name: str) -> Callable[[Part], Part]:
-        """Register the decorated attack under `name` and tell it so."""
-        add = super().register(name)
-
-        def named(part: Part) -> Part:
-            part.name = name  # type: ignore[attr-defined]
-            return add(part)
-
-        return named
-
-
-ATTACKS: Registry[type[EvasionAttack]] = _Attacks("attack")
+ATTACKS: Registry[type[EvasionAttack]] = Registry("attack")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,6 @@ from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
 
 __all__ = ["POISONS", "PoisonAttack", "PoisonedSet"]
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,18 +119,4 @@ class PoisonAttack:
         }
 
 
-class _Poisons(Registry[type[PoisonAttack]]):
-    """The registry also tells each attack its name."""
-
-    def register(self, name: str) -> Callable[[Part], Part]:
-        """Register the decorated attack under `name` and tell it so."""
-        add = super().register(name)
-
-        def named(part: Part) -> Part:
-            part.name = name  # type: ignore[attr-defined]
-            return add(part)
-
-        return named
-
-
-POISONS: Registry[type[PoisonAttack]] = _Poisons("poison attack")
+POISONS: Registry[type[PoisonAttack]] = Registry("poison attack")

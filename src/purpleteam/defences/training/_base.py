@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -19,8 +18,6 @@ from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import Training
 
 __all__ = ["DEFENCES", "Defence", "Hardening"]
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +64,4 @@ class Defence(Recipe):
         """Train the net in `work` and return it."""
 
 
-class _Defences(Registry[type[Defence]]):
-    """The registry also tells each defence its name."""
-
-    def register(self, name: str) -> Callable[[Part], Part]:
-        """Register the decorated defence under `name` and tell it so."""
-        add = super().register(name)
-
-        def named(part: Part) -> Part:
-            part.name = name  # type: ignore[attr-defined]
-            return add(part)
-
-        return named
-
-
-DEFENCES: Registry[type[Defence]] = _Defences("defence")
+DEFENCES: Registry[type[Defence]] = Registry("defence")
