@@ -99,7 +99,7 @@ def test_several_epsilons_are_a_curve_that_falls(purple: Purple) -> None:
 
 @pytest.mark.parametrize("text", ["pgd:steps=2,epsilon=0.05", "fgsm:norm=l2,epsilon=0.5"])
 def test_what_an_attack_says_of_itself_is_what_is_done(purple: Purple, text: str) -> None:
-    found = purple("attack", "--attack", text, "--limit", 5, "--json").json
+    found = purple("attack", "--attack", text, "--norm", "linf", "--limit", 5, "--json").json
     (row,) = found["attacks"]
     for field in text.partition(":")[2].split(","):
         name, _, value = field.partition("=")

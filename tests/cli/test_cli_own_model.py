@@ -161,4 +161,6 @@ def test_it_gets_a_whole_run_of_its_own(purple: Purple, own: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     page = Path(ended.json["report"]).read_text("utf-8")
     assert "shapes" in page and "hardened-fast" in page
+    records = Path("run/records.jsonl").read_text("utf-8")
+    assert '"models/hardened-fast.onnx"' in records and "run/models" not in records
     assert purple("threats", "--run", "run", "--json").json["summary"]
