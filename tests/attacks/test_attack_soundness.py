@@ -45,23 +45,24 @@ def test_masked_gradients_establish_nothing(
 
 
 @pytest.mark.parametrize(
-    ("name", "check", "share"),
+    ("name", "check", "least", "reason"),
     [
-        ("no gradient", "zero_gradients", 1.0),
-        ("NaN gradient", "zero_gradients", 1.0),
-        ("quantised input", "zero_gradients", 1.0),
-        ("very high temperature", "zero_gradients", 0.5),
-        ("reversed gradient", "steps_that_do_not_climb", 1.0),
-        ("shattered gradient", "steps_that_do_not_climb", 0.5),
-        ("reversed gradient", "survived_unbounded", 5),
-        ("no gradient", "survived_unbounded", 5),
+        ("no gradient", "zero_gradients", 1.0, "does not depend on its input by gradients"),
+        ("NaN gradient", "zero_gradients", 1.0, "zero or NaN on 100%"),
+        ("quantised input", "zero_gradients", 1.0, "zero or NaN on 100%"),
+        ("very high temperature", "zero_gradients", 0.5, "zero or NaN on "),
+        ("reversed gradient", "steps_that_do_not_climb", 1.0, "raises no loss on 100%"),
+        ("shattered gradient", "steps_that_do_not_climb", 0.5, "raises no loss on "),
+        ("reversed gradient", "survived_unbounded", 5, "unbounded attack leaves "),
+        ("no gradient", "survived_unbounded", 5, "unbounded attack leaves "),
     ],
 )
 def test_each_deception_is_found_by_the_check_that_is_meant_for_it(
-    standard: nn.Module, images: ImageSet, name: str, check: str, share: float
+    standard: nn.Module, images: ImageSet, name: str, check: str, least: float, reason: str
 ) -> None:
     found = verdict(Deceiver(standard, DECEPTIONS[name]), images, ATTACK)
-    assert found.checks[check] >= share
+    assert found.checks[check] >= least
+    assert any(reason in one for one in found.reasons)
 
 
 @pytest.mark.parametrize("attack", [ATTACK, L2], ids=["linf", "l2"])
