@@ -100,10 +100,13 @@ def test_hardening_helps_against_the_same_attack_on_the_model_itself(records: li
     assert lowest(records, "robust_accuracy", "hardened", **attack) > before + 0.3
 
 
-def test_a_backdoor_needs_the_label_and_shows_beside_its_base_rate(records: list[Record]) -> None:
-    assert lowest(records, "attack_success_rate", "poisoned-relabelled") > 0.8
-    assert lowest(records, "attack_success_rate", "poisoned-kept") < 0.5
-    assert lowest(records, "base_rate", "poisoned-relabelled") < 0.2
+def test_a_new_label_opens_the_backdoor_wider_than_a_kept_one(records: list[Record]) -> None:
+    relabelled = lowest(records, "attack_success_rate", "poisoned-relabelled")
+    assert relabelled > 0.8
+    # Not near 0: of a hundred-odd sevens the demo stamps thirty, a share that the seeds never had.
+    assert lowest(records, "attack_success_rate", "poisoned-kept") < relabelled - 0.2
+    for model in ("poisoned-relabelled", "poisoned-kept", "poisoned-kept-b"):
+        assert lowest(records, "base_rate", model) < 0.1
 
 
 def test_every_check_could_have_failed_and_every_threat_has_a_status(records: list[Record]) -> None:
