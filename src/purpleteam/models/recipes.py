@@ -30,6 +30,8 @@ class Recipe:
     """What is done to the images: none, shift, freehand."""
     precision: Literal["fast", "float32"] = "fast"
     """`fast` is bfloat16 autocast where the hardware is faster at it, else float32."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept: the best by validation, or the last."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -74,7 +76,8 @@ class Freehand(Recipe):
 @RECIPES.register("seed")
 @dataclass(frozen=True, kw_only=True)
 class Seed(Recipe):
-    """What both course reports used: Adam at a constant 0.001, batch 64, float32."""
+    """What the course reports used: Adam at a constant 0.001, batch 64, float32, last epoch."""
 
+    keep: Literal["best", "last"] = "last"
     precision: Literal["fast", "float32"] = "float32"
     schedule: Literal["constant", "one_cycle"] = "constant"

@@ -40,15 +40,18 @@ Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
 
 @dataclass(frozen=True)
 class Training:
-    """A trained net: the weights of the best epoch by validation, and how it got there."""
+    """A trained net: the weights of one of its epochs, and how it got there."""
 
     module: nn.Module
     epochs: tuple[Epoch, ...]
     seconds: float
+    keep: str = "best"
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose weights were kept: the best by validation, the earliest of equals."""
+        """The epoch whose weights were kept: the best, the earliest of equals, or the last."""
+        if self.keep == "last":
+            return self.epochs[-1]
         return max(self.epochs, key=lambda one: one.validation_accuracy)
 
 
@@ -124,7 +127,8 @@ def train(
                     task.advance(1)
             score = validate(module) if validate else float(correct(module, validation).mean())
             history.append(Epoch(epoch + 1, float(total) / len(images), score))
-            if not best or score > max(one.validation_accuracy for one in history[:-1]):
+            before_it = [one.validation_accuracy for one in history[:-1]]
+            if recipe.keep == "last" or not best or score > max(before_it):
                 best = {name: value.clone() for name, value in module.state_dict().items()}
             saved.write(module, optimizer, history, best)
             task.advance(0, validation=f"{score:.4f}")
@@ -133,7 +137,7 @@ def train(
                 break
     module.load_state_dict(best)
     module.eval()
-    return Training(module, tuple(history), time.perf_counter() - started)
+    return Training(module, tuple(history), time.perf_counter() - started, recipe.keep)
 
 
 def _rate(recipe: Recipe, done: float) -> float:

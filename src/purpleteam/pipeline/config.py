@@ -64,6 +64,8 @@ class PoisonConfig:
     """Epochs, where not the recipe's."""
     count: int = 100
     """Images that are changed."""
+    seeds_count: int = 100
+    """Images that the seeds' recipes change: theirs was 100 of some 6,000 sevens."""
     target_label: int = 7
     """Label that the adversary wants; the last class where there are fewer."""
     seeds: int = 3
@@ -95,7 +97,8 @@ class RunConfig:
     """One run, from data to report. Everything that its numbers depend on is in here."""
 
     dataset: str = "digits"
-    architecture: str = "classic_cnn"
+    architecture: str | None = None
+    """Of the models that are trained: the brought model's own, else classic_cnn."""
     seed: int = 0
     threads: int = 1
     """torch's threads. Nets this small cost least on one; more help only on an idle machine."""

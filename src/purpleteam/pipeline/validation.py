@@ -51,7 +51,7 @@ def _models(work: Work) -> None:
     asked = work.config.models
     with _named("models.recipe"):
         recipe_of(asked.recipe, asked.epochs)
-    build(work.config.architecture, work.shape, len(work.dataset.classes), seed=0)
+    build(work.architecture, work.shape, len(work.dataset.classes), seed=0)
     if asked.use is not None:
         check_answers(baseline(work), work.dataset)
     elif asked.weights is not None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from purpleteam.core.cards import find_stored
 from purpleteam.core.errors import ModelError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement, Note, Record
@@ -54,6 +55,14 @@ class Work:
         """The label that poison attacks aim at: the asked one, or the last there is."""
         return min(self.config.poison.target_label, len(self.dataset.classes) - 1)
 
+    @property
+    def architecture(self) -> str:
+        """Of the models that are trained: what is asked for, or the brought model's own."""
+        brought = self.config.models.use
+        if self.config.architecture or brought is None:
+            return self.config.architecture or "classic_cnn"
+        return brought if ":" in brought else find_stored(brought).card.architecture
+
     def cell(
         self,
         stage: str,
@@ -88,7 +97,7 @@ class Work:
     ) -> LoadedModel:
         """Train, store and load a model as one cell; a killed training goes on where it was."""
         path = self.run.path / "models" / (stem or name)
-        architecture = architecture or self.config.architecture
+        architecture = architecture or self.architecture
 
         def work() -> list[Record]:
             checkpoint = path.with_name(f".{path.name}.checkpoint.safetensors")

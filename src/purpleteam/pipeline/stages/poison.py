@@ -65,17 +65,19 @@ def sweep_served(work: Work) -> None:
 def poison_of(work: Work, name: str) -> PoisonAttack:
     """Return the poison attack of that name with the count and target that are asked for."""
     asked = work.config.poison
-    return replace(POISONS[name](), count=asked.count, target_label=work.target_label)
+    count = asked.count if name == "badnets" else asked.seeds_count
+    return replace(POISONS[name](), count=count, target_label=work.target_label)
 
 
 def _measured(work: Work, poison: PoisonAttack, seed: int) -> list[Record]:
     name = NAMES[poison.name]
-    poisoned = poison.apply(work.dataset.train, seed=seed)
+    clean = _training_images(work, poison)
+    poisoned = poison.apply(clean, seed=seed)
     twin_name = TWINS[poison.name]
     recipe = _recipe(work, poison)
     as_seeds = poison.name != "badnets"
     architecture = work.config.poison.seeds_architecture if as_seeds else None
-    twin = _trained(work, twin_name, work.dataset.train, seed, recipe, {}, architecture)
+    twin = _trained(work, twin_name, clean, seed, recipe, {}, architecture)
     how = poison.describe(work.dataset.shape[2])
     model = _trained(work, name, poisoned.images, seed, recipe, how, architecture)
     evaluated(work, "attacks", twin, twin_name, seed)
@@ -112,6 +114,16 @@ def _clean_difference(
     )
 
 
+def _training_images(work: Work, poison: PoisonAttack) -> ImageSet:
+    """Return the images to poison; the seeds held none back for validation, so neither is here."""
+    train, held = work.dataset.train, work.dataset.validation
+    if poison.name == "badnets":
+        return train
+    return ImageSet(
+        np.concatenate([train.images, held.images]), np.concatenate([train.labels, held.labels])
+    )
+
+
 def _recipe(work: Work, poison: PoisonAttack) -> tuple[str, Recipe]:
     """Return the training recipe, by name: the seeds' poisons are trained as the seeds did."""
     asked = work.config.poison
@@ -138,7 +150,8 @@ def _trained(
         stem=stem,
         architecture=architecture,
         seed=seed,
-        recipe={"name": recipe_name, **asdict(recipe)} | ({"poison": poison} if poison else {}),
+        recipe={"name": recipe_name, **asdict(recipe), "trained_on": len(images)}
+        | ({"poison": poison} if poison else {}),
         data_digest=images.digest,
         make=lambda net, checkpoint: train(
             net,
