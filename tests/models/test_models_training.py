@@ -198,3 +198,13 @@ def test_progress_hears_of_every_step_also_after_a_resume(fit, tmp_path):
     fit(checkpoint=checkpoint, progress=bar)
     assert bar.at == bar.total == 24
     assert [set(one) for one in bar.facts] == [{"validation"}] * 3
+
+
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(fit):
+    kept = {}
+    for keep in ("best", "last"):
+        scores = iter((0.9, 0.1))
+        recipe = replace(QUICK, epochs=2, keep=keep)
+        kept[keep] = fit(recipe=recipe, validate=lambda _, scores=scores: next(scores))
+    assert (kept["best"].best.epoch, kept["last"].best.epoch) == (1, 2)
+    assert not equal_weights(kept["best"].module, kept["last"].module)
