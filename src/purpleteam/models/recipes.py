@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from purpleteam.core.registry import Registry
 
@@ -15,6 +15,9 @@ RECIPES: Registry[type[Recipe]] = Registry("recipe")
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a classifier is trained; Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
+
+    keep: ClassVar[Literal["best", "last"]] = "best"
+    """Which epoch's weights are kept: the best by validation, or the last."""
 
     epochs: int = 5
     """Passes over the training images."""
@@ -30,8 +33,6 @@ class Recipe:
     """What is done to the images: none, shift, freehand."""
     precision: Literal["fast", "float32"] = "fast"
     """`fast` is bfloat16 autocast where the hardware is faster at it, else float32."""
-    keep: Literal["best", "last"] = "best"
-    """Which epoch's weights are kept: the best by validation, or the last."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -78,6 +79,6 @@ class Freehand(Recipe):
 class Seed(Recipe):
     """What the course reports used: Adam at a constant 0.001, batch 64, float32, last epoch."""
 
-    keep: Literal["best", "last"] = "last"
+    keep: ClassVar[Literal["best", "last"]] = "last"
     precision: Literal["fast", "float32"] = "float32"
     schedule: Literal["constant", "one_cycle"] = "constant"

@@ -150,7 +150,8 @@ def _trained(
         stem=stem,
         architecture=architecture,
         seed=seed,
-        recipe={"name": recipe_name, **asdict(recipe), "trained_on": len(images)}
+        recipe={"name": recipe_name, **asdict(recipe)}
+        | ({"keep": recipe.keep, "trained_on": len(images)} if architecture else {})
         | ({"poison": poison} if poison else {}),
         data_digest=images.digest,
         make=lambda net, checkpoint: train(
