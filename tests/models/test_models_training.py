@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,9 +202,15 @@ def test_progress_hears_of_every_step_also_after_a_resume(fit, tmp_path):
     assert [set(one) for one in bar.facts] == [{"validation"}] * 3
 
 
-def test_the_last_epoch_is_kept_where_the_recipe_says_so(fit):
-    kept = {}
-    for keep, recipe in (("best", Plain(epochs=2)), ("last", Seed(epochs=2))):
-        scores = iter((0.9, 0.1))
-        kept[keep] = fit(recipe=recipe, validate=lambda _, scores=scores: next(scores))
-    assert (kept["best"].best.epoch, kept["last"].best.epoch) == (1, 2)
+@pytest.mark.parametrize(("recipe", "epoch"), [(Plain(epochs=2), 1), (Seed(epochs=2), 2)])
+def test_the_epoch_that_the_recipe_names_is_kept(fit, recipe, epoch):
+    seen = []
+
+    def falling(net: nn.Module) -> float:
+        seen.append(copy.deepcopy(net).eval())
+        return 1 / len(seen)
+
+    made = fit(recipe=recipe, validate=falling)
+    assert made.best.epoch == epoch
+    assert equal_weights(made.module, seen[epoch - 1])
+    assert not equal_weights(*seen)
