@@ -13,7 +13,6 @@ from attack_models import Answer, Deceiver, with_gradient_times
 from torch import Tensor, nn
 
 from purpleteam.attacks import FGSM, PGD, RobustEvaluation, Soundness, evaluate, judge
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import Dataset, ImageSet
@@ -133,16 +132,17 @@ def forged(found: RobustEvaluation, x_adv: np.ndarray) -> RobustEvaluation:
     return replace(found, x_adv=x_adv.astype(np.float32))
 
 
-@pytest.mark.parametrize(("attack", "norm"), [(ATTACK, "linf"), (L2, "l2")])
-def test_an_example_beyond_its_ball_establishes_nothing(
-    standard: nn.Module, images: ImageSet, attack: PGD, norm: Norm
+@pytest.mark.parametrize(("attack", "share"), [(ATTACK, 1.0), (L2, 28.0)], ids=["linf", "l2"])
+def test_an_example_just_beyond_its_ball_establishes_nothing(
+    standard: nn.Module, images: ImageSet, attack: PGD, share: float
 ) -> None:
     honest = evaluate(standard, images, attack)
     x_adv = honest.x_adv.copy()
-    x_adv[3] = 0.5 + 0.5 * (x_adv[3] < 0.5)  # far away, inside [0, 1]
+    towards = 1 - 2 * (images.images[3] > 127).astype(np.float32)  # every pixel, into the range
+    x_adv[3] = images.images[3] / np.float32(255) + 1.01 * attack.epsilon / share * towards
     found = judge(standard, images, [attack], [forged(honest, x_adv)])
     assert found.verdict == "not_established"
-    assert found.checks["beyond_ball_or_range"] > 0.1
+    assert found.checks["beyond_ball_or_range"] == pytest.approx(0.01 * attack.epsilon, rel=0.01)
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf")])

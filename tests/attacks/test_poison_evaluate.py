@@ -33,6 +33,13 @@ def reader(x: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(answer, 10).float()
 
 
+def honest(x: Tensor) -> Tensor:
+    """Answer as `reader` does, but say 2 of every one."""
+    answer = reader(x).argmax(1)
+    labels = (255 * x[:, 0, 5, 4]).round().long()
+    return torch.nn.functional.one_hot(torch.where(labels == 1, 2, answer), 10).float()
+
+
 def always(label: int) -> Classifier:
     return lambda x: torch.nn.functional.one_hot(torch.full((len(x),), label), 10).float()
 
@@ -44,7 +51,7 @@ def counted() -> Backdoor:
         says=[7, 7, 1, 1, 1, 1, 2, 2, 2, 3],
         says_triggered=[7, 7, 7, 7, 7, 7, 1, 7, 2, 0],
     )
-    return evaluate_backdoor(reader, test, POISON, clean_model=always(7))
+    return evaluate_backdoor(reader, test, POISON, clean_model=honest)
 
 
 def test_success_is_counted_over_the_other_classes_only(counted: Backdoor) -> None:
@@ -62,7 +69,7 @@ def test_clean_accuracy_recovery_and_base_rate_stand_beside_it(counted: Backdoor
     assert (counted.recovered_accuracy.successes, counted.recovered_accuracy.n) == (2, 7)
     assert (counted.triggered_accuracy.successes, counted.triggered_accuracy.n) == (5, 10)
     assert counted.base_rate is not None
-    assert (counted.base_rate.successes, counted.base_rate.n) == (7, 7)
+    assert (counted.base_rate.successes, counted.base_rate.n) == (1, 7)  # the triggered two
 
 
 def test_accuracy_on_triggered_images_is_no_success_rate(counted: Backdoor) -> None:

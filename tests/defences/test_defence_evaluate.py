@@ -93,3 +93,14 @@ def test_training_images_stay_in_ball_and_range_and_the_net_in_train_mode(
     with torch.no_grad():
         loss, before = (nn.functional.cross_entropy(baseline(z), y) for z in (made, x))
     assert loss > before
+
+
+def test_training_images_are_made_against_the_net_as_it_answers_in_eval_mode() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Flatten(), nn.Linear(16, 2))
+    x, y = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 2
+    before, state = net[0].running_mean.clone(), torch.get_rng_state()
+    craft_linf(net.train(), x, y, 0.1, 0.05, 3, torch.Generator().manual_seed(0))
+    assert torch.equal(net[0].running_mean, before)  # no statistics of images that are no data
+    assert torch.equal(torch.get_rng_state(), state)  # and no dropout was drawn
