@@ -15,7 +15,7 @@ from purpleteam.core.cards import ModelCard, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.models import build, evaluate, load
-from purpleteam.models.loading import LoadedModel
+from purpleteam.models.loading import LoadedModel, net_of
 
 CODE = """
 import torch
@@ -193,3 +193,18 @@ def test_a_loaded_model_without_a_card_fits_what_it_takes():
     with pytest.raises(ModelError, match="does not say"):
         unsaid.check_fits(SHAPE, 1, "d")
     replace(unsaid, card=None).check_fits(SHAPE, 1, "d")
+
+
+@pytest.mark.parametrize("code", ["os:abort", "torch.nn:Identity", "purple_elsewhere.deep:net"])
+def test_a_card_cannot_name_code_from_outside_the_current_folder(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    card = ModelCard(
+        name="n",
+        digest="",
+        onnx_digest="",
+        architecture=code,
+        input={"channels": 1, "height": 12, "width": 12},
+        classes=("0", "1", "2"),
+    )
+    with pytest.raises(ModelError, match="not in the current folder, so it is not called"):
+        net_of(card)

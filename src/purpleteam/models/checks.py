@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
-from purpleteam.models.loading import build
+from purpleteam.models.loading import build, net_of
 from purpleteam.models.store import TOLERANCE, Provenance, load_weights, store
 
 __all__ = ["OnnxParity"]
@@ -60,7 +60,7 @@ def _difference(model: StoredModel) -> float:
     from onnxruntime import InferenceSession, SessionOptions
 
     shape = model.card.shape
-    net = build(model.card.architecture, shape, len(model.card.classes), seed=0).eval()
+    net = net_of(model.card).eval()
     load_weights(net, model.weights)
     options = SessionOptions()
     options.intra_op_num_threads = 1

@@ -17,7 +17,7 @@ from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.store import load_weights
 
-__all__ = ["LoadedModel", "build", "load"]
+__all__ = ["LoadedModel", "build", "load", "net_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +68,22 @@ def load(
         stored = find_stored(reference)
         stored.verify()
         card = stored.card
-        module = build(card.architecture, card.shape, len(card.classes), seed=0)
+        module = net_of(card)
         load_weights(module, stored.weights)
         name, digest = card.name, card.digest
     module.to(device=device or "cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     return LoadedModel(name, digest, module.eval(), card)
+
+
+def net_of(card: ModelCard) -> nn.Module:
+    """Return the net that a card names, its weights still to be loaded.
+
+    Raises:
+        ModelError: the card names code outside the current folder.
+    """
+    if _is_factory(card.architecture):
+        _refuse_foreign_code(card)
+    return build(card.architecture, card.shape, len(card.classes), seed=0)
 
 
 def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Module:
@@ -107,6 +118,20 @@ def call_factory(reference: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise ModelError(f"{reference!r} returned {type(made).__name__}, not a torch nn.Module")
     return made
+
+
+def _refuse_foreign_code(card: ModelCard) -> None:
+    """Refuse a card that names code outside the current folder: a card may be a stranger's.
+
+    Nothing is imported to find out; the first part of the module's name must lie right here.
+    """
+    package = card.architecture.partition(":")[0].partition(".")[0]
+    here = Path.cwd()
+    if not ((here / f"{package}.py").is_file() or (here / package).is_dir()):
+        raise ModelError(
+            f"the card of {card.name!r} names {card.architecture!r}, which is not in the current "
+            "folder, so it is not called; to trust it, give it as --model with --weights FILE"
+        )
 
 
 def _signature(factory: object) -> str:

@@ -64,8 +64,8 @@ class PoisonConfig:
     """Epochs, where not the recipe's."""
     count: int = 100
     """Images that are changed."""
-    seeds_count: int = 100
-    """Images that the seeds' recipes change: theirs was 100 of some 6,000 sevens."""
+    seeds_count: int | None = None
+    """Images that the seeds' recipes change; by default as large a share as 100 of 6,265 sevens."""
     target_label: int = 7
     """Label that the adversary wants; the last class where there are fewer."""
     seeds: int = 3

@@ -65,8 +65,15 @@ def sweep_served(work: Work) -> None:
 def poison_of(work: Work, name: str) -> PoisonAttack:
     """Return the poison attack of that name with the count and target that are asked for."""
     asked = work.config.poison
-    count = asked.count if name == "badnets" else asked.seeds_count
+    count = asked.count if name == "badnets" else asked.seeds_count or _seeds_share(work)
     return replace(POISONS[name](), count=count, target_label=work.target_label)
+
+
+def _seeds_share(work: Work) -> int:
+    """Return how many images of the target class are as large a share as the seeds' 100 sevens."""
+    splits = (work.dataset.train, work.dataset.validation)
+    of_target = sum(int((part.labels == work.target_label).sum()) for part in splits)
+    return max(1, round(of_target * 100 / 6265))
 
 
 def _measured(work: Work, poison: PoisonAttack, seed: int) -> list[Record]:
