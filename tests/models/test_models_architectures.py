@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from models_tiny import equal_weights
@@ -86,3 +88,10 @@ def test_it_can_be_stored_exported_and_loaded(name, tmp_path):
 def test_an_unknown_architecture_gives_the_nearest():
     with pytest.raises(UsageError, match=r"unknown architecture 'smal_cnn' .*'small_cnn'"):
         build("smal_cnn", (1, 8, 8), 3, seed=0)
+
+
+@every
+def test_the_number_of_weights_that_a_docstring_states_is_true(name):
+    stated = re.findall(r"([\d,]+) weights for MNIST", ARCHITECTURES[name].__doc__)
+    count = sum(one.numel() for one in build(name, (1, 28, 28), 10, seed=0).parameters())
+    assert stated in ([], [f"{count:,}"])

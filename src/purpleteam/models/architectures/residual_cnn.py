@@ -28,7 +28,7 @@ class _Block(nn.Module):
 
 @ARCHITECTURES.register("residual_cnn")
 def residual_cnn(shape: Shape, classes: int) -> nn.Module:
-    """Return a stem and two residual stages of widths 24 and 48: 65,626 weights for MNIST."""
+    """Return a stem and two residual stages of widths 24 and 48: 63,730 weights for MNIST."""
     channels = shape[0]
     return nn.Sequential(
         Normalise(),
