@@ -97,7 +97,6 @@ def test_its_own_checkpoint_is_imported(purple: Purple, own: Path) -> None:
         ("shapes_net:fails --weights four.safetensors", "no weights here"),
         ("shapes_net:two --weights four.safetensors", "'head.weight' (4, 392) (2, 392)"),
         ("shapes_net:four --weights missing.safetensors", "'missing.safetensors'"),
-        ("shapes_net:four --weights shapes_net.py", "'shapes_net.py' purple import"),
         ("broken_net:four --weights four.safetensors", "'broken_net' cannot be imported"),
         ("leaving_net:four --weights four.safetensors", "'leaving_net' cannot be imported"),
     ],

@@ -21,11 +21,12 @@ from purpleteam.data.images import Dataset
 from purpleteam.models.architectures import Shape
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.models.inference import correct
-from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.loading import LoadedModel, build
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
-from purpleteam.pipeline.work import check_answers, subject_of
+from purpleteam.pipeline.importing import load_for
+from purpleteam.pipeline.work import subject_of
 
 __all__ = ["Lab", "checkpoint_of", "recipe_from", "seconds_of", "trained_answer"]
 
@@ -52,12 +53,11 @@ class Lab:
         height, width, channels = self.dataset.shape
         return channels, height, width
 
-    def load(self, model: str) -> LoadedModel:
-        """Return the model that `--model` means, when it fits the dataset."""
-        loaded = load(model, weights=self.weights, device=self.device)
-        loaded.check_fits(self.shape, len(self.dataset.classes), self.dataset.name)
-        check_answers(loaded, self.dataset)
-        return loaded
+    def load(self, model: str, *, normalise: str | None = None) -> LoadedModel:
+        """Return the model that `--model` means, when it fits the dataset; see its `notes`."""
+        return load_for(
+            self.dataset, model, weights=self.weights, device=self.device, normalise=normalise
+        )
 
     def net(self, arch: str, seed: int) -> nn.Module:
         """Return a net for the dataset with seeded random weights."""
@@ -65,14 +65,24 @@ class Lab:
 
     def subject(self, model: LoadedModel, split: str, limit: int | None) -> dict[str, Any]:
         """Return what a number about the model on this dataset is about."""
-        return subject_of(model, self.dataset, model.name, split=split, limit=limit)
+        subject = subject_of(model, self.dataset, model.name, split=split, limit=limit)
+        if model.normalisation is not None:  # the same weights behind another input
+            layer = model.normalisation
+            subject["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
+        return subject
 
-    def flags(self, split: str, limit: int | None) -> list[str]:
-        """Return a line that says so when only the first images were looked at."""
-        n = len(self.dataset.split(split))
-        if limit is None or limit >= n:
-            return []
-        return ["", f"note: the first {limit} of {n} images are no random sample"]
+    def flags(self, split: str, limit: int | None, model: LoadedModel | None = None) -> list[str]:
+        """Return the notes on a model, and one where only the first images were looked at."""
+        n, notes = len(self.dataset.split(split)), [*self.notes]
+        notes += [] if model is None else model.notes
+        if limit is not None and limit < n:
+            notes.append(f"the first {limit} of {n} images are no random sample")
+        return ["", *(f"note: {one}" for one in notes)] if notes else []
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed while the dataset was read, each a line for the user."""
+        return tuple(self.dataset.origin.get("notes", ()))
 
     def store(
         self,

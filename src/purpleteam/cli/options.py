@@ -17,6 +17,7 @@ __all__ = [
     "Json",
     "Limit",
     "Model",
+    "Normalise",
     "Out",
     "Quiet",
     "Seed",
@@ -48,12 +49,23 @@ Model = Annotated[
     str, typer.Option("--model", help="Zoo name, a stored model's path, or module:factory.")
 ]
 Weights = Annotated[
-    Path | None, typer.Option("--weights", help="The .safetensors file for module:factory.")
+    Path | None,
+    typer.Option("--weights", help="For module:factory: .safetensors, or a .pt state dict."),
+]
+Normalise = Annotated[
+    str | None,
+    typer.Option(
+        "--normalise",
+        help="What the net wants of images in [0, 1]: bytes, signed, inverted, mnist, cifar10, "
+        "imagenet, or mean=M,std=S. Epsilon stays in pixel units.",
+    ),
 ]
 DatasetOption = Annotated[
     str,
     typer.Option(
-        "--dataset", help="mnist, digits, a folder of IDX files, or a folder of class folders."
+        "--dataset",
+        help="mnist, digits, a folder of IDX files or of class folders, or module:factory "
+        "for a MAITE dataset.",
     ),
 ]
 Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]

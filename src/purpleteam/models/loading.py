@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,10 +11,15 @@ from torch import nn
 from purpleteam.core.cards import ModelCard, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
+from purpleteam.core.factory import call_factory, is_factory
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
+from purpleteam.models.black_box import BlackBox
+from purpleteam.models.maite import adapted, is_maite, net_of_maite
+from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.store import load_weights
+from purpleteam.models.weights import Weights, WeightsReader, fill, plain_weights
 
-__all__ = ["LoadedModel", "build", "load", "net_of"]
+__all__ = ["LoadedModel", "Weights", "build", "load", "net_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,10 @@ class LoadedModel:
     digest: str
     module: nn.Module
     card: ModelCard | None = None
+    normalisation: Normalisation | None = None
+    """The layer that the user asked for in front of it."""
+    notes: tuple[str, ...] = ()
+    """What was changed or guessed on the way, each a line for the user."""
 
     def check_fits(self, shape: Shape, classes: int, dataset: str) -> None:
         """Refuse images that the stored model was not made for."""
@@ -44,35 +50,75 @@ class LoadedModel:
                 f"dataset {dataset!r} has {classes}"
             )
 
+    def noting(self, *notes: str) -> LoadedModel:
+        """Return the model with more to tell."""
+        return replace(self, notes=(*self.notes, *notes))
+
 
 def load(
-    reference: str, *, weights: Path | None = None, device: torch.device | None = None
+    reference: str,
+    *,
+    weights: Path | None = None,
+    device: torch.device | None = None,
+    read_weights: WeightsReader = plain_weights,
+    normalisation: Normalisation | None = None,
 ) -> LoadedModel:
     """Return the classifier that a zoo name, a stored model's path or `module:factory` means.
 
     Args:
         reference: what `--model` says.
-        weights: the .safetensors file for `module:factory`.
+        weights: the file of weights for `module:factory`.
         device: where it goes; the default is the CPU.
+        read_weights: reads that file; the default takes .safetensors alone, and
+            `pipeline.importing.read_weights` takes what passes the gate of `scan`.
+        normalisation: a layer to put in front of the net.
     """
-    if _is_factory(reference):
-        if weights is None:
-            raise UsageError(f"--model {reference} needs --weights FILE (.safetensors)")
-        with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
-            module = call_factory(reference)
-        load_weights(module, weights)
-        name, digest, card = reference, sha256_file(weights), None
+    if is_factory(reference):
+        loaded = _from_factory(reference, weights, read_weights, normalisation)
     else:
         if weights is not None:
             raise UsageError(f"--weights goes with --model module:factory, not with {reference!r}")
-        stored = find_stored(reference)
-        stored.verify()
-        card = stored.card
-        module = net_of(card)
-        load_weights(module, stored.weights)
-        name, digest = card.name, card.digest
+        loaded = _stored(reference)
+    module = loaded.module
+    if normalisation is not None and not isinstance(module, BlackBox):
+        module = normalisation.before(module)
     module.to(device=device or "cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return LoadedModel(name, digest, module.eval(), card)
+    return replace(loaded, module=module.eval(), normalisation=normalisation)
+
+
+def _stored(reference: str) -> LoadedModel:
+    stored = find_stored(reference)
+    stored.verify()
+    module = net_of(stored.card)
+    load_weights(module, stored.weights)
+    return LoadedModel(stored.card.name, stored.card.digest, module, stored.card)
+
+
+def _from_factory(
+    reference: str, weights: Path | None, read: WeightsReader, normalisation: Normalisation | None
+) -> LoadedModel:
+    with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
+        made = call_factory(reference, ModelError)
+    maite = is_maite(made)
+    net = net_of_maite(made) if maite or isinstance(made, nn.Module) else None
+    if net is None and not maite:
+        kind = type(made).__name__
+        raise ModelError(f"{reference!r} returned {kind}, not a torch nn.Module or a MAITE model")
+    notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if maite else ()
+    digest = None
+    if weights is not None:
+        if net is None:
+            raise UsageError(f"{reference!r} returned a MAITE model with no net for --weights")
+        notes += fill(net, read(weights), str(weights))
+        digest = sha256_file(weights)
+    if net is not None and (kinds := _active_in_training(net)):
+        notes += (f"the factory returned it in train mode ({kinds}); it is used in eval mode",)
+    if maite:
+        module = adapted(made, reference, digest, normalisation)
+        return LoadedModel(reference, module.digest, module, notes=notes)
+    if net is None or digest is None:
+        raise UsageError(f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth)")
+    return LoadedModel(reference, digest, net, notes=notes)
 
 
 def net_of(card: ModelCard) -> nn.Module:
@@ -81,43 +127,32 @@ def net_of(card: ModelCard) -> nn.Module:
     Raises:
         ModelError: the card names code outside the current folder.
     """
-    if _is_factory(card.architecture):
+    if is_factory(card.architecture):
         _refuse_foreign_code(card)
     return build(card.architecture, card.shape, len(card.classes), seed=0)
 
 
 def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Module:
     """Return a net with seeded random weights: a registered name or `module:factory`."""
-    if _is_factory(architecture):
-        return initialise(lambda *_: call_factory(architecture), shape, classes, seed)
+    if is_factory(architecture):
+        return initialise(lambda *_: _net_from(architecture), shape, classes, seed)
     return initialise(ARCHITECTURES[architecture], shape, classes, seed)
 
 
-def call_factory(reference: str) -> nn.Module:
-    """Import `module:factory` from the Python path or the current folder and call it."""
-    module_name, _, factory_name = reference.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever the user's file does when imported
-        raise ModelError(
-            f"{reference!r}: module {module_name!r} cannot be imported: {_one_line(error)}"
-        ) from None
-    factory = getattr(module, factory_name, None)
-    if factory is None:
-        raise ModelError(f"{reference!r}: module {module_name!r} has no {factory_name!r}")
-    try:
-        made = factory()
-    except (Exception, SystemExit) as error:
-        raise ModelError(
-            f"{reference!r}{_signature(factory)} failed when called without arguments: "
-            f"{_one_line(error)}"
-        ) from None
+def _net_from(reference: str) -> nn.Module:
+    made = call_factory(reference, ModelError)
     if not isinstance(made, nn.Module):
         raise ModelError(f"{reference!r} returned {type(made).__name__}, not a torch nn.Module")
     return made
+
+
+def _active_in_training(module: nn.Module) -> str:
+    """Return the kinds of layers that are in train mode and answer otherwise in it."""
+    active = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    kinds = {
+        type(one).__name__ for one in module.modules() if one.training and isinstance(one, active)
+    }
+    return ", ".join(sorted(kinds))
 
 
 def _refuse_foreign_code(card: ModelCard) -> None:
@@ -132,20 +167,3 @@ def _refuse_foreign_code(card: ModelCard) -> None:
             f"the card of {card.name!r} names {card.architecture!r}, which is not in the current "
             "folder, so it is not called; to trust it, give it as --model with --weights FILE"
         )
-
-
-def _signature(factory: object) -> str:
-    try:
-        return str(inspect.signature(factory))  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # no function, or one that does not tell
-        return ""
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _is_factory(reference: str) -> bool:
-    module_name, separator, factory_name = reference.partition(":")
-    dotted = all(part.isidentifier() for part in module_name.split("."))
-    return bool(separator) and dotted and factory_name.isidentifier()

@@ -26,7 +26,7 @@ from purpleteam.core.runfolder import versions
 from purpleteam.models.architectures import Shape
 from purpleteam.models.inference import logits
 
-__all__ = ["Provenance", "load_weights", "store"]
+__all__ = ["Provenance", "load_weights", "put_weights", "read_safetensors", "store"]
 
 TOLERANCE = 1e-3
 """Largest difference of logits that PyTorch and ONNX Runtime may have on the same image."""
@@ -102,16 +102,20 @@ def load_weights(module: nn.Module, path: Path) -> None:
         ModelError: unreadable, another format, or tensors that are missing, left over, of
             another shape or not finite; each is named.
     """
+    put_weights(module, read_safetensors(path), str(path))
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a .safetensors file as they are in it."""
     if path.suffix != ".safetensors":
         raise ModelError(
             f"weights {str(path)!r} are not .safetensors; make them so with: "
             f"purple import {path} --arch NAME"
         )
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"weights {str(path)!r} cannot be read: {error}") from None
-    put_weights(module, tensors, str(path))
 
 
 def put_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:

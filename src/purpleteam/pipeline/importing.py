@@ -1,4 +1,4 @@
-"""Bring a foreign checkpoint in: `scan`'s gate judges the file, `models` stores plain arrays."""
+"""Bring foreign weights in: `scan`'s gate judges the file, `models` takes plain arrays."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from purpleteam.core.digest import sha256_file
-from purpleteam.core.errors import ModelError, UsageError
+from purpleteam.core.errors import ModelError, Refused, UsageError
+from purpleteam.data.images import Dataset
 from purpleteam.models.architectures import Shape
-from purpleteam.models.loading import build
-from purpleteam.models.store import Provenance, put_weights, store
-from purpleteam.scan.gate import read_state_dict
+from purpleteam.models.black_box import BlackBox
+from purpleteam.models.fit import examine, fitted
+from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.maite import MaiteClassifier
+from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.store import Provenance, store
+from purpleteam.models.weights import Weights, fill
+from purpleteam.pipeline.work import check_answers
+from purpleteam.scan.gate import GateVerdict, read_state_dict
 
-__all__ = ["Imported", "import_model"]
+__all__ = ["Imported", "import_model", "load_for", "read_weights"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,57 @@ class Imported:
         }
 
 
+def read_weights(path: Path) -> Weights:
+    """Return the tensors of a state dict (.pt, .pth, .bin) or of a .safetensors file.
+
+    Raises:
+        Refused: the gate does not let the file in; the message says why.
+    """
+    found = read_state_dict(path)
+    if found.verdict != "accepted":
+        raise Refused(f"weights {str(path)!r} are refused: {'; '.join(found.reasons)}")
+    return _weights(found)
+
+
+def load_for(
+    dataset: Dataset,
+    reference: str,
+    *,
+    weights: Path | None = None,
+    device: torch.device | None = None,
+    normalise: str | None = None,
+) -> LoadedModel:
+    """Return the model that `--model` means, seen to fit the dataset; its `notes` are to be told.
+
+    Args:
+        dataset: whose images it is to classify; a few of the validation split are shown to it.
+        reference: a zoo name, a stored model's path, a URL, an .onnx file or `module:factory`.
+        weights: the file of weights for `module:factory`.
+        device: where it goes; the default is the CPU.
+        normalise: what `--normalise` says.
+    """
+    layer = None if normalise is None else Normalisation.parse(normalise)
+    loaded = load(
+        reference, weights=weights, device=device, read_weights=read_weights, normalisation=layer
+    )
+    height, width, channels = dataset.shape
+    loaded.check_fits((channels, height, width), len(dataset.classes), dataset.name)
+    check_answers(loaded, dataset)
+    if isinstance(loaded.module, MaiteClassifier):
+        loaded.module.check_labels(dataset.classes)
+    elif isinstance(loaded.module, BlackBox) or (loaded.card and loaded.card.recipe):
+        return loaded  # every question may cost something there; and here it was trained by us
+    return fitted(loaded, dataset.validation)
+
+
 def import_model(
-    path: Path, architecture: str, out: Path, *, shape: Shape = (1, 28, 28), classes: int = 10
+    path: Path,
+    architecture: str,
+    out: Path,
+    *,
+    shape: Shape = (1, 28, 28),
+    classes: int = 10,
+    dataset: Dataset | None = None,
 ) -> Imported:
     """Judge a checkpoint, put its arrays into the architecture, and store the model.
 
@@ -49,37 +104,41 @@ def import_model(
         out: where the stored model goes (stem, or any of its file names).
         shape: channels, height and width of the images that it takes.
         classes: number of its classes.
+        dataset: what it is for, where that is known: gives shape and classes, and tells whether
+            the model reads its images.
     """
     if not path.is_file():
         raise UsageError(f"checkpoint {str(path)!r} does not exist or is no file")
+    if dataset is not None:
+        height, width, channels = dataset.shape
+        shape, classes = (channels, height, width), len(dataset.classes)
     net = build(architecture, shape, classes, seed=0)
     found = read_state_dict(path)
     if found.verdict != "accepted":
         return Imported("refused", tuple(found.reasons))
-    tensors = {name: _float32(array) for name, array in found.tensors.items()}
-    try:
-        put_weights(net, tensors, str(path))
-    except ModelError as error:
-        return Imported("refused", (*found.reasons, str(error)))
     foreign = sorted({kind for kind in found.dtypes.values() if kind in FOREIGN})
+    names = dataset.classes if dataset else tuple(str(number) for number in range(classes))
     provenance = Provenance(
         architecture=architecture,
         shape=shape,
-        classes=tuple(str(number) for number in range(classes)),
+        classes=names,
         recipe={},
         parent=sha256_file(path),
         converted_from=", ".join(foreign) or None,
     )
     try:
+        notes = fill(net, _weights(found), str(path))
         stored = store(net, out, provenance)
+        if dataset is not None:
+            notes += examine(net, dataset.validation)
     except ModelError as error:
         return Imported("refused", (*found.reasons, str(error)))
-    return Imported("accepted", tuple(found.reasons), stored.weights, stored.card.digest)
+    return Imported("accepted", notes, stored.weights, stored.card.digest)
 
 
 FOREIGN = ("float16", "bfloat16", "float64")
 
 
-def _float32(array: np.ndarray[Any, np.dtype[Any]]) -> torch.Tensor:
-    kept = array.astype(np.float32) if array.dtype.kind == "f" else array
-    return torch.from_numpy(np.array(kept))
+def _weights(found: GateVerdict) -> Weights:
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in found.tensors.items()}
+    return Weights(tensors, tuple(found.reasons))

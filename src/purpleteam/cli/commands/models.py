@@ -17,6 +17,7 @@ from purpleteam.cli.options import (
     Json,
     Limit,
     Model,
+    Normalise,
     Out,
     Quiet,
     Seed,
@@ -87,6 +88,7 @@ def train(
 def evaluate(
     model: Model = "standard",
     weights: Weights = None,
+    normalise: Normalise = None,
     dataset: DatasetOption = "digits",
     split: Split = "test",
     limit: Limit = None,
@@ -104,10 +106,11 @@ def evaluate(
 
     out = file_to_write(out)
     lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
-    loaded = lab.load(model)
+    loaded = lab.load(model, normalise=normalise)
     images = lab.dataset.split(split).first(limit)
     found = look(loaded.module, images, classes=len(lab.dataset.classes), seed=seed)
-    values = found.to_json() | {"subject": lab.subject(loaded, split, limit)}
+    subject, notes = lab.subject(loaded, split, limit), [*lab.notes, *loaded.notes]
+    values = found.to_json() | {"subject": subject, "notes": notes}
     if out is not None:
         write_answer(out, values)
     rows: list[tuple[object, ...]] = [
@@ -117,7 +120,8 @@ def evaluate(
         ("seconds per image", f"{found.seconds_per_image:.2e}"),
     ]
     lines = [*table(rows), "", *_matrix(values["confusion_matrix"], lab.dataset.classes)]
-    lines += ["", *_per_class(values["per_class"], lab.dataset.classes), *lab.flags(split, limit)]
+    lines += ["", *_per_class(values["per_class"], lab.dataset.classes)]
+    lines += lab.flags(split, limit, loaded)
     answer(values, lines, as_json=as_json)
 
 
@@ -142,18 +146,16 @@ def import_checkpoint(
     from purpleteam.pipeline.importing import import_model
 
     use_threads(threads)
-    size, count = _size(shape), classes
+    images = None
     if dataset is not None:
         from purpleteam.data.folders import load_dataset
 
         images = load_dataset(dataset)
-        height, width, channels = images.shape
-        size, count = (channels, height, width), len(images.classes)
     stem = stem_to_write(out, file.stem)
     weights = stem.with_name(stem.name.removesuffix(".safetensors") + ".safetensors")
     if weights.resolve() == file.resolve():
         raise UsageError(f"the stored model would overwrite {str(file)!r}; name another --out")
-    found = import_model(file, arch, stem, shape=size, classes=count)
+    found = import_model(file, arch, stem, shape=_size(shape), classes=classes, dataset=images)
     head = f"{found.verdict}: {found.model or file}"
     answer(found.to_json(), [head, *(f"- {reason}" for reason in found.reasons)], as_json=as_json)
     if found.verdict != "accepted":
@@ -172,14 +174,18 @@ def export(
 ) -> None:
     """Write a model as safetensors, ONNX and card, the two nets compared."""
     from purpleteam.cli.lab import Lab
+    from purpleteam.models.black_box import BlackBox
     from purpleteam.models.devices import use_threads
     from purpleteam.models.loading import load
     from purpleteam.models.store import Provenance, store
+    from purpleteam.pipeline.importing import read_weights
 
     if out is None:
         raise UsageError("--out FILE says where the model goes")
     use_threads(threads)
-    loaded = load(model, weights=weights)
+    loaded = load(model, weights=weights, read_weights=read_weights)
+    if isinstance(loaded.module, BlackBox):
+        raise UsageError(f"model {model!r} only gives answers: it has no weights to export")
     stem = stem_to_write(out, loaded.name.replace(":", "-"))
     if loaded.card is None:
         lab = Lab.open(dataset, device="cpu", threads=threads, weights=weights)

@@ -1,0 +1,102 @@
+"""A state dict as somebody wrote it, under the names of the net that it is for.
+
+What wrappers do to names is undone and said; what does not fit after that is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from purpleteam.models.store import put_weights, read_safetensors
+
+__all__ = ["Weights", "WeightsReader", "fill", "plain_weights"]
+
+ANYWHERE = "_orig_mod"
+"""What torch.compile puts into names, before whichever part was compiled."""
+
+PREFIXES = ("module.", "model.", "net.")
+"""What DataParallel, Lightning and the like put before every name."""
+
+COUNTER = "num_batches_tracked"
+"""Batch normalisation's counter: not written before torch 0.4.1, without use in eval mode."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, with what was changed while they were read."""
+
+    tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+WeightsReader = Callable[[Path], Weights]
+"""Reads a file of weights and runs nothing in it; it refuses what it does not understand."""
+
+
+def plain_weights(path: Path) -> Weights:
+    """Return the tensors of a .safetensors file."""
+    return Weights(read_safetensors(path))
+
+
+def fill(module: nn.Module, weights: Weights, source: str) -> tuple[str, ...]:
+    """Put the weights into `module` as float32 and return what had to be changed, line by line.
+
+    Raises:
+        ModelError: tensors are missing, left over, of another shape or not finite; each is named.
+    """
+    notes = list(weights.notes)
+    if odd := _odd_floats(module.state_dict()):
+        module.float()
+        notes.append(f"the factory's net is {odd}: made float32")
+    wanted = module.state_dict()
+    tensors = _renamed(weights.tensors, wanted, notes)
+    put_weights(module, tensors, source)
+    if odd := _odd_floats(tensors):
+        notes.append(f"{odd} converted to float32")
+    return tuple(notes)
+
+
+def _odd_floats(tensors: Mapping[str, Tensor]) -> str:
+    kinds = {value.dtype for value in tensors.values() if value.is_floating_point()}
+    return ", ".join(sorted(str(one).removeprefix("torch.") for one in kinds - {torch.float32}))
+
+
+def _renamed(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], notes: list[str]
+) -> dict[str, Tensor]:
+    """Return the tensors under the wanted names, where only wrappers made the difference."""
+    names = _renaming(list(tensors), list(wanted))
+    changed = [(name, new) for name, new in names.items() if name != new]
+    if changed:
+        notes.append(f"names brought to the net's own: {changed[0][0]!r} is {changed[0][1]!r}")
+    result = {names[name]: value for name, value in tensors.items()}
+    counters = [name for name in wanted if name.endswith(COUNTER) and name not in result]
+    if counters:
+        notes.append(f"{COUNTER} is missing {len(counters)} times: it has no use in eval mode")
+    return result | {name: wanted[name] for name in counters}
+
+
+def _renaming(names: list[str], wanted: list[str]) -> dict[str, str]:
+    """Return the wanted name of each name; where that leads nowhere, the name itself."""
+    ours = dict(zip(_bare(wanted), wanted, strict=True))
+    theirs = dict(zip(names, _bare(names), strict=True))
+    missing = {name for name in ours.keys() - set(theirs.values()) if not name.endswith(COUNTER)}
+    whole = not missing and set(theirs.values()) <= ours.keys()
+    if not whole or len(ours) != len(wanted) or len(set(theirs.values())) != len(names):
+        return {name: name for name in names}
+    return {name: ours[bare] for name, bare in theirs.items()}
+
+
+def _bare(names: list[str]) -> list[str]:
+    """Return the names without what wrappers put into them."""
+    found = [".".join(part for part in name.split(".") if part != ANYWHERE) for name in names]
+    while shared := [one for one in PREFIXES if all(name.startswith(one) for name in found)]:
+        if not found or shared[0] in found:
+            break
+        found = [name.removeprefix(shared[0]) for name in found]
+    return found
