@@ -1,9 +1,10 @@
 """What an attack may ask of the model, and what it is spared: batches, precision, dropping.
 
-An attack is written as its formula over the whole batch. The driver answers `gradient` in
-micro-batches that fit the cache, in bfloat16 where the hardware is fast at it, and only for the
-images that still stand: an image is dropped as soon as a candidate inside the ball makes the
-model err, which is always confirmed in float32. A dropped image has gradient 0, and so has one
+An attack is written as its formula over the whole batch. The driver answers in micro-batches that
+fit the cache, in bfloat16 where the hardware is fast at it, and only for the images that still
+stand: an image is dropped as soon as a candidate inside the ball makes the model err, which is
+always confirmed in float32 on the model itself. A search for the nearest example drops nothing
+and remembers the nearest one that it came across. A dropped image has gradient 0, and so has one
 whose gradient does not exist or is NaN: `soundness` says what such an evaluation is worth.
 """
 
@@ -16,80 +17,245 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, project
-from purpleteam.models.devices import fast_autocast
+from purpleteam.attacks.balls import Norm, distance, project, quantise
 from purpleteam.models.inference import Classifier
+from purpleteam.models.twins import Twins
 
-__all__ = ["Cost", "Driver"]
+__all__ = ["Cost", "Driver", "Loss", "Search"]
 
-MICRO_BATCH = 64
+CACHED_VALUES = 100_352
+"""Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""
+VALUES_ON_GPU = 6_422_528
+"""The same on a GPU: 8,192 images of 28 x 28."""
+
+Loss = Callable[..., Tensor]
+"""Takes logits (n, classes), labels (n,) and what else there is for each image; returns (n,)."""
 
 
 @dataclass
 class Cost:
-    """Model calls so far, counted per image."""
+    """Model calls so far, counted per image; not the few that compare a net with its twins."""
 
     forward: int = 0
     backward: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is looked for, and how much it may cost."""
+
+    epsilon: float
+    norm: Norm
+    nearest: bool = False
+    """Look for the nearest adversarial example, whatever its distance."""
+    stop_inside: bool = True
+    """Leave an image alone once an adversarial example inside the ball is found."""
+    queries: int | None = None
+    """Most model calls for one image."""
+    samples: int = 1
+    """Calls that are averaged, for a model whose answers are random."""
+
+
 class Driver:
     """The model as one attack sees it on one batch. Holds what was found so far."""
 
-    def __init__(
-        self, model: Classifier, x: Tensor, y: Tensor, *, epsilon: float, norm: Norm, cost: Cost
-    ) -> None:
-        self.model = model
+    def __init__(self, nets: Twins, x: Tensor, y: Tensor, search: Search, cost: Cost) -> None:
+        self.nets = nets
         self.x = x  # (N, C, H, W)
         self.y = y  # (N,)
-        self.epsilon = epsilon
-        self.norm: Norm = norm
+        self.search = search
         self.cost = cost
-        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.found = x.clone()
+        self.dropped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.nearest = x.clone()
+        self.nearest_distance = torch.full((len(x),), torch.inf, device=x.device).double()
         self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        values = VALUES_ON_GPU if x.is_cuda else CACHED_VALUES
+        self._micro_batch = max(8, values // max(x[0].numel(), 1)) if len(x) else 1
+
+    @property
+    def model(self) -> Classifier:
+        """The model itself, for an attack that must see more than scores and gradients."""
+        return self.nets.model
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that the model scores."""
+        return self.nets.classes
+
+    @property
+    def standing(self) -> Tensor:
+        """(N,) bool: the images that are still attacked."""
+        return ~self.dropped & (self.remaining > 0)
+
+    @property
+    def remaining(self) -> Tensor:
+        """(N,): model calls that each image has left."""
+        budget = self.search.queries
+        return (torch.iinfo(torch.int64).max if budget is None else budget) - self.queries
+
+    @property
+    def broken(self) -> Tensor:
+        """(N,) bool: an adversarial example inside the ball is known."""
+        if not self.search.nearest:
+            return self.dropped
+        return (self.nearest_distance <= self.search.epsilon) & self.found
+
+    @property
+    def found(self) -> Tensor:
+        """(N,) bool: an adversarial example is known, at whatever distance."""
+        return torch.isfinite(self.nearest_distance)
 
     def gradient(
-        self, x_adv: Tensor, loss: Callable[[Tensor, Tensor], Tensor] | None = None
+        self, x_adv: Tensor, loss: Loss | None = None, *per_image: Tensor, exact: bool = False
     ) -> Tensor:
         """Return the gradient of the loss (default: cross-entropy) at `x_adv`, (N, C, H, W)."""
-        result = torch.zeros_like(x_adv)
-        for rows in self._standing():
-            part = x_adv[rows].detach().requires_grad_(True)
-            with torch.enable_grad(), fast_autocast(part.device):
-                logits = self.model(part).float()
-                value = (loss or _cross_entropy)(logits, self.y[rows]).sum()
-            result[rows] = _slope(value, part).to(result.dtype)
-            self.cost.forward += len(rows)
-            self.cost.backward += len(rows)
-            self.queries[rows] += 1
-            self._confirm(rows[logits.argmax(1) != self.y[rows]], x_adv)
-        return result
+        return self.value_and_gradient(x_adv, loss, *per_image, exact=exact)[1]
+
+    def value_and_gradient(
+        self, x_adv: Tensor, loss: Loss | None = None, *per_image: Tensor, exact: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss (N,) at `x_adv` and its gradient; 0 where an image was dropped.
+
+        Args:
+            x_adv: (N, C, H, W).
+            loss: what is climbed; called with logits, labels and the rows of `per_image`.
+            per_image: (N, ...) tensors that the loss needs, such as target labels.
+            exact: in float32 throughout.
+        """
+        values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
+        net = self.nets.exact if exact else self.nets.fast
+        for rows in self._standing_rows():
+            part = x_adv[rows].detach()
+            extras = [tensor[rows] for tensor in per_image]
+            for _ in range(self.search.samples):
+                asked = part.requires_grad_(True)
+                with torch.enable_grad():
+                    logits = net(asked).float()
+                    value = (loss or _cross_entropy)(logits, self.y[rows], *extras)
+                    slope = _slope(value.sum(), asked)
+                slopes[rows] += slope.to(slopes.dtype) / self.search.samples
+                values[rows] += value.detach().to(values.dtype) / self.search.samples
+            self.cost.backward += len(rows) * self.search.samples
+            self._count(rows, self.search.samples)
+            self.steps[rows] += 1
+            self._look(rows, part.detach(), logits.detach())
+        return values, slopes
+
+    @torch.no_grad()
+    def logits(self, x_adv: Tensor, *, exact: bool = False) -> Tensor:
+        """Return the scores (N, classes) of the candidates; 0 where an image was dropped."""
+        scores = x_adv.new_zeros(len(x_adv), self.classes)
+        net = self.nets.exact if exact else self.nets.fast
+        for rows in self._standing_rows():
+            part = self._sent(x_adv[rows].detach(), rows)
+            found = net(part).float()
+            self._count(rows, 1)
+            self.steps[rows] += 1
+            self._look(rows, part, found, final=net is self.model)
+            scores[rows] = torch.nan_to_num(found).to(scores.dtype)
+        return scores
+
+    @torch.no_grad()
+    def errs(self, candidates: Tensor, rows: Tensor) -> Tensor:
+        """Say for each candidate (M, C, H, W) of the image `rows` (M,) whether the model errs.
+
+        Each is a query to the model itself; what the budget no longer allows is answered no.
+        """
+        answers = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        places = self._affordable(rows).nonzero().flatten()
+        for part in torch.split(places, self._micro_batch) if len(places) else ():
+            images = rows[part]
+            asked = self._sent(candidates[part].detach(), images)
+            answers[part] = _wrong(self.model(asked), self.y[images])
+            self._count(images, 1)
+            if answers[part].any():
+                wrong = answers[part]
+                self._keep(images[wrong], asked[wrong])
+        return answers
 
     def settle(self, x_adv: Tensor) -> Tensor:
-        """Judge the last candidates and return, for each image, what broke it or the candidate."""
-        for rows in self._standing():
-            self._confirm(rows, x_adv)
-        last = project(x_adv, self.x, self.epsilon, self.norm)
+        """Judge the last candidates and return, for each image, the best that was found."""
+        for rows in self._standing_rows():
+            part = self._sent(x_adv[rows].detach(), rows)
+            self._confirm(rows, part)
+        last = self._inside(x_adv, slice(None))
         last = torch.where(torch.isfinite(last), last, self.x)
-        return torch.where(self.broken.view(-1, 1, 1, 1), self.found, last)
+        bounded = self.search.nearest and self.search.epsilon < float("inf")
+        known = self.broken if bounded else self.found
+        return torch.where(known.view(-1, 1, 1, 1), self.nearest, last)
 
-    def _standing(self) -> tuple[Tensor, ...]:
-        rows = (~self.broken).nonzero().flatten()
-        return torch.split(rows, MICRO_BATCH) if len(rows) else ()
+    def _standing_rows(self) -> tuple[Tensor, ...]:
+        rows = self.standing.nonzero().flatten()
+        return torch.split(rows, self._micro_batch) if len(rows) else ()
+
+    def _affordable(self, rows: Tensor) -> Tensor:
+        """Say which of the candidates their images' budgets allow, in order of asking."""
+        if self.search.queries is None:
+            return ~self.dropped[rows]
+        earlier = _place_among_equals(rows)
+        return ~self.dropped[rows] & (earlier < self.remaining[rows])
+
+    def _count(self, rows: Tensor, calls: int) -> None:
+        self.cost.forward += len(rows) * calls
+        self.queries.index_add_(0, rows, torch.full_like(rows, calls))
+
+    def _inside(self, x_adv: Tensor, rows: Tensor | slice) -> Tensor:
+        """Return what is allowed: in the range, and in the ball where one is asked for."""
+        if self.search.nearest and self.search.epsilon == float("inf"):
+            return x_adv.clamp(0, 1)
+        return project(x_adv, self.x[rows], self.search.epsilon, self.search.norm)
+
+    def _sent(self, x_adv: Tensor, rows: Tensor) -> Tensor:
+        """Return what reaches a model that takes bytes; other models get the candidate itself."""
+        if not self.nets.quantised:
+            return x_adv
+        if self.search.nearest:
+            return quantise(x_adv.clamp(0, 1))
+        return quantise(self._inside(x_adv, rows), self.x[rows])
+
+    def _look(self, rows: Tensor, x_adv: Tensor, logits: Tensor, *, final: bool = False) -> None:
+        """Follow up the candidates that err by these logits; `final` needs no second opinion."""
+        wrong = _wrong(logits, self.y[rows])
+        if not wrong.any():
+            return
+        rows, x_adv = rows[wrong], x_adv[wrong]
+        if final and self.nets.quantised:
+            self._keep(rows, x_adv)
+        else:
+            self._confirm(rows, x_adv)
 
     @torch.no_grad()
     def _confirm(self, rows: Tensor, x_adv: Tensor) -> None:
-        """Drop the rows that the model gets wrong in float32, inside the ball and the range."""
+        """Ask the model itself, in float32, about candidates that are allowed and worth it."""
+        if self.search.nearest:
+            candidate = x_adv.clamp(0, 1)
+            nearer = distance(candidate, self.x[rows], self.search.norm)
+            better = nearer < self.nearest_distance[rows]
+            rows, candidate = rows[better], candidate[better]
+        else:
+            candidate = x_adv if self.nets.quantised else self._inside(x_adv, rows)
         if len(rows) == 0:
             return
-        candidate = project(x_adv[rows].detach(), self.x[rows], self.epsilon, self.norm)
-        logits = self.model(candidate)
-        self.cost.forward += len(rows)
-        self.queries[rows] += 1
-        wrong = (logits.argmax(1) != self.y[rows]) & torch.isfinite(candidate).flatten(1).all(1)
-        self.found[rows[wrong]] = candidate[wrong]
-        self.broken[rows[wrong]] = True
+        answers = [self.model(candidate).float() for _ in range(self.search.samples)]
+        logits = torch.stack(answers).mean(0)
+        self._count(rows, self.search.samples)
+        wrong = _wrong(logits, self.y[rows])
+        self._keep(rows[wrong], candidate[wrong])
+
+    def _keep(self, rows: Tensor, x_adv: Tensor) -> None:
+        """Remember adversarial examples, the nearest of each image, and drop what is done."""
+        length = distance(x_adv, self.x[rows], self.search.norm)
+        finite = torch.isfinite(x_adv).flatten(1).all(1)
+        order = length.argsort(stable=True)
+        order = order[finite[order] & (length[order] < self.nearest_distance[rows[order]])]
+        order = order[_place_among_equals(rows[order]) == 0]  # the nearest of each image
+        self.nearest[rows[order]] = x_adv[order]
+        self.nearest_distance[rows[order]] = length[order]
+        if not self.search.nearest:
+            self.dropped[rows[finite]] = True
+        elif self.search.stop_inside:
+            self.dropped |= self.nearest_distance <= self.search.epsilon
 
 
 def _slope(value: Tensor, x: Tensor) -> Tensor:
@@ -97,6 +263,23 @@ def _slope(value: Tensor, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
     (slope,) = torch.autograd.grad(value, x, allow_unused=True)
     return torch.zeros_like(x) if slope is None else torch.nan_to_num(slope)
+
+
+def _place_among_equals(rows: Tensor) -> Tensor:
+    """Return for each entry how many equal ones come before it."""
+    order = rows.argsort(stable=True)
+    ordered = rows[order]
+    place = torch.arange(len(rows), device=rows.device)
+    starts = torch.ones_like(place, dtype=torch.bool)
+    starts[1:] = ordered[1:] != ordered[:-1]
+    first = torch.where(starts, place, 0).cummax(0).values if len(rows) else place
+    return torch.empty_like(place).index_copy_(0, order, place - first)
+
+
+def _wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """Say where the label is another; a row of NaN is no answer, and so no wrong one."""
+    answered = ~torch.isnan(logits).any(1)
+    return (torch.nan_to_num(logits).argmax(1) != y) & answered
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

@@ -1,130 +1,35 @@
 """Robust accuracy: right when clean and under every attack tried, image by image.
 
 The ladder of attacks is climbed in order and an image that one attack broke is not attacked
-again, so the result is the per-image worst case. Curves over epsilon repeat this for each
-epsilon on its own.
+again, so the result is the per-image worst case. A curve over epsilon takes one pass where all
+attacks look for the nearest adversarial example; otherwise each epsilon is attacked by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from purpleteam.attacks.evasion import EvasionAttack
+from purpleteam.attacks.evasion import Attacked, EvasionAttack, MinimumNormAttack
+from purpleteam.attacks.journal import Arrays, Journal
+from purpleteam.attacks.outcomes import (
+    NOT_BROKEN,
+    WRONG_WHEN_CLEAN,
+    AttackRow,
+    RobustEvaluation,
+)
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
-from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier, correct
+from purpleteam.models.twins import Twins
 
 __all__ = ["AttackRow", "RobustEvaluation", "curve", "evaluate"]
-
-NOT_BROKEN, WRONG_WHEN_CLEAN = -1, -2
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackRow:
-    """One attack of the ladder, and how many images still stood after it."""
-
-    name: str
-    norm: str
-    epsilon: float
-    steps: int
-    restarts: int
-    seed: int
-    survived: Rate
-    config: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the row of `attacks` in `purple attack --json`."""
-        return {**asdict(self), "survived": self.survived.to_json()}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RobustEvaluation:
-    """What a ladder of attacks left standing.
-
-    Attributes:
-        broken_by: (N,) int; place in the ladder of the attack that broke the image, -1 where it
-            still stands, -2 where it was wrong when clean.
-        distance: (N,) float64; of the adversarial example, NaN where there is none.
-        queries: (N,) int64; model calls that the attacks made for each image.
-        x_adv: (N, H, W, C) float32 adversarial examples; the last candidate where none was found,
-            the image itself where it was wrong when clean.
-    """
-
-    clean_accuracy: Rate
-    robust_accuracy: Rate
-    attacks: tuple[AttackRow, ...]
-    clean_correct: NDArray[np.bool_]
-    broken_by: NDArray[np.int8]
-    distance: NDArray[np.float64]
-    queries: NDArray[np.int64]
-    x_adv: NDArray[np.float32]
-    cost: Mapping[str, float]
-
-    @property
-    def robust(self) -> NDArray[np.bool_]:
-        """One verdict per image: right when clean and under every attack tried."""
-        return np.asarray(self.broken_by == NOT_BROKEN)
-
-    def save_outcomes(self, path: Path) -> None:
-        """Write one row per image as .npz, without pickles and byte for byte reproducible."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                index=np.arange(len(self.broken_by)),
-                clean_correct=self.clean_correct,
-                broken_by=self.broken_by,
-                distance=self.distance,
-                queries=self.queries,
-            )
-
-    def save_images(self, path: Path) -> None:
-        """Write the float32 images and each one's outcome as .npz: lossless, never as bytes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                x_adv=self.x_adv,
-                broken_by=self.broken_by,
-                distance=self.distance,
-            )
-
-    def measurement(
-        self, subject: Mapping[str, Any], *, seed: int, detail: Mapping[str, Any], **how: Any
-    ) -> Measurement:
-        """Return the robust accuracy as a record, named with attack, norm and epsilon."""
-        last = self.attacks[-1]
-        facts = {
-            "attack": "+".join(row.name for row in self.attacks),
-            "norm": last.norm,
-            "epsilon": last.epsilon,
-            "steps": last.steps,
-            "restarts": last.restarts,
-            "step_size": last.config.get("step_size"),
-            "knowledge": "white-box",
-        }
-        return Measurement(
-            name="robust_accuracy",
-            value=self.robust_accuracy,
-            subject=subject,
-            how=facts | how,
-            detail={"attacks": [row.to_json() for row in self.attacks]} | dict(detail),
-            seed=seed,
-            cost=self.cost,
-        )
 
 
 def evaluate(
@@ -133,6 +38,7 @@ def evaluate(
     *attacks: EvasionAttack,
     seed: int = 0,
     batch_size: int = 500,
+    journal: Journal | None = None,
     progress: Progress = SILENT,
 ) -> RobustEvaluation:
     """Attack all images with every attack and return what still stands.
@@ -143,54 +49,111 @@ def evaluate(
         attacks: the ladder, climbed in order.
         seed: all noise is a pure function of it and of each image's index.
         batch_size: images that are held at once; the verdicts do not depend on it.
+        journal: where finished batches are kept; what it holds is not done again.
         progress: where to report.
 
     Raises:
         UsageError: there is no attack, or they do not share one norm and epsilon.
     """
     _check_ladder(attacks)
-    device = device_of(model)
-    clean_correct = correct(model, images)
-    broken_by = np.where(clean_correct, NOT_BROKEN, WRONG_WHEN_CLEAN).astype(np.int8)
-    x_adv = (images.images / np.float32(255)).astype(np.float32)  # (N, H, W, C)
-    distances = np.full(len(images), np.nan)
-    queries = np.zeros(len(images), np.int64)
-    forward = backward = 0
-    seconds = 0.0
+    climb = _Climb(model, images, seed, batch_size, journal, progress)
     rows = []
-    for place, attack in enumerate(attacks):
-        standing = np.flatnonzero(broken_by == NOT_BROKEN)
-        with progress.task(
-            f"{attack.name} {attack.norm} {attack.epsilon:g}", len(standing)
-        ) as task:
-            for start in range(0, len(standing), batch_size):
-                index = standing[start : start + batch_size]
-                x = to_batch(images.images[index], device)
-                y = torch.from_numpy(images.labels[index]).to(device)
-                result = attack.run(model, x, y, seed=seed, index=torch.from_numpy(index))
-                fell = result.broken.cpu().numpy()
-                x_adv[index] = result.x_adv.permute(0, 2, 3, 1).cpu().numpy()
-                distances[index[fell]] = result.distance.cpu().numpy()[fell]
-                queries[index] += result.queries.cpu().numpy()
-                broken_by[index[fell]] = place
-                forward += result.cost.forward
-                backward += result.cost.backward
-                seconds += result.seconds
-                stands = int((broken_by == NOT_BROKEN).sum())
-                task.advance(len(index), standing=f"{stands}/{len(images)}")
-        survived = Rate.of(int((broken_by == NOT_BROKEN).sum()), len(images))
-        rows.append(_row(attack, seed, survived))
-    return RobustEvaluation(
-        clean_accuracy=Rate.of(int(clean_correct.sum()), len(images)),
-        robust_accuracy=Rate.of(int((broken_by == NOT_BROKEN).sum()), len(images)),
-        attacks=tuple(rows),
-        clean_correct=clean_correct,
-        broken_by=broken_by,
-        distance=distances,
-        queries=queries,
-        x_adv=x_adv,
-        cost={"forward": forward, "backward": backward, "queries": forward, "seconds": seconds},
-    )
+    for attack in attacks:
+        members = attack.members(climb.nets.classes)
+        below = [climb.rung(member, "" if member is attack else attack.name) for member in members]
+        whole = _row(attack, seed, below[-1].survived)
+        rows.append(whole if members == (attack,) else replace(whole, members=tuple(below)))
+    return climb.result(tuple(rows))
+
+
+class _Climb:
+    """The state of an evaluation as it goes up the ladder."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        images: ImageSet,
+        seed: int,
+        batch_size: int,
+        journal: Journal | None,
+        progress: Progress,
+    ) -> None:
+        self.images = images
+        self.seed = seed
+        self.batch_size = batch_size
+        self.journal = journal
+        self.progress = progress
+        self.device = device_of(model)
+        self.clean_correct = correct(model, images)
+        self.broken_by = np.where(self.clean_correct, NOT_BROKEN, WRONG_WHEN_CLEAN).astype(np.int8)
+        self.x_adv = (images.images / np.float32(255)).astype(np.float32)  # (N, H, W, C)
+        self.distance = np.full(len(images), np.nan)
+        self.queries = np.zeros(len(images), np.int64)
+        self.steps = np.zeros(len(images), np.int64)
+        with frozen(model):
+            self.nets = Twins.of(model, to_batch(images.images[:4], self.device))
+        self.cost = {"forward": 0, "backward": 0}
+        self.seconds = 0.0
+        self.rungs: list[str] = []
+
+    @property
+    def standing(self) -> int:
+        return int((self.broken_by == NOT_BROKEN).sum())
+
+    def rung(self, attack: EvasionAttack, ensemble: str) -> AttackRow:
+        """Attack what still stands."""
+        name = f"{ensemble}/{attack.name}" if ensemble else attack.name
+        self.rungs.append(name)
+        rows = np.flatnonzero(self.broken_by == NOT_BROKEN)
+        label = f"{name} {attack.norm} {attack.epsilon:g}"
+        with self.progress.task(label, len(rows)) as task:
+            for start in range(0, len(rows), self.batch_size):
+                index = rows[start : start + self.batch_size]
+                self._take(index, self._done(attack, index, f"/{name}" if ensemble else ""))
+                robust = f"{self.standing}/{len(self.images)}"
+                task.advance(len(index), standing=robust)
+        return _row(attack, self.seed, Rate.of(self.standing, len(self.images)))
+
+    def _done(self, attack: EvasionAttack, index: np.ndarray, stream: str) -> Arrays:
+        """Return what the attack does to these images: from the journal, or by doing it."""
+        place = len(self.rungs) - 1
+        if self.journal is not None and (known := self.journal.load(place, index)) is not None:
+            return known
+        x = to_batch(self.images.images[index], self.device)
+        y = torch.from_numpy(self.images.labels[index]).to(self.device)
+        numbers = torch.from_numpy(index)
+        result = attack.run(self.nets, x, y, seed=self.seed, index=numbers, stream=stream)
+        found = _arrays(result)
+        if self.journal is not None:
+            self.journal.save(place, index, found)
+        return found
+
+    def _take(self, index: np.ndarray, found: Arrays) -> None:
+        fell = found["broken"]
+        self.x_adv[index] = found["x_adv"]
+        self.distance[index[fell]] = found["distance"][fell]
+        self.queries[index] += found["queries"]
+        self.steps[index] += found["steps"]
+        self.broken_by[index[fell]] = len(self.rungs) - 1
+        self.cost["forward"] += int(found["forward"])
+        self.cost["backward"] += int(found["backward"])
+        self.seconds += float(found["seconds"])
+
+    def result(self, rows: tuple[AttackRow, ...]) -> RobustEvaluation:
+        queries = self.cost["forward"]
+        return RobustEvaluation(
+            clean_accuracy=Rate.of(int(self.clean_correct.sum()), len(self.images)),
+            robust_accuracy=Rate.of(self.standing, len(self.images)),
+            attacks=rows,
+            rungs=tuple(self.rungs),
+            clean_correct=self.clean_correct,
+            broken_by=self.broken_by,
+            distance=self.distance,
+            queries=self.queries,
+            steps=self.steps,
+            x_adv=self.x_adv,
+            cost={**self.cost, "queries": queries, "seconds": self.seconds},
+        )
 
 
 def curve(
@@ -203,18 +166,21 @@ def curve(
     batch_size: int = 500,
     progress: Progress = SILENT,
 ) -> dict[float, RobustEvaluation]:
-    """Evaluate the same ladder at each epsilon on its own, smallest first."""
-    return {
-        epsilon: evaluate(
-            model,
-            images,
-            *(replace(attack, epsilon=epsilon) for attack in attacks),
-            seed=seed,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        for epsilon in sorted(set(epsilons))
-    }
+    """Evaluate the same ladder at each epsilon, smallest first.
+
+    An attack that looks for the nearest example says all in one pass, at the largest epsilon.
+    """
+
+    def at(epsilon: float) -> RobustEvaluation:
+        ladder = [replace(attack, epsilon=epsilon) for attack in attacks]
+        return evaluate(model, images, *ladder, seed=seed, batch_size=batch_size, progress=progress)
+
+    radii = sorted(set(epsilons))
+    one = attacks[0] if len(attacks) == 1 else None
+    if radii and isinstance(one, MinimumNormAttack) and not one.stop_inside:
+        widest = at(radii[-1])
+        return {radius: widest.within(radius) for radius in radii}
+    return {radius: at(radius) for radius in radii}
 
 
 def _check_ladder(attacks: Sequence[EvasionAttack]) -> None:
@@ -223,6 +189,23 @@ def _check_ladder(attacks: Sequence[EvasionAttack]) -> None:
     if len(balls) != 1:
         found = ", ".join(sorted(balls)) or "no attack"
         raise UsageError(f"a ladder of attacks needs one norm and epsilon for all, not {found}")
+    if attacks[0].epsilon == float("inf"):
+        raise UsageError(
+            f"attack {attacks[0].name!r} needs an epsilon: which distance still counts"
+        )
+
+
+def _arrays(result: Attacked) -> Arrays:
+    return {
+        "x_adv": result.x_adv.permute(0, 2, 3, 1).cpu().numpy(),
+        "broken": result.broken.cpu().numpy(),
+        "distance": result.distance.cpu().numpy(),
+        "queries": result.queries.cpu().numpy(),
+        "steps": result.steps.cpu().numpy(),
+        "forward": np.asarray(result.cost.forward),
+        "backward": np.asarray(result.cost.backward),
+        "seconds": np.asarray(result.seconds),
+    }
 
 
 def _row(attack: EvasionAttack, seed: int, survived: Rate) -> AttackRow:
@@ -234,5 +217,6 @@ def _row(attack: EvasionAttack, seed: int, survived: Rate) -> AttackRow:
         restarts=attack.planned_restarts,
         seed=seed,
         survived=survived,
+        knowledge=attack.knowledge,
         config=asdict(attack),
     )

@@ -1,7 +1,7 @@
 """Random numbers for attacks, seeded per image by its index.
 
-What an image gets depends on (seed, its index, restart, how often was drawn) and on nothing
-else: not on the batch size, the order, the shard or which of its neighbours were dropped.
+What an image gets depends on (seed, its index, restart, how often was drawn, for whom) and on
+nothing else: not on the batch size, the order, the shard or which of its neighbours were dropped.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ __all__ = ["Noise"]
 class Noise:
     """Draws for the images of one batch; `index` holds each image's place in its dataset."""
 
-    def __init__(self, seed: int, index: Tensor, restart: int = 0) -> None:
+    def __init__(self, seed: int, index: Tensor, restart: int = 0, stream: str = "") -> None:
         self.seed = seed
         self.index = index
         self.restart = restart
+        self.stream = stream
+        """Keeps the attacks of one ensemble apart; none for an attack on its own."""
         self._draws = 0
 
     def uniform(self, like: Tensor) -> Tensor:
@@ -36,7 +38,7 @@ class Noise:
         rng = torch.Generator()
         rows = []
         for index in self.index.tolist():
-            key = f"{self.seed}/{index}/{self.restart}/{self._draws}".encode()
+            key = f"{self.seed}/{index}/{self.restart}/{self._draws}{self.stream}".encode()
             rng.manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:7], "big"))
             rows.append(kind(like.shape[1:], generator=rng))  # type: ignore[operator]
         return torch.stack(rows).to(device=like.device, dtype=like.dtype)

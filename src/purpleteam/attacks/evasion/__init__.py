@@ -6,8 +6,15 @@ a file holds only its formula.
 
 import sys
 
-from purpleteam.attacks.evasion._base import ATTACKS, Attacked, EvasionAttack
+from purpleteam.attacks.evasion._base import (
+    ATTACKS,
+    Attacked,
+    Ensemble,
+    EvasionAttack,
+    MinimumNormAttack,
+    QueryAttack,
+)
 
-__all__ = ["ATTACKS", "Attacked", "EvasionAttack"]
+__all__ = ["ATTACKS", "Attacked", "Ensemble", "EvasionAttack", "MinimumNormAttack", "QueryAttack"]
 
 ATTACKS.load(sys.modules[__name__])

@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final, get_args
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from purpleteam.attacks.balls import Norm, distance
-from purpleteam.attacks.driver import Cost, Driver
+from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.noise import Noise
-from purpleteam.core.errors import unknown
+from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.registry import Registry
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
+from purpleteam.models.twins import Twins
 
-__all__ = ["ATTACKS", "Attacked", "EvasionAttack"]
+__all__ = ["ATTACKS", "Attacked", "Ensemble", "EvasionAttack", "MinimumNormAttack", "QueryAttack"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +28,10 @@ class Attacked:
 
     Attributes:
         x_adv: (N, C, H, W); the adversarial example where one was found, else the last candidate.
-        broken: (N,) bool; the model errs on `x_adv`, confirmed in float32.
+        broken: (N,) bool; the model errs on `x_adv`, confirmed in float32, within epsilon.
         distance: (N,) float64; how far `x_adv` is from the image, in the attack's norm.
         queries: (N,) int64; model calls that each image took.
+        steps: (N,) int64; those of them that were steps of the search.
         cost: model calls in all, counted per image.
         seconds: wall-clock time.
     """
@@ -38,6 +40,7 @@ class Attacked:
     broken: Tensor
     distance: Tensor
     queries: Tensor
+    steps: Tensor
     cost: Cost
     seconds: float
 
@@ -51,6 +54,9 @@ class EvasionAttack(ABC):
 
     name: ClassVar[str] = ""
     knowledge: ClassVar[str] = "white-box"
+    """What the adversary knows: white-box, score-based, decision-based or transfer."""
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    """The norms in which the attack is defined."""
 
     norm: Norm = "linf"
     """How the size of a perturbation is measured."""
@@ -58,16 +64,17 @@ class EvasionAttack(ABC):
     """Radius of the ball, in pixel units of [0, 1]."""
 
     def __post_init__(self) -> None:
-        if self.norm not in get_args(Norm):
-            raise ValueError(unknown("norm", self.norm, get_args(Norm)))
-        if not 0 <= self.epsilon < float("inf"):
+        if self.norm not in self.norms:
+            raise ValueError(unknown("norm", self.norm, self.norms))
+        unbounded = isinstance(self, MinimumNormAttack) and self.epsilon == float("inf")
+        if not 0 <= self.epsilon < float("inf") and not unbounded:
             raise ValueError(f"epsilon must be at least 0 and finite, not {self.epsilon}")
-        if self.norm == "linf" and self.epsilon > 1:
+        if self.norm == "linf" and self.epsilon > 1 and not unbounded:
             raise ValueError(
                 f"epsilon is in pixel units of [0, 1], so at most 1 in linf, not {self.epsilon:g} "
                 f"(did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
             )
-        for count in ("steps", "restarts"):
+        for count in ("steps", "restarts", "queries", "samples"):
             if getattr(self, count, 1) < 1:
                 raise ValueError(f"{count} must be at least 1, not {getattr(self, count)}")
 
@@ -85,7 +92,14 @@ class EvasionAttack(ABC):
 
     @final
     def run(
-        self, model: Classifier, x: Tensor, y: Tensor, *, seed: int = 0, index: Tensor | None = None
+        self,
+        model: Classifier | Twins,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: int = 0,
+        index: Tensor | None = None,
+        stream: str = "",
     ) -> Attacked:
         """Attack a batch; the model, its mode, its gradients and the tensors are left alone.
 
@@ -95,32 +109,37 @@ class EvasionAttack(ABC):
             y: int64 (N,), the labels that the adversary wants the model to miss.
             seed: all noise is a pure function of it and of each image's index.
             index: (N,), each image's place in its dataset; the default counts from 0.
+            stream: which ensemble the attack works for.
+
+        Raises:
+            UsageError: the model does not tell what the attack must know.
         """
         started = time.perf_counter()
         x = x.detach()
         index = torch.arange(len(x)) if index is None else index
-        x_adv, cost = x.clone(), Cost()
-        broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        with frozen(model):
-            for restart in range(self.planned_restarts):
-                rows = (~broken).nonzero().flatten()
-                if len(rows) == 0:
-                    break
-                driver = Driver(
-                    model, x[rows], y[rows], epsilon=self.epsilon, norm=self.norm, cost=cost
-                )
-                noise = Noise(seed, index[rows.cpu()], restart)
-                candidate = self.perturb(driver, x[rows], noise)
-                x_adv[rows] = driver.settle(candidate)
-                broken[rows] = driver.broken
-                queries[rows] += driver.queries
+        with frozen(model.model if isinstance(model, Twins) else model):
+            nets = Twins.of(model, x)
+            self._check_knowledge(nets)
+            best = _Best(x, Cost())
+            for member in self.members(nets.classes):
+                part = stream if member is self else f"/{self.name}/{member.name}"
+                for restart in range(member.planned_restarts):
+                    rows = (~best.done).nonzero().flatten()
+                    if len(rows) == 0:
+                        break
+                    driver = Driver(nets, x[rows], y[rows], member.search(), best.cost)
+                    noise = Noise(seed, index[rows.cpu()], restart, part)
+                    candidate = driver.settle(member.perturb(driver, x[rows], noise))
+                    best.take(driver, rows, candidate, last_word=isinstance(self, Ensemble))
         seconds = time.perf_counter() - started
-        return Attacked(x_adv, broken, distance(x_adv, x, self.norm), queries, cost, seconds)
+        length = distance(best.x_adv, x, self.norm)
+        return Attacked(
+            best.x_adv, best.broken, length, best.queries, best.steps, best.cost, seconds
+        )
 
     @property
     def planned_steps(self) -> int:
-        """Gradient steps a restart."""
+        """Steps a restart: gradient steps, or queries where there are no gradients."""
         return int(getattr(self, "steps", 1))
 
     @property
@@ -128,9 +147,118 @@ class EvasionAttack(ABC):
         """Independent starts; only images that still stand get another."""
         return int(getattr(self, "restarts", 1))
 
+    def members(self, classes: int) -> tuple[EvasionAttack, ...]:
+        """Return the attacks that this one consists of, in their order, for so many classes."""
+        return (self,)
+
+    def search(self) -> Search:
+        """Return what the driver is to look for."""
+        samples = int(getattr(self, "samples", 1))
+        return Search(epsilon=self.epsilon, norm=self.norm, samples=samples)
+
     @abstractmethod
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        """Return candidates for `x`, asking `driver.gradient`; the base projects and judges."""
+        """Return candidates for `x`, asking the driver; the base projects and judges."""
+
+    def _check_knowledge(self, nets: Twins) -> None:
+        """Refuse an attack that needs what the model does not tell."""
+        gives = str(getattr(nets.model, "gives", "scores"))
+        enough = {"white-box": nets.differentiable, "score-based": gives == "scores"}
+        for member in self.members(nets.classes):
+            if not enough.get(member.knowledge, True):
+                fitting = [
+                    name
+                    for name, one in ATTACKS.items()
+                    if enough.get(one.knowledge, True) and not issubclass(one, Ensemble)
+                ]
+                raise UsageError(
+                    f"attack {self.name!r} is {member.knowledge}, the model gives only {gives}; "
+                    f"attacks that need no more: {', '.join(fitting)}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinimumNormAttack(EvasionAttack):
+    """Looks for the nearest adversarial example rather than for any inside a ball.
+
+    `broken` says whether what was found lies within epsilon.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("l2",)
+
+    norm: Norm = "l2"
+    """How the size of a perturbation is measured."""
+    epsilon: float = float("inf")
+    """Radius within which an image counts as broken; with none, the nearest example is returned."""
+    stop_inside: bool = False
+    """Leave an image alone once an example inside the ball is found; another may be nearer."""
+
+    def search(self) -> Search:
+        queries = getattr(self, "queries", None)
+        return Search(
+            epsilon=self.epsilon,
+            norm=self.norm,
+            nearest=True,
+            stop_inside=self.stop_inside,
+            queries=queries,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryAttack(EvasionAttack):
+    """Asks the model for answers alone, within a budget for each image."""
+
+    knowledge: ClassVar[str] = "score-based"
+
+    queries: int = 5000
+    """Most model calls for one image."""
+
+    @property
+    def planned_steps(self) -> int:
+        """The queries: each is a step of the search."""
+        return self.queries
+
+    def search(self) -> Search:
+        return Search(epsilon=self.epsilon, norm=self.norm, queries=self.queries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(EvasionAttack):
+    """Several attacks in turn, each on the images that the ones before left standing."""
+
+    @abstractmethod
+    def members(self, classes: int) -> tuple[EvasionAttack, ...]:
+        """Return the attacks in their order; all in this one's norm and epsilon."""
+
+    @final
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        """Never called: the base runs the members."""
+        raise TypeError(f"{self.name} has no step of its own; its members have")
+
+
+class _Best:
+    """The best that the restarts and members found so far, image by image."""
+
+    def __init__(self, x: Tensor, cost: Cost) -> None:
+        self.x_adv = x.clone()
+        self.cost = cost
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.done = torch.zeros_like(self.broken)
+        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.steps = torch.zeros_like(self.queries)
+        self._distance = torch.full((len(x),), torch.inf, device=x.device).double()
+
+    def take(self, driver: Driver, rows: Tensor, candidate: Tensor, *, last_word: bool) -> None:
+        """Take over what one driver found; `last_word`: a broken image is not attacked again."""
+        found = torch.where(driver.broken, driver.nearest_distance, torch.inf)
+        better = (found < self._distance[rows]) | ~self.broken[rows]
+        self.x_adv[rows[better]] = candidate[better]
+        self._distance[rows] = torch.minimum(found, self._distance[rows])
+        self.broken[rows] |= driver.broken
+        self.queries[rows] += driver.queries
+        self.steps[rows] += driver.steps
+        if driver.search.stop_inside or last_word:
+            self.done[rows] |= driver.broken
 
 
 ATTACKS: Registry[type[EvasionAttack]] = Registry("attack")

@@ -1,0 +1,77 @@
+"""Where an evaluation stands, on disk, so that a killed one goes on where it was.
+
+A folder holds one file for each finished batch, named by the attack's place in the ladder and the
+images in it. It is written whole or not at all. Who opens a journal names everything that the
+results depend on; another model, image or setting has another folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.digest import canonical_json, sha256_bytes
+
+__all__ = ["Journal", "default_root"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def default_root() -> Path:
+    """Return the user's cache folder for evaluations under way."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "purpleteam" / "evaluations"
+
+
+class Journal:
+    """Finished batches of one evaluation. A folder that cannot be written keeps nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], root: Path | None = None) -> Journal:
+        """Return the journal of the evaluation that `facts` name in full."""
+        key = sha256_bytes(canonical_json(facts).encode()).removeprefix("sha256:")
+        return cls((root or default_root()) / key[:24])
+
+    @property
+    def batches(self) -> int:
+        """Number of finished batches that are kept."""
+        return len(list(self.folder.glob("*.npz")))
+
+    def load(self, rung: int, index: NDArray[np.int64]) -> Arrays | None:
+        """Return what that attack did to these images, if it has been done."""
+        try:
+            with np.load(self._file(rung, index), allow_pickle=False) as found:
+                return {name: found[name] for name in found.files}
+        except (OSError, ValueError, zipfile.BadZipFile):
+            return None
+
+    def save(self, rung: int, index: NDArray[np.int64], arrays: Arrays) -> None:
+        """Keep what an attack did to these images."""
+        path = self._file(rung, index)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            partial.replace(path)
+        except OSError:  # no room, no right: the evaluation goes on without a journal
+            partial.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Forget the evaluation: it is finished, and its results are elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, rung: int, index: NDArray[np.int64]) -> Path:
+        images = hashlib.sha256(np.ascontiguousarray(index, np.int64).tobytes()).hexdigest()
+        return self.folder / f"{rung:02d}-{images[:24]}.npz"

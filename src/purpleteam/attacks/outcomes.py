@@ -1,0 +1,159 @@
+"""What a ladder of attacks left standing: one verdict per image, and the rate over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.records import Measurement
+from purpleteam.core.statistics import Rate
+
+__all__ = ["NOT_BROKEN", "WRONG_WHEN_CLEAN", "AttackRow", "RobustEvaluation"]
+
+NOT_BROKEN, WRONG_WHEN_CLEAN = -1, -2
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackRow:
+    """One attack of the ladder, and how many images still stood after it."""
+
+    name: str
+    norm: str
+    epsilon: float
+    steps: int
+    restarts: int
+    seed: int
+    survived: Rate
+    knowledge: str
+    config: Mapping[str, Any]
+    members: tuple[AttackRow, ...] = ()
+    """The attacks that it consists of, where it is several."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row of `attacks` in `purple attack --json`."""
+        values = {**asdict(self), "survived": self.survived.to_json()}
+        values["members"] = [one.to_json() for one in self.members]
+        if not self.members:
+            del values["members"]
+        return values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RobustEvaluation:
+    """What a ladder of attacks left standing.
+
+    Attributes:
+        rungs: the attacks in the order they were made; `autoattack/apgd_ce` is a member's.
+        broken_by: (N,) int; place among the rungs of the attack that broke the image, -1 where it
+            still stands, -2 where it was wrong when clean.
+        distance: (N,) float64; of the adversarial example, NaN where there is none.
+        queries: (N,) int64; model calls that the attacks made for each image.
+        steps: (N,) int64; those of them that were steps of a search.
+        x_adv: (N, H, W, C) float32 adversarial examples; the last candidate where none was found,
+            the image itself where it was wrong when clean.
+    """
+
+    clean_accuracy: Rate
+    robust_accuracy: Rate
+    attacks: tuple[AttackRow, ...]
+    rungs: tuple[str, ...]
+    clean_correct: NDArray[np.bool_]
+    broken_by: NDArray[np.int8]
+    distance: NDArray[np.float64]
+    queries: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    x_adv: NDArray[np.float32]
+    cost: Mapping[str, float]
+
+    @property
+    def robust(self) -> NDArray[np.bool_]:
+        """One verdict per image: right when clean and under every attack tried."""
+        return np.asarray(self.broken_by == NOT_BROKEN)
+
+    def within(self, epsilon: float) -> RobustEvaluation:
+        """Return the same evaluation in a smaller ball, for attacks that look for the nearest.
+
+        An example that was found further away counts no more; nothing is attacked again.
+        """
+        lost = (self.broken_by >= 0) & (self.distance > epsilon)
+        broken_by = np.where(lost, NOT_BROKEN, self.broken_by).astype(np.int8)
+        n = len(broken_by)
+        standing = [int(((broken_by < 0) | (broken_by > place)).sum()) for place in _ends(self)]
+        wrong = int((broken_by == WRONG_WHEN_CLEAN).sum())
+        rows = tuple(
+            replace(row, epsilon=epsilon, survived=Rate.of(count - wrong, n))
+            for row, count in zip(self.attacks, standing, strict=True)
+        )
+        return replace(
+            self,
+            robust_accuracy=Rate.of(int((broken_by == NOT_BROKEN).sum()), n),
+            attacks=rows,
+            broken_by=broken_by,
+            distance=np.where(lost, np.nan, self.distance),
+        )
+
+    def save_outcomes(self, path: Path) -> None:
+        """Write one row per image as .npz, without pickles and byte for byte reproducible."""
+        _save(
+            path,
+            index=np.arange(len(self.broken_by)),
+            clean_correct=self.clean_correct,
+            broken_by=self.broken_by,
+            rungs=np.array(self.rungs),
+            distance=self.distance,
+            queries=self.queries,
+            steps=self.steps,
+        )
+
+    def save_images(self, path: Path) -> None:
+        """Write the float32 images and each one's outcome as .npz: lossless, never as bytes."""
+        _save(
+            path,
+            x_adv=self.x_adv,
+            broken_by=self.broken_by,
+            rungs=np.array(self.rungs),
+            distance=self.distance,
+            queries=self.queries,
+            steps=self.steps,
+        )
+
+    def measurement(
+        self, subject: Mapping[str, Any], *, seed: int, detail: Mapping[str, Any], **how: Any
+    ) -> Measurement:
+        """Return the robust accuracy as a record, named with attack, norm and epsilon."""
+        last = self.attacks[-1]
+        facts = {
+            "attack": "+".join(row.name for row in self.attacks),
+            "norm": last.norm,
+            "epsilon": last.epsilon,
+            "steps": last.steps,
+            "restarts": last.restarts,
+            "step_size": last.config.get("step_size"),
+            "knowledge": last.knowledge,
+        }
+        return Measurement(
+            name="robust_accuracy",
+            value=self.robust_accuracy,
+            subject=subject,
+            how=facts | how,
+            detail={"attacks": [row.to_json() for row in self.attacks]} | dict(detail),
+            seed=seed,
+            cost=self.cost,
+        )
+
+
+def _ends(evaluation: RobustEvaluation) -> list[int]:
+    """Return for each attack the place of its last rung."""
+    lengths = [max(len(row.members), 1) for row in evaluation.attacks]
+    return [int(end) - 1 for end in np.cumsum(lengths)]
+
+
+def _save(path: Path, **arrays: NDArray[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
