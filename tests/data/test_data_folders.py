@@ -32,7 +32,8 @@ def test_an_unknown_reference_names_the_value_and_the_choices():
     with pytest.raises(UsageError) as caught:
         load_dataset("mnits")
     assert str(caught.value) == (
-        "unknown dataset 'mnits' (did you mean 'mnist'?); known: digits, mnist, or a folder"
+        "unknown dataset 'mnits' (did you mean 'mnist'?); known: digits, mnist, or a folder, "
+        "or module:factory (MAITE)"
     )
 
 

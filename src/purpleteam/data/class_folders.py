@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError, MissingExtra
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.dealing import OF_ALL, OF_TRAIN, split_of
 from purpleteam.data.idx import MAX_BYTES
 from purpleteam.data.images import Dataset, ImageSet
 
@@ -41,12 +41,6 @@ class _Picture:
     pixels: NDArray[np.uint8]
     """(H, W, C)."""
 
-    @property
-    def place(self) -> float:
-        """A number in [0, 1) that follows from the pixels and decides on the split."""
-        mark = sha256_bytes(str(self.pixels.shape).encode(), self.pixels.tobytes())
-        return int(mark[7:20], 16) / 16**13
-
 
 def load_class_folder(folder: Path, *, progress: Progress = SILENT) -> Dataset:
     """Return the dataset in a folder of class folders; see the module for the two layouts."""
@@ -62,11 +56,11 @@ def load_class_folder(folder: Path, *, progress: Progress = SILENT) -> Dataset:
     pictures = {name: _read_all(root, classes, progress) for name, root in roots.items()}
     channels = _channels([picture for group in pictures.values() for picture in group])
     if "" in pictures:
-        groups = _cut(pictures[""], {"train": 0.8, "validation": 0.9, "test": 1.0})
+        groups = _dealt(pictures[""], OF_ALL)
     elif "validation" in pictures:
         groups = pictures
     else:
-        groups = pictures | _cut(pictures["train"], {"train": 0.9, "validation": 1.0})
+        groups = pictures | _dealt(pictures["train"], OF_TRAIN)
     parts = {name: _joined(folder, name, groups[name], channels) for name in GIVEN}
     return Dataset(
         name=folder.resolve().name, classes=classes, origin={"folder": str(folder)}, **parts
@@ -156,11 +150,10 @@ def _size(picture: _Picture) -> str:
     return f"{width}x{height}"
 
 
-def _cut(pictures: list[_Picture], ends: dict[str, float]) -> dict[str, list[_Picture]]:
-    """Deal the pictures out by their place in [0, 1): each to the first end beyond it."""
+def _dealt(pictures: list[_Picture], ends: dict[str, float]) -> dict[str, list[_Picture]]:
     groups: dict[str, list[_Picture]] = {name: [] for name in ends}
     for picture in pictures:
-        groups[next(name for name, end in ends.items() if picture.place < end)].append(picture)
+        groups[split_of(picture.pixels, ends)].append(picture)
     return groups
 
 

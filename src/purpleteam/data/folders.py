@@ -1,4 +1,4 @@
-"""A reference to a dataset: a name that Purpleteam knows, or a folder of yours.
+"""A reference to a dataset: a name that Purpleteam knows, a folder or a factory of yours.
 
 A folder of the four IDX files is read as MNIST is split: the last twelfth of the training file
 is the validation split (60,000 -> 5,000), unless a manifest.json that Purpleteam wrote says
@@ -16,6 +16,7 @@ import numpy as np
 
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError, UsageError, unknown
+from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.class_folders import load_class_folder
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx, write_idx
@@ -29,7 +30,7 @@ NAMES = ("digits", "mnist")
 
 
 def load_dataset(reference: str | Path, *, progress: Progress = SILENT) -> Dataset:
-    """Return the dataset called `mnist` or `digits`, or the one in the folder `reference`.
+    """Return the dataset `mnist` or `digits`, one in a folder, or what `module:factory` makes.
 
     Raises:
         UsageError: there is no such name and no such folder.
@@ -44,8 +45,14 @@ def load_dataset(reference: str | Path, *, progress: Progress = SILENT) -> Datas
 
         return load_digits()
     folder = Path(reference)
+    if is_factory(str(reference)) and not folder.is_dir():
+        from purpleteam.data.maite import load_maite
+
+        return load_maite(str(reference), progress=progress)
     if not str(reference) or not folder.is_dir():
-        raise UsageError(f"{unknown('dataset', reference, NAMES)}, or a folder")
+        raise UsageError(
+            f"{unknown('dataset', reference, NAMES)}, or a folder, or module:factory (MAITE)"
+        )
     if has_idx(folder):
         return load_idx_folder(folder)
     return load_class_folder(folder, progress=progress)
