@@ -1,7 +1,9 @@
 """The perturbation sets: how far an adversary may move an image, in each norm.
 
 All tensors are (N, C, H, W) in [0, 1]; epsilon is in pixel units, in L0 a number of values. A step
-or a projection is per image. Another norm is another entry in each of the tables.
+or a projection is per image. Another norm is another entry in each of the tables. `spatial` and
+`corruption` name sets that no distance bounds: there a projection is into [0, 1] alone, and the
+distance that is told is in L2.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from purpleteam.attacks.noise import Noise
 
 __all__ = ["Norm", "distance", "project", "quantise", "steepest", "uniform_start", "whole_cube"]
 
-Norm = Literal["linf", "l2", "l1", "l0"]
+Norm = Literal["linf", "l2", "l1", "l0", "spatial", "corruption"]
+"""The last two are no balls: an attack spans them itself, and epsilon is how far it may go."""
 
 HALVINGS = 40
 """Of the interval in which the threshold of a projection into an L1 ball lies."""
@@ -74,6 +77,11 @@ def project_l0(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
     largest = size.topk(changed, dim=1).indices
     keep = torch.zeros_like(size, dtype=torch.bool).scatter_(1, largest, True)
     return torch.where(keep.view_as(x), x_adv, x)
+
+
+def project_into_range(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+    """Return the candidate within [0, 1]: its attack alone keeps it in its set."""
+    return x_adv.clamp(0, 1)
 
 
 def quantise(x_adv: Tensor, x: Tensor | None = None) -> Tensor:
@@ -155,12 +163,21 @@ def _start_l0(x: Tensor, epsilon: float, noise: Noise) -> Tensor:
     return torch.where(order < epsilon, noise.uniform(x), x)
 
 
-_ORDER: dict[Norm, float] = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}
+_ORDER: dict[Norm, float] = {
+    "linf": math.inf,
+    "l2": 2,
+    "l1": 1,
+    "l0": 0,
+    "spatial": 2,
+    "corruption": 2,
+}
 _PROJECT: dict[Norm, Callable[[Tensor, Tensor, float], Tensor]] = {
     "linf": project_linf,
     "l2": project_l2,
     "l1": project_l1,
     "l0": project_l0,
+    "spatial": project_into_range,
+    "corruption": project_into_range,
 }
 _STEEPEST: dict[Norm, Callable[[Tensor], Tensor]] = {
     "linf": torch.sign,

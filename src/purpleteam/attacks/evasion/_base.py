@@ -15,6 +15,7 @@ from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.registry import Registry
+from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
 from purpleteam.models.twins import Twins
@@ -77,6 +78,9 @@ class EvasionAttack(ABC):
         for count in ("steps", "restarts", "queries", "samples"):
             if getattr(self, count, 1) < 1:
                 raise ValueError(f"{count} must be at least 1, not {getattr(self, count)}")
+        step_size = getattr(self, "step_size", None)
+        if step_size is not None and not 0 < step_size < float("inf"):
+            raise ValueError(f"step_size must be above 0 and finite, not {step_size}")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -146,6 +150,10 @@ class EvasionAttack(ABC):
     def planned_restarts(self) -> int:
         """Independent starts; only images that still stand get another."""
         return int(getattr(self, "restarts", 1))
+
+    def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> EvasionAttack:
+        """Return the attack fitted on images that it is not judged on; most have nothing to fit."""
+        return self
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
         """Return the attacks that this one consists of, in their order, for so many classes."""

@@ -1,12 +1,18 @@
-"""Projected gradient descent (Madry et al. 2018, arXiv:1706.06083)."""
+"""Projected gradient descent (Madry et al. 2018, arXiv:1706.06083).
+
+In L1 its steps are sparse (SLIDE, Tramer and Boneh 2019, arXiv:1904.13000): a step along the one
+steepest value would need as many steps as there are values to change.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import project, steepest, uniform_start
+from purpleteam.attacks.balls import Norm, project, steepest, uniform_start
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
 from purpleteam.attacks.noise import Noise
@@ -19,6 +25,8 @@ __all__ = ["PGD"]
 class PGD(EvasionAttack):
     """Climbs the loss in small steps, staying inside the ball."""
 
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+
     steps: int = 40
     """Number of gradient steps."""
     restarts: int = 1
@@ -27,11 +35,13 @@ class PGD(EvasionAttack):
     """Start from a uniform point of the ball rather than from the image."""
     step_size: float | None = None
     """Length of one step; the default is 2.5 epsilon / steps."""
+    sparsity: float = 0.95
+    """Share of the values that a step in L1 leaves alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.step_size is not None and not 0 < self.step_size < float("inf"):
-            raise ValueError(f"step_size must be above 0 and finite, not {self.step_size}")
+        if not 0 <= self.sparsity < 1:
+            raise ValueError(f"sparsity must be at least 0 and below 1, not {self.sparsity}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
@@ -39,6 +49,24 @@ class PGD(EvasionAttack):
         if self.random_start:
             x_adv = uniform_start(x, self.epsilon, self.norm, noise)
         for _ in range(self.steps):
-            step = step_size * steepest(driver.gradient(x_adv), self.norm)
+            step = step_size * self._direction(driver.gradient(x_adv), x_adv)
             x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
         return x_adv
+
+    def _direction(self, gradient: Tensor, x_adv: Tensor) -> Tensor:
+        if self.norm == "l1":
+            return sparse_direction(gradient, x_adv, self.sparsity)
+        return steepest(gradient, self.norm)
+
+
+def sparse_direction(gradient: Tensor, x_adv: Tensor, sparsity: float) -> Tensor:
+    """Return a step of length 1 in L1, spread evenly over the steepest values.
+
+    A value at the end of the range with nowhere to go does not count as steep.
+    """
+    stuck = ((x_adv <= 0) & (gradient < 0)) | ((x_adv >= 1) & (gradient > 0))
+    slope = gradient.masked_fill(stuck, 0).flatten(1)  # (N, values)
+    count = max(1, round((1 - sparsity) * slope.shape[1]))
+    steep = slope.abs().topk(count, dim=1).indices
+    step = torch.zeros_like(slope).scatter_(1, steep, slope.gather(1, steep).sign())
+    return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)

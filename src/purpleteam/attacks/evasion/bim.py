@@ -1,0 +1,33 @@
+"""Basic iterative method (Kurakin, Goodfellow and Bengio 2017, arXiv:1607.02533)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from purpleteam.attacks.balls import project, steepest
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.noise import Noise
+
+__all__ = ["BIM"]
+
+
+@ATTACKS.register("bim")
+@dataclass(frozen=True, kw_only=True)
+class BIM(EvasionAttack):
+    """Repeats FGSM in small steps, starting at the image itself."""
+
+    steps: int = 10
+    """Number of gradient steps."""
+    step_size: float | None = None
+    """Length of one step; the default is epsilon / steps."""
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
+        x_adv = x.clone()
+        for _ in range(self.steps):
+            step = step_size * steepest(driver.gradient(x_adv), self.norm)
+            x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
+        return x_adv
