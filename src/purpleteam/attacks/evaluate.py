@@ -164,6 +164,7 @@ def curve(
     *,
     seed: int = 0,
     batch_size: int = 500,
+    journal: Journal | None = None,
     progress: Progress = SILENT,
 ) -> dict[float, RobustEvaluation]:
     """Evaluate the same ladder at each epsilon, smallest first.
@@ -173,7 +174,16 @@ def curve(
 
     def at(epsilon: float) -> RobustEvaluation:
         ladder = [replace(attack, epsilon=epsilon) for attack in attacks]
-        return evaluate(model, images, *ladder, seed=seed, batch_size=batch_size, progress=progress)
+        kept = None if journal is None else journal.part(f"{epsilon:g}")
+        return evaluate(
+            model,
+            images,
+            *ladder,
+            seed=seed,
+            batch_size=batch_size,
+            journal=kept,
+            progress=progress,
+        )
 
     radii = sorted(set(epsilons))
     one = attacks[0] if len(attacks) == 1 else None

@@ -46,7 +46,11 @@ class Journal:
     @property
     def batches(self) -> int:
         """Number of finished batches that are kept."""
-        return len(list(self.folder.glob("*.npz")))
+        return len(list(self.folder.rglob("*.npz")))
+
+    def part(self, name: str) -> Journal:
+        """Return the journal of one part of the evaluation."""
+        return Journal(self.folder / name)
 
     def load(self, rung: int, index: NDArray[np.int64]) -> Arrays | None:
         """Return what that attack did to these images, if it has been done."""
@@ -63,7 +67,7 @@ class Journal:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+                np.savez(file, allow_pickle=False, **arrays)
             partial.replace(path)
         except OSError:  # no room, no right: the evaluation goes on without a journal
             partial.unlink(missing_ok=True)

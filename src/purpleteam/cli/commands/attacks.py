@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from purpleteam.cli.options import (
     Json,
     Limit,
     Model,
+    Normalise,
     Out,
     Quiet,
     Seed,
@@ -21,16 +23,19 @@ from purpleteam.cli.options import (
     Weights,
 )
 from purpleteam.cli.outputs import file_to_write
-from purpleteam.cli.screen import answer, percent, progress, table
+from purpleteam.cli.screen import answer, percent, progress, say, table
 from purpleteam.core.errors import UsageError
 
 if TYPE_CHECKING:
     from purpleteam.attacks.evasion import EvasionAttack
+    from purpleteam.attacks.journal import Journal
+    from purpleteam.data.images import ImageSet
+    from purpleteam.models.loading import LoadedModel
 
 __all__ = ["add_to"]
 
-EPSILON = 0.3
-"""The radius that is asked about where none is named: MNIST's usual one, in linf."""
+EPSILON = {"linf": 0.3, "l2": 2.0, "l1": 10.0, "l0": 20.0}
+"""The radius that is asked about where none is named: MNIST's usual ones."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,15 +46,17 @@ def add_to(app: typer.Typer) -> None:
 def attack(
     model: Model = "standard",
     weights: Weights = None,
+    normalise: Normalise = None,
     dataset: DatasetOption = "digits",
     split: Split = "test",
     limit: Limit = None,
     attacks: Annotated[
         list[str] | None, typer.Option("--attack", help="NAME[:field=value,...]; repeatable.")
     ] = None,
-    norm: Annotated[str | None, typer.Option("--norm", help="linf or l2.")] = None,
+    norm: Annotated[str | None, typer.Option("--norm", help="linf, l2, l1 or l0.")] = None,
     epsilons: Annotated[
-        list[float] | None, typer.Option("--epsilon", help="Radius in [0, 1]; repeatable: a curve.")
+        list[float] | None,
+        typer.Option("--epsilon", help="Radius in pixel units; repeatable: a curve."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 500,
     out: Out = None,
@@ -61,27 +68,36 @@ def attack(
     debug: Debug = False,
 ) -> None:
     """Robust accuracy under every attack tried, with a verdict on the evaluation itself."""
-    from purpleteam.attacks.evaluate import evaluate
+    from purpleteam.attacks.evaluate import curve
     from purpleteam.attacks.soundness import judge
     from purpleteam.cli.lab import Lab
 
-    ladders = _ladders(attacks or ["pgd"], epsilons, norm)
     out = file_to_write(out)
+    _ladders(attacks or ["pgd"], epsilons, norm)  # what cannot be is said before anything is read
     lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
-    loaded = lab.load(model)
+    loaded = lab.load(model, normalise=normalise)
+    ladders = _ladders(attacks or [_usual(loaded)], epsilons, norm)
     images = lab.dataset.split(split).first(limit)
+    journal = _journal(loaded, images, ladders, seed=seed, batch_size=batch_size)
+    if journal.batches and not quiet:
+        say(f"going on where it was stopped: {journal.batches} batches are done")
     with progress(quiet or as_json) as bar:
-        points = {
-            radius: evaluate(
-                loaded.module, images, *ladder, seed=seed, batch_size=batch_size, progress=bar
-            )
-            for radius, ladder in ladders.items()
-        }
+        points = curve(
+            loaded.module,
+            images,
+            ladders[max(ladders)],
+            list(ladders),
+            seed=seed,
+            batch_size=batch_size,
+            journal=journal,
+            progress=bar,
+        )
         widest = ladders[max(ladders)]
         sound = judge(loaded.module, images, widest, list(points.values()), seed=seed)
     last = points[max(points)]
     if out is not None:
         last.save_images(out)
+    journal.remove()
     values: dict[str, Any] = {
         "clean_accuracy": last.clean_accuracy.to_json(),
         "robust_accuracy": last.robust_accuracy.to_json(),
@@ -97,8 +113,16 @@ def attack(
         "soundness": sound.to_json(),
         "cost": {key: sum(p.cost[key] for p in points.values()) for key in last.cost},
         "subject": lab.subject(loaded, split, limit),
+        "notes": _notes(loaded),
     }
-    answer(values, _lines(values) + lab.flags(split, limit), as_json=as_json)
+    answer(values, _lines(values) + lab.flags(split, limit, loaded), as_json=as_json)
+
+
+def _usual(loaded: LoadedModel) -> str:
+    """Return the attack to make where none is named: one that the model tells enough for."""
+    if getattr(loaded.module, "differentiable", True):
+        return "pgd"
+    return "square" if getattr(loaded.module, "gives", "scores") == "scores" else "hop_skip_jump"
 
 
 def _ladders(
@@ -108,11 +132,12 @@ def _ladders(
     from purpleteam.core.config import parse_part
     from purpleteam.pipeline.stages.evasion import attack_from
 
+    first = attack_from(texts[0], norm=norm)
     named = [text for text in texts if "epsilon" in parse_part(text)[1]]
     own = [attack_from(text, norm=norm).epsilon for text in named]
     ladders = {
-        radius: [attack_from(text, epsilon=radius, norm=norm) for text in texts]
-        for radius in sorted(set(epsilons or own or [EPSILON]))
+        radius: [attack_from(text, epsilon=radius, norm=norm or first.norm) for text in texts]
+        for radius in sorted(set(epsilons or own or [EPSILON[first.norm]]))
     }
     for radius, ladder in ladders.items():
         for one, text in zip(ladder, texts, strict=True):
@@ -124,12 +149,53 @@ def _ladders(
     return ladders
 
 
+def _journal(
+    loaded: LoadedModel,
+    images: ImageSet,
+    ladders: dict[float, list[EvasionAttack]],
+    *,
+    seed: int,
+    batch_size: int,
+) -> Journal:
+    """Return where this very evaluation keeps its finished batches until it is done."""
+    import torch
+
+    from purpleteam import __version__
+    from purpleteam.attacks.journal import Journal
+
+    return Journal.of(
+        {
+            "version": __version__,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "model": loaded.digest,
+            "normalisation": repr(loaded.normalisation),
+            "images": images.digest,
+            "attacks": [
+                [{"name": one.name, **asdict(one)} for one in ladder] for ladder in ladders.values()
+            ],
+            "seed": seed,
+            "batch_size": batch_size,
+        }
+    )
+
+
+def _notes(loaded: LoadedModel) -> list[str]:
+    notes = list(loaded.notes)
+    if waited := getattr(loaded.module, "waited", 0.0):
+        notes.append(f"the classifier asked to be left alone for {waited:.1f} s in all")
+    return notes
+
+
 def _lines(values: dict[str, Any]) -> list[str]:
     sound = values["soundness"]
-    rows = [
-        (f"{row['name']} {row['norm']} {row['epsilon']:g}", "survived", percent(row["survived"]))
-        for row in values["attacks"]
-    ]
+    rows = []
+    for row in values["attacks"]:
+        name = f"{row['name']} {row['norm']} {row['epsilon']:g}"
+        rows += [
+            (f"  {one['name']}", "", percent(one["survived"])) for one in row.get("members", ())
+        ]
+        rows.append((name, "survived", percent(row["survived"])))
     robust = percent(values["robust_accuracy"])
     if sound["verdict"] == "not_established":
         robust = f"not established (the attacks left {robust})"
