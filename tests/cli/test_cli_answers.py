@@ -144,7 +144,7 @@ def test_export_writes_the_same_weights_again(purple: Purple) -> None:
     subject = purple("evaluate", "--limit", 5, "--json").json["subject"]
     assert found["digest"] == subject["model"]
     assert found["onnx_digest"] == sha256_file(Path(found["onnx"]))
-    again = purple("evaluate", "--model", "copy/net.onnx", "--limit", 5, "--json").json
+    again = purple("evaluate", "--model", "copy/net.safetensors", "--limit", 5, "--json").json
     assert again["subject"]["model"] == found["digest"]
 
 

@@ -78,7 +78,7 @@ def test_a_zoo_name_is_the_model_that_ships():
 
 
 def test_a_stored_model_is_named_by_its_card(kept):
-    model = load(str(kept.onnx))
+    model = load(str(kept.weights))
     assert (model.name, model.digest, model.card) == ("small-0.3", kept.card.digest, kept.card)
     assert equal_weights(model.module, build("small_cnn", SHAPE, 3, seed=5))
 

@@ -40,9 +40,8 @@ class BlackBox(nn.Module, ABC):
         gives: whether it tells labels alone, or scores.
         card: the card of a stored model.
         notes: what a reader of its numbers should know.
-        calls: images that were really sent and answered.
-        refusals: those that were answered without a label.
-        waited: seconds that were spent waiting because it asked for that.
+        calls: images that were really sent and answered; `ask` counts them.
+        refusals: images that were answered without a label.
     """
 
     differentiable = False
@@ -68,8 +67,8 @@ class BlackBox(nn.Module, ABC):
         self.gives: Gives = gives
         self.card = card
         self.notes = notes
-        self.calls = 0
         self.refusals = 0
+        self.calls = 0
 
     @property
     def waited(self) -> float:

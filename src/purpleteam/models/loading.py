@@ -1,4 +1,7 @@
-"""From what the user names to a classifier: a zoo name, a stored model, or `module:factory`."""
+"""From what the user names to a classifier.
+
+That is a zoo name, a stored model, `module:factory`, the address of an app, or an ONNX file.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import call_factory, is_factory
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.black_box import BlackBox
+from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.maite import adapted, is_maite, net_of_maite
 from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.onnx_file import OnnxFile
 from purpleteam.models.store import load_weights
 from purpleteam.models.weights import Weights, WeightsReader, fill, plain_weights
 
@@ -63,10 +68,11 @@ def load(
     read_weights: WeightsReader = plain_weights,
     normalisation: Normalisation | None = None,
 ) -> LoadedModel:
-    """Return the classifier that a zoo name, a stored model's path or `module:factory` means.
+    """Return the classifier that the user names.
 
     Args:
-        reference: what `--model` says.
+        reference: what `--model` says: a zoo name, a stored model's path, `module:factory`, or
+            what can only be asked: an address (`http://...`) or an .onnx file.
         weights: the file of weights for `module:factory`.
         device: where it goes; the default is the CPU.
         read_weights: reads that file; the default takes .safetensors alone, and
@@ -78,12 +84,22 @@ def load(
     else:
         if weights is not None:
             raise UsageError(f"--weights goes with --model module:factory, not with {reference!r}")
-        loaded = _stored(reference)
+        loaded = _black_box(reference, normalisation) or _stored(reference)
     module = loaded.module
     if normalisation is not None and not isinstance(module, BlackBox):
         module = normalisation.before(module)
     module.to(device=device or "cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     return replace(loaded, module=module.eval(), normalisation=normalisation)
+
+
+def _black_box(reference: str, normalisation: Normalisation | None) -> LoadedModel | None:
+    """Return the app or the ONNX file that can only be asked; None where it is neither."""
+    if "://" not in reference and not reference.endswith(".onnx"):
+        return None
+    if normalisation is not None:
+        raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
+    box = Endpoint(reference) if "://" in reference else OnnxFile(Path(reference))
+    return LoadedModel(box.name, box.digest, box, box.card, notes=box.notes)
 
 
 def _stored(reference: str) -> LoadedModel:

@@ -1,0 +1,162 @@
+"""An ONNX file as a black box: it runs in ONNX Runtime and gives scores, no gradients."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from purpleteam.core.cards import ModelCard
+from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.errors import MissingExtra, ModelError, Refused
+from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
+
+__all__ = ["OnnxFile"]
+
+FAINTEST = float(np.finfo(np.float32).tiny)
+"""Probabilities below this are 0 in float32, and a logarithm must not be infinite."""
+USUAL_SIDE = 28
+"""Where the file leaves height or width open, it is tried with this."""
+KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+
+
+class OnnxFile(BlackBox):
+    """A net as a file. Beside a card it is that stored model's, and must have its digest."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            ModelError: it is missing or broken, reads its weights from elsewhere, or is no map
+                from images (N, C, H, W) to scores (N, classes).
+            Refused: it is not the file of the card beside it.
+        """
+        content = _content(path)
+        digest = sha256_bytes(content)
+        card = _card(path, digest)
+        self._path = str(path)
+        self._session = _session(self._path, content)
+        self._input, shape, self._batch = self._signature()
+        scores = self._run(_looks(shape))
+        super().__init__(
+            card.name if card else path.stem,
+            digest=digest,
+            shape=shape,
+            classes=scores.shape[1],
+            gives="scores",
+            card=card,
+            notes=("the file is asked as a black box: no gradients",),
+        )
+        self._probabilities = _are_probabilities(scores)
+        if card is not None and len(card.classes) != self.classes:
+            raise ModelError(
+                f"{self._path!r} scores {self.classes} classes, its card {len(card.classes)}"
+            )
+
+    def ask(self, images: Tensor) -> Tensor:
+        """Return float32 scores (N, classes): logits, or the logarithm of probabilities."""
+        scores = self._run(images)
+        self.calls += len(images)
+        return log_scores(scores, FAINTEST) if self._probabilities else scores
+
+    def _run(self, images: Tensor) -> Tensor:
+        """Return what the file answers, in batches of the size that it was made for."""
+        pixels = as_bytes(images) if self._input.type == "tensor(uint8)" else images.numpy()
+        size = self._batch or len(pixels)
+        parts = []
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            missing = size - len(part)
+            full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+            try:
+                (found,) = self._session.run(None, {self._input.name: full})
+            except Exception as error:
+                raise ModelError(f"{self._path!r} cannot be run: {_one_line(error)}") from None
+            parts.append(_checked(self._path, found, size)[: len(part)])
+        return torch.from_numpy(np.concatenate(parts)).float()
+
+    def _signature(self) -> tuple[Any, tuple[int | None, int | None, int | None], int | None]:
+        """Return the input, the images that it takes, and the batch size where it is fixed."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+        right = len(inputs) == 1 and inputs[0].type in KINDS and len(inputs[0].shape) == 4
+        if not right or len(outputs) != 1:
+            raise ModelError(
+                f"{self._path!r} takes {form} and gives {len(outputs)} outputs; known: one input "
+                "(N, C, H, W), float32 or uint8, and one output (N, classes)"
+            )
+        batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
+        channels, height, width = sides
+        return inputs[0], (channels, height, width), batch
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror}") from None
+
+
+def _card(path: Path, digest: str) -> ModelCard | None:
+    """Return the card beside the file, which must be its own."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    card = ModelCard.read(beside)
+    if card.onnx_digest != digest:
+        raise Refused(f"{str(path)!r} is not the file of its card: {digest}")
+    return card
+
+
+def _session(name: str, content: bytes) -> Any:
+    """Open the file; what it would read from other files is looked for where nothing is."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtra("onnxruntime", "lab") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory() as empty:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", empty
+        )
+        try:
+            return onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            reason = _one_line(error)
+            if "xternal data" in reason:
+                reason = "it reads its weights from other files, which is not allowed"
+            raise ModelError(f"{name!r} cannot be opened by ONNX Runtime: {reason}") from None
+
+
+def _looks(shape: tuple[int | None, int | None, int | None]) -> Tensor:
+    """Return two images to try the file on: a black one, and one from dark to bright."""
+    channels, height, width = shape
+    image = torch.zeros(2, channels or 1, height or USUAL_SIDE, width or USUAL_SIDE)
+    image[1] = torch.linspace(0, 1, image[1].numel()).reshape(image[1].shape)
+    return image
+
+
+def _checked(name: str, found: Any, n: int) -> Any:
+    if not isinstance(found, np.ndarray) or found.ndim != 2 or len(found) != n:
+        form = getattr(found, "shape", type(found).__name__)
+        raise ModelError(f"{name!r} answered with {form}, not scores ({n}, classes)")
+    if not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():
+        raise ModelError(f"{name!r} answered with NaN, infinity or no real numbers")
+    return found
+
+
+def _are_probabilities(scores: Tensor) -> bool:
+    in_range = bool(((scores >= 0) & (scores <= 1)).all())
+    return in_range and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
