@@ -7,6 +7,7 @@ results depend on; another model, image or setting has another folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -55,7 +56,8 @@ class Journal:
     def load(self, rung: int, index: NDArray[np.int64]) -> Arrays | None:
         """Return what that attack did to these images, if it has been done."""
         try:
-            with np.load(self._file(rung, index), allow_pickle=False) as found:
+            with self._file(rung, index).open("rb") as file:
+                found = np.load(file, allow_pickle=False)
                 return {name: found[name] for name in found.files}
         except (OSError, ValueError, zipfile.BadZipFile):
             return None
@@ -70,7 +72,8 @@ class Journal:
                 np.savez(file, allow_pickle=False, **arrays)
             partial.replace(path)
         except OSError:  # no room, no right: the evaluation goes on without a journal
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
     def remove(self) -> None:
         """Forget the evaluation: it is finished, and its results are elsewhere."""

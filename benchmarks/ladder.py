@@ -1,0 +1,202 @@
+"""What stands of a model under each attack by itself, and under all of them together.
+
+    python benchmarks/ladder.py         writes results/attacks.json
+
+The undefended and the hardened model that ship with the package, on all of MNIST's test images
+where an attack is quick enough, else on the first ones, as each record says. Every case is a
+record with its own verdict on the evaluation. A case that is in the file already is not measured
+again, and a case that was stopped goes on where it was, so the hours can be had in parts; `--only`
+chooses cases by model and attack, such as `--only robust-0.3/autoattack`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin
+
+import numpy as np
+import torch
+
+from purpleteam.attacks import RobustEvaluation, evaluate, judge
+from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
+from purpleteam.attacks.journal import Journal
+from purpleteam.cli.screen import progress
+from purpleteam.core.records import Measurement
+from purpleteam.core.runfolder import machine, versions
+from purpleteam.core.statistics import Rate
+from purpleteam.data.folders import load_dataset
+from purpleteam.data.images import Dataset
+from purpleteam.models import load
+from purpleteam.models.loading import LoadedModel
+from purpleteam.pipeline.stages.evasion import attack_from
+from purpleteam.pipeline.work import subject_of
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results" / "attacks.json"
+MODELS = ("standard", "robust-0.3")
+SEED = 0
+ANYWHERE = {"linf": 1.0, "l2": 28.0, "l1": 784.0, "l0": 784.0}
+"""The radius of a ball that holds every image of 28 x 28."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """An attack in a ball, and on how many images."""
+
+    attack: str
+    norm: str
+    epsilon: float
+    limit: int | None = None
+
+
+CASES = (
+    Case("fgsm", "linf", 0.3),
+    Case("bim", "linf", 0.3),
+    Case("mifgsm", "linf", 0.3),
+    Case("pgd:steps=40", "linf", 0.3),
+    Case("pgd:steps=100,restarts=10", "linf", 0.3),
+    Case("autoattack", "linf", 0.3),
+    Case("fmn", "linf", 0.3, 1000),
+    Case("deepfool", "linf", 0.3, 1000),
+    Case("hop_skip_jump", "linf", 0.3, 200),
+    Case("pgd:steps=40", "l2", 2.0, 1000),
+    Case("autoattack", "l2", 2.0, 1000),
+    Case("deepfool", "l2", 2.0, 1000),
+    Case("carlini_wagner", "l2", 2.0, 1000),
+    Case("ddn", "l2", 2.0, 1000),
+    Case("fmn", "l2", 2.0, 1000),
+    Case("hop_skip_jump", "l2", 2.0, 200),
+    Case("pgd:steps=100", "l1", 10.0, 1000),
+    Case("apgd_ce", "l1", 10.0, 1000),
+    Case("fmn", "l1", 10.0, 1000),
+    Case("fmn", "l0", 20.0, 1000),
+)
+
+
+def main() -> None:
+    """Measure what is not in the file yet."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ladder")
+    parser.add_argument("--only", nargs="*", default=[], metavar="MODEL/ATTACK")
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    dataset = load_dataset("mnist")
+    for name in MODELS:
+        model = load(name)
+        for case in CASES:
+            label = f"{name}/{case.attack}/{case.norm}"
+            if asked.only and not any(label.startswith(one) for one in asked.only):
+                continue
+            _measure(model, dataset, case, asked.out, asked.work)
+        _worst(model, dataset, asked.out, asked.work)
+
+
+def _measure(model: LoadedModel, dataset: Dataset, case: Case, out: Path, work: Path) -> None:
+    images = dataset.test.first(case.limit)
+    attack = attack_from(case.attack, norm=case.norm, epsilon=case.epsilon)
+    facts = {"model": model.digest, "case": asdict(case), "attack": asdict(attack), "seed": SEED}
+    key = {"name": attack.name, **json.loads(json.dumps(facts))}
+    if any(one["how"].get("key") == key for one in _records(out)):
+        return
+    started = time.process_time()
+    journal = Journal.of(facts, work / "journal")
+    with progress(quiet=False) as bar:
+        wide = evaluate(
+            model.module, images, _widest(attack), seed=SEED, journal=journal, progress=bar
+        )
+    found = wide.within(attack.epsilon) if isinstance(attack, MinimumNormAttack) else wide
+    sound = judge(model.module, images, [attack], [found], seed=SEED)
+    subject = subject_of(model, dataset, model.name, limit=case.limit)
+    detail: dict[str, Any] = {
+        "soundness": sound.to_json(),
+        "processor_seconds": round(time.process_time() - started, 1),
+        "median_distance": _median(wide),
+    }
+    record = found.measurement(subject, seed=SEED, detail=detail, key=key, case=case.attack)
+    found.save_outcomes(_outcomes(work, model, case))
+    _keep(out, record)
+    sys.stdout.write(f"{model.name} {case.attack} {case.norm}: {record.value} {sound.verdict}\n")
+
+
+def _worst(model: LoadedModel, dataset: Dataset, out: Path, work: Path) -> None:
+    """Record what stands under every full-size L-infinity attack: the per-image worst case."""
+    full = [case for case in CASES if case.limit is None and case.norm == "linf"]
+    files = [_outcomes(work, model, case) for case in full]
+    if not all(file.exists() for file in files):
+        return
+    standing = np.ones(len(dataset.test), np.bool_)
+    for file in files:
+        with np.load(file, allow_pickle=False) as rows:
+            standing &= rows["broken_by"] == -1
+    _keep(
+        out,
+        Measurement(
+            name="robust_accuracy",
+            value=Rate.of(int(standing.sum()), len(standing)),
+            subject=subject_of(model, dataset, model.name),
+            how={
+                "attack": "+".join(case.attack for case in full),
+                "norm": "linf",
+                "epsilon": full[0].epsilon,
+                "knowledge": "white-box",
+                "case": "worst case over the ladder",
+                "key": {"model": model.digest, "cases": [asdict(case) for case in full]},
+            },
+            seed=SEED,
+        ),
+    )
+
+
+def _widest(attack: EvasionAttack) -> EvasionAttack:
+    """Let a search for the nearest example find it at any distance; other attacks stay."""
+    return (
+        replace(attack, epsilon=ANYWHERE[attack.norm])
+        if isinstance(attack, MinimumNormAttack)
+        else attack
+    )
+
+
+def _median(found: RobustEvaluation) -> float | None:
+    """Return the median distance of what was found, over images right when clean."""
+    distance = np.where(found.broken_by >= 0, found.distance, np.inf)[found.clean_correct]
+    middle = float(np.median(distance)) if len(distance) else float("inf")
+    return round(middle, 5) if np.isfinite(middle) else None
+
+
+def _outcomes(work: Path, model: LoadedModel, case: Case) -> Path:
+    attack = case.attack.replace(":", "-").replace("=", "").replace(",", "-")
+    return work / f"{model.name}-{attack}-{case.norm}-{case.limit or 'all'}.npz"
+
+
+def _records(out: Path) -> Sequence[Any]:
+    if not out.exists():
+        return []
+    found: Sequence[Any] = json.loads(out.read_text(encoding="utf-8"))["records"]
+    return found
+
+
+def _keep(out: Path, record: Measurement) -> None:
+    """Put a record into the file, in the place of an older one of the same case."""
+    values = record.to_json()
+    kept = [one for one in _records(out) if one["how"]["key"] != values["how"]["key"]]
+    content = {
+        "run": {"versions": versions(), "machine": machine(), "threads": torch.get_num_threads()},
+        "records": [*kept, values],
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
