@@ -29,6 +29,9 @@ SAMPLE = 200
 GAIN = 0.1
 """How much more accurate another input range must make a model to be named."""
 
+AT_LEAST = 0.5
+"""How accurate it must be there: by chance, a wrong range does better than another wrong one."""
+
 SUM = 1e-3
 """How far a row of probabilities may be from adding up to 1."""
 
@@ -93,11 +96,11 @@ def _range(module: nn.Module, sample: ImageSet, right: NDArray[np.bool_]) -> tup
     for one in NORMALISATIONS.values():
         if len(one.mean) not in (1, channels):
             continue
-        other = _correct(one.before(module).eval(), sample)
+        other = _correct(one.before(module), sample)
         if other is not None and other.sum() > best.sum():
             best, name = other, one.name
     now, then = (Rate.of(int(one.sum()), len(one)) for one in (right, best))
-    if then.value - now.value < GAIN or then.low <= now.high:
+    if then.value < max(AT_LEAST, now.value + GAIN) or then.low <= now.high:
         return ()
     return (
         f"of {len(sample)} images in [0, 1] it gets {now.value:.0%} right, and "

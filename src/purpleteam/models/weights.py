@@ -82,21 +82,24 @@ def _renamed(
 
 
 def _renaming(names: list[str], wanted: list[str]) -> dict[str, str]:
-    """Return the wanted name of each name; where that leads nowhere, the name itself."""
+    """Return the wanted name of each name; where none is nearer, the name itself."""
     ours = dict(zip(_bare(wanted), wanted, strict=True))
     theirs = dict(zip(names, _bare(names), strict=True))
-    missing = {name for name in ours.keys() - set(theirs.values()) if not name.endswith(COUNTER)}
-    whole = not missing and set(theirs.values()) <= ours.keys()
-    if not whole or len(ours) != len(wanted) or len(set(theirs.values())) != len(names):
-        return {name: name for name in names}
-    return {name: ours[bare] for name, bare in theirs.items()}
+    same = {name: name for name in names}
+    if len(ours) != len(wanted) or len(set(theirs.values())) != len(names):
+        return same
+    renamed = {name: ours.get(bare, name) for name, bare in theirs.items()}
+    fitting = [len(set(wanted) & set(one.values())) for one in (same, renamed)]
+    return renamed if fitting[1] > fitting[0] else same
 
 
 def _bare(names: list[str]) -> list[str]:
-    """Return the names without what wrappers put into them."""
+    """Return the names without what wrappers put into them, which is before most of them."""
     found = [".".join(part for part in name.split(".") if part != ANYWHERE) for name in names]
-    while shared := [one for one in PREFIXES if all(name.startswith(one) for name in found)]:
-        if not found or shared[0] in found:
-            break
+    while shared := [one for one in PREFIXES if 2 * _having(one, found) > len(found)]:
         found = [name.removeprefix(shared[0]) for name in found]
     return found
+
+
+def _having(prefix: str, names: list[str]) -> int:
+    return sum(name.startswith(prefix) for name in names)
