@@ -38,6 +38,7 @@ def evaluate(
     *attacks: EvasionAttack,
     seed: int = 0,
     batch_size: int = 500,
+    fit_on: ImageSet | None = None,
     journal: Journal | None = None,
     progress: Progress = SILENT,
 ) -> RobustEvaluation:
@@ -49,6 +50,8 @@ def evaluate(
         attacks: the ladder, climbed in order.
         seed: all noise is a pure function of it and of each image's index.
         batch_size: images that are held at once; the verdicts do not depend on it.
+        fit_on: other images, for attacks that are fitted before they are made; without them, such
+            an attack is fitted on the images that it is judged on.
         journal: where finished batches are kept; what it holds is not done again.
         progress: where to report.
 
@@ -56,6 +59,9 @@ def evaluate(
         UsageError: there is no attack, or they do not share one norm and epsilon.
     """
     _check_ladder(attacks)
+    attacks = tuple(
+        attack.prepare(model, images if fit_on is None else fit_on, seed=seed) for attack in attacks
+    )
     climb = _Climb(model, images, seed, batch_size, journal, progress)
     rows = []
     for attack in attacks:
@@ -164,6 +170,7 @@ def curve(
     *,
     seed: int = 0,
     batch_size: int = 500,
+    fit_on: ImageSet | None = None,
     journal: Journal | None = None,
     progress: Progress = SILENT,
 ) -> dict[float, RobustEvaluation]:
@@ -181,6 +188,7 @@ def curve(
             *ladder,
             seed=seed,
             batch_size=batch_size,
+            fit_on=fit_on,
             journal=kept,
             progress=progress,
         )

@@ -29,7 +29,6 @@ from purpleteam.core.errors import UsageError
 if TYPE_CHECKING:
     from purpleteam.attacks.evasion import EvasionAttack
     from purpleteam.attacks.journal import Journal
-    from purpleteam.data.images import ImageSet
     from purpleteam.models.loading import LoadedModel
 
 __all__ = ["add_to"]
@@ -78,7 +77,8 @@ def attack(
     loaded = lab.load(model, normalise=normalise)
     ladders = _ladders(attacks or [_usual(loaded)], epsilons, norm)
     images = lab.dataset.split(split).first(limit)
-    journal = _journal(loaded, images, ladders, seed=seed, batch_size=batch_size)
+    splits = [images.digest, lab.dataset.validation.digest]
+    journal = _journal(loaded, splits, ladders, seed=seed, batch_size=batch_size)
     if journal.batches and not quiet:
         say(f"going on where it was stopped: {journal.batches} batches are done")
     with progress(quiet or as_json) as bar:
@@ -89,6 +89,7 @@ def attack(
             list(ladders),
             seed=seed,
             batch_size=batch_size,
+            fit_on=lab.dataset.validation,
             journal=journal,
             progress=bar,
         )
@@ -151,7 +152,7 @@ def _ladders(
 
 def _journal(
     loaded: LoadedModel,
-    images: ImageSet,
+    splits: list[str],
     ladders: dict[float, list[EvasionAttack]],
     *,
     seed: int,
@@ -170,7 +171,7 @@ def _journal(
             "threads": torch.get_num_threads(),
             "model": loaded.digest,
             "normalisation": repr(loaded.normalisation),
-            "images": images.digest,
+            "images": splits,
             "attacks": [
                 [{"name": one.name, **asdict(one)} for one in ladder] for ladder in ladders.values()
             ],

@@ -10,6 +10,7 @@ import numpy as np
 from purpleteam.attacks.evaluate import RobustEvaluation, curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.attacks.journal import Journal
 from purpleteam.attacks.soundness import judge
 from purpleteam.core.config import build, parse_part
 from purpleteam.core.records import Artefact, Note, Record
@@ -65,7 +66,16 @@ def attacked(
     }
 
     def measure() -> list[Record]:
-        found = evaluate(model.module, images, attack, seed=seed, progress=work.progress)
+        journal = Journal.of(depends_on, work.run.path / "under-way")
+        found = evaluate(
+            model.module,
+            images,
+            attack,
+            seed=seed,
+            fit_on=work.dataset.validation,
+            journal=journal,
+            progress=work.progress,
+        )
         sound = judge(model.module, images, [attack], [found], seed=seed)
         record = found.measurement(
             work.subject(model, name, limit=limit), seed=seed, detail={"soundness": sound.to_json()}
@@ -73,6 +83,7 @@ def attacked(
         file = f"{name}-{attack.name}-{attack.norm}-{attack.epsilon:g}.npz"
         path = work.run.path / "outcomes" / file
         found.save_outcomes(path)
+        journal.remove()
         return [record, work.run.artefact(path, record.id)]
 
     return work.cell(stage, f"attack {name}", depends_on, measure)
