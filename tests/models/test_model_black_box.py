@@ -13,6 +13,7 @@ from torch import Tensor
 
 from purpleteam.core.errors import ModelError
 from purpleteam.data.images import ImageSet
+from purpleteam.models import evaluate
 from purpleteam.models.black_box import REFUSED, BlackBox, as_bytes
 from purpleteam.models.devices import device_of, frozen
 from purpleteam.models.inference import correct, logits
@@ -84,6 +85,17 @@ def test_a_refused_image_is_not_right_whatever_its_label():
     images = ImageSet(pixels, np.array([0, 2, 1]))
     assert correct(Says(), images).tolist() == [False, False, True]
     assert np.isnan(logits(Says(), images.images)).all(1).tolist() == [True, True, False]
+
+
+def test_an_evaluation_counts_refusals_as_wrong_and_leaves_them_out_of_the_loss():
+    pixels = np.array([[250, 0, 0], [10, 200, 0], [0, 0, 9]], np.uint8)[:, None, :, None]
+    found = evaluate(Says(), ImageSet(pixels, np.array([0, 1, 2])), classes=3)
+    assert found.correct.tolist() == [False, True, True]
+    assert (found.clean_accuracy.value, found.clean_accuracy.n) == (pytest.approx(2 / 3), 3)
+    assert (found.loss.n, found.confusion_matrix.n) == (2, 2)
+    assert np.isfinite(found.loss.value)
+    with pytest.raises(ModelError, match="gave no label to any of 1 images"):
+        evaluate(Says(), ImageSet(pixels[:1], np.array([0])), classes=3)
 
 
 def test_scores_of_a_black_box_that_are_partly_nan_are_a_clear_error():

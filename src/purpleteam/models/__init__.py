@@ -5,6 +5,8 @@
 - `checkpoint`      where a training stands after an epoch, to go on to the same bytes
 - `inference`       logits for images;  `evaluation`: accuracy, per-class scores, calibration
 - `store`           safetensors + ONNX + card, the two nets compared;  `loading`: from a name to it
+- `black_box`       what can only be asked: `endpoint` (an app, over a `connection` to its
+                    `address`), `onnx_file`
 - `devices`         CPU, GPU, bfloat16 where it is faster, and a model left as it was
 - `checks`          executed checks on stored models
 """

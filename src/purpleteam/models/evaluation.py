@@ -100,6 +100,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a classifier on images it has not been chosen by.
 
+    An image that an app refuses is not right; loss, calibration and the classes' scores are over
+    those that have an answer.
+
     Args:
         model: images (N, C, H, W) in [0, 1] to logits.
         images: the split, or the part of it that is looked at.
@@ -114,20 +117,26 @@ def evaluate(
     if scores.shape[1] != classes:
         raise ModelError(f"the model scores {scores.shape[1]} classes, the images have {classes}")
     seconds = _seconds_per_image(model, images, batch_size)
+    answered = ~np.isnan(scores).any(1)
+    if not answered.any():
+        raise ModelError(f"the model gave no label to any of {len(images)} images")
+    right = (scores.argmax(1) == images.labels) & answered
+    scores, labels = scores[answered], images.labels[answered]
     log_probabilities = _log_softmax(scores.astype(np.float64))
-    predicted = scores.argmax(1)
-    right = predicted == images.labels
-    losses = -log_probabilities[np.arange(len(images)), images.labels]
+    losses = -log_probabilities[np.arange(len(labels)), labels]
     confidence = np.exp(log_probabilities.max(1))
     table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (images.labels, predicted), 1)
+    np.add.at(table, (labels, scores.argmax(1)), 1)
     return Evaluation(
         clean_accuracy=Rate.of(int(right.sum()), len(images)),
         loss=bootstrap(lambda part: float(part.mean()), losses, seed=seed),
         calibration_error=bootstrap(
-            _calibration_error, np.stack([confidence, right], 1), seed=seed, resamples=200
+            _calibration_error,
+            np.stack([confidence, right[answered]], 1),
+            seed=seed,
+            resamples=200,
         ),
-        confusion_matrix=Counts(value=tuple(map(tuple, table.tolist())), n=len(images)),
+        confusion_matrix=Counts(value=tuple(map(tuple, table.tolist())), n=len(labels)),
         per_class=_per_class(table, seed),
         seconds_per_image=seconds,
         correct=right,
