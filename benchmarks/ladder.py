@@ -115,13 +115,14 @@ def _measure(model: LoadedModel, dataset: Dataset, case: Case, out: Path, work: 
         wide = evaluate(
             model.module, images, _widest(attack), seed=SEED, journal=journal, progress=bar
         )
-    found = wide.within(attack.epsilon) if isinstance(attack, MinimumNormAttack) else wide
+    nearest = isinstance(attack, MinimumNormAttack)
+    found = wide.within(attack.epsilon, images) if nearest else wide
     sound = judge(model.module, images, [attack], [found], seed=SEED)
     subject = subject_of(model, dataset, model.name, limit=case.limit)
     detail: dict[str, Any] = {
         "soundness": sound.to_json(),
         "processor_seconds": round(time.process_time() - started, 1),
-        "median_distance": _median(wide),
+        "median_distance": _median(wide) if nearest else None,
     }
     record = found.measurement(subject, seed=SEED, detail=detail, key=key, case=case.attack)
     found.save_outcomes(_outcomes(work, model, case))

@@ -20,6 +20,7 @@ from purpleteam.attacks.outcomes import (
     WRONG_WHEN_CLEAN,
     AttackRow,
     RobustEvaluation,
+    as_floats,
 )
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
@@ -92,7 +93,7 @@ class _Climb:
         self.device = device_of(model)
         self.clean_correct = correct(model, images)
         self.broken_by = np.where(self.clean_correct, NOT_BROKEN, WRONG_WHEN_CLEAN).astype(np.int8)
-        self.x_adv = (images.images / np.float32(255)).astype(np.float32)  # (N, H, W, C)
+        self.x_adv = as_floats(images)  # (N, H, W, C)
         self.distance = np.full(len(images), np.nan)
         self.queries = np.zeros(len(images), np.int64)
         self.steps = np.zeros(len(images), np.int64)
@@ -197,7 +198,7 @@ def curve(
     one = attacks[0] if len(attacks) == 1 else None
     if radii and isinstance(one, MinimumNormAttack) and not one.stop_inside:
         widest = at(radii[-1])
-        return {radius: widest.within(radius) for radius in radii}
+        return {radius: widest.within(radius, images) for radius in radii}
     return {radius: at(radius) for radius in radii}
 
 

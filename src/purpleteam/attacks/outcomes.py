@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Rate
+from purpleteam.data.images import ImageSet
 
-__all__ = ["NOT_BROKEN", "WRONG_WHEN_CLEAN", "AttackRow", "RobustEvaluation"]
+__all__ = ["NOT_BROKEN", "WRONG_WHEN_CLEAN", "AttackRow", "RobustEvaluation", "as_floats"]
 
 NOT_BROKEN, WRONG_WHEN_CLEAN = -1, -2
 
@@ -75,10 +76,11 @@ class RobustEvaluation:
         """One verdict per image: right when clean and under every attack tried."""
         return np.asarray(self.broken_by == NOT_BROKEN)
 
-    def within(self, epsilon: float) -> RobustEvaluation:
-        """Return the same evaluation in a smaller ball, for attacks that look for the nearest.
+    def within(self, epsilon: float, images: ImageSet) -> RobustEvaluation:
+        """Return the same evaluation in a smaller ball, for an attack that looks for the nearest.
 
-        An example that was found further away counts no more; nothing is attacked again.
+        An example that was found further away counts no more, and the image itself stands in its
+        place; nothing is attacked again.
         """
         lost = (self.broken_by >= 0) & (self.distance > epsilon)
         broken_by = np.where(lost, NOT_BROKEN, self.broken_by).astype(np.int8)
@@ -95,6 +97,7 @@ class RobustEvaluation:
             attacks=rows,
             broken_by=broken_by,
             distance=np.where(lost, np.nan, self.distance),
+            x_adv=np.where(lost[:, None, None, None], as_floats(images), self.x_adv),
         )
 
     def save_outcomes(self, path: Path) -> None:
@@ -145,6 +148,11 @@ class RobustEvaluation:
             seed=seed,
             cost=self.cost,
         )
+
+
+def as_floats(images: ImageSet) -> NDArray[np.float32]:
+    """Return the images (N, H, W, C) in [0, 1]."""
+    return np.asarray(images.images / np.float32(255), np.float32)
 
 
 def _ends(evaluation: RobustEvaluation) -> list[int]:
