@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,3 +56,32 @@ def write_pictures(folder: Path, count: int = 30) -> None:
             row, column = divmod(label, 2)
             pixels[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] += 120
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def write_own(folder: Path) -> dict[str, Any]:
+    """Write shapes_net.py, shapes/ and four.safetensors, trained a little; return the weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    from purpleteam.data.folders import load_dataset
+    from purpleteam.models.devices import to_batch
+
+    (folder / "shapes_net.py").write_text(MODULE, "utf-8")
+    write_pictures(folder / "shapes")
+    scope: dict[str, Any] = {}
+    exec(MODULE, scope)  # noqa: S102  our own text above
+    train = load_dataset(folder / "shapes").train
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = scope["four"]()
+        optimizer = torch.optim.Adam(net.parameters(), 0.01)
+        for _ in range(8):
+            loss = torch.nn.functional.cross_entropy(
+                net(to_batch(train.images)), torch.tensor(train.labels)
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    state: dict[str, Any] = net.state_dict()
+    save_file(state, folder / "four.safetensors")
+    return state

@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from cli_shapes import MODULE, write_pictures
+from cli_shapes import MODULE, write_own
 from cli_values import Purple, assert_rate
 from safetensors.torch import save_file
-
-from purpleteam.data.folders import load_dataset
-from purpleteam.models.devices import to_batch
 
 OWN = ("--model", "shapes_net:four", "--weights", "four.safetensors", "--dataset", "shapes")
 
@@ -23,23 +19,7 @@ def own(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.delitem(sys.modules, "shapes_net", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (here / "shapes_net.py").write_text(MODULE, "utf-8")
-    write_pictures(here / "shapes")
-    scope: dict[str, object] = {}
-    exec(MODULE, scope)  # noqa: S102  our own text above
-    train = load_dataset(here / "shapes").train
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = scope["four"]()  # type: ignore[operator]
-        optimizer = torch.optim.Adam(net.parameters(), 0.01)
-        for _ in range(8):
-            loss = torch.nn.functional.cross_entropy(
-                net(to_batch(train.images)), torch.tensor(train.labels)
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    save_file(net.state_dict(), here / "four.safetensors")
+    write_own(here)
     return here
 
 

@@ -109,7 +109,7 @@ def test_without_a_net_it_is_a_black_box_that_gives_scores(given_by: Any) -> Non
     assert isinstance(loaded.module, MaiteClassifier)
     assert (loaded.module.differentiable, loaded.module.quantised) == (False, False)
     assert loaded.notes[0] == "'own_maite:make' returned a MAITE model"
-    assert "black-box attacks only" in loaded.notes[1]
+    assert "black-box attacks only" in loaded.notes[1] and len(loaded.notes) == 2
     torch.testing.assert_close(loaded.module(X), net()(X).log_softmax(1))
     assert loaded.module.classes == 3 and loaded.module.calls >= 30
     assert evaluate(loaded.module, IMAGES, classes=3).clean_accuracy.value == 1

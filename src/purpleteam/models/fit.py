@@ -18,10 +18,10 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.inference import correct, logits
 from purpleteam.models.loading import LoadedModel
-from purpleteam.models.maite import MaiteClassifier
+from purpleteam.models.maite import MaiteClassifier, MaiteNet
 from purpleteam.models.normalisation import NORMALISATIONS, Normalised
 
-__all__ = ["examine", "fitted"]
+__all__ = ["SAMPLE", "examine", "fitted"]
 
 SAMPLE = 200
 """Images that a model is looked at with, spread evenly over the split."""
@@ -54,7 +54,9 @@ def examine(module: nn.Module, images: ImageSet) -> tuple[str, ...]:
     chosen = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(np.int64))
     sample = images.take(chosen)
     scores = logits(module, sample.images)
-    notes = [*_form(scores), *_chance(module, sample, scores)]
+    net = module.module if isinstance(module, Normalised) else module
+    plain = () if isinstance(net, MaiteNet | MaiteClassifier) else _form(scores)
+    notes = [*plain, *_chance(module, sample, scores)]
     right = np.asarray(scores.argmax(1) == sample.labels)
     return (*notes, *_range(module, sample, right))
 

@@ -10,10 +10,10 @@ import torch
 
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
-from purpleteam.data.images import Dataset
+from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox
-from purpleteam.models.fit import examine, fitted
+from purpleteam.models.fit import SAMPLE, examine, fitted
 from purpleteam.models.loading import LoadedModel, build, load
 from purpleteam.models.maite import MaiteClassifier
 from purpleteam.models.normalisation import Normalisation
@@ -67,7 +67,7 @@ def load_for(
     """Return the model that `--model` means, seen to fit the dataset; its `notes` are to be told.
 
     Args:
-        dataset: whose images it is to classify; a few of the validation split are shown to it.
+        dataset: whose images it is to classify; a few are shown to it, none of the test split.
         reference: a zoo name, a stored model's path, a URL, an .onnx file or `module:factory`.
         weights: the file of weights for `module:factory`.
         device: where it goes; the default is the CPU.
@@ -84,7 +84,7 @@ def load_for(
         loaded.module.check_labels(dataset.classes)
     elif isinstance(loaded.module, BlackBox) or (loaded.card and loaded.card.recipe):
         return loaded  # every question may cost something there; and here it was trained by us
-    return fitted(loaded, dataset.validation)
+    return fitted(loaded, _shown(dataset))
 
 
 def import_model(
@@ -130,10 +130,15 @@ def import_model(
         notes = fill(net, _weights(found), str(path))
         stored = store(net, out, provenance)
         if dataset is not None:
-            notes += examine(net, dataset.validation)
+            notes += examine(net, _shown(dataset))
     except ModelError as error:
         return Imported("refused", (*found.reasons, str(error)))
     return Imported("accepted", notes, stored.weights, stored.card.digest)
+
+
+def _shown(dataset: Dataset) -> ImageSet:
+    """Return images for a first look: of the validation split, if it holds enough of them."""
+    return dataset.validation if len(dataset.validation) >= SAMPLE else dataset.train
 
 
 FOREIGN = ("float16", "bfloat16", "float64")
