@@ -3,9 +3,10 @@
 An attack is written as its formula over the whole batch. The driver answers in micro-batches that
 fit the cache, in bfloat16 where the hardware is fast at it, and only for the images that still
 stand: an image is dropped as soon as a candidate inside the ball makes the model err, which is
-always confirmed in float32 on the model itself. A search for the nearest example drops nothing
-and remembers the nearest one that it came across. A dropped image has gradient 0, and so has one
-whose gradient does not exist or is NaN: `soundness` says what such an evaluation is worth.
+always confirmed in float32, on the model itself wherever rounding could matter. A search for the
+nearest example drops nothing and remembers the nearest one that it came across. A dropped image has
+gradient 0, and so has one whose gradient does not exist or is NaN: `soundness` says what such an
+evaluation is worth.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ class Driver:
 
     @torch.no_grad()
     def _confirm(self, rows: Tensor, x_adv: Tensor) -> None:
-        """Ask the model itself, in float32, about candidates that are allowed and worth it."""
+        """Ask in float32 about candidates that are allowed and worth it."""
         if self.search.nearest:
             candidate = x_adv.clamp(0, 1)
             nearer = distance(candidate, self.x[rows], self.search.norm)
@@ -237,11 +238,19 @@ class Driver:
             candidate = x_adv if self.nets.quantised else self._inside(x_adv, rows)
         if len(rows) == 0:
             return
-        answers = [self.model(candidate).float() for _ in range(self.search.samples)]
-        logits = torch.stack(answers).mean(0)
-        self._count(rows, self.search.samples)
-        wrong = _wrong(logits, self.y[rows])
+        answers = [self._in_float32(candidate, rows) for _ in range(self.search.samples)]
+        wrong = _wrong(torch.stack(answers).mean(0), self.y[rows])
         self._keep(rows[wrong], candidate[wrong])
+
+    def _in_float32(self, x_adv: Tensor, rows: Tensor) -> Tensor:
+        """Return scores in float32: the model's own wherever rounding could change the label."""
+        scores = self.nets.exact(x_adv).float()
+        self._count(rows, 1)
+        close = self.nets.too_close_to_call(scores)
+        if close.any():
+            scores[close] = self.model(x_adv[close]).float()
+            self._count(rows[close], 1)
+        return scores
 
     def _keep(self, rows: Tensor, x_adv: Tensor) -> None:
         """Remember adversarial examples, the nearest of each image, and drop what is done."""

@@ -4,7 +4,7 @@ An attack asks a net thousands of times for each image. `exact` is a float32 cop
 in memory as the processor likes them; `fast` computes in bfloat16 where the hardware has units for
 it, all but the last layer, whose rounding would hide small changes of the loss. Both are compared
 with the model when they are made and are not used where they differ. The model itself stays
-untouched and has the last word on every success.
+untouched and has the last word wherever two classes are so close that rounding could matter.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ ALIKE = 1e-4
 """Largest difference, as a share of the spread of the scores, that float32 layouts may have."""
 SIMILAR = 0.1
 """The same for bfloat16: a coarse answer is good enough for a step."""
+CLEAR = 1e-3
+"""Lead of the first score over the second, as a share of their spread, that no rounding undoes."""
 LOOKED_AT = 4
 """Images on which the doubles are compared with the model."""
 
@@ -61,6 +63,14 @@ class Twins:
             if has_fast_bf16(x.device.type) and _answers(exact, x, scores, ALIKE):
                 fast = _if_alike(_coarse, exact, x, scores, SIMILAR)
         return cls(model, exact, fast, scores.shape[1])
+
+    def too_close_to_call(self, scores: Tensor) -> Tensor:
+        """Say for which scores of `exact`, (N, classes), the model itself might say otherwise."""
+        if self.exact is self.model or scores.shape[1] < 2:
+            return torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+        first, second = scores.topk(2, dim=1).values.unbind(1)
+        spread = scores.amax(1) - scores.amin(1)
+        return ~(first - second > CLEAR * spread)  # NaN is no clear answer
 
     @property
     def differentiable(self) -> bool:
