@@ -59,7 +59,7 @@ def write_pictures(folder: Path, count: int = 30) -> None:
 
 
 def write_own(folder: Path) -> dict[str, Any]:
-    """Write shapes_net.py, shapes/ and four.safetensors, trained a little; return the weights."""
+    """Write shapes_net.py, shapes/ and weights trained a little: four.safetensors, four.pt."""
     import torch
     from safetensors.torch import save_file
 
@@ -84,4 +84,5 @@ def write_own(folder: Path) -> dict[str, Any]:
             optimizer.step()
     state: dict[str, Any] = net.state_dict()
     save_file(state, folder / "four.safetensors")
+    torch.save(state, folder / "four.pt")
     return state

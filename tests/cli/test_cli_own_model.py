@@ -115,7 +115,7 @@ RUN = """
 architecture = "shapes_net:four"
 [models]
 use = "shapes_net:four"
-weights = "four.safetensors"
+weights = "four.pt"
 [evasion]
 attacks = ["fgsm"]
 epsilon = 0.1

@@ -7,6 +7,9 @@
 - `store`           safetensors + ONNX + card, the two nets compared;  `loading`: from a name to it
 - `black_box`       what can only be asked: `endpoint` (an app, over a `connection` to its
                     `address`), `onnx_file`
+- `weights`         a state dict as wrappers wrote it, under the names of a net
+- `normalisation`   the input that a brought net wants;  `maite`: classifiers of that protocol
+- `fit`             what a first look at a brought model shows
 - `devices`         CPU, GPU, bfloat16 where it is faster, and a model left as it was
 - `checks`          executed checks on stored models
 """

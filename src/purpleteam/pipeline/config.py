@@ -25,7 +25,7 @@ class ModelsConfig:
     use: str | None = None
     """A model to bring instead of training one: zoo name, stored model or module:factory."""
     weights: str | None = None
-    """The .safetensors file for module:factory."""
+    """The file of weights for module:factory: .safetensors, or a .pt state dict."""
     served: str = "standard"
     """The model that the app serves."""
     redrawn: int = 2000

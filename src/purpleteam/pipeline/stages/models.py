@@ -20,6 +20,7 @@ from purpleteam.models.inference import correct
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.recipes import RECIPES, Recipe
 from purpleteam.models.training import train
+from purpleteam.pipeline.importing import read_weights
 from purpleteam.pipeline.work import Work
 
 __all__ = ["baseline", "evaluated", "recipe_of", "train_models"]
@@ -42,7 +43,7 @@ def baseline(work: Work) -> LoadedModel:
     asked = work.config.models
     if asked.use is not None:
         weights = Path(asked.weights) if asked.weights else None
-        model = load(asked.use, weights=weights, device=work.device)
+        model = load(asked.use, weights=weights, device=work.device, read_weights=read_weights)
         model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
         return model
     if BASELINE in work.models:
