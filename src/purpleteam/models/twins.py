@@ -105,20 +105,18 @@ def _answers(model: Classifier, x: Tensor, scores: Tensor, tolerance: float) -> 
 
 
 def _channels_last(model: Classifier, x: Tensor) -> Classifier:
-    double: Classifier = copy.deepcopy(model).to(  # type: ignore[attr-defined]
+    """Return a copy whose last layer stays in float32 whatever the rest computes in."""
+    double: nn.Module = copy.deepcopy(model).to(  # type: ignore[attr-defined]
         memory_format=torch.channels_last
     )
+    _keep_last_layer_exact(double, x)
     return double
 
 
-def _coarse(model: Classifier, x: Tensor) -> Classifier:
-    double = copy.deepcopy(model)
-    if isinstance(double, nn.Module):
-        _keep_last_layer_exact(double, x)
-
+def _coarse(exact: Classifier, x: Tensor) -> Classifier:
     def answer(images: Tensor) -> Tensor:
         with fast_autocast(images.device):
-            return double(images)
+            return exact(images)
 
     return answer
 
