@@ -35,7 +35,7 @@ class PGD(EvasionAttack):
     """Start from a uniform point of the ball rather than from the image."""
     step_size: float | None = None
     """Length of one step; the default is 2.5 epsilon / steps."""
-    sparsity: float = 0.95
+    sparsity: float = 0.985
     """Share of the values that a step in L1 leaves alone."""
 
     def __post_init__(self) -> None:

@@ -1,0 +1,108 @@
+"""Common corruptions as an attack: the worst of several kinds (arXiv:1906.02337), per image.
+
+No adversary chooses them, but a classifier that fails on them needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.noise import Noise
+from purpleteam.core.errors import unknown
+from purpleteam.core.statistics import Rate
+from purpleteam.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from purpleteam.data.images import ImageSet
+from purpleteam.models.inference import Classifier, correct
+
+__all__ = ["CorruptedAccuracy", "Corruptions", "accuracy_under_corruptions"]
+
+
+@ATTACKS.register("corruptions")
+@dataclass(frozen=True, kw_only=True)
+class Corruptions(EvasionAttack):
+    """Tries each kind of corruption at one severity."""
+
+    knowledge: ClassVar[str] = "decision-based"
+    norms: ClassVar[tuple[Norm, ...]] = ("corruption",)
+
+    norm: Norm = "corruption"
+    """The set that is searched: no ball."""
+    epsilon: float = 3.0
+    """Severity, 1 to 5; at 0 nothing changes."""
+    kinds: tuple[str, ...] = ()
+    """The kinds that are tried, in this order; all of them where none is named."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epsilon not in (0, *SEVERITIES):
+            raise ValueError(
+                f"epsilon of {self.name} is a severity: 0 to {SEVERITIES[-1]}, not {self.epsilon:g}"
+            )
+        for kind in self.kinds:
+            if kind not in CORRUPTIONS:
+                raise ValueError(unknown("corruption", kind, CORRUPTIONS))
+
+    @property
+    def planned_steps(self) -> int:
+        """Kinds that are tried: each is a query."""
+        return len(self.kinds or CORRUPTIONS)
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        severity = int(self.epsilon)
+        pictures = (x.permute(0, 2, 3, 1).cpu() * 255).round().to(torch.uint8).numpy()
+        for kind in (self.kinds or CORRUPTIONS) if severity else ():
+            standing = driver.standing.nonzero().flatten()
+            rows = standing.cpu().numpy()
+            index = noise.index.cpu().numpy()[rows]
+            changed = corrupt(pictures[rows], kind, severity, seed=noise.seed, index=index)
+            candidates = torch.from_numpy(changed / np.float32(255)).permute(0, 3, 1, 2)
+            driver.errs(candidates.to(x.device, x.dtype), standing)
+        return x
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorruptedAccuracy:
+    """Accuracy under one kind of corruption at one severity."""
+
+    kind: str
+    severity: int
+    accuracy: Rate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one row of the table of corruptions."""
+        return {
+            "kind": self.kind,
+            "severity": self.severity,
+            "accuracy": self.accuracy.to_json(),
+        }
+
+
+def accuracy_under_corruptions(
+    model: Classifier,
+    images: ImageSet,
+    *,
+    kinds: Sequence[str] = (),
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+) -> tuple[CorruptedAccuracy, ...]:
+    """Return the accuracy under each kind (default: all) at each severity, kind by kind.
+
+    Nothing is chosen by its outcome: each is the accuracy of all images under that corruption.
+    """
+    rows = []
+    for kind in kinds or CORRUPTIONS:
+        for severity in severities:
+            changed = corrupt(images.images, kind, severity, seed=seed)
+            right = correct(model, ImageSet(changed, images.labels))
+            rate = Rate.of(int(right.sum()), len(images))
+            rows.append(CorruptedAccuracy(kind=kind, severity=severity, accuracy=rate))
+    return tuple(rows)

@@ -1,0 +1,115 @@
+"""Adversarial patch (Brown et al. 2017, arXiv:1712.09665): one square for all images and places.
+
+A patch changes a few values as much as it likes, so its ball is one in L0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._fitting import capped_loss, mini_batches, not_fitted
+from purpleteam.attacks.noise import Noise
+from purpleteam.data.images import ImageSet
+from purpleteam.models.inference import Classifier
+
+__all__ = ["Patch"]
+
+
+@ATTACKS.register("patch")
+@dataclass(frozen=True, kw_only=True)
+class Patch(EvasionAttack):
+    """Puts one square anywhere on the image, fitted in expectation over images and places.
+
+    It is fitted on images of another split, so that it depends on none of those it is judged on.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("l0",)
+
+    norm: Norm = "l0"
+    """How the size of a perturbation is measured."""
+    epsilon: float = 49.0
+    """Values that the patch may cover: 49 are 7 x 7 pixels in grey, 147 in colour."""
+    steps: int = 300
+    """Gradient steps of the fit, each over a random mini-batch at random places."""
+    fit_images: int = 1000
+    """Images that the patch is fitted on, at most."""
+    step_size: float = 0.05
+    """Length of a step of the fit, for each value of the patch."""
+    places: int = 10
+    """Random places that are tried on each image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.places < 1:
+            raise ValueError(f"places must be at least 1, not {self.places}")
+
+    def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> EvasionAttack:
+        """Return the attack with its patch found."""
+        height, width, channels = images.images.shape[1:]
+        side = min(math.isqrt(int(self.epsilon) // channels), height, width)
+        rng = np.random.default_rng(seed)
+        patch = torch.full((side, side, channels), 0.5)
+        count = self.steps if side else 0
+        for driver in mini_batches(model, images.first(self.fit_images), self.norm, count, rng):
+            patch = patch.to(driver.x.device)
+            window = _window(driver.x, side, torch.from_numpy(rng.random((len(driver.x), 2))))
+            gradient = driver.gradient(_pasted(driver.x, patch, window), capped_loss)
+            step = self.step_size * gradient[window].mean(0).sign()  # over images and places
+            patch = (patch + step).clamp(0, 1)  # (side, side, C)
+        return _Pasted(epsilon=self.epsilon, patch=patch, places=self.places)
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        raise not_fitted(self.name)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pasted(EvasionAttack):
+    """What was found: one patch, (side, side, C)."""
+
+    name = Patch.name
+    norms = Patch.norms
+    norm: Norm = "l0"
+    patch: Tensor
+    places: int
+
+    @property
+    def planned_steps(self) -> int:
+        """Places that are tried: each is a query."""
+        return self.places
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        patch, side = self.patch.to(x.device), len(self.patch)
+        x_adv = x
+        for place in noise.uniform(x.new_empty(len(x), self.places, 2)).unbind(1):
+            x_adv = _pasted(x, patch, _window(x, side, place))
+            standing = driver.standing.nonzero().flatten()
+            driver.errs(x_adv[standing], standing)
+        return x_adv
+
+
+Window = tuple[Tensor, slice, Tensor, Tensor]
+"""Where the patch lies on each image, as an index into (N, C, H, W)."""
+
+
+def _window(x: Tensor, side: int, place: Tensor) -> Window:
+    """Return the window at `place` (N, 2), in shares of the room that there is."""
+    room = torch.tensor([x.shape[2] - side + 1, x.shape[3] - side + 1], device=x.device)
+    top, left = (place.to(x.device) * room).long().minimum(room - 1).unbind(1)
+    span = torch.arange(side, device=x.device)
+    image = torch.arange(len(x), device=x.device).view(-1, 1, 1)
+    return image, slice(None), (top[:, None] + span)[:, :, None], (left[:, None] + span)[:, None]
+
+
+def _pasted(x: Tensor, patch: Tensor, window: Window) -> Tensor:
+    x_adv = x.clone()
+    x_adv[window] = patch  # (N, side, side, C)
+    return x_adv

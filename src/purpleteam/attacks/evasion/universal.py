@@ -1,0 +1,71 @@
+"""One perturbation for all images (Moosavi-Dezfooli et al. 2017, arXiv:1610.08401).
+
+Found by climbing the mean loss over images (Shafahi et al. 2020, arXiv:1811.11304).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import distance, steepest
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._fitting import capped_loss, mini_batches, not_fitted
+from purpleteam.attacks.noise import Noise
+from purpleteam.data.images import ImageSet
+from purpleteam.models.inference import Classifier
+
+__all__ = ["Universal"]
+
+
+@ATTACKS.register("universal")
+@dataclass(frozen=True, kw_only=True)
+class Universal(EvasionAttack):
+    """Adds the same perturbation to every image, fitted on images of another split."""
+
+    steps: int = 200
+    """Gradient steps of the fit, each over a random mini-batch."""
+    fit_images: int = 1000
+    """Images that the perturbation is fitted on, at most."""
+    step_size: float | None = None
+    """Length of a step of the fit; the default is epsilon / 10."""
+
+    def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> EvasionAttack:
+        """Return the attack with its perturbation found."""
+        step_size = self.epsilon / 10 if self.step_size is None else self.step_size
+        rng = np.random.default_rng(seed)
+        perturbation = torch.zeros(1)
+        count = self.steps if self.epsilon > 0 else 0
+        for driver in mini_batches(model, images.first(self.fit_images), self.norm, count, rng):
+            moved = driver.x + perturbation.to(driver.x.device)
+            gradient = driver.gradient(moved.clamp(0, 1), capped_loss)
+            felt = gradient.masked_fill((moved < 0) | (moved > 1), 0)  # the range cuts the rest off
+            step = step_size * steepest(felt.mean(0, keepdim=True), self.norm)
+            perturbation = self._shortened(perturbation.to(step.device) + step)  # (1, C, H, W)
+        return _Added(norm=self.norm, epsilon=self.epsilon, perturbation=perturbation)
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        raise not_fitted(self.name)
+
+    def _shortened(self, perturbation: Tensor) -> Tensor:
+        """Return the perturbation within epsilon of 0; unlike an image it may be negative."""
+        if self.norm == "linf":
+            return perturbation.clamp(-self.epsilon, self.epsilon)
+        length = distance(perturbation, torch.zeros_like(perturbation), self.norm)
+        share: Tensor = (self.epsilon / length.clamp_min(1e-12)).clamp_max(1)
+        return perturbation * share.to(perturbation.dtype).view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Added(EvasionAttack):
+    """What was found: one perturbation, (1, C, H, W)."""
+
+    name = Universal.name
+    perturbation: Tensor
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        return x + self.perturbation.to(x.device)

@@ -1,0 +1,90 @@
+"""Wrappers that let a gradient attack see through a defence that is random or has no gradient.
+
+- `Averaged`      expectation over transformation (EOT; Athalye et al. 2018, arXiv:1707.07397)
+- `BackwardPass`  backward pass differentiable approximation (BPDA; arXiv:1802.00420)
+
+Each is a classifier itself: wrap the defended model and attack the wrapper.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from purpleteam.models.inference import Classifier
+
+__all__ = ["Averaged", "BackwardPass"]
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class Averaged(nn.Module):
+    """The mean logits of a randomised model over several draws.
+
+    The draws are a pure function of the seed and of the images asked about: every step of an
+    attack meets fresh ones, asking again gives the same answer, and the global generator is left
+    alone. They depend on the whole batch, so a verdict may change with the batch size, by chance.
+    """
+
+    def __init__(self, model: Classifier, samples: int = 20, *, seed: int = 0) -> None:
+        super().__init__()
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, not {samples}")
+        self.model = model
+        self.samples = samples
+        self.seed = seed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, classes)."""
+        devices = [x.device] if x.is_cuda else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self._seed_for(x))
+            total = self.model(x)
+            for _ in range(self.samples - 1):
+                total = total + self.model(x)
+        mean: Tensor = total / self.samples
+        return mean
+
+    def _seed_for(self, x: Tensor) -> int:
+        content = x.detach().float().cpu().contiguous().numpy().tobytes()
+        key = hashlib.sha256(str(self.seed).encode() + b"/" + content).digest()
+        return int.from_bytes(key[:7], "big")
+
+
+class BackwardPass(nn.Module):
+    """A model behind a transform without a useful gradient, which a substitute provides.
+
+    Forward it is `model(transform(x))` exactly; backward the transform is taken for `substitute`,
+    by default for one that changes nothing.
+    """
+
+    def __init__(
+        self, transform: Transform, model: Classifier, substitute: Transform | None = None
+    ) -> None:
+        super().__init__()
+        self.transform = transform
+        self.model = model
+        self.substitute = substitute
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, classes)."""
+        with torch.no_grad():
+            transformed = self.transform(x.detach())
+        differentiable = x if self.substitute is None else self.substitute(x)
+        logits: Tensor = self.model(_InPlaceOf.apply(differentiable, transformed))  # type: ignore[no-untyped-call]
+        return logits
+
+
+class _InPlaceOf(torch.autograd.Function):
+    """The second tensor forward, the first one's gradient backward."""
+
+    @staticmethod
+    def forward(_ctx: object, _differentiable: Tensor, transformed: Tensor) -> Tensor:
+        return transformed.clone()
+
+    @staticmethod
+    def backward(_ctx: object, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None

@@ -1,0 +1,38 @@
+"""Blur of glass and of motion (Hendrycks & Dietterich 2019, arXiv:1903.12261)."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from purpleteam.data.corruptions._base import CORRUPTIONS, FULL_SIZE, Image, graded
+
+__all__ = ["glass_blur", "motion_blur"]
+
+
+@CORRUPTIONS.register("glass_blur")
+def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
+    """Return the image seen through frosted glass: pixels trade places nearby, then blur."""
+    length = min(image.shape[:2]) / FULL_SIZE
+    reach = max(1, round(length * graded(severity, 1, 1, 2, 2, 3)))
+    moves = rng.integers(-3, 4, (2, *image.shape[:2]))  # the same draw at every severity
+    offset = np.rint(moves * (reach / 3)).astype(np.int64)
+    rows, columns = np.indices(image.shape[:2])
+    rows = np.clip(rows + offset[0], 0, image.shape[0] - 1)
+    columns = np.clip(columns + offset[1], 0, image.shape[1] - 1)
+    sigma = length * graded(severity, 0.4, 0.6, 0.7, 0.9, 1.1)
+    blurred: Image = ndimage.gaussian_filter(image[rows, columns], (sigma, sigma, 0))
+    return blurred
+
+
+@CORRUPTIONS.register("motion_blur")
+def motion_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
+    """Return the mean of the image along a straight movement, at up to 45 degrees."""
+    length = min(image.shape[:2]) / FULL_SIZE * graded(severity, 3, 5, 7, 9, 11)
+    angle = rng.uniform(-np.pi / 4, np.pi / 4)
+    count = max(2, round(2 * length))
+    total = np.zeros_like(image)
+    for way in np.linspace(-length / 2, length / 2, count):
+        shift = (way * np.sin(angle), way * np.cos(angle), 0)
+        total += ndimage.shift(image, shift, order=1, mode="nearest")
+    return np.asarray(total / count)
