@@ -1,0 +1,236 @@
+"""Auto-PGD: gradient ascent that finds its own step sizes.
+
+Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1, for L-infinity and L2; in L1 with sparse steps,
+Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm, project, steepest
+from purpleteam.attacks.driver import Driver, Loss
+from purpleteam.attacks.evasion._base import EvasionAttack
+from purpleteam.attacks.noise import Noise
+
+__all__ = ["AutoPGD"]
+
+MOMENTUM = 0.75
+"""Share of the new direction in a step; the rest goes on as the step before."""
+
+Ask = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Candidates to their losses (N,) and the gradients of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoPGD(EvasionAttack):
+    """Halves the step of an image whose loss no longer rises, and goes back to its best point.
+
+    A subclass says which loss is climbed.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+
+    steps: int = 100
+    """Number of gradient steps; when step sizes are reviewed depends on it."""
+    restarts: int = 1
+    """Independent starts for each image that still stands."""
+    rho: float = 0.75
+    """Share of the steps between two reviews that must raise the loss, or the step is halved."""
+    samples: int = 1
+    """Gradients that are averaged at each point, for a model whose answers are random."""
+    large_start: bool = False
+    """L1: take the first steps in balls of three and two times epsilon."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.rho <= 1:
+            raise ValueError(f"rho must be from 0 to 1, not {self.rho}")
+        if self.large_start and self.norm != "l1":
+            raise ValueError(f"large_start is defined in l1 alone, not in {self.norm}")
+
+    def climb(
+        self, driver: Driver, x: Tensor, noise: Noise, loss: Loss, *per_image: Tensor
+    ) -> Tensor:
+        """Return the candidates of the highest loss that one run from a random start meets."""
+
+        def ask(x_adv: Tensor) -> tuple[Tensor, Tensor]:
+            return driver.value_and_gradient(x_adv, loss, *per_image)
+
+        x_adv = _random_start(x, self.epsilon, self.norm, noise)
+        if self.norm != "l1":
+            return self._ascend(driver, ask, x, x_adv)
+        changed = _changed(x_adv, x) if self.large_start else None
+        for epsilon, steps in self._balls():
+            x_adv = project(x_adv, x, epsilon, "l1")
+            x_adv = _ascend_l1(driver, ask, x, x_adv, epsilon, steps, changed)
+            changed = _changed(x_adv, x)
+        return x_adv
+
+    def _ascend(self, driver: Driver, ask: Ask, x: Tensor, x_adv: Tensor) -> Tensor:
+        """Climb from `x_adv` and return the best points.
+
+        With s for `steepest`, P for `inside` and m for MOMENTUM, a step from x' to x'' is
+            z   = P(x' + step_size s(gradient))
+            x'' = P(x' + m (z - x') + (1 - m) (x' - previous)).
+        """
+        value, gradient = ask(x_adv)
+        best = _Best(x_adv, value, gradient)
+        step_size = torch.full_like(value, 2 * self.epsilon)
+        halved, known = torch.zeros_like(value, dtype=torch.bool), best.value.clone()
+        previous, rises, reviewed = x_adv, torch.zeros_like(value), 0
+        reviews, inside = _reviews(self.steps), _projection(x, self.epsilon, self.norm)
+        for step in range(1, self.steps + 1):
+            if not driver.standing.any():
+                break
+            z = inside(steepest(gradient, self.norm).mul_(_image(step_size)).add_(x_adv))
+            if step > 1:
+                z = inside(x_adv.lerp(z, MOMENTUM).add_(x_adv - previous, alpha=1 - MOMENTUM))
+            previous, x_adv, before = x_adv, z, value  # (N, C, H, W)
+            value, gradient = ask(x_adv)
+            rises += value > before
+            best.take(x_adv, value, gradient)
+            if step in reviews:
+                seldom = rises < self.rho * (step - reviewed)  # condition 1
+                stuck = ~halved & (best.value <= known)  # condition 2
+                halved, known = seldom | stuck, best.value.clone()
+                step_size = torch.where(halved, step_size / 2, step_size)
+                x_adv, value, gradient = best.instead_of(x_adv, value, gradient, halved)
+                rises, reviewed = torch.zeros_like(value), step
+        return best.x_adv
+
+    def _balls(self) -> tuple[tuple[float, int], ...]:
+        """Return the balls that an L1 run goes through, each with its number of steps."""
+        if not self.large_start or self.steps < 4:
+            return ((self.epsilon, self.steps),)
+        early = ceil(0.3 * self.steps)
+        return (
+            (3 * self.epsilon, early),
+            (2 * self.epsilon, early),
+            (self.epsilon, self.steps - 2 * early),
+        )
+
+
+def _ascend_l1(
+    driver: Driver,
+    ask: Ask,
+    x: Tensor,
+    x_adv: Tensor,
+    epsilon: float,
+    steps: int,
+    changed: Tensor | None,
+) -> Tensor:
+    """Climb by steps along the `kept` largest slopes, fewer of them the sparser the best point.
+
+    Args:
+        driver: says when no image is left.
+        ask: returns losses and gradients.
+        x: the images.
+        x_adv: where to start.
+        epsilon: radius of the ball.
+        steps: number of gradient steps.
+        changed: (N,), values in which `x_adv` differs from `x`; None where it says nothing.
+    """
+    value, gradient = ask(x_adv)
+    best = _Best(x_adv, value, gradient)
+    everything = torch.full_like(value, x[0].numel())
+    kept = everything / 5 if changed is None else changed / 1.5
+    changed = everything if changed is None else changed
+    step_size = torch.full_like(value, epsilon)
+    for step in range(1, steps + 1):
+        if not driver.standing.any():
+            break
+        x_adv = project(x_adv + _image(step_size) * _sparse(gradient, kept), x, epsilon, "l1")
+        value, gradient = ask(x_adv)
+        best.take(x_adv, value, gradient)
+        if step % max(int(0.04 * steps), 1) == 0:
+            before, changed = changed, _changed(best.x_adv, x)
+            sparser, kept = changed < 0.95 * before, changed / 1.5
+            shorter = (step_size / 1.5).clamp_min(epsilon / 10)
+            step_size = torch.where(sparser, torch.full_like(shorter, epsilon), shorter)
+            x_adv, value, gradient = best.instead_of(x_adv, value, gradient, sparser)
+    return best.x_adv
+
+
+class _Best:
+    """The candidate of the highest loss so far, image by image."""
+
+    def __init__(self, x_adv: Tensor, value: Tensor, gradient: Tensor) -> None:
+        self.x_adv = x_adv.clone()
+        self.value = value.nan_to_num(nan=-torch.inf)
+        self.gradient = gradient.clone()
+
+    def take(self, x_adv: Tensor, value: Tensor, gradient: Tensor) -> None:
+        """Keep what is better."""
+        better = (value > self.value).nonzero().flatten()
+        self.x_adv[better] = x_adv[better]
+        self.value[better] = value[better]
+        self.gradient[better] = gradient[better]
+
+    def instead_of(
+        self, x_adv: Tensor, value: Tensor, gradient: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the three with the best point's in `rows` (N,) bool."""
+        return (
+            torch.where(_image(rows), self.x_adv, x_adv),
+            torch.where(rows, self.value, value),
+            torch.where(_image(rows), self.gradient, gradient),
+        )
+
+
+def _reviews(steps: int) -> frozenset[int]:
+    """Return the steps after which step sizes are reviewed: at first seldom, then often.
+
+    In hundredths of the steps: 22, then 3 less than before each time but never less than 6.
+    """
+    at, gap, found = 22, 22, set()
+    while at <= 100:
+        found.add(ceil(at * steps / 100))
+        gap = max(gap - 3, 6)
+        at += gap
+    return frozenset(found)
+
+
+def _projection(x: Tensor, epsilon: float, norm: Norm) -> Callable[[Tensor], Tensor]:
+    """Return what moves candidates into the ball, in place where the ball is a box."""
+    if norm != "linf":
+        return lambda x_adv: project(x_adv, x, epsilon, norm)
+    low, high = (x - epsilon).clamp_(0, 1), (x + epsilon).clamp_(0, 1)
+    return lambda x_adv: x_adv.clamp_(low, high)
+
+
+def _random_start(x: Tensor, epsilon: float, norm: Norm, noise: Noise) -> Tensor:
+    """Return a point on the ball's border (L1: noise projected into the ball), within [0, 1]."""
+    if norm == "l1":
+        return project(x + noise.normal(x), x, epsilon, norm)
+    if norm == "l2":
+        return (x + epsilon * steepest(noise.normal(x), norm)).clamp(0, 1)
+    direction = 2 * noise.uniform(x) - 1
+    largest = direction.flatten(1).abs().amax(1)
+    return (x + epsilon * direction / _image(largest)).clamp(0, 1)
+
+
+def _sparse(gradient: Tensor, kept: Tensor) -> Tensor:
+    """Return the step of L1 length 1 that moves the `kept` (N,) largest slopes by equal amounts."""
+    size = gradient.flatten(1).abs()
+    count = kept.ceil().long().clamp(1, size.shape[1])
+    largest = size.topk(int(count.max()), dim=1).values
+    threshold = largest.gather(1, count.unsqueeze(1) - 1)
+    signs = torch.where(size >= threshold, gradient.flatten(1).sign(), 0)
+    return (signs / signs.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+
+
+def _changed(x_adv: Tensor, x: Tensor) -> Tensor:
+    """Return in how many values each candidate differs from its image, (N,)."""
+    return (x_adv != x).flatten(1).sum(1).to(x.dtype)
+
+
+def _image(per_image: Tensor) -> Tensor:
+    """Return (N,) as (N, 1, 1, 1)."""
+    return per_image.view(-1, 1, 1, 1)
