@@ -1,0 +1,155 @@
+"""A classifier seen as linear around a point: where two classes meet is a hyperplane.
+
+`meeting` asks the model for that hyperplane; `nearest_on` goes to the nearest point of it within
+[0, 1], in each norm, which is the step of DeepFool and of FAB (arXiv:1907.02044, section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.losses import targeted_margin
+
+__all__ = ["in_cache", "length", "meeting", "nearest_meeting", "nearest_on", "other_classes"]
+
+ROUNDS = 50
+"""Newton steps at most; each fills at least one more value, and some six fill all that must be."""
+CACHED_VALUES = 25_088
+"""Pixel values that are worked on at a time on a processor: 32 images of 28 x 28."""
+HALVINGS = 30
+"""Of the interval in which the smallest slope that is used in L1 lies."""
+DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
+"""The norm that measures gradients where steps are measured in the key."""
+
+
+def length(perturbation: Tensor, norm: Norm) -> Tensor:
+    """Return the length of each perturbation, (N,), in its own precision."""
+    flat = perturbation.flatten(1)
+    if norm == "linf":
+        return flat.abs().amax(1)
+    found: Tensor = flat.abs().sum(1) if norm == "l1" else flat.norm(p=2, dim=1)
+    return found
+
+
+def in_cache(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield rows of per-image tensors, as many at a time as the processor's cache holds."""
+    count = len(x) if x.is_cuda else max(1, CACHED_VALUES // x[0].numel())
+    yield from zip(*(tensor.split(count) for tensor in (x, *others)), strict=True)
+
+
+def other_classes(driver: Driver, x: Tensor, most: int) -> Iterator[Tensor]:
+    """Yield at most so many classes other than the label, each (N,), the likeliest first."""
+    scores = driver.logits(x, exact=True).scatter(1, driver.y[:, None], -torch.inf)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    yield from order[:, : min(most, driver.classes - 1)].unbind(1)
+
+
+def meeting(
+    driver: Driver, other: Tensor, x_adv: Tensor, *, exact: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the hyperplane on which two classes meet by the slope at `x_adv`.
+
+    As the lead (N,) of the other class at `x_adv` and its gradient, the normal (N, C, H, W).
+    """
+    return driver.value_and_gradient(x_adv, targeted_margin, other, exact=exact)
+
+
+def nearest_meeting(
+    driver: Driver, others: list[Tensor], norm: Norm, x_adv: Tensor, *, exact: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return, of the hyperplanes on which the label meets the others, the nearest one."""
+    value, normal = meeting(driver, others[0], x_adv, exact=exact)
+    away = _away(value, normal, norm)
+    for other in others[1:]:
+        next_value, next_normal = meeting(driver, other, x_adv, exact=exact)
+        next_away = _away(next_value, next_normal, norm)
+        nearer = next_away < away
+        value, away = torch.where(nearer, next_value, value), torch.where(nearer, next_away, away)
+        normal[nearer] = next_normal[nearer]
+    return value, normal
+
+
+def nearest_on(points: Tensor, normal: Tensor, value: Tensor, norm: Norm) -> Tensor:
+    """Return the points of [0, 1] on the hyperplane that are nearest to `points`.
+
+    Where the hyperplane misses the cube, the corner nearest to it is returned.
+
+    Args:
+        points: (..., N, D) in [0, 1].
+        normal: (N, D), of the hyperplane of each image.
+        value: (..., N), of the function that is 0 on the hyperplane, at `points`.
+        norm: in which "nearest" is meant.
+    """
+    size = normal.abs()
+    largest = size.amax(-1, keepdim=True).clamp_min(1e-30)
+    size, reach = size / largest, value.abs().unsqueeze(-1) / largest
+    uphill = value.sign().unsqueeze(-1) * normal.sign()
+    room = uphill * (points - 0.5) + 0.5  # how far each value can go against it: x or 1 - x
+    return (points - uphill * _MOVE[norm](size, room, reach)).clamp_(0, 1)
+
+
+def _move_linf(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+    """Every value moves by one length, or by all the room it has."""
+    return torch.minimum(_stretch(size, size * room, room, reach), room)
+
+
+def _move_l2(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+    """Every value moves in proportion to its slope, or by all the room it has."""
+    until_full = room / size.clamp_min(1e-30)
+    return torch.minimum(_stretch(size * size, size * room, until_full, reach) * size, room)
+
+
+def _move_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+    """Values move by all the room they have, the steepest first; the last ones share the rest."""
+    gain = size * room
+    low, high = torch.zeros_like(reach), torch.ones_like(reach)  # of the slopes that are used
+    used = torch.empty_like(room)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        torch.gt(size, middle, out=used)
+        enough = (used.mul_(gain)).sum(-1, keepdim=True) >= reach
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    first = torch.gt(size, high, out=used).clone()
+    last = torch.gt(size, low, out=used) - first
+    rest = reach - (gain * first).sum(-1, keepdim=True)
+    share = rest / (gain * last).sum(-1, keepdim=True).clamp_min(1e-30)
+    return room * (first + last * share.clamp(0, 1))
+
+
+def _stretch(slope: Tensor, fill: Tensor, until_full: Tensor, reach: Tensor) -> Tensor:
+    """Return how far all must stretch, (..., N, 1), so that what they gain adds up to `reach`.
+
+    Each gains in proportion to `slope` until it is full, and then stays at `fill`. The sum is
+    concave in the stretch, so Newton's method climbs to the answer from below and, the sum being
+    piecewise linear, reaches it exactly.
+    """
+    stretch = torch.zeros_like(reach)
+    free, part = torch.empty_like(fill), torch.empty_like(fill)  # used again and again
+    for _ in range(ROUNDS):
+        torch.gt(until_full, stretch, out=free)
+        torch.sub(fill, torch.mul(fill, free, out=part), out=part)
+        gained = part.sum(-1, keepdim=True)
+        slopes = torch.mul(slope, free, out=part).sum(-1, keepdim=True)
+        further = ((reach - gained) / slopes).clamp_(0, 1e30)
+        further = torch.where(slopes > 0, further, stretch)  # all full: the corner
+        if torch.equal(further, stretch):
+            break
+        stretch = further
+    return stretch
+
+
+def _away(value: Tensor, normal: Tensor, norm: Norm) -> Tensor:
+    """Return how far the hyperplane is, (N,), were there no range."""
+    return value.abs() / length(normal, DUAL[norm]).clamp_min(1e-30)
+
+
+_MOVE: dict[Norm, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "linf": _move_linf,
+    "l2": _move_l2,
+    "l1": _move_l1,
+}

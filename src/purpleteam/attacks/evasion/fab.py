@@ -1,0 +1,155 @@
+"""Fast adaptive boundary attack (Croce and Hein 2020, arXiv:1907.02044)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm, uniform_start
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
+from purpleteam.attacks.evasion._hyperplane import (
+    in_cache,
+    length,
+    meeting,
+    nearest_meeting,
+    nearest_on,
+    other_classes,
+)
+from purpleteam.attacks.losses import margin
+from purpleteam.attacks.noise import Noise
+
+__all__ = ["FAB", "FABT"]
+
+Plane = Callable[..., tuple[Tensor, Tensor]]
+"""Takes candidates; returns the lead of another class there and its gradient."""
+START: dict[Norm, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
+"""Radius of the ball of which a restart takes half, where no epsilon bounds the search."""
+FINAL_STEPS = 3
+"""Steps of the search on the line between the image and the nearest example."""
+
+
+@ATTACKS.register("fab")
+@dataclass(frozen=True, kw_only=True)
+class FAB(MinimumNormAttack):
+    """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses."""
+
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+
+    steps: int = 100
+    """Number of steps, for each target where there are targets."""
+    restarts: int = 1
+    """Independent starts: the image itself, then random points around it."""
+    candidates: int = 10
+    """Classes whose boundaries are considered, the label among them."""
+    bias: float = 0.1
+    """Largest share of a step that is taken from the image rather than from the last point."""
+    overshoot: float = 1.05
+    """Length of a step beside that to the linearised boundary."""
+    backward: float = 0.9
+    """Share of the distance from the image that is left after the boundary was crossed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.bias <= 1:
+            raise ValueError(f"bias must be from 0 to 1, not {self.bias}")
+        if not 0 < self.backward < 1:
+            raise ValueError(f"backward must be between 0 and 1, not {self.backward}")
+        if not 1 <= self.overshoot < 2:
+            raise ValueError(f"overshoot must be at least 1 and under 2, not {self.overshoot}")
+        if self.candidates < 2:
+            raise ValueError(f"candidates must be at least 2, not {self.candidates}")
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        others = list(other_classes(driver, x, self.candidates - 1))
+        plane = partial(nearest_meeting, driver, others, self.norm)
+        self._approach(driver, x, self._start(x, noise), plane)
+        return final_search(driver, x)
+
+    def _approach(self, driver: Driver, x: Tensor, start: Tensor, plane: Plane) -> None:
+        x_adv = start
+        for step in range(self.steps):
+            if not driver.standing.any():
+                return
+            exact = self._exact(step)
+            value, normal = plane(x_adv, exact=exact)  # (N,), (N, C, H, W)
+            parts = in_cache(x_adv, x, value, normal)
+            x_adv = torch.cat([self._onto(*part) for part in parts])
+            crossed = driver.logits(x_adv, exact=exact).argmax(1) != driver.y
+            x_adv = torch.lerp(x, x_adv, _column(torch.where(crossed, self.backward, 1.0)))
+
+    def _onto(self, x_adv: Tensor, x: Tensor, value: Tensor, normal: Tensor) -> Tensor:
+        """Step onto the hyperplane from the candidate, and a little from the image."""
+        points = torch.stack((x_adv, x)).flatten(2)  # (2, N, D)
+        flat = normal.flatten(1)
+        values = torch.stack((value, value - ((points[0] - points[1]) * flat).sum(1)))
+        step, pull = (nearest_on(points, flat, values, self.norm) - points).view(2, *x.shape)
+        far, near = length(step, self.norm), length(pull, self.norm)
+        bias = _column(far / (far + near).clamp_min(1e-12)).clamp_max(self.bias)
+        onto, drawn = x_adv + self.overshoot * step, x + self.overshoot * pull
+        return torch.lerp(onto, drawn, bias).clamp_(0, 1)
+
+    def _exact(self, step: int) -> bool:
+        """Say whether a step needs float32: bfloat16 cannot see the last thousandth.
+
+        Where an image is left as soon as it falls, the first half of the way may be coarse.
+        """
+        return not self.stop_inside or 2 * step >= self.steps
+
+    def _start(self, x: Tensor, noise: Noise) -> Tensor:
+        if noise.restart == 0:
+            return x
+        radius = self.epsilon if isfinite(self.epsilon) else START[self.norm]
+        return uniform_start(x, radius / 2, self.norm, noise)
+
+
+@ATTACKS.register("fab_t")
+@dataclass(frozen=True, kw_only=True)
+class FABT(FAB):
+    """FAB towards one class after the other: what AutoAttack runs (arXiv:2003.01690)."""
+
+    candidates: int = 10
+    """Classes, the label among them; each of the others is a target, the likeliest first."""
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        for target_label in list(other_classes(driver, x, self.candidates - 1)):
+            plane = partial(meeting, driver, target_label)
+            self._approach(driver, x, self._start(x, noise), plane)
+        return final_search(driver, x)
+
+
+def final_search(driver: Driver, x: Tensor) -> Tensor:
+    """Return the nearest examples, moved on their lines to the images as far as they may."""
+    inner, outer = x, driver.nearest.clone()
+    low, high = _margin(driver, inner), _margin(driver, outer)
+    for _ in range(FINAL_STEPS):
+        middle = torch.lerp(inner, outer, _column(_secant(low, high)))
+        value = _margin(driver, middle)
+        errs = value > 0
+        low, high = torch.where(errs, low, value), torch.where(errs, value, high)
+        inner = torch.where(_column(errs), inner, middle)
+        outer = torch.where(_column(errs), middle, outer)
+    return outer
+
+
+def _margin(driver: Driver, x_adv: Tensor) -> Tensor:
+    return margin(driver.logits(x_adv, exact=True), driver.y)
+
+
+def _secant(low: Tensor, high: Tensor) -> Tensor:
+    """Return the share of the way at which a line from `low` < 0 to `high` > 0 is above 0.
+
+    A hair beyond 0, or rounding alone would say on which side the point is.
+    """
+    share = (-low / (high - low).clamp_min(1e-30)).clamp(0, 1)
+    return share + 0.01 * (1 - share)
+
+
+def _column(per_image: Tensor) -> Tensor:
+    return per_image.view(-1, 1, 1, 1)
