@@ -124,6 +124,22 @@ def test_what_does_not_fit_is_named_as_the_file_names_it(
     assert equal_weights(net, normed())
 
 
+class Both(nn.Module):
+    """A net that has a weight of its own beside one in a part called net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.BatchNorm2d(2, affine=True, track_running_stats=False)
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.bias = nn.Parameter(torch.zeros(2))
+
+
+def test_a_name_that_is_there_is_never_taken_for_another() -> None:
+    part = {name: value for name, value in Both().state_dict().items() if name.startswith("net.")}
+    with pytest.raises(ModelError, match=r"missing 'weight'; missing 'bias'$"):
+        fill(Both(), Weights(part), "their.pt")
+
+
 def test_a_safetensors_file_is_read_as_it_is(tmp_path: Path) -> None:
     save_file({"module.w": torch.ones(2).half()}, tmp_path / "w.safetensors")
     weights = plain_weights(tmp_path / "w.safetensors")
