@@ -107,9 +107,13 @@ def test_scores_of_a_black_box_that_are_partly_nan_are_a_clear_error():
         logits(Broken(), np.zeros((1, 1, 3, 1), np.uint8))
 
 
-def test_no_gradient_comes_out_and_none_is_asked_for():
-    x = image(0.1, 0.2, 0.3).requires_grad_(True)
-    assert not Says()(x).requires_grad
+@pytest.mark.parametrize("quantised", [True, False])
+def test_no_gradient_comes_out_and_none_is_asked_for(quantised):
+    model = Says()
+    model.quantised = quantised
+    x = image(0.1001, 0.2, 0.3).requires_grad_(True)
+    assert not model(x).requires_grad
+    assert torch.equal(model.got[0], x) != quantised
 
 
 def test_it_is_asked_like_a_net():

@@ -78,9 +78,11 @@ def test_an_app_that_wants_too_long_is_an_error_that_says_how_far_one_got():
 
 
 def test_an_app_that_is_always_busy_ends_the_patience():
+    script = Busy(every=1)
     enough = pytest.raises(ModelError, match=r"busy .* the limit for one image is 1 s")
-    with scripted(Busy(every=1)) as address, enough:
-        Endpoint(address, patience=0.6)
+    with scripted(script) as address, enough:
+        Endpoint(address, patience=1.2)  # at once, after 0.5 s, and 1 s more is too long
+    assert script.asked == 3
 
 
 def test_a_retry_after_may_be_a_date():
@@ -141,3 +143,8 @@ def test_an_app_that_hangs_up_on_a_fresh_connection_is_an_error():
         script.predict = lambda _: (0, {}, b"")
         with pytest.raises(ModelError, match="closed the connection without an answer; 1 images"):
             model(ONE)
+    script.seen.clear()
+    script.reply = lambda *_: (0, {}, b"")
+    with scripted(script) as address, pytest.raises(ModelError, match="without an answer"):
+        Endpoint(address)
+    assert len(script.seen) == 1
