@@ -219,7 +219,7 @@ def _random_start(x: Tensor, epsilon: float, norm: Norm, noise: Noise) -> Tensor
 def _sparse(gradient: Tensor, kept: Tensor) -> Tensor:
     """Return the step of L1 length 1 that moves the `kept` (N,) largest slopes by equal amounts."""
     size = gradient.flatten(1).abs()
-    count = kept.ceil().long().clamp(1, size.shape[1])
+    count = kept.round().long().clamp(1, size.shape[1])
     largest = size.topk(int(count.max()), dim=1).values
     threshold = largest.gather(1, count.unsqueeze(1) - 1)
     signs = torch.where(size >= threshold, gradient.flatten(1).sign(), 0)

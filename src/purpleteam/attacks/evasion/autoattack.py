@@ -1,0 +1,114 @@
+"""AutoAttack: four attacks without a parameter to tune (Croce & Hein 2020, arXiv:2003.01690).
+
+In L1 as in Croce & Hein 2021 (arXiv:2103.01208).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from purpleteam.attacks.balls import Norm
+from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
+from purpleteam.attacks.evasion.apgd_ce import APGDCE
+from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
+from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.fab import FABT
+from purpleteam.attacks.evasion.square import Square
+from purpleteam.core.errors import UsageError
+
+__all__ = ["AutoAttack", "AutoAttackFewClasses"]
+
+STEPS = 100
+TARGETS = 9
+QUERIES = 5000
+SAMPLES = 20
+"""Gradients averaged at each point of a model whose answers are random."""
+NORMS: tuple[Norm, ...] = tuple(
+    norm for norm in APGDCE.norms if norm in FABT.norms and norm in Square.norms
+)
+
+
+@ATTACKS.register("autoattack")
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Ensemble):
+    """The published ensemble: nothing but norm, epsilon and version can be chosen.
+
+    More than 10 classes: the 9 likeliest wrong ones are the targets. Fewer than 4: the targeted
+    loss is undefined and the attack refuses; `autoattack_few_classes` is another one.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
+
+    version: Literal["standard", "rand"] = "standard"
+    """`standard`, or `rand` for a model whose answers are random."""
+
+    @property
+    def planned_steps(self) -> int:
+        """Gradient steps of each run of a member."""
+        return STEPS
+
+    def members(self, classes: int) -> tuple[EvasionAttack, ...]:
+        """Return the attacks of the version, as published for its norm.
+
+        Raises:
+            UsageError: a member's loss is undefined for so few classes.
+        """
+        least = 4 if self.version == "standard" else 3
+        if 0 < classes < least:  # 0: of an empty batch nothing is known
+            raise UsageError(
+                f"{self.name} {self.version} is defined for {least} classes and more, the model "
+                f"has {classes}; try autoattack_few_classes"
+            )
+        norm, epsilon = self.norm, self.epsilon
+        if self.version == "rand":
+            return (
+                APGDCE(norm=norm, epsilon=epsilon, steps=STEPS, samples=SAMPLES),
+                APGDDLR(norm=norm, epsilon=epsilon, steps=STEPS, samples=SAMPLES),
+            )
+        l1 = norm == "l1"
+        return (
+            APGDCE(
+                norm=norm, epsilon=epsilon, steps=STEPS, restarts=5 if l1 else 1, large_start=l1
+            ),
+            APGDT(
+                norm=norm,
+                epsilon=epsilon,
+                steps=STEPS,
+                targets=5 if l1 else TARGETS,
+                large_start=l1,
+            ),
+            *_without_dlr(norm, epsilon),
+        )
+
+
+@ATTACKS.register("autoattack_few_classes")
+@dataclass(frozen=True, kw_only=True)
+class AutoAttackFewClasses(Ensemble):
+    """What is left of AutoAttack for 2 or 3 classes: the targeted loss is the margin.
+
+    No published attack, so its numbers compare with nobody's "standard".
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = NORMS
+
+    @property
+    def planned_steps(self) -> int:
+        """Gradient steps of each run of a member."""
+        return STEPS
+
+    def members(self, classes: int) -> tuple[EvasionAttack, ...]:
+        norm, epsilon, l1 = self.norm, self.epsilon, self.norm == "l1"
+        return (
+            APGDCE(norm=norm, epsilon=epsilon, steps=STEPS, large_start=l1),
+            APGDT(norm=norm, epsilon=epsilon, steps=STEPS, loss="margin", large_start=l1),
+            *_without_dlr(norm, epsilon),
+        )
+
+
+def _without_dlr(norm: Norm, epsilon: float) -> tuple[EvasionAttack, EvasionAttack]:
+    """Return the two members that climb no loss of their own."""
+    return (
+        FABT(norm=norm, epsilon=epsilon, steps=STEPS, candidates=TARGETS + 1, stop_inside=True),
+        Square(norm=norm, epsilon=epsilon, queries=QUERIES),
+    )
