@@ -23,6 +23,8 @@ __all__ = ["build", "from_file", "merge", "override", "parse_part", "to_mapping"
 
 T = TypeVar("T")
 
+NAME = re.compile(r"[^:]*(:[A-Z]\w*(?=:|$))?")
+"""What a part is called: a name of ours, or `library:Name` as another library has it."""
 BETWEEN_FIELDS = re.compile(r",(?![^\[]*\])")
 """A comma that is not inside brackets."""
 
@@ -94,8 +96,13 @@ def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parse_part(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and fields of `name:field=value,field=[value,value]`."""
-    name, _, rest = text.partition(":")
+    """Return the name and fields of `name:field=value,field=[value,value]`.
+
+    A name with a capital after a colon is another library's: `foolbox:LinfPGD:steps=20`.
+    """
+    found = NAME.match(text)
+    name = found[0] if found else ""
+    rest = text[len(name) :].removeprefix(":")
     values: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in BETWEEN_FIELDS.split(rest))):
         key, separator, value = item.partition("=")

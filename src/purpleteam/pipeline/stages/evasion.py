@@ -11,6 +11,7 @@ from purpleteam.attacks.evaluate import RobustEvaluation, curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.journal import Journal
+from purpleteam.attacks.peers import peer_attack
 from purpleteam.attacks.soundness import judge
 from purpleteam.core.config import build, parse_part
 from purpleteam.core.records import Artefact, Note, Record
@@ -39,11 +40,15 @@ def attack_baseline(work: Work) -> None:
 def attack_from(
     text: str, *, epsilon: float | None = None, norm: str | None = None
 ) -> EvasionAttack:
-    """Return the attack that `name:field=value,...` means; its own fields win."""
+    """Return the attack that `name:field=value,...` means; its own fields win.
+
+    `foolbox:LinfPGD:steps=20` is another library's.
+    """
     name, values = parse_part(text)
     given = {"epsilon": epsilon, "norm": norm}
     defaults = {key: value for key, value in given.items() if value is not None}
-    return build(ATTACKS[name], defaults | values, f"attack {name}")
+    kind = peer_attack(name) if ":" in name else ATTACKS[name]
+    return build(kind, defaults | values, f"attack {name}")
 
 
 def attacked(
