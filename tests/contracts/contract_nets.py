@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from purpleteam.data.images import ImageSet
+
 SHAPE = (1, 4, 4)
 
 
@@ -46,3 +48,10 @@ def label_of(model: nn.Module, x: Tensor) -> Tensor:
     for module, mode in modes:
         module.training = mode
     return labels
+
+
+def fit_set(model: nn.Module) -> ImageSet:
+    """Return images of their own, with the model's labels, for attacks that are fitted first."""
+    pixels = (255 * whole_range(64).flip(2)).byte().permute(0, 2, 3, 1)
+    labels = label_of(model, pixels.permute(0, 3, 1, 2) / 255)
+    return ImageSet(pixels.contiguous().numpy(), labels.numpy())

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.noise import Noise
@@ -32,8 +31,6 @@ class Transfer(EvasionAttack):
     """Runs a white-box attack on another model, to its end, and tries what comes out."""
 
     knowledge: ClassVar[str] = "transfer"
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
-
     surrogate: str = "standard"
     """The other model: a zoo name, a stored model's path, or module:factory."""
     weights: str | None = None

@@ -14,13 +14,11 @@ __all__ = ["glass_blur", "motion_blur"]
 def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
     """Return the image seen through frosted glass: pixels trade places nearby, then blur."""
     length = min(image.shape[:2]) / FULL_SIZE
-    reach = max(1, round(length * graded(severity, 1, 1, 2, 2, 3)))
-    moves = rng.integers(-3, 4, (2, *image.shape[:2]))  # the same draw at every severity
-    offset = np.rint(moves * (reach / 3)).astype(np.int64)
-    rows, columns = np.indices(image.shape[:2])
-    rows = np.clip(rows + offset[0], 0, image.shape[0] - 1)
-    columns = np.clip(columns + offset[1], 0, image.shape[1] - 1)
-    sigma = length * graded(severity, 0.4, 0.6, 0.7, 0.9, 1.1)
+    reach = length * graded(severity, 0.7, 1.0, 1.4, 2.0, 2.6)
+    rows, columns = np.rint(rng.uniform(-1, 1, (2, *image.shape[:2])) * reach).astype(np.int64)
+    rows = np.clip(rows + np.arange(image.shape[0])[:, None], 0, image.shape[0] - 1)
+    columns = np.clip(columns + np.arange(image.shape[1]), 0, image.shape[1] - 1)
+    sigma = length * graded(severity, 0.6, 0.7, 0.8, 0.9, 1.0)
     blurred: Image = ndimage.gaussian_filter(image[rows, columns], (sigma, sigma, 0))
     return blurred
 
