@@ -15,7 +15,15 @@ from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.losses import targeted_margin
 
-__all__ = ["in_cache", "length", "meeting", "nearest_meeting", "nearest_on", "other_classes"]
+__all__ = [
+    "how_far",
+    "in_cache",
+    "length",
+    "meeting",
+    "nearest_meeting",
+    "nearest_on",
+    "other_classes",
+]
 
 ROUNDS = 50
 """Newton steps at most; each fills at least one more value, and some six fill all that must be."""
@@ -39,7 +47,7 @@ def length(perturbation: Tensor, norm: Norm) -> Tensor:
 def in_cache(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield rows of per-image tensors, as many at a time as the processor's cache holds."""
     count = len(x) if x.is_cuda else max(1, CACHED_VALUES // x[0].numel())
-    yield from zip(*(tensor.split(count) for tensor in (x, *others)), strict=True)
+    yield from zip(*(torch.split(tensor, count) for tensor in (x, *others)), strict=True)
 
 
 def other_classes(driver: Driver, x: Tensor, most: int) -> Iterator[Tensor]:
@@ -59,15 +67,20 @@ def meeting(
     return driver.value_and_gradient(x_adv, targeted_margin, other, exact=exact)
 
 
+def how_far(value: Tensor, normal: Tensor, norm: Norm) -> Tensor:
+    """Return how far the hyperplane is, (N,), were there no range."""
+    return value.abs() / length(normal, DUAL[norm]).clamp_min(1e-30)
+
+
 def nearest_meeting(
     driver: Driver, others: list[Tensor], norm: Norm, x_adv: Tensor, *, exact: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return, of the hyperplanes on which the label meets the others, the nearest one."""
     value, normal = meeting(driver, others[0], x_adv, exact=exact)
-    away = _away(value, normal, norm)
+    away = how_far(value, normal, norm)
     for other in others[1:]:
         next_value, next_normal = meeting(driver, other, x_adv, exact=exact)
-        next_away = _away(next_value, next_normal, norm)
+        next_away = how_far(next_value, next_normal, norm)
         nearer = next_away < away
         value, away = torch.where(nearer, next_value, value), torch.where(nearer, next_away, away)
         normal[nearer] = next_normal[nearer]
@@ -141,11 +154,6 @@ def _stretch(slope: Tensor, fill: Tensor, until_full: Tensor, reach: Tensor) -> 
             break
         stretch = further
     return stretch
-
-
-def _away(value: Tensor, normal: Tensor, norm: Norm) -> Tensor:
-    """Return how far the hyperplane is, (N,), were there no range."""
-    return value.abs() / length(normal, DUAL[norm]).clamp_min(1e-30)
 
 
 _MOVE: dict[Norm, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

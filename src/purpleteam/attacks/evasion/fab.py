@@ -38,7 +38,11 @@ FINAL_STEPS = 3
 @ATTACKS.register("fab")
 @dataclass(frozen=True, kw_only=True)
 class FAB(MinimumNormAttack):
-    """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses."""
+    """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses.
+
+    In float32: bfloat16 cannot see the last steps, and finds a quarter fewer examples inside a
+    ball whose radius is near the median distance.
+    """
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
 
@@ -74,14 +78,13 @@ class FAB(MinimumNormAttack):
 
     def _approach(self, driver: Driver, x: Tensor, start: Tensor, plane: Plane) -> None:
         x_adv = start
-        for step in range(self.steps):
+        for _ in range(self.steps):
             if not driver.standing.any():
                 return
-            exact = self._exact(step)
-            value, normal = plane(x_adv, exact=exact)  # (N,), (N, C, H, W)
+            value, normal = plane(x_adv, exact=True)  # (N,), (N, C, H, W)
             parts = in_cache(x_adv, x, value, normal)
             x_adv = torch.cat([self._onto(*part) for part in parts])
-            crossed = driver.logits(x_adv, exact=exact).argmax(1) != driver.y
+            crossed = driver.logits(x_adv, exact=True).argmax(1) != driver.y
             x_adv = torch.lerp(x, x_adv, _column(torch.where(crossed, self.backward, 1.0)))
 
     def _onto(self, x_adv: Tensor, x: Tensor, value: Tensor, normal: Tensor) -> Tensor:
@@ -94,13 +97,6 @@ class FAB(MinimumNormAttack):
         bias = _column(far / (far + near).clamp_min(1e-12)).clamp_max(self.bias)
         onto, drawn = x_adv + self.overshoot * step, x + self.overshoot * pull
         return torch.lerp(onto, drawn, bias).clamp_(0, 1)
-
-    def _exact(self, step: int) -> bool:
-        """Say whether a step needs float32: bfloat16 cannot see the last thousandth.
-
-        Where an image is left as soon as it falls, the first half of the way may be coarse.
-        """
-        return not self.stop_inside or 2 * step >= self.steps
 
     def _start(self, x: Tensor, noise: Noise) -> Tensor:
         if noise.restart == 0:
