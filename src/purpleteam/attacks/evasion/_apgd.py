@@ -107,9 +107,9 @@ class AutoPGD(EvasionAttack):
 
     def _balls(self) -> tuple[tuple[float, int], ...]:
         """Return the balls that an L1 run goes through, each with its number of steps."""
-        if not self.large_start or self.steps < 4:
-            return ((self.epsilon, self.steps),)
         early = ceil(0.3 * self.steps)
+        if not self.large_start or 2 * early >= self.steps:
+            return ((self.epsilon, self.steps),)
         return (
             (3 * self.epsilon, early),
             (2 * self.epsilon, early),
