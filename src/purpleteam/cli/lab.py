@@ -14,13 +14,15 @@ from purpleteam.cli.screen import table
 from purpleteam.core.cards import StoredModel
 from purpleteam.core.config import build as build_part
 from purpleteam.core.config import parse_part
+from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import Registry
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset
 from purpleteam.models.architectures import Shape
+from purpleteam.models.black_box import BlackBox
 from purpleteam.models.devices import choose_device, use_threads
-from purpleteam.models.inference import correct
+from purpleteam.models.inference import correct, logits
 from purpleteam.models.loading import LoadedModel, build
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.store import Provenance, store
@@ -71,13 +73,28 @@ class Lab:
             subject["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
         return subject
 
+    def answers(self, model: LoadedModel) -> str:
+        """Return a digest of how the model answers: a factory's code may change, not its weights.
+
+        A model that only answers is not asked for it: each question may cost.
+        """
+        if isinstance(model.module, BlackBox):
+            return model.digest
+        scores = logits(model.module, self.dataset.validation.images[:8])
+        return sha256_bytes(scores.tobytes())
+
     def flags(self, split: str, limit: int | None, model: LoadedModel | None = None) -> list[str]:
         """Return the notes on a model, and one where only the first images were looked at."""
-        n, notes = len(self.dataset.split(split)), [*self.notes]
-        notes += [] if model is None else model.notes
-        if limit is not None and limit < n:
-            notes.append(f"the first {limit} of {n} images are no random sample")
+        notes = [*self.notes, *([] if model is None else model.notes)]
+        notes += self.of_part(split, limit)
         return ["", *(f"note: {one}" for one in notes)] if notes else []
+
+    def of_part(self, split: str, limit: int | None) -> list[str]:
+        """Return what to say where only the first images of a split were looked at."""
+        n = len(self.dataset.split(split))
+        if limit is None or limit >= n:
+            return []
+        return [f"the first {limit} of {n} images are no random sample"]
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -46,7 +46,10 @@ Threads = Annotated[
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Out = Annotated[Path | None, typer.Option("--out", help="File or folder that is written.")]
 Model = Annotated[
-    str, typer.Option("--model", help="Zoo name, a stored model's path, or module:factory.")
+    str,
+    typer.Option(
+        "--model", help="Zoo name, stored model, module:factory, .onnx file, or an app's address."
+    ),
 ]
 Weights = Annotated[
     Path | None,

@@ -77,8 +77,13 @@ def attack(
     loaded = lab.load(model, normalise=normalise)
     ladders = _ladders(attacks or [_usual(loaded)], epsilons, norm)
     images = lab.dataset.split(split).first(limit)
-    splits = [images.digest, lab.dataset.validation.digest]
-    journal = _journal(loaded, splits, ladders, seed=seed, batch_size=batch_size)
+    about = {
+        "images": [images.digest, lab.dataset.validation.digest],
+        "answers": lab.answers(loaded),
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+    journal = _journal(loaded, ladders, about)
     if journal.batches and not quiet:
         say(f"going on where it was stopped: {journal.batches} batches are done")
     with progress(quiet or as_json) as bar:
@@ -114,9 +119,11 @@ def attack(
         "soundness": sound.to_json(),
         "cost": {key: sum(p.cost[key] for p in points.values()) for key in last.cost},
         "subject": lab.subject(loaded, split, limit),
-        "notes": _notes(loaded),
+        "notes": [*lab.notes, *_notes(loaded)],
     }
-    answer(values, _lines(values) + lab.flags(split, limit, loaded), as_json=as_json)
+    values["notes"] += lab.of_part(split, limit)
+    notes = [f"note: {one}" for one in values["notes"]]
+    answer(values, _lines(values) + ["", *notes] * bool(notes), as_json=as_json)
 
 
 def _usual(loaded: LoadedModel) -> str:
@@ -151,12 +158,7 @@ def _ladders(
 
 
 def _journal(
-    loaded: LoadedModel,
-    splits: list[str],
-    ladders: dict[float, list[EvasionAttack]],
-    *,
-    seed: int,
-    batch_size: int,
+    loaded: LoadedModel, ladders: dict[float, list[EvasionAttack]], about: dict[str, Any]
 ) -> Journal:
     """Return where this very evaluation keeps its finished batches until it is done."""
     import torch
@@ -171,12 +173,10 @@ def _journal(
             "threads": torch.get_num_threads(),
             "model": loaded.digest,
             "normalisation": repr(loaded.normalisation),
-            "images": splits,
             "attacks": [
                 [{"name": one.name, **asdict(one)} for one in ladder] for ladder in ladders.values()
             ],
-            "seed": seed,
-            "batch_size": batch_size,
+            **about,
         }
     )
 
@@ -185,6 +185,8 @@ def _notes(loaded: LoadedModel) -> list[str]:
     notes = list(loaded.notes)
     if waited := getattr(loaded.module, "waited", 0.0):
         notes.append(f"the classifier asked to be left alone for {waited:.1f} s in all")
+    if refused := getattr(loaded.module, "refusals", 0):
+        notes.append(f"the classifier refused {refused} of {loaded.module.calls} images")
     return notes
 
 
