@@ -1,0 +1,171 @@
+"""HopSkipJump (Chen et al. 2020, arXiv:1904.02144): asks for labels alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import LEVELS, Norm, distance, quantise, steepest
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
+from purpleteam.attacks.noise import Noise
+
+__all__ = ["HopSkipJump"]
+
+STARTS = 8
+"""Images of each kind of noise that are tried as a start."""
+BLOCKS = (1, 4, 7, 2)
+"""Pixels along the edge of a block of noise; to many a net all fine noise is one class."""
+JUMP_HALVINGS = 20
+"""After these the direction is given up and the image stays where it is."""
+BYTE_HALVINGS = 10
+"""Of a line between two images: finer differences are lost in steps of 1/255."""
+ASKED_AT_ONCE = 25
+"""Directions for each image, so that those for many images fit into memory."""
+
+
+@ATTACKS.register("hop_skip_jump")
+@dataclass(frozen=True, kw_only=True)
+class HopSkipJump(MinimumNormAttack):
+    """Walks along the boundary towards the image, by gradients estimated from labels.
+
+    The queries of a smaller budget are the first of a larger one: more never find less.
+    """
+
+    knowledge: ClassVar[str] = "decision-based"
+    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+
+    queries: int = 10_000
+    """Most model calls for one image."""
+    samples_at_first: int = 100
+    """Directions in the first estimate; the t-th takes sqrt(t) times as many."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples_at_first < 2:
+            raise ValueError(f"samples_at_first must be at least 2, not {self.samples_at_first}")
+
+    @property
+    def planned_steps(self) -> int:
+        """The queries: each is a step of the search."""
+        return self.queries
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        x_adv = _start(driver, x, noise)
+        for step in itertools.count():
+            rows = _unfinished(driver)
+            if len(rows) == 0:
+                break
+            now, images = x_adv[rows], x[rows]
+            if step > 0:
+                length = distance(now, images, self.norm).to(x.dtype).view(-1, 1, 1, 1)
+                draws = _draws(x, noise, int(self.samples_at_first * math.sqrt(step)), rows)
+                slope = _slope(driver, now, length / x[0].numel(), draws, rows)
+                jump = length / math.sqrt(step) * steepest(slope, self.norm)
+                now = _jumped(driver, now, jump, rows)
+            x_adv[rows] = _to_boundary(driver, now, images, rows, self.norm)
+        return x_adv
+
+
+def _unfinished(driver: Driver) -> Tensor:
+    """Return the images with a way to go: neither wrong as they are nor without a start."""
+    return (driver.standing & driver.found & (driver.nearest_distance > 0)).nonzero().flatten()
+
+
+def _start(driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+    """Return for each image the first of many others that the model calls something else."""
+    x_adv = x.clone()
+    for candidate in _others(x, noise):
+        rows = (~driver.found & driver.standing).nonzero().flatten()
+        errs = driver.errs(candidate[rows], rows)
+        x_adv[rows[errs]] = candidate[rows[errs]]
+    return x_adv
+
+
+def _others(x: Tensor, noise: Noise) -> Iterator[Tensor]:
+    """Yield the image, noise, the negative, black, white and grey; the draws are always as many."""
+    yield x
+    for block in BLOCKS:
+        down = torch.arange(x.shape[2], device=x.device) // block
+        across = torch.arange(x.shape[3], device=x.device) // block
+        for _ in range(STARTS):
+            yield noise.uniform(x)[:, :, down][:, :, :, across]
+    yield 1 - x
+    for grey in (0.0, 1.0, 0.5):
+        yield torch.full_like(x, grey)
+
+
+def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: Norm) -> Tensor:
+    """Return what lies nearest to the images on the way to them and still errs (algorithm 1)."""
+    finest = x[0].numel() ** (-1.5 if norm == "l2" else -2.0)
+    halvings = math.ceil(-math.log2(finest))
+    if driver.nets.quantised:
+        halvings = min(halvings, BYTE_HALVINGS)
+    low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        errs = driver.errs(_between(x, x_adv, middle, norm), rows).view(-1, 1, 1, 1)
+        low, high = torch.where(errs, low, middle), torch.where(errs, middle, high)
+    return _between(x, x_adv, high, norm)
+
+
+def _between(x: Tensor, x_adv: Tensor, share: Tensor, norm: Norm) -> Tensor:
+    """Return the point at that share of the distance in `norm`."""
+    perturbation = x_adv - x
+    if norm == "l2":
+        return x + share * perturbation
+    length = perturbation.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
+    return x + torch.minimum(torch.maximum(perturbation, -share * length), share * length)
+
+
+def _slope(
+    driver: Driver, x_adv: Tensor, radius: Tensor, draws: Iterator[Tensor], rows: Tensor
+) -> Tensor:
+    """Return the mean of random directions, each in the sign of the model's answer, centred."""
+    if driver.nets.quantised:
+        radius = radius.clamp_min(math.sqrt(x_adv[0].numel()) / LEVELS)  # a step for each pixel
+    total, signed = torch.zeros_like(x_adv), torch.zeros_like(x_adv)
+    answers, asked = x_adv.new_zeros(len(x_adv), 1, 1, 1), 0
+    for directions in draws:  # (n, samples, C, H, W)
+        count = directions.shape[1]
+        centre, reach = x_adv[:, None], radius[:, None]
+        candidates = (centre + reach * directions).clamp(0, 1)
+        if driver.nets.quantised:
+            candidates = quantise(candidates)
+        went = (candidates - centre) / reach
+        errs = driver.errs(candidates.flatten(0, 1), rows.repeat_interleave(count))
+        signs = 2 * errs.view(-1, count, 1, 1, 1).to(x_adv.dtype) - 1
+        total, signed = total + went.sum(1), signed + (signs * went).sum(1)
+        answers, asked = answers + signs.sum(1), asked + count
+    mean = answers / asked
+    return torch.where(mean.abs() == 1, signed, signed - mean * total)
+
+
+def _draws(x: Tensor, noise: Noise, samples: int, rows: Tensor) -> Iterator[Tensor]:
+    """Yield directions of length 1 for the images `rows`; drawn for all, whoever is left."""
+    for first in range(0, samples, ASKED_AT_ONCE):
+        count = min(ASKED_AT_ONCE, samples - first)
+        drawn = noise.normal(x.new_empty(len(x), count, *x.shape[1:]))[rows]
+        length = torch.linalg.vector_norm(drawn.flatten(2), dim=2)
+        yield drawn / length.clamp_min(1e-12).view(*length.shape, 1, 1, 1)
+
+
+def _jumped(driver: Driver, x_adv: Tensor, jump: Tensor, rows: Tensor) -> Tensor:
+    """Return the candidates moved by the jump, halved until the model errs there."""
+    moved = x_adv.clone()
+    waiting = torch.arange(len(rows), device=rows.device)
+    for _ in range(JUMP_HALVINGS):
+        if len(waiting) == 0:
+            break
+        there = (x_adv[waiting] + jump[waiting]).clamp(0, 1)
+        errs = driver.errs(there, rows[waiting])
+        moved[waiting[errs]] = there[errs]
+        waiting = waiting[~errs]
+        jump = jump / 2
+    return moved
