@@ -35,7 +35,7 @@ class PGD(EvasionAttack):
     """Start from a uniform point of the ball rather than from the image."""
     step_size: float | None = None
     """Length of one step; the default is 2.5 epsilon / steps."""
-    sparsity: float = 0.985
+    sparsity: float = 0.99
     """Share of the values that a step in L1 leaves alone."""
 
     def __post_init__(self) -> None:
@@ -49,24 +49,27 @@ class PGD(EvasionAttack):
         if self.random_start:
             x_adv = uniform_start(x, self.epsilon, self.norm, noise)
         for _ in range(self.steps):
-            step = step_size * self._direction(driver.gradient(x_adv), x_adv)
+            step = self._step(driver.gradient(x_adv), x_adv, step_size)
             x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
         return x_adv
 
-    def _direction(self, gradient: Tensor, x_adv: Tensor) -> Tensor:
+    def _step(self, gradient: Tensor, x_adv: Tensor, step_size: float) -> Tensor:
         if self.norm == "l1":
-            return sparse_direction(gradient, x_adv, self.sparsity)
-        return steepest(gradient, self.norm)
+            return sparse_step(gradient, x_adv, step_size, self.sparsity)
+        return step_size * steepest(gradient, self.norm)
 
 
-def sparse_direction(gradient: Tensor, x_adv: Tensor, sparsity: float) -> Tensor:
-    """Return a step of length 1 in L1, spread evenly over the steepest values.
+def sparse_step(gradient: Tensor, x_adv: Tensor, step_size: float, sparsity: float) -> Tensor:
+    """Return the step of that length in L1, shared out evenly to the steepest values.
 
-    A value at the end of the range with nowhere to go does not count as steep.
+    Each gets its share or what room it has within [0, 1]; what is left goes to the next ones.
     """
-    stuck = ((x_adv <= 0) & (gradient < 0)) | ((x_adv >= 1) & (gradient > 0))
-    slope = gradient.masked_fill(stuck, 0).flatten(1)  # (N, values)
-    count = max(1, round((1 - sparsity) * slope.shape[1]))
-    steep = slope.abs().topk(count, dim=1).indices
-    step = torch.zeros_like(slope).scatter_(1, steep, slope.gather(1, steep).sign())
-    return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+    slope = gradient.flatten(1)  # (N, values)
+    room = torch.where(slope > 0, 1 - x_adv.flatten(1), x_adv.flatten(1)).clamp_min(0)
+    share = step_size / max(1, round((1 - sparsity) * slope.shape[1]))
+    steepest_first = slope.abs().argsort(dim=1, descending=True)
+    most = (room.clamp_max(share) * slope.sign().abs()).gather(1, steepest_first)
+    left = step_size - (most.cumsum(1) - most)
+    taken = torch.minimum(most, left.clamp_min(0))
+    step = torch.zeros_like(slope).scatter_(1, steepest_first, taken) * slope.sign()
+    return step.view_as(gradient)
