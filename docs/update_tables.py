@@ -254,12 +254,19 @@ def _registry() -> str:
     return "\n".join(lines)
 
 
+def _own(path: Path) -> str:
+    """Return the answer to the README's own command, word for word."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return f"```text\n{found['answer']}\n```"
+
+
 WORST = "worst case over the ladder"
 CODE: dict[str, Callable[[], str]] = {"attacks_by_name": _registry}
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "attacks": _attacks,
     "install": _install,
     "mnist": _mnist,
+    "own": _own,
     "summary_attacks": _summary_attacks,
     "training": _training,
 }

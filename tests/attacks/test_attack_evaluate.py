@@ -107,11 +107,31 @@ def test_outcomes_are_the_same_bytes_each_time(
         assert np.array_equal(rows["broken_by"], found.broken_by)
 
 
-def test_images_are_kept_without_loss(found: RobustEvaluation, tmp_path: Path) -> None:
-    found.save_images(tmp_path / "images.npz")
+def test_images_are_kept_without_loss(
+    found: RobustEvaluation, images: ImageSet, tmp_path: Path
+) -> None:
+    found.save_images(tmp_path / "images.npz", images)
     with np.load(tmp_path / "images.npz", allow_pickle=False) as rows:
         assert rows["x_adv"].dtype == np.float32
         assert np.array_equal(rows["x_adv"], found.x_adv)
+        clean = images.images / np.float32(255)
+        assert np.array_equal(rows["perturbation"], found.x_adv - clean)
+        assert "bytes_images" not in rows
+
+
+def test_as_bytes_they_are_judged_anew(
+    standard: nn.Module, images: ImageSet, found: RobustEvaluation, tmp_path: Path
+) -> None:
+    rounded = found.as_bytes(standard, images)
+    moved = np.abs(rounded.images.astype(int) - images.images)
+    assert moved.max() <= 0.03 * 255
+    with torch.no_grad():
+        wrong = standard(to_batch(rounded.images)).argmax(1).numpy() != images.labels
+    assert np.array_equal(rounded.breaks, wrong & (found.broken_by >= 0))
+    assert 0 < rounded.breaks.sum() <= (found.broken_by >= 0).sum()
+    found.save_images(tmp_path / "images.npz", images, rounded)
+    with np.load(tmp_path / "images.npz", allow_pickle=False) as rows:
+        assert np.array_equal(rows["bytes_images"], rounded.images)
 
 
 def test_the_record_names_attack_norm_and_epsilon(found: RobustEvaluation) -> None:

@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
+from purpleteam.models.inference import Classifier, logits
 
-__all__ = ["NOT_BROKEN", "WRONG_WHEN_CLEAN", "AttackRow", "RobustEvaluation", "as_floats"]
+__all__ = [
+    "NOT_BROKEN",
+    "WRONG_WHEN_CLEAN",
+    "AsBytes",
+    "AttackRow",
+    "RobustEvaluation",
+    "as_floats",
+]
 
 NOT_BROKEN, WRONG_WHEN_CLEAN = -1, -2
 
@@ -42,6 +50,19 @@ class AttackRow:
         if not self.members:
             del values["members"]
         return values
+
+
+@dataclass(frozen=True, eq=False)
+class AsBytes:
+    """Adversarial examples as an image file would hold them.
+
+    Attributes:
+        images: (N, H, W, C) uint8, inside the ball.
+        breaks: (N,) bool; what broke the model as float32 still does.
+    """
+
+    images: NDArray[np.uint8]
+    breaks: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,17 +134,33 @@ class RobustEvaluation:
             steps=self.steps,
         )
 
-    def save_images(self, path: Path) -> None:
-        """Write the float32 images and each one's outcome as .npz: lossless, never as bytes."""
+    def save_images(self, path: Path, images: ImageSet, as_bytes: AsBytes | None = None) -> None:
+        """Write the float32 images, what was added, and each one's outcome as .npz: lossless.
+
+        An image that is kept as bytes is another image, so bytes are written only beside these,
+        with what the model makes of them.
+        """
+        more = {} if as_bytes is None else {"images": as_bytes.images, "breaks": as_bytes.breaks}
         _save(
             path,
             x_adv=self.x_adv,
+            perturbation=self.x_adv - as_floats(images),
             broken_by=self.broken_by,
             rungs=np.array(self.rungs),
             distance=self.distance,
             queries=self.queries,
             steps=self.steps,
+            **{f"bytes_{name}": values for name, values in more.items()},
         )
+
+    def as_bytes(self, model: Classifier, images: ImageSet) -> AsBytes:
+        """Return the images rounded to bytes, towards the clean ones, and ask the model again."""
+        start = images.images.astype(np.float64)
+        change = self.x_adv.astype(np.float64) * 255 - start
+        moved = start + np.sign(change) * np.floor(np.abs(change) + 1e-3)  # float32 falls short
+        rounded = moved.clip(0, 255).astype(np.uint8)
+        wrong = logits(model, rounded).argmax(1) != images.labels
+        return AsBytes(rounded, wrong & (self.broken_by >= 0))
 
     def measurement(
         self, subject: Mapping[str, Any], *, seed: int, detail: Mapping[str, Any], **how: Any

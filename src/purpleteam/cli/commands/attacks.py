@@ -59,6 +59,9 @@ def attack(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 500,
     out: Out = None,
+    as_bytes: Annotated[
+        bool, typer.Option("--as-bytes", help="Round to bytes too, and ask the model again.")
+    ] = False,
     seed: Seed = 0,
     threads: Threads = None,
     device: Device = "auto",
@@ -101,8 +104,9 @@ def attack(
         widest = ladders[max(ladders)]
         sound = judge(loaded.module, images, widest, list(points.values()), seed=seed)
     last = points[max(points)]
+    rounded = last.as_bytes(loaded.module, images) if as_bytes else None
     if out is not None:
-        last.save_images(out)
+        last.save_images(out, images, rounded)
     journal.remove()
     values: dict[str, Any] = {
         "clean_accuracy": last.clean_accuracy.to_json(),
@@ -121,6 +125,10 @@ def attack(
         "subject": lab.subject(loaded, split, limit),
         "notes": [*lab.notes, *_notes(loaded)],
     }
+    if rounded is not None:
+        kept, found = int(rounded.breaks.sum()), int((last.broken_by >= 0).sum())
+        values["as_bytes"] = {"broken": found, "broken_as_bytes": kept}
+        values["notes"].append(f"as bytes, {kept} of {found} adversarial examples still break it")
     values["notes"] += lab.of_part(split, limit)
     notes = [f"note: {one}" for one in values["notes"]]
     answer(values, _lines(values) + ["", *notes] * bool(notes), as_json=as_json)
