@@ -51,7 +51,7 @@ def test_the_default_tries_every_kind_and_one_is_one_query(images: ImageSet) -> 
     x, _ = batch(images)
     found = Corruptions().run(sure, x, torch.full((len(x),), 9))
     assert Corruptions().planned_steps == len(CORRUPTIONS) == 15
-    assert not found.broken.any() and (found.queries == 15 + 1).all()
+    assert not found.broken.any() and (found.queries == 15 + 1).all()  # and the image itself
 
 
 def test_the_table_holds_the_accuracy_of_each(standard: nn.Module, images: ImageSet) -> None:

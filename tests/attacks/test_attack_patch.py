@@ -89,7 +89,8 @@ def test_one_place_is_one_query(standard: nn.Module, digits: Dataset, images: Im
     fitted = Patch(epsilon=1, steps=1, places=5).prepare(standard, digits.validation)
     found = fitted.run(standard, *batch(images))
     assert fitted.planned_steps == 5
-    assert (found.queries[~found.broken] == 5 + 1).all()  # and the last candidate once more
+    left = found.queries[~found.broken]
+    assert (5 < left).all() and (left <= 5 + 2).all()  # and the last candidate, if need be twice
 
 
 def test_before_it_is_fitted_it_says_what_is_missing() -> None:

@@ -96,7 +96,8 @@ def test_what_it_returns_is_one_of_its_moves(standard: nn.Module, images: ImageS
     candidates = torch.stack([x, *(moved(x, *move) for move in attack.grid())])
     closest = (candidates - found.x_adv).abs().amax((2, 3, 4)).amin(0)
     assert closest.max() == 0
-    assert (found.queries[~found.broken] == 45 + 1).all()
+    left = found.queries[~found.broken]
+    assert (45 < left).all() and (left <= 45 + 2).all()  # and the last candidate
 
 
 def test_its_verdict_is_that_of_a_loop_over_all_moves(
