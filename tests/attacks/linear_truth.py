@@ -13,19 +13,23 @@ Vector = NDArray[np.float64]
 
 
 def linear(shape: tuple[int, ...], classes: int, *, seed: int = 0) -> nn.Sequential:
-    """Return logits that are linear in the pixels, about 0 in the middle of the cube."""
+    """Return logits that are linear in the pixels and some 20 apart in the middle of the cube."""
     rng = torch.Generator().manual_seed(seed)
-    layer = nn.Linear(int(np.prod(shape)), classes)
+    pixels = int(np.prod(shape))
+    layer = nn.Linear(pixels, classes)
     with torch.no_grad():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=rng))
-        layer.bias.copy_(-0.5 * layer.weight.sum(1))
+        layer.weight.copy_(80 / pixels**0.5 * torch.randn(classes, pixels, generator=rng))
+        layer.bias.copy_(20 * torch.randn(classes, generator=rng) - 0.5 * layer.weight.sum(1))
     return nn.Sequential(nn.Flatten(), layer)
 
 
-def middling(n: int, shape: tuple[int, ...], *, seed: int = 0) -> Tensor:
-    """Return images whose pixels lie between 0.4 and 0.6, far from the border of the cube."""
+def middling(net: nn.Sequential, n: int, shape: tuple[int, ...], *, seed: int = 0) -> Tensor:
+    """Return images far from the border of the cube, and not the nearest to that of their class."""
     rng = torch.Generator().manual_seed(seed)
-    return 0.4 + 0.2 * torch.rand((n, *shape), generator=rng)
+    x = 0.4 + 0.2 * torch.rand((5 * n, *shape), generator=rng)
+    with torch.no_grad():
+        best = net(x).topk(2, dim=1).values
+    return x[(best[:, 0] - best[:, 1]).topk(n).indices]
 
 
 def nearest(net: nn.Sequential, x: Tensor, y: Tensor, norm: Norm) -> Vector:

@@ -20,6 +20,7 @@ __all__ = [
     "in_cache",
     "length",
     "meeting",
+    "nearest_boundary",
     "nearest_meeting",
     "nearest_on",
     "other_classes",
@@ -40,6 +41,8 @@ def length(perturbation: Tensor, norm: Norm) -> Tensor:
     flat = perturbation.flatten(1)
     if norm == "linf":
         return flat.abs().amax(1)
+    if norm == "l0":
+        return flat.count_nonzero(1).to(flat.dtype)
     found: Tensor = flat.abs().sum(1) if norm == "l1" else flat.norm(p=2, dim=1)
     return found
 
@@ -85,6 +88,28 @@ def nearest_meeting(
         value, away = torch.where(nearer, next_value, value), torch.where(nearer, next_away, away)
         normal[nearer] = next_normal[nearer]
     return value, normal
+
+
+def nearest_boundary(driver: Driver, x: Tensor, candidates: int, norm: Norm) -> Tensor:
+    """Return the nearest point at which the label meets another class, by the slopes at `x`.
+
+    The best start for a search that follows one wrong class to its boundary and never sees that
+    another's is nearer.
+
+    Args:
+        driver: asked once for each class.
+        x: (N, C, H, W), the images.
+        candidates: classes that are compared, the label among them; with 1, `x` is returned.
+        norm: in which "nearest" is meant.
+    """
+    nearest, shortest = x, torch.full((len(x),), torch.inf, device=x.device)
+    for other in list(other_classes(driver, x, candidates - 1)):
+        value, normal = meeting(driver, other, x, exact=True)
+        point = nearest_on(x.flatten(1), normal.flatten(1), value, norm).view_as(x)
+        away = length(point - x, norm)
+        nearest = torch.where((away < shortest).view(-1, 1, 1, 1), point, nearest)
+        shortest = torch.minimum(away, shortest)
+    return nearest
 
 
 def nearest_on(points: Tensor, normal: Tensor, value: Tensor, norm: Norm) -> Tensor:
@@ -134,6 +159,13 @@ def _move_l1(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
     return room * (first + last * share.clamp(0, 1))
 
 
+def _move_l0(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+    """As few values as can move by all the room they have, those that gain most."""
+    gain, order = (size * room).sort(dim=-1, descending=True, stable=True)
+    before = gain.cumsum(-1) - gain
+    return room * torch.zeros_like(room).scatter(-1, order, (before < reach).to(room.dtype))
+
+
 def _stretch(slope: Tensor, fill: Tensor, until_full: Tensor, reach: Tensor) -> Tensor:
     """Return how far all must stretch, (..., N, 1), so that what they gain adds up to `reach`.
 
@@ -160,4 +192,5 @@ _MOVE: dict[Norm, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "linf": _move_linf,
     "l2": _move_l2,
     "l1": _move_l1,
+    "l0": _move_l0,
 }

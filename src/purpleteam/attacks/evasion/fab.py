@@ -141,10 +141,10 @@ def _margin(driver: Driver, x_adv: Tensor) -> Tensor:
 def _secant(low: Tensor, high: Tensor) -> Tensor:
     """Return the share of the way at which a line from `low` < 0 to `high` > 0 is above 0.
 
-    A hair beyond 0, or rounding alone would say on which side the point is.
+    A little beyond 0, or rounding alone would say on which side the point is.
     """
     share = (-low / (high - low).clamp_min(1e-30)).clamp(0, 1)
-    return share + 0.01 * (1 - share)
+    return share + 0.1 * (1 - share)
 
 
 def _column(per_image: Tensor) -> Tensor:

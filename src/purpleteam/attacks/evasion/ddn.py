@@ -1,0 +1,71 @@
+"""Decoupled direction and norm (Rony et al. 2019, arXiv:1811.09600)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi
+
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import steepest
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
+from purpleteam.attacks.evasion._hyperplane import length, nearest_boundary
+from purpleteam.attacks.losses import cross_entropy, margin
+from purpleteam.attacks.noise import Noise
+
+__all__ = ["DDN"]
+
+
+@ATTACKS.register("ddn")
+@dataclass(frozen=True, kw_only=True)
+class DDN(MinimumNormAttack):
+    """Climbs the loss on a sphere that shrinks while the model errs and grows while it does not."""
+
+    steps: int = 100
+    """Number of gradient steps."""
+    step_size: float = 1.0
+    """Length of the first step; the last is a hundredth of it."""
+    radius: float = 1.0
+    """Radius of the first sphere, where the start does not tell it."""
+    change: float = 0.05
+    """Share by which the radius changes at each step."""
+    candidates: int = 10
+    """Classes whose linearised boundaries are compared for the start; 1: start from the image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("step_size", "radius"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
+        if not 0 < self.change < 1:
+            raise ValueError(f"change must be between 0 and 1, not {self.change}")
+        if self.candidates < 1:
+            raise ValueError(f"candidates must be at least 1, not {self.candidates}")
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        perturbation = nearest_boundary(driver, x, self.candidates, self.norm) - x
+        radius = length(perturbation, self.norm).view(-1, 1, 1, 1)
+        radius = torch.where(radius > 0, radius, self.radius)
+        loss = _WatchedLoss(x)
+        for step in range(self.steps):
+            gradient = driver.gradient(x + perturbation, loss, loss.rows, exact=True)
+            step_size = self.step_size * (0.01 + 0.99 * (1 + cos(pi * step / self.steps)) / 2)
+            perturbation = perturbation + step_size * steepest(gradient, "l2")
+            radius = radius * torch.where(loss.errs, 1 - self.change, 1 + self.change)
+            perturbation = radius * steepest(perturbation, "l2")  # (N, C, H, W)
+            perturbation = (x + perturbation).clamp_(0, 1) - x
+        return x + perturbation
+
+
+class _WatchedLoss:
+    """Cross-entropy that notes, on the way, where the model errs."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.rows = torch.arange(len(x), device=x.device)
+        self.errs = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool, device=x.device)
+
+    def __call__(self, logits: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        self.errs[rows] = (margin(logits.detach(), y) > 0).view(-1, 1, 1, 1)
+        return cross_entropy(logits, y)

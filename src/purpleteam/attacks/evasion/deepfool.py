@@ -1,0 +1,52 @@
+"""DeepFool (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm, steepest
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
+from purpleteam.attacks.evasion._hyperplane import how_far, nearest_meeting, other_classes
+from purpleteam.attacks.noise import Noise
+
+__all__ = ["DeepFool"]
+
+
+@ATTACKS.register("deepfool")
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(MinimumNormAttack):
+    """Steps onto the nearest linearised boundary until the class changes, and stops there."""
+
+    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+
+    steps: int = 50
+    """Most steps."""
+    candidates: int = 10
+    """Classes whose boundaries are considered, the label among them."""
+    overshoot: float = 0.02
+    """How much farther than to the boundary the image goes, as a share of the way."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 2:
+            raise ValueError(f"candidates must be at least 2, not {self.candidates}")
+        if not 0 <= self.overshoot < float("inf"):
+            raise ValueError(f"overshoot must be at least 0 and finite, not {self.overshoot}")
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        others = list(other_classes(driver, x, self.candidates - 1))
+        perturbation, x_adv = torch.zeros_like(x), x
+        for _ in range(self.steps):
+            driver.dropped |= driver.found  # the first example that it meets is its answer
+            if not driver.standing.any():
+                break
+            value, normal = nearest_meeting(driver, others, self.norm, x_adv, exact=True)
+            step = how_far(value, normal, self.norm).view(-1, 1, 1, 1)
+            perturbation += step * steepest(normal, self.norm)  # (N, C, H, W)
+            x_adv = (x + (1 + self.overshoot) * perturbation).clamp(0, 1)
+        return x_adv
