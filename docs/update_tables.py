@@ -14,6 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # pages are made from this folder alone
+
+import attack_tables
+
 from purpleteam.core.records import Measurement, record_from_json
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.markdown import table
@@ -146,128 +150,20 @@ def _install(path: Path) -> str:
     )
 
 
-def _attacks(path: Path) -> str:
-    """Return what each attack left of the shipped models, and how near it came."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    measured = [record_from_json(one) for one in found["records"]]
-    records = [one for one in measured if isinstance(one, Measurement)]
-    full = [one for one in records if _whole_linf(one)]
-    rest = [one for one in records if one not in full]
-    parts = [_ladder_table([one for one in full if model_name(one) == "robust-0.3"])]
-    parts.append(_others_table(rest, full))
-    run = found["run"]
-    parts.append(
-        f"Seed 0, purpleteam {run['versions']['purpleteam']}, torch {run['versions']['torch']}, "
-        f"{run['machine']['system']} {run['machine']['processor']}, {run['threads']} thread. "
-        "Intervals are 95 %."
-    )
-    return "\n\n".join(parts)
-
-
-def _whole_linf(one: Measurement) -> bool:
-    return one.how["norm"] == "linf" and one.subject["selection"] == "all"
-
-
-def _ladder_table(records: list[Measurement]) -> str:
-    ordered = sorted(records, key=lambda one: -number_of(one).value)
-    rows = tuple(
-        row(one.how["case"], _members(one), number_of(one), _an_image(one), _verdict(one))
-        for one in ordered
-    )
-    columns = (
-        "Attack",
-        "What it consists of",
-        "Robust accuracy",
-        "Model calls an image",
-        "Verdict",
-    )
-    caption = "robust-0.3 under each attack by itself: all of MNIST's test images, ε = 0.3 in linf"
-    return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
-
-
-def _others_table(rest: list[Measurement], full: list[Measurement]) -> str:
-    others = [one for one in full if model_name(one) != "robust-0.3"] + rest
-    rows = tuple(
-        row(
-            model_name(one),
-            f"{one.how['norm']}, ε = {one.how['epsilon']:g}",
-            one.how["case"],
-            number_of(one),
-            _distance(one),
-            _verdict(one),
-        )
-        for one in others
-    )
-    columns = ("Model", "Ball", "Attack", "Robust accuracy", "Median distance", "Verdict")
-    caption = "Another model, other balls, and how near the nearest example is"
-    return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
-
-
-def _members(one: Measurement) -> str:
-    """Return what still stood after each part of an ensemble."""
-    parts = [part for row_ in one.detail.get("attacks", ()) for part in row_.get("members", ())]
-    return ", ".join(f"{p['name']} {100 * p['survived']['value']:.2f} %" for p in parts) or DASH
-
-
-def _an_image(one: Measurement) -> str:
-    calls = one.cost.get("forward")
-    return DASH if calls is None else f"{calls / one.value.n:,.0f}"
-
-
-def _distance(one: Measurement) -> str:
-    found = one.detail.get("median_distance")
-    return DASH if found is None else f"{found:.4g}"
-
-
-def _verdict(one: Measurement) -> str:
-    sound = one.detail.get("soundness")
-    return DASH if sound is None else str(sound["verdict"]).replace("_", " ")
-
-
-def _summary_attacks(path: Path) -> str:
-    """Return the rows that tell the story: one model, four numbers and the worst case."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    told = ("fgsm", "pgd:steps=40", "pgd:steps=100,restarts=10", "autoattack", WORST)
-    measured = [record_from_json(one) for one in found["records"]]
-    records = [
-        one
-        for one in measured
-        if isinstance(one, Measurement)
-        and _whole_linf(one)
-        and model_name(one) == "robust-0.3"
-        and one.how["case"] in told
-    ]
-    rows = tuple(row(one.how["case"], number_of(one)) for one in records)
-    columns = ("Attack", "Robust accuracy")
-    caption = "One model (robust-0.3, MNIST, ε = 0.3), five numbers"
-    return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
-
-
-def _registry() -> str:
-    """Return every registered attack, with what the first line of its file says of it."""
-    from purpleteam.attacks import ATTACKS
-
-    lines = ["| Name | What it is | Adversary | Norms |", "| --- | --- | --- | --- |"]
-    for name, attack in ATTACKS.items():
-        first = (sys.modules[attack.__module__].__doc__ or "").strip().splitlines()[0].rstrip(".")
-        lines.append(f"| `{name}` | {first} | {attack.knowledge} | {', '.join(attack.norms)} |")
-    return "\n".join(lines)
-
-
 def _own(path: Path) -> str:
     """Return the answer to the README's own command, word for word."""
     found = json.loads(path.read_text(encoding="utf-8"))
     return f"```text\n{found['answer']}\n```"
 
 
-WORST = "worst case over the ladder"
-CODE: dict[str, Callable[[], str]] = {"attacks_by_name": _registry}
+CODE: dict[str, Callable[[], str]] = {"attacks_by_name": attack_tables.registry}
 BLOCKS: dict[str, Callable[[Path], str]] = {
-    "attacks": _attacks,
+    "attacks": attack_tables.ladder,
+    "attacks_speed": attack_tables.speed,
     "install": _install,
     "mnist": _mnist,
     "own": _own,
-    "summary_attacks": _summary_attacks,
+    "summary_attacks": attack_tables.summary,
     "training": _training,
 }
 

@@ -1,0 +1,184 @@
+"""The tables about attacks: what they left standing, what they cost, which there are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.records import Measurement, record_from_json
+from purpleteam.report.collect import model_name
+from purpleteam.report.markdown import table
+from purpleteam.report.numbers import number_of
+from purpleteam.report.view import DASH, Table, row
+
+__all__ = ["ladder", "registry", "speed", "summary"]
+
+WORST = "worst case over the ladder"
+TOLD = ("fgsm", "pgd:steps=40", "pgd:steps=100,restarts=10", "autoattack", WORST)
+"""The rows that tell the story: one model, four attacks, and all together."""
+
+
+def ladder(path: Path) -> str:
+    """Return what each attack left of the shipped models, and how near it came."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    measured = [record_from_json(one) for one in found["records"]]
+    records = [one for one in measured if isinstance(one, Measurement)]
+    full = [one for one in records if _whole_linf(one)]
+    rest = [one for one in records if one not in full]
+    parts = [_ladder_table([one for one in full if model_name(one) == "robust-0.3"])]
+    parts.append(_others_table(rest, full))
+    run = found["run"]
+    parts.append(
+        f"Seed 0, purpleteam {run['versions']['purpleteam']}, torch {run['versions']['torch']}, "
+        f"{run['machine']['system']} {run['machine']['processor']}, {run['threads']} thread. "
+        "Intervals are 95 %."
+    )
+    return "\n\n".join(parts)
+
+
+def _whole_linf(one: Measurement) -> bool:
+    return one.how["norm"] == "linf" and one.subject["selection"] == "all"
+
+
+def _ladder_table(records: list[Measurement]) -> str:
+    ordered = sorted(records, key=lambda one: -number_of(one).value)
+    rows = tuple(
+        row(one.how["case"], _members(one), number_of(one), _an_image(one), _verdict(one))
+        for one in ordered
+    )
+    columns = (
+        "Attack",
+        "What it consists of",
+        "Robust accuracy",
+        "Model calls an image",
+        "Verdict",
+    )
+    caption = "robust-0.3 under each attack by itself: all of MNIST's test images, ε = 0.3 in linf"
+    return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
+
+
+def _others_table(rest: list[Measurement], full: list[Measurement]) -> str:
+    others = [one for one in full if model_name(one) != "robust-0.3"] + rest
+    rows = tuple(
+        row(
+            model_name(one),
+            f"{one.how['norm']}, ε = {one.how['epsilon']:g}",
+            one.how["case"],
+            number_of(one),
+            _distance(one),
+            _verdict(one),
+        )
+        for one in others
+    )
+    columns = ("Model", "Ball", "Attack", "Robust accuracy", "Median distance", "Verdict")
+    caption = "Another model, other balls, and how near the nearest example is"
+    return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
+
+
+def _members(one: Measurement) -> str:
+    """Return what still stood after each part of an ensemble."""
+    parts = [part for row_ in one.detail.get("attacks", ()) for part in row_.get("members", ())]
+    return ", ".join(f"{p['name']} {100 * p['survived']['value']:.2f} %" for p in parts) or DASH
+
+
+def _an_image(one: Measurement) -> str:
+    calls = one.cost.get("forward")
+    return DASH if calls is None else f"{calls / one.value.n:,.0f}"
+
+
+def _distance(one: Measurement) -> str:
+    found = one.detail.get("median_distance")
+    return DASH if found is None else f"{found:.4g}"
+
+
+def _verdict(one: Measurement) -> str:
+    sound = one.detail.get("soundness")
+    return DASH if sound is None else str(sound["verdict"]).replace("_", " ")
+
+
+def summary(path: Path) -> str:
+    """Return the rows that tell the story: one model, four numbers and the worst case."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    measured = [record_from_json(one) for one in found["records"]]
+    records = [
+        one
+        for one in measured
+        if isinstance(one, Measurement)
+        and _whole_linf(one)
+        and model_name(one) == "robust-0.3"
+        and one.how["case"] in TOLD
+    ]
+    rows = tuple(row(one.how["case"], number_of(one)) for one in records)
+    columns = ("Attack", "Robust accuracy")
+    caption = "One model (robust-0.3, MNIST, ε = 0.3), five numbers"
+    return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
+
+
+def registry() -> str:
+    """Return every registered attack, with what the first line of its file says of it."""
+    from purpleteam.attacks import ATTACKS
+
+    lines = ["| Name | What it is | Adversary | Norms |", "| --- | --- | --- | --- |"]
+    for name, attack in ATTACKS.items():
+        first = (sys.modules[attack.__module__].__doc__ or "").strip().splitlines()[0].rstrip(".")
+        lines.append(f"| `{name}` | {first} | {attack.knowledge} | {', '.join(attack.norms)} |")
+    return "\n".join(lines)
+
+
+def speed(path: Path) -> str:
+    """Return what attacks cost beside a bare loop, other libraries and their own model calls."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    parts = [_steps(found["steps"])] if "steps" in found else []
+    parts += [_autoattack(found["autoattack"])] if "autoattack" in found else []
+    parts += [_scale(found["scale"])] if "scale" in found else []
+    block = next(iter(found.values()))
+    parts.append(
+        f"Processor time on one thread, {block['machine']['model']}, torch "
+        f"{block['versions']['torch']}, "
+        f"{'bfloat16' if block['fast_bfloat16'] else 'float32'}, least of the repetitions; data: "
+        f"{block['data']}. `make bench` repeats it."
+    )
+    return "\n\n".join(parts)
+
+
+def _steps(found: Mapping[str, Any]) -> str:
+    kinds = [key for key in found if key.startswith(("fgsm ", "pgd_40 "))]
+    ways = list(found[kinds[0]]["over_bare"])
+    lines = [f"| Times the bare loop | {' | '.join(kinds)} |", "| --- " * (len(kinds) + 1) + "|"]
+    for way in ways:
+        cells = [f"{found[kind]['over_bare'].get(way, float('nan')):.2f}" for kind in kinds]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    faster = [f"{found[kind]['times_faster_than_fastest_peer']:.1f}" for kind in kinds]
+    lines.append(f"| the fastest other library over ours | {' | '.join(faster)} |")
+    return "\n".join(lines)
+
+
+def _autoattack(found: Mapping[str, Any]) -> str:
+    head = "| AutoAttack, whole | Over the replay of its own model calls | torchattacks at the "
+    lines = [head + "published steps over ours | Left standing: ours, theirs |", "| --- " * 4 + "|"]
+    for which in ("undefended", "robust"):
+        one = found[which]
+        faster = one.get("times_faster_than_torchattacks_at_100_steps")
+        left = one["robust_accuracy"]
+        theirs = f"{100 * left['peer']:.1f} %" if "peer" in left else DASH
+        lines.append(
+            f"| {which} | {one['over_replay']:.2f} | {DASH if faster is None else f'{faster:.1f}'} "
+            f"| {100 * left['purpleteam']:.1f} %, {theirs} |"
+        )
+    return "\n".join(lines) + f"\n\nOn the first {found['images']} test images."
+
+
+def _scale(found: Mapping[str, Any]) -> str:
+    peaks = [
+        f"{name} on {found.get('many', 10_000):,} images peaks at "
+        f"{found[name]['peak_megabytes']:,.0f} MB"
+        for name in ("pgd", "autoattack")
+    ]
+    each = [
+        f"{1000 * value:.2f} ms at {int(size):,}"
+        for size, value in found["seconds_per_image"].items()
+    ]
+    return f"Memory: {', '.join(peaks)}. PGD an image: {', '.join(each)} images."
