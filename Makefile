@@ -9,7 +9,7 @@ PYTHON ?= $(shell for one in python3.11 python3 python; do \
 	$$one -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup peers demo test check bench docs clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -21,6 +21,11 @@ $(STAMP): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[lab,serve,dev]'
 	@touch $@
+
+# the last four ask for torchvision, visdom or an old requests, which what is used of them does not
+peers: $(STAMP)  ## Add the libraries whose attacks are borrowed and compared with ours
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[peers]'
+	@$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 secml-torch==1.5 cleverhans==4.0.0 adv-lib==0.2.8
 
 demo: $(STAMP)  ## The whole story on embedded digits, offline; ends with the report's path
 	@$(BIN)/purple demo
@@ -34,8 +39,9 @@ check: $(STAMP)  ## Format, lint, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(STAMP)  ## Measure what training costs, and what an installation weighs, into results/
+bench: $(STAMP)  ## Measure what training and attacks cost, and what an installation weighs, into results/
 	@$(BIN)/python benchmarks/training.py
+	@$(BIN)/python benchmarks/attacks.py
 	@$(BIN)/python benchmarks/install.py
 
 docs: $(STAMP)  ## Write the tables of README.md anew from results/
