@@ -1,0 +1,79 @@
+"""Is this evaluation valid? Checks on the attack, not on the model.
+
+A robust accuracy is an upper bound that a better attack may lower; these checks say when it is
+worth nothing. After Carlini et al. 2019 (arXiv:1902.06705), the flags of AutoAttack (Croce and
+Hein 2020, arXiv:2003.01690) and the indicators of attack failure (Pintor et al. 2022,
+arXiv:2106.09947).
+
+    sound              no check found a reason for doubt
+    weak               the number stands, but a stronger attack is likely to lower it
+    not_established    the attack had no fair chance; the number must not be quoted
+
+- `outputs`    what the model answers: logits, the same ones each time
+- `gradients`  whether they are there and lead uphill
+- `counters`   attacks of the judge's own on what the ladder left standing
+- `searches`   what these attacks tell of the ladder's
+- `results`    whether the ladder's examples are what it says they are
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from purpleteam.attacks.evasion import EvasionAttack
+from purpleteam.attacks.outcomes import RobustEvaluation
+from purpleteam.attacks.soundness import gradients, outputs, results, searches
+from purpleteam.attacks.soundness.case import Case
+from purpleteam.attacks.soundness.counters import Counters
+from purpleteam.attacks.soundness.verdict import Soundness, verdict_of
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import device_of, frozen
+from purpleteam.models.inference import Classifier
+
+__all__ = ["Soundness", "judge"]
+
+
+def judge(
+    model: Classifier,
+    images: ImageSet,
+    attacks: Sequence[EvasionAttack],
+    evaluations: Sequence[RobustEvaluation],
+    *,
+    seed: int = 0,
+) -> Soundness:
+    """Judge the evaluations (one for each epsilon, growing) of one ladder on one model.
+
+    The same seed gives the same verdict; a model that draws its own random numbers draws them
+    from torch's generator as the seed sets it, and the caller's is left where it was.
+    """
+    case = Case(model, images, attacks, evaluations, seed)
+    if len(case.probed) == 0:
+        return Soundness(
+            verdict="not_established",
+            reasons=("no image is right when clean: there is nothing to attack",),
+            checks={},
+        )
+    device = device_of(model)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), frozen(model):
+        torch.manual_seed(seed)
+        counters = Counters(case)
+        return verdict_of(
+            [
+                outputs.answers_are_steady(case),
+                outputs.outputs_are_logits(case),
+                outputs.inference_is_plain(case),
+                gradients.gradients_are_there(case, counters),
+                gradients.steps_climb(case),
+                gradients.predictions_are_stable(case),
+                results.candidates_are_feasible(case),
+                results.candidates_do_as_counted(case),
+                results.stronger_with_epsilon(case),
+                searches.single_step_is_not_stronger(case, counters),
+                searches.black_box_is_not_stronger(case, counters),
+                searches.optimisation_is_complete(case, counters),
+                searches.unbounded_breaks_everything(case, counters),
+                results.ladder_is_strong(case),
+            ]
+        )

@@ -1,0 +1,222 @@
+"""What every check looks at: a model, a ladder of attacks, and what it left standing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm
+from purpleteam.attacks.driver import CACHED_VALUES, Cost, Driver, Loss, Search
+from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
+from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.outcomes import RobustEvaluation
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.inference import Classifier
+from purpleteam.models.twins import Twins
+
+__all__ = ["BALLS", "FEW_STEPS", "PROBED", "Case", "Slope"]
+
+BALLS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
+"""The norms that bound an adversary; other sets are what their attack makes of them."""
+
+PROBED = 100
+"""Images that are attacked anew: enough to see 1 in 20, a tenth of what is usually attacked."""
+
+FEW_STEPS = 10
+"""Fewer gradient steps are no strong attack."""
+
+CALLS = 5
+"""Of the model on the same images, to see whether its answers are random; as in AutoAttack."""
+
+SAME = 1e-5
+"""Share of the scores' spread by which they may differ from call to call: rounding on a GPU."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """A loss (N,) and its gradient (N, C, H, W) as the model gives it, NaN included."""
+
+    value: Tensor
+    gradient: Tensor
+    connected: bool
+    """Whether the scores depend on the images by gradients at all."""
+
+    @property
+    def undefined(self) -> Tensor:
+        """(N,) bool: NaN or infinite somewhere."""
+        return ~torch.isfinite(self.gradient).flatten(1).all(1)
+
+    @property
+    def zero(self) -> Tensor:
+        """(N,) bool: 0 everywhere."""
+        return (self.gradient == 0).flatten(1).all(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An evaluation, ready to be looked into. The model is frozen while a case is open."""
+
+    model: Classifier
+    images: ImageSet
+    attacks: Sequence[EvasionAttack]
+    evaluations: Sequence[RobustEvaluation]
+    """By growing epsilon; the last one is that of `attacks`."""
+    seed: int
+
+    @property
+    def final(self) -> RobustEvaluation:
+        """The evaluation that is judged."""
+        return self.evaluations[-1]
+
+    @property
+    def norm(self) -> Norm:
+        """The norm of the whole ladder."""
+        return self.attacks[-1].norm
+
+    @property
+    def epsilon(self) -> float:
+        """The radius of the whole ladder."""
+        return self.attacks[-1].epsilon
+
+    @cached_property
+    def nets(self) -> Twins:
+        """The model and its doubles."""
+        return Twins.of(self.model, self.x(np.arange(min(4, len(self.images)))))
+
+    @cached_property
+    def rungs(self) -> tuple[EvasionAttack, ...]:
+        """The attacks, with the members of an ensemble for the ensemble."""
+        return tuple(
+            member for attack in self.attacks for member in attack.members(self.nets.classes)
+        )
+
+    @cached_property
+    def white_box(self) -> tuple[EvasionAttack, ...]:
+        """Those that follow the model's own gradients, image by image."""
+        return tuple(
+            rung for rung in self.rungs if rung.knowledge == "white-box" and not _is_fitted(rung)
+        )
+
+    @property
+    def most_steps(self) -> int:
+        """Gradient steps of the longest of them."""
+        return max((rung.planned_steps for rung in self.white_box), default=0)
+
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether the ladder did so, in a ball: else its gradients are beside the point."""
+        return bool(self.white_box) and self.nets.differentiable and self.norm in BALLS
+
+    @cached_property
+    def probed(self) -> NDArray[np.int64]:
+        """Rows of the first images that are right when clean."""
+        return np.flatnonzero(self.final.clean_correct)[:PROBED]
+
+    @cached_property
+    def standing(self) -> NDArray[np.int64]:
+        """Rows of the first images that the ladder left standing."""
+        return np.flatnonzero(self.final.robust)[:PROBED]
+
+    def overstated(self, fell: int) -> float:
+        """Return by how much robust accuracy falls if so many of `standing` fall."""
+        return self.final.robust_accuracy.value * fell / max(len(self.standing), 1)
+
+    def x(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the clean images (n, C, H, W)."""
+        return to_batch(self.images.images[rows], device_of(self.model))
+
+    def y(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return their labels (n,)."""
+        return torch.from_numpy(self.images.labels[rows]).to(device_of(self.model))
+
+    def candidates(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return what the ladder made of them (n, C, H, W)."""
+        x_adv = torch.from_numpy(self.final.x_adv[rows]).permute(0, 3, 1, 2)
+        return x_adv.to(device_of(self.model))
+
+    def noise(self, rows: NDArray[np.int64], stream: str) -> Noise:
+        """Return random numbers for these images, others for each stream."""
+        return Noise(self.seed, torch.from_numpy(rows), 0, f"/soundness/{stream}")
+
+    def driver(self, rows: NDArray[np.int64], epsilon: float, norm: Norm) -> Driver:
+        """Return a driver on these images."""
+        search = Search(epsilon=epsilon, norm=norm)
+        return Driver(self.nets, self.x(rows), self.y(rows), search, Cost())
+
+    @torch.no_grad()
+    def scores(self, x: Tensor) -> Tensor:
+        """Return the model's own scores (N, classes) in float64, as it gives them."""
+        return torch.cat([self.model(part).double() for part in self._parts(x)])
+
+    @torch.no_grad()
+    def errs(self, x: Tensor, y: Tensor) -> Tensor:
+        """Say for each image whether the model names another label; NaN is none."""
+        scores = self.scores(x)
+        return (torch.nan_to_num(scores).argmax(1) != y) & ~torch.isnan(scores).any(1)
+
+    def slope(self, x: Tensor, y: Tensor, loss: Loss) -> Slope:
+        """Return the loss and its gradient, from the model's own scores in float32."""
+        values, gradients, connected = [], [], True
+        for part, labels in zip(self._parts(x), self._parts(y, x), strict=True):
+            asked = part.detach().clone().requires_grad_(True)
+            with torch.enable_grad():
+                value = loss(self.model(asked).float(), labels)
+            gradient = None
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)
+            connected &= gradient is not None
+            values.append(value.detach().double())
+            gradients.append(torch.zeros_like(asked) if gradient is None else gradient.detach())
+        return Slope(torch.cat(values), torch.cat(gradients), connected)
+
+    @cached_property
+    def randomised(self) -> bool:
+        """Whether the scores change from call to call."""
+        whole = self.nets.differentiable  # each image is a request where the model is an app
+        x = self.x(self.probed if whole else self.probed[:10])
+        first = self.scores(x)
+        return any(_differ(first, self.scores(x)) for _ in range(CALLS - 1 if whole else 1))
+
+    @cached_property
+    def depends_on_neighbours(self) -> bool:
+        """Whether an image's scores change with the batch that it is asked in."""
+        x = self.x(self.probed)
+        half = max(len(x) // 2, 1)
+        return not self.randomised and _differ(self.scores(x)[:half], self.scores(x[:half]))
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether all images and all noise get the same scores."""
+        x = self.x(self.probed)
+        scores = self.scores(torch.cat([x, self.noise(self.probed, "cube").uniform(x)]))
+        return bool((scores == scores[0]).all())
+
+    @property
+    def steady(self) -> bool:
+        """Whether scores can be compared, one call with another."""
+        return not self.randomised and not self.depends_on_neighbours
+
+    @staticmethod
+    def _parts(tensor: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return the images in batches that fit the cache."""
+        image = (tensor if like is None else like)[0]
+        return torch.split(tensor, max(8, CACHED_VALUES // max(image.numel(), 1)))
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Say whether scores differ by more than rounding."""
+    one, other = torch.nan_to_num(one), torch.nan_to_num(other)
+    return bool((one - other).abs().amax() > SAME * (one.amax() - one.amin()))
+
+
+def _is_fitted(attack: EvasionAttack) -> bool:
+    """Say whether it tries on each image what it found on others, before or after its fit."""
+    kinds = [type(attack), *([ATTACKS[attack.name]] if attack.name in ATTACKS else [])]
+    return any(kind.prepare is not EvasionAttack.prepare for kind in kinds)
