@@ -18,7 +18,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def purple(here: Path, capfd: pytest.CaptureFixture[str]) -> Purple:
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where evaluations under way are kept: not in the home of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def purple(here: Path, cache: Path, capfd: pytest.CaptureFixture[str]) -> Purple:
     """Run `purple` with these arguments."""
 
     def run(*arguments: object) -> Ended:

@@ -27,8 +27,11 @@ from purpleteam.cli.screen import answer, percent, progress, say, table
 from purpleteam.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from purpleteam.attacks.cross_check import CrossCheck
     from purpleteam.attacks.evasion import EvasionAttack
     from purpleteam.attacks.journal import Journal
+    from purpleteam.core.progress import Progress
+    from purpleteam.data.images import ImageSet
     from purpleteam.models.loading import LoadedModel
 
 __all__ = ["add_to"]
@@ -58,6 +61,9 @@ def attack(
         typer.Option("--epsilon", help="Radius in pixel units; repeatable: a curve."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 500,
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Let other libraries make the same attacks.")
+    ] = False,
     out: Out = None,
     as_bytes: Annotated[
         bool, typer.Option("--as-bytes", help="Round to bytes too, and ask the model again.")
@@ -103,6 +109,7 @@ def attack(
         )
         widest = ladders[max(ladders)]
         sound = judge(loaded.module, images, widest, list(points.values()), seed=seed)
+        crossed = _crossed(loaded, images, widest[-1], seed, bar) if cross_check else None
     last = points[max(points)]
     rounded = last.as_bytes(loaded.module, images) if as_bytes else None
     if out is not None:
@@ -125,6 +132,8 @@ def attack(
         "subject": lab.subject(loaded, split, limit),
         "notes": [*lab.notes, *_notes(loaded)],
     }
+    if crossed is not None:
+        values["cross_check"] = crossed.to_json()
     if rounded is not None:
         kept, found = int(rounded.breaks.sum()), int((last.broken_by >= 0).sum())
         values["as_bytes"] = {"broken": found, "broken_as_bytes": kept}
@@ -189,6 +198,26 @@ def _journal(
     )
 
 
+def _crossed(
+    loaded: LoadedModel, images: ImageSet, attack: EvasionAttack, seed: int, bar: Progress
+) -> CrossCheck:
+    from purpleteam.attacks.cross_check import cross_check
+    from purpleteam.models.black_box import BlackBox
+
+    if isinstance(loaded.module, BlackBox):
+        raise UsageError("--cross-check needs a model with gradients; this one only answers")
+    place = {"model": loaded.digest, "model_name": loaded.name}
+    return cross_check(
+        loaded.module,
+        images,
+        norm=attack.norm,
+        epsilon=attack.epsilon,
+        seed=seed,
+        place=place,
+        progress=bar,
+    )
+
+
 def _notes(loaded: LoadedModel) -> list[str]:
     notes = list(loaded.notes)
     if waited := getattr(loaded.module, "waited", 0.0):
@@ -216,4 +245,23 @@ def _lines(values: dict[str, Any]) -> list[str]:
             [(f"{p['epsilon']:g}", percent(p["robust_accuracy"])) for p in values["curve"]]
         )
     lines += [f"robust accuracy  {robust}", f"soundness        {sound['verdict']}"]
-    return [*lines, *(f"- {reason}" for reason in sound["reasons"])]
+    lines += [f"- {reason}" for reason in sound["reasons"]]
+    return lines + _crossed_lines(values.get("cross_check"))
+
+
+def _crossed_lines(found: dict[str, Any] | None) -> list[str]:
+    """Return each attack beside the same one of another library."""
+    if found is None:
+        return []
+    rows = [
+        (
+            one["attack"],
+            percent(one["ours"]),
+            one["peer"],
+            percent(one["theirs"]),
+            "agree" if one["agrees"] else "DISAGREE",
+        )
+        for one in found["rows"]
+    ]
+    absent = [f"not compared: {name}: {reason}" for name, reason in found["absent"].items()]
+    return ["", *table(rows), *absent]
