@@ -64,7 +64,7 @@ def test_the_surrogate_is_climbed_beyond_its_first_error(
     standard: nn.Module, images: ImageSet
 ) -> None:
     x, y = batch(images)
-    attack = Transfer(epsilon=0.2, steps=10)._inner()
+    attack = Transfer(epsilon=0.2, steps=10, attack="bim")._inner()
     x_adv = crafted(standard, attack, x, y, Noise(0, torch.arange(len(x))))
     first = attack(standard, x, y)
     with torch.no_grad():

@@ -37,7 +37,7 @@ def test_it_breaks_images_that_it_never_saw_and_noise_does_not(
 def test_it_adds_the_same_to_every_image(
     standard: nn.Module, digits: Dataset, images: ImageSet, norm: Norm
 ) -> None:
-    fitted = Universal(norm=norm, epsilon=0.02, steps=5).prepare(standard, digits.validation)
+    fitted = Universal(norm=norm, epsilon=0.02, steps=15).prepare(standard, digits.validation)
     x, y = to_batch(images.images), torch.from_numpy(images.labels.copy())
     added = fitted.perturbation  # type: ignore[attr-defined]
     expected = project(x + added, x, 0.02, norm)
