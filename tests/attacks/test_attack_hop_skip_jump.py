@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump, _between
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import to_batch
 
 DUAL = {"linf": 1, "l2": 2}
 
@@ -130,3 +132,18 @@ def test_with_an_epsilon_only_what_lies_within_counts() -> None:
 def test_an_estimate_from_a_single_direction_is_refused() -> None:
     with pytest.raises(ValueError, match="samples_at_first must be at least 2, not 1"):
         HopSkipJump(samples_at_first=1)
+
+
+def test_an_app_that_refuses_noise_is_started_from_drawings(
+    standard: nn.Module, images: ImageSet
+) -> None:
+    def no_digit(x: Tensor) -> Tensor:
+        return (x > 0.1).flatten(1).float().mean(1) > 0.5  # ink everywhere: noise, or a blot
+
+    few = images.first(12)
+    x, y = to_batch(few.images), torch.from_numpy(few.labels.copy())
+    app = Endpoint(standard, 10, gives="labels", refuses=no_digit)
+    right = standard(x).argmax(1) == y
+    found = HopSkipJump(queries=60).run(app, x[right], y[right])
+    assert torch.isfinite(found.distance).all() and found.broken.all()
+    assert not no_digit(found.x_adv).any()

@@ -20,6 +20,10 @@ __all__ = ["HopSkipJump"]
 
 STARTS = 8
 """Images of each kind of noise that are tried as a start."""
+STROKES = 4
+"""Images with a stroke drawn over them that are tried as a start."""
+STROKE = 14
+"""Half the width of a stroke, as a part of the image's shorter side: 2 pixels of 28."""
 BLOCKS = (1, 4, 7, 2)
 """Pixels along the edge of a block of noise; to many a net all fine noise is one class."""
 JUMP_HALVINGS = 20
@@ -89,8 +93,14 @@ def _start(driver: Driver, x: Tensor, noise: Noise) -> Tensor:
 
 
 def _others(x: Tensor, noise: Noise) -> Iterator[Tensor]:
-    """Yield the image, noise, the negative, black, white and grey; the draws are always as many."""
+    """Yield other images, those that look like images first; the draws are always as many.
+
+    An app may refuse noise ("this is no digit"), and a refusal is no start.
+    """
     yield x
+    yield from _turned(x)
+    for _ in range(STROKES):
+        yield _stroked(x, noise)
     for block in BLOCKS:
         down = torch.arange(x.shape[2], device=x.device) // block
         across = torch.arange(x.shape[3], device=x.device) // block
@@ -99,6 +109,29 @@ def _others(x: Tensor, noise: Noise) -> Iterator[Tensor]:
     yield 1 - x
     for grey in (0.0, 1.0, 0.5):
         yield torch.full_like(x, grey)
+
+
+def _turned(x: Tensor) -> Iterator[Tensor]:
+    """Yield the images mirrored and, where they are square, turned by quarters."""
+    yield x.flip(3)
+    yield x.flip(2)
+    yield x.flip(2, 3)
+    if x.shape[2] == x.shape[3]:
+        yield from (x.rot90(1, (2, 3)), x.rot90(3, (2, 3)), x.transpose(2, 3))
+
+
+def _stroked(x: Tensor, noise: Noise) -> Tensor:
+    """Return the images with one straight stroke each, white, between two random points."""
+    height, width = x.shape[2:]
+    ends = noise.uniform(x.new_empty(len(x), 4)) * x.new_tensor([height, width, height, width])
+    first, second = ends[:, None, None, :2], ends[:, None, None, 2:]
+    grid = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pixel = torch.stack(grid, -1).to(x)[None]  # (1, H, W, 2)
+    along = second - first
+    share = ((pixel - first) * along).sum(-1) / along.square().sum(-1).clamp_min(1e-9)
+    nearest = first + share.clamp(0, 1)[..., None] * along
+    stroke = torch.linalg.vector_norm(pixel - nearest, dim=-1) < min(height, width) / STROKE
+    return torch.where(stroke[:, None], torch.ones_like(x), x)
 
 
 def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: Norm) -> Tensor:
