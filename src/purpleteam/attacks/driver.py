@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from purpleteam.attacks.balls import Norm, distance, project, quantise
+from purpleteam.attacks.losses import cross_entropy
 from purpleteam.models.inference import Classifier
 from purpleteam.models.twins import Twins
 
@@ -127,20 +127,17 @@ class Driver:
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
         net = self.nets.exact if exact else self.nets.fast
         for rows in self._standing_rows():
-            part = x_adv[rows].detach()
-            extras = [tensor[rows] for tensor in per_image]
-            for _ in range(self.search.samples):
-                asked = part.requires_grad_(True)
-                with torch.enable_grad():
-                    logits = net(asked).float()
-                    value = (loss or _cross_entropy)(logits, self.y[rows], *extras)
-                    slope = _slope(value.sum(), asked)
-                slopes[rows] += slope.to(slopes.dtype) / self.search.samples
-                values[rows] += value.detach().to(values.dtype) / self.search.samples
+            part, extras = x_adv[rows].detach(), [tensor[rows] for tensor in per_image]
+            answers = [
+                _climbed(net, part, self.y[rows], loss or cross_entropy, extras)
+                for _ in range(self.search.samples)
+            ]
+            values[rows] = _mean([value for value, _, _ in answers]).to(values.dtype)
+            slopes[rows] = _mean([slope for _, slope, _ in answers]).to(slopes.dtype)
             self.cost.backward += len(rows) * self.search.samples
             self._count(rows, self.search.samples)
             self.steps[rows] += 1
-            self._look(rows, part.detach(), logits.detach())
+            self._look(rows, part, answers[-1][2])
         return values, slopes
 
     @torch.no_grad()
@@ -239,7 +236,7 @@ class Driver:
         if len(rows) == 0:
             return
         answers = [self._in_float32(candidate, rows) for _ in range(self.search.samples)]
-        wrong = _wrong(torch.stack(answers).mean(0), self.y[rows])
+        wrong = _wrong(_mean(answers), self.y[rows])
         self._keep(rows[wrong], candidate[wrong])
 
     def _in_float32(self, x_adv: Tensor, rows: Tensor) -> Tensor:
@@ -267,11 +264,22 @@ class Driver:
             self.dropped |= self.nearest_distance <= self.search.epsilon
 
 
-def _slope(value: Tensor, x: Tensor) -> Tensor:
-    if not value.requires_grad:
-        return torch.zeros_like(x)
-    (slope,) = torch.autograd.grad(value, x, allow_unused=True)
-    return torch.zeros_like(x) if slope is None else torch.nan_to_num(slope)
+def _climbed(
+    net: Classifier, x: Tensor, y: Tensor, loss: Loss, extras: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of each candidate, its gradient (0 where there is none) and the scores."""
+    asked, slope = x.detach().requires_grad_(True), None
+    with torch.enable_grad():
+        logits = net(asked).float()
+        value = loss(logits, y, *extras)
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)
+    slope = torch.zeros_like(x) if slope is None else torch.nan_to_num(slope)
+    return value.detach(), slope, logits.detach()
+
+
+def _mean(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
 
 
 def _place_among_equals(rows: Tensor) -> Tensor:
@@ -289,7 +297,3 @@ def _wrong(logits: Tensor, y: Tensor) -> Tensor:
     """Say where the label is another; a row of NaN is no answer, and so no wrong one."""
     answered = ~torch.isnan(logits).any(1)
     return (torch.nan_to_num(logits).argmax(1) != y) & answered
-
-
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
