@@ -189,8 +189,12 @@ def _settings(one: Measurement) -> Inline:
         if one.how.get(key) is not None
     ]
     ladder = one.detail.get("attacks")
-    if isinstance(ladder, list | tuple) and len(ladder) > 1:
-        said.append("ladder " + ", ".join(_rung(rung) for rung in ladder))
+    if isinstance(ladder, list | tuple):
+        if len(ladder) > 1:
+            said.append("ladder " + ", ".join(_rung(rung) for rung in ladder))
+        members = [part for rung in ladder for part in _members(rung)]
+        if members:
+            said.append("which are " + ", ".join(_rung(part) for part in members))
     return Given(" " + ", ".join(said) if said else "", one.id)
 
 
@@ -198,6 +202,12 @@ def _rung(rung: Any) -> str:
     return (
         str(rung.get("name", rung.get("attack", "?"))) if isinstance(rung, Mapping) else str(rung)
     )
+
+
+def _members(rung: Any) -> Sequence[Any]:
+    """Return the attacks that a rung consists of, where it is several."""
+    found = rung.get("members", ()) if isinstance(rung, Mapping) else ()
+    return found if isinstance(found, list | tuple) else ()
 
 
 def soundness(measurement: Measurement) -> Cell:
