@@ -118,6 +118,23 @@ def test_step_sizes_are_reviewed_when_the_paper_says() -> None:
     assert sorted(_reviews(10)) == [3, 5, 6, 7, 8, 9, 10]
 
 
+def test_a_loss_that_rises_without_a_new_best_halves_the_step_all_the_same() -> None:
+    seen: list[Tensor] = []
+
+    def first_best_then_slowly_up_from_below(x: Tensor) -> Tensor:
+        if x.requires_grad:
+            seen.append(x.detach().clone())
+        value = -5.0 if len(seen) == 1 else -9 + 0.01 * len(seen)
+        height = value + x.flatten(1).sum(1) - x.flatten(1).sum(1).detach()
+        return torch.stack((torch.zeros_like(height), height), 1)
+
+    x = images_of_the_middle(1)
+    APGDCE(epsilon=0.1).run(first_best_then_slowly_up_from_below, x, torch.tensor([0]))
+    corner = [torch.allclose(x_adv, x + 0.1) for x_adv in seen]
+    assert all(corner[2:23]) and not corner[23]  # back to the start, by half a step
+    assert all(corner[30:58]) and not corner[58]  # not at 41, the review after a halving, but at 57
+
+
 def test_a_run_takes_its_steps_and_one_look_at_the_last_point() -> None:
     net, x = linear_net(), images_of_the_middle(3)
     cost = APGDCE(epsilon=1e-3, steps=7).run(net, x, label_of(net, x)).cost
