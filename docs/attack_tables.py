@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.records import Measurement, record_from_json
+from purpleteam.core.statistics import Rate
 from purpleteam.report.collect import model_name
 from purpleteam.report.markdown import table
 from purpleteam.report.numbers import number_of
@@ -16,6 +17,8 @@ from purpleteam.report.view import DASH, Table, row
 
 __all__ = ["ladder", "registry", "speed", "summary"]
 
+LARGE = 5000
+"""Images from which on a rate stands in the first table."""
 WORST = "worst case over the ladder"
 TOLD = ("fgsm", "pgd:steps=40", "pgd:steps=100,restarts=10", "autoattack", WORST)
 """The rows that tell the story: one model, four attacks, and all together."""
@@ -26,7 +29,7 @@ def ladder(path: Path) -> str:
     found = json.loads(path.read_text(encoding="utf-8"))
     measured = [record_from_json(one) for one in found["records"]]
     records = [one for one in measured if isinstance(one, Measurement)]
-    full = [one for one in records if _whole_linf(one)]
+    full = [one for one in records if _large_linf(one)]
     rest = [one for one in records if one not in full]
     parts = [_ladder_table([one for one in full if model_name(one) == "robust-0.3"])]
     parts.append(_others_table(rest, full))
@@ -39,8 +42,12 @@ def ladder(path: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _whole_linf(one: Measurement) -> bool:
-    return one.how["norm"] == "linf" and one.subject["selection"] == "all"
+def _large_linf(one: Measurement) -> bool:
+    return one.how["norm"] == "linf" and _n(one) >= LARGE
+
+
+def _n(one: Measurement) -> int:
+    return one.value.n if isinstance(one.value, Rate) else 0
 
 
 def _ladder_table(records: list[Measurement]) -> str:
@@ -56,7 +63,7 @@ def _ladder_table(records: list[Measurement]) -> str:
         "Model calls an image",
         "Verdict",
     )
-    caption = "robust-0.3 under each attack by itself: all of MNIST's test images, ε = 0.3 in linf"
+    caption = "robust-0.3 under each attack by itself: MNIST's test images, ε = 0.3 in linf"
     return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
 
 
@@ -86,7 +93,7 @@ def _members(one: Measurement) -> str:
 
 def _an_image(one: Measurement) -> str:
     calls = one.cost.get("forward")
-    return DASH if calls is None else f"{calls / one.value.n:,.0f}"
+    return DASH if calls is None else f"{calls / max(_n(one), 1):,.0f}"
 
 
 def _distance(one: Measurement) -> str:
@@ -107,7 +114,7 @@ def summary(path: Path) -> str:
         one
         for one in measured
         if isinstance(one, Measurement)
-        and _whole_linf(one)
+        and _large_linf(one)
         and model_name(one) == "robust-0.3"
         and one.how["case"] in TOLD
     ]
