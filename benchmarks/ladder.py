@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting thr
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from purpleteam.attacks import RobustEvaluation, evaluate, judge
+from purpleteam.attacks.cross_check import cross_check
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.journal import Journal
 from purpleteam.cli.screen import progress
@@ -44,6 +46,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "attacks.json"
 MODELS = ("standard", "robust-0.3")
 SEED = 0
+COMPARED = 200
+"""Images on which other libraries make the same attacks."""
 LARGE = 5000
 """Images that a case must be measured on to count in the worst case."""
 WORST = "worst case over the ladder"
@@ -103,7 +107,9 @@ def main() -> None:
             if asked.only and not any(label.startswith(one) for one in asked.only):
                 continue
             _measure(model, dataset, case, asked.out, asked.work)
-        _worst(model, dataset, asked.out, asked.work)
+        if not asked.only or "cross-check" in asked.only:
+            _compare(model, dataset, asked.out)
+        _together(model, dataset, asked.out, asked.work)
 
 
 def _measure(model: LoadedModel, dataset: Dataset, case: Case, out: Path, work: Path) -> None:
@@ -134,10 +140,40 @@ def _measure(model: LoadedModel, dataset: Dataset, case: Case, out: Path, work: 
     sys.stdout.write(f"{model.name} {case.attack} {case.norm}: {record.value} {sound.verdict}\n")
 
 
-def _worst(model: LoadedModel, dataset: Dataset, out: Path, work: Path) -> None:
-    """Record what stands under every L-infinity attack: the worst case, image by image.
+def _compare(model: LoadedModel, dataset: Dataset, out: Path) -> None:
+    """Record, for each attack that another library has too, what both left of the same images."""
+    images = dataset.test.first(COMPARED)
+    key = {"model": model.digest, "case": "cross-check"}
+    if any(one["how"]["key"].get("case") == "cross-check" for one in _records(out, model)):
+        return
+    with progress(quiet=False) as bar:
+        found = cross_check(model.module, images, epsilon=0.3, seed=SEED, progress=bar)
+    for row in found.rows:
+        how = {
+            "attack": row.attack,
+            "peer": row.peer,
+            "norm": "linf",
+            "epsilon": 0.3,
+            "key": key | {"attack": row.attack, "peer": row.peer},
+        }
+        record = Measurement(
+            name="cross_check_difference",
+            value=row.difference,
+            subject=subject_of(model, dataset, model.name, limit=COMPARED),
+            how=how,
+            detail=row.to_json(),
+            seed=SEED,
+        )
+        _keep(out, record)
+    for what, why in found.absent.items():
+        sys.stdout.write(f"not compared with {what}: {why}\n")
 
-    Over as many images as all of them, AutoAttack among them, were measured on.
+
+def _together(model: LoadedModel, dataset: Dataset, out: Path, work: Path) -> None:
+    """Record what stands under each L-infinity attack, and under all, on the same images.
+
+    They are as many as all of them, AutoAttack among them, were measured on; the last record is
+    the worst case, image by image.
     """
     made = [case for case in CASES if case.norm == "linf" and _size(case, dataset) >= LARGE]
     made = [case for case in made if _outcomes(work, model, case).exists()]
@@ -145,28 +181,55 @@ def _worst(model: LoadedModel, dataset: Dataset, out: Path, work: Path) -> None:
     if not strongest:
         return
     n = max(strongest)
-    made = [case for case in made if _size(case, dataset) >= n]
     standing = np.ones(n, np.bool_)
-    for case in made:
+    for case in [case for case in made if _size(case, dataset) >= n]:
         with np.load(_outcomes(work, model, case), allow_pickle=False) as rows:
-            standing &= rows["broken_by"][:n] == -1
-    _keep(
-        out,
-        Measurement(
-            name="robust_accuracy",
-            value=Rate.of(int(standing.sum()), n),
-            subject=subject_of(model, dataset, model.name, limit=n),
-            how={
-                "attack": "+".join(case.attack for case in made),
-                "norm": "linf",
-                "epsilon": made[0].epsilon,
-                "knowledge": "white-box",
-                "case": WORST,
-                "key": {"model": model.digest, "case": WORST},
-            },
-            seed=SEED,
-        ),
+            stands = rows["broken_by"][:n] == -1
+        standing &= stands
+        _keep(out, _on_the_same(model, dataset, case.attack, stands, _found(out, model, case)))
+    _keep(out, _on_the_same(model, dataset, WORST, standing, None))
+
+
+def _on_the_same(
+    model: LoadedModel,
+    dataset: Dataset,
+    name: str,
+    stands: NDArray[np.bool_],
+    source: Mapping[str, Any] | None,
+) -> Measurement:
+    """Return a rate over the first images; its verdict and parts are the source's."""
+    n = len(stands)
+    return Measurement(
+        name="robust_accuracy",
+        value=Rate.of(int(stands.sum()), n),
+        subject=subject_of(model, dataset, model.name, limit=n),
+        how={
+            "attack": name,
+            "norm": "linf",
+            "epsilon": 0.3,
+            "knowledge": "white-box",
+            "case": name,
+            "same_images": True,
+            "key": {"model": model.digest, "case": name, "same_images": True},
+        },
+        detail={} if source is None else dict(source["detail"], calls=_calls(source)),
+        seed=SEED,
     )
+
+
+def _calls(source: Mapping[str, Any]) -> float:
+    """Return model calls an image."""
+    return round(source["cost"]["forward"] / source["value"]["n"], 1)
+
+
+def _found(out: Path, model: LoadedModel, case: Case) -> Mapping[str, Any] | None:
+    """Return the record of a case."""
+    wanted = {"model": model.digest, "case": asdict(case)}
+    for one in _records(out):
+        key = one["how"]["key"]
+        if all(key.get(name) == value for name, value in wanted.items()):
+            return dict(one)
+    return None
 
 
 def _size(case: Case, dataset: Dataset) -> int:
@@ -195,11 +258,12 @@ def _outcomes(work: Path, model: LoadedModel, case: Case) -> Path:
     return work / f"{model.name}-{attack}-{case.norm}-{case.limit or 'all'}.npz"
 
 
-def _records(out: Path) -> Sequence[Any]:
+def _records(out: Path, model: LoadedModel | None = None) -> Sequence[Any]:
+    """Return what has been measured, of one model or of all."""
     if not out.exists():
         return []
-    found: Sequence[Any] = json.loads(out.read_text(encoding="utf-8"))["records"]
-    return found
+    found = json.loads(out.read_text(encoding="utf-8"))["records"]
+    return [one for one in found if model is None or one["subject"]["model"] == model.digest]
 
 
 def _keep(out: Path, record: Measurement) -> None:

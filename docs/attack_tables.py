@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.records import Measurement, record_from_json
-from purpleteam.core.statistics import Rate
 from purpleteam.report.collect import model_name
 from purpleteam.report.markdown import table
 from purpleteam.report.numbers import number_of
@@ -17,8 +16,6 @@ from purpleteam.report.view import DASH, Table, row
 
 __all__ = ["ladder", "registry", "speed", "summary"]
 
-LARGE = 5000
-"""Images from which on a rate stands in the first table."""
 WORST = "worst case over the ladder"
 TOLD = ("fgsm", "pgd:steps=40", "pgd:steps=100,restarts=10", "autoattack", WORST)
 """The rows that tell the story: one model, four attacks, and all together."""
@@ -29,10 +26,10 @@ def ladder(path: Path) -> str:
     found = json.loads(path.read_text(encoding="utf-8"))
     measured = [record_from_json(one) for one in found["records"]]
     records = [one for one in measured if isinstance(one, Measurement)]
-    full = [one for one in records if _large_linf(one)]
-    rest = [one for one in records if one not in full]
-    parts = [_ladder_table([one for one in full if model_name(one) == "robust-0.3"])]
-    parts.append(_others_table(rest, full))
+    parts = [_ladder_table([one for one in records if _compared(one)])]
+    alone = [one for one in records if one.name == "robust_accuracy"]
+    parts.append(_others_table([one for one in alone if not one.how.get("same_images")]))
+    parts.append(_peers_table([one for one in records if one.name == "cross_check_difference"]))
     run = found["run"]
     parts.append(
         f"Seed 0, purpleteam {run['versions']['purpleteam']}, torch {run['versions']['torch']}, "
@@ -42,12 +39,9 @@ def ladder(path: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _large_linf(one: Measurement) -> bool:
-    return one.how["norm"] == "linf" and _n(one) >= LARGE
-
-
-def _n(one: Measurement) -> int:
-    return one.value.n if isinstance(one.value, Rate) else 0
+def _compared(one: Measurement) -> bool:
+    """Say whether it is one of the rates that were taken on the same images of one model."""
+    return bool(one.how.get("same_images")) and model_name(one) == "robust-0.3"
 
 
 def _ladder_table(records: list[Measurement]) -> str:
@@ -67,8 +61,8 @@ def _ladder_table(records: list[Measurement]) -> str:
     return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
 
 
-def _others_table(rest: list[Measurement], full: list[Measurement]) -> str:
-    others = [one for one in full if model_name(one) != "robust-0.3"] + rest
+def _others_table(others: list[Measurement]) -> str:
+    others = sorted(others, key=lambda one: (model_name(one), str(one.how["norm"])), reverse=True)
     rows = tuple(
         row(
             model_name(one),
@@ -81,8 +75,25 @@ def _others_table(rest: list[Measurement], full: list[Measurement]) -> str:
         for one in others
     )
     columns = ("Model", "Ball", "Attack", "Robust accuracy", "Median distance", "Verdict")
-    caption = "Another model, other balls, and how near the nearest example is"
+    caption = "Every case by itself: both models, all balls, how near the nearest example is"
     return "\n".join(table(Table(caption=caption, columns=columns, rows=rows))).strip()
+
+
+def _peers_table(records: list[Measurement]) -> str:
+    """Return our attacks beside the same ones of other libraries."""
+    lines = ["| Model | Attack | Ours | The same in | Theirs | |", "| --- " * 6 + "|"]
+    for one in records:
+        found = one.detail
+        ours, theirs = (f"{100 * found[side]['value']:.1f} %" for side in ("ours", "theirs"))
+        word = "agree" if found["agrees"] else "**disagree**"
+        lines.append(
+            f"| {model_name(one)} | {one.how['attack']} | {ours} | {one.how['peer']} | {theirs} "
+            f"| {word} |"
+        )
+    if len(lines) == 2:
+        return "Not yet compared with other libraries."
+    n = records[0].detail["ours"]["n"]
+    return "\n".join(lines) + f"\n\nLeft standing of the first {n} test images."
 
 
 def _members(one: Measurement) -> str:
@@ -92,8 +103,8 @@ def _members(one: Measurement) -> str:
 
 
 def _an_image(one: Measurement) -> str:
-    calls = one.cost.get("forward")
-    return DASH if calls is None else f"{calls / max(_n(one), 1):,.0f}"
+    calls = one.detail.get("calls")
+    return DASH if calls is None else f"{calls:,.0f}"
 
 
 def _distance(one: Measurement) -> str:
@@ -113,10 +124,7 @@ def summary(path: Path) -> str:
     records = [
         one
         for one in measured
-        if isinstance(one, Measurement)
-        and _large_linf(one)
-        and model_name(one) == "robust-0.3"
-        and one.how["case"] in TOLD
+        if isinstance(one, Measurement) and _compared(one) and one.how["case"] in TOLD
     ]
     rows = tuple(row(one.how["case"], number_of(one)) for one in records)
     columns = ("Attack", "Robust accuracy")
