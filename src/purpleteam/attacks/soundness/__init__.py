@@ -27,7 +27,7 @@ from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.soundness import gradients, outputs, results, searches
 from purpleteam.attacks.soundness.case import Case
 from purpleteam.attacks.soundness.counters import Counters
-from purpleteam.attacks.soundness.verdict import Soundness, verdict_of
+from purpleteam.attacks.soundness.verdict import Observed, Soundness, excused, verdict_of
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen
 from purpleteam.models.inference import Classifier
@@ -58,22 +58,33 @@ def judge(
     device = device_of(model)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), frozen(model):
         torch.manual_seed(seed)
-        counters = Counters(case)
-        return verdict_of(
-            [
-                outputs.answers_are_steady(case),
-                outputs.outputs_are_logits(case),
-                outputs.inference_is_plain(case),
-                gradients.gradients_are_there(case, counters),
-                gradients.steps_climb(case),
-                gradients.predictions_are_stable(case),
-                results.candidates_are_feasible(case),
-                results.candidates_do_as_counted(case),
-                results.stronger_with_epsilon(case),
-                searches.single_step_is_not_stronger(case, counters),
-                searches.black_box_is_not_stronger(case, counters),
-                searches.optimisation_is_complete(case, counters),
-                searches.unbounded_breaks_everything(case, counters),
-                results.ladder_is_strong(case),
-            ]
-        )
+        of_attack, of_results = _of_attack(case, Counters(case)), _of_results(case)
+    if not any(one.robust.any() for one in evaluations):
+        of_attack = [excused(one) for one in of_attack]  # all fell: no chance was missed
+    return verdict_of(of_attack + of_results)
+
+
+def _of_attack(case: Case, counters: Counters) -> list[Observed]:
+    """Look for what kept the attacks from their chance."""
+    return [
+        outputs.answers_are_steady(case),
+        outputs.outputs_are_logits(case),
+        outputs.inference_is_plain(case),
+        gradients.gradients_are_there(case, counters),
+        gradients.steps_climb(case),
+        gradients.predictions_are_stable(case),
+        searches.single_step_is_not_stronger(case, counters),
+        searches.black_box_is_not_stronger(case, counters),
+        searches.optimisation_is_complete(case, counters),
+        searches.unbounded_breaks_everything(case, counters),
+        results.ladder_is_strong(case),
+    ]
+
+
+def _of_results(case: Case) -> list[Observed]:
+    """Look for examples that are none, and for numbers that contradict each other."""
+    return [
+        results.candidates_are_feasible(case),
+        results.candidates_do_as_counted(case),
+        results.stronger_with_epsilon(case),
+    ]

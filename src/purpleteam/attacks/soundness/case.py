@@ -67,13 +67,14 @@ class Case:
     images: ImageSet
     attacks: Sequence[EvasionAttack]
     evaluations: Sequence[RobustEvaluation]
-    """By growing epsilon; the last one is that of `attacks`."""
+    """By growing epsilon; `attacks` are those of the last one."""
     seed: int
 
-    @property
+    @cached_property
     def final(self) -> RobustEvaluation:
-        """The evaluation that is judged."""
-        return self.evaluations[-1]
+        """The evaluation that is looked into: that of the largest epsilon which left any image."""
+        contested = [one for one in self.evaluations if one.robust.any()]
+        return contested[-1] if contested else self.evaluations[-1]
 
     @property
     def norm(self) -> Norm:
@@ -82,8 +83,8 @@ class Case:
 
     @property
     def epsilon(self) -> float:
-        """The radius of the whole ladder."""
-        return self.attacks[-1].epsilon
+        """The radius of the whole ladder in that evaluation."""
+        return self.final.attacks[-1].epsilon
 
     @cached_property
     def nets(self) -> Twins:

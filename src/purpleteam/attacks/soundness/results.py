@@ -113,16 +113,16 @@ def ladder_is_strong(case: Case) -> Observed:
     if not case.nets.differentiable:
         reason = "only black-box attacks were possible: the model gives no gradients"
         return Observed(measured, (("weak", reason),))
+    doubts = list(_ladder_needed_no_gradients(case, measured))
     if len(case.standing) == 0 or case.norm not in BALLS:
-        return Observed(measured)
-    doubts: list[Doubt] = []
+        return Observed(measured, tuple(doubts))
     if not case.white_box:
         doubts.append(("weak", "no attack of the ladder follows gradients, image by image"))
     elif case.most_steps < FEW_STEPS:
         steps = f"{case.most_steps} step(s)"
         reason = f"the strongest attack takes {steps}; an iterative one is stronger"
         doubts.append(("weak", reason))
-    return Observed(measured, (*doubts, *_ladder_needed_no_gradients(case, measured)))
+    return Observed(measured, tuple(doubts))
 
 
 def _ladder_needed_no_gradients(case: Case, measured: dict[str, Any]) -> tuple[Doubt, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Doubt", "Level", "Observed", "Soundness", "more_than", "verdict_of"]
+__all__ = ["Doubt", "Level", "Observed", "Soundness", "excused", "more_than", "verdict_of"]
 
 Level = Literal["sound", "weak", "not_established"]
 
@@ -46,6 +46,11 @@ HANDFUL = 5
 def more_than(share: float, count: int, images: int) -> bool:
     """Say whether so many are more than a share of the images; one alone may be an oddity."""
     return count > share * images and (count > 1 or images < HANDFUL)
+
+
+def excused(observed: Observed) -> Observed:
+    """Return the same with every doubt a weak one."""
+    return Observed(observed.measured, tuple(("weak", reason) for _, reason in observed.doubts))
 
 
 def verdict_of(observed: list[Observed]) -> Soundness:

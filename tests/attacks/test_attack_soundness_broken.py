@@ -1,0 +1,160 @@
+"""Soundness fires on models made to deceive, each indicator on what it is meant for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from attack_models import Answer, Deceiver
+from soundness_models import DOUBTFUL, MASKED, honest, labelled_by_colour, trained
+from test_attack_soundness_honest import colour_net, verdict
+from torch import nn
+
+from purpleteam.attacks import PGD, curve, evaluate, judge
+from purpleteam.attacks.evasion import ATTACKS
+from purpleteam.data.images import ImageSet
+
+LINF = PGD(epsilon=0.1, steps=20)
+L2 = PGD(norm="l2", epsilon=1.0, steps=20)
+
+
+def behind(name: str, net: nn.Module | None = None) -> Deceiver:
+    return Deceiver(net or honest("standard"), (MASKED | DOUBTFUL)[name])
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_masked_net_looks_robust_and_establishes_nothing(images: ImageSet, name: str) -> None:
+    evaluation = evaluate(behind(name), images, LINF)
+    assert evaluation.robust_accuracy.value > 0.6
+    assert judge(behind(name), images, [LINF], [evaluation]).verdict == "not_established"
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_are_seen_on_another_net_and_few_images(images: ImageSet, name: str) -> None:
+    found = verdict(behind(name, honest("batch norm")), images.first(12), L2)
+    assert found.verdict != "sound"
+    assert found.verdict == "not_established" or name == "shattered gradient"  # coarse for l2
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_what_flattens_a_loss_or_changes_its_answers_is_never_sound(
+    images: ImageSet, name: str
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert verdict(behind(name), images, LINF).verdict != "sound"
+
+
+@pytest.mark.parametrize(
+    "name", ["detached", "NaN gradient", "quantised input", "rounded logits", "reversed gradient"]
+)
+def test_masks_are_seen_on_small_colour_images(name: str) -> None:
+    images = labelled_by_colour()
+    net = trained(colour_net, images, steps=100, rate=0.02)
+    found = verdict(behind(name, net), images.first(10), PGD(epsilon=0.05, steps=20))
+    assert found.verdict == "not_established"
+
+
+INDICATORS: list[tuple[str, str, float, str]] = [
+    ("detached", "masked_gradients", 1.0, "does not depend on its input by gradients"),
+    ("NaN gradient", "masked_gradients", 1.0, "zero or NaN on 100%"),
+    ("rounded logits", "masked_gradients", 1.0, "zero or NaN on 100%"),
+    ("saturated sigmoid", "masked_gradients", 0.3, "zero or NaN on "),
+    ("temperature 10000", "zero_gradients", 0.9, "the margin's breaks "),
+    ("reversed gradient", "steps_that_do_not_climb", 1.0, "raises no loss on 100%"),
+    ("random gradient", "steps_that_do_not_climb", 0.3, "raises no loss on "),
+    ("noise-like scores", "unstable_predictions", 0.2, "it is noise"),
+    ("softmax", "probabilities", 1, "probabilities, not logits"),
+    ("softmax with temperature", "probabilities", 1, "probabilities, not logits"),
+    ("sigmoid", "probabilities", 1, "probabilities, not logits"),
+    ("random layer", "randomised", 1, "from call to call"),
+    ("dropout", "randomised", 1, "from call to call"),
+    ("scores of the batch", "depends_on_neighbours", 1, "the others in its batch"),
+    ("optimising", "optimises", 1, "computes gradients while it answers"),
+    ("detached", "broken_by_black_box_only", 5, "attacks without gradients break "),
+    ("temperature 1000", "broken_by_more_steps", 20, "more steps break "),
+    ("zero gradient", "survived_unbounded", 30, "an unbounded attack leaves "),
+]
+
+
+@pytest.mark.parametrize(("name", "check", "least", "reason"), INDICATORS)
+def test_each_indicator_fires_on_the_model_made_for_it(
+    images: ImageSet, name: str, check: str, least: float, reason: str
+) -> None:
+    found = verdict(behind(name), images, LINF)
+    assert found.checks[check] >= least
+    assert any(reason in one for one in found.reasons)
+
+
+def test_few_values_of_the_scores_are_seen_through_a_straight_through_gradient(
+    images: ImageSet,
+) -> None:
+    found = verdict(behind("straight-through rounding of logits"), images, LINF)
+    assert found.checks["distinct_scores"] < 0.1
+    assert any("they are rounded" in reason for reason in found.reasons)
+
+
+def test_a_loss_that_still_rises_at_the_last_step_is_seen(images: ImageSet) -> None:
+    short = PGD(epsilon=0.1, steps=20, step_size=0.0015, random_start=False)
+    found = verdict(honest("adversarially trained"), images, short)
+    assert found.checks["rise_by_more_steps"] > 0.25 and found.verdict != "sound"
+
+
+def test_an_attack_that_was_never_begun_establishes_nothing(images: ImageSet) -> None:
+    idle = PGD(epsilon=0.1, steps=20, step_size=1e-6, random_start=False)
+    assert verdict(honest("standard"), images, idle).verdict == "not_established"
+
+
+@pytest.mark.parametrize(("name", "options"), [("square", {"queries": 60}), ("transfer", {})])
+def test_a_ladder_that_follows_no_gradient_is_at_best_weak(
+    standard: nn.Module, images: ImageSet, name: str, options: dict[str, int]
+) -> None:
+    found = verdict(standard, images.first(20), ATTACKS[name](epsilon=0.03, **options))
+    assert found.verdict == "weak"
+    assert any("follows gradients" in reason for reason in found.reasons)
+
+
+def test_what_the_ladders_own_black_box_breaks_late_is_told(images: ImageSet) -> None:
+    ladder = [PGD(epsilon=0.2, steps=20), ATTACKS["square"](epsilon=0.2, queries=200)]
+    found = verdict(behind("detached"), images, *ladder)
+    assert found.checks["broken_by_black_box_rungs"] > 0.3
+    assert any("that gradients left" in reason for reason in found.reasons)
+
+
+def test_where_nothing_stands_no_chance_was_missed(images: ImageSet) -> None:
+    ladder = [PGD(epsilon=0.4, steps=20), ATTACKS["square"](epsilon=0.4, queries=200)]
+    found = verdict(behind("detached"), images, *ladder)
+    assert found.checks["masked_gradients"] == 1 and found.verdict == "weak"
+
+
+def test_a_curve_is_judged_where_images_still_stand(images: ImageSet) -> None:
+    ladder = [PGD(epsilon=0.4, steps=20), ATTACKS["square"](epsilon=0.4, queries=200)]
+    points = curve(behind("detached"), images, ladder, [0.03, 0.4])
+    found = judge(behind("detached"), images, ladder, list(points.values()))
+    assert found.verdict == "not_established"
+
+
+class App(nn.Module):
+    """Answers and tells nothing else."""
+
+    differentiable = False
+    classes = 10
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+        self.asked = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked += len(x)
+        with torch.no_grad():
+            return self.answer(honest("standard"), x)
+
+
+def test_an_app_is_asked_little_and_its_verdict_is_weak(images: ImageSet) -> None:
+    app = App(lambda net, x: net(x))
+    attack = ATTACKS["square"](epsilon=0.05, queries=20)
+    evaluation = evaluate(app, images, attack)
+    app.asked = 0
+    found = judge(app, images, [attack], [evaluation])
+    assert found.verdict == "weak" and app.asked < 50
+    assert any("only black-box attacks were possible" in reason for reason in found.reasons)

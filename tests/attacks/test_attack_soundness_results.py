@@ -1,0 +1,98 @@
+"""Soundness sees results that are not what they say: miscounted, out of the ball, masked apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from attack_models import Deceiver
+from soundness_models import honest
+from torch import nn
+
+from purpleteam.attacks import PGD, RobustEvaluation, Soundness, evaluate, judge
+from purpleteam.attacks.evasion import ATTACKS
+from purpleteam.data.images import ImageSet
+
+ATTACK = PGD(epsilon=0.06, steps=20)
+
+
+@pytest.fixture(scope="module")
+def evaluation(images: ImageSet) -> RobustEvaluation:
+    return evaluate(honest("standard"), images, ATTACK)
+
+
+def judged(images: ImageSet, *evaluations: RobustEvaluation) -> Soundness:
+    return judge(honest("standard"), images, [ATTACK], evaluations)
+
+
+def test_an_example_that_was_found_and_not_counted_is_a_silent_success(
+    images: ImageSet, evaluation: RobustEvaluation
+) -> None:
+    assert judged(images, evaluation).checks["silent_successes"] == 0
+    broken = np.flatnonzero(evaluation.broken_by == 0)[:3]
+    uncounted = evaluation.broken_by.copy()
+    uncounted[broken] = -1
+    found = judged(images, replace(evaluation, broken_by=uncounted))
+    assert found.verdict == "not_established" and found.checks["silent_successes"] == 3
+    assert any("err, uncounted, on 3 of 60" in reason for reason in found.reasons)
+
+
+def test_an_example_that_was_counted_and_does_not_err_is_told(
+    images: ImageSet, evaluation: RobustEvaluation
+) -> None:
+    standing = np.flatnonzero(evaluation.robust)[:4]
+    claimed = evaluation.broken_by.copy()
+    claimed[standing] = 0
+    found = judged(images, replace(evaluation, broken_by=claimed))
+    assert found.verdict == "not_established" and found.checks["claimed_successes"] == 4
+
+
+def test_examples_on_the_boundary_are_no_miscount(images: ImageSet) -> None:
+    nearest = ATTACKS["deepfool"](norm="linf", epsilon=0.1)
+    found = evaluate(honest("standard"), images.first(20), nearest)
+    verdict = judge(honest("standard"), images.first(20), [nearest], [found])
+    assert verdict.checks["claimed_successes"] == 0 and verdict.verdict != "not_established"
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_rounding_in_a_projection_is_within_what_is_allowed(images: ImageSet, norm: str) -> None:
+    epsilon = {"linf": 0.3, "l2": 4.0, "l1": 60.0}[norm]
+    attack = PGD(norm=norm, epsilon=epsilon, steps=10)  # type: ignore[arg-type]
+    found = evaluate(honest("standard"), images, attack)
+    verdict = judge(honest("standard"), images, [attack], [found])
+    assert verdict.checks["beyond_ball_or_range"] < 1e-4
+    assert not any("leaves its ball" in reason for reason in verdict.reasons)
+
+
+def test_the_verdict_measures_by_how_much_a_number_is_too_high(
+    images: ImageSet, evaluation: RobustEvaluation
+) -> None:
+    found = judged(images, evaluation)
+    alone = evaluate(
+        honest("standard"), images, ATTACK, ATTACKS["apgd_dlr"](epsilon=0.06, steps=40)
+    )
+    truth = evaluation.robust_accuracy.value - alone.robust_accuracy.value
+    assert found.checks["overstated_by"] == pytest.approx(truth, abs=0.04)
+
+
+def test_a_set_that_no_distance_bounds_is_judged_by_its_range_and_count(
+    images: ImageSet,
+) -> None:
+    for name in ("spatial", "corruptions"):
+        attack = ATTACKS[name]()
+        found = evaluate(honest("standard"), images.first(10), attack)
+        verdict = judge(honest("standard"), images.first(10), [attack], [found])
+        assert verdict.verdict == "sound" and verdict.checks["beyond_ball_or_range"] <= 0
+
+
+def test_a_model_that_cannot_compute_in_float64_is_judged_all_the_same(images: ImageSet) -> None:
+    def in_float32_alone(net: nn.Module, x: object) -> object:
+        if str(getattr(x, "dtype", "")) != "torch.float32":
+            raise TypeError("made for float32")
+        return net(x)
+
+    model = Deceiver(honest("standard"), in_float32_alone)  # type: ignore[arg-type]
+    found = evaluate(model, images.first(20), ATTACK)
+    verdict = judge(model, images.first(20), [ATTACK], [found])
+    assert "broken_in_float32_alone" not in verdict.checks and verdict.verdict == "sound"
