@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from attack_models import linear_net
 from torch import nn
 
+from purpleteam.attacks import evaluate
 from purpleteam.attacks.balls import Norm, distance, project
 from purpleteam.attacks.evasion.universal import Universal
+from purpleteam.core.config import to_mapping
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.devices import to_batch
@@ -69,6 +73,16 @@ def test_the_fit_leaves_the_model_and_the_images_alone(
     after = [one.grad for one in standard.parameters()]
     assert all(one is two for one, two in zip(gradients, after, strict=True))
     assert digits.validation.digest == digest and torch.equal(torch.get_rng_state(), state)
+
+
+def test_its_row_is_what_was_asked_for_and_can_be_recorded(
+    standard: nn.Module, digits: Dataset, images: ImageSet
+) -> None:
+    attack = Universal(epsilon=0.2, steps=15)
+    found = evaluate(standard, images, attack, fit_on=digits.validation)
+    config = json.loads(json.dumps(found.attacks[0].to_json()))["config"]
+    assert config == to_mapping(attack)
+    assert found.robust_accuracy.value < found.clean_accuracy.value
 
 
 def test_before_it_is_fitted_it_says_what_is_missing() -> None:

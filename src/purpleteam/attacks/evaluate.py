@@ -60,16 +60,14 @@ def evaluate(
         UsageError: there is no attack, or they do not share one norm and epsilon.
     """
     _check_ladder(attacks)
-    attacks = tuple(
-        attack.prepare(model, images if fit_on is None else fit_on, seed=seed) for attack in attacks
-    )
     climb = _Climb(model, images, seed, batch_size, journal, progress)
     rows = []
     for attack in attacks:
-        members = attack.members(climb.nets.classes)
-        below = [climb.rung(member, "" if member is attack else attack.name) for member in members]
-        whole = _row(attack, seed, below[-1].survived)
-        rows.append(whole if members == (attack,) else replace(whole, members=tuple(below)))
+        fitted = attack.prepare(model, images if fit_on is None else fit_on, seed=seed)
+        members = fitted.members(climb.nets.classes)
+        below = [climb.rung(member, "" if member is fitted else attack.name) for member in members]
+        whole = _row(attack, seed, below[-1].survived)  # as it was asked for, not what was fitted
+        rows.append(whole if members == (fitted,) else replace(whole, members=tuple(below)))
     return climb.result(tuple(rows))
 
 

@@ -162,7 +162,7 @@ def _ladders(
     own = [attack_from(text, norm=norm).epsilon for text in named]
     ladders = {
         radius: [attack_from(text, epsilon=radius, norm=norm or first.norm) for text in texts]
-        for radius in sorted(set(epsilons or own or [EPSILON[first.norm]]))
+        for radius in sorted(set(epsilons or own or [EPSILON.get(first.norm, first.epsilon)]))
     }
     for radius, ladder in ladders.items():
         for one, text in zip(ladder, texts, strict=True):
