@@ -103,7 +103,7 @@ def main() -> None:
     for name in MODELS:
         model = load(name)
         for case in CASES:
-            label = f"{name}/{case.attack}/{case.norm}"
+            label = f"{name}/{case.attack}/{case.norm}/{case.limit or 'all'}"
             if asked.only and not any(label.startswith(one) for one in asked.only):
                 continue
             _measure(model, dataset, case, asked.out, asked.work)
