@@ -6,14 +6,18 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from attack_models import Deceiver, images_of_the_middle, label_of, linear_net
 from endpoint import Endpoint, on_bytes
 from torch import Tensor, nn
 
 from purpleteam.attacks.balls import Norm
-from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump, _between
+from purpleteam.attacks.driver import Cost, Driver, Search
+from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump, _between, _draws, _jumped, _slope
+from purpleteam.attacks.noise import Noise
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
+from purpleteam.models.twins import Twins
 
 DUAL = {"linf": 1, "l2": 2}
 
@@ -87,16 +91,48 @@ def test_an_image_that_is_wrong_as_it_is_takes_one_query() -> None:
 
 
 def test_a_net_that_sees_one_class_in_fine_noise_is_started_from_blocks() -> None:
-    def calm(net: nn.Module, x: Tensor) -> Tensor:
-        rough = (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3)) > 0.2
-        zero = torch.tensor([9.0, 0.0]).expand(len(x), 2)
-        return torch.where(rough[:, None], zero, net(x))
+    def uneven(net: nn.Module, x: Tensor) -> Tensor:
+        left, right = x[..., :8].mean((1, 2, 3)), x[..., 8:].mean((1, 2, 3))
+        return torch.stack([torch.full_like(left, 0.25), (left - right).abs()], 1)
 
-    net = Deceiver(linear_net(), calm)
-    x = images_of_the_middle(8)
-    y = label_of(net, x)
-    assert (y == 0).any()
-    assert HopSkipJump(queries=400).run(net, x, y).broken.all()
+    net = Deceiver(linear_net(), uneven)
+    x = torch.full((12, 1, 16, 16), 0.5)
+    found = HopSkipJump(queries=60).run(net, x, torch.zeros(12, dtype=torch.int64))
+    assert found.broken.sum() >= 10
+
+
+def just_behind_a_plane(depth: float, thickness: float) -> tuple[Driver, Tensor, Tensor]:
+    """Return a driver whose model errs in a slab, a point in it and the way out of it."""
+    plane = linear_net()
+    normal = (plane[1].weight[1] - plane[1].weight[0]).detach()
+    size = float(normal.norm())
+
+    def slab(net: nn.Module, x: Tensor) -> Tensor:
+        behind = (net(x)[:, 1:] - net(x)[:, :1]) / size
+        return torch.cat([torch.zeros_like(behind), behind * (thickness - behind)], 1)
+
+    x = torch.full((1, 1, 4, 4), 0.5)
+    search = Search(epsilon=1.0, norm="l2", nearest=True, stop_inside=False)
+    nets = Twins.of(Deceiver(plane, slab), x)
+    driver = Driver(nets, x, torch.zeros(1, dtype=torch.int64), search, Cost())
+    away = (normal / size).view_as(x)
+    return driver, x + depth * away, away
+
+
+def test_a_jump_that_lands_too_far_is_halved_and_one_to_nowhere_is_not_made() -> None:
+    driver, x_adv, away = just_behind_a_plane(0.001, 0.1)
+    there = _jumped(driver, x_adv, 0.3 * away, torch.arange(1))
+    torch.testing.assert_close(there, x_adv + 0.075 * away)
+    driver.y[:] = 1  # never errs there
+    assert torch.equal(_jumped(driver, x_adv, 0.01 * away, torch.arange(1)), x_adv)
+
+
+def test_an_estimate_from_behind_the_boundary_is_centred() -> None:
+    driver, x_adv, away = just_behind_a_plane(0.005, 0.1)  # of directions of 0.01 nearly all err
+    rows = torch.arange(1)
+    draws = _draws(x_adv, Noise(0, rows), 2000, rows)
+    slope = _slope(driver, x_adv, torch.full((1, 1, 1, 1), 0.01), draws, rows)
+    assert F.cosine_similarity(slope.flatten(), away.flatten(), dim=0) > 0.95
 
 
 def test_a_model_with_one_answer_is_left_alone() -> None:
