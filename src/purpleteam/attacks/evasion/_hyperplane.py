@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
@@ -28,6 +29,10 @@ __all__ = [
 
 ROUNDS = 50
 """Newton steps at most; each fills at least one more value, and some six fill all that must be."""
+BEYOND = 1.02
+"""How far the start of a search goes, beside the way to the linearised boundary."""
+FLAT = 1e-6
+"""Slopes that are smaller, beside the largest, are rounding: their values stay where they are."""
 CACHED_VALUES = 25_088
 """Pixel values that are worked on at a time on a processor: 32 images of 28 x 28."""
 HALVINGS = 30
@@ -91,7 +96,7 @@ def nearest_meeting(
 
 
 def nearest_boundary(driver: Driver, x: Tensor, candidates: int, norm: Norm) -> Tensor:
-    """Return the nearest point at which the label meets another class, by the slopes at `x`.
+    """Return the nearest point just beyond the label's boundary, by the slopes at `x`.
 
     The best start for a search that follows one wrong class to its boundary and never sees that
     another's is nearer.
@@ -102,10 +107,11 @@ def nearest_boundary(driver: Driver, x: Tensor, candidates: int, norm: Norm) -> 
         candidates: classes that are compared, the label among them; with 1, `x` is returned.
         norm: in which "nearest" is meant.
     """
+    beyond = 1.0 if norm == "l0" else BEYOND  # a value that moves at all moves beyond
     nearest, shortest = x, torch.full((len(x),), torch.inf, device=x.device)
     for other in list(other_classes(driver, x, candidates - 1)):
         value, normal = meeting(driver, other, x, exact=True)
-        point = nearest_on(x.flatten(1), normal.flatten(1), value, norm).view_as(x)
+        point = nearest_on(x.flatten(1), normal.flatten(1), beyond * value, norm).view_as(x)
         away = length(point - x, norm)
         nearest = torch.where((away < shortest).view(-1, 1, 1, 1), point, nearest)
         shortest = torch.minimum(away, shortest)
@@ -126,7 +132,8 @@ def nearest_on(points: Tensor, normal: Tensor, value: Tensor, norm: Norm) -> Ten
     size = normal.abs()
     largest = size.amax(-1, keepdim=True).clamp_min(1e-30)
     size, reach = size / largest, value.abs().unsqueeze(-1) / largest
-    uphill = value.sign().unsqueeze(-1) * normal.sign()
+    size = threshold(size, FLAT, 0.0)
+    uphill = value.sign().unsqueeze(-1) * (normal.sign() * size.sign())
     room = uphill * (points - 0.5) + 0.5  # how far each value can go against it: x or 1 - x
     return (points - uphill * _MOVE[norm](size, room, reach)).clamp_(0, 1)
 

@@ -37,7 +37,8 @@ class CarliniWagner(MinimumNormAttack):
     constant: float = 1e-3
     """First value of the constant."""
     confidence: float = 0.0
-    """By how much the wrong logit has to lead."""
+    """By how much the wrong logit has to lead for a constant to be enough; the nearest example
+    of any lead is returned."""
     candidates: int = 10
     """Classes whose linearised boundaries are compared for the start; 1: start from the image."""
 
@@ -54,6 +55,7 @@ class CarliniWagner(MinimumNormAttack):
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         boundary = nearest_boundary(driver, x, self.candidates, self.norm)
+        driver.logits(boundary, exact=True)
         start = torch.lerp(x, boundary, SHORT)  # where no constant is enough yet
         constant = torch.full((len(x), 1, 1, 1), self.constant, device=x.device)
         low, high = torch.zeros_like(constant), torch.full_like(constant, torch.inf)

@@ -11,10 +11,18 @@ from torch import Tensor
 from purpleteam.attacks.balls import Norm, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
-from purpleteam.attacks.evasion._hyperplane import how_far, nearest_meeting, other_classes
+from purpleteam.attacks.evasion._hyperplane import (
+    how_far,
+    nearest_boundary,
+    nearest_meeting,
+    other_classes,
+)
 from purpleteam.attacks.noise import Noise
 
 __all__ = ["DeepFool"]
+
+SLACK = 1e-4
+"""Added to each step, as in the authors' code: else the last steps end short of the boundary."""
 
 
 @ATTACKS.register("deepfool")
@@ -44,9 +52,9 @@ class DeepFool(MinimumNormAttack):
         for _ in range(self.steps):
             driver.dropped |= driver.found  # the first example that it meets is its answer
             if not driver.standing.any():
-                break
+                return x_adv
             value, normal = nearest_meeting(driver, others, self.norm, x_adv, exact=True)
-            step = how_far(value, normal, self.norm).view(-1, 1, 1, 1)
+            step = (how_far(value, normal, self.norm) + SLACK).view(-1, 1, 1, 1)
             perturbation += step * steepest(normal, self.norm)  # (N, C, H, W)
             x_adv = (x + (1 + self.overshoot) * perturbation).clamp(0, 1)
-        return x_adv
+        return nearest_boundary(driver, x_adv, self.candidates, self.norm)  # knows of the range

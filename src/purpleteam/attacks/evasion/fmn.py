@@ -51,8 +51,12 @@ class FMN(MinimumNormAttack):
             raise ValueError(f"candidates must be at least 1, not {self.candidates}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        perturbation = nearest_boundary(driver, x, self.candidates, self.norm) - x
-        radius = length(perturbation, self.norm).clamp_min(1.0 if self.norm == "l0" else 0.0)
+        boundary = nearest_boundary(driver, x, self.candidates, self.norm)
+        radius = length(boundary - x, self.norm).clamp_min(1.0 if self.norm == "l0" else 0.0)
+        if self.norm in ("l0", "l1"):  # a start that changes few values would hold on to them
+            driver.logits(boundary, exact=True)
+            boundary = x
+        perturbation = boundary - x
         for step in range(self.steps):
             lead, gradient = driver.value_and_gradient(x + perturbation, margin, exact=True)
             cooling = (1 + cos(pi * step / self.steps)) / 2
