@@ -1,0 +1,176 @@
+"""Minimum-norm attacks on nets small enough to search everywhere, and beside other libraries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from purpleteam.attacks.balls import Norm, distance
+from purpleteam.attacks.evasion import MinimumNormAttack
+from purpleteam.attacks.evasion.carlini_wagner import CarliniWagner
+from purpleteam.attacks.evasion.ddn import DDN
+from purpleteam.attacks.evasion.deepfool import DeepFool
+from purpleteam.attacks.evasion.fab import FAB, FABT
+from purpleteam.attacks.evasion.fmn import FMN
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import to_batch
+
+POINTS = 201
+"""Of the grid, along each of the two pixels."""
+SEARCHES: list[tuple[MinimumNormAttack, float]] = [
+    *((FAB(norm=norm, steps=20, restarts=4), 1.05) for norm in ("linf", "l2", "l1")),
+    *((FABT(norm=norm, steps=20, restarts=4), 1.05) for norm in ("linf", "l2", "l1")),
+    (DDN(), 1.1),
+    (CarliniWagner(steps=100, searches=5, step_size=0.05, constant=0.1), 1.1),
+    *((FMN(norm=norm), 1.1) for norm in ("linf", "l2", "l1")),
+    *((DeepFool(norm=norm), 1.5) for norm in ("linf", "l2")),
+]
+"""With how far, at most, the median of what is found lies beside the truth."""
+
+
+def bent_net(seed: int) -> nn.Sequential:
+    """Return a net of two pixels and three classes whose boundaries have corners."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 3))
+    with torch.no_grad():
+        net[1].weight.mul_(4)
+        net[3].weight.mul_(4)
+        net[1].bias.copy_(-0.5 * net[1].weight.sum(1) + 0.3 * net[1].bias.sign())
+    return net.eval()
+
+
+def everywhere() -> Tensor:
+    line = torch.linspace(0, 1, POINTS)
+    return torch.cartesian_prod(line, line).view(-1, 1, 1, 2)
+
+
+def truth(net: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
+    """Return the distance of each image from the nearest point of the grid that is wrong."""
+    grid = everywhere()
+    with torch.no_grad():
+        labels = net(grid).argmax(1)
+    found = []
+    for image, label in zip(x, y, strict=True):
+        wrong = grid[labels != label]
+        away = distance(wrong, image.expand_as(wrong), norm)
+        found.append(away.min() if len(wrong) else torch.tensor(torch.inf).double())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    ("attack", "near"), SEARCHES, ids=lambda one: str(getattr(one, "name", ""))
+)
+def test_nothing_nearer_than_the_nearest_is_found_and_most_are_near(
+    attack: MinimumNormAttack, near: float
+) -> None:
+    cell = 1.5 / (POINTS - 1) * (2 if attack.norm == "l1" else 1)
+    ratios = []
+    for seed in range(3):
+        net = bent_net(seed)
+        x = torch.rand(12, 1, 1, 2, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            y = net(x).argmax(1)
+        least = truth(net, x, y, attack.norm)
+        found = attack.run(net, x, y)
+        assert not found.broken[torch.isinf(least)].any()
+        seen = found.broken & torch.isfinite(least)
+        assert (found.distance[seen] >= least[seen] - cell).all()
+        there = torch.where(found.broken, found.distance, torch.inf)[torch.isfinite(least)]
+        ratios.append(there / (least[torch.isfinite(least)] + cell))
+    every = torch.cat(ratios)
+    assert len(every) >= 20 and every.median() <= near
+
+
+def some(images: ImageSet) -> tuple[Tensor, Tensor]:
+    few = images.first(20)
+    return to_batch(few.images), torch.from_numpy(few.labels.copy())
+
+
+def median(attack: MinimumNormAttack, net: nn.Module, images: ImageSet) -> float:
+    found = attack.run(net, *some(images))
+    return float(torch.where(found.broken, found.distance, torch.inf).median())
+
+
+PEERS: list[tuple[str, dict[str, Any], MinimumNormAttack]] = [
+    ("L2DeepFoolAttack", {"loss": "logits"}, DeepFool(norm="l2")),
+    ("LinfDeepFoolAttack", {"loss": "logits"}, DeepFool(norm="linf")),
+    ("DDNAttack", {"steps": 50}, DDN(steps=50)),
+    ("L2FMNAttack", {"steps": 50}, FMN(norm="l2", steps=50)),
+    ("LInfFMNAttack", {"steps": 50}, FMN(norm="linf", steps=50)),
+    ("L1FMNAttack", {"steps": 50}, FMN(norm="l1", steps=50)),
+    ("L0FMNAttack", {"steps": 50}, FMN(norm="l0", steps=50)),
+]
+
+
+@pytest.mark.parametrize(("theirs", "options", "ours"), PEERS, ids=lambda one: str(one)[:12])
+def test_no_farther_than_foolbox(
+    standard: nn.Module,
+    images: ImageSet,
+    theirs: str,
+    options: dict[str, Any],
+    ours: MinimumNormAttack,
+) -> None:
+    foolbox = pytest.importorskip("foolbox")
+    x, y = some(images)
+    model = foolbox.PyTorchModel(standard, bounds=(0, 1), device="cpu")
+    x_adv, _, broken = getattr(foolbox.attacks, theirs)(**options)(model, x, y, epsilons=None)
+    away = torch.where(broken, distance(x_adv, x, ours.norm), torch.inf)
+    assert median(ours, standard, images) <= 1.02 * float(away.median())
+
+
+@pytest.mark.parametrize(("norm", "theirs"), [("linf", "Linf"), ("l2", "L2")])
+def test_fab_finds_what_the_reference_finds(
+    standard: nn.Module, images: ImageSet, norm: Norm, theirs: str
+) -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    x, y = some(images)
+    reference = torchattacks.FAB(standard, norm=theirs, eps=28.0, steps=10, n_restarts=1)
+    away = distance(reference(x, y), x, norm)
+    found = FAB(norm=norm, steps=10).run(standard, x, y)
+    assert found.broken.all()
+    assert float(found.distance.median()) == pytest.approx(float(away.median()), rel=0.02)
+
+
+def test_another_start_never_moves_an_example_away_and_some_nearer() -> None:
+    net, x = bent_net(0), torch.rand(40, 1, 1, 2, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    once, often = (FAB(norm="l2", steps=10, restarts=n).run(net, x, y) for n in (1, 5))
+    found = once.broken
+    assert (often.distance[found] <= once.distance[found]).all()
+    assert (often.distance[found] < 0.98 * once.distance[found]).any()
+
+
+def test_more_targets_never_move_an_example_away(standard: nn.Module, images: ImageSet) -> None:
+    x, y = some(images)
+    one, all_of_them = (
+        FABT(norm="linf", steps=5, candidates=n).run(standard, x, y) for n in (2, 10)
+    )
+    assert (all_of_them.distance <= one.distance + 1e-6).all()
+
+
+REFUSED = [
+    (FAB, {"bias": 1.5}, "bias must be from 0 to 1"),
+    (FAB, {"backward": 1.0}, "backward must be between 0 and 1"),
+    (FAB, {"overshoot": 0.9}, "overshoot must be at least 1"),
+    (FABT, {"candidates": 1}, "candidates must be at least 2"),
+    (DeepFool, {"overshoot": -0.1}, "overshoot must be at least 0"),
+    (DDN, {"change": 1.0}, "change must be between 0 and 1"),
+    (DDN, {"radius": 0.0}, "radius must be above 0"),
+    (FMN, {"last_change": 0.5}, "change must be under 1 and at least last_change"),
+    (CarliniWagner, {"searches": 0}, "searches must be at least 1"),
+    (CarliniWagner, {"confidence": -1.0}, "confidence must be at least 0"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "message"), REFUSED)
+def test_a_value_that_makes_no_sense_is_refused(
+    kind: type[MinimumNormAttack], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(kind(), **values)
