@@ -91,7 +91,8 @@ class AutoPGD(EvasionAttack):
                 break
             z = inside(steepest(gradient, self.norm).mul_(_image(step_size)).add_(x_adv))
             if step > 1:
-                z = inside(x_adv.lerp(z, MOMENTUM).add_(x_adv - previous, alpha=1 - MOMENTUM))
+                momentum = (x_adv - previous).mul_(1 - MOMENTUM)
+                z = inside(x_adv.lerp(z, MOMENTUM).add_(momentum))
             previous, x_adv, before = x_adv, z, value  # (N, C, H, W)
             value, gradient = ask(x_adv)
             rises += value > before
