@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from linear_truth import linear, middling, nearest
 from torch import Tensor, nn
 
 from purpleteam.attacks.balls import Norm, distance
@@ -84,6 +85,80 @@ def test_nothing_nearer_than_the_nearest_is_found_and_most_are_near(
         ratios.append(there / (least[torch.isfinite(least)] + cell))
     every = torch.cat(ratios)
     assert len(every) >= 20 and every.median() <= near
+
+
+FROM_THE_IMAGE: list[MinimumNormAttack] = [
+    DDN(candidates=1),
+    CarliniWagner(candidates=1, steps=200, searches=9, step_size=0.02, constant=1e-5),
+    *(FMN(norm=norm, candidates=1) for norm in ("linf", "l2", "l1", "l0")),
+]
+
+
+@pytest.mark.parametrize("attack", FROM_THE_IMAGE, ids=lambda one: f"{one.name}-{one.norm}")
+def test_the_search_itself_ends_close_without_a_start_near_the_boundary(
+    attack: MinimumNormAttack,
+) -> None:
+    net = linear((3, 3, 5), 2, seed=3)
+    x = middling(net, 8, (3, 3, 5), seed=3)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    found = attack.run(net, x, y)
+    close = 1.05 if attack.norm in ("l2", "linf") else 1.25
+    assert found.broken.all()
+    assert (found.distance.numpy() <= close * nearest(net, x, y, attack.norm)).all()
+
+
+def test_the_final_search_takes_back_what_a_step_went_too_far() -> None:
+    net = linear((1, 5, 6), 2, seed=1)
+    x = middling(net, 4, (1, 5, 6), seed=1)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    found = FAB(norm="l2", steps=1, overshoot=1.9).run(net, x, y)
+    assert (found.distance.numpy() <= 1.01 * nearest(net, x, y, "l2")).all()
+
+
+def test_a_step_is_drawn_towards_the_image_by_the_share_that_the_paper_says() -> None:
+    x = torch.tensor([0.5, 0.5]).view(1, 1, 1, 2)
+    x_adv = torch.tensor([0.8, 0.5]).view(1, 1, 1, 2)
+    normal = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)  # the boundary is where the first is 0.9
+    value = torch.tensor([-0.1])
+    bias = min(0.1 / (0.1 + 0.4), 0.1)
+    expected = (1 - bias) * (0.8 + 1.05 * 0.1) + bias * (0.5 + 1.05 * 0.4)
+    for norm in ("linf", "l2", "l1"):
+        found = FAB(norm=norm)._onto(x_adv, x, value, normal)
+        torch.testing.assert_close(found.flatten(), torch.tensor([expected, 0.5]))
+
+
+def test_deepfool_asks_no_more_about_an_image_once_it_has_an_example() -> None:
+    net = linear((1, 5, 6), 3, seed=1)
+    x = middling(net, 4, (1, 5, 6), seed=1)
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    found = DeepFool().run(net, x, y)
+    assert found.broken.all()
+    assert found.cost.backward == 4 * 2 * 2  # a step, and the look that finds it done, two classes
+
+
+SHARP: list[MinimumNormAttack] = [
+    *(FAB(norm=norm, steps=3) for norm in ("linf", "l2", "l1")),
+    *(FAB(norm=norm, steps=12, bias=0.0, candidates=3) for norm in ("linf", "l2")),
+    DDN(steps=50),
+    CarliniWagner(steps=60, searches=8, step_size=0.05, constant=0.01),
+    *(FMN(norm=norm) for norm in ("linf", "l2", "l1")),
+]
+
+
+@pytest.mark.parametrize("attack", SHARP, ids=lambda one: f"{one.name}-{one.norm}")
+def test_a_little_nearer_an_example_is_none(
+    standard: nn.Module, images: ImageSet, attack: MinimumNormAttack
+) -> None:
+    x, y = some(images)
+    found = attack.run(standard, x, y)
+    moved = found.broken & (found.distance > 0)
+    nearer = x + 0.95 * (found.x_adv - x)
+    with torch.no_grad():
+        still = (standard(nearer).argmax(1) != y)[moved]
+    assert moved.sum() >= 10 and still.float().mean() <= 0.1
 
 
 def some(images: ImageSet) -> tuple[Tensor, Tensor]:

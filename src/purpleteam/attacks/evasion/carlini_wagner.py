@@ -119,7 +119,7 @@ class _Patience:
     def look(self, objective: Tensor) -> None:
         self.count += 1
         if self.count % self.every == 0:
-            self.driver.dropped |= objective > 0.9999 * self.last
+            self.driver.dropped |= objective >= 0.9999 * self.last
             self.last = objective
 
     def end(self) -> None:
