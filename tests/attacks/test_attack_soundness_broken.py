@@ -72,7 +72,7 @@ INDICATORS: list[tuple[str, str, float, str]] = [
     ("optimising", "optimises", 1, "computes gradients while it answers"),
     ("detached", "broken_by_black_box_only", 5, "attacks without gradients break "),
     ("temperature 1000", "broken_by_more_steps", 20, "more steps break "),
-    ("zero gradient", "survived_unbounded", 30, "an unbounded attack leaves "),
+    ("zero gradient", "survived_unbounded", 25, "an unbounded attack leaves "),
 ]
 
 

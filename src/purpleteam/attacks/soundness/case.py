@@ -41,7 +41,7 @@ SAME = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Slope:
-    """A loss (N,) and its gradient (N, C, H, W) as the model gives it, NaN included."""
+    """A loss (N,) and its gradient (N, C, H, W) as it is, NaN included."""
 
     value: Tensor
     gradient: Tensor
@@ -163,12 +163,12 @@ class Case:
         return (torch.nan_to_num(scores).argmax(1) != y) & ~torch.isnan(scores).any(1)
 
     def slope(self, x: Tensor, y: Tensor, loss: Loss) -> Slope:
-        """Return the loss and its gradient, from the model's own scores in float32."""
+        """Return the loss and its gradient, from the float32 double of the model."""
         values, gradients, connected = [], [], True
         for part, labels in zip(self._parts(x), self._parts(y, x), strict=True):
             asked = part.detach().clone().requires_grad_(True)
             with torch.enable_grad():
-                value = loss(self.model(asked).float(), labels)
+                value = loss(self.nets.exact(asked).float(), labels)
             gradient = None
             if value.requires_grad:
                 (gradient,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)
