@@ -101,7 +101,9 @@ def test_a_loss_that_still_rises_at_the_last_step_is_seen(images: ImageSet) -> N
 
 def test_an_attack_that_was_never_begun_establishes_nothing(images: ImageSet) -> None:
     idle = PGD(epsilon=0.1, steps=20, step_size=1e-6, random_start=False)
-    assert verdict(honest("standard"), images, idle).verdict == "not_established"
+    found = verdict(honest("standard"), images, idle)
+    assert found.verdict == "not_established" and found.checks["broken_by_fgsm_only"] > 10
+    assert any("a single step breaks " in reason for reason in found.reasons)
 
 
 @pytest.mark.parametrize(("name", "options"), [("square", {"queries": 60}), ("transfer", {})])
