@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
+from purpleteam.attacks.balls import Norm, uniform_start
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.losses import targeted_margin
+from purpleteam.attacks.noise import Noise
 
 __all__ = [
     "how_far",
@@ -30,6 +31,8 @@ ROUNDS = 50
 """Newton steps at most; each fills at least one more value, and some six fill all that must be."""
 BEYOND = 1.02
 """How far the start of a search goes, beside the way to the linearised boundary."""
+NEARBY = 0.05
+"""How far from the image, in each value, the random point is from which a boundary is seen."""
 CACHED_VALUES = 25_088
 """Pixel values that are worked on at a time on a processor: 32 images of 28 x 28."""
 HALVINGS = 30
@@ -92,8 +95,10 @@ def nearest_meeting(
     return value, normal
 
 
-def nearest_boundary(driver: Driver, x: Tensor, candidates: int, norm: Norm) -> Tensor:
-    """Return the nearest point just beyond the label's boundary, by the slopes at `x`.
+def nearest_boundary(
+    driver: Driver, x: Tensor, candidates: int, norm: Norm, noise: Noise | None = None
+) -> Tensor:
+    """Return the nearest point just beyond the label's boundary, by the slopes near `x`.
 
     The best start for a search that follows one wrong class to its boundary and never sees that
     another's is nearer.
@@ -103,12 +108,16 @@ def nearest_boundary(driver: Driver, x: Tensor, candidates: int, norm: Norm) -> 
         x: (N, C, H, W), the images.
         candidates: classes that are compared, the label among them; with 1, `x` is returned.
         norm: in which "nearest" is meant.
+        noise: looks from a random point nearby: hardened nets are flat at the image itself.
     """
     beyond = 1.0 if norm == "l0" else BEYOND  # a value that moves at all moves beyond
     nearest, shortest = x, torch.full((len(x),), torch.inf, device=x.device)
+    seen_from = x if noise is None else uniform_start(x, NEARBY, "linf", noise)
     for other in list(other_classes(driver, x, candidates - 1)):
-        value, normal = meeting(driver, other, x, exact=True)
-        point = nearest_on(x.flatten(1), normal.flatten(1), beyond * value, norm).view_as(x)
+        value, normal = meeting(driver, other, seen_from, exact=True)
+        here = value - ((seen_from - x) * normal).flatten(1).sum(1)  # the lead at x, by the slope
+        value = beyond * torch.where(here < 0, here, value)
+        point = nearest_on(x.flatten(1), normal.flatten(1), value, norm).view_as(x)
         away = length(point - x, norm)
         nearest = torch.where((away < shortest).view(-1, 1, 1, 1), point, nearest)
         shortest = torch.minimum(away, shortest)

@@ -45,7 +45,7 @@ class DDN(MinimumNormAttack):
             raise ValueError(f"candidates must be at least 1, not {self.candidates}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        perturbation = nearest_boundary(driver, x, self.candidates, self.norm) - x
+        perturbation = nearest_boundary(driver, x, self.candidates, self.norm, noise) - x
         radius = length(perturbation, self.norm).view(-1, 1, 1, 1)
         radius = torch.where(radius > 0, radius, self.radius)
         loss = _WatchedLoss(x)

@@ -51,9 +51,11 @@ class FMN(MinimumNormAttack):
             raise ValueError(f"candidates must be at least 1, not {self.candidates}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        boundary = nearest_boundary(driver, x, self.candidates, self.norm)
+        sparse = self.norm in ("l0", "l1")
+        seen = None if sparse else noise
+        boundary = nearest_boundary(driver, x, self.candidates, self.norm, seen)
         radius = length(boundary - x, self.norm).clamp_min(1.0 if self.norm == "l0" else 0.0)
-        if self.norm in ("l0", "l1"):  # a start that changes few values would hold on to them
+        if sparse:  # a start that changes few values would hold on to them
             driver.logits(boundary, exact=True)
             boundary = x
         perturbation = boundary - x
