@@ -137,7 +137,7 @@ def _bytes(image: NDArray[Any], place: str) -> tuple[NDArray[np.uint8], bool]:
         )
     steps = upright.astype(np.float64) * LEVELS
     nearest = np.rint(steps)
-    near = max(ON_GRID, LEVELS * float(np.finfo(image.dtype).eps))
+    near = max(ON_GRID, LEVELS * float(np.spacing(image.dtype.type(1))))
     return nearest.astype(np.uint8), bool(abs(steps - nearest).max() > near)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from purpleteam.data.corruptions._base import CORRUPTIONS, FULL_SIZE, Image, graded
 
@@ -13,6 +12,8 @@ __all__ = ["glass_blur", "motion_blur"]
 @CORRUPTIONS.register("glass_blur")
 def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
     """Return the image seen through frosted glass: pixels trade places nearby, then blur."""
+    from scipy import ndimage
+
     length = min(image.shape[:2]) / FULL_SIZE
     reach = length * graded(severity, 0.7, 1.0, 1.4, 2.0, 2.6)
     rows, columns = np.rint(rng.uniform(-1, 1, (2, *image.shape[:2])) * reach).astype(np.int64)
@@ -26,6 +27,8 @@ def glass_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
 @CORRUPTIONS.register("motion_blur")
 def motion_blur(image: Image, severity: int, rng: np.random.Generator) -> Image:
     """Return the mean of the image along a straight movement, at up to 45 degrees."""
+    from scipy import ndimage
+
     length = min(image.shape[:2]) / FULL_SIZE * graded(severity, 3, 5, 7, 9, 11)
     angle = rng.uniform(-np.pi / 4, np.pi / 4)
     count = max(2, round(2 * length))

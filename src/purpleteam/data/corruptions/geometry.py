@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from purpleteam.data.corruptions._base import CORRUPTIONS, FULL_SIZE, Image, graded
 
@@ -49,6 +48,8 @@ def _read_from(
     image: Image, matrix: NDArray[np.float64], shift: NDArray[np.float64] | None = None
 ) -> Image:
     """Return at each place p, seen from the centre, what stands at `matrix` p - `shift`."""
+    from scipy import ndimage
+
     centre = (np.array(image.shape[:2]) - 1) / 2
     offset = centre - matrix @ centre - (0 if shift is None else shift)
     layers = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from purpleteam.data.corruptions._base import CORRUPTIONS, FULL_SIZE, Image, graded
 
@@ -78,6 +77,8 @@ def _inked(
 
 def _edges(image: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return where brightness changes most across an edge, and what hangs together with it."""
+    from scipy import ndimage
+
     smooth = ndimage.gaussian_filter(image, 1.0)
     down, right = ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1)
     slope = np.hypot(down, right)

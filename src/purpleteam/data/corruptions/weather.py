@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from purpleteam.data.corruptions._base import CORRUPTIONS, FULL_SIZE, Image, graded
 
@@ -30,6 +29,8 @@ def fog(image: Image, severity: int, rng: np.random.Generator) -> Image:
 @CORRUPTIONS.register("spatter")
 def spatter(image: Image, severity: int, rng: np.random.Generator) -> Image:
     """Return the image behind drops of bright liquid, each dense in its middle."""
+    from scipy import ndimage
+
     sigma = min(image.shape[:2]) / FULL_SIZE
     field = ndimage.gaussian_filter(rng.standard_normal(image.shape[:2]), sigma)
     wet = graded(severity, 0.04, 0.08, 0.12, 0.18, 0.25)  # share of the image
