@@ -10,7 +10,7 @@ from purpleteam.data.images import ImageSet
 SHAPE = (1, 4, 4)
 
 
-def linear_net(classes: int = 3) -> nn.Sequential:
+def linear_net(classes: int = 4) -> nn.Sequential:
     """Return a net whose logits are linear in the pixels and 0 in the middle of the cube."""
     layer = nn.Linear(16, classes)
     with torch.no_grad():
@@ -29,7 +29,7 @@ def curved_net() -> nn.Sequential:
             nn.ReLU(),
             nn.Dropout(0.5),
             nn.Flatten(),
-            nn.Linear(16, 3),
+            nn.Linear(16, 4),
         )
 
 
