@@ -15,17 +15,46 @@ from __future__ import annotations
 
 from purpleteam.attacks.evaluate import RobustEvaluation, curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion.apgd_ce import APGDCE
+from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
+from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.autoattack import AutoAttack
+from purpleteam.attacks.evasion.bim import BIM
+from purpleteam.attacks.evasion.carlini_wagner import CarliniWagner
+from purpleteam.attacks.evasion.ddn import DDN
+from purpleteam.attacks.evasion.deepfool import DeepFool
+from purpleteam.attacks.evasion.fab import FAB
 from purpleteam.attacks.evasion.fgsm import FGSM
+from purpleteam.attacks.evasion.fmn import FMN
+from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump
+from purpleteam.attacks.evasion.mifgsm import MIFGSM
 from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.attacks.evasion.square import Square
 from purpleteam.attacks.soundness import Soundness, judge
+from purpleteam.attacks.wrappers import Averaged, BackwardPass
 
 __all__ = [
+    "APGDCE",
+    "APGDDLR",
+    "APGDT",
     "ATTACKS",
+    "BIM",
+    "DDN",
+    "FAB",
     "FGSM",
+    "FMN",
+    "MIFGSM",
     "PGD",
+    "AutoAttack",
+    "Averaged",
+    "BackwardPass",
+    "CarliniWagner",
+    "DeepFool",
     "EvasionAttack",
+    "HopSkipJump",
     "RobustEvaluation",
     "Soundness",
+    "Square",
     "curve",
     "evaluate",
     "judge",

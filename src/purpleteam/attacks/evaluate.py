@@ -51,19 +51,19 @@ def evaluate(
         attacks: the ladder, climbed in order.
         seed: all noise is a pure function of it and of each image's index.
         batch_size: images that are held at once; the verdicts do not depend on it.
-        fit_on: other images, for attacks that are fitted before they are made; without them, such
-            an attack is fitted on the images that it is judged on.
+        fit_on: other images, for attacks that are fitted before they are made.
         journal: where finished batches are kept; what it holds is not done again.
         progress: where to report.
 
     Raises:
-        UsageError: there is no attack, or they do not share one norm and epsilon.
+        UsageError: there is no attack, they do not share one norm and epsilon, or one has to be
+            fitted and there is nothing to fit it on.
     """
     _check_ladder(attacks)
     climb = _Climb(model, images, seed, batch_size, journal, progress)
     rows = []
     for attack in attacks:
-        fitted = attack.prepare(model, images if fit_on is None else fit_on, seed=seed)
+        fitted = attack if fit_on is None else attack.prepare(model, fit_on, seed=seed)
         members = fitted.members(climb.nets.classes)
         below = [climb.rung(member, "" if member is fitted else attack.name) for member in members]
         whole = _row(attack, seed, below[-1].survived)  # as it was asked for, not what was fitted
