@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from purpleteam.attacks import driver as driver_module
 from purpleteam.attacks.balls import Norm
-from purpleteam.attacks.driver import Cost, Driver, Search
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.search import Cost, Search
 from purpleteam.models.twins import Twins
 
 

@@ -12,9 +12,10 @@ from endpoint import Endpoint, on_bytes
 from torch import Tensor, nn
 
 from purpleteam.attacks.balls import Norm
-from purpleteam.attacks.driver import Cost, Driver, Search
+from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump, _between, _draws, _jumped, _slope
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.search import Cost, Search
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 from purpleteam.models.twins import Twins

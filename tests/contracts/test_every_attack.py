@@ -100,6 +100,12 @@ def test_the_same_seed_makes_the_same_images(name: str, norm: str) -> None:
     assert torch.equal(attack(net, x, y, seed=3), attack(net, x, y, seed=3))
 
 
+def test_called_it_returns_what_it_finds_when_run(name: str, norm: str) -> None:
+    net, x = curved_net(), whole_range(12)
+    y, attack = label_of(net, x), ready(net, name, norm, SMALL[norm])
+    assert torch.equal(attack(net, x, y, seed=3), attack.run(net, x, y, seed=3).x_adv)
+
+
 def test_neither_order_nor_batch_size_changes_a_verdict(name: str, norm: str) -> None:
     net, x = curved_net(), whole_range(30)
     y, order = label_of(net, x), torch.arange(30)

@@ -12,17 +12,17 @@ evaluation is worth.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, distance, project, quantise
+from purpleteam.attacks.balls import distance, project, quantise
 from purpleteam.attacks.losses import cross_entropy
+from purpleteam.attacks.search import Cost, Search
 from purpleteam.models.inference import Classifier
 from purpleteam.models.twins import Twins
 
-__all__ = ["Cost", "Driver", "Loss", "Search"]
+__all__ = ["Driver", "Loss"]
 
 CACHED_VALUES = 100_352
 """Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""
@@ -31,30 +31,6 @@ VALUES_ON_GPU = 6_422_528
 
 Loss = Callable[..., Tensor]
 """Takes logits (n, classes), labels (n,) and what else there is for each image; returns (n,)."""
-
-
-@dataclass
-class Cost:
-    """Model calls so far, counted per image; not the few that compare a net with its twins."""
-
-    forward: int = 0
-    backward: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What is looked for, and how much it may cost."""
-
-    epsilon: float
-    norm: Norm
-    nearest: bool = False
-    """Look for the nearest adversarial example, whatever its distance."""
-    stop_inside: bool = True
-    """Leave an image alone once an adversarial example inside the ball is found."""
-    queries: int | None = None
-    """Most model calls for one image."""
-    samples: int = 1
-    """Calls that are averaged, for a model whose answers are random."""
 
 
 class Driver:
@@ -172,9 +148,13 @@ class Driver:
                 self._keep(images[wrong], asked[wrong])
         return answers
 
-    def settle(self, x_adv: Tensor) -> Tensor:
-        """Judge the last candidates and return, for each image, the best that was found."""
-        for rows in self._standing_rows():
+    def settle(self, x_adv: Tensor, *, judge: bool = True) -> Tensor:
+        """Judge the last candidates and return, for each image, the best that was found.
+
+        With `judge` False a last candidate is returned unasked, where it is returned anyway.
+        """
+        needed = judge or self.search.nearest or self.nets.quantised
+        for rows in self._standing_rows() if needed else ():
             part = self._sent(x_adv[rows].detach(), rows)
             self._confirm(rows, part)
         last = self._inside(x_adv, slice(None))

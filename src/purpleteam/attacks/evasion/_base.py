@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from purpleteam.attacks.balls import Norm, distance
-from purpleteam.attacks.driver import Cost, Driver, Search
+from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.search import Cost, Search
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
@@ -92,7 +93,7 @@ class EvasionAttack(ABC):
         self, model: Classifier, x: Tensor, y: Tensor, *, seed: int = 0, index: Tensor | None = None
     ) -> Tensor:
         """Return the images that `run` finds, (N, C, H, W) in [0, 1] within epsilon of `x`."""
-        return self.run(model, x, y, seed=seed, index=index).x_adv
+        return self._attack(model, x, y, seed, index, verdicts=False).x_adv
 
     @final
     def run(
@@ -118,6 +119,20 @@ class EvasionAttack(ABC):
         Raises:
             UsageError: the model does not tell what the attack must know.
         """
+        return self._attack(model, x, y, seed, index, stream)
+
+    def _attack(
+        self,
+        model: Classifier | Twins,
+        x: Tensor,
+        y: Tensor,
+        seed: int,
+        index: Tensor | None,
+        stream: str = "",
+        *,
+        verdicts: bool = True,
+    ) -> Attacked:
+        """Make the attack; without `verdicts` nobody reads `broken`, and its last call is saved."""
         started = time.perf_counter()
         x = x.detach()
         index = torch.arange(len(x)) if index is None else index
@@ -125,7 +140,9 @@ class EvasionAttack(ABC):
             nets = Twins.of(model, x)
             self._check_knowledge(nets)
             best = _Best(x, Cost())
-            for member in self.members(nets.classes):
+            members = self.members(nets.classes)
+            judge = verdicts or len(members) > 1 or self.planned_restarts > 1
+            for member in members:
                 part = stream if member is self else f"/{self.name}/{member.name}"
                 for restart in range(member.planned_restarts):
                     rows = (~best.done).nonzero().flatten()
@@ -133,7 +150,7 @@ class EvasionAttack(ABC):
                         break
                     driver = Driver(nets, x[rows], y[rows], member.search(), best.cost)
                     noise = Noise(seed, index[rows.cpu()], restart, part)
-                    candidate = driver.settle(member.perturb(driver, x[rows], noise))
+                    candidate = driver.settle(member.perturb(driver, x[rows], noise), judge=judge)
                     best.take(driver, rows, candidate, last_word=isinstance(self, Ensemble))
         seconds = time.perf_counter() - started
         length = distance(best.x_adv, x, self.norm)

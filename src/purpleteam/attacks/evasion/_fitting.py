@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from purpleteam.attacks.balls import Norm
-from purpleteam.attacks.driver import Cost, Driver, Search
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.search import Cost, Search
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purpleteam.attacks.balls import Norm
-from purpleteam.attacks.driver import CACHED_VALUES, Cost, Driver, Loss, Search
+from purpleteam.attacks.driver import CACHED_VALUES, Driver, Loss
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.outcomes import RobustEvaluation
+from purpleteam.attacks.search import Cost, Search
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.inference import Classifier

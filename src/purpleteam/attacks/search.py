@@ -1,0 +1,33 @@
+"""What an attack looks for, how much it may cost, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from purpleteam.attacks.balls import Norm
+
+__all__ = ["Cost", "Search"]
+
+
+@dataclass
+class Cost:
+    """Model calls so far, counted per image; not the few that compare a net with its twins."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is looked for, and how much it may cost."""
+
+    epsilon: float
+    norm: Norm
+    nearest: bool = False
+    """Look for the nearest adversarial example, whatever its distance."""
+    stop_inside: bool = True
+    """Leave an image alone once an adversarial example inside the ball is found."""
+    queries: int | None = None
+    """Most model calls for one image."""
+    samples: int = 1
+    """Calls that are averaged, for a model whose answers are random."""
