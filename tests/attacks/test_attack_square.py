@@ -92,6 +92,13 @@ def test_windows_shrink_as_in_the_paper_whatever_the_number_of_queries() -> None
     assert Square(norm="l1")._side(1, torch.zeros(1, 1, 2, 7)) == 2
 
 
+def some_draws(n: int, channels: int, rng: torch.Generator) -> Tensor:
+    """Return two corners, a turn and a sign for each channel."""
+    draws = torch.rand(n, 5 + channels, generator=rng)
+    draws[:, 5:] = torch.where(draws[:, 5:] < 0.5, -1.0, 1.0)
+    return draws
+
+
 @given(seed=st.integers(0, 10**6), side=st.integers(1, 6), channels=st.integers(1, 3))
 @settings(max_examples=40, deadline=None)
 def test_a_window_goes_to_one_edge_of_the_box_and_never_stays(
@@ -100,8 +107,7 @@ def test_a_window_goes_to_one_edge_of_the_box_and_never_stays(
     rng = torch.Generator().manual_seed(seed)
     x = 0.4 + 0.2 * torch.rand(3, channels, 6, 7, generator=rng)
     x_adv = x + 0.1
-    draws = torch.rand(3, 5 + channels, generator=rng)
-    moved = _to_the_edge(x_adv, x, draws, side, 0.1)
+    moved = _to_the_edge(x_adv, x, some_draws(3, channels, rng), side, 0.1)
     changed = (moved != x_adv).flatten(2)
     assert set(changed.sum(2).flatten().tolist()) <= {0, side * side}
     assert changed.flatten(1).any(1).all()
@@ -116,7 +122,7 @@ def test_two_windows_and_what_is_unused_use_the_ball_up(seed: int, side: int, or
     x = 0.4 + 0.2 * torch.rand(4, 2, 6, 7, generator=rng)
     x_adv = x + 0.01 * torch.rand(x.shape, generator=rng)
     epsilon = float(distance(x_adv, x, norm).max()) * 1.1
-    moved = _two_pyramids(x_adv, x, torch.rand(4, 7, generator=rng), side, epsilon, order)
+    moved = _two_pyramids(x_adv, x, some_draws(4, 2, rng), side, epsilon, order)
     if moved.min() > 0 and moved.max() < 1:
         expected = torch.full((4,), epsilon, dtype=torch.float64)
         torch.testing.assert_close(distance(moved, x, norm), expected, rtol=1e-4, atol=0)

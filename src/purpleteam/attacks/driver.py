@@ -103,31 +103,37 @@ class Driver:
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
         net = self.nets.exact if exact else self.nets.fast
         for rows in self._standing_rows():
-            part, extras = x_adv[rows].detach(), [tensor[rows] for tensor in per_image]
+            part, extras = _at(x_adv.detach(), rows), [_at(one, rows) for one in per_image]
             answers = [
                 _climbed(net, part, self.y[rows], loss or cross_entropy, extras)
                 for _ in range(self.search.samples)
             ]
-            values[rows] = _mean([value for value, _, _ in answers]).to(values.dtype)
-            slopes[rows] = _mean([slope for _, slope, _ in answers]).to(slopes.dtype)
+            value, slope = (_mean([answer[place] for answer in answers]) for place in (0, 1))
+            values.index_copy_(0, rows, value.to(values.dtype))
+            slopes.index_copy_(0, rows, slope.to(slopes.dtype))
             self.cost.backward += len(rows) * self.search.samples
-            self._count(rows, self.search.samples)
-            self.steps[rows] += 1
+            self._count(rows, self.search.samples, step=True)
             self._look(rows, part, answers[-1][2])
         return values, slopes
 
     @torch.no_grad()
-    def logits(self, x_adv: Tensor, *, exact: bool = False) -> Tensor:
-        """Return the scores (N, classes) of the candidates; 0 where an image was dropped."""
+    def logits(self, x_adv: Tensor, images: Tensor | None = None, *, exact: bool = False) -> Tensor:
+        """Return the scores (M, classes) of the candidates; 0 where an image was dropped.
+
+        Args:
+            x_adv: (M, C, H, W).
+            images: (M,), whose candidates they are, each at most once; default: all, in order.
+            exact: in float32.
+        """
         scores = x_adv.new_zeros(len(x_adv), self.classes)
         net = self.nets.exact if exact else self.nets.fast
-        for rows in self._standing_rows():
-            part = self._sent(x_adv[rows].detach(), rows)
+        for places in self._standing_rows(images):
+            rows = places if images is None else _at(images, places)
+            part = self._sent(_at(x_adv.detach(), places), rows)
             found = net(part).float()
-            self._count(rows, 1)
-            self.steps[rows] += 1
+            self._count(rows, 1, step=True)
             self._look(rows, part, found, final=net is self.model)
-            scores[rows] = torch.nan_to_num(found).to(scores.dtype)
+            scores.index_copy_(0, places, torch.nan_to_num(found).to(scores.dtype))
         return scores
 
     @torch.no_grad()
@@ -163,8 +169,9 @@ class Driver:
         known = self.broken if bounded else self.found
         return torch.where(known.view(-1, 1, 1, 1), self.nearest, last)
 
-    def _standing_rows(self) -> tuple[Tensor, ...]:
-        rows = self.standing.nonzero().flatten()
+    def _standing_rows(self, images: Tensor | None = None) -> tuple[Tensor, ...]:
+        standing = self.standing if images is None else self.standing[images]
+        rows = standing.nonzero().flatten()
         return torch.split(rows, self._micro_batch) if len(rows) else ()
 
     def _affordable(self, rows: Tensor) -> Tensor:
@@ -174,9 +181,12 @@ class Driver:
         earlier = _place_among_equals(rows)
         return ~self.dropped[rows] & (earlier < self.remaining[rows])
 
-    def _count(self, rows: Tensor, calls: int) -> None:
+    def _count(self, rows: Tensor, calls: int, *, step: bool = False) -> None:
         self.cost.forward += len(rows) * calls
-        self.queries.index_add_(0, rows, torch.full_like(rows, calls))
+        once = torch.ones_like(rows)
+        self.queries.index_add_(0, rows, once, alpha=calls)
+        if step:
+            self.steps.index_add_(0, rows, once)
 
     def _inside(self, x_adv: Tensor, rows: Tensor | slice) -> Tensor:
         """Return what is allowed: in the range, and in the ball where one is asked for."""
@@ -258,6 +268,11 @@ def _climbed(
     return value.detach(), slope, logits.detach()
 
 
+def _at(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Return these rows, which are in order and of which there is each once."""
+    return tensor if len(rows) == len(tensor) else tensor.index_select(0, rows)
+
+
 def _mean(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
 
@@ -274,6 +289,8 @@ def _place_among_equals(rows: Tensor) -> Tensor:
 
 
 def _wrong(logits: Tensor, y: Tensor) -> Tensor:
-    """Say where the label is another; a row of NaN is no answer, and so no wrong one."""
-    answered = ~torch.isnan(logits).any(1)
-    return (torch.nan_to_num(logits).argmax(1) != y) & answered
+    """Say where the label is another; a row with NaN is no answer, and so no wrong one."""
+    wrong: Tensor = logits.argmax(1) != y  # NaN counts as largest
+    if wrong.any():
+        wrong &= ~torch.isnan(logits).any(1)
+    return wrong

@@ -52,17 +52,18 @@ class Square(QueryAttack):
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         x_adv = self._start(x, noise)
-        lowest = _margin(driver, x_adv)
-        asked = x_adv.clone()
+        lowest = _margin(driver, x_adv, torch.arange(len(x), device=x.device))
         for query, draws in enumerate(_draws(x, noise, self.queries - 1), start=1):
             rows = driver.standing.nonzero().flatten()
             if len(rows) == 0:
                 break
-            now, images = x_adv.index_select(0, rows), x.index_select(0, rows)
-            asked[rows] = self._move(now, images, draws[rows], self._side(query, x))
-            margin = _margin(driver, asked)
-            better = margin < lowest
-            x_adv[better], lowest[better] = asked[better], margin[better]
+            now, images, draw = (one.index_select(0, rows) for one in (x_adv, x, draws))
+            asked = self._move(now, images, draw, self._side(query, x))
+            margin = _margin(driver, asked, rows)
+            better = (margin < lowest[rows]).nonzero().flatten()
+            if len(better):
+                x_adv.index_copy_(0, rows[better], asked[better])
+                lowest.index_copy_(0, rows[better], margin[better])
         return x_adv
 
     def _start(self, x: Tensor, noise: Noise) -> Tensor:
@@ -89,7 +90,7 @@ class Square(QueryAttack):
 
 def _to_the_edge(x_adv: Tensor, x: Tensor, draws: Tensor, side: int, epsilon: float) -> Tensor:
     """Return the candidates with a window at the edge of the box, in one sign for each channel."""
-    window, signs = _window(draws[:, :2], side, x), _signs(draws[:, 5:, None])
+    window, signs = _window(draws[:, :2], side, x), draws[:, 5:, None]
     old, pixels = x_adv.flatten(2).gather(2, window), x.flatten(2).gather(2, window)
     new, other = (pixels + epsilon * signs).clamp(0, 1), (pixels - epsilon * signs).clamp(0, 1)
     there = (new == old).all(2, keepdim=True).all(1, keepdim=True)  # already: a query lost
@@ -111,7 +112,7 @@ def _two_pyramids(
 
     lying = _pyramids(side).to(x)
     shape = torch.where(draws[:, 4, None, None] < 0.5, lying, lying.T.contiguous()).flatten(1)
-    new = _signs(draws[:, 5:, None]) * _unit(shape[:, None], order) + _unit(old, order)
+    new = draws[:, 5:, None] * _unit(shape[:, None], order) + _unit(old, order)
     perturbation.scatter_(2, window, _unit(new, order) * free ** (1 / order))
     return (x + perturbation.view_as(x)).clamp(0, 1)
 
@@ -148,22 +149,29 @@ def _window(corner: Tensor, side: int, x: Tensor) -> Tensor:
     height, width = x.shape[2:]
     top = (corner[:, 0] * (height - side + 1)).long()
     left = (corner[:, 1] * (width - side + 1)).long()
-    step = torch.arange(side, device=x.device)
-    inside = (step[:, None] * width + step).flatten()
-    places = (top * width + left)[:, None] + inside
-    return places[:, None].expand(-1, x.shape[1], -1)
+    places = (top * width + left)[:, None, None] + _first_window(side, width).to(x.device)
+    return places.expand(-1, x.shape[1], -1)
+
+
+@cache
+def _first_window(side: int, width: int) -> Tensor:
+    """Return the places of the window in the first corner."""
+    step = torch.arange(side)
+    return (step[:, None] * width + step).flatten()
 
 
 def _draws(x: Tensor, noise: Noise, queries: int) -> Iterator[Tensor]:
-    """Yield for each query (N, 5 + C) numbers: two corners, one turn and a sign a channel."""
+    """Yield for each query (N, 5 + C) numbers: two corners and a turn, uniform, and signs."""
     for first in range(0, queries, DRAWN_AT_ONCE):
         count = min(DRAWN_AT_ONCE, queries - first)
-        yield from noise.uniform(x.new_empty(len(x), count, 5 + x.shape[1])).unbind(1)
+        draws = noise.uniform(x.new_empty(len(x), count, 5 + x.shape[1]))
+        draws[:, :, 5:] = _signs(draws[:, :, 5:])
+        yield from draws.unbind(1)
 
 
-def _margin(driver: Driver, x_adv: Tensor) -> Tensor:
+def _margin(driver: Driver, x_adv: Tensor, rows: Tensor) -> Tensor:
     """Return by how much the label's score exceeds the others; infinite without an answer."""
-    scores, label = driver.logits(x_adv), driver.y[:, None]
+    scores, label = driver.logits(x_adv, rows), driver.y[rows, None]
     others = scores.scatter(1, label, -torch.inf).amax(1)
     answered = scores.any(1)  # the driver gives zeros for none
     return torch.where(answered, scores.gather(1, label)[:, 0] - others, torch.inf)
