@@ -71,7 +71,6 @@ CASES = (
     Case("mifgsm", "linf", 0.3),
     Case("pgd:steps=40", "linf", 0.3),
     Case("pgd:steps=100,restarts=10", "linf", 0.3),
-    Case("autoattack", "linf", 0.3, 5000),
     Case("autoattack", "linf", 0.3),
     Case("fmn", "linf", 0.3, 1000),
     Case("deepfool", "linf", 0.3, 1000),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from attack_models import Deceiver, images_of_the_middle, label_of, linear_net, with_gradient_times
+from endpoint import Endpoint, on_bytes
 from torch import Tensor, nn
 
 from purpleteam.attacks import driver as driver_module
 from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion.square import Square
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.models.twins import Twins
 
@@ -115,3 +117,17 @@ def test_gradients_are_taken_where_the_caller_has_switched_them_off() -> None:
     net, x = linear_net(), images_of_the_middle(2)
     with torch.no_grad():
         assert start(net, x).gradient(x).any()
+
+
+@pytest.mark.parametrize("quantised", [True, False])
+def test_a_success_at_the_last_query_is_not_asked_about_again(quantised: bool) -> None:
+    app = Endpoint(linear_net(), 2)
+    app.quantised = quantised
+    x = on_bytes(images_of_the_middle(20))
+    y = label_of(linear_net(), x)
+    for queries in (1, 5, 30):
+        app.received.clear()
+        found = Square(epsilon=0.2, queries=queries).run(app, x, y)
+        assert found.queries.max() <= queries
+        assert len(app.received) == found.queries.sum()
+    assert found.broken.any()

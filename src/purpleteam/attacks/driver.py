@@ -159,7 +159,7 @@ class Driver:
 
         With `judge` False a last candidate is returned unasked, where it is returned anyway.
         """
-        needed = judge or self.search.nearest or self.nets.quantised
+        needed = judge or self.search.nearest or not self.nets.differentiable
         for rows in self._standing_rows() if needed else ():
             part = self._sent(x_adv[rows].detach(), rows)
             self._confirm(rows, part)
@@ -195,12 +195,13 @@ class Driver:
         return project(x_adv, self.x[rows], self.search.epsilon, self.search.norm)
 
     def _sent(self, x_adv: Tensor, rows: Tensor) -> Tensor:
-        """Return what reaches a model that takes bytes; other models get the candidate itself."""
-        if not self.nets.quantised:
+        """Return what is sent: a model that gives answers alone is asked what may be kept."""
+        if self.nets.differentiable:
             return x_adv
-        if self.search.nearest:
-            return quantise(x_adv.clamp(0, 1))
-        return quantise(self._inside(x_adv, rows), self.x[rows])
+        allowed = self._inside(x_adv, rows) if not self.search.nearest else x_adv.clamp(0, 1)
+        if not self.nets.quantised:
+            return allowed
+        return quantise(allowed) if self.search.nearest else quantise(allowed, self.x[rows])
 
     def _look(self, rows: Tensor, x_adv: Tensor, logits: Tensor, *, final: bool = False) -> None:
         """Follow up the candidates that err by these logits; `final` needs no second opinion."""
@@ -208,7 +209,7 @@ class Driver:
         if not wrong.any():
             return
         rows, x_adv = rows[wrong], x_adv[wrong]
-        if final and self.nets.quantised:
+        if final and not self.nets.differentiable:
             self._keep(rows, x_adv)
         else:
             self._confirm(rows, x_adv)
@@ -222,7 +223,7 @@ class Driver:
             better = nearer < self.nearest_distance[rows]
             rows, candidate = rows[better], candidate[better]
         else:
-            candidate = x_adv if self.nets.quantised else self._inside(x_adv, rows)
+            candidate = self._inside(x_adv, rows) if self.nets.differentiable else x_adv
         if len(rows) == 0:
             return
         answers = [self._in_float32(candidate, rows) for _ in range(self.search.samples)]
