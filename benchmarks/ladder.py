@@ -25,10 +25,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting thr
 
 import numpy as np
 import torch
+from ladder_peers import compared
 from numpy.typing import NDArray
 
 from purpleteam.attacks import RobustEvaluation, evaluate, judge
-from purpleteam.attacks.cross_check import cross_check
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.journal import Journal
 from purpleteam.cli.screen import progress
@@ -46,8 +46,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "attacks.json"
 MODELS = ("standard", "robust-0.3")
 SEED = 0
-COMPARED = 200
-"""Images on which other libraries make the same attacks."""
 LARGE = 5000
 """Images that a case must be measured on to count in the worst case."""
 WORST = "worst case over the ladder"
@@ -106,9 +104,11 @@ def main() -> None:
             if asked.only and not any(label.startswith(one) for one in asked.only):
                 continue
             _measure(model, dataset, case, asked.out, asked.work)
-        if not asked.only or "cross-check" in asked.only:
-            _compare(model, dataset, asked.out)
         _together(model, dataset, asked.out, asked.work)
+        if not asked.only or "cross-check" in asked.only:
+            known = {json.dumps(one["how"]["key"], sort_keys=True) for one in _records(asked.out)}
+            for record in compared(model, dataset, _autoattack(asked.work, model), SEED, known):
+                _keep(asked.out, record)
 
 
 def _measure(model: LoadedModel, dataset: Dataset, case: Case, out: Path, work: Path) -> None:
@@ -137,35 +137,6 @@ def _measure(model: LoadedModel, dataset: Dataset, case: Case, out: Path, work: 
     found.save_outcomes(_outcomes(work, model, case))
     _keep(out, record)
     sys.stdout.write(f"{model.name} {case.attack} {case.norm}: {record.value} {sound.verdict}\n")
-
-
-def _compare(model: LoadedModel, dataset: Dataset, out: Path) -> None:
-    """Record, for each attack that another library has too, what both left of the same images."""
-    images = dataset.test.first(COMPARED)
-    key = {"model": model.digest, "case": "cross-check"}
-    if any(one["how"]["key"].get("case") == "cross-check" for one in _records(out, model)):
-        return
-    with progress(quiet=False) as bar:
-        found = cross_check(model.module, images, epsilon=0.3, seed=SEED, progress=bar)
-    for row in found.rows:
-        how = {
-            "attack": row.attack,
-            "peer": row.peer,
-            "norm": "linf",
-            "epsilon": 0.3,
-            "key": key | {"attack": row.attack, "peer": row.peer},
-        }
-        record = Measurement(
-            name="cross_check_difference",
-            value=row.difference,
-            subject=subject_of(model, dataset, model.name, limit=COMPARED),
-            how=how,
-            detail=row.to_json(),
-            seed=SEED,
-        )
-        _keep(out, record)
-    for what, why in found.absent.items():
-        sys.stdout.write(f"not compared with {what}: {why}\n")
 
 
 def _together(model: LoadedModel, dataset: Dataset, out: Path, work: Path) -> None:
@@ -255,6 +226,13 @@ def _median(found: RobustEvaluation) -> float | None:
 def _outcomes(work: Path, model: LoadedModel, case: Case) -> Path:
     attack = case.attack.replace(":", "-").replace("=", "").replace(",", "-")
     return work / f"{model.name}-{attack}-{case.norm}-{case.limit or 'all'}.npz"
+
+
+def _autoattack(work: Path, model: LoadedModel) -> NDArray[np.bool_]:
+    """Return which images stand under AutoAttack, as many as it was made on."""
+    (case,) = (one for one in CASES if one.attack == "autoattack" and one.norm == "linf")
+    with np.load(_outcomes(work, model, case), allow_pickle=False) as rows:
+        return np.asarray(rows["broken_by"] == -1)
 
 
 def _records(out: Path, model: LoadedModel | None = None) -> Sequence[Any]:

@@ -133,12 +133,14 @@ def summary(path: Path) -> str:
 
 
 def registry() -> str:
-    """Return every registered attack, with what the first line of its file says of it."""
+    """Return every registered attack, with what its file says of it, or its class in another's."""
     from purpleteam.attacks import ATTACKS
 
     lines = ["| Name | What it is | Adversary | Norms |", "| --- | --- | --- | --- |"]
     for name, attack in ATTACKS.items():
-        first = (sys.modules[attack.__module__].__doc__ or "").strip().splitlines()[0].rstrip(".")
+        module = sys.modules[attack.__module__]
+        own = module.__name__.endswith(f".{name}")
+        first = ((module if own else attack).__doc__ or "").strip().splitlines()[0].rstrip(".")
         lines.append(f"| `{name}` | {first} | {attack.knowledge} | {', '.join(attack.norms)} |")
     return "\n".join(lines)
 

@@ -100,9 +100,11 @@ class RobustEvaluation:
     def within(self, epsilon: float, images: ImageSet) -> RobustEvaluation:
         """Return the same evaluation in a smaller ball, for an attack that looks for the nearest.
 
-        An example that was found further away counts no more, and the image itself stands in its
-        place; nothing is attacked again.
+        An example that was found further away counts no more, and the image itself stands in the
+        place of whatever may lie outside; nothing is attacked again.
         """
+        if epsilon == self.attacks[-1].epsilon:
+            return self
         lost = (self.broken_by >= 0) & (self.distance > epsilon)
         broken_by = np.where(lost, NOT_BROKEN, self.broken_by).astype(np.int8)
         n = len(broken_by)
@@ -118,7 +120,7 @@ class RobustEvaluation:
             attacks=rows,
             broken_by=broken_by,
             distance=np.where(lost, np.nan, self.distance),
-            x_adv=np.where(lost[:, None, None, None], as_floats(images), self.x_adv),
+            x_adv=np.where((broken_by < 0)[:, None, None, None], as_floats(images), self.x_adv),
         )
 
     def save_outcomes(self, path: Path) -> None:
