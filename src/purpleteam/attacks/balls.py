@@ -35,7 +35,8 @@ def project(x_adv: Tensor, x: Tensor, epsilon: float, norm: Norm) -> Tensor:
 
 def project_linf(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
     """Return the nearest point of the box of half-width epsilon around `x`, and of [0, 1]."""
-    return torch.minimum(torch.maximum(x_adv, x - epsilon), x + epsilon).clamp(0, 1)
+    inside = torch.maximum(x_adv, x - epsilon)
+    return torch.minimum(inside, x + epsilon, out=inside).clamp_(0, 1)
 
 
 def project_l2(x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
@@ -111,6 +112,8 @@ def uniform_start(x: Tensor, epsilon: float, norm: Norm, noise: Noise) -> Tensor
 def distance(x_adv: Tensor, x: Tensor, norm: Norm) -> Tensor:
     """Return the distance of each candidate from its image, in float64, shape (N,)."""
     perturbation = (x_adv.double() - x.double()).flatten(1)
+    if norm == "linf":  # many times faster than the norm of infinite order
+        return perturbation.abs_().amax(1)
     length: Tensor = torch.linalg.vector_norm(perturbation, ord=_ORDER[norm], dim=1)
     return length
 
