@@ -191,10 +191,10 @@ def _stretch(slope: Tensor, fill: Tensor, until_full: Tensor, reach: Tensor) -> 
     """
     stretch = torch.zeros_like(reach)
     free, part = torch.empty_like(fill), torch.empty_like(fill)  # used again and again
+    whole = fill.sum(-1, keepdim=True)
     for _ in range(ROUNDS):
         torch.gt(until_full, stretch, out=free)
-        torch.sub(fill, torch.mul(fill, free, out=part), out=part)
-        gained = part.sum(-1, keepdim=True)
+        gained = whole - torch.mul(fill, free, out=part).sum(-1, keepdim=True)
         slopes = torch.mul(slope, free, out=part).sum(-1, keepdim=True)
         further = ((reach - gained) / slopes).clamp_(0, 1e30)
         further = torch.where(slopes > 0, further, stretch)  # all full: the corner

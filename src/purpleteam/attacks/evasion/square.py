@@ -51,20 +51,24 @@ class Square(QueryAttack):
             )
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        x_adv = self._start(x, noise)
-        lowest = _margin(driver, x_adv, torch.arange(len(x), device=x.device))
+        rows, images, x_adv = torch.arange(len(x), device=x.device), x, self._start(x, noise)
+        lowest, last = _margin(driver, x_adv, rows), x_adv.clone()
         for query, draws in enumerate(_draws(x, noise, self.queries - 1), start=1):
-            rows = driver.standing.nonzero().flatten()
+            stands = driver.standing[rows]
+            if not stands.all():
+                last[rows] = x_adv
+                rows, images, x_adv = rows[stands], images[stands], x_adv[stands]
+                lowest = lowest[stands]
             if len(rows) == 0:
                 break
-            now, images, draw = (one.index_select(0, rows) for one in (x_adv, x, draws))
-            asked = self._move(now, images, draw, self._side(query, x))
+            asked = self._move(x_adv, images, draws[rows], self._side(query, x))
             margin = _margin(driver, asked, rows)
-            better = (margin < lowest[rows]).nonzero().flatten()
+            better = (margin < lowest).nonzero().flatten()
             if len(better):
-                x_adv.index_copy_(0, rows[better], asked[better])
-                lowest.index_copy_(0, rows[better], margin[better])
-        return x_adv
+                x_adv.index_copy_(0, better, asked[better])
+                lowest.index_copy_(0, better, margin[better])
+        last[rows] = x_adv
+        return last
 
     def _start(self, x: Tensor, noise: Noise) -> Tensor:
         if self.norm == "linf":
