@@ -81,19 +81,21 @@ def _others_table(others: list[Measurement]) -> str:
 
 def _peers_table(records: list[Measurement]) -> str:
     """Return our attacks beside the same ones of other libraries."""
-    lines = ["| Model | Attack | Ours | The same in | Theirs | |", "| --- " * 6 + "|"]
+    lines = ["| Model | Attack | Images | Ours | The same in | Theirs | |", "| --- " * 7 + "|"]
     for one in records:
         found = one.detail
         ours, theirs = (f"{100 * found[side]['value']:.1f} %" for side in ("ours", "theirs"))
         word = "agree" if found["agrees"] else "**disagree**"
         lines.append(
-            f"| {model_name(one)} | {one.how['attack']} | {ours} | {one.how['peer']} | {theirs} "
-            f"| {word} |"
+            f"| {model_name(one)} | {one.how['attack']} | {found['ours']['n']:,} | {ours} "
+            f"| {one.how['peer']} | {theirs} | {word} |"
         )
     if len(lines) == 2:
         return "Not yet compared with other libraries."
-    n = records[0].detail["ours"]["n"]
-    return "\n".join(lines) + f"\n\nLeft standing of the first {n} test images."
+    return "\n".join(lines) + (
+        "\n\nLeft standing of the first so many test images. *Agree*: the difference, image by image, "
+        "can be sampling and a rounding of 0.3 points."
+    )
 
 
 def _members(one: Measurement) -> str:
