@@ -184,7 +184,7 @@ class Driver:
     def _count(self, rows: Tensor, calls: int, *, step: bool = False) -> None:
         self.cost.forward += len(rows) * calls
         once = torch.ones_like(rows)
-        self.queries.index_add_(0, rows, once, alpha=calls)
+        self.queries.index_add_(0, rows, once * calls)
         if step:
             self.steps.index_add_(0, rows, once)
 
