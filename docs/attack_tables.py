@@ -198,6 +198,6 @@ def _scale(found: Mapping[str, Any]) -> str:
     ]
     each = [
         f"{1000 * value:.2f} ms at {int(size):,}"
-        for size, value in found["seconds_per_image"].items()
+        for size, value in sorted(found["seconds_per_image"].items(), key=lambda one: int(one[0]))
     ]
     return f"Memory: {', '.join(peaks)}. PGD an image: {', '.join(each)} images."
