@@ -245,6 +245,12 @@ def peer_versions() -> dict[str, str]:
     return found
 
 
+def command_of(typed: list[str]) -> str:
+    """Return the command without the place of its results, which is somebody's own."""
+    place = typed.index("--out") if "--out" in typed else len(typed)
+    return " ".join(["python", "benchmarks/attacks.py", *typed[:place], *typed[place + 2 :]])
+
+
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -277,7 +283,7 @@ def main() -> None:
             "fast_bfloat16": has_fast_bf16("cpu"),
             "machine": {**machine(), "model": processor()},
             "versions": versions() | peer_versions(),
-            "command": " ".join(["python", "benchmarks/attacks.py", *sys.argv[1:]]),
+            "command": command_of(sys.argv[1:]),
         }
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         asked.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
