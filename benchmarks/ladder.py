@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting thr
 
 import numpy as np
 import torch
-from ladder_peers import compared
+from ladder_peers import compared, compared_whole
 from numpy.typing import NDArray
 
 from purpleteam.attacks import RobustEvaluation, evaluate, judge
@@ -106,11 +106,13 @@ def main() -> None:
                 continue
             _measure(model, dataset, case, asked.out, asked.work)
         _together(model, dataset, asked.out, asked.work)
-        if not asked.only or {"cross-check", "whole"} & set(asked.only):
-            whole = not asked.only or "whole" in asked.only
-            known = {json.dumps(one["how"]["key"], sort_keys=True) for one in _records(asked.out)}
+        known = [one["how"]["key"] for one in _records(asked.out)]
+        if not asked.only or "cross-check" in asked.only:
+            for record in compared(model, dataset, SEED, known):
+                _keep(asked.out, record)
+        if not asked.only or "whole" in asked.only:
             standing = _autoattack(asked.work, model)
-            for record in compared(model, dataset, standing, SEED, known, whole=whole):
+            for record in compared_whole(model, dataset, standing, SEED, known):
                 _keep(asked.out, record)
 
 

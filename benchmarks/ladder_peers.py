@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from purpleteam.models.devices import frozen, to_batch
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.work import subject_of
 
-__all__ = ["compared"]
+__all__ = ["compared", "compared_whole"]
 
 EPSILON = 0.3
 IMAGES = {"fgsm": 1000, "pgd": 1000, "apgd_ce": 500, "square": 200, "deepfool": 200}
@@ -33,44 +32,11 @@ BATCH = 100
 
 
 def compared(
-    model: LoadedModel,
-    dataset: Dataset,
-    standing: NDArray[np.bool_],
-    seed: int,
-    known: Collection[str],
-    *,
-    whole: bool,
+    model: LoadedModel, dataset: Dataset, seed: int, known: Sequence[Mapping[str, Any]]
 ) -> Iterator[Measurement]:
-    """Yield what both left of the same images, for each attack that is not `known` yet.
-
-    Args:
-        model: the attacked one.
-        dataset: whose first test images are attacked.
-        standing: which of them stand under our AutoAttack.
-        seed: of all attacks.
-        known: the keys of the records that exist, as JSON.
-        whole: compare AutoAttack too, which takes torchattacks seconds an image.
-    """
-
-    def record(row: Comparison, key: dict[str, Any]) -> Measurement:
-        return Measurement(
-            name="cross_check_difference",
-            value=row.difference,
-            subject=subject_of(model, dataset, model.name, limit=row.ours.n),
-            how={
-                "attack": row.attack,
-                "peer": row.peer,
-                "norm": "linf",
-                "epsilon": EPSILON,
-                "key": key | {"peer": row.peer},
-            },
-            detail=row.to_json(),
-            seed=seed,
-        )
-
+    """Yield what both left of the same images, for each attack whose key is not `known` yet."""
     for attack, n in IMAGES.items():
-        key = {"model": model.digest, "case": "cross-check", "attack": attack, "images": n}
-        if any(json.dumps(key, sort_keys=True)[:-1] in one for one in known):
+        if _is_known(_key(model, attack, n), known):
             continue
         with progress(quiet=False) as bar:
             found = cross_check(
@@ -82,13 +48,50 @@ def compared(
                 progress=bar,
             )
         for row in found.rows:
-            yield record(row, key)
+            yield _record(model, dataset, row, seed)
         for what, why in found.absent.items():
             print(f"not compared with {what}: {why}", flush=True)
-    key = {"model": model.digest, "case": "cross-check", "attack": "autoattack", "images": WHOLE}
-    if whole and not any(json.dumps(key, sort_keys=True)[:-1] in one for one in known):
+
+
+def compared_whole(
+    model: LoadedModel,
+    dataset: Dataset,
+    standing: NDArray[np.bool_],
+    seed: int,
+    known: Sequence[Mapping[str, Any]],
+) -> Iterator[Measurement]:
+    """Yield the same of AutoAttack, which takes torchattacks seconds an image.
+
+    `standing` says which of the first test images stand under ours.
+    """
+    if not _is_known(_key(model, "autoattack", WHOLE), known):
         theirs = _standing_under_theirs(model, dataset)
-        yield record(_comparison(standing[:WHOLE], theirs), key)
+        yield _record(model, dataset, _comparison(standing[:WHOLE], theirs), seed)
+
+
+def _key(model: LoadedModel, attack: str, n: int) -> dict[str, Any]:
+    return {"model": model.digest, "case": "cross-check", "attack": attack, "images": n}
+
+
+def _is_known(key: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> bool:
+    return any(key.items() <= one.items() for one in known)
+
+
+def _record(model: LoadedModel, dataset: Dataset, row: Comparison, seed: int) -> Measurement:
+    return Measurement(
+        name="cross_check_difference",
+        value=row.difference,
+        subject=subject_of(model, dataset, model.name, limit=row.ours.n),
+        how={
+            "attack": row.attack,
+            "peer": row.peer,
+            "norm": "linf",
+            "epsilon": EPSILON,
+            "key": _key(model, row.attack, row.ours.n) | {"peer": row.peer},
+        },
+        detail=row.to_json(),
+        seed=seed,
+    )
 
 
 def _comparison(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Comparison:

@@ -2,8 +2,7 @@
 
 Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1, for L-infinity and L2; in L1 with sparse steps,
 Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on its own, in float32:
-whether a loss has risen is what the algorithm lives on, and by losses in bfloat16 it misses one in
-30 of the examples that it finds on a hardened net.
+whether a loss has risen is what the algorithm lives on, and bfloat16 rounds small rises away.
 """
 
 from __future__ import annotations

@@ -146,8 +146,7 @@ def nearest_on(points: Tensor, normal: Tensor, value: Tensor, norm: Norm) -> Ten
 def _move_linf(size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
     """Every value moves by one length, or by all the room it has.
 
-    However small its slope: it costs nothing, and from there the slope may be another. On a
-    hardened net that finds a third more examples inside a ball.
+    However small its slope: it costs nothing, and from there the slope may be another.
     """
     return torch.minimum(_stretch(size, size * room, room, reach), room)
 

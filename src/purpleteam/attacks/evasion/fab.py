@@ -40,8 +40,7 @@ FINAL_STEPS = 3
 class FAB(MinimumNormAttack):
     """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses.
 
-    In float32: bfloat16 cannot see the last steps, and finds a quarter fewer examples inside a
-    ball whose radius is near the median distance.
+    In float32: bfloat16 cannot see the last steps to the boundary.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
