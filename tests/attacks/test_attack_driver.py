@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from attack_models import Deceiver, images_of_the_middle, label_of, linear_net, with_gradient_times
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from purpleteam.attacks import driver as driver_module
 from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.models.twins import Twins
@@ -26,6 +29,23 @@ def test_the_gradient_is_that_of_the_loss() -> None:
     weight = net[1].weight.detach()
     found = start(net, x).gradient(x, lambda logits, _: logits[:, 1])
     torch.testing.assert_close(found.flatten(1), weight[1].expand(3, -1), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    "name", ["pgd", "bim", "mifgsm", "apgd_ce", "ddn", "fmn", "carlini_wagner"]
+)
+def test_an_attack_of_many_steps_never_climbs_in_bfloat16(name: str) -> None:
+    """Rounded gradients lead it to lower hilltops: 0.5 points of robust accuracy on MNIST."""
+    net, x = linear_net(), images_of_the_middle(3)
+
+    def coarse(_: Tensor) -> Tensor:
+        raise AssertionError("asked in bfloat16")
+
+    twins = replace(Twins.of(net, x), fast=coarse)
+    attack = ATTACKS[name](epsilon=0.01, norm=ATTACKS[name].norms[0])
+    attack.run(twins, x, label_of(net, x), seed=0)
+    with pytest.raises(AssertionError, match="asked in bfloat16"):
+        ATTACKS["fgsm"](epsilon=0.01).run(twins, x, label_of(net, x), seed=0)
 
 
 def test_an_image_that_fell_is_asked_no_more_and_has_gradient_zero() -> None:

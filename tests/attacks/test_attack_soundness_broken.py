@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from attack_models import Answer, Deceiver
-from soundness_models import DOUBTFUL, MASKED, honest, labelled_by_colour, trained
+from soundness_models import DOUBTFUL, MASKED, Ramp, honest, labelled_by_colour, trained
 from test_attack_soundness_honest import colour_net, verdict
 from torch import nn
 
 from purpleteam.attacks import PGD, curve, evaluate, judge
+from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.data.images import ImageSet
 
@@ -97,6 +98,18 @@ def test_a_loss_that_still_rises_at_the_last_step_is_seen(images: ImageSet) -> N
     short = PGD(epsilon=0.1, steps=20, step_size=0.0015, random_start=False)
     found = verdict(honest("adversarially trained"), images, short)
     assert found.checks["rise_by_more_steps"] > 0.25 and found.verdict != "sound"
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("l2", 1.0), ("l1", 9.0)])
+def test_a_net_that_is_flat_around_its_images_is_seen_from_another_class(
+    images: ImageSet, norm: Norm, epsilon: float
+) -> None:
+    """A pixel must pass the middle before it counts: no gradient at an image says so."""
+    flat = nn.Sequential(Ramp(0.4, 0.6), *honest("large margin"))
+    found = verdict(flat, images, PGD(norm=norm, epsilon=epsilon, steps=40))
+    assert found.checks["broken_by_more_steps"] < 5 and found.checks["masked_gradients"] == 0
+    assert found.checks["broken_from_afar"] > 10 and found.verdict != "sound"
+    assert any("from images of other classes" in reason for reason in found.reasons)
 
 
 def test_an_attack_that_was_never_begun_establishes_nothing(images: ImageSet) -> None:

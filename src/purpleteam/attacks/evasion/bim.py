@@ -28,6 +28,6 @@ class BIM(EvasionAttack):
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
         x_adv = x.clone()
         for _ in range(self.steps):
-            step = step_size * steepest(driver.gradient(x_adv), self.norm)
+            step = step_size * steepest(driver.gradient(x_adv, exact=True), self.norm)
             x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
         return x_adv

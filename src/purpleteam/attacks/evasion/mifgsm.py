@@ -36,7 +36,7 @@ class MIFGSM(EvasionAttack):
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
         x_adv, momentum = x.clone(), torch.zeros_like(x)
         for _ in range(self.steps):
-            momentum = self.decay * momentum + _of_mean_one(driver.gradient(x_adv))
+            momentum = self.decay * momentum + _of_mean_one(driver.gradient(x_adv, exact=True))
             x_adv = project(
                 x_adv + step_size * steepest(momentum, self.norm), x, self.epsilon, self.norm
             )  # (N, C, H, W)

@@ -49,7 +49,7 @@ class PGD(EvasionAttack):
         if self.random_start:
             x_adv = uniform_start(x, self.epsilon, self.norm, noise)
         for _ in range(self.steps):
-            step = self._step(driver.gradient(x_adv), x_adv, step_size)
+            step = self._step(driver.gradient(x_adv, exact=True), x_adv, step_size)
             x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
         return x_adv
 

@@ -75,6 +75,7 @@ def _of_attack(case: Case, counters: Counters) -> list[Observed]:
         gradients.predictions_are_stable(case),
         searches.single_step_is_not_stronger(case, counters),
         searches.black_box_is_not_stronger(case, counters),
+        searches.far_start_is_not_stronger(case, counters),
         searches.optimisation_is_complete(case, counters),
         searches.unbounded_breaks_everything(case, counters),
         results.ladder_is_strong(case),

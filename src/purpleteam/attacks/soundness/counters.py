@@ -2,7 +2,8 @@
 
 Each image that falls shows that the number is too high, and how it fell shows why: to one step or
 to an attack that sees no gradient, the gradients mislead; to more steps of the same kind, the
-search was not finished; with no bound at all, every image must fall.
+search was not finished; to steps that come from another class, it began where no gradient leads
+there; with no bound at all, every image must fall.
 """
 
 from __future__ import annotations
@@ -37,6 +38,15 @@ SPARSITY = 0.95
 
 SINGLE_STEPS = (1.0, 0.5)
 """Lengths of a single step, as shares of epsilon."""
+
+FARTHER = 3.0
+"""Radius at which the way back from another class begins, in parts of epsilon."""
+
+BACK_STEPS = 10
+"""Steps of that way, and as many more once it has reached the ball."""
+
+BACK_STEP = 0.5
+"""Length of one, as a share of the radius; within the ball they shrink to 0."""
 
 QUERIES = 50
 """Of Square for an image: a third of an undefended net's images fall to so few already."""
@@ -106,6 +116,29 @@ class Counters:
         return Continued(driver.broken, float(rise.clamp_max(1).mean()) if climbed else 0.0)
 
     @cached_property
+    def from_afar(self) -> Tensor:
+        """Say what falls to gradients that are followed from another class's image, (n,) bool.
+
+        The ball that holds the candidate shrinks to the adversary's while it climbs the margin.
+        A start beyond the boundary is from Brendel et al. 2019 (arXiv:1907.01003).
+        """
+        if self._idle:
+            return self._none
+        case = self.case
+        driver = case.driver(self.rows, case.epsilon, case.norm)
+        x_adv = project(
+            next(self._others(driver.x, driver.y)), driver.x, FARTHER * case.epsilon, case.norm
+        )
+        for step in range(2 * BACK_STEPS):
+            radius = case.epsilon * FARTHER ** max(0.0, 1 - (step + 1) / BACK_STEPS)
+            length = BACK_STEP * radius * min(1.0, 2 - step / BACK_STEPS)
+            slope = driver.gradient(x_adv, margin, exact=True)
+            move = _step(slope, x_adv, length, case.norm)
+            x_adv = project(x_adv + move, driver.x, radius, case.norm)
+        driver.settle(x_adv)
+        return driver.broken
+
+    @cached_property
     def single_step(self) -> Tensor:
         """Say what falls to one step along the gradient of cross-entropy, (n,) bool."""
         fell = self._none.clone()
@@ -126,7 +159,7 @@ class Counters:
         case, x, y = self.case, self.case.x(self.rows), self.case.y(self.rows)
         tried = {
             "noise": self._noise(x),
-            "neighbours": self._neighbours(x, y),
+            "neighbours": self._others(x, y),
             "surrogate": self._surrogate(x, y),
         }
         fell = {name: self._none.clone() for name in tried}
@@ -148,7 +181,7 @@ class Counters:
     @property
     def fell(self) -> Tensor:
         """Say what falls to anything at all."""
-        return self.continued.fell | self.single_step | self.fell_blindly
+        return self.continued.fell | self.from_afar | self.single_step | self.fell_blindly
 
     @cached_property
     def survived_unbounded(self) -> tuple[int, int]:
@@ -170,8 +203,8 @@ class Counters:
         for _ in range(2):
             yield x + self.case.epsilon * steepest(noise.normal(x), self.case.norm)
 
-    def _neighbours(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
-        """Yield images of other classes, the nearest ones: the ball cuts the way to them."""
+    def _others(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """Yield images of other classes, the nearest ones."""
         rows = np.flatnonzero(self.case.final.clean_correct)[:TAUGHT]
         others, labels = self.case.x(rows), self.case.y(rows)
         length = torch.cdist(x.flatten(1), others.flatten(1))

@@ -14,6 +14,7 @@ from purpleteam.attacks.soundness.verdict import Doubt, Level, Observed, more_th
 
 __all__ = [
     "black_box_is_not_stronger",
+    "far_start_is_not_stronger",
     "optimisation_is_complete",
     "single_step_is_not_stronger",
     "unbounded_breaks_everything",
@@ -23,7 +24,7 @@ STRAY, MANY = 0.03, 0.1
 """Points of robust accuracy that a weaker attack may take by luck, and that it may not at all."""
 
 UNFINISHED, HARDLY_BEGUN = 0.2, 0.4
-"""The same for more steps, on the margin: in honest nets cross-entropy left up to 0.16 of it."""
+"""The same for more gradient steps, on the margin: in honest nets PGD left up to 0.16 of it."""
 
 RISING = 0.25
 """Share of the clean margin by which more steps may still raise it, on average."""
@@ -61,6 +62,19 @@ def black_box_is_not_stronger(case: Case, counters: Counters) -> Observed:
     how = ", ".join(f"{name} {count}" for name, count in each.items() if count)
     reason = f"attacks without gradients break {fell} images that still stood ({how})"
     return Observed(measured, _doubts(case, reason, fell, STRAY, hidden, MANY))
+
+
+def far_start_is_not_stronger(case: Case, counters: Counters) -> Observed:
+    """Gradients that are followed from another class must not find what the ladder did not.
+
+    A net that is flat around its images, but not on the way to the next class, is such a case.
+    """
+    if not counters.fair:
+        return Observed()
+    fell = int(counters.from_afar.sum())
+    reason = f"gradients followed from images of other classes break {fell} that still stood"
+    doubts = _doubts(case, reason, fell, UNFINISHED, fell, HARDLY_BEGUN)
+    return Observed({"broken_from_afar": fell}, doubts)
 
 
 def optimisation_is_complete(case: Case, counters: Counters) -> Observed:
