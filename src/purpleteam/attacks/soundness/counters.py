@@ -105,7 +105,7 @@ class Counters:
         best = reached.clone()
         for step in range(MORE_STEPS):
             length = FIRST_STEP * case.epsilon * (1 - step / MORE_STEPS)
-            value, slope = driver.value_and_gradient(x_adv, margin)
+            value, slope = driver.value_and_gradient(x_adv, margin, exact=True)
             best = torch.where(driver.standing, torch.maximum(best, value.double()), best)
             move = _step(slope, x_adv, length, case.norm)
             x_adv = project(x_adv + move, x, case.epsilon, case.norm)
@@ -126,15 +126,14 @@ class Counters:
             return self._none
         case = self.case
         driver = case.driver(self.rows, case.epsilon, case.norm)
-        x_adv = project(
-            next(self._others(driver.x, driver.y)), driver.x, FARTHER * case.epsilon, case.norm
-        )
+        x, other = driver.x, next(self._others(driver.x, driver.y))
+        x_adv = project(other, x, FARTHER * case.epsilon, case.norm)
         for step in range(2 * BACK_STEPS):
             radius = case.epsilon * FARTHER ** max(0.0, 1 - (step + 1) / BACK_STEPS)
             length = BACK_STEP * radius * min(1.0, 2 - step / BACK_STEPS)
             slope = driver.gradient(x_adv, margin, exact=True)
             move = _step(slope, x_adv, length, case.norm)
-            x_adv = project(x_adv + move, driver.x, radius, case.norm)
+            x_adv = project(x_adv + move, x, radius, case.norm)
         driver.settle(x_adv)
         return driver.broken
 
