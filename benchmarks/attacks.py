@@ -1,12 +1,13 @@
 """What attacks cost: beside every other library, beside a bare loop, and as images grow in number.
 
-    python benchmarks/attacks.py                     all blocks, about 15 processor minutes
+    python benchmarks/attacks.py                     all blocks, about 30 processor minutes
     python benchmarks/attacks.py --only steps        one block: steps, autoattack or scale
 
     steps       FGSM and PGD-40 on an undefended and a robust CNN: we, a bare loop, six libraries
     autoattack  AutoAttack standard over the replay of its own model calls, and beside torchattacks'
                 code at the 100 steps of the paper
-    scale       peak memory of 10,000 images, and seconds per image for 500 to 4,000
+    scale       peak memory of 10,000 images of the undefended net, and seconds per image on
+                growing subsets: PGD there, AutoAttack on the robust net
 
 All get the same plain net: contiguous float32, parameters that want gradients. Ours is timed with
 all that its public call does. The ways take turns, so that a busy machine hits all of them; the
@@ -33,7 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from attack_calls import record
+from attack_calls import least, record
 from attack_peers import LIBRARIES, Ways, autoattack_100_steps, fgsm_ways, pgd_ways
 from torch import Tensor, nn
 from training import processor
@@ -55,7 +56,11 @@ RESULTS = ROOT / "results" / "attacks_speed.json"
 BATCH = 250
 EPSILON = 0.3
 SEED = 0
-SIZES = (500, 1000, 2000, 4000)
+GROWING = (
+    ("pgd", "standard", (500, 1000, 2000, 4000)),
+    ("autoattack", "robust-0.3", (50, 100, 200, 400)),
+)
+"""An attack, a model that ships, and of how many images its cost is measured."""
 MANY = 10_000
 BLOCKS = ("steps", "autoattack", "scale")
 
@@ -105,61 +110,68 @@ def autoattack_block(asked: argparse.Namespace, dataset: Dataset) -> dict[str, A
     x, y = tensors(images)
     found: dict[str, Any] = {"images": len(images), "epsilon": EPSILON}
     for which, net in nets(asked, dataset).items():
+        runs, replays = [], []
+        for _ in range(asked.repetitions):
+            calls = record(attack, net, x, y, SEED)
+            runs.append(calls.spent)
+            replays.append(calls.replay(x, y))
         x_adv: dict[str, Tensor] = {}
-        calls = record(attack, net, x, y, SEED)
-        todo = {
-            "purpleteam": lambda net=net, made=x_adv: made.__setitem__(
-                "purpleteam", attack(net, x, y, seed=SEED)
-            ),
-            "replay": lambda calls=calls, made=x_adv: calls.replay(made["purpleteam"], y),
-        }
-        spent = measure(todo, asked.repetitions)
+        ways = {"purpleteam": lambda net=net: attack(net, x, y, seed=SEED)}
         if not asked.no_peers:
-            theirs = autoattack_100_steps(net, EPSILON, len(dataset.classes))
-            todo = {"torchattacks": lambda way=theirs, m=x_adv: m.__setitem__("peer", way(x, y))}
-            spent |= measure(todo, 1)
-        least = {name: min(times) for name, times in spent.items()}
+            ways["torchattacks"] = lambda net=net: autoattack_100_steps(
+                net, EPSILON, len(dataset.classes)
+            )(x, y)
+        spent = measure({name: _kept(x_adv, name, way) for name, way in ways.items()}, 1)
         robust = {name: accuracy(net, one, y) for name, one in x_adv.items()}
         found[which] = {
             "seconds": spent,
             "calls": calls.images(),
-            "over_replay": round(least["purpleteam"] / least["replay"], 3),
+            "over_replay": round(least(runs) / least(replays), 3),
+            "replay_seconds": [round(sum(one), 4) for one in replays],
+            "recorded_seconds": [round(sum(one), 4) for one in runs],
             "robust_accuracy": robust,
             "digest": digest_of(net),
         }
+        print(f"{which}: {found[which]['over_replay']} of the replay", flush=True)
         if not asked.no_peers:
-            faster = round(least["torchattacks"] / least["purpleteam"], 2)
+            faster = round(spent["torchattacks"][0] / spent["purpleteam"][0], 2)
             found[which] |= {"times_faster_than_torchattacks_at_100_steps": faster}
     return found
 
 
+def _kept(found: dict[str, Tensor], name: str, way: Callable[[], Tensor]) -> Callable[[], None]:
+    """Return the way with what it returns put into `found`."""
+    return lambda: found.__setitem__(name, way())
+
+
 def scale_block(asked: argparse.Namespace, dataset: Dataset) -> dict[str, Any]:
     """Peak memory of many images, each attack in a process of its own, and cost per image."""
-    found: dict[str, Any] = {"model": "standard"}
+    found: dict[str, Any] = {"model": "standard", "seconds_per_image": {}}
     for name in ("pgd", "autoattack"):
         found[name] = one = child(name, asked.many)
         print(f"{name}: {asked.many} images, {one['peak_megabytes']:.0f} MB", flush=True)
-    runs = [child("pgd", size) for size in SIZES]
-    found["seconds_per_image"] = {
-        str(size): round(one["seconds"] / size, 6) for size, one in zip(SIZES, runs, strict=True)
-    }
+    for name, model, sizes in GROWING:
+        found["seconds_per_image"][f"{name} {model}"] = {
+            str(size): round(child(name, size, model)["seconds"] / size, 6) for size in sizes
+        }
     return found
 
 
-def child(name: str, count: int) -> dict[str, Any]:
+def child(name: str, count: int, model: str = "standard") -> dict[str, Any]:
     """Attack `count` images in a process of its own and return what it took."""
     command = [sys.executable, str(Path(__file__)), "--child", name, "--many", str(count)]
+    command += ["--robust", model]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(run.stdout))
 
 
-def as_child(name: str, count: int) -> None:
-    """Print what an attack on `count` images of the model that ships took, as JSON."""
+def as_child(name: str, count: int, model: str) -> None:
+    """Print what an attack on `count` images of a model that ships took, as JSON."""
     dataset, _ = load_data()
     test = dataset.test
     rows = np.arange(count) % len(test)
     attack = ATTACKS[name](epsilon=EPSILON)
-    net = load("standard").module
+    net = load(model).module
     before = time.process_time()
     result = evaluate(net, test.take(rows), attack, seed=SEED)
     seconds = time.process_time() - before
@@ -269,7 +281,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.child:
-        as_child(asked.child, asked.many)
+        as_child(asked.child, asked.many, asked.robust)
         return
     dataset, origin = load_data()
     makers = {"steps": steps_block, "autoattack": autoattack_block, "scale": scale_block}

@@ -157,7 +157,8 @@ def speed(path: Path) -> str:
     parts.append(
         f"Processor time on one thread, {block['machine']['model']}, torch "
         f"{block['versions']['torch']}, "
-        f"{'bfloat16' if block['fast_bfloat16'] else 'float32'}, least of the repetitions; data: "
+        f"{'with' if block['fast_bfloat16'] else 'without'} bfloat16 units, least of the "
+        "repetitions; data: "
         f"{block['data']}. `make bench` repeats it."
     )
     return "\n\n".join(parts)
@@ -196,8 +197,9 @@ def _scale(found: Mapping[str, Any]) -> str:
         f"{found[name]['peak_megabytes']:,.0f} MB"
         for name in ("pgd", "autoattack")
     ]
-    each = [
-        f"{1000 * value:.2f} ms at {int(size):,}"
-        for size, value in sorted(found["seconds_per_image"].items(), key=lambda one: int(one[0]))
-    ]
-    return f"Memory: {', '.join(peaks)}. PGD an image: {', '.join(each)} images."
+    lines = [f"Memory: {', '.join(peaks)}. Milliseconds an image:"]
+    for which, costs in sorted(found["seconds_per_image"].items(), reverse=True):
+        each = sorted((int(size), 1000 * value) for size, value in costs.items())
+        told = ", ".join(f"{value:,.2f} of {size:,}" for size, value in each)
+        lines.append(f"{which}: {told} images;")
+    return " ".join(lines).removesuffix(";") + "."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from purpleteam.core.errors import UsageError
-from purpleteam.models.address import Address
+from purpleteam.models.address import Address, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,16 @@ def test_what_is_no_web_address_is_a_clear_error_without_its_secrets(url):
         Address.of(url)
     assert "secret" not in str(error.value)
     assert "t0ken" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("--model=http://user:secret@h:80/app?key=t0ken", "--model=http://h:80/app"),
+        ("https://h?key=t0ken", "https://h"),
+        ("http://h/of@all", "http://h/of@all"),
+        ("who@h?x", "who@h?x"),
+    ],
+)
+def test_a_command_is_kept_without_the_secrets_in_its_addresses(typed, kept):
+    assert without_secrets(typed) == kept

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 from purpleteam.core.errors import UsageError
 
-__all__ = ["Address"]
+__all__ = ["Address", "without_secrets"]
+
+USER = re.compile(r"(?<=://)[^/?#\s]*@")
+"""User and password in an address."""
+QUERY = re.compile(r"(?<=://)(\S*?)\?\S*")
+"""All after the `://` of an address that has a query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,11 @@ class Address:
     def target(self, path: str) -> str:
         """Return what a request for `path` asks for."""
         return f"{self.path}{path}?{self.query}" if self.query else f"{self.path}{path}"
+
+
+def without_secrets(typed: str) -> str:
+    """Return what was typed with each address in it as it may be shown."""
+    return QUERY.sub(r"\1", USER.sub("", typed))
 
 
 def _basic(user: str | None, password: str | None) -> str | None:

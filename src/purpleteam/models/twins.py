@@ -24,7 +24,7 @@ __all__ = ["Twins"]
 ALIKE = 1e-4
 """Largest difference, as a share of the spread of the scores, that float32 layouts may have."""
 SIMILAR = 0.1
-"""The same for bfloat16: a coarse answer is good enough for a step."""
+"""The same for bfloat16: a coarse answer is good enough for a single step."""
 CLEAR = 1e-3
 """Lead of the first score over the second, as a share of their spread, that no rounding undoes."""
 LOOKED_AT = 4

@@ -175,10 +175,11 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
+    from purpleteam.models.address import without_secrets
     from purpleteam.pipeline.run import run as run_all
 
     with progress(quiet or as_json) as bar:
-        typed = ("purple", *sys.argv[1:])
+        typed = ("purple", *map(without_secrets, sys.argv[1:]))
         result = run_all(asked, folder, resume=resume, command=typed, progress=bar)
     if results is not None:
         from purpleteam.pipeline.results import write_results
