@@ -123,7 +123,7 @@ def clean_records() -> list[Record]:
 def attack_records() -> list[Record]:
     found: list[Record] = []
     sound = {
-        "soundness": {"verdict": "sound", "reasons": []},
+        "soundness": {"verdict": "sound", "reasons": [], "checks": {"overstated_by": 0.021}},
         "attacks": [{"name": "fgsm"}, {"name": "pgd"}],
     }
     doubt = {

@@ -112,6 +112,10 @@ def test_an_unsound_evaluation_is_never_a_number_in_bold(html: str) -> None:
     assert sure == []
 
 
+def test_what_the_judge_took_from_a_sound_number_is_told_beside_it(html: str) -> None:
+    assert "a few more attacks lower it by some 2 points" in html
+
+
 def test_a_selection_is_flagged(html: str) -> None:
     assert 'class="flag">first 1000: no random sample</span>' in html
 

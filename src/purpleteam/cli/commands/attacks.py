@@ -246,6 +246,8 @@ def _lines(values: dict[str, Any]) -> list[str]:
         )
     lines += [f"robust accuracy  {robust}", f"soundness        {sound['verdict']}"]
     lines += [f"- {reason}" for reason in sound["reasons"]]
+    if (points := round(100 * sound["checks"].get("overstated_by", 0))) > 0:
+        lines.append(f"- a few attacks of the judge's own lower it by some {points} points")
     return lines + _crossed_lines(values.get("cross_check"))
 
 

@@ -217,9 +217,16 @@ def soundness(measurement: Measurement) -> Cell:
         return ("not checked",)
     verdict = str(found.get("verdict", "not_established"))
     reasons = found.get("reasons") or ()
-    words = "; ".join(str(reason) for reason in reasons)
+    words = "; ".join([*map(str, reasons), *_overstated(found.get("checks"))])
     badge = Badge(verdict.replace("_", " "), TONES.get(verdict, "warn"))
     return (badge, Given(f" {words}", measurement.id)) if words else (badge,)
+
+
+def _overstated(checks: Any) -> list[str]:
+    """Say by how much the judge's own attacks lower the number, where they do."""
+    by = checks.get("overstated_by") if isinstance(checks, Mapping) else None
+    points = round(100 * by) if isinstance(by, int | float) and by < 1 else 0
+    return [f"a few more attacks lower it by some {points} points"] if points > 0 else []
 
 
 def _transfer_table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
