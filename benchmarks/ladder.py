@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from purpleteam.attacks import RobustEvaluation, evaluate, judge
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.journal import Journal
+from purpleteam.attacks.outcomes import NOT_BROKEN
 from purpleteam.cli.screen import progress
 from purpleteam.core.records import Measurement
 from purpleteam.core.runfolder import machine, versions
@@ -157,10 +158,12 @@ def _together(model: LoadedModel, dataset: Dataset, out: Path, work: Path) -> No
     standing = np.ones(n, np.bool_)
     for case in made:
         with np.load(_outcomes(work, model, case), allow_pickle=False) as rows:
-            stands = rows["broken_by"][:n] == -1
+            broken_by = rows["broken_by"][:n]
+        stands = broken_by == NOT_BROKEN
         standing &= stands
-        _keep(out, _on_the_same(model, dataset, case.attack, stands, _found(out, model, case)))
-    _keep(out, _on_the_same(model, dataset, WORST, standing, None))
+        detail = _detail_of(_found(out, model, case), broken_by)
+        _keep(out, _on_the_same(model, dataset, case.attack, stands, detail))
+    _keep(out, _on_the_same(model, dataset, WORST, standing, {}))
 
 
 def _on_the_same(
@@ -168,9 +171,9 @@ def _on_the_same(
     dataset: Dataset,
     name: str,
     stands: NDArray[np.bool_],
-    source: Mapping[str, Any] | None,
+    detail: Mapping[str, Any],
 ) -> Measurement:
-    """Return a rate over the first images; its verdict and parts are the source's."""
+    """Return a rate over the first images."""
     n = len(stands)
     return Measurement(
         name="robust_accuracy",
@@ -185,24 +188,40 @@ def _on_the_same(
             "same_images": True,
             "key": {"model": model.digest, "case": name, "same_images": True},
         },
-        detail={} if source is None else dict(source["detail"], calls=_calls(source)),
+        detail=detail,
         seed=SEED,
     )
 
 
+def _detail_of(source: Mapping[str, Any], broken_by: NDArray[np.int8]) -> dict[str, Any]:
+    """Return the verdict on the whole case, calls an image, and what its parts left of these."""
+    (whole,) = source["detail"]["attacks"]
+    parts: dict[str, Any] = {"survived": _left(broken_by, len(whole.get("members", (1,))))}
+    if "members" in whole:
+        members = enumerate(whole["members"], start=1)
+        parts["members"] = [{**one, "survived": _left(broken_by, rungs)} for rungs, one in members]
+    return {**source["detail"], "attacks": [{**whole, **parts}], "calls": _calls(source)}
+
+
+def _left(broken_by: NDArray[np.int8], rungs: int) -> dict[str, Any]:
+    """Return the rate of images that stand after so many attacks, by which one broke each."""
+    stands = (broken_by == NOT_BROKEN) | (broken_by >= rungs)
+    return Rate.of(int(stands.sum()), len(stands)).to_json()
+
+
 def _calls(source: Mapping[str, Any]) -> float:
     """Return model calls an image."""
-    return round(source["cost"]["forward"] / source["value"]["n"], 1)
+    return float(round(source["cost"]["forward"] / source["value"]["n"], 1))
 
 
-def _found(out: Path, model: LoadedModel, case: Case) -> Mapping[str, Any] | None:
-    """Return the record of a case."""
+def _found(out: Path, model: LoadedModel, case: Case) -> Mapping[str, Any]:
+    """Return the record of a case that was measured."""
     wanted = {"model": model.digest, "case": asdict(case)}
     for one in _records(out):
         key = one["how"]["key"]
         if all(key.get(name) == value for name, value in wanted.items()):
             return dict(one)
-    return None
+    raise LookupError(f"{model.name} {case.attack}: its outcomes are there, its record is not")
 
 
 def _size(case: Case, dataset: Dataset) -> int:

@@ -30,6 +30,7 @@ def ladder(path: Path) -> str:
     alone = [one for one in records if one.name == "robust_accuracy"]
     parts.append(_others_table([one for one in alone if not one.how.get("same_images")]))
     parts.append(_peers_table([one for one in records if one.name == "cross_check_difference"]))
+    parts += [_cost(one) for one in alone if _is_whole(one)]
     run = found["run"]
     parts.append(
         f"Seed 0, purpleteam {run['versions']['purpleteam']}, torch {run['versions']['torch']}, "
@@ -42,6 +43,21 @@ def ladder(path: Path) -> str:
 def _compared(one: Measurement) -> bool:
     """Say whether it is one of the rates that were taken on the same images of one model."""
     return bool(one.how.get("same_images")) and model_name(one) == "robust-0.3"
+
+
+def _is_whole(one: Measurement) -> bool:
+    """Say whether it is AutoAttack on the hardened model, on all the images that were asked for."""
+    asked = (model_name(one), one.how["case"], one.how["norm"])
+    return asked == ("robust-0.3", "autoattack", "linf") and not one.how.get("same_images")
+
+
+def _cost(one: Measurement) -> str:
+    n, cost = one.value.n, one.cost
+    return (
+        f"AutoAttack on {n:,} images of {model_name(one)}: {cost['forward'] / n:,.0f} forward and "
+        f"{cost['backward'] / n:,.0f} backward passes an image, at most "
+        f"{one.detail['peak_megabytes']:,} MB of memory."
+    )
 
 
 def _ladder_table(records: list[Measurement]) -> str:
