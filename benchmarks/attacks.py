@@ -58,7 +58,7 @@ EPSILON = 0.3
 SEED = 0
 GROWING = (
     ("pgd", "standard", (500, 1000, 2000, 4000)),
-    ("autoattack", "robust-0.3", (50, 100, 200, 400)),
+    ("autoattack", "robust-0.3", (50, 100, 200)),
 )
 """An attack, a model that ships, and of how many images its cost is measured."""
 MANY = 10_000
