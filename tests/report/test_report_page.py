@@ -113,7 +113,7 @@ def test_an_unsound_evaluation_is_never_a_number_in_bold(html: str) -> None:
 
 
 def test_what_the_judge_took_from_a_sound_number_is_told_beside_it(html: str) -> None:
-    assert "a few more attacks lower it by some 2 points" in html
+    assert "a few more attacks break 2 more in 100 images" in html
 
 
 def test_a_selection_is_flagged(html: str) -> None:

@@ -246,8 +246,9 @@ def _lines(values: dict[str, Any]) -> list[str]:
         )
     lines += [f"robust accuracy  {robust}", f"soundness        {sound['verdict']}"]
     lines += [f"- {reason}" for reason in sound["reasons"]]
-    if (points := round(100 * sound["checks"].get("overstated_by", 0))) > 0:
-        lines.append(f"- a few attacks of the judge's own lower it by some {points} points")
+    points = round(100 * sound["checks"].get("overstated_by", 0))
+    if points > 0 and len(values["curve"]) <= 1:  # of a curve one point alone was looked at
+        lines.append(f"- a few attacks of the judge's own break {points} more in 100 images")
     return lines + _crossed_lines(values.get("cross_check"))
 
 

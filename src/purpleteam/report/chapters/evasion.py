@@ -217,16 +217,19 @@ def soundness(measurement: Measurement) -> Cell:
         return ("not checked",)
     verdict = str(found.get("verdict", "not_established"))
     reasons = found.get("reasons") or ()
-    words = "; ".join([*map(str, reasons), *_overstated(found.get("checks"))])
+    words = "; ".join([*map(str, reasons), *_overstated(measurement)])
     badge = Badge(verdict.replace("_", " "), TONES.get(verdict, "warn"))
     return (badge, Given(f" {words}", measurement.id)) if words else (badge,)
 
 
-def _overstated(checks: Any) -> list[str]:
-    """Say by how much the judge's own attacks lower the number, where they do."""
+def _overstated(measurement: Measurement) -> list[str]:
+    """Say by how much the judge's own attacks lower the number; of a curve they saw one point."""
+    checks = measurement.detail["soundness"].get("checks")
     by = checks.get("overstated_by") if isinstance(checks, Mapping) else None
-    points = round(100 * by) if isinstance(by, int | float) and by < 1 else 0
-    return [f"a few more attacks lower it by some {points} points"] if points > 0 else []
+    if not isinstance(by, int | float) or not by < 1 or measurement.how.get("curve"):
+        return []
+    points = round(100 * by)
+    return [f"a few more attacks break {points} more in 100 images"] if points > 0 else []
 
 
 def _transfer_table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
