@@ -56,7 +56,7 @@ def _cost(one: Measurement) -> str:
     return (
         f"AutoAttack on {n:,} images of {model_name(one)}: {cost['forward'] / n:,.0f} forward and "
         f"{cost['backward'] / n:,.0f} backward passes an image, at most "
-        f"{one.detail['peak_megabytes']:,} MB of memory."
+        f"{one.detail['peak_megabytes']:,} MB of memory in the process that ended it."
     )
 
 
@@ -199,9 +199,10 @@ def _autoattack(found: Mapping[str, Any]) -> str:
         one = found[which]
         faster = one.get("times_faster_than_torchattacks_at_100_steps")
         left = one["robust_accuracy"]
-        theirs = f"{100 * left['peer']:.1f} %" if "peer" in left else DASH
+        peer = left.get("torchattacks")
+        theirs = DASH if peer is None else f"{100 * peer:.1f} %"
         lines.append(
-            f"| {which} | {one['over_replay']:.2f} | {DASH if faster is None else f'{faster:.1f}'} "
+            f"| {which} | {one['over_replay']:.3f} | {DASH if faster is None else f'{faster:.1f}'} "
             f"| {100 * left['purpleteam']:.1f} %, {theirs} |"
         )
     return "\n".join(lines) + f"\n\nOn the first {found['images']} test images."
@@ -216,6 +217,11 @@ def _scale(found: Mapping[str, Any]) -> str:
     lines = [f"Memory: {', '.join(peaks)}. Milliseconds an image:"]
     for which, costs in sorted(found["seconds_per_image"].items(), reverse=True):
         each = sorted((int(size), 1000 * value) for size, value in costs.items())
-        told = ", ".join(f"{value:,.2f} of {size:,}" for size, value in each)
+        told = ", ".join(f"{_three(value)} of {size:,}" for size, value in each)
         lines.append(f"{which}: {told} images;")
     return " ".join(lines).removesuffix(";") + "."
+
+
+def _three(value: float) -> str:
+    """Return a number to about three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
