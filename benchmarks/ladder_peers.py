@@ -25,7 +25,7 @@ __all__ = ["compared", "compared_whole"]
 EPSILON = 0.3
 IMAGES = {"fgsm": 1000, "pgd": 1000, "apgd_ce": 500, "square": 200, "deepfool": 200}
 """On how many images each attack is made by us and by others: as many as minutes allow."""
-WHOLE = 500
+WHOLE = 250
 """Images that torchattacks' members of AutoAttack are run on at the published 100 steps."""
 FAITHFUL = "torchattacks' members at the published 100 steps"
 BATCH = 100
