@@ -1,8 +1,9 @@
-"""What holds for every test: one thread, and no deadline, since a machine may be busy."""
+"""What holds for every test: one thread, no deadline on a busy machine, and that Ctrl-C arrives."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 
@@ -12,6 +13,10 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts its background so, and a program that a test stops would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 with suppress(ImportError):  # the tests of the base install run where pytest is all there is
     from hypothesis import settings
