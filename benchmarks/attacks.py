@@ -11,8 +11,9 @@
 
 All get the same plain net: contiguous float32, parameters that want gradients. Ours is timed with
 all that its public call does. The ways take turns, so that a busy machine hits all of them; the
-cost is processor time on one thread, and the least of the repetitions counts. Real MNIST is used
-where PURPLETEAM_DATA has it, else the embedded digits. `make peers` installs the libraries.
+cost is processor time on one thread, and the least of the repetitions counts (AutoAttack beside
+torchattacks' is run once: it takes minutes). Real MNIST is used where PURPLETEAM_DATA has it, else
+the embedded digits. `make peers` installs the libraries.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_the_gradient_is_that_of_the_loss() -> None:
     "name", ["pgd", "bim", "mifgsm", "apgd_ce", "ddn", "fmn", "carlini_wagner"]
 )
 def test_an_attack_of_many_steps_never_climbs_in_bfloat16(name: str) -> None:
-    """Rounded gradients lead it to lower hilltops: 0.5 points of robust accuracy on MNIST."""
+    """Rounded gradients lead it to lower hilltops than the same attack in other libraries."""
     net, x = linear_net(), images_of_the_middle(3)
 
     def coarse(_: Tensor) -> Tensor:

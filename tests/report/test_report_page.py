@@ -17,6 +17,7 @@ from purpleteam.core.errors import RunError
 from purpleteam.core.records import Note
 from purpleteam.core.statistics import Rate
 from purpleteam.report import render
+from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.png import encode_png
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -114,6 +115,15 @@ def test_an_unsound_evaluation_is_never_a_number_in_bold(html: str) -> None:
 
 def test_what_the_judge_took_from_a_sound_number_is_told_beside_it(html: str) -> None:
     assert "a few more attacks break 2 more in 100 images" in html
+
+
+@pytest.mark.parametrize(("curve", "told"), [(False, True), (True, False)])
+def test_a_number_that_is_wholly_taken_says_so_unless_it_is_one_of_a_curve(
+    curve: bool, told: bool
+) -> None:
+    detail = {"soundness": {"verdict": "weak", "reasons": [], "checks": {"overstated_by": 1.0}}}
+    one = measured("robust_accuracy", Rate.of(9, 9), "baseline", {"curve": curve}, detail)
+    assert ("break 100 more in 100 images" in str(soundness(one))) == told
 
 
 def test_a_selection_is_flagged(html: str) -> None:

@@ -226,7 +226,7 @@ def _overstated(measurement: Measurement) -> list[str]:
     """Say by how much the judge's own attacks lower the number; of a curve they saw one point."""
     checks = measurement.detail["soundness"].get("checks")
     by = checks.get("overstated_by") if isinstance(checks, Mapping) else None
-    if not isinstance(by, int | float) or not by < 1 or measurement.how.get("curve"):
+    if not isinstance(by, int | float) or measurement.how.get("curve"):
         return []
     points = round(100 * by)
     return [f"a few more attacks break {points} more in 100 images"] if points > 0 else []
