@@ -215,3 +215,9 @@ def test_an_estimate_reads_as_a_number_with_its_interval_and_n():
 )
 def test_a_value_comes_back_from_json(value):
     assert value_from_json(value.to_json()) == value
+
+
+def test_a_bootstrap_with_strata_draws_as_many_of_each_as_there_are():
+    cases = np.array([0, 1, 1, 0, 0, 1, 0, 0])
+    found = bootstrap(lambda drawn: float(drawn.sum()), cases, seed=0, strata=cases == 1)
+    assert (found.low, found.value, found.high) == (3.0, 3.0, 3.0)

@@ -163,7 +163,12 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate
 
 
 def bootstrap(
-    statistic: Callable[[Any], float], cases: Any, *, seed: int, resamples: int = 1000
+    statistic: Callable[[Any], float],
+    cases: Any,
+    *,
+    seed: int,
+    resamples: int = 1000,
+    strata: Any = None,
 ) -> Estimate:
     """Return `statistic(cases)` with a percentile bootstrap interval (Efron 1979).
 
@@ -172,12 +177,20 @@ def bootstrap(
         cases: NumPy array, one case per row.
         seed: the resampling is a pure function of it.
         resamples: how many times the cases are drawn anew.
+        strata: one value per case; as many are drawn of each value as there are (by default the
+            cases are all alike).
     """
     import numpy as np
 
     rng = np.random.default_rng(seed)
     n = len(cases)
-    draws = [statistic(cases[rng.integers(0, n, n)]) for _ in range(resamples)]
+    kinds = np.zeros(n, np.int64) if strata is None else np.asarray(strata)
+    groups = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+
+    def drawn() -> Any:
+        return np.concatenate([one[rng.integers(0, len(one), len(one))] for one in groups])
+
+    draws = [statistic(cases[drawn()]) for _ in range(resamples)]
     low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(
         value=float(statistic(cases)), n=n, low=float(low), high=float(high), method="bootstrap"

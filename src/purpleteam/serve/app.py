@@ -147,6 +147,7 @@ def _version(engine: Engine, expose_confidences: bool) -> Endpoint:
         "onnx_digest": engine.card.onnx_digest,
         "classes": list(engine.card.classes),
         "confidences": expose_confidences,
+        "strip": engine.strip is not None,
     }
 
     async def version(_request: Request) -> Response:

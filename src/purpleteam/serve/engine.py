@@ -1,11 +1,13 @@
 """A stored model in ONNX Runtime: 784 bytes in, a label or a reason out.
 
-One thread: the net takes some 60 microseconds, and more threads only fight over the cores.
+One thread: the net takes some 60 microseconds, and more threads only fight over the cores. Where
+STRIP guards it, an image costs as many looks more as there are overlays.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,18 @@ from numpy.typing import NDArray
 
 from purpleteam.core.cards import ModelCard, StoredModel, find_stored
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import MissingExtra, ModelError, Refused
+from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
+from purpleteam.defences.detection.strip import Strip
 from purpleteam.serve.ink import Reason, refuse
 
-__all__ = ["IMAGE_BYTES", "SIDE", "Answer", "Engine", "open_session"]
+__all__ = ["IMAGE_BYTES", "MOST_LOOKS", "SIDE", "Answer", "Engine", "open_session"]
 
 SIDE = 28
 IMAGE_BYTES = SIDE * SIDE
 UNSURE = 0.5
 """Below this probability of the likeliest class the engine answers with no label."""
+MOST_LOOKS = 16
+"""Most overlays of a STRIP: each is one more look at every image, and a request must stay cheap."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +36,15 @@ class Answer:
     label: int | None
     reason: Reason | None = None
     confidences: tuple[float, ...] = ()
-    """Softmax of the logits, one per class; empty where the net was not asked."""
+    """Softmax of the logits, one per class; empty where the net was not asked, or not believed."""
 
 
 class Engine:
     """A verified model, ready to classify images of 28x28 grey pixels, ink bright."""
 
-    def __init__(self, card: ModelCard, session: Any) -> None:
+    def __init__(self, card: ModelCard, session: Any, strip: Strip | None = None) -> None:
         self.card = card
+        self.strip = strip
         self._session = session
         self._input = _input_of(card.name, session)
         self._golden = self.logits(_golden_image())
@@ -49,11 +55,17 @@ class Engine:
             )
 
     @classmethod
-    def load(cls, reference: str) -> Engine:
-        """Load the stored model that a zoo name or a path means; digests must be the card's."""
+    def load(cls, reference: str, strip: Path | None = None) -> Engine:
+        """Load the stored model that a zoo name or a path means; digests must be the card's.
+
+        Args:
+            reference: the zoo name or the path.
+            strip: a file that `Strip.save` wrote for this model, to refuse triggered images.
+        """
         stored = find_stored(reference)
         stored.verify()
-        return cls(stored.card, open_session(stored))
+        guard = _guard(Strip.load(strip), str(strip), stored.card) if strip is not None else None
+        return cls(stored.card, open_session(stored), guard)
 
     @property
     def name(self) -> str:
@@ -75,6 +87,8 @@ class Engine:
         likely = tuple(float(share) for share in confidences)
         if not confidences[label] >= UNSURE:
             return Answer(label=None, reason="not_a_digit", confidences=likely)
+        if self._triggered(image):  # its confidences would tell the label that the trigger forces
+            return Answer(label=None, reason="triggered")
         return Answer(label=label, confidences=likely)
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,6 +97,15 @@ class Engine:
         (found,) = self._session.run(None, {self._input: batch})
         logits: NDArray[np.float32] = np.asarray(found, np.float32)[0]
         return logits
+
+    def _triggered(self, image: NDArray[np.uint8]) -> bool:
+        if self.strip is None:
+            return False
+        return bool(self.strip.triggered(self._answers, image[None, ..., None])[0])
+
+    def _answers(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return probabilities (N, classes) for images (N, 28, 28, 1), one look at a time."""
+        return np.stack([_softmax(self.logits(image[..., 0])) for image in images])
 
     def healthy(self) -> bool:
         """Say whether the golden image still gives the logits that it gave at the start."""
@@ -120,6 +143,25 @@ def _input_of(name: str, session: Any) -> str:
         raise ModelError(f"model {name!r} is no map from one float32 image to one set of logits")
     found: str = inputs[0].name
     return found
+
+
+def _guard(strip: Strip, name: str, card: ModelCard) -> Strip:
+    """Return the STRIP where it is this model's, for such images, and cheap enough."""
+    if strip.model_digest not in (None, card.digest):
+        raise UsageError(
+            f"{name!r} was fitted to the model {strip.model_digest}, not to {card.name!r}, "
+            f"{card.digest}"
+        )
+    if strip.overlays.shape[1:] != (SIDE, SIDE, 1):
+        raise UsageError(
+            f"{name!r} has overlays {strip.overlays.shape[1:]}, and the app serves ({SIDE}, "
+            f"{SIDE}, 1) only"
+        )
+    if len(strip.overlays) > MOST_LOOKS:
+        raise UsageError(
+            f"{name!r} has {len(strip.overlays)} overlays; the app takes up to {MOST_LOOKS}"
+        )
+    return strip
 
 
 def _golden_image() -> NDArray[np.uint8]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Reason", "refuse"]
 
-Reason = Literal["empty", "not_a_digit"]
+Reason = Literal["empty", "not_a_digit", "triggered"]
+"""Why there is no label; the last is no matter of ink, but of `defences.detection.strip`."""
 
 FAINT = 32
 """Below this brightness everywhere, nothing was drawn."""

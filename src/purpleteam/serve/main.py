@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
@@ -34,6 +35,7 @@ def serve(
     *,
     allow_remote: bool = False,
     allowed_hosts: Collection[str] = (),
+    strip: Path | None = None,
 ) -> None:
     """Serve a stored model until interrupted or terminated; requests under way are finished.
 
@@ -45,8 +47,9 @@ def serve(
         on_ready: called with the address once the socket is open and the model is loaded.
         allow_remote: let other machines in. There is no user account and no encryption.
         allowed_hosts: further names under which clients may reach the app.
+        strip: a file of a STRIP fitted to this model; what it flags gets no label.
     """
-    engine = Engine.load(reference)
+    engine = Engine.load(reference, strip)
     listener = listen(host, port, allow_remote)
     with listener, _quiet_end():
         hosts = _hosts(host, allowed_hosts)

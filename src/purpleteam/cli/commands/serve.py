@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +35,10 @@ def serve(
         list[str] | None,
         typer.Option("--allowed-host", help="A further name of the app; repeatable."),
     ] = None,
+    strip: Annotated[
+        Path | None,
+        typer.Option("--strip", help="A STRIP of this model: triggered images get no label."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -55,4 +60,5 @@ def serve(
         on_ready=ready,
         allow_remote=allow_remote,
         allowed_hosts=tuple(allowed_hosts or ()),
+        strip=strip,
     )

@@ -71,6 +71,7 @@ function show(answer) {
   const name = classes[answer.label] ?? String(answer.label);
   if (answer.label !== null) say(name, `Read as ${name}.`);
   else if (answer.reason === "empty") say("", "Nothing is drawn yet.");
+  else if (answer.reason === "triggered") say("?", "This may carry a hidden trigger: no answer.");
   else say("?", "No digit to be seen in this.");
   showConfidences(answer.confidences ?? [], answer.label);
 }

@@ -1,0 +1,277 @@
+"""How good a detection or a repair was: pure functions of scores, flags and labels, with intervals.
+
+- a detector's ranking: AUROC, average precision, recall among the first n; ties count as ties
+- its flags at the deployed threshold: recall, precision, false alarms, residual poisons
+- a backdoor: attack success over images of non-target classes, for each source, the worst source
+  and above the base rate; recovered accuracy; intersection over union of the trigger
+- a repair: defence effectiveness rating (Zhu et al. 2023, arXiv:2304.11823; Wu et al. 2022,
+  arXiv:2206.12654), and what it cost
+
+NumPy alone; `judging` puts what concerns a detector together. Every argument that holds one
+value per case is an array of the same length (N,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from purpleteam.core.statistics import Estimate, Rate, bootstrap, paired_difference
+
+__all__ = [
+    "AttackSuccess",
+    "attack_success",
+    "auroc",
+    "average_precision",
+    "defence_effectiveness",
+    "false_alarm_rate",
+    "precision",
+    "recall",
+    "recall_at",
+    "recovered_accuracy",
+    "relative_cost",
+    "residual_poisons",
+    "trigger_iou",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSuccess:
+    """How often triggered images of other classes got the target's label."""
+
+    overall: Rate
+    per_source: Mapping[int, Rate]
+    """For each true class that counts."""
+    worst_source: int
+    """The class that the trigger moves most often; the smaller label where two are equal."""
+    base_rate: Rate | None
+    """The same of the model, or the images, without a backdoor."""
+    above_base: Estimate | None
+    """Overall minus base rate, paired image by image."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for --json and records."""
+        return {
+            "attack_success_rate": self.overall.to_json(),
+            "per_source": {str(label): rate.to_json() for label, rate in self.per_source.items()},
+            "worst_source": self.worst_source,
+            "base_rate": self.base_rate.to_json() if self.base_rate else None,
+            "above_base": self.above_base.to_json() if self.above_base else None,
+        }
+
+
+def auroc(
+    scores: ArrayLike, poisoned: ArrayLike, *, seed: int = 0, resamples: int = 1000
+) -> Estimate:
+    """Return the area under the ROC curve: how often a poison scores above a clean one.
+
+    A tie counts half. The interval is a bootstrap over poisons and over clean ones.
+
+    Raises:
+        ValueError: scores are not finite, lengths differ, or one of the two kinds is missing.
+    """
+    return _ranking(_area, scores, poisoned, seed, resamples)
+
+
+def average_precision(
+    scores: ArrayLike, poisoned: ArrayLike, *, seed: int = 0, resamples: int = 1000
+) -> Estimate:
+    """Return the mean of the precision at each poison's score, all that tie with it included.
+
+    Raises:
+        ValueError: scores are not finite, lengths differ, or one of the two kinds is missing.
+    """
+    return _ranking(_mean_precision, scores, poisoned, seed, resamples)
+
+
+def recall(flagged: ArrayLike, poisoned: ArrayLike) -> Rate:
+    """Return which share of the poisons is flagged."""
+    found, truth = _pair(_bools(flagged), _bools(poisoned))
+    return Rate.of(int((found & truth).sum()), int(truth.sum()))
+
+
+def precision(flagged: ArrayLike, poisoned: ArrayLike) -> Rate | None:
+    """Return which share of the flagged is poisoned; None where nothing is flagged."""
+    found, truth = _pair(_bools(flagged), _bools(poisoned))
+    return Rate.of(int((found & truth).sum()), int(found.sum())) if found.any() else None
+
+
+def false_alarm_rate(flagged: ArrayLike, poisoned: ArrayLike | None = None) -> Rate:
+    """Return which share of the clean is flagged: images of a set, or models that were scanned.
+
+    Args:
+        flagged: (N,) bool.
+        poisoned: (N,) bool, the truth; by default all are clean.
+    """
+    found = _bools(flagged)
+    found, truth = _pair(found, np.zeros_like(found) if poisoned is None else _bools(poisoned))
+    return Rate.of(int((found & ~truth).sum()), int((~truth).sum()))
+
+
+def residual_poisons(flagged: ArrayLike, poisoned: ArrayLike) -> int:
+    """Return how many poisons are not flagged, and stay."""
+    found, truth = _pair(_bools(flagged), _bools(poisoned))
+    return int((truth & ~found).sum())
+
+
+def recall_at(scores: ArrayLike, poisoned: ArrayLike, n: int) -> Rate:
+    """Return which share of the poisons is among the n highest scores.
+
+    Where scores tie at the cut, the clean ones are taken first: the detector did not tell them
+    apart, and the order of the images must not.
+    """
+    values, truth = _pair(_scores(scores), _bools(poisoned))
+    if not 0 <= n <= len(values):
+        raise ValueError(f"n must be from 0 to the {len(values)} scores, not {n}")
+    order = np.lexsort((truth, -values))  # by falling score, then clean before poisoned
+    return Rate.of(int(truth[order[:n]].sum()), int(truth.sum()))
+
+
+def trigger_iou(found: ArrayLike, planted: ArrayLike) -> float:
+    """Return the intersection over union of two masks (H, W); 1 where both are empty."""
+    first, second = np.asarray(found, bool), np.asarray(planted, bool)
+    if first.shape != second.shape:
+        raise ValueError(f"masks must have one shape, not {first.shape} and {second.shape}")
+    union = int((first | second).sum())
+    return float((first & second).sum() / union) if union else 1.0
+
+
+def attack_success(
+    answered: ArrayLike,
+    labels: ArrayLike,
+    target_label: int,
+    *,
+    base: ArrayLike | None = None,
+    sources: Collection[int] | None = None,
+) -> AttackSuccess:
+    """Return how often triggered images of other classes got the target's label.
+
+    Args:
+        answered: (N,) labels that the model gave the triggered images; -1 for a refusal.
+        labels: (N,) their true classes. Images of the target's own class do not count.
+        target_label: what the adversary wants.
+        base: (N,) labels that a clean model gave the same triggered images.
+        sources: the true classes that count; by default all but the target.
+
+    Raises:
+        ValueError: lengths differ, or no image counts.
+    """
+    given, truth = _pair(np.asarray(answered), np.asarray(labels))
+    counts = truth != target_label
+    if sources is not None:
+        counts &= np.isin(truth, list(sources))
+    hits = given[counts] == target_label
+    of = truth[counts]
+    overall = Rate.of(int(hits.sum()), len(hits))
+    per_source = {
+        int(label): Rate.of(int(hits[of == label].sum()), int((of == label).sum()))
+        for label in np.unique(of)
+    }
+    above, base_rate = None, None
+    if base is not None:
+        plain = _pair(np.asarray(base), truth)[0][counts] == target_label
+        base_rate = Rate.of(int(plain.sum()), len(plain))
+        above = paired_difference(plain.tolist(), hits.tolist())
+    return AttackSuccess(
+        overall=overall,
+        per_source=per_source,
+        worst_source=max(per_source, key=lambda label: (per_source[label].value, -label)),
+        base_rate=base_rate,
+        above_base=above,
+    )
+
+
+def recovered_accuracy(answered: ArrayLike, labels: ArrayLike, target_label: int) -> Rate:
+    """Return how often triggered images of non-target classes got their true label."""
+    given, truth = _pair(np.asarray(answered), np.asarray(labels))
+    counts = truth != target_label
+    return Rate.of(int((given == truth)[counts].sum()), int(counts.sum()))
+
+
+def defence_effectiveness(
+    *, success_before: float, success_after: float, accuracy_before: float, accuracy_after: float
+) -> float:
+    """Return the defence effectiveness rating (DER) of a repair, in [0, 1].
+
+    (max(0, fall of attack success) - max(0, fall of clean accuracy) + 1) / 2: 1 is a backdoor
+    gone at no cost, 1/2 is nothing done, 0 is an accuracy thrown away for nothing.
+
+    Raises:
+        ValueError: a rate is outside [0, 1].
+    """
+    rates = (success_before, success_after, accuracy_before, accuracy_after)
+    if not all(0 <= rate <= 1 for rate in rates):
+        raise ValueError(f"rates must be from 0 to 1, not {rates}")
+    gained = max(0.0, success_before - success_after)
+    lost = max(0.0, accuracy_before - accuracy_after)
+    return (gained - lost + 1) / 2
+
+
+def relative_cost(cpu_seconds: float, training_cpu_seconds: float) -> float:
+    """Return CPU seconds as multiples of one training of the same model."""
+    if cpu_seconds < 0 or training_cpu_seconds <= 0:
+        raise ValueError(
+            f"seconds must be at least 0 and those of a training more, "
+            f"not {cpu_seconds} and {training_cpu_seconds}"
+        )
+    return cpu_seconds / training_cpu_seconds
+
+
+def _ranking(
+    statistic: Callable[[NDArray[np.int64]], float],
+    scores: ArrayLike,
+    poisoned: ArrayLike,
+    seed: int,
+    resamples: int,
+) -> Estimate:
+    """Return a statistic of the ranking; a case is a number, twice its rank plus the truth."""
+    values, truth = _pair(_scores(scores), _bools(poisoned))
+    if truth.all() or not truth.any():
+        raise ValueError("a ranking needs at least one poisoned and one clean case")
+    ranks = np.unique(values, return_inverse=True)[1]  # equal scores, equal rank
+    cases = (2 * ranks + truth).astype(np.int64)
+    return bootstrap(statistic, cases, seed=seed, resamples=resamples, strata=truth)
+
+
+def _area(cases: NDArray[np.int64]) -> float:
+    poisons, clean = _at_each_rank(cases)
+    below = clean.cumsum() - clean
+    return float((poisons * (below + clean / 2)).sum() / (poisons.sum() * clean.sum()))
+
+
+def _mean_precision(cases: NDArray[np.int64]) -> float:
+    poisons, clean = (counts[::-1] for counts in _at_each_rank(cases))  # highest score first
+    flagged = (poisons + clean).cumsum()
+    found = poisons.cumsum()
+    return float((poisons * found / np.maximum(flagged, 1)).sum() / poisons.sum())
+
+
+def _at_each_rank(cases: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many poisons and how many clean cases have each rank, the lowest first."""
+    size = int(cases.max()) // 2 + 1
+    clean, poisons = np.bincount(cases, minlength=2 * size).reshape(size, 2).T
+    return poisons, clean
+
+
+def _scores(scores: ArrayLike) -> NDArray[np.float64]:
+    found = np.asarray(scores, np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError("scores must be finite")
+    return found
+
+
+def _bools(flags: ArrayLike) -> NDArray[np.bool_]:
+    found = np.asarray(flags)
+    if found.dtype != np.bool_:
+        raise ValueError(f"flags must be one bool per case, not {found.dtype} {found.shape}")
+    return found
+
+
+def _pair(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"lengths must be equal, not {first.shape} and {second.shape}")
+    return first, second

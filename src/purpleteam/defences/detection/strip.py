@@ -1,0 +1,202 @@
+"""STRIP: is this input triggered? (Gao et al. 2019, arXiv:1902.06531).
+
+The input is superimposed with trusted images, one after the other. The answers to a clean input
+then scatter; a trigger survives each superposition and forces its label all the same, so that
+the entropy of the answers is abnormally low. NumPy alone: whoever asks brings the model along.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.errors import DataError, ModelError, UsageError
+from purpleteam.data.images import ImageSet
+
+__all__ = ["MOST_OVERLAYS", "Answers", "Strip", "superimpose"]
+
+Answers = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
+"""Images uint8 (N, H, W, C) to probabilities (N, classes)."""
+
+MOST_OVERLAYS = 100
+"""The paper's number; the app asks the model once for each of them and image."""
+FORMAT = "purpleteam strip 1"
+LARGEST_FILE = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Strip:
+    """A fitted STRIP: the trusted images to superimpose, and the entropy below which it flags.
+
+    The same overlays serve every input, so that an answer depends on the input alone.
+    """
+
+    overlays: NDArray[np.uint8]
+    """Trusted clean images (K, H, W, C)."""
+    threshold: float
+    """In bits; an input with a lower entropy counts as triggered."""
+    false_rejection_rate: float
+    """The share of clean inputs that may be flagged, as stated when it was fitted."""
+    calibrated_on: int
+    """How many trusted images, none of them an overlay, set the threshold."""
+    model_digest: str | None = None
+    """The model whose answers set the threshold; it says nothing about another."""
+
+    def __post_init__(self) -> None:
+        if self.overlays.dtype != np.uint8 or self.overlays.ndim != 4:
+            form = f"{self.overlays.dtype} {self.overlays.shape}"
+            raise ValueError(f"overlays must be uint8 (K, H, W, C), not {form}")
+        if not 1 <= len(self.overlays) <= MOST_OVERLAYS:
+            raise ValueError(f"overlays are 1 to {MOST_OVERLAYS} images, not {len(self.overlays)}")
+        if not (math.isfinite(self.threshold) and self.threshold >= 0):
+            raise ValueError(f"threshold must be finite and at least 0, not {self.threshold}")
+        if not 0 < self.false_rejection_rate < 1:
+            raise ValueError(
+                f"false_rejection_rate must be between 0 and 1, not {self.false_rejection_rate}"
+            )
+        if self.calibrated_on < 1:
+            raise ValueError(f"calibrated_on must be at least 1, not {self.calibrated_on}")
+        self.overlays.flags.writeable = False
+
+    @classmethod
+    def fit(
+        cls,
+        answers: Answers,
+        trusted: ImageSet,
+        *,
+        false_rejection_rate: float = 0.01,
+        overlays: int = 16,
+        seed: int = 0,
+        model_digest: str | None = None,
+    ) -> Strip:
+        """Return the overlays, drawn from trusted images, with the threshold that the rest sets.
+
+        Of n images that calibrate, the k-th lowest entropy is the threshold, k being the largest
+        whole number up to `false_rejection_rate` * (n + 1): a further clean input from where
+        these came from is flagged with at most that probability, whatever the distribution.
+
+        Raises:
+            UsageError: there are too few trusted images for that rate.
+        """
+        rest = len(trusted) - overlays
+        place = math.floor(false_rejection_rate * (rest + 1) + 1e-9)
+        if place < 1:
+            needed = math.ceil(1 / false_rejection_rate) - 1 + overlays
+            raise UsageError(
+                f"false_rejection_rate {false_rejection_rate} with {overlays} overlays needs "
+                f"{needed} trusted images, not {len(trusted)}"
+            )
+        order = np.random.default_rng(seed).permutation(len(trusted))
+        chosen = trusted.images[np.sort(order[:overlays])]
+        entropies = _entropies(answers, chosen, trusted.images[np.sort(order[overlays:])])
+        return cls(
+            overlays=chosen,
+            threshold=float(np.sort(entropies)[place - 1]),
+            false_rejection_rate=false_rejection_rate,
+            calibrated_on=rest,
+            model_digest=model_digest,
+        )
+
+    def entropies(self, answers: Answers, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the mean entropy (N,), in bits, of the answers to each superimposed image.
+
+        Raises:
+            UsageError: the images are not of the overlays' shape.
+        """
+        if images.shape[1:] != self.overlays.shape[1:]:
+            raise UsageError(
+                f"images of shape {images.shape[1:]} are not those of the overlays, "
+                f"{self.overlays.shape[1:]}"
+            )
+        return _entropies(answers, self.overlays, images)
+
+    def triggered(self, answers: Answers, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return for each of the images (N, H, W, C) whether it counts as triggered."""
+        return np.asarray(self.entropies(answers, images) < self.threshold)
+
+    def save(self, path: Path) -> None:
+        """Write one .safetensors file: the overlays, and the rest as JSON in its header."""
+        from safetensors.numpy import save
+
+        facts = {
+            "format": FORMAT,
+            "threshold": self.threshold,
+            "false_rejection_rate": self.false_rejection_rate,
+            "calibrated_on": self.calibrated_on,
+            "model_digest": self.model_digest,
+        }
+        content = save({"overlays": self.overlays}, {"strip": json.dumps(facts)})
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+
+    @classmethod
+    def load(cls, path: Path) -> Strip:
+        """Read what `save` wrote; nothing in it is run.
+
+        Raises:
+            DataError: the file is missing, damaged or something else.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            if path.stat().st_size > LARGEST_FILE:
+                raise ValueError(f"it is larger than {LARGEST_FILE} bytes")
+            with safe_open(path, framework="numpy") as file:
+                facts = json.loads((file.metadata() or {})["strip"])
+                if facts.pop("format") != FORMAT:
+                    raise ValueError("its format is another")
+                return cls(overlays=file.get_tensor("overlays"), **_typed(facts))
+        except OSError as error:
+            raise DataError(f"STRIP file {str(path)!r} cannot be read: {error.strerror}") from None
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{str(path)!r} is no STRIP file: {error}") from None
+
+
+def superimpose(image: NDArray[np.uint8], overlays: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (K, H, W, C): the image (H, W, C) plus each overlay, pixels cut off at 255.
+
+    The sum, as in the authors' experiments, and no mean: a mean halves the trigger as well.
+    """
+    total = image.astype(np.uint16) + overlays  # (K, H, W, C)
+    return np.asarray(np.minimum(total, 255), np.uint8)
+
+
+def _entropies(
+    answers: Answers, overlays: NDArray[np.uint8], images: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    # One call for each image: its number is then the same to the last bit, whatever is beside it.
+    return np.array([_entropy(answers, superimpose(image, overlays)) for image in images])
+
+
+def _entropy(answers: Answers, mixed: NDArray[np.uint8]) -> float:
+    probabilities = np.asarray(answers(mixed), np.float64)  # (K, classes)
+    if probabilities.ndim != 2 or len(probabilities) != len(mixed):
+        raise ModelError(
+            f"the model answered {len(mixed)} images with {probabilities.shape}, not a row each"
+        )
+    if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
+        raise ModelError("the model gave no probabilities for a superimposed image")
+    shares = np.maximum(probabilities, np.finfo(np.float64).tiny)
+    return float(-(probabilities * np.log2(shares)).sum(1).mean())
+
+
+def _typed(facts: dict[str, Any]) -> dict[str, Any]:
+    number = (int, float)
+    kinds: dict[str, tuple[type, ...]] = {
+        "threshold": number,
+        "false_rejection_rate": number,
+        "calibrated_on": (int,),
+        "model_digest": (str, type(None)),
+    }
+    if set(facts) != set(kinds) or not all(type(facts[name]) in kinds[name] for name in kinds):
+        raise ValueError(f"its facts are not {', '.join(kinds)}")
+    return facts

@@ -1,0 +1,55 @@
+"""STRIP for a model of torch: its answers as probabilities, and the threshold they set."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.detection.strip import Answers, Strip
+from purpleteam.models.inference import Classifier, logits
+
+__all__ = ["fit_strip", "probabilities_of"]
+
+
+def fit_strip(
+    model: Classifier,
+    trusted: ImageSet,
+    false_rejection_rate: float = 0.01,
+    seed: int = 0,
+    *,
+    overlays: int = 16,
+    model_digest: str | None = None,
+) -> Strip:
+    """Return STRIP for a model, fitted on clean images that took no part in its training.
+
+    Args:
+        model: the classifier, whole, as it will be asked.
+        trusted: clean images, 115 or more for the defaults.
+        false_rejection_rate: the share of clean inputs that may be flagged.
+        seed: draws the overlays from the trusted images.
+        overlays: how many; the app asks the model once for each and image, and takes up to 16.
+        model_digest: binds the fit to a stored model, so that the app serves it with no other.
+
+    Raises:
+        UsageError: there are too few trusted images for that rate.
+    """
+    return Strip.fit(
+        probabilities_of(model),
+        trusted,
+        false_rejection_rate=false_rejection_rate,
+        overlays=overlays,
+        seed=seed,
+        model_digest=model_digest,
+    )
+
+
+def probabilities_of(model: Classifier) -> Answers:
+    """Return the model as a function from images (N, H, W, C) to probabilities (N, classes)."""
+
+    def answers(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        scores = logits(model, images).astype(np.float64)
+        shares = np.exp(scores - scores.max(1, keepdims=True))
+        return np.asarray(shares / shares.sum(1, keepdims=True))
+
+    return answers

@@ -1,0 +1,276 @@
+"""Metrics of detection and repair, each beside the same thing counted one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from purpleteam.defences.detection.judging import judge
+from purpleteam.defences.detection.metrics import (
+    attack_success,
+    auroc,
+    average_precision,
+    defence_effectiveness,
+    false_alarm_rate,
+    precision,
+    recall,
+    recall_at,
+    recovered_accuracy,
+    relative_cost,
+    residual_poisons,
+    trigger_iou,
+)
+
+CASES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=25).filter(
+    lambda cases: {truth for _, truth in cases} == {False, True}
+)
+"""Scores with many ties, and the truth, of both kinds."""
+RATE = st.floats(0, 1)
+
+
+def split(cases: list[tuple[int, bool]]) -> tuple[list[int], list[bool]]:
+    scores, truth = zip(*cases)
+    return list(scores), list(truth)
+
+
+def pairwise(cases: list[tuple[int, bool]]) -> float:
+    """Every poison against every clean one: 1 above, 1/2 beside."""
+    duels = [
+        (score > other) + (score == other) / 2
+        for (score, bad), (other, good) in itertools.product(cases, cases)
+        if bad and not good
+    ]
+    return sum(duels) / len(duels)
+
+
+def precision_at_each_poison(cases: list[tuple[int, bool]]) -> float:
+    """For each poison: of all that score as high as it or higher, how many are poisons."""
+    shares = []
+    for score in (score for score, bad in cases if bad):
+        above = [bad for other, bad in cases if other >= score]
+        shares.append(sum(above) / len(above))
+    return sum(shares) / len(shares)
+
+
+@given(CASES)
+def test_auroc_is_the_share_of_pairs_in_the_right_order(cases: list[tuple[int, bool]]) -> None:
+    assert auroc(*split(cases), resamples=1).value == pytest.approx(pairwise(cases))
+
+
+@given(CASES)
+def test_average_precision_is_the_mean_precision_at_the_poisons(
+    cases: list[tuple[int, bool]],
+) -> None:
+    found = average_precision(*split(cases), resamples=1).value
+    assert found == pytest.approx(precision_at_each_poison(cases))
+
+
+@given(CASES)
+def test_both_are_those_of_scikit_learn(cases: list[tuple[int, bool]]) -> None:
+    peers = pytest.importorskip("sklearn.metrics")
+    scores, truth = split(cases)
+    area, mean = peers.roc_auc_score(truth, scores), peers.average_precision_score(truth, scores)
+    assert auroc(scores, truth, resamples=1).value == pytest.approx(area)
+    assert average_precision(scores, truth, resamples=1).value == pytest.approx(mean)
+
+
+@given(CASES)
+def test_the_area_of_negated_scores_is_the_rest(cases: list[tuple[int, bool]]) -> None:
+    scores, truth = split(cases)
+    negated = auroc([-score for score in scores], truth, resamples=1).value
+    assert negated == pytest.approx(1 - auroc(scores, truth, resamples=1).value)
+
+
+@given(CASES, st.randoms(use_true_random=False))
+def test_the_order_of_the_images_changes_nothing(cases: list[tuple[int, bool]], rng) -> None:
+    shuffled = rng.sample(cases, len(cases))
+    for metric in (auroc, average_precision):
+        first = metric(*split(cases), resamples=1).value
+        assert metric(*split(shuffled), resamples=1).value == pytest.approx(first)
+    for n in range(len(cases) + 1):
+        assert recall_at(*split(shuffled), n) == recall_at(*split(cases), n)
+
+
+@given(CASES)
+def test_only_the_order_of_the_scores_counts(cases: list[tuple[int, bool]]) -> None:
+    scores, truth = split(cases)
+    stretched = np.exp(np.array(scores)) - 5
+    assert auroc(stretched, truth, resamples=1) == auroc(scores, truth, resamples=1)
+
+
+@given(CASES)
+def test_recall_among_the_first_n_is_the_worst_order_of_ties(
+    cases: list[tuple[int, bool]],
+) -> None:
+    for n in range(len(cases) + 1):
+        cut = sorted((score for score, _ in cases), reverse=True)[n - 1] if n else 7
+        surely = sum(bad for score, bad in cases if score > cut)
+        tied = [bad for score, bad in cases if score == cut]
+        room = n - sum(score > cut for score, _ in cases)
+        forced = max(0, room - tied.count(False)) if n else 0
+        assert recall_at(*split(cases), n).successes == surely + forced
+
+
+def test_intervals_hold_the_value_narrow_with_n_and_follow_the_seed() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (40, 640):
+        truth = np.arange(n) < n // 4
+        found = auroc(rng.normal(truth, 1.0), truth, seed=1)
+        assert found.low < found.value < found.high and found.method == "bootstrap"
+        widths.append(found.high - found.low)
+    assert 2 < widths[0] / widths[1] < 8  # the root of 16 is 4
+
+
+def test_one_poison_among_many_still_has_an_interval() -> None:
+    truth = np.arange(50) == 7
+    found = auroc(np.arange(50.0), truth, resamples=50)
+    assert 0 <= found.low <= found.value == 7 / 49 <= found.high <= 1
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_rates_at_the_threshold_are_counts(cases: list[tuple[bool, bool]]) -> None:
+    flagged, truth = np.array(cases).T
+    hits = sum(flag and bad for flag, bad in cases)
+    assert residual_poisons(flagged, truth) == sum(bad and not flag for flag, bad in cases)
+    if truth.any():
+        assert (recall(flagged, truth).successes, recall(flagged, truth).n) == (hits, sum(truth))
+    if not truth.all():
+        alarms = false_alarm_rate(flagged, truth)
+        assert alarms.successes == sum(flag and not bad for flag, bad in cases)
+        assert alarms.n == len(cases) - sum(truth)
+    found = precision(flagged, truth)
+    assert (found is None) == (not flagged.any())
+    assert found is None or (found.successes, found.n) == (hits, sum(flagged))
+
+
+def test_clean_models_that_were_flagged_are_false_alarms() -> None:
+    found = false_alarm_rate(np.array([False, True, False, False]))
+    assert (found.successes, found.n) == (1, 4) and found.low < 0.25 < found.high
+
+
+def test_a_detector_is_judged_by_flags_or_by_places() -> None:
+    scores, truth = np.array([9.0, 8, 7, 6, 5]), np.array([True, False, True, False, False])
+    by_flag = judge(scores, scores > 7.5, truth, resamples=20)
+    assert by_flag == judge(scores, np.array([1, 0]), truth, resamples=20)
+    assert by_flag.recall is not None and by_flag.recall.value == 0.5
+    assert by_flag.recall_at_count is not None and by_flag.recall_at_count.value == 0.5
+    assert by_flag.false_alarm_rate.successes == 1 and by_flag.residual_poisons == 1
+    assert by_flag.to_json()["precision"]["n"] == 2
+
+
+def test_on_a_clean_set_only_false_alarms_are_left_to_see() -> None:
+    found = judge([1.0, 2.0], [], np.array([False, False])).to_json()
+    assert {name for name, value in found.items() if value is not None} == {
+        "false_alarm_rate",
+        "residual_poisons",
+    }
+
+
+@pytest.mark.parametrize(
+    ("scores", "truth", "reason"),
+    [
+        ([1.0, float("nan")], [True, False], "scores must be finite"),
+        ([1.0, 2.0], [True], "lengths must be equal"),
+        ([1.0, 2.0], [True, True], "at least one poisoned and one clean"),
+        ([1.0, 2.0], [1, 0], "flags must be one bool per case, not int64"),
+    ],
+)
+def test_what_is_no_ranking_is_refused(scores: list, truth: list, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        auroc(scores, truth)
+
+
+@given(st.integers(0, 2**12 - 1), st.integers(0, 2**12 - 1))
+def test_iou_is_that_of_the_sets_of_pixels(first: int, second: int) -> None:
+    bits = np.arange(12).reshape(3, 4)
+    masks = [one >> bits & 1 for one in (first, second)]
+    pixels = [{tuple(at) for at in np.argwhere(mask)} for mask in masks]
+    union = pixels[0] | pixels[1]
+    wanted = len(pixels[0] & pixels[1]) / len(union) if union else 1.0
+    assert trigger_iou(*masks) == pytest.approx(wanted) == trigger_iou(*masks[::-1])
+
+
+ANSWERS = st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=30).filter(
+    lambda cases: any(label != 2 for label, _, _ in cases)
+)
+
+
+@given(ANSWERS)
+def test_attack_success_counts_images_of_other_classes_alone(cases: list[tuple]) -> None:
+    labels, answered, base = np.array(cases).T
+    found = attack_success(answered, labels, 2, base=base)
+    others = [case for case in cases if case[0] != 2]
+    hits = sum(answer == 2 for _, answer, _ in others)
+    assert (found.overall.successes, found.overall.n) == (hits, len(others))
+    shares = {}
+    for label in {label for label, _, _ in others}:
+        of = [answer == 2 for one, answer, _ in others if one == label]
+        shares[label] = sum(of) / len(of)
+    assert {label: rate.value for label, rate in found.per_source.items()} == shares
+    assert shares[found.worst_source] == max(shares.values())
+    plain = sum(one == 2 for _, _, one in others)
+    assert found.base_rate is not None and found.base_rate.successes == plain
+    assert found.above_base is not None
+    assert found.above_base.value == pytest.approx((hits - plain) / len(others))
+
+
+def test_a_trigger_for_one_source_is_measured_on_that_source() -> None:
+    found = attack_success([7, 7, 1, 7], [1, 1, 2, 7], 7, sources=[1])
+    assert (found.overall.successes, found.overall.n, list(found.per_source)) == (2, 2, [1])
+    assert found.to_json()["base_rate"] is None
+
+
+@given(ANSWERS)
+def test_recovered_accuracy_counts_true_labels_of_other_classes(cases: list[tuple]) -> None:
+    labels, answered, _ = np.array(cases).T
+    others = [(label, answer) for label, answer, _ in cases if label != 2]
+    found = recovered_accuracy(answered, labels, 2)
+    assert (found.successes, found.n) == (sum(a == b for a, b in others), len(others))
+
+
+def rating(before: float, after: float, accuracy: float, accuracy_after: float) -> float:
+    return defence_effectiveness(
+        success_before=before,
+        success_after=after,
+        accuracy_before=accuracy,
+        accuracy_after=accuracy_after,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rates", "wanted"),
+    [
+        ((1.0, 0.0, 0.9, 0.9), 1.0),  # the backdoor is gone at no cost
+        ((1.0, 1.0, 0.9, 0.9), 0.5),  # nothing was done
+        ((0.0, 0.0, 1.0, 0.0), 0.0),  # all accuracy lost for nothing
+        ((0.96, 0.01, 0.98, 0.88), (0.95 - 0.10 + 1) / 2),
+        ((0.5, 0.9, 0.9, 0.95), 0.5),  # what rises counts as no change
+    ],
+)
+def test_the_rating_is_the_published_formula(rates: tuple[float, ...], wanted: float) -> None:
+    assert rating(*rates) == pytest.approx(wanted)
+
+
+@given(RATE, RATE, RATE, RATE, RATE)
+def test_lost_accuracy_never_raises_the_rating(
+    before: float, after: float, accuracy: float, one: float, other: float
+) -> None:
+    less, more = sorted((one, other))
+    lower, higher = rating(before, after, accuracy, less), rating(before, after, accuracy, more)
+    assert 0 <= lower <= higher <= 1
+
+
+def test_a_rating_of_percentages_is_refused() -> None:
+    with pytest.raises(ValueError, match="rates must be from 0 to 1"):
+        rating(96.0, 1.0, 98.0, 97.0)
+
+
+def test_cost_is_told_in_trainings() -> None:
+    assert relative_cost(30.0, 20.0) == 1.5
+    with pytest.raises(ValueError, match="seconds must be at least 0"):
+        relative_cost(1.0, 0.0)
