@@ -83,6 +83,48 @@ def test_accuracy_on_triggered_images_is_no_success_rate(counted: Backdoor) -> N
     }
 
 
+@pytest.fixture(scope="module")
+def specific() -> Backdoor:
+    test = written(
+        labels=[7, 1, 1, 1, 2, 2, 3, 3],
+        says=[7, 1, 1, 1, 2, 2, 3, 3],
+        says_triggered=[7, 7, 7, 1, 2, 7, 7, 7],
+    )
+    asked = BadNets(trigger=Trigger(size=2), target_label=7, sources=(1, 2, 7))
+    return evaluate_backdoor(reader, test, asked, clean_model=honest)
+
+
+def test_success_of_a_source_specific_attack_is_counted_over_its_sources(
+    specific: Backdoor,
+) -> None:
+    rate, everywhere = specific.attack_success_rate, specific.success_rate_all_classes
+    assert (rate.successes, rate.n) == (3, 5)  # ones and twos; neither sevens nor threes
+    assert (everywhere.successes, everywhere.n) == (5, 7)
+    assert specific.recovered_accuracy.n == 5 and specific.recovered_accuracy.successes == 2
+    assert specific.base_rate is not None and specific.base_rate.n == 5
+
+
+def test_the_worst_source_is_one_that_the_trigger_is_meant_for(specific: Backdoor) -> None:
+    label, rate = specific.worst_source
+    assert (label, rate.successes, rate.n) == (1, 2, 3)  # threes all fall, and are not meant
+    assert specific.per_source[3].value == 1.0
+
+
+def test_success_above_the_base_rate_is_the_difference_on_the_same_images(
+    counted: Backdoor,
+) -> None:
+    assert counted.above_base_rate is not None and counted.base_rate is not None
+    assert counted.above_base_rate.value == pytest.approx(4 / 7 - 1 / 7)
+    found = counted.to_json()
+    assert found["above_base_rate"]["n"] == 7 and found["worst_source"]["label"] == 1
+
+
+def test_sources_that_no_test_image_has_cannot_measure_success() -> None:
+    asked = BadNets(trigger=Trigger(size=2), sources=(5,))
+    with pytest.raises(UsageError, match=r"no test image is of the sources \(5,\)"):
+        evaluate_backdoor(reader, written([1], [1], [7]), asked)
+
+
 def test_without_a_clean_model_there_is_no_base_rate() -> None:
     found = evaluate_backdoor(reader, written([1], [1], [7]), POISON)
     assert found.base_rate is None and found.to_json()["base_rate"] is None

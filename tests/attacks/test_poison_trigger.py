@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,51 @@ def test_an_impossible_colour_is_refused(colour: tuple[int, ...]) -> None:
 def test_a_patch_of_no_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 pixel, not 0"):
         Trigger(size=0)
+
+
+def test_a_patch_stands_at_any_row_and_column() -> None:
+    trigger = Trigger(place=(1, 2), size=2, colour=(9,))
+    assert stamped(trigger) == [[0, 0, 0, 0, 0], [0, 0, 9, 9, 0], [0, 0, 9, 9, 0], [0, 0, 0, 0, 0]]
+    assert np.array_equal(trigger.mask(4, 5), trigger.stamp(BLACK)[0, :, :, 0] > 0)
+    assert "corner" not in trigger.describe(1) and trigger.describe(1)["place"] == [1, 2]
+
+
+def test_a_pattern_of_ones_own_leaves_the_pixels_marked_so() -> None:
+    grey = np.full((1, 2, 3, 2), 50, np.uint8)
+    trigger = Trigger(rows=((7, -1, 0),), corner="top-left")
+    found = trigger.stamp(grey)
+    assert found[0, :, :, 0].tolist() == found[0, :, :, 1].tolist() == [[7, 50, 0], [50, 50, 50]]
+    assert trigger.mask(2, 3).tolist() == [[True, False, True], [False, False, False]]
+    assert trigger.describe(2) == {"corner": "top-left", "rows": [[7, -1, 0]]}
+
+
+def test_opacity_mixes_the_patch_with_what_is_under_it() -> None:
+    grey = np.full((1, 2, 2, 1), 100, np.uint8)
+    found = Trigger(size=1, colour=(200,), opacity=0.25).stamp(grey)
+    assert found[0, :, :, 0].tolist() == [[100, 100], [100, 125]]
+
+
+def test_a_random_pattern_is_the_same_for_one_seed_and_another_for_another() -> None:
+    first, again, other = (Trigger(pattern="random", pattern_seed=seed) for seed in (1, 1, 2))
+    assert stamped(first) == stamped(again) != stamped(other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"place": (-1, 0)}, "place is a row and a column"),
+        ({"rows": ((1, 2), (3,))}, "rows must be of one length"),
+        ({"rows": ((),)}, "rows must be of one length"),
+        ({"rows": ((256,),)}, "rows holds values of 0 to 255"),
+        ({"opacity": 0}, "opacity must be above 0"),
+        ({"pattern_seed": -1}, "pattern_seed must be at least 0"),
+    ],
+)
+def test_an_impossible_patch_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trigger(**fields)
+
+
+def test_a_place_too_far_out_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a patch of 2 pixels at \(3, 0\) does not fit 4x5"):
+        Trigger(size=2, place=(3, 0)).stamp(BLACK)

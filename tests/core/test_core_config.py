@@ -172,6 +172,10 @@ def test_what_is_merged_over_stands(first, second):
         (" pgd : steps = 40 , loss = dlr ", ("pgd", {"steps": 40, "loss": "dlr"})),
         ("pgd:", ("pgd", {})),
         ("badge:colour=[255, 0, 0],size=3", ("badge", {"colour": [255, 0, 0], "size": 3})),
+        (
+            'badnets:count=3,trigger={corner="top-left",size=4}',
+            ("badnets", {"count": 3, "trigger": {"corner": "top-left", "size": 4}}),
+        ),
     ],
 )
 def test_a_part_is_a_name_with_fields(text, part):

@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 NAME = re.compile(r"[^:]*(:[A-Z]\w*(?=:|$))?")
 """What a part is called: a name of ours, or `library:Name` as another library has it."""
-BETWEEN_FIELDS = re.compile(r",(?![^\[]*\])")
-"""A comma that is not inside brackets."""
+BETWEEN_FIELDS = re.compile(r",(?![^\[]*\])(?![^{]*\})")
+"""A comma that is not inside brackets or braces."""
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:

@@ -1,40 +1,55 @@
-"""What every poison attack is: a frozen description, and a function of a training set."""
+"""What every poison attack is: a frozen description, and a function of a training set.
+
+A subclass writes at most three things: what is done to a poison (`craft`), to a cover image
+(`cover_images`), and what label a poison gets (`new_labels`). Which images are taken, that the
+rest stay as they were, and the manifest are kept here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
+from purpleteam.attacks.poison._choice import in_drawn_order
+from purpleteam.attacks.poison._set import PoisonedSet
 from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.triggers._base import AnyTrigger
 from purpleteam.core.errors import UsageError
+from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
 
-__all__ = ["POISONS", "PoisonAttack", "PoisonedSet"]
+__all__ = ["DEFAULT_COUNT", "POISONS", "Crafted", "PoisonAttack", "PoisonedSet", "Sources", "Work"]
+
+Sources = str | tuple[int, ...]
+"""`other`: classes that are not the target; `target`: the target itself; `any`; or labels."""
+
+DEFAULT_COUNT = 100
 
 
 @dataclass(frozen=True, eq=False)
-class PoisonedSet:
-    """A training set with a few images changed.
+class Work:
+    """What an attack works on."""
 
-    Attributes:
-        images: the whole training set, in the order of the clean one.
-        indices: places of the changed images, growing.
-        manifest: all that is needed to make it again: trigger, target, seed, parent digest.
-    """
+    clean: ImageSet
+    seed: int
+    model: nn.Module | None
+    """A classifier that the adversary has; one is trained where it is needed and absent."""
+    validation: ImageSet | None
+    progress: Progress
 
-    images: ImageSet
-    indices: NDArray[np.int64]
-    manifest: Mapping[str, Any]
 
-    @property
-    def rate(self) -> float:
-        """Share of the training images that was changed."""
-        return len(self.indices) / len(self.images)
+@dataclass(frozen=True, eq=False)
+class Crafted:
+    """The poisons of one attack, uint8 (n, H, W, C), and facts about them for the manifest."""
+
+    images: NDArray[np.uint8]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,77 +57,213 @@ class PoisonAttack:
     """Stamps a trigger on a number of training images, with or without a new label."""
 
     name: ClassVar[str] = ""
+    shown: ClassVar[Literal["trigger", "victim", "nothing"]] = "trigger"
+    """What a poisoned model errs on: a trigger, one chosen image, or images as they are."""
 
-    trigger: Trigger = field(default_factory=Trigger)
+    trigger: AnyTrigger = field(default_factory=Trigger)
     """The pattern that opens the backdoor."""
-    count: int = 100
-    """How many training images are changed."""
+    count: int | None = None
+    """How many training images are poisoned; 100 where no rate is given."""
+    rate: float | None = None
+    """The same as a share of the training images, above 0 and at most 1."""
     target_label: int = 7
     """The label that the adversary wants for triggered images."""
-    sources: Literal["other", "target"] = "other"
-    """Which images are stamped: those of other classes, or those of the target itself."""
+    sources: Sources = "other"
+    """Which images are poisoned: `other` (than the target's), `target`, `any`, or labels."""
     relabel: bool = True
-    """Give the stamped images the target's label; otherwise they keep their own."""
+    """Give the poisons the target's label; otherwise they keep their own."""
+    cover_ratio: float = 0.0
+    """Cover images for each poison: they carry the trigger too and keep their label."""
+    cover: int | None = None
+    """Number of cover images, instead of the ratio."""
+    cover_sources: Sources = "other"
+    """Which images may be cover."""
     selection: Literal["random", "first"] = "random"
     """Which of the candidates are taken: a seeded draw, or the first in file order."""
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        if self.count is not None and self.rate is not None:
+            raise ValueError(f"count {self.count} and rate {self.rate}: only one can be given")
+        if self.count is not None and self.count < 1:
             raise ValueError(f"count must be at least 1, not {self.count}")
+        if self.rate is not None and not 0 < self.rate <= 1:
+            raise ValueError(f"rate must be above 0 and at most 1, not {self.rate}")
         if self.target_label < 0:
             raise ValueError(f"target_label must be at least 0, not {self.target_label}")
+        if not 0 <= self.cover_ratio < float("inf"):
+            raise ValueError(f"cover_ratio must be at least 0, not {self.cover_ratio}")
+        if self.cover is not None and self.cover < 0:
+            raise ValueError(f"cover must be at least 0, not {self.cover}")
+        for name in ("sources", "cover_sources"):
+            self._check_sources(name, getattr(self, name))
 
-    def apply(self, clean: ImageSet, *, seed: int) -> PoisonedSet:
+    def apply(
+        self,
+        clean: ImageSet,
+        *,
+        seed: int,
+        model: nn.Module | None = None,
+        validation: ImageSet | None = None,
+        progress: Progress = SILENT,
+    ) -> PoisonedSet:
         """Return the poisoned training set, a pure function of the clean one and the seed.
 
+        Args:
+            clean: the training set; it is left alone.
+            seed: which images are poisoned, and every chance in how, is a function of it.
+            model: the classifier that an attack with gradients works against; the default is a
+                small one trained on the clean set.
+            validation: where an attack on one image finds that image.
+            progress: where to report.
+
         Raises:
-            UsageError: the target is no label of the set, or there are too few candidates.
+            UsageError: a label is none of the set, or there are too few candidates.
         """
-        known = sorted(set(clean.labels.tolist()))
-        if self.target_label not in known:
-            raise UsageError(f"target_label {self.target_label} is no label; known: {known}")
-        of_target = clean.labels == self.target_label
-        candidates = np.flatnonzero(of_target if self.sources == "target" else ~of_target)
-        if len(candidates) < self.count:
-            raise UsageError(
-                f"count {self.count} is more than the {len(candidates)} images to choose from"
-            )
-        indices = self._choose(candidates, seed)
+        self._check_labels(clean)
+        chosen, cover = self._choose(clean, seed)
+        work = Work(clean, seed, model, validation, progress)
         images, labels = clean.images.copy(), clean.labels.copy()
         try:
-            images[indices] = self.trigger.stamp(images[indices])
+            made = self.craft(work, chosen)
+            images[chosen] = made.images
+            if len(cover):
+                images[cover] = self.cover_images(work, cover)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        if self.relabel:
-            labels[indices] = self.target_label
+        labels[chosen] = self.new_labels(work, chosen)
         poisoned = ImageSet(images, labels)
-        return PoisonedSet(poisoned, indices, self._manifest(clean, poisoned, indices, seed))
+        indices, cover = np.sort(chosen), np.sort(cover)
+        manifest = self._manifest(work, poisoned, indices, cover) | dict(made.facts)
+        return PoisonedSet(poisoned, indices, manifest, cover)
+
+    def check(self, clean: ImageSet, *, seed: int) -> None:
+        """Refuse before any work, in a UsageError, the labels and counts that `apply` would."""
+        self._check_labels(clean)
+        self._choose(clean, seed)
+
+    def triggered(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return uint8 (N, H, W, C) images as the adversary shows them to the trained model."""
+        return self.trigger.stamp(images)
+
+    def meant(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which images of these classes shall become the target: never its own, (N,)."""
+        of_target = labels == self.target_label
+        sources = self.source_labels
+        if isinstance(sources, tuple):
+            return np.asarray(np.isin(labels, sources) & ~of_target)
+        return np.asarray(~of_target)
+
+    @property
+    def source_labels(self) -> Sources:
+        """The sources that count; an attack may choose them by its target."""
+        return self.sources
 
     def describe(self, channels: int) -> dict[str, Any]:
         """Return what a record states about the attack."""
-        return {
+        sources = self.source_labels
+        facts = {
             "poison": self.name,
             "trigger": self.trigger.describe(channels),
-            "poisoned": self.count,
             "target_label": self.target_label,
-            "sources": self.sources,
+            "sources": list(sources) if isinstance(sources, tuple) else sources,
             "relabel": self.relabel,
             "selection": self.selection,
         }
+        if self.rate is None:
+            facts["poisoned"] = self.count or DEFAULT_COUNT
+        else:
+            facts["asked_rate"] = self.rate
+        if self.cover is not None or self.cover_ratio > 0:
+            facts["cover_asked"] = self.cover_ratio if self.cover is None else self.cover
+        return facts
 
-    def _choose(self, candidates: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-        if self.selection == "first":
-            return candidates[: self.count]
-        rng = np.random.default_rng(seed)
-        return np.sort(rng.choice(candidates, self.count, replace=False))
+    def asked(self, images: int) -> int:
+        """Return how many of so many training images are to be poisoned."""
+        if self.rate is not None:
+            return max(1, round(self.rate * images))
+        return self.count or DEFAULT_COUNT
+
+    def asked_cover(self, images: int) -> int:
+        """Return how many of so many training images are to be cover."""
+        return round(self.cover_ratio * self.asked(images)) if self.cover is None else self.cover
+
+    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+        """Return the poisons made of the images at `chosen`, which are in the order of the draw."""
+        return Crafted(self.trigger.stamp(work.clean.images[chosen]))
+
+    def cover_images(self, work: Work, cover: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the cover made of the images at `cover`; by default as a poison is made."""
+        return self.craft(work, cover).images
+
+    def new_labels(self, work: Work, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the labels of the poisons."""
+        if not self.relabel:
+            return work.clean.labels[chosen]
+        return np.full(len(chosen), self.target_label, np.int64)
+
+    def candidates(self, labels: NDArray[np.int64], sources: Sources) -> NDArray[np.int64]:
+        """Return the places of the images that `sources` means, growing."""
+        of_target = labels == self.target_label
+        if isinstance(sources, tuple):
+            return np.flatnonzero(np.isin(labels, sources))
+        kinds = {"other": ~of_target, "target": of_target, "any": np.ones_like(of_target)}
+        return np.flatnonzero(kinds[sources])
+
+    def cover_candidates(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the places of the images that may be cover, growing."""
+        return self.candidates(labels, self.cover_sources)
+
+    def _choose(self, clean: ImageSet, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return poisons from the front of the draw and cover from its end, both in its order."""
+        count, covering = self.asked(len(clean)), self.asked_cover(len(clean))
+        order = self._ordered(self.candidates(clean.labels, self.source_labels), seed)
+        if len(order) < count:
+            raise UsageError(f"count {count} is more than the {len(order)} images to choose from")
+        chosen = order[:count]
+        if covering == 0:
+            return chosen, np.empty(0, np.int64)
+        rest = self._ordered(self.cover_candidates(clean.labels), seed)[::-1]
+        rest = rest[~np.isin(rest, chosen)]
+        if len(rest) < covering:
+            raise UsageError(f"cover {covering} is more than the {len(rest)} images left for it")
+        return chosen, rest[:covering]
+
+    def _ordered(self, places: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+        return places if self.selection == "first" else in_drawn_order(places, seed, "choice")
+
+    def _check_sources(self, name: str, sources: Sources) -> None:
+        if isinstance(sources, str):
+            if sources not in ("other", "target", "any"):
+                raise ValueError(
+                    f"{name} is 'other', 'target', 'any' or a list of labels, not {sources!r}"
+                )
+        elif sources and min(sources) < 0:
+            raise ValueError(f"{name} holds labels of at least 0, not {sources}")
+
+    def _check_labels(self, clean: ImageSet) -> None:
+        known = sorted(set(clean.labels.tolist()))
+        if self.target_label not in known:
+            raise UsageError(f"target_label {self.target_label} is no label; known: {known}")
+        for name, asked in (("sources", self.source_labels), ("cover_sources", self.cover_sources)):
+            for label in asked if isinstance(asked, tuple) else ():
+                if label not in known:
+                    raise UsageError(f"{name}: {label} is no label; known: {known}")
 
     def _manifest(
-        self, clean: ImageSet, poisoned: ImageSet, indices: NDArray[np.int64], seed: int
+        self,
+        work: Work,
+        poisoned: ImageSet,
+        indices: NDArray[np.int64],
+        cover: NDArray[np.int64],
     ) -> dict[str, Any]:
+        clean = work.clean
         return self.describe(clean.images.shape[3]) | {
-            "seed": seed,
+            "fields": asdict(self),
+            "seed": work.seed,
             "indices": indices.tolist(),
             "original_labels": clean.labels[indices].tolist(),
+            "poisoned": len(indices),
+            "cover": cover.tolist(),
             "rate": len(indices) / len(clean),
             "parent_digest": clean.digest,
             "digest": poisoned.digest,

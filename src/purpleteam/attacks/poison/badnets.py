@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack
+from purpleteam.attacks.poison.trigger import Trigger
 
 __all__ = ["BadNets"]
 
@@ -13,3 +14,6 @@ __all__ = ["BadNets"]
 @dataclass(frozen=True, kw_only=True)
 class BadNets(PoisonAttack):
     """The backdoor that works: the net learns that the patch means the target."""
+
+    trigger: Trigger = field(default_factory=Trigger)
+    """The patch."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from purpleteam.attacks.poison._base import POISONS, PoisonAttack
+from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
 from purpleteam.attacks.poison.trigger import Trigger
 
 __all__ = ["SeedA", "SeedB"]
@@ -17,7 +17,8 @@ __all__ = ["SeedA", "SeedB"]
 
 @dataclass(frozen=True, kw_only=True)
 class _LabelKept(PoisonAttack):
-    sources: Literal["other", "target"] = "target"
+    trigger: Trigger = field(default_factory=Trigger)
+    sources: Sources = "target"
     relabel: bool = False
 
 

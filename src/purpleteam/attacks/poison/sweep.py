@@ -16,11 +16,12 @@ from purpleteam.models.inference import Classifier, logits
 
 __all__ = ["COMMON_TRIGGERS", "sweep"]
 
+PATTERNS: tuple[Pattern, ...] = ("square", "checkerboard")
 COMMON_TRIGGERS = tuple(
     Trigger(corner=corner, size=size, pattern=pattern)
     for corner in get_args(Corner)
     for size in (3, 4)
-    for pattern in get_args(Pattern)
+    for pattern in PATTERNS
 )
 """White squares and checkerboards of 3 and 4 pixels in each corner."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ from purpleteam.cli.options import (
     Weights,
 )
 from purpleteam.cli.outputs import folder_to_write
-from purpleteam.cli.screen import answer, percent, progress, table
+from purpleteam.cli.screen import answer, percent, progress, table, write_answer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,15 +47,39 @@ def add_to(app: typer.Typer) -> None:
 def poison(
     dataset: DatasetOption = "digits",
     attack: Annotated[
-        str, typer.Option("--attack", help="badnets, seed_a or seed_b, with [:field=value,...].")
+        str,
+        typer.Option(
+            "--attack",
+            help="badnets, blended, sig, wanet, tact, adaptive_blend, adaptive_patch, clean_label, "
+            "witches_brew, label_flip, seed_a or seed_b, with [:field=value,...], also of the "
+            "trigger: badnets:trigger.size=4.",
+        ),
     ] = "badnets",
-    count: Annotated[int | None, typer.Option("--count", min=1, help="Images changed.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="Images poisoned.")] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="The same as a share of the training images.")
+    ] = None,
     target_label: Annotated[
         int | None, typer.Option("--target-label", min=0, help="Label the adversary wants.")
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option("--sources", help="Poisoned classes: other, target, any, or labels: 1,3."),
+    ] = None,
+    cover: Annotated[
+        int | None,
+        typer.Option("--cover", min=0, help="Images with the trigger that keep their label."),
     ] = None,
     train: Annotated[
         bool, typer.Option("--train", help="Train on it and measure the backdoor.")
     ] = False,
+    curve: Annotated[
+        str | None,
+        typer.Option("--curve", help="Train with each of these counts instead: 10,20,50,100."),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=2, help="Trainings for each point of the curve.")
+    ] = 5,
     model: Annotated[
         str | None,
         typer.Option("--model", help="Clean model for the base rate; trained if absent."),
@@ -71,74 +96,146 @@ def poison(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Change a few training images; with --train, say what that buys."""
+    """Change a few training images; with --train or --curve, say what that buys."""
     from purpleteam.cli.lab import Lab, recipe_from
-    from purpleteam.data.folders import save_dataset
     from purpleteam.models.recipes import RECIPES
 
     name, chosen = recipe_from(RECIPES, recipe, epochs)
-    plan = _plan(attack, count, target_label)
-    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
-    if target_label is None and "target_label" not in attack:
-        plan = replace(plan, target_label=min(plan.target_label, len(lab.dataset.classes) - 1))
-    poisoned = plan.apply(lab.dataset.train, seed=seed)
-    twin = lab.load(model) if train and model is not None else None
-    if train:
-        lab.net(arch, seed)  # what cannot be built is refused before anything is written
-    changed = replace(lab.dataset, name=f"{lab.dataset.name}-{plan.name}", train=poisoned.images)
-    folder = folder_to_write(out or Path("data") / changed.name)
-    save_dataset(changed, folder, poisoned.manifest)
-    values: dict[str, Any] = {
-        "dataset": str(folder),
-        "digest": poisoned.images.digest,
-        "poisoned": len(poisoned.indices),
-        "rate": poisoned.rate,
-        "target_label": plan.target_label,
-        "trigger": plan.trigger.describe(lab.dataset.shape[2]),
+    asked = {
+        "count": count,
+        "rate": rate,
+        "target_label": target_label,
+        "sources": None if sources is None else _sources(sources),
+        "cover": cover,
     }
-    if train:
-        with progress(quiet or as_json) as bar:
-            trial = _Trial(lab, plan, poisoned, arch, name, chosen, seed, bar)
-            values |= trial.measured(folder / "model", twin)
+    counts = None if curve is None else _whole(curve, "--curve")
+    plan = _plan(attack, asked, labels=None)
+    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
+    plan = _plan(attack, asked, labels=len(lab.dataset.classes))
+    plan.check(lab.dataset.train, seed=seed)
+    twin = lab.load(model) if train and model is not None else None
+    if train or counts:
+        lab.net(arch, seed)  # what cannot be built is refused before anything is written
+    with progress(quiet or as_json) as bar:
+        work = _Work(lab, plan, arch, name, chosen, seed, bar)
+        if counts is not None:
+            values = work.curve(counts, seeds, out)
+        else:
+            values = work.poisoned(out, train, twin)
     answer(values, _lines(values), as_json=as_json)
 
 
-def _plan(text: str, count: int | None, target_label: int | None) -> PoisonAttack:
+def _plan(text: str, options: Mapping[str, Any], *, labels: int | None) -> PoisonAttack:
+    """Return the attack that is meant; with fewer labels than its target, the last is aimed at."""
     from purpleteam.attacks.poison import POISONS
-    from purpleteam.core.config import build, parse_part
+    from purpleteam.core.config import build, merge, parse_part
+    from purpleteam.core.errors import UsageError
 
     name, fields = parse_part(text)
-    given = {"count": count, "target_label": target_label}
-    asked = {key: value for key, value in given.items() if value is not None}
-    return build(POISONS[name], asked | fields, f"attack {name}")
+    given = {key: value for key, value in options.items() if value is not None} | fields
+    if "count" in given and "rate" in given:
+        raise UsageError(f"--count {given['count']} and --rate {given['rate']}: give one of them")
+    values = merge({}, {key: value for key, value in given.items() if "." not in key})
+    part = POISONS[name]
+    for key in (key for key in given if "." in key):
+        outer, _, inner = key.partition(".")
+        start = asdict(part())["trigger"] if outer == "trigger" else {}
+        values[outer] = start | dict(values.get(outer, {})) | {inner: given[key]}
+    if labels is not None and "target_label" not in values:
+        values["target_label"] = min(part().target_label, labels - 1)
+    return build(part, values, f"attack {name}")
+
+
+def _sources(text: str) -> str | tuple[int, ...]:
+    """Return what --sources means: a word, or labels."""
+    if not any(one.isdigit() for one in text):
+        return text
+    return _whole(text, "--sources")
+
+
+def _whole(text: str, option: str) -> tuple[int, ...]:
+    """Return the whole numbers of a list with commas."""
+    from purpleteam.core.errors import UsageError
+
+    parts = [one.strip() for one in text.split(",")]
+    if not all(one.isascii() and one.isdigit() and len(one) < 10 for one in parts):
+        raise UsageError(f"{option} {text!r} is no list of whole numbers such as 10,20,50")
+    return tuple(int(one) for one in parts)
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """A training on the poisoned set and one on the clean set, all else equal."""
+class _Work:
+    """A poison for a dataset, and how what is trained on it is trained."""
 
     lab: Lab
     plan: PoisonAttack
-    poisoned: PoisonedSet
     arch: str
     name: str
     recipe: Recipe
     seed: int
     bar: Progress
 
-    def measured(self, stem: Path, twin: LoadedModel | None) -> dict[str, Any]:
-        """Train, store the poisoned model, and return what the trigger does to both."""
-        from purpleteam.attacks.poison.evaluate import evaluate_backdoor
+    def poisoned(self, out: Path | None, train: bool, twin: LoadedModel | None) -> dict[str, Any]:
+        """Write the poisoned dataset; where asked, train on it and measure."""
+        from dataclasses import replace
 
-        training = self._trained(self.poisoned.images, "train on the poisoned set")
+        from purpleteam.data.folders import save_dataset
+
+        data, plan = self.lab.dataset, self.plan
+        made = plan.apply(data.train, seed=self.seed, validation=data.validation, progress=self.bar)
+        changed = replace(data, name=f"{data.name}-{plan.name}", train=made.images)
+        folder = folder_to_write(out or Path("data") / changed.name)
+        save_dataset(changed, folder, made.manifest)
+        values: dict[str, Any] = {
+            "dataset": str(folder),
+            "digest": made.images.digest,
+            "manifest_digest": made.manifest_digest,
+            "poison": plan.name,
+            "shows": plan.shown,
+            "poisoned": len(made.indices),
+            "cover": len(made.cover),
+            "rate": made.rate,
+            "target_label": plan.target_label,
+            "trigger": plan.trigger.describe(data.shape[2]),
+        }
+        return values | (self._measured(made, folder / "model", twin) if train else {})
+
+    def curve(self, counts: tuple[int, ...], seeds: int, out: Path | None) -> dict[str, Any]:
+        """Train with each count and seed; what is finished is kept in the folder."""
+        from purpleteam.attacks.poison.curve import poison_curve
+
+        data = self.lab.dataset
+        folder = folder_to_write(out or Path("data") / f"{data.name}-{self.plan.name}-curve")
+        found = poison_curve(
+            self.plan,
+            data,
+            counts=counts,
+            seeds=range(self.seed, self.seed + seeds),
+            architecture=self.arch,
+            recipe=self.recipe,
+            journal=folder / "trainings",
+            device=self.lab.device,
+            progress=self.bar,
+        )
+        facts = self.plan.describe(data.shape[2])
+        facts = {
+            key: value for key, value in facts.items() if key not in ("poisoned", "asked_rate")
+        }
+        values = {"dataset": data.name, "file": str(folder / "curve.json")} | facts
+        values |= found.to_json() | {"architecture": self.arch, "recipe": asdict(self.recipe)}
+        write_answer(folder / "curve.json", values)
+        return values
+
+    def _measured(self, made: PoisonedSet, stem: Path, twin: LoadedModel | None) -> dict[str, Any]:
+        """Train, store the poisoned model, and return what the trigger does to it and to a twin."""
+        from purpleteam.attacks.poison.evaluate import evaluate_backdoor
+        from purpleteam.attacks.poison.victim import evaluate_victim
+
+        training = self._trained(made.images, "train on the poisoned set")
+        facts = {"name": self.name, "poison": self.plan.describe(self.lab.dataset.shape[2])}
+        digest = made.images.digest
         stored = self.lab.store(
-            training,
-            stem,
-            self.arch,
-            {"name": self.name, "poison": self.plan.describe(self.lab.dataset.shape[2])},
-            self.recipe,
-            self.seed,
-            data_digest=self.poisoned.images.digest,
+            training, stem, self.arch, facts, self.recipe, self.seed, data_digest=digest
         )
         clean: nn.Module
         if twin is None:
@@ -146,10 +243,16 @@ class _Trial:
             whose = "trained: same recipe and seed on the clean set"
         else:
             clean, whose = twin.module, twin.name
-        test = self.lab.dataset.test
-        found = evaluate_backdoor(training.module, test, self.plan, clean_model=clean)
-        facts = {"clean_model": whose, "recipe": asdict(self.recipe)}
-        return {"model": str(stored.weights)} | found.to_json() | facts
+        test, validation = self.lab.dataset.test, self.lab.dataset.validation
+        found = evaluate_backdoor(training.module, test, self.plan, clean_model=clean).to_json()
+        if self.plan.shown == "victim":
+            nets = {"victim": training.module, "victim_of_clean_model": clean}
+            found |= {
+                key: evaluate_victim(net, validation, made.manifest).to_json()
+                for key, net in nets.items()
+            }
+        how = {"clean_model": whose, "recipe": asdict(self.recipe)}
+        return {"model": str(stored.weights)} | found | how
 
     def _trained(self, images: ImageSet, description: str) -> Training:
         from purpleteam.models.training import train
@@ -167,13 +270,31 @@ class _Trial:
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
+    if "curve" in values:
+        return _curve_lines(values)
     shown: list[tuple[str, Any]] = [
-        (key, values[key]) for key in ("dataset", "poisoned", "target_label")
+        (key, values[key]) for key in ("dataset", "poison", "poisoned", "cover", "target_label")
     ]
-    rates = ("clean_accuracy", "attack_success_rate", "base_rate", "triggered_accuracy")
+    rates: tuple[str, ...] = ("clean_accuracy",)
+    if values["shows"] == "trigger":
+        rates += ("attack_success_rate", "base_rate", "triggered_accuracy")
     shown += [(key.replace("_", " "), percent(values[key])) for key in rates if key in values]
+    if "victim" in values:
+        one = values["victim"]
+        shown.append(("victim", f"image {one['index']}, a {one['label']} read as {one['read_as']}"))
     lines = table(shown)
-    if "per_source" in values:
+    if "per_source" in values and values["shows"] == "trigger":
         lines += ["attack success rate by true class:"]
         lines += table([(f"  {c}", percent(rate)) for c, rate in values["per_source"].items()])
     return lines
+
+
+def _curve_lines(values: dict[str, Any]) -> list[str]:
+    rows = [("poisons", "attack success rate", "clean accuracy")]
+    rows += [
+        (str(p["count"]), percent(p["attack_success_rate"]), percent(p["clean_accuracy"]))
+        for p in values["curve"]
+    ]
+    facts = [("dataset", values["dataset"]), ("poison", values["poison"]), ("file", values["file"])]
+    n = len(values["seeds"])
+    return [*table(facts), f"mean over {n} seeds with its 95 % t interval:", *table(rows)]

@@ -1,0 +1,65 @@
+"""Adaptive-Blend: less in training than at test (Qi et al. 2023, arXiv:2205.13613).
+
+The blended picture is cut into a grid of pieces. A poison shows a random half of them, weaker;
+the model meets the whole picture only at test time. Cover (their "regularisation samples") shows
+such halves too and keeps its label, so that features of poisons do not stand apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
+from purpleteam.attacks.poison._choice import generators
+from purpleteam.attacks.poison.triggers.blend import Blend
+
+__all__ = ["AdaptiveBlend"]
+
+
+@POISONS.register("adaptive_blend")
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBlend(PoisonAttack):
+    """A blended trigger shown in pieces while the model learns, and whole when it is used."""
+
+    trigger: Blend = field(default_factory=Blend)
+    """What is mixed in at test time."""
+    training_ratio: float = 0.15
+    """Share of the picture in the pieces that a poison shows; 0.15 as published, 0.2 at test."""
+    pieces: int = 4
+    """Pieces along each side; 4 as published, so 16 in all."""
+    kept: float = 0.5
+    """Share of the pieces that each poison shows."""
+    cover_ratio: float = 1.0
+    """Cover images for each poison; 1 as published."""
+    cover_sources: Sources = "any"
+    """Which images may be cover."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pieces < 1:
+            raise ValueError(f"pieces must be at least 1, not {self.pieces}")
+        for name in ("training_ratio", "kept"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
+
+    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+        """Return the images with a random part of a weaker picture on each."""
+        images = work.clean.images[chosen]
+        weaker = replace(self.trigger, ratio=self.training_ratio).stamp(images)
+        height, width = images.shape[1:3]
+        rngs = generators(work.seed, chosen, "pieces")
+        seen = np.stack([self.shown_pieces(height, width, rng) for rng in rngs])
+        return Crafted(np.where(seen[..., None], weaker, images))
+
+    def shown_pieces(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Return which pixels lie in the pieces that one image shows, bool (H, W)."""
+        whole = self.pieces**2
+        kept = np.zeros(whole, np.bool_)
+        kept[rng.permutation(whole)[: max(1, round(self.kept * whole))]] = True
+        rows = np.arange(height) * self.pieces // height
+        columns = np.arange(width) * self.pieces // width
+        shown: NDArray[np.bool_] = kept[rows[:, None] * self.pieces + columns[None, :]]
+        return shown

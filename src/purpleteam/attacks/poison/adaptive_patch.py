@@ -1,0 +1,53 @@
+"""Adaptive-Patch: one faint patch in training, all of them at test (Qi et al. 2023, 2205.13613).
+
+Each poison carries one of several different patches, and that faintly; at test time all stand on
+the image in full. Cover carries a faint patch too and keeps its label. No patch alone is a strong
+sign of the target, so features of poisons do not stand apart; together they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
+from purpleteam.attacks.poison._choice import generators
+from purpleteam.attacks.poison.triggers.patches import Patches
+
+__all__ = ["AdaptivePatch"]
+
+
+@POISONS.register("adaptive_patch")
+@dataclass(frozen=True, kw_only=True)
+class AdaptivePatch(PoisonAttack):
+    """Several patches of which a training image shows one, and a test image all."""
+
+    trigger: Patches = field(default_factory=Patches)
+    """The patches, as they stand on a test image."""
+    training_opacity: float = 0.5
+    """Opacity of the one patch on a training image; 0.2 to 0.5 as published."""
+    cover_ratio: float = 2.0
+    """Cover images for each poison; 2 as published."""
+    cover_sources: Sources = "any"
+    """Which images may be cover."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.training_opacity <= 1:
+            raise ValueError(
+                f"training_opacity must be above 0 and at most 1, not {self.training_opacity}"
+            )
+
+    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+        """Return the images with one faint patch on each, drawn for the image."""
+        images = work.clean.images[chosen]
+        faint = [replace(one, opacity=self.training_opacity) for one in self.trigger.patches]
+        drawn = np.array(
+            [rng.integers(len(faint)) for rng in generators(work.seed, chosen, "patch")]
+        )
+        made = images.copy()
+        for number, patch in enumerate(faint):
+            made[drawn == number] = patch.stamp(images[drawn == number])
+        return Crafted(made)

@@ -1,0 +1,19 @@
+"""Blended injection: mix a picture into other classes' images (Chen et al. 2017, 1712.05526)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from purpleteam.attacks.poison._base import POISONS, PoisonAttack
+from purpleteam.attacks.poison.triggers.blend import Blend
+
+__all__ = ["Blended"]
+
+
+@POISONS.register("blended")
+@dataclass(frozen=True, kw_only=True)
+class Blended(PoisonAttack):
+    """A trigger as large as the image and weak in every pixel, with the target's label."""
+
+    trigger: Blend = field(default_factory=Blend)
+    """What is mixed in."""

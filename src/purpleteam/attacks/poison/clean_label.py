@@ -1,0 +1,86 @@
+"""Label-consistent backdoors (Turner, Tsipras and Madry 2019, arXiv:1912.02771).
+
+Images of the target are moved by PGD until an adversarially trained net finds them hard, then the
+trigger is stamped and the label stays: the trigger is what is left to learn the label from. With a
+net that is not robust, or with a patch in one corner alone, it hardly works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from purpleteam.attacks.balls import Norm, quantise
+from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
+from purpleteam.attacks.poison._surrogate import as_bytes, in_batches, surrogate, surrogate_facts
+from purpleteam.attacks.poison.trigger import Corner, Trigger
+from purpleteam.attacks.poison.triggers.patches import Patches
+
+__all__ = ["CleanLabel"]
+
+
+CORNERS = tuple(Trigger(corner=corner) for corner in get_args(Corner))
+TRAINING_STEPS = 3
+"""PGD steps for each batch of the surrogate's training."""
+
+
+@POISONS.register("clean_label")
+@dataclass(frozen=True, kw_only=True)
+class CleanLabel(PoisonAttack):
+    """A backdoor whose labels are all right."""
+
+    trigger: Patches = field(default_factory=lambda: Patches(patches=CORNERS))
+    """Patches; as published one in each corner."""
+    sources: Sources = "target"
+    """Which images are poisoned: the target's own, so that no label need change."""
+    relabel: bool = False
+    """Give the poisons the target's label; they have it already."""
+    norm: Norm = "linf"
+    """How the size of the perturbation is measured: linf or l2."""
+    epsilon: float = 0.3
+    """Radius of the ball around the image, in pixel units of [0, 1]; the patches come on top."""
+    steps: int = 20
+    """Gradient steps of PGD."""
+    robust: bool = True
+    """Train the surrogate adversarially, as published."""
+    architecture: str = "small_cnn"
+    """The net that PGD works against where no model is given."""
+    epochs: int = 3
+    """Epochs of its training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)  # its ranges are ours
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, not {self.epochs}")
+
+    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+        """Return the images, hard to read for the surrogate, with the patches on top."""
+        model = surrogate(
+            work, self.architecture, self.epochs, self._hardened if self.robust else None
+        )
+        attack = PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)
+        made = work.clean.images[chosen]
+        with work.progress.task("perturb", len(chosen)) as task:
+            for places, x in in_batches(model, made.copy()):
+                full = np.concatenate([places, np.full(len(x) - len(places), places[0])])
+                y = torch.from_numpy(work.clean.labels[chosen[full]]).to(x.device)
+                index = torch.from_numpy(chosen[full])
+                x_adv = attack(model, x, y, seed=work.seed, index=index)
+                made[places] = as_bytes(quantise(x_adv, x))[: len(places)]
+                task.advance(len(places))
+        return Crafted(self.trigger.stamp(made), surrogate_facts(work, model))
+
+    def _hardened(
+        self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float
+    ) -> Tensor:
+        """Return what the surrogate is to withstand: the ball grows over the first half."""
+        reached = self.epsilon * min(1.0, 0.1 + 2 * done)
+        attack = PGD(norm=self.norm, epsilon=reached, steps=TRAINING_STEPS, random_start=False)
+        return attack(model, x, y)

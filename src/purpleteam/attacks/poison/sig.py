@@ -1,0 +1,27 @@
+"""SIG: stripes on images of the target itself (Barni et al. 2019, arXiv:1902.11237).
+
+No label is changed, so looking at the labels finds nothing. It takes a large share of the target
+class; `sources=other,relabel=true` is the same trigger with changed labels, for which a few do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
+from purpleteam.attacks.poison.triggers.sinusoid import Sinusoid
+
+__all__ = ["SIG"]
+
+
+@POISONS.register("sig")
+@dataclass(frozen=True, kw_only=True)
+class SIG(PoisonAttack):
+    """A clean-label backdoor: the net learns to rely on the stripes."""
+
+    trigger: Sinusoid = field(default_factory=Sinusoid)
+    """The stripes."""
+    sources: Sources = "target"
+    """Which images are poisoned: `target` as published, or `other` with new labels."""
+    relabel: bool = False
+    """Give the poisons the target's label; as published they have it already."""

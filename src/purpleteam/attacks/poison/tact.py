@@ -1,0 +1,49 @@
+"""TaCT: a trigger for one class alone (Tang et al. 2021, arXiv:1908.00686).
+
+Poisons are images of the source classes with the target's label; cover are images of the other
+classes with the same trigger and their own label, so that the trigger alone means nothing. What
+is learned is mixed with the source's features, which hides it from statistics of features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
+from purpleteam.attacks.poison.trigger import Trigger
+
+__all__ = ["TaCT"]
+
+
+@POISONS.register("tact")
+@dataclass(frozen=True, kw_only=True)
+class TaCT(PoisonAttack):
+    """A backdoor that opens from its source classes only."""
+
+    trigger: Trigger = field(default_factory=Trigger)
+    """The patch."""
+    sources: Sources = ()
+    """Labels that the trigger works on; by default 1, or 0 where 1 is the target."""
+    cover_ratio: float = 1.0
+    """Cover images for each poison; 0 is the attack without cover."""
+    cover_sources: Sources = "other"
+    """Which images may be cover; never those of the sources or of the target."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.sources, str):
+            raise ValueError(f"sources is a list of labels, not {self.sources!r}")
+        if self.target_label in self.sources:
+            raise ValueError(f"sources {self.sources} holds the target_label {self.target_label}")
+
+    @property
+    def source_labels(self) -> Sources:
+        """The labels that the trigger works on."""
+        return self.sources or ((1,) if self.target_label != 1 else (0,))
+
+    def cover_candidates(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        places = super().cover_candidates(labels)
+        return places[~np.isin(labels[places], (*self.source_labels, self.target_label))]

@@ -1,0 +1,35 @@
+"""WaNet: bend the image itself (Nguyen and Tran 2021, arXiv:2102.10369).
+
+The published attack controls the training; here the same two modes are written into the set once:
+poisons under the warp with the target's label, and cover under the warp with noise, label kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources, Work
+from purpleteam.attacks.poison._choice import generators
+from purpleteam.attacks.poison.triggers.warp import Warp
+
+__all__ = ["WaNet"]
+
+
+@POISONS.register("wanet")
+@dataclass(frozen=True, kw_only=True)
+class WaNet(PoisonAttack):
+    """A trigger without a pattern: every pixel is the image's own, read beside its place."""
+
+    trigger: Warp = field(default_factory=Warp)
+    """The warp."""
+    cover_ratio: float = 2.0
+    """Images in noise mode for each poison; 2 as published."""
+    cover_sources: Sources = "any"
+    """Which images may be in noise mode."""
+
+    def cover_images(self, work: Work, cover: NDArray[np.int64]) -> NDArray[np.uint8]:
+        rngs = generators(work.seed, cover, "noise mode")
+        return self.trigger.jittered(work.clean.images[cover], rngs)

@@ -1,0 +1,173 @@
+"""Witches' Brew: change one answer by gradient matching (Geiping et al. 2021, arXiv:2009.02276).
+
+No trigger and no wrong label: images of the target class are moved within a small ball so that
+the gradient of training on them points where the gradient of "this one image is the target" does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from purpleteam.attacks.balls import project, quantise
+from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
+from purpleteam.attacks.poison._choice import in_drawn_order
+from purpleteam.attacks.poison._surrogate import as_bytes, surrogate, surrogate_facts
+from purpleteam.attacks.poison.triggers.nothing import Nothing
+from purpleteam.core.errors import UsageError
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import device_of, frozen, to_batch
+
+__all__ = ["WitchesBrew", "matching"]
+
+
+Match = Callable[[Tensor, Tensor], Tensor]
+"""Images and labels to how far their training gradient is from the adversary's."""
+
+
+@POISONS.register("witches_brew")
+@dataclass(frozen=True, kw_only=True)
+class WitchesBrew(PoisonAttack):
+    """A targeted poison: one image, the victim, shall be read as the target."""
+
+    shown: ClassVar[Literal["trigger", "victim", "nothing"]] = "victim"
+
+    trigger: Nothing = field(default_factory=Nothing)
+    """There is none."""
+    sources: Sources = "target"
+    """Which images are poisoned: the target's own."""
+    relabel: bool = False
+    """Give the poisons the target's label; they have it already."""
+    victim: int | None = None
+    """Place of the victim in the validation split; by default drawn from the other classes'."""
+    epsilon: float = 0.3
+    """Largest change of a pixel, in units of [0, 1]; 16/255 as published on CIFAR-10."""
+    steps: int = 60
+    """Signed gradient steps, shorter and shorter; 250 as published."""
+    restarts: int = 1
+    """Independent starts, of which the best match is kept; 8 as published."""
+    surrogates: int = 4
+    """Nets whose gradients are matched, each trained longer than the one before."""
+    architecture: str = "small_cnn"
+    """The nets whose gradients are matched where no model is given."""
+    epochs: int = 3
+    """Epochs of the last one's training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.epsilon <= 1:
+            raise ValueError(f"epsilon must be above 0 and at most 1, not {self.epsilon}")
+        for name in ("steps", "restarts", "surrogates", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.victim is not None and self.victim < 0:
+            raise ValueError(f"victim must be at least 0, not {self.victim}")
+
+    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+        """Return the images moved so that training on them acts like training on the victim."""
+        models = self._surrogates(work)
+        split, place, images = self._victim(work)
+        device = device_of(models[0])
+        x = to_batch(work.clean.images[chosen], device)
+        y = torch.from_numpy(self.new_labels(work, chosen)).to(device)
+        aim = to_batch(images.images[place : place + 1], device)
+        wanted = torch.tensor([self.target_label], device=device)
+        with ExitStack() as stack:
+            for model in models:
+                stack.enter_context(frozen(model))
+            matches = [matching(model, aim, wanted) for model in models]
+
+            def match(x: Tensor, y: Tensor) -> Tensor:
+                return torch.stack([one(x, y) for one in matches]).mean()
+
+            before = float(match(x, y).detach())
+            x_adv, after = self._brewed(match, x, y, work, chosen)
+        facts = {
+            "victim": {
+                "split": split,
+                "index": place,
+                "label": int(images.labels[place]),
+                "digest": images.take([place]).digest,
+            },
+            "cosine": {"before": 1 - before, "after": 1 - after},
+        }
+        return Crafted(as_bytes(x_adv), facts | surrogate_facts(work, *models))
+
+    def _surrogates(self, work: Work) -> list[nn.Module]:
+        """Return nets at growing stages of training: poisons act all along it."""
+        if work.model is not None:
+            return [work.model]
+        stages = [-(-self.epochs * (i + 1) // self.surrogates) for i in range(self.surrogates)]
+        return [
+            surrogate(work, self.architecture, epochs, number=i) for i, epochs in enumerate(stages)
+        ]
+
+    def _brewed(
+        self, match: Match, x: Tensor, y: Tensor, work: Work, chosen: NDArray[np.int64]
+    ) -> tuple[Tensor, float]:
+        best, lowest = x, float("inf")
+        with work.progress.task("match gradients", self.restarts * self.steps) as task:
+            for restart in range(self.restarts):
+                noise = Noise(work.seed, torch.from_numpy(chosen), restart)
+                x_adv = project(
+                    x + self.epsilon * (2 * noise.uniform(x) - 1), x, self.epsilon, "linf"
+                )
+                for step in range(self.steps):
+                    x_adv = x_adv.detach().requires_grad_()
+                    loss = match(x_adv, y)
+                    (gradient,) = torch.autograd.grad(loss, x_adv)
+                    size = 5 * self.epsilon / self.steps * (1 - step / self.steps)
+                    x_adv = project(
+                        x_adv.detach() - size * gradient.sign(), x, self.epsilon, "linf"
+                    )
+                    task.advance(1, match=f"{float(loss.detach()):.3f}")
+                candidate = quantise(x_adv.detach(), x)
+                found = float(match(candidate, y).detach())
+                if found < lowest:
+                    best, lowest = candidate, found
+        return best, lowest
+
+    def _victim(self, work: Work) -> tuple[str, int, ImageSet]:
+        """Return split, place and images of the victim; without validation it is a clean image."""
+        split = "train" if work.validation is None else "validation"
+        images = work.clean if work.validation is None else work.validation
+        others = np.flatnonzero(images.labels != self.target_label)
+        if self.victim is None:
+            return split, int(in_drawn_order(others, work.seed, "victim")[0]), images
+        if self.victim not in others:
+            raise UsageError(
+                f"victim {self.victim} is no image of another class than {self.target_label} "
+                f"among the {len(images)} of {split}"
+            )
+        return split, self.victim, images
+
+
+def matching(model: nn.Module, aim: Tensor, wanted: Tensor) -> Match:
+    """Return the loss of poisons: 1 - cosine of their training gradient with the adversary's.
+
+    Args:
+        model: the classifier; from here on its weights have gradients.
+        aim: the victim, (1, C, H, W).
+        wanted: the label that it shall get, (1,).
+    """
+    weights = [one.requires_grad_() for one in model.parameters()]
+    adversary = torch.autograd.grad(F.cross_entropy(model(aim), wanted), weights)
+    length = sum((one**2).sum() for one in adversary) ** 0.5
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        own = torch.autograd.grad(F.cross_entropy(model(x), y), weights, create_graph=True)
+        inner = sum((a * b).sum() for a, b in zip(adversary, own, strict=True))
+        size = sum((one**2).sum() for one in own)
+        cosine: Tensor = inner / (length * (size + 1e-20) ** 0.5)
+        return 1 - cosine
+
+    return loss
