@@ -1,0 +1,34 @@
+"""Does a trained model have a backdoor? One detector a file; `scan_model` asks them all.
+
+- `patch`            the smallest patch for each class (Neural Cleanse), on a log scale
+- `additive`         the shortest addition for each class: blended patterns, sinusoids
+- `warp`             the smallest smooth warp for each class: WaNet
+- `source_specific`  the smallest patch for each pair of classes: TaCT
+- `max_margin`       the largest margin of each class, without any image: MM-BD
+- `inversion`        the searches that they share;  `outliers`: sizes to statistics and p-values
+- `scan`             one verdict, its p-value and the recovered trigger
+"""
+
+import sys
+
+from purpleteam.defences.detection.model._base import (
+    MODEL_DETECTORS,
+    Evidence,
+    ModelDetector,
+    Scanning,
+)
+from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.defences.detection.model.scan import FALSE_ALARM_RATE, ModelScan, scan_model
+
+__all__ = [
+    "FALSE_ALARM_RATE",
+    "MODEL_DETECTORS",
+    "Evidence",
+    "ModelDetector",
+    "ModelScan",
+    "Null",
+    "Scanning",
+    "scan_model",
+]
+
+MODEL_DETECTORS.load(sys.modules[__name__])

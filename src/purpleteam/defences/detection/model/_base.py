@@ -1,0 +1,96 @@
+"""What every model detector is: it sizes the easiest trigger of each class, and judges that."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from purpleteam.core.registry import Registry
+from purpleteam.defences.detection.model.outliers import Null, small_outliers
+from purpleteam.defences.detection.recovered import RecoveredTrigger
+
+__all__ = ["MODEL_DETECTORS", "Evidence", "ModelDetector", "Scanning"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scanning:
+    """What a detector works with: a frozen model and the trusted images on its device."""
+
+    model: nn.Module
+    images: Tensor
+    """Trusted clean images, float32 (N, C, H, W) in [0, 1]."""
+    labels: NDArray[np.int64]
+    classes: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What one detector says of a model.
+
+    Attributes:
+        detector: its name.
+        statistics: (classes,), how far each class stands below the others, in robust deviations.
+        p_value: chance that a clean model's easiest class stands out at least so far.
+        target_label: the class that stands out most.
+        source_labels: the classes that its trigger works on; None is all.
+        details: what a record keeps beside.
+    """
+
+    detector: str
+    statistics: NDArray[np.float64]
+    p_value: float
+    target_label: int
+    source_labels: tuple[int, ...] | None = None
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDetector(ABC):
+    """One way of finding the easiest trigger of each class."""
+
+    name: ClassVar[str] = ""
+    null: ClassVar[Null]
+    """What clean models give, from calibration models that are evaluated nowhere."""
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            if getattr(self, part.name) < 1:
+                raise ValueError(f"{part.name} must be at least 1, not {getattr(self, part.name)}")
+
+    @abstractmethod
+    def examine(self, work: Scanning) -> Evidence | None:
+        """Return what the model's classes look like, or None where this one cannot judge."""
+
+    def recover(
+        self, work: Scanning, target: int, sources: tuple[int, ...] | None
+    ) -> RecoveredTrigger | None:
+        """Return the trigger for one target at leisure, or None where this one has no picture."""
+        return None
+
+    def judge(self, log_sizes: NDArray[np.float64]) -> Evidence:
+        """Return the evidence of one size per class, on a natural-log scale."""
+        statistics = small_outliers(log_sizes, self.null)
+        target = int(statistics.argmax())
+        return Evidence(
+            detector=self.name,
+            statistics=statistics,
+            p_value=self.null.p_value(float(statistics[target])),
+            target_label=target,
+            details={"sizes": np.exp(log_sizes).tolist()},
+        )
+
+
+MODEL_DETECTORS: Registry[type[ModelDetector]] = Registry("model detector")
+
+
+def generator(seed: int, stream: int) -> torch.Generator:
+    """Return random numbers of their own for each use, a pure function of the seed."""
+    return torch.Generator().manual_seed(1_000_003 * seed + stream)

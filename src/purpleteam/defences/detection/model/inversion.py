@@ -1,0 +1,214 @@
+"""Trigger inversion, many targets at once, after Neural Cleanse (Wang et al. 2019).
+
+For each slot, a target with or without one source class, a change of the image is sought that is
+as small as it can be while most trusted images go to the target. Two ways to keep it small: a
+mask is priced, at a rate that follows the success (`shrink_mask`); a change with a length is kept
+on a sphere whose radius follows it (`shrink_radius`, after Rony et al. 2019, arXiv:1811.09600).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from purpleteam.defences.detection.model._base import Scanning, generator
+from purpleteam.models.devices import fast_autocast
+
+__all__ = ["AT_LEISURE", "Inverted", "Search", "Slot", "shrink_mask", "shrink_radius", "slots_of"]
+
+CHUNK = 64
+"""Images in one pass: small enough that a layer's activations stay in the processor's cache."""
+
+Change = Callable[[slice, Tensor], Tensor]
+"""Puts the triggers of some slots on their images: (slots, (S, n, C, H, W)) -> the same shape."""
+Shape = Callable[[Tensor, Tensor], Tensor]
+"""Puts a change (S, ...) on images (S, n, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one inversion aims at: a target label, from some classes or (None) all others."""
+
+    target: int
+    sources: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How long and on how many images an inversion looks."""
+
+    steps: int
+    images: int
+    """Trusted images for each slot and step, drawn anew."""
+    success: float = 0.9
+    """Share of them that must go to the target."""
+    stream: int = 0
+    """Which of the seed's random numbers are used."""
+
+
+AT_LEISURE = Search(steps=120, images=64, success=0.97, stream=90)
+"""For the one trigger that is shown and used: it shall work on nearly every image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Inverted:
+    """What was found, slot by slot.
+
+    Attributes:
+        slots: what each aimed at.
+        log_sizes: (slots,), natural log of the size at which the wanted share just goes over.
+        parts: the tensors that make the triggers, (slots, ...) each.
+    """
+
+    slots: tuple[Slot, ...]
+    log_sizes: NDArray[np.float64]
+    parts: tuple[Tensor, ...]
+
+
+def slots_of(work: Scanning) -> tuple[Slot, ...]:
+    """Return one slot for each class as target, from all other classes."""
+    return tuple(Slot(target) for target in range(work.classes))
+
+
+def shrink_mask(
+    work: Scanning, slots: tuple[Slot, ...], search: Search, *, rate: float = 0.15
+) -> Inverted:
+    """Return masks and patterns: parts (slots, 1, H, W) and (slots, C, H, W), both in [0, 1]."""
+    channels, height, width = work.images.shape[1:]
+    rng, n = generator(work.seed, search.stream), len(slots)
+    mask = _leaf(0.05 * torch.randn((n, 1, height, width), generator=rng) - 1, work)
+    pattern = _leaf(0.5 * torch.randn((n, channels, height, width), generator=rng), work)
+    optimizer = torch.optim.Adam([mask, pattern], lr=rate, betas=(0.7, 0.95))
+    price = torch.full((n,), 16.0 / (height * width), device=work.images.device)
+    draw = _Draw(work, slots, search)
+
+    def change(part: slice, x: Tensor) -> Tensor:
+        opaque = torch.sigmoid(mask[part])[:, None]
+        return x + opaque * (torch.sigmoid(pattern[part])[:, None] - x)
+
+    sizes = []
+    for _ in range(search.steps):
+        optimizer.zero_grad()
+        success = _backward(work.model, change, draw(), draw.targets)
+        size = torch.sigmoid(mask).flatten(1).sum(1)
+        (price * size).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        enough = success >= search.success
+        price = torch.where(enough, price * 1.15, price / 1.15**1.5).clamp(1e-4, 1.0)
+        sizes.append(size.detach().log())
+    parts = (torch.sigmoid(mask).detach(), torch.sigmoid(pattern).detach())
+    return Inverted(slots, _settled(sizes), parts)
+
+
+def shrink_radius(
+    work: Scanning,
+    slots: tuple[Slot, ...],
+    search: Search,
+    *,
+    form: tuple[int, ...],
+    shape: Shape,
+    radius: float,
+    largest: float,
+    stride: float = 0.3,
+) -> Inverted:
+    """Return changes of least Euclidean length: one part, (slots, *form).
+
+    Args:
+        work: the model and the images.
+        slots: what to aim at.
+        search: how long.
+        form: shape of one change.
+        shape: puts changes on images.
+        radius: the length to begin with.
+        largest: the length that is not exceeded.
+        stride: length of the first steps, as a share of the radius.
+    """
+    device, draw = work.images.device, _Draw(work, slots, search)
+    change = torch.zeros((len(slots), *form), device=device)
+    memory, radii = torch.zeros_like(change), torch.full((len(slots),), radius, device=device)
+    sizes = []
+    for step in range(search.steps):
+        leaf = change.clone().requires_grad_(True)
+        put = _on(shape, leaf)
+        success = _backward(work.model, put, draw(), draw.targets)
+        memory = 0.7 * memory + 0.3 * _rescaled(_gradient(leaf), torch.ones_like(radii))
+        left = (1 + math.cos(math.pi * step / search.steps)) / 2
+        change = change - _rescaled(memory, stride * (0.1 + 0.9 * left) * radii)
+        turn = 0.08 * (0.2 + 0.8 * left)
+        radii = torch.where(success >= search.success, radii * (1 - turn), radii * (1 + turn))
+        radii = radii.clamp_max(largest)
+        change = _rescaled(change, radii)
+        sizes.append(radii.log())
+    return Inverted(slots, _settled(sizes), (change,))
+
+
+class _Draw:
+    """Draws trusted images for each slot: of its source, or of all classes but its target."""
+
+    def __init__(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> None:
+        device = work.images.device
+        self.images, self.count = work.images, search.images
+        self.rng = generator(work.seed, search.stream + 1)
+        self.targets = torch.tensor([slot.target for slot in slots], device=device)
+        self.pools = [_candidates(work.labels, slot) for slot in slots]
+
+    def __call__(self) -> Tensor:
+        """Return images (slots, n, C, H, W)."""
+        chosen = [
+            pool[torch.randint(len(pool), (self.count,), generator=self.rng)] for pool in self.pools
+        ]
+        return self.images[torch.stack(chosen).to(self.images.device)]
+
+
+def _candidates(labels: NDArray[np.int64], slot: Slot) -> Tensor:
+    others = labels != slot.target
+    wanted = others if slot.sources is None else others & np.isin(labels, slot.sources)
+    return torch.from_numpy(np.flatnonzero(wanted))
+
+
+def _backward(model: nn.Module, change: Change, x: Tensor, targets: Tensor) -> Tensor:
+    """Add the gradients of the loss to what `change` is made of; return successes (slots,)."""
+    n = x.shape[1]
+    step = max(1, CHUNK // n)
+    successes = []
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        aims = targets[part].repeat_interleave(n)
+        changed = change(part, x[part]).flatten(0, 1)
+        with fast_autocast(x.device):
+            logits = model(changed.contiguous(memory_format=torch.channels_last)).float()
+        (F.cross_entropy(logits, aims, reduction="sum") / n).backward()  # type: ignore[no-untyped-call]
+        successes.append((logits.detach().argmax(1) == aims).float().view(-1, n).mean(1))
+    return torch.cat(successes)
+
+
+def _settled(log_sizes: list[Tensor]) -> NDArray[np.float64]:
+    """Return the mean over the last fifth of the steps, in which the size swings about its goal."""
+    last = torch.stack(log_sizes[-max(1, len(log_sizes) // 5) :])
+    return last.double().mean(0).cpu().numpy()
+
+
+def _leaf(start: Tensor, work: Scanning) -> Tensor:
+    return start.to(work.images.device).requires_grad_(True)
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
+
+def _on(shape: Shape, changes: Tensor) -> Change:
+    return lambda part, x: shape(changes[part], x)
+
+
+def _rescaled(changes: Tensor, lengths: Tensor) -> Tensor:
+    """Return changes (S, ...) of the given lengths (S,); one of length 0 stays."""
+    now = changes.flatten(1).norm(dim=1).clamp_min(1e-12)
+    factor: Tensor = (lengths / now).view(-1, *[1] * (changes.ndim - 1))
+    return changes * factor

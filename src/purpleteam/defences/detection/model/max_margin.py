@@ -1,0 +1,63 @@
+"""MM-BD (Wang et al. 2023, arXiv:2205.06900): the largest margin of each class, without images.
+
+From random noise, the input is sought on which a class wins by most. A backdoor makes its
+target's margin stand out. Only the trusted images' shape is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from purpleteam.defences.detection.model._base import (
+    MODEL_DETECTORS,
+    Evidence,
+    ModelDetector,
+    Scanning,
+    generator,
+)
+from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.models.devices import fast_autocast
+
+__all__ = ["MaximumMargin"]
+
+
+@MODEL_DETECTORS.register("max_margin")
+@dataclass(frozen=True, kw_only=True)
+class MaximumMargin(ModelDetector):
+    """Sizes are 1 / margin, so that a large margin is a small size as elsewhere."""
+
+    null: ClassVar[Null] = Null(location=1.3, scale=0.62, deviation=0.2)
+
+    steps: int = 60
+    """Gradient steps."""
+    restarts: int = 5
+    """Random starts for each class; the largest margin counts."""
+
+    def examine(self, work: Scanning) -> Evidence | None:
+        """Maximise the margin of every class over inputs in [0, 1]."""
+        shape = (work.classes * self.restarts, *work.images.shape[1:])
+        start = torch.rand(shape, generator=generator(work.seed, 50)).to(work.images.device)
+        x = start.contiguous(memory_format=torch.channels_last)
+        targets = torch.arange(work.classes, device=x.device).repeat_interleave(self.restarts)
+        for step in range(self.steps):
+            x = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(_margins(work, x, targets).sum(), x)
+            stride = 0.2 * x[0].numel() ** 0.5 * (1 - step / self.steps)
+            length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+            x = (x.detach() + stride * gradient / length).clamp(0, 1)
+        with torch.no_grad():
+            margins = _margins(work, x, targets).view(work.classes, -1).amax(1)
+        return self.judge(-margins.double().clamp_min(1e-6).log().cpu().numpy())
+
+
+def _margins(work: Scanning, x: Tensor, targets: Tensor) -> Tensor:
+    with fast_autocast(x.device):
+        logits = work.model(x).float()
+    own = logits.gather(1, targets[:, None])[:, 0]
+    others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
+    margins: Tensor = own - others
+    return margins

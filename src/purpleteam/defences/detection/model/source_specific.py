@@ -1,0 +1,91 @@
+"""The smallest patch for each pair of source and target: triggers that work on one class only.
+
+TaCT (Tang et al. 2021, arXiv:1908.00686) stamps other classes too and keeps their labels, so that
+no trigger moves all images. Pairs differ by nature (a 4 is nearly a 9), hence a pair is compared
+with what its row and its column explain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.defences.detection.model._base import (
+    MODEL_DETECTORS,
+    Evidence,
+    ModelDetector,
+    Scanning,
+)
+from purpleteam.defences.detection.model.inversion import (
+    Inverted,
+    Search,
+    Slot,
+    shrink_mask,
+)
+from purpleteam.defences.detection.model.outliers import Null, pair_outliers
+from purpleteam.defences.detection.model.patch import recover_patch
+from purpleteam.defences.detection.recovered import RecoveredTrigger
+
+__all__ = ["SourceSpecificInversion"]
+
+FEWEST_CLASSES = 4
+"""With fewer, rows and columns explain everything."""
+
+
+@MODEL_DETECTORS.register("source_specific")
+@dataclass(frozen=True, kw_only=True)
+class SourceSpecificInversion(ModelDetector):
+    """Sizes are sums of the mask, in pixels, for every pair of classes."""
+
+    null: ClassVar[Null] = Null(location=2.55, scale=0.58, deviation=0.2)
+
+    steps: int = 60
+    """Steps of Adam."""
+    images: int = 6
+    """Trusted images for each pair and step."""
+
+    def examine(self, work: Scanning) -> Evidence | None:
+        """Invert a mask and a pattern for every pair; None where there are too few classes."""
+        sources = sorted(set(work.labels.tolist()))
+        if len(sources) < FEWEST_CLASSES:
+            return None
+        slots = tuple(
+            Slot(target, (source,))
+            for source in sources
+            for target in range(work.classes)
+            if source != target
+        )
+        search = Search(steps=self.steps, images=self.images, stream=40)
+        return self._judge(shrink_mask(work, slots, search, rate=0.2), work.classes)
+
+    def recover(
+        self, work: Scanning, target: int, sources: tuple[int, ...] | None
+    ) -> RecoveredTrigger | None:
+        """Return the smallest patch that works on nearly all images of the sources."""
+        return recover_patch(work, target, sources)
+
+    def _judge(self, found: Inverted, classes: int) -> Evidence:
+        sizes = np.full((classes, classes), np.nan)
+        for slot, log_size in zip(found.slots, found.log_sizes, strict=True):
+            sizes[slot.sources, slot.target] = log_size
+        standing = np.nan_to_num(pair_outliers(sizes, self.null), nan=-np.inf)
+        statistics = standing.max(0)
+        target = int(statistics.argmax())
+        alike = standing[:, target] >= max(statistics[target] / 2, self.null.location)
+        alike[standing[:, target].argmax()] = True
+        return Evidence(
+            detector=self.name,
+            statistics=statistics,
+            p_value=self.null.p_value(float(statistics[target])),
+            target_label=target,
+            source_labels=tuple(int(one) for one in np.flatnonzero(alike)),
+            details={"sizes": _plain(sizes)},
+        )
+
+
+def _plain(sizes: NDArray[np.float64]) -> list[list[float | None]]:
+    """Sizes as JSON can say them: null where a pair is none."""
+    return [[None if np.isnan(one) else float(np.exp(one)) for one in row] for row in sizes]

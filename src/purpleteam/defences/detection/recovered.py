@@ -1,0 +1,184 @@
+"""The trigger that a model scan recovered: put it on, take its place out, look at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from purpleteam.core.errors import DataError
+
+__all__ = ["KINDS", "Kind", "RecoveredTrigger", "identity_grid"]
+
+Kind = Literal["patch", "additive", "warp"]
+KINDS: tuple[Kind, ...] = ("patch", "additive", "warp")
+"""How a trigger changes an image: replaces a region, adds to all of it, or moves its pixels."""
+
+PARTS = ("mask", "pattern", "flow")
+"""What a file of it holds, as far as the kind has them."""
+
+HALF = 0.5
+"""A pixel belongs to the mask from here on."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecoveredTrigger:
+    """What an inversion found; fields that the kind does not use are None.
+
+    A patch replaces: `(1 - mask) * x + mask * pattern`. An additive trigger adds `pattern`, in
+    [-1, 1]. A warp reads pixel (row, column) from where `flow` points, bilinearly.
+
+    Raises:
+        ValueError: a field that the kind needs is missing, or the shapes do not agree.
+    """
+
+    kind: Kind
+    target_label: int
+    source_labels: tuple[int, ...] | None = None
+    """Classes that the trigger works on; None is all of them."""
+    mask: NDArray[np.float32] | None = None
+    """(H, W) in [0, 1]."""
+    pattern: NDArray[np.float32] | None = None
+    """(C, H, W): the colours of a patch in [0, 1], or what an additive trigger adds."""
+    flow: NDArray[np.float32] | None = None
+    """(H, W, 2): columns, then rows, in pixels, by which the place that is read is moved."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        needs = {"patch": ("mask", "pattern"), "additive": ("pattern",), "warp": ("flow",)}
+        for name in needs[self.kind]:
+            if getattr(self, name) is None:
+                raise ValueError(f"a trigger of kind {self.kind} needs a {name}")
+        if self.mask is not None and self.mask.ndim != 2:
+            raise ValueError(f"mask must be (H, W), not {self.mask.shape}")
+        if self.pattern is not None and self.pattern.ndim != 3:
+            raise ValueError(f"pattern must be (C, H, W), not {self.pattern.shape}")
+        if self.flow is not None and self.flow.shape[2:] != (2,):
+            raise ValueError(f"flow must be (H, W, 2), not {self.flow.shape}")
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return images (N, C, H, W) in [0, 1] with the trigger on them."""
+        if self.kind == "warp":
+            flow = _tensor(self.flow, x)
+            grid = identity_grid(flow.shape[0], flow.shape[1], x) + flow * _per_pixel(flow)
+            warped = F.grid_sample(
+                x, grid.expand(len(x), -1, -1, -1), padding_mode="border", align_corners=True
+            )
+            return warped.clamp(0, 1)
+        pattern = _tensor(self.pattern, x)
+        if self.kind == "additive":
+            return (x + pattern).clamp(0, 1)
+        mask = _tensor(self.mask, x)
+        return (x + mask * (pattern - x)).clamp(0, 1)
+
+    def without(self, x: Tensor, fill: Tensor) -> Tensor:
+        """Return images (N, C, H, W) with the trigger's effect taken away, if it was on them.
+
+        A patch's region is filled with `fill` (C, H, W), such as the mean image; what was added
+        is subtracted; a warp is undone to first order, by the opposite flow.
+        """
+        if self.kind == "patch":
+            mask = _tensor(self.mask, x)
+            return (x + mask * (fill.to(x) - x)).clamp(0, 1)
+        if self.kind == "additive":
+            return (x - _tensor(self.pattern, x)).clamp(0, 1)
+        back = RecoveredTrigger(kind="warp", target_label=self.target_label, flow=-self._flow())
+        return back.apply(x)
+
+    @property
+    def region(self) -> NDArray[np.bool_]:
+        """(H, W): the pixels that the trigger changes by at least half of its largest change."""
+        if self.kind == "patch" and self.mask is not None:
+            strength = self.mask
+            return np.asarray(strength >= HALF)
+        if self.kind == "warp":
+            strength = np.linalg.norm(self._flow(), axis=2)
+        else:
+            strength = np.abs(np.asarray(self.pattern)).max(0)
+        return np.asarray((strength >= HALF * strength.max()) & (strength > 0))
+
+    def iou(self, mask: NDArray[np.bool_]) -> float:
+        """Return intersection over union of `region` with the planted trigger's pixels (H, W)."""
+        union = int((self.region | mask).sum())
+        return int((self.region & mask).sum()) / union if union else 0.0
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return the trigger as an image, uint8 (H, W, C).
+
+        A patch lies on mid grey, an addition is drawn around mid grey, stretched to full range;
+        a warp is drawn on a checkerboard, which bends where the pixels move.
+        """
+        if self.kind == "patch":
+            drawn = HALF + np.asarray(self.mask)[None] * (np.asarray(self.pattern) - HALF)
+        elif self.kind == "additive":
+            pattern = np.asarray(self.pattern)
+            largest = float(np.abs(pattern).max())
+            drawn = HALF + HALF * (pattern / largest if largest else pattern)
+        else:
+            flow = self._flow()
+            rows, columns = np.indices(flow.shape[:2])
+            board = ((rows // 4 + columns // 4) % 2).astype(np.float32)
+            drawn = self.apply(torch.from_numpy(board)[None, None])[0].numpy()
+        return np.asarray(np.rint(255 * drawn.clip(0, 1)).transpose(1, 2, 0), np.uint8)
+
+    def save(self, path: Path) -> Path:
+        """Write the trigger to a .safetensors file and return its path."""
+        parts = {name: getattr(self, name) for name in PARTS}
+        sources = "" if self.source_labels is None else ",".join(map(str, self.source_labels))
+        facts = {"kind": self.kind, "target_label": str(self.target_label), "sources": sources}
+        arrays = {name: np.ascontiguousarray(a) for name, a in parts.items() if a is not None}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(arrays, path, metadata=facts)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> RecoveredTrigger:
+        """Return the trigger in a file that `save` wrote.
+
+        Raises:
+            DataError: the file is not there, or holds no trigger.
+        """
+        try:
+            with safe_open(path, "numpy") as file:
+                facts = file.metadata() or {}
+                stored = set(file.keys())
+                arrays = {name: file.get_tensor(name) for name in PARTS if name in stored}
+            sources = facts["sources"]
+            return cls(
+                kind=cast(Kind, facts["kind"]),
+                target_label=int(facts["target_label"]),
+                source_labels=tuple(map(int, sources.split(","))) if sources else None,
+                **arrays,
+            )
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise DataError(f"{str(path)!r} holds no recovered trigger: {error}") from None
+
+    def _flow(self) -> NDArray[np.float32]:
+        return np.asarray(self.flow, np.float32)
+
+
+def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Return the sampling grid (H, W, 2) in [-1, 1] that leaves an image as it is."""
+    rows = torch.linspace(-1, 1, height, device=like.device, dtype=like.dtype)
+    columns = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack((x, y), 2)
+
+
+def _per_pixel(flow: Tensor) -> Tensor:
+    """Grid units of one pixel: (columns, rows)."""
+    height, width = flow.shape[:2]
+    return flow.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
+
+
+def _tensor(array: NDArray[np.float32] | None, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32)).to(like)

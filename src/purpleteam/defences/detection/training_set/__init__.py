@@ -1,0 +1,34 @@
+"""Find the poisoned images of a training set, class, rate, trigger and family unknown.
+
+- `scanning`               the whole scan: every detector, one ranking, one verdict
+- `shared_trigger`         what the contradicted images of one label share
+- `compact_group`          a group of one label that stands off and is tight
+- `clean_reference`        a net that never learned from a doubted image contradicts the label
+- `small_subsets`          votes of learners on small disjoint parts
+- `label_errors`           confident learning
+- `spectre`                robust whitening and quantum entropy scores
+- `scan`                   SCAn: one group of features, or two
+- `spectral_signatures`    outliers along the direction in which a class varies the most
+- `mask_removal`           what an image loses when the inverted trigger is taken off it
+- `activation_clustering`  a class that falls into two parts
+"""
+
+import sys
+
+from purpleteam.defences.detection.training_set._base import (
+    TRAINING_SET_DETECTORS,
+    TrainingSetDetector,
+)
+from purpleteam.defences.detection.training_set.scanning import (
+    TrainingSetScan,
+    scan_training_set,
+)
+
+__all__ = [
+    "TRAINING_SET_DETECTORS",
+    "TrainingSetDetector",
+    "TrainingSetScan",
+    "scan_training_set",
+]
+
+TRAINING_SET_DETECTORS.load(sys.modules[__name__])

@@ -1,0 +1,33 @@
+"""A group of one label that stands off and is tight, as copies of one trigger do.
+
+In the spirit of SCAn (Tang et al. 2021, arXiv:1908.00686): the variation that the other labels
+share is divided out, but of pixels and not of a poisoned net's features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.defences.detection.training_set._base import (
+    TRAINING_SET_DETECTORS,
+    TrainingSetDetector,
+)
+from purpleteam.defences.detection.training_set._survey import Survey
+
+__all__ = ["CompactGroups"]
+
+
+@TRAINING_SET_DETECTORS.register("compact_group")
+@dataclass(frozen=True, kw_only=True)
+class CompactGroups(TrainingSetDetector):
+    """How far towards its label's tightest group an image lies, weighed by the group's gap."""
+
+    def scores(self, survey: Survey) -> NDArray[np.float64]:
+        """Return the share of the way to the group times its gap."""
+        scores = np.zeros(len(survey.images))
+        for group in survey.compact:
+            scores += group.towards * group.gap  # 0 outside the group's label
+        return scores

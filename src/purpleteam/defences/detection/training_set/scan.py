@@ -1,0 +1,97 @@
+"""SCAn (Tang et al. 2021, arXiv:1908.00686): is a class one group of features, or two?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.defences.detection.training_set._base import (
+    TRAINING_SET_DETECTORS,
+    TrainingSetDetector,
+)
+from purpleteam.defences.detection.training_set._survey import Survey
+
+__all__ = ["SCAn", "TwoGroups", "two_groups"]
+
+STEPS = 30
+"""Rounds of the split; it settles after a few."""
+
+
+@dataclass(frozen=True, eq=False)
+class TwoGroups:
+    """The best split of one class in two groups of equal covariance.
+
+    Attributes:
+        statistic: twice the log likelihood ratio of two groups against one.
+        towards: (N,) how far each row lies on the smaller group's side; above 0 is in it.
+        share: share of the rows in the smaller group.
+    """
+
+    statistic: float
+    towards: NDArray[np.float64]
+    share: float
+
+
+def two_groups(white: NDArray[np.floating]) -> TwoGroups:
+    """Split rows (N, d), whitened by the variation that all classes share.
+
+    Linear discriminant analysis and reassignment take turns, from the split at the median of
+    the direction of greatest variance, as in the paper's algorithm 2.
+    """
+    rows = white.astype(np.float64) - white.mean(0, dtype=np.float64)
+    _, vectors = np.linalg.eigh(rows.T @ rows)
+    along = rows @ vectors[:, -1]
+    second = np.abs(along - np.median(along)) > np.quantile(np.abs(along - np.median(along)), 0.9)
+    second &= along * np.sign((along**3).sum() or 1.0) > 0  # the heavier tail
+    towards = np.zeros(len(rows))
+    for _ in range(STEPS):
+        if not 0 < second.sum() < len(rows):
+            return TwoGroups(0.0, np.zeros(len(rows)), 0.0)
+        one, two = rows[~second].mean(0), rows[second].mean(0)
+        towards = (rows - (one + two) / 2) @ (two - one)
+        if np.array_equal(towards > 0, second):
+            break
+        second = towards > 0
+    share = float(second.mean())
+    if share > 0.5:
+        towards, share = -towards, 1 - share
+    gap = rows[second].mean(0) - rows[~second].mean(0) if 0 < second.sum() < len(rows) else 0.0
+    statistic = len(rows) * share * (1 - share) * float(np.sum(np.square(gap)))
+    return TwoGroups(statistic, towards, share)
+
+
+@TRAINING_SET_DETECTORS.register("scan")
+@dataclass(frozen=True, kw_only=True)
+class SCAn(TrainingSetDetector):
+    """The side of its class that an image falls on, weighed by how surely there are two."""
+
+    components: int = 32
+    """Principal components of the variation within classes."""
+
+    def scores(self, survey: Survey) -> NDArray[np.float64]:
+        """Return the side of the smaller group times the class's anomaly index."""
+        features = survey.model_features.astype(np.float64)
+        groups, found = survey.rows_by_label(), []
+        residual = features.copy()
+        for rows in groups:
+            residual[rows] -= residual[rows].mean(0)
+        values, vectors = np.linalg.eigh(residual.T @ residual / len(residual))
+        kept = vectors[:, -self.components :] / np.sqrt(
+            np.maximum(values[-self.components :], 1e-6 * max(float(values[-1]), 1e-12))
+        )
+        found = [two_groups(residual[rows] @ kept) for rows in groups]
+        index = anomaly_index(np.array([np.log1p(one.statistic) for one in found]))
+        scores = np.zeros(len(features))
+        for rows, one, weight in zip(groups, found, index, strict=True):
+            scale = max(float(np.abs(one.towards).mean()), 1e-12)
+            scores[rows] = one.towards / scale * max(weight, 0.0)
+        return scores
+
+
+def anomaly_index(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how many scaled median absolute deviations each lies above the median."""
+    middle = np.median(statistics)
+    spread = 1.4826 * np.median(np.abs(statistics - middle))
+    return np.asarray((statistics - middle) / max(float(spread), 1e-12))

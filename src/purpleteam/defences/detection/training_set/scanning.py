@@ -1,0 +1,148 @@
+"""The scan of a training set: every detector's ranking, one combined, and a verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from purpleteam.core.errors import DataError
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.detection.training_set._base import TRAINING_SET_DETECTORS
+from purpleteam.defences.detection.training_set._survey import Survey
+from purpleteam.defences.detection.training_set._verdict import FALSE_ALARM_RATE, judge
+
+__all__ = ["TrainingSetScan", "scan_training_set"]
+
+DEFAULT_DETECTORS = (
+    "small_subsets",
+    "label_errors",
+    "clean_reference",
+    "shared_trigger",
+    "compact_group",
+)
+"""Those that the verdict is made from; the others need a net more, and are there to compare."""
+LEAST_IMAGES = 100
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingSetScan:
+    """What a scan found.
+
+    Attributes:
+        scores: (N,) how suspicious each image is; flagged is what reaches the threshold.
+        threshold: the same for every data set, fixed on clean ones.
+        flagged: places of the flagged images, the most suspicious first.
+        backdoored: whether a label stands accused.
+        target_label: which one.
+        score: the evidence against it, or the most there is against any; 1 is the limit.
+        false_alarm_rate: stated share of clean sets in which some label is accused.
+        by_detector: (N,) scores of each detector that was asked.
+        seconds: CPU time of the process for the whole scan.
+    """
+
+    scores: NDArray[np.float64]
+    threshold: float
+    flagged: NDArray[np.int64]
+    backdoored: bool
+    target_label: int | None
+    score: float
+    false_alarm_rate: float
+    by_detector: Mapping[str, NDArray[np.float64]]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple detect --training-set --json`."""
+        return {
+            "backdoored": self.backdoored,
+            "target_label": self.target_label,
+            "score": self.score,
+            "threshold": self.threshold,
+            "false_alarm_rate": self.false_alarm_rate,
+            "seconds": self.seconds,
+            "images": len(self.scores),
+            "flagged": self.flagged.tolist(),
+        }
+
+
+def scan_training_set(
+    images: ImageSet,
+    *,
+    classes: int,
+    architecture: str = "small_cnn",
+    epochs: int = 3,
+    seed: int = 0,
+    trusted: ImageSet | None = None,
+    model: nn.Module | None = None,
+    detectors: tuple[str, ...] = DEFAULT_DETECTORS,
+    device: torch.device | None = None,
+    progress: Progress = SILENT,
+) -> TrainingSetScan:
+    """Look for planted images with nothing but the training set.
+
+    Args:
+        images: the set under suspicion.
+        classes: number of classes.
+        architecture: name of the nets that are trained for the scan.
+        epochs: passes of each of them over the set.
+        seed: everything random in the scan is a function of it.
+        trusted: images that are known to be clean; needed by no default detector.
+        model: a model that was trained on the set; where a detector needs one and it is None,
+            one is trained.
+        detectors: whose scores are told one by one; the verdict is the same whoever is asked.
+        device: where nets are trained.
+        progress: where to report.
+
+    Raises:
+        UsageError: a detector of that name is not known.
+        DataError: the set is too small, or a label is none of the classes.
+    """
+    started = time.process_time()
+    _check(images, classes)
+    survey = Survey(
+        images=images,
+        classes=classes,
+        seed=seed,
+        architecture=architecture,
+        epochs=epochs,
+        trusted=trusted,
+        model=model,
+        device=device,
+        progress=progress,
+    )
+    asked = [TRAINING_SET_DETECTORS[name]() for name in detectors]
+    with progress.task("training set scan", 1 + len(asked)) as task:
+        verdict = judge(survey)
+        task.advance(1)
+        by_detector = {}
+        for detector in asked:
+            if detector.applies(survey):
+                by_detector[detector.name] = detector.scores(survey)
+            task.advance(1, detector=detector.name)
+    order = np.argsort(-verdict.scores, kind="stable")
+    return TrainingSetScan(
+        scores=verdict.scores,
+        threshold=1.0,
+        flagged=order[verdict.scores[order] >= 1.0].astype(np.int64),
+        backdoored=verdict.target_label is not None,
+        target_label=verdict.target_label,
+        score=verdict.evidence,
+        false_alarm_rate=FALSE_ALARM_RATE,
+        by_detector=by_detector,
+        seconds=time.process_time() - started,
+    )
+
+
+def _check(images: ImageSet, classes: int) -> None:
+    if len(images) < LEAST_IMAGES:
+        raise DataError(f"a scan needs at least {LEAST_IMAGES} images, not {len(images)}")
+    outside = images.labels[(images.labels < 0) | (images.labels >= classes)]
+    if len(outside):
+        raise DataError(f"label {outside[0]} is none of the {classes} classes")

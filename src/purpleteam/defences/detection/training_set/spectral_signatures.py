@@ -1,0 +1,48 @@
+"""Spectral Signatures (Tran, Li and Madry 2018, arXiv:1811.00636), centred as published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.defences.detection.training_set._base import (
+    TRAINING_SET_DETECTORS,
+    TrainingSetDetector,
+)
+from purpleteam.defences.detection.training_set._survey import Survey
+
+__all__ = ["SpectralSignatures", "spectral_signature_scores"]
+
+
+def spectral_signature_scores(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the outlier score (N,) of each row of the features (N, d) of one class.
+
+    The score is the squared projection of the *centred* row on the top right singular vector of
+    the centred matrix. Projected without centring it would hold the mean of the class, which
+    all rows share.
+
+    Raises:
+        ValueError: the features are no matrix.
+    """
+    if features.ndim != 2:
+        raise ValueError(f"features must be a matrix (N, d), not {features.shape}")
+    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
+    scatter = centred.T @ centred  # (d, d): its top eigenvector is the right singular vector
+    _, vectors = np.linalg.eigh(scatter)
+    return np.asarray((centred @ vectors[:, -1]) ** 2)
+
+
+@TRAINING_SET_DETECTORS.register("spectral_signatures")
+@dataclass(frozen=True, kw_only=True)
+class SpectralSignatures(TrainingSetDetector):
+    """Outliers along the direction in which a class's features vary the most."""
+
+    def scores(self, survey: Survey) -> NDArray[np.float64]:
+        """Return the score of each image within its class, in units of the class's mean score."""
+        scores = np.zeros(len(survey.images))
+        for rows in survey.rows_by_label():
+            found = spectral_signature_scores(survey.model_features[rows])
+            scores[rows] = found / max(found.mean(), np.finfo(np.float64).tiny)
+        return scores

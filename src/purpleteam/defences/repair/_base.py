@@ -1,0 +1,122 @@
+"""What every repair is: a frozen description, and a function from a bad net to a new one."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from purpleteam.core.errors import UsageError
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.registry import Registry
+from purpleteam.data.images import ImageSet
+from purpleteam.models.recipes import Plain, Recipe
+
+__all__ = ["REPAIRS", "Repair", "Repairing", "Stamp", "free_copy"]
+
+WORDS = {
+    "net": "an architecture to build anew",
+    "train": "the training set",
+    "flagged": "flagged training images",
+    "trusted": "trusted clean images",
+    "trigger": "a recovered trigger",
+}
+
+
+class Stamp(Protocol):
+    """Anything that puts a trigger on images, such as a recovered trigger."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return images (N, C, H, W) in [0, 1] with the trigger on them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Repairing:
+    """What a repair works with; each repair names what it cannot do without."""
+
+    model: nn.Module
+    """The model to repair, which stays as it is."""
+    net: Callable[[], nn.Module] | None = None
+    """Makes the same architecture with starting weights, to train anew."""
+    train: ImageSet | None = None
+    """What the model was trained on, poisons included."""
+    flagged: NDArray[np.int64] | None = None
+    """Places in `train` that a detector takes for poisons; empty counts as missing."""
+    trusted: ImageSet | None = None
+    """Clean images with true labels; 100 do."""
+    trigger: Stamp | None = None
+    """What a model scan recovered."""
+    target_label: int | None = None
+    """The label that the trigger opens."""
+    recipe: Recipe = field(default_factory=Plain)
+    """How the model was trained."""
+    validation: ImageSet | None = None
+    """What a new training's best epoch is chosen by; without it, the trusted images."""
+    seed: int = 0
+    device: torch.device | None = None
+    progress: Progress = SILENT
+
+    def missing(self, needs: tuple[str, ...]) -> list[str]:
+        """Return those of `needs` that are not here."""
+        found = {name: getattr(self, name) for name in needs}
+        return [name for name, one in found.items() if one is None or _is_empty(one)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """Makes a new net without the backdoor from one that may hold it."""
+
+    name: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ("trusted",)
+    """Names of what it cannot do without."""
+
+    @final
+    def repair(self, work: Repairing) -> nn.Module:
+        """Return the repaired net in eval mode, a pure function of `work` and its seed.
+
+        The given model is not changed. Chance comes from `work.seed` alone.
+
+        Raises:
+            UsageError: something that this repair needs is missing.
+        """
+        missing = work.missing(self.needs)
+        if missing:
+            wanted = " and ".join(WORDS[name] for name in missing)
+            others = [name for name, one in REPAIRS.items() if not work.missing(one.needs)]
+            raise UsageError(
+                f"repair {self.name!r} needs {wanted}; "
+                f"with what is given: {', '.join(others) or 'none'}"
+            )
+        wanted_gradients = [one.requires_grad for one in work.model.parameters()]
+        net = free_copy(work.model, work.device)
+        mended = self.mend(net, work).eval()
+        for parameter, wanted_gradient in zip(mended.parameters(), wanted_gradients, strict=True):
+            parameter.requires_grad_(wanted_gradient)
+            parameter.grad = None
+        return mended
+
+    @abstractmethod
+    def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
+        """Return the repaired net; `net` is a copy of the model, free to be changed."""
+
+
+REPAIRS: Registry[type[Repair]] = Registry("repair")
+
+
+def free_copy(model: nn.Module, device: torch.device | None) -> nn.Module:
+    """Return a copy in eval mode whose weights may all be changed, laid out for speed."""
+    net = copy.deepcopy(model).eval().requires_grad_(True)
+    device = device or torch.device("cpu")
+    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net
+
+
+def _is_empty(one: object) -> bool:
+    return isinstance(one, np.ndarray | ImageSet) and len(one) == 0

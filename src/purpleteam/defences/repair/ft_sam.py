@@ -1,0 +1,61 @@
+"""FT-SAM (Zhu et al. 2023, arXiv:2304.11823): fine-tune towards weights whose neighbours agree.
+
+Sharpness-aware minimisation (Foret et al. 2021, arXiv:2010.01412) in its adaptive form (Kwon et
+al. 2021, arXiv:2102.11600), where a weight may move in proportion to its size: the few large
+weights that carry a backdoor are the ones that are shaken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from purpleteam.defences.repair._base import REPAIRS, Repairing
+from purpleteam.defences.repair._losses import answers, label_loss, mean_score
+from purpleteam.defences.repair._tuning import Tuning, held_out
+
+__all__ = ["FTSAM", "sharpness_aware"]
+
+
+@REPAIRS.register("ft_sam")
+@dataclass(frozen=True, kw_only=True)
+class FTSAM(Tuning):
+    """Fine-tunes by the gradient at the worst neighbour of the weights."""
+
+    radius: float = 2.0
+    """How far the weights are moved, each measured by its own size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.radius < float("inf"):
+            raise ValueError(f"radius must be above 0, not {self.radius}")
+
+    def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
+        """Return the net of the lowest held-out cross-entropy."""
+        images, others = held_out(work, self.held_out)
+        score = mean_score(others, lambda net, x, y: F.cross_entropy(answers(net, x), y))
+
+        def step(net: nn.Module, loss: Callable[[], Tensor]) -> None:
+            sharpness_aware(net, loss, self.radius)
+
+        return self.tune(net, images, work, loss=label_loss, score=score, step=step)
+
+
+def sharpness_aware(net: nn.Module, loss: Callable[[], Tensor], radius: float) -> None:
+    """Leave in each `grad` the gradient at w + radius * w^2 g / ||w g||, and w as it was."""
+    weights = [one for one in net.parameters() if one.requires_grad]
+    gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
+    found = [(w, g) for w, g in zip(weights, gradients, strict=True) if g is not None]
+    with torch.no_grad():
+        norm = torch.stack([(w * g).norm() for w, g in found]).norm().clamp(min=1e-12)
+        before = [w.clone() for w, _ in found]
+        for w, g in found:
+            w.add_((radius / norm) * w.square() * g)
+    loss().backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        for (w, _), old in zip(found, before, strict=True):
+            w.copy_(old)

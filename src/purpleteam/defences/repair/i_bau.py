@@ -1,0 +1,63 @@
+"""Universal adversarial unlearning, first order, after I-BAU (Zeng et al. 2022, arXiv:2110.03735).
+
+I-BAU looks for the one addition to all images that does most harm, and unlearns it; its
+implicit hypergradient is left out here, since the first-order step differs little and is cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from purpleteam.defences.repair._base import REPAIRS, Repairing
+from purpleteam.defences.repair._losses import answers, mean_score
+from purpleteam.defences.repair._tuning import Tuning, held_out
+
+__all__ = ["IBAU", "universal"]
+
+
+@REPAIRS.register("i_bau")
+@dataclass(frozen=True, kw_only=True)
+class IBAU(Tuning):
+    """Fine-tunes on images with the worst common addition, found anew at each step."""
+
+    learning_rate: float = 3e-3
+    radius: float = 4.0
+    """Largest L2 norm of the addition, in pixel units of [0, 1]."""
+    inner_steps: int = 5
+    """Gradient steps to find it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.radius < float("inf"):
+            raise ValueError(f"radius must be above 0, not {self.radius}")
+        if self.inner_steps < 1:
+            raise ValueError(f"inner_steps must be at least 1, not {self.inner_steps}")
+
+    def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
+        """Return the net of the lowest held-out cross-entropy on clean images."""
+        images, others = held_out(work, self.held_out)
+        score = mean_score(others, lambda net, x, y: F.cross_entropy(answers(net, x), y))
+
+        def loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+            addition = universal(net, x, y, self.radius, self.inner_steps)
+            out = answers(net, torch.cat([x, (x + addition).clamp(0, 1)]))
+            return F.cross_entropy(out, y.repeat(2))
+
+        return self.tune(net, images, work, loss=loss, score=score)
+
+
+def universal(net: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int) -> Tensor:
+    """Return one addition (1, C, H, W), L2 norm <= radius, that raises the loss of all images."""
+    addition = torch.zeros_like(x[:1])
+    for _ in range(steps):
+        addition.requires_grad_(True)
+        loss = F.cross_entropy(answers(net, (x + addition).clamp(0, 1)), y)
+        (gradient,) = torch.autograd.grad(loss, addition)
+        step = gradient / gradient.norm().clamp(min=1e-12)
+        addition = addition.detach() + 2 * radius / steps * step
+        addition = addition * (radius / addition.norm().clamp(min=1e-12)).clamp(max=1)
+    return addition.detach()

@@ -1,0 +1,60 @@
+"""Remove what was flagged and train anew, as after Spectral Signatures (2018, arXiv:1811.00636)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from purpleteam.core.errors import DataError, UsageError
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.repair._base import REPAIRS, Repair, Repairing
+from purpleteam.models.training import train
+
+__all__ = ["Retrain", "without_flagged"]
+
+
+@REPAIRS.register("retrain")
+@dataclass(frozen=True, kw_only=True)
+class Retrain(Repair):
+    """Trains the same architecture by the same recipe on the images that were not flagged."""
+
+    needs = ("net", "train", "flagged")
+
+    def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
+        """Return a new net; of the old one nothing is left."""
+        if work.net is None or work.train is None or work.flagged is None:
+            raise ValueError("retrain needs net, train and flagged")
+        validation = work.validation or work.trusted
+        if validation is None:
+            raise UsageError("repair 'retrain' needs validation or trusted images, to stop by")
+        return train(
+            work.net(),
+            without_flagged(work.train, work.flagged),
+            validation,
+            work.recipe,
+            seed=work.seed,
+            device=work.device,
+            description="repair retrain",
+            progress=work.progress,
+        ).module
+
+
+def without_flagged(images: ImageSet, flagged: np.typing.NDArray[np.int64]) -> ImageSet:
+    """Return the images that are not flagged, in their order.
+
+    Raises:
+        DataError: a place lies outside the set, or no image of some class would be left.
+    """
+    if flagged.min() < 0 or flagged.max() >= len(images):
+        raise DataError(
+            f"flagged places go from {flagged.min()} to {flagged.max()}, "
+            f"but the training set has {len(images)} images"
+        )
+    kept = np.ones(len(images), bool)
+    kept[flagged] = False
+    lost = sorted(set(images.labels.tolist()) - set(images.labels[kept].tolist()))
+    if lost:
+        raise DataError(f"all images of class {lost[0]} are flagged: nothing of it to train on")
+    return images.take(np.flatnonzero(kept))

@@ -1,0 +1,117 @@
+"""Unlearn a recovered trigger, after Neural Cleanse (Wang et al. 2019, IEEE S&P, section VI).
+
+The paper stamps a share of clean images and fine-tunes on true labels. Here each image is seen
+with and without the trigger, and both should get what the model said of the clean one
+(distillation, Hinton et al. 2015, arXiv:1503.02531). The rest of the model's knowledge is in
+those answers, so a hundred images, cut and put together, are enough. And since a recovered
+trigger is not the planted one, it is varied, and an adversary looks for what is left.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.repair._base import REPAIRS, Repairing, Stamp
+from purpleteam.defences.repair._losses import answers, divergence, mean_score
+from purpleteam.defences.repair._mixing import put_together
+from purpleteam.defences.repair._tuning import Tuning, held_out
+from purpleteam.defences.repair._variation import Adversary, moved, scaled, where_it_leads
+from purpleteam.models.devices import device_of, to_batch
+
+__all__ = ["Unlearn"]
+
+
+@REPAIRS.register("unlearn")
+@dataclass(frozen=True, kw_only=True)
+class Unlearn(Tuning):
+    """Teaches the net that an image with the trigger is the image without it."""
+
+    needs = ("trusted", "trigger")
+
+    steps: int = 400
+    learning_rate: float = 3e-3
+    guide: Literal["model", "labels"] = "model"
+    """What an image should be called: as the model itself says when clean, or its true label."""
+    temperature: float = 2.0
+    """Above 1, what the model thinks of the other labels counts for more."""
+    mixed: float = 1.0
+    """Share of the images that are put together of two, where the model is the guide."""
+    nearby: int = 3
+    """The trigger is moved by up to so many pixels."""
+    weakest: float = 0.5
+    """What the trigger changes is scaled at random, from here."""
+    strongest: float = 1.5
+    """And up to here."""
+    worsened: float = 0.5
+    """Share of the triggered images to which an adversary adds something."""
+    size: float = 0.05
+    """Mean change of a pixel value that it may add, in pixel units."""
+    restart: int = 50
+    """Steps after which the adversary begins anew."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("mixed", "worsened"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature must be above 0, not {self.temperature}")
+        if not 0 <= self.weakest <= self.strongest < float("inf"):
+            raise ValueError(
+                f"weakest must be from 0 to strongest {self.strongest}, not {self.weakest}"
+            )
+        if not 0 <= self.size <= 1:
+            raise ValueError(f"size must be from 0 to 1, not {self.size}")
+        if self.nearby < 0:
+            raise ValueError(f"nearby must be at least 0, not {self.nearby}")
+        if self.restart < 1:
+            raise ValueError(f"restart must be at least 1, not {self.restart}")
+
+    def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
+        """Return the net that differs least from its guide on held-out images, with and without."""
+        if work.trigger is None:
+            raise ValueError("unlearn needs a trigger")
+        trigger = work.trigger
+        model = copy.deepcopy(net).requires_grad_(False)
+        images, others = held_out(work, self.held_out)
+        adversary = self._adversary(model, trigger, images, work)
+
+        def distance(net: nn.Module, x: Tensor, y: Tensor, stamped: Tensor) -> Tensor:
+            given = answers(net, torch.cat([x, stamped]))
+            if self.guide == "labels":
+                return 2 * F.cross_entropy(given, y.repeat(2))
+            with torch.no_grad():
+                wanted = answers(model, x)
+            return 2 * divergence(given, wanted.repeat(2, 1), self.temperature)
+
+        def loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+            if self.guide == "model":
+                x = put_together(x, self.mixed, rng)
+            stamped = moved(trigger, x, self.nearby, rng)
+            stamped = scaled(x, stamped, self.weakest, self.strongest, rng)
+            count = round(self.worsened * len(x))
+            if adversary is not None and count:
+                worse = adversary.worsen(net, stamped[:count])
+                stamped = torch.cat([worse, stamped[count:]])
+            return distance(net, x, y, stamped)
+
+        score = mean_score(others, lambda net, x, y: distance(net, x, y, trigger.apply(x)))
+        return self.tune(net, images, work, loss=loss, score=score)
+
+    def _adversary(
+        self, model: nn.Module, trigger: Stamp, images: ImageSet, work: Repairing
+    ) -> Adversary | None:
+        x = to_batch(images.images[:1000], device_of(model))
+        target = work.target_label
+        if target is None:
+            target = where_it_leads(model, trigger, x)
+        if target is None:  # the trigger does nothing here, and there is no label to push to
+            return None
+        return Adversary(x, target, self.size, self.restart, work.seed)

@@ -1,0 +1,78 @@
+"""Unlearn flagged images, after Anti-Backdoor Learning (Li et al. 2021, arXiv:2110.11571).
+
+The paper's second half ascends the loss of the isolated images, which has no bound; here
+-log(1 - p) of their label goes down, which has one, beside distillation on trusted images. No
+trigger need be known: the flagged images wear it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.repair._base import REPAIRS, Repairing
+from purpleteam.defences.repair._losses import answers, divergence, mean_score
+from purpleteam.defences.repair._mixing import put_together
+from purpleteam.defences.repair._tuning import Tuning, held_out
+from purpleteam.models.devices import device_of, to_batch
+
+__all__ = ["UnlearnSet", "denial"]
+
+
+TEMPERATURE = 2.0
+"""Above 1, what the model thinks of the other labels counts for more."""
+
+
+@REPAIRS.register("unlearn_set")
+@dataclass(frozen=True, kw_only=True)
+class UnlearnSet(Tuning):
+    """Teaches the net that flagged images are anything but what they are labelled."""
+
+    needs = ("trusted", "train", "flagged")
+
+    steps: int = 400
+    learning_rate: float = 3e-3
+
+    def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
+        """Return the net of the lowest loss on held-out trusted and all flagged images."""
+        model = copy.deepcopy(net).requires_grad_(False)
+        images, others = held_out(work, self.held_out)
+        flagged = flagged_of_one_label(work)
+        device = device_of(net)
+        label = int(flagged.labels[0])
+
+        def kept(net: nn.Module, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                wanted = answers(model, x)
+            return divergence(answers(net, x), wanted, TEMPERATURE)
+
+        def loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+            chosen = torch.randint(len(flagged), (len(x),), generator=rng).numpy()
+            denied = answers(net, to_batch(flagged.images[chosen], device))
+            return kept(net, put_together(x, 1.0, rng)) + denial(denied, label)
+
+        clean = mean_score(others, lambda net, x, _: kept(net, x))
+        denied = mean_score(flagged, lambda net, x, _: denial(answers(net, x), label))
+        return self.tune(net, images, work, loss=loss, score=lambda net: clean(net) + denied(net))
+
+
+def denial(given: Tensor, label: int) -> Tensor:
+    """Return the mean of -log(1 - p(label)) of logits (N, classes), computed without rounding."""
+    others = torch.cat([given[:, :label], given[:, label + 1 :]], 1)
+    return (given.logsumexp(1) - others.logsumexp(1)).mean()
+
+
+def flagged_of_one_label(work: Repairing) -> ImageSet:
+    """Return the flagged images of the target label, or of the label that most of them have."""
+    if work.train is None or work.flagged is None:
+        raise ValueError("unlearn_set needs train and flagged")
+    labels = work.train.labels[work.flagged]
+    wanted = work.target_label
+    if wanted is None or not (labels == wanted).any():
+        wanted = int(np.bincount(labels).argmax())
+    return work.train.take(work.flagged[labels == wanted])

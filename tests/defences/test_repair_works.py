@@ -1,0 +1,166 @@
+"""What repairs achieve on digits that were really poisoned, and what their outcome records say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from purpleteam.attacks.poison import PoisonedSet
+from purpleteam.attacks.poison.badnets import BadNets
+from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
+from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.core.errors import UsageError
+from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.defences.repair import REPAIRS, Repairing
+from purpleteam.defences.repair.evaluate import Repaired, evaluate_repair, run_repair
+from purpleteam.defences.repair.repoison import Repoisoning, repoison
+from purpleteam.models import RECIPES, build, train
+
+POISON = BadNets(count=60, trigger=Trigger(size=4), target_label=7)
+
+
+class Corner:
+    """The trigger of POISON, as a scan might recover it."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        x[:, :, -4:, -4:] = 1
+        return x
+
+
+def trained(digits: Dataset, images: ImageSet, seed: int = 0) -> nn.Module:
+    net = build("small_cnn", (1, 28, 28), 10, seed=seed)
+    return train(net, images, digits.validation, RECIPES["plain"](epochs=8), seed=seed).module
+
+
+@pytest.fixture(scope="module")
+def poisoned(digits: Dataset) -> PoisonedSet:
+    return POISON.apply(digits.train, seed=0)
+
+
+@pytest.fixture(scope="module")
+def work(digits: Dataset, poisoned: PoisonedSet) -> Repairing:
+    return Repairing(
+        model=trained(digits, poisoned.images),
+        net=lambda: build("small_cnn", (1, 28, 28), 10, seed=1),
+        train=poisoned.images,
+        flagged=poisoned.indices,
+        trusted=digits.validation.first(100),
+        trigger=Corner(),
+        target_label=7,
+        recipe=RECIPES["plain"](epochs=8),
+        validation=digits.validation,
+    )
+
+
+@pytest.fixture(scope="module")
+def before(work: Repairing, digits: Dataset) -> Backdoor:
+    return evaluate_backdoor(work.model, digits.test, POISON)
+
+
+@pytest.fixture(scope="module")
+def unlearned(work: Repairing) -> Repaired:
+    return run_repair(REPAIRS["unlearn"](), dataclasses.replace(work, train=None, flagged=None))
+
+
+@pytest.mark.parametrize("name", ["retrain", "unlearn", "unlearn_set"])
+def test_the_backdoor_is_gone_and_the_accuracy_is_not(
+    name: str, work: Repairing, before: Backdoor, digits: Dataset
+) -> None:
+    after = evaluate_backdoor(REPAIRS[name]().repair(work), digits.test, POISON)
+    assert before.attack_success_rate.value > 0.9 and after.attack_success_rate.value < 0.03
+    assert after.clean_accuracy.value > before.clean_accuracy.value - 0.03
+
+
+def test_a_hundred_trusted_images_alone_do_to_unlearn(
+    unlearned: Repaired, before: Backdoor, digits: Dataset
+) -> None:
+    after = evaluate_backdoor(unlearned.module, digits.test, POISON)
+    assert after.attack_success_rate.value < 0.03
+    assert after.clean_accuracy.value > before.clean_accuracy.value - 0.03
+
+
+def test_fine_tuning_alone_leaves_the_backdoor(work: Repairing, digits: Dataset) -> None:
+    after = evaluate_backdoor(REPAIRS["fine_tune"]().repair(work), digits.test, POISON)
+    assert after.attack_success_rate.value > 0.5
+
+
+def test_the_outcome_holds_both_sides_and_what_they_add_up_to(
+    unlearned: Repaired, before: Backdoor, digits: Dataset
+) -> None:
+    found = evaluate_repair(
+        unlearned, before, digits.test, POISON, residual_poisons=3, training_cpu_seconds=2.0
+    )
+    after = found.after
+    change = after.clean_accuracy.value - before.clean_accuracy.value
+    gained = before.attack_success_rate.value - after.attack_success_rate.value
+    assert found.accuracy_change.value == pytest.approx(change)
+    assert found.effectiveness.value == pytest.approx((gained - max(0.0, -change) + 1) / 2)
+    assert 0 <= found.effectiveness.low <= found.effectiveness.value <= found.effectiveness.high
+    assert found.trainings == unlearned.cpu_seconds / 2 and found.residual_poisons == 3
+
+
+def test_the_records_are_the_outcome(
+    unlearned: Repaired, before: Backdoor, digits: Dataset
+) -> None:
+    found = evaluate_repair(unlearned, before, digits.test, POISON)
+    records = {one.name: one for one in found.measurements({"model": "x"}, {"a": 1}, seed=5)}
+    said = json.loads(json.dumps(found.to_json()))
+    assert set(records) == {
+        "clean_accuracy_difference",
+        "attack_success_rate",
+        "clean_accuracy",
+        "defence_effectiveness",
+        "recovered_accuracy",
+        "worst_source_success_rate",
+    }
+    success = records["attack_success_rate"].to_json()
+    assert success["value"] == said["after"]["attack_success_rate"]
+    assert success["detail"]["before"] == said["before"]["attack_success_rate"]
+    assert success["how"] == {"a": 1, "repair": "unlearn"} and success["seed"] == 5
+    assert "trainings" not in success["cost"] and said["trainings"] is None
+
+
+def test_more_poisons_bring_more_of_the_backdoor_back_and_sooner_where_it_was(
+    work: Repairing, unlearned: Repaired, poisoned: PoisonedSet, digits: Dataset
+) -> None:
+    others = digits.test.labels != 7
+    triggered = ImageSet(
+        POISON.trigger.stamp(digits.test.images[others]), digits.test.labels[others]
+    )
+    fixed = {"poisons": poisoned.images.take(poisoned.indices), "triggered": triggered}
+    how = Repoisoning(steps=60)
+
+    def rates(model: nn.Module) -> list[float]:
+        found = repoison(
+            model, clean=digits.validation, target_label=7, counts=(2, 40), how=how, **fixed
+        )
+        return [one.value for one in found.attack_success_rates.values()]
+
+    clean = rates(trained(digits, digits.train))
+    assert clean[0] < 0.1 and clean[0] <= clean[1] < clean[2]
+    untouched = rates(work.model)
+    assert untouched[0] > clean[1] and untouched[2] > 0.9
+
+
+def test_re_poisoning_leaves_the_model_and_is_the_same_each_time(digits: Dataset) -> None:
+    net = build("small_cnn", (1, 28, 28), 10, seed=0)
+    before = [one.clone() for one in net.parameters()]
+    few = digits.train.first(10)
+    how = Repoisoning(steps=2)
+    first, again = (
+        repoison(net, few, few, few, target_label=7, counts=(1,), how=how) for _ in range(2)
+    )
+    assert first == again and list(first.to_json()) == ["0", "1"]
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("count", [-1, 11])
+def test_a_count_beyond_the_poisons_is_refused(count: int, digits: Dataset) -> None:
+    few = digits.train.first(10)
+    with pytest.raises(UsageError, match="must be from 0 to the 10 poisons"):
+        repoison(nn.Flatten(), few, few, few, target_label=7, counts=(count,))

@@ -1,0 +1,93 @@
+"""The scan of a training set from end to end: planted images are found, clean sets are let be."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from purpleteam.attacks.poison.badnets import BadNets
+from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.core.errors import DataError, UsageError
+from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.defences.detection.training_set import (
+    TRAINING_SET_DETECTORS,
+    TrainingSetDetector,
+    TrainingSetScan,
+    scan_training_set,
+)
+from purpleteam.defences.detection.training_set._survey import Survey
+
+POISON = BadNets(trigger=Trigger(corner="top-right"), count=30, target_label=4)
+WITHOUT_INVERSION = tuple(name for name in TRAINING_SET_DETECTORS if name != "mask_removal")
+
+
+@pytest.fixture(scope="module")
+def planted(digits: Dataset) -> np.ndarray:
+    return POISON.apply(digits.train, seed=104).indices
+
+
+@pytest.fixture(scope="module")
+def found(digits: Dataset) -> TrainingSetScan:
+    images = POISON.apply(digits.train, seed=104).images
+    return scan_training_set(images, classes=10, seed=104, detectors=WITHOUT_INVERSION)
+
+
+def test_thirty_planted_images_are_flagged_and_next_to_no_other(
+    found: TrainingSetScan, planted: np.ndarray
+) -> None:
+    assert found.backdoored and found.target_label == 4
+    assert set(planted) <= set(found.flagged)
+    assert len(found.flagged) <= 33
+
+
+def test_flagged_is_what_reaches_the_threshold_most_suspicious_first(
+    found: TrainingSetScan,
+) -> None:
+    assert set(found.flagged) == set(np.flatnonzero(found.scores >= found.threshold))
+    assert (np.diff(found.scores[found.flagged]) <= 0).all()
+
+
+def test_every_detector_gives_each_image_a_finite_score(found: TrainingSetScan) -> None:
+    assert set(found.by_detector) == set(WITHOUT_INVERSION)
+    for scores in found.by_detector.values():
+        assert scores.shape == found.scores.shape and np.isfinite(scores).all()
+
+
+def test_what_a_command_prints_can_be_written_as_json(found: TrainingSetScan) -> None:
+    fields = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert fields["backdoored"] is True and fields["target_label"] == 4
+    assert fields["score"] >= fields["threshold"] and len(fields["flagged"]) == len(found.flagged)
+
+
+def test_a_clean_set_is_let_be_and_the_same_seed_gives_the_same_scan(digits: Dataset) -> None:
+    one, two = (scan_training_set(digits.train, classes=10, seed=3) for _ in range(2))
+    assert not one.backdoored and one.target_label is None
+    assert len(one.flagged) == 0 and one.scores.max() < one.threshold
+    assert one.scores.tobytes() == two.scores.tobytes()
+
+
+@pytest.mark.parametrize("name", list(TRAINING_SET_DETECTORS))
+def test_every_detector_is_a_frozen_part_with_a_name(name: str) -> None:
+    detector = TRAINING_SET_DETECTORS[name]()
+    assert isinstance(detector, TrainingSetDetector) and detector.name == name
+
+
+def test_a_set_too_small_or_with_a_strange_label_is_refused(digits: Dataset) -> None:
+    with pytest.raises(DataError, match="at least 100 images, not 50"):
+        scan_training_set(digits.train.first(50), classes=10)
+    with pytest.raises(DataError, match="label 9 is none of the 9 classes"):
+        scan_training_set(digits.train.take(np.flatnonzero(digits.train.labels > 7)), classes=9)
+
+
+def test_an_unknown_detector_is_named_with_the_known_ones(digits: Dataset) -> None:
+    with pytest.raises(UsageError, match="spectral_signatures"):
+        scan_training_set(digits.train, classes=10, detectors=("spectra",))
+
+
+def test_half_of_the_images_at_most_are_doubted_where_labels_mean_nothing() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)
+    survey = Survey(images=ImageSet(images, rng.integers(0, 4, 300)), classes=4)
+    assert survey.doubted.mean() <= 0.51
