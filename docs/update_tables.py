@@ -17,6 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # pages are made from this folder alone
 
 import attack_tables
+import backdoor_tables
 
 from purpleteam.core.records import Measurement, record_from_json
 from purpleteam.report.collect import Evidence, model_name
@@ -29,7 +30,7 @@ from purpleteam.report.view import DASH, Cell, Number, Published, Table, row
 __all__ = ["BLOCK", "render", "updated"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "attacks.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "attacks.md", ROOT / "docs" / "backdoors.md")
 RESULTS = ROOT / "results"
 BLOCK = re.compile(r"(<!-- (?:results|code):([a-z_]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 NOT_YET = "*Not yet measured.*\n"
@@ -160,10 +161,13 @@ CODE: dict[str, Callable[[], str]] = {"attacks_by_name": attack_tables.registry}
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "attacks": attack_tables.ladder,
     "attacks_speed": attack_tables.speed,
+    "backdoors": backdoor_tables.backdoors,
     "install": _install,
     "mnist": _mnist,
     "own": _own,
+    "partition": backdoor_tables.partition,
     "summary_attacks": attack_tables.summary,
+    "summary_backdoors": backdoor_tables.summary,
     "training": _training,
 }
 

@@ -6,7 +6,8 @@ The rooms, in the order of the flow; each imports only what comes before it:
     data      IDX, MNIST, digits, folders, drawings          (no torch)
     models    architectures, training, evaluation, store
     attacks   evasion, poison, robust accuracy, soundness
-    defences  adversarial training, before and after
+    certify   what no adversary within a bound can change
+    defences  adversarial training; backdoors found and taken out
     scan | threats | serve | report                          (no torch, siblings)
     pipeline  the stages top to bottom;  cli: a thin skin
 
@@ -20,7 +21,10 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-ROOMS = ("core", "data", "models", "attacks", "defences", "scan", "threats", "serve", "report")
+ROOMS = (
+    *("core", "data", "models", "attacks", "certify", "defences"),
+    *("scan", "threats", "serve", "report"),
+)
 
 __all__ = ["ROOMS", "__version__"]
 

@@ -125,7 +125,7 @@ def test_the_facts_say_in_which_order_columns_are_read(shipped):
 def test_the_facts_tell_what_report_a_says_and_what_stands_here(shipped, statuses):
     rows = to_facts(shipped, statuses)["seed_tables"]["A, elements and letters"]
     assert rows[1]["tampering"] == (
-        "says: a threat; ours: T-WEIGHTS-T1, T-WEIGHTS-T2 (high, remains medium, partly)"
+        "says: a threat; ours: T-WEIGHTS-T1, T-WEIGHTS-T2 (high, remains low, partly)"
     )
     assert set(rows[0]) == {"element"} | {one.lower().replace(" ", "_") for one in STRIDE.values()}
 

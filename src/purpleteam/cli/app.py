@@ -8,7 +8,19 @@ from typing import Any
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli.commands import attacks, data, defences, inspect, models, poison, runs, serve
+from purpleteam.cli.commands import (
+    attacks,
+    certify,
+    data,
+    defences,
+    detect,
+    inspect,
+    models,
+    poison,
+    repair,
+    runs,
+    serve,
+)
 from purpleteam.cli.screen import say
 from purpleteam.cli.verbs import Verbs
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, unknown
@@ -42,7 +54,8 @@ def _version(
         raise typer.Exit
 
 
-for room in (runs, data, models, poison, attacks, defences, inspect, serve):
+ROOMS = (runs, data, models, poison, attacks, certify, defences, detect, repair, inspect, serve)
+for room in ROOMS:
     room.add_to(app)
 
 

@@ -11,8 +11,9 @@ from purpleteam.core.errors import UsageError, unknown
 __all__ = ["FLOW", "Verbs"]
 
 FLOW = (
-    *("demo", "run", "data", "train", "evaluate", "poison", "attack", "harden"),
-    *("import", "export", "scan", "threats", "serve", "report", "replay", "ls", "doctor"),
+    *("demo", "run", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
+    *("repair", "certify", "import", "export", "scan", "threats", "serve", "report"),
+    *("replay", "ls", "doctor"),
 )
 """The verbs as `purple --help` lists them; others follow."""
 

@@ -12,6 +12,7 @@ ROOMS = (
     "purpleteam.data.checks",
     "purpleteam.models.checks",
     "purpleteam.attacks.checks",
+    "purpleteam.defences.checks",
     "purpleteam.scan.checks",
     "purpleteam.serve.checks",
 )

@@ -11,7 +11,10 @@ from typing import Any
 from purpleteam.core.config import build, from_file, merge, override
 from purpleteam.core.errors import UsageError, unknown
 
-__all__ = ["RunConfig", "profile_names", "resolve"]
+__all__ = ["ALL_STAGES", "RunConfig", "profile_names", "resolve"]
+
+ALL_STAGES = ("data", "models", "attacks", "certify", "defences", "scan", "threats", "serve")
+"""The stages of a run in the order of the flow; `report` follows whatever was run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,16 @@ class PoisonConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CertifyConfig:
+    """What is proved, whatever an adversary within the bound does."""
+
+    changes: tuple[int, ...] = (10, 50, 100, 500)
+    """So many training images inserted or removed, for Deep Partition Aggregation."""
+    parts: int | None = None
+    """Parts of the training set, each with a network of its own; chosen for its size."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DefencesConfig:
     """How models are hardened."""
 
@@ -82,6 +95,38 @@ class DefencesConfig:
     """Epochs of every recipe, where not its own."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Fields of a recipe by its name, such as {pgd = {steps = 7}}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackdoorsConfig:
+    """Backdoors: looked for in what is served, and the lab, where they are planted and removed."""
+
+    own: bool = True
+    """Look into the baseline, its training set and the served model."""
+    attacks: tuple[str, ...] = ()
+    """Poisons, each `name[:field=value,...]`; none, and the lab stays closed."""
+    seeds: int = 1
+    """Trainings of each poison, each with its own poisoned images, beside one clean model."""
+    clean: int = 0
+    """Clean models at least, where that is more than the seeds: what the searches say of them."""
+    architecture: str | None = None
+    """Of the lab's models, where not the run's."""
+    recipe: str = "plain"
+    """Training recipe of the lab's models, the clean one included."""
+    epochs: int | None = None
+    """Epochs, where not the recipe's."""
+    target_label: int = 7
+    """Label that the adversary wants, where an attack does not say; the last class at most."""
+    trusted: int = 1000
+    """First so many validation images are known to be clean: for scans and repairs."""
+    search_training_set: bool = True
+    """Look for the poisoned images in the training set."""
+    scan_models: bool = True
+    """Look for a backdoor in each trained model, the clean ones included."""
+    repairs: tuple[str, ...] = ("retrain", "unlearn", "fine_tune", "fine_prune", "ft_sam")
+    """Repairs of each backdoored model, those that are known to fail included."""
+    plant_again: tuple[int, ...] = (10, 50)
+    """So many poisoned images then try to bring the backdoor back into the repaired model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +142,8 @@ class RunConfig:
     """One run, from data to report. Everything that its numbers depend on is in here."""
 
     dataset: str = "digits"
+    stages: tuple[str, ...] = ALL_STAGES
+    """The stages that are run, whatever their order here."""
     architecture: str | None = None
     """Of the models that are trained: the brought model's own, else classic_cnn."""
     seed: int = 0
@@ -106,7 +153,9 @@ class RunConfig:
     models: ModelsConfig = field(default_factory=ModelsConfig)
     evasion: EvasionConfig = field(default_factory=EvasionConfig)
     poison: PoisonConfig = field(default_factory=PoisonConfig)
+    certify: CertifyConfig = field(default_factory=CertifyConfig)
     defences: DefencesConfig = field(default_factory=DefencesConfig)
+    backdoors: BackdoorsConfig = field(default_factory=BackdoorsConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
 
 

@@ -17,6 +17,8 @@ from purpleteam.core.runfolder import RunFolder
 from purpleteam.data.folders import load_dataset
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.config import RunConfig
+from purpleteam.pipeline.stages.backdoors import hunt_backdoors, look_at_own
+from purpleteam.pipeline.stages.certify import certify_partition
 from purpleteam.pipeline.stages.data import describe_data
 from purpleteam.pipeline.stages.defences import harden_models
 from purpleteam.pipeline.stages.evasion import attack_baseline
@@ -37,7 +39,8 @@ STAGES: tuple[tuple[str, tuple[Stage, ...]], ...] = (
     ("data", (describe_data,)),
     ("models", (train_models,)),
     ("attacks", (attack_baseline, poison_models, sweep_served)),
-    ("defences", (harden_models,)),
+    ("certify", (certify_partition,)),
+    ("defences", (harden_models, look_at_own, hunt_backdoors)),
     ("scan", (scan_code_and_models,)),
     ("threats", (judge_threats,)),
     ("serve", (ask_app,)),
@@ -132,6 +135,8 @@ def run_stages(work: Work, took: dict[str, float]) -> None:
     """Go through the stages; `took` receives the seconds of each."""
     work.cell("data", "context", {}, _context)
     for name, steps in STAGES:
+        if name not in work.config.stages:
+            continue
         before = time.perf_counter()
         for step in steps:
             step(work)

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from purpleteam.attacks.evasion.pgd import PGD
-from purpleteam.core.errors import ConfigError
+from purpleteam.core.errors import ConfigError, unknown
 from purpleteam.defences.training import DEFENCES
 from purpleteam.models.loading import build, load
+from purpleteam.pipeline.config import ALL_STAGES
+from purpleteam.pipeline.stages.backdoors import planted_by
 from purpleteam.pipeline.stages.defences import defence_of
 from purpleteam.pipeline.stages.evasion import attack_from
 from purpleteam.pipeline.stages.models import baseline, recipe_of
 from purpleteam.pipeline.stages.poison import NAMES, poison_of
+from purpleteam.pipeline.stages.repairs import repair_of
 from purpleteam.pipeline.work import Work, check_answers
 
 __all__ = ["check_request"]
@@ -26,7 +29,8 @@ def check_request(work: Work) -> None:
         ConfigError: a number is out of its range; the message names the key.
         PurpleError: something is not known, not there, or does not fit the dataset.
     """
-    for part in (_numbers, _models, _evasion, _poison, _defences, _scan):
+    checked = (_numbers, _stages, _models, _evasion, _poison, _defences, _backdoors, _scan)
+    for part in checked:
         part(work)
 
 
@@ -40,11 +44,24 @@ def _numbers(work: Work) -> None:
         "evasion.curve_images": (asked.evasion.curve_images, 1),
         "poison.epochs": (asked.poison.epochs, 1),
         "poison.seeds": (asked.poison.seeds, 1),
+        "certify.changes": (min(asked.certify.changes, default=None), 1),
+        "certify.parts": (asked.certify.parts, 1),
         "defences.epochs": (asked.defences.epochs, 1),
+        "backdoors.seeds": (asked.backdoors.seeds, 1),
+        "backdoors.clean": (asked.backdoors.clean, 0),
+        "backdoors.epochs": (asked.backdoors.epochs, 1),
+        "backdoors.trusted": (asked.backdoors.trusted, 10),
+        "backdoors.target_label": (asked.backdoors.target_label, 0),
     }
     for key, (value, smallest) in least.items():
         if value is not None and value < smallest:
             raise ConfigError(f"{key} must be at least {smallest}, not {value}")
+
+
+def _stages(work: Work) -> None:
+    for name in work.config.stages:
+        if name not in ALL_STAGES:
+            raise ConfigError(f"stages: {unknown('stage', name, ALL_STAGES)}")
 
 
 def _models(work: Work) -> None:
@@ -90,6 +107,21 @@ def _defences(work: Work) -> None:
     for name in asked.recipes:
         with _named(f"defences.options.{name}"):
             defence_of(work, name)
+
+
+def _backdoors(work: Work) -> None:
+    asked = work.config.backdoors
+    with _named("backdoors"):
+        recipe_of(asked.recipe, asked.epochs)
+        if asked.attacks and asked.architecture is not None:
+            build(asked.architecture, work.shape, len(work.dataset.classes), seed=0)
+        for text in asked.attacks:
+            planted_by(work, text)
+        for text in asked.repairs:
+            repair_of(text)
+        for count in asked.plant_again:
+            if count < 1:
+                raise ConfigError(f"backdoors.plant_again must be at least 1, not {count}")
 
 
 def _scan(work: Work) -> None:

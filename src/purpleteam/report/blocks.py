@@ -98,7 +98,7 @@ def _check_row(check: CheckResult) -> Row:
     )
 
 
-def galleries(evidence: Evidence, *kinds: str) -> list[Block]:
+def galleries(evidence: Evidence, *kinds: str) -> list[Gallery]:
     """Return the galleries of those kinds with their pictures inside the page."""
     return [_gallery(evidence.root, note) for note in evidence.galleries(*kinds)]
 

@@ -222,7 +222,9 @@ def model_name(measurement: Measurement) -> str:
 
 
 def team(model: str) -> str:
-    """Return the chapter that a model belongs to by its name: poison, defence or plain."""
+    """Return the chapter that a model belongs to by its name: poison, lab, defence or plain."""
+    if model.startswith(("backdoored", "backdoors", "partitions")):
+        return "lab"
     if model.startswith(("poisoned", "clean-twin")):
         return "poison"
     return "defence" if model.startswith("hardened") or model.endswith("-defence") else "plain"

@@ -40,6 +40,8 @@ MAKERS: dict[str, Callable[[nn.Module, ImageSet, float], ImageSet]] = {
 
 def harden_models(work: Work) -> None:
     """Harden by each recipe; evaluate clean, by transfer and white-box."""
+    if not work.config.defences.recipes:
+        return
     before = baseline(work)
     for recipe in work.config.defences.recipes:
         defence = defence_of(work, recipe)

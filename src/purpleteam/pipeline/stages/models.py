@@ -23,7 +23,7 @@ from purpleteam.models.training import train
 from purpleteam.pipeline.importing import read_weights
 from purpleteam.pipeline.work import Work
 
-__all__ = ["baseline", "evaluated", "recipe_of", "train_models"]
+__all__ = ["BASELINE", "baseline", "evaluated", "recipe_of", "served", "train_models"]
 
 BASELINE = "baseline"
 
@@ -31,11 +31,11 @@ BASELINE = "baseline"
 def train_models(work: Work) -> None:
     """Train or bring the baseline and evaluate it; evaluate and redraw for the served model."""
     evaluated(work, "models", baseline(work), BASELINE)
-    served = _served(work)
-    if served is not None:
-        evaluated(work, "models", served, served.name)
+    shipped = served(work)
+    if shipped is not None:
+        evaluated(work, "models", shipped, shipped.name)
         for case in CASES if work.config.models.redrawn else ():
-            _redrawn(work, served, case)
+            _redrawn(work, shipped, case)
 
 
 def baseline(work: Work) -> LoadedModel:
@@ -93,7 +93,7 @@ def evaluated(
     return work.cell(stage, f"evaluate {name}", {"model": model.digest, "seed": seed}, look)
 
 
-def _served(work: Work) -> LoadedModel | None:
+def served(work: Work) -> LoadedModel | None:
     """Return the model that the app serves, where it fits this dataset."""
     model = load(work.config.models.served, device=work.device)
     try:

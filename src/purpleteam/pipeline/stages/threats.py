@@ -11,6 +11,7 @@ from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.core.errors import MissingExtra
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
 from purpleteam.data.images import SPLITS
+from purpleteam.defences.checks import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.pipeline.checks import load_checks
 from purpleteam.pipeline.stages.scan import code_path, content_digest
 from purpleteam.pipeline.work import Work
@@ -18,8 +19,8 @@ from purpleteam.threats import derive, load_system, to_facts, verdicts
 
 __all__ = ["judge_threats"]
 
-READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate")
-"""Measurements that a check reads: when they change, the checks are run again."""
+READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate", MODEL_SCAN, TRAINING_SET_SCAN)
+"""Measurements and notes that a check reads: when they change, the checks are run again."""
 
 
 def judge_threats(work: Work) -> None:
@@ -29,7 +30,7 @@ def judge_threats(work: Work) -> None:
         "measured": [
             one.id
             for one in work.run.records()
-            if isinstance(one, Measurement) and one.name in READ_BY_CHECKS
+            if isinstance(one, Measurement | Note) and one.name in READ_BY_CHECKS
         ],
         "code": content_digest([code_path(work), work.run.path / "models"]),
     }

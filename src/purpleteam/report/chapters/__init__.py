@@ -5,14 +5,20 @@
 - `models`    clean metrics, confusion matrices, precision, recall and F1, training
 - `evasion`   white-box attacks over epsilon, and what transferred images claimed
 - `poison`    attack success rate beside base rate and clean accuracy
+- `certify`   what no adversary within a bound can change
 - `defences`  before and after, by attacks on the defended model itself
+- `backdoors` the poison lab: attack, detection and repair side by side
 - `scan`, `threats` (with the `system` and the seeds' tables), `serve`
 - `closing`   what was not tested, how to run each number again, all records
 """
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from purpleteam.report.chapters import (
+    backdoors,
+    certify,
     closing,
     data,
     defences,
@@ -29,10 +35,39 @@ from purpleteam.report.view import Chapter
 
 __all__ = ["chapters"]
 
-TELLING = (story, data, models, evasion, poison, defences, scan, threats, serve)
+TELLING = (
+    *(story, data, models, evasion, poison, certify, defences, backdoors),
+    *(scan, threats, serve),
+)
+STAGES = {
+    models: "models",
+    evasion: "attacks",
+    poison: "attacks",
+    certify: "certify",
+    defences: "defences",
+    backdoors: "defences",
+    scan: "scan",
+    threats: "threats",
+    serve: "serve",
+}
+"""Which stage of the run a chapter tells of; the others tell of the whole."""
 
 
 def chapters(evidence: Evidence) -> tuple[Chapter, ...]:
     """Return all chapters; what no chapter told is in the last ones, so that nothing is lost."""
-    told = tuple(room.chapter(evidence) for room in TELLING)
+    told = tuple(room.chapter(evidence) for room in TELLING if _asked(evidence, room))
     return told + closing.chapters(evidence, told)
+
+
+def _asked(evidence: Evidence, room: ModuleType) -> bool:
+    """Say whether what a chapter tells of was asked for: what was left out has no empty one."""
+    asked = evidence.info.get("asked")
+    asked = asked if isinstance(asked, dict) else {}
+    if room is backdoors:
+        return backdoors.is_told_of(evidence)
+    if room is certify:
+        return bool(evidence.find("certified_accuracy"))
+    if room is defences and asked.get("defences", {}).get("recipes", True) == []:
+        return False
+    stages = asked.get("stages")
+    return stages is None or room not in STAGES or STAGES[room] in stages

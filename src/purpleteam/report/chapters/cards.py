@@ -79,7 +79,8 @@ def _robust_card(measured: Measurement, title: str, target: str) -> Card:
 
 
 def _backdoor(evidence: Evidence) -> Card | None:
-    found = evidence.find("attack_success_rate_mean") or evidence.find("attack_success_rate")
+    every = evidence.find("attack_success_rate_mean") or evidence.find("attack_success_rate")
+    found = [one for one in every if not one.how.get("lab")]
     if not found:
         return None
     worst = max(found, key=lambda one: number_of(one).value)
@@ -110,6 +111,43 @@ def _kept(evidence: Evidence) -> Card | None:
             "attack success rate when marked images keep their label, as both seeds left it.",
         ),
         target="poison",
+    )
+
+
+def _hunted(evidence: Evidence) -> Card | None:
+    """Return how many of the lab's backdoors were found in the models or the training sets."""
+    names = ("model_detection_rate", "training_set_detection_rate")
+    found = [one for name in names for one in evidence.find(name)]
+    if not found:
+        return None
+    worst = min(found, key=lambda one: number_of(one).value)
+    whole = number_of(worst).value == 1
+    what = "models" if worst.name.startswith("model") else "training sets"
+    return Card(
+        title="Backdoors looked for",
+        tone="good" if whole else "warn",
+        verdict="all found" if whole else "some lost",
+        number=number_of(worst),
+        sentence=(f"of backdoored {what} were found, with the right target, told nothing.",),
+        target="backdoors",
+    )
+
+
+def _own_searches(evidence: Evidence) -> Card | None:
+    """Return how many of the searches in what is trained and served found a backdoor."""
+    notes = evidence.notes("model-scan") + evidence.notes("training-set-scan")
+    own = [note for note in notes if note.facts.get("own")]
+    if not own:
+        return None
+    found = [note.id for note in own if note.facts.get("backdoored")]
+    every = [note.id for note in own]
+    return Card(
+        title="Backdoors in what is ours",
+        tone="bad" if found else "good",
+        verdict="found" if found else "none found",
+        number=count(found, among=every),
+        sentence=("of ", count(every), " searches of what is trained and served found one."),
+        target="backdoors",
     )
 
 
@@ -170,4 +208,7 @@ def _checks(evidence: Evidence) -> Card | None:
     )
 
 
-CARDS = (_clean, _attacked, _hardened, _backdoor, _kept, _scan, _threats, _checks)
+CARDS = (
+    *(_clean, _attacked, _hardened, _backdoor, _kept, _hunted, _own_searches),
+    *(_scan, _threats, _checks),
+)

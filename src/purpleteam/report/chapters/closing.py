@@ -45,7 +45,7 @@ KNOWN_ROOMS = (
     "web",
     "probe",
 )
-KNOWN_PICTURES = ("digits", "evasion", "trigger", "drawing")
+KNOWN_PICTURES = ("digits", "evasion", "trigger", "planted", "recovered", "drawing")
 
 
 def chapters(evidence: Evidence, told: Sequence[Chapter]) -> tuple[Chapter, ...]:

@@ -56,7 +56,7 @@ MEANS_OVER_SEEDS = {
 
 def chapter(evidence: Evidence) -> Chapter:
     """Return the chapter."""
-    found = evidence.find("attack_success_rate")
+    found = [one for one in evidence.find("attack_success_rate") if not one.how.get("lab")]
     blocks: list[Block] = (
         [_table(evidence, found)]
         if found

@@ -1,0 +1,109 @@
+"""Backdoors planted, found and removed on the real MNIST: what results/backdoors.json is made of.
+
+    python benchmarks/backdoors.py --work FOLDER         writes results/backdoors.json
+
+Each part is a run of its own in FOLDER, made of cells: what is finished is never done again, and
+a part that was stopped goes on where it was, so the hours can be had in pieces, and several parts
+at a time by several processes (`--only patch`). Every seed here is kept apart from those that the
+searches' thresholds were chosen on. `--combine` writes the results from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from purpleteam.cli.screen import progress
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.pipeline.config import RunConfig, resolve
+from purpleteam.pipeline.results import kept_records
+from purpleteam.pipeline.run import run
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results" / "backdoors.json"
+
+PATCH = "badnets:count=100"
+FAMILIES = (
+    'badnets:count=150,trigger={corner="top-left",size=4,pattern="checkerboard"}',
+    "blended:count=300",
+    "sig:count=300,sources=other,relabel=true",
+    "wanet:count=3000",
+    "tact:count=300",
+    "adaptive_patch:count=100",
+    "adaptive_blend:count=300",
+)
+"""So many images that each opens nearly always; with labels kept, SIG and clean_label do not."""
+FIFTY = (
+    *("badnets:count=50", "blended:count=50", "sig:count=50"),
+    "sig:count=50,sources=other,relabel=true",
+    *("wanet:count=50", "tact:count=50", "adaptive_patch:count=50"),
+)
+PARTS: dict[str, tuple[str, ...]] = {
+    "patch": (f"attacks={json.dumps([PATCH])}", "seeds=5"),
+    "families": (
+        f"attacks={json.dumps(FAMILIES)}",
+        "seeds=3",
+        "search_training_set=false",
+        'repairs=["unlearn", "fine_tune"]',
+    ),
+    "clean": ("clean=20", "search_training_set=false"),
+    "fifty": (f"attacks={json.dumps(FIFTY)}", "seeds=5", "scan_models=false", "repairs=[]"),
+}
+"""What each part asks of the lab, over the profile `backdoors`."""
+
+
+def asked(part: str) -> RunConfig:
+    """Return the configuration of a part."""
+    settings = ["backdoors.attacks=[]", *(f"backdoors.{one}" for one in PARTS[part])]
+    return resolve("backdoors", None, settings)
+
+
+def measure(part: str, work: Path) -> None:
+    """Run a part, or go on with it."""
+    started = time.process_time()
+    with progress(False) as bar:
+        command = ("python", "benchmarks/backdoors.py", "--only", part)
+        run(asked(part), work / part, resume=True, command=command, progress=bar)
+    print(f"{part}: {time.process_time() - started:.0f} processor seconds")
+
+
+def combine(work: Path) -> None:
+    """Write the records of every part that is there into the file of results."""
+    content: dict[str, Any] = {"parts": {}, "records": []}
+    seen: set[str] = set()
+    for part in PARTS:
+        if not (work / part / "run.json").exists():
+            continue
+        folder = RunFolder.open(work / part)
+        info = folder.info
+        content.setdefault("run", {key: info[key] for key in ("versions", "machine")})
+        content["parts"][part] = {"asked": info["asked"], "status": info["status"]}
+        fresh = [one for one in kept_records(folder) if one["id"] not in seen]
+        content["records"] += [{**one, "part": part} for one in fresh]
+        seen |= {one["id"] for one in fresh}
+    RESULTS.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure what is asked for and combine what is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="Folder of the runs.")
+    parser.add_argument("--only", choices=list(PARTS), help="One part.")
+    parser.add_argument("--combine", action="store_true", help="Measure nothing more.")
+    given = parser.parse_args()
+    if not given.combine:
+        for part in [given.only] if given.only else PARTS:
+            measure(part, given.work)
+    combine(given.work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,309 @@
+"""The tables about backdoors: planted, found, removed, and certified to have no effect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.records import Measurement, Note, Record, record_from_json
+from purpleteam.core.statistics import Rate, mean_over_seeds
+from purpleteam.report.collect import model_name
+from purpleteam.report.markdown import table
+from purpleteam.report.numbers import number_of, of_value
+from purpleteam.report.view import DASH, Cell, Inline, Number, Row, Table, row
+
+__all__ = ["backdoors", "partition", "summary"]
+
+CLEAN = "none"
+
+
+def backdoors(path: Path) -> str:
+    """Return every cell that was measured, the lost ones too."""
+    found = _Found(path)
+    tables = (
+        _patch(found),
+        _fifty(found),
+        _rankings(found),
+        _shares(found),
+        _families(found),
+        _repairs(found),
+    )
+    parts = ["\n".join(table(one)).strip() for one in tables if one is not None]
+    return "\n\n".join([*parts, found.circumstances])
+
+
+def summary(path: Path) -> str:
+    """Return the first screen: one backdoor from end to end, over its seeds."""
+    found = _Found(path)
+    return "\n".join(table(one)).strip() if (one := _patch(found)) else "*Not yet measured.*"
+
+
+class _Found:
+    """The records of results/backdoors.json by part."""
+
+    def __init__(self, path: Path) -> None:
+        self.content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        pairs = [(one["part"], record_from_json(one)) for one in self.content["records"]]
+        self.parts: dict[str, list[Record]] = {}
+        for part, record in pairs:
+            self.parts.setdefault(part, []).append(record)
+
+    def measured(self, part: str, name: str, **how: Any) -> list[Measurement]:
+        return [
+            one
+            for one in self.parts.get(part, [])
+            if isinstance(one, Measurement)
+            and one.name == name
+            and all(one.how.get(key) == value for key, value in how.items())
+        ]
+
+    def notes(self, name: str, *parts: str) -> list[Note]:
+        return [
+            one
+            for part in parts or self.parts
+            for one in self.parts.get(part, [])
+            if isinstance(one, Note) and one.name == name
+        ]
+
+    @property
+    def circumstances(self) -> str:
+        run = self.content["run"]
+        return (
+            f"purpleteam {run['versions']['purpleteam']}, torch {run['versions']['torch']}, "
+            f"{run['machine']['system']} {run['machine']['processor']}, real MNIST, a thread a "
+            "process. Intervals are 95 %: of a rate Clopper-Pearson, over seeds a t interval."
+        )
+
+
+def _patch(found: _Found) -> Table | None:
+    """Return the relabelled patch, seed by seed, from planting to repair."""
+    planted = [o for o in found.measured("patch", "attack_success_rate") if "repair" not in o.how]
+    columns = (
+        "Seed",
+        "Clean accuracy",
+        "Attack success rate",
+        "Base rate",
+        "Poisoned images found",
+        "Clean images flagged",
+        "Model scan",
+        "Success after retrain",
+        "Success after unlearn",
+        "Accuracy change (unlearn)",
+    )
+    rows = tuple(_patch_row(found, one) for one in planted)
+    caption = "100 relabelled patch images of 55,000: planted, found, removed, seed by seed"
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def _patch_row(found: _Found, one: Measurement) -> Row:
+    def same(name: str, **how: Any) -> Inline:
+        return _of([o for o in found.measured("patch", name, **how) if _about(o, one)])
+
+    def after(name: str, repair: str) -> Inline:
+        rows = found.measured("patch", name, repair=repair)
+        return _of([o for o in rows if o.subject.get("before") == one.subject["model"]])
+
+    return row(
+        str(one.seed),
+        same("clean_accuracy"),
+        number_of(one),
+        same("base_rate"),
+        same("detection_recall", detector="combined"),
+        same("false_positive_rate", detector="combined"),
+        _verdict([n for n in found.notes("model-scan", "patch") if _of_model(n, one)]),
+        after("attack_success_rate", "retrain"),
+        after("attack_success_rate", "unlearn"),
+        after("clean_accuracy_difference", "unlearn"),
+    )
+
+
+def _about(other: Measurement, one: Measurement) -> bool:
+    return other.subject.get("model") == one.subject.get("model")
+
+
+def _of_model(note: Note, one: Measurement) -> bool:
+    return note.facts.get("model") == one.subject.get("model")
+
+
+def _of(found: Sequence[Measurement]) -> Inline:
+    return number_of(found[0]) if found else DASH
+
+
+def _verdict(notes: Sequence[Note]) -> str:
+    if not notes:
+        return DASH
+    facts = notes[0].facts
+    if not facts["backdoored"]:
+        return "lost"
+    right = facts["target_label"] == facts["planted"].get("target_label")
+    return f"found, to {facts['target_label']}" if right else "wrong target"
+
+
+def _fifty(found: _Found) -> Table | None:
+    """Return how many of 50 poisons of each family one default setting finds."""
+    rows = tuple(
+        row(
+            name,
+            _mean(found.measured("fifty", "attack_success_rate"), name),
+            _mean(found.measured("fifty", "detection_recall", detector="combined"), name),
+            _mean(found.measured("fifty", "false_positive_rate", detector="combined"), name),
+            _each(found.measured("fifty", "detection_recall", detector="combined"), name),
+        )
+        for name in _names(found.measured("fifty", "false_positive_rate"))
+    )
+    columns = ("Training set", "Attack success rate", "Found", "Clean images flagged", "By seed")
+    caption = "50 poisons of each family, class and number unknown, one setting for all"
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def _rankings(found: _Found) -> Table | None:
+    """Return what each detector's ranking is worth, as average precision."""
+    measured = found.measured("patch", "average_precision") + found.measured(
+        "fifty", "average_precision"
+    )
+    detectors = list(dict.fromkeys(str(one.how["detector"]) for one in measured))
+    rows = tuple(
+        row(
+            name,
+            *(_mean([o for o in measured if o.how["detector"] == one], name) for one in detectors),
+        )
+        for name in _names(measured)
+    )
+    columns = ("Training set", *(one.replace("_", " ") for one in detectors))
+    caption = "Average precision of each detector's ranking, mean over seeds"
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def _families(found: _Found) -> Table | None:
+    """Return, family by family, what the scan of the trained models found."""
+    notes = found.notes("model-scan", "patch", "families", "clean")
+    groups: dict[str, list[Note]] = {}
+    for note in notes:
+        groups.setdefault(str(note.facts["model_name"]), []).append(note)
+    success = [
+        one
+        for part in ("patch", "families")
+        for one in found.measured(part, "attack_success_rate")
+        if "repair" not in one.how
+    ]
+    rows = tuple(
+        row(name, _mean(success, name), *_scanned(same), _seconds(same))
+        for name, same in groups.items()
+    )
+    columns = ("Model", "Attack success rate", "Found", "Right target", "Processor seconds")
+    caption = "The scan of trained models, family by family"
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def _scanned(notes: Sequence[Note]) -> tuple[str, str]:
+    found = [note for note in notes if note.facts["backdoored"]]
+    right = [n for n in found if n.facts["target_label"] == n.facts["planted"].get("target_label")]
+    clean = all(note.facts["planted"]["poison"] == CLEAN for note in notes)
+    return f"{len(found)} of {len(notes)}", DASH if clean else f"{len(right)} of {len(notes)}"
+
+
+def _seconds(notes: Sequence[Note]) -> str:
+    spent = [note.cost["cpu_seconds"] for note in notes if "cpu_seconds" in note.cost]
+    return f"at most {max(spent):.1f} s" if spent else DASH
+
+
+def _shares(found: _Found) -> Table | None:
+    """Return how often scans and searches were right, pooled over models, never over seeds."""
+    rows = []
+    for what, name in (("model", "model-scan"), ("training set", "training-set-scan")):
+        notes = found.notes(name)
+        clean = [one for one in notes if one.facts["planted"]["poison"] == CLEAN]
+        planted = [one for one in notes if one not in clean]
+        if planted:
+            right = [
+                o.facts["backdoored"]
+                and o.facts["target_label"] == o.facts["planted"]["target_label"]
+                for o in planted
+            ]
+            rows.append(row(f"{what}: found, with the right target", _rate(right, planted)))
+        if clean:
+            alarms = [bool(o.facts["backdoored"]) for o in clean]
+            rows.append(row(f"{what}: false alarms on clean ones", _rate(alarms, clean)))
+    caption = "How often the searches are right"
+    return Table(caption=caption, columns=("What", "Share"), rows=tuple(rows)) if rows else None
+
+
+def _rate(hits: Sequence[bool], notes: Sequence[Note]) -> Number:
+    return of_value(Rate.of(sum(map(bool, hits)), len(hits)), "rate", notes[0].id)
+
+
+def _repairs(found: _Found) -> Table | None:
+    """Return what each repair leaves of each family, mean over seeds, failures shown."""
+    success = [
+        one
+        for part in ("patch", "families")
+        for one in found.measured(part, "attack_success_rate")
+        if "repair" in one.how
+    ]
+    change = [
+        one
+        for part in ("patch", "families")
+        for one in found.measured(part, "clean_accuracy_difference")
+        if "repair" in one.how
+    ]
+    rows = tuple(row(name, _mean(success, name), _mean(change, name)) for name in _names(success))
+    columns = ("Model / repair", "Attack success rate", "Clean accuracy less than before")
+    caption = "Every repair, mean over seeds"
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def _names(found: Iterable[Measurement]) -> list[str]:
+    return list(dict.fromkeys(map(model_name, found)))
+
+
+def _values(found: Iterable[Measurement], name: str) -> list[Measurement]:
+    return [one for one in found if model_name(one) == name]
+
+
+def _mean(found: Iterable[Measurement], name: str) -> Inline:
+    """Return the mean over seeds with its t interval, or the one value there is."""
+    same = _values(found, name)
+    if len(same) < 2:
+        return _of(same)
+    values = [number_of(one).value for one in same]
+    word = same[0].name
+    return of_value(mean_over_seeds(values), word, same[0].id)
+
+
+def _each(found: Iterable[Measurement], name: str) -> Cell:
+    parts: list[Inline] = []
+    for one in _values(found, name):
+        parts += [number_of(one).text, "; "]
+    return tuple(parts[:-1]) or (DASH,)
+
+
+def partition(path: Path) -> str:
+    """Return what Deep Partition Aggregation certifies, and what came of trying it."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    certificate, attack = found["certificate"], found["attack"]
+    lines = [
+        "| Training images inserted or removed | Certified accuracy | Certified, wrong, unknown |",
+        "| --- | --- | --- |",
+    ]
+    for one in certificate["stages"]:
+        counts = ", ".join(str(one[key]) for key in ("verified", "falsified", "unknown"))
+        lines.append(f"| {one['changes']} | {_percent(one['certified_accuracy'])} | {counts} |")
+    layout = certificate["layout"]
+    sentences = (
+        f"{found['training_set']['images']:,} training images in {layout['parts']:,} parts of at",
+        f"most {layout['capacity']}; half of the test images are certified against",
+        f"{certificate['median_radius']} changes; {certificate['seconds']:.0f} s of one processor.",
+        f"Tried: with {attack['inserted']} poisons really inserted and everything trained again,",
+        f"{attack['certified_answers_changed']} of {attack['certified_answers']:,} certified",
+        f"answers changed, and the attack succeeded on {_percent(attack['attack_success_rate'])}",
+        f"of triggered images, against a base rate of {_percent(attack['base_rate'])}.",
+    )
+    return "\n".join(lines) + "\n\n" + " ".join(sentences)
+
+
+def _percent(rate: dict[str, Any]) -> str:
+    shown = (100 * rate[key] for key in ("value", "low", "high"))
+    value, low, high = (f"{one:.2f}" for one in shown)
+    return f"{value} % ({low} to {high}, n = {rate['n']:,})"
