@@ -34,6 +34,13 @@ epochs = 2
 count = 10
 seeds = 2
 
+[certify]
+changes = [1, 2]
+parts = 8
+
+[backdoors]
+own = false
+
 [defences]
 recipes = ["pgd", "seed_a"]
 epochs = 2

@@ -48,7 +48,7 @@ def demo(
 
 def run(
     profile: Annotated[
-        str | None, typer.Option("--profile", help="demo, quick or mnist; demo by default.")
+        str | None, typer.Option("--profile", help="demo, quick, mnist or backdoors; demo by default.")
     ] = None,
     config: Config = None,
     settings: Settings = None,
@@ -136,6 +136,9 @@ def list_all(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) 
         from purpleteam.attacks.evasion import ATTACKS
         from purpleteam.attacks.poison import POISONS
         from purpleteam.defences import DEFENCES
+        from purpleteam.defences.detection.model import MODEL_DETECTORS
+        from purpleteam.defences.detection.training_set import TRAINING_SET_DETECTORS
+        from purpleteam.defences.repair import REPAIRS
         from purpleteam.models import ARCHITECTURES, RECIPES
     except ModuleNotFoundError:
         values["parts"] = "pip install 'purpleteam[lab]' for attacks, defences and training"
@@ -146,6 +149,9 @@ def list_all(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) 
             "attacks": list(ATTACKS),
             "poisons": list(POISONS),
             "defences": list(DEFENCES),
+            "training_set_detectors": list(TRAINING_SET_DETECTORS),
+            "model_detectors": list(MODEL_DETECTORS),
+            "repairs": list(REPAIRS),
         }
     lines = table([(key, ", ".join(v) if isinstance(v, list) else v) for key, v in values.items()])
     answer(values, lines, as_json=as_json)

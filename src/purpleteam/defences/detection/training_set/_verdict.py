@@ -19,7 +19,7 @@ from purpleteam.defences.detection.training_set._survey import CERTAIN, Survey
 
 __all__ = ["FALSE_ALARM_RATE", "Verdict", "judge"]
 
-FALSE_ALARM_RATE = 0.01
+FALSE_ALARM_RATE = 0.02
 """Stated share of clean sets in which some label is accused.
 
 It is the tail of a Gumbel distribution fitted to the evidence on clean subsets of digits and
