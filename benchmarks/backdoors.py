@@ -15,17 +15,22 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from purpleteam.attacks.poison import POISONS
+from purpleteam.attacks.poison.curve import poison_curve
 from purpleteam.cli.screen import progress
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.data.folders import load_dataset
 from purpleteam.pipeline.config import RunConfig, resolve
 from purpleteam.pipeline.results import kept_records
 from purpleteam.pipeline.run import run
+from purpleteam.pipeline.stages.models import recipe_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "backdoors.json"
@@ -52,12 +57,19 @@ PARTS: dict[str, tuple[str, ...]] = {
         f"attacks={json.dumps(FAMILIES)}",
         "seeds=3",
         "search_training_set=false",
-        'repairs=["unlearn", "fine_tune"]',
+        'repairs=["unlearn"]',
+        "plant_again=[]",
     ),
     "clean": ("clean=20", "search_training_set=false"),
     "fifty": (f"attacks={json.dumps(FIFTY)}", "seeds=5", "scan_models=false", "repairs=[]"),
 }
 """What each part asks of the lab, over the profile `backdoors`."""
+
+CURVE = "curve"
+CURVES = ("badnets", "blended", "tact")
+COUNTS = (5, 10, 20, 50, 100, 300)
+SEEDS = 5
+"""Attack success over the number of poisons: small nets, as many trainings are needed."""
 
 
 def asked(part: str) -> RunConfig:
@@ -75,6 +87,29 @@ def measure(part: str, work: Path) -> None:
     print(f"{part}: {time.process_time() - started:.0f} processor seconds")
 
 
+def draw_curves(work: Path) -> None:
+    """Measure attack success over the number of poisoned images, or go on with it."""
+    recipe = recipe_of("plain", 3)
+    dataset = load_dataset("mnist")
+    found = {}
+    with progress(False) as bar:
+        for name in CURVES:
+            curve = poison_curve(
+                POISONS[name](),
+                dataset,
+                counts=COUNTS,
+                seeds=range(SEEDS),
+                architecture="small_cnn",
+                recipe=recipe,
+                journal=work / CURVE / "journal",
+                progress=bar,
+            )
+            found[name] = curve.to_json()
+    facts = {"architecture": "small_cnn", "recipe": asdict(recipe), "dataset": dataset.digest}
+    text = json.dumps({"curves": found, **facts}, indent=1, sort_keys=True)
+    (work / CURVE / "curves.json").write_text(text + "\n", encoding="utf-8")
+
+
 def combine(work: Path) -> None:
     """Write the records of every part that is there into the file of results."""
     content: dict[str, Any] = {"parts": {}, "records": []}
@@ -89,6 +124,8 @@ def combine(work: Path) -> None:
         fresh = [one for one in kept_records(folder) if one["id"] not in seen]
         content["records"] += [{**one, "part": part} for one in fresh]
         seen |= {one["id"] for one in fresh}
+    if (curves := work / CURVE / "curves.json").exists():
+        content[CURVE] = json.loads(curves.read_text(encoding="utf-8"))
     RESULTS.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -96,12 +133,12 @@ def main() -> None:
     """Measure what is asked for and combine what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="Folder of the runs.")
-    parser.add_argument("--only", choices=list(PARTS), help="One part.")
+    parser.add_argument("--only", choices=[*PARTS, CURVE], help="One part.")
     parser.add_argument("--combine", action="store_true", help="Measure nothing more.")
     given = parser.parse_args()
     if not given.combine:
-        for part in [given.only] if given.only else PARTS:
-            measure(part, given.work)
+        for part in [given.only] if given.only else [*PARTS, CURVE]:
+            draw_curves(given.work) if part == CURVE else measure(part, given.work)
     combine(given.work)
 
 

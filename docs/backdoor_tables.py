@@ -31,6 +31,7 @@ def backdoors(path: Path) -> str:
         _repairs(found),
     )
     parts = ["\n".join(table(one)).strip() for one in tables if one is not None]
+    parts += [curve] if (curve := _curves(found)) else []
     return "\n\n".join([*parts, found.circumstances])
 
 
@@ -139,6 +140,34 @@ def _verdict(notes: Sequence[Note]) -> str:
         return "lost"
     right = facts["target_label"] == facts["planted"].get("target_label")
     return f"found, to {facts['target_label']}" if right else "wrong target"
+
+
+def _curves(found: _Found) -> str:
+    """Return attack success over the number of poisoned images, with t intervals over seeds."""
+    content = found.content.get("curve")
+    if content is None:
+        return ""
+    curves = content["curves"]
+    counts = [point["count"] for point in next(iter(curves.values()))["curve"]]
+    lines = [
+        "**Attack success over the number of poisoned images, mean over seeds**",
+        "",
+        "| Poisoned images | " + " | ".join(curves) + " |",
+        "| --- | " + " | ".join("---" for _ in curves) + " |",
+    ]
+    for place, count in enumerate(counts):
+        points = [curve["curve"][place]["attack_success_rate"] for curve in curves.values()]
+        shown = (
+            f"{100 * p['value']:.1f} % ({100 * p['low']:.1f} to {100 * p['high']:.1f})"
+            for p in points
+        )
+        lines.append(f"| {count} | " + " | ".join(shown) + " |")
+    seeds = len(next(iter(curves.values()))["seeds"])
+    lines += [
+        "",
+        f"{seeds} seeds a point, `{content['architecture']}`; no poison is the base rate.",
+    ]
+    return "\n".join(lines)
 
 
 def _fifty(found: _Found) -> Table | None:

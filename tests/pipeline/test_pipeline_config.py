@@ -30,7 +30,9 @@ def test_an_unknown_key_is_named_with_its_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_profile_is_named_with_the_others() -> None:
-    with pytest.raises(UsageError, match=r"'demos' \(did you mean 'demo'\?\); known: backdoors, demo"):
+    with pytest.raises(
+        UsageError, match=r"'demos' \(did you mean 'demo'\?\); known: backdoors, demo"
+    ):
         resolve("demos", None, [])
 
 

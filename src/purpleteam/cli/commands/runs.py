@@ -48,7 +48,8 @@ def demo(
 
 def run(
     profile: Annotated[
-        str | None, typer.Option("--profile", help="demo, quick, mnist or backdoors; demo by default.")
+        str | None,
+        typer.Option("--profile", help="demo, quick, mnist or backdoors; demo by default."),
     ] = None,
     config: Config = None,
     settings: Settings = None,

@@ -25,10 +25,13 @@ from purpleteam.models.loading import LoadedModel, build, load
 from purpleteam.models.store import Provenance, store
 from purpleteam.pipeline.stages.hunting import flagged_by, recovered_by, scanned_model, searched
 from purpleteam.pipeline.stages.models import recipe_of
-from purpleteam.pipeline.stages.trial import Trial, trusted_images
+from purpleteam.pipeline.stages.trial import CLEAN, Trial, trusted_images
 from purpleteam.pipeline.work import Work
 
 __all__ = ["repair_of", "repaired"]
+
+AGAIN = "attack_success_rate_planted_again"
+"""What is measured after a repaired model was tuned on a few fresh poisons."""
 
 
 def repair_of(text: str) -> Repair:
@@ -192,35 +195,63 @@ class _Repair:
         counts = self.work.config.backdoors.plant_again
         if not counts:
             return []
-        test = self.work.dataset.test
-        meant = test.take(np.flatnonzero(poison.meant(test.labels)))
-        shown = ImageSet(poison.triggered(meant.images), meant.labels)
-        fresh = self._fresh(poison, max(counts))
-        rates, others = (
-            repoison(
-                one.module,
-                fresh,
-                trusted_images(self.work),
-                shown,
-                target_label=poison.target_label,
-                counts=counts,
-                seed=self.trial.seed,
-                device=self.work.device,
-                progress=self.work.progress,
-            ).attack_success_rates
-            for one in (model, twin)
-        )
+        rates = self._relearned(model, poison, counts)
+        others = {
+            int(one.how["planted_again"]): one.value.to_json()
+            for one in self.work.cell(
+                "defences",
+                f"plant again {self.trial.stem}",
+                {"model": twin.digest, "what": self.trial.planted(), "counts": list(counts)},
+                lambda: self._clean_relearned(twin, poison, counts, how),
+            )
+            if isinstance(one, Measurement)
+        }
         return [
             Measurement(
-                name="attack_success_rate_planted_again",
+                name=AGAIN,
                 value=rates[count],
                 subject=subject,
                 how=how | {"repair": self.repair.name, "planted_again": count},
-                detail={"clean_model": others[count].to_json()},
+                detail={"clean_model": others[count]},
                 seed=self.trial.seed,
             )
-            for count in sorted(set(counts))
+            for count in sorted(rates)
         ]
+
+    def _clean_relearned(
+        self, twin: LoadedModel, poison: PoisonAttack, counts: Sequence[int], how: dict[str, Any]
+    ) -> list[Measurement]:
+        """Return what the same poisons do to the clean model, once for all repairs."""
+        subject = self.work.subject(twin, CLEAN)
+        return [
+            Measurement(
+                name=AGAIN,
+                value=rate,
+                subject=subject,
+                how=how | {"planted_again": count},
+                seed=self.trial.seed,
+            )
+            for count, rate in self._relearned(twin, poison, counts).items()
+        ]
+
+    def _relearned(
+        self, model: LoadedModel, poison: PoisonAttack, counts: Sequence[int]
+    ) -> dict[int, Rate]:
+        """Return attack success by the number of fresh poisons that a model was tuned on."""
+        test = self.work.dataset.test
+        meant = test.take(np.flatnonzero(poison.meant(test.labels)))
+        found = repoison(
+            model.module,
+            self._fresh(poison, max(counts)),
+            trusted_images(self.work),
+            ImageSet(poison.triggered(meant.images), meant.labels),
+            target_label=poison.target_label,
+            counts=counts,
+            seed=self.trial.seed,
+            device=self.work.device,
+            progress=self.work.progress,
+        ).attack_success_rates
+        return {count: found[count] for count in sorted(set(counts))}
 
     def _fresh(self, poison: PoisonAttack, count: int) -> ImageSet:
         """Return training images that were not poisoned before, triggered and relabelled."""
