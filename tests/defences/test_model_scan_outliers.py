@@ -47,6 +47,13 @@ def test_a_smaller_trigger_is_more_suspicious(log_sizes: np.ndarray, less: float
     assert small_outliers(smaller, NULL)[3] >= small_outliers(log_sizes, NULL)[3] - 1e-9
 
 
+def test_two_classes_that_are_both_near_vouch_for_each_other() -> None:
+    alone = np.array([-1.2, 0.0, 0.1, 0.2, 0.0, 0.1, -0.1, 0.0, 0.2, 0.1])
+    together = alone + np.array([0, -0.9, 0, 0, 0, 0, 0, 0, 0, 0])
+    before, after = small_outliers(alone, NULL)[0], small_outliers(together, NULL)[0]
+    assert before > 6 and after < before - 2
+
+
 def test_a_second_backdoor_does_not_hide_the_first() -> None:
     found = small_outliers(np.array([-2.0, -1.9, 0.0, 0.1, 0.2, 0.0, 0.1, -0.1, 0.0, 0.2]), NULL)
     assert set(np.flatnonzero(found > 4)) == {0, 1}

@@ -25,12 +25,14 @@ from purpleteam.defences.detection.model.inversion import (
     Slot,
     shrink_mask,
 )
-from purpleteam.defences.detection.model.outliers import Null, pair_outliers
+from purpleteam.defences.detection.model.outliers import Null, less_company, pair_outliers
 from purpleteam.defences.detection.model.patch import recover_patch
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 __all__ = ["SourceSpecificInversion"]
 
+ORDINARY = 3.0
+"""Deviations that the second target of a clean net stands out by."""
 FEWEST_CLASSES = 4
 """With fewer, rows and columns explain everything."""
 
@@ -72,7 +74,7 @@ class SourceSpecificInversion(ModelDetector):
         for slot, log_size in zip(found.slots, found.log_sizes, strict=True):
             sizes[slot.sources, slot.target] = log_size
         standing = np.nan_to_num(pair_outliers(sizes, self.null), nan=-np.inf)
-        statistics = standing.max(0)
+        statistics = less_company(standing.max(0), ordinary=ORDINARY)
         target = int(statistics.argmax())
         alike = standing[:, target] >= max(statistics[target] / 2, self.null.location)
         alike[standing[:, target].argmax()] = True
