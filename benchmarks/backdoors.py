@@ -55,7 +55,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "patch": (f"attacks={json.dumps([PATCH])}", "seeds=5"),
     "families": (
         f"attacks={json.dumps(FAMILIES)}",
-        "seeds=3",
+        "seeds=2",
         "search_training_set=false",
         'repairs=["unlearn"]',
         "plant_again=[]",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from purpleteam.defences.detection.model.outliers import Null, pair_outliers, small_outliers
+from purpleteam.defences.detection.model.source_specific import noise_of
 
 NULL = Null(location=1.0, scale=0.5, deviation=0.2, weight=5)
 SIZES = st.floats(-3, 3, allow_nan=False, width=32)
@@ -52,6 +53,12 @@ def test_two_classes_that_are_both_near_vouch_for_each_other() -> None:
     together = alone + np.array([0, -0.9, 0, 0, 0, 0, 0, 0, 0, 0])
     before, after = small_outliers(alone, NULL)[0], small_outliers(together, NULL)[0]
     assert before > 6 and after < before - 2
+
+
+def test_with_few_trusted_images_a_pair_must_stand_out_further() -> None:
+    assert noise_of(100) == noise_of(500) == 1
+    assert noise_of(15) == pytest.approx(math.sqrt(2 - 0.15**2))
+    assert noise_of(5) > noise_of(15) > noise_of(50) > 1
 
 
 def test_a_second_backdoor_does_not_hide_the_first() -> None:

@@ -7,6 +7,7 @@ with what its row and its column explain.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,10 +30,14 @@ from purpleteam.defences.detection.model.outliers import Null, less_company, pai
 from purpleteam.defences.detection.model.patch import recover_patch
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
-__all__ = ["SourceSpecificInversion"]
+__all__ = ["SourceSpecificInversion", "noise_of"]
 
 ORDINARY = 3.0
 """Deviations that the second target of a clean net stands out by."""
+FEW = 15
+"""Trusted images of a class so few that a trigger for them is half chance."""
+USUAL = 100
+"""Trusted images of a class with which the null was fitted."""
 FEWEST_CLASSES = 4
 """With fewer, rows and columns explain everything."""
 
@@ -61,7 +66,8 @@ class SourceSpecificInversion(ModelDetector):
             if source != target
         )
         search = Search(steps=self.steps, images=self.images, stream=40)
-        return self._judge(shrink_mask(work, slots, search, rate=0.2), work.classes)
+        found = shrink_mask(work, slots, search, rate=0.2)
+        return self._judge(found, work.classes, len(work.labels) / len(sources))
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
@@ -69,11 +75,12 @@ class SourceSpecificInversion(ModelDetector):
         """Return the smallest patch that works on nearly all images of the sources."""
         return recover_patch(work, target, sources)
 
-    def _judge(self, found: Inverted, classes: int) -> Evidence:
+    def _judge(self, found: Inverted, classes: int, of_each: float) -> Evidence:
         sizes = np.full((classes, classes), np.nan)
         for slot, log_size in zip(found.slots, found.log_sizes, strict=True):
             sizes[slot.sources, slot.target] = log_size
-        standing = np.nan_to_num(pair_outliers(sizes, self.null), nan=-np.inf)
+        standing = pair_outliers(sizes, self.null) / noise_of(of_each)
+        standing = np.nan_to_num(standing, nan=-np.inf)
         statistics = less_company(standing.max(0), ordinary=ORDINARY)
         target = int(statistics.argmax())
         alike = standing[:, target] >= max(statistics[target] / 2, self.null.location)
@@ -86,6 +93,11 @@ class SourceSpecificInversion(ModelDetector):
             source_labels=tuple(int(one) for one in np.flatnonzero(alike)),
             details={"sizes": _plain(sizes)},
         )
+
+
+def noise_of(of_each: float) -> float:
+    """Return how much wider sizes scatter with so few trusted images of each class; 1 as usual."""
+    return math.sqrt(1 + max(0.0, (FEW / of_each) ** 2 - (FEW / USUAL) ** 2))
 
 
 def _plain(sizes: NDArray[np.float64]) -> list[list[float | None]]:
