@@ -18,7 +18,7 @@ NAME = "backdoored-badnets-count-60-trigger-size-4"
 SETTINGS = (
     *('dataset="digits"', 'architecture="small_cnn"', "threads=1", 'device="cpu"'),
     *(
-        'backdoors.attacks=["badnets:count=60,trigger={size=4}"]',
+        'backdoors.attacks=["badnets:count=60,trigger.size=4"]',
         "backdoors.epochs=8",
         "backdoors.trusted=150",
     ),

@@ -11,6 +11,7 @@ image by its place, more poisons keep the earlier ones), `_choice` draws, `_set`
 - `trigger`    the patch;  `triggers/`: the others
 - `evaluate`   attack success rate beside base rate and clean accuracy;  `victim`: on one image
 - `curve`      success over the number of poisons, with intervals over seeds
+- `asked`      from what is typed to an attack
 - `manifest`   from what a poisoned set's manifest says back to the attack
 - `sweep`      common triggers tried on a model that should have none
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,6 +96,7 @@ def poison(
     debug: Debug = False,
 ) -> None:
     """Change a few training images; with --train or --curve, say what that buys."""
+    from purpleteam.attacks.poison.asked import poison_from
     from purpleteam.cli.lab import Lab, recipe_from
     from purpleteam.models.recipes import RECIPES
 
@@ -109,9 +109,9 @@ def poison(
         "cover": cover,
     }
     counts = None if curve is None else _whole(curve, "--curve")
-    plan = _plan(attack, asked, labels=None)
+    plan = poison_from(attack, asked, labels=None)
     lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
-    plan = _plan(attack, asked, labels=len(lab.dataset.classes))
+    plan = poison_from(attack, asked, labels=len(lab.dataset.classes))
     plan.check(lab.dataset.train, seed=seed)
     twin = lab.load(model) if train and model is not None else None
     if train or counts:
@@ -123,27 +123,6 @@ def poison(
         else:
             values = work.poisoned(out, train, twin)
     answer(values, _lines(values), as_json=as_json)
-
-
-def _plan(text: str, options: Mapping[str, Any], *, labels: int | None) -> PoisonAttack:
-    """Return the attack that is meant; with fewer labels than its target, the last is aimed at."""
-    from purpleteam.attacks.poison import POISONS
-    from purpleteam.core.config import build, merge, parse_part
-    from purpleteam.core.errors import UsageError
-
-    name, fields = parse_part(text)
-    given = {key: value for key, value in options.items() if value is not None} | fields
-    if "count" in given and "rate" in given:
-        raise UsageError(f"--count {given['count']} and --rate {given['rate']}: give one of them")
-    values = merge({}, {key: value for key, value in given.items() if "." not in key})
-    part = POISONS[name]
-    for key in (key for key in given if "." in key):
-        outer, _, inner = key.partition(".")
-        start = asdict(part())["trigger"] if outer == "trigger" else {}
-        values[outer] = start | dict(values.get(outer, {})) | {inner: given[key]}
-    if labels is not None and "target_label" not in values:
-        values["target_label"] = min(part().target_label, labels - 1)
-    return build(part, values, f"attack {name}")
 
 
 def _sources(text: str) -> str | tuple[int, ...]:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from purpleteam.attacks.poison import POISONS, PoisonAttack
+from purpleteam.attacks.poison import PoisonAttack
+from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.attacks.poison.evaluate import evaluate_backdoor
-from purpleteam.core.config import build, parse_part
 from purpleteam.core.records import Record
 from purpleteam.data.images import ImageSet
 from purpleteam.models.loading import LoadedModel
@@ -71,10 +71,9 @@ def planted_by(work: Work, text: str) -> PoisonAttack:
     Raises:
         UsageError: there is no such poison, or a field of it is wrong.
     """
-    name, values = parse_part(text)
-    last = len(work.dataset.classes) - 1
-    values.setdefault("target_label", min(work.config.backdoors.target_label, last))
-    return build(POISONS[name], values, f"backdoors.attacks {name}")
+    asked, last = work.config.backdoors, len(work.dataset.classes) - 1
+    given = {"target_label": min(asked.target_label, last)}
+    return poison_from(text, given, labels=last + 1, where="backdoors.attacks")
 
 
 def _clean(work: Work, seed: int) -> Trial:
@@ -99,7 +98,7 @@ def _planted(work: Work, text: str, seed: int, twin: LoadedModel) -> Trial:
 
 def _slug(text: str) -> str:
     """Return `badnets-count-100` for `badnets:count=100`: a name for records and files."""
-    kept = "".join(c if c.isalnum() or c in "._" else "-" for c in text)
+    kept = "".join(c if c.isalnum() or c == "_" else "-" for c in text)
     return "-".join(filter(None, kept.split("-")))
 
 
