@@ -29,6 +29,7 @@ def backdoors(path: Path) -> str:
         _shares(found),
         _families(found),
         _repairs(found),
+        _again(found),
     )
     parts = ["\n".join(table(one)).strip() for one in tables if one is not None]
     parts += [curve] if (curve := _curves(found)) else []
@@ -278,8 +279,27 @@ def _repairs(found: _Found) -> Table | None:
         if "repair" in one.how
     ]
     rows = tuple(row(name, _mean(success, name), _mean(change, name)) for name in _names(success))
-    columns = ("Model / repair", "Attack success rate", "Clean accuracy less than before")
+    columns = ("Model / repair", "Attack success rate", "Change of clean accuracy")
     caption = "Every repair, mean over seeds"
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def _again(found: _Found) -> Table | None:
+    """Return how soon a repaired model learns its backdoor again, beside a clean one."""
+    measured = found.measured("patch", "attack_success_rate_planted_again")
+    counts = sorted({int(one.how["planted_again"]) for one in measured})
+    rows = tuple(
+        row(
+            name,
+            *(
+                _mean([o for o in measured if o.how["planted_again"] == count], name)
+                for count in counts
+            ),
+        )
+        for name in _names(measured)
+    )
+    columns = ("Model / repair", *(f"After {count} fresh poisons" for count in counts))
+    caption = "Attack success when a few poisons are planted again by fine-tuning, mean over seeds"
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
