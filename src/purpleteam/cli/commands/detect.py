@@ -131,6 +131,8 @@ class _Look:
         values = found.to_json() | {"trusted": len(images), "notes": self.notes}
         if picture is not None:
             values["picture"] = _drawn(found.trigger, picture)
+            if values["picture"] is None:
+                self.notes.append(f"nothing was recovered, so {str(picture)!r} is not written")
         if strip is not None:
             values["strip"] = self._stripped(loaded, images, strip)
         return values | {"subject": self.lab.subject(loaded, "validation", self.trusted)}
@@ -200,7 +202,8 @@ def _lines(values: Mapping[str, Any]) -> list[str]:
         ("score", f"{values['score']:.3g} (flagged from {values['threshold']:.3g})"),
         ("seconds", f"{values['seconds']:.1f}"),
     ]
-    rows += [(key, values[key]) for key in ("kind", "picture", "strip") if values.get(key)]
+    told = ("kind", "picture", "strip") if values["backdoored"] else ("strip",)
+    rows += [(key, values[key]) for key in told if values.get(key)]
     if "flagged" in values:
         rows.append(("flagged images", f"{len(values['flagged'])} of {values['images']}"))
     if "manifest" in values:
