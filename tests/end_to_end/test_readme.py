@@ -22,6 +22,8 @@ DOCUMENTS = [
 RUN_IN = {
     "attack": "repository/test_repository_readme.py",
     "demo": "end_to_end/test_demo.py",
+    "detect": "cli/test_cli_detect.py",
+    "repair": "cli/test_cli_detect.py",
     "run": "pipeline/test_pipeline_run.py",
     "serve": "cli/test_cli_serve.py",
 }

@@ -6,13 +6,14 @@ What was planted is compared with what was found only after the search has answe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from purpleteam.core.errors import PurpleError
 from purpleteam.core.records import Artefact, Measurement, Note, Record
 from purpleteam.core.statistics import Rate
 from purpleteam.defences.checks import MODEL_SCAN, TRAINING_SET_SCAN
@@ -55,7 +56,7 @@ def searched(work: Work, trial: Trial) -> list[Record]:
         note = Note(name=TRAINING_SET_SCAN, facts=facts, cost=dict(cost))
         return [note] if trial.own else [note, *_counted(work, trial, found)]
 
-    return work.cell("defences", f"search {trial.stem}", _what(trial), look)
+    return work.cell("defences", f"search {trial.stem}", _what(trial), _or_say_why(trial, look))
 
 
 def flagged_by(records: Sequence[Record]) -> list[int]:
@@ -82,7 +83,8 @@ def scanned_model(work: Work, trial: Trial) -> list[Record]:
         note = Note(name=MODEL_SCAN, facts=facts, cost=dict(cost))
         return [note, *_kept_trigger(work, trial, found, note)]
 
-    return work.cell("defences", f"scan {trial.stem}", _what(trial) | {"n": len(trusted)}, look)
+    depends_on = _what(trial) | {"n": len(trusted)}
+    return work.cell("defences", f"scan {trial.stem}", depends_on, _or_say_why(trial, look))
 
 
 def recovered_by(work: Work, trial: Trial) -> RecoveredTrigger | None:
@@ -128,6 +130,21 @@ def summary(work: Work, found: Sequence[Record]) -> list[Measurement]:
             alarms = [bool(one.facts["backdoored"]) for one in clean]
             made.append(_share(work, f"{what}_false_alarm_rate", clean, alarms))
     return made
+
+
+def _or_say_why(trial: Trial, look: Callable[[], list[Record]]) -> Callable[[], list[Record]]:
+    """Return a search that notes why it cannot be done on what is ours: too few images, say."""
+
+    def attempt() -> list[Record]:
+        try:
+            return look()
+        except PurpleError as error:
+            if not trial.own:
+                raise
+            facts = {"model_name": trial.name, "model": trial.model.digest, "why": str(error)}
+            return [Note(name="no-search", facts=facts)]
+
+    return attempt
 
 
 def _right_target(note: Note) -> bool:

@@ -56,7 +56,7 @@ def chapter(evidence: Evidence) -> Chapter:
     planted = [one for one in success(evidence) if "repair" not in one.how]
     scans = evidence.notes("model-scan") + evidence.notes("training-set-scan")
     blocks: list[Block] = []
-    if not planted and not scans:
+    if not planted and not scans and not evidence.notes("no-search"):
         blocks.append(Missing("No backdoor was planted in the lab, and nothing was looked for."))
     else:
         blocks += [_side_by_side(evidence, planted)] if planted else []
@@ -169,13 +169,14 @@ def _figure(evidence: Evidence, planted: Sequence[Measurement]) -> Figure | None
 
 
 def _refused(evidence: Evidence) -> list[Block]:
-    """Say which repairs had nothing to go by."""
+    """Say which searches could not be done, and which repairs had nothing to go by."""
     return [
         Prose(
             (
-                f"No repair {note.facts.get('model_name')}: {note.facts.get('why')} ",
+                f"{what} {note.facts.get('model_name')}: {note.facts.get('why')} ",
                 RecordLink(note.id),
             )
         )
-        for note in evidence.notes("no-repair")
+        for name, what in (("no-search", "No search of"), ("no-repair", "No repair"))
+        for note in evidence.notes(name)
     ]
