@@ -126,7 +126,9 @@ def combine(work: Path) -> None:
         seen |= {one["id"] for one in fresh}
     if (curves := work / CURVE / "curves.json").exists():
         content[CURVE] = json.loads(curves.read_text(encoding="utf-8"))
-    RESULTS.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    records = ",\n".join(json.dumps(one, sort_keys=True) for one in content.pop("records"))
+    rest = json.dumps(content, sort_keys=True)[:-1]
+    RESULTS.write_text(f'{rest}, "records": [\n{records}\n]}}\n', encoding="utf-8")
 
 
 def main() -> None:
