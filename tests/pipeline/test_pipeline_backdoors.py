@@ -13,6 +13,7 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.pipeline.config import RunConfig, resolve
 from purpleteam.pipeline.replay import replay
 from purpleteam.pipeline.run import prepare, run
+from purpleteam.pipeline.stages.hunting import recovered_by
 
 NAME = "backdoored-badnets-count-60-trigger-size-4"
 SETTINGS = (
@@ -97,6 +98,15 @@ def test_the_recovered_trigger_is_a_picture_and_a_file(lab: Path) -> None:
     assert f"images/{NAME}-0-recovered.png" in files
     trigger = RecoveredTrigger.load(lab / "exports" / f"{NAME}-0-trigger.safetensors")
     assert trigger.target_label == 7
+
+
+def test_a_trigger_counts_only_where_the_scan_itself_names_it(lab: Path, asked: RunConfig) -> None:
+    work = prepare(asked, lab, resume=True)
+    records = work.run.records()
+    found = recovered_by(work, records)
+    assert found is not None and found[1].target_label == 7
+    without = [one for one in records if not isinstance(one, Artefact)]
+    assert recovered_by(work, without) is None  # though the file is there
 
 
 def test_the_report_shows_the_three_side_by_side(lab: Path) -> None:

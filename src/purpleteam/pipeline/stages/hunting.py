@@ -17,7 +17,13 @@ from purpleteam.core.errors import PurpleError
 from purpleteam.core.records import Artefact, Measurement, Note, Record
 from purpleteam.core.statistics import Rate
 from purpleteam.defences.checks import MODEL_SCAN, TRAINING_SET_SCAN
-from purpleteam.defences.detection.metrics import auroc, average_precision
+from purpleteam.defences.detection.metrics import (
+    auroc,
+    average_precision,
+    false_alarm_rate,
+    precision,
+    recall,
+)
 from purpleteam.defences.detection.model import ModelScan, scan_model
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.defences.detection.training_set import (
@@ -34,6 +40,8 @@ __all__ = ["flagged_by", "planted_pictures", "recovered_by", "scanned_model", "s
 
 SPOKEN = ()
 """Detectors whose rankings are told where nothing is known to rank them by."""
+TRIGGER = "-trigger.safetensors"
+"""How the file of a recovered trigger ends."""
 RESAMPLES = 200
 """Draws for the interval of a ranking's worth: ten rankings of 55,000 images are many."""
 
@@ -87,10 +95,12 @@ def scanned_model(work: Work, trial: Trial) -> list[Record]:
     return work.cell("defences", f"scan {trial.stem}", depends_on, _or_say_why(trial, look))
 
 
-def recovered_by(work: Work, trial: Trial) -> RecoveredTrigger | None:
-    """Return the trigger that the scan of the trial's model recovered, from its file."""
-    path = _trigger_file(work, trial)
-    return RecoveredTrigger.load(path) if path.exists() else None
+def recovered_by(work: Work, records: Sequence[Record]) -> tuple[str, RecoveredTrigger] | None:
+    """Return the digest and the trigger that a scan's records name, from its file."""
+    for one in records:
+        if isinstance(one, Artefact) and one.path.endswith(TRIGGER):
+            return one.digest, RecoveredTrigger.load(work.run.path / one.path)
+    return None
 
 
 def planted_pictures(work: Work, trial: Trial, count: int = 3) -> None:
@@ -174,21 +184,20 @@ def _counted(work: Work, trial: Trial, found: TrainingSetScan) -> list[Measureme
     kept = np.ones(len(trial.images), np.bool_)
     poison = np.zeros(len(trial.images), np.bool_)
     if trial.poisoned is not None:
-        poison[trial.poisoned.indices] = True
-        kept[trial.poisoned.cover] = False  # stamped and rightly labelled: neither of the two
+        poison |= trial.poisoned.mask
+        kept &= ~trial.poisoned.cover_mask  # stamped and rightly labelled: neither of the two
     flagged = np.zeros(len(trial.images), np.bool_)
     flagged[found.flagged] = True
-    clean = kept & ~poison
-    wrong = int((flagged & clean).sum())
-    rates = {"false_positive_rate": Rate.of(wrong, int(clean.sum()))}
-    hits = int((flagged & poison).sum())
+    rates: dict[str, Rate | None] = {
+        "false_positive_rate": false_alarm_rate(flagged[kept], poison[kept])
+    }
     if poison.any():
-        rates["detection_recall"] = Rate.of(hits, int(poison.sum()))
-        if hits + wrong:
-            rates["detection_precision"] = Rate.of(hits, hits + wrong)
+        rates["detection_recall"] = recall(flagged[kept], poison[kept])
+        rates["detection_precision"] = precision(flagged[kept], poison[kept])
     made = [
         Measurement(name=name, value=value, subject=subject, how=how, seed=trial.seed)
         for name, value in rates.items()
+        if value is not None
     ]
     return made + (_ranked(trial, found, poison[kept], kept, subject) if poison.any() else [])
 
@@ -224,7 +233,7 @@ def _kept_trigger(work: Work, trial: Trial, found: ModelScan, note: Note) -> lis
 
 
 def _trigger_file(work: Work, trial: Trial) -> Path:
-    return work.run.path / "exports" / f"{trial.stem}-trigger.safetensors"
+    return work.run.path / "exports" / f"{trial.stem}{TRIGGER}"
 
 
 def _facts(trial: Trial, subject: str, answer: Mapping[str, Any]) -> dict[str, Any]:

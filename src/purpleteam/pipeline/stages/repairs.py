@@ -17,6 +17,8 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
+from purpleteam.defences.detection.metrics import residual_poisons
+from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.defences.repair import REPAIRS, Repair, Repairing
 from purpleteam.defences.repair.evaluate import Repaired, evaluate_repair, run_repair
 from purpleteam.defences.repair.repoison import repoison
@@ -48,9 +50,8 @@ def repaired(work: Work, trial: Trial, text: str) -> None:
     """Repair a trial's model with what the searches found, and measure what is left."""
     repair, asked = repair_of(text), work.config.backdoors
     flagged = flagged_by(searched(work, trial)) if asked.search_training_set else []
-    if asked.scan_models:
-        scanned_model(work, trial)  # its trigger is in a file by now
-    one = _Repair(work, trial, repair, flagged)
+    scan = scanned_model(work, trial) if asked.scan_models else []
+    one = _Repair(work, trial, repair, flagged, recovered_by(work, scan))
     records = work.cell("defences", f"repair {one.stem}", one.depends_on, one.done)
     if any(isinstance(record, Note) and record.name == "no-repair" for record in records):
         return
@@ -68,6 +69,8 @@ class _Repair:
     trial: Trial
     repair: Repair
     flagged: Sequence[int]
+    recovered: tuple[str, RecoveredTrigger] | None
+    """The digest of the trigger that the scan recovered, and the trigger."""
 
     @property
     def name(self) -> str:
@@ -88,6 +91,7 @@ class _Repair:
             "repair": self.recipe,
             "seed": self.trial.seed,
             "flagged": list(self.flagged),
+            "trigger": None if self.recovered is None else self.recovered[0],
             "trusted": self.work.config.backdoors.trusted,
         }
 
@@ -107,7 +111,7 @@ class _Repair:
     def given(self) -> Repairing:
         """Return what a repair works with: what was found, not what was planted."""
         work, asked, trial = self.work, self.work.config.backdoors, self.trial
-        trigger = recovered_by(work, trial)
+        trigger = None if self.recovered is None else self.recovered[1]
         architecture = asked.architecture or work.architecture
         return Repairing(
             model=trial.model.module,
@@ -181,7 +185,9 @@ class _Repair:
         """Return how many poisoned images the repair's training set still held."""
         if self.trial.poisoned is None or self.repair.name != "retrain":
             return None
-        return len(set(self.trial.poisoned.indices.tolist()) - set(self.flagged))
+        removed = np.zeros(len(self.trial.images), np.bool_)
+        removed[list(self.flagged)] = True
+        return residual_poisons(removed, self.trial.poisoned.mask)
 
     def _planted_again(
         self,
