@@ -94,6 +94,14 @@ def test_a_repair_that_had_nothing_to_go_by_is_named(make_run: Maker) -> None:
     )
 
 
+def test_where_nothing_was_planted_the_chapter_does_not_say_so(make_run: Maker) -> None:
+    ours = measured("clean_accuracy", Rate.of(99, 100), "baseline", seed=0)
+    note = scan(ours, None, poison="unknown")
+    text = page(make_run, ours, replace(note, facts=dict(note.facts) | {"own": True}))
+    assert "Nothing was planted here" in text and "nothing found" in text
+    assert "Each backdoor was planted" not in text and "wrong target" not in text
+
+
 def test_the_lab_is_not_told_twice(make_run: Maker) -> None:
     one = planted(0, 97)
     text = render(make_run(one, scan(one, 7))).markdown.read_text("utf-8")

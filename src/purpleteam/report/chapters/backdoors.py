@@ -39,6 +39,16 @@ from purpleteam.report.view import (
 
 __all__ = ["chapter", "is_told_of"]
 
+LEAD = "Backdoors that were planted, looked for without being told, and taken out again."
+OWN_LEAD = "What a search for backdoors says of the models and of the training set."
+OWN_MEANS = (
+    "Nothing was planted here: the searches looked into what this run trained on and what is "
+    "served. A score that reaches its limit is one that a clean model or set would hardly have."
+)
+OWN_MEANS_NOT = (
+    "That nothing was found does not prove that nothing is there: weak, rare and adaptive "
+    "triggers pass, and an adversary who knows the search will try to hide from it."
+)
 MEANS = (
     "Each backdoor was planted in a training set and learned by a model of its own. The searches "
     "were told neither class nor number nor trigger; what was planted was used only to count "
@@ -65,8 +75,8 @@ def chapter(evidence: Evidence) -> Chapter:
         found = (shares(evidence), searches(evidence), rankings(evidence), repairs(evidence))
         blocks += [table for table in found if table is not None]
         blocks += _refused(evidence)
-    blocks.append(Reading(MEANS, MEANS_NOT))
-    lead = "Backdoors that were planted, looked for without being told, and taken out again."
+    blocks.append(Reading(MEANS, MEANS_NOT) if planted else Reading(OWN_MEANS, OWN_MEANS_NOT))
+    lead = LEAD if planted else OWN_LEAD
     return Chapter(id="backdoors", title="Backdoors", lead=lead, blocks=tuple(blocks))
 
 
