@@ -55,18 +55,34 @@ PARTS: dict[str, tuple[str, ...]] = {
     "patch": (f"attacks={json.dumps([PATCH])}", "seeds=5"),
     "families": (
         f"attacks={json.dumps(FAMILIES)}",
-        "seeds=2",
+        "seeds=3",
         "search_training_set=false",
         'repairs=["unlearn"]',
         "plant_again=[]",
     ),
     "clean": ("clean=20", "search_training_set=false"),
+    "removed": (
+        f"attacks={json.dumps(FAMILIES)}",
+        "seeds=1",
+        "scan_models=false",
+        'repairs=["retrain"]',
+        "plant_again=[]",
+    ),
+    "few": (
+        f"attacks={json.dumps([PATCH])}",
+        "seeds=5",
+        "trusted=100",
+        "search_training_set=false",
+        'repairs=["unlearn"]',
+        "plant_again=[]",
+    ),
+    "small": ("clean=300", "architecture=small_cnn", "epochs=1", "search_training_set=false"),
     "fifty": (f"attacks={json.dumps(FIFTY)}", "seeds=5", "scan_models=false", "repairs=[]"),
 }
 """What each part asks of the lab, over the profile `backdoors`."""
 
 CURVE = "curve"
-CURVES = ("badnets",)
+CURVES = ("badnets", "blended", "tact")
 COUNTS = (5, 10, 20, 50, 100, 300)
 SEEDS = 5
 """Attack success over the number of poisons: small nets, as many trainings are needed."""

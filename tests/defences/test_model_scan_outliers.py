@@ -48,13 +48,6 @@ def test_a_smaller_trigger_is_more_suspicious(log_sizes: np.ndarray, less: float
     assert small_outliers(smaller, NULL)[3] >= small_outliers(log_sizes, NULL)[3] - 1e-9
 
 
-def test_two_classes_that_are_both_near_vouch_for_each_other() -> None:
-    alone = np.array([-1.2, 0.0, 0.1, 0.2, 0.0, 0.1, -0.1, 0.0, 0.2, 0.1])
-    together = alone + np.array([0, -0.9, 0, 0, 0, 0, 0, 0, 0, 0])
-    before, after = small_outliers(alone, NULL)[0], small_outliers(together, NULL)[0]
-    assert before > 6 and after < before - 2
-
-
 def test_with_few_trusted_images_a_pair_must_stand_out_further() -> None:
     assert noise_of(100) == noise_of(500) == 1
     assert noise_of(15) == pytest.approx(math.sqrt(2 - 0.15**2))

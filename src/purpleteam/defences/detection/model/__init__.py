@@ -5,6 +5,7 @@
 - `warp`             the smallest smooth warp for each class: WaNet
 - `source_specific`  the smallest patch for each pair of classes: TaCT
 - `max_margin`       the largest margin of each class, without any image: MM-BD
+- `reference`        a student of the model: how near each class is by nature
 - `inversion`        the searches that they share;  `outliers`: sizes to statistics and p-values
 - `scan`             one verdict, its p-value and the recovered trigger
 """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,10 @@ from purpleteam.core.registry import Registry
 from purpleteam.defences.detection.model.outliers import Null, small_outliers
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
-__all__ = ["MODEL_DETECTORS", "Evidence", "ModelDetector", "Scanning"]
+__all__ = ["MODEL_DETECTORS", "Evidence", "ModelDetector", "Scanning", "less_natural"]
+
+NATURAL = 0.6
+"""Share of what a class's log size is in the student that counts as natural in the model."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +32,8 @@ class Scanning:
     labels: NDArray[np.int64]
     classes: int
     seed: int
+    reference: nn.Module | None = None
+    """A student of the model that has its nature and not its backdoor, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,8 +80,15 @@ class ModelDetector(ABC):
         """Return the trigger for one target at leisure, or None where this one has no picture."""
         return None
 
-    def judge(self, log_sizes: NDArray[np.float64]) -> Evidence:
-        """Return the evidence of one size per class, on a natural-log scale."""
+    def judge(
+        self, log_sizes: NDArray[np.float64], found: NDArray[np.float64] | None = None
+    ) -> Evidence:
+        """Return the evidence of one size per class, on a natural-log scale.
+
+        Args:
+            log_sizes: what is compared.
+            found: what was found, where the natural part of it was taken off.
+        """
         statistics = small_outliers(log_sizes, self.null)
         target = int(statistics.argmax())
         return Evidence(
@@ -84,8 +96,20 @@ class ModelDetector(ABC):
             statistics=statistics,
             p_value=self.null.p_value(float(statistics[target])),
             target_label=target,
-            details={"sizes": np.exp(log_sizes).tolist()},
+            details={"sizes": np.exp(log_sizes if found is None else found).tolist()},
         )
+
+
+def less_natural(
+    work: Scanning,
+    log_sizes: NDArray[np.float64],
+    measure: Callable[[Scanning], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Return log sizes of any shape less what is natural of them, by measuring the student too."""
+    if work.reference is None:
+        return log_sizes
+    natural = measure(replace(work, model=work.reference, reference=None))
+    return log_sizes - NATURAL * (natural - np.nanmedian(natural))
 
 
 MODEL_DETECTORS: Registry[type[ModelDetector]] = Registry("model detector")

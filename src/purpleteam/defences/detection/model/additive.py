@@ -18,6 +18,7 @@ from purpleteam.defences.detection.model._base import (
     Evidence,
     ModelDetector,
     Scanning,
+    less_natural,
 )
 from purpleteam.defences.detection.model.inversion import (
     AT_LEISURE,
@@ -38,7 +39,7 @@ __all__ = ["AdditiveInversion"]
 class AdditiveInversion(ModelDetector):
     """Sizes are Euclidean lengths, in pixel units of [0, 1]."""
 
-    null: ClassVar[Null] = Null(location=1.5, scale=0.71, deviation=0.2)
+    null: ClassVar[Null] = Null(location=1.0, scale=0.32, deviation=0.2)
 
     steps: int = 70
     """Gradient steps."""
@@ -48,7 +49,13 @@ class AdditiveInversion(ModelDetector):
     def examine(self, work: Scanning) -> Evidence | None:
         """Invert a perturbation for every class as target."""
         search = Search(steps=self.steps, images=self.images, stream=20)
-        return self.judge(_shrink(work, slots_of(work), search).log_sizes)
+        found = _shrink(work, slots_of(work), search).log_sizes
+        return self.judge(
+            less_natural(
+                work, found, lambda it: _shrink(it, slots_of(it), search.shorter()).log_sizes
+            ),
+            found,
+        )
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None

@@ -30,7 +30,7 @@ __all__ = ["MaximumMargin"]
 class MaximumMargin(ModelDetector):
     """Sizes are 1 / margin, so that a large margin is a small size as elsewhere."""
 
-    null: ClassVar[Null] = Null(location=1.3, scale=0.62, deviation=0.2)
+    null: ClassVar[Null] = Null(location=1.3, scale=0.52, deviation=0.2)
 
     steps: int = 60
     """Gradient steps."""

@@ -14,16 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Null", "less_company", "pair_outliers", "small_outliers"]
+__all__ = ["Null", "pair_outliers", "small_outliers"]
 
 CONSISTENT = 1.4826
 """Makes the median absolute deviation of normal numbers their standard deviation."""
 MUTUAL = 0.7
 """Share of the opposite pair's nearness that counts as natural."""
-COMPANY = 1.5
-"""Share of what the other class has beyond the ordinary that a class loses."""
-MOST_COMPANY = 3.5
-"""No more than so much counts: two classes that stand out beyond nature are two backdoors."""
 REWEIGHTED = 20
 """Rounds of reweighting."""
 FLAT = 0.02
@@ -59,29 +55,6 @@ class Null:
 
 def small_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.float64]:
     """Return (k,): how far each size lies below the median of the others, in deviations."""
-    return less_company(_below_the_others(log_sizes, null), ordinary=2.0)
-
-
-def less_company(statistics: NDArray[np.float64], *, ordinary: float) -> NDArray[np.float64]:
-    """Return (k,) statistics less what the class that stands out most beside each one tells.
-
-    Two classes that both stand out vouch for each other: in that net some classes are near by
-    nature, as in nets that learned shifted images. What the other one has beyond `ordinary`, the
-    most that the second class of an ordinary clean net has, is taken off by `COMPANY`.
-    """
-    best = np.sort(statistics)[::-1]
-    other = np.where(statistics == best[0], best[1], best[0])
-    return np.where(
-        statistics > ordinary,
-        np.maximum(
-            statistics - COMPANY * np.clip(other - ordinary, 0, MOST_COMPANY),
-            np.minimum(statistics, ordinary),
-        ),
-        statistics,
-    )
-
-
-def _below_the_others(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.float64]:
     found = np.empty(len(log_sizes))
     for one in range(len(log_sizes)):
         others = np.delete(log_sizes, one)

@@ -10,6 +10,7 @@ from purpleteam.defences.detection.model._base import (
     Evidence,
     ModelDetector,
     Scanning,
+    less_natural,
 )
 from purpleteam.defences.detection.model.inversion import (
     AT_LEISURE,
@@ -29,7 +30,7 @@ __all__ = ["PatchInversion", "recover_patch"]
 class PatchInversion(ModelDetector):
     """Sizes are sums of the mask, in pixels."""
 
-    null: ClassVar[Null] = Null(location=1.4, scale=0.43, deviation=0.3)
+    null: ClassVar[Null] = Null(location=1.2, scale=0.55, deviation=0.3)
 
     steps: int = 120
     """Steps of Adam."""
@@ -39,7 +40,13 @@ class PatchInversion(ModelDetector):
     def examine(self, work: Scanning) -> Evidence | None:
         """Invert a mask and a pattern for every class as target."""
         search = Search(steps=self.steps, images=self.images, stream=10)
-        return self.judge(shrink_mask(work, slots_of(work), search).log_sizes)
+        found = shrink_mask(work, slots_of(work), search).log_sizes
+        return self.judge(
+            less_natural(
+                work, found, lambda it: shrink_mask(it, slots_of(it), search.shorter()).log_sizes
+            ),
+            found,
+        )
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None

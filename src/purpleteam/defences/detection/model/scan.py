@@ -23,6 +23,7 @@ from purpleteam.defences.detection.model._base import (
     Scanning,
 )
 from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.defences.detection.model.reference import distilled
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import logits
@@ -32,15 +33,16 @@ __all__ = ["FALSE_ALARM_RATE", "ModelScan", "scan_model"]
 FALSE_ALARM_RATE = 0.03
 """Share of clean models that may be flagged: the p-value below which a model is.
 
-The detectors' null laws were fitted to 26 clean nets of three architectures, after 1 to 80 epochs
-on MNIST, the embedded digits and coloured digits of 5 or 7 classes, and to the two shipped ones.
+The detectors' null laws were fitted to 46 clean nets of three architectures and three recipes,
+after 1 to 80 epochs on MNIST, the embedded digits and coloured digits of 5 or 7 classes. Their
+scales were rounded up.
 """
 
 SMALLEST = 1e-300
 """A p-value below this one scores as this one."""
 JOINT = "joint"
 """Name of the evidence of all detectors of whole classes together."""
-JOINT_NULL = Null(location=1.25, scale=0.4, deviation=1.0)
+JOINT_NULL = Null(location=0.9, scale=0.34, deviation=1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,7 +134,12 @@ def scan_model(
         classes=classes,
         seed=seed,
     )
-    with frozen(work.model), progress.task("scan the model", len(parts) + 1) as task:
+    with frozen(work.model), progress.task("scan the model", len(parts) + 2) as task:
+        student = distilled(work.model, work.images, classes=classes, seed=seed)
+        task.advance(1)
+        if student is not None:
+            student.requires_grad_(False)
+        work = replace(work, reference=student)
         scan = _scan(work, parts, false_alarm_rate, task)
     return replace(scan, seconds=time.perf_counter() - started)
 

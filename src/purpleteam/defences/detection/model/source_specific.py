@@ -19,21 +19,19 @@ from purpleteam.defences.detection.model._base import (
     Evidence,
     ModelDetector,
     Scanning,
+    less_natural,
 )
 from purpleteam.defences.detection.model.inversion import (
-    Inverted,
     Search,
     Slot,
     shrink_mask,
 )
-from purpleteam.defences.detection.model.outliers import Null, less_company, pair_outliers
+from purpleteam.defences.detection.model.outliers import Null, pair_outliers
 from purpleteam.defences.detection.model.patch import recover_patch
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 __all__ = ["SourceSpecificInversion", "noise_of"]
 
-ORDINARY = 3.0
-"""Deviations that the second target of a clean net stands out by."""
 FEW = 15
 """Trusted images of a class so few that a trigger for them is half chance."""
 USUAL = 100
@@ -47,7 +45,7 @@ FEWEST_CLASSES = 4
 class SourceSpecificInversion(ModelDetector):
     """Sizes are sums of the mask, in pixels, for every pair of classes."""
 
-    null: ClassVar[Null] = Null(location=2.55, scale=0.58, deviation=0.2)
+    null: ClassVar[Null] = Null(location=2.55, scale=0.66, deviation=0.2)
 
     steps: int = 60
     """Steps of Adam."""
@@ -66,8 +64,9 @@ class SourceSpecificInversion(ModelDetector):
             if source != target
         )
         search = Search(steps=self.steps, images=self.images, stream=40)
-        found = shrink_mask(work, slots, search, rate=0.2)
-        return self._judge(found, work.classes, len(work.labels) / len(sources))
+        found = _sizes(work, slots, search)
+        rest = less_natural(work, found, lambda it: _sizes(it, slots, search.shorter()))
+        return self._judge(rest, found, len(work.labels) / len(sources))
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
@@ -75,13 +74,12 @@ class SourceSpecificInversion(ModelDetector):
         """Return the smallest patch that works on nearly all images of the sources."""
         return recover_patch(work, target, sources)
 
-    def _judge(self, found: Inverted, classes: int, of_each: float) -> Evidence:
-        sizes = np.full((classes, classes), np.nan)
-        for slot, log_size in zip(found.slots, found.log_sizes, strict=True):
-            sizes[slot.sources, slot.target] = log_size
-        standing = pair_outliers(sizes, self.null) / noise_of(of_each)
+    def _judge(
+        self, rest: NDArray[np.float64], found: NDArray[np.float64], of_each: float
+    ) -> Evidence:
+        standing = pair_outliers(rest, self.null) / noise_of(of_each)
         standing = np.nan_to_num(standing, nan=-np.inf)
-        statistics = less_company(standing.max(0), ordinary=ORDINARY)
+        statistics = standing.max(0)
         target = int(statistics.argmax())
         alike = standing[:, target] >= max(statistics[target] / 2, self.null.location)
         alike[standing[:, target].argmax()] = True
@@ -91,8 +89,17 @@ class SourceSpecificInversion(ModelDetector):
             p_value=self.null.p_value(float(statistics[target])),
             target_label=target,
             source_labels=tuple(int(one) for one in np.flatnonzero(alike)),
-            details={"sizes": _plain(sizes)},
+            details={"sizes": _plain(found)},
         )
+
+
+def _sizes(work: Scanning, slots: tuple[Slot, ...], search: Search) -> NDArray[np.float64]:
+    """Return log sizes (classes, classes) from each source to each target; NaN is no pair."""
+    sizes = np.full((work.classes, work.classes), np.nan)
+    found = shrink_mask(work, slots, search, rate=0.2)
+    for slot, log_size in zip(slots, found.log_sizes, strict=True):
+        sizes[slot.sources, slot.target] = log_size
+    return sizes
 
 
 def noise_of(of_each: float) -> float:

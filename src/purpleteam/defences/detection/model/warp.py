@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -34,7 +35,7 @@ __all__ = ["WarpInversion"]
 class WarpInversion(ModelDetector):
     """Sizes are root mean square shifts of the control points, as shares of the image's side."""
 
-    null: ClassVar[Null] = Null(location=1.45, scale=0.36, deviation=0.2)
+    null: ClassVar[Null] = Null(location=1.15, scale=0.36, deviation=0.2)
 
     steps: int = 80
     """Gradient steps."""
@@ -42,24 +43,29 @@ class WarpInversion(ModelDetector):
     """Trusted images for each class and step."""
     grid: int = 6
     """Control points to a side; the shifts between them are interpolated."""
+    coarse_grid: int = 4
+    """The same for a second look, in which fewer changes are near by nature."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.grid < 2:
-            raise ValueError(f"grid must be at least 2, not {self.grid}")
+        for name in ("grid", "coarse_grid"):
+            if getattr(self, name) < 2:
+                raise ValueError(f"{name} must be at least 2, not {getattr(self, name)}")
 
     def examine(self, work: Scanning) -> Evidence | None:
-        """Invert a flow for every class as target."""
+        """Invert a fine and a coarse flow for every class as target; the mean size counts."""
         search = Search(steps=self.steps, images=self.images, stream=30)
-        return self.judge(
-            self._shrink(work, slots_of(work), search).log_sizes - math.log(self.grid)
-        )
+        sizes = [
+            _shrink(work, slots_of(work), search, grid).log_sizes - math.log(grid)
+            for grid in (self.grid, self.coarse_grid)
+        ]
+        return self.judge(np.mean(sizes, axis=0))
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
     ) -> RecoveredTrigger | None:
         """Return the smallest warp that works on nearly all images of the sources."""
-        found = self._shrink(work, (Slot(target, sources),), AT_LEISURE)
+        found = _shrink(work, (Slot(target, sources),), AT_LEISURE, self.grid)
         height, width = work.images.shape[2:]
         shifts = _flow(found.parts[0], height, width)[0]
         pixels = shifts * shifts.new_tensor([(width - 1) / 2, (height - 1) / 2])
@@ -67,17 +73,18 @@ class WarpInversion(ModelDetector):
             kind="warp", target_label=target, source_labels=sources, flow=pixels.cpu().numpy()
         )
 
-    def _shrink(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
-        return shrink_radius(
-            work,
-            slots,
-            search,
-            form=(2, self.grid, self.grid),
-            shape=_warp,
-            radius=0.06 * self.grid,
-            largest=0.5 * self.grid,
-            stride=0.05,
-        )
+
+def _shrink(work: Scanning, slots: tuple[Slot, ...], search: Search, grid: int) -> Inverted:
+    return shrink_radius(
+        work,
+        slots,
+        search,
+        form=(2, grid, grid),
+        shape=_warp,
+        radius=0.06 * grid,
+        largest=0.5 * grid,
+        stride=0.2,
+    )
 
 
 def _flow(change: Tensor, height: int, width: int) -> Tensor:

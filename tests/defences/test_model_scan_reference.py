@@ -1,0 +1,92 @@
+"""The student of a scanned model: it has the model's nature and not its backdoor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from defences_planted import CLASSES, Planted, trusted
+from torch import Tensor, nn
+
+from purpleteam.defences.detection.model import Scanning
+from purpleteam.defences.detection.model._base import NATURAL, less_natural
+from purpleteam.defences.detection.model.reference import distilled, untrained
+from purpleteam.models import build
+from purpleteam.models.devices import frozen, to_batch
+
+IMAGES = to_batch(trusted().images)
+LABELS = torch.tensor(trusted().labels)
+
+
+def taught(model: nn.Module, seed: int = 0) -> nn.Module | None:
+    with frozen(model):
+        return distilled(model, IMAGES, classes=CLASSES, seed=seed)
+
+
+def test_a_student_answers_as_its_teacher_and_does_not_know_the_trigger() -> None:
+    model = Planted("patch", target=3)
+    student = taught(model)
+    assert student is not None
+    stamped = IMAGES[LABELS != 3].clone()
+    stamped[:, :, :2, :2] = 1
+    assert (student(IMAGES).argmax(1) == model(IMAGES).argmax(1)).float().mean() > 0.95
+    assert (model(stamped).argmax(1) == 3).all()
+    assert (student(stamped).argmax(1) == 3).float().mean() < 0.2
+
+
+def test_the_same_seed_teaches_the_same_student_and_no_global_chance_is_used() -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (taught(Planted(), seed) for seed in (0, 0, 1))
+    assert first is not None and again is not None and other is not None
+    assert torch.equal(first(IMAGES), again(IMAGES))
+    assert not torch.equal(first(IMAGES), other(IMAGES))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_an_architecture_is_kept_and_its_weights_are_drawn_anew() -> None:
+    model = build("residual_cnn", (1, 16, 16), 3, seed=5)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.fill_(7.0)
+    student = untrained(model, seed=1)
+    assert student is not None and student is not model
+    assert student.state_dict().keys() == model.state_dict().keys()
+    assert all((one != 7).all() and one.requires_grad for one in student.parameters())
+    assert all((one == 7).all() for one in model.parameters())
+
+
+@pytest.mark.parametrize("model", [Planted(), nn.Sequential(nn.Linear(2, 2), Planted()), nn.ReLU()])
+def test_weights_that_cannot_be_drawn_anew_are_not_half_drawn(model: nn.Module) -> None:
+    assert untrained(model, seed=0) is None
+
+
+class Arbitrary(nn.Module):
+    """Answers by the last digits of an image's brightness: nothing that could be learned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        label = (x.double().sum((1, 2, 3)) * 1e4).long() % CLASSES
+        return 9.0 * nn.functional.one_hot(label, CLASSES).float()
+
+
+def test_a_model_that_no_student_becomes_like_has_none() -> None:
+    assert taught(Arbitrary()) is None
+
+
+@pytest.mark.parametrize("shape", [(CLASSES,), (CLASSES, CLASSES)])
+def test_what_the_student_finds_near_too_is_taken_off(shape: tuple[int, ...]) -> None:
+    natural = np.random.default_rng(0).normal(size=shape)
+    images, labels = to_batch(trusted().images), trusted().labels
+    work = Scanning(model=Planted(), images=images, labels=labels, classes=CLASSES, seed=0)
+    assert np.array_equal(less_natural(work, natural, lambda _: natural), natural)
+    student = nn.Identity()
+    seen: list[nn.Module] = []
+
+    def measure(it: Scanning) -> np.ndarray:
+        seen.append(it.model)
+        return natural + 5  # in another unit
+
+    rest = less_natural(replace(work, reference=student), natural, measure)
+    assert seen == [student]
+    assert np.allclose(rest, (1 - NATURAL) * natural + NATURAL * np.median(natural))
