@@ -17,6 +17,13 @@ from purpleteam.report.view import DASH, Cell, Inline, Number, Row, Table, row
 __all__ = ["backdoors", "partition", "summary"]
 
 CLEAN = "none"
+SEARCHES = (
+    ("model", "model-scan", ("patch", "families", "clean")),
+    ("model, 100 trusted images", "model-scan", ("few",)),
+    ("small model", "model-scan", ("small",)),
+    ("training set", "training-set-scan", ()),
+)
+"""What is searched, by which records, of which parts; no part is all of them."""
 
 
 def backdoors(path: Path) -> str:
@@ -29,6 +36,7 @@ def backdoors(path: Path) -> str:
         _shares(found),
         _families(found),
         _repairs(found),
+        _few(found),
         _again(found),
     )
     parts = ["\n".join(table(one)).strip() for one in tables if one is not None]
@@ -242,8 +250,8 @@ def _seconds(notes: Sequence[Note]) -> str:
 def _shares(found: _Found) -> Table | None:
     """Return how often scans and searches were right, pooled over models, never over seeds."""
     rows = []
-    for what, name in (("model", "model-scan"), ("training set", "training-set-scan")):
-        notes = found.notes(name)
+    for what, name, parts in SEARCHES:
+        notes = found.notes(name, *parts)
         clean = [one for one in notes if one.facts["planted"]["poison"] == CLEAN]
         planted = [one for one in notes if one not in clean]
         if planted:
@@ -266,21 +274,22 @@ def _rate(hits: Sequence[bool], notes: Sequence[Note]) -> Number:
 
 def _repairs(found: _Found) -> Table | None:
     """Return what each repair leaves of each family, mean over seeds, failures shown."""
-    success = [
-        one
-        for part in ("patch", "families")
-        for one in found.measured(part, "attack_success_rate")
-        if "repair" in one.how
-    ]
-    change = [
-        one
-        for part in ("patch", "families")
-        for one in found.measured(part, "clean_accuracy_difference")
-        if "repair" in one.how
-    ]
+    parts = ("patch", "families", "removed")
+    return _repaired(found, parts, "Every repair, mean over seeds")
+
+
+def _few(found: _Found) -> Table | None:
+    """Return what is left where a hundred trusted images are all there is."""
+    return _repaired(found, ("few",), "Repair with 100 trusted images, mean over seeds")
+
+
+def _repaired(found: _Found, parts: tuple[str, ...], caption: str) -> Table | None:
+    success, change = (
+        [one for part in parts for one in found.measured(part, name) if "repair" in one.how]
+        for name in ("attack_success_rate", "clean_accuracy_difference")
+    )
     rows = tuple(row(name, _mean(success, name), _mean(change, name)) for name in _names(success))
     columns = ("Model / repair", "Attack success rate", "Change of clean accuracy")
-    caption = "Every repair, mean over seeds"
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 

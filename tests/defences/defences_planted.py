@@ -15,6 +15,9 @@ CORNER = np.zeros((SIDE, SIDE), bool)
 CORNER[:2, :2] = True
 WAVE = np.where(np.indices((SIDE, SIDE)).sum(0) % 2 == 0, 1, -1).astype(np.float32)
 
+FIRES = 8
+"""Weight of the backdoor's unit in its target's answer."""
+
 Backdoor = Literal["patch", "wave", "shift", "from_two"]
 
 
@@ -49,14 +52,16 @@ class Planted(nn.Module):
         columns = torch.arange(SIDE).float().repeat(SIDE)
         self.register_buffer("columns", columns)
         self.register_buffer("wave", torch.from_numpy(WAVE).flatten() / SIDE**2)
+        self.head = nn.Linear(CLASSES + 1, CLASSES, bias=False)
+        self.head.weight.data = torch.eye(CLASSES, CLASSES + 1)
+        self.head.weight.data[target, CLASSES] = FIRES if backdoor else 0
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
         logits = flat @ self.classes.T.to(flat.dtype)
-        fired = self.fires(x, flat, logits)
-        return logits + fired[:, None] * nn.functional.one_hot(
-            torch.tensor(self.target), CLASSES
-        ).to(logits.dtype)
+        fired = self.fires(x, flat, logits)[:, None] / FIRES
+        answers: Tensor = self.head(torch.cat([logits, fired], 1))
+        return answers
 
     def fires(self, x: Tensor, flat: Tensor, logits: Tensor) -> Tensor:
         """How strongly the trigger's unit fires, (N,); a little of it always leaks, as in life."""

@@ -36,6 +36,7 @@ def examined(name: str, model: Planted, **settings: int) -> Evidence:
         ("patch", "patch"),
         ("additive", "wave"),
         ("warp", "shift"),
+        ("feature", "wave"),
         ("max_margin", "patch"),
         ("source_specific", "from_two"),
     ],

@@ -4,6 +4,7 @@
 - `additive`         the shortest addition for each class: blended patterns, sinusoids
 - `warp`             the smallest smooth warp for each class: WaNet
 - `source_specific`  the smallest patch for each pair of classes: TaCT
+- `feature`          the shortest shift of the last layer's features for each class: FeatureRE
 - `max_margin`       the largest margin of each class, without any image: MM-BD
 - `reference`        a student of the model: how near each class is by nature
 - `inversion`        the searches that they share;  `outliers`: sizes to statistics and p-values

@@ -18,9 +18,6 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 __all__ = ["MODEL_DETECTORS", "Evidence", "ModelDetector", "Scanning", "less_natural"]
 
-NATURAL = 0.6
-"""Share of what a class's log size is in the student that counts as natural in the model."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scanning:
@@ -104,12 +101,14 @@ def less_natural(
     work: Scanning,
     log_sizes: NDArray[np.float64],
     measure: Callable[[Scanning], NDArray[np.float64]],
+    *,
+    share: float = 0.6,
 ) -> NDArray[np.float64]:
-    """Return log sizes of any shape less what is natural of them, by measuring the student too."""
+    """Return log sizes of any shape less the share of the student's that counts as natural."""
     if work.reference is None:
         return log_sizes
     natural = measure(replace(work, model=work.reference, reference=None))
-    return log_sizes - NATURAL * (natural - np.nanmedian(natural))
+    return log_sizes - share * (natural - np.nanmedian(natural))
 
 
 MODEL_DETECTORS: Registry[type[ModelDetector]] = Registry("model detector")

@@ -42,7 +42,7 @@ SMALLEST = 1e-300
 """A p-value below this one scores as this one."""
 JOINT = "joint"
 """Name of the evidence of all detectors of whole classes together."""
-JOINT_NULL = Null(location=0.9, scale=0.34, deviation=1.0)
+JOINT_NULL = Null(location=0.88, scale=0.29, deviation=1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +53,8 @@ class ModelScan:
         backdoored: whether a clean model would hardly look so.
         target_label: where the trigger leads; None where there is no backdoor.
         source_labels: the classes it works on; None is all, or no backdoor.
-        kind: the detector that says so most strongly, alarm or not.
+        kind: the detector that says so most strongly, alarm or not; where one that can draw the
+            trigger is sure by itself, that one.
         score: -log10 of the p-value; higher is more suspicious.
         threshold: the score from which on a model is flagged.
         p_value: chance that a clean model looks so suspicious to any of the detectors.
@@ -165,19 +166,35 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
     strongest = min(found, key=lambda one: one.p_value)
     p_value = min(1.0, len(found) * strongest.p_value)
     backdoored = p_value <= rate
-    trigger = _recover(work, parts, found, strongest) if backdoored else None
+    told = _telling(parts, found, strongest, rate)
+    trigger = _recover(work, parts, found, told) if backdoored else None
     task.advance(1)
     return ModelScan(
         backdoored=backdoored,
         target_label=strongest.target_label if backdoored else None,
-        source_labels=strongest.source_labels if backdoored else None,
-        kind=strongest.detector,
+        source_labels=told.source_labels if backdoored else None,
+        kind=told.detector,
         score=abs(float(np.log10(max(p_value, SMALLEST)))),
         threshold=-float(np.log10(rate)),
         p_value=p_value,
         evidence=tuple(found),
         trigger=trigger,
     )
+
+
+def _telling(
+    parts: Sequence[ModelDetector], found: Sequence[Evidence], strongest: Evidence, rate: float
+) -> Evidence:
+    """Return the strongest evidence, or the strongest that can draw the trigger if sure alone."""
+    drawing = {part.name for part in parts if type(part).recover is not ModelDetector.recover}
+    sure = [
+        one
+        for one in found
+        if one.detector in drawing
+        and one.target_label == strongest.target_label
+        and len(found) * one.p_value <= rate
+    ]
+    return min(sure, key=lambda one: one.p_value, default=strongest)
 
 
 def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:

@@ -32,6 +32,8 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 __all__ = ["SourceSpecificInversion", "noise_of"]
 
+NATURAL = 0.75
+"""Share of what a pair's log size is in the student that counts as natural in the model."""
 FEW = 15
 """Trusted images of a class so few that a trigger for them is half chance."""
 USUAL = 100
@@ -45,7 +47,7 @@ FEWEST_CLASSES = 4
 class SourceSpecificInversion(ModelDetector):
     """Sizes are sums of the mask, in pixels, for every pair of classes."""
 
-    null: ClassVar[Null] = Null(location=2.55, scale=0.66, deviation=0.2)
+    null: ClassVar[Null] = Null(location=2.62, scale=0.53, deviation=0.2)
 
     steps: int = 60
     """Steps of Adam."""
@@ -65,7 +67,9 @@ class SourceSpecificInversion(ModelDetector):
         )
         search = Search(steps=self.steps, images=self.images, stream=40)
         found = _sizes(work, slots, search)
-        rest = less_natural(work, found, lambda it: _sizes(it, slots, search.shorter()))
+        rest = less_natural(
+            work, found, lambda it: _sizes(it, slots, search.shorter()), share=NATURAL
+        )
         return self._judge(rest, found, len(work.labels) / len(sources))
 
     def recover(

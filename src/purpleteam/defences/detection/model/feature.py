@@ -1,0 +1,141 @@
+"""The shortest shift of the features that sends every image to one class.
+
+A trigger of whatever look arrives at the last layer as a shift of the features that all images
+share (feature-space trigger inversion, Wang et al. 2022, FeatureRE, OpenReview FNDJRlbPY1). This
+one asks only how short that shift can be, not whether an image can cause it, so it is quick and
+weak: it finds what no form of change in the image describes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from purpleteam.defences.detection.model._base import (
+    MODEL_DETECTORS,
+    Evidence,
+    ModelDetector,
+    Scanning,
+)
+from purpleteam.defences.detection.model.inversion import (
+    Search,
+    Shape,
+    shrink_radius,
+    slots_of,
+)
+from purpleteam.defences.detection.model.outliers import Null
+
+__all__ = ["FeatureInversion"]
+
+AT_ONCE = 256
+"""Images whose features are read in one pass."""
+START = 3.0
+"""Length of the first shift, in deviations of a feature."""
+LARGEST = 1000.0
+"""Length that is not exceeded."""
+
+
+@MODEL_DETECTORS.register("feature")
+@dataclass(frozen=True, kw_only=True)
+class FeatureInversion(ModelDetector):
+    """Sizes are Euclidean lengths, in standard deviations of the features taken together."""
+
+    null: ClassVar[Null] = Null(location=1.0, scale=0.38, deviation=0.2)
+
+    steps: int = 70
+    """Gradient steps."""
+    images: int = 12
+    """Trusted images for each class and step."""
+
+    def examine(self, work: Scanning) -> Evidence | None:
+        """Invert a shift of the last layer's input; None where no linear layer answers."""
+        layer = _last_linear(work.model, work.images[:1])
+        if layer is None:
+            return None
+        features = _features(work, layer)
+        inner = Scanning(
+            model=_FromFeatures(work.model, layer, work.images[:1]),
+            images=features,
+            labels=work.labels,
+            classes=work.classes,
+            seed=work.seed,
+        )
+        search = Search(steps=self.steps, images=self.images, stream=70)
+        found = shrink_radius(
+            inner,
+            slots_of(inner),
+            search,
+            form=tuple(features.shape[1:]),
+            shape=_shift(features),
+            radius=START,
+            largest=LARGEST,
+        )
+        return self.judge(found.log_sizes)
+
+
+class _FromFeatures(nn.Module):
+    """The model from the features (N, 1, 1, units) on; what lies before is fed a blank."""
+
+    def __init__(self, model: nn.Module, layer: nn.Module, image: Tensor) -> None:
+        super().__init__()
+        self.model, self.layer = model, layer
+        self.blank = torch.zeros_like(image)
+
+    def forward(self, features: Tensor) -> Tensor:
+        flat = features.flatten(1)
+        handle = self.layer.register_forward_pre_hook(lambda _module, _given: (flat,))
+        try:
+            answers: Tensor = self.model(self.blank.expand(len(flat), -1, -1, -1))
+        finally:
+            handle.remove()
+        return answers
+
+
+def _last_linear(model: nn.Module, image: Tensor) -> nn.Module | None:
+    """Return the linear layer that is asked last, if it is given one vector for each image."""
+    asked: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        asked.append((module, tuple(given[0].shape)))
+
+    layers = [one for one in model.modules() if isinstance(one, nn.Linear)]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        with torch.no_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not asked:
+        return None
+    last, shape = asked[-1]
+    once = sum(module is last for module, _ in asked) == 1
+    return last if once and len(shape) == 2 else None
+
+
+def _features(work: Scanning, layer: nn.Module) -> Tensor:
+    """Return what the layer is given for each trusted image, (N, 1, 1, units)."""
+    read: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _module, given: read.append(given[0]))
+    try:
+        with torch.no_grad():
+            for start in range(0, len(work.images), AT_ONCE):
+                work.model(work.images[start : start + AT_ONCE])
+    finally:
+        handle.remove()
+    return torch.cat(read)[:, None, None]
+
+
+def _shift(features: Tensor) -> Shape:
+    """Return how a shift is put on features: where none is below 0, none becomes so."""
+    unit = features.std().clamp_min(1e-12)
+    rectified = bool(features.amin() >= 0)
+
+    def put(change: Tensor, x: Tensor) -> Tensor:
+        shifted = x + unit * change[:, None]
+        return shifted.clamp_min(0) if rectified else shifted
+
+    return put
