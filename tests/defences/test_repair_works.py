@@ -84,6 +84,28 @@ def test_a_hundred_trusted_images_alone_do_to_unlearn(
     assert after.clean_accuracy.value > before.clean_accuracy.value - 0.03
 
 
+class Elsewhere:
+    """A patch that nobody planted, where a scan might have been mistaken."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        x[:, :, 12:14, :2] = 0.5
+        return x
+
+
+def test_what_a_wrong_trigger_leaves_is_looked_for_and_unlearned_too(
+    work: Repairing, digits: Dataset
+) -> None:
+    given = dataclasses.replace(work, trigger=Elsewhere(), trusted=digits.validation)
+    left = {
+        rounds: evaluate_backdoor(
+            REPAIRS["unlearn"](rounds=rounds, worsened=0.0).repair(given), digits.test, POISON
+        ).attack_success_rate.value
+        for rounds in (1, 3)
+    }
+    assert left[1] > 0.5 and left[3] < 0.05
+
+
 def test_fine_tuning_alone_leaves_the_backdoor(work: Repairing, digits: Dataset) -> None:
     after = evaluate_backdoor(REPAIRS["fine_tune"]().repair(work), digits.test, POISON)
     assert after.attack_success_rate.value > 0.5

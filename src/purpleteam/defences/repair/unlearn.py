@@ -5,27 +5,36 @@ with and without the trigger, and both should get what the model said of the cle
 (distillation, Hinton et al. 2015, arXiv:1503.02531). The rest of the model's knowledge is in
 those answers, so a hundred images, cut and put together, are enough. And since a recovered
 trigger is not the planted one, it is varied, and an adversary looks for what is left.
+Where several patches were planted, one is recovered at a time: so what is left is looked for again,
+until it is as large as the patches that open the other labels, which are natural.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
+from purpleteam.defences.detection.model import Scanning
+from purpleteam.defences.detection.model.inversion import Search, shrink_mask, slots_of
+from purpleteam.defences.detection.model.patch import recover_patch
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Stamp
 from purpleteam.defences.repair._losses import answers, divergence, mean_score
 from purpleteam.defences.repair._mixing import put_together
 from purpleteam.defences.repair._tuning import Tuning, held_out
 from purpleteam.defences.repair._variation import Adversary, moved, scaled, where_it_leads
-from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.devices import device_of, frozen, to_batch
 
 __all__ = ["Unlearn"]
+
+LOOK = Search(steps=120, images=24, stream=95)
+"""How the patches of all labels are compared after a round."""
 
 
 @REPAIRS.register("unlearn")
@@ -55,6 +64,8 @@ class Unlearn(Tuning):
     """Mean change of a pixel value that it may add, in pixel units."""
     restart: int = 50
     """Steps after which the adversary begins anew."""
+    rounds: int = 3
+    """At most so often a patch is looked for and unlearned; the first one is given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,14 +82,41 @@ class Unlearn(Tuning):
             raise ValueError(f"size must be from 0 to 1, not {self.size}")
         if self.nearby < 0:
             raise ValueError(f"nearby must be at least 0, not {self.nearby}")
-        if self.restart < 1:
-            raise ValueError(f"restart must be at least 1, not {self.restart}")
+        for name in ("restart", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net that differs least from its guide on held-out images, with and without."""
         if work.trigger is None:
             raise ValueError("unlearn needs a trigger")
-        trigger = work.trigger
+        net = self._unlearned(net, work, work.trigger)
+        shorter = replace(self, steps=max(1, self.steps // 2))
+        for _ in range(self.rounds - 1):
+            left = self._left(net, work)
+            if left is None:
+                break
+            net = shorter._unlearned(net, work, left)
+        return net
+
+    def _left(self, net: nn.Module, work: Repairing) -> Stamp | None:
+        """Return the patch that still opens the net; None where other labels' are as small."""
+        trusted, trigger, target = work.trusted, work.trigger, work.target_label
+        if trusted is None or target is None:
+            return None
+        images = to_batch(trusted.images, device_of(net)).contiguous()
+        classes = answers(net, images[:1]).shape[1]
+        with frozen(net):
+            looking = Scanning(
+                model=net, images=images, labels=trusted.labels, classes=classes, seed=work.seed
+            )
+            sizes = shrink_mask(looking, slots_of(looking), LOOK).log_sizes
+            if sizes[target] >= np.median(np.delete(sizes, target)):
+                return None
+            return recover_patch(looking, target, getattr(trigger, "source_labels", None))
+
+    def _unlearned(self, net: nn.Module, work: Repairing, trigger: Stamp) -> nn.Module:
+        """Teach one trigger away."""
         model = copy.deepcopy(net).requires_grad_(False)
         images, others = held_out(work, self.held_out)
         adversary = self._adversary(model, trigger, images, work)

@@ -42,7 +42,7 @@ SMALLEST = 1e-300
 """A p-value below this one scores as this one."""
 JOINT = "joint"
 """Name of the evidence of all detectors of whole classes together."""
-JOINT_NULL = Null(location=0.88, scale=0.29, deviation=1.0)
+JOINT_NULL = Null(location=0.85, scale=0.29, deviation=1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

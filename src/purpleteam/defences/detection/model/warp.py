@@ -35,11 +35,11 @@ __all__ = ["WarpInversion"]
 class WarpInversion(ModelDetector):
     """Sizes are root mean square shifts of the control points, as shares of the image's side."""
 
-    null: ClassVar[Null] = Null(location=1.15, scale=0.36, deviation=0.2)
+    null: ClassVar[Null] = Null(location=1.15, scale=0.3, deviation=0.2)
 
-    steps: int = 80
+    steps: int = 60
     """Gradient steps."""
-    images: int = 24
+    images: int = 16
     """Trusted images for each class and step."""
     grid: int = 6
     """Control points to a side; the shifts between them are interpolated."""
