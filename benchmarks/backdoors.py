@@ -81,6 +81,9 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """What each part asks of the lab, over the profile `backdoors`."""
 
+LEFT_OUT = ("precision", "recall", "f1")
+"""Class by class on clean images: in the run folders, not in the file of results."""
+
 CURVE = "curve"
 CURVES = ("badnets", "blended", "tact")
 COUNTS = (5, 10, 20, 50, 100, 300)
@@ -137,7 +140,8 @@ def combine(work: Path) -> None:
         info = folder.info
         content.setdefault("run", {key: info[key] for key in ("versions", "machine")})
         content["parts"][part] = {"asked": info["asked"], "status": info["status"]}
-        fresh = [one for one in kept_records(folder) if one["id"] not in seen]
+        kept = [one for one in kept_records(folder) if one.get("name") not in LEFT_OUT]
+        fresh = [one for one in kept if one["id"] not in seen]
         content["records"] += [{**one, "part": part} for one in fresh]
         seen |= {one["id"] for one in fresh}
     if (curves := work / CURVE / "curves.json").exists():
