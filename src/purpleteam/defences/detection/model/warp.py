@@ -29,6 +29,9 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger, identity_g
 
 __all__ = ["WarpInversion"]
 
+HIDDEN = 0.25
+"""Shifts of this share of the side or more hide nothing, and all count alike."""
+
 
 @MODEL_DETECTORS.register("warp")
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,8 @@ class WarpInversion(ModelDetector):
             _shrink(work, slots_of(work), search, grid).log_sizes - math.log(grid)
             for grid in (self.grid, self.coarse_grid)
         ]
-        return self.judge(np.mean(sizes, axis=0))
+        found = np.mean(sizes, axis=0)
+        return self.judge(np.minimum(found, math.log(HIDDEN)), found)
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
