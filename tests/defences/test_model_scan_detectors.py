@@ -49,6 +49,21 @@ def test_a_detector_finds_its_kind_of_backdoor(name: str, backdoor: str, target:
     assert planted.p_value < 0.05 < clean.p_value
 
 
+class ByName(Planted):
+    """Calls its last layer with a named argument, which no hook sees."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(1)
+        logits = flat @ self.classes.T
+        answers: torch.Tensor = self.head(input=torch.cat([logits, 0 * logits[:, :1]], 1))
+        return answers
+
+
+def test_features_that_cannot_be_read_are_not_judged() -> None:
+    with frozen(model := ByName()):
+        assert MODEL_DETECTORS["feature"]().examine(work(model)) is None
+
+
 def test_a_backdoor_for_one_class_is_told_with_its_class() -> None:
     assert examined("source_specific", Planted("from_two")).source_labels == (2,)
 

@@ -99,7 +99,8 @@ def _last_linear(model: nn.Module, image: Tensor) -> nn.Module | None:
     asked: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        asked.append((module, tuple(given[0].shape)))
+        if given:  # by position: what is given by name, a hook does not see
+            asked.append((module, tuple(given[0].shape)))
 
     layers = [one for one in model.modules() if isinstance(one, nn.Linear)]
     handles = [layer.register_forward_pre_hook(note) for layer in layers]
