@@ -19,8 +19,16 @@ def linear_net(classes: int = 4) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), layer)
 
 
+class Viewed(nn.Module):
+    """Flattens as tutorials do, which fails on images in another order in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, d) of (N, C, H, W)."""
+        return x.view(len(x), -1)
+
+
 def curved_net() -> nn.Sequential:
-    """Return an untrained net with all that an attack could disturb: batch norm and dropout."""
+    """Return an untrained net with all that an attack could disturb: batch norm, dropout, view."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
@@ -28,7 +36,7 @@ def curved_net() -> nn.Sequential:
             nn.BatchNorm2d(4),
             nn.ReLU(),
             nn.Dropout(0.5),
-            nn.Flatten(),
+            Viewed(),
             nn.Linear(16, 4),
         )
 

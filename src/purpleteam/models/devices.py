@@ -1,7 +1,8 @@
-"""Where and in what precision a net runs: a GPU and bfloat16 where they are faster."""
+"""Where, in what order in memory and in what precision a net runs: as is fastest there."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -14,7 +15,17 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError, unknown
 
-__all__ = ["choose_device", "device_of", "fast_autocast", "frozen", "to_batch", "use_threads"]
+__all__ = [
+    "channels_first",
+    "choose_device",
+    "device_of",
+    "fast_autocast",
+    "frozen",
+    "lay_out",
+    "planes",
+    "to_batch",
+    "use_threads",
+]
 
 MAX_THREADS = 256
 """Thousands of threads do not make torch slow, they bring the process down."""
@@ -69,9 +80,41 @@ def fast_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def to_batch(images: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
-    """Return uint8 (N, H, W, C) as float32 (N, C, H, W) in [0, 1], channels last in memory."""
-    batch = torch.from_numpy(np.array(images)).to(device or "cpu")
-    return (batch.float() / 255).permute(0, 3, 1, 2)
+    """Return uint8 images (N, H, W, C) as float32 (N, C, H, W) in [0, 1], in torch's own order."""
+    return planes(torch.from_numpy(np.array(images)).to(device or "cpu"))
+
+
+def planes(pixels: Tensor) -> Tensor:
+    """Return uint8 (N, H, W, C) as float32 (N, C, H, W) in [0, 1], in torch's own order."""
+    return channels_first(pixels.float() / 255)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """Return (N, H, W, C) as (N, C, H, W) in torch's own order, which every net takes.
+
+    A copy, because one channel is in both orders at once, and a convolution takes the other.
+    """
+    return x.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+
+
+def lay_out(module: nn.Module, images: Tensor) -> None:
+    """Put a net's weights channels last in memory, twice as fast on a CPU, where it takes that.
+
+    What a convolution gives is then in that order too, and a net that calls `view` on it fails:
+    such a net is left as it was written.
+
+    Args:
+        module: the net, changed in place; no number of it changes.
+        images: (N, C, H, W), such as it takes; two of them are shown to a copy.
+    """
+    try:
+        moved = copy.deepcopy(module).eval()
+        moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            moved(images[:2].to(device_of(module)))
+    except Exception:  # the net may be anybody's code; in its own order it is only slower
+        return
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @contextmanager

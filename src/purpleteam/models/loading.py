@@ -17,6 +17,7 @@ from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import call_factory, is_factory
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.black_box import BlackBox
+from purpleteam.models.devices import lay_out
 from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.maite import adapted, is_maite, net_of_maite
 from purpleteam.models.normalisation import Normalisation
@@ -67,6 +68,7 @@ def load(
     device: torch.device | None = None,
     read_weights: WeightsReader = plain_weights,
     normalisation: Normalisation | None = None,
+    shape: Shape | None = None,
 ) -> LoadedModel:
     """Return the classifier that the user names.
 
@@ -78,6 +80,8 @@ def load(
         read_weights: reads that file; the default takes .safetensors alone, and
             `pipeline.importing.read_weights` takes what passes the gate of `scan`.
         normalisation: a layer to put in front of the net.
+        shape: of the images that it will be shown, where no card says it: it is then laid out
+            in memory for speed.
     """
     if is_factory(reference):
         loaded = _from_factory(reference, weights, read_weights, normalisation)
@@ -88,7 +92,10 @@ def load(
     module = loaded.module
     if normalisation is not None and not isinstance(module, BlackBox):
         module = normalisation.before(module)
-    module.to(device=device or "cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(device or "cpu")
+    shape = loaded.card.shape if loaded.card else shape
+    if shape is not None and not isinstance(module, BlackBox):
+        lay_out(module, torch.zeros(2, *shape))
     return replace(loaded, module=module.eval(), normalisation=normalisation)
 
 

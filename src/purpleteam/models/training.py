@@ -25,7 +25,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.models.augmentation import AUGMENTATIONS
 from purpleteam.models.checkpoint import Checkpoint, Epoch, identity
-from purpleteam.models.devices import fast_autocast
+from purpleteam.models.devices import fast_autocast, lay_out, planes, to_batch
 from purpleteam.models.inference import correct
 from purpleteam.models.recipes import Recipe
 
@@ -88,7 +88,8 @@ def train(
     """
     started = time.perf_counter()
     device = device or torch.device("cpu")
-    module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(device)
+    lay_out(module, to_batch(images.images[:2], device))
     pixels = torch.from_numpy(np.array(images.images)).to(device)
     labels = torch.from_numpy(np.array(images.labels)).to(device)
     optimizer = torch.optim.AdamW(
@@ -113,7 +114,7 @@ def train(
                     for group in optimizer.param_groups:
                         group["lr"] = rate
                     chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                    x = (pixels[chosen].float() / 255).permute(0, 3, 1, 2)  # (B, C, H, W)
+                    x = planes(pixels[chosen])  # (B, C, H, W)
                     x = AUGMENTATIONS[recipe.augmentation](x, rng)
                     y = labels[chosen]
                     if craft is not None:

@@ -74,11 +74,17 @@ def load_for(
         normalise: what `--normalise` says.
     """
     layer = None if normalise is None else Normalisation.parse(normalise)
-    loaded = load(
-        reference, weights=weights, device=device, read_weights=read_weights, normalisation=layer
-    )
     height, width, channels = dataset.shape
-    loaded.check_fits((channels, height, width), len(dataset.classes), dataset.name)
+    shape = (channels, height, width)
+    loaded = load(
+        reference,
+        weights=weights,
+        device=device,
+        read_weights=read_weights,
+        normalisation=layer,
+        shape=shape,
+    )
+    loaded.check_fits(shape, len(dataset.classes), dataset.name)
     check_answers(loaded, dataset)
     if isinstance(loaded.module, MaiteClassifier):
         loaded.module.check_labels(dataset.classes)

@@ -21,6 +21,7 @@ from purpleteam.core.errors import unknown
 from purpleteam.core.statistics import Rate
 from purpleteam.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import channels_first
 from purpleteam.models.inference import Classifier, correct
 
 __all__ = ["CorruptedAccuracy", "Corruptions", "accuracy_under_corruptions"]
@@ -64,7 +65,7 @@ class Corruptions(EvasionAttack):
             rows = standing.cpu().numpy()
             index = noise.index.cpu().numpy()[rows]
             changed = corrupt(pictures[rows], kind, severity, seed=noise.seed, index=index)
-            candidates = torch.from_numpy(changed / np.float32(255)).permute(0, 3, 1, 2)
+            candidates = channels_first(torch.from_numpy(changed / np.float32(255)))
             driver.errs(candidates.to(x.device, x.dtype), standing)
         return x
 

@@ -18,7 +18,7 @@ from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.data.images import ImageSet
-from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.devices import channels_first, device_of, to_batch
 from purpleteam.models.inference import Classifier
 from purpleteam.models.twins import Twins
 
@@ -140,7 +140,7 @@ class Case:
 
     def candidates(self, rows: NDArray[np.int64]) -> Tensor:
         """Return what the ladder made of them (n, C, H, W)."""
-        x_adv = torch.from_numpy(self.final.x_adv[rows]).permute(0, 3, 1, 2)
+        x_adv = channels_first(torch.from_numpy(self.final.x_adv[rows]))
         return x_adv.to(device_of(self.model))
 
     def noise(self, rows: NDArray[np.int64], stream: str) -> Noise:

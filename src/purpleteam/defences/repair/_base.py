@@ -17,6 +17,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import lay_out, to_batch
 from purpleteam.models.recipes import Plain, Recipe
 
 __all__ = ["REPAIRS", "Repair", "Repairing", "Stamp", "free_copy"]
@@ -95,7 +96,7 @@ class Repair:
                 f"with what is given: {', '.join(others) or 'none'}"
             )
         wanted_gradients = [one.requires_grad for one in work.model.parameters()]
-        net = free_copy(work.model, work.device)
+        net = free_copy(work.model, work.device, work.trusted or work.train)
         mended = self.mend(net, work).eval()
         for parameter, wanted_gradient in zip(mended.parameters(), wanted_gradients, strict=True):
             parameter.requires_grad_(wanted_gradient)
@@ -110,11 +111,15 @@ class Repair:
 REPAIRS: Registry[type[Repair]] = Registry("repair")
 
 
-def free_copy(model: nn.Module, device: torch.device | None) -> nn.Module:
-    """Return a copy in eval mode whose weights may all be changed, laid out for speed."""
+def free_copy(model: nn.Module, device: torch.device | None, images: ImageSet | None) -> nn.Module:
+    """Return a copy in eval mode whose weights may all be changed, laid out for speed.
+
+    `images` are such as it takes; without any it stays laid out as it is.
+    """
     net = copy.deepcopy(model).eval().requires_grad_(True)
-    device = device or torch.device("cpu")
-    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(device or torch.device("cpu"))
+    if images is not None:
+        lay_out(net, to_batch(images.images[:2]))
     return net
 
 

@@ -80,7 +80,7 @@ def repoison(
         raise UsageError(f"counts {list(counts)} must be from 0 to the {len(poisons)} poisons")
     rates = {}
     for count in sorted({0, *counts}):
-        net = free_copy(model, device)
+        net = free_copy(model, device, clean)
         mixed = ImageSet(
             np.concatenate([clean.images, poisons.images[:count]]),
             np.concatenate([clean.labels, poisons.labels[:count]]),

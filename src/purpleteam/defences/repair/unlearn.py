@@ -104,7 +104,7 @@ class Unlearn(Tuning):
         trusted, trigger, target = work.trusted, work.trigger, work.target_label
         if trusted is None or target is None:
             return None
-        images = to_batch(trusted.images, device_of(net)).contiguous()
+        images = to_batch(trusted.images, device_of(net))
         classes = answers(net, images[:1]).shape[1]
         with frozen(net):
             looking = Scanning(

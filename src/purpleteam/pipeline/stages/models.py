@@ -43,7 +43,13 @@ def baseline(work: Work) -> LoadedModel:
     asked = work.config.models
     if asked.use is not None:
         weights = Path(asked.weights) if asked.weights else None
-        model = load(asked.use, weights=weights, device=work.device, read_weights=read_weights)
+        model = load(
+            asked.use,
+            weights=weights,
+            device=work.device,
+            read_weights=read_weights,
+            shape=work.shape,
+        )
         model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
         return model
     if BASELINE in work.models:

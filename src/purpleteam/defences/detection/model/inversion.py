@@ -187,7 +187,7 @@ def _backward(model: nn.Module, change: Change, x: Tensor, targets: Tensor) -> T
         aims = targets[part].repeat_interleave(n)
         changed = change(part, x[part]).flatten(0, 1)
         with fast_autocast(x.device):
-            logits = model(changed.contiguous(memory_format=torch.channels_last)).float()
+            logits = model(changed).float()
         (F.cross_entropy(logits, aims, reduction="sum") / n).backward()  # type: ignore[no-untyped-call]
         successes.append((logits.detach().argmax(1) == aims).float().view(-1, n).mean(1))
     return torch.cat(successes)

@@ -40,8 +40,7 @@ class MaximumMargin(ModelDetector):
     def examine(self, work: Scanning) -> Evidence | None:
         """Maximise the margin of every class over inputs in [0, 1]."""
         shape = (work.classes * self.restarts, *work.images.shape[1:])
-        start = torch.rand(shape, generator=generator(work.seed, 50)).to(work.images.device)
-        x = start.contiguous(memory_format=torch.channels_last)
+        x = torch.rand(shape, generator=generator(work.seed, 50)).to(work.images.device)
         targets = torch.arange(work.classes, device=x.device).repeat_interleave(self.restarts)
         for step in range(self.steps):
             x = x.detach().requires_grad_(True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from purpleteam.core.errors import PurpleError
 from purpleteam.models import build
 from purpleteam.models.augmentation import shift
+from purpleteam.models.devices import lay_out
 
 __all__ = ["distilled", "untrained"]
 
@@ -56,7 +57,8 @@ def distilled(model: nn.Module, images: Tensor, *, classes: int, seed: int) -> n
     for student in (untrained(model, seed), _substitute(images, classes, seed)):
         if student is None:
             continue
-        student.to(device=images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        student.to(images.device)
+        lay_out(student, images)
         _teach(student, model, images, seed)
         if _agreement(student, model, images) >= ALIKE:
             return student

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from purpleteam.core.errors import DataError, ModelError, UsageError
 from purpleteam.core.progress import SILENT, Progress, Task
@@ -25,7 +25,7 @@ from purpleteam.defences.detection.model._base import (
 from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.model.reference import distilled
 from purpleteam.defences.detection.recovered import RecoveredTrigger
-from purpleteam.models.devices import device_of, frozen, to_batch
+from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
 from purpleteam.models.inference import logits
 
 __all__ = ["FALSE_ALARM_RATE", "ModelScan", "scan_model"]
@@ -127,10 +127,10 @@ def scan_model(
     if not parts or not 0 < false_alarm_rate < 1:
         raise UsageError(f"at least one detector and a rate within (0, 1), not {false_alarm_rate}")
     _check(model, trusted, classes)
-    at = device or device_of(model)
+    images = to_batch(trusted.images, device or device_of(model))
     work = Scanning(
-        model=_own_copy(model, at),
-        images=to_batch(trusted.images, at).contiguous(),
+        model=_own_copy(model, images),
+        images=images,
         labels=trusted.labels,
         classes=classes,
         seed=seed,
@@ -145,10 +145,10 @@ def scan_model(
     return replace(scan, seconds=time.perf_counter() - started)
 
 
-def _own_copy(model: nn.Module, device: torch.device) -> nn.Module:
+def _own_copy(model: nn.Module, images: Tensor) -> nn.Module:
     """Return a copy in the order in memory in which convolutions and pools are fastest."""
-    own = copy.deepcopy(model)
-    own.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    own = copy.deepcopy(model).to(images.device)
+    lay_out(own, images)
     return own
 
 

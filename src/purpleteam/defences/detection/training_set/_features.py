@@ -25,6 +25,8 @@ THRESHOLD = 0.5
 MOST_PIXELS = 1200
 """A covariance of this many columns still takes seconds."""
 BATCH = 500
+CACHE_BATCH = 50
+"""Images whose activations stay in the processor's cache: half the time, the same bits."""
 
 
 def patch_features(
@@ -47,11 +49,11 @@ def patch_features(
     stride = min(stride, max(1, min(height, width) // (4 * side)))
     rows = []
     with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
-            batch = to_batch(images[start : start + BATCH]).contiguous()  # thrice as fast here
-            found = F.conv2d(batch, weight, bias, stride=stride)
-            pooled = F.adaptive_avg_pool2d(F.relu(found - THRESHOLD), pools)
-            rows.append(pooled.flatten(1).numpy())
+        for start in range(0, len(images), CACHE_BATCH):
+            batch = torch.from_numpy(images[start : start + CACHE_BATCH] / np.float32(255))
+            batch = batch.permute(0, 3, 1, 2).contiguous()  # one channel as it lies: faster here
+            found = F.conv2d(batch, weight, bias, stride=stride).sub_(THRESHOLD).relu_()
+            rows.append(F.adaptive_avg_pool2d(found, pools).flatten(1).numpy())
     return standardised(np.concatenate(rows))
 
 

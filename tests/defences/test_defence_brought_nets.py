@@ -1,0 +1,86 @@
+"""Nets as people write them: `view` after a convolution, which fails in another order in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from purpleteam.attacks.poison.badnets import BadNets
+from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.defences.detection.model import scan_model
+from purpleteam.defences.detection.training_set import scan_training_set
+from purpleteam.defences.repair import REPAIRS, Repairing
+from purpleteam.models import RECIPES, logits, train
+
+TARGET = 4
+
+
+class Tutorial(nn.Module):
+    """Two convolutions and a `view`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 8, 5)
+        self.conv2 = nn.Conv2d(8, 16, 5)
+        self.fc1 = nn.Linear(256, 32)
+        self.fc2 = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(torch.max_pool2d(self.conv1(x), 2))
+        x = torch.relu(torch.max_pool2d(self.conv2(x), 2))
+        return self.fc2(torch.relu(self.fc1(x.view(-1, 256))))
+
+
+class Corner:
+    """The trigger, as a scan might recover it."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        x[:, :, -4:, -4:] = 1
+        return x
+
+
+@pytest.fixture(scope="module")
+def poisoned(digits: Dataset) -> ImageSet:
+    poison = BadNets(count=60, trigger=Trigger(size=4), target_label=TARGET)
+    return poison.apply(digits.train, seed=0).images
+
+
+@pytest.fixture(scope="module")
+def brought(digits: Dataset, poisoned: ImageSet) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Tutorial()
+    return train(net, poisoned, digits.validation, RECIPES["plain"](epochs=6), seed=0).module
+
+
+def test_it_is_scanned_and_its_trigger_recovered(digits: Dataset, brought: nn.Module) -> None:
+    found = scan_model(brought, digits.validation.first(100), classes=10)
+    assert found.backdoored
+    assert found.target_label == TARGET
+
+
+def test_its_training_set_is_searched(poisoned: ImageSet, brought: nn.Module) -> None:
+    found = scan_training_set(poisoned, classes=10, model=brought)
+    assert found.target_label == TARGET
+
+
+@pytest.mark.parametrize("name", REPAIRS)
+def test_every_repair_mends_it(
+    name: str, digits: Dataset, poisoned: ImageSet, brought: nn.Module
+) -> None:
+    work = Repairing(
+        model=brought,
+        net=Tutorial,
+        train=poisoned,
+        flagged=np.arange(10),
+        trusted=digits.validation.first(100),
+        trigger=Corner(),
+        target_label=TARGET,
+        recipe=RECIPES["plain"](epochs=1),
+    )
+    mended = REPAIRS[name]().repair(work)
+    assert np.isfinite(logits(mended, digits.validation.images[:10])).all()
