@@ -159,7 +159,7 @@ def test_more_poisons_bring_more_of_the_backdoor_back_and_sooner_where_it_was(
 
     def rates(model: nn.Module) -> list[float]:
         found = repoison(
-            model, clean=digits.validation, target_label=7, counts=(2, 40), how=how, **fixed
+            model, clean=digits.validation, target_label=7, counts=(0, 2, 40), how=how, **fixed
         )
         return [one.value for one in found.attack_success_rates.values()]
 
@@ -175,7 +175,7 @@ def test_re_poisoning_leaves_the_model_and_is_the_same_each_time(digits: Dataset
     few = digits.train.first(10)
     how = Repoisoning(steps=2)
     first, again = (
-        repoison(net, few, few, few, target_label=7, counts=(1,), how=how) for _ in range(2)
+        repoison(net, few, few, few, target_label=7, counts=(1, 0), how=how) for _ in range(2)
     )
     assert first == again and list(first.to_json()) == ["0", "1"]
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))

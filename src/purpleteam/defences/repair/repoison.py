@@ -25,7 +25,7 @@ from purpleteam.models.inference import logits
 
 __all__ = ["Repoisoned", "Repoisoning", "repoison"]
 
-COUNTS = (5, 10, 20)
+COUNTS = (0, 5, 10, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def repoison(
         clean: images with true labels, mixed in.
         triggered: triggered images of other classes, to measure on; not among the poisons.
         target_label: what the adversary wants them called.
-        counts: how many poisons are mixed in; the sets are nested. 0 is added as the control.
+        counts: how many poisons are mixed in; the sets are nested. 0 is the control.
         how: steps and rates.
         seed: order and augmentation are pure functions of it.
         device: where to tune; the default is the CPU.
@@ -79,7 +79,7 @@ def repoison(
     if min(counts, default=0) < 0 or max(counts, default=0) > len(poisons):
         raise UsageError(f"counts {list(counts)} must be from 0 to the {len(poisons)} poisons")
     rates = {}
-    for count in sorted({0, *counts}):
+    for count in sorted(set(counts)):
         net = free_copy(model, device, clean)
         mixed = ImageSet(
             np.concatenate([clean.images, poisons.images[:count]]),

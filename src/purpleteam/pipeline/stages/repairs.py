@@ -257,7 +257,7 @@ class _Repair:
             device=self.work.device,
             progress=self.work.progress,
         ).attack_success_rates
-        return {count: found[count] for count in sorted(set(counts))}
+        return dict(found)
 
     def _fresh(self, poison: PoisonAttack, count: int) -> ImageSet:
         """Return training images that were not poisoned before, triggered and relabelled."""
