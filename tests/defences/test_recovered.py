@@ -109,6 +109,12 @@ def test_a_trigger_comes_back_from_its_file(kind: str, tmp_path: Path) -> None:
     assert (again.kind, again.target_label, again.source_labels) == (kind, 3, None)
 
 
+def test_the_same_trigger_is_the_same_file_each_time(tmp_path: Path) -> None:
+    trigger = of_kind("patch", (0.5, 0.25))
+    files = [trigger.save(tmp_path / f"{n}.safetensors").read_bytes() for n in range(10)]
+    assert len(set(files)) == 1
+
+
 def test_a_file_that_holds_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "no.safetensors").write_bytes(b"no")
     with pytest.raises(DataError, match="holds no recovered trigger"):

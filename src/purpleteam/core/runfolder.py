@@ -7,7 +7,8 @@
 
 Work is done in cells. A cell is named by the content of what it depends on; its records are
 written together with a closing line, so that after a kill a cell is either whole or not there
-and `resume` does only what is missing.
+and `resume` does only what is missing. Another process may have done a cell ahead of the run and
+left its draft, which the run takes over when it comes there: the records keep the run's order.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import getpass
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -27,10 +29,11 @@ from purpleteam.core.errors import RunError
 from purpleteam.core.ledger import Ledger
 from purpleteam.core.records import Artefact, Note, Record, record_from_json
 
-__all__ = ["RunFolder", "machine", "versions"]
+__all__ = ["Drafts", "RunFolder", "machine", "versions"]
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
 CELL = "cell"
+DRAFTS = ".drafts"
 
 
 class RunFolder:
@@ -132,12 +135,12 @@ class RunFolder:
             depends_on: all that the result is a function of (config, digests, seed).
             work: returns the cell's records; files that it made are among them as `Artefact`.
         """
-        key = sha256_bytes(canonical_json({"stage": stage, **depends_on}).encode())
-        if not self._done:
-            self._done = {key: records for key, records in self._cells() if key}
-        if key in self._done and self._whole(self._done[key]):
-            return self._done[key]
-        made = list(work())
+        key = _key(stage, depends_on)
+        if (found := self._finished(key)) is not None:
+            return found
+        made = self._drafted(key)
+        if made is None:
+            made = list(work())
         if any(map(_is_closing, made)):
             raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
         closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
@@ -147,6 +150,7 @@ class RunFolder:
             info.pop("records", None)  # of an end that was not the end
             self._write({**info, "artefacts": {**info["artefacts"], **artefacts}})
         self._done[key] = made
+        self._draft(key).unlink(missing_ok=True)
         return made
 
     def artefact(self, path: Path, made_by: str) -> Artefact:
@@ -157,6 +161,8 @@ class RunFolder:
 
     def finish(self, status: str, **facts: Any) -> None:
         """Write how the run ended, and the head of its records, by which a missing end shows."""
+        if status == "finished":
+            shutil.rmtree(self.path / DRAFTS, ignore_errors=True)
         self._write({**self.info, "status": status, **facts, "records": self._ledger.head()})
 
     def _cells(self) -> Iterator[tuple[str, list[Record]]]:
@@ -170,6 +176,24 @@ class RunFolder:
                 waiting.append(record)
         if waiting:
             yield "", waiting
+
+    def _finished(self, key: str) -> list[Record] | None:
+        if not self._done:
+            self._done = {key: records for key, records in self._cells() if key}
+        found = self._done.get(key)
+        return found if found is not None and self._whole(found) else None
+
+    def _draft(self, key: str) -> Path:
+        return self.path / DRAFTS / f"{key.partition(':')[2]}.json"
+
+    def _drafted(self, key: str) -> list[Record] | None:
+        """Return the records that another process left for a cell, if their files are here."""
+        try:
+            lines = json.loads(self._draft(key).read_text(encoding="utf-8"))
+            records = [record_from_json(line) for line in lines]
+        except (OSError, ValueError, RunError):
+            return None
+        return records if self._whole(records) else None
 
     def _whole(self, records: Sequence[Record]) -> bool:
         return all(
@@ -194,6 +218,33 @@ class RunFolder:
         fresh.replace(target)
 
 
+class Drafts(RunFolder):
+    """A run that another process is writing: what is done here is left beside it as drafts."""
+
+    def look_again(self) -> None:
+        """Read anew what the run has finished by now."""
+        self._done = {}
+
+    def cell(
+        self,
+        stage: str,
+        depends_on: Mapping[str, Any],
+        work: Callable[[], Sequence[Record]],
+    ) -> list[Record]:
+        """Return a finished or drafted cell, or do it and leave its draft."""
+        key = _key(stage, depends_on)
+        for found in (self._finished(key), self._drafted(key)):
+            if found is not None:
+                return found
+        made = list(work())
+        target = self._draft(key)
+        target.parent.mkdir(exist_ok=True)
+        fresh = target.with_suffix(f".{os.getpid()}.tmp")
+        fresh.write_text(json.dumps([one.to_json() for one in made]), encoding="utf-8")
+        fresh.replace(target)
+        return made
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Purpleteam, Python and the packages that shape numbers."""
     found = {"python": platform.python_version()}
@@ -210,6 +261,10 @@ def machine() -> dict[str, Any]:
         "processor": platform.machine(),
         "cores": os.cpu_count() or 1,
     }
+
+
+def _key(stage: str, depends_on: Mapping[str, Any]) -> str:
+    return sha256_bytes(canonical_json({"stage": stage, **depends_on}).encode())
 
 
 def _artefacts(records: Sequence[Record]) -> dict[str, str]:

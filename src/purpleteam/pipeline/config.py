@@ -127,6 +127,8 @@ class BackdoorsConfig:
     """Repairs of each backdoored model, those that are known to fail included."""
     plant_again: tuple[int, ...] = (10, 50)
     """So many poisoned images then try to bring the backdoor back into the repaired model."""
+    processes: int = 1
+    """Processes that go through the lab side by side, on a CPU; the records are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ def _again(
     work = prepare(config, copy, resume=True, progress=progress)
     folder = _ReplayFolder(copy)
     folder.wanted = record_id
-    work.run = folder
+    work.run, work.processes = folder, 1
     try:
         run_stages(work, {})
     except _Done as done:

@@ -111,6 +111,7 @@ def prepare(
     device = choose_device(config.device)
     work = Work(RunFolder(out), config, dataset, device, threads, progress)
     check_request(work)
+    work.processes = config.backdoors.processes if device.type == "cpu" else 1
     if resume and (out / "run.json").exists():
         work.run = RunFolder.resume(out, asked)
         _check_same_images(work)

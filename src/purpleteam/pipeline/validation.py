@@ -21,6 +21,9 @@ from purpleteam.pipeline.work import Work, check_answers
 
 __all__ = ["check_request"]
 
+MOST_PROCESSES = 64
+"""Each loads the dataset and torch: more than there are cores help nobody."""
+
 
 def check_request(work: Work) -> None:
     """Make everything that is asked for by name once, and throw it away.
@@ -52,6 +55,7 @@ def _numbers(work: Work) -> None:
         "backdoors.epochs": (asked.backdoors.epochs, 1),
         "backdoors.trusted": (asked.backdoors.trusted, 10),
         "backdoors.target_label": (asked.backdoors.target_label, 0),
+        "backdoors.processes": (asked.backdoors.processes, 1),
     }
     for key, (value, smallest) in least.items():
         if value is not None and value < smallest:
@@ -111,6 +115,10 @@ def _defences(work: Work) -> None:
 
 def _backdoors(work: Work) -> None:
     asked = work.config.backdoors
+    if asked.processes > MOST_PROCESSES:
+        raise ConfigError(
+            f"backdoors.processes must be at most {MOST_PROCESSES}, not {asked.processes}"
+        )
     with _named("backdoors"):
         recipe_of(asked.recipe, asked.epochs)
         if asked.attacks and asked.architecture is not None:

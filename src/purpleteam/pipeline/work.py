@@ -43,6 +43,8 @@ class Work:
     command: tuple[str, ...] = ()
     """The command line that was typed, kept with each record."""
     models: dict[str, LoadedModel] = field(default_factory=dict)
+    processes: int = 1
+    """How many work for the run; more than one leave it drafts of cells."""
 
     @property
     def shape(self) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError
 
 __all__ = ["KINDS", "Kind", "RecoveredTrigger", "identity_grid"]
@@ -133,11 +135,15 @@ class RecoveredTrigger:
     def save(self, path: Path) -> Path:
         """Write the trigger to a .safetensors file and return its path."""
         parts = {name: getattr(self, name) for name in PARTS}
-        sources = "" if self.source_labels is None else ",".join(map(str, self.source_labels))
-        facts = {"kind": self.kind, "target_label": str(self.target_label), "sources": sources}
+        facts = {
+            "kind": self.kind,
+            "target_label": self.target_label,
+            "source_labels": self.source_labels,
+        }
         arrays = {name: np.ascontiguousarray(a) for name, a in parts.items() if a is not None}
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, path, metadata=facts)
+        # one entry, as several are written in an order that changes from call to call
+        save_file(arrays, path, metadata={"trigger": canonical_json(facts)})
         return path
 
     @classmethod
@@ -149,17 +155,17 @@ class RecoveredTrigger:
         """
         try:
             with safe_open(path, "numpy") as file:
-                facts = file.metadata() or {}
+                facts = json.loads((file.metadata() or {})["trigger"])
                 stored = set(file.keys())
                 arrays = {name: file.get_tensor(name) for name in PARTS if name in stored}
-            sources = facts["sources"]
+            sources = facts["source_labels"]
             return cls(
                 kind=cast(Kind, facts["kind"]),
                 target_label=int(facts["target_label"]),
-                source_labels=tuple(map(int, sources.split(","))) if sources else None,
+                source_labels=None if sources is None else tuple(map(int, sources)),
                 **arrays,
             )
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{str(path)!r} holds no recovered trigger: {error}") from None
 
     def _flow(self) -> NDArray[np.float32]:

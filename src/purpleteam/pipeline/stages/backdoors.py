@@ -9,10 +9,10 @@ to count afterwards what was found.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from purpleteam.attacks.poison import PoisonAttack
+from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
 from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.attacks.poison.evaluate import evaluate_backdoor
 from purpleteam.core.records import Record
@@ -20,6 +20,7 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.loading import LoadedModel
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
+from purpleteam.pipeline.beside import Job, beside
 from purpleteam.pipeline.stages.hunting import (
     planted_pictures,
     scanned_model,
@@ -27,11 +28,11 @@ from purpleteam.pipeline.stages.hunting import (
     summary,
 )
 from purpleteam.pipeline.stages.models import BASELINE, baseline, evaluated, recipe_of, served
-from purpleteam.pipeline.stages.repairs import repaired
+from purpleteam.pipeline.stages.repairs import plant_again, repaired
 from purpleteam.pipeline.stages.trial import CLEAN, Trial
 from purpleteam.pipeline.work import Work
 
-__all__ = ["hunt_backdoors", "look_at_own", "planted_by"]
+__all__ = ["do_job", "hunt_backdoors", "look_at_own", "planted_by"]
 
 
 def look_at_own(work: Work) -> None:
@@ -49,20 +50,67 @@ def look_at_own(work: Work) -> None:
 
 def hunt_backdoors(work: Work) -> None:
     """Go through every seed: the clean model first, then each poison."""
-    asked = work.config.backdoors
-    first, clean = work.config.seed, max(asked.clean, asked.seeds if asked.attacks else 0)
+    _ahead(work)
     found: list[Record] = []
-    for seed in range(first, first + clean):
-        trial = _clean(work, seed)
+    for seed, text in _trials(work):
+        trial = _trial(work, seed, text)
+        _described(work, trial)
         found += _looked_at(work, trial)
-        for text in asked.attacks if seed < first + asked.seeds else ():
-            planted = _planted(work, text, seed, trial.model)
-            found += _looked_at(work, planted)
-            for repair in asked.repairs:
-                repaired(work, planted, repair)
+        if trial.poison is not None and work.config.backdoors.repairs:
+            plant_again(work, trial)
+            for repair in work.config.backdoors.repairs:
+                repaired(work, trial, repair)
     if found:
         ids = [one.id for one in found]
         work.cell("defences", "summary", {"of": ids}, lambda: summary(work, found))
+
+
+def do_job(work: Work, job: Job) -> None:
+    """Do one of the lab's jobs, in a process beside the run's own."""
+    if job.what == "learn":
+        _model(work, _lesson(work, job.seed, job.attack))
+        return
+    trial = _trial(work, job.seed, job.attack)
+    match job.what:
+        case "describe":
+            _described(work, trial)
+        case "search":
+            searched(work, trial)
+        case "scan":
+            scanned_model(work, trial)
+        case "plant again":
+            plant_again(work, trial)
+        case "repair":
+            repaired(work, trial, job.repair or "")
+
+
+def _trials(work: Work) -> list[tuple[int, str | None]]:
+    """Return the seed and the poison of each trial; the clean one, without, comes first."""
+    asked = work.config.backdoors
+    first, clean = work.config.seed, max(asked.clean, asked.seeds if asked.attacks else 0)
+    return [
+        (seed, text)
+        for seed in range(first, first + clean)
+        for text in (None, *(asked.attacks if seed < first + asked.seeds else ()))
+    ]
+
+
+def _ahead(work: Work) -> None:
+    """Have the lab's cells drafted by several processes, those that take longest first."""
+    if work.processes < 2:
+        return
+    asked, trials = work.config.backdoors, _trials(work)
+    planted = [(seed, text) for seed, text in trials if text is not None]
+    looks: dict[str, Sequence[tuple[int, str | None]]] = {
+        "search": trials if asked.search_training_set else [],
+        "scan": trials if asked.scan_models else [],
+        "plant again": planted if asked.plant_again and asked.repairs else [],
+        "describe": trials,
+    }
+    with beside(work) as together:
+        together([Job("learn", seed, text) for seed, text in trials])
+        together([Job(what, *trial) for what, of in looks.items() for trial in of])
+        together([Job("repair", *trial, one) for trial in planted for one in asked.repairs])
 
 
 def planted_by(work: Work, text: str) -> PoisonAttack:
@@ -76,24 +124,38 @@ def planted_by(work: Work, text: str) -> PoisonAttack:
     return poison_from(text, given, labels=last + 1, where="backdoors.attacks")
 
 
-def _clean(work: Work, seed: int) -> Trial:
-    images = work.dataset.train
-    model = _learned(work, CLEAN, images, seed, {})
-    evaluated(work, "defences", model, CLEAN, seed)
-    return Trial(CLEAN, seed, images, model)
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What a model of the lab learns, and what the adversary did to it."""
+
+    name: str
+    seed: int
+    images: ImageSet
+    poison: PoisonAttack | None = None
+    poisoned: PoisonedSet | None = None
 
 
-def _planted(work: Work, text: str, seed: int, twin: LoadedModel) -> Trial:
+def _lesson(work: Work, seed: int, text: str | None) -> _Lesson:
+    if text is None:
+        return _Lesson(CLEAN, seed, work.dataset.train)
     poison = planted_by(work, text)
     poisoned = poison.apply(work.dataset.train, seed=seed)
-    name = f"backdoored-{_slug(text)}"
-    how = poison.describe(work.dataset.shape[2])
-    model = _learned(work, name, poisoned.images, seed, how)
-    evaluated(work, "defences", model, name, seed)
-    trial = Trial(name, seed, poisoned.images, model, poison, poisoned, twin)
-    _success(work, trial, how)
-    planted_pictures(work, trial)
-    return trial
+    return _Lesson(f"backdoored-{_slug(text)}", seed, poisoned.images, poison, poisoned)
+
+
+def _trial(work: Work, seed: int, text: str | None) -> Trial:
+    """Return a trial with its model trained, and with its clean twin's."""
+    lesson = _lesson(work, seed, text)
+    twin = None if text is None else _model(work, _lesson(work, seed, None))
+    return Trial(**vars(lesson), model=_model(work, lesson), twin=twin)
+
+
+def _described(work: Work, trial: Trial) -> None:
+    """Evaluate a trial's model, and measure and show what the trigger does to it."""
+    evaluated(work, "defences", trial.model, trial.name, trial.seed)
+    if trial.poison is not None:
+        _success(work, trial, trial.poison.describe(work.dataset.shape[2]))
+        planted_pictures(work, trial)
 
 
 def _slug(text: str) -> str:
@@ -102,26 +164,24 @@ def _slug(text: str) -> str:
     return "-".join(filter(None, kept.split("-")))
 
 
-def _learned(
-    work: Work, name: str, images: ImageSet, seed: int, poison: dict[str, Any]
-) -> LoadedModel:
-    asked = work.config.backdoors
+def _model(work: Work, lesson: _Lesson) -> LoadedModel:
+    asked, stem = work.config.backdoors, f"{lesson.name}-{lesson.seed}"
     recipe: Recipe = recipe_of(asked.recipe, asked.epochs)
-    stem = f"{name}-{seed}"
+    how = {} if lesson.poison is None else lesson.poison.describe(work.dataset.shape[2])
     return work.trained(
         "defences",
-        name,
+        lesson.name,
         stem=stem,
         architecture=asked.architecture,
-        seed=seed,
-        recipe={"name": asked.recipe, **asdict(recipe)} | ({"poison": poison} if poison else {}),
-        data_digest=images.digest,
+        seed=lesson.seed,
+        recipe={"name": asked.recipe, **asdict(recipe)} | ({"poison": how} if how else {}),
+        data_digest=lesson.images.digest,
         make=lambda net, checkpoint: train(
             net,
-            images,
+            lesson.images,
             work.dataset.validation,
             recipe,
-            seed=seed,
+            seed=lesson.seed,
             checkpoint=checkpoint,
             device=work.device,
             description=f"train {stem}",

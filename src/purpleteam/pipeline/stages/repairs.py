@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from purpleteam.pipeline.stages.models import recipe_of
 from purpleteam.pipeline.stages.trial import CLEAN, Trial, trusted_images
 from purpleteam.pipeline.work import Work
 
-__all__ = ["repair_of", "repaired"]
+__all__ = ["plant_again", "repair_of", "repaired"]
 
 AGAIN = "attack_success_rate_planted_again"
 """What is measured after a repaired model was tuned on a few fresh poisons."""
@@ -179,7 +179,7 @@ class _Repair:
         subject = self.work.subject(model, self.name) | {"before": trial.model.digest}
         how = {"lab": True, **trial.planted()}
         records = [replace(one, cost={}) for one in found.measurements(subject, how, trial.seed)]
-        return [*records, *self._planted_again(model, trial.poison, trial.twin, subject, how)]
+        return [*records, *self._planted_again(model, subject, how)]
 
     def _residual(self) -> int | None:
         """Return how many poisoned images the repair's training set still held."""
@@ -192,24 +192,15 @@ class _Repair:
     def _planted_again(
         self,
         model: LoadedModel,
-        poison: PoisonAttack,
-        twin: LoadedModel,
         subject: dict[str, Any],
         how: dict[str, Any],
     ) -> list[Measurement]:
         """Return how well a few fresh poisons bring the backdoor back, beside a clean model."""
         counts = self.work.config.backdoors.plant_again
-        if not counts:
-            return []
-        rates = self._relearned(model, poison, counts)
+        rates = _relearned(self.work, self.trial, model, counts)
         others = {
             int(one.how["planted_again"]): one.value.to_json()
-            for one in self.work.cell(
-                "defences",
-                f"plant again {self.trial.stem}",
-                {"model": twin.digest, "what": self.trial.planted(), "counts": list(counts)},
-                lambda: self._clean_relearned(twin, poison, counts, how),
-            )
+            for one in plant_again(self.work, self.trial)
             if isinstance(one, Measurement)
         }
         return [
@@ -224,47 +215,57 @@ class _Repair:
             for count in sorted(rates)
         ]
 
-    def _clean_relearned(
-        self, twin: LoadedModel, poison: PoisonAttack, counts: Sequence[int], how: dict[str, Any]
-    ) -> list[Measurement]:
-        """Return what the same poisons do to the clean model, once for all repairs."""
-        subject = self.work.subject(twin, CLEAN)
+
+def plant_again(work: Work, trial: Trial) -> list[Record]:
+    """Measure what a few fresh poisons do to the clean model, once for all repairs."""
+    twin, counts = trial.twin, work.config.backdoors.plant_again
+    if twin is None or not counts:
+        return []
+
+    def measure() -> list[Record]:
+        subject, how = work.subject(twin, CLEAN), {"lab": True, **trial.planted()}
         return [
             Measurement(
                 name=AGAIN,
                 value=rate,
                 subject=subject,
                 how=how | {"planted_again": count},
-                seed=self.trial.seed,
+                seed=trial.seed,
             )
-            for count, rate in self._relearned(twin, poison, counts).items()
+            for count, rate in _relearned(work, trial, twin, counts).items()
         ]
 
-    def _relearned(
-        self, model: LoadedModel, poison: PoisonAttack, counts: Sequence[int]
-    ) -> dict[int, Rate]:
-        """Return attack success by the number of fresh poisons that a model was tuned on."""
-        test = self.work.dataset.test
-        meant = test.take(np.flatnonzero(poison.meant(test.labels)))
-        found = repoison(
-            model.module,
-            self._fresh(poison, max(counts)),
-            trusted_images(self.work),
-            ImageSet(poison.triggered(meant.images), meant.labels),
-            target_label=poison.target_label,
-            counts=counts,
-            seed=self.trial.seed,
-            device=self.work.device,
-            progress=self.work.progress,
-        ).attack_success_rates
-        return dict(found)
+    depends_on = {"model": twin.digest, "what": trial.planted(), "counts": list(counts)}
+    return work.cell("defences", f"plant again {trial.stem}", depends_on, measure)
 
-    def _fresh(self, poison: PoisonAttack, count: int) -> ImageSet:
-        """Return training images that were not poisoned before, triggered and relabelled."""
-        clean = self.work.dataset.train
-        free = poison.meant(clean.labels)
-        if self.trial.poisoned is not None:
-            free &= ~self.trial.poisoned.mask
-        chosen = clean.take(np.flatnonzero(free)[:count])
-        labels = np.full(len(chosen), poison.target_label, np.int64)
-        return ImageSet(poison.triggered(chosen.images), labels)
+
+def _relearned(
+    work: Work, trial: Trial, model: LoadedModel, counts: Sequence[int]
+) -> Mapping[int, Rate]:
+    """Return attack success by the number of fresh poisons that a model was tuned on."""
+    poison, test = trial.poison, work.dataset.test
+    if poison is None or not counts:
+        return {}
+    meant = test.take(np.flatnonzero(poison.meant(test.labels)))
+    return repoison(
+        model.module,
+        _fresh(work, trial, poison, max(counts)),
+        trusted_images(work),
+        ImageSet(poison.triggered(meant.images), meant.labels),
+        target_label=poison.target_label,
+        counts=counts,
+        seed=trial.seed,
+        device=work.device,
+        progress=work.progress,
+    ).attack_success_rates
+
+
+def _fresh(work: Work, trial: Trial, poison: PoisonAttack, count: int) -> ImageSet:
+    """Return training images that were not poisoned before, triggered and relabelled."""
+    clean = work.dataset.train
+    free = poison.meant(clean.labels)
+    if trial.poisoned is not None:
+        free &= ~trial.poisoned.mask
+    chosen = clean.take(np.flatnonzero(free)[:count])
+    labels = np.full(len(chosen), poison.target_label, np.int64)
+    return ImageSet(poison.triggered(chosen.images), labels)

@@ -1,0 +1,57 @@
+"""A process that does jobs of a run beside it: `python -m purpleteam.pipeline.helper`.
+
+It is started by `pipeline.beside`, with what the run is as JSON in its one argument. It reads a
+job a line, does it with the run's own stages, and answers with a line: {} or {"error": ...}.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from purpleteam.core.config import build
+from purpleteam.core.errors import PurpleError
+from purpleteam.core.runfolder import Drafts
+from purpleteam.data.folders import load_dataset
+from purpleteam.models.devices import choose_device, use_threads
+from purpleteam.pipeline.beside import Job
+from purpleteam.pipeline.config import RunConfig
+from purpleteam.pipeline.stages.backdoors import do_job
+from purpleteam.pipeline.work import Work
+
+__all__ = ["serve"]
+
+
+def serve(start: Mapping[str, Any], jobs: Iterable[str], answers: TextIO) -> None:
+    """Do one job a line of `jobs`, and answer each.
+
+    Args:
+        start: {"run": path of the run folder, "command": the command line that was typed}.
+        jobs: lines of JSON, each the fields of a `Job`.
+        answers: receives a line of JSON for each.
+    """
+    run = Drafts(Path(start["run"]))
+    config = build(RunConfig, run.info["asked"], f"{run.path.name}/run.json")
+    threads = use_threads(config.threads)
+    dataset = load_dataset(config.dataset)
+    work = Work(run, config, dataset, choose_device(config.device), threads)
+    work.command = tuple(start["command"])
+    for line in jobs:
+        run.look_again()
+        answer: dict[str, str] = {}
+        try:
+            do_job(work, Job(**json.loads(line)))
+        except PurpleError as error:
+            answer = {"error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    answers, sys.stdout = sys.stdout, sys.stderr  # nobody's print is an answer
+    serve(json.loads(sys.argv[1]), sys.stdin, answers)
