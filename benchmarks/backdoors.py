@@ -51,8 +51,13 @@ FIFTY = (
     "sig:count=50,sources=other,relabel=true",
     *("wanet:count=50", "tact:count=50", "adaptive_patch:count=50"),
 )
+FREQUENT = (
+    *("badnets:count=5500", "blended:count=5500", "sig:count=3000"),
+    *("wanet:count=1200", "tact:count=2000"),
+)
+"""Up to more than half of what carries the target label."""
 PARTS: dict[str, tuple[str, ...]] = {
-    "patch": (f"attacks={json.dumps([PATCH])}", "seeds=5"),
+    "patch": (f"attacks={json.dumps([PATCH])}", "seeds=5", "plant_again=[10, 50]"),
     "families": (
         f"attacks={json.dumps(FAMILIES)}",
         "seeds=3",
@@ -63,6 +68,13 @@ PARTS: dict[str, tuple[str, ...]] = {
     "clean": ("clean=20", "search_training_set=false"),
     "removed": (
         f"attacks={json.dumps(FAMILIES)}",
+        "seeds=1",
+        "scan_models=false",
+        'repairs=["retrain"]',
+        "plant_again=[]",
+    ),
+    "frequent": (
+        f"attacks={json.dumps(FREQUENT)}",
         "seeds=1",
         "scan_models=false",
         'repairs=["retrain"]',
@@ -84,6 +96,8 @@ PARTS: dict[str, tuple[str, ...]] = {
 LEFT_OUT = ("precision", "recall", "f1")
 """Class by class on clean images: in the run folders, not in the file of results."""
 
+LAB = "lab"
+"""The profile as it is, in two processes: how long does it take by the clock?"""
 CURVE = "curve"
 CURVES = ("badnets", "blended", "tact")
 COUNTS = (5, 10, 20, 50, 100, 300)
@@ -93,7 +107,8 @@ SEEDS = 5
 
 def asked(part: str) -> RunConfig:
     """Return the configuration of a part."""
-    settings = ["backdoors.attacks=[]", *(f"backdoors.{one}" for one in PARTS[part])]
+    alone = ("backdoors.attacks=[]", "backdoors.processes=1")  # two would slow each other down
+    settings = [*alone, *(f"backdoors.{one}" for one in PARTS[part])]
     return resolve("backdoors", None, settings)
 
 
@@ -104,6 +119,18 @@ def measure(part: str, work: Path) -> None:
         command = ("python", "benchmarks/backdoors.py", "--only", part)
         run(asked(part), work / part, resume=True, command=command, progress=bar)
     print(f"{part}: {time.process_time() - started:.0f} processor seconds")
+
+
+def time_the_lab(work: Path) -> None:
+    """Run the profile from planting to report and keep how long it took; never gone on with."""
+    folder, config = work / LAB, resolve("backdoors", None, ())
+    found = run(config, folder / "run", command=("python", "benchmarks/backdoors.py"))
+    facts = {
+        "seconds": round(found.seconds, 1),
+        "processes": config.backdoors.processes,
+        "machine": RunFolder.open(found.run).info["machine"],
+    }
+    (folder / "took.json").write_text(json.dumps(facts, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def draw_curves(work: Path) -> None:
@@ -144,6 +171,8 @@ def combine(work: Path) -> None:
         fresh = [one for one in kept if one["id"] not in seen]
         content["records"] += [{**one, "part": part} for one in fresh]
         seen |= {one["id"] for one in fresh}
+    if (took := work / LAB / "took.json").exists():
+        content[LAB] = json.loads(took.read_text(encoding="utf-8"))
     if (curves := work / CURVE / "curves.json").exists():
         content[CURVE] = json.loads(curves.read_text(encoding="utf-8"))
     records = ",\n".join(json.dumps(one, sort_keys=True) for one in content.pop("records"))
@@ -151,16 +180,19 @@ def combine(work: Path) -> None:
     RESULTS.write_text(f'{rest}, "records": [\n{records}\n]}}\n', encoding="utf-8")
 
 
+OTHERS = {LAB: time_the_lab, CURVE: draw_curves}
+
+
 def main() -> None:
     """Measure what is asked for and combine what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="Folder of the runs.")
-    parser.add_argument("--only", choices=[*PARTS, CURVE], help="One part.")
+    parser.add_argument("--only", choices=[*PARTS, *OTHERS], help="One part.")
     parser.add_argument("--combine", action="store_true", help="Measure nothing more.")
     given = parser.parse_args()
     if not given.combine:
-        for part in [given.only] if given.only else [*PARTS, CURVE]:
-            draw_curves(given.work) if part == CURVE else measure(part, given.work)
+        for part in [given.only] if given.only else [*PARTS, *OTHERS]:
+            OTHERS[part](given.work) if part in OTHERS else measure(part, given.work)
     combine(given.work)
 
 

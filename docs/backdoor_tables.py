@@ -32,6 +32,7 @@ def backdoors(path: Path) -> str:
     tables = (
         _patch(found),
         _fifty(found),
+        _frequent(found),
         _rankings(found),
         _shares(found),
         _families(found),
@@ -41,7 +42,7 @@ def backdoors(path: Path) -> str:
     )
     parts = ["\n".join(table(one)).strip() for one in tables if one is not None]
     parts += [curve] if (curve := _curves(found)) else []
-    return "\n\n".join([*parts, found.circumstances])
+    return "\n\n".join([*parts, *_took(found), found.circumstances])
 
 
 def summary(path: Path) -> str:
@@ -196,6 +197,34 @@ def _fifty(found: _Found) -> Table | None:
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
+def _frequent(found: _Found) -> Table | None:
+    """Return what is found of poisons that are a large part of what carries their label."""
+    names = _names(found.measured("frequent", "false_positive_rate"))
+    rows = tuple(
+        row(
+            name,
+            _mean(found.measured("frequent", "attack_success_rate"), name),
+            _mean(found.measured("frequent", "detection_recall", detector="combined"), name),
+            _mean(found.measured("frequent", "false_positive_rate", detector="combined"), name),
+        )
+        for name in names
+    )
+    columns = ("Training set", "Attack success rate", "Found", "Clean images flagged")
+    caption = "Poisons that are a fifth to more than half of the images of their label"
+    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+
+
+def _took(found: _Found) -> list[str]:
+    """Return how long the lab takes by the clock."""
+    took = found.content.get("lab")
+    if not took:
+        return []
+    return [
+        f"`purple run --profile backdoors`, from planting to report: {took['seconds'] / 60:.1f} "
+        f"minutes in {took['processes']} processes on {took['machine']['cores']} cores."
+    ]
+
+
 def _rankings(found: _Found) -> Table | None:
     """Return what each detector's ranking is worth, as average precision."""
     measured = found.measured("patch", "average_precision") + found.measured(
@@ -274,7 +303,7 @@ def _rate(hits: Sequence[bool], notes: Sequence[Note]) -> Number:
 
 def _repairs(found: _Found) -> Table | None:
     """Return what each repair leaves of each family, mean over seeds, failures shown."""
-    parts = ("patch", "families", "removed")
+    parts = ("patch", "families", "removed", "frequent")
     return _repaired(found, parts, "Every repair, mean over seeds")
 
 

@@ -3,6 +3,7 @@
 - `scanning`               the whole scan: every detector, one ranking, one verdict
 - `shared_trigger`         what the contradicted images of one label share
 - `compact_group`          a group of one label that stands off and is tight
+- `split_label`            a label that falls in two, and what its smaller part shows
 - `clean_reference`        a net that never learned from a doubted image contradicts the label
 - `small_subsets`          votes of learners on small disjoint parts
 - `label_errors`           confident learning

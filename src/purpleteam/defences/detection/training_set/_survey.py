@@ -23,6 +23,7 @@ from purpleteam.defences.detection.training_set._groups import (
     in_turn,
     shared_group,
 )
+from purpleteam.defences.detection.training_set._halves import PartRead, read_parts
 from purpleteam.defences.detection.training_set._margins import margins
 from purpleteam.defences.detection.training_set._penultimate import penultimate
 from purpleteam.defences.detection.training_set._reference import (
@@ -30,6 +31,7 @@ from purpleteam.defences.detection.training_set._reference import (
     learn_reference,
     learn_set,
 )
+from purpleteam.defences.detection.training_set._split import split_labels
 from purpleteam.defences.detection.training_set._votes import out_of_part_votes
 from purpleteam.defences.detection.training_set._whitening import Whitened, whiten
 from purpleteam.models import build
@@ -120,18 +122,7 @@ class Survey:
         """The given model, or one that was trained on the whole set."""
         if self.model is not None:
             return self.model
-        height, width, channels = self.images.images.shape[1:]
-        return learn_set(
-            build(self.architecture, (channels, height, width), self.classes, seed=self.seed),
-            self.images,
-            epochs=self._epochs,
-            learning_rate=2e-3,
-            batch_size=128 if len(self.images) >= FEW else 32,
-            seed=self.seed,
-            device=self.device,
-            description="net of all images",
-            progress=self.progress,
-        )
+        return self.learned(np.arange(len(self.images)), "net of all images", "none")
 
     @cached_property
     def model_features(self) -> NDArray[np.float32]:
@@ -162,13 +153,19 @@ class Survey:
     @cached_property
     def compact(self) -> tuple[CompactGroup, ...]:
         """The tightest group of pixels that stands off within each label."""
-        pixels = self._features("pixels")
+        pixels = self.features("pixels")
         return tuple(compact_groups(pixels, self.images.labels, self.classes, seed=self.seed))
+
+    @cached_property
+    def splits(self) -> tuple[PartRead, ...]:
+        """Labels that fall in two, and how their smaller parts are read by who never saw them."""
+        found = split_labels(self.patch_features, self.images.labels, self.classes)
+        return read_parts(self, found) if found else ()
 
     def _groups_in(self, name: str) -> list[SharedGroup]:
         trusted = np.setdiff1d(np.arange(len(self.images)), self.reference.suspects)
         white = whiten(
-            self._features(name), self.images.labels, self.content, trusted, seed=self.seed
+            self.features(name), self.images.labels, self.content, trusted, seed=self.seed
         )
         return [
             found
@@ -189,7 +186,26 @@ class Survey:
             white, candidates, label=label, features=name, seeds=seeds, refinements=3
         )
 
-    def _features(self, name: str) -> NDArray[np.float32]:
+    def learned(
+        self, rows: NDArray[np.int64], description: str, augmentation: str = "shift"
+    ) -> nn.Module:
+        """Return a net that learned from the images at `rows` alone."""
+        height, width, channels = self.images.images.shape[1:]
+        return learn_set(
+            build(self.architecture, (channels, height, width), self.classes, seed=self.seed),
+            self.images.take(rows),
+            epochs=self._epochs,
+            learning_rate=2e-3,
+            batch_size=128 if len(self.images) >= FEW else 32,
+            seed=self.seed,
+            augmentation=augmentation,
+            device=self.device,
+            description=description,
+            progress=self.progress,
+        )
+
+    def features(self, name: str) -> NDArray[np.float32]:
+        """Return a kind of features (N, d) of all images."""
         if name == "pixels":
             return pixel_features(self.images.images)
         if name == "patches":

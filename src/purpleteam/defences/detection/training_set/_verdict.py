@@ -1,9 +1,10 @@
 """From what the suspects of each label share to a verdict, a ranking and a threshold.
 
-Two things give a planted group away. A strong trigger moves its images further along one
+Two things give a planted group away while it is small, and a third where it is large. A strong trigger moves its images further along one
 direction than any honest group moves. A weak one still joins images of many contents, where
 hard images of a label are confused with one or two others: a serif makes a 1 look like a 2, but
-nothing makes a 0, a 5 and an 8 look like a 1 in the same way.
+nothing makes a 0, a 5 and an 8 look like a 1 in the same way. What is so frequent that nothing
+contradicts it is a part of its label by itself, and shows something else to who never saw it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from purpleteam.defences.detection.training_set._compact import HALF, CompactGroup
 from purpleteam.defences.detection.training_set._groups import ALIKE, SharedGroup
+from purpleteam.defences.detection.training_set._halves import LEADING, other_half
+from purpleteam.defences.detection.training_set._split import Split
 from purpleteam.defences.detection.training_set._survey import CERTAIN, Survey
 
 __all__ = ["FALSE_ALARM_RATE", "Verdict", "judge"]
@@ -28,8 +31,6 @@ MNIST, of which none was accused; so few sets do not prove so low a rate by coun
 
 STRONG = {"pixels": 7.0, "patches": 20.0, "fine_patches": 15.0}
 """Strength from which a group of one or two contents is planted, by kind of features."""
-LEADING = 2
-"""Contents with the most members that do not count: those a label is honestly confused with."""
 BROAD = 5.0
 """Certain members outside the leading contents from which a group is planted."""
 BROAD_SHARE = 0.0022
@@ -48,6 +49,16 @@ GAP = 5.0
 """Gap from which a compact group is planted."""
 COMPACT_MEMBERS = 20.0
 """Members from which it is: fewer are a writer's habit."""
+LARGE = 0.3
+"""Share of a label's images from which the flagged may be the honest ones."""
+SPLIT_SURE = 0.6
+"""Share of a label's smaller part that is surely something else from which it is planted ..."""
+SPLIT_STRENGTH = 5.0
+"""... if by so many deviations they share in pixels what their contents do not have ..."""
+SPLIT_BROAD = 0.25
+"""... and, whatever they share, the share that is read broadly, from which it is."""
+SPLIT_ALONE = 3.0
+"""So many times as many must be as in any other label: a rare view occurs in all of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +103,27 @@ def compact_evidence(group: CompactGroup) -> float:
     return min(group.gap / GAP, len(group.members) / COMPACT_MEMBERS)
 
 
+def split_evidence(survey: Survey) -> list[tuple[float, Split]]:
+    """Return the evidence that the smaller part of each split is planted, as multiples of it."""
+    broad = [part.broad for part in survey.splits]
+    found = []
+    for place, part in enumerate(survey.splits):
+        next_most = max(broad[:place] + broad[place + 1 :], default=0)
+        size = len(part.split.members)
+        as_broad = min(
+            part.broad / (SPLIT_BROAD * size), part.broad / (SPLIT_ALONE * max(next_most, 1))
+        )
+        as_triggered = 0.0
+        if part.group is not None:
+            as_triggered = min(
+                part.sure / (SPLIT_SURE * size),
+                part.group.strength / SPLIT_STRENGTH,
+                MOST_APART / max(part.group.apartness, 1e-12),
+            )
+        found.append((max(as_broad, as_triggered, 0.0), part.split))
+    return found
+
+
 def judge(survey: Survey) -> Verdict:
     """Accuse the label with the most evidence, if it is enough, and score every image.
 
@@ -102,7 +134,15 @@ def judge(survey: Survey) -> Verdict:
     tight = [(compact_evidence(group), group) for group in survey.compact]
     by_label = [(found, group.label) for found, group in shared]
     by_label += [(found, group.label) for found, group in tight]
+    parts = [(found, split) for found, split in split_evidence(survey) if found >= 1]
+    if parts:  # so large a part makes suspects of other labels too, and they make evidence
+        _, planted = max(parts, key=lambda one: one[0])
+        by_label = [one for one in by_label if one[1] == planted.label]
     most, label = max(by_label, default=(0.0, -1))
+    if most >= 1:
+        parts = []  # what is known of single images is more exact than a line through all
+    elif parts:
+        most, label = max((found, split.label) for found, split in parts)
     scores = survey.suspicion / (1 + survey.suspicion)
     if most < 1:
         return Verdict(scores, None, most)
@@ -114,6 +154,13 @@ def judge(survey: Survey) -> Verdict:
     for found, group in tight:
         if group.label == label and found >= 1:
             scores[accused] = np.maximum(scores, group.towards / HALF)[accused]
+    for _, split in parts:
+        if split.label == label:
+            scores = np.maximum(scores, split.towards / HALF)  # 0 outside the label
+    flagged = accused & (scores >= 1)
+    if LARGE * accused.sum() < flagged.sum() < accused.sum() and other_half(survey, label, flagged):
+        mirrored = np.maximum(2 - scores, 0)
+        scores[accused] = np.where(flagged, np.minimum(mirrored, 0.999), mirrored)[accused]
     return Verdict(scores, label, most)
 
 

@@ -27,6 +27,7 @@ DEFAULT_DETECTORS = (
     "clean_reference",
     "shared_trigger",
     "compact_group",
+    "split_label",
 )
 """Those that the verdict is made from; the others need a net more, and are there to compare."""
 LEAST_IMAGES = 100

@@ -1,0 +1,85 @@
+"""Poison so frequent that it is a part of its label: which part, and is it planted at all?"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from purpleteam.attacks.poison.asked import poison_from
+from purpleteam.data.images import Dataset
+from purpleteam.defences.detection.training_set import scan_training_set
+from purpleteam.defences.detection.training_set._halves import outside_leading
+from purpleteam.defences.detection.training_set._split import nearness_of_others, split_labels
+
+N = 600
+LABELS = np.arange(N) % 3
+
+
+def rows(moved: int, by: float, seed: int = 0) -> np.ndarray:
+    """Return normal rows (N, 6) of three labels; of label 1 the first `moved` lie elsewhere."""
+    found = np.random.default_rng(seed).normal(size=(N, 6)).astype(np.float32)
+    found[:, 5] += 20 * LABELS  # what a label is about moves nothing within it
+    found[np.flatnonzero(LABELS == 1)[:moved], 0] += by
+    return found
+
+
+def test_a_label_with_two_modes_is_split_there_and_no_other() -> None:
+    (split,) = split_labels(rows(60, 10), LABELS, 3)
+    assert split.label == 1
+    assert split.members.tolist() == np.flatnonzero(LABELS == 1)[:60].tolist()
+    assert split.apart == pytest.approx(10, rel=0.2)
+    inside = np.zeros(N, bool)
+    inside[split.members] = True
+    assert split.towards[inside].mean() == pytest.approx(1, abs=1e-6)
+    assert split.towards[(LABELS == 1) & ~inside].mean() == pytest.approx(0, abs=1e-6)
+    assert (split.towards[LABELS != 1] == 0).all()
+
+
+@pytest.mark.parametrize(("moved", "by"), [(0, 0), (60, 3), (20, 10)])
+def test_one_mode_a_shoulder_and_a_handful_are_no_split(moved: int, by: float) -> None:
+    assert split_labels(rows(moved, by), LABELS, 3) == []
+
+
+def test_labels_that_do_not_occur_are_no_split() -> None:
+    assert split_labels(rows(0, 0)[:30], LABELS[:30], 5) == []
+
+
+@pytest.mark.parametrize(("moved", "expected"), [(True, 1.0), (False, 0.0)])
+def test_other_labels_lie_where_the_part_without_the_trigger_lies(
+    moved: bool, expected: float
+) -> None:
+    features = rows(100, 10)
+    flagged = np.zeros(N, bool)
+    flagged[np.flatnonzero(LABELS == 1)[:100]] = True
+    if moved:  # all others look like what is flagged: then it is the rest that differs
+        features[LABELS != 1, 0] += 10
+    features[:, 5] -= 20 * LABELS
+    assert nearness_of_others(features, LABELS, 1, flagged) == pytest.approx(expected, abs=0.1)
+
+
+@given(some.lists(some.integers(0, 4), max_size=30))
+def test_the_share_outside_the_two_leading_contents_is_counted(content: list[int]) -> None:
+    leading = sum(count for _, count in Counter(content).most_common(2))
+    expected = (len(content) - leading) / len(content) if content else 0
+    assert outside_leading(np.array(content, np.int64), 5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("poison", "seed", "least"),
+    [("wanet:count=100", 100, 85), ("badnets:count=200", 101, 200), ("sig:count=80", 101, 80)],
+    ids=["a warp with cover", "more than half, relabelled", "more than half, labels kept"],
+)
+def test_what_is_planted_is_flagged_however_much_of_its_label_it_is(
+    poison: str, seed: int, least: int, digits: Dataset
+) -> None:
+    made = poison_from(poison, {"target_label": 4}, labels=10, where="here")
+    poisoned = made.apply(digits.train, seed=seed)
+    found = scan_training_set(poisoned.images, classes=10, seed=seed, detectors=("split_label",))
+    assert found.target_label == 4
+    assert poisoned.mask[found.flagged].sum() >= least
+    assert (~poisoned.mask[found.flagged]).sum() <= 3
+    assert np.isfinite(found.by_detector["split_label"]).all()
