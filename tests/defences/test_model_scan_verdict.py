@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from defences_planted import CLASSES, CORNER, Planted, trusted
+from defences_planted import CLASSES, CORNER, SIDE, Planted, trusted
 from torch import Tensor, nn
 
 from purpleteam.core.errors import DataError, ModelError, UsageError
@@ -19,6 +19,7 @@ from purpleteam.defences.detection.model import (
     scan_model,
 )
 from purpleteam.defences.detection.model.scan import JOINT, joint
+from purpleteam.models import build
 
 TRUSTED = trusted()
 MARGIN = MODEL_DETECTORS["max_margin"](steps=5)  # type: ignore[call-arg]
@@ -81,6 +82,9 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_the_order_of_the_weights_in_memory_is_left_alone() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 1, 3, padding=1), Planted())
+    for layer in model[:2]:  # so that it still knows its classes
+        nn.init.dirac_(layer.weight)
+        nn.init.zeros_(layer.bias)
     before = [one.stride() for one in model.parameters()]
     scan_model(model, TRUSTED, classes=CLASSES, detectors=[MARGIN])
     assert [one.stride() for one in model.parameters()] == before
@@ -160,3 +164,9 @@ def test_detectors_that_cannot_judge_so_few_classes_say_so() -> None:
     few = TRUSTED.take(np.flatnonzero(TRUSTED.labels < 3))
     with pytest.raises(UsageError, match="so few classes"):
         scan_model(Planted(), few, classes=CLASSES, detectors=[pairs])
+
+
+def test_a_model_that_has_learned_nothing_is_refused_and_not_accused() -> None:
+    untrained = build("small_cnn", (1, SIDE, SIDE), CLASSES, seed=0)
+    with pytest.raises(ModelError, match=r"gets \d+% of the 100 trusted images right and 50%"):
+        scan_model(untrained, trusted(100), classes=CLASSES)

@@ -26,7 +26,7 @@ from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.model.reference import distilled
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
-from purpleteam.models.inference import logits
+from purpleteam.models.inference import correct, logits
 
 __all__ = ["FALSE_ALARM_RATE", "ModelScan", "scan_model"]
 
@@ -38,6 +38,10 @@ after 1 to 80 epochs on MNIST, the embedded digits and coloured digits of 5 or 7
 scales were rounded up.
 """
 
+CHANCES = 3
+"""So many times as often as by chance a model must be right to be scanned ..."""
+MOST_ASKED = 0.5
+"""... but no oftener than that."""
 SMALLEST = 1e-300
 """A p-value below this one scores as this one."""
 JOINT = "joint"
@@ -120,7 +124,8 @@ def scan_model(
     Raises:
         UsageError: fewer than two classes, a rate that is none, no detector, or no gradients.
         DataError: trusted images of fewer than two classes, or of labels that are none.
-        ModelError: the model does not take the images, or has another number of classes.
+        ModelError: the model does not take the images, has another number of classes, or gets
+            next to none of the trusted images right.
     """
     started = time.perf_counter()
     parts = [part() for part in MODEL_DETECTORS.values()] if detectors is None else detectors
@@ -252,6 +257,12 @@ def _check(model: object, trusted: ImageSet, classes: int) -> None:
     answered = logits(model, trusted.images[:2]).shape[1]
     if answered != classes:
         raise ModelError(f"the model knows {answered} classes, not {classes}")
+    right = float(correct(model, trusted).mean())
+    if right < (least := min(MOST_ASKED, CHANCES / classes)):
+        raise ModelError(
+            f"the model gets {right:.0%} of the {len(trusted)} trusted images right and "
+            f"{least:.0%} are needed: what has not learned its classes has no backdoor to find"
+        )
 
 
 def _row(one: Evidence) -> dict[str, Any]:
