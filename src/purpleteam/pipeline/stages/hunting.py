@@ -38,8 +38,8 @@ from purpleteam.pipeline.work import Work
 __all__ = ["flagged_by", "planted_pictures", "recovered_by", "scanned_model", "searched", "summary"]
 
 
-SPOKEN = ()
-"""Detectors whose rankings are told where nothing is known to rank them by."""
+UNRANKED = ()
+"""Detectors whose rankings are told where nothing was planted to rank: the verdict needs none."""
 TRIGGER = "-trigger.safetensors"
 """How the file of a recovered trigger ends."""
 RESAMPLES = 200
@@ -55,7 +55,7 @@ def searched(work: Work, trial: Trial) -> list[Record]:
                 trial.images,
                 classes=len(work.dataset.classes),
                 model=trial.model.module,
-                detectors=SPOKEN if trial.own else tuple(TRAINING_SET_DETECTORS),
+                detectors=UNRANKED if trial.poison is None else tuple(TRAINING_SET_DETECTORS),
                 seed=trial.seed,
                 device=work.device,
                 progress=work.progress,
