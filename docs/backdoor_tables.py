@@ -20,7 +20,6 @@ CLEAN = "none"
 SEARCHES = (
     ("model", "model-scan", ("patch", "families", "clean")),
     ("model, 100 trusted images", "model-scan", ("few",)),
-    ("small model", "model-scan", ("small",)),
     ("training set", "training-set-scan", ()),
 )
 """What is searched, by which records, of which parts; no part is all of them."""
@@ -220,8 +219,8 @@ def _took(found: _Found) -> list[str]:
     if not took:
         return []
     return [
-        f"`purple run --profile backdoors`, from planting to report: {took['seconds'] / 60:.1f} "
-        f"minutes in {took['processes']} processes on {took['machine']['cores']} cores."
+        f"`purple run --profile backdoors`, from planting to report: {took['seconds']:.0f} s "
+        f"by the clock, {took['processes']} processes on {took['machine']['cores']} cores."
     ]
 
 
@@ -293,6 +292,10 @@ def _shares(found: _Found) -> Table | None:
         if clean:
             alarms = [bool(o.facts["backdoored"]) for o in clean]
             rows.append(row(f"{what}: false alarms on clean ones", _rate(alarms, clean)))
+    rows += [
+        row("small model: false alarms on clean ones", of_value(one.value, "rate", one.id))
+        for one in found.measured("small", "model_false_alarm_rate")
+    ]
     caption = "How often the searches are right"
     return Table(caption=caption, columns=("What", "Share"), rows=tuple(rows)) if rows else None
 
