@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Split", "nearness_of_others", "split_labels"]
+__all__ = ["Split", "between_halves", "nearness_of_others", "split_labels"]
 
 COMPONENTS = 32
 """Principal components of the variation within labels."""
@@ -27,6 +27,7 @@ ROUNDS = 30
 OUTER = 0.1
 """Share of the label's images, at the ends of a direction, that a split starts from."""
 BINS = 60
+HALF = 0.5
 LEAST_APART = 5.5
 """Distance of the two means in deviations from which there are two modes."""
 DEEPEST = 0.1
@@ -106,23 +107,38 @@ def nearness_of_others(
     return float(np.median((means - start) @ direction) / (line @ direction))
 
 
+def between_halves(
+    white: NDArray[np.float64], along: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Return where rows (N, d) lie on the line between two groups: above 0 is in the second.
+
+    It begins with the outer end of the heavier tail of `along` (N,); linear discriminant analysis
+    and reassignment then take turns until they settle, as in algorithm 2 of SCAn. None where one
+    group is left without rows.
+    """
+    from_middle = along - np.median(along)
+    second = np.abs(from_middle) > np.quantile(np.abs(from_middle), 1 - OUTER)
+    second &= along * np.sign((along**3).sum() or 1.0) > 0  # the heavier tail
+    towards = np.zeros(len(white))
+    for _ in range(ROUNDS):
+        if not 0 < second.sum() < len(white):
+            return None
+        one, two = white[~second].mean(0), white[second].mean(0)
+        towards = (white - (one + two) / 2) @ (two - one)
+        if np.array_equal(towards > 0, second):
+            break
+        second = towards > 0
+    return towards
+
+
 def _parts(white: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
     """Yield where each row lies along a line, and whether it is in the smaller part."""
     _, vectors = np.linalg.eigh(white.T @ white)
     for start in range(1, min(STARTS, white.shape[1]) + 1):
-        along = white @ vectors[:, -start]
-        from_middle = along - np.median(along)
-        second = np.abs(from_middle) > np.quantile(np.abs(from_middle), 1 - OUTER)
-        second &= from_middle * np.sign((along**3).sum() or 1.0) > 0  # the heavier tail
-        for _ in range(ROUNDS):
-            if not 0 < second.sum() < len(white):
-                break
-            one, two = white[~second].mean(0), white[second].mean(0)
-            along = (white - (one + two) / 2) @ (two - one)
-            if np.array_equal(along > 0, second):
-                yield (along, second) if second.mean() <= 0.5 else (-along, ~second)
-                break
-            second = along > 0
+        along = between_halves(white, white @ vectors[:, -start])
+        if along is not None and 0 < (along > 0).sum() < len(along):
+            along = along if (along > 0).mean() <= HALF else -along
+            yield along, along > 0
 
 
 def _apart(along: NDArray[np.float64], second: NDArray[np.bool_]) -> float:

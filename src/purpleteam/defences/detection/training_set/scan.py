@@ -11,12 +11,10 @@ from purpleteam.defences.detection.training_set._base import (
     TRAINING_SET_DETECTORS,
     TrainingSetDetector,
 )
+from purpleteam.defences.detection.training_set._split import between_halves
 from purpleteam.defences.detection.training_set._survey import Survey
 
 __all__ = ["SCAn", "TwoGroups", "two_groups"]
-
-STEPS = 30
-"""Rounds of the split; it settles after a few."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +35,14 @@ class TwoGroups:
 def two_groups(white: NDArray[np.floating]) -> TwoGroups:
     """Split rows (N, d), whitened by the variation that all classes share.
 
-    Linear discriminant analysis and reassignment take turns, from the split at the median of
-    the direction of greatest variance, as in the paper's algorithm 2.
+    The split begins along the direction of greatest variance.
     """
     rows = white.astype(np.float64) - white.mean(0, dtype=np.float64)
     _, vectors = np.linalg.eigh(rows.T @ rows)
-    along = rows @ vectors[:, -1]
-    second = np.abs(along - np.median(along)) > np.quantile(np.abs(along - np.median(along)), 0.9)
-    second &= along * np.sign((along**3).sum() or 1.0) > 0  # the heavier tail
-    towards = np.zeros(len(rows))
-    for _ in range(STEPS):
-        if not 0 < second.sum() < len(rows):
-            return TwoGroups(0.0, np.zeros(len(rows)), 0.0)
-        one, two = rows[~second].mean(0), rows[second].mean(0)
-        towards = (rows - (one + two) / 2) @ (two - one)
-        if np.array_equal(towards > 0, second):
-            break
-        second = towards > 0
+    towards = between_halves(rows, rows @ vectors[:, -1])
+    if towards is None:
+        return TwoGroups(0.0, np.zeros(len(rows)), 0.0)
+    second = towards > 0
     share = float(second.mean())
     if share > 0.5:
         towards, share = -towards, 1 - share
