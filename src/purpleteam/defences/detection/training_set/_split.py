@@ -28,9 +28,9 @@ OUTER = 0.1
 """Share of the label's images, at the ends of a direction, that a split starts from."""
 BINS = 60
 HALF = 0.5
-LEAST_APART = 5.5
+LEAST_APART = 5.0
 """Distance of the two means in deviations from which there are two modes."""
-DEEPEST = 0.1
+DEEPEST = 0.25
 """Height of the valley between them as a share of the lower mode, at most."""
 RIDGE = 0.02
 """Share of the mean variance that is added to every direction."""

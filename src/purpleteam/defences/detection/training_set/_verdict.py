@@ -58,7 +58,7 @@ SPLIT_STRENGTH = 5.0
 """... if by so many deviations they share in pixels what their contents do not have ..."""
 SPLIT_BROAD = 0.25
 """... and, whatever they share, the share that is read broadly, from which it is."""
-SPLIT_ALONE = 3.0
+SPLIT_ALONE = 2.5
 """So many times as many must be as in any other label: a rare view occurs in all of them."""
 
 
