@@ -2,7 +2,8 @@
 
     python benchmarks/partition.py          writes results/partition.json
 
-The certificate is computed for all test images. Then poisons are really put into the training
+The certificate is computed for all test images, with the layer in closed form and with the tiny
+networks. Then poisons are really put into the training
 set, stamped images with the adversary's label, and everything is trained again: no certified
 answer may change, with the trigger on the test image or without it.
 """
@@ -23,7 +24,7 @@ import numpy as np
 
 from purpleteam.attacks.poison.badnets import BadNets
 from purpleteam.attacks.poison.trigger import Trigger
-from purpleteam.certify.partition import PartitionCertificate, certify_partitions
+from purpleteam.certify.partition import PartitionCertificate, certify_partitions, seeded
 from purpleteam.core.runfolder import machine, versions
 from purpleteam.core.statistics import Rate
 from purpleteam.data.folders import load_dataset
@@ -51,6 +52,10 @@ def main() -> None:
     dataset = load_dataset(asked.dataset)
     images = dataset.split(asked.split)
     found = certify_partitions(dataset.train, images, classes=len(dataset.classes))
+    drawn = seeded("networks", SEED)
+    networks = certify_partitions(
+        dataset.train, images, classes=len(dataset.classes), learner=drawn
+    )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     content = {
         "command": "python benchmarks/partition.py",
@@ -58,6 +63,7 @@ def main() -> None:
         "dataset": {"name": asked.dataset, "split": asked.split, "digest": images.digest},
         "training_set": {"images": len(dataset.train), "digest": dataset.train.digest},
         "certificate": found.to_json(CHANGES) | {"megabytes": memory},
+        "networks": networks.to_json(CHANGES),
         "attack": tried(dataset, images, found),
         "machine": machine(),
         "versions": versions(),

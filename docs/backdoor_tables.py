@@ -372,19 +372,22 @@ def _each(found: Iterable[Measurement], name: str) -> Cell:
 def partition(path: Path) -> str:
     """Return what Deep Partition Aggregation certifies, and what came of trying it."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    certificate, attack = found["certificate"], found["attack"]
+    certificate, attack, networks = found["certificate"], found["attack"], found["networks"]
     lines = [
-        "| Training images inserted or removed | Certified accuracy | Certified, wrong, unknown |",
-        "| --- | --- | --- |",
+        "| Training images inserted or removed | Certified accuracy | Certified, wrong, unknown "
+        "| Certified accuracy, `--learner networks` |",
+        "| --- | --- | --- | --- |",
     ]
-    for one in certificate["stages"]:
+    for one, other in zip(certificate["stages"], networks["stages"], strict=True):
         counts = ", ".join(str(one[key]) for key in ("verified", "falsified", "unknown"))
-        lines.append(f"| {one['changes']} | {_percent(one['certified_accuracy'])} | {counts} |")
+        rates = [_percent(each["certified_accuracy"]) for each in (one, other)]
+        lines.append(f"| {one['changes']} | {rates[0]} | {counts} | {rates[1]} |")
     layout = certificate["layout"]
     sentences = (
         f"{found['training_set']['images']:,} training images in {layout['parts']:,} parts of at",
         f"most {layout['capacity']}; half of the test images are certified against",
-        f"{certificate['median_radius']} changes; {certificate['seconds']:.0f} s of one processor.",
+        f"{certificate['median_radius']} changes ({networks['median_radius']} with the networks);",
+        f"{certificate['seconds']:.0f} s of one processor ({networks['seconds']:.0f} s).",
         f"Tried: with {attack['inserted']} poisons really inserted and everything trained again,",
         f"{attack['certified_answers_changed']} of {attack['certified_answers']:,} certified",
         f"answers changed, and the attack succeeded on {_percent(attack['attack_success_rate'])}",

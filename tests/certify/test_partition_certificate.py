@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from purpleteam.certify.partition import (
+    LEARNERS,
     Layout,
     PartitionCertificate,
-    Readout,
     certify_partitions,
 )
 from purpleteam.core.errors import DataError, UsageError
@@ -24,7 +24,7 @@ def of_votes(
         votes=np.array(votes),
         labels=np.array(labels),
         layout=Layout(parts=20, capacity=8, holds_within=within),
-        readout=Readout(),
+        learner=LEARNERS["readout"](),
         empty=0,
         left_out=0,
         seconds={"train": 1.0, "vote": 0.5},
@@ -116,3 +116,11 @@ def test_what_does_not_fit_is_refused(digits: Dataset) -> None:
         certify_partitions(digits.train, wide, classes=10)
     with pytest.raises(DataError, match="labels from 0 to 9 do not fit 5 classes"):
         certify_partitions(digits.train, digits.validation, classes=5)
+
+
+def test_parts_too_large_to_learn_from_are_refused(digits: Dataset) -> None:
+    learner = LEARNERS["networks"]()
+    said = "learner networks learns .* 512 .* 3 parts .* 1024: name more parts, such as 6"
+    with pytest.raises(UsageError, match=said):
+        certify_partitions(digits.train, digits.test, classes=10, parts=3, learner=learner)
+    assert Layout.of(len(digits.train), parts=6).capacity <= learner.largest

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from purpleteam.certify.partition import Layout, Readout
+from purpleteam.certify.partition import LEARNERS, Layout, Learner
 from purpleteam.certify.partition.ensemble import PartitionEnsemble, train_parts
 from purpleteam.certify.partition.layout import deal
 from purpleteam.certify.partition.votes import certified_radii, winners
@@ -15,13 +17,25 @@ from purpleteam.data.images import Dataset, ImageSet
 LAYOUT = Layout(parts=64, capacity=40)
 
 
-def trained(train: ImageSet) -> PartitionEnsemble:
-    return train_parts(train, deal(train, LAYOUT), Readout(), classes=10)
+NOTHING = np.array([], np.int64)
+
+
+@pytest.fixture(scope="module", params=list(LEARNERS))
+def learner(request: pytest.FixtureRequest) -> Learner:
+    learner: Learner = LEARNERS[request.param]()
+    return learner
+
+
+def trained(
+    train: ImageSet, learner: Learner, parts: list[NDArray[np.int64]] | None = None
+) -> PartitionEnsemble:
+    parts = deal(train, LAYOUT) if parts is None else parts
+    return train_parts(train, parts, learner, capacity=LAYOUT.capacity, classes=10)
 
 
 @pytest.fixture(scope="module")
-def ensemble(digits: Dataset) -> PartitionEnsemble:
-    return trained(digits.train)
+def ensemble(digits: Dataset, learner: Learner) -> PartitionEnsemble:
+    return trained(digits.train, learner)
 
 
 def with_poison(train: ImageSet, count: int, seed: int = 0, place: int = 0) -> ImageSet:
@@ -37,51 +51,52 @@ def with_poison(train: ImageSet, count: int, seed: int = 0, place: int = 0) -> I
 
 def changed(before: PartitionEnsemble, after: PartitionEnsemble) -> list[int]:
     """Return the parts whose networks differ in any bit."""
-    pairs = ((before.model(part), after.model(part)) for part in range(len(before)))
-    return [
-        part
-        for part, (one, other) in enumerate(pairs)
-        if not (torch.equal(one.weights, other.weights) and torch.equal(one.bias, other.bias))
-    ]
+    pairs = ((before.network(part), after.network(part)) for part in range(len(before)))
+    return [part for part, (one, other) in enumerate(pairs) if not same(one, other)]
+
+
+def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(layer, twin) for layer, twin in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize("place", [0, 700, 1297])
 def test_one_poison_changes_one_part_and_no_other_bit_for_bit(
-    digits: Dataset, ensemble: PartitionEnsemble, place: int
+    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner, place: int
 ) -> None:
     poisoned = with_poison(digits.train, 1, seed=place, place=place)
     (part,) = [n for n, part in enumerate(deal(poisoned, LAYOUT)) if place in part]
-    assert changed(ensemble, trained(poisoned)) == [part]
+    assert changed(ensemble, trained(poisoned, learner)) == [part]
 
 
-def test_one_removed_image_changes_one_part(digits: Dataset, ensemble: PartitionEnsemble) -> None:
+def test_one_removed_image_changes_one_part(
+    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner
+) -> None:
     left = digits.train.take(np.delete(np.arange(len(digits.train)), 500))
-    assert len(changed(ensemble, trained(left))) == 1
+    assert len(changed(ensemble, trained(left, learner))) == 1
 
 
 def test_the_order_of_the_training_set_changes_no_bit(
-    digits: Dataset, ensemble: PartitionEnsemble
+    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner
 ) -> None:
     shuffled = digits.train.take(np.random.default_rng(0).permutation(len(digits.train)))
-    assert changed(ensemble, trained(shuffled)) == []
+    assert changed(ensemble, trained(shuffled, learner)) == []
 
 
 def test_a_part_trained_alone_is_the_same_as_among_all(
-    digits: Dataset, ensemble: PartitionEnsemble
+    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner
 ) -> None:
-    part = deal(digits.train, LAYOUT)[5]
-    alone = train_parts(digits.train.take(part), [np.arange(len(part))], Readout(), classes=10)
-    assert torch.equal(alone.model(0).weights, ensemble.model(5).weights)
-    assert torch.equal(alone.model(0).bias, ensemble.model(5).bias)
+    parts = [NOTHING] * LAYOUT.parts
+    parts[5] = deal(digits.train, LAYOUT)[5]
+    assert same(trained(digits.train, learner, parts).network(5), ensemble.network(5))
 
 
 @pytest.mark.parametrize("poisons", [4, 12])
 def test_no_certified_answer_changes_when_so_many_poisons_are_really_planted(
-    digits: Dataset, ensemble: PartitionEnsemble, poisons: int
+    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner, poisons: int
 ) -> None:
     images = digits.validation.images
     votes = ensemble.votes(images)
-    attacked = trained(with_poison(digits.train, poisons)).votes(images)
+    attacked = trained(with_poison(digits.train, poisons), learner).votes(images)
     certified = certified_radii(votes) >= poisons
     assert certified.mean() > 0.5
     assert np.array_equal(winners(votes)[certified], winners(attacked)[certified])
@@ -98,15 +113,14 @@ def test_an_image_gets_the_same_votes_alone_and_among_others(
     assert (votes.sum(axis=1) == len(ensemble)).all()
 
 
-def test_an_empty_part_does_not_vote(digits: Dataset) -> None:
-    nothing = np.array([], np.int64)
-    parts = [nothing, np.arange(20), nothing]
-    ensemble = train_parts(digits.train, parts, Readout(), classes=10)
+def test_an_empty_part_does_not_vote(digits: Dataset, learner: Learner) -> None:
+    ensemble = trained(digits.train, learner, [NOTHING, np.arange(20), NOTHING])
     assert (ensemble.votes(digits.validation.images[:3]).sum(axis=1) == 1).all()
 
 
-def test_a_label_that_a_part_has_never_seen_is_never_answered(digits: Dataset) -> None:
+def test_a_label_that_a_part_has_never_seen_is_never_answered(
+    digits: Dataset, learner: Learner
+) -> None:
     few = np.flatnonzero(digits.train.labels < 3)[:30]
-    ensemble = train_parts(digits.train, [few], Readout(), classes=10)
-    votes = ensemble.votes(digits.validation.images)
+    votes = trained(digits.train, learner, [few]).votes(digits.validation.images)
     assert votes[:, 3:].sum() == 0

@@ -22,6 +22,13 @@ def test_every_change_that_was_asked_has_its_certified_accuracy(purple: Purple, 
     assert json.loads((here / "certificate.json").read_text("utf-8")) == found
 
 
+def test_tiny_networks_are_drawn_from_the_seed(purple: Purple) -> None:
+    few = (*ASKED, "--learner", "networks", "--parts", "24", "--changes", "1", "--json")
+    found = [purple(*few, "--seed", seed).json for seed in ("1", "1", "2")]
+    assert [one["learner"]["seed"] for one in found] == [1, 1, 2]
+    assert found[0]["digest"] == found[1]["digest"] != found[2]["digest"]
+
+
 def test_people_see_the_same_in_words(purple: Purple) -> None:
     out = purple(*ASKED, "--changes", "3", "--parts", "30").out
     assert "certified against 3 insertions or removals" in out
@@ -34,6 +41,8 @@ def test_what_is_not_known_is_refused(purple: Purple) -> None:
         (("--changes=-1",), "not '-1'"),
         (("--method", "ibq"), "unknown method 'ibq'; known: dpa"),
         (("--parts", "2000"), "parts must be from 1 to 1297"),
+        (("--learner", "svm"), "unknown learner 'svm'; known: networks, readout"),
+        (("--learner", "networks", "--parts", "1"), "1 parts would have room for 2048"),
     ):
         ended = purple(*ASKED, *given)
         assert ended.code == 2

@@ -83,6 +83,8 @@ class CertifyConfig:
     """So many training images inserted or removed, for Deep Partition Aggregation."""
     parts: int | None = None
     """Parts of the training set, each with a network of its own; chosen for its size."""
+    learner: str = "readout"
+    """How a part's network is trained: readout, or networks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.certify.partition import fitting, seeded
 from purpleteam.core.errors import ConfigError, unknown
 from purpleteam.defences.training import DEFENCES
 from purpleteam.models.loading import build, load
@@ -32,7 +33,17 @@ def check_request(work: Work) -> None:
         ConfigError: a number is out of its range; the message names the key.
         PurpleError: something is not known, not there, or does not fit the dataset.
     """
-    checked = (_numbers, _stages, _models, _evasion, _poison, _defences, _backdoors, _scan)
+    checked = (
+        _numbers,
+        _stages,
+        _models,
+        _evasion,
+        _poison,
+        _certify,
+        _defences,
+        _backdoors,
+        _scan,
+    )
     for part in checked:
         part(work)
 
@@ -102,6 +113,13 @@ def _poison(work: Work) -> None:
         recipe_of(asked.poison.seeds_recipe, asked.poison.epochs)
         for name in NAMES:
             poison_of(work, name).apply(work.dataset.train, seed=asked.seed)
+
+
+def _certify(work: Work) -> None:
+    asked = work.config.certify
+    with _named("certify"):
+        learner = seeded(asked.learner, work.config.seed)
+        fitting(learner, len(work.dataset.train), parts=asked.parts)
 
 
 def _defences(work: Work) -> None:

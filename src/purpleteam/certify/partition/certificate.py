@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.certify.partition.layout import Layout
-from purpleteam.certify.partition.readout import Readout
+from purpleteam.certify.partition.learners import Learner
 from purpleteam.certify.partition.votes import certified_radii, winners
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import UsageError
@@ -37,7 +37,7 @@ class PartitionCertificate:
         votes: models that answer each label, int64 (N, classes).
         labels: true labels, int64 (N,).
         layout: parts and capacity.
-        readout: how each part's model is trained.
+        learner: how each part's network is trained.
         empty: parts without an image; they do not vote.
         left_out: training images beyond the capacity of their part.
         seconds: processor seconds of each stage, in their order.
@@ -46,7 +46,7 @@ class PartitionCertificate:
     votes: NDArray[np.int64]
     labels: NDArray[np.int64]
     layout: Layout
-    readout: Readout
+    learner: Learner
     empty: int
     left_out: int
     seconds: Mapping[str, float]
@@ -103,8 +103,8 @@ class PartitionCertificate:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over layout, readout, votes and labels: the same for the same work."""
-        how = canonical_json({"layout": asdict(self.layout), "readout": asdict(self.readout)})
+        """SHA-256 over layout, learner, votes and labels: the same for the same work."""
+        how = canonical_json({"layout": asdict(self.layout), "learner": self.learner.describe()})
         return sha256_bytes(
             how.encode(),
             np.asarray(self.votes.shape, "<i8").tobytes(),
@@ -128,7 +128,7 @@ class PartitionCertificate:
             "median_radius": self.median_radius,
             "part_accuracy": self.part_accuracy,
             "layout": asdict(self.layout),
-            "readout": asdict(self.readout),
+            "learner": self.learner.describe(),
             "empty_parts": self.empty,
             "left_out": self.left_out,
             "seconds": sum(self.seconds.values()),

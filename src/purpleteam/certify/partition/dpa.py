@@ -1,8 +1,8 @@
 """Deep Partition Aggregation (Levine and Feizi, ICLR 2021, arXiv:2006.14768) in CPU-seconds.
 
 The training set is cut into parts by a hash of each image's content, every part trains a network
-of its own, and the networks vote. The networks have fixed first layers (`edges`) and one trained
-layer (`readout`), so that each is trained in milliseconds.
+of its own, and the networks vote. The networks have fixed first layers (`edges`) and one or two
+trained ones (`learners`), so that each is trained in milliseconds.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import numpy as np
 from purpleteam.certify.partition.certificate import PartitionCertificate
 from purpleteam.certify.partition.ensemble import train_parts
 from purpleteam.certify.partition.layout import Layout, deal
-from purpleteam.certify.partition.readout import Readout
-from purpleteam.core.errors import DataError
+from purpleteam.certify.partition.learners import LEARNERS, Learner
+from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 
-__all__ = ["certify_partitions"]
+__all__ = ["certify_partitions", "fitting"]
 
 STAGES = ("deal", "train", "vote")
+DEFAULT = "readout"
 
 
 def certify_partitions(
@@ -31,7 +32,7 @@ def certify_partitions(
     classes: int,
     parts: int | None = None,
     capacity: int | None = None,
-    readout: Readout | None = None,
+    learner: Learner | None = None,
     progress: Progress = SILENT,
 ) -> PartitionCertificate:
     """Train a network on each part of `train` and certify how they vote on `images`.
@@ -42,19 +43,21 @@ def certify_partitions(
         classes: number of labels, at least 2.
         parts: number of parts; chosen for the size of `train` where it is None.
         capacity: images that a part takes; likewise.
-        readout: how a part's network is trained.
+        learner: how a part's network is trained; by `readout` where it is None.
         progress: told of parts that are trained, then of images that are classified.
 
     Returns:
         votes and certified radii, a pure function of the arguments.
     """
     _check(train, images, classes)
-    readout = readout or Readout()
+    learner = learner or LEARNERS[DEFAULT]()
     clock = [time.process_time()]
-    layout = Layout.of(len(train), parts=parts, capacity=capacity)
+    layout = fitting(learner, len(train), parts=parts, capacity=capacity)
     dealt = deal(train, layout)
     clock.append(time.process_time())
-    ensemble = train_parts(train, dealt, readout, classes=classes, progress=progress)
+    ensemble = train_parts(
+        train, dealt, learner, capacity=layout.capacity, classes=classes, progress=progress
+    )
     clock.append(time.process_time())
     votes = ensemble.votes(images.images, progress)
     clock.append(time.process_time())
@@ -62,11 +65,25 @@ def certify_partitions(
         votes=votes,
         labels=images.labels,
         layout=layout,
-        readout=readout,
+        learner=learner,
         empty=sum(1 for part in dealt if not len(part)),
         left_out=len(train) - sum(map(len, dealt)),
         seconds=dict(zip(STAGES, np.diff(clock).tolist(), strict=True)),
     )
+
+
+def fitting(
+    learner: Learner, images: int, *, parts: int | None = None, capacity: int | None = None
+) -> Layout:
+    """Return the layout for so many training images, or say that its parts are too large."""
+    layout = Layout.of(images, parts=parts, capacity=capacity)
+    if layout.capacity > learner.largest:
+        raise UsageError(
+            f"learner {learner.name} learns from at most {learner.largest} images of a part, and "
+            f"{layout.parts} parts would have room for {layout.capacity}: name more parts, such as "
+            f"{min(images, -(-2 * images // learner.largest))}"
+        )
+    return layout
 
 
 def _check(train: ImageSet, images: ImageSet, classes: int) -> None:

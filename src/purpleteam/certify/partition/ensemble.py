@@ -1,8 +1,7 @@
-"""The networks of all parts, side by side: trained one by one, asked many at a time.
+"""The networks of all parts, side by side: trained and asked many at a time.
 
-Each is trained alone, so nothing can pass from one part to another. When they answer, one
-multiplication serves many of them, always of the same shape and with each part in the same place,
-so that a score's bits depend on its own part and its own image and on nothing else.
+One multiplication serves many of them, always of the same shape and with each part in the same
+place, so that a score's bits depend on its own part and its own image and on nothing else.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from purpleteam.certify.partition.edges import edge_pairs
-from purpleteam.certify.partition.readout import PartModel, Readout
+from purpleteam.certify.partition.learners import Group, Learner, Part
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
@@ -32,24 +32,22 @@ class PartitionEnsemble:
     """One network for each part.
 
     Attributes:
-        groups: the models of TOGETHER parts after another, their columns side by side.
+        groups: the networks of TOGETHER parts after another.
         classes: number of labels.
     """
 
-    groups: tuple[PartModel, ...]
+    groups: tuple[Group, ...]
     classes: int
 
     def __len__(self) -> int:
-        return sum(len(group.bias) for group in self.groups) // self.classes
+        return sum(len(group.bias) for group in self.groups)
 
-    def model(self, part: int) -> PartModel:
-        """Return the model of one part."""
-        group, place = divmod(part, TOGETHER)
-        columns = slice(place * self.classes, (place + 1) * self.classes)
-        return PartModel(self.groups[group].weights[:, columns], self.groups[group].bias[columns])
+    def network(self, part: int) -> tuple[Tensor, ...]:
+        """Return all numbers of one part's network, layer by layer."""
+        return self.groups[part // TOGETHER].network(part % TOGETHER)
 
     def votes(self, images: NDArray[np.uint8], progress: Progress = SILENT) -> NDArray[np.int64]:
-        """Return how many models answer each label; of equal scores the smaller label counts.
+        """Return how many networks answer each label; of equal scores the smaller label counts.
 
         Args:
             images: uint8 (N, H, W, C).
@@ -70,10 +68,9 @@ class PartitionEnsemble:
         features = torch.cat([edge_pairs(to_batch(few)) for few in _split(images, FEW)])
         votes = np.zeros(TILE * self.classes, np.int64)
         for group in self.groups:
-            scores = (features @ group.weights + group.bias).view(TILE, -1, self.classes).numpy()
+            scores = group.scores(features).numpy()
             answers = scores.argmax(axis=2)  # (TILE, parts), the first of equal ones
-            voting = ~np.isneginf(group.bias.view(-1, self.classes).numpy()).all(axis=1)
-            cells = np.arange(TILE)[:, None] * self.classes + answers[:, voting]
+            cells = np.arange(TILE)[:, None] * self.classes + answers[:, group.voting]
             votes += np.bincount(cells.ravel(), minlength=len(votes))
         return votes.reshape(TILE, self.classes)
 
@@ -81,8 +78,9 @@ class PartitionEnsemble:
 def train_parts(
     train: ImageSet,
     parts: Sequence[NDArray[np.int64]],
-    readout: Readout,
+    learner: Learner,
     *,
+    capacity: int,
     classes: int,
     progress: Progress = SILENT,
 ) -> PartitionEnsemble:
@@ -91,20 +89,20 @@ def train_parts(
     Args:
         train: training images.
         parts: for each part the indices of its images, as `deal` returns them.
-        readout: how a network is trained.
+        learner: how a network is trained.
+        capacity: images that every part has room for, however many it holds.
         classes: number of labels.
         progress: one step is one part.
     """
     groups = []
     with progress.task("train the parts", len(parts)) as task:
         for start in range(0, len(parts), TOGETHER):
-            models = []
-            for part in parts[start : start + TOGETHER]:
-                labels = torch.from_numpy(train.labels[part])
-                models.append(readout.fit(to_batch(train.images[part]), labels, classes))
-                task.advance()
-            weights = torch.cat([model.weights for model in models], dim=1)
-            groups.append(PartModel(weights, torch.cat([model.bias for model in models])))
+            some = [
+                Part(to_batch(train.images[part]), torch.from_numpy(train.labels[part]))
+                for part in parts[start : start + TOGETHER]
+            ]
+            groups.append(learner.fit(some, first=start, capacity=capacity, classes=classes))
+            task.advance(len(some))
     return PartitionEnsemble(tuple(groups), classes)
 
 

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from purpleteam.cli.options import DatasetOption, Debug, Json, Limit, Out, Quiet, Split, Threads
+from purpleteam.cli.options import (
+    DatasetOption,
+    Debug,
+    Json,
+    Limit,
+    Out,
+    Quiet,
+    Seed,
+    Split,
+    Threads,
+)
 from purpleteam.cli.outputs import file_to_write
 from purpleteam.cli.screen import answer, progress, table, write_answer
 from purpleteam.core.errors import UsageError, unknown
@@ -36,6 +46,11 @@ def certify(
         int | None,
         typer.Option("--parts", min=1, help="Parts of the training set; by its size if absent."),
     ] = None,
+    learner: Annotated[
+        str,
+        typer.Option("--learner", help="How a part's network is trained: readout, networks."),
+    ] = "readout",
+    seed: Seed = 0,
     split: Split = "test",
     limit: Limit = None,
     out: Out = None,
@@ -48,12 +63,13 @@ def certify(
 
     The certificate is for the vote of many small networks, each trained on a part of the images.
     """
-    from purpleteam.certify.partition import certify_partitions
+    from purpleteam.certify.partition import certify_partitions, seeded
     from purpleteam.cli.lab import Lab
 
     if method not in METHODS:
         raise UsageError(unknown("method", method, METHODS))
     asked = _numbers(changes)
+    how = seeded(learner, seed)
     out = file_to_write(out)
     lab = Lab.open(dataset, device="cpu", threads=threads, weights=None)
     images = lab.dataset.split(split).first(limit)
@@ -63,6 +79,7 @@ def certify(
             images,
             classes=len(lab.dataset.classes),
             parts=parts,
+            learner=how,
             progress=bar,
         )
     values = found.to_json(asked) | {

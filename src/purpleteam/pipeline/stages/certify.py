@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from purpleteam.certify.partition import PartitionCertificate, certify_partitions
+from purpleteam.certify.partition import PartitionCertificate, certify_partitions, seeded
 from purpleteam.core.records import Measurement, Record
 from purpleteam.pipeline.work import Work
 
@@ -27,6 +27,7 @@ def certify_partition(work: Work) -> None:
             work.dataset.test,
             classes=len(work.dataset.classes),
             parts=asked.parts,
+            learner=seeded(asked.learner, work.config.seed),
             progress=work.progress,
         )
         return _measured(work, found)
@@ -45,7 +46,7 @@ def _measured(work: Work, found: PartitionCertificate) -> list[Measurement]:
         "selection": "all",
     }
     facts = found.to_json(work.config.certify.changes)
-    how = {name: facts[name] for name in ("method", "norm", "layout", "readout")}
+    how = {name: facts[name] for name in ("method", "norm", "layout", "learner")}
     cost = {"cpu_seconds": facts["seconds"]}
     clean = Measurement(
         name="clean_accuracy",

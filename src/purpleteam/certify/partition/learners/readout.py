@@ -1,0 +1,86 @@
+"""One trained layer: ridge regression in closed form, from a part's images alone.
+
+There is no chance in it, so there is no seed: one and the same part always gives one and the same
+network, bit for bit on one machine. Each part is worked on alone, in tensors of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from purpleteam.certify.partition.edges import FEATURES
+from purpleteam.certify.partition.learners._base import LEARNERS, Group, Learner, Part, described
+
+__all__ = ["Readout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers(Group):
+    """Features times `weights` plus `bias` are the scores.
+
+    Attributes:
+        weights: float32, (FEATURES, parts * classes).
+    """
+
+    weights: Tensor
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return every network's scores, float (N, parts, classes), of features (N, FEATURES)."""
+        scores: Tensor = (features @ self.weights).view(-1, *self.bias.shape) + self.bias
+        return scores
+
+    def network(self, place: int) -> tuple[Tensor, ...]:
+        """Return weights and bias of one network."""
+        weights = self.weights.view(-1, *self.bias.shape)[:, place]
+        return weights, self.bias[place]
+
+
+@LEARNERS.register("readout")
+@dataclass(frozen=True, kw_only=True)
+class Readout(Learner):
+    """Ridge regression on the fixed layers' output."""
+
+    name: ClassVar[str] = "readout"
+    largest: ClassVar[int] = 4096
+
+    ridge: float = 0.02
+    """Weight of the squared weights against the squared errors."""
+    balance: float = 0.4
+    """A label's targets are divided by its number of images to this power: 1 helps rare ones."""
+
+    turn: float = 12.0
+    """Each image is also learned from when it is turned by so many degrees either way."""
+
+    def __post_init__(self) -> None:
+        if not self.ridge > 0:
+            raise ValueError(f"ridge must be above 0, not {self.ridge}")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance must be in [0, 1], not {self.balance}")
+        if not 0 <= self.turn <= 180:
+            raise ValueError(f"turn must be in [0, 180] degrees, not {self.turn}")
+
+    def fit(self, parts: Sequence[Part], *, first: int, capacity: int, classes: int) -> Group:
+        """Return the networks of parts, each a pure function of its images in their order."""
+        fitted = [self._fit(part, classes) for part in parts]
+        return Layers(
+            weights=torch.cat([weights for weights, _ in fitted], dim=1),
+            bias=torch.stack([bias for _, bias in fitted]),
+        )
+
+    def _fit(self, part: Part, classes: int) -> tuple[Tensor, Tensor]:
+        count = part.counts(classes)
+        if not len(part.labels):
+            return torch.zeros(FEATURES, classes), torch.full((classes,), -torch.inf)
+        features = described(part.images, self.turn)  # (n, FEATURES)
+        targets = F.one_hot(part.labels, classes) / count.clamp_min(1) ** self.balance
+        targets = targets.repeat(len(features) // len(targets), 1)
+        mean = targets.mean(dim=0)
+        kernel = features @ features.T + self.ridge * torch.eye(len(features))
+        weights = features.T @ torch.linalg.solve(kernel, targets - mean)  # n < FEATURES: the dual
+        return weights, mean.masked_fill(count == 0, -torch.inf)
