@@ -139,19 +139,7 @@ class RunFolder:
         if (found := self._finished(key)) is not None:
             return found
         made = self._drafted(key)
-        if made is None:
-            made = list(work())
-        if any(map(_is_closing, made)):
-            raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
-        closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
-        self._ledger.append(record.to_json() for record in [*made, closing])
-        info = self.info
-        if (artefacts := _artefacts(made)) or "records" in info:
-            info.pop("records", None)  # of an end that was not the end
-            self._write({**info, "artefacts": {**info["artefacts"], **artefacts}})
-        self._done[key] = made
-        self._draft(key).unlink(missing_ok=True)
-        return made
+        return self._keep(key, stage, list(work()) if made is None else made)
 
     def artefact(self, path: Path, made_by: str) -> Artefact:
         """Return the record of a file inside the run folder."""
@@ -164,6 +152,20 @@ class RunFolder:
         if status == "finished":
             shutil.rmtree(self.path / DRAFTS, ignore_errors=True)
         self._write({**self.info, "status": status, **facts, "records": self._ledger.head()})
+
+    def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
+        """Write the records of a cell with its closing line, and return them."""
+        if any(map(_is_closing, made)):
+            raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
+        closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
+        self._ledger.append(record.to_json() for record in [*made, closing])
+        info = self.info
+        if (artefacts := _artefacts(made)) or "records" in info:
+            info.pop("records", None)  # of an end that was not the end
+            self._write({**info, "artefacts": {**info["artefacts"], **artefacts}})
+        self._done[key] = made
+        self._draft(key).unlink(missing_ok=True)
+        return made
 
     def _cells(self) -> Iterator[tuple[str, list[Record]]]:
         """Yield the key and records of each cell in order; a half-written last one has no key."""
@@ -225,18 +227,8 @@ class Drafts(RunFolder):
         """Read anew what the run has finished by now."""
         self._done = {}
 
-    def cell(
-        self,
-        stage: str,
-        depends_on: Mapping[str, Any],
-        work: Callable[[], Sequence[Record]],
-    ) -> list[Record]:
-        """Return a finished or drafted cell, or do it and leave its draft."""
-        key = _key(stage, depends_on)
-        for found in (self._finished(key), self._drafted(key)):
-            if found is not None:
-                return found
-        made = list(work())
+    def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
+        """Leave the records of a cell as a draft, and return them."""
         target = self._draft(key)
         target.parent.mkdir(exist_ok=True)
         fresh = target.with_suffix(f".{os.getpid()}.tmp")

@@ -98,7 +98,7 @@ def channels_first(x: Tensor) -> Tensor:
 
 
 def lay_out(module: nn.Module, images: Tensor) -> None:
-    """Put a net's weights channels last in memory, twice as fast on a CPU, where it takes that.
+    """Put a net's weights channels last in memory, which CPUs convolve faster, where it takes that.
 
     What a convolution gives is then in that order too, and a net that calls `view` on it fails:
     such a net is left as it was written.

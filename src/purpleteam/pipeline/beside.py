@@ -1,8 +1,9 @@
 """Jobs of one run side by side, each in a process of its own.
 
-Nets this small gain nothing from torch's threads, so two cores are used by two processes. A job
-leaves its cells as drafts in the run folder; the run then goes through its stages as if it were
-alone and takes them over in its own order. One process or four, the records are the same.
+A net this small has little work for torch's threads to share, so two cores are used by two
+processes. A job leaves its cells as drafts in the run folder; the run then goes through its
+stages as if it were alone and takes them over in its own order. One process or four, the records
+are the same.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Job:
     """Something to do with one trial of the poison lab."""
 
     what: str
-    """learn, search, scan, plant again, or repair."""
+    """learn, search, scan, plant again, describe, or repair."""
     seed: int
     attack: str | None = None
     """The poison, as `backdoors.attacks` says it; None is the clean trial."""

@@ -26,7 +26,7 @@ MOST_PIXELS = 1200
 """A covariance of this many columns still takes seconds."""
 BATCH = 500
 CACHE_BATCH = 50
-"""Images whose activations stay in the processor's cache: half the time, the same bits."""
+"""Images whose activations stay in the processor's cache; the bits are the same."""
 
 
 def patch_features(
