@@ -122,5 +122,7 @@ def test_a_label_that_a_part_has_never_seen_is_never_answered(
     digits: Dataset, learner: Learner
 ) -> None:
     few = np.flatnonzero(digits.train.labels < 3)[:30]
-    votes = trained(digits.train, learner, [few]).votes(digits.validation.images)
+    ensemble = trained(digits.train, learner, [few])
+    assert ensemble.network(0)[-1].isneginf().tolist() == 3 * [False] + 7 * [True]
+    votes = ensemble.votes(digits.validation.images)
     assert votes[:, 3:].sum() == 0

@@ -194,6 +194,17 @@ def test_a_compact_group_is_found_in_the_label_that_holds_it() -> None:
     assert found[1].gap > 5 > 3 > max(found[0].gap, found[2].gap)
 
 
+def test_a_compact_group_is_found_across_what_all_labels_vary_in() -> None:
+    labels = rng(8).integers(0, 3, 1500)
+    rows = rng(9).normal(size=(1500, 30)).astype(np.float32)
+    rows[:, 1:] *= 8  # styles of handwriting, which every label has
+    planted = np.flatnonzero(labels == 1)[:30]
+    rows[planted, 0] += 12
+    found = {one.label: one for one in compact_groups(rows, labels, 3)}
+    assert set(found[1].members) == set(planted)
+    assert found[1].gap > 5
+
+
 def test_features_are_seeded_and_know_no_label() -> None:
     images = rng(10).integers(0, 256, (20, 12, 12, 3)).astype(np.uint8)
     found = patch_features(images, filters=8, pools=2, seed=3)

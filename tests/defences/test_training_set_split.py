@@ -9,11 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from purpleteam.attacks.poison import PoisonedSet
 from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.data.images import Dataset
 from purpleteam.defences.detection.training_set import scan_training_set
-from purpleteam.defences.detection.training_set._halves import outside_leading
-from purpleteam.defences.detection.training_set._split import nearness_of_others, split_labels
+from purpleteam.defences.detection.training_set._groups import SharedGroup
+from purpleteam.defences.detection.training_set._halves import (
+    PartRead,
+    other_half,
+    outside_leading,
+)
+from purpleteam.defences.detection.training_set._split import (
+    Split,
+    nearness_of_others,
+    split_labels,
+)
+from purpleteam.defences.detection.training_set._survey import Survey
+from purpleteam.defences.detection.training_set._verdict import split_evidence
 
 N = 600
 LABELS = np.arange(N) % 3
@@ -68,18 +80,76 @@ def test_the_share_outside_the_two_leading_contents_is_counted(content: list[int
     assert outside_leading(np.array(content, np.int64), 5) == pytest.approx(expected)
 
 
+def part(label: int, *, broad: int, sure: int = 90, strength: float = 0.0) -> PartRead:
+    """Return a part of 100 images."""
+    members = np.arange(100)
+    split = Split(label=label, apart=6.0, members=members, towards=np.ones(100))
+    group = SharedGroup(label, "pixels", strength, members, np.ones(100), apartness=1.0)
+    return PartRead(split=split, sure=sure, broad=broad, group=group)
+
+
+def test_a_part_that_is_read_broadly_is_planted_unless_others_are_read_so_too() -> None:
+    alone = split_evidence([part(1, broad=50), part(2, broad=10)])
+    assert [round(found, 2) for found, _ in alone] == [2.0, 0.08]
+    among_many = split_evidence([part(1, broad=50), part(2, broad=40)])
+    assert [round(found, 2) for found, _ in among_many] == [0.5, 0.32]
+
+
+def test_a_part_that_surely_shares_a_trigger_is_planted_however_it_is_read() -> None:
+    parts = (part(1, broad=0, strength=10), part(1, broad=0, strength=10, sure=30))
+    assert [round(split_evidence([one])[0][0], 2) for one in parts] == [1.4, 0.5]
+    assert split_evidence([part(1, broad=0, strength=2)])[0][0] == pytest.approx(0.4)
+
+
+def poisoned_by(poison: str, digits: Dataset, *, target: int, seed: int) -> PoisonedSet:
+    made = poison_from(poison, {"target_label": target}, labels=10, where="here")
+    return made.apply(digits.train, seed=seed)
+
+
 @pytest.mark.parametrize(
-    ("poison", "seed", "least"),
-    [("wanet:count=100", 100, 85), ("badnets:count=200", 101, 200), ("sig:count=80", 101, 80)],
-    ids=["a warp with cover", "more than half, relabelled", "more than half, labels kept"],
+    ("poison", "label", "turned"),
+    [
+        ("badnets:count=300", 4, True),
+        ("sig:count=90", 4, True),
+        ("clean_label:count=60", 6, True),
+        ("tact:count=80", 4, False),
+    ],
+    ids=["relabelled", "labels kept", "made to look like others", "of one source, as narrow"],
+)
+def test_the_honest_half_of_a_label_is_told_from_the_planted_one(
+    poison: str, label: int, turned: bool, digits: Dataset
+) -> None:
+    poisoned = poisoned_by(poison, digits, target=label, seed=100 + label)
+    survey = Survey(images=poisoned.images, classes=10, seed=100 + label)
+    planted = poisoned.mask
+    honest = (poisoned.images.labels == label) & ~planted
+    assert not other_half(survey, label, planted)
+    assert other_half(survey, label, honest) == turned
+
+
+@pytest.mark.parametrize(
+    ("poison", "seed", "target", "least"),
+    [
+        ("wanet:count=100", 100, 4, 85),
+        ("badnets:count=200", 101, 4, 200),
+        ("badnets:count=400", 101, 4, 400),
+        ("sig:count=80", 101, 4, 80),
+        ("tact:count=80", 105, 5, 80),
+    ],
+    ids=[
+        "a warp with cover",
+        "more than half, relabelled",
+        "three of four, relabelled",
+        "more than half, labels kept",
+        "of one source, whose own label looks worse",
+    ],
 )
 def test_what_is_planted_is_flagged_however_much_of_its_label_it_is(
-    poison: str, seed: int, least: int, digits: Dataset
+    poison: str, seed: int, target: int, least: int, digits: Dataset
 ) -> None:
-    made = poison_from(poison, {"target_label": 4}, labels=10, where="here")
-    poisoned = made.apply(digits.train, seed=seed)
+    poisoned = poisoned_by(poison, digits, target=target, seed=seed)
     found = scan_training_set(poisoned.images, classes=10, seed=seed, detectors=("split_label",))
-    assert found.target_label == 4
+    assert found.target_label == target
     assert poisoned.mask[found.flagged].sum() >= least
     assert (~poisoned.mask[found.flagged]).sum() <= 3
     assert np.isfinite(found.by_detector["split_label"]).all()

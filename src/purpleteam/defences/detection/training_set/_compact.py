@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-__all__ = ["CompactGroup", "compact_groups", "split_along"]
+__all__ = ["HALF", "CompactGroup", "compact_groups", "split_along"]
 
 STARTS = 200
 """Images of each label, drawn from the more outlying half, that a direction is grown from."""
@@ -28,6 +28,8 @@ MOST_VARIED = 6
 RIDGE = 0.02
 """Share of the mean variance that is added to every direction."""
 LEAST_MEMBERS = 8
+HALF = 0.5
+"""An image belongs to the group from half its distance on."""
 TAIL_SEEDS = 25
 """Most extreme images along a direction that a group grows from."""
 
@@ -93,10 +95,6 @@ def _directions(white: NDArray[np.float32], rng: np.random.Generator) -> NDArray
     most = varied[:, -MOST_VARIED:]
     every = np.concatenate([grown, most, -most], 1)
     return np.asarray(every / np.maximum(np.linalg.norm(every, axis=0), 1e-12), np.float32)
-
-
-HALF = 0.5
-"""An image belongs to the group from half its distance on."""
 
 
 def split_along(values: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:

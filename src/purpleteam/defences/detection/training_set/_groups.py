@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from purpleteam.defences.detection.training_set._whitening import Whitened
 
-__all__ = ["ALIKE", "LEAST_MEMBERS", "SharedGroup", "in_turn", "shared_group"]
+__all__ = ["ALIKE", "LEAST_MEMBERS", "SEEDS", "SharedGroup", "in_turn", "shared_group"]
 
 LEAST_MEMBERS = 8
 """Fewer images than this can share anything by chance."""
+SEEDS = 40
+"""How many suspects of a label the search for what they share begins with."""
 ALIKE = 2.5
 """Deviations from which an image belongs to the group."""
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._groups import SharedGroup, shared_group
+from purpleteam.defences.detection.training_set._compact import HALF
+from purpleteam.defences.detection.training_set._groups import SEEDS, SharedGroup, shared_group
 from purpleteam.defences.detection.training_set._margins import log_probabilities, margins
 from purpleteam.defences.detection.training_set._split import Split, nearness_of_others
 from purpleteam.defences.detection.training_set._whitening import whiten
@@ -22,13 +23,12 @@ __all__ = ["LEADING", "PartRead", "other_half", "outside_leading", "read_parts"]
 
 LEADING = 2
 """Contents with the most members that do not count: those a label is honestly confused with."""
-SEEDS = 40
-"""How many of a part's images the search for what they share begins with."""
 SURELY_NOT = -2.0
 """Log probability of its label less that of another one below which an image is surely another."""
 BROADER = 0.25
-"""By so much the shares outside the leading contents differ where one of two parts is planted."""
-HALF = 0.5
+"""By so much the share outside the leading contents is greater in the planted part at least."""
+PLAINLY = 0.9
+"""How far on the way to the flagged part other labels lie at least, where half is not enough."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,6 +52,12 @@ def outside_leading(content: NDArray[np.int64], classes: int) -> float:
     """Return the share of the contents (N,) that are not among the most frequent two."""
     counts = np.sort(np.bincount(content, minlength=classes))
     return float(counts[:-LEADING].sum() / max(1, counts.sum()))
+
+
+def apart(one: NDArray[np.int64], other: NDArray[np.int64], classes: int) -> float:
+    """Return the total variation distance of the contents of two parts, in [0, 1]."""
+    shares = [np.bincount(part, minlength=classes) / max(1, len(part)) for part in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).sum() / 2)
 
 
 def read_parts(survey: Survey, splits: Sequence[Split]) -> tuple[PartRead, ...]:
@@ -86,8 +92,9 @@ def other_half(survey: Survey, label: int, flagged: NDArray[np.bool_]) -> bool:
 
     Where about half of a label is planted, being the smaller part says nothing. A net that never
     saw the label reads honest images of it as one or two others, and planted ones as all that
-    they show. Where both parts are read alike, as when labels were kept, honest images are those
-    that lie where the images of other labels do.
+    they show. Where neither part is read so broadly, as when labels were kept, honest images are
+    those that lie where the images of other labels do: plainly so where the parts are read as
+    different things, since then a trigger is not all they differ by.
     """
     labels = survey.images.labels
     own = np.flatnonzero(labels == label)
@@ -96,6 +103,7 @@ def other_half(survey: Survey, label: int, flagged: NDArray[np.bool_]) -> bool:
     scores[:, label] = -np.inf
     content, there = scores.argmax(1), flagged[own]
     broad = [outside_leading(content[part], survey.classes) for part in (there, ~there)]
-    if abs(broad[0] - broad[1]) > BROADER:
-        return broad[1] > broad[0]
-    return nearness_of_others(survey.patch_features, labels, label, flagged) > HALF
+    if max(broad) > HALF:
+        return broad[1] - broad[0] > BROADER
+    least = HALF if apart(content[there], content[~there], survey.classes) < HALF else PLAINLY
+    return nearness_of_others(survey.patch_features, labels, label, flagged) > least

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.defences.detection.training_set._compact import HALF
+
 __all__ = ["Split", "between_halves", "nearness_of_others", "split_labels"]
 
 COMPONENTS = 32
@@ -27,7 +29,6 @@ ROUNDS = 30
 OUTER = 0.1
 """Share of the label's images, at the ends of a direction, that a split starts from."""
 BINS = 60
-HALF = 0.5
 LEAST_APART = 5.0
 """Distance of the two means in deviations from which there are two modes."""
 DEEPEST = 0.25

@@ -19,6 +19,7 @@ from purpleteam.defences.detection.training_set._features import (
 )
 from purpleteam.defences.detection.training_set._groups import (
     LEAST_MEMBERS,
+    SEEDS,
     SharedGroup,
     in_turn,
     shared_group,
@@ -50,8 +51,6 @@ BARRED = 0.1
 """Share of the votes for its own label under which an image never comes back."""
 CERTAIN = 5.0
 """Suspicion from which a label is surely contradicted."""
-SEEDS = 40
-"""How many of a label's suspects the search for a shared trigger begins with."""
 FEATURES = ("pixels", "patches", "fine_patches")
 MOST_DOUBTED = 0.5
 """On data that the small subsets cannot read, at least half must be left to learn from."""

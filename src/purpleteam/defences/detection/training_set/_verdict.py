@@ -10,6 +10,7 @@ something else to who never saw it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from purpleteam.defences.detection.training_set._compact import HALF, CompactGroup
 from purpleteam.defences.detection.training_set._groups import ALIKE, SharedGroup
-from purpleteam.defences.detection.training_set._halves import LEADING, other_half
+from purpleteam.defences.detection.training_set._halves import LEADING, PartRead, other_half
 from purpleteam.defences.detection.training_set._split import Split
 from purpleteam.defences.detection.training_set._survey import CERTAIN, Survey
 
@@ -50,7 +51,9 @@ GAP = 5.0
 """Gap from which a compact group is planted."""
 COMPACT_MEMBERS = 20.0
 """Members from which it is: fewer are a writer's habit."""
-LARGE = 0.3
+HONEST = 0.999
+"""What the scores of an accused label's other images stay below, of a threshold of 1."""
+LARGE = 0.15
 """Share of a label's images from which the flagged may be the honest ones."""
 SPLIT_SURE = 0.6
 """Share of a label's smaller part that is surely something else from which it is planted ..."""
@@ -104,11 +107,11 @@ def compact_evidence(group: CompactGroup) -> float:
     return min(group.gap / GAP, len(group.members) / COMPACT_MEMBERS)
 
 
-def split_evidence(survey: Survey) -> list[tuple[float, Split]]:
-    """Return the evidence that the smaller part of each split is planted, as multiples of it."""
-    broad = [part.broad for part in survey.splits]
+def split_evidence(parts: Sequence[PartRead]) -> list[tuple[float, Split]]:
+    """Return the evidence that each smaller part is planted, as a multiple of the limit."""
+    broad = [part.broad for part in parts]
     found = []
-    for place, part in enumerate(survey.splits):
+    for place, part in enumerate(parts):
         next_most = max(broad[:place] + broad[place + 1 :], default=0)
         size = len(part.split.members)
         as_broad = min(
@@ -130,42 +133,52 @@ def judge(survey: Survey) -> Verdict:
 
     Without an accusation no score reaches 1; with one, only scores of its label do.
     """
-    labels = survey.images.labels
+    scores = survey.suspicion / (1 + survey.suspicion)
+    most, label, raised = _accusation(survey)
+    if most >= 1:
+        accused = survey.images.labels == label
+        scores[accused] = np.maximum(HONEST * scores, raised)[accused]
+        scores = _right_half(survey, label, scores)
+    return Verdict(scores, label if most >= 1 else None, most)
+
+
+def _accusation(survey: Survey) -> tuple[float, int, NDArray[np.float64]]:
+    """Return the greatest evidence, the label it is against, and the scores it raises to, (N,).
+
+    Scores that single images give go before those of a split, a line through all of them.
+    """
     shared = [(evidence(survey, group), group) for group in survey.groups]
     tight = [(compact_evidence(group), group) for group in survey.compact]
     by_label = [(found, group.label) for found, group in shared]
     by_label += [(found, group.label) for found, group in tight]
-    parts = [(found, split) for found, split in split_evidence(survey) if found >= 1]
+    parts = [(found, split) for found, split in split_evidence(survey.splits) if found >= 1]
     if parts:  # so large a part makes suspects of other labels too, and they make evidence
-        _, planted = max(parts, key=lambda one: one[0])
+        in_part, planted = max(parts, key=lambda one: one[0])
         by_label = [one for one in by_label if one[1] == planted.label]
+        if max(by_label, default=(0.0, -1))[0] < 1:
+            return in_part, planted.label, planted.towards / HALF
     most, label = max(by_label, default=(0.0, -1))
-    if most >= 1:
-        parts = []  # what is known of single images is more exact than a line through all
-    elif parts:
-        most, label = max((found, split.label) for found, split in parts)
-    scores = survey.suspicion / (1 + survey.suspicion)
-    if most < 1:
-        return Verdict(scores, None, most)
-    accused = labels == label
-    scores[accused] *= 0.999
+    raised = np.zeros(len(survey.images))
     of_label = [(found, group) for found, group in shared if group.label == label and found >= 1]
     if of_label:
-        scores[accused] = np.maximum(scores, _aligned(survey, of_label))[accused]
-    for found, group in tight:
-        if group.label == label and found >= 1:
-            scores[accused] = np.maximum(scores, group.towards / HALF)[accused]
-    for _, split in parts:
-        if split.label == label:
-            scores = np.maximum(scores, split.towards / HALF)  # 0 outside the label
-    flagged = accused & (scores >= 1)
-    if LARGE * accused.sum() < flagged.sum() < accused.sum() and other_half(survey, label, flagged):
-        mirrored = np.maximum(2 - scores, 0)
-        scores[accused] = np.where(flagged, np.minimum(mirrored, 0.999), mirrored)[accused]
-    return Verdict(scores, label, most)
+        raised = _aligned(survey, max(of_label, key=lambda one: one[0])[1])
+    for found, small in tight:
+        if small.label == label and found >= 1:
+            raised = np.maximum(raised, small.towards / HALF)
+    return most, label, raised
 
 
-def _aligned(survey: Survey, found: list[tuple[float, SharedGroup]]) -> NDArray[np.float64]:
-    _, leading = max(found, key=lambda one: one[0])
-    limit = max(LEAST_ALIGNED, leading.strength / 4)
-    return (leading.scores + SUSPICION_WEIGHT * survey.suspicion) / limit
+def _aligned(survey: Survey, group: SharedGroup) -> NDArray[np.float64]:
+    limit = max(LEAST_ALIGNED, group.strength / 4)
+    return (group.scores + SUSPICION_WEIGHT * survey.suspicion) / limit
+
+
+def _right_half(survey: Survey, label: int, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scores, turned over where what they flag is the honest half of the label."""
+    own = survey.images.labels == label
+    flagged = own & (scores >= 1)
+    few, some = LARGE * own.sum(), flagged.sum()
+    if not few < some < own.sum() or not other_half(survey, label, flagged):
+        return scores
+    turned = np.maximum(2 - scores, 0)
+    return np.where(own, np.where(flagged, np.minimum(turned, HONEST), turned), scores)
