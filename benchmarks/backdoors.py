@@ -23,11 +23,16 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
+from scipy.stats import gumbel_r
+
 from purpleteam.attacks.poison import POISONS
 from purpleteam.attacks.poison.curve import poison_curve
 from purpleteam.cli.screen import progress
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.statistics import Rate
 from purpleteam.data.folders import load_dataset
+from purpleteam.defences.detection.training_set import scan_training_set
 from purpleteam.pipeline.config import RunConfig, resolve
 from purpleteam.pipeline.results import kept_records
 from purpleteam.pipeline.run import run
@@ -97,6 +102,10 @@ PARTS: dict[str, tuple[str, ...]] = {
 LEFT_OUT = ("precision", "recall", "f1")
 """Class by class on clean images: in the run folders, not in the file of results."""
 
+CALIBRATION = "calibration"
+SUBSETS = {"mnist": 10 * (1000,) + 8 * (2000,) + 4 * (5000,) + (9000,), "digits": 3 * (432,)}
+"""Sizes of disjoint clean subsets; what has the search of training sets against each?"""
+CALIBRATION_SEED = 200
 LAB = "lab"
 """The profile as it is, in two processes: how long does it take by the clock?"""
 CURVE = "curve"
@@ -157,6 +166,33 @@ def draw_curves(work: Path) -> None:
     (work / CURVE / "curves.json").write_text(text + "\n", encoding="utf-8")
 
 
+def calibrate(work: Path) -> None:
+    """Search disjoint clean subsets and fit a Gumbel distribution to the evidence against them."""
+    sets = []
+    with progress(False) as bar, bar.task("clean subsets", sum(map(len, SUBSETS.values()))) as task:
+        for name, sizes in SUBSETS.items():
+            dataset = load_dataset(name)
+            order = np.random.default_rng(CALIBRATION_SEED).permutation(len(dataset.train))
+            for seed, rows in enumerate(np.split(order, np.cumsum(sizes))[:-1], CALIBRATION_SEED):
+                images, classes = dataset.train.take(rows), len(dataset.classes)
+                found = scan_training_set(images, classes=classes, seed=seed, detectors=())
+                facts = {"dataset": name, "images": len(rows), "digest": images.digest}
+                sets.append({**facts, "seed": seed, "evidence": found.score})
+                task.advance(1)
+    location, scale = gumbel_r.fit([one["evidence"] for one in sets])
+    flagged = Rate.of(sum(one["evidence"] >= 1 for one in sets), len(sets))
+    facts = {
+        "sets": sets,
+        "flagged": flagged.to_json(),
+        "gumbel": {"location": location, "scale": scale},
+        "tail": float(gumbel_r.sf(1, location, scale)),
+        "stated": found.false_alarm_rate,
+    }
+    target = work / CALIBRATION / "sets.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def wanted(part: str, record: Mapping[str, Any]) -> bool:
     """Say whether a record is for the file of results; the run folders have them all."""
     name = record.get("name")
@@ -183,6 +219,8 @@ def combine(work: Path) -> None:
         seen |= {one["id"] for one in fresh}
     if (took := work / LAB / "took.json").exists():
         content[LAB] = json.loads(took.read_text(encoding="utf-8"))
+    if (sets := work / CALIBRATION / "sets.json").exists():
+        content[CALIBRATION] = json.loads(sets.read_text(encoding="utf-8"))
     if (curves := work / CURVE / "curves.json").exists():
         content[CURVE] = json.loads(curves.read_text(encoding="utf-8"))
     records = ",\n".join(json.dumps(one, sort_keys=True) for one in content.pop("records"))
@@ -190,7 +228,7 @@ def combine(work: Path) -> None:
     RESULTS.write_text(f'{rest}, "records": [\n{records}\n]}}\n', encoding="utf-8")
 
 
-OTHERS = {LAB: time_the_lab, CURVE: draw_curves}
+OTHERS = {LAB: time_the_lab, CALIBRATION: calibrate, CURVE: draw_curves}
 
 
 def main() -> None:

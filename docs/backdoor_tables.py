@@ -24,14 +24,17 @@ SEARCHES = (
 )
 """What is searched, by which records, of which parts; no part is all of them."""
 
+FIFTY = "50 poisons of each family, class and number unknown, one setting for all"
+FREQUENT = "Poisons that are a fifth to more than half of the images of their label"
+
 
 def backdoors(path: Path) -> str:
     """Return every cell that was measured, the lost ones too."""
     found = _Found(path)
     tables = (
         _patch(found),
-        _fifty(found),
-        _frequent(found),
+        _searched(found, "fifty", FIFTY),
+        _searched(found, "frequent", FREQUENT),
         _rankings(found),
         _shares(found),
         _families(found),
@@ -41,7 +44,7 @@ def backdoors(path: Path) -> str:
     )
     parts = ["\n".join(table(one)).strip() for one in tables if one is not None]
     parts += [curve] if (curve := _curves(found)) else []
-    return "\n\n".join([*parts, *_took(found), found.circumstances])
+    return "\n\n".join([*parts, *_stated(found), *_took(found), found.circumstances])
 
 
 def summary(path: Path) -> str:
@@ -179,38 +182,37 @@ def _curves(found: _Found) -> str:
     return "\n".join(lines)
 
 
-def _fifty(found: _Found) -> Table | None:
-    """Return how many of 50 poisons of each family one default setting finds."""
+def _searched(found: _Found, part: str, caption: str) -> Table | None:
+    """Return how many poisons of each set of a part one default setting finds."""
+    recall = found.measured(part, "detection_recall", detector="combined")
     rows = tuple(
         row(
             name,
-            _mean(found.measured("fifty", "attack_success_rate"), name),
-            _mean(found.measured("fifty", "detection_recall", detector="combined"), name),
-            _mean(found.measured("fifty", "false_positive_rate", detector="combined"), name),
-            _each(found.measured("fifty", "detection_recall", detector="combined"), name),
+            _mean(found.measured(part, "attack_success_rate"), name),
+            _mean(recall, name),
+            _mean(found.measured(part, "false_positive_rate", detector="combined"), name),
+            _each(recall, name),
         )
-        for name in _names(found.measured("fifty", "false_positive_rate"))
+        for name in _names(found.measured(part, "false_positive_rate"))
     )
     columns = ("Training set", "Attack success rate", "Found", "Clean images flagged", "By seed")
-    caption = "50 poisons of each family, class and number unknown, one setting for all"
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
-def _frequent(found: _Found) -> Table | None:
-    """Return what is found of poisons that are a large part of what carries their label."""
-    names = _names(found.measured("frequent", "false_positive_rate"))
-    rows = tuple(
-        row(
-            name,
-            _mean(found.measured("frequent", "attack_success_rate"), name),
-            _mean(found.measured("frequent", "detection_recall", detector="combined"), name),
-            _mean(found.measured("frequent", "false_positive_rate", detector="combined"), name),
-        )
-        for name in names
-    )
-    columns = ("Training set", "Attack success rate", "Found", "Clean images flagged")
-    caption = "Poisons that are a fifth to more than half of the images of their label"
-    return Table(caption=caption, columns=columns, rows=rows) if rows else None
+def _stated(found: _Found) -> list[str]:
+    """Return what the stated false-alarm rate of the search of a training set rests on."""
+    fitted = found.content.get("calibration")
+    if not fitted:
+        return []
+    evidence = [one["evidence"] for one in fitted["sets"]]
+    value, low, high = (100 * fitted["flagged"][key] for key in ("value", "low", "high"))
+    return [
+        "The search of a training set states a false-alarm rate of "
+        f"{100 * fitted['stated']:.0f} %. Against {len(evidence)} disjoint clean subsets of MNIST "
+        f"and the embedded digits it had at most {max(evidence):.2f} of the limit, and flagged "
+        f"{value:.0f} % ({low:.1f} to {high:.1f}); the tail of a Gumbel distribution fitted to "
+        f"that is {100 * fitted['tail']:.1f} %."
+    ]
 
 
 def _took(found: _Found) -> list[str]:

@@ -15,8 +15,9 @@ import pytest
 from purpleteam.core.records import CheckResult, Measurement, Record, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
 
-MINUTES = 3
-"""On two cores: CPU seconds / 120, since the machine is shared."""
+TRAININGS = 55
+"""What the demo may cost, in trainings of its baseline: on two cores that train it in six and a
+half seconds these are three minutes, and on a slow or shared machine they are as many trainings."""
 OFFLINE = """
 import socket
 connect, look_up = socket.socket.connect, socket.getaddrinfo
@@ -70,14 +71,21 @@ def lowest(records: list[Record], name: str, model: str, **how: object) -> float
     return min(found)
 
 
-def test_it_names_its_run_and_report_and_takes_no_more_than_three_minutes(
-    demo: tuple[dict[str, Any], Path, float],
+def test_it_names_its_run_and_report_and_costs_no_more_than_some_trainings(
+    demo: tuple[dict[str, Any], Path, float], records: list[Record]
 ) -> None:
     answer, folder, took = demo
     assert answer["run"] == "runs/demo" and (folder / answer["report"]).is_file()
     assert {"seconds", "stages"} <= set(answer)
-    slack = 3  # shared machines have computed at a third of their speed
-    assert took / 120 <= slack * MINUTES, f"{took:.0f} CPU seconds"
+    (baseline,) = {
+        one.cost["seconds"]
+        for one in records
+        if isinstance(one, Measurement) and one.name == "validation_accuracy"
+        if one.subject.get("model_name") == "baseline"
+    }
+    assert took <= TRAININGS * baseline, (
+        f"{took:.0f} CPU seconds, {baseline:.1f} of them a training"
+    )
 
 
 def test_the_report_is_whole(demo: tuple[dict[str, Any], Path, float]) -> None:

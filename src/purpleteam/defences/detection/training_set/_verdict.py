@@ -27,8 +27,8 @@ __all__ = ["FALSE_ALARM_RATE", "Verdict", "judge"]
 FALSE_ALARM_RATE = 0.02
 """Stated share of clean sets in which some label is accused.
 
-It is the tail of a Gumbel distribution fitted to the evidence on clean subsets of digits and
-MNIST, of which none was accused; so few sets do not prove so low a rate by counting.
+No less than the tail of a Gumbel distribution fitted to the evidence on disjoint clean subsets
+(results/backdoors.json, calibration); so few sets do not prove so low a rate by counting.
 """
 
 STRONG = {"pixels": 7.0, "patches": 20.0, "fine_patches": 15.0}
