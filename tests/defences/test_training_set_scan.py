@@ -61,6 +61,13 @@ def test_what_a_command_prints_can_be_written_as_json(found: TrainingSetScan) ->
     assert fields["score"] >= fields["threshold"] and len(fields["flagged"]) == len(found.flagged)
 
 
+def test_a_style_of_handwriting_is_no_backdoor(digits: Dataset) -> None:
+    # 27 ones of the embedded digits stand on a base, and some seeds read most of them as others.
+    found = scan_training_set(digits.train, classes=10, seed=335, detectors=())
+    assert not found.backdoored and found.flagged.size == 0
+    assert found.score < 0.9
+
+
 def test_a_clean_set_is_let_be_and_the_same_seed_gives_the_same_scan(digits: Dataset) -> None:
     one, two = (scan_training_set(digits.train, classes=10, seed=3) for _ in range(2))
     assert not one.backdoored and one.target_label is None

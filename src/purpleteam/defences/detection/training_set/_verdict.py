@@ -37,8 +37,8 @@ BROAD = 5.0
 """Certain members outside the leading contents from which a group is planted."""
 BROAD_SHARE = 0.0022
 """The same as a share of the label's images, where that is more."""
-STRONG_MEMBERS = 20.0
-"""Certain members of any content from which a strong group is planted."""
+STRONG_MEMBERS = 28.0
+"""Certain members of any content from which a strong group is planted: fewer may be a style."""
 MOST_APART = 1.4
 """Apartness up to which images can be ordinary ones of their content with a trigger on them."""
 LEAST_STRENGTH = 2.5
