@@ -103,9 +103,10 @@ LEFT_OUT = ("precision", "recall", "f1")
 """Class by class on clean images: in the run folders, not in the file of results."""
 
 CALIBRATION = "calibration"
-SUBSETS = {"mnist": 10 * (1000,) + 8 * (2000,) + 4 * (5000,) + (9000,), "digits": 3 * (432,)}
-"""Sizes of disjoint clean subsets; what has the search of training sets against each?"""
-CALIBRATION_SEED = 200
+SUBSETS = {"mnist": 10 * (1000,) + 8 * (2000,) + 4 * (5000,) + (9000,), "digits": (649, 648)}
+"""Sizes of the disjoint clean subsets of a draw; what has the search of a set against each?"""
+DRAWS = (200, 201)
+"""Seeds that the subsets are drawn by."""
 LAB = "lab"
 """The profile as it is, in two processes: how long does it take by the clock?"""
 CURVE = "curve"
@@ -169,16 +170,17 @@ def draw_curves(work: Path) -> None:
 def calibrate(work: Path) -> None:
     """Search disjoint clean subsets and fit a Gumbel distribution to the evidence against them."""
     sets = []
-    with progress(False) as bar, bar.task("clean subsets", sum(map(len, SUBSETS.values()))) as task:
-        for name, sizes in SUBSETS.items():
+    draws = [(seed, name) for seed in DRAWS for name in SUBSETS]
+    with progress(False) as bar, bar.task("draws of clean subsets", len(draws)) as task:
+        for seed, name in draws:
             dataset = load_dataset(name)
-            order = np.random.default_rng(CALIBRATION_SEED).permutation(len(dataset.train))
-            for seed, rows in enumerate(np.split(order, np.cumsum(sizes))[:-1], CALIBRATION_SEED):
+            order = np.random.default_rng(seed).permutation(len(dataset.train))
+            for rows in np.split(order, np.cumsum(SUBSETS[name]))[: len(SUBSETS[name])]:
                 images, classes = dataset.train.take(rows), len(dataset.classes)
                 found = scan_training_set(images, classes=classes, seed=seed, detectors=())
                 facts = {"dataset": name, "images": len(rows), "digest": images.digest}
                 sets.append({**facts, "seed": seed, "evidence": found.score})
-                task.advance(1)
+            task.advance(1)
     location, scale = gumbel_r.fit([one["evidence"] for one in sets])
     flagged = Rate.of(sum(one["evidence"] >= 1 for one in sets), len(sets))
     facts = {

@@ -208,10 +208,10 @@ def _stated(found: _Found) -> list[str]:
     value, low, high = (100 * fitted["flagged"][key] for key in ("value", "low", "high"))
     return [
         "The search of a training set states a false-alarm rate of "
-        f"{100 * fitted['stated']:.0f} %. Against {len(evidence)} disjoint clean subsets of MNIST "
-        f"and the embedded digits it had at most {max(evidence):.2f} of the limit, and flagged "
-        f"{value:.0f} % ({low:.1f} to {high:.1f}); the tail of a Gumbel distribution fitted to "
-        f"that is {100 * fitted['tail']:.1f} %."
+        f"{100 * fitted['stated']:.0f} %. Against {len(evidence)} clean subsets of MNIST and the "
+        f"embedded digits (disjoint within a draw) it had at most {max(evidence):.2f} of the "
+        f"limit, and flagged {value:.0f} % ({low:.1f} to {high:.1f}); the tail of a Gumbel "
+        f"distribution fitted to that is {100 * fitted['tail']:.1f} %."
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from purpleteam.defences.detection.training_set import (
     scan_training_set,
 )
 from purpleteam.defences.detection.training_set._survey import Survey
+from purpleteam.defences.detection.training_set._verdict import FALSE_ALARM_RATE
 
 POISON = BadNets(trigger=Trigger(corner="top-right"), count=30, target_label=4)
 WITHOUT_INVERSION = tuple(name for name in TRAINING_SET_DETECTORS if name != "mask_removal")
@@ -59,6 +61,13 @@ def test_what_a_command_prints_can_be_written_as_json(found: TrainingSetScan) ->
     fields = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert fields["backdoored"] is True and fields["target_label"] == 4
     assert fields["score"] >= fields["threshold"] and len(fields["flagged"]) == len(found.flagged)
+
+
+def test_the_stated_false_alarm_rate_is_no_less_than_the_measured_tail() -> None:
+    results = Path(__file__).parents[2] / "results" / "backdoors.json"
+    measured = json.loads(results.read_text(encoding="utf-8"))["calibration"]
+    assert measured["stated"] == FALSE_ALARM_RATE >= measured["tail"]
+    assert len(measured["sets"]) >= 50 and measured["flagged"]["value"] == 0
 
 
 def test_a_style_of_handwriting_is_no_backdoor(digits: Dataset) -> None:
