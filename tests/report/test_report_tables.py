@@ -26,6 +26,11 @@ def test_the_table_sets_the_claim_beside_the_white_box_number() -> None:
     assert line.index("0.0\u202f%") < line.index("99.71\u202f%")
 
 
+def test_models_of_the_lab_that_nobody_attacks_by_pixels_have_no_row_of_dashes() -> None:
+    voted = measured("clean_accuracy", Rate.of(9752, 10000), "partitions")
+    assert "partitions" not in readme_table([*clean_records(), *attack_records(), voted])
+
+
 def test_a_backdoor_never_stands_without_base_rate_and_clean_accuracy() -> None:
     text = readme_table([*clean_records(), *poison_records()])
     line = next(line for line in text.splitlines() if line.startswith("| poisoned-kept | 0"))

@@ -49,7 +49,7 @@ def _read(path: Path) -> list[Record]:
 def _robustness(evidence: Evidence) -> Table | None:
     epsilon = evidence.headline_epsilon
     measured = evidence.models_with("clean_accuracy", "robust_accuracy")
-    names = [name for name in measured if team(name) != "poison"]
+    names = [name for name in measured if team(name) in ("plain", "defence")]
     if not names:
         return None
     rows = tuple(_model_row(evidence, name, epsilon) for name in names)
