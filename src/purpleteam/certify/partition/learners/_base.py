@@ -74,6 +74,17 @@ class Learner(ABC):
     largest: ClassVar[int]
     """Images of one part that it has the memory to learn from."""
 
+    balance: float = 0.4
+    """An image weighs less by its label's number of images to this power: 1 helps rare ones."""
+    turn: float = 12.0
+    """Each image is also learned from when it is turned by so many degrees either way."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance must be in [0, 1], not {self.balance}")
+        if not 0 <= self.turn <= 180:
+            raise ValueError(f"turn must be in [0, 180] degrees, not {self.turn}")
+
     @abstractmethod
     def fit(self, parts: Sequence[Part], *, first: int, capacity: int, classes: int) -> Group:
         """Return the networks of parts.

@@ -73,23 +73,17 @@ class TinyNetworks(Learner):
     steps: int = 100
     learning_rate: float = 0.1
     momentum: float = 0.9
-    balance: float = 0.4
-    """An image's loss is divided by its label's number of images to this power."""
-    turn: float = 12.0
-    """Each image is also learned from when it is turned by so many degrees either way."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("width", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
-        for name in ("momentum", "balance"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
-        if not 0 <= self.turn <= 180:
-            raise ValueError(f"turn must be in [0, 180] degrees, not {self.turn}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1], not {self.momentum}")
 
     def fit(self, parts: Sequence[Part], *, first: int, capacity: int, classes: int) -> Group:
         """Return the networks of parts, each a function of its images, its number and the seed."""

@@ -51,19 +51,11 @@ class Readout(Learner):
 
     ridge: float = 0.02
     """Weight of the squared weights against the squared errors."""
-    balance: float = 0.4
-    """A label's targets are divided by its number of images to this power: 1 helps rare ones."""
-
-    turn: float = 12.0
-    """Each image is also learned from when it is turned by so many degrees either way."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.ridge > 0:
             raise ValueError(f"ridge must be above 0, not {self.ridge}")
-        if not 0 <= self.balance <= 1:
-            raise ValueError(f"balance must be in [0, 1], not {self.balance}")
-        if not 0 <= self.turn <= 180:
-            raise ValueError(f"turn must be in [0, 180] degrees, not {self.turn}")
 
     def fit(self, parts: Sequence[Part], *, first: int, capacity: int, classes: int) -> Group:
         """Return the networks of parts, each a pure function of its images in their order."""
