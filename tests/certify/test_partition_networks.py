@@ -18,6 +18,11 @@ from purpleteam.data.images import Dataset
 from purpleteam.models.devices import to_batch
 
 LEARNER = TinyNetworks(width=5, steps=30, turn=12.0, seed=3)
+ROUNDING = 1e-5
+"""Another shape or place in a batch may round differently: so far apart, as a share of the largest.
+
+Equal bytes are promised for one machine, shape, place and number of threads alone.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,13 @@ def parts(digits: Dataset) -> list[Part]:
 def fitted(parts: list[Part], first: int = 6) -> list[tuple[Tensor, ...]]:
     group = LEARNER.fit(parts, first=first, capacity=32, classes=10)
     return [group.network(place) for place in range(len(parts))]
+
+
+def assert_alike(one: Tensor, other: Tensor) -> None:
+    """Compare what was computed in different shapes or places."""
+    torch.testing.assert_close(
+        one, other, rtol=0, atol=ROUNDING * float(other.detach().abs().max())
+    )
 
 
 def by_torch(part: Part, number: int) -> nn.Sequential:
@@ -58,11 +70,11 @@ def test_a_network_is_what_torch_makes_of_the_same_part(parts: list[Part]) -> No
     ):
         with torch.random.fork_rng():
             net = by_torch(part, number)
-        torch.testing.assert_close(inner / SCALE, cast(Tensor, net[0].weight).T)
-        torch.testing.assert_close(inner_bias, cast(Tensor, net[0].bias))
-        torch.testing.assert_close(outer, cast(Tensor, net[2].weight).T)
+        assert_alike(inner / SCALE, cast(Tensor, net[0].weight).T)
+        assert_alike(inner_bias, cast(Tensor, net[0].bias))
+        assert_alike(outer, cast(Tensor, net[2].weight).T)
         seen = ~bias.isneginf()
-        torch.testing.assert_close(bias[seen], cast(Tensor, net[2].bias)[seen])
+        assert_alike(bias[seen], cast(Tensor, net[2].bias)[seen])
 
 
 def test_scores_are_those_of_each_network_alone(parts: list[Part]) -> None:
@@ -70,14 +82,14 @@ def test_scores_are_those_of_each_network_alone(parts: list[Part]) -> None:
     group = LEARNER.fit(parts, first=0, capacity=32, classes=10)
     for place, (inner, inner_bias, outer, bias) in enumerate(map(group.network, (0, 1))):
         alone = (x @ inner + inner_bias).relu() @ outer + bias
-        torch.testing.assert_close(group.scores(x)[:, place], alone)
+        assert_alike(group.scores(x)[:, place], alone)
 
 
 def test_the_number_of_a_part_and_the_seed_draw_its_first_weights(parts: list[Part]) -> None:
     same = [parts[0], parts[0]]
     (one, *_), (other, *_) = fitted(same)
-    assert not torch.equal(one, other)
-    assert torch.equal(fitted(same, first=7)[0][0], other)
+    assert float((one - other).abs().max()) > 0.1
+    assert_alike(fitted(same, first=7)[0][0], other)
     drawn = TinyNetworks(width=5, seed=4)._drawn(6, 1, 10)[0]
     assert not torch.equal(drawn, LEARNER._drawn(6, 1, 10)[0])
 
