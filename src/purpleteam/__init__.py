@@ -17,7 +17,12 @@ Importing the package is instant: each room is loaded when it is first named.
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
+
+# ONNX Runtime otherwise looks up its maker's collector and keeps a device id in the user's cache.
+# It reads this when it is imported, and nothing of this package is imported before this line.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
 

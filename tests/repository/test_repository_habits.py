@@ -79,6 +79,33 @@ def test_a_module_is_small_and_says_what_it_is_and_offers(path: Path) -> None:
     assert "__all__" in names(tree) or not offers(path, tree)
 
 
+def imports_of(path: Path) -> list[str]:
+    """Return the packages that a file imports, in the order of its lines."""
+    nodes = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    nodes.sort(key=lambda node: node.lineno)
+    found = []
+    for node in nodes:
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        found += [name.partition(".")[0] for name in names]
+    return found
+
+
+def test_onnx_runtime_is_imported_only_where_its_telemetry_is_off(tracked: list[Path]) -> None:
+    first = (ROOT / "src" / "purpleteam" / "__init__.py").read_text(encoding="utf-8")
+    switch = 'os.environ["ORT_DISABLE_TELEMETRY"] = "1"'
+    assert first.count(switch) == 1 and "purpleteam." not in first.partition(switch)[0]
+    for path in tracked:
+        if path.suffix == ".py" and not path.is_relative_to(ROOT / "src"):
+            found = imports_of(path)
+            if "onnxruntime" in found:
+                assert "purpleteam" in found[: found.index("onnxruntime")], path
+
+
 def test_the_version_is_one(root: Path) -> None:
     version = purpleteam.__version__
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]

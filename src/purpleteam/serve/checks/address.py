@@ -6,7 +6,7 @@ import inspect
 import ipaddress
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Outcome, Target
@@ -18,8 +18,8 @@ from purpleteam.serve.main import listen, serve
 __all__ = ["LoopbackDefault"]
 
 REMOTE = ("0.0.0.0", "::", "192.0.2.1")  # noqa: S104  # nosec B104 - to see them refused
-UNROUTED = ("192.0.2.1", 9)
-"""An address for documentation (RFC 5737): naming it as a goal sends nothing."""
+ELSEWHERE = ("127.0.0.2", "127.0.0.3")
+"""At these an app on another loopback address does not answer, and one on all of them does."""
 
 
 @CHECKS.register("web.loopback-default")
@@ -33,7 +33,7 @@ class LoopbackDefault(WebCheck):
         host, port = endpoint(address(target))
         default = str(inspect.signature(serve).parameters["host"].default)
         accepted = [remote for remote in REMOTE if not _refused(remote)]
-        reached = [other for other in _other_addresses() if _answers(other, port)]
+        reached = [other for other in ELSEWHERE if other != host and _answers(other, port)]
         here = _is_loopback(host)
         return Outcome(
             passed=_is_loopback(default) and here and not accepted and not reached,
@@ -41,7 +41,7 @@ class LoopbackDefault(WebCheck):
                 "default": default,
                 "address": host,
                 "accepted without permission": accepted,
-                "also reached at": len(reached),
+                "also reached at": reached,
             },
             threshold="loopback, nothing else",
         )
@@ -66,15 +66,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _other_addresses() -> list[str]:
-    """Return addresses of this machine at which an app on 127.0.0.1 alone does not answer."""
-    found = ["127.0.0.2"]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-        probe.connect(UNROUTED)
-        found.append(str(probe.getsockname()[0]))
-    return [one for one in found if one != "127.0.0.1"]
 
 
 def _answers(host: str, port: int) -> bool:

@@ -1,0 +1,82 @@
+"""Nothing is uploaded: no verb reaches for another machine, or writes where it was not asked to."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from watching import STRACE, Watched
+
+
+@pytest.fixture
+def purple(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, errors = process.communicate(timeout=600)
+    assert (process.returncode, errors) == (0, "")
+    return out
+
+
+def test_evaluate_asks_nobody_and_writes_nothing(purple: Watched) -> None:
+    ended(purple.start("evaluate", "--limit", "20", "--json"))
+    assert (purple.reached(), purple.wrote()) == ([], [])
+    assert list(purple.home.iterdir()) == list(purple.here.iterdir()) == []
+
+
+def test_export_asks_nobody_and_writes_its_three_files(purple: Watched) -> None:
+    ended(purple.start("export", "--out", "mine", "--json"))
+    asked = {f"mine{suffix}" for suffix in (".safetensors", ".onnx", ".json")}
+    assert purple.reached() == []
+    assert {path.name for path in purple.here.iterdir()} == asked
+    assert list(purple.home.iterdir()) == [] and purple.wrote(purple.here) == []
+
+
+def test_serve_answers_its_client_asks_nobody_and_writes_nothing(purple: Watched) -> None:
+    process = purple.start("serve", "--port", "0", "--json")
+    address = urlsplit(json.loads(process.stdout.readline())["url"])
+    asking = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    asking.request("POST", "/predict", bytes(784), {"Content-Type": "application/octet-stream"})
+    assert json.loads(asking.getresponse().read()) == {"label": None, "reason": "empty"}
+    asking.close()
+    stop(process)
+    ended(process)
+    assert (purple.reached(), purple.wrote()) == ([], [])
+    assert list(purple.home.iterdir()) == list(purple.here.iterdir()) == []
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Terminate the program itself: strace passes no signal on."""
+    if STRACE is None:
+        return process.terminate()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    subprocess.run(["kill", f"-{int(signal.SIGTERM)}", *children.split()], check=True)
+    return None
+
+
+CARELESS = """
+import ctypes, os, socket, struct
+from pathlib import Path
+Path.home().joinpath("deviceid").write_text("1")
+libc = ctypes.CDLL(None)
+address = struct.pack("!2sHI8x", struct.pack("=H", socket.AF_INET), 53, 0xC0000201)
+libc.connect(libc.socket(socket.AF_INET, socket.SOCK_DGRAM, 0), address, len(address))
+def build():
+    raise SystemExit("careless")
+"""
+"""Somebody else's model: it names an address for documentation (RFC 5737) and sends nothing."""
+
+
+@pytest.mark.skipif(STRACE is None, reason="needs strace: Python does not see native calls")
+def test_a_model_that_does_both_natively_is_seen(purple: Watched) -> None:
+    (purple.here / "careless.py").write_text(CARELESS)
+    process = purple.start("evaluate", "--model", "careless:build")
+    process.communicate(timeout=600)
+    assert len(purple.reached()) == 1 and "192.0.2.1" in purple.reached()[0]
+    assert purple.wrote() == [str(purple.home / "deviceid")]
