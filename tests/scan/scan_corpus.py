@@ -157,6 +157,7 @@ def archives(folder: Path, marker: Path) -> dict[str, Path]:
     with zipfile.ZipFile(found["zip_bomb"], "w", zipfile.ZIP_DEFLATED) as target:
         target.writestr("model/data.pkl", good)
         target.writestr("model/data/0", bytes(8 << 20))
+        target.writestr("model/version", b"3\n")
     whole = archive(folder / "whole.pt", good).read_bytes()
     for name, content in broken_archives(whole).items():
         found[name] = folder / f"{name}.pt"

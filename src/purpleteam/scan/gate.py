@@ -14,18 +14,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError
 from purpleteam.scan.formats.allow_list import StoredTensor
+from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.problem import Malformed
-from purpleteam.scan.formats.safetensors import inspect_safetensors, read_header, read_tensor
+from purpleteam.scan.formats.safetensors import metadata_problems, read_header, read_tensor
 from purpleteam.scan.formats.sniff import sniff
-from purpleteam.scan.formats.tensors import as_array, converted, has_not_finite
+from purpleteam.scan.formats.tensors import as_array, check_values, converted
 from purpleteam.scan.formats.torch_zip import TorchArchive, open_archive
 
 __all__ = ["GateVerdict", "read_state_dict"]
 
-MAX_BYTES = 2 << 30
+MAX_BYTES = 64 << 30
+MAX_SHARING = 8
+"""How often the tensors may use the bytes of the file, as tied weights do."""
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 PREFIXES = ("module.", "_orig_mod.")
 ALONE = "if it is a whole module or a checkpoint, save model.state_dict() alone where it was made"
@@ -47,11 +49,9 @@ class GateVerdict:
     reasons: tuple[str, ...]
     """Why it was refused; where it was accepted, what was changed on the way."""
     tensors: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    """By name; every float format has become float32."""
+    """By name; every float format has become float32. Some are read-only views of the file."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
     """The number format of each tensor in the file."""
-    digest: str = ""
-    """SHA-256 of the file."""
 
 
 def read_state_dict(path: Path) -> GateVerdict:
@@ -63,15 +63,12 @@ def read_state_dict(path: Path) -> GateVerdict:
     try:
         if not path.is_file():
             raise ModelError(f"model file {str(path)!r} does not exist")
-        digest = sha256_file(path)
         tensors, dtypes, notes = _read(path)
     except Malformed as refusal:
-        return GateVerdict(verdict="refused", reasons=_reasons(refusal), digest=digest)
+        return GateVerdict(verdict="refused", reasons=_reasons(refusal))
     except OSError as error:
         raise ModelError(f"model file {str(path)!r} cannot be read: {error}") from None
-    return GateVerdict(
-        verdict="accepted", reasons=tuple(notes), tensors=tensors, dtypes=dtypes, digest=digest
-    )
+    return GateVerdict(verdict="accepted", reasons=tuple(notes), tensors=tensors, dtypes=dtypes)
 
 
 def _reasons(refusal: Malformed) -> tuple[str, ...]:
@@ -86,9 +83,9 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str
     notes: list[str] = []
     kind = sniff(path)
     if kind == "safetensors":
-        tensors = dict(_from_safetensors(path))
+        tensors = dict(_from_safetensors(mapped(path)))
     elif kind == "zip":
-        tensors = dict(_from_archive(open_archive(path), notes))
+        tensors = dict(_from_archive(open_archive(mapped(path)), notes))
     else:
         raise Malformed("unknown-format", f"the file is {ADVICE.get(kind, f'of kind {kind!r}')}")
     if not tensors:
@@ -108,42 +105,31 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str
 
 
 def _finite(name: str, array: NDArray[Any], dtype: str) -> NDArray[Any]:
-    if has_not_finite(array, dtype):
-        raise Malformed("not-finite", f"tensor {name!r} holds NaN or an infinity")
+    check_values(name, array, dtype)
     result = converted(array, dtype)
-    if has_not_finite(result, result.dtype.name):
+    if dtype == "float64" and not np.isfinite(result).all():
         raise Malformed("not-finite", f"tensor {name!r} does not fit float32")
-    return np.ascontiguousarray(result).reshape(array.shape)
+    return result
 
 
-def _from_safetensors(path: Path) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
-    for problem in inspect_safetensors(path):
+def _from_safetensors(data: memoryview) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
+    header = read_header(data)
+    for problem in metadata_problems(header):
         raise Malformed(problem.kind, problem.message)
-    header = read_header(path)
     for entry in header.tensors:
-        yield entry.name, (read_tensor(path, header, entry), entry.dtype)
+        yield entry.name, (read_tensor(data, header, entry), entry.dtype)
 
 
 def _from_archive(
     archive: TorchArchive, notes: list[str]
 ) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
     named = _state_dict(archive.content, notes)
-    total = 0
+    total = sum(one.form.count * one.form.dtype.size for one in named.values())
+    if total > MAX_SHARING * (held := sum(map(len, archive.storages.values()))):
+        raise Malformed("bomb", f"the tensors need {total} bytes, and the file holds {held}")
     for name, tensor in named.items():
-        form, ref = tensor.form, tensor.storage
-        size = ref.count * (ref.dtype.size if ref.dtype else 1)
-        if size % form.dtype.size:
-            raise Malformed("tensor", f"tensor {name!r} has a storage of {size} bytes")
-        form.check(name, size // form.dtype.size)
-        total += form.count * form.dtype.size
-    if total > MAX_BYTES:
-        raise Malformed("bomb", f"the tensors need {total} bytes; at most {MAX_BYTES}")
-    storages: dict[str, bytes] = {}
-    for name, tensor in named.items():
-        key = tensor.storage.key
-        if key not in storages:
-            storages[key] = archive.storage(key)
-        yield name, (as_array(tensor.form, storages[key]), tensor.form.dtype.name)
+        storage = archive.storages[tensor.storage.key]
+        yield name, (as_array(tensor.form, storage), tensor.form.dtype.name)
 
 
 def _state_dict(content: Any, notes: list[str]) -> dict[str, StoredTensor]:

@@ -61,6 +61,11 @@ class StorageRef:
     count: int
     """Numbers, or bytes where the format is not known."""
 
+    @property
+    def bytes(self) -> int:
+        """The size of the storage."""
+        return self.count * (self.dtype.size if self.dtype else 1)
+
 
 @dataclass(frozen=True)
 class StoredTensor:

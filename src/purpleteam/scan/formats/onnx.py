@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from purpleteam.scan.formats.problem import Malformed, Problem
 
 __all__ = ["inspect_onnx", "looks_like_onnx"]
 
-MAX_BYTES = 2 << 30
 MAX_DEPTH = 40
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 EXTERNAL = 1
@@ -47,18 +45,18 @@ class _Field:
         return bytes(self.message).decode("utf-8", "replace")
 
 
-def looks_like_onnx(path: Path) -> bool:
+def looks_like_onnx(data: memoryview) -> bool:
     """Return whether the file is one protobuf message with a graph and operator sets."""
     try:
-        numbers = {field.number for field in _fields(_content(path))}
+        numbers = {field.number for field in _fields(data)}
     except Malformed:
         return False
     return {MODEL_GRAPH, MODEL_OPSET} <= numbers
 
 
-def inspect_onnx(path: Path) -> Iterator[Problem]:
+def inspect_onnx(data: memoryview) -> Iterator[Problem]:
     """Yield what is wrong with the file: external data, operators of foreign domains."""
-    fields = list(_fields(_content(path)))
+    fields = list(_fields(data))
     if not {MODEL_GRAPH, MODEL_OPSET} <= {field.number for field in fields}:
         raise Malformed("onnx", "the file has no graph or no operator sets")
     functions = [field.message for field in fields if field.number == MODEL_FUNCTIONS]
@@ -138,12 +136,6 @@ def _tensor(data: memoryview) -> Iterator[Problem]:
     if external:
         where = ", ".join(repr(place[:80]) for place in places) or "an unnamed file"
         yield Problem("external-data", f"tensor {name!r} is read from {where}")
-
-
-def _content(path: Path) -> memoryview:
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise Malformed("bomb", f"the file has {size} bytes; at most {MAX_BYTES}")
-    return memoryview(path.read_bytes())
 
 
 def _fields(data: memoryview) -> Iterator[_Field]:

@@ -7,21 +7,19 @@ together by STACK_GLOBAL is known; where it cannot be known, that itself is the 
 from __future__ import annotations
 
 import pickletools
-import warnings
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
-__all__ = ["GlobalUse", "PickleWalk", "opcodes", "walk_pickle"]
+from purpleteam.scan.formats.pickle_opcodes import quoted
+from purpleteam.scan.formats.pickle_reader import MAX_OPCODES, Cursor
 
-MAX_OPCODES = 5_000_000
-TEXTS = frozenset(
-    {
-        *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-        *("STRING", "BINSTRING", "SHORT_BINSTRING"),
-    }
-)
+__all__ = ["GlobalUse", "PickleWalk", "walk_pickle"]
+
 CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
+MAX_NAME = 1000
+"""A longer text is no name of anything that can be imported."""
 _MARK = object()
 _UNKNOWN = object()
 
@@ -44,53 +42,50 @@ class PickleWalk:
     """Whether anything is called, built or given a state."""
     end: int
     """The first byte behind STOP; where the walk broke, the byte of the last whole opcode."""
+    opcodes: int
+    """How many there were."""
     error: str | None = None
 
 
-def walk_pickle(file: BinaryIO) -> PickleWalk:
-    """Walk one pickle from the current place of the file."""
-    walker = _Walker()
-    count = 0
-    try:
-        for opcode, argument, position in opcodes(file):
-            count += 1
-            walker.position = position
-            if count > MAX_OPCODES:
-                return walker.result(f"more than {MAX_OPCODES} opcodes")
-            walker.step(opcode, argument)
-    except (ValueError, IndexError, KeyError, UnicodeError, OverflowError, MemoryError) as error:
-        return walker.result(f"{error} after byte {walker.position}"[:200])
-    walker.position = file.tell()
-    return walker.result(None)
+def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_OPCODES) -> PickleWalk:
+    """Walk one pickle from byte `start` on, for at most `limit` opcodes."""
+    return _Walker(data, start).walk(limit)
 
 
-def opcodes(file: BinaryIO) -> Iterator[tuple[Any, Any, int]]:
-    """Yield opcode, argument and place, as pickletools does but without its warnings."""
-    found = pickletools.genops(file)
-    while True:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # odd escapes in old text opcodes
-            opcode, argument, position = next(found, (None, None, None))
-        if opcode is None:
-            return
-        yield opcode, argument, position or 0
-
-
-class _Walker:
-    def __init__(self) -> None:
+class _Walker(Cursor):
+    def __init__(self, data: memoryview, start: int) -> None:
+        super().__init__(data, start)
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.found: list[GlobalUse] = []
         self.calls = False
-        self.position = 0
+        self.position = start
 
-    def result(self, error: str | None) -> PickleWalk:
-        return PickleWalk(tuple(self.found), self.calls, self.position, error)
+    def walk(self, limit: int) -> PickleWalk:
+        error, count = None, 0
+        try:
+            for count in range(limit):  # noqa: B007 (said in the result)
+                at = self.at
+                code = self.take(1)[0]
+                if code not in OPCODES:
+                    raise ValueError(f"there is no opcode {code:#04x}")
+                opcode, read = OPCODES[code]
+                argument = read(self)
+                self.position = at
+                self.step(opcode, argument)
+                if code == STOP:
+                    break
+            else:
+                error = f"more than {limit} opcodes"
+        except (ValueError, IndexError, KeyError, OverflowError, struct.error) as reason:
+            error = f"{reason} after byte {self.position}"[:200]
+        end = self.position if error else self.at
+        return PickleWalk(tuple(self.found), self.calls, end, count + 1, error)
 
     def step(self, opcode: Any, argument: Any) -> None:
         name = opcode.name
         if name in TEXTS:
-            self.stack.append(argument)
+            self.stack.append(_UNKNOWN if argument is None else argument)
         elif name == "MARK":
             self.stack.append(_MARK)
         elif name == "DUP":
@@ -108,7 +103,7 @@ class _Walker:
 
     def _imports(self, name: str, argument: Any) -> None:
         if name in ("GLOBAL", "INST"):
-            module, _, attribute = argument.partition(" ")
+            module, attribute = argument
             self.found.append(GlobalUse(f"{module}.{attribute}", self.position, name))
         elif name == "STACK_GLOBAL":
             parts = self.stack[-2:]
@@ -127,3 +122,61 @@ class _Walker:
         for _ in before:
             self.stack.pop()
         self.stack.extend(_UNKNOWN for _ in opcode.stack_after)
+
+
+def _counted(size: int, encoding: str | None) -> Callable[[Cursor], str | None]:
+    """Return what reads text behind its length; where there is no encoding, what skips bytes."""
+    form = {1: "<B", 4: "<I", 8: "<Q"}[size]
+
+    def read(cursor: Cursor) -> str | None:
+        length = cursor.number(form, size)
+        if encoding is None or length > MAX_NAME:
+            cursor.skip(length)
+            return None
+        return cursor.take(length).decode(encoding, "surrogatepass")
+
+    return read
+
+
+def _skip(size: int) -> Callable[[Cursor], None]:
+    return lambda cursor: cursor.skip(size)
+
+
+TEXTS: dict[str, Callable[[Cursor], str | None]] = {
+    "STRING": lambda cursor: quoted(cursor.line()).decode("latin-1"),
+    "UNICODE": lambda cursor: cursor.line().decode("raw-unicode-escape"),
+    "BINSTRING": _counted(4, "latin-1"),
+    "SHORT_BINSTRING": _counted(1, "latin-1"),
+    "SHORT_BINUNICODE": _counted(1, "utf-8"),
+    "BINUNICODE": _counted(4, "utf-8"),
+    "BINUNICODE8": _counted(8, "utf-8"),
+}
+"""The opcodes of text, and how each is read."""
+ARGUMENTS: dict[str, Callable[[Cursor], Any]] = {
+    **TEXTS,
+    "GLOBAL": lambda cursor: (cursor.line().decode("utf-8"), cursor.line().decode("utf-8")),
+    "INST": lambda cursor: (cursor.line().decode("utf-8"), cursor.line().decode("utf-8")),
+    "PUT": lambda cursor: int(cursor.line()),
+    "GET": lambda cursor: int(cursor.line()),
+    "BINPUT": lambda cursor: cursor.take(1)[0],
+    "BINGET": lambda cursor: cursor.take(1)[0],
+    "LONG_BINPUT": lambda cursor: cursor.number("<I", 4),
+    "LONG_BINGET": lambda cursor: cursor.number("<I", 4),
+}
+LENGTHS = {
+    pickletools.UP_TO_NEWLINE: Cursor.line,
+    pickletools.TAKEN_FROM_ARGUMENT1: _counted(1, None),
+    pickletools.TAKEN_FROM_ARGUMENT4: _counted(4, None),
+    pickletools.TAKEN_FROM_ARGUMENT4U: _counted(4, None),
+    pickletools.TAKEN_FROM_ARGUMENT8U: _counted(8, None),
+}
+"""How the arguments that nothing depends on are skipped."""
+OPCODES: dict[int, tuple[Any, Callable[[Cursor], Any]]] = {
+    ord(one.code): (
+        one,
+        ARGUMENTS.get(one.name)
+        or (_skip(0) if one.arg is None else LENGTHS.get(one.arg.n) or _skip(one.arg.n)),
+    )
+    for one in pickletools.opcodes
+}
+STOP = ord(".")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO
+from pathlib import PurePosixPath
 
 from purpleteam.scan.formats.allow_list import ALLOWED
-from purpleteam.scan.formats.npy import has_objects
+from purpleteam.scan.formats.array_pickle import ARRAY_NAMES
+from purpleteam.scan.formats.npy import MAGIC, read_npy_header
 from purpleteam.scan.formats.pickle_globals import walk_pickle
-from purpleteam.scan.formats.problem import Malformed, Problem
+from purpleteam.scan.formats.pickle_reader import MAX_OPCODES
+from purpleteam.scan.formats.problem import Problem
+from purpleteam.scan.formats.sniff import MODEL_SUFFIXES
 from purpleteam.scan.formats.torch_zip import MAX_PICKLE, open_archive
-from purpleteam.scan.formats.zip_layout import strict_members
+from purpleteam.scan.formats.zip_layout import Archive, read_layout
 
 __all__ = ["inspect_numpy", "inspect_pickle", "inspect_zip"]
 
@@ -23,94 +23,75 @@ LEGACY_PICKLES = 5
 MAX_PICKLES = 100
 
 
-def inspect_pickle(path: Path) -> Iterator[Problem]:
+def inspect_pickle(data: memoryview) -> Iterator[Problem]:
     """Yield what a raw pickle would import, and that it is one."""
     yield Problem("pickle", "the file is a pickle, which is refused by default: loading runs code")
-    with path.open("rb") as file:
-        yield from _walk_all(file, "")
+    yield from _walk_all(data, "")
 
 
-def inspect_zip(path: Path, *, is_model: bool) -> Iterator[Problem]:
+def inspect_zip(data: memoryview, *, is_model: bool) -> Iterator[Problem]:
     """Yield what is wrong with an archive; a torch archive is a pickle with numbers beside.
 
     Args:
-        path: the file.
+        data: the file.
         is_model: whether its name claims a model; an archive of other things is none.
     """
-    names, problems = _members(path)
+    archive = read_layout(data)
+    names = list(archive.members)
     pickled = any(name.split("/", 1)[-1] == "data.pkl" for name in names)
     if pickled:
         yield Problem("pickle", "the file is a torch archive, a pickle: refused by default")
     elif is_model and not (names and all(name.endswith(".npy") for name in names)):
         yield Problem("unknown-format", "the archive is of no known model format")
-    yield from problems
-    try:
-        if pickled:
-            open_archive(path)
-        elif is_model:
-            strict_members(path)
-    except Malformed as malformed:
-        if malformed.problem not in problems:
-            yield malformed.problem
+    for name in names:
+        yield from _member(archive, name, torch=pickled)
+    if pickled:
+        open_archive(data)
 
 
-def inspect_numpy(path: Path) -> Iterator[Problem]:
+def inspect_numpy(data: memoryview, where: str = "") -> Iterator[Problem]:
     """Yield whether a NumPy file is an array of objects, and what these would import."""
-    with path.open("rb") as file:
-        yield from _numpy(file, "")
-
-
-def _members(path: Path) -> tuple[list[str], list[Problem]]:
-    """Look into every file of the archive, as far as it can be read at all."""
-    names: list[str] = []
-    problems: list[Problem] = []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                names.append(info.filename)
-                with archive.open(info) as member:
-                    content = io.BytesIO(member.read(MAX_PICKLE))
-                problems.extend(_member(info.filename, content))
-    except Exception as error:  # whatever a hostile archive brings the reader to
-        problems.append(Problem("archive", f"the archive is damaged: {error}"[:200]))
-    return names, problems
-
-
-def _member(name: str, content: io.BytesIO) -> Iterator[Problem]:
-    head = content.getvalue()[:6]
-    if head == b"\x93NUMPY":
-        yield from _numpy(content, f"{name}: ")
-    elif name.endswith(".pkl") or (head[:1] == b"\x80" and "/data/" not in name):
-        yield from _walk_all(content, f"{name}: ")
-
-
-def _numpy(file: BinaryIO, where: str) -> Iterator[Problem]:
-    if has_objects(file):
+    header = read_npy_header(data)
+    if header.dtype.hasobject:
         yield Problem("object-array", f"{where}the array holds Python objects, which are a pickle")
-        yield from _walk_all(file, where)
+        yield from _walk_all(data[header.start :], where)
 
 
-def _walk_all(file: BinaryIO, where: str) -> Iterator[Problem]:
+def _member(archive: Archive, name: str, *, torch: bool) -> Iterator[Problem]:
+    """Look into a file of the archive that is, or claims to be, a pickle, an array or a model."""
+    head = archive.head(name)
+    array, storage = head.startswith(MAGIC), torch and "/data/" in name
+    looked_into = array or name.endswith((".pkl", ".npy")) or (head[:1] == b"\x80" and not storage)
+    if not looked_into:
+        suffix = PurePosixPath(name).suffix.lower()
+        if not torch and suffix in MODEL_SUFFIXES and suffix != ".bin":
+            yield Problem("unknown-format", f"{name!r} is a model in an archive: not looked into")
+    elif (size := archive.members[name].size) > MAX_PICKLE and not array:
+        yield Problem("bomb", f"{name!r} unpacks to {size} bytes, over {MAX_PICKLE}")
+    elif array or name.endswith(".npy"):
+        yield from inspect_numpy(archive.read(name), f"{name}: ")
+    else:
+        yield from _walk_all(archive.read(name), f"{name}: ")
+
+
+def _walk_all(data: memoryview, where: str) -> Iterator[Problem]:
     """Walk pickle after pickle to the end of the file, or to where no pickle follows."""
-    legacy = file.read(len(LEGACY_TORCH)) == LEGACY_TORCH
-    file.seek(-len(LEGACY_TORCH), 1) if legacy else file.seek(0)
+    legacy = data[: len(LEGACY_TORCH)] == LEGACY_TORCH
     seen: set[str | None] = set()
+    place, limit = 0, MAX_OPCODES
     for number in range(MAX_PICKLES):
-        start = file.tell()
-        walk = walk_pickle(file)
+        walk = walk_pickle(data, place, limit)
         for use in walk.globals:
-            if use.name not in ALLOWED and use.name not in seen:
+            if use.name not in ALLOWED and use.name not in ARRAY_NAMES and use.name not in seen:
                 seen.add(use.name)
-                yield _unsafe(where, use.name, start + use.position)
+                yield _unsafe(where, use.name, use.position)
         if walk.error:
             if number == 0 or walk.globals:
                 yield Problem("damaged-pickle", f"{where}the pickle is broken: {walk.error}")
             return
-        if legacy and number + 1 >= LEGACY_PICKLES:
+        place, limit = walk.end, max(1, limit - walk.opcodes)
+        if (legacy and number + 1 >= LEGACY_PICKLES) or place == len(data):
             return
-        if not file.read(1):
-            return
-        file.seek(-1, 1)
         if number == 0 and not legacy:
             yield Problem("damaged-pickle", f"{where}more follows behind the end of the pickle")
 

@@ -11,18 +11,24 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.scan.formats.problem import Malformed, Problem
-from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, has_not_finite
+from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, check_values
 
-__all__ = ["Header", "TensorEntry", "inspect_safetensors", "read_header", "read_tensor"]
+__all__ = [
+    "Header",
+    "TensorEntry",
+    "inspect_safetensors",
+    "metadata_problems",
+    "read_header",
+    "read_tensor",
+]
 
-MAX_HEADER = 1 << 20
+MAX_HEADER = 8 << 20
 NAMES = {
     "F64": "float64",
     "F32": "float32",
@@ -62,17 +68,12 @@ class Header:
     data_start: int
 
 
-def read_header(path: Path) -> Header:
+def read_header(data: memoryview) -> Header:
     """Return the header of a well-formed file; anything else is `Malformed`."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 10 or length > min(MAX_HEADER, size - 8):
-            raise _bad(
-                f"the header claims {length} bytes of a file of {size}; at most {MAX_HEADER}"
-            )
-        text = file.read(length)
-    fields = _parse(text)
+    size, length = len(data), int.from_bytes(data[:8], "little")
+    if size < 10 or length > min(MAX_HEADER, size - 8):
+        raise _bad(f"the header claims {length} bytes of a file of {size}; at most {MAX_HEADER}")
+    fields = _parse(bytes(data[8 : 8 + length]))
     metadata = fields.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _bad("the metadata holds something that is no text")
@@ -88,28 +89,42 @@ def read_header(path: Path) -> Header:
     return Header(tuple(entries), metadata, 8 + length)
 
 
-def read_tensor(path: Path, header: Header, entry: TensorEntry) -> NDArray[Any]:
+def read_tensor(data: memoryview, header: Header, entry: TensorEntry) -> NDArray[Any]:
     """Return a tensor as it lies in the file (a bfloat16 as its bits)."""
     shape, code = entry.shape, DTYPES[entry.dtype].numpy
     if entry.start == entry.end:
         return np.zeros(shape, dtype=code)
-    return np.memmap(path, code, "r", header.data_start + entry.start, shape)
+    place = header.data_start + entry.start
+    return np.frombuffer(data, code, math.prod(shape), place).reshape(shape)
 
 
-def inspect_safetensors(path: Path) -> Iterator[Problem]:
+def inspect_safetensors(data: memoryview) -> Iterator[Problem]:
     """Yield what is wrong with the file: form, metadata, values."""
-    header = read_header(path)
+    header = read_header(data)
+    yield from metadata_problems(header)
+    for entry in header.tensors:
+        try:
+            check_values(entry.name, read_tensor(data, header, entry), entry.dtype)
+        except Malformed as malformed:
+            yield malformed.problem
+
+
+def metadata_problems(header: Header) -> Iterator[Problem]:
+    """Yield metadata that look like code, for a reader that would run or show them."""
     for key, value in header.metadata.items():
         if CODE.search(key) or CODE.search(value):
             yield Problem("metadata", f"metadata {key[:40]!r} looks like code")
-    for entry in header.tensors:
-        if has_not_finite(read_tensor(path, header, entry), entry.dtype):
-            yield Problem("not-finite", f"tensor {entry.name!r} holds NaN or an infinity")
 
 
 def _parse(text: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+        fields = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_int=_whole,
+            parse_float=_whole,
+            parse_constant=_whole,
+        )
     except (ValueError, RecursionError) as error:
         raise _bad(f"the header is no JSON: {error}") from None
     if not text.startswith(b"{") or not isinstance(fields, dict):
@@ -117,8 +132,16 @@ def _parse(text: bytes) -> dict[str, Any]:
     return fields
 
 
+def _whole(number: str) -> int:
+    if not number.isdigit() or len(number) > 20:  # "-0" is none either, for the library
+        raise ValueError(f"{number[:20]} is no count")
+    return int(number)
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
+    for text in fields:
+        text.encode("utf-8")  # half a surrogate pair is no text for the library
     if len(fields) != len(pairs):
         raise _bad("the header names something twice")
     return fields
@@ -142,6 +165,7 @@ def _entry(name: str, value: Any) -> TensorEntry:
     dtype = NAMES[value["dtype"]]
     if (
         max(shape, default=0) > MAX_SIZE
+        or math.prod(filter(None, shape)) > MAX_SIZE * MAX_SIZE
         or offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].size
     ):
         raise _bad(f"tensor {name!r} has offsets {offsets} that do not fit shape {shape}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
+from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.pickle_globals import walk_pickle
 
 __all__ = ["MODEL_KINDS", "MODEL_SUFFIXES", "sniff"]
@@ -71,7 +71,7 @@ def _is_pickle(path: Path, *, marked: bool) -> bool:
     that begins with a full stop would be one.
     """
     with path.open("rb") as file:
-        walk = walk_pickle(io.BytesIO(file.read(MAX_WALK)))
+        walk = walk_pickle(memoryview(file.read(MAX_WALK)))
     if marked:
         return walk.error is None or bool(walk.globals) or path.suffix.lower() in MODEL_SUFFIXES
     names = [use.name for use in walk.globals]
@@ -85,7 +85,7 @@ def _is_dotted(name: str) -> bool:
 def _is_onnx(path: Path) -> bool:
     from purpleteam.scan.formats.onnx import looks_like_onnx
 
-    return looks_like_onnx(path)
+    return looks_like_onnx(mapped(path))
 
 
 def _is_text(head: bytes) -> bool:

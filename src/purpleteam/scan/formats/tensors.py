@@ -18,8 +18,8 @@ __all__ = [
     "NumberFormat",
     "TensorForm",
     "as_array",
+    "check_values",
     "converted",
-    "has_not_finite",
 ]
 
 MAX_DIMENSIONS = 32
@@ -72,41 +72,68 @@ class TensorForm:
         """How many numbers the tensor has."""
         return math.prod(self.shape)
 
-    def check(self, name: str, available: int) -> None:
-        """Refuse a tensor that reaches outside of its storage or claims more than is there."""
+    def check(self, name: str, storage: int) -> None:
+        """Refuse a tensor that reaches outside of its storage, of so many bytes."""
         if len(self.shape) != len(self.stride) or len(self.shape) > MAX_DIMENSIONS:
-            raise Malformed("tensor", f"tensor {name!r} has {len(self.shape)} dimensions")
+            raise Malformed("tensor", f"{name} has {len(self.shape)} dimensions")
         numbers = (*self.shape, *self.stride, self.offset)
         if min(numbers) < 0 or max(numbers) > MAX_SIZE:
-            raise Malformed("tensor", f"tensor {name!r} has a size, stride or offset out of range")
+            raise Malformed("tensor", f"{name} has a size, stride or offset out of range")
+        if math.prod(filter(None, self.shape)) > MAX_SIZE * MAX_DIMENSIONS:
+            raise Malformed("tensor", f"{name} has an impossible shape")
+        available, rest = divmod(storage, self.dtype.size)
+        if rest:
+            raise Malformed("tensor", f"{name} has a storage of {storage} bytes")
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
-        if self.count > available or (self.count and last >= available):
+        if not self.count:
+            last = self.offset - 1
+        if self.count > available or last >= available:
             raise Malformed(
                 "tensor",
-                f"tensor {name!r} claims {self.count} numbers up to place {last} "
+                f"{name} claims {self.count} numbers up to place {last} "
                 f"of a storage of {available}",
             )
 
 
-def as_array(form: TensorForm, storage: bytes) -> NDArray[Any]:
-    """Return a contiguous copy of the tensor; `form.check` comes first."""
-    flat = np.frombuffer(storage, dtype=form.dtype.numpy)
-    if form.count == 0:
-        return np.zeros(form.shape, dtype=flat.dtype)
+def as_array(form: TensorForm, storage: bytes | memoryview) -> NDArray[Any]:
+    """Return the tensor, contiguous, as a view of its storage or a copy; first `form.check`."""
+    count, place = form.count, form.offset * form.dtype.size
+    if count == 0:
+        return np.zeros(form.shape, dtype=form.dtype.numpy)
+    if form.stride == _contiguous(form.shape):
+        flat = np.frombuffer(storage, form.dtype.numpy, count, place)
+        return flat.reshape(form.shape)
+    flat = np.frombuffer(storage, form.dtype.numpy, offset=place)
     steps = tuple(step * flat.itemsize for step in form.stride)
-    view = np.lib.stride_tricks.as_strided(flat[form.offset :], form.shape, steps, writeable=False)
+    view = np.lib.stride_tricks.as_strided(flat, form.shape, steps, writeable=False)
     return np.array(view, order="C")
 
 
-def has_not_finite(array: NDArray[Any], dtype: str) -> bool:
-    """Return whether a tensor as it lies in the file holds NaN or an infinity."""
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a tensor whose numbers lie one behind the other."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= size
+    return tuple(reversed(strides))
+
+
+def check_values(name: str, array: NDArray[Any], dtype: str) -> None:
+    """Refuse a tensor, as it lies in the file, that holds NaN, an infinity or half a truth."""
     if dtype == "bfloat16":
-        return bool(((array & ALL_ONES_EXPONENT) == ALL_ONES_EXPONENT).any())
-    return array.dtype.kind == "f" and not bool(np.isfinite(array).all())
+        finite = not ((array & ALL_ONES_EXPONENT) == ALL_ONES_EXPONENT).any()
+    else:
+        finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    if not finite:
+        raise Malformed("not-finite", f"tensor {name!r} holds NaN or an infinity")
+    if dtype == "bool" and array.size and array.max() > 1:
+        raise Malformed("tensor", f"tensor {name!r} of truth values holds another byte than 0 or 1")
 
 
 def converted(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Return the array as the store keeps it: every float format becomes float32."""
+    if dtype == "float32":
+        return array.astype(np.float32, copy=False)
     if dtype == "bfloat16":
         wide = array.astype("<u4") << np.uint32(16)
         return wide.view("<f4").astype(np.float32)
@@ -115,4 +142,4 @@ def converted(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):
             return array.astype(np.float32)
-    return array.astype(array.dtype.newbyteorder("="))
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -1,141 +1,286 @@
-"""A zip archive on which no two readers can disagree.
+"""A zip archive on which no two readers can disagree (PKWARE APPNOTE 6.3.10).
 
-Readers differ in what they trust: the directory at the end or the headers before each file,
-the first or the last of two equal names, bytes before, between and behind. An archive is
-accepted where all of that says the same: files lie one behind the other from the first byte,
-nothing is hidden, and no file unpacks to much more than it is.
+Readers differ in what they trust: the end record that they find first or last, the place of the
+ZIP64 record or the place that its locator names, the directory at the end or the header before
+each file, the first or the last of two equal names. The layout is therefore read once, here, from
+the end to the first byte, and every file from the very bytes that were found so. An archive is
+accepted where all records say the same and together cover each byte once: nothing before, between,
+behind or twice. All of that is known before anything is unpacked.
 """
 
 from __future__ import annotations
 
 import struct
-import zipfile
+import unicodedata
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.zip_end import MAX32, MAX_VERSION, end_records
 
-__all__ = ["Member", "read_member", "strict_members"]
+__all__ = ["Archive", "Member", "read_layout"]
 
+ENTRY = struct.Struct("<4s2B5H3L5H2L")
 LOCAL = struct.Struct("<4s5H3L2H")
-DESCRIPTOR = b"PK\x07\x08"
-KNOWN_FLAGS = 0x0808
-"""Sizes behind the data (bit 3) and UTF-8 names (bit 11); encryption and the rest are refused."""
-MAX_RATIO = 20
-MAX_MEMBERS = 100_000
-MAX_TOTAL = 4 << 30
+DESCRIPTOR = struct.Struct("<4s3L")
+DESCRIPTOR64 = struct.Struct("<4sL2Q")
+
+STORED, DEFLATED = 0, 8
+DEFERRED, UTF8, DEFLATE_LEVEL = 0x0008, 0x0800, 0x0006
+"""Flags: sizes behind the data, names in UTF-8, how hard a deflater tried."""
+ZIP64 = 0x0001
+RENAMING = frozenset({0x0017, 0x6375, 0x7075, 0x9901})
+"""Extra fields that give a file another name, or encrypt it, for those readers that know them."""
+DIRECTORY_BIT, REGULAR = 0x10, 0o100000
+MAX_TOTAL = 64 << 30
+MAX_RATIO = 100
+SMALL = 16 << 20
+"""What unpacks to no more than this is no bomb, however well it was packed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of the archive: where its bytes lie, and what they unpack to."""
+
+    name: str
+    start: int
+    packed: int
+    size: int
+    deflated: bool
+    crc: int
 
 
 @dataclass(frozen=True)
-class Member:
-    """One file of the archive."""
+class Archive:
+    """An archive whose layout was found unambiguous; files are read from its own places."""
 
-    name: str
+    data: memoryview
+    members: Mapping[str, Member]
+    """In the order in which they lie in the file; folders are left out."""
+    comment: bytes
+
+    def head(self, name: str, count: int = 32) -> bytes:
+        """Return the first bytes of a file, unchecked."""
+        member = self.members[name]
+        raw = self.data[member.start : member.start + member.packed]
+        if not member.deflated:
+            return bytes(raw[:count])
+        try:
+            return zlib.decompressobj(-15).decompress(raw[: 64 << 10], count)
+        except zlib.error:
+            return b""
+
+    def read(self, name: str) -> memoryview:
+        """Return the bytes of a file; another size or CRC than the archive says is `Malformed`."""
+        member = self.members[name]
+        raw = self.data[member.start : member.start + member.packed]
+        if member.deflated:
+            raw = _inflated(member, raw)
+        if zlib.crc32(raw) != member.crc:
+            raise _bad(f"{name!r} is damaged: its CRC is another than the archive says")
+        return raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of the directory at the end, with its ZIP64 numbers."""
+
+    name: bytes
+    flags: int
+    method: int
+    crc: int
+    packed: int
     size: int
-    info: zipfile.ZipInfo
+    offset: int
 
 
-def strict_members(path: Path) -> tuple[Member, ...]:
-    """Return the files of an unambiguous archive; any other is `Malformed`."""
+def read_layout(data: memoryview) -> Archive:
+    """Return the archive if it can be read in one way only; any other is `Malformed`."""
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
-            if archive.comment:
-                raise _bad("the archive has a comment")
-            _check_names([info.filename for info in infos])
-            _check_sizes(infos)
-            end = 0
-            for info in infos:
-                if info.header_offset != end:
-                    raise _bad(f"{end} is not where {info.filename!r} begins: bytes are hidden")
-                end = _check_local(file, info)
-            _check_end(file, end, archive.start_dir, len(infos))
-    except (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError) as error:
+        begin, end, count, comment = end_records(data)
+        entries = sorted(_directory(data, begin, end, count), key=lambda entry: entry.offset)
+        place, members, total = 0, [], 0
+        for entry in entries:
+            if entry.offset != place:
+                what = "bytes are hidden" if entry.offset > place else "files overlap"
+                raise _bad(
+                    f"{_shown(entry.name)} begins at byte {entry.offset}, not {place}: {what}"
+                )
+            start, place = _local(data, entry, begin)
+            deflated = entry.method == DEFLATED
+            name = entry.name.decode("utf-8")
+            members.append(Member(name, start, entry.packed, entry.size, deflated, entry.crc))
+            total += entry.size
+            if entry.size > SMALL and entry.size > MAX_RATIO * entry.packed:
+                raise Malformed("bomb", f"{name!r} unpacks {entry.packed} bytes to {entry.size}")
+    except (struct.error, UnicodeDecodeError) as error:
         raise _bad(f"the archive is damaged: {error}") from None
-    return tuple(Member(info.filename, info.file_size, info) for info in infos)
+    if place != begin:
+        raise _bad(f"bytes {place} to {begin} of the archive belong to no file")
+    if total > MAX_TOTAL:
+        raise Malformed("bomb", f"the archive unpacks to {total} bytes; at most {MAX_TOTAL}")
+    _check_names([member.name for member in members])
+    files = {member.name: member for member in members if not member.name.endswith("/")}
+    return Archive(data, files, comment)
 
 
-def read_member(path: Path, member: Member) -> bytes:
-    """Return the bytes of a file of the archive; a wrong CRC is `Malformed`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(member.info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        raise _bad(f"{member.name!r} is damaged: {error}") from None
+def _directory(data: memoryview, begin: int, end: int, count: int) -> list[_Entry]:
+    """Return the entries of the directory, which fill it exactly."""
+    entries, at = [], begin
+    while at < end:
+        entry, at = _entry(data, at)
+        entries.append(entry)
+    if at != end or len(entries) != count:
+        raise _bad(f"the archive says {count} files, and its directory has {len(entries)}")
+    return entries
+
+
+def _entry(data: memoryview, at: int) -> tuple[_Entry, int]:
+    (magic, _, _, version, flags, method, _, _, crc, packed, size, name_length, extra_length,
+     comment_length, disk, internal, external, offset) = ENTRY.unpack_from(data, at)  # fmt: skip
+    if magic != b"PK\x01\x02":
+        raise _bad(f"the directory is damaged at byte {at}")
+    at += ENTRY.size
+    name = bytes(data[at : at + name_length])
+    at += name_length
+    wide = _zip64(name, data[at : at + extra_length])
+    if wide is not None or MAX32 in (packed, size, offset):
+        numbers = list(wide or ())
+        if len(numbers) != (size, packed, offset).count(MAX32):
+            raise _bad(f"{_shown(name)} has ZIP64 numbers that do not fit its entry")
+        size = numbers.pop(0) if size == MAX32 else size
+        packed = numbers.pop(0) if packed == MAX32 else packed
+        offset = numbers.pop(0) if offset == MAX32 else offset
+    if version > MAX_VERSION or disk or internal > 1:
+        raise _bad(f"{_shown(name)} needs version {version}, disk {disk}, which is not supported")
+    if flags & ~(DEFERRED | UTF8 | (DEFLATE_LEVEL if method == DEFLATED else 0)):
+        raise _bad(f"{_shown(name)} has flags {flags:#06x}, for example of encryption")
+    if method not in (STORED, DEFLATED):
+        raise _bad(f"{_shown(name)} is packed by method {method}")
+    if method == STORED and size != packed:
+        raise _bad(f"{_shown(name)} is stored, yet has two sizes")
+    if not flags & UTF8 and not name.isascii():
+        raise _bad(f"{_shown(name)} has a name that readers decode differently")
+    _check_kind(name, external, size)
+    return _Entry(
+        name, flags, method, crc, packed, size, offset
+    ), at + extra_length + comment_length
+
+
+def _check_kind(name: bytes, attributes: int, size: int) -> None:
+    """Refuse what some readers take for a folder or a link, and others for a file."""
+    folder = name.endswith(b"/")
+    kind = attributes >> 16 & 0o170000
+    if folder and size:
+        raise _bad(f"{_shown(name)} is a folder by its name and has {size} bytes")
+    if bool(attributes & DIRECTORY_BIT) > folder or kind not in (
+        (0, 0o040000) if folder else (0, REGULAR)
+    ):
+        raise _bad(f"{_shown(name)} is marked as a folder or a link, and some readers heed that")
+
+
+def _zip64(name: bytes, extra: memoryview) -> tuple[int, ...] | None:
+    """Return the numbers of the ZIP64 extra field, or None if there is none."""
+    found, at = None, 0
+    while at < len(extra):
+        if len(extra) - at < 4:
+            raise _bad(f"{_shown(name)} has a damaged extra field")
+        kind, length = struct.unpack_from("<2H", extra, at)
+        body = extra[at + 4 : at + 4 + length]
+        at += 4 + length
+        if at > len(extra) or (kind == ZIP64 and (found is not None or length not in (8, 16, 24))):
+            raise _bad(f"{_shown(name)} has a damaged extra field")
+        if kind in RENAMING:
+            raise _bad(f"{_shown(name)} has extra field {kind:#06x}, which not every reader heeds")
+        if kind == ZIP64:
+            found = struct.unpack(f"<{length // 8}Q", body)
+    return found
+
+
+def _local(data: memoryview, entry: _Entry, limit: int) -> tuple[int, int]:
+    """Compare the header before the data with the directory; return where the data lie and end."""
+    magic, version, flags, method, _, _, crc, packed, size, name_length, extra_length = (
+        LOCAL.unpack_from(data, entry.offset)
+    )
+    at = entry.offset + LOCAL.size
+    name = bytes(data[at : at + name_length])
+    if magic != b"PK\x03\x04" or name != entry.name:
+        raise _bad(f"{_shown(entry.name)} is called {_shown(name)} in the header before its data")
+    if (flags, method) != (entry.flags, entry.method) or version > MAX_VERSION:
+        raise _bad(f"{_shown(name)} has other flags before its data than in the directory")
+    start = at + name_length + extra_length
+    wide = _zip64(name, data[at + name_length : start])
+    deferred = bool(flags & DEFERRED)
+    if not _agrees(entry, (crc, packed, size), wide, deferred=deferred):
+        raise _bad(f"{_shown(name)} has other sizes before its data than in the directory")
+    end = start + entry.packed
+    if deferred:
+        form = DESCRIPTOR if wide is None else DESCRIPTOR64
+        if end + form.size <= limit and form.unpack_from(data, end) != (
+            b"PK\x07\x08",
+            entry.crc,
+            entry.packed,
+            entry.size,
+        ):
+            raise _bad(f"{_shown(name)} has other sizes behind its data than in the directory")
+        end += form.size
+    if end > limit:
+        raise _bad(f"{_shown(name)} reaches into the directory: files overlap")
+    return start, end
+
+
+def _agrees(
+    entry: _Entry, told: tuple[int, int, int], wide: tuple[int, ...] | None, *, deferred: bool
+) -> bool:
+    """Return whether the header before the data says what the directory says.
+
+    With sizes behind the data it says nothing (zeros). torch then writes those numbers of an
+    entry that need ZIP64, its place among them; Python the two sizes, or two zeros.
+    """
+    sizes, empty = (entry.size, entry.packed), (0, 0)
+    large = tuple(one for one in (*sizes, entry.offset) if one >= MAX32)
+    if deferred:
+        return told[0] == 0 and (
+            (told[1:] == empty and (wide is None or (bool(large) and wide == large)))
+            or (told[1:] == (MAX32, MAX32) and wide in (sizes, empty))
+        )
+    if wide is None:
+        return told == (entry.crc, entry.packed, entry.size) and MAX32 not in sizes
+    told_sizes = told[1:] == (MAX32, MAX32)
+    return told[0] == entry.crc and (
+        (told_sizes and wide == sizes) or (told[1:] == sizes[::-1] and wide == large != ())
+    )
 
 
 def _check_names(names: list[str]) -> None:
-    if len(names) > MAX_MEMBERS:
-        raise Malformed("bomb", f"the archive has {len(names)} files; at most {MAX_MEMBERS}")
+    """Refuse names that lead elsewhere, or that two readers could take for one another."""
+    seen: dict[str, str] = {}
     for name in names:
-        if name.startswith("/") or ".." in name.split("/") or "\\" in name or ":" in name:
-            raise _bad(f"the archive holds {name!r}, which leads out of its folder")
-    if len({name.lower() for name in names}) != len(names):
-        raise _bad("the archive has two files of one name")
+        parts = name.removesuffix("/").split("/")
+        if "\\" in name or ":" in name or not {"", ".", ".."}.isdisjoint(parts):
+            raise _bad(f"the archive holds {name[:80]!r}, which leads out of its folder")
+        if not name.isprintable():
+            raise _bad(f"the archive holds {name[:80]!r}, a name that readers cut or change")
+        key = name if name.isascii() else unicodedata.normalize("NFKC", name)
+        other = seen.setdefault(key.casefold().rstrip("/"), name)
+        if other is not name:
+            raise _bad(f"the archive has two files of one name: {other[:80]!r} and {name[:80]!r}")
 
 
-def _check_sizes(infos: list[zipfile.ZipInfo]) -> None:
-    for info in infos:
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _bad(f"{info.filename!r} is packed by method {info.compress_type}")
-        if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
-            raise _bad(f"{info.filename!r} is stored, yet has two sizes")
-        if info.flag_bits & ~KNOWN_FLAGS:
-            raise _bad(f"{info.filename!r} has flags {info.flag_bits:#06x}")
-        if info.file_size > 4096 and info.file_size > MAX_RATIO * info.compress_size:
-            raise Malformed(
-                "bomb",
-                f"{info.filename!r} unpacks {info.compress_size} bytes to {info.file_size}",
-            )
-    total = sum(info.file_size for info in infos)
-    if total > MAX_TOTAL:
-        raise Malformed("bomb", f"the archive unpacks to {total} bytes; at most {MAX_TOTAL}")
+def _inflated(member: Member, raw: memoryview) -> memoryview:
+    stream = zlib.decompressobj(-15)
+    try:
+        content = stream.decompress(raw, member.size + 1)
+    except zlib.error as error:
+        raise _bad(f"{member.name!r} is damaged: {error}") from None
+    if not stream.eof or stream.unused_data or len(content) != member.size:
+        raise _bad(f"{member.name!r} does not unpack to the {member.size} bytes that it claims")
+    return memoryview(content)
 
 
-def _check_local(file: BinaryIO, info: zipfile.ZipInfo) -> int:
-    """Compare the header before the data with the directory; return where the file ends."""
-    file.seek(info.header_offset)
-    magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = LOCAL.unpack(
-        file.read(LOCAL.size)
-    )
-    encoding = "utf-8" if flags & 0x800 else "cp437"
-    name = file.read(name_length).decode(encoding)
-    if magic != b"PK\x03\x04" or name != info.orig_filename or name != info.filename:
-        raise _bad(f"{info.filename!r} is called {name!r} in the header before its data")
-    if (flags, method) != (info.flag_bits, info.compress_type):
-        raise _bad(f"{info.filename!r} has other flags before its data than in the directory")
-    told = (crc, packed, size)
-    real = (info.CRC, info.compress_size, info.file_size)
-    deferred = bool(flags & 0x8)
-    wide = 0xFFFFFFFF in told
-    if told != real and not (deferred and told == (0, 0, 0)) and not wide:
-        raise _bad(f"{info.filename!r} has other sizes before its data than in the directory")
-    end = file.seek(extra_length + info.compress_size, 1)
-    return _check_descriptor(file, info, end) if deferred else end
-
-
-def _check_descriptor(file: BinaryIO, info: zipfile.ZipInfo, start: int) -> int:
-    found = file.read(24)
-    for form in (struct.Struct("<4sLLL"), struct.Struct("<4sLQQ")):
-        expected = (DESCRIPTOR, info.CRC, info.compress_size, info.file_size)
-        if len(found) >= form.size and form.unpack(found[: form.size]) == expected:
-            return start + form.size
-    raise _bad(f"{info.filename!r} has other sizes behind its data than in the directory")
-
-
-def _check_end(file: BinaryIO, end: int, directory: int, count: int) -> None:
-    if end != directory:
-        raise _bad(f"bytes {end} to {directory} of the archive belong to no file")
-    file.seek(-22, 2)
-    magic, disk, start_disk, here, entries = struct.unpack("<4s4H", file.read(12))
-    if magic != b"PK\x05\x06":
-        raise _bad("bytes follow the archive")
-    if disk not in (0, 0xFFFF) or start_disk not in (0, 0xFFFF) or here != entries:
-        raise _bad("the archive is one part of several")
-    if entries not in (count, 0xFFFF):
-        raise _bad(f"the archive says {entries} files and has {count}")
+def _shown(name: bytes) -> str:
+    return repr(name[:80].decode("utf-8", "backslashreplace"))
 
 
 def _bad(message: str) -> Malformed:

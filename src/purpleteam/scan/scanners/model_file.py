@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from purpleteam.core.records import Finding
+from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.onnx import inspect_onnx
 from purpleteam.scan.formats.pickled import inspect_numpy, inspect_pickle, inspect_zip
 from purpleteam.scan.formats.problem import Malformed, Problem
@@ -49,25 +50,25 @@ def model_problems(path: Path, kind: str) -> Iterator[Problem]:
     if expected is not None and kind not in expected and kind in MODEL_KINDS:
         yield Problem("name", f"the file is named {suffix} and holds {kind}")
     try:
-        yield from _inspect(path, kind, suffix)
+        yield from _inspect(mapped(path), kind, suffix)
     except Malformed as malformed:
         yield malformed.problem
 
 
-def _inspect(path: Path, kind: str, suffix: str) -> Iterator[Problem]:
+def _inspect(data: memoryview, kind: str, suffix: str) -> Iterator[Problem]:
     match kind, suffix:
         case "pickle", _:
-            yield from inspect_pickle(path)
+            yield from inspect_pickle(data)
         case "zip", _:
-            yield from inspect_zip(path, is_model=suffix in MODEL_SUFFIXES)
+            yield from inspect_zip(data, is_model=suffix in MODEL_SUFFIXES)
         case "numpy", _:
-            yield from inspect_numpy(path)
+            yield from inspect_numpy(data)
         case "onnx", _:
-            yield from inspect_onnx(path)
+            yield from inspect_onnx(data)
         case ("safetensors", _) | (_, ".safetensors"):
-            yield from inspect_safetensors(path)
+            yield from inspect_safetensors(data)
         case _, ".onnx":
-            yield from inspect_onnx(path)
+            yield from inspect_onnx(data)
         case _:
             yield Problem(
                 "unknown-format", f"the file is of kind {kind!r}, which is not looked into"

@@ -1,0 +1,196 @@
+"""Pickles interpreted over plain values: the opcodes that data need, and no way to anything else.
+
+This is no unpickler: nothing is imported and no object is made. Numbers, text, bytes, lists,
+tuples and dicts are what they are; a name, a call and a state go to the subclass, which knows a
+handful of names and makes descriptions of what they stand for. Every other name and every opcode
+that is not in the table is refused (PEP 307, PEP 3154, PEP 574).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from purpleteam.scan.formats.problem import Malformed
+
+__all__ = ["MAX_OPCODES", "Cursor", "OrderedItems", "PickleReader"]
+
+MAX_OPCODES = 2_000_000
+MAX_MARKS = 1000
+"""How deep containers may lie in one another."""
+MAX_LINE = 1 << 31
+STOP = ord(".")
+
+
+class OrderedItems(dict[Any, Any]):
+    """A collections.OrderedDict of the pickle."""
+
+
+class Cursor:
+    """A place in a pickle, and what is read from there on."""
+
+    def __init__(self, data: bytes | memoryview, at: int = 0) -> None:
+        self.data, self.at = data, at
+
+    def take(self, count: int) -> bytes:
+        """Return the next bytes."""
+        start = self.at
+        self.skip(count)
+        return bytes(self.data[start : self.at])
+
+    def skip(self, count: int) -> None:
+        """Leave out the next bytes."""
+        if count > len(self.data) - self.at:
+            raise ValueError("the pickle ends early")
+        self.at += count
+
+    def line(self) -> bytes:
+        """Return the bytes up to the next line feed, which is left out."""
+        length = 64
+        while length <= MAX_LINE:
+            piece = bytes(self.data[self.at : self.at + length])
+            if (end := piece.find(b"\n")) >= 0:
+                self.at += end + 1
+                return piece[:end]
+            if len(piece) < length:
+                break
+            length *= 8
+        raise ValueError("a line without an end")
+
+    def number(self, form: str, size: int) -> int:
+        """Return the next number of a `struct` form."""
+        value: int = struct.unpack(form, self.take(size))[0]
+        return value
+
+
+class PickleReader(Cursor):
+    """Reads one pickle; a subclass says which names it knows and what they make."""
+
+    table: ClassVar[dict[int, Callable[[Any], None]]]
+    """The opcodes that are understood."""
+    keys: ClassVar[tuple[type, ...]] = (str, int)
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        super().__init__(data)
+        self.start = 0
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def known(self, module: str, name: str) -> Any:
+        """Return what stands for a name of the pickle, or None if it is not known."""
+        raise NotImplementedError
+
+    def called(self, function: Any, arguments: Any) -> Any:
+        """Return what a call stands for."""
+        raise NotImplementedError
+
+    def given(self, target: Any, state: Any) -> None:
+        """Give `target` a state."""
+        raise NotImplementedError
+
+    def outside(self, reference: Any) -> Any:
+        """Return what stands for something that lies outside of the pickle."""
+        raise self.refused("names something outside of the pickle")
+
+    def read(self) -> Any:
+        """Return what the pickle describes.
+
+        Raises:
+            Malformed: for any opcode, name or form that is not understood.
+        """
+        table, data = self.table, self.data
+        try:
+            for _ in range(MAX_OPCODES):
+                self.start = at = self.at
+                self.at += 1
+                code = data[at]
+                if code == STOP:
+                    break
+                step = table.get(code)
+                if step is None:
+                    raise self.refused("is not needed by plain data")
+                step(self)
+            else:
+                raise Malformed("bomb", f"the pickle has more than {MAX_OPCODES} opcodes")
+        except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
+            reason = str(error) or type(error).__name__
+            raise Malformed(
+                "damaged-pickle", f"broken at byte {self.start}: {reason}"[:200]
+            ) from None
+        if self.at != len(data):
+            raise Malformed("damaged-pickle", f"{len(data) - self.at} bytes follow the pickle")
+        if len(self.stack) != 1 or self.marks:
+            raise Malformed(
+                "damaged-pickle", "the pickle ends with a stack that is not of one value"
+            )
+        return self.stack[0]
+
+    def refused(self, why: str) -> Malformed:
+        """Return the refusal of the opcode that is being read."""
+        code = self.data[self.start]
+        return Malformed("unsafe-global", f"opcode {_opcode(code)} at byte {self.start} {why}")
+
+    def to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise ValueError("no mark on the stack")
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def mark(self) -> None:
+        if len(self.marks) >= MAX_MARKS:
+            raise Malformed("bomb", f"the pickle is more than {MAX_MARKS} containers deep")
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def tuple_of(self, length: int) -> None:
+        if length > len(self.stack):
+            raise ValueError("takes more from the stack than there is")
+        items = tuple(self.stack[-length:])
+        del self.stack[-length:]
+        self.stack.append(items)
+
+    def name(self, module: Any, attribute: Any) -> None:
+        if not (isinstance(module, str) and isinstance(attribute, str)):
+            raise self.refused("names something by what is no text")
+        found = None if "." in attribute else self.known(module, attribute)
+        if found is None:
+            full = f"{module}.{attribute}"
+            raise self.refused(f"names {full[:80]!r}, which is not on the allow-list")
+        self.stack.append(found)
+
+    def call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(self.called(function, arguments))
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        self.given(self.stack[-1], state)
+
+    def extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise self.refused("adds to something that is no list")
+        self.stack[-1].extend(items)
+
+    def fill(self, items: list[Any]) -> None:
+        target, keys = self.stack[-1], items[::2]
+        if not isinstance(target, dict) or len(items) % 2:
+            raise self.refused("sets items of something that is no dict")
+        for key in keys:
+            if type(key) not in self.keys:
+                raise self.refused("sets a key that is neither text nor a whole number")
+        before = len(target)
+        target.update(zip(keys, items[1::2], strict=True))
+        if len(target) != before + len(keys):
+            raise self.refused("sets a key twice")
+
+    def proto(self) -> None:
+        if self.start or self.take(1)[0] > 5:
+            raise ValueError("a protocol mark out of place, or of an unknown protocol")
+
+
+def _opcode(code: int) -> str:
+    import pickletools
+
+    return next((one.name for one in pickletools.opcodes if ord(one.code) == code), f"{code:#04x}")
