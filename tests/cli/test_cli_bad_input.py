@@ -12,7 +12,7 @@ from cli_values import Purple
 BAD = [
     # verbs and options
     ("frobnicate", "'frobnicate' attack, data, demo"),
-    ("evaluat --json", "'evaluat' 'evaluate'"),
+    ("evaluat", "'evaluat' 'evaluate'"),
     ("data nosuch", "'nosuch' fetch, verify"),
     ("evaluate --frob", "'--frob' --dataset --model"),
     ("evaluate more", "more"),
@@ -34,6 +34,18 @@ BAD = [
     ("attack --epsilon inf", "epsilon"),
     ("attack --epsilon 8", "epsilon [0, 1] 8 8/255"),
     ("attack --epsilon abc", "'abc' --epsilon"),
+    ("attack --epsilon 1/0", "'1/0' --epsilon"),
+    ("attack --epsilon 8/", "'8/' --epsilon 8/255"),
+    ("attack --epsilon /255", "'/255' --epsilon"),
+    ("attack --epsilon 8/255/2", "'8/255/2' --epsilon"),
+    ("attack --epsilon -1/255", "epsilon -0.0039"),
+    ("attack --epsilon 8/nan", "'8/nan' --epsilon"),
+    ("attack --attack pgd:epsilon=8/0", "epsilon '8/0'"),
+    ("attack --attack pgd:step_size=2/", "step_size '2/'"),
+    ("run --set evasion.epsilon=1/0", "evasion: epsilon '1/0'"),
+    ("run --set evasion.curve=[8/255,1/0]", "evasion: curve '1/0'"),
+    ("poison --rate 1/0", "'1/0' --rate"),
+    ("train --budget 1/0", "'1/0' --budget"),
     ("attack --norm l2 --epsilon nan", "epsilon nan"),
     ("attack --batch-size 0", "'0' --batch-size"),
     ("train --epochs 0", "'0' --epochs"),
@@ -275,5 +287,5 @@ def test_weights_that_were_exchanged_are_an_honest_no(purple: Purple) -> None:
     content[-1] ^= 1
     Path("net.safetensors").write_bytes(content)
     ended = purple("evaluate", "--model", "net", "--json")
-    assert (ended.code, ended.out) == (1, "")
+    assert (ended.code, ended.json["error"]["kind"]) == (1, "Refused")
     assert "net.safetensors" in ended.err and ended.err.count("\n") == 1

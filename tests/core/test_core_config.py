@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.core.config import build, from_file, merge, override, parse_part, to_mapping
+from purpleteam.core.config import build, from_file, merge, number, override, parse_part, to_mapping
 from purpleteam.core.errors import ConfigError
 
 
@@ -36,6 +36,28 @@ class Asked:
 def test_values_become_fields_of_their_type():
     values = {"steps": "7", "step_size": "0.5", "loss": "dlr", "curve": ["0.1", 1]}
     assert build(Attack, values, "x") == Attack(steps=7, step_size=0.5, loss="dlr", curve=(0.1, 1))
+
+
+@pytest.mark.parametrize("text", ["8/255", " 8 / 255 ", "0.8e1/255", "16/510.0"])
+def test_a_number_may_be_a_fraction(text):
+    assert number(text) == 8 / 255
+    assert build(Attack, {"step_size": text, "curve": [text, 0.5]}, "x").curve == (8 / 255, 0.5)
+    assert parse_part(f"pgd:step_size={text},steps=3")[1]["step_size"] == text.strip()
+
+
+@pytest.mark.parametrize("text", ["1/0", "8/", "/255", "1/-2", "nan", "inf", "8/inf", "a", "1/2/3"])
+def test_what_is_no_number_is_named(text):
+    with pytest.raises(ConfigError, match=f"^'{text}'"):
+        number(text)
+
+
+def test_fractions_are_numbers_in_settings_and_in_lists_of_them():
+    found = override({}, ["attack.curve=[2/255,8/255]", "name=1/2"])
+    made = build(Asked, found, "x")
+    assert made.attack.curve == (2 / 255, 8 / 255) and made.name == "1/2"
+    assert build(Asked, {"name": "", "options": {"a": {"b": "1/4"}}}, "x").options["a"]["b"] == 0.25
+    with pytest.raises(ConfigError, match=r"x: attack: curve = '1/0' is divided by 0"):
+        build(Asked, {"name": "", "attack": {"curve": ["1/0"]}}, "x")
 
 
 def test_nested_mappings_become_nested_parts():

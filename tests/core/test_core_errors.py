@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from purpleteam.core import errors
-from purpleteam.core.errors import MissingExtra, PurpleError, Refused, unknown
+from purpleteam.core.errors import MissingExtra, PurpleError, Refused, place_of, unknown
 from purpleteam.core.progress import SILENT
 
 HEAVY = ["torch", "numpy", "scipy", "sklearn", "pydantic", "onnxruntime", "starlette", "bandit"]
-KINDS = [vars(errors)[name] for name in errors.__all__ if name != "unknown"]
+KINDS = [vars(errors)[name] for name in errors.__all__ if name[0].isupper()]
 
 
 def test_every_error_is_in_the_tree_that_the_docstring_draws():
@@ -53,3 +54,31 @@ def test_importing_core_loads_nothing_heavy(module):
     code = f"import sys, {module}; print([one for one in {HEAVY} if one in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def raised(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def test_an_error_is_traced_to_the_code_that_is_no_library_and_not_ours(tmp_path):
+    code = compile("import json\ndef net(x):\n    return json.loads(x)\n", "/u/net.py", "exec")
+    scope = {}
+    exec(code, scope)  # noqa: S102  our own text above
+    assert place_of(raised(lambda: scope["net"]("{")))[0] == "user"
+    error = raised(lambda: scope["net"]("{"))
+    error.__traceback__ = error.__traceback__.tb_next.tb_next  # without this file's frames
+    assert place_of(error) == ("user", "/u/net.py, line 3 (net)")
+    error.__traceback__ = error.__traceback__.tb_next  # as if Purpleteam had called the library
+    assert place_of(error) == ("json", "")
+
+
+def test_an_error_of_ours_is_traced_to_ours():
+    error = raised(lambda: errors.unknown("thing", "x", [3, "a"]))
+    error.__traceback__ = error.__traceback__.tb_next.tb_next
+    whose, place = place_of(error)
+    assert whose == "purpleteam" and place.startswith("purpleteam/core/errors.py, line ")
+    assert Path(place.partition(",")[0]).name == "errors.py"

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from purpleteam import __version__
+from purpleteam.cli import screen
 from purpleteam.cli.commands import (
     attacks,
     certify,
@@ -21,9 +22,8 @@ from purpleteam.cli.commands import (
     runs,
     serve,
 )
-from purpleteam.cli.screen import say
 from purpleteam.cli.verbs import Verbs
-from purpleteam.core.errors import MissingExtra, PurpleError, Refused, unknown
+from purpleteam.core.errors import MissingExtra, PurpleError, Refused, place_of, unknown
 
 __all__ = ["app", "main"]
 
@@ -63,37 +63,49 @@ def main(arguments: list[str] | None = None) -> None:
     """Run `purple`; exit 0 for yes, 1 for an honest no, 2 for usage, input or tool errors."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    as_json = "--json" in arguments
+    screen.expect_answer()
     try:
         code = app(arguments, prog_name="purple", standalone_mode=False)
     except PurpleError as error:
         if debug and not isinstance(error, Refused):
             raise
-        code = _refuse(str(error), error.exit_code)
+        kind = type(error).__name__
+        code = screen.refuse(kind, str(error), error.exit_code, as_json=as_json)
     except KeyboardInterrupt:
         code = STOPPED
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if debug:
             raise
-        code = _refuse(_one_line(error), 2)
+        code = _unexpected(error, as_json)
     if code == STOPPED:
-        say("stopped; a run goes on where it was with --resume")
+        screen.say("stopped; a run goes on where it was with --resume")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _refuse(text: str, code: int) -> int:
-    say(text if text.startswith("Usage:") else f"error: {' '.join(text.split())}")
-    return code
-
-
-def _one_line(error: Exception) -> str:
+def _unexpected(error: BaseException, as_json: bool) -> int:
+    """Say in a line what was raised, by whose code, and what to try."""
+    kind, text = type(error).__name__, " ".join(str(error).split())[:300]
     if isinstance(error, USAGE_ERROR):
-        return _usage(error)
+        return screen.refuse("UsageError", _usage(error), 2, as_json=as_json)
     if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(_package(error))):
-        return str(MissingExtra(_package(error), extra))
-    if isinstance(error, OSError) and error.strerror:
-        return f"{str(error.filename)!r}: {error.strerror}" if error.filename else error.strerror
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text} (the traceback comes with --debug)"
+        return screen.refuse(
+            "MissingExtra", str(MissingExtra(_package(error), extra)), 2, as_json=as_json
+        )
+    whose, place = place_of(error)
+    if isinstance(error, OSError) and error.strerror and whose != "user":
+        told = f"{str(error.filename)!r}: {error.strerror}" if error.filename else error.strerror
+        return screen.refuse(kind, told, 2, as_json=as_json)
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+        hint = "there is too little memory; try a smaller --batch-size or --limit"
+    elif whose == "user":
+        hint = "that code is not Purpleteam's: call it by itself on one small batch"
+    elif whose == "purpleteam":
+        hint = "this is a defect of Purpleteam: please report it"
+    else:
+        hint = f"{whose} raised it; if it was in a net of yours, call that by itself on one batch"
+    told = f"{kind}: {text} in {place}; {hint} (the traceback comes with --debug)"
+    return screen.refuse(kind, told, 2, as_json=as_json, place=place, whose=whose)
 
 
 def _usage(error: Any) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from purpleteam.core.config import number
+from purpleteam.core.errors import ConfigError
 
 __all__ = [
     "Arch",
@@ -25,10 +28,24 @@ __all__ = [
     "Split",
     "Threads",
     "Weights",
+    "number_option",
 ]
 
 MAX_SEED = 2**63 - 1  # what torch takes
 MAX_THREADS = 256  # thousands of threads bring the process down
+
+
+def _number(text: str) -> float:
+    try:
+        return number(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def number_option(name: str, help: str) -> Any:
+    """Return an option that is a number: a decimal, or a fraction such as 8/255."""
+    return typer.Option(name, parser=_number, metavar="<number>", help=help)
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
@@ -79,5 +96,5 @@ Epochs = Annotated[
 ]
 Budget = Annotated[
     float | None,
-    typer.Option("--budget", help="Minutes; stops before an epoch that would go beyond them."),
+    number_option("--budget", "Minutes; stops before an epoch that would go beyond them."),
 ]

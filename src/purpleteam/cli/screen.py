@@ -6,23 +6,56 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.progress import SILENT, Progress, Task
 
-__all__ = ["answer", "percent", "progress", "say", "table", "write_answer"]
+__all__ = [
+    "answer",
+    "expect_answer",
+    "percent",
+    "progress",
+    "refuse",
+    "say",
+    "table",
+    "write_answer",
+]
+
+_answered = False
+
+
+def expect_answer() -> None:
+    """Begin a command: nothing is answered yet."""
+    global _answered
+    _answered = False
 
 
 def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     """Print the one JSON object, or the lines for people."""
+    global _answered
+    _answered = True
     text = json.dumps(values, ensure_ascii=False) if as_json else "\n".join(lines)
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, which changes nothing about the answer
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def refuse(kind: str, text: str, code: int, *, as_json: bool, **facts: str) -> int:
+    """Say why there is no answer, as a line and as the one JSON object; return the exit code.
+
+    Where an answer was printed already, such as a scan's that is not whole, the line is all.
+    """
+    message = " ".join(text.split())
+    say(text if text.startswith("Usage:") else f"error: {message}")
+    if as_json and not _answered:
+        error = {"kind": kind, "message": message, "exit_code": code, **facts}
+        with suppress(OSError):  # the disk is full, and the line has been said
+            answer({"error": error}, [], as_json=True)
+    return code
 
 
 def write_answer(path: Path, values: Mapping[str, Any]) -> None:

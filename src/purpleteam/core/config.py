@@ -1,7 +1,7 @@
 """Configuration: mappings into frozen dataclasses; unknown keys are refused with the nearest.
 
 One rule serves files (`--config FILE`, TOML), overrides (`--set a.b=c`) and the fields of a
-part on the command line (`--attack pgd:steps=40,restarts=3`).
+part on the command line (`--attack pgd:steps=40,restarts=3`); a number may be a fraction: 8/255.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import math
 import re
 import tomllib
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +20,7 @@ from purpleteam.core.errors import ConfigError, unknown
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["build", "from_file", "merge", "override", "parse_part", "to_mapping"]
+__all__ = ["build", "from_file", "merge", "number", "override", "parse_part", "to_mapping"]
 
 T = TypeVar("T")
 
@@ -43,10 +44,16 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key in values:
         if key not in known:
             raise ConfigError(f"{where}: {unknown('key', key, known)}")
+    hints = typing.get_type_hints(cls)
+    for key in (key for key in values if _of_floats(hints[key])):
+        try:
+            values = {**values, key: _fractions(values[key])}
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {key} = {error}") from None
     nested: dict[str, Any] = {
         key: build(kind, value, f"{where}: {key}")
         for key, value in values.items()
-        if isinstance(value, Mapping) and (kind := _dataclass_of(cls, key)) is not None
+        if isinstance(value, Mapping) and _is_part(kind := hints[key])
     }
     try:
         made = TypeAdapter(cls).validate_python({**values, **nested})
@@ -112,6 +119,25 @@ def parse_part(text: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), values
 
 
+def number(text: str) -> float:
+    """Return the finite number that a text means: a decimal, or a fraction such as 8/255.
+
+    Raises:
+        ConfigError: it means none.
+    """
+    upper, slash, lower = text.partition("/")
+    try:
+        parts = float(upper), float(lower) if slash else 1.0
+    except ValueError:
+        raise ConfigError(f"{text!r} is no number such as 0.3 or 8/255") from None
+    if slash and not parts[1] > 0:
+        raise ConfigError(f"{text!r} is divided by {parts[1]:g}, not by a number above 0")
+    value = parts[0] / parts[1]
+    if not all(map(math.isfinite, (*parts, value))):
+        raise ConfigError(f"{text!r} is no finite number")
+    return value
+
+
 def to_mapping(part: Any) -> dict[str, Any]:
     """Return a dataclass as plain data, as it is recorded."""
     return dataclasses.asdict(part)
@@ -121,7 +147,27 @@ def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        if text.startswith("[") and text.endswith("]"):  # such as [2/255,8/255]
+            return [_value(one.strip()) for one in BETWEEN_FIELDS.split(text[1:-1])]
         return text
+
+
+def _is_part(kind: Any) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def _of_floats(kind: Any) -> bool:
+    """Say whether values of this type are floats or hold some."""
+    return kind is float or any(map(_of_floats, typing.get_args(kind)))
+
+
+def _fractions(value: Any) -> Any:
+    """Return the value with every text that is a fraction made a number."""
+    if isinstance(value, list | tuple):
+        return [_fractions(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: _fractions(one) for key, one in value.items()}
+    return number(value) if isinstance(value, str) and "/" in value else value
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -141,10 +187,3 @@ def _finite(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def _dataclass_of(cls: type, key: str) -> type | None:
-    import typing
-
-    kind = typing.get_type_hints(cls).get(key)
-    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None

@@ -13,7 +13,10 @@ PurpleError                  exit code 2: usage, unreadable input, tool error
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "ConfigError",
@@ -24,6 +27,7 @@ __all__ = [
     "Refused",
     "RunError",
     "UsageError",
+    "place_of",
     "unknown",
 ]
 
@@ -73,3 +77,31 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"unknown {kind} {str(value)!r}{hint}; known: {', '.join(known)}"
+
+
+def place_of(error: BaseException) -> tuple[str, str]:
+    """Return whose code raised an error, `user`, `purpleteam` or a library, and where that was.
+
+    Where the user's code called a library that raised it, it is the user's; the place is the
+    innermost line of code that is the user's, else of Purpleteam's: `net.py, line 4 (forward)`.
+    """
+    package = Path(__file__).parent.parent
+    libraries = [sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")]
+    frames: list[tuple[str, str]] = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(package):
+            whose, path = "purpleteam", path.relative_to(package.parent)
+        elif found := next((one for one in libraries if path.is_relative_to(one)), None):
+            whose = path.relative_to(found).parts[0]
+        elif not path.is_absolute():  # <frozen importlib>, <string>
+            whose = path.name
+        else:
+            whose = "user"
+            path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        frames.append((whose, f"{path}, line {line} ({frame.f_code.co_name})"))
+    for whose, place in reversed(frames):
+        if whose == "user":
+            return whose, place
+    inner = frames[-1][0] if frames else "purpleteam"
+    return inner, next((place for whose, place in reversed(frames) if whose == "purpleteam"), "")

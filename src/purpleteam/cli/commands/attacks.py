@@ -21,6 +21,7 @@ from purpleteam.cli.options import (
     Split,
     Threads,
     Weights,
+    number_option,
 )
 from purpleteam.cli.outputs import file_to_write
 from purpleteam.cli.screen import answer, percent, progress, say, table
@@ -58,7 +59,7 @@ def attack(
     norm: Annotated[str | None, typer.Option("--norm", help="linf, l2, l1 or l0.")] = None,
     epsilons: Annotated[
         list[float] | None,
-        typer.Option("--epsilon", help="Radius in pixel units; repeatable: a curve."),
+        number_option("--epsilon", "Radius in pixel units, such as 8/255; repeatable: a curve."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 500,
     cross_check: Annotated[

@@ -19,6 +19,7 @@ from purpleteam.cli.options import (
     Seed,
     Threads,
     Weights,
+    number_option,
 )
 from purpleteam.cli.outputs import stem_to_write
 from purpleteam.cli.screen import answer, progress
@@ -37,7 +38,7 @@ def harden(
         str, typer.Option("--recipe", help="pgd, fast, seed_a or seed_b, with [:field=value,...].")
     ] = "pgd",
     epsilon: Annotated[
-        float | None, typer.Option("--epsilon", help="Radius that is trained for.")
+        float | None, number_option("--epsilon", "Radius that is trained for, such as 8/255.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Baseline; only seed_a and seed_b attack one.")

@@ -20,6 +20,7 @@ from purpleteam.cli.options import (
     Seed,
     Threads,
     Weights,
+    number_option,
 )
 from purpleteam.cli.outputs import folder_to_write
 from purpleteam.cli.screen import answer, percent, progress, table, write_answer
@@ -56,7 +57,7 @@ def poison(
     ] = "badnets",
     count: Annotated[int | None, typer.Option("--count", min=1, help="Images poisoned.")] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", help="The same as a share of the training images.")
+        float | None, number_option("--rate", "The same as a share of the training images.")
     ] = None,
     target_label: Annotated[
         int | None, typer.Option("--target-label", min=0, help="Label the adversary wants.")
