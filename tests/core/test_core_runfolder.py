@@ -65,7 +65,7 @@ def test_a_new_run_says_what_was_asked_with_what_and_by_whom(run):
 
 def test_versions_and_machine_name_no_machine():
     assert {"python", "purpleteam", "numpy"} <= set(versions())
-    assert set(machine()) == {"system", "processor", "cores"}
+    assert set(machine()) == {"system", "processor", "cores", "kernels"}
 
 
 def test_a_cell_is_done_once(run):

@@ -24,6 +24,7 @@ from purpleteam.cli.commands import (
 )
 from purpleteam.cli.verbs import Verbs
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, place_of, unknown
+from purpleteam.core.reproducible import restart
 
 __all__ = ["app", "main"]
 
@@ -46,9 +47,16 @@ EXTRAS = dict.fromkeys(LAB, "lab") | dict.fromkeys(SERVE, "serve")
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _before_the_verb(
     version: bool = typer.Option(False, "--version", is_eager=True, help="Print the version."),
+    reproducible: bool = typer.Option(
+        False,
+        "--reproducible",
+        help="Before the verb: same bytes on every x86 processor, at some cost in time.",
+    ),
 ) -> None:
+    if reproducible:
+        restart()
     if version:
         sys.stdout.write(f"purpleteam {__version__}\n")
         raise typer.Exit

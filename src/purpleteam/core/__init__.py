@@ -6,5 +6,6 @@
 - `runfolder`   the contract between all parts, on the hash-chained `ledger`
 - `cards`       stored models and zoo names without torch;  `digest`: names for content
 - `config`      mappings into dataclasses, unknown keys refused
+- `reproducible` same bytes on every x86 processor, where that is asked
 - `progress`    how long work says where it is;  `errors`: the one exception tree
 """

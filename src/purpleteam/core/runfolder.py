@@ -28,6 +28,7 @@ from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import RunError
 from purpleteam.core.ledger import Ledger
 from purpleteam.core.records import Artefact, Note, Record, record_from_json
+from purpleteam.core.reproducible import is_reproducible
 
 __all__ = ["Drafts", "RunFolder", "machine", "versions"]
 
@@ -252,6 +253,7 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "processor": platform.machine(),
         "cores": os.cpu_count() or 1,
+        "kernels": "reproducible" if is_reproducible() else "fastest",
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError, unknown
+from purpleteam.core.reproducible import is_reproducible
 
 __all__ = [
     "channels_first",
@@ -63,6 +65,8 @@ def use_threads(threads: int | None) -> int:
 @cache
 def has_fast_bf16(device_type: str) -> bool:
     """Say whether bfloat16 is faster than float32 there, by what the hardware has."""
+    if is_reproducible():
+        return False
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     try:
@@ -135,3 +139,28 @@ def frozen(model: object) -> Iterator[None]:
             module.training = mode
         for parameter, before in wanted:
             parameter.requires_grad_(before)
+
+
+def _correctly_rounded_roots() -> torch.library.Library:
+    """Put NumPy's square root in the place of MKL's, which rounds differently by processor."""
+
+    def root(x: Tensor) -> Tensor:
+        wide = x.detach().to(x.dtype if x.dtype == torch.float64 else torch.float32)
+        exact = torch.from_numpy(np.asarray(np.sqrt(wide.numpy())))
+        return exact.to(x.dtype) if x.is_floating_point() else exact
+
+    kernels: dict[str, Callable[..., Tensor]] = {
+        "sqrt": root,
+        "sqrt_": lambda x: x.copy_(root(x)),
+        "sqrt.out": lambda x, *, out: out.copy_(root(x)),
+    }
+    library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a kernel of torch is overridden is meant
+        for name, kernel in kernels.items():
+            library.impl(name, kernel, "CPU")  # type: ignore[no-untyped-call]
+    return library
+
+
+if is_reproducible():
+    ROOTS = _correctly_rounded_roots()  # as long as it lives
