@@ -14,8 +14,8 @@ import pytest
 
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guard import ANY_ADDRESS, SECURITY_HEADERS, Guard
+from purpleteam.serve.limits import Limits
 from purpleteam.serve.main import running_app
-from purpleteam.serve.wire import BoundedProtocol
 
 OCTETS = {"content-type": "application/octet-stream"}
 
@@ -144,37 +144,10 @@ def test_chunks_of_784_bytes_are_answered(client: httpx.Client, upper: bytes) ->
 
 
 def test_a_slow_body_is_408(engine: Engine) -> None:
-    with running_app(engine, body_seconds=0.1) as url, plug(url) as connection:
+    with running_app(engine, limits=Limits(body_seconds=0.1)) as url, plug(url) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n")
         connection.sendall(b"Content-Length: 784\r\n\r\nslow")
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
-
-
-def test_slow_headers_are_cut(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BoundedProtocol, "header_seconds", 0.1)
-    with running_app(engine) as url, plug(url) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: loc")
-        assert read_all(connection) == b""
-
-
-def test_a_second_request_has_its_own_clock(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(BoundedProtocol, "header_seconds", 0.1)
-    with running_app(engine) as url, plug(url) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        time.sleep(0.2)
-        connection.sendall(b"GET /livez HT")
-        assert read_all(connection) == b""
-
-
-def test_connections_beyond_the_most_are_turned_away(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(BoundedProtocol, "most_connections", 2)
-    with running_app(engine) as url, plug(url), plug(url), plug(url) as third:
-        assert read_all(third).startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize("header", [b"Host: localhost", b"Content-Length: 0"])
@@ -188,7 +161,7 @@ def test_a_crash_is_a_hardened_500_that_says_nothing(caplog: pytest.LogCaptureFi
     async def crash(scope: object, receive: object, send: object) -> None:
         raise RuntimeError("the secret is 0xc0ffee")
 
-    guard = Guard(crash, allowed_hosts=["localhost"], body_cap=9, body_seconds=1)
+    guard = Guard(crash, allowed_hosts=["localhost"], limits=Limits())
     sent: list[dict[str, object]] = []
 
     async def receive() -> dict[str, object]:

@@ -4,7 +4,8 @@
 - `ink`       which images are no digit at all, by amount, extent and coherence of their ink
 - `app`       the routes: the page, its files, /predict, /livez, /readyz, /version
 - `guard`     pure ASGI around the app: headers, hosts, methods, origins, size and time of bodies
-- `wire`      the HTTP protocol with limits on connections and on slow headers
+- `wire`      the HTTP protocol with bounds on heads, pipelines, waits and connections
+- `limits`    those bounds, and the body's
 - `main`      `serve` for the command line, `running_app` for tests, checks and the pipeline
 - `checks`    the executed checks `web.*`, each with a server that it must fail on
 - `static`    the page: plain HTML, CSS and JavaScript, nothing from elsewhere

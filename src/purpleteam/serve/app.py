@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra
 from purpleteam.serve.engine import IMAGE_BYTES, Engine
 from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, problem
+from purpleteam.serve.limits import Limits
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ASSETS", "Asset", "build_app", "read_assets"]
 
-BODY_SECONDS = 5.0
 ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -57,7 +57,7 @@ def build_app(
     *,
     expose_confidences: bool = False,
     allowed_hosts: Collection[str] = LOOPBACK_HOSTS,
-    body_seconds: float = BODY_SECONDS,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Starlette:
     """Return the app around one engine, guarded.
 
@@ -66,7 +66,8 @@ def build_app(
         expose_confidences: also answer with the probability of each class. That helps an
             attacker; answers without them still leak labels, from which a copy can be trained.
         allowed_hosts: names and addresses, without port, that a request's Host may have.
-        body_seconds: how long a client may take to send its body.
+        limits: what a client may send, and how long it may take; `wire` keeps those of them that
+            are none of an app's business.
     """
     try:
         from starlette.applications import Starlette
@@ -81,11 +82,9 @@ def build_app(
         Route("/predict", _predict(engine, expose_confidences), methods=["POST"]),
         Route("/livez", _livez, methods=["GET"]),
         Route("/readyz", _readyz(engine), methods=["GET"]),
-        Route("/version", _version(engine, expose_confidences), methods=["GET"]),
+        Route("/version", _version(engine, expose_confidences, limits), methods=["GET"]),
     ]
-    guard = Middleware(
-        Guard, allowed_hosts=allowed_hosts, body_cap=IMAGE_BYTES, body_seconds=body_seconds
-    )
+    guard = Middleware(Guard, allowed_hosts=allowed_hosts, limits=limits)
     app = Starlette(
         routes=routes, middleware=[guard], exception_handlers={HTTPException: _http_problem}
     )
@@ -139,7 +138,7 @@ def _readyz(engine: Engine) -> Endpoint:
     return readyz
 
 
-def _version(engine: Engine, expose_confidences: bool) -> Endpoint:
+def _version(engine: Engine, expose_confidences: bool, limits: Limits) -> Endpoint:
     facts = {
         "version": metadata.version("purpleteam"),
         "model": engine.name,
@@ -148,6 +147,7 @@ def _version(engine: Engine, expose_confidences: bool) -> Endpoint:
         "classes": list(engine.card.classes),
         "confidences": expose_confidences,
         "strip": engine.strip is not None,
+        "limits": asdict(limits),
     }
 
     async def version(_request: Request) -> Response:

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
+from purpleteam.serve.limits import Limits
+
 __all__ = [
     "ANY_ADDRESS",
     "CONTENT_SECURITY_POLICY",
@@ -34,7 +36,7 @@ ANY_ADDRESS = "any-address"
 """Among the allowed hosts: every literal IP address. DNS rebinding needs a name."""
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 METHODS = ("GET", "HEAD", "POST")
-LINGER_BYTES, LINGER_SECONDS = 262_144, 1.0
+LINGER_BYTES, LINGER_SECONDS = 65_536, 1.0
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -85,13 +87,10 @@ def problem(status: int, detail: str) -> bytes:
 class Guard:
     """ASGI middleware that lets whole, small, own requests through and hardens each response."""
 
-    def __init__(
-        self, app: App, *, allowed_hosts: Collection[str], body_cap: int, body_seconds: float
-    ) -> None:
+    def __init__(self, app: App, *, allowed_hosts: Collection[str], limits: Limits) -> None:
         self.app = app
         self.allowed_hosts = frozenset(allowed_hosts)
-        self.body_cap = body_cap
-        self.body_seconds = body_seconds
+        self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard one request."""
@@ -130,15 +129,15 @@ class Guard:
         return ANY_ADDRESS in self.allowed_hosts and _is_address(name)
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
-        too_large = _Refusal(413, f"The body may hold at most {self.body_cap} bytes.")
+        too_large = _Refusal(413, f"The body may hold at most {self.limits.body_bytes} bytes.")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             raise _Refusal(400, "The content length is no number.")
-        if len(length) > 18 or int(length) > self.body_cap:
+        if len(length) > 18 or int(length) > self.limits.body_bytes:
             raise too_large
         body = b""
         try:
-            async with asyncio.timeout(self.body_seconds):
+            async with asyncio.timeout(self.limits.body_seconds):
                 more = True
                 while more:
                     message = await receive()
@@ -146,7 +145,7 @@ class Guard:
                         raise _Gone
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
-                    if len(body) > self.body_cap:
+                    if len(body) > self.limits.body_bytes:
                         raise too_large
         except TimeoutError:
             raise _Refusal(408, "The body took too long.") from None

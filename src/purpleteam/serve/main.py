@@ -16,6 +16,7 @@ from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
 from purpleteam.serve.app import build_app
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guard import ANY_ADDRESS, LOOPBACK_HOSTS
+from purpleteam.serve.limits import Limits
 
 if TYPE_CHECKING:
     import uvicorn
@@ -24,6 +25,8 @@ __all__ = ["listen", "running_app", "serve"]
 
 DRAIN_SECONDS = 10
 START_SECONDS = 30.0
+KERNEL_BYTES = 65_536
+"""Of what a connection sends, and of what it gets; connections inherit it."""
 
 
 def serve(
@@ -68,7 +71,7 @@ def running_app(
     Args:
         model: a zoo name, the path of a stored model, or a loaded engine.
         expose_confidences: also answer with the probability of each class.
-        settings: further arguments of `build_app`.
+        settings: further arguments of `build_app`, such as its limits.
     """
     engine = model if isinstance(model, Engine) else Engine.load(model)
     with listen("127.0.0.1", 0, False) as listener:
@@ -84,16 +87,16 @@ def running_app(
             thread.join(timeout=START_SECONDS)
 
 
-def _server(engine: Engine, **settings: Any) -> uvicorn.Server:
+def _server(engine: Engine, limits: Limits = Limits(), **settings: Any) -> uvicorn.Server:  # noqa: B008
     try:
         import uvicorn
 
-        from purpleteam.serve.wire import BoundedProtocol
+        from purpleteam.serve.wire import bounded
     except ImportError:
         raise MissingExtra("uvicorn with httptools", "serve") from None
     config = uvicorn.Config(
-        build_app(engine, **settings),
-        http=BoundedProtocol,
+        build_app(engine, limits=limits, **settings),
+        http=bounded(limits),
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -122,10 +125,13 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
             f"host {host!r} lets other machines in; serve on 127.0.0.1, or allow it: --allow-remote"
         )
     try:
-        return socket.create_server((str(address[0]), port), family=family, backlog=256)
+        listener = socket.create_server((str(address[0]), port), family=family, backlog=256)
     except OSError as error:
         reason = error.strerror or "refused"
         raise UsageError(f"cannot listen on {host!r} port {port}: {reason.lower()}") from None
+    for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # else the kernel keeps megabytes for each
+        listener.setsockopt(socket.SOL_SOCKET, buffer, KERNEL_BYTES)
+    return listener
 
 
 def _hosts(host: str, further: Collection[str]) -> tuple[str, ...]:

@@ -1,55 +1,181 @@
-"""The HTTP protocol under the app, with the two limits that an ASGI app cannot set itself.
+"""The HTTP protocol under the app: uvicorn's, with the limits that an ASGI app cannot set itself.
 
-uvicorn waits for ever for a request's headers, and answers broken requests without security
-headers. Here a client has a few seconds for its headers, and connections beyond a number are
-turned away at once.
+uvicorn with httptools keeps whatever a client sends until it is whole, answers requests that are
+sent on without waiting one after the other into memory, and waits for ever. Here what is fed to
+the parser is counted, what comes after an unanswered request waits, every wait has an end, and
+an address has so many places, the longest waiting of which it loses first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+from collections import Counter
 from http import HTTPStatus
+from time import monotonic
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from purpleteam.serve.guard import SECURITY_HEADERS, problem
+from purpleteam.serve.limits import Limits
 
-__all__ = ["BoundedProtocol"]
+__all__ = ["BoundedProtocol", "bounded"]
+
+PIECE = 256
+"""Bytes that the parser gets at a time: after each it can be seen what came of them."""
+WRITTEN = 8192
+"""Bytes of answers that wait for a client to take them; then the next one waits to be written."""
+BODY_KEPT = 4096
+"""Bytes of a body that wait for the guard at most; it refuses far shorter ones."""
+
+
+def bounded(limits: Limits) -> type[BoundedProtocol]:
+    """Return the protocol with other limits."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 for bounded clients."""
 
-    header_seconds = 10.0
-    most_connections = 128
-    _deadline: asyncio.TimerHandle | None = None
+    limits = Limits()
+    connections: set[BoundedProtocol]  # type: ignore[assignment]
+    _timer: asyncio.TimerHandle | None = None
+    _since = 0.0
+    """When the present wait began: for a head, or for the answer to one."""
+    _deadline = 0.0
+    _address: object = None
+    _counted = 0
+    """Bytes of the present request so far, but for its body."""
+    _held = b""
+    _too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock of the first request, or turn the client away."""
+        """Make room for the client, or turn it away; start its clock."""
         super().connection_made(transport)
-        if len(self.connections) > self.most_connections:
+        transport.set_write_buffer_limits(high=WRITTEN)
+        self._address = _address_of(self.client[0] if self.client else "")
+        self._wait(self.limits.head_seconds)
+        self._watch()
+        if not self._has_room():
             self._refuse(503, "Too many connections; try again later.")
-        else:
-            self._start_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._stop_clock()
+        """Stop the clock, and keep nothing."""
+        self._held = b""
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
-    def on_message_begin(self) -> None:
-        """Start the clock of a request on a kept-alive connection."""
-        super().on_message_begin()
-        self._start_clock()
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser piece by piece, and no further than one request ahead."""
+        data = self._held + data
+        self._held = b""
+        for start in range(0, len(data), PIECE):
+            if self.transport.is_closing() or self._is_last():
+                return
+            if self.pipeline:
+                if len(data) - start > self.limits.waiting_bytes:
+                    self._cut()
+                else:
+                    self._held = data[start:]
+                return
+            piece = data[start : start + PIECE]
+            self._counted += len(piece)
+            super().data_received(piece)
+            if self._is_too_large(self._counted):
+                self.send_400_response("")
+
+    def on_body(self, body: bytes) -> None:
+        """Keep what the guard has not taken yet: it counts and times the body, and refuses."""
+        self._counted -= len(body)
+        if len(self.cycle.body) < BODY_KEPT:
+            super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Stop the clock: the body has its own deadline, kept by the guard."""
-        self._stop_clock()
+        """Let the request in where its head is small enough; start the clock of its answer."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if self._is_too_large(size):
+            raise ValueError("the head is too large")
+        if len(self.pipeline) >= self.limits.waiting_requests:
+            raise ValueError("too many requests wait")
         super().on_headers_complete()
+        if self.parser.should_upgrade():  # the parser reads nothing after such a request
+            self.cycle.keep_alive = False
+        if not self.pipeline:
+            self._wait(self.limits.answer_seconds)
+
+    def on_message_complete(self) -> None:
+        """Begin to count anew; what was fed last may belong to the next request."""
+        if self._is_too_large(self._counted - PIECE):
+            raise ValueError("the trailers are too large")
+        self._counted = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Start the clock of the next head, and read what waited for this answer."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        self._wait(self.limits.head_seconds if self._is_idle() else self.limits.answer_seconds)
+        if self._held and not self.pipeline:
+            self.data_received(b"")
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with constant text and all headers."""
-        self._refuse(400, "This is no valid HTTP request.")
+        if self.pipeline or not (self.cycle is None or self._is_reading()):
+            self._cut()  # whatever is written now would be taken for the answer of another request
+        elif self._too_large:
+            self._refuse(431, "The head or the trailers of the request are too large.")
+        else:
+            self._refuse(400, "This is no valid HTTP request.")
+
+    def shutdown(self) -> None:
+        """End once the request under way is answered, at the latest in half of the drain's time."""
+        super().shutdown()
+        seconds = self.config.timeout_graceful_shutdown or self.limits.answer_seconds
+        self._deadline = min(self._deadline, monotonic() + seconds / 2)
+        self._watch()
+
+    def _is_last(self) -> bool:
+        """Say whether the request that came last is whole, and ends the connection."""
+        return self.cycle is not None and not (self.cycle.keep_alive or self.cycle.more_body)
+
+    def _is_reading(self) -> bool:
+        return self.cycle.response_complete or (
+            self.cycle.more_body and not self.cycle.response_started
+        )
+
+    def _is_too_large(self, size: int) -> bool:
+        fields = len(self.headers or ())
+        self._too_large = size > self.limits.head_bytes or fields > self.limits.fields
+        return self._too_large
+
+    def _has_room(self) -> bool:
+        """Say whether there is a place, after taking one from whoever waits longest if need be."""
+        mine = [one for one in self.connections if one._address == self._address]
+        if len(mine) > self.limits.connections_each:
+            crowd = mine
+        elif len(self.connections) > self.limits.connections:
+            counts = Counter(one._address for one in self.connections)
+            crowd = [
+                one for one in self.connections if counts[one._address] == max(counts.values())
+            ]
+        else:
+            return True
+        young = monotonic() - self.limits.at_work_seconds
+        crowd = [one for one in crowd if one is not self and (one._is_idle() or one._since < young)]
+        if not crowd:
+            return False
+        min(crowd, key=lambda one: (not one._is_idle(), one._since))._cut()
+        return True
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _cut(self) -> None:
+        """End the connection now, whatever was still to be written."""
+        self.connections.discard(self)
+        self.transport.abort()
 
     def _refuse(self, status: int, detail: str) -> None:
         content = problem(status, detail)
@@ -65,11 +191,26 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)
         self.transport.close()
 
-    def _start_clock(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(self.header_seconds, self.transport.close)
+    def _wait(self, seconds: float) -> None:
+        self._since = monotonic()
+        self._deadline = self._since + seconds
 
-    def _stop_clock(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _watch(self) -> None:
+        """Cut the connection at its deadline, which may move between two looks, but not so far."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if monotonic() >= self._deadline:
+            self._cut()
+        else:
+            shortest = min(self.limits.head_seconds, self.limits.answer_seconds)
+            left = min(self._deadline - monotonic(), shortest)
+            self._timer = self.loop.call_later(left, self._watch)
+
+
+def _address_of(host: str) -> object:
+    """Return what one client has one of: an IPv4 address, or the first half of an IPv6 one."""
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return found if found.version == 4 else int(found) >> 64
