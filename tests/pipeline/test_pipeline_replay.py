@@ -15,6 +15,7 @@ from purpleteam.core.ledger import Ledger
 from purpleteam.core.records import record_from_json
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.replay import replay
+from purpleteam.report import render
 
 WANTED: dict[str, dict[str, Any]] = {
     "clean accuracy": {"name": "clean_accuracy"},
@@ -57,11 +58,14 @@ def test_replay_leaves_the_run_as_it_is(
 
 
 def forge(run: Path, name: str, *, keep_id: bool) -> str:
-    """Raise a recorded value and write the whole chain anew, as someone who knows how would."""
+    """Raise a recorded value and write the whole chain anew, as someone who knows how would.
+
+    The first of that name, or the one with that id.
+    """
     path, forged = run / "records.jsonl", ""
     lines = Ledger(path).read()
     for line in lines:
-        if line.get("name") == name and not forged:
+        if name in (line.get("name"), line["id"]) and not forged:
             line["value"] = line["value"] | {"value": 1.0, "high": 1.0}
             forged = line["id"] = line["id"] if keep_id else record_from_json(line).id
     path.unlink()
@@ -109,3 +113,23 @@ def test_people_see_both_values(finished: Path, capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out.splitlines()
     assert (ended.value.code, shown[0]) == (0, f"{record} agrees")
     assert shown[1].removeprefix("before: ") == shown[2].removeprefix("after:  ")
+
+
+def test_verify_measures_some_numbers_again_and_finds_the_one_that_was_forged(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(copied), "--replay", "2", "--json"])
+    whole = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, [one["agrees"] for one in whole["replayed"]]) == (0, [True, True])
+
+    forged = forge(copied, whole["replayed"][0]["record"], keep_id=False)
+    info = json.loads((copied / "run.json").read_text("utf-8"))
+    info["records"] = Ledger(copied / "records.jsonl").head()  # as an owner of both files would
+    (copied / "run.json").write_text(json.dumps(info), "utf-8")
+    render(copied)
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(copied), "--replay", "2", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    (failed,) = [one for one in found["parts"] if one["verdict"] == "fail"]
+    assert (ended.value.code, failed["name"], failed["found"]) == (1, "numbers", [forged])

@@ -412,6 +412,10 @@ def noted_records(folder: Path) -> list[Record]:
     return found
 
 
+def pictures(run: RunFolder) -> list[Record]:
+    return [run.artefact(file, "n-1") for file in sorted((run.path / "images").iterdir())]
+
+
 def write_full_run(path: Path) -> Path:
     """Write the run of the fixture, also for looking at it by hand."""
     run = RunFolder.create(path, {"name": "demo", "seed": 0})
@@ -424,6 +428,6 @@ def write_full_run(path: Path) -> Path:
     }
     for stage, records in stages.items():
         run.cell(stage, {}, records)
-    run.cell("noted", {}, lambda: noted_records(path))
+    run.cell("noted", {}, lambda: [*noted_records(path), *pictures(run)])
     run.finish("finished")
     return path

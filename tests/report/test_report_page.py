@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 from report_records import measured
 
 from purpleteam.core.errors import RunError
+from purpleteam.core.ledger import Ledger
 from purpleteam.core.records import Note
 from purpleteam.core.statistics import Rate
 from purpleteam.report import render
@@ -152,10 +154,32 @@ def test_a_picture_outside_the_run_is_never_read(
     assert "not in this page: ../secret.png" in page_of(run)
 
 
-def test_a_damaged_run_is_refused(own_run: Path) -> None:
+def test_an_edited_run_is_shown_under_a_banner_that_says_so(own_run: Path) -> None:
     records = own_run / "records.jsonl"
     records.write_bytes(records.read_bytes().replace(b"0.9889", b"0.9989", 1))
-    with pytest.raises(RunError, match="chain breaks"):
+    page = page_of(own_run)
+    assert page.index("This run fails its verification") < page.index("<h1>")
+    assert 'role="alert"' in page and "the hash chain breaks at line" in page
+    markdown = (own_run / "report.md").read_text("utf-8")
+    assert "> **This run fails its verification.**" in markdown.split("##")[0]
+
+
+def test_a_run_that_was_cut_off_and_one_without_an_end_are_not_shown_as_whole(
+    own_run: Path, html: str
+) -> None:
+    assert "alarm" not in html.partition("<body>")[2]
+    info = json.loads((own_run / "run.json").read_text("utf-8"))
+    end = info.pop("records")
+    (own_run / "run.json").write_text(json.dumps(info), "utf-8")
+    assert "This run cannot be verified" in page_of(own_run)
+    (own_run / "run.json").write_text(json.dumps(info | {"records": end}), "utf-8")
+    Ledger(own_run / "records.jsonl").keep(end["lines"] - 5)
+    assert f"run.json tells of {end['lines']} lines" in page_of(own_run)
+
+
+def test_a_run_of_which_no_line_can_be_read_has_no_page(own_run: Path) -> None:
+    (own_run / "records.jsonl").write_text('{"kind": "note"}\n', "utf-8")
+    with pytest.raises(RunError, match="line 1 is damaged"):
         render(own_run)
 
 

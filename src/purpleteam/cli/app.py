@@ -15,6 +15,7 @@ from purpleteam.cli.commands import (
     data,
     defences,
     detect,
+    evidence,
     inspect,
     models,
     poison,
@@ -62,7 +63,10 @@ def _before_the_verb(
         raise typer.Exit
 
 
-ROOMS = (runs, data, models, poison, attacks, certify, defences, detect, repair, inspect, serve)
+ROOMS = (
+    *(runs, evidence, data, models, poison, attacks),
+    *(certify, defences, detect, repair, inspect, serve),
+)
 for room in ROOMS:
     room.add_to(app)
 

@@ -13,7 +13,7 @@ __all__ = ["FLOW", "Verbs"]
 FLOW = (
     *("demo", "run", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
     *("repair", "certify", "import", "export", "scan", "threats", "serve", "report"),
-    *("replay", "ls", "doctor"),
+    *("replay", "verify", "ls", "doctor"),
 )
 """The verbs as `purple --help` lists them; others follow."""
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import RunError
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "Look", "end_differs"]
 
 GENESIS = "sha256:" + 64 * "0"
 
@@ -29,6 +29,17 @@ class _Line(NamedTuple):
     """Where the line ends in the file, in bytes."""
 
 
+class Look(NamedTuple):
+    """What a file holds that may be damaged."""
+
+    lines: list[dict[str, Any]]
+    """The content of each line that can be read."""
+    head: dict[str, Any]
+    """How many those are, and the chain value that the last one claims."""
+    problems: list[str]
+    """What is wrong, from the first line to the last; none: the chain is whole."""
+
+
 class Ledger:
     """The lines of one file; `append` writes whole batches, `read` verifies the chain."""
 
@@ -38,12 +49,18 @@ class Ledger:
 
     def read(self) -> list[dict[str, Any]]:
         """Return all whole lines; a broken chain is a RunError, a torn last line is left out."""
-        return [line.content for line in self._scan()]
+        return [line.content for line in self._whole()]
+
+    def look(self) -> Look:
+        """Read a file that may be damaged: what is left of it, and all that is wrong."""
+        lines, problems, torn = self._scan()
+        if torn:
+            problems = [*problems, f"{self.path}: line {len(lines) + 1} is torn"]
+        return Look([line.content for line in lines], _head(lines), problems)
 
     def head(self) -> dict[str, Any]:
         """Return how many lines there are and the chain value of the last, which names them all."""
-        lines = self._scan()
-        return {"lines": len(lines), "chain": lines[-1].chain if lines else GENESIS}
+        return _head(self._whole())
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add the lines in one write, flushed to the disk before this returns."""
@@ -62,42 +79,71 @@ class Ledger:
 
     def keep(self, count: int) -> None:
         """Cut the file back to its first `count` lines: what a killed cell left half done."""
-        lines = self._scan()[:count]
+        lines = self._whole()[:count]
         self._last = None
         with self.path.open("rb+") as file:
             file.truncate(lines[-1].end if lines else 0)
 
-    def _scan(self) -> list[_Line]:
+    def _whole(self) -> list[_Line]:
+        lines, problems, _ = self._scan()
+        if problems:
+            raise RunError(problems[0])
+        return lines
+
+    def _scan(self) -> tuple[list[_Line], list[str], bool]:
+        """Return the lines, what is wrong with them, and whether the last one is torn.
+
+        After a line that was edited the chain is followed from what that line claims.
+        """
         lines: list[_Line] = []
+        problems: list[str] = []
         if not self.path.exists():
-            return lines
+            return lines, problems, False
         last, end = GENESIS, 0
         *whole, torn = self.path.read_bytes().split(b"\n")
         for number, raw in enumerate(whole, 1):
             end += len(raw) + 1
-            content = self._content(raw, last, number)
-            last = _chain(last, content)
-            lines.append(_Line(content, last, end))
+            content = _parsed(raw)
+            if content is None or not isinstance(claimed := content.pop("chain", None), str):
+                problems.append(f"{self.path}: line {number} is damaged")
+                continue
+            if raw + b"\n" != _written(content, claimed) or claimed != _chain(last, content):
+                problems.append(f"{self.path}: the hash chain breaks at line {number}")
+            last = claimed
+            lines.append(_Line(content, claimed, end))
         if torn.endswith(b"}", 0, -1) and _parsed(torn[:-1]) is not None:
             # A kill leaves the beginning of a line; a whole one that ends otherwise was edited.
-            raise RunError(f"{self.path}: line {len(lines) + 1} is damaged")
-        return lines
-
-    def _content(self, raw: bytes, last: str, number: int) -> dict[str, Any]:
-        content = _parsed(raw)
-        if content is None or "chain" not in content:
-            raise RunError(f"{self.path}: line {number} is damaged")
-        claimed = content.pop("chain")
-        if raw + b"\n" != _written(content, claimed) or claimed != _chain(last, content):
-            raise RunError(f"{self.path}: the hash chain breaks at line {number}")
-        return content
+            problems.append(f"{self.path}: line {len(whole) + 1} is damaged")
+        return lines, problems, bool(torn)
 
     def _cut_torn_tail(self) -> str:
-        lines = self._scan()
+        lines = self._whole()
         if self.path.exists():
             with self.path.open("rb+") as file:
                 file.truncate(lines[-1].end if lines else 0)
         return lines[-1].chain if lines else GENESIS
+
+
+def end_differs(ended: object, head: Mapping[str, Any]) -> str:
+    """Say how a file's head differs from the head that was noted at its end.
+
+    Nothing where they are the same, or where none was noted (None).
+    """
+    if ended is None or ended == head:
+        return ""
+    if not isinstance(ended, Mapping) or set(ended) != set(head):
+        return f"run.json names an end of the records that cannot be read: {str(ended)[:60]!r}"
+    if ended["lines"] != head["lines"]:
+        return f"run.json tells of {ended['lines']} lines, records.jsonl holds {head['lines']}"
+    was, found = (str(one["chain"])[:19] for one in (ended, head))
+    return (
+        f"run.json ends the chain with {was}, records.jsonl with {found}: "
+        "a line was changed and the chain written anew"
+    )
+
+
+def _head(lines: list[_Line]) -> dict[str, Any]:
+    return {"lines": len(lines), "chain": lines[-1].chain if lines else GENESIS}
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import RunError
-from purpleteam.core.ledger import Ledger
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.verification import verify_records
 
 __all__ = ["RunLedger", "RunLineage"]
 
@@ -21,34 +20,33 @@ class RunLedger(Check):
     """The hash chain of records.jsonl verifies, and ends where a finished run says it ended."""
 
     id = "run.ledger"
-    proves = "No recorded line was edited, removed or put elsewhere: the hash chain verifies."
+    proves = (
+        "No line was edited, lost or moved, but by someone who rewrote records.jsonl and "
+        "run.json together: the hash chain verifies and ends where run.json says."
+    )
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
-        folder = target.run or Path()
         try:
-            head = Ledger(folder / "records.jsonl").head()
+            found = verify_records(target.run or Path())
         except RunError as error:
-            return Outcome(passed=False, message=str(error).rsplit("/", 1)[-1])
-        ended = _head_at_end(folder, head)
-        if head != ended:
-            told = f"run.json tells of {ended['lines']} lines, records.jsonl holds {head['lines']}"
-            return Outcome(passed=False, measured=head, threshold=ended, message=told)
-        return Outcome(passed=head["lines"] > 0, measured="whole", threshold="whole")
+            return Outcome(passed=False, message=str(error))
+        wrong, unknown = found.of("fail"), found.of("unknown")
+        if not wrong and unknown and found.status == "finished":
+            raise RunError(unknown[0].message)
+        return Outcome(
+            passed=not wrong,
+            measured="not whole" if wrong else "whole",
+            threshold="whole",
+            message=wrong[0].message if wrong else "",
+        )
 
     def bad_example(self, folder: Path) -> Target:
-        Ledger(folder / "records.jsonl").append([Note(name="one", facts={"value": 1}).to_json()])
-        path = folder / "records.jsonl"
+        run = RunFolder.create(folder / "run", {"dataset": "digits"})
+        run.cell("data", {}, lambda: [Note(name="one", facts={"value": 1})])
+        path = run.path / "records.jsonl"
         path.write_text(path.read_text("utf-8").replace('"value":1', '"value":2'), "utf-8")
-        return Target(run=folder)
-
-
-def _head_at_end(folder: Path, head: dict[str, Any]) -> dict[str, Any]:
-    """Return the head that run.json names; a run that has not ended names none yet."""
-    if not (folder / "run.json").exists():
-        return head
-    ended: dict[str, Any] = RunFolder.open(folder).info.get("records", head)
-    return ended
+        return Target(run=run.path)
 
 
 @CHECKS.register("run.lineage")

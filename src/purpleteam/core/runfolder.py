@@ -13,27 +13,26 @@ left its draft, which the run takes over when it comes there: the records keep t
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import RunError
-from purpleteam.core.ledger import Ledger
+from purpleteam.core.ledger import Ledger, end_differs
+from purpleteam.core.machine import actor, machine, versions
 from purpleteam.core.records import Artefact, Note, Record, record_from_json
-from purpleteam.core.reproducible import is_reproducible
 
-__all__ = ["Drafts", "RunFolder", "machine", "versions"]
+__all__ = ["CELL", "FOLDERS", "Drafts", "RunFolder", "machine", "versions"]
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
 CELL = "cell"
+SCHEMA = 1
+"""Version of run.json and of the lines of records.jsonl; runs before it named none."""
 DRAFTS = ".drafts"
 
 
@@ -58,8 +57,9 @@ class RunFolder:
         run = cls(path)
         run._write(
             {
+                "schema": SCHEMA,
                 "asked": dict(asked),
-                "actor": _actor(),
+                "actor": actor(),
                 "versions": versions(),
                 "machine": machine(),
                 "status": "running",
@@ -82,6 +82,11 @@ class RunFolder:
             raise RunError(
                 f"{str(path)!r} was started with another request (differs in: "
                 f"{', '.join(changed)}); choose another --out"
+            )
+        if differs := end_differs(run.info.get("records"), run._ledger.head()):
+            raise RunError(
+                f"{str(path)!r} is not as it was left: {differs}; look with purple verify, "
+                "or choose another --out"
             )
         run._drop_half_cell()
         info = {**run.info, "status": "running"}
@@ -108,6 +113,11 @@ class RunFolder:
             raise RunError(f"{str(self.path / 'run.json')!r} cannot be read: {error}") from None
         if not isinstance(info, dict) or not isinstance(info.get("asked"), dict):
             raise RunError(f"{str(self.path / 'run.json')!r} does not say what was asked")
+        if (schema := info.get("schema", SCHEMA)) != SCHEMA:
+            raise RunError(
+                f"{str(self.path / 'run.json')!r} has schema {schema!r}, this version reads "
+                f"{SCHEMA}; install the version of Purpleteam that wrote it"
+            )
         return info
 
     def records(self) -> list[Record]:
@@ -116,8 +126,22 @@ class RunFolder:
         Of a cell that was done again, because a file of it had changed, the newest ones stand,
         in the place of the first: what a run says does not hang on how often it was stopped.
         """
-        cells = dict(self._cells())
-        return [record for records in cells.values() for record in records]
+        return _newest(map(record_from_json, self._ledger.read()))
+
+    def readable(self) -> list[Record]:
+        """Return the records of a run that may be damaged: all that can still be read.
+
+        Raises:
+            RunError: there are lines, and none of them is a record.
+        """
+        look = self._ledger.look()
+        found: list[Record] = []
+        for line in look.lines:
+            with suppress(RunError):
+                found.append(record_from_json(line))
+        if look.problems and not found:
+            raise RunError(look.problems[0])
+        return _newest(found)
 
     def metrics(self) -> str:
         """Return the records less cost and time, one canonical line each: what must not vary."""
@@ -168,21 +192,10 @@ class RunFolder:
         self._draft(key).unlink(missing_ok=True)
         return made
 
-    def _cells(self) -> Iterator[tuple[str, list[Record]]]:
-        """Yield the key and records of each cell in order; a half-written last one has no key."""
-        waiting: list[Record] = []
-        for record in map(record_from_json, self._ledger.read()):
-            if _is_closing(record):
-                yield record.facts["cell"], waiting  # type: ignore[attr-defined]
-                waiting = []
-            else:
-                waiting.append(record)
-        if waiting:
-            yield "", waiting
-
     def _finished(self, key: str) -> list[Record] | None:
         if not self._done:
-            self._done = {key: records for key, records in self._cells() if key}
+            records = map(record_from_json, self._ledger.read())
+            self._done = {key: found for key, found in _cells(records) if key}
         found = self._done.get(key)
         return found if found is not None and self._whole(found) else None
 
@@ -238,23 +251,21 @@ class Drafts(RunFolder):
         return made
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Purpleteam, Python and the packages that shape numbers."""
-    found = {"python": platform.python_version()}
-    for name in ("purpleteam", "torch", "numpy", "onnxruntime", "safetensors", "bandit"):
-        with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+def _cells(lines: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
+    """Yield the key and records of each cell in order; a half-written last one has no key."""
+    waiting: list[Record] = []
+    for record in lines:
+        if _is_closing(record):
+            yield record.facts.get("cell", ""), waiting  # type: ignore[attr-defined]
+            waiting = []
+        else:
+            waiting.append(record)
+    if waiting:
+        yield "", waiting
 
 
-def machine() -> dict[str, Any]:
-    """Return what the machine is, without anything that names it."""
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count() or 1,
-        "kernels": "reproducible" if is_reproducible() else "fastest",
-    }
+def _newest(lines: Iterable[Record]) -> list[Record]:
+    return [record for records in dict(_cells(lines)).values() for record in records]
 
 
 def _key(stage: str, depends_on: Mapping[str, Any]) -> str:
@@ -263,13 +274,6 @@ def _key(stage: str, depends_on: Mapping[str, Any]) -> str:
 
 def _artefacts(records: Sequence[Record]) -> dict[str, str]:
     return {record.path: record.digest for record in records if isinstance(record, Artefact)}
-
-
-def _actor() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def _is_closing(record: Record) -> bool:

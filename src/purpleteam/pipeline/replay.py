@@ -1,24 +1,28 @@
-"""Re-run the cell behind one record, in a copy of the run, and say whether it agrees."""
+"""Re-run the cells behind some records, in a copy of the run, and say whether they agree."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from purpleteam.core.config import build
-from purpleteam.core.errors import RunError, UsageError, unknown
+from purpleteam.core.errors import PurpleError, RunError, UsageError, unknown
 from purpleteam.core.ledger import Ledger
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Record, record_from_json
+from purpleteam.core.records import Artefact, Measurement, Record, record_from_json
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.run import prepare, run_stages
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "replay", "replay_some"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,11 @@ class Replay:
     """A record as it was, as it came out again, and whether the two agree."""
 
     record: str
-    agrees: bool
+    agrees: bool | None
+    """None where it cannot be made again: `reason` says why."""
     before: Mapping[str, Any]
     after: Mapping[str, Any] | None
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple replay --json`."""
@@ -37,7 +43,7 @@ class Replay:
             "agrees": self.agrees,
             "before": dict(self.before),
             "after": None if self.after is None else dict(self.after),
-        }
+        } | ({"reason": self.reason} if self.reason else {})
 
 
 def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay:
@@ -46,20 +52,63 @@ def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay
     Raises:
         UsageError: the run has no such record.
     """
-    run = RunFolder.open(path)
-    before = _recorded(run, record_id)
-    with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:
-        copy = Path(folder) / path.name
-        shutil.copytree(path, copy)
-        again = _again(copy, run.info["asked"], before.id, progress)
+    before = _recorded(RunFolder.open(path), record_id)
+    with _copy(path) as copy:
+        again = _Again(copy, {before.id}, progress)
+        if before.id not in again.made:
+            if again.failed:
+                raise again.failed
+            raise RunError(f"no stage of this version made record {before.id}")
+    return _compared(before, again.made[before.id], record_id)
+
+
+def replay_some(
+    path: Path, count: int, *, seed: int = 0, progress: Progress = SILENT
+) -> list[Replay]:
+    """Measure some of the numbers of a run again; the run folder itself is not touched.
+
+    Args:
+        path: the run folder; its hash chain must be whole.
+        count: how many numbers; all that there are where there are fewer.
+        seed: the choice is a pure function of it and of the records.
+        progress: where to report.
+    """
+    numbers = {
+        one.id: one for one in RunFolder.open(path).records() if isinstance(one, Measurement)
+    }
+    rng = np.random.default_rng(seed)
+    chosen = [list(numbers)[i] for i in rng.permutation(len(numbers))[:count]]
+    with _copy(path) as copy:
+        again = _Again(copy, set(chosen), progress)
+    reason = str(again.failed or "no stage of this version makes this record")
+    return [
+        _compared(numbers[one], made)
+        if not isinstance(made := again.made.get(one, reason), str)
+        else Replay(one, None, numbers[one].metric(), None, reason=made)
+        for one in chosen
+    ]
+
+
+def _compared(before: Record, again: Sequence[Record], asked_as: str | None = None) -> Replay:
     same = [one for one in again if one.id == before.id]
     after = same[0] if same else _counterpart(before, again)
     return Replay(
-        record=record_id,
+        record=asked_as or before.id,
         agrees=bool(same),
         before=before.metric(),
         after=after.metric() if after else None,
     )
+
+
+@contextmanager
+def _copy(path: Path) -> Iterator[Path]:
+    """Yield a copy of a run that goes on, whatever the original says of its end."""
+    with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:
+        copy = Path(folder) / path.name
+        shutil.copytree(path, copy)
+        info = {key: value for key, value in RunFolder.open(path).info.items() if key != "records"}
+        (copy / "run.json").write_text(json.dumps(info), encoding="utf-8")
+        yield copy
 
 
 def _recorded(run: RunFolder, record_id: str) -> Record:
@@ -76,16 +125,35 @@ def _recorded(run: RunFolder, record_id: str) -> Record:
 
 
 class _Done(Exception):
-    """The wanted cell was done again."""
+    """Every wanted cell was done again."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = records
+
+class _Again:
+    """The wanted records, made again while the stages are gone through."""
+
+    def __init__(self, copy: Path, wanted: set[str], progress: Progress) -> None:
+        self.made: dict[str, Sequence[Record]] = {}
+        """For each wanted record, what its cell makes now."""
+        self.failed: PurpleError | None = None
+        """What ended the stages before all were made."""
+        config = build(RunConfig, RunFolder.open(copy).info["asked"], f"{copy.name}/run.json")
+        try:
+            work = prepare(config, copy, resume=True, progress=progress)
+            work.run, work.processes = _ReplayFolder(copy, wanted, self.made), 1
+            run_stages(work, {})
+        except _Done:
+            pass
+        except PurpleError as error:
+            self.failed = error
 
 
 class _ReplayFolder(RunFolder):
-    """A run folder whose cells come from the file, but for the one that holds the record."""
+    """A run folder whose cells come from the file, but for those that hold a wanted record."""
 
-    wanted = ""
+    def __init__(self, path: Path, wanted: set[str], made: dict[str, Sequence[Record]]) -> None:
+        super().__init__(path)
+        self._wanted = wanted
+        self._made = made
 
     def cell(
         self,
@@ -93,26 +161,19 @@ class _ReplayFolder(RunFolder):
         depends_on: Mapping[str, Any],
         work: Callable[[], Sequence[Record]],
     ) -> list[Record]:
-        """Return the finished cell, or do the wanted one again and stop there."""
+        """Return the finished cell, done again where it is wanted; stop after the last of those."""
         records = super().cell(stage, depends_on, work)
-        if any(record.id == self.wanted for record in records):
-            raise _Done(list(work()))
+        here = self._wanted.intersection(one.id for one in records) - self._made.keys()
+        if here:
+            files = [self.path / one.path for one in records if isinstance(one, Artefact)]
+            kept = {file: file.read_bytes() for file in files}
+            again = list(work())
+            for file, content in kept.items():  # later cells stand on what was recorded
+                file.write_bytes(content)
+            self._made.update(dict.fromkeys(here, again))
+        if self._made.keys() >= self._wanted:
+            raise _Done
         return records
-
-
-def _again(
-    copy: Path, asked: Mapping[str, Any], record_id: str, progress: Progress
-) -> Sequence[Record]:
-    config = build(RunConfig, asked, f"{copy.name}/run.json")
-    work = prepare(config, copy, resume=True, progress=progress)
-    folder = _ReplayFolder(copy)
-    folder.wanted = record_id
-    work.run, work.processes = folder, 1
-    try:
-        run_stages(work, {})
-    except _Done as done:
-        return done.records
-    raise RunError(f"no stage of this version made record {record_id}")
 
 
 def _counterpart(before: Record, again: Sequence[Record]) -> Record | None:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from purpleteam.report.render import ReportFiles, render
+from purpleteam.report.render import ReportFiles, differing, render
 from purpleteam.report.tables import readme_table, render_results
 
-__all__ = ["ReportFiles", "readme_table", "render", "render_results"]
+__all__ = ["ReportFiles", "differing", "readme_table", "render", "render_results"]

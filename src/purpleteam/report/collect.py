@@ -17,6 +17,7 @@ from purpleteam.core.records import (
 )
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.statistics import Counts
+from purpleteam.core.verification import Verification, verify
 
 __all__ = ["Evidence", "items", "model_name", "team"]
 
@@ -40,16 +41,27 @@ MODEL_ORDER = (
 class Evidence:
     """Everything that a run recorded, and the questions that the chapters ask of it."""
 
-    def __init__(self, root: Path, info: Mapping[str, Any], records: Sequence[Record]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        info: Mapping[str, Any],
+        records: Sequence[Record],
+        verification: Verification | None = None,
+    ) -> None:
         self.root = root
         self.info = info
+        self.verification = verification
         self.records = tuple({record.id: record for record in records}.values())
 
     @classmethod
     def read(cls, path: Path) -> Evidence:
-        """Read a run folder; a broken chain of records is a RunError."""
+        """Read a run folder, damaged or not: what is wrong with it is in `verification`.
+
+        Raises:
+            RunError: the folder is no run, or not one of its records can be read.
+        """
         run = RunFolder.open(path)
-        return cls(path, run.info, run.records())
+        return cls(path, run.info, run.readable(), verify(path))
 
     def of(self, kind: type[R]) -> list[R]:
         """Return the records of one kind, in the order in which they were written."""

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from purpleteam.report.alarm import alarm_of, verified_line
 from purpleteam.report.collect import Evidence
 from purpleteam.report.view import Block, Chapter, Inline, Number
 
@@ -29,6 +30,8 @@ def to_html(evidence: Evidence, chapters: tuple[Chapter, ...]) -> str:
         policy=POLICY.format(digest),
         title=_title(evidence),
         info=_info(evidence),
+        alarm=alarm_of(evidence.verification),
+        verified=verified_line(evidence.verification),
         chapters=chapters,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 
+from purpleteam.report.alarm import alarm_of
 from purpleteam.report.collect import Evidence
 from purpleteam.report.view import (
     Badge,
@@ -46,6 +47,8 @@ def to_markdown(evidence: Evidence, chapters: tuple[Chapter, ...]) -> str:
         "",
         f"Run: {status}. In brackets: the record that backs a number.",
     ]
+    if alarm := alarm_of(evidence.verification):
+        head += ["", f"> **{alarm.title}.**", *(f"> - {_escape(line)}" for line in alarm.lines)]
     for chapter in chapters:
         head += ["", f"## {chapter.title}", "", chapter.lead]
         for block in chapter.blocks:

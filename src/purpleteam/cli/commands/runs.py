@@ -1,4 +1,4 @@
-"""demo, run, report, replay, ls, doctor: whole runs and what they left."""
+"""demo, run, ls, doctor: whole runs, and what there is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from purpleteam.cli.options import Debug, Device, Json, Out, Quiet, SeedOrNone, Threads
 from purpleteam.cli.outputs import file_to_write
 from purpleteam.cli.screen import answer, progress, table
+from purpleteam.core.errors import RunError
 
 if TYPE_CHECKING:
     from purpleteam.pipeline.config import RunConfig
@@ -24,8 +25,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was 
 
 def add_to(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    for verb in (demo, run, report, replay):
-        app.command()(verb)
+    app.command()(demo)
+    app.command()(run)
     app.command("ls")(list_all)
     app.command()(doctor)
 
@@ -85,53 +86,19 @@ def run(
     _run(asked, folder, resume, file_to_write(results), as_json=as_json, quiet=quiet)
 
 
-def report(
-    path: Annotated[Path, typer.Argument(metavar="RUN")],
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Render a run folder again: HTML and Markdown, without re-running anything."""
-    from purpleteam.report import render
-
-    files = render(path)
-    values = {"run": str(path), "report": str(files.html), "markdown": str(files.markdown)}
-    answer(values, [str(files.html)], as_json=as_json)
-
-
-def replay(
-    path: Annotated[Path, typer.Argument(metavar="RUN")],
-    record: Annotated[str, typer.Argument(metavar="RECORD")],
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Do the work behind one record again, and say whether it agrees."""
-    from purpleteam.pipeline.replay import replay as do_again
-
-    with progress(quiet or as_json) as bar:
-        found = do_again(path, record, progress=bar)
-    verdict = "agrees" if found.agrees else "DISAGREES"
-    lines = [
-        f"{record} {verdict}",
-        f"before: {_shown(found.before)}",
-        f"after:  {_shown(found.after)}",
-    ]
-    answer(found.to_json(), lines, as_json=as_json)
-    if not found.agrees:
-        raise typer.Exit(1)
-
-
 def list_all(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """What there is: zoo models, runs, profiles, and parts by name."""
     from purpleteam.core.cards import zoo_names
     from purpleteam.pipeline.config import profile_names
 
+    runs = sorted(str(path.parent) for path in Path("runs").glob("*/run.json"))
+    states = {run: _state(Path(run)) for run in runs}
     values: dict[str, Any] = {
         "models": zoo_names(),
         "datasets": ["mnist", "digits"],
         "profiles": profile_names(),
-        "runs": sorted(str(path.parent) for path in Path("runs").glob("*/run.json")),
+        "runs": runs,
+        "verification": states,
     }
     try:
         from purpleteam.attacks.evasion import ATTACKS
@@ -154,8 +121,13 @@ def list_all(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) 
             "model_detectors": list(MODEL_DETECTORS),
             "repairs": list(REPAIRS),
         }
-    lines = table([(key, ", ".join(v) if isinstance(v, list) else v) for key, v in values.items()])
-    answer(values, lines, as_json=as_json)
+    rows = [
+        (key, ", ".join(value) if isinstance(value, list) else value)
+        for key, value in values.items()
+        if key not in ("runs", "verification")
+    ]
+    rows += [("run", f"{run}: {state['message']}") for run, state in states.items()]
+    answer(values, table(rows), as_json=as_json)
 
 
 def doctor(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
@@ -165,6 +137,20 @@ def doctor(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) ->
     found = examine()
     rows = [("ok" if one["ok"] else "missing", one["what"], one["detail"]) for one in found]
     answer({"checks": found}, table(rows), as_json=as_json)
+
+
+def _state(path: Path) -> dict[str, str]:
+    """Return what a run's records say of it, in a line."""
+    from purpleteam.core.verification import verify_records
+
+    try:
+        found = verify_records(path)
+    except RunError as error:
+        return {"verdict": "unknown", "status": "unknown", "message": str(error)}
+    wrong = found.of(found.verdict)[0].message if found.verdict != "pass" else ""
+    told = {"pass": "records whole", "fail": f"NOT WHOLE: {wrong}", "unknown": wrong}
+    message = f"{found.status}, {told[found.verdict]}"
+    return {"verdict": found.verdict, "status": found.status, "message": message}
 
 
 def _resolved(profile: str | None, config: Path | None, settings: list[str]) -> RunConfig:
@@ -211,10 +197,3 @@ def _given(**options: object) -> list[str]:
     import json
 
     return [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-
-
-def _shown(metric: Any) -> str:
-    if metric is None:
-        return "nothing of the kind"
-    value = metric.get("value", metric.get("verdict", metric.get("digest", metric.get("status"))))
-    return str(value)

@@ -21,6 +21,8 @@ __all__ = ["judge_threats"]
 
 READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate", MODEL_SCAN, TRAINING_SET_SCAN)
 """Measurements and notes that a check reads: when they change, the checks are run again."""
+KEPT_DATA = "exports/dataset"
+"""Where the images are written that have no folder: the checks read files."""
 
 
 def judge_threats(work: Work) -> None:
@@ -40,7 +42,9 @@ def judge_threats(work: Work) -> None:
         system = load_system()
         statuses = derive(system, verdicts(results), date.today())
         note = Note(name="system-model", facts=to_facts(system, statuses))
-        return [*results, note, *statuses]
+        kept = sorted((work.run.path / KEPT_DATA).rglob("*"))
+        files = [work.run.artefact(one, note.id) for one in kept if one.is_file()]
+        return [*results, note, *statuses, *files]
 
     work.cell("threats", "judge", depends_on, judge)
 
@@ -70,7 +74,7 @@ def _data_folder(work: Work) -> Path:
     folder = work.dataset.origin.get("folder")
     if folder is not None and Path(str(folder)).is_dir():
         return Path(str(folder))
-    return save_dataset(work.dataset, work.run.path / "exports" / "dataset")
+    return save_dataset(work.dataset, work.run.path / KEPT_DATA)
 
 
 def _started(work: Work, stack: ExitStack) -> str | None:
