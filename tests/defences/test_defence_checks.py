@@ -37,6 +37,13 @@ def test_one_find_among_several_fails(tmp_path: Path, check: str, search: str) -
 
 
 @pytest.mark.parametrize(("check", "search"), SEARCHES)
+def test_what_is_not_established_proves_nothing(tmp_path: Path, check: str, search: str) -> None:
+    nothing = (search, {"own": True, "backdoored": False, "model": "a"})
+    unsure = (search, {"own": True, "backdoored": None, "reasons": ["5 images"], "model": "b"})
+    assert verdict(tmp_path, check, nothing, unsure) == "fail"
+
+
+@pytest.mark.parametrize(("check", "search"), SEARCHES)
 def test_the_lab_proves_nothing_about_what_is_served(
     tmp_path: Path, check: str, search: str
 ) -> None:

@@ -46,7 +46,7 @@ def test_a_detector_finds_its_kind_of_backdoor(name: str, backdoor: str, target:
     planted = examined(name, Planted(backdoor, target))
     clean = examined(name, Planted())
     assert planted.target_label == target
-    assert planted.p_value < 0.05 < clean.p_value
+    assert clean.standing < 3 < planted.standing
 
 
 class ByName(Planted):
@@ -93,7 +93,7 @@ def test_every_detector_keeps_its_promises(name: str) -> None:
     first = examined(name, Planted("patch"), **settings)
     again = examined(name, Planted("patch"), **settings)
     assert first.detector == name and first.statistics.shape == (CLASSES,)
-    assert 0 <= first.p_value <= 1 and first.target_label == int(first.statistics.argmax())
+    assert np.isfinite(first.standing) and first.target_label == int(first.statistics.argmax())
     assert np.array_equal(first.statistics, again.statistics)
 
 

@@ -59,16 +59,8 @@ def test_a_second_backdoor_does_not_hide_the_first() -> None:
     assert set(np.flatnonzero(found > 4)) == {0, 1}
 
 
-@given(st.floats(-50, 1e4), st.floats(0, 10))
-def test_a_p_value_is_one_and_falls_as_the_statistic_grows(statistic: float, more: float) -> None:
-    p_value = NULL.p_value(statistic)
-    assert 0 <= NULL.p_value(statistic + more) <= p_value <= 1
-
-
-def test_p_values_of_gumbel_numbers_are_uniform() -> None:
-    drawn = np.random.default_rng(0).gumbel(NULL.location, NULL.scale, 4000)
-    p_values = np.sort([NULL.p_value(one) for one in drawn])
-    assert np.abs(p_values - (np.arange(4000) + 0.5) / 4000).max() < 0.03  # Kolmogorov-Smirnov
+def test_a_standing_counts_in_scales_from_the_location() -> None:
+    assert (NULL.standing(1.0), NULL.standing(2.5)) == (0.0, 3.0)
 
 
 @given(arrays(np.float64, 6, elements=SIZES), arrays(np.float64, 6, elements=SIZES))

@@ -18,6 +18,7 @@ from purpleteam.defences.detection.model import (
     ModelScan,
     scan_model,
 )
+from purpleteam.defences.detection.model._verdict import CALIBRATION_NETS, FALSE_ALARM_RATE
 from purpleteam.defences.detection.model.scan import JOINT, joint
 from purpleteam.models import build
 
@@ -32,7 +33,7 @@ def planted() -> ModelScan:
 
 def test_a_planted_backdoor_is_found_with_its_target_and_its_trigger(planted: ModelScan) -> None:
     assert planted.backdoored and planted.target_label == 3 and planted.source_labels is None
-    assert planted.score >= planted.threshold and planted.p_value <= 0.01
+    assert planted.score is not None and planted.score >= planted.threshold
     assert planted.trigger is not None and planted.trigger.iou(CORNER) >= 0.75
 
 
@@ -50,7 +51,8 @@ def test_a_backdoor_for_one_class_names_that_class() -> None:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_clean_model_is_let_through_without_target_or_trigger(seed: int) -> None:
     found = scan_model(Planted(seed=seed), TRUSTED, classes=CLASSES, seed=seed)
-    assert not found.backdoored and found.score < found.threshold
+    assert found.verdict == "nothing_found" and found.backdoored is False
+    assert found.score is not None and found.score < found.threshold
     assert found.target_label is None and found.trigger is None
 
 
@@ -96,7 +98,7 @@ def evidence(
     return Evidence(
         detector=name,
         statistics=np.array(statistics),
-        p_value=0.5,
+        standing=0.5,
         target_label=int(np.argmax(statistics)),
         source_labels=sources,
         details={},
@@ -130,24 +132,23 @@ class Colours(nn.Module):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_colour_images_and_few_classes_are_scanned_too(classes: int) -> None:
-    labels = np.arange(30, dtype=np.int64) % classes
-    images = np.random.default_rng(0).integers(0, 60, (30, 6, 7, 3)).astype(np.uint8)
-    images[np.arange(30), ..., labels] += 90
+def test_two_or_three_classes_are_too_few_to_compare(classes: int) -> None:
+    labels = np.arange(120, dtype=np.int64) % classes
+    images = np.random.default_rng(0).integers(0, 60, (120, 16, 17, 3)).astype(np.uint8)
+    images[np.arange(120), ..., labels] += 90
     found = scan_model(Colours(classes), ImageSet(images, labels), classes=classes)
-    assert not found.backdoored
-    assert "source_specific" not in found.per_class
+    assert found.verdict == "not_established" and found.backdoored is None
+    assert found.reasons == (f"too few classes to compare: {classes}, at least 5 wanted",)
 
 
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
         ({"model": len}, UsageError, "needs gradients"),
-        ({"classes": 1}, UsageError, "classes must be at least 2, not 1"),
-        ({"classes": 3}, DataError, "labels must be from 0 to 2, not 0 to 4"),
+        ({"classes": 0}, UsageError, "classes must be at least 1, not 0"),
+        ({"classes": 3}, DataError, "labels must be from 0 to 2, not 3"),
         ({"classes": 7}, ModelError, "knows 5 classes, not 7"),
-        ({"trusted": TRUSTED.take([0, 5])}, DataError, "at least 2 classes, not 1"),
-        ({"false_alarm_rate": 0.0}, UsageError, "at least one detector and a rate"),
+        ({"false_alarm_rate": 0.01}, UsageError, "46 calibration nets support no smaller one"),
         ({"detectors": []}, UsageError, "at least one detector and a rate"),
     ],
 )
@@ -159,14 +160,37 @@ def test_what_cannot_be_scanned_is_refused_in_one_line(
         scan_model(**usual | given)
 
 
-def test_detectors_that_cannot_judge_so_few_classes_say_so() -> None:
-    pairs = MODEL_DETECTORS["source_specific"]()
-    few = TRUSTED.take(np.flatnonzero(TRUSTED.labels < 3))
-    with pytest.raises(UsageError, match="so few classes"):
-        scan_model(Planted(), few, classes=CLASSES, detectors=[pairs])
+@pytest.mark.parametrize(
+    ("trusted_images", "reason"),
+    [
+        (
+            TRUSTED.take(np.array([], np.int64)),
+            "0 trusted images of 5 classes, at least 100 wanted",
+        ),
+        (TRUSTED.first(5), "5 trusted images of 5 classes, at least 100 wanted"),
+        (
+            TRUSTED.take(np.flatnonzero(TRUSTED.labels != 2).repeat(2)),
+            "0 trusted images of class 2",
+        ),
+        (
+            TRUSTED.take(np.flatnonzero(TRUSTED.labels == 1).repeat(5)),
+            "0 trusted images of class 0",
+        ),
+    ],
+)
+def test_too_few_trusted_images_establish_nothing(trusted_images: ImageSet, reason: str) -> None:
+    found = scan_model(Planted("patch"), trusted_images, classes=CLASSES)
+    assert (found.verdict, found.backdoored, found.score) == ("not_established", None, None)
+    assert reason in " ".join(found.reasons)
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["target_label"] is None
 
 
-def test_a_model_that_has_learned_nothing_is_refused_and_not_accused() -> None:
+def test_no_p_value_is_smaller_than_its_calibration_supports(planted: ModelScan) -> None:
+    assert planted.p_value == 1 / (CALIBRATION_NETS + 1) <= FALSE_ALARM_RATE
+
+
+def test_a_model_that_has_learned_nothing_is_not_accused_and_not_cleared() -> None:
     untrained = build("small_cnn", (1, SIDE, SIDE), CLASSES, seed=0)
-    with pytest.raises(ModelError, match=r"gets \d+% of the 100 trusted images right and 50%"):
-        scan_model(untrained, trusted(100), classes=CLASSES)
+    found = scan_model(untrained, trusted(100), classes=CLASSES)
+    assert found.verdict == "not_established"
+    assert "of the 100 trusted images right, at least 80%" in found.reasons[0]

@@ -23,11 +23,20 @@ class _NothingFound(Check):
     def examine(self, target: Target) -> Outcome:
         notes = [note for note in _notes(target, self.search) if note.facts.get("own")]
         found = [note for note in notes if note.facts.get("backdoored")]
+        unsure = [note for note in notes if note.facts.get("backdoored") is None]
+        reasons = [reason for note in unsure for reason in note.facts.get("reasons", [])]
+        message = "" if notes else f"no {self.search} of what is served was recorded"
+        if unsure and not found:  # not found is not the same as nothing there
+            message = f"not established: {'; '.join(reasons) or 'the scan gave no verdict'}"
         return Outcome(
-            passed=bool(notes) and not found,
-            measured={"looked_into": len(notes), "backdoored": len(found)},
+            passed=bool(notes) and not found and not unsure,
+            measured={
+                "looked_into": len(notes),
+                "backdoored": len(found),
+                "not_established": len(unsure),
+            },
             threshold=0,
-            message="" if notes else f"no {self.search} of what is served was recorded",
+            message=message,
             inputs={note.id: str(note.facts.get("subject")) for note in notes},
         )
 

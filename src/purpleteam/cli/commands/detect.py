@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Trusted", "add_to", "trusted_of"]
 
+EXIT_CODES = {"nothing_found": 0, "backdoored": 1, "not_established": 2}
+
 Trusted = Annotated[
     int, typer.Option("--trusted", min=2, help="First so many validation images that are clean.")
 ]
@@ -71,7 +73,10 @@ def detect(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Look for a backdoor: in a model by --model, in images by --training-set. Found: exit 1."""
+    """Look for a backdoor: in a model by --model, in images by --training-set.
+
+    Exit codes: 0 nothing found, 1 found, 2 not established (too little, or unlike the calibration).
+    """
     from purpleteam.cli.lab import Lab
 
     if model is None and training_set is None:
@@ -88,8 +93,8 @@ def detect(
     for note in values["notes"]:
         say(f"note: {note}")
     answer(values, _lines(values), as_json=as_json)
-    if values["backdoored"]:
-        raise typer.Exit(1)
+    if code := EXIT_CODES[values["verdict"]]:
+        raise typer.Exit(code)
 
 
 def trusted_of(lab: Lab, count: int) -> tuple[ImageSet, list[str]]:
@@ -195,13 +200,12 @@ def _compared(flagged: Sequence[int], planted: Sequence[int]) -> dict[str, int]:
 
 
 def _lines(values: Mapping[str, Any]) -> list[str]:
-    verdict = "a backdoor" if values["backdoored"] else "nothing found"
-    rows: list[tuple[str, Any]] = [("verdict", verdict)]
+    rows: list[tuple[str, Any]] = [("verdict", values["verdict"].replace("_", " "))]
+    rows += [("because", reason) for reason in values["reasons"]]
     rows += [("target label", values["target_label"])] if values["backdoored"] else []
-    rows += [
-        ("score", f"{values['score']:.3g} (flagged from {values['threshold']:.3g})"),
-        ("seconds", f"{values['seconds']:.1f}"),
-    ]
+    if values["score"] is not None:
+        rows.append(("score", f"{values['score']:.3g} (flagged from {values['threshold']:.3g})"))
+    rows.append(("seconds", f"{values['seconds']:.1f}"))
     told = ("kind", "picture", "strip") if values["backdoored"] else ("strip",)
     rows += [(key, values[key]) for key in told if values.get(key)]
     if "flagged" in values:

@@ -159,10 +159,13 @@ class _Bench:
             device=self.lab.device,
             progress=self.bar,
         )
-        if not found.backdoored:
-            self.notes.append(
-                f"the scan finds no backdoor (score {found.score:.3g}, flagged from "
-                f"{found.threshold:.3g}); its likeliest trigger is unlearned all the same"
+        if found.trigger is None:
+            why = "; ".join(found.reasons) or (
+                f"score {found.score or 0:.3g}, flagged from {found.threshold:.3g}"
+            )
+            raise UsageError(
+                f"the scan recovered no trigger to unlearn ({found.verdict.replace('_', ' ')}: "
+                f"{why}); --method retrain needs none"
             )
         return found.trigger
 

@@ -140,11 +140,12 @@ def _own_searches(evidence: Evidence) -> Card | None:
     if not own:
         return None
     found = [note.id for note in own if note.facts.get("backdoored")]
+    unsure = any(note.facts.get("backdoored") is None for note in own)
     every = [note.id for note in own]
     return Card(
         title="Backdoors in what is ours",
-        tone="bad" if found else "good",
-        verdict="found" if found else "none found",
+        tone="bad" if found else "warn" if unsure else "good",
+        verdict="found" if found else "not established" if unsure else "none found",
         number=count(found, among=every),
         sentence=("of ", count(every), " searches of what is trained and served found one."),
         target="backdoors",

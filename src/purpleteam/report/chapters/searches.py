@@ -59,6 +59,9 @@ def verdict(note: Note | None) -> Cell:
     if note is None:
         return (DASH,)
     facts, planted = note.facts, note.facts.get("planted", {})
+    if facts.get("backdoored") is None:
+        reasons = "; ".join(map(str, facts.get("reasons", ()))) or "no verdict was recorded"
+        return (Badge("not established", "warn"), ": ", Given(reasons, note.id))
     if facts.get("own"):
         found = bool(facts.get("backdoored"))
         return (Badge("found", "bad") if found else Badge("nothing found", "good"),)

@@ -19,8 +19,9 @@ from purpleteam.defences.detection.model._base import (
     ModelDetector,
     Scanning,
 )
+from purpleteam.defences.detection.model._verdict import FALSE_ALARM_RATE, ModelScan
 from purpleteam.defences.detection.model.outliers import Null
-from purpleteam.defences.detection.model.scan import FALSE_ALARM_RATE, ModelScan, scan_model
+from purpleteam.defences.detection.model.scan import scan_model
 
 __all__ = [
     "FALSE_ALARM_RATE",

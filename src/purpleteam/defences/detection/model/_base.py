@@ -40,7 +40,7 @@ class Evidence:
     Attributes:
         detector: its name.
         statistics: (classes,), how far each class stands below the others, in robust deviations.
-        p_value: chance that a clean model's easiest class stands out at least so far.
+        standing: how far that is beyond what is usual in clean models, in scales of the null law.
         target_label: the class that stands out most.
         source_labels: the classes that its trigger works on; None is all.
         details: what a record keeps beside.
@@ -48,7 +48,7 @@ class Evidence:
 
     detector: str
     statistics: NDArray[np.float64]
-    p_value: float
+    standing: float
     target_label: int
     source_labels: tuple[int, ...] | None = None
     details: Mapping[str, Any]
@@ -91,7 +91,7 @@ class ModelDetector(ABC):
         return Evidence(
             detector=self.name,
             statistics=statistics,
-            p_value=self.null.p_value(float(statistics[target])),
+            standing=self.null.standing(float(statistics[target])),
             target_label=target,
             details={"sizes": np.exp(log_sizes if found is None else found).tolist()},
         )

@@ -48,9 +48,13 @@ class Null:
         if self.weight < 0:
             raise ValueError(f"weight must be at least 0, not {self.weight}")
 
-    def p_value(self, statistic: float) -> float:
-        """Return the chance of at least this statistic in a clean model; it falls as that grows."""
-        return -math.expm1(-math.exp(min(-(statistic - self.location) / self.scale, 700.0)))
+    def standing(self, statistic: float) -> float:
+        """Return how far a statistic lies beyond the law's location, in scales of it.
+
+        Detectors of different scales compare by it. It is no probability: a law that was fitted
+        to some dozens of nets says nothing of a tail that none of them is in.
+        """
+        return (statistic - self.location) / self.scale
 
 
 def small_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.float64]:

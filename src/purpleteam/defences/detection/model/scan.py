@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from purpleteam.core.errors import DataError, ModelError, UsageError
@@ -22,80 +20,36 @@ from purpleteam.defences.detection.model._base import (
     ModelDetector,
     Scanning,
 )
+from purpleteam.defences.detection.model._verdict import (
+    CALIBRATION_NETS,
+    FALSE_ALARM_RATE,
+    ModelScan,
+    limit_of,
+    p_value_of,
+)
 from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.model.reference import distilled
+from purpleteam.defences.detection.outcome import UNLIKE, Calibrated
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
 from purpleteam.models.inference import correct, logits
 
-__all__ = ["FALSE_ALARM_RATE", "ModelScan", "scan_model"]
+__all__ = ["scan_model"]
 
-FALSE_ALARM_RATE = 0.03
-"""Share of clean models that may be flagged: the p-value below which a model is.
-
-The detectors' null laws were fitted to 46 clean nets of three architectures and three recipes,
-after 1 to 80 epochs on MNIST, the embedded digits and coloured digits of 5 or 7 classes. Their
-scales were rounded up.
-"""
-
-CHANCES = 3
-"""So many times as often as by chance a model must be right to be scanned ..."""
-MOST_ASKED = 0.5
-"""... but no oftener than that."""
-SMALLEST = 1e-300
-"""A p-value below this one scores as this one."""
+CALIBRATED = Calibrated(
+    images=100,
+    of_each=5,
+    share_of_each=0.25,
+    classes=(5, 20),
+    sides=(14, 40),
+    channels=(1, 3),
+)
+"""Trusted images as they were there, sides and classes with some room."""
+LEAST_ACCURACY = 0.8
+"""A model that is right less often on trusted images was not among the calibration's."""
 JOINT = "joint"
 """Name of the evidence of all detectors of whole classes together."""
 JOINT_NULL = Null(location=0.85, scale=0.29, deviation=1.0)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ModelScan:
-    """What a scan says of a model.
-
-    Attributes:
-        backdoored: whether a clean model would hardly look so.
-        target_label: where the trigger leads; None where there is no backdoor.
-        source_labels: the classes it works on; None is all, or no backdoor.
-        kind: the detector that says so most strongly, alarm or not; where one that can draw the
-            trigger is sure by itself, that one.
-        score: -log10 of the p-value; higher is more suspicious.
-        threshold: the score from which on a model is flagged.
-        p_value: chance that a clean model looks so suspicious to any of the detectors.
-        evidence: what each detector found.
-        trigger: what was recovered; None where there is no backdoor.
-        seconds: how long it took.
-    """
-
-    backdoored: bool
-    target_label: int | None
-    source_labels: tuple[int, ...] | None
-    kind: str
-    score: float
-    threshold: float
-    p_value: float
-    evidence: tuple[Evidence, ...]
-    trigger: RecoveredTrigger | None
-    seconds: float = 0.0
-
-    @property
-    def per_class(self) -> Mapping[str, NDArray[np.float64]]:
-        """Statistics (classes,) by detector; higher is more suspicious."""
-        return {one.detector: one.statistics for one in self.evidence}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a record keeps; numbers and names only."""
-        return {
-            "backdoored": self.backdoored,
-            "target_label": self.target_label,
-            "source_labels": None if self.source_labels is None else list(self.source_labels),
-            "kind": self.kind,
-            "score": self.score,
-            "threshold": self.threshold,
-            "p_value": self.p_value,
-            "seconds": self.seconds,
-            "detectors": {one.detector: _row(one) for one in self.evidence},
-        }
 
 
 def scan_model(
@@ -122,16 +76,29 @@ def scan_model(
         progress: where to report.
 
     Raises:
-        UsageError: fewer than two classes, a rate that is none, no detector, or no gradients.
-        DataError: trusted images of fewer than two classes, or of labels that are none.
-        ModelError: the model does not take the images, has another number of classes, or gets
-            next to none of the trusted images right.
+        UsageError: no class, no detector, no gradients, or a rate that is none or smaller than
+            the calibration supports.
+        DataError: trusted images of labels that are none.
+        ModelError: the model does not take the images, or has another number of classes.
     """
     started = time.perf_counter()
     parts = [part() for part in MODEL_DETECTORS.values()] if detectors is None else detectors
-    if not parts or not 0 < false_alarm_rate < 1:
-        raise UsageError(f"at least one detector and a rate within (0, 1), not {false_alarm_rate}")
+    floor = 1 / (CALIBRATION_NETS + 1)
+    if not parts or not floor <= false_alarm_rate < 1:
+        raise UsageError(
+            f"a scan needs at least one detector and a rate of {floor:.3g} to 1, as "
+            f"{CALIBRATION_NETS} calibration nets support no smaller one, not {false_alarm_rate}"
+        )
     _check(model, trusted, classes)
+    reasons = CALIBRATED.reasons(trusted, classes, "trusted images")
+    reasons = reasons or _unlearned(model, trusted)
+    if reasons:
+        return ModelScan(
+            verdict="not_established",
+            reasons=reasons,
+            threshold=limit_of(false_alarm_rate, len(parts)),
+            seconds=time.perf_counter() - started,
+        )
     images = to_batch(trusted.images, device or device_of(model))
     work = Scanning(
         model=_own_copy(model, images),
@@ -158,7 +125,7 @@ def _own_copy(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Task) -> ModelScan:
-    """Ask every detector; the smallest p-value counts, times the number of p-values."""
+    """Ask every detector; the greatest standing counts, against a limit for so many."""
     found = []
     for part in parts:
         evidence = part.examine(work)
@@ -168,27 +135,27 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
     if not found:
         raise UsageError("none of the detectors can judge a model of so few classes")
     found += joint(found)
-    strongest = min(found, key=lambda one: one.p_value)
-    p_value = min(1.0, len(found) * strongest.p_value)
-    backdoored = p_value <= rate
-    told = _telling(parts, found, strongest, rate)
+    strongest = max(found, key=lambda one: one.standing)
+    limit = limit_of(rate, len(found))
+    backdoored = strongest.standing >= limit
+    told = _telling(parts, found, strongest, limit)
     trigger = _recover(work, parts, found, told) if backdoored else None
     task.advance(1)
     return ModelScan(
-        backdoored=backdoored,
+        verdict="backdoored" if backdoored else "nothing_found",
         target_label=strongest.target_label if backdoored else None,
         source_labels=told.source_labels if backdoored else None,
         kind=told.detector,
-        score=abs(float(np.log10(max(p_value, SMALLEST)))),
-        threshold=-float(np.log10(rate)),
-        p_value=p_value,
+        score=strongest.standing,
+        threshold=limit,
+        p_value=p_value_of(strongest.standing, len(found)),
         evidence=tuple(found),
         trigger=trigger,
     )
 
 
 def _telling(
-    parts: Sequence[ModelDetector], found: Sequence[Evidence], strongest: Evidence, rate: float
+    parts: Sequence[ModelDetector], found: Sequence[Evidence], strongest: Evidence, limit: float
 ) -> Evidence:
     """Return the strongest evidence, or the strongest that can draw the trigger if sure alone."""
     drawing = {part.name for part in parts if type(part).recover is not ModelDetector.recover}
@@ -197,9 +164,9 @@ def _telling(
         for one in found
         if one.detector in drawing
         and one.target_label == strongest.target_label
-        and len(found) * one.p_value <= rate
+        and one.standing >= limit
     ]
-    return min(sure, key=lambda one: one.p_value, default=strongest)
+    return max(sure, key=lambda one: one.standing, default=strongest)
 
 
 def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:
@@ -216,7 +183,7 @@ def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:
         Evidence(
             detector=JOINT,
             statistics=statistics,
-            p_value=JOINT_NULL.p_value(float(statistics[target])),
+            standing=JOINT_NULL.standing(float(statistics[target])),
             target_label=target,
             details={},
         ),
@@ -245,31 +212,23 @@ def _recover(
 def _check(model: object, trusted: ImageSet, classes: int) -> None:
     if not isinstance(model, nn.Module):
         raise UsageError("a model scan needs gradients: a torch module, not a black box")
-    if classes < 2:
-        raise UsageError(f"classes must be at least 2, not {classes}")
-    present = np.unique(trusted.labels)
-    if len(present) < 2:
-        raise DataError(f"trusted images must be of at least 2 classes, not {len(present)}")
-    if present[0] < 0 or present[-1] >= classes:
-        raise DataError(
-            f"trusted labels must be from 0 to {classes - 1}, not {present[0]} to {present[-1]}"
-        )
-    answered = logits(model, trusted.images[:2]).shape[1]
-    if answered != classes:
-        raise ModelError(f"the model knows {answered} classes, not {classes}")
+    if classes < 1:
+        raise UsageError(f"classes must be at least 1, not {classes}")
+    outside = trusted.labels[(trusted.labels < 0) | (trusted.labels >= classes)]
+    if len(outside):
+        raise DataError(f"trusted labels must be from 0 to {classes - 1}, not {outside[0]}")
+    if len(trusted):
+        answered = logits(model, trusted.images[:2]).shape[1]
+        if answered != classes:
+            raise ModelError(f"the model knows {answered} classes, not {classes}")
+
+
+def _unlearned(model: nn.Module, trusted: ImageSet) -> tuple[str, ...]:
+    """Say where the model gets fewer trusted images right than any that was calibrated on."""
     right = float(correct(model, trusted).mean())
-    if right < (least := min(MOST_ASKED, CHANCES / classes)):
-        raise ModelError(
-            f"the model gets {right:.0%} of the {len(trusted)} trusted images right and "
-            f"{least:.0%} are needed: what has not learned its classes has no backdoor to find"
-        )
-
-
-def _row(one: Evidence) -> dict[str, Any]:
-    return {
-        "p_value": one.p_value,
-        "target_label": one.target_label,
-        "source_labels": None if one.source_labels is None else list(one.source_labels),
-        "statistics": [None if np.isinf(x) else float(x) for x in one.statistics],
-        **one.details,
-    }
+    if right >= LEAST_ACCURACY:
+        return ()
+    return (
+        f"{UNLIKE}: the model gets {right:.0%} of the {len(trusted)} trusted images right, "
+        f"at least {LEAST_ACCURACY:.0%}",
+    )

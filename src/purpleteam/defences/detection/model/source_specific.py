@@ -90,7 +90,7 @@ class SourceSpecificInversion(ModelDetector):
         return Evidence(
             detector=self.name,
             statistics=statistics,
-            p_value=self.null.p_value(float(statistics[target])),
+            standing=self.null.standing(float(statistics[target])),
             target_label=target,
             source_labels=tuple(int(one) for one in np.flatnonzero(alike)),
             details={"sizes": _plain(found)},

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from purpleteam.core.errors import DataError
+from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
+from purpleteam.defences.detection.outcome import Calibrated, Verdict, accused
 from purpleteam.defences.detection.training_set._base import TRAINING_SET_DETECTORS
 from purpleteam.defences.detection.training_set._survey import Survey
 from purpleteam.defences.detection.training_set._verdict import FALSE_ALARM_RATE, judge
@@ -30,7 +31,15 @@ DEFAULT_DETECTORS = (
     "split_label",
 )
 """Those that the verdict is made from; the others need a net more, and are there to compare."""
-LEAST_IMAGES = 100
+CALIBRATED = Calibrated(
+    images=300,
+    of_each=50,
+    share_of_each=0.2,
+    classes=(6, 20),
+    sides=(20, 40),
+    channels=(1,),
+)
+"""Handwritten digits: subsets of MNIST and the embedded ones, with some room."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,9 +50,11 @@ class TrainingSetScan:
         scores: (N,) how suspicious each image is; flagged is what reaches the threshold.
         threshold: the same for every data set, fixed on clean ones.
         flagged: places of the flagged images, the most suspicious first.
-        backdoored: whether a label stands accused.
-        target_label: which one.
-        score: the evidence against it, or the most there is against any; 1 is the limit.
+        verdict: what is established: backdoored where a label stands accused.
+        reasons: why nothing is established, a line each; none where something is.
+        target_label: which label stands accused; None where none does.
+        score: the evidence against it, or the most there is against any; 1 is the limit. None
+            where nothing was compared.
         false_alarm_rate: stated share of clean sets in which some label is accused.
         by_detector: (N,) scores of each detector that was asked.
         seconds: CPU time of the process for the whole scan.
@@ -52,17 +63,25 @@ class TrainingSetScan:
     scores: NDArray[np.float64]
     threshold: float
     flagged: NDArray[np.int64]
-    backdoored: bool
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
     target_label: int | None
-    score: float
+    score: float | None
     false_alarm_rate: float
     by_detector: Mapping[str, NDArray[np.float64]]
     seconds: float
 
+    @property
+    def backdoored(self) -> bool | None:
+        """Whether a label stands accused; None where nothing is established."""
+        return accused(self.verdict)
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple detect --training-set --json`."""
         return {
+            "verdict": self.verdict,
             "backdoored": self.backdoored,
+            "reasons": list(self.reasons),
             "target_label": self.target_label,
             "score": self.score,
             "threshold": self.threshold,
@@ -102,11 +121,26 @@ def scan_training_set(
         progress: where to report.
 
     Raises:
-        UsageError: a detector of that name is not known.
-        DataError: the set is too small, or a label is none of the classes.
+        UsageError: a detector of that name is not known, or there is no class.
+        DataError: a label is none of the classes.
     """
     started = time.process_time()
+    asked = [TRAINING_SET_DETECTORS[name]() for name in detectors]
     _check(images, classes)
+    reasons = CALIBRATED.reasons(images, classes, "training images")
+    if reasons:
+        return TrainingSetScan(
+            verdict="not_established",
+            reasons=reasons,
+            scores=np.zeros(len(images)),
+            threshold=1.0,
+            flagged=np.zeros(0, np.int64),
+            target_label=None,
+            score=None,
+            false_alarm_rate=FALSE_ALARM_RATE,
+            by_detector={},
+            seconds=time.process_time() - started,
+        )
     survey = Survey(
         images=images,
         classes=classes,
@@ -118,7 +152,6 @@ def scan_training_set(
         device=device,
         progress=progress,
     )
-    asked = [TRAINING_SET_DETECTORS[name]() for name in detectors]
     with progress.task("training set scan", 1 + len(asked)) as task:
         verdict = judge(survey)
         task.advance(1)
@@ -129,10 +162,10 @@ def scan_training_set(
             task.advance(1, detector=detector.name)
     order = np.argsort(-verdict.scores, kind="stable")
     return TrainingSetScan(
+        verdict="nothing_found" if verdict.target_label is None else "backdoored",
         scores=verdict.scores,
         threshold=1.0,
         flagged=order[verdict.scores[order] >= 1.0].astype(np.int64),
-        backdoored=verdict.target_label is not None,
         target_label=verdict.target_label,
         score=verdict.evidence,
         false_alarm_rate=FALSE_ALARM_RATE,
@@ -142,8 +175,8 @@ def scan_training_set(
 
 
 def _check(images: ImageSet, classes: int) -> None:
-    if len(images) < LEAST_IMAGES:
-        raise DataError(f"a scan needs at least {LEAST_IMAGES} images, not {len(images)}")
+    if classes < 1:
+        raise UsageError(f"classes must be at least 1, not {classes}")
     outside = images.labels[(images.labels < 0) | (images.labels >= classes)]
     if len(outside):
         raise DataError(f"label {outside[0]} is none of the {classes} classes")

@@ -1,0 +1,108 @@
+"""What a scan of a model says, and how rarely a clean one may look so by what was calibrated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.defences.detection.model._base import Evidence
+from purpleteam.defences.detection.outcome import Verdict, accused
+from purpleteam.defences.detection.recovered import RecoveredTrigger
+
+__all__ = ["CALIBRATION_NETS", "FALSE_ALARM_RATE", "ModelScan", "limit_of", "p_value_of"]
+
+FALSE_ALARM_RATE = 0.03
+"""Share of clean models that may be flagged."""
+CALIBRATION_NETS = 46
+"""Clean nets that the detectors' null laws were fitted to, and their scales rounded up.
+
+They are of three architectures and three recipes, after 1 to 80 epochs on MNIST, the embedded
+digits and coloured digits of 5 or 7 classes. None of so many can show that anything happens more
+rarely than once in one more: no p-value is smaller.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelScan:
+    """What a scan says of a model.
+
+    Attributes:
+        verdict: what is established: backdoored where a clean model would hardly look so.
+        reasons: why nothing is established, a line each; none where something is.
+        target_label: where the trigger leads; None where there is no backdoor.
+        source_labels: the classes it works on; None is all, or no backdoor.
+        kind: the detector that says so most strongly, alarm or not; where one that can draw the
+            trigger is sure by itself, that one. None where nothing was compared.
+        score: the greatest standing of any detector, in scales of its null law; higher is more
+            suspicious. None where nothing was compared.
+        threshold: the score from which on a model is flagged.
+        p_value: upper bound of the chance that a clean model looks so suspicious to any of the
+            detectors, and never less than the calibration supports.
+        evidence: what each detector found.
+        trigger: what was recovered; None where there is no backdoor.
+        seconds: how long it took.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    target_label: int | None = None
+    source_labels: tuple[int, ...] | None = None
+    kind: str | None = None
+    score: float | None = None
+    threshold: float
+    p_value: float | None = None
+    evidence: tuple[Evidence, ...] = ()
+    trigger: RecoveredTrigger | None = None
+    seconds: float = 0.0
+
+    @property
+    def backdoored(self) -> bool | None:
+        """Whether there is a backdoor; None where nothing is established."""
+        return accused(self.verdict)
+
+    @property
+    def per_class(self) -> Mapping[str, NDArray[np.float64]]:
+        """Statistics (classes,) by detector; higher is more suspicious."""
+        return {one.detector: one.statistics for one in self.evidence}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a record keeps; numbers and names only."""
+        return {
+            "verdict": self.verdict,
+            "backdoored": self.backdoored,
+            "reasons": list(self.reasons),
+            "target_label": self.target_label,
+            "source_labels": None if self.source_labels is None else list(self.source_labels),
+            "kind": self.kind,
+            "score": self.score,
+            "threshold": self.threshold,
+            "p_value": self.p_value,
+            "seconds": self.seconds,
+            "detectors": {one.detector: _row(one) for one in self.evidence},
+        }
+
+
+def limit_of(rate: float, tests: int) -> float:
+    """Return the standing that one of so many Gumbel laws exceeds with at most this chance."""
+    return -math.log(-math.log1p(-rate / tests))
+
+
+def p_value_of(standing: float, tests: int) -> float:
+    """Return the chance of such a standing in a clean model, no less than the nets support."""
+    tail = -math.expm1(-math.exp(min(-standing, 700.0)))
+    return min(1.0, max(tests * tail, 1 / (CALIBRATION_NETS + 1)))
+
+
+def _row(one: Evidence) -> dict[str, Any]:
+    return {
+        "standing": None if np.isinf(one.standing) else one.standing,
+        "target_label": one.target_label,
+        "source_labels": None if one.source_labels is None else list(one.source_labels),
+        "statistics": [None if np.isinf(x) else float(x) for x in one.statistics],
+        **one.details,
+    }
