@@ -41,6 +41,8 @@ ORDERS: dict[str | bytes, Literal["<", ">", "="]] = {
     **{b"<": "<", b">": ">", b"|": "=", b"=": "="},
 }
 """How a pickle tells the byte order; Python 2 told it in bytes."""
+FLAGS = (0, 8)
+"""Of numbers, and of text; others mark Python objects."""
 CODE = re.compile(r"[biufSUOVcmM][0-9]{1,9}")
 
 
@@ -50,6 +52,8 @@ class PickledFormat:
 
     code: str
     order: Literal["<", ">", "="] = "="
+    settled: bool = False
+    """Whether it was given its state, once; NumPy gives none to what is in use."""
 
     def dtype(self) -> np.dtype[Any]:
         """Return the number format; one with parts of its own counts as unknown (void)."""
@@ -83,13 +87,15 @@ class ArrayReader(PickleReader):
         match function, arguments:
             case Symbol("reconstruct"), (Symbol("ndarray"), (0,), "b" | b"b"):
                 return PickledArray()
-            case Symbol("dtype"), (str() | bytes() as code, 0 | False, 0 | 1):
+            case Symbol("dtype"), (str() | bytes() as code, 0, 1):
                 return self._format(code)
-            case Symbol("scalar"), (PickledFormat() as dtype, bytes() as raw):
+            case Symbol("scalar"), (PickledFormat(settled=True) as dtype, bytes() as raw) if (
+                type(raw) is bytes
+            ):
                 return PickledArray(dtype, (), raw)
             case Symbol("frombuffer"), (
                 bytes() as raw,
-                PickledFormat() as dtype,
+                PickledFormat(settled=True) as dtype,
                 shape,
                 "C" | "F",
             ) if is_shape(shape):
@@ -107,26 +113,25 @@ class ArrayReader(PickleReader):
             case PickledArray(dtype=None), (
                 *version,
                 tuple() as shape,
-                PickledFormat() as dtype,
+                PickledFormat(settled=True) as dtype,
                 0 | 1 as fortran,
                 bytes() | list() as raw,
-            ) if version in ([], [1]) and is_shape(shape):
+            ) if version in ([], [1]) and is_shape(shape) and type(raw) in (bytes, list):
                 target.dtype, target.shape, target.fortran = dtype, shape, bool(fortran)
                 target.raw = raw if isinstance(raw, bytes) else b""
-            case PickledFormat(), (
-                int(),
-                (str() | bytes()) as order,
+            case PickledFormat(settled=False), (
+                3,
+                order,
                 None,
                 None,
                 None,
                 int(),
                 int(),
-                int(),
-                *_,
-            ) if order in ORDERS:
-                target.order = ORDERS[order]
-            case PickledFormat(), (int(), _, _, _, _, *_):
-                target.code = "V1"
+                flags,
+            ) if order in ORDERS and (flags in FLAGS or target.code[0] == "O"):
+                target.order, target.settled = ORDERS[order], True
+            case PickledFormat(settled=False), (3 | 4, _, _, _, _, *_):
+                target.code, target.settled = "V1", True  # with parts, units or subarrays
             case _:
                 raise self.refused("gives a state to what has none, or in an unknown form")
 

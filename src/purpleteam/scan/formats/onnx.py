@@ -7,7 +7,7 @@ a native library brings. Both are found in every graph, also in those inside of 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from purpleteam.scan.formats.problem import Malformed, Problem
 
@@ -16,8 +16,8 @@ __all__ = ["inspect_onnx", "looks_like_onnx"]
 MAX_DEPTH = 40
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 EXTERNAL = 1
-Own = frozenset[tuple[str, str]]
-"""Domain and name of the operators that the file itself defines."""
+MAX_TOP, MAX_FIELDS = 100_000, 1_000_000
+"""Fields of the model itself, and of everything in it."""
 
 # Field numbers of onnx.proto: https://github.com/onnx/onnx
 MODEL_GRAPH, MODEL_OPSET, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 20, 25
@@ -28,8 +28,7 @@ TENSOR_NAME, TENSOR_EXTERNAL_DATA, TENSOR_LOCATION = 8, 13, 14
 FUNCTION_NODE, FUNCTION_ATTRIBUTE = 7, 11
 
 
-@dataclass(frozen=True)
-class _Field:
+class _Field(NamedTuple):
     number: int
     value: int | memoryview
 
@@ -48,7 +47,7 @@ class _Field:
 def looks_like_onnx(data: memoryview) -> bool:
     """Return whether the file is one protobuf message with a graph and operator sets."""
     try:
-        numbers = {field.number for field in _fields(data)}
+        numbers = {field.number for field in _Walk(MAX_TOP).fields(data)}
     except Malformed:
         return False
     return {MODEL_GRAPH, MODEL_OPSET} <= numbers
@@ -56,108 +55,113 @@ def looks_like_onnx(data: memoryview) -> bool:
 
 def inspect_onnx(data: memoryview) -> Iterator[Problem]:
     """Yield what is wrong with the file: external data, operators of foreign domains."""
-    fields = list(_fields(data))
-    if not {MODEL_GRAPH, MODEL_OPSET} <= {field.number for field in fields}:
+    top = list(_Walk(MAX_TOP).fields(data))
+    if not {MODEL_GRAPH, MODEL_OPSET} <= {field.number for field in top}:
         raise Malformed("onnx", "the file has no graph or no operator sets")
-    functions = [field.message for field in fields if field.number == MODEL_FUNCTIONS]
-    own = frozenset(map(_function_name, functions))
-    for field in fields:
-        if field.number == MODEL_GRAPH:
-            yield from _graph(field.message, own, 0)
-        elif field.number == MODEL_TRAINING:
-            yield Problem("custom-operator", "the file holds training graphs")
-    for function in functions:
-        for field in _fields(function):
-            if field.number == FUNCTION_NODE:
-                yield from _node(field.message, own, 0)
-            elif field.number == FUNCTION_ATTRIBUTE:
-                yield from _attribute(field.message, own, 0)
+    yield from _Walk(MAX_FIELDS).model(top)
 
 
-def _function_name(data: memoryview) -> tuple[str, str]:
-    """Return domain and name of an operator that the file itself defines."""
-    texts = {field.number: field.text for field in _fields(data) if field.number in (1, 10)}
-    return texts.get(10, ""), texts.get(1, "")
+class _Walk:
+    """Walks the messages of one file, up to a limit of fields."""
 
+    def __init__(self, limit: int) -> None:
+        self.limit = self.left = limit
+        self.own: set[tuple[str, str]] = set()
+        """Domain and name of the operators that the file itself defines."""
 
-def _graph(data: memoryview, own: Own, depth: int) -> Iterator[Problem]:
-    if depth > MAX_DEPTH:
-        raise Malformed("onnx", f"graphs lie more than {MAX_DEPTH} deep")
-    for field in _fields(data):
-        if field.number == GRAPH_NODE:
-            yield from _node(field.message, own, depth)
-        elif field.number == GRAPH_INITIALIZER:
-            yield from _tensor(field.message)
-        elif field.number == GRAPH_SPARSE:
-            yield from _sparse(field.message)
+    def model(self, top: list[_Field]) -> Iterator[Problem]:
+        functions = [field.message for field in top if field.number == MODEL_FUNCTIONS]
+        for function in functions:
+            texts = {one.number: one.text for one in self.fields(function) if one.number in (1, 10)}
+            self.own.add((texts.get(10, ""), texts.get(1, "")))
+        for field in top:
+            if field.number == MODEL_GRAPH:
+                yield from self.graph(field.message, 0)
+            elif field.number == MODEL_TRAINING:
+                yield Problem("custom-operator", "the file holds training graphs")
+        for function in functions:
+            for field in self.fields(function):
+                if field.number == FUNCTION_NODE:
+                    yield from self.node(field.message, 0)
+                elif field.number == FUNCTION_ATTRIBUTE:
+                    yield from self.attribute(field.message, 0)
 
+    def graph(self, data: memoryview, depth: int) -> Iterator[Problem]:
+        if depth > MAX_DEPTH:
+            raise Malformed("onnx", f"graphs lie more than {MAX_DEPTH} deep")
+        for field in self.fields(data):
+            if field.number == GRAPH_NODE:
+                yield from self.node(field.message, depth)
+            elif field.number == GRAPH_INITIALIZER:
+                yield from self.tensor(field.message)
+            elif field.number == GRAPH_SPARSE:
+                yield from self.sparse(field.message)
 
-def _node(data: memoryview, own: Own, depth: int) -> Iterator[Problem]:
-    operator, domain = "", ""
-    for field in _fields(data):
-        if field.number == NODE_OPERATOR:
-            operator = field.text
-        elif field.number == NODE_DOMAIN:
-            domain = field.text
-        elif field.number == NODE_ATTRIBUTE:
-            yield from _attribute(field.message, own, depth)
-    if domain not in DOMAINS and (domain, operator) not in own:
-        yield Problem("custom-operator", f"operator {operator!r} is of domain {domain!r}")
+    def node(self, data: memoryview, depth: int) -> Iterator[Problem]:
+        operator, domain = "", ""
+        for field in self.fields(data):
+            if field.number == NODE_OPERATOR:
+                operator = field.text
+            elif field.number == NODE_DOMAIN:
+                domain = field.text
+            elif field.number == NODE_ATTRIBUTE:
+                yield from self.attribute(field.message, depth)
+        if domain not in DOMAINS and (domain, operator) not in self.own:
+            yield Problem("custom-operator", f"operator {operator!r} is of domain {domain!r}")
 
+    def attribute(self, data: memoryview, depth: int) -> Iterator[Problem]:
+        for field in self.fields(data):
+            if field.number in ATTRIBUTE_TENSORS:
+                yield from self.tensor(field.message)
+            elif field.number in ATTRIBUTE_GRAPHS:
+                yield from self.graph(field.message, depth + 1)
+            elif field.number in ATTRIBUTE_SPARSE:
+                yield from self.sparse(field.message)
 
-def _attribute(data: memoryview, own: Own, depth: int) -> Iterator[Problem]:
-    for field in _fields(data):
-        if field.number in ATTRIBUTE_TENSORS:
-            yield from _tensor(field.message)
-        elif field.number in ATTRIBUTE_GRAPHS:
-            yield from _graph(field.message, own, depth + 1)
-        elif field.number in ATTRIBUTE_SPARSE:
-            yield from _sparse(field.message)
+    def sparse(self, data: memoryview) -> Iterator[Problem]:
+        for field in self.fields(data):
+            if field.number in (1, 2):
+                yield from self.tensor(field.message)
 
+    def tensor(self, data: memoryview) -> Iterator[Problem]:
+        name, places, external = "", [], False
+        for field in self.fields(data):
+            if field.number == TENSOR_NAME:
+                name = field.text
+            elif field.number == TENSOR_LOCATION:
+                external = external or field.value == EXTERNAL
+            elif field.number == TENSOR_EXTERNAL_DATA:
+                pair = {inner.number: inner.text for inner in self.fields(field.message)}
+                external = True
+                if pair.get(1) == "location":
+                    places.append(pair.get(2, ""))
+        if external:
+            where = ", ".join(repr(place[:80]) for place in places[:3]) or "an unnamed file"
+            yield Problem("external-data", f"tensor {name[:80]!r} is read from {where}")
 
-def _sparse(data: memoryview) -> Iterator[Problem]:
-    for field in _fields(data):
-        if field.number in (1, 2):
-            yield from _tensor(field.message)
-
-
-def _tensor(data: memoryview) -> Iterator[Problem]:
-    name, places, external = "", [], False
-    for field in _fields(data):
-        if field.number == TENSOR_NAME:
-            name = field.text
-        elif field.number == TENSOR_LOCATION:
-            external = external or field.value == EXTERNAL
-        elif field.number == TENSOR_EXTERNAL_DATA:
-            pair = {inner.number: inner.text for inner in _fields(field.message)}
-            external = True
-            if pair.get(1) == "location":
-                places.append(pair.get(2, ""))
-    if external:
-        where = ", ".join(repr(place[:80]) for place in places) or "an unnamed file"
-        yield Problem("external-data", f"tensor {name!r} is read from {where}")
-
-
-def _fields(data: memoryview) -> Iterator[_Field]:
-    """Yield the fields of one protobuf message; anything else is Malformed."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield _Field(number, value)
-            continue
-        if wire == 2:
-            length, at = _varint(data, at)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise Malformed("onnx", f"byte {at} begins no field")
-        if number == 0 or length > len(data) - at:
-            raise Malformed("onnx", f"field {number} at byte {at} reaches behind its end")
-        yield _Field(number, data[at : at + length])
-        at += length
+    def fields(self, data: memoryview) -> Iterator[_Field]:
+        """Yield the fields of one protobuf message; anything else is Malformed."""
+        at = 0
+        while at < len(data):
+            self.left -= 1
+            if self.left < 0:
+                raise Malformed("bomb", f"the file has more than {self.limit} fields")
+            key, at = _varint(data, at)
+            number, wire = key >> 3, key & 7
+            if wire == 0:
+                value, at = _varint(data, at)
+                yield _Field(number, value)
+                continue
+            if wire == 2:
+                length, at = _varint(data, at)
+            elif wire in (1, 5):
+                length = 8 if wire == 1 else 4
+            else:
+                raise Malformed("onnx", f"byte {at} begins no field")
+            if number == 0 or length > len(data) - at:
+                raise Malformed("onnx", f"field {number} at byte {at} reaches behind its end")
+            yield _Field(number, data[at : at + length])
+            at += length
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

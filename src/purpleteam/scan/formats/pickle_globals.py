@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from purpleteam.scan.formats.pickle_opcodes import quoted
-from purpleteam.scan.formats.pickle_reader import MAX_OPCODES, Cursor
+from purpleteam.scan.formats.pickle_reader import Cursor
 
-__all__ = ["GlobalUse", "PickleWalk", "walk_pickle"]
+__all__ = ["MAX_WALK", "GlobalUse", "PickleWalk", "walk_pickle"]
 
 CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
+IMPORTS = frozenset(["GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"])
+MAX_WALK = 1_000_000
+"""Opcodes that are looked at in one file; a longer pickle counts as broken."""
 MAX_NAME = 1000
 """A longer text is no name of anything that can be imported."""
 _MARK = object()
@@ -47,7 +50,7 @@ class PickleWalk:
     error: str | None = None
 
 
-def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_OPCODES) -> PickleWalk:
+def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
     """Walk one pickle from byte `start` on, for at most `limit` opcodes."""
     return _Walker(data, start).walk(limit)
 
@@ -66,13 +69,19 @@ class _Walker(Cursor):
         try:
             for count in range(limit):  # noqa: B007 (said in the result)
                 at = self.at
-                code = self.take(1)[0]
+                if at >= len(self.data):
+                    raise ValueError("the pickle ends early")
+                code = self.data[at]
                 if code not in OPCODES:
                     raise ValueError(f"there is no opcode {code:#04x}")
-                opcode, read = OPCODES[code]
-                argument = read(self)
+                self.at = at + 1
+                name, read, effect = OPCODES[code]
+                argument = None if read is None else read(self)
                 self.position = at
-                self.step(opcode, argument)
+                if effect is None:
+                    self._step(name, argument)
+                else:
+                    self._generic(name, argument, effect)
                 if code == STOP:
                     break
             else:
@@ -82,24 +91,35 @@ class _Walker(Cursor):
         end = self.position if error else self.at
         return PickleWalk(tuple(self.found), self.calls, end, count + 1, error)
 
-    def step(self, opcode: Any, argument: Any) -> None:
-        name = opcode.name
+    def _step(self, name: str, argument: Any) -> None:
         if name in TEXTS:
             self.stack.append(_UNKNOWN if argument is None else argument)
         elif name == "MARK":
             self.stack.append(_MARK)
         elif name == "DUP":
             self.stack.append(self.stack[-1])
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.stack[-1]
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = self.stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
+        elif name.endswith("PUT"):
+            self.memo[argument] = self.stack[-1]
         else:
+            self.stack.append(self.memo[argument])
+
+    def _generic(self, name: str, argument: Any, effect: _Effect) -> None:
+        """Take from the stack and put on it as many values as the opcode's description says."""
+        if name in IMPORTS:
             self._imports(name, argument)
-            self._generic(opcode)
-            self.calls = self.calls or name in CALLS
+        if name in CALLS:
+            self.calls = True
+        if effect.to_mark:
+            while self.stack.pop() is not _MARK:
+                pass
+        if effect.takes:
+            if effect.takes > len(self.stack):
+                raise ValueError("takes more from the stack than there is")
+            del self.stack[-effect.takes :]
+        for _ in range(effect.puts):
+            self.stack.append(_UNKNOWN)
 
     def _imports(self, name: str, argument: Any) -> None:
         if name in ("GLOBAL", "INST"):
@@ -111,17 +131,6 @@ class _Walker(Cursor):
             self.found.append(GlobalUse(".".join(parts) if known else None, self.position, name))
         elif name.startswith("EXT"):
             self.found.append(GlobalUse(None, self.position, name))
-
-    def _generic(self, opcode: Any) -> None:
-        """Take from the stack and put on it as many values as the opcode's description says."""
-        before = list(opcode.stack_before)
-        if pickletools.markobject in before:
-            while self.stack.pop() is not _MARK:
-                pass
-            before = before[: before.index(pickletools.markobject)]
-        for _ in before:
-            self.stack.pop()
-        self.stack.extend(_UNKNOWN for _ in opcode.stack_after)
 
 
 def _counted(size: int, encoding: str | None) -> Callable[[Cursor], str | None]:
@@ -171,12 +180,37 @@ LENGTHS = {
     pickletools.TAKEN_FROM_ARGUMENT8U: _counted(8, None),
 }
 """How the arguments that nothing depends on are skipped."""
-OPCODES: dict[int, tuple[Any, Callable[[Cursor], Any]]] = {
-    ord(one.code): (
-        one,
-        ARGUMENTS.get(one.name)
-        or (_skip(0) if one.arg is None else LENGTHS.get(one.arg.n) or _skip(one.arg.n)),
-    )
-    for one in pickletools.opcodes
+SPECIAL = {*TEXTS, "MARK", "DUP", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"} | {
+    *("GET", "BINGET", "LONG_BINGET")
+}
+"""The opcodes after which the walker knows what lies on the stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    """What an opcode takes from the stack and puts on it."""
+
+    to_mark: bool
+    takes: int
+    puts: int
+
+
+def _effect(opcode: pickletools.OpcodeInfo) -> _Effect | None:
+    if opcode.name in SPECIAL:
+        return None
+    before = list(opcode.stack_before)
+    to_mark = pickletools.markobject in before
+    takes = before.index(pickletools.markobject) if to_mark else len(before)
+    return _Effect(to_mark, takes, len(opcode.stack_after))
+
+
+def _reader(opcode: pickletools.OpcodeInfo) -> Callable[[Cursor], Any] | None:
+    if opcode.arg is None:
+        return None
+    return ARGUMENTS.get(opcode.name) or LENGTHS.get(opcode.arg.n) or _skip(opcode.arg.n)
+
+
+OPCODES: dict[int, tuple[str, Callable[[Cursor], Any] | None, _Effect | None]] = {
+    ord(one.code): (one.name, _reader(one), _effect(one)) for one in pickletools.opcodes
 }
 STOP = ord(".")

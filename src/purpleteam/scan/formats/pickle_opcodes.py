@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from purpleteam.scan.formats.pickle_reader import PickleReader
+from purpleteam.scan.formats.pickle_reader import Buffer, PickleReader
 
 __all__ = ["BINARY", "LATER", "TEXT", "quoted"]
 
@@ -132,7 +132,7 @@ LATER: dict[int, Callable[[PickleReader], None]] = {
     0x8E: _push(_eight),
     0x93: _stack_global,
     0x94: _put(lambda reader: len(reader.memo)),
-    0x95: lambda reader: reader.skip(8),
-    0x96: _push(_eight),
+    0x95: PickleReader.frame,
+    0x96: _push(lambda reader: Buffer(_eight(reader))),
 }
-"""Protocols 3 to 5; a bytearray is read as bytes."""
+"""Protocols 3 to 5."""

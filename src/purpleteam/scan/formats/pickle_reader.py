@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from purpleteam.scan.formats.problem import Malformed
 
-__all__ = ["MAX_OPCODES", "Cursor", "OrderedItems", "PickleReader"]
+__all__ = ["MAX_OPCODES", "Buffer", "Cursor", "OrderedItems", "PickleReader"]
 
 MAX_OPCODES = 2_000_000
 MAX_MARKS = 1000
@@ -25,6 +25,10 @@ STOP = ord(".")
 
 class OrderedItems(dict[Any, Any]):
     """A collections.OrderedDict of the pickle."""
+
+
+class Buffer(bytes):
+    """A bytearray of the pickle."""
 
 
 class Cursor:
@@ -73,7 +77,7 @@ class PickleReader(Cursor):
 
     def __init__(self, data: bytes | memoryview) -> None:
         super().__init__(data)
-        self.start = 0
+        self.start = self.frame_end = 0
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -184,6 +188,13 @@ class PickleReader(Cursor):
         target.update(zip(keys, items[1::2], strict=True))
         if len(target) != before + len(keys):
             raise self.refused("sets a key twice")
+
+    def frame(self) -> None:
+        """Check the claim that the next opcodes lie in one piece of so many bytes."""
+        end = self.number("<Q", 8) + self.at
+        if not self.frame_end <= self.start <= end <= len(self.data):
+            raise ValueError("a frame that reaches into another, or behind the end")
+        self.frame_end = end
 
     def proto(self) -> None:
         if self.start or self.take(1)[0] > 5:

@@ -8,8 +8,7 @@ from pathlib import PurePosixPath
 from purpleteam.scan.formats.allow_list import ALLOWED
 from purpleteam.scan.formats.array_pickle import ARRAY_NAMES
 from purpleteam.scan.formats.npy import MAGIC, read_npy_header
-from purpleteam.scan.formats.pickle_globals import walk_pickle
-from purpleteam.scan.formats.pickle_reader import MAX_OPCODES
+from purpleteam.scan.formats.pickle_globals import MAX_WALK, walk_pickle
 from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.sniff import MODEL_SUFFIXES
 from purpleteam.scan.formats.torch_zip import MAX_PICKLE, open_archive
@@ -26,7 +25,7 @@ MAX_PICKLES = 100
 def inspect_pickle(data: memoryview) -> Iterator[Problem]:
     """Yield what a raw pickle would import, and that it is one."""
     yield Problem("pickle", "the file is a pickle, which is refused by default: loading runs code")
-    yield from _walk_all(data, "")
+    yield from _Walks().pickles(data, "")
 
 
 def inspect_zip(data: memoryview, *, is_model: bool) -> Iterator[Problem]:
@@ -43,57 +42,71 @@ def inspect_zip(data: memoryview, *, is_model: bool) -> Iterator[Problem]:
         yield Problem("pickle", "the file is a torch archive, a pickle: refused by default")
     elif is_model and not (names and all(name.endswith(".npy") for name in names)):
         yield Problem("unknown-format", "the archive is of no known model format")
+    if archive.odd and (pickled or is_model):
+        yield Problem("archive", f"the archive has {archive.odd}")
+    walks = _Walks()
     for name in names:
-        yield from _member(archive, name, torch=pickled)
-    if pickled:
+        yield from walks.member(archive, name, torch=pickled)
+    if pickled and not archive.odd:
         open_archive(data)
 
 
-def inspect_numpy(data: memoryview, where: str = "") -> Iterator[Problem]:
+def inspect_numpy(data: memoryview) -> Iterator[Problem]:
     """Yield whether a NumPy file is an array of objects, and what these would import."""
-    header = read_npy_header(data)
-    if header.dtype.hasobject:
-        yield Problem("object-array", f"{where}the array holds Python objects, which are a pickle")
-        yield from _walk_all(data[header.start :], where)
+    yield from _Walks().array(data, "")
 
 
-def _member(archive: Archive, name: str, *, torch: bool) -> Iterator[Problem]:
-    """Look into a file of the archive that is, or claims to be, a pickle, an array or a model."""
-    head = archive.head(name)
-    array, storage = head.startswith(MAGIC), torch and "/data/" in name
-    looked_into = array or name.endswith((".pkl", ".npy")) or (head[:1] == b"\x80" and not storage)
-    if not looked_into:
-        suffix = PurePosixPath(name).suffix.lower()
-        if not torch and suffix in MODEL_SUFFIXES and suffix != ".bin":
+class _Walks:
+    """Walks the pickles of one file, which share a limit of opcodes."""
+
+    def __init__(self) -> None:
+        self.left = MAX_WALK
+
+    def member(self, archive: Archive, name: str, *, torch: bool) -> Iterator[Problem]:
+        """Look into a file that is, or claims to be, a pickle, an array or a model."""
+        head = archive.head(name)
+        array, storage = head.startswith(MAGIC), torch and "/data/" in name
+        if array or name.endswith(".npy"):
+            yield from self.array(archive.read(name), f"{name}: ")
+        elif name.endswith(".pkl") or (head[:1] == b"\x80" and not storage):
+            if (size := archive.members[name].size) > MAX_PICKLE:
+                yield Problem("bomb", f"{name!r} unpacks to {size} bytes, over {MAX_PICKLE}")
+            else:
+                yield from self.pickles(archive.read(name), f"{name}: ")
+        elif not torch and PurePosixPath(name).suffix.lower() in MODEL_SUFFIXES.keys() - {".bin"}:
             yield Problem("unknown-format", f"{name!r} is a model in an archive: not looked into")
-    elif (size := archive.members[name].size) > MAX_PICKLE and not array:
-        yield Problem("bomb", f"{name!r} unpacks to {size} bytes, over {MAX_PICKLE}")
-    elif array or name.endswith(".npy"):
-        yield from inspect_numpy(archive.read(name), f"{name}: ")
-    else:
-        yield from _walk_all(archive.read(name), f"{name}: ")
 
+    def array(self, data: memoryview, where: str) -> Iterator[Problem]:
+        """Look at the header of an array, and at the pickle behind it if there is one."""
+        header = read_npy_header(data)
+        if header.dtype.hasobject:
+            yield Problem(
+                "object-array", f"{where}the array holds Python objects, which are a pickle"
+            )
+            yield from self.pickles(data[header.start :], where)
 
-def _walk_all(data: memoryview, where: str) -> Iterator[Problem]:
-    """Walk pickle after pickle to the end of the file, or to where no pickle follows."""
-    legacy = data[: len(LEGACY_TORCH)] == LEGACY_TORCH
-    seen: set[str | None] = set()
-    place, limit = 0, MAX_OPCODES
-    for number in range(MAX_PICKLES):
-        walk = walk_pickle(data, place, limit)
-        for use in walk.globals:
-            if use.name not in ALLOWED and use.name not in ARRAY_NAMES and use.name not in seen:
-                seen.add(use.name)
-                yield _unsafe(where, use.name, use.position)
-        if walk.error:
-            if number == 0 or walk.globals:
-                yield Problem("damaged-pickle", f"{where}the pickle is broken: {walk.error}")
-            return
-        place, limit = walk.end, max(1, limit - walk.opcodes)
-        if (legacy and number + 1 >= LEGACY_PICKLES) or place == len(data):
-            return
-        if number == 0 and not legacy:
-            yield Problem("damaged-pickle", f"{where}more follows behind the end of the pickle")
+    def pickles(self, data: memoryview, where: str) -> Iterator[Problem]:
+        """Walk pickle after pickle to the end of the file, or to where no pickle follows."""
+        legacy = data[: len(LEGACY_TORCH)] == LEGACY_TORCH
+        seen: set[str | None] = set()
+        place = 0
+        for number in range(MAX_PICKLES):
+            walk = walk_pickle(data, place, self.left)
+            self.left = max(1, self.left - walk.opcodes)
+            for use in walk.globals:
+                if use.name not in ALLOWED and use.name not in ARRAY_NAMES and use.name not in seen:
+                    seen.add(use.name)
+                    yield _unsafe(where, use.name, use.position)
+            if walk.error:
+                if number == 0 or walk.globals or self.left == 1:
+                    yield Problem("damaged-pickle", f"{where}the pickle is broken: {walk.error}")
+                return
+            place = walk.end
+            if (legacy and number + 1 >= LEGACY_PICKLES) or place == len(data):
+                return
+            if number == 0 and not legacy:
+                yield Problem("damaged-pickle", f"{where}more follows behind the end of the pickle")
+        yield Problem("damaged-pickle", f"{where}more than {MAX_PICKLES} pickles follow each other")
 
 
 def _unsafe(where: str, name: str | None, position: int) -> Problem:

@@ -140,8 +140,9 @@ def _whole(number: str) -> int:
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
-    for text in fields:
-        text.encode("utf-8")  # half a surrogate pair is no text for the library
+    for text in [*fields, *fields.values()]:
+        if isinstance(text, str):
+            text.encode("utf-8")  # half a surrogate pair is no text for the library
     if len(fields) != len(pairs):
         raise _bad("the header names something twice")
     return fields

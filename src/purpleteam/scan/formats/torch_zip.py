@@ -58,8 +58,8 @@ def _check_entries(archive: Archive) -> str:
         )
     if tops or not {f"{top}/data.pkl", f"{top}/version"} <= archive.members.keys():
         raise Malformed("archive", "the archive is not one folder with data.pkl and version in it")
-    if archive.comment:
-        raise Malformed("archive", "the archive has a comment, which torch.save never writes")
+    if archive.odd:
+        raise Malformed("archive", f"the archive has {archive.odd}")
     for full, member in archive.members.items():
         name = full.partition("/")[2]
         if name != "data.pkl" and name not in NOTES and not re.fullmatch(r"data/[0-9]{1,9}", name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from purpleteam.scan.formats.problem import Malformed
@@ -18,19 +19,27 @@ MAX_VERSION = 63
 MAX_MEMBERS = 100_000
 
 
-def end_records(data: memoryview) -> tuple[int, int, int, bytes]:
-    """Return where the directory begins and ends, its number of entries, and the comment."""
+def end_records(data: memoryview) -> tuple[int, int, int, str]:
+    """Return where the directory begins and ends, its number of entries, and what is odd.
+
+    Readers look for the end record from the last byte backwards, over the longest comment. Where
+    another one fits the end of the file as well, they may choose differently; where one merely
+    lies there, as of an archive in the archive, that is odd and left to the caller.
+    """
     tail = bytes(data[max(0, len(data) - END.size - MAX_COMMENT) :])
-    found = tail.find(b"PK\x05\x06")
-    if found < 0:
+    places = [one.start() for one in re.finditer(b"PK\x05\x06", tail)]
+    if not places:
         raise _bad("the archive is damaged: it has no end record")
-    if tail.find(b"PK\x05\x06", found + 1) >= 0:
+    fitting = [one for one in places if _comment_end(tail, one) == len(tail)]
+    if len(fitting) > 1:
         raise _bad("the archive has two end records; readers choose differently")
-    at = len(data) - len(tail) + found
-    _, disk, start_disk, here, count, size, offset, length = END.unpack_from(data, at)
-    if at + END.size + length != len(data):
+    if fitting != places[-1:]:
         raise _bad("bytes follow the archive")
-    comment = bytes(data[at + END.size :])
+    at = len(data) - len(tail) + places[-1]
+    _, disk, start_disk, here, count, size, offset, length = END.unpack_from(data, at)
+    odd = "two end records, of which readers choose one" if len(places) > 1 else ""
+    if length:
+        odd = "a comment, in which something may be hidden"
     if (locator := at - LOCATOR.size) >= 0 and bytes(data[locator : locator + 4]) == b"PK\x06\x07":
         told = (disk, start_disk, here, count, size, offset)
         end, count, size, offset = _end64(data, locator, told)
@@ -44,7 +53,12 @@ def end_records(data: memoryview) -> tuple[int, int, int, bytes]:
         raise Malformed("bomb", f"the archive has {count} files; at most {MAX_MEMBERS}")
     if offset + size != end:
         raise _bad(f"the directory ends at byte {offset + size}, not {end}: bytes are hidden")
-    return offset, end, count, comment
+    return offset, end, count, odd
+
+
+def _comment_end(tail: bytes, at: int) -> int:
+    """Return where the comment of a supposed end record would end."""
+    return at + END.size + int.from_bytes(tail[at + END.size - 2 : at + END.size], "little")
 
 
 def _end64(data: memoryview, locator: int, told: tuple[int, ...]) -> tuple[int, int, int, int]:

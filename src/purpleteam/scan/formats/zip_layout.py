@@ -35,7 +35,7 @@ RENAMING = frozenset({0x0017, 0x6375, 0x7075, 0x9901})
 DIRECTORY_BIT, REGULAR = 0x10, 0o100000
 MAX_TOTAL = 64 << 30
 MAX_RATIO = 100
-SMALL = 16 << 20
+SMALL = 64 << 20
 """What unpacks to no more than this is no bomb, however well it was packed."""
 
 
@@ -58,7 +58,8 @@ class Archive:
     data: memoryview
     members: Mapping[str, Member]
     """In the order in which they lie in the file; folders are left out."""
-    comment: bytes
+    odd: str
+    """What no library writes and every reader takes the same way; model formats refuse it."""
 
     def head(self, name: str, count: int = 32) -> bytes:
         """Return the first bytes of a file, unchecked."""
@@ -98,7 +99,7 @@ class _Entry:
 def read_layout(data: memoryview) -> Archive:
     """Return the archive if it can be read in one way only; any other is `Malformed`."""
     try:
-        begin, end, count, comment = end_records(data)
+        begin, end, count, odd = end_records(data)
         entries = sorted(_directory(data, begin, end, count), key=lambda entry: entry.offset)
         place, members, total = 0, [], 0
         for entry in entries:
@@ -118,11 +119,11 @@ def read_layout(data: memoryview) -> Archive:
         raise _bad(f"the archive is damaged: {error}") from None
     if place != begin:
         raise _bad(f"bytes {place} to {begin} of the archive belong to no file")
-    if total > MAX_TOTAL:
-        raise Malformed("bomb", f"the archive unpacks to {total} bytes; at most {MAX_TOTAL}")
+    if total > MAX_TOTAL or (total > SMALL and total > MAX_RATIO * len(data)):
+        raise Malformed("bomb", f"the archive unpacks {len(data)} bytes to {total}")
     _check_names([member.name for member in members])
     files = {member.name: member for member in members if not member.name.endswith("/")}
-    return Archive(data, files, comment)
+    return Archive(data, files, odd)
 
 
 def _directory(data: memoryview, begin: int, end: int, count: int) -> list[_Entry]:
@@ -235,22 +236,19 @@ def _agrees(
 ) -> bool:
     """Return whether the header before the data says what the directory says.
 
-    With sizes behind the data it says nothing (zeros). torch then writes those numbers of an
-    entry that need ZIP64, its place among them; Python the two sizes, or two zeros.
+    With sizes behind the data it says nothing, in zeros. Of a large entry torch writes the size,
+    zero for what it is packed to, and its place; Python the two sizes, or two zeros.
     """
-    sizes, empty = (entry.size, entry.packed), (0, 0)
-    large = tuple(one for one in (*sizes, entry.offset) if one >= MAX32)
-    if deferred:
-        return told[0] == 0 and (
-            (told[1:] == empty and (wide is None or (bool(large) and wide == large)))
-            or (told[1:] == (MAX32, MAX32) and wide in (sizes, empty))
-        )
-    if wide is None:
-        return told == (entry.crc, entry.packed, entry.size) and MAX32 not in sizes
-    told_sizes = told[1:] == (MAX32, MAX32)
-    return told[0] == entry.crc and (
-        (told_sizes and wide == sizes) or (told[1:] == sizes[::-1] and wide == large != ())
-    )
+    crc, sizes = told[0], told[1:]
+    both = (entry.size, entry.packed)
+    place = (entry.offset,) if entry.offset >= MAX32 else ()
+    if not deferred:
+        at_place = sizes == both[::-1] and MAX32 not in both and wide == (place or None)
+        return crc == entry.crc and (at_place or (sizes == (MAX32, MAX32) and wide == both))
+    if sizes == (MAX32, MAX32):
+        return crc == 0 and wide in (both, (0, 0))
+    started = (entry.size, 0) if entry.size >= MAX32 else ()
+    return (crc, *sizes) == (0, 0, 0) and wide == ((*started, *place) or None)
 
 
 def _check_names(names: list[str]) -> None:
