@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from models_tiny import Says, bars
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from purpleteam.core.errors import ModelError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import load
-from purpleteam.models.fit import examine, fitted
+from purpleteam.models.fit import examine, opened
 from purpleteam.models.loading import LoadedModel
 from purpleteam.models.normalisation import NORMALISATIONS
 
@@ -94,9 +95,10 @@ def test_behind_the_layer_that_was_asked_for_nothing_more_is_offered() -> None:
     assert examine(NORMALISATIONS["signed"].before(Brightest(lambda x: 1 - x)), IMAGES) == ()
 
 
-def test_a_model_that_is_wrong_in_every_range_is_left_in_peace() -> None:
-    assert examine(After(lambda scores: scores.roll(1, 1)), IMAGES) == ()
+def test_a_model_near_chance_in_every_range_is_left_in_peace() -> None:
     assert examine(After(torch.zeros_like), IMAGES) == ()
+    shuffled = ImageSet(IMAGES.images, np.random.default_rng(0).permutation(IMAGES.labels))
+    assert examine(Brightest(), shuffled) == ()
 
 
 def test_a_few_images_are_too_few_to_speak_of_a_range() -> None:
@@ -158,6 +160,7 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_notes_are_added_to_those_of_loading() -> None:
     loaded = LoadedModel("m", "sha256:0", After(lambda s: s.softmax(1)), notes=("loaded",))
-    found = fitted(loaded, IMAGES)
+    assert opened(loaded, IMAGES) is loaded
+    found = loaded.noting(*examine(loaded.module, IMAGES))
     assert found.notes[0] == "loaded" and len(found.notes) == 2
     assert loaded.notes == ("loaded",)

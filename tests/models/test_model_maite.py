@@ -14,15 +14,23 @@ from models_tiny import bars
 from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, UsageError
+from purpleteam.data.images import ImageSet
 from purpleteam.models import evaluate, load
 from purpleteam.models.devices import to_batch
-from purpleteam.models.fit import fitted
+from purpleteam.models.fit import examine, opened
 from purpleteam.models.inference import logits
+from purpleteam.models.loading import LoadedModel
 from purpleteam.models.maite import MaiteClassifier, MaiteNet
 from purpleteam.models.normalisation import NORMALISATIONS
 
 IMAGES = bars(30)
 X = to_batch(IMAGES.images)
+
+
+def ready(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
+    """Return the model as it would be attacked, with all that is to be told of it."""
+    found = opened(loaded, images)
+    return found.noting(*examine(found.module, images))
 
 
 def net() -> nn.Module:
@@ -105,7 +113,7 @@ def given_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_without_a_net_it_is_a_black_box_that_gives_scores(given_by: Any) -> None:
-    loaded = fitted(given_by(Model(by_numpy)), IMAGES)
+    loaded = ready(given_by(Model(by_numpy)), IMAGES)
     assert isinstance(loaded.module, MaiteClassifier)
     assert (loaded.module.differentiable, loaded.module.quantised) == (False, False)
     assert loaded.notes[0] == "'own_maite:make' returned a MAITE model"
@@ -117,7 +125,7 @@ def test_without_a_net_it_is_a_black_box_that_gives_scores(given_by: Any) -> Non
 
 def test_a_net_that_answers_as_the_model_does_is_attacked_itself(given_by: Any) -> None:
     model = Model(by_net, net())
-    loaded = fitted(given_by(model), IMAGES)
+    loaded = ready(given_by(model), IMAGES)
     assert loaded.module is model.model
     assert "attacked" not in loaded.notes[-1] and loaded.notes[-1].endswith("white-box")
     torch.testing.assert_close(loaded.module(X), net()(X))
@@ -125,13 +133,13 @@ def test_a_net_that_answers_as_the_model_does_is_attacked_itself(given_by: Any) 
 
 def test_a_net_behind_preprocessing_is_not_mistaken_for_the_model(given_by: Any) -> None:
     blurred = by_net_after(lambda x: 1 - x, grad=False)
-    loaded = fitted(given_by(Model(blurred, net())), IMAGES)
+    loaded = ready(given_by(Model(blurred, net())), IMAGES)
     assert isinstance(loaded.module, MaiteClassifier)
     torch.testing.assert_close(loaded.module(X), net()(1 - X).log_softmax(1))
 
 
 def test_gradients_through_its_own_preprocessing_are_used(given_by: Any) -> None:
-    loaded = fitted(given_by(Model(by_net_after(lambda x: 1 - x, grad=True), net())), IMAGES)
+    loaded = ready(given_by(Model(by_net_after(lambda x: 1 - x, grad=True), net())), IMAGES)
     assert isinstance(loaded.module, MaiteNet)
     x = X.clone().requires_grad_(True)
     (ours,) = torch.autograd.grad(loaded.module(x)[:, 0].sum(), x)
@@ -140,7 +148,7 @@ def test_gradients_through_its_own_preprocessing_are_used(given_by: Any) -> None
 
 
 def test_a_net_that_is_a_model_itself_is_white_box(given_by: Any) -> None:
-    loaded = fitted(given_by(Itself()), IMAGES)
+    loaded = ready(given_by(Itself()), IMAGES)
     assert isinstance(loaded.module, MaiteNet)
     assert loaded.notes[-1] == "its own call lets gradients through: white-box"
     torch.testing.assert_close(loaded.module(X), net()(X))
@@ -160,7 +168,7 @@ def test_its_net_takes_weights_from_a_file(given_by: Any, tmp_path: Path) -> Non
 def test_a_normalisation_goes_before_it_whatever_is_known_of_it(given_by: Any) -> None:
     layer = NORMALISATIONS["inverted"]
     for model in (Model(by_numpy), Model(by_net, net()), Itself()):
-        loaded = fitted(given_by(model, normalisation=layer), IMAGES)
+        loaded = ready(given_by(model, normalisation=layer), IMAGES)
         scores = torch.from_numpy(logits(loaded.module, IMAGES.images))
         torch.testing.assert_close(scores.softmax(1), net()(1 - X).softmax(1))
 
@@ -175,7 +183,7 @@ def test_its_digest_is_of_the_weights_where_they_are_known(given_by: Any) -> Non
 
 def test_dropout_in_its_net_is_turned_off_and_it_is_said(given_by: Any) -> None:
     inner = nn.Sequential(nn.Dropout(0.5), net())
-    loaded = fitted(given_by(Model(by_net, inner)), IMAGES)
+    loaded = ready(given_by(Model(by_net, inner)), IMAGES)
     assert any("train mode (Dropout)" in note for note in loaded.notes)
     assert not any("from call to call" in note for note in loaded.notes)
 
@@ -195,7 +203,7 @@ def test_answers_that_are_no_scores_are_a_clear_error(
     given_by: Any, answer: Any, message: str
 ) -> None:
     with pytest.raises(ModelError, match=message) as error:
-        fitted(given_by(Model(answer)), IMAGES)
+        ready(given_by(Model(answer)), IMAGES)
     assert "\n" not in str(error.value)
 
 
@@ -207,9 +215,11 @@ def test_what_it_raises_is_told_in_a_line(given_by: Any) -> None:
         logits(given_by(Model(fails)).module, IMAGES.images)
 
 
-def test_classes_in_another_order_are_refused(given_by: Any) -> None:
-    module = given_by(Model(by_numpy)).module
-    for fine in (("top", "middle", "bottom"), ("a", "b", "c")):
-        module.check_labels(fine)
-    with pytest.raises(ModelError, match="0 is 'top' there and 'bottom' here"):
-        module.check_labels(("bottom", "middle", "top"))
+def test_its_own_names_say_which_output_is_which_class(given_by: Any) -> None:
+    for model in (Model(by_numpy), Model(by_net, net())):
+        for same in (("top", "middle", "bottom"), ("a", "b", "c")):
+            assert given_by(model).in_order_of(same, "bars").notes == given_by(model).notes
+        turned = given_by(model).in_order_of(("bottom", "middle", "top"), "bars")
+        assert turned.notes[-1] == "its outputs are, in this order: top, middle, bottom"
+        scores = opened(turned, IMAGES).module(X)
+        torch.testing.assert_close(scores.softmax(1), net()(X).softmax(1).flip(1))

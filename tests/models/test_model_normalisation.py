@@ -41,7 +41,7 @@ def test_it_has_no_weights_and_leaves_those_of_the_net_alone() -> None:
     net = nn.BatchNorm2d(3).eval()
     before = NORMALISATIONS["signed"].before(net)
     assert [*before.parameters()] == [*net.parameters()]
-    assert [*before.buffers()] == [*net.buffers()]
+    assert [*before.state_dict()] == [f"module.{name}" for name in net.state_dict()]
     x = torch.linspace(0, 1, 60).view(5, 3, 2, 2)
     torch.testing.assert_close(before(x), net(2 * x - 1))
 
@@ -54,7 +54,7 @@ def test_it_has_no_weights_and_leaves_those_of_the_net_alone() -> None:
         ("mean=0.5", "not of the form mean=M,std=S"),
         ("mean=0.5,std=1,x=3", "not of the form"),
         ("mean=0.5,std=0", "divides by 0"),
-        ("mean=[0.5,1],std=1", "2 means, 1 deviations"),
+        ("mean=[0.5,1],std=[1,1,1]", "2 means, 3 deviations"),
         ("mean=[],std=[]", "is no number"),
         ("mean=a,std=1", "'a' is no number and no list of numbers"),
         ("mean=true,std=1", "True is no number"),

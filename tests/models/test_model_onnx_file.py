@@ -17,7 +17,7 @@ from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.models import load
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.inference import correct, logits
-from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.normalisation import NORMALISATIONS
 from purpleteam.models.onnx_file import OnnxFile
 
 RGB = (3, 4, 4)
@@ -160,5 +160,16 @@ def test_load_takes_a_path_to_an_onnx_file(kept, tmp_path):
     assert load(str(tmp_path / "other.onnx")).card is None
     with pytest.raises(UsageError, match="--weights goes with --model module:factory"):
         load(str(kept.onnx), weights=kept.weights)
-    with pytest.raises(UsageError, match="a normalisation goes before a net"):
-        load(str(kept.onnx), normalisation=Normalisation("half", (0.5,), (0.5,)))
+
+
+def test_a_normalisation_follows_the_bytes_of_a_file_that_wants_one(kept, tmp_path):
+    images = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    layer = NORMALISATIONS["signed"]
+    plain, behind = load(str(kept.onnx)), load(str(kept.onnx), normalisation=layer)
+    assert behind.normalisation == layer and behind.digest == plain.digest
+    rounded = (images * 255).round() / 255
+    expected = plain.module.ask(layer(rounded))
+    torch.testing.assert_close(behind.module(images), expected)
+    onnx.save(linear(WEIGHT, ("n", *RGB), kind=TensorProto.UINT8), tmp_path / "bytes.onnx")
+    with pytest.raises(UsageError, match=r"a normalisation goes before a net, and .* takes bytes"):
+        load(str(tmp_path / "bytes.onnx"), normalisation=layer)

@@ -16,6 +16,7 @@ from purpleteam.core.config import build as build_part
 from purpleteam.core.config import parse_part
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import UsageError
+from purpleteam.core.factory import is_factory
 from purpleteam.core.registry import Registry
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset
@@ -30,9 +31,27 @@ from purpleteam.models.training import Training
 from purpleteam.pipeline.importing import load_for
 from purpleteam.pipeline.work import subject_of
 
-__all__ = ["Lab", "checkpoint_of", "recipe_from", "seconds_of", "trained_answer"]
+__all__ = [
+    "Asked",
+    "Lab",
+    "checkpoint_of",
+    "code_of",
+    "recipe_from",
+    "seconds_of",
+    "trained_answer",
+]
 
 R = TypeVar("R", bound=Recipe)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is said of `--model` beside it, as it was typed."""
+
+    weights: Path | None = None
+    arch: str | None = None
+    normalise: str | None = None
+    classes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,13 +60,15 @@ class Lab:
 
     dataset: Dataset
     device: torch.device
-    weights: Path | None
+    model: Asked
 
     @classmethod
-    def open(cls, dataset: str, *, device: str, threads: int | None, weights: Path | None) -> Lab:
+    def open(
+        cls, dataset: str, *, device: str, threads: int | None, model: Asked | None = None
+    ) -> Lab:
         """Load the dataset and choose device and threads."""
         use_threads(threads or 1)
-        return cls(load_dataset(dataset), choose_device(device), weights)
+        return cls(load_dataset(dataset), choose_device(device), model or Asked())
 
     @property
     def shape(self) -> Shape:
@@ -55,23 +76,21 @@ class Lab:
         height, width, channels = self.dataset.shape
         return channels, height, width
 
-    def load(self, model: str, *, normalise: str | None = None) -> LoadedModel:
+    def load(self, model: str) -> LoadedModel:
         """Return the model that `--model` means, when it fits the dataset; see its `notes`."""
-        return load_for(
-            self.dataset, model, weights=self.weights, device=self.device, normalise=normalise
-        )
+        return load_for(self.dataset, model, device=self.device, **vars(self.model))
 
-    def net(self, arch: str, seed: int) -> nn.Module:
-        """Return a net for the dataset with seeded random weights."""
-        return build(arch, self.shape, len(self.dataset.classes), seed=seed)
+    def net(self, arch: str, seed: int, like: LoadedModel | None = None) -> nn.Module:
+        """Return a net for the dataset with seeded random weights.
+
+        Code of the user's own wants the same input as the model that it is like.
+        """
+        net = build(arch, self.shape, len(self.dataset.classes), seed=seed)
+        return net if like is None or not is_factory(arch) else like.behind(net)
 
     def subject(self, model: LoadedModel, split: str, limit: int | None) -> dict[str, Any]:
         """Return what a number about the model on this dataset is about."""
-        subject = subject_of(model, self.dataset, model.name, split=split, limit=limit)
-        if model.normalisation is not None:  # the same weights behind another input
-            layer = model.normalisation
-            subject["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
-        return subject
+        return subject_of(model, self.dataset, model.name, split=split, limit=limit)
 
     def answers(self, model: LoadedModel) -> str:
         """Return a digest of how the model answers: a factory's code may change, not its weights.
@@ -133,6 +152,15 @@ def checkpoint_of(stem: Path) -> Path:
     """Return the file from which a stopped training goes on when the command is typed again."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     return stem.with_name(f".{stem.name}.checkpoint.safetensors")
+
+
+def code_of(arch: str, model: str | None) -> str | None:
+    """Return the code of a stored `--model`, where `--arch` names code to train and that has none.
+
+    The verbs that train have one option for both.
+    """
+    stored = model is not None and not is_factory(model) and "://" not in model
+    return arch if stored and is_factory(arch) and not str(model).endswith(".onnx") else None
 
 
 def recipe_from(

@@ -13,6 +13,8 @@ from purpleteam.core.errors import ConfigError
 __all__ = [
     "Arch",
     "Budget",
+    "Classes",
+    "Code",
     "DatasetOption",
     "Debug",
     "Device",
@@ -65,19 +67,38 @@ Out = Annotated[Path | None, typer.Option("--out", help="File or folder that is 
 Model = Annotated[
     str,
     typer.Option(
-        "--model", help="Zoo name, stored model, module:factory, .onnx file, or an app's address."
+        "--model",
+        help="Zoo name, stored model, module:factory (or FILE.py:factory), .onnx file, or an app's "
+        "address.",
     ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", help="For module:factory: .safetensors, or a .pt state dict."),
+    typer.Option(
+        "--weights",
+        help="For module:factory: .safetensors, or a .pt state dict; not needed where the factory "
+        "sets its own.",
+    ),
 ]
 Normalise = Annotated[
     str | None,
     typer.Option(
         "--normalise",
         help="What the net wants of images in [0, 1]: bytes, signed, inverted, mnist, cifar10, "
-        "imagenet, or mean=M,std=S. Epsilon stays in pixel units.",
+        "imagenet, or mean=M,std=S (a/b/c for channels). Epsilon stays in pixel units.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        help="The data's class names in the order of the net's outputs: a,b,c, or a file of them.",
+    ),
+]
+Code = Annotated[
+    str | None,
+    typer.Option(
+        "--arch", help="Code of a stored model whose card names some: PATH/TO/net.py:factory."
     ),
 ]
 DatasetOption = Annotated[
@@ -90,7 +111,9 @@ DatasetOption = Annotated[
 ]
 Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="First so many images of the split.")]
-Arch = Annotated[str, typer.Option("--arch", help="Architecture name or module:factory.")]
+Arch = Annotated[
+    str, typer.Option("--arch", help="Architecture name, module:factory or FILE.py:factory.")
+]
 Epochs = Annotated[
     int | None, typer.Option("--epochs", min=1, help="Epochs, where not the recipe's.")
 ]

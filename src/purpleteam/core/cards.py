@@ -35,6 +35,9 @@ class ModelCard:
     input: Mapping[str, Any]
     """`channels`, `height`, `width`, and `range`, which is [0, 1]."""
     classes: tuple[str, ...]
+    """Names in the order of the net's outputs; numbers where nobody said."""
+    normalisation: Mapping[str, Any] | None = None
+    """`name`, `mean` and `std` of the layer in front of the net; the weights are without it."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """How it was trained, seed included; empty where that is not known."""
     data_digest: str | None = None

@@ -1,53 +1,162 @@
-"""`module:factory`: the user's own code, on the Python path or in the current folder."""
+"""`module:factory` and `path/to/module.py:factory`: the user's own code.
+
+A module is looked up on the Python path and in the current folder; a file is loaded as it lies,
+and what lies beside it can be imported while it is loaded and called. What goes wrong in there is
+told in one line: whose code it was, in which file and line, and what to try.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
+import importlib.util
 import inspect
 import sys
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
+from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import PurpleError
 
-__all__ = ["call_factory", "is_factory"]
+__all__ = ["call_factory", "called_as", "file_of", "is_factory", "portable"]
+
+_CALLED: dict[str, str] = {}
+"""By how a card names it: what the user named in this process, and was called."""
 
 
 def is_factory(reference: str) -> bool:
-    """Say whether a reference has the form `module:factory`."""
-    module_name, separator, factory_name = reference.partition(":")
-    dotted = all(part.isidentifier() for part in module_name.split("."))
-    return bool(separator) and dotted and factory_name.isidentifier()
+    """Say whether a reference has the form `module:factory` or `path/to/module.py:factory`."""
+    module, separator, factory = reference.rpartition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    return bool(separator) and factory.isidentifier() and (dotted or _is_path(module))
 
 
-def call_factory(reference: str, error: type[PurpleError]) -> object:
-    """Import `module:factory`, call it without arguments and return what it returns.
+def file_of(reference: str) -> Path | None:
+    """Return the file that a reference names; None for a dotted module."""
+    module = reference.rpartition(":")[0]
+    if not _is_path(module):
+        return None
+    return Path(module if module.endswith(".py") else f"{module}.py")
+
+
+def portable(reference: str) -> str:
+    """Return a reference as a card may say it: a file within the current folder, or its name."""
+    file = file_of(reference)
+    if file is None:
+        return reference
+    whole, here = file.expanduser().resolve(), Path.cwd().resolve()
+    inside = whole.relative_to(here) if whole.is_relative_to(here) else Path(whole.name)
+    return f"{inside.as_posix()}:{reference.rpartition(':')[2]}"
+
+
+def called_as(architecture: str) -> str | None:
+    """Return what the user named in this process, and a card names as `architecture`."""
+    return _CALLED.get(architecture)
+
+
+def call_factory(
+    reference: str,
+    error: type[PurpleError],
+    is_ready: Callable[[object], bool] = lambda _: False,
+) -> object:
+    """Import the module, call the factory without arguments and return what it returns.
 
     Args:
-        reference: `module:factory`, looked up on the Python path and in the current folder.
+        reference: `module:factory` or `path/to/module.py:factory`.
         error: what is raised, in one line, where that cannot be done.
+        is_ready: says of what the name stands for whether it is no factory, but what is wanted
+            itself; a copy of it is returned.
     """
-    module_name, _, factory_name = reference.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answer
-        try:
-            module = importlib.import_module(module_name)
+    name, _, factory_name = reference.rpartition(":")
+    with contextlib.redirect_stdout(sys.stderr), _importable(reference):
+        try:  # standard output is for the answer
+            module = _module(reference, error)
+        except PurpleError:
+            raise
         except (Exception, SystemExit) as problem:  # whatever the user's file does when imported
             raise error(
-                f"{reference!r}: module {module_name!r} cannot be imported: {_one_line(problem)}"
+                f"{reference!r}: module {name!r} cannot be imported: {_what(problem)}; "
+                f"{_remedy(problem, reference)}"
             ) from None
         factory = getattr(module, factory_name, None)
         if factory is None:
-            raise error(f"{reference!r}: module {module_name!r} has no {factory_name!r}")
+            own = [one for one in vars(module) if not one.startswith("_")]
+            raise error(
+                f"{reference!r}: module {name!r} has no {factory_name!r}; "
+                f"it has {', '.join(own[-8:]) or 'nothing'}"
+            )
         try:
-            return factory()
+            made: object = copy.deepcopy(factory) if is_ready(factory) else factory()
         except (Exception, SystemExit) as problem:
             raise error(
                 f"{reference!r}{_signature(factory)} failed when called without arguments: "
-                f"{_one_line(problem)}"
+                f"{_what(problem)}; it is code of yours: write a function without arguments that "
+                "returns what is wanted, and name that"
             ) from None
+    _CALLED[portable(reference)] = reference
+    return made
+
+
+def _is_path(module: str) -> bool:
+    slashes = "/" in module or "\\" in module
+    return "://" not in module and (module.endswith(".py") or slashes) and Path(module).stem != ""
+
+
+@contextlib.contextmanager
+def _importable(reference: str) -> Iterator[None]:
+    """Let a file import what lies beside it, and a module what lies in the current folder."""
+    file = file_of(reference)
+    if file is None:
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        yield
+        return
+    beside = str(_root(file.expanduser().resolve()))
+    sys.path.insert(0, beside)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the user's own code may have taken it out
+            sys.path.remove(beside)
+
+
+def _root(file: Path) -> Path:
+    """Return the folder from which a file can be imported: above the packages that it lies in."""
+    folder = file.parent
+    while (folder / "__init__.py").is_file() and folder.parent != folder:
+        folder = folder.parent
+    return folder
+
+
+def _module(reference: str, error: type[PurpleError]) -> ModuleType:
+    file = file_of(reference)
+    if file is None:
+        return importlib.import_module(reference.rpartition(":")[0])
+    whole = file.expanduser().resolve()
+    if not whole.is_file():
+        raise error(f"{reference!r}: there is no file {str(file)!r}")
+    parts = whole.relative_to(_root(whole)).with_suffix("").parts
+    if len(parts) > 1:  # of a package: it may import from `.`
+        return importlib.import_module(".".join(parts))
+    # A name of its own: a file may be called as a module that others import, `test` or `types`.
+    name = f"{whole.stem}_{sha256_bytes(str(whole).encode())[7:15]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, whole)
+    if spec is None or spec.loader is None:
+        raise error(f"{reference!r}: {str(file)!r} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _signature(factory: object) -> str:
@@ -57,5 +166,26 @@ def _signature(factory: object) -> str:
         return ""
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def _what(problem: BaseException) -> str:
+    """Return in one line what went wrong, and the last line of other people's code in it."""
+    text = " ".join(str(problem).split())[:300] or type(problem).__name__
+    own = Path(__file__)
+    frames = [
+        one
+        for one in traceback.extract_tb(problem.__traceback__)
+        if Path(one.filename) != own and not one.filename.startswith("<frozen")
+    ]
+    if isinstance(problem, SyntaxError) or not frames:  # its text says the line already
+        return text
+    last = frames[-1]
+    return f"{text} ({type(problem).__name__} in {Path(last.filename).name}, line {last.lineno})"
+
+
+def _remedy(problem: BaseException, reference: str) -> str:
+    name = reference.rpartition(":")[0]
+    missing = problem.name if isinstance(problem, ModuleNotFoundError) else None
+    if missing and file_of(reference) is None and name.split(".")[0] == missing.split(".")[0]:
+        return f"it is looked for in the current folder; or give its file: PATH/{missing}.py:NAME"
+    if missing:
+        return f"the module is code of yours and needs {missing.split('.')[0]!r} to be installed"
+    return "the module is code of yours, and must be importable by itself"

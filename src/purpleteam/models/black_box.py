@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.errors import ModelError
+from purpleteam.models.class_order import check_count
 
 __all__ = ["REFUSED", "BlackBox", "Gives", "as_bytes", "log_scores"]
 
@@ -69,6 +70,7 @@ class BlackBox(nn.Module, ABC):
         self.notes = notes
         self.refusals = 0
         self.calls = 0
+        self._order: tuple[tuple[str, ...], tuple[int, ...]] | None = None
 
     @property
     def waited(self) -> float:
@@ -82,8 +84,28 @@ class BlackBox(nn.Module, ABC):
         if self.quantised:
             images = torch.from_numpy(as_bytes(images)).float() / LEVELS
         scores = self.ask(images) if len(x) else images.new_empty(0, self.classes)
+        if self._order is not None:
+            names, order = self._order
+            check_count(scores, names)
+            scores = scores[:, order]
         self.refusals += int(scores.isnan().any(1).sum())
         return scores.to(x.device)
+
+    def order(self, names: tuple[str, ...], order: tuple[int, ...]) -> None:
+        """Give the scores in another order of classes from now on, or those of some classes.
+
+        Args:
+            names: of all scores, as they come.
+            order: the places of the wanted ones.
+        """
+        if self.gives == "labels" and len(order) < len(names):
+            raise ModelError(f"model {self.name!r} gives labels: it cannot choose among some")
+        self._order = names, order
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether its scores are brought into the order of the data's classes."""
+        return self._order is not None
 
     def answers(self, x: Tensor) -> Tensor:
         """Return the labels (N,), int64, and `REFUSED` where there is none."""

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
-from purpleteam.models.loading import build, net_of
-from purpleteam.models.store import TOLERANCE, Provenance, load_weights, store
+from purpleteam.models.loading import build, module_of
+from purpleteam.models.store import TOLERANCE, Provenance, store
 
 __all__ = ["OnnxParity"]
 
@@ -60,8 +60,7 @@ def _difference(model: StoredModel) -> float:
     from onnxruntime import InferenceSession, SessionOptions
 
     shape = model.card.shape
-    net = net_of(model.card).eval()
-    load_weights(net, model.weights)
+    net = module_of(model).eval()
     options = SessionOptions()
     options.intra_op_num_threads = 1
     content = model.onnx.read_bytes()

@@ -6,47 +6,51 @@ want another range, or answer at random; each of these is seen on a few images a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from purpleteam.core.errors import ModelError
-from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
+from purpleteam.models.class_order import Ordered
 from purpleteam.models.devices import device_of, to_batch
-from purpleteam.models.inference import correct, logits
+from purpleteam.models.hints import hints
+from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel
 from purpleteam.models.maite import MaiteClassifier, MaiteNet
-from purpleteam.models.normalisation import NORMALISATIONS, Normalised
+from purpleteam.models.normalisation import Normalised
+from purpleteam.models.onnx_file import OnnxFile
 
-__all__ = ["SAMPLE", "examine", "fitted"]
+__all__ = ["SAMPLE", "examine", "opened"]
 
 SAMPLE = 200
 """Images that a model is looked at with, spread evenly over the split."""
-
-GAIN = 0.1
-"""How much more accurate another input range must make a model to be named."""
-
-AT_LEAST = 0.5
-"""How accurate it must be there: by chance, a wrong range does better than another wrong one."""
 
 SUM = 1e-3
 """How far a row of probabilities may be from adding up to 1."""
 
 
-def fitted(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
-    """Return the model as it will be attacked, with notes on what `images` show of it."""
-    module, notes = loaded.module, []
-    if isinstance(module, MaiteClassifier):
-        module, note = module.opened(to_batch(images.images[:8], device_of(module)))
-        notes.append(note)
-    return replace(loaded, module=module).noting(*notes, *examine(module, images))
+def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
+    """Return the model as it will be attacked: a MAITE model may have more than answers."""
+    if not isinstance(loaded.module, MaiteClassifier):
+        return loaded
+    few = to_batch(images.images[:8], device_of(loaded.module))
+    module, note = loaded.module.opened(few)
+    return replace(loaded, module=module).noting(note)
 
 
-def examine(module: nn.Module, images: ImageSet) -> tuple[str, ...]:
-    """Return what is unusual about a model's answers to up to 200 of the images.
+def examine(
+    module: nn.Module, images: ImageSet, classes: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Return what is unusual about a model's answers to a few of the images.
+
+    Args:
+        module: images (N, C, H, W) in [0, 1] to logits, one for each class of the images.
+        images: up to 200 of them are shown to it, and up to 1,000 where another input or order
+            of classes may be what it learned.
+        classes: their names; numbers by default.
 
     Raises:
         ModelError: it does not take the images, or does not return finite logits (N, classes).
@@ -54,11 +58,15 @@ def examine(module: nn.Module, images: ImageSet) -> tuple[str, ...]:
     chosen = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(np.int64))
     sample = images.take(chosen)
     scores = logits(module, sample.images)
-    net = module.module if isinstance(module, Normalised) else module
-    plain = () if isinstance(net, MaiteNet | MaiteClassifier) else _form(scores)
+    inner = [module]
+    while isinstance(inner[-1], Normalised | Ordered):
+        inner.append(inner[-1].module)
+    plain = () if isinstance(inner[-1], MaiteNet | MaiteClassifier | OnnxFile) else _form(scores)
     notes = [*plain, *_chance(module, sample, scores)]
-    right = np.asarray(scores.argmax(1) == sample.labels)
-    return (*notes, *_range(module, sample, right))
+    if any(getattr(one, "normalisation", None) for one in inner):  # the user has said it already
+        return tuple(notes)
+    names = classes or [str(number) for number in range(scores.shape[1])]
+    return (*notes, *hints(module, images, names))
 
 
 def _form(scores: NDArray[np.float32]) -> tuple[str, ...]:
@@ -87,31 +95,3 @@ def _chance(module: nn.Module, sample: ImageSet, scores: NDArray[np.float32]) ->
             "by the batch?",
         )
     return ()
-
-
-def _range(module: nn.Module, sample: ImageSet, right: NDArray[np.bool_]) -> tuple[str, ...]:
-    """Say which usual input range would make the model much more accurate, if any."""
-    if isinstance(module, Normalised) or right.mean() > 1 - GAIN:
-        return ()
-    channels = sample.images.shape[3]
-    best, name = right, ""
-    for one in NORMALISATIONS.values():
-        if len(one.mean) not in (1, channels):
-            continue
-        other = _correct(one.before(module), sample)
-        if other is not None and other.sum() > best.sum():
-            best, name = other, one.name
-    now, then = (Rate.of(int(one.sum()), len(one)) for one in (right, best))
-    if then.value < max(AT_LEAST, now.value + GAIN) or then.low <= now.high:
-        return ()
-    return (
-        f"of {len(sample)} images in [0, 1] it gets {now.value:.0%} right, and "
-        f"{then.value:.0%} with --normalise {name}: does it expect that?",
-    )
-
-
-def _correct(module: nn.Module, sample: ImageSet) -> NDArray[np.bool_] | None:
-    try:
-        return correct(module, sample)
-    except ModelError:  # infinite, so far out of its range
-        return None

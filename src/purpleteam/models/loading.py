@@ -11,21 +11,25 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from purpleteam.core.cards import ModelCard, find_stored
+from purpleteam.core.cards import ModelCard, StoredModel, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
-from purpleteam.core.factory import call_factory, is_factory
+from purpleteam.core.factory import call_factory, called_as, file_of, is_factory
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.black_box import BlackBox
-from purpleteam.models.devices import lay_out
+from purpleteam.models.class_order import Ordered, are_numbers, order_of
+from purpleteam.models.devices import device_of, lay_out
 from purpleteam.models.endpoint import Endpoint
-from purpleteam.models.maite import adapted, is_maite, net_of_maite
-from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.maite import MaiteClassifier, adapted, digest_of, is_maite, net_of_maite
+from purpleteam.models.normalisation import Normalisation, Normalised
 from purpleteam.models.onnx_file import OnnxFile
-from purpleteam.models.store import load_weights
-from purpleteam.models.weights import Weights, WeightsReader, fill, plain_weights
+from purpleteam.models.store import check_header, load_weights
+from purpleteam.models.weights import Weights, WeightsReader, as_float32, fill, plain_weights
 
-__all__ = ["LoadedModel", "Weights", "build", "load", "net_of"]
+__all__ = ["BY_NAME", "LoadedModel", "Weights", "arch_to_type", "build", "load", "module_of"]
+
+BY_NAME = "; --classes NAME,NAME,... (or a file of them) says which output is which class"
+"""The remedy where a model has another number of classes than the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +41,49 @@ class LoadedModel:
     module: nn.Module
     card: ModelCard | None = None
     normalisation: Normalisation | None = None
-    """The layer that the user asked for in front of it."""
+    """The layer in front of it, as its card or the user says."""
     notes: tuple[str, ...] = ()
     """What was changed or guessed on the way, each a line for the user."""
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of its outputs in their order, where its card or its own code says more than numbers."""
+        if isinstance(self.module, MaiteClassifier):
+            return self.module.labels
+        if self.card is None or (are_numbers(self.card.classes) and not self.card.recipe):
+            return None
+        return self.card.classes
+
+    def behind(self, net: nn.Module) -> nn.Module:
+        """Return another net behind the same normalisation: what is compared sees the same."""
+        return net if self.normalisation is None else self.normalisation.before(net)
+
+    def in_order_of(
+        self, classes: tuple[str, ...], dataset: str, named: tuple[str, ...] | None = None
+    ) -> LoadedModel:
+        """Return the model with one score for each class of the data, in the data's order.
+
+        Args:
+            classes: of the data.
+            dataset: its name, for errors.
+            named: what `--classes` says; it goes before the card.
+
+        Raises:
+            ModelError: a class of the data is not among the model's.
+        """
+        names = named or self.names
+        if names is None or (named is None and not set(names) & set(classes)):
+            return self  # nobody has said anything: the order is taken as it is
+        order = order_of(names, classes, dataset)
+        if order is None:
+            return self
+        module = self.module
+        if isinstance(module, BlackBox):
+            module.order(names, order)
+        else:
+            module = Ordered(module, names, order).to(device_of(module))
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        return replace(self, module=module).noting(f"its outputs are, in this order: {shown}")
 
     def check_fits(self, shape: Shape, classes: int, dataset: str) -> None:
         """Refuse images that the stored model was not made for."""
@@ -50,10 +94,12 @@ class LoadedModel:
                 f"model {self.name!r} takes images {self.card.shape}, "
                 f"dataset {dataset!r} has {shape}"
             )
+        if isinstance(self.module, Ordered) or getattr(self.module, "is_ordered", False):
+            return
         if len(self.card.classes) != classes:
             raise ModelError(
                 f"model {self.name!r} has {len(self.card.classes)} classes, "
-                f"dataset {dataset!r} has {classes}"
+                f"dataset {dataset!r} has {classes}{BY_NAME}"
             )
 
     def noting(self, *notes: str) -> LoadedModel:
@@ -65,6 +111,7 @@ def load(
     reference: str,
     *,
     weights: Path | None = None,
+    arch: str | None = None,
     device: torch.device | None = None,
     read_weights: WeightsReader = plain_weights,
     normalisation: Normalisation | None = None,
@@ -75,58 +122,106 @@ def load(
     Args:
         reference: what `--model` says: a zoo name, a stored model's path, `module:factory`, or
             what can only be asked: an address (`http://...`) or an .onnx file.
-        weights: the file of weights for `module:factory`.
+        weights: the file of weights for `module:factory`; without it, the factory must set its
+            own.
+        arch: the code of a stored model whose card names `module:factory`.
         device: where it goes; the default is the CPU.
         read_weights: reads that file; the default takes .safetensors alone, and
             `pipeline.importing.read_weights` takes what passes the gate of `scan`.
-        normalisation: a layer to put in front of the net.
+        normalisation: a layer to put in front of the net; a card may say another.
         shape: of the images that it will be shown, where no card says it: it is then laid out
             in memory for speed.
     """
     if is_factory(reference):
+        if arch is not None:
+            raise UsageError(f"--arch goes with a stored model: {reference!r} is code itself")
         loaded = _from_factory(reference, weights, read_weights, normalisation)
+        if not isinstance(loaded.module, BlackBox):
+            loaded = replace(loaded, module=loaded.behind(loaded.module))
     else:
         if weights is not None:
             raise UsageError(f"--weights goes with --model module:factory, not with {reference!r}")
-        loaded = _black_box(reference, normalisation) or _stored(reference)
-    module = loaded.module
-    if normalisation is not None and not isinstance(module, BlackBox):
-        module = normalisation.before(module)
-    module.to(device or "cpu")
+        black_box = "://" in reference or reference.endswith(".onnx")
+        if arch is not None and black_box:
+            raise UsageError(f"--arch goes with a stored model, not with {reference!r}")
+        loaded = (
+            _black_box(reference, normalisation)
+            if black_box
+            else _stored(reference, arch, normalisation)
+        )
+    module = loaded.module.to(device or "cpu").eval()
     shape = loaded.card.shape if loaded.card else shape
     if shape is not None and not isinstance(module, BlackBox):
         lay_out(module, torch.zeros(2, *shape))
-    return replace(loaded, module=module.eval(), normalisation=normalisation)
+    return replace(loaded, module=module)
 
 
-def _black_box(reference: str, normalisation: Normalisation | None) -> LoadedModel | None:
-    """Return the app or the ONNX file that can only be asked; None where it is neither."""
-    if "://" not in reference and not reference.endswith(".onnx"):
-        return None
-    if normalisation is not None:
-        raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
-    box = Endpoint(reference) if "://" in reference else OnnxFile(Path(reference))
-    return LoadedModel(box.name, box.digest, box, box.card, notes=box.notes)
+def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
+    """Return a stored model's net with its weights, behind the normalisation of its card.
+
+    Args:
+        stored: its files; their digests are not looked at here.
+        arch: the code to build it with, where the card names code that is not in the current
+            folder.
+
+    Raises:
+        Refused: the card names another normalisation than the header of the weights.
+        ModelError: the card names code outside the current folder, or does not fit the weights.
+    """
+    card = stored.card
+    net = net_of(card, arch)
+    load_weights(net, stored.weights)
+    check_header(card, stored.weights)
+    layer = Normalisation.of_card(card.normalisation, f"card {card.name!r}")
+    return net if layer is None else layer.before(net)
 
 
-def _stored(reference: str) -> LoadedModel:
+def _black_box(reference: str, asked: Normalisation | None) -> LoadedModel:
+    """Return the app or the ONNX file that can only be asked."""
+    if "://" in reference:
+        if asked is not None:
+            raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
+        app = Endpoint(reference)
+        return LoadedModel(app.name, app.digest, app, app.card, notes=app.notes)
+    box = OnnxFile(Path(reference))
+    layer = asked
+    if box.card is not None and box.card.normalisation is not None:
+        layer = _of_card_or_asked(box.card, asked)  # and the file has it in it
+    elif asked is not None:
+        box = box.behind(asked)
+    return LoadedModel(box.name, box.digest, box, box.card, layer, box.notes)
+
+
+def _stored(reference: str, arch: str | None, asked: Normalisation | None) -> LoadedModel:
     stored = find_stored(reference)
     stored.verify()
-    module = net_of(stored.card)
-    load_weights(module, stored.weights)
-    return LoadedModel(stored.card.name, stored.card.digest, module, stored.card)
+    layer = _of_card_or_asked(stored.card, asked)
+    module = module_of(stored, arch)
+    if layer is not None and not isinstance(module, Normalised):
+        module = layer.before(module)
+    return LoadedModel(stored.card.name, stored.card.digest, module, stored.card, layer)
+
+
+def _of_card_or_asked(card: ModelCard, asked: Normalisation | None) -> Normalisation | None:
+    """Return the one normalisation that there is; the card and the user may not say two."""
+    own = Normalisation.of_card(card.normalisation, f"card {card.name!r}")
+    if own is not None and asked not in (None, own):
+        raise UsageError(
+            f"the card of {card.name!r} says normalisation {own.name!r}, the command "
+            f"--normalise {asked.name}: leave --normalise out, or import the weights again with it"
+        )
+    return own or asked
 
 
 def _from_factory(
     reference: str, weights: Path | None, read: WeightsReader, normalisation: Normalisation | None
 ) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
-        made = call_factory(reference, ModelError)
+        made = call_factory(reference, ModelError, _is_ready)
     maite = is_maite(made)
-    net = net_of_maite(made) if maite or isinstance(made, nn.Module) else None
-    if net is None and not maite:
-        kind = type(made).__name__
-        raise ModelError(f"{reference!r} returned {kind}, not a torch nn.Module or a MAITE model")
+    net = net_of_maite(made)
+    if not maite and not isinstance(made, nn.Module):
+        raise ModelError(f"{reference!r} returned {_no_net(made)}")
     notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if maite else ()
     digest = None
     if weights is not None:
@@ -136,23 +231,46 @@ def _from_factory(
         digest = sha256_file(weights)
     if net is not None and (kinds := _active_in_training(net)):
         notes += (f"the factory returned it in train mode ({kinds}); it is used in eval mode",)
-    if maite:
+    if maite or net is None:
         module = adapted(made, reference, digest, normalisation)
-        return LoadedModel(reference, module.digest, module, notes=notes)
-    if net is None or digest is None:
-        raise UsageError(f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth)")
-    return LoadedModel(reference, digest, net, notes=notes)
+        return LoadedModel(reference, module.digest, module, None, normalisation, notes)
+    if digest is None:
+        digest, more = _own_weights(reference, net)
+        notes += more
+    return LoadedModel(reference, digest, net, None, normalisation, notes)
 
 
-def net_of(card: ModelCard) -> nn.Module:
+def _own_weights(reference: str, net: nn.Module) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of the weights that a factory sets itself; random ones are refused."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        again = _net_from(reference).state_dict()
+    own = net.state_dict()
+    if own.keys() != again.keys() or not all(torch.equal(own[name], again[name]) for name in own):
+        raise UsageError(
+            f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth): the factory "
+            "sets other weights each time that it is called"
+        )
+    note = "without --weights the factory's own are used; the digest is of its state dict"
+    return digest_of(net), (*as_float32(net), note)
+
+
+def net_of(card: ModelCard, arch: str | None = None) -> nn.Module:
     """Return the net that a card names, its weights still to be loaded.
+
+    Args:
+        card: of a stored model; it may be a stranger's.
+        arch: the code to take where the card names code: the user's own word.
 
     Raises:
         ModelError: the card names code outside the current folder.
     """
-    if is_factory(card.architecture):
-        _refuse_foreign_code(card)
-    return build(card.architecture, card.shape, len(card.classes), seed=0)
+    named = card.architecture
+    if is_factory(named):
+        named = arch or called_as(named) or named
+        if arch is None and called_as(card.architecture) is None:
+            _refuse_foreign_code(card)
+    return build(named, card.shape, len(card.classes), seed=0)
 
 
 def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Module:
@@ -163,10 +281,28 @@ def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Mod
 
 
 def _net_from(reference: str) -> nn.Module:
-    made = call_factory(reference, ModelError)
+    made = call_factory(reference, ModelError, _is_ready)
     if not isinstance(made, nn.Module):
-        raise ModelError(f"{reference!r} returned {type(made).__name__}, not a torch nn.Module")
+        raise ModelError(f"{reference!r} returned {_no_net(made)}")
     return made
+
+
+def _is_ready(made: object) -> bool:
+    """Say whether a name in a module is a model already, and no factory."""
+    return isinstance(made, nn.Module) or (is_maite(made) and not isinstance(made, type))
+
+
+def _no_net(made: object) -> str:
+    if isinstance(made, type):
+        return f"the class {made.__name__}, not a net: return {made.__name__}()"
+    kind = type(made).__name__
+    more = {
+        "tuple": ": return the net alone",
+        "dict": ": return the net, and give the file of its weights as --weights",
+        "OrderedDict": ": return the net, and give the file of its weights as --weights",
+        "NoneType": ": does it end with `return net`?",
+    }
+    return f"{kind}, not a torch nn.Module or a MAITE model{more.get(kind, '')}"
 
 
 def _active_in_training(module: nn.Module) -> str:
@@ -178,15 +314,29 @@ def _active_in_training(module: nn.Module) -> str:
     return ", ".join(sorted(kinds))
 
 
+def arch_to_type(architecture: str) -> str:
+    """Return the option that supplies the code which a card names, its folder left to fill in."""
+    module, _, factory = architecture.rpartition(":")
+    file = file_of(architecture) or Path(f"{module.replace('.', '/')}.py")
+    return f"--arch PATH/TO/{file.name if file_of(architecture) else file}:{factory}"
+
+
 def _refuse_foreign_code(card: ModelCard) -> None:
     """Refuse a card that names code outside the current folder: a card may be a stranger's.
 
-    Nothing is imported to find out; the first part of the module's name must lie right here.
+    Nothing is imported to find out; the file, or the first part of the module's name, must lie
+    right here.
     """
-    package = card.architecture.partition(":")[0].partition(".")[0]
-    here = Path.cwd()
-    if not ((here / f"{package}.py").is_file() or (here / package).is_dir()):
+    here = Path.cwd().resolve()
+    if (file := file_of(card.architecture)) is not None:
+        whole = (here / file).resolve()
+        found = not file.is_absolute() and whole.is_relative_to(here) and whole.is_file()
+    else:
+        package = card.architecture.partition(":")[0].partition(".")[0]
+        found = (here / f"{package}.py").is_file() or (here / package).is_dir()
+    if not found:
         raise ModelError(
-            f"the card of {card.name!r} names {card.architecture!r}, which is not in the current "
-            "folder, so it is not called; to trust it, give it as --model with --weights FILE"
+            f"the card of {card.name!r} names the code {card.architecture!r}, which is not in the "
+            "current folder, so it is not called: a card may be a stranger's; if you trust that "
+            f"code, add: {arch_to_type(card.architecture)}"
         )

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import ModelError
 from purpleteam.models.black_box import BlackBox
+from purpleteam.models.class_order import Ordered
 from purpleteam.models.devices import device_of
 from purpleteam.models.normalisation import Normalisation
 
-__all__ = ["MaiteClassifier", "MaiteNet", "adapted", "is_maite", "net_of_maite"]
+__all__ = ["MaiteClassifier", "MaiteNet", "adapted", "digest_of", "is_maite", "net_of_maite"]
 
 MaiteModel = Callable[[Sequence[Tensor]], Sequence[Any]]
 
@@ -67,16 +68,11 @@ class MaiteClassifier(BlackBox):
         self.net = net_of_maite(model)
         self.normalisation = normalisation
 
-    def check_labels(self, classes: tuple[str, ...]) -> None:
-        """Refuse a model that numbers the same classes in another order."""
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of its outputs in their order, where its metadata has them."""
         named: Any = getattr(self.model, "metadata", {}).get("index2label")
-        labels = [str(named[number]) for number in sorted(named)] if named else list(classes)
-        if set(labels) == set(classes) and labels != list(classes):
-            first = next(n for n, label in enumerate(labels) if label != classes[n])
-            raise ModelError(
-                f"model {self.name!r} numbers the classes in another order than the dataset: "
-                f"{first} is {labels[first]!r} there and {classes[first]!r} here"
-            )
+        return tuple(str(named[number]) for number in sorted(named)) if named else None
 
     def ask(self, images: Tensor) -> Tensor:
         """Return float32 scores (N, classes) for images on the CPU."""
@@ -104,7 +100,8 @@ class MaiteClassifier(BlackBox):
         return x if self.normalisation is None else self.normalisation(x)
 
     def _behind(self, net: nn.Module) -> nn.Module:
-        return (net if self.normalisation is None else self.normalisation.before(net)).eval()
+        net = net if self.normalisation is None else self.normalisation.before(net)
+        return (net if self._order is None else Ordered(net, *self._order)).eval()
 
 
 def net_of_maite(model: object) -> nn.Module | None:
@@ -128,10 +125,15 @@ def adapted(
     return MaiteClassifier(model, reference, digest or _digest(model, reference), normalisation)
 
 
+def digest_of(net: nn.Module) -> str:
+    """Return the SHA-256 of a net's state dict, written as safetensors."""
+    tensors = {name: one.detach().cpu().clone() for name, one in net.state_dict().items()}
+    return sha256_bytes(save({name: one.contiguous() for name, one in tensors.items()}))
+
+
 def _digest(model: Any, reference: str) -> str:
     if (net := net_of_maite(model)) is not None:
-        tensors = {name: one.detach().cpu().clone() for name, one in net.state_dict().items()}
-        return sha256_bytes(save({name: one.contiguous() for name, one in tensors.items()}))
+        return digest_of(net)
     code = getattr(sys.modules.get(reference.partition(":")[0]), "__file__", None)
     about = canonical_json({"reference": reference, "id": str(model.metadata["id"])}).encode()
     return sha256_bytes(about, b"" if code is None else Path(code).read_bytes())

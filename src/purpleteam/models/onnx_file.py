@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import MissingExtra, ModelError, Refused
+from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
 from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
+from purpleteam.models.normalisation import Normalisation
 
 __all__ = ["OnnxFile"]
 
@@ -26,6 +28,9 @@ KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 
 class OnnxFile(BlackBox):
     """A net as a file. Beside a card it is that stored model's, and must have its digest."""
+
+    normalisation: Normalisation | None = None
+    """The layer that `behind` put in front of it."""
 
     def __init__(self, path: Path) -> None:
         """Open the file.
@@ -57,6 +62,15 @@ class OnnxFile(BlackBox):
                 f"{self._path!r} scores {self.classes} classes, its card {len(card.classes)}"
             )
 
+    def behind(self, normalisation: Normalisation) -> OnnxFile:
+        """Return the file with a normalisation in front of it, which follows the bytes."""
+        if KINDS[self._input.type] is np.uint8:
+            raise UsageError(f"a normalisation goes before a net, and {self._path!r} takes bytes")
+        made = copy.copy(self)
+        made.normalisation = normalisation
+        made._probabilities = _are_probabilities(made._run(_looks(self.shape)))
+        return made
+
     def ask(self, images: Tensor) -> Tensor:
         """Return float32 scores (N, classes): logits, or the logarithm of probabilities."""
         scores = self._run(images)
@@ -65,6 +79,8 @@ class OnnxFile(BlackBox):
 
     def _run(self, images: Tensor) -> Tensor:
         """Return what the file answers, in batches of the size that it was made for."""
+        if self.normalisation is not None:
+            images = self.normalisation(images)
         pixels = as_bytes(images) if self._input.type == "tensor(uint8)" else images.numpy()
         size = self._batch or len(pixels)
         parts = []

@@ -15,21 +15,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from purpleteam.core.cards import ModelCard, StoredModel
 from purpleteam.core.digest import sha256_file
-from purpleteam.core.errors import ModelError, UsageError
+from purpleteam.core.errors import ModelError, Refused, UsageError
+from purpleteam.core.factory import portable
 from purpleteam.core.runfolder import versions
 from purpleteam.models.architectures import Shape
+from purpleteam.models.class_order import Ordered
 from purpleteam.models.inference import logits
+from purpleteam.models.normalisation import Normalisation, Normalised
 
-__all__ = ["Provenance", "load_weights", "put_weights", "read_safetensors", "store"]
+__all__ = ["Provenance", "check_header", "load_weights", "put_weights", "read_safetensors", "store"]
 
 TOLERANCE = 1e-3
 """Largest difference of logits that PyTorch and ONNX Runtime may have on the same image."""
+
+HEADER = "normalisation"
+"""Key in the header of the weights, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +68,16 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
     weights = stem.with_name(stem.name + ".safetensors")
     onnx = stem.with_name(stem.name + ".onnx")
     module = module.eval().cpu()
-    _check_scores(module, provenance)
-    tensors = {name: value.detach().contiguous() for name, value in module.state_dict().items()}
-    save_file(_unshared(tensors), weights)
+    classes = provenance.classes
+    if isinstance(module, Ordered):  # its order is the data's, not the net's
+        classes, module = module.names, module.module
+    net, layer = module, None
+    if isinstance(module, Normalised):
+        net, layer = module.module, module.normalisation
+    _check_scores(module, provenance.shape, classes)
+    tensors = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
+    header = {} if layer is None else {HEADER: layer.header()}
+    save_file(_unshared(tensors), weights, metadata=header or None)
     weights.chmod(0o644)
     _export(module, provenance.shape, onnx)
     difference = _difference(module, onnx, provenance.shape)
@@ -72,10 +85,11 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
         name=stem.name,
         digest=sha256_file(weights),
         onnx_digest=sha256_file(onnx),
-        architecture=provenance.architecture,
+        architecture=portable(provenance.architecture),
         input=dict(zip(("channels", "height", "width"), provenance.shape, strict=True))
         | {"range": [0, 1]},
-        classes=provenance.classes,
+        classes=classes,
+        normalisation=None if layer is None else layer.to_json(),
         recipe=provenance.recipe,
         data_digest=provenance.data_digest,
         parent=provenance.parent,
@@ -88,11 +102,26 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
     return StoredModel(stem, card)
 
 
-def _check_scores(module: nn.Module, provenance: Provenance) -> None:
-    channels, height, width = provenance.shape
+def _check_scores(module: nn.Module, shape: Shape, classes: tuple[str, ...]) -> None:
+    channels, height, width = shape
     scores = logits(module, np.zeros((2, height, width, channels), np.uint8)).shape[1]
-    if scores != len(provenance.classes):
-        raise ModelError(f"the net scores {scores} classes, not {len(provenance.classes)}")
+    if scores != len(classes):
+        raise ModelError(f"the net scores {scores} classes, not {len(classes)}")
+
+
+def check_header(card: ModelCard, weights: Path) -> None:
+    """Refuse a card that names another normalisation than the weights were stored with.
+
+    The digest of the model is that of its weights' file, so what is in front of them is in there.
+    """
+    with safe_open(weights, framework="pt") as file:
+        text = (file.metadata() or {}).get(HEADER)
+    stored = Normalisation.of_header(text, str(weights))
+    if stored != Normalisation.of_card(card.normalisation, f"card {card.name!r}"):
+        raise Refused(
+            f"the card of {card.name!r} names another normalisation than its weights were stored "
+            "with; make them a model again: purple import FILE --normalise ..."
+        )
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from purpleteam.models.store import put_weights, read_safetensors
 
-__all__ = ["Weights", "WeightsReader", "fill", "plain_weights"]
+__all__ = ["Weights", "WeightsReader", "as_float32", "fill", "plain_weights"]
 
 ANYWHERE = "_orig_mod"
 """What torch.compile puts into names, before whichever part was compiled."""
@@ -49,16 +49,20 @@ def fill(module: nn.Module, weights: Weights, source: str) -> tuple[str, ...]:
     Raises:
         ModelError: tensors are missing, left over, of another shape or not finite; each is named.
     """
-    notes = list(weights.notes)
-    if odd := _odd_floats(module.state_dict()):
-        module.float()
-        notes.append(f"the factory's net is {odd}: made float32")
+    notes = [*weights.notes, *as_float32(module)]
     wanted = module.state_dict()
     tensors = _renamed(weights.tensors, wanted, notes)
     put_weights(module, tensors, source)
     if odd := _odd_floats(tensors):
         notes.append(f"{odd} converted to float32")
     return tuple(notes)
+
+
+def as_float32(module: nn.Module) -> tuple[str, ...]:
+    """Make a net float32, and say what it was where it was not."""
+    odd = _odd_floats(module.state_dict())
+    module.float()
+    return (f"the factory's net is {odd}: made float32",) if odd else ()
 
 
 def _odd_floats(tensors: Mapping[str, Tensor]) -> str:

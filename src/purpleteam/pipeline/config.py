@@ -29,6 +29,12 @@ class ModelsConfig:
     """A model to bring instead of training one: zoo name, stored model or module:factory."""
     weights: str | None = None
     """The file of weights for module:factory: .safetensors, or a .pt state dict."""
+    arch: str | None = None
+    """The code of a stored model whose card names some."""
+    normalise: str | None = None
+    """What it wants of images in [0, 1], where no card says it."""
+    classes: str | None = None
+    """The data's class names in the order of its outputs: a,b,c, or a file of them."""
     served: str = "standard"
     """The model that the app serves."""
     redrawn: int = 2000

@@ -10,13 +10,16 @@ import torch
 
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
+from purpleteam.core.factory import is_factory
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox
-from purpleteam.models.fit import SAMPLE, examine, fitted
-from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.class_order import parse_classes
+from purpleteam.models.fit import SAMPLE, examine, opened
+from purpleteam.models.loading import LoadedModel, arch_to_type, build, load
 from purpleteam.models.maite import MaiteClassifier
 from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.onnx_file import OnnxFile
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.weights import Weights, fill
 from purpleteam.pipeline.work import check_answers
@@ -62,7 +65,9 @@ def load_for(
     *,
     weights: Path | None = None,
     device: torch.device | None = None,
+    arch: str | None = None,
     normalise: str | None = None,
+    classes: str | None = None,
 ) -> LoadedModel:
     """Return the model that `--model` means, seen to fit the dataset; its `notes` are to be told.
 
@@ -71,26 +76,33 @@ def load_for(
         reference: a zoo name, a stored model's path, a URL, an .onnx file or `module:factory`.
         weights: the file of weights for `module:factory`.
         device: where it goes; the default is the CPU.
+        arch: what `--arch` says: the code of a stored model whose card names some.
         normalise: what `--normalise` says.
+        classes: what `--classes` says.
     """
     layer = None if normalise is None else Normalisation.parse(normalise)
+    names = None if classes is None else parse_classes(classes)
     height, width, channels = dataset.shape
     shape = (channels, height, width)
     loaded = load(
         reference,
         weights=weights,
+        arch=arch,
         device=device,
         read_weights=read_weights,
         normalisation=layer,
         shape=shape,
     )
+    images = _shown(dataset)
+    loaded = opened(loaded.in_order_of(dataset.classes, dataset.name, names), images)
     loaded.check_fits(shape, len(dataset.classes), dataset.name)
     check_answers(loaded, dataset)
-    if isinstance(loaded.module, MaiteClassifier):
-        loaded.module.check_labels(dataset.classes)
-    elif isinstance(loaded.module, BlackBox) or (loaded.card and loaded.card.recipe):
-        return loaded  # every question may cost something there; and here it was trained by us
-    return fitted(loaded, _shown(dataset))
+    asks_elsewhere = isinstance(loaded.module, BlackBox) and not isinstance(
+        loaded.module, MaiteClassifier | OnnxFile
+    )
+    if asks_elsewhere or (loaded.card and loaded.card.recipe):
+        return loaded  # each question may cost something there; and here it was trained by us
+    return loaded.noting(*examine(loaded.module, images, dataset.classes))
 
 
 def import_model(
@@ -99,31 +111,34 @@ def import_model(
     out: Path,
     *,
     shape: Shape = (1, 28, 28),
-    classes: int = 10,
+    classes: int | tuple[str, ...] = 10,
     dataset: Dataset | None = None,
+    normalisation: Normalisation | None = None,
 ) -> Imported:
     """Judge a checkpoint, put its arrays into the architecture, and store the model.
 
     Args:
         path: a PyTorch state dict or a .safetensors file; it is never unpickled.
-        architecture: a registered name or `module:factory`.
+        architecture: a registered name, `module:factory` or `path/to/module.py:factory`.
         out: where the stored model goes (stem, or any of its file names).
         shape: channels, height and width of the images that it takes.
-        classes: number of its classes.
+        classes: number of its classes, or their names in the order of its outputs.
         dataset: what it is for, where that is known: gives shape and classes, and tells whether
             the model reads its images.
+        normalisation: what it wants of images in [0, 1]; becomes part of the model.
     """
     if not path.is_file():
         raise UsageError(f"checkpoint {str(path)!r} does not exist or is no file")
+    names = classes if isinstance(classes, tuple) else tuple(map(str, range(classes)))
     if dataset is not None:
         height, width, channels = dataset.shape
-        shape, classes = (channels, height, width), len(dataset.classes)
-    net = build(architecture, shape, classes, seed=0)
+        shape = (channels, height, width)
+        names = names if isinstance(classes, tuple) else dataset.classes
+    net = build(architecture, shape, len(names), seed=0)
     found = read_state_dict(path)
     if found.verdict != "accepted":
         return Imported("refused", tuple(found.reasons))
     foreign = sorted({kind for kind in found.dtypes.values() if kind in FOREIGN})
-    names = dataset.classes if dataset else tuple(str(number) for number in range(classes))
     provenance = Provenance(
         architecture=architecture,
         shape=shape,
@@ -134,11 +149,19 @@ def import_model(
     )
     try:
         notes = fill(net, _weights(found), str(path))
-        stored = store(net, out, provenance)
+        module = net if normalisation is None else normalisation.before(net)
+        stored = store(module, out, provenance)
+        model = LoadedModel(stored.card.name, stored.card.digest, module, stored.card)
         if dataset is not None:
-            notes += examine(net, _shown(dataset))
+            model = model.in_order_of(dataset.classes, dataset.name)
+            notes += examine(model.module, _shown(dataset), dataset.classes)
     except ModelError as error:
         return Imported("refused", (*found.reasons, str(error)))
+    if is_factory(architecture):
+        notes += (
+            f"its card names the code {stored.card.architecture!r}: from another folder, add "
+            f"{arch_to_type(stored.card.architecture)}",
+        )
     return Imported("accepted", notes, stored.weights, stored.card.digest)
 
 

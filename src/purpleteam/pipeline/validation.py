@@ -18,7 +18,7 @@ from purpleteam.pipeline.stages.evasion import attack_from
 from purpleteam.pipeline.stages.models import baseline, recipe_of
 from purpleteam.pipeline.stages.poison import NAMES, poison_of
 from purpleteam.pipeline.stages.repairs import repair_of
-from purpleteam.pipeline.work import Work, check_answers
+from purpleteam.pipeline.work import Work
 
 __all__ = ["check_request"]
 
@@ -83,11 +83,12 @@ def _models(work: Work) -> None:
     asked = work.config.models
     with _named("models.recipe"):
         recipe_of(asked.recipe, asked.epochs)
-    build(work.architecture, work.shape, len(work.dataset.classes), seed=0)
     if asked.use is not None:
-        check_answers(baseline(work), work.dataset)
-    elif asked.weights is not None:
-        raise ConfigError(f"models.weights {asked.weights!r} needs models.use, a module:factory")
+        baseline(work)  # first: the card of a stranger's model may name code, which it refuses
+    for key in ("weights", "arch", "normalise", "classes"):
+        if asked.use is None and (value := getattr(asked, key)) is not None:
+            raise ConfigError(f"models.{key} {value!r} needs models.use, the model that it is of")
+    work.net(work.architecture, seed=0)
     load(asked.served)
 
 

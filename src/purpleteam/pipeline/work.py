@@ -15,6 +15,7 @@ from torch import nn
 
 from purpleteam.core.cards import find_stored
 from purpleteam.core.errors import ModelError
+from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.runfolder import RunFolder
@@ -22,7 +23,8 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
 from purpleteam.models.inference import correct, logits
-from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.loading import BY_NAME, LoadedModel, build, load
+from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
 from purpleteam.pipeline.config import RunConfig
@@ -63,7 +65,30 @@ class Work:
         brought = self.config.models.use
         if self.config.architecture or brought is None:
             return self.config.architecture or "classic_cnn"
-        return brought if ":" in brought else find_stored(brought).card.architecture
+        if is_factory(brought):
+            return brought
+        named = find_stored(brought).card.architecture
+        return self.config.models.arch or named if is_factory(named) else named
+
+    def net(self, architecture: str, *, seed: int) -> nn.Module:
+        """Return a net for the dataset with seeded random weights.
+
+        Code of the user's own wants the same input as the model that was brought.
+        """
+        net = build(architecture, self.shape, len(self.dataset.classes), seed=seed)
+        layer = self._layer if is_factory(architecture) else None
+        return net if layer is None else layer.before(net)
+
+    @property
+    def _layer(self) -> Normalisation | None:
+        """What the brought model wants of images."""
+        asked = self.config.models
+        if asked.normalise is not None:
+            return Normalisation.parse(asked.normalise)
+        if asked.use is None or is_factory(asked.use):
+            return None
+        card = find_stored(asked.use).card
+        return Normalisation.of_card(card.normalisation, f"card {card.name!r}")
 
     def cell(
         self,
@@ -103,7 +128,7 @@ class Work:
 
         def work() -> list[Record]:
             checkpoint = path.with_name(f".{path.name}.checkpoint.safetensors")
-            net = build(architecture, self.shape, len(self.dataset.classes), seed=seed)
+            net = self.net(architecture, seed=seed)
             training = make(net, checkpoint)
             right = correct(training.module, self.dataset.validation)
             provenance = Provenance(
@@ -130,7 +155,8 @@ class Work:
             "stem": path.name,
         }
         self.cell(stage, f"train {name}", depends_on, work)
-        model = load(str(path), device=self.device)
+        code = architecture if is_factory(architecture) else None
+        model = load(str(path), arch=code, device=self.device)
         self.models[path.name] = model
         return model
 
@@ -185,7 +211,7 @@ def check_answers(model: LoadedModel, dataset: Dataset) -> None:
     if scored != len(dataset.classes):
         raise ModelError(
             f"model {model.name!r} scores {scored} classes, "
-            f"dataset {dataset.name!r} has {len(dataset.classes)}"
+            f"dataset {dataset.name!r} has {len(dataset.classes)}{BY_NAME}"
         )
 
 
@@ -200,7 +226,7 @@ def subject_of(
     """Return what a number about `model` on a split of `dataset` is about, digests included."""
     images: ImageSet = dataset.split(split)
     selection = "all" if limit is None or limit >= len(images) else f"first {limit}"
-    return {
+    subject: dict[str, Any] = {
         "model": model.digest,
         "model_name": name,
         "dataset": images.digest,
@@ -208,3 +234,6 @@ def subject_of(
         "split": split,
         "selection": selection,
     }
+    if (layer := model.normalisation) is not None:  # the same weights behind another input
+        subject["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
+    return subject

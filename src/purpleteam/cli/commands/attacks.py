@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from purpleteam.cli.options import (
+    Classes,
+    Code,
     DatasetOption,
     Debug,
     Device,
@@ -49,7 +51,9 @@ def add_to(app: typer.Typer) -> None:
 def attack(
     model: Model = "standard",
     weights: Weights = None,
+    arch: Code = None,
     normalise: Normalise = None,
+    classes: Classes = None,
     dataset: DatasetOption = "digits",
     split: Split = "test",
     limit: Limit = None,
@@ -79,12 +83,13 @@ def attack(
     """Robust accuracy under every attack tried, with a verdict on the evaluation itself."""
     from purpleteam.attacks.evaluate import curve
     from purpleteam.attacks.soundness import judge
-    from purpleteam.cli.lab import Lab
+    from purpleteam.cli.lab import Asked, Lab
 
     out = file_to_write(out)
     _ladders(attacks or ["pgd"], epsilons, norm)  # what cannot be is said before anything is read
-    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
-    loaded = lab.load(model, normalise=normalise)
+    asked = Asked(weights, arch, normalise, classes)
+    lab = Lab.open(dataset, device=device, threads=threads, model=asked)
+    loaded = lab.load(model)
     ladders = _ladders(attacks or [_usual(loaded)], epsilons, norm)
     images = lab.dataset.split(split).first(limit)
     about = {

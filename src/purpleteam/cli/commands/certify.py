@@ -71,7 +71,7 @@ def certify(
     asked = _numbers(changes)
     how = seeded(learner, seed)
     out = file_to_write(out)
-    lab = Lab.open(dataset, device="cpu", threads=threads, weights=None)
+    lab = Lab.open(dataset, device="cpu", threads=threads)
     images = lab.dataset.split(split).first(limit)
     with progress(quiet or as_json) as bar:
         found = certify_partitions(

@@ -9,11 +9,13 @@ import typer
 from purpleteam.cli.options import (
     Arch,
     Budget,
+    Classes,
     DatasetOption,
     Debug,
     Device,
     Epochs,
     Json,
+    Normalise,
     Out,
     Quiet,
     Seed,
@@ -44,6 +46,8 @@ def harden(
         str | None, typer.Option("--model", help="Baseline; only seed_a and seed_b attack one.")
     ] = None,
     weights: Weights = None,
+    normalise: Normalise = None,
+    classes: Classes = None,
     arch: Arch = "classic_cnn",
     epochs: Epochs = None,
     budget: Budget = None,
@@ -56,17 +60,26 @@ def harden(
     debug: Debug = False,
 ) -> None:
     """Train a model by adversarial training and store it; attack it with purple attack."""
-    from purpleteam.cli.lab import Lab, checkpoint_of, recipe_from, seconds_of, trained_answer
+    from purpleteam.cli.lab import (
+        Asked,
+        Lab,
+        checkpoint_of,
+        code_of,
+        recipe_from,
+        seconds_of,
+        trained_answer,
+    )
     from purpleteam.defences import DEFENCES, Hardening
 
     name, defence = recipe_from(DEFENCES, recipe, epochs, epsilon=epsilon)
     seconds = seconds_of(budget)
-    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
+    brought = Asked(weights, code_of(arch, model), normalise, classes)
+    lab = Lab.open(dataset, device=device, threads=threads, model=brought)
     baseline = None if model is None else lab.load(model)
     stem = stem_to_write(out, f"{lab.dataset.name}-{name}")
     with progress(quiet or as_json) as bar:
         work = Hardening(
-            net=lab.net(arch, seed),
+            net=lab.net(arch, seed, baseline),
             dataset=lab.dataset,
             baseline=None if baseline is None else baseline.module,
             seed=seed,

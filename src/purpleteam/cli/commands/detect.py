@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from purpleteam.cli.options import (
+    Classes,
+    Code,
     DatasetOption,
     Debug,
     Device,
@@ -57,7 +59,9 @@ def detect(
     ] = None,
     trusted: Trusted = 1000,
     weights: Weights = None,
+    arch: Code = None,
     normalise: Normalise = None,
+    classes: Classes = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", help="PNG of the recovered trigger.")
     ] = None,
@@ -77,16 +81,17 @@ def detect(
 
     Exit codes: 0 nothing found, 1 found, 2 not established (too little, or unlike the calibration).
     """
-    from purpleteam.cli.lab import Lab
+    from purpleteam.cli.lab import Asked, Lab
 
     if model is None and training_set is None:
         raise UsageError("nothing to look into: give --model M, or --training-set D, or both")
     if training_set is not None and (picture is not None or strip is not None):
         raise UsageError("--picture and --strip go with --model alone, not with --training-set")
     out, picture, strip = (file_to_write(path) for path in (out, picture, strip))
-    lab = Lab.open(training_set or dataset, device=device, threads=threads, weights=weights)
+    asked = Asked(weights, arch, normalise, classes)
+    lab = Lab.open(training_set or dataset, device=device, threads=threads, model=asked)
     with progress(quiet or as_json) as bar:
-        look = _Look(lab, model, normalise, trusted, seed, bar)
+        look = _Look(lab, model, trusted, seed, bar)
         values = look.at_images() if training_set else look.at_model(picture, strip)
     if out is not None:
         write_answer(out, values)
@@ -112,7 +117,6 @@ class _Look:
 
     lab: Lab
     model: str | None
-    normalise: str | None
     trusted: int
     seed: int
     bar: Progress
@@ -165,7 +169,7 @@ class _Look:
     def _loaded(self) -> LoadedModel:
         from purpleteam.models.black_box import BlackBox
 
-        loaded = self.lab.load(self.model or "", normalise=self.normalise)
+        loaded = self.lab.load(self.model or "")
         if isinstance(loaded.module, BlackBox):
             raise UsageError(
                 f"--model {self.model!r} only answers; a scan needs gradients: give a stored "

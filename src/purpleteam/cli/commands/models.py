@@ -10,6 +10,8 @@ import typer
 from purpleteam.cli.options import (
     Arch,
     Budget,
+    Classes,
+    Code,
     DatasetOption,
     Debug,
     Device,
@@ -66,7 +68,7 @@ def train(
 
     plan = recipe_from(RECIPES, recipe, epochs)
     seconds = seconds_of(budget)
-    lab = Lab.open(dataset, device=device, threads=threads, weights=None)
+    lab = Lab.open(dataset, device=device, threads=threads)
     net = lab.net(arch, seed)
     stem = stem_to_write(out, f"{lab.dataset.name}-{plan[0]}")
     with progress(quiet or as_json) as bar:
@@ -88,7 +90,9 @@ def train(
 def evaluate(
     model: Model = "standard",
     weights: Weights = None,
+    arch: Code = None,
     normalise: Normalise = None,
+    classes: Classes = None,
     dataset: DatasetOption = "digits",
     split: Split = "test",
     limit: Limit = None,
@@ -101,12 +105,13 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Accuracy, loss, per-class scores, confusion matrix, calibration and time per image."""
-    from purpleteam.cli.lab import Lab
+    from purpleteam.cli.lab import Asked, Lab
     from purpleteam.models.evaluation import evaluate as look
 
     out = file_to_write(out)
-    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
-    loaded = lab.load(model, normalise=normalise)
+    asked = Asked(weights, arch, normalise, classes)
+    lab = Lab.open(dataset, device=device, threads=threads, model=asked)
+    loaded = lab.load(model)
     images = lab.dataset.split(split).first(limit)
     found = look(loaded.module, images, classes=len(lab.dataset.classes), seed=seed)
     subject, notes = lab.subject(loaded, split, limit), [*lab.notes, *loaded.notes]
@@ -135,7 +140,15 @@ def import_checkpoint(
     shape: Annotated[
         str | None, typer.Option("--shape", help="Channels x height x width; 1x28x28 by default.")
     ] = None,
-    classes: Annotated[int, typer.Option("--classes", min=2, help="Number of classes.")] = 10,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            "--classes",
+            help="Their names in the order of the net's outputs (a,b,c or a file), or their "
+            "number; 10 by default.",
+        ),
+    ] = None,
+    normalise: Normalise = None,
     threads: Threads = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -143,6 +156,7 @@ def import_checkpoint(
 ) -> None:
     """A foreign checkpoint, judged without unpickling and made a stored model."""
     from purpleteam.models.devices import use_threads
+    from purpleteam.models.normalisation import Normalisation
     from purpleteam.pipeline.importing import import_model
 
     use_threads(threads)
@@ -155,7 +169,15 @@ def import_checkpoint(
     weights = stem.with_name(stem.name.removesuffix(".safetensors") + ".safetensors")
     if weights.resolve() == file.resolve():
         raise UsageError(f"the stored model would overwrite {str(file)!r}; name another --out")
-    found = import_model(file, arch, stem, shape=_size(shape), classes=classes, dataset=images)
+    found = import_model(
+        file,
+        arch,
+        stem,
+        shape=_size(shape),
+        classes=_classes(classes),
+        dataset=images,
+        normalisation=None if normalise is None else Normalisation.parse(normalise),
+    )
     head = f"{found.verdict}: {found.model or file}"
     answer(found.to_json(), [head, *(f"- {reason}" for reason in found.reasons)], as_json=as_json)
     if found.verdict != "accepted":
@@ -165,6 +187,9 @@ def import_checkpoint(
 def export(
     model: Model = "standard",
     weights: Weights = None,
+    arch: Code = None,
+    normalise: Normalise = None,
+    classes: Classes = None,
     dataset: DatasetOption = "digits",
     out: Out = None,
     threads: Threads = None,
@@ -175,33 +200,32 @@ def export(
     """Write a model as safetensors, ONNX and card, the two nets compared."""
     from purpleteam.cli.lab import Lab
     from purpleteam.models.black_box import BlackBox
+    from purpleteam.models.class_order import parse_classes
     from purpleteam.models.devices import use_threads
     from purpleteam.models.loading import load
+    from purpleteam.models.normalisation import Normalisation
     from purpleteam.models.store import Provenance, store
     from purpleteam.pipeline.importing import read_weights
 
     if out is None:
         raise UsageError("--out FILE says where the model goes")
     use_threads(threads)
-    loaded = load(model, weights=weights, read_weights=read_weights)
+    layer = None if normalise is None else Normalisation.parse(normalise)
+    names = None if classes is None else parse_classes(classes)
+    loaded = load(model, weights=weights, arch=arch, read_weights=read_weights, normalisation=layer)
     if isinstance(loaded.module, BlackBox):
         raise UsageError(f"model {model!r} only gives answers: it has no weights to export")
-    stem = stem_to_write(out, loaded.name.replace(":", "-"))
-    if loaded.card is None:
-        lab = Lab.open(dataset, device="cpu", threads=threads, weights=weights)
+    stem = stem_to_write(out, loaded.name.replace("/", "-").replace(":", "-"))
+    if (card := loaded.card) is None:
+        lab = Lab.open(dataset, device="cpu", threads=threads)
         provenance = Provenance(
-            architecture=model, shape=lab.shape, classes=lab.dataset.classes, recipe={}
+            architecture=model, shape=lab.shape, classes=names or lab.dataset.classes, recipe={}
         )
     else:
-        card = loaded.card
         provenance = Provenance(
-            architecture=card.architecture,
-            shape=(
-                int(card.input["channels"]),
-                int(card.input["height"]),
-                int(card.input["width"]),
-            ),
-            classes=card.classes,
+            architecture=arch or card.architecture,
+            shape=card.shape,
+            classes=names or card.classes,
             recipe=card.recipe,
             data_digest=card.data_digest,
             parent=card.parent,
@@ -217,6 +241,18 @@ def export(
         "onnx_difference": stored.card.onnx_difference,
     }
     answer(values, table(list(values.items())), as_json=as_json)
+
+
+def _classes(text: str | None) -> int | tuple[str, ...]:
+    """Return the number of classes that is asked for, or their names."""
+    from purpleteam.models.class_order import parse_classes
+
+    if text is None or (text.isascii() and text.isdigit()):
+        count = 10 if text is None else int(text[:6])
+        if count < 2:
+            raise UsageError(f"--classes {count} is no number of classes from 2")
+        return count
+    return parse_classes(text)
 
 
 def _size(text: str | None) -> tuple[int, int, int]:

@@ -10,11 +10,13 @@ import typer
 
 from purpleteam.cli.options import (
     Arch,
+    Classes,
     DatasetOption,
     Debug,
     Device,
     Epochs,
     Json,
+    Normalise,
     Out,
     Quiet,
     Seed,
@@ -85,6 +87,8 @@ def poison(
         typer.Option("--model", help="Clean model for the base rate; trained if absent."),
     ] = None,
     weights: Weights = None,
+    normalise: Normalise = None,
+    classes: Classes = None,
     arch: Arch = "classic_cnn",
     recipe: Annotated[str, typer.Option("--recipe", help="Training recipe.")] = "plain",
     epochs: Epochs = None,
@@ -98,7 +102,7 @@ def poison(
 ) -> None:
     """Change a few training images; with --train or --curve, say what that buys."""
     from purpleteam.attacks.poison.asked import poison_from
-    from purpleteam.cli.lab import Lab, recipe_from
+    from purpleteam.cli.lab import Asked, Lab, code_of, recipe_from
     from purpleteam.models.recipes import RECIPES
 
     name, chosen = recipe_from(RECIPES, recipe, epochs)
@@ -111,7 +115,8 @@ def poison(
     }
     counts = None if curve is None else _whole(curve, "--curve")
     plan = poison_from(attack, asked, labels=None)
-    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
+    brought = Asked(weights, code_of(arch, model), normalise, classes)
+    lab = Lab.open(dataset, device=device, threads=threads, model=brought)
     plan = poison_from(attack, asked, labels=len(lab.dataset.classes))
     plan.check(lab.dataset.train, seed=seed)
     twin = lab.load(model) if train and model is not None else None

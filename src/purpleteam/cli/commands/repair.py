@@ -13,12 +13,15 @@ import typer
 
 from purpleteam.cli.commands.detect import Trusted, trusted_of
 from purpleteam.cli.options import (
+    Classes,
+    Code,
     DatasetOption,
     Debug,
     Device,
     Epochs,
     Json,
     Model,
+    Normalise,
     Out,
     Quiet,
     Seed,
@@ -66,6 +69,9 @@ def repair(
     epochs: Epochs = None,
     trusted: Trusted = 1000,
     weights: Weights = None,
+    arch: Code = None,
+    normalise: Normalise = None,
+    classes: Classes = None,
     out: Out = None,
     seed: Seed = 0,
     threads: Threads = None,
@@ -75,7 +81,7 @@ def repair(
     debug: Debug = False,
 ) -> None:
     """Take a backdoor out of a model; --dataset is what it learned, validation is trusted."""
-    from purpleteam.cli.lab import Lab, recipe_from
+    from purpleteam.cli.lab import Asked, Lab, recipe_from
     from purpleteam.core.config import build, parse_part
     from purpleteam.defences.repair import REPAIRS
     from purpleteam.models.recipes import RECIPES
@@ -83,12 +89,13 @@ def repair(
     name, fields = parse_part(method)
     chosen = build(REPAIRS[name], fields, f"--method {name}")
     _, taught = recipe_from(RECIPES, recipe, epochs)
-    lab = Lab.open(dataset, device=device, threads=threads, weights=weights)
+    asked = Asked(weights, arch, normalise, classes)
+    lab = Lab.open(dataset, device=device, threads=threads, model=asked)
     loaded = lab.load(model)
     stem = stem_to_write(out, f"{lab.dataset.name}-{name}")
     started = time.perf_counter()
     with progress(quiet or as_json) as bar:
-        work = _Bench(lab, loaded, _architecture(loaded, model), taught, trusted, seed, bar)
+        work = _Bench(lab, loaded, _architecture(loaded, model, arch), taught, trusted, seed, bar)
         values = work.repaired(chosen, detection, stem)
     values["seconds"] = round(time.perf_counter() - started, 2)
     for note in values["notes"]:
@@ -133,7 +140,7 @@ class _Bench:
         trigger = self._trigger() if "trigger" in chosen.needs else None
         return Repairing(
             model=self.loaded.module,
-            net=lambda: self.lab.net(self.architecture, self.seed),
+            net=lambda: self.lab.net(self.architecture, self.seed, self.loaded),
             train=dataset.train,
             flagged=self._flagged(detection) if "flagged" in chosen.needs else None,
             trusted=images,
@@ -210,9 +217,9 @@ class _Bench:
         }
 
 
-def _architecture(loaded: LoadedModel, reference: str) -> str:
-    """Return what the model is built by: its card's architecture, or the factory it came from."""
-    return reference if loaded.card is None else loaded.card.architecture
+def _architecture(loaded: LoadedModel, reference: str, arch: str | None) -> str:
+    """Return what the model is built by: its card's architecture, or the user's own code."""
+    return reference if loaded.card is None else arch or loaded.card.architecture
 
 
 def _read(path: Path, images: int) -> list[int]:

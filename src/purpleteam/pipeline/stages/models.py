@@ -20,7 +20,7 @@ from purpleteam.models.inference import correct
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.recipes import RECIPES, Recipe
 from purpleteam.models.training import train
-from purpleteam.pipeline.importing import read_weights
+from purpleteam.pipeline.importing import load_for
 from purpleteam.pipeline.work import Work
 
 __all__ = ["BASELINE", "baseline", "evaluated", "recipe_of", "served", "train_models"]
@@ -42,16 +42,17 @@ def baseline(work: Work) -> LoadedModel:
     """Return the undefended model under test."""
     asked = work.config.models
     if asked.use is not None:
-        weights = Path(asked.weights) if asked.weights else None
-        model = load(
-            asked.use,
-            weights=weights,
-            device=work.device,
-            read_weights=read_weights,
-            shape=work.shape,
-        )
-        model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
-        return model
+        if BASELINE not in work.models:
+            work.models[BASELINE] = load_for(
+                work.dataset,
+                asked.use,
+                weights=Path(asked.weights) if asked.weights else None,
+                device=work.device,
+                arch=asked.arch,
+                normalise=asked.normalise,
+                classes=asked.classes,
+            )
+        return work.models[BASELINE]
     if BASELINE in work.models:
         return work.models[BASELINE]
     recipe = recipe_of(asked.recipe, asked.epochs)

@@ -14,6 +14,7 @@ from purpleteam.attacks.poison.evaluate import evaluate_backdoor
 from purpleteam.core.config import build as build_part
 from purpleteam.core.config import parse_part
 from purpleteam.core.errors import UsageError
+from purpleteam.core.factory import is_factory
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
@@ -23,7 +24,7 @@ from purpleteam.defences.repair import REPAIRS, Repair, Repairing
 from purpleteam.defences.repair.evaluate import Repaired, evaluate_repair, run_repair
 from purpleteam.defences.repair.repoison import repoison
 from purpleteam.models.inference import correct
-from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.store import Provenance, store
 from purpleteam.pipeline.stages.hunting import flagged_by, recovered_by, scanned_model, searched
 from purpleteam.pipeline.stages.models import recipe_of
@@ -55,7 +56,9 @@ def repaired(work: Work, trial: Trial, text: str) -> None:
     records = work.cell("defences", f"repair {one.stem}", one.depends_on, one.done)
     if any(isinstance(record, Note) and record.name == "no-repair" for record in records):
         return
-    model = load(str(one.path), device=work.device)
+    code = one.architecture if is_factory(one.architecture) else None
+    model = load(str(one.path), arch=code, device=work.device)
+    model = model.in_order_of(work.dataset.classes, work.dataset.name)
     work.models[one.stem] = model
     depends_on = {"model": model.digest, "before": trial.model.digest, "what": trial.planted()}
     work.cell("defences", f"after {one.stem}", depends_on, lambda: one.measured(model))
@@ -79,6 +82,10 @@ class _Repair:
     @property
     def stem(self) -> str:
         return f"{self.trial.stem}-{self.repair.name}"
+
+    @property
+    def architecture(self) -> str:
+        return self.work.config.backdoors.architecture or self.work.architecture
 
     @property
     def path(self) -> Path:
@@ -112,10 +119,9 @@ class _Repair:
         """Return what a repair works with: what was found, not what was planted."""
         work, asked, trial = self.work, self.work.config.backdoors, self.trial
         trigger = None if self.recovered is None else self.recovered[1]
-        architecture = asked.architecture or work.architecture
         return Repairing(
             model=trial.model.module,
-            net=lambda: build(architecture, work.shape, len(work.dataset.classes), seed=trial.seed),
+            net=lambda: work.net(self.architecture, seed=trial.seed),
             trusted=trusted_images(work),
             validation=work.dataset.validation,
             train=trial.images,
@@ -133,7 +139,7 @@ class _Repair:
         work = self.work
         right = correct(made.module, work.dataset.validation)
         provenance = Provenance(
-            architecture=work.config.backdoors.architecture or work.architecture,
+            architecture=self.architecture,
             shape=work.shape,
             classes=work.dataset.classes,
             recipe={**self.recipe, "seed": self.trial.seed},
