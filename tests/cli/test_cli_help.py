@@ -74,7 +74,9 @@ SAME = ("--split", "--limit", "--threads", "--device", "--out", "--json", "--qui
 def test_an_option_means_the_same_everywhere(name: str) -> None:
     found = [one for verb in VERBS if (one := options(verb).get(name))]
     assert found
-    assert len({(one.help, str(one.default)) for one in found}) == 1  # type: ignore[attr-defined]
+    assert len({one.help for one in found}) == 1  # type: ignore[attr-defined]
+    if name != "--arch":  # who trains has one by default, who reads a stored model needs none
+        assert len({str(one.default) for one in found}) == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -95,12 +95,6 @@ Classes = Annotated[
         help="The data's class names in the order of the net's outputs: a,b,c, or a file of them.",
     ),
 ]
-Code = Annotated[
-    str | None,
-    typer.Option(
-        "--arch", help="Code of a stored model whose card names some: PATH/TO/net.py:factory."
-    ),
-]
 DatasetOption = Annotated[
     str,
     typer.Option(
@@ -111,9 +105,13 @@ DatasetOption = Annotated[
 ]
 Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="First so many images of the split.")]
-Arch = Annotated[
-    str, typer.Option("--arch", help="Architecture name, module:factory or FILE.py:factory.")
-]
+ARCH = typer.Option(
+    "--arch",
+    help="Architecture name, module:factory or PATH/TO/net.py:factory; the code of a stored model "
+    "whose card names some.",
+)
+Arch = Annotated[str, ARCH]
+Code = Annotated[str | None, ARCH]
 Epochs = Annotated[
     int | None, typer.Option("--epochs", min=1, help="Epochs, where not the recipe's.")
 ]

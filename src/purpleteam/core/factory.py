@@ -13,13 +13,12 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import PurpleError
+from purpleteam.core.errors import PurpleError, place_of
 
 __all__ = ["call_factory", "called_as", "file_of", "is_factory", "portable"]
 
@@ -167,18 +166,12 @@ def _signature(factory: object) -> str:
 
 
 def _what(problem: BaseException) -> str:
-    """Return in one line what went wrong, and the last line of other people's code in it."""
+    """Return in one line what went wrong, and where in other people's code."""
     text = " ".join(str(problem).split())[:300] or type(problem).__name__
-    own = Path(__file__)
-    frames = [
-        one
-        for one in traceback.extract_tb(problem.__traceback__)
-        if Path(one.filename) != own and not one.filename.startswith("<frozen")
-    ]
-    if isinstance(problem, SyntaxError) or not frames:  # its text says the line already
+    whose, place = place_of(problem)
+    if whose == "purpleteam" or isinstance(problem, SyntaxError):  # its text says the line already
         return text
-    last = frames[-1]
-    return f"{text} ({type(problem).__name__} in {Path(last.filename).name}, line {last.lineno})"
+    return f"{text} ({type(problem).__name__}{f' in {place}' if place else ''})"
 
 
 def _remedy(problem: BaseException, reference: str) -> str:
