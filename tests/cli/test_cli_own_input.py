@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
+import torch
 from cli_shapes import write_own
 from cli_values import Ended, Purple
 
 from purpleteam.cli import main
+from purpleteam.models import load
 
 NET = '''
 """The net of shapes_net, which wants the input and has the order of outputs of another pipeline."""
@@ -116,14 +117,12 @@ def test_what_was_imported_is_read_from_the_card_by_every_verb(purple: Purple, o
 
 
 def test_the_file_that_is_served_wants_images_in_0_1(purple: Purple, own: Path) -> None:
-    session = onnxruntime.InferenceSession(Path("in/net.onnx").read_bytes())
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(Path("in/net.onnx").read_bytes())
     x = np.random.default_rng(0).random((5, 3, 16, 16), np.float32)
     (served,) = session.run(None, {"images": x})
-    from purpleteam.models import load
-
     net = load("shapes_net:four", weights=Path("four.safetensors")).module
-    import torch
-
     np.testing.assert_allclose(served, net(torch.from_numpy(x)).detach().numpy(), atol=1e-3)
 
 

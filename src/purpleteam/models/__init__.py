@@ -8,8 +8,10 @@
 - `black_box`       what can only be asked: `endpoint` (an app, over a `connection` to its
                     `address`), `onnx_file`
 - `weights`         a state dict as wrappers wrote it, under the names of a net
-- `normalisation`   the input that a brought net wants;  `maite`: classifiers of that protocol
-- `fit`             what a first look at a brought model shows
+- `building`        a net from what a card or the user's own code says
+- `normalisation`   the input that a brought net wants;  `class_order`: of its outputs
+- `maite`           classifiers of that protocol
+- `fit`             what a first look at a brought model shows;  `hints`: what it may have learned
 - `devices`         CPU, GPU, bfloat16 where it is faster, and a model left as it was
 - `checks`          executed checks on stored models
 """

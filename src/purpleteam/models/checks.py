@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
-from purpleteam.models.loading import build, module_of
+from purpleteam.models.building import build, module_of
 from purpleteam.models.store import TOLERANCE, Provenance, store
 
 __all__ = ["OnnxParity"]

@@ -11,22 +11,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from purpleteam.core.cards import ModelCard, StoredModel, find_stored
+from purpleteam.core.cards import ModelCard, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
-from purpleteam.core.factory import call_factory, called_as, file_of, is_factory
-from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
+from purpleteam.core.factory import is_factory
+from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox
+from purpleteam.models.building import build, made_by, module_of
 from purpleteam.models.class_order import Ordered, are_numbers, order_of
 from purpleteam.models.devices import device_of, lay_out
 from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.maite import MaiteClassifier, adapted, digest_of, is_maite, net_of_maite
 from purpleteam.models.normalisation import Normalisation, Normalised
 from purpleteam.models.onnx_file import OnnxFile
-from purpleteam.models.store import check_header, load_weights
 from purpleteam.models.weights import Weights, WeightsReader, as_float32, fill, plain_weights
 
-__all__ = ["BY_NAME", "LoadedModel", "Weights", "arch_to_type", "build", "load", "module_of"]
+__all__ = ["BY_NAME", "LoadedModel", "Weights", "build", "load"]
 
 BY_NAME = "; --classes NAME,NAME,... (or a file of them) says which output is which class"
 """The remedy where a model has another number of classes than the data."""
@@ -156,26 +156,6 @@ def load(
     return replace(loaded, module=module)
 
 
-def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
-    """Return a stored model's net with its weights, behind the normalisation of its card.
-
-    Args:
-        stored: its files; their digests are not looked at here.
-        arch: the code to build it with, where the card names code that is not in the current
-            folder.
-
-    Raises:
-        Refused: the card names another normalisation than the header of the weights.
-        ModelError: the card names code outside the current folder, or does not fit the weights.
-    """
-    card = stored.card
-    net = net_of(card, arch)
-    load_weights(net, stored.weights)
-    check_header(card, stored.weights)
-    layer = Normalisation.of_card(card.normalisation, f"card {card.name!r}")
-    return net if layer is None else layer.before(net)
-
-
 def _black_box(reference: str, asked: Normalisation | None) -> LoadedModel:
     """Return the app or the ONNX file that can only be asked."""
     if "://" in reference:
@@ -217,11 +197,9 @@ def _from_factory(
     reference: str, weights: Path | None, read: WeightsReader, normalisation: Normalisation | None
 ) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
-        made = call_factory(reference, ModelError, _is_ready)
+        made = made_by(reference)
     maite = is_maite(made)
     net = net_of_maite(made)
-    if not maite and not isinstance(made, nn.Module):
-        raise ModelError(f"{reference!r} returned {_no_net(made)}")
     notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if maite else ()
     digest = None
     if weights is not None:
@@ -242,9 +220,7 @@ def _from_factory(
 
 def _own_weights(reference: str, net: nn.Module) -> tuple[str, tuple[str, ...]]:
     """Return the digest of the weights that a factory sets itself; random ones are refused."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        again = _net_from(reference).state_dict()
+    again = build(reference, (0, 0, 0), 0, seed=1).state_dict()
     own = net.state_dict()
     if own.keys() != again.keys() or not all(torch.equal(own[name], again[name]) for name in own):
         raise UsageError(
@@ -255,56 +231,6 @@ def _own_weights(reference: str, net: nn.Module) -> tuple[str, tuple[str, ...]]:
     return digest_of(net), (*as_float32(net), note)
 
 
-def net_of(card: ModelCard, arch: str | None = None) -> nn.Module:
-    """Return the net that a card names, its weights still to be loaded.
-
-    Args:
-        card: of a stored model; it may be a stranger's.
-        arch: the code to take where the card names code: the user's own word.
-
-    Raises:
-        ModelError: the card names code outside the current folder.
-    """
-    named = card.architecture
-    if is_factory(named):
-        named = arch or called_as(named) or named
-        if arch is None and called_as(card.architecture) is None:
-            _refuse_foreign_code(card)
-    return build(named, card.shape, len(card.classes), seed=0)
-
-
-def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Module:
-    """Return a net with seeded random weights: a registered name or `module:factory`."""
-    if is_factory(architecture):
-        return initialise(lambda *_: _net_from(architecture), shape, classes, seed)
-    return initialise(ARCHITECTURES[architecture], shape, classes, seed)
-
-
-def _net_from(reference: str) -> nn.Module:
-    made = call_factory(reference, ModelError, _is_ready)
-    if not isinstance(made, nn.Module):
-        raise ModelError(f"{reference!r} returned {_no_net(made)}")
-    return made
-
-
-def _is_ready(made: object) -> bool:
-    """Say whether a name in a module is a model already, and no factory."""
-    return isinstance(made, nn.Module) or (is_maite(made) and not isinstance(made, type))
-
-
-def _no_net(made: object) -> str:
-    if isinstance(made, type):
-        return f"the class {made.__name__}, not a net: return {made.__name__}()"
-    kind = type(made).__name__
-    more = {
-        "tuple": ": return the net alone",
-        "dict": ": return the net, and give the file of its weights as --weights",
-        "OrderedDict": ": return the net, and give the file of its weights as --weights",
-        "NoneType": ": does it end with `return net`?",
-    }
-    return f"{kind}, not a torch nn.Module or a MAITE model{more.get(kind, '')}"
-
-
 def _active_in_training(module: nn.Module) -> str:
     """Return the kinds of layers that are in train mode and answer otherwise in it."""
     active = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
@@ -312,31 +238,3 @@ def _active_in_training(module: nn.Module) -> str:
         type(one).__name__ for one in module.modules() if one.training and isinstance(one, active)
     }
     return ", ".join(sorted(kinds))
-
-
-def arch_to_type(architecture: str) -> str:
-    """Return the option that supplies the code which a card names, its folder left to fill in."""
-    module, _, factory = architecture.rpartition(":")
-    file = file_of(architecture) or Path(f"{module.replace('.', '/')}.py")
-    return f"--arch PATH/TO/{file.name if file_of(architecture) else file}:{factory}"
-
-
-def _refuse_foreign_code(card: ModelCard) -> None:
-    """Refuse a card that names code outside the current folder: a card may be a stranger's.
-
-    Nothing is imported to find out; the file, or the first part of the module's name, must lie
-    right here.
-    """
-    here = Path.cwd().resolve()
-    if (file := file_of(card.architecture)) is not None:
-        whole = (here / file).resolve()
-        found = not file.is_absolute() and whole.is_relative_to(here) and whole.is_file()
-    else:
-        package = card.architecture.partition(":")[0].partition(".")[0]
-        found = (here / f"{package}.py").is_file() or (here / package).is_dir()
-    if not found:
-        raise ModelError(
-            f"the card of {card.name!r} names the code {card.architecture!r}, which is not in the "
-            "current folder, so it is not called: a card may be a stranger's; if you trust that "
-            f"code, add: {arch_to_type(card.architecture)}"
-        )

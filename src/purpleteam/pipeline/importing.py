@@ -14,9 +14,10 @@ from purpleteam.core.factory import is_factory
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox
+from purpleteam.models.building import arch_to_type
 from purpleteam.models.class_order import parse_classes
 from purpleteam.models.fit import SAMPLE, examine, opened
-from purpleteam.models.loading import LoadedModel, arch_to_type, build, load
+from purpleteam.models.loading import LoadedModel, build, load
 from purpleteam.models.maite import MaiteClassifier
 from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.onnx_file import OnnxFile
