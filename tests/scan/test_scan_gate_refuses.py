@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import pickle
+import pickletools
 import re
 import subprocess
 import sys
@@ -137,3 +140,57 @@ def test_one_changed_byte_of_an_archive_never_gives_other_numbers(tmp_path, data
 def test_values_that_no_state_dict_has_are_refused(tmp_path, value):
     path = corpus.archive(tmp_path / "odd.pt", pickle.dumps({"epoch": value}, protocol=4))
     assert read_state_dict(path).verdict == "refused"
+
+
+def test_a_safetensors_file_that_is_a_pickle_as_well_is_refused(tmp_path, events):
+    length = ord("X") + (40 << 8)  # read as a pickle: a text of 40 bytes, then what follows it
+    header = json.dumps(corpus.good_header()).encode()
+    call = b"0cposix\nsystem\n(S'true'\ntR."
+    padded = b"{".ljust(37) + call + header[1:-1]
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(corpus.safetensors(padded.ljust(length - 1) + b"}", corpus.FLOATS))
+    assert pickletools.dis(path.read_bytes(), out=io.StringIO()) is None
+    assert read_state_dict(path).reasons == (
+        "the file is a pickle as well, which would call something when it is loaded",
+    )
+    assert events == []
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.pt", "safetensors"), ("a.safetensors", "zip")])
+def test_a_file_is_read_as_what_its_name_says_or_not_at_all(tmp_path, name, kind):
+    path = corpus.archive(tmp_path / name, corpus.benign_pickle())
+    if kind == "safetensors":
+        header = json.dumps(corpus.good_header()).encode()
+        path.write_bytes(corpus.safetensors(header, corpus.FLOATS))
+    assert f"holds {kind}" in read_state_dict(path).reasons[0]
+
+
+TENSOR = corpus.benign_pickle()[13:-2]
+OTHERWISE = {
+    "a storage in two formats": (
+        b"\x80\x02}(X\1\0\0\0a%sX\1\0\0\0b%su."
+        % (TENSOR, TENSOR.replace(b"FloatStorage", b"IntStorage")),
+        "in two formats or sizes",
+    ),
+    "a name twice": (b"\x80\x02}X\1\0\0\0aK\1sX\1\0\0\0aK\2s.", "sets a key twice"),
+    "a gradient of whole numbers": (
+        corpus.benign_pickle().replace(b"FloatStorage", b"IntStorage").replace(b"\x89c", b"\x88c"),
+        "asks for a gradient of int32",
+    ),
+    "another protocol": (pickle.dumps({"a": 1}, protocol=4), "FRAME .* is not needed"),
+    "half a surrogate pair": (b"\x80\x02}X\x03\0\0\0\xed\xa0\x80K\x01s.", "broken at byte"),
+    "no protocol": (b"}.", "does not begin with its protocol"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_pickle_that_torch_reads_otherwise_or_not_at_all_is_refused(name):
+    data, reason = OTHERWISE[name]
+    with pytest.raises(Malformed, match=reason):
+        read_state_pickle(data)
+
+
+def test_a_truth_value_is_nothing_but_0_or_1(tmp_path):
+    data = corpus.benign_pickle().replace(b"FloatStorage", b"BoolStorage")
+    path = corpus.archive(tmp_path / "a.pt", data, **{"data/0": b"\0\1\2\1"})
+    assert "truth values holds another byte" in read_state_dict(path).reasons[0]

@@ -19,7 +19,7 @@ from purpleteam.scan.formats.allow_list import StoredTensor
 from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.problem import Malformed
 from purpleteam.scan.formats.safetensors import metadata_problems, read_header, read_tensor
-from purpleteam.scan.formats.sniff import sniff
+from purpleteam.scan.formats.sniff import MODEL_SUFFIXES, sniff
 from purpleteam.scan.formats.tensors import as_array, check_values, converted
 from purpleteam.scan.formats.torch_zip import TorchArchive, open_archive
 
@@ -81,7 +81,11 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str
     if (size := path.stat().st_size) > MAX_BYTES:
         raise Malformed("bomb", f"the file has {size} bytes; at most {MAX_BYTES}")
     notes: list[str] = []
-    kind = sniff(path)
+    kind, suffix = sniff(path), path.suffix.lower()
+    if kind in ("safetensors", "zip") and kind not in MODEL_SUFFIXES.get(suffix, {kind}):
+        raise Malformed(
+            "name", f"the file is named {suffix} and holds {kind}; give it the name of its content"
+        )
     if kind == "safetensors":
         tensors = dict(_from_safetensors(mapped(path)))
     elif kind == "zip":

@@ -49,6 +49,19 @@ class PickleWalk:
     """How many there were."""
     error: str | None = None
 
+    @property
+    def calls_a_name(self) -> bool:
+        """Whether it calls something, and all that it imports may be names of Python."""
+        names = [use.name for use in self.globals]
+        return (
+            self.calls
+            and bool(names)
+            and all(
+                name is None or all(part.isidentifier() for part in name.split("."))
+                for name in names
+            )
+        )
+
 
 def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
     """Walk one pickle from byte `start` on, for at most `limit` opcodes."""

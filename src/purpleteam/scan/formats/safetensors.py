@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.scan.formats.pickle_globals import walk_pickle
 from purpleteam.scan.formats.problem import Malformed, Problem
 from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, check_values
 
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 MAX_HEADER = 8 << 20
+MAX_OPCODES = 100_000
 NAMES = {
     "F64": "float64",
     "F32": "float32",
@@ -73,6 +75,8 @@ def read_header(data: memoryview) -> Header:
     size, length = len(data), int.from_bytes(data[:8], "little")
     if size < 10 or length > min(MAX_HEADER, size - 8):
         raise _bad(f"the header claims {length} bytes of a file of {size}; at most {MAX_HEADER}")
+    if walk_pickle(data, limit=MAX_OPCODES).calls_a_name:
+        raise _bad("the file is a pickle as well, which would call something when it is loaded")
     fields = _parse(bytes(data[8 : 8 + length]))
     metadata = fields.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):

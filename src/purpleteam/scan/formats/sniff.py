@@ -75,14 +75,8 @@ def _is_pickle(path: Path, *, marked: bool) -> bool:
         walk = walk_pickle(memoryview(file.read(MAX_BYTES)), limit=MAX_OPCODES)
     if marked:
         return walk.error is None or bool(walk.globals) or path.suffix.lower() in MODEL_SUFFIXES
-    if walk.opcodes == MAX_OPCODES:
-        return True  # no text has so many; what follows is for the scanner to find out
-    names = [use.name for use in walk.globals]
-    return walk.calls and bool(names) and all(name is None or _is_dotted(name) for name in names)
-
-
-def _is_dotted(name: str) -> bool:
-    return all(part.isidentifier() for part in name.split("."))
+    # No text has so many opcodes; what follows is for the scanner to find out.
+    return walk.opcodes == MAX_OPCODES or walk.calls_a_name
 
 
 def _is_onnx(path: Path) -> bool:
