@@ -20,20 +20,20 @@ from torch import Tensor
 
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.models.devices import frozen
-from purpleteam.models.inference import Classifier
-from purpleteam.models.twins import Twins
+from purpleteam.models.guard import Classifier, Guarded, guarded
+from purpleteam.models.nets import Nets
 
 __all__ = ["Calls", "least", "record"]
 
-FORMS = ("model", "exact", "fast")
-"""As the user has it; float32 in the processor's layout; bfloat16."""
+FORMS = ("model", "fast")
+"""As the user has it; in the processor's layout."""
 
 
 @dataclass(eq=False)
 class Calls:
     """The model calls of one attack, in their order."""
 
-    nets: Twins
+    nets: Nets
     made: list[tuple[str, int, bool]] = field(default_factory=list)
     """Form of the net, images, and whether a gradient was asked."""
     spent: list[float] = field(default_factory=list)
@@ -67,12 +67,12 @@ def record(attack: EvasionAttack, model: Classifier, x: Tensor, y: Tensor, seed:
     """Run the attack once and return the model calls that it made."""
     began = [time.process_time()]
     with frozen(model):
-        nets = Twins.of(model, x)
+        nets = Nets.of(model, x)
     calls = Calls(nets)
-    spies: dict[int, Classifier] = {}
+    spies: dict[int, Guarded] = {}
     for form in FORMS:  # two forms may be one net, and must stay one
         net = getattr(nets, form)
-        spies.setdefault(id(net), _spy(net, form, calls, began))
+        spies.setdefault(id(net), guarded(_spy(net, form, calls, began)))
     watched = {form: spies[id(getattr(nets, form))] for form in FORMS}
     with frozen(model):
         attack.run(replace(nets, **watched), x, y, seed=seed)

@@ -16,6 +16,7 @@ from purpleteam.attacks.evasion.apgd_t import APGDT
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.errors import UsageError
+from purpleteam.models.nets import Nets
 
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
 
@@ -129,7 +130,9 @@ def test_a_loss_that_rises_without_a_new_best_halves_the_step_all_the_same() -> 
         return torch.stack((torch.zeros_like(height), height), 1)
 
     x = images_of_the_middle(1)
-    APGDCE(epsilon=0.1).run(first_best_then_slowly_up_from_below, x, torch.tensor([0]))
+    nets = Nets.of(first_best_then_slowly_up_from_below, x)
+    seen.clear()
+    APGDCE(epsilon=0.1).run(nets, x, torch.tensor([0]))
     corner = [torch.allclose(x_adv, x + 0.1) for x_adv in seen]
     assert all(corner[2:23]) and not corner[23]  # back to the start, by half a step
     assert all(corner[30:58]) and not corner[58]  # not at 41, the review after a halving, but at 57
@@ -169,7 +172,7 @@ def test_targets_are_the_likeliest_wrong_classes_however_many_there_are() -> Non
             APGDT().run(net, x, y)
         assert APGDT(loss="margin", epsilon=0.9).run(net, x, y).broken.all()
     with pytest.raises(UsageError, match="at least 3 classes"):
-        APGDDLR().run(linear_net(2), x, y)
+        APGDDLR().run(linear_net(2), x, y.clamp(0, 1))
 
 
 @pytest.mark.parametrize(

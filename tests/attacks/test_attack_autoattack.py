@@ -30,7 +30,7 @@ def test_the_standard_version_is_the_published_one(norm: str, classes: int) -> N
     assert published(AutoAttack(norm=norm), classes) == [  # type: ignore[arg-type]
         {"name": "apgd_ce"} | apgd,
         {"name": "apgd_t", "targets": 9} | apgd,
-        {"name": "fab_t", "steps": 100, "restarts": 1, "candidates": 10},
+        {"name": "fab_t", "steps": 100, "restarts": 1, "samples": 1, "candidates": 10},
         {"name": "square", "queries": 5000},
     ]
 
@@ -40,7 +40,7 @@ def test_in_l1_it_is_that_of_the_paper_on_l1() -> None:
     assert published(AutoAttack(norm="l1", epsilon=12.0)) == [
         {"name": "apgd_ce", "restarts": 5} | apgd,
         {"name": "apgd_t", "restarts": 1, "targets": 5} | apgd,
-        {"name": "fab_t", "steps": 100, "restarts": 1, "candidates": 10},
+        {"name": "fab_t", "steps": 100, "restarts": 1, "samples": 1, "candidates": 10},
         {"name": "square", "queries": 5000},
     ]
 

@@ -28,7 +28,7 @@ class Straight(MinimumNormAttack):
     norms: ClassVar[tuple[Norm, ...]] = ("l2",)
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        direction = driver.gradient(x, exact=True)
+        direction = driver.gradient(x)
         direction = direction / direction.flatten(1).norm(dim=1).clamp_min(1e-9).view(-1, 1, 1, 1)
         for length in (3.0, 1.4, 0.7, 0.4, 0.2, 0.1, 0.04):
             driver.logits(x + length * direction)

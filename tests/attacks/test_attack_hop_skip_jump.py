@@ -18,7 +18,7 @@ from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
-from purpleteam.models.twins import Twins
+from purpleteam.models.nets import Nets
 
 DUAL = {"linf": 1, "l2": 2}
 
@@ -114,7 +114,7 @@ def just_behind_a_plane(depth: float, thickness: float) -> tuple[Driver, Tensor,
 
     x = torch.full((1, 1, 4, 4), 0.5)
     search = Search(epsilon=1.0, norm="l2", nearest=True, stop_inside=False)
-    nets = Twins.of(Deceiver(plane, slab), x)
+    nets = Nets.of(Deceiver(plane, slab), x)
     driver = Driver(nets, x, torch.zeros(1, dtype=torch.int64), search, Cost())
     away = (normal / size).view_as(x)
     return driver, x + depth * away, away

@@ -56,7 +56,7 @@ def test_masks_are_seen_on_small_colour_images(name: str) -> None:
 
 
 INDICATORS: list[tuple[str, str, float, str]] = [
-    ("detached", "masked_gradients", 1.0, "does not depend on its input by gradients"),
+    ("detached", "masked_gradients", 1.0, "zero or NaN on 100%"),
     ("NaN gradient", "masked_gradients", 1.0, "zero or NaN on 100%"),
     ("rounded logits", "masked_gradients", 1.0, "zero or NaN on 100%"),
     ("saturated sigmoid", "masked_gradients", 0.3, "zero or NaN on "),

@@ -45,7 +45,9 @@ class After(nn.Module):
 
 def folded(span: float) -> Callable[[Tensor], Tensor]:
     """Make a net blind to everything but images that range over `span`."""
-    return lambda x: x if float(x.amax() - x.amin()) > span else torch.zeros_like(x)
+    return lambda x: (
+        x if float(x.detach().amax() - x.detach().amin()) > span else torch.zeros_like(x)
+    )
 
 
 def test_nothing_is_said_of_an_ordinary_model() -> None:
@@ -96,7 +98,7 @@ def test_behind_the_layer_that_was_asked_for_nothing_more_is_offered() -> None:
 
 
 def test_a_model_near_chance_in_every_range_is_left_in_peace() -> None:
-    assert examine(After(torch.zeros_like), IMAGES) == ()
+    assert examine(After(lambda scores: 0 * scores), IMAGES) == ()
     shuffled = ImageSet(IMAGES.images, np.random.default_rng(0).permutation(IMAGES.labels))
     assert examine(Brightest(), shuffled) == ()
 
@@ -129,11 +131,11 @@ def test_an_answer_that_depends_on_the_neighbours_is_said() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda scores: (scores, scores), "returned tuple, not logits"),
-        (lambda scores: scores.mean(0, keepdim=True), r"returned \(1, 3\), not logits \(90, cl"),
+        (lambda scores: (scores[0], scores), r"returned \(3,\), not logits"),
+        (lambda scores: scores.mean(0, keepdim=True), r"returned \(1, 3\), not logits \(16, cl"),
         (lambda scores: scores * torch.nan, "returned NaN or infinite logits"),
-        (lambda scores: scores[:, 0], r"returned \(90,\), not logits"),
-        (lambda scores: {"logits": scores}, "returned dict, not logits"),
+        (lambda scores: scores[:, 0], r"returned \(16,\), not logits"),
+        (lambda scores: {"score": scores}, "returned dict with 'score', not logits"),
     ],
     ids=["tuple", "mean", "nan", "flat", "dict"],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ def test_a_model_gets_floats_from_0_to_1_with_channels_first():
     image = np.zeros((1, 2, 3, 3), np.uint8)
     image[0, 1, 2] = (255, 51, 0)
     logits(model, image)
-    (x,) = seen
+    x = seen[0]
     assert (x.shape, x.dtype) == ((1, 3, 2, 3), torch.float32)
     assert x[0, :, 1, 2].tolist() == pytest.approx([1.0, 0.2, 0.0])
     assert x.sum() == pytest.approx(1.2)
@@ -36,6 +38,22 @@ def test_logits_are_float32_rows_in_order(batch_size):
     out = logits(Says(), PIXELS, batch_size=batch_size)
     assert out.dtype == np.float32
     assert np.allclose(out, PIXELS.reshape(6, -1))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda out: {"logits": out, "hidden": 1},
+        lambda out: (out, out[:, :2]),
+        lambda out: [out],
+        lambda out: SimpleNamespace(logits=out),
+        lambda out: out.double(),
+        lambda out: out.half().float(),
+    ],
+)
+def test_logits_are_taken_out_of_what_hubs_return(wrap):
+    out = logits(lambda x: wrap(x.flatten(1)), PIXELS)
+    assert np.allclose(out, PIXELS.reshape(6, -1) / 255, atol=1e-3)
 
 
 def test_a_plain_function_is_a_classifier():
@@ -62,8 +80,10 @@ def test_no_gradient_is_kept_and_modes_are_restored():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda x: (x.flatten(1), x), r"returned tuple, not logits \(6, classes\)"),
-        (lambda x: {"logits": x}, "returned dict, not logits"),
+        (lambda x: {"scores": x}, "returned dict with 'scores', not logits"),
+        (lambda x: {"logits": x}, r"returned \(6, 1, 4, 5\), not logits"),
+        (lambda x: x.sum((1, 2, 3)) - 9, r"torch.stack\(\[-z, z\], 1\) with z = net\(x\)"),
+        (lambda x: x.mean((1, 2, 3))[:, None], r"with z = torch.logit\(net\(x\).flatten\(\)"),
         (lambda _: None, "returned NoneType, not logits"),
         (lambda x: x, r"returned \(6, 1, 4, 5\), not logits"),
         (lambda x: x.flatten(1).argmax(1), r"returned \(6,\), not logits"),

@@ -1,17 +1,18 @@
-"""What an attack may ask of the model, and what it is spared: batches, precision, dropping.
+"""What an attack may ask of the model, and what it is spared: batches, dropping, confirming.
 
-An attack is written as its formula over the whole batch. The driver answers in micro-batches that
-fit the cache, in bfloat16 where the hardware is fast at it, and only for the images that still
-stand: an image is dropped as soon as a candidate inside the ball makes the model err, which is
-always confirmed in float32, on the model itself wherever rounding could matter. A search for the
-nearest example drops nothing and remembers the nearest one that it came across. A dropped image has
+An attack is written as its formula over the whole batch. The driver answers in float32, in
+micro-batches that fit the cache, and only for the images that still stand: an image is dropped as
+soon as a candidate inside the ball makes the model err, which is always confirmed by asking again,
+the model itself wherever rounding could matter. Of a model that draws random numbers the mean over
+fresh draws must err beyond doubt: a lucky draw is no adversarial example. A search for the nearest
+example drops nothing and remembers the nearest one that it came across. A dropped image has
 gradient 0, and so has one whose gradient does not exist or is NaN: `soundness` says what such an
 evaluation is worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ from torch import Tensor
 from purpleteam.attacks.balls import distance, project, quantise
 from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.search import Cost, Search
-from purpleteam.models.inference import Classifier
-from purpleteam.models.twins import Twins
+from purpleteam.models.guard import Guarded
+from purpleteam.models.nets import Nets
 
 __all__ = ["Driver", "Loss"]
 
@@ -29,6 +30,13 @@ CACHED_VALUES = 100_352
 VALUES_ON_GPU = 6_422_528
 """The same on a GPU: 8,192 images of 28 x 28."""
 
+FRESH = 16
+"""Draws of a random model's answer at a time, until it is clear whether their mean errs."""
+ROUNDS = 16
+"""Times that so many are drawn at most."""
+CERTAIN = 3.0
+"""Standard errors by which the mean must err."""
+
 Loss = Callable[..., Tensor]
 """Takes logits (n, classes), labels (n,) and what else there is for each image; returns (n,)."""
 
@@ -36,7 +44,7 @@ Loss = Callable[..., Tensor]
 class Driver:
     """The model as one attack sees it on one batch. Holds what was found so far."""
 
-    def __init__(self, nets: Twins, x: Tensor, y: Tensor, search: Search, cost: Cost) -> None:
+    def __init__(self, nets: Nets, x: Tensor, y: Tensor, search: Search, cost: Cost) -> None:
         self.nets = nets
         self.x = x  # (N, C, H, W)
         self.y = y  # (N,)
@@ -51,7 +59,7 @@ class Driver:
         self._micro_batch = max(8, values // max(x[0].numel(), 1)) if len(x) else 1
 
     @property
-    def model(self) -> Classifier:
+    def model(self) -> Guarded:
         """The model itself, for an attack that must see more than scores and gradients."""
         return self.nets.model
 
@@ -83,14 +91,12 @@ class Driver:
         """(N,) bool: an adversarial example is known, at whatever distance."""
         return torch.isfinite(self.nearest_distance)
 
-    def gradient(
-        self, x_adv: Tensor, loss: Loss | None = None, *per_image: Tensor, exact: bool = False
-    ) -> Tensor:
+    def gradient(self, x_adv: Tensor, loss: Loss | None = None, *per_image: Tensor) -> Tensor:
         """Return the gradient of the loss (default: cross-entropy) at `x_adv`, (N, C, H, W)."""
-        return self.value_and_gradient(x_adv, loss, *per_image, exact=exact)[1]
+        return self.value_and_gradient(x_adv, loss, *per_image)[1]
 
     def value_and_gradient(
-        self, x_adv: Tensor, loss: Loss | None = None, *per_image: Tensor, exact: bool = False
+        self, x_adv: Tensor, loss: Loss | None = None, *per_image: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the loss (N,) at `x_adv` and its gradient; 0 where an image was dropped.
 
@@ -98,41 +104,37 @@ class Driver:
             x_adv: (N, C, H, W).
             loss: what is climbed; called with logits, labels and the rows of `per_image`.
             per_image: (N, ...) tensors that the loss needs, such as target labels.
-            exact: in float32 throughout.
         """
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
-        net = self.nets.exact if exact else self.nets.fast
         for rows in self._standing_rows():
             part, extras = _at(x_adv.detach(), rows), [_at(one, rows) for one in per_image]
             answers = [
-                _climbed(net, part, self.y[rows], loss or cross_entropy, extras)
+                _climbed(self.nets, part, self.y[rows], loss or cross_entropy, extras)
                 for _ in range(self.search.samples)
             ]
-            value, slope = (_mean([answer[place] for answer in answers]) for place in (0, 1))
+            value, slope, scores = map(_mean, zip(*answers, strict=True))
             values.index_copy_(0, rows, value.to(values.dtype))
             slopes.index_copy_(0, rows, slope.to(slopes.dtype))
             self.cost.backward += len(rows) * self.search.samples
             self._count(rows, self.search.samples, step=True)
-            self._look(rows, part, answers[-1][2])
+            self._look(rows, part, scores)
         return values, slopes
 
     @torch.no_grad()
-    def logits(self, x_adv: Tensor, images: Tensor | None = None, *, exact: bool = False) -> Tensor:
+    def logits(self, x_adv: Tensor, images: Tensor | None = None) -> Tensor:
         """Return the scores (M, classes) of the candidates; 0 where an image was dropped.
 
         Args:
             x_adv: (M, C, H, W).
             images: (M,), whose candidates they are, each at most once; default: all, in order.
-            exact: in float32.
         """
         scores = x_adv.new_zeros(len(x_adv), self.classes)
-        net = self.nets.exact if exact else self.nets.fast
         for places in self._standing_rows(images):
             rows = places if images is None else _at(images, places)
             part = self._sent(_at(x_adv.detach(), places), rows)
-            found = net(part).float()
-            self._count(rows, 1, step=True)
-            self._look(rows, part, found, final=net is self.model)
+            found = _mean([self.nets.fast(part) for _ in range(self.search.samples)])
+            self._count(rows, self.search.samples, step=True)
+            self._look(rows, part, found, final=self.nets.fast is self.model)
             scores.index_copy_(0, places, torch.nan_to_num(found).to(scores.dtype))
         return scores
 
@@ -140,18 +142,21 @@ class Driver:
     def errs(self, candidates: Tensor, rows: Tensor) -> Tensor:
         """Say for each candidate (M, C, H, W) of the image `rows` (M,) whether the model errs.
 
-        Each is a query to the model itself; what the budget no longer allows is answered no.
+        Each is a query to the model itself; what the budget no longer allows is answered no. A
+        random model may err by chance: it is kept as an example only where its mean does.
         """
         answers = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         places = self._affordable(rows).nonzero().flatten()
         for part in torch.split(places, self._micro_batch) if len(places) else ():
             images = rows[part]
             asked = self._sent(candidates[part].detach(), images)
-            answers[part] = _wrong(self.model(asked), self.y[images])
-            self._count(images, 1)
-            if answers[part].any():
-                wrong = answers[part]
-                self._keep(images[wrong], asked[wrong])
+            scores = _mean([self.model(asked) for _ in range(self.search.samples)])
+            answers[part] = wrong = _wrong(scores, self.y[images])
+            self._count(images, self.search.samples)
+            if wrong.any():
+                images, asked = images[wrong], asked[wrong]
+                sure = self._errs(asked, images) if self.nets.random else slice(None)
+                self._keep(images[sure], asked[sure])
         return answers
 
     def settle(self, x_adv: Tensor, *, judge: bool = True) -> Tensor:
@@ -209,14 +214,14 @@ class Driver:
         if not wrong.any():
             return
         rows, x_adv = rows[wrong], x_adv[wrong]
-        if final and not self.nets.differentiable:
+        if final and not self.nets.differentiable and not self.nets.random:
             self._keep(rows, x_adv)
         else:
             self._confirm(rows, x_adv)
 
     @torch.no_grad()
     def _confirm(self, rows: Tensor, x_adv: Tensor) -> None:
-        """Ask in float32 about candidates that are allowed and worth it."""
+        """Ask again about candidates that are allowed and worth it."""
         if self.search.nearest:
             candidate = x_adv.clamp(0, 1)
             nearer = distance(candidate, self.x[rows], self.search.norm)
@@ -224,21 +229,43 @@ class Driver:
             rows, candidate = rows[better], candidate[better]
         else:
             candidate = self._inside(x_adv, rows) if self.nets.differentiable else x_adv
-        if len(rows) == 0:
-            return
-        answers = [self._in_float32(candidate, rows) for _ in range(self.search.samples)]
-        wrong = _wrong(_mean(answers), self.y[rows])
-        self._keep(rows[wrong], candidate[wrong])
+        if len(rows):
+            wrong = self._errs(candidate, rows)
+            self._keep(rows[wrong], candidate[wrong])
 
-    def _in_float32(self, x_adv: Tensor, rows: Tensor) -> Tensor:
-        """Return scores in float32: the model's own wherever rounding could change the label."""
-        scores = self.nets.exact(x_adv).float()
+    def _errs(self, x_adv: Tensor, rows: Tensor) -> Tensor:
+        """Say where the model errs beyond doubt: by the mean of its answers, if they are random."""
+        if self.nets.random:
+            return self._errs_on_average(x_adv, rows)
+        scores = self.nets.fast(x_adv)
         self._count(rows, 1)
         close = self.nets.too_close_to_call(scores)
         if close.any():
-            scores[close] = self.model(x_adv[close]).float()
+            scores[close] = self.model(x_adv[close])
             self._count(rows[close], 1)
-        return scores
+        return _wrong(scores, self.y[rows])
+
+    def _errs_on_average(self, x_adv: Tensor, rows: Tensor) -> Tensor:
+        """Draw until the mean margin lies several standard errors on either side, or give up."""
+        errs = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        unclear = torch.arange(len(rows), device=rows.device)
+        drawn: list[Tensor] = []
+        for _ in range(ROUNDS):
+            part, y = x_adv[unclear], self.y[rows[unclear]]
+            fresh = torch.stack([self.model(part) for _ in range(FRESH)])
+            self._count(rows[unclear], FRESH)
+            drawn = [*drawn, fresh]
+            scores = torch.cat(drawn)  # (draws, n, classes)
+            other = scores.mean(0).scatter(1, y[:, None], -torch.inf).argmax(1)
+            places = torch.arange(len(y), device=y.device)
+            lead = scores[:, places, other] - scores[:, places, y]  # (draws, n)
+            mean, error = lead.mean(0), lead.std(0) / len(lead) ** 0.5
+            errs[unclear[mean > CERTAIN * error]] = True
+            open_ = (mean > 0) & (mean <= CERTAIN * error)  # a mean that is right errs no more
+            unclear, drawn = unclear[open_], [one[:, open_] for one in drawn]
+            if len(unclear) == 0:
+                break
+        return errs
 
     def _keep(self, rows: Tensor, x_adv: Tensor) -> None:
         """Remember adversarial examples, the nearest of each image, and drop what is done."""
@@ -256,12 +283,13 @@ class Driver:
 
 
 def _climbed(
-    net: Classifier, x: Tensor, y: Tensor, loss: Loss, extras: list[Tensor]
+    nets: Nets, x: Tensor, y: Tensor, loss: Loss, extras: list[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss of each candidate, its gradient (0 where there is none) and the scores."""
+    x = x.clamp(nets.inward, 1 - nets.inward) if nets.inward else x
     asked, slope = x.detach().requires_grad_(True), None
     with torch.enable_grad():
-        logits = net(asked).float()
+        logits = nets.fast(asked)
         value = loss(logits, y, *extras)
         if value.requires_grad:
             (slope,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)
@@ -274,8 +302,8 @@ def _at(tensor: Tensor, rows: Tensor) -> Tensor:
     return tensor if len(rows) == len(tensor) else tensor.index_select(0, rows)
 
 
-def _mean(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
+def _mean(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts)).mean(0)
 
 
 def _place_among_equals(rows: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier, correct
-from purpleteam.models.twins import Twins
+from purpleteam.models.nets import Nets
 
 __all__ = ["AttackRow", "RobustEvaluation", "curve", "evaluate"]
 
@@ -96,7 +96,7 @@ class _Climb:
         self.queries = np.zeros(len(images), np.int64)
         self.steps = np.zeros(len(images), np.int64)
         with frozen(model):
-            self.nets = Twins.of(model, to_batch(images.images[:4], self.device))
+            self.nets = Nets.of(model, to_batch(images.images[:4], self.device))
         self.cost = {"forward": 0, "backward": 0}
         self.seconds = 0.0
         self.rungs: list[str] = []

@@ -33,12 +33,21 @@ class Noise:
         """Return standard normal numbers of the shape, type and device of `like`."""
         return self._draw(like, torch.randn)
 
+    def seed_torch(self) -> None:
+        """Seed torch's own generators, from which a model of random answers draws."""
+        key = f"{self.seed}/{self.index.tolist()}/{self.restart}{self.stream}".encode()
+        torch.manual_seed(_seed(key))
+
     def _draw(self, like: Tensor, kind: object) -> Tensor:
         self._draws += 1
         rng = torch.Generator()
         rows = []
         for index in self.index.tolist():
             key = f"{self.seed}/{index}/{self.restart}/{self._draws}{self.stream}".encode()
-            rng.manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:7], "big"))
+            rng.manual_seed(_seed(key))
             rows.append(kind(like.shape[1:], generator=rng))  # type: ignore[operator]
         return torch.stack(rows).to(device=like.device, dtype=like.dtype)
+
+
+def _seed(key: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(key).digest()[:7], "big")

@@ -11,7 +11,7 @@ __all__ = ["Cost", "Search"]
 
 @dataclass
 class Cost:
-    """Model calls so far, counted per image; not the few that compare a net with its twins."""
+    """Model calls so far, counted per image; not the few that look at a net beforehand."""
 
     forward: int = 0
     backward: int = 0

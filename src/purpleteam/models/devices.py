@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.reproducible import is_reproducible
+from purpleteam.models.guard import Guarded, guarded
 
 __all__ = [
     "channels_first",
+    "channels_last_copy",
     "choose_device",
     "device_of",
     "fast_autocast",
@@ -31,6 +33,8 @@ __all__ = [
 
 MAX_THREADS = 256
 """Thousands of threads do not make torch slow, they bring the process down."""
+ALIKE = 1e-4
+"""Largest difference, as a share of their spread, that two orders in memory may make to numbers."""
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
@@ -104,36 +108,76 @@ def channels_first(x: Tensor) -> Tensor:
 def lay_out(module: nn.Module, images: Tensor) -> None:
     """Put a net's weights channels last in memory, which CPUs convolve faster, where it takes that.
 
-    What a convolution gives is then in that order too, and a net that calls `view` on it fails:
-    such a net is left as it was written.
-
     Args:
         module: the net, changed in place; no number of it changes.
-        images: (N, C, H, W), such as it takes; two of them are shown to a copy.
+        images: (N, C, H, W), of a shape that it takes.
     """
+    if channels_last_copy(module, images.to(device_of(module))) is not None:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def channels_last_copy(module: nn.Module, images: Tensor) -> nn.Module | None:
+    """Return a copy in eval mode with its weights channels last; None where it answers otherwise.
+
+    What a convolution gives is then in that order too. A net that calls `view` on it fails, and
+    one that reads its memory directly may answer otherwise: scores and slopes are compared.
+
+    Args:
+        module: the net, left alone.
+        images: (N, C, H, W), of a shape that it takes; noise of that shape is shown to it.
+    """
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand((2, *images.shape[1:]), generator=rng).to(images.device)
     try:
         moved = copy.deepcopy(module).eval()
+        before = _scores_and_slope(moved, x)
         moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            moved(images[:2].to(device_of(module)))
+        after = _scores_and_slope(moved, x)
     except Exception:  # the net may be anybody's code; in its own order it is only slower
-        return
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return None
+    alike = all(map(_near, after, before))
+    return moved if alike else None
+
+
+def _scores_and_slope(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores of images and the slope of a mixture of them, 0 where there is none."""
+    asked = x.clone().requires_grad_(True)
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
+        torch.manual_seed(0)
+        scores = guarded(net)(asked)
+        mixture = (scores * torch.linspace(-1, 1, scores.shape[1], device=x.device)).sum()
+        slope = None
+        if mixture.requires_grad:
+            (slope,) = torch.autograd.grad(mixture, asked, allow_unused=True)
+    return scores.detach(), torch.zeros_like(x) if slope is None else slope
+
+
+def _near(values: Tensor, others: Tensor) -> bool:
+    """Say whether no difference is larger than rounding, as a share of the spread."""
+    spread = others.amax() - others.amin()
+    return bool((values - others).abs().amax() <= ALIKE * spread + 1e-6)
 
 
 @contextmanager
-def frozen(model: object) -> Iterator[None]:
-    """Put a net in eval mode without parameter gradients, and restore both at the end."""
+def frozen(model: object) -> Iterator[Guarded]:
+    """Put a net in eval mode without parameter gradients, and restore both at the end.
+
+    Yields the classifier as it is to be asked: with copies of the images. A net that `eval` does
+    not reach may change its running statistics as it answers; these are restored too.
+    """
     if not isinstance(model, nn.Module):
-        yield
+        yield guarded(model)
         return
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    statistics: list[tuple[Tensor, Tensor]] = []
     try:
         model.eval()
+        if any(module.training for module, _ in modes):
+            statistics = [(one, one.clone()) for one in model.buffers()]
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
-        yield
+        yield guarded(model)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -164,3 +208,6 @@ def _correctly_rounded_roots() -> torch.library.Library:
 
 if is_reproducible():
     ROOTS = _correctly_rounded_roots()  # as long as it lives
+        with torch.no_grad():
+            for buffer, kept in statistics:
+                buffer.copy_(kept)

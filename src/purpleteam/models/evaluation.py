@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Counts, Estimate, Rate, bootstrap
 from purpleteam.data.images import ImageSet
-from purpleteam.models.inference import CACHE_BATCH, Classifier, logits
+from purpleteam.models.devices import device_of, frozen, to_batch
+from purpleteam.models.inference import CACHE_BATCH, Classifier, forked, logits
 
 __all__ = ["ClassScores", "Evaluation", "evaluate"]
 
@@ -191,11 +193,13 @@ def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _seconds_per_image(
     model: Classifier, images: ImageSet, batch_size: int, rounds: int = 5
 ) -> float:
-    batch = images.images[:batch_size]
-    logits(model, batch)  # warm-up
+    device = device_of(model)
+    batch = to_batch(images.images[:batch_size], device)
     seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        logits(model, batch)
-        seconds.append((time.perf_counter() - started) / len(batch))
+    with frozen(model) as net, torch.no_grad(), forked(device):
+        net(batch)  # warm-up
+        for _ in range(rounds):
+            started = time.perf_counter()
+            net(batch)
+            seconds.append((time.perf_counter() - started) / len(batch))
     return stdlib_statistics.median(seconds)

@@ -10,16 +10,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from purpleteam.data.images import ImageSet
 from purpleteam.models.class_order import Ordered
-from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.hints import hints
-from purpleteam.models.inference import logits
+from purpleteam.models.inference import DRAWS, is_random, logits
 from purpleteam.models.loading import LoadedModel
 from purpleteam.models.maite import MaiteClassifier, MaiteNet
+from purpleteam.models.nets import Nets
 from purpleteam.models.normalisation import Normalised
 from purpleteam.models.onnx_file import OnnxFile
 
@@ -62,7 +66,7 @@ def examine(
     while isinstance(inner[-1], Normalised | Ordered):
         inner.append(inner[-1].module)
     plain = () if isinstance(inner[-1], MaiteNet | MaiteClassifier | OnnxFile) else _form(scores)
-    notes = [*plain, *_chance(module, sample, scores)]
+    notes = [*plain, *_habits(module, to_batch(sample.images[:100], device_of(module)))]
     if any(getattr(one, "normalisation", None) for one in inner):  # the user has said it already
         return tuple(notes)
     names = classes or [str(number) for number in range(scores.shape[1])]
@@ -82,16 +86,44 @@ def _form(scores: NDArray[np.float32]) -> tuple[str, ...]:
     return ()
 
 
-def _chance(module: nn.Module, sample: ImageSet, scores: NDArray[np.float32]) -> tuple[str, ...]:
-    """Say where the same image gets another answer: at random, or for its neighbours' sake."""
-    few = sample.images[:100]  # one batch of `logits`
-    again = logits(module, few)
-    if not np.array_equal(scores[: len(few)], again):
-        return ("its answers change from call to call: a robust accuracy must average over that",)
-    alone = logits(module, few[:1])
-    if not np.allclose(alone, again[:1], rtol=1e-3, atol=1e-3):
-        return (
-            "its answer for an image depends on the images beside it: is it batch-normalised "
-            "by the batch?",
-        )
-    return ()
+def _habits(module: nn.Module, x: Tensor) -> tuple[str, ...]:
+    """Say how it answers: in what form and precision, at random, or for its neighbours' sake."""
+    notes = []
+    with frozen(module) as net, torch.no_grad():
+        scores = net(x)
+        if net.form:
+            notes.append(f"it returns {net.form}")
+        if net.precision != torch.float32:
+            kind = str(net.precision).removeprefix("torch.")
+            notes.append(
+                f"its weights are in {kind}: it gets images in that, its logits in float32"
+            )
+        awake = _deaf_to_eval(module)
+        cause = f": eval() does not stop its {awake}" if awake else ", in eval mode too"
+        if is_random(net, x):
+            notes.append(
+                f"its answers change from call to call{cause}: the mean over {DRAWS} draws counts "
+                "as its answer, and attacks average with samples, as in apgd_ce:samples=20"
+            )
+        elif not torch.allclose(scores[:2], net(x[:2]), rtol=1e-3, atol=1e-3):
+            notes.append(
+                f"its answer for an image depends on the images beside it{cause}: is it "
+                "batch-normalised by the batch?"
+            )
+        if net.differentiable and not Nets.of(net, x[:8]).differentiable:
+            notes.append(
+                "no gradient reaches the images (inference_mode, no_grad, detach or quantised "
+                "layers in its forward?): only attacks that need none can be made"
+            )
+    return tuple(notes)
+
+
+def _deaf_to_eval(module: nn.Module) -> str:
+    """Return the kinds of layers that go on as in training; asked in eval mode."""
+    kinds = {
+        type(one).__name__
+        for one in module.modules()
+        if isinstance(one, _BatchNorm | _DropoutNd)
+        and (one.training or getattr(one, "running_mean", module) is None)
+    }
+    return ", ".join(sorted(kinds))

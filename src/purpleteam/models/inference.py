@@ -1,25 +1,39 @@
-"""What a model answers: logits for images, in float32, without touching the model."""
+"""What a model answers: logits for images, in float32, without touching the model.
+
+The answer of a model that draws random numbers is the mean of its logits over many draws.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.core.errors import ModelError, PurpleError
+from purpleteam.core.errors import ModelError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
+from purpleteam.models.guard import Classifier
 
-__all__ = ["Classifier", "correct", "logits"]
-
-Classifier = Callable[[Tensor], Tensor]
-"""Images (N, C, H, W) in [0, 1] to logits (N, classes)."""
+__all__ = ["DRAWS", "Classifier", "correct", "forked", "is_random", "logits"]
 
 CACHE_BATCH = 100
 """Images a call: small enough that a layer's activations stay in the processor's cache."""
+
+DRAWS = 32
+"""Calls whose mean is the answer of a model that draws random numbers."""
+
+SHOWN = 16
+"""Images that are shown again and again to see whether the answers change."""
+REPEATED = 128
+"""Of them in all, where torch's generator moved: one that errs in 1 call of 10 shows itself."""
+UNMOVED = 32
+"""Of them in all, where it did not: the model may have a generator of its own."""
+SAME = 1e-5
+"""Share of the scores' spread by which they may differ from call to call: rounding on a GPU."""
 
 
 def logits(
@@ -27,30 +41,55 @@ def logits(
 ) -> NDArray[np.float32]:
     """Return float32 logits (N, classes) for uint8 images (N, H, W, C).
 
-    A model behind an app may refuse an image, which is then a row of NaN.
+    A model behind an app may refuse an image, which is then a row of NaN. Of a model that answers
+    at random it is the mean over 32 draws, the same ones each time where they are torch's.
 
     Raises:
         ModelError: the model does not take such images, or does not return one row of finite
             numbers for each.
     """
     device = device_of(model)
-    may_refuse = not getattr(model, "differentiable", True)
-    rows = []
-    with frozen(model), torch.inference_mode():
+    rows: list[NDArray[np.float32]] = []
+    with frozen(model) as net, torch.no_grad(), forked(device):
+        draws, may_refuse = 1, not net.differentiable
         for start in range(0, len(images), batch_size):
             batch = to_batch(images[start : start + batch_size], device)
-            try:
-                out = model(batch)
-            except PurpleError:  # of ours: it names what is wrong already
-                raise
-            except Exception as error:  # the model may be anybody's code
-                shape = tuple(batch.shape[1:])
-                reason = " ".join(str(error).split())[:200]
-                raise ModelError(
-                    f"the model does not take images of shape {shape}: {reason}"
-                ) from None
-            rows.append(_checked(out, len(batch), may_refuse))
+            if start == 0 and not may_refuse and is_random(net, batch):
+                draws = DRAWS
+                torch.manual_seed(0)
+            answer = net(batch)
+            for _ in range(draws - 1):
+                answer += net(batch)
+            rows.append(_finite(answer / draws if draws > 1 else answer, may_refuse))
+    if not rows:
+        raise ModelError("there is no image to ask the model about")
     return np.concatenate(rows)
+
+
+def is_random(net: Classifier, x: Tensor) -> bool:
+    """Say whether the model's scores change from call to call.
+
+    Args:
+        net: as `frozen` yields it.
+        x: (N, C, H, W); the first 16 are asked about until chance would have shown itself.
+    """
+    few = x[:SHOWN]
+    with forked(x.device), torch.no_grad():
+        before = torch.get_rng_state()
+        first = net(few)
+        moved = x.is_cuda or not torch.equal(before, torch.get_rng_state())
+        repeats = math.ceil((REPEATED if moved else UNMOVED) / len(few))
+        return any(_differ(first, net(few)) for _ in range(repeats))
+
+
+def forked(device: torch.device) -> AbstractContextManager[None]:
+    """Leave torch's generators where they are, whatever a model draws."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    one, other = torch.nan_to_num(one), torch.nan_to_num(other)
+    return bool((one - other).abs().amax() > SAME * (one.amax() - one.amin()))
 
 
 def correct(
@@ -62,11 +101,8 @@ def correct(
     return np.asarray((scores.argmax(1) == images.labels) & ~refused)
 
 
-def _checked(out: object, n: int, may_refuse: bool) -> NDArray[np.float32]:
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != n:
-        form = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ModelError(f"the model returned {form}, not logits ({n}, classes)")
+def _finite(out: Tensor, may_refuse: bool) -> NDArray[np.float32]:
     answered = out[~out.isnan().all(1)] if may_refuse else out
     if not torch.isfinite(answered).all():
         raise ModelError("the model returned NaN or infinite logits")
-    return out.float().cpu().numpy()
+    return out.cpu().numpy()

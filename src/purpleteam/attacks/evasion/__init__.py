@@ -11,10 +11,19 @@ from purpleteam.attacks.evasion._base import (
     Attacked,
     Ensemble,
     EvasionAttack,
+    GradientAttack,
     MinimumNormAttack,
     QueryAttack,
 )
 
-__all__ = ["ATTACKS", "Attacked", "Ensemble", "EvasionAttack", "MinimumNormAttack", "QueryAttack"]
+__all__ = [
+    "ATTACKS",
+    "Attacked",
+    "Ensemble",
+    "EvasionAttack",
+    "GradientAttack",
+    "MinimumNormAttack",
+    "QueryAttack",
+]
 
 ATTACKS.load(sys.modules[__name__])

@@ -1,8 +1,7 @@
 """Auto-PGD: gradient ascent that finds its own step sizes.
 
 Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1, for L-infinity and L2; in L1 with sparse steps,
-Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on its own, in float32:
-whether a loss has risen is what the algorithm lives on, and bfloat16 rounds small rises away.
+Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on its own.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import Norm, project, steepest
 from purpleteam.attacks.driver import Driver, Loss
-from purpleteam.attacks.evasion._base import EvasionAttack
+from purpleteam.attacks.evasion._base import GradientAttack
 from purpleteam.attacks.noise import Noise
 
 __all__ = ["AutoPGD"]
@@ -30,7 +29,7 @@ Ask = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoPGD(EvasionAttack):
+class AutoPGD(GradientAttack):
     """Halves the step of an image whose loss no longer rises, and goes back to its best point.
 
     A subclass says which loss is climbed.
@@ -44,8 +43,6 @@ class AutoPGD(EvasionAttack):
     """Independent starts for each image that still stands."""
     rho: float = 0.75
     """Share of the steps between two reviews that must raise the loss, or the step is halved."""
-    samples: int = 1
-    """Gradients that are averaged at each point, for a model whose answers are random."""
     large_start: bool = False
     """L1: take the first steps in balls of three and two times epsilon."""
 
@@ -62,7 +59,7 @@ class AutoPGD(EvasionAttack):
         """Return the candidates of the highest loss that one run from a random start meets."""
 
         def ask(x_adv: Tensor) -> tuple[Tensor, Tensor]:
-            return driver.value_and_gradient(x_adv, loss, *per_image, exact=True)
+            return driver.value_and_gradient(x_adv, loss, *per_image)
 
         x_adv = _random_start(x, self.epsilon, self.norm, noise)
         if self.norm != "l1":

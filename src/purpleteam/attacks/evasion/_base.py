@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, distance
+from purpleteam.attacks.balls import Norm, distance, whole_cube
 from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.inputs import check_labels, checked
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import frozen
-from purpleteam.models.inference import Classifier
-from purpleteam.models.twins import Twins
+from purpleteam.models.inference import Classifier, forked
+from purpleteam.models.nets import Nets
 
-__all__ = ["ATTACKS", "Attacked", "Ensemble", "EvasionAttack", "MinimumNormAttack", "QueryAttack"]
+__all__ = [
+    "ATTACKS",
+    "Attacked",
+    "Ensemble",
+    "EvasionAttack",
+    "GradientAttack",
+    "MinimumNormAttack",
+    "QueryAttack",
+]
+
+BALLS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
+"""The norms in which epsilon is the radius of a ball."""
+ROUNDING = 2e-7
+"""By how much float32 may leave the ball: of its radius, and of the whole range in each value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +113,7 @@ class EvasionAttack(ABC):
     @final
     def run(
         self,
-        model: Classifier | Twins,
+        model: Classifier | Nets,
         x: Tensor,
         y: Tensor,
         *,
@@ -109,21 +124,24 @@ class EvasionAttack(ABC):
         """Attack a batch; the model, its mode, its gradients and the tensors are left alone.
 
         Args:
-            model: images in [0, 1] to logits.
-            x: float32 (N, C, H, W) in [0, 1].
+            model: images in [0, 1] to logits; where it draws random numbers, an image counts as
+                broken when the mean of its answers errs.
+            x: float32 (N, C, H, W) in [0, 1], at least one.
             y: int64 (N,), the labels that the adversary wants the model to miss.
             seed: all noise is a pure function of it and of each image's index.
             index: (N,), each image's place in its dataset; the default counts from 0.
             stream: which ensemble the attack works for.
 
         Raises:
-            UsageError: the model does not tell what the attack must know.
+            UsageError: images or labels are none, or the model does not tell what the attack must
+                know.
+            ModelError: the model's own code failed.
         """
         return self._attack(model, x, y, seed, index, stream)
 
     def _attack(
         self,
-        model: Classifier | Twins,
+        model: Classifier | Nets,
         x: Tensor,
         y: Tensor,
         seed: int,
@@ -134,11 +152,17 @@ class EvasionAttack(ABC):
     ) -> Attacked:
         """Make the attack; without `verdicts` nobody reads `broken`, and its last call is saved."""
         started = time.perf_counter()
-        x = x.detach()
-        index = torch.arange(len(x)) if index is None else index
-        with frozen(model.model if isinstance(model, Twins) else model):
-            nets = Twins.of(model, x)
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            x, y = checked(x, y)
+            index = torch.arange(len(x)) if index is None else index
+            stack.enter_context(frozen(model.model if isinstance(model, Nets) else model))
+            nets = Nets.of(model, x)
+            check_labels(y, nets.classes)
             self._check_knowledge(nets)
+            if nets.random:
+                stack.enter_context(forked(x.device))
+                Noise(seed, index, stream=f"{stream}/model").seed_torch()
             best = _Best(x, Cost())
             members = self.members(nets.classes)
             judge = verdicts or len(members) > 1 or self.planned_restarts > 1
@@ -154,6 +178,7 @@ class EvasionAttack(ABC):
                     best.take(driver, rows, candidate, last_word=isinstance(self, Ensemble))
         seconds = time.perf_counter() - started
         length = distance(best.x_adv, x, self.norm)
+        self._check_promise(best.x_adv, x, length)
         return Attacked(
             best.x_adv, best.broken, length, best.queries, best.steps, best.cost, seconds
         )
@@ -185,9 +210,20 @@ class EvasionAttack(ABC):
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         """Return candidates for `x`, asking the driver; the base projects and judges."""
 
-    def _check_knowledge(self, nets: Twins) -> None:
+    def _check_promise(self, x_adv: Tensor, x: Tensor, length: Tensor) -> None:
+        """See that every image is one, and lies in the ball."""
+        most = float(length.max()) if self.norm in BALLS else 0.0
+        bound = self.epsilon + ROUNDING * (self.epsilon + whole_cube(x, self.norm))
+        if most > bound or not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
+            raise RuntimeError(
+                f"attack {self.name or type(self).__name__!r} broke its promise: an image lies "
+                f"{most:.6g} away in {self.norm} (epsilon is {self.epsilon:g}) or outside [0, 1]; "
+                "this is an error in the attack"
+            )
+
+    def _check_knowledge(self, nets: Nets) -> None:
         """Refuse an attack that needs what the model does not tell."""
-        gives = str(getattr(nets.model, "gives", "scores"))
+        gives = nets.model.gives
         enough = {"white-box": nets.differentiable, "score-based": gives == "scores"}
         for member in self.members(nets.classes):
             if not enough.get(member.knowledge, True):
@@ -196,14 +232,31 @@ class EvasionAttack(ABC):
                     for name, one in ATTACKS.items()
                     if enough.get(one.knowledge, True) and not issubclass(one, Ensemble)
                 ]
+                lacking = (
+                    f"the model gives only {gives}"
+                    if not nets.model.differentiable or gives != "scores"
+                    else "no gradient of the model reaches the images (inference_mode, no_grad, "
+                    "detach or quantised layers in its forward?)"
+                )
                 raise UsageError(
-                    f"attack {self.name!r} is {member.knowledge}, the model gives only {gives}; "
+                    f"attack {self.name!r} is {member.knowledge}, {lacking}; "
                     f"attacks that need no more: {', '.join(fitting)}"
                 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinimumNormAttack(EvasionAttack):
+class GradientAttack(EvasionAttack):
+    """Follows the model's gradients; where these are random, their mean over several draws.
+
+    Expectation over transformation (Athalye et al. 2018, arXiv:1707.07397, arXiv:1802.00420).
+    """
+
+    samples: int = 1
+    """Draws that are averaged at each point, for a model whose answers are random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinimumNormAttack(GradientAttack):
     """Looks for the nearest adversarial example rather than for any inside a ball.
 
     `broken` says whether what was found lies within epsilon.
@@ -226,6 +279,7 @@ class MinimumNormAttack(EvasionAttack):
             nearest=True,
             stop_inside=self.stop_inside,
             queries=queries,
+            samples=self.samples,
         )
 
 

@@ -16,7 +16,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier
-from purpleteam.models.twins import Twins
+from purpleteam.models.nets import Nets
 
 __all__ = ["capped_loss", "mini_batches", "not_fitted"]
 
@@ -26,13 +26,20 @@ ENOUGH = 9.0
 
 
 def mini_batches(
-    model: Classifier, images: ImageSet, norm: Norm, count: int, rng: np.random.Generator
+    model: Classifier,
+    images: ImageSet,
+    norm: Norm,
+    count: int,
+    rng: np.random.Generator,
+    samples: int,
 ) -> Iterator[Driver]:
     """Yield the model as seen on random mini-batches; no image is ever dropped."""
-    search = Search(epsilon=float("inf"), norm=norm, nearest=True, stop_inside=False)
+    search = Search(
+        epsilon=float("inf"), norm=norm, nearest=True, stop_inside=False, samples=samples
+    )
     device = device_of(model)
     with frozen(model):
-        nets = Twins.of(model, to_batch(images.images[:4], device))
+        nets = Nets.of(model, to_batch(images.images[:4], device))
         for _ in range(count):
             rows = rng.choice(len(images), min(MINI_BATCH, len(images)), replace=False)
             x = to_batch(images.images[rows], device)

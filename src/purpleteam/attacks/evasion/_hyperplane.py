@@ -60,19 +60,17 @@ def in_cache(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def other_classes(driver: Driver, x: Tensor, most: int) -> Iterator[Tensor]:
     """Yield at most so many classes other than the label, each (N,), the likeliest first."""
-    scores = driver.logits(x, exact=True).scatter(1, driver.y[:, None], -torch.inf)
+    scores = driver.logits(x).scatter(1, driver.y[:, None], -torch.inf)
     order = scores.argsort(dim=1, descending=True, stable=True)
     yield from order[:, : min(most, driver.classes - 1)].unbind(1)
 
 
-def meeting(
-    driver: Driver, other: Tensor, x_adv: Tensor, *, exact: bool = False
-) -> tuple[Tensor, Tensor]:
+def meeting(driver: Driver, other: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
     """Return the hyperplane on which two classes meet by the slope at `x_adv`.
 
     As the lead (N,) of the other class at `x_adv` and its gradient, the normal (N, C, H, W).
     """
-    return driver.value_and_gradient(x_adv, targeted_margin, other, exact=exact)
+    return driver.value_and_gradient(x_adv, targeted_margin, other)
 
 
 def how_far(value: Tensor, normal: Tensor, norm: Norm) -> Tensor:
@@ -81,13 +79,13 @@ def how_far(value: Tensor, normal: Tensor, norm: Norm) -> Tensor:
 
 
 def nearest_meeting(
-    driver: Driver, others: list[Tensor], norm: Norm, x_adv: Tensor, *, exact: bool = False
+    driver: Driver, others: list[Tensor], norm: Norm, x_adv: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return, of the hyperplanes on which the label meets the others, the nearest one."""
-    value, normal = meeting(driver, others[0], x_adv, exact=exact)
+    value, normal = meeting(driver, others[0], x_adv)
     away = how_far(value, normal, norm)
     for other in others[1:]:
-        next_value, next_normal = meeting(driver, other, x_adv, exact=exact)
+        next_value, next_normal = meeting(driver, other, x_adv)
         next_away = how_far(next_value, next_normal, norm)
         nearer = next_away < away
         value, away = torch.where(nearer, next_value, value), torch.where(nearer, next_away, away)
@@ -114,7 +112,7 @@ def nearest_boundary(
     nearest, shortest = x, torch.full((len(x),), torch.inf, device=x.device)
     seen_from = x if noise is None else uniform_start(x, NEARBY, "linf", noise)
     for other in list(other_classes(driver, x, candidates - 1)):
-        value, normal = meeting(driver, other, seen_from, exact=True)
+        value, normal = meeting(driver, other, seen_from)
         here = value - ((seen_from - x) * normal).flatten(1).sum(1)  # the lead at x, by the slope
         value = beyond * torch.where(here < 0, here, value)
         point = nearest_on(x.flatten(1), normal.flatten(1), value, norm).view_as(x)

@@ -40,7 +40,7 @@ class APGDT(AutoPGD):
                 f"try {self.name}:loss=margin"
             )
         loss = targeted_dlr if self.loss == "dlr" else targeted_margin
-        wrong = driver.logits(x, exact=True).scatter(1, driver.y.unsqueeze(1), -torch.inf)
+        wrong = driver.logits(x).scatter(1, driver.y.unsqueeze(1), -torch.inf)
         x_adv = x
         for target_label in wrong.topk(min(self.targets, driver.classes - 1)).indices.unbind(1):
             if not driver.standing.any():

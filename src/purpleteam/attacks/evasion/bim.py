@@ -8,7 +8,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import project, steepest
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.noise import Noise
 
 __all__ = ["BIM"]
@@ -16,7 +16,7 @@ __all__ = ["BIM"]
 
 @ATTACKS.register("bim")
 @dataclass(frozen=True, kw_only=True)
-class BIM(EvasionAttack):
+class BIM(GradientAttack):
     """Repeats FGSM in small steps, starting at the image itself."""
 
     steps: int = 10
@@ -28,6 +28,6 @@ class BIM(EvasionAttack):
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
         x_adv = x.clone()
         for _ in range(self.steps):
-            step = step_size * steepest(driver.gradient(x_adv, exact=True), self.norm)
+            step = step_size * steepest(driver.gradient(x_adv), self.norm)
             x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
         return x_adv

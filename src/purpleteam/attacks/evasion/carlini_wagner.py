@@ -55,7 +55,7 @@ class CarliniWagner(MinimumNormAttack):
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         boundary = nearest_boundary(driver, x, self.candidates, self.norm)
-        driver.logits(boundary, exact=True)
+        driver.logits(boundary)
         start = torch.lerp(x, boundary, SHORT)  # where no constant is enough yet
         constant = torch.full((len(x), 1, 1, 1), self.constant, device=x.device)
         low, high = torch.zeros_like(constant), torch.full_like(constant, torch.inf)
@@ -76,7 +76,7 @@ class CarliniWagner(MinimumNormAttack):
             if not driver.standing.any():
                 break
             x_adv = (torch.tanh(free) + 1) / 2
-            lacking, ascent = driver.value_and_gradient(x_adv, self._lacking, exact=True)
+            lacking, ascent = driver.value_and_gradient(x_adv, self._lacking)
             enough |= (lacking == 0).view(-1, 1, 1, 1) & driver.standing.view(-1, 1, 1, 1)
             slope = 2 * (x_adv - x) - constant * ascent  # (N, C, H, W)
             free = adam.step(free, slope * 2 * x_adv * (1 - x_adv))

@@ -50,7 +50,7 @@ class DDN(MinimumNormAttack):
         radius = torch.where(radius > 0, radius, self.radius)
         loss = _WatchedLoss(x)
         for step in range(self.steps):
-            gradient = driver.gradient(x + perturbation, loss, loss.rows, exact=True)
+            gradient = driver.gradient(x + perturbation, loss, loss.rows)
             step_size = self.step_size * (0.01 + 0.99 * (1 + cos(pi * step / self.steps)) / 2)
             perturbation = perturbation + step_size * steepest(gradient, "l2")
             radius = radius * torch.where(loss.errs, 1 - self.change, 1 + self.change)

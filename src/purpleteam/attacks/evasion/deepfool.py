@@ -53,7 +53,7 @@ class DeepFool(MinimumNormAttack):
             driver.dropped |= driver.found  # the first example that it meets is its answer
             if not driver.standing.any():
                 return x_adv
-            value, normal = nearest_meeting(driver, others, self.norm, x_adv, exact=True)
+            value, normal = nearest_meeting(driver, others, self.norm, x_adv)
             step = (how_far(value, normal, self.norm) + SLACK).view(-1, 1, 1, 1)
             perturbation += step * steepest(normal, self.norm)  # (N, C, H, W)
             x_adv = (x + (1 + self.overshoot) * perturbation).clamp(0, 1)

@@ -38,10 +38,7 @@ FINAL_STEPS = 3
 @ATTACKS.register("fab")
 @dataclass(frozen=True, kw_only=True)
 class FAB(MinimumNormAttack):
-    """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses.
-
-    In float32: bfloat16 cannot see the last steps to the boundary.
-    """
+    """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
 
@@ -80,10 +77,10 @@ class FAB(MinimumNormAttack):
         for _ in range(self.steps):
             if not driver.standing.any():
                 return
-            value, normal = plane(x_adv, exact=True)  # (N,), (N, C, H, W)
+            value, normal = plane(x_adv)  # (N,), (N, C, H, W)
             parts = in_cache(x_adv, x, value, normal)
             x_adv = torch.cat([self._onto(*part) for part in parts])
-            crossed = driver.logits(x_adv, exact=True).argmax(1) != driver.y
+            crossed = driver.logits(x_adv).argmax(1) != driver.y
             x_adv = torch.lerp(x, x_adv, _column(torch.where(crossed, self.backward, 1.0)))
 
     def _onto(self, x_adv: Tensor, x: Tensor, value: Tensor, normal: Tensor) -> Tensor:
@@ -134,7 +131,7 @@ def final_search(driver: Driver, x: Tensor) -> Tensor:
 
 
 def _margin(driver: Driver, x_adv: Tensor) -> Tensor:
-    return margin(driver.logits(x_adv, exact=True), driver.y)
+    return margin(driver.logits(x_adv), driver.y)
 
 
 def _secant(low: Tensor, high: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import steepest
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.noise import Noise
 
 __all__ = ["FGSM"]
@@ -16,7 +16,7 @@ __all__ = ["FGSM"]
 
 @ATTACKS.register("fgsm")
 @dataclass(frozen=True, kw_only=True)
-class FGSM(EvasionAttack):
+class FGSM(GradientAttack):
     """One step of full length along the sign of the gradient (L2: along the gradient)."""
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:

@@ -56,11 +56,11 @@ class FMN(MinimumNormAttack):
         boundary = nearest_boundary(driver, x, self.candidates, self.norm, seen)
         radius = length(boundary - x, self.norm).clamp_min(1.0 if self.norm == "l0" else 0.0)
         if sparse:  # a start that changes few values would hold on to them
-            driver.logits(boundary, exact=True)
+            driver.logits(boundary)
             boundary = x
         perturbation = boundary - x
         for step in range(self.steps):
-            lead, gradient = driver.value_and_gradient(x + perturbation, margin, exact=True)
+            lead, gradient = driver.value_and_gradient(x + perturbation, margin)
             cooling = (1 + cos(pi * step / self.steps)) / 2
             change = self.last_change + (self.change - self.last_change) * cooling
             radius = self._radius(driver, radius, change, perturbation, lead, gradient)

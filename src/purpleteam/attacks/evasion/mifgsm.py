@@ -9,7 +9,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import project, steepest
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.noise import Noise
 
 __all__ = ["MIFGSM"]
@@ -17,7 +17,7 @@ __all__ = ["MIFGSM"]
 
 @ATTACKS.register("mifgsm")
 @dataclass(frozen=True, kw_only=True)
-class MIFGSM(EvasionAttack):
+class MIFGSM(GradientAttack):
     """Steps along the sum of past gradients, which carries over better to other models."""
 
     steps: int = 10
@@ -36,7 +36,7 @@ class MIFGSM(EvasionAttack):
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
         x_adv, momentum = x.clone(), torch.zeros_like(x)
         for _ in range(self.steps):
-            momentum = self.decay * momentum + _of_mean_one(driver.gradient(x_adv, exact=True))
+            momentum = self.decay * momentum + _of_mean_one(driver.gradient(x_adv))
             x_adv = project(
                 x_adv + step_size * steepest(momentum, self.norm), x, self.epsilon, self.norm
             )  # (N, C, H, W)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack, GradientAttack
 from purpleteam.attacks.evasion._fitting import capped_loss, mini_batches, not_fitted
 from purpleteam.attacks.noise import Noise
 from purpleteam.data.images import ImageSet
@@ -26,7 +26,7 @@ __all__ = ["Patch"]
 
 @ATTACKS.register("patch")
 @dataclass(frozen=True, kw_only=True)
-class Patch(EvasionAttack):
+class Patch(GradientAttack):
     """Puts one square anywhere on the image, fitted in expectation over images and places.
 
     It is fitted on images of another split, so that it depends on none of those it is judged on.
@@ -59,7 +59,9 @@ class Patch(EvasionAttack):
         rng = np.random.default_rng(seed)
         patch = torch.full((side, side, channels), 0.5)
         count = self.steps if side else 0
-        for driver in mini_batches(model, images.first(self.fit_images), self.norm, count, rng):
+        for driver in mini_batches(
+            model, images.first(self.fit_images), self.norm, count, rng, self.samples
+        ):
             patch = patch.to(driver.x.device)
             window = _window(driver.x, side, torch.from_numpy(rng.random((len(driver.x), 2))))
             gradient = driver.gradient(_pasted(driver.x, patch, window), capped_loss)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import Norm, project, steepest, uniform_start
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.noise import Noise
 
 __all__ = ["PGD"]
@@ -22,7 +22,7 @@ __all__ = ["PGD"]
 
 @ATTACKS.register("pgd")
 @dataclass(frozen=True, kw_only=True)
-class PGD(EvasionAttack):
+class PGD(GradientAttack):
     """Climbs the loss in small steps, staying inside the ball."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
@@ -49,7 +49,7 @@ class PGD(EvasionAttack):
         if self.random_start:
             x_adv = uniform_start(x, self.epsilon, self.norm, noise)
         for _ in range(self.steps):
-            step = self._step(driver.gradient(x_adv, exact=True), x_adv, step_size)
+            step = self._step(driver.gradient(x_adv), x_adv, step_size)
             x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
         return x_adv
 

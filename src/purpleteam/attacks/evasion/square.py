@@ -174,11 +174,8 @@ def _draws(x: Tensor, noise: Noise, queries: int) -> Iterator[Tensor]:
 
 
 def _margin(driver: Driver, x_adv: Tensor, rows: Tensor) -> Tensor:
-    """Return by how much the label's score exceeds the others; infinite without an answer.
-
-    In float32: the search lives on improvements that bfloat16 rounds away.
-    """
-    scores, label = driver.logits(x_adv, rows, exact=True), driver.y[rows, None]
+    """Return by how much the label's score exceeds the others; infinite without an answer."""
+    scores, label = driver.logits(x_adv, rows), driver.y[rows, None]
     others = scores.scatter(1, label, -torch.inf).amax(1)
     answered = scores.any(1)  # the driver gives zeros for none
     return torch.where(answered, scores.gather(1, label)[:, 0] - others, torch.inf)

@@ -21,7 +21,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
 from purpleteam.models.loading import LoadedModel, load
-from purpleteam.models.twins import Twins
+from purpleteam.models.nets import Nets
 
 __all__ = ["Transfer", "crafted"]
 
@@ -79,7 +79,7 @@ def crafted(
     """
     search = Search(epsilon=attack.epsilon, norm=attack.norm, nearest=True, stop_inside=False)
     with frozen(surrogate):
-        there = Driver(Twins.of(surrogate, x), x, y, search, Cost())
+        there = Driver(Nets.of(surrogate, x), x, y, search, Cost())
         return attack.perturb(there, x, noise)
 
 

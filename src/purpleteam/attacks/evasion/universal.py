@@ -13,7 +13,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import distance, steepest
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack, GradientAttack
 from purpleteam.attacks.evasion._fitting import capped_loss, mini_batches, not_fitted
 from purpleteam.attacks.noise import Noise
 from purpleteam.data.images import ImageSet
@@ -24,7 +24,7 @@ __all__ = ["Universal"]
 
 @ATTACKS.register("universal")
 @dataclass(frozen=True, kw_only=True)
-class Universal(EvasionAttack):
+class Universal(GradientAttack):
     """Adds the same perturbation to every image, fitted on images of another split."""
 
     steps: int = 200
@@ -40,7 +40,9 @@ class Universal(EvasionAttack):
         rng = np.random.default_rng(seed)
         perturbation = torch.zeros(1)
         count = self.steps if self.epsilon > 0 else 0
-        for driver in mini_batches(model, images.first(self.fit_images), self.norm, count, rng):
+        for driver in mini_batches(
+            model, images.first(self.fit_images), self.norm, count, rng, self.samples
+        ):
             moved = driver.x + perturbation.to(driver.x.device)
             gradient = driver.gradient(moved.clamp(0, 1), capped_loss)
             felt = gradient.masked_fill((moved < 0) | (moved > 1), 0)  # the range cuts the rest off

@@ -30,7 +30,7 @@ from purpleteam.attacks.soundness.counters import Counters
 from purpleteam.attacks.soundness.verdict import Observed, Soundness, excused, verdict_of
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen
-from purpleteam.models.inference import Classifier
+from purpleteam.models.guard import Classifier, guarded
 
 __all__ = ["Soundness", "judge"]
 
@@ -48,7 +48,7 @@ def judge(
     The same seed gives the same verdict; a model that draws its own random numbers draws them
     from torch's generator as the seed sets it, and the caller's is left where it was.
     """
-    case = Case(model, images, attacks, evaluations, seed)
+    case = Case(guarded(model), images, attacks, evaluations, seed)
     if len(case.probed) == 0:
         return Soundness(
             verdict="not_established",

@@ -20,7 +20,7 @@ from purpleteam.attacks.search import Cost, Search
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, device_of, to_batch
 from purpleteam.models.inference import Classifier
-from purpleteam.models.twins import Twins
+from purpleteam.models.nets import Nets
 
 __all__ = ["BALLS", "FEW_STEPS", "PROBED", "Case", "Slope"]
 
@@ -88,9 +88,9 @@ class Case:
         return self.final.attacks[-1].epsilon
 
     @cached_property
-    def nets(self) -> Twins:
-        """The model and its doubles."""
-        return Twins.of(self.model, self.x(np.arange(min(4, len(self.images)))))
+    def nets(self) -> Nets:
+        """The model and its fast replica."""
+        return Nets.of(self.model, self.x(np.arange(min(4, len(self.images)))))
 
     @cached_property
     def rungs(self) -> tuple[EvasionAttack, ...]:
@@ -164,12 +164,12 @@ class Case:
         return (torch.nan_to_num(scores).argmax(1) != y) & ~torch.isnan(scores).any(1)
 
     def slope(self, x: Tensor, y: Tensor, loss: Loss) -> Slope:
-        """Return the loss and its gradient, from the float32 double of the model."""
+        """Return the loss and its gradient, from the replica of the model."""
         values, gradients, connected = [], [], True
         for part, labels in zip(self._parts(x), self._parts(y, x), strict=True):
             asked = part.detach().clone().requires_grad_(True)
             with torch.enable_grad():
-                value = loss(self.nets.exact(asked).float(), labels)
+                value = loss(self.nets.fast(asked).float(), labels)
             gradient = None
             if value.requires_grad:
                 (gradient,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)

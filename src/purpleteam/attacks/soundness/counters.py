@@ -105,7 +105,7 @@ class Counters:
         best = reached.clone()
         for step in range(MORE_STEPS):
             length = FIRST_STEP * case.epsilon * (1 - step / MORE_STEPS)
-            value, slope = driver.value_and_gradient(x_adv, margin, exact=True)
+            value, slope = driver.value_and_gradient(x_adv, margin)
             best = torch.where(driver.standing, torch.maximum(best, value.double()), best)
             move = _step(slope, x_adv, length, case.norm)
             x_adv = project(x_adv + move, x, case.epsilon, case.norm)
@@ -131,7 +131,7 @@ class Counters:
         for step in range(2 * BACK_STEPS):
             radius = case.epsilon * FARTHER ** max(0.0, 1 - (step + 1) / BACK_STEPS)
             length = BACK_STEP * radius * min(1.0, 2 - step / BACK_STEPS)
-            slope = driver.gradient(x_adv, margin, exact=True)
+            slope = driver.gradient(x_adv, margin)
             move = _step(slope, x_adv, length, case.norm)
             x_adv = project(x_adv + move, x, radius, case.norm)
         driver.settle(x_adv)

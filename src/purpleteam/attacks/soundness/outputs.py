@@ -36,7 +36,7 @@ def answers_are_steady(case: Case) -> Observed:
     if not case.nets.differentiable:
         return Observed(measured)
     measured["depends_on_neighbours"] = case.depends_on_neighbours
-    if not case.depends_on_neighbours or isinstance(case.model, Averaged):
+    if not case.depends_on_neighbours or isinstance(getattr(case.model, "model", None), Averaged):
         return Observed(measured)
     reason = "an image's scores depend on the others in its batch, and so does what breaks it"
     return Observed(measured, (("weak", reason),))

@@ -1,0 +1,83 @@
+"""What an attack is given through Python: images in [0, 1] and their labels, or one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from purpleteam.core.errors import UsageError
+
+__all__ = ["check_labels", "checked"]
+
+IMAGES = "wanted: float32 images (N, C, H, W) in [0, 1]"
+LABELS = "wanted: int64 labels (N,)"
+ROUNDING = 1e-6
+"""How far outside [0, 1] a value may be and still be meant as its end."""
+
+
+def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Return the images and labels, apart from the caller's, as every attack takes them.
+
+    Raises:
+        UsageError: they are none; the line says what came, what is wanted and how to get there.
+    """
+    for name, given, wanted in (("x", x, IMAGES), ("y", y, LABELS)):
+        if not isinstance(given, Tensor):
+            raise UsageError(f"{name} is a {type(given).__name__}, not a torch tensor; {wanted}")
+    if hint := _wrong_form(x):
+        raise UsageError(f"x is {_form(x)}; {IMAGES}: {hint}")
+    if hint := _wrong_values(x):
+        raise UsageError(f"x {hint}; {IMAGES}")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.ndim != 1:
+        one_hot = y.ndim == 2 and len(y) == len(x)
+        hint = "one-hot? y.argmax(1)" if one_hot else "y.flatten().long()"
+        raise UsageError(f"y is {_form(y)}; {LABELS}: {hint}")
+    if len(y) != len(x):
+        raise UsageError(f"y holds {len(y)} labels for {len(x)} images; {LABELS}, one an image")
+    return x.detach().clamp(0, 1), y.detach().to(torch.int64, copy=True)
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Refuse labels that no score of the model stands for; 0 classes: their number is unknown."""
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes > 0:
+        hint = "; y - 1, if they count from 1" if (low, high) == (1, classes) else ""
+        raise UsageError(
+            f"labels reach from {low} to {high}; wanted: 0 to {classes - 1}, one for each of the "
+            f"{classes} scores of the model{hint}"
+        )
+
+
+def _wrong_form(x: Tensor) -> str:
+    """Return what to do about a wrong type or shape; "" where nothing is wrong."""
+    if x.dtype == torch.uint8:
+        return "x.float() / 255"
+    if x.dtype != torch.float32:
+        return "x.float()"
+    if x.ndim == 3:
+        return "x.unsqueeze(1), if these are grey images; x.unsqueeze(0), if it is one image"
+    if x.ndim == 4 and x.shape[3] in (1, 3, 4) and min(x.shape[1:3]) > 4:
+        return "x.permute(0, 3, 1, 2), if the channels come last"
+    if x.ndim != 4:
+        return f"it has {x.ndim} axes"
+    return "" if x.numel() else "it holds no image"
+
+
+def _wrong_values(x: Tensor) -> str:
+    """Return what is wrong with the values; "" where nothing is."""
+    finite = torch.isfinite(x).flatten(1).all(1)
+    if not finite.all():
+        return f"holds NaN or infinity in {int((~finite).sum())} of {len(x)} images"
+    low, high = float(x.amin()), float(x.amax())
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
+        return ""
+    reach = f"reaches from {low:.4g} to {high:.4g}"
+    if low >= 0 and high <= 255:
+        return f"{reach}: x / 255"
+    return f"{reach}: undo its normalisation, which belongs into the model"
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
