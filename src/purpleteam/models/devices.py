@@ -183,6 +183,9 @@ def frozen(model: object) -> Iterator[Guarded]:
             module.training = mode
         for parameter, before in wanted:
             parameter.requires_grad_(before)
+        with torch.no_grad():
+            for buffer, kept in statistics:
+                buffer.copy_(kept)
 
 
 def _correctly_rounded_roots() -> torch.library.Library:
@@ -208,6 +211,3 @@ def _correctly_rounded_roots() -> torch.library.Library:
 
 if is_reproducible():
     ROOTS = _correctly_rounded_roots()  # as long as it lives
-        with torch.no_grad():
-            for buffer, kept in statistics:
-                buffer.copy_(kept)
