@@ -45,9 +45,7 @@ class After(nn.Module):
 
 def folded(span: float) -> Callable[[Tensor], Tensor]:
     """Make a net blind to everything but images that range over `span`."""
-    return lambda x: (
-        x if float(x.detach().amax() - x.detach().amin()) > span else 0 * x
-    )
+    return lambda x: x if float(x.detach().amax() - x.detach().amin()) > span else 0 * x
 
 
 def test_nothing_is_said_of_an_ordinary_model() -> None:
