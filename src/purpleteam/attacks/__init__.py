@@ -6,7 +6,8 @@
 - `evaluate`    robust accuracy over a ladder of attacks, curves over epsilon;  `outcomes`: what it
   found, image by image;  `journal`: where a killed evaluation goes on
 - `soundness/`  checks on the evaluation itself
-- `driver`      batches, precision, dropping and budgets, so that an attack's file holds only its
+- `inputs`      what is given through Python, or one line;  `draws`: whether a random model errs
+- `driver`      batches, dropping, confirming and budgets, so that an attack's file holds only its
   formula;  `balls`: how far an image may move;  `losses`;  `noise`: seeded per image
 - `wrappers`    a random model averaged, a model without gradients given some
 """

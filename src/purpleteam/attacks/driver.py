@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from purpleteam.attacks.balls import distance, project, quantise
+from purpleteam.attacks.draws import errs_on_average
 from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.models.guard import Guarded
@@ -29,13 +30,6 @@ CACHED_VALUES = 100_352
 """Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""
 VALUES_ON_GPU = 6_422_528
 """The same on a GPU: 8,192 images of 28 x 28."""
-
-FRESH = 16
-"""Draws of a random model's answer at a time, until it is clear whether their mean errs."""
-ROUNDS = 16
-"""Times that so many are drawn at most."""
-CERTAIN = 3.0
-"""Standard errors by which the mean must err."""
 
 Loss = Callable[..., Tensor]
 """Takes logits (n, classes), labels (n,) and what else there is for each image; returns (n,)."""
@@ -186,9 +180,9 @@ class Driver:
         earlier = _place_among_equals(rows)
         return ~self.dropped[rows] & (earlier < self.remaining[rows])
 
-    def _count(self, rows: Tensor, calls: int, *, step: bool = False) -> None:
-        self.cost.forward += len(rows) * calls
+    def _count(self, rows: Tensor, calls: int | Tensor, *, step: bool = False) -> None:
         once = torch.ones_like(rows)
+        self.cost.forward += int((once * calls).sum())
         self.queries.index_add_(0, rows, once * calls)
         if step:
             self.steps.index_add_(0, rows, once)
@@ -236,7 +230,9 @@ class Driver:
     def _errs(self, x_adv: Tensor, rows: Tensor) -> Tensor:
         """Say where the model errs beyond doubt: by the mean of its answers, if they are random."""
         if self.nets.random:
-            return self._errs_on_average(x_adv, rows)
+            errs, calls = errs_on_average(self.model, x_adv, self.y[rows])
+            self._count(rows, calls)
+            return errs
         scores = self.nets.fast(x_adv)
         self._count(rows, 1)
         close = self.nets.too_close_to_call(scores)
@@ -244,28 +240,6 @@ class Driver:
             scores[close] = self.model(x_adv[close])
             self._count(rows[close], 1)
         return _wrong(scores, self.y[rows])
-
-    def _errs_on_average(self, x_adv: Tensor, rows: Tensor) -> Tensor:
-        """Draw until the mean margin lies several standard errors on either side, or give up."""
-        errs = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        unclear = torch.arange(len(rows), device=rows.device)
-        drawn: list[Tensor] = []
-        for _ in range(ROUNDS):
-            part, y = x_adv[unclear], self.y[rows[unclear]]
-            fresh = torch.stack([self.model(part) for _ in range(FRESH)])
-            self._count(rows[unclear], FRESH)
-            drawn = [*drawn, fresh]
-            scores = torch.cat(drawn)  # (draws, n, classes)
-            other = scores.mean(0).scatter(1, y[:, None], -torch.inf).argmax(1)
-            places = torch.arange(len(y), device=y.device)
-            lead = scores[:, places, other] - scores[:, places, y]  # (draws, n)
-            mean, error = lead.mean(0), lead.std(0) / len(lead) ** 0.5
-            errs[unclear[mean > CERTAIN * error]] = True
-            open_ = (mean > 0) & (mean <= CERTAIN * error)  # a mean that is right errs no more
-            unclear, drawn = unclear[open_], [one[:, open_] for one in drawn]
-            if len(unclear) == 0:
-                break
-        return errs
 
     def _keep(self, rows: Tensor, x_adv: Tensor) -> None:
         """Remember adversarial examples, the nearest of each image, and drop what is done."""

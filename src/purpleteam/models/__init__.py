@@ -3,6 +3,7 @@
 - `architectures/`  nets by name, one file each; normalisation is a layer inside
 - `recipes`         how long, at what rate, on which `augmentation`;  `training`: the loop
 - `checkpoint`      where a training stands after an epoch, to go on to the same bytes
+- `guard`           where other people's code is called;  `nets`: a model as attacks ask it
 - `inference`       logits for images;  `evaluation`: accuracy, per-class scores, calibration
 - `store`           safetensors + ONNX + card, the two nets compared;  `loading`: from a name to it
 - `black_box`       what can only be asked: `endpoint` (an app, over a `connection` to its

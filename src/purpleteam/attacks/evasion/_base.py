@@ -13,6 +13,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import Norm, distance, whole_cube
 from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._found import Attacked, Best
 from purpleteam.attacks.inputs import check_labels, checked
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.search import Cost, Search
@@ -37,29 +38,6 @@ BALLS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
 """The norms in which epsilon is the radius of a ball."""
 ROUNDING = 2e-7
 """By how much float32 may leave the ball: of its radius, and of the whole range in each value."""
-
-
-@dataclass(frozen=True, eq=False)
-class Attacked:
-    """What an attack did to a batch.
-
-    Attributes:
-        x_adv: (N, C, H, W); the adversarial example where one was found, else the last candidate.
-        broken: (N,) bool; the model errs on `x_adv`, confirmed in float32, within epsilon.
-        distance: (N,) float64; how far `x_adv` is from the image, in the attack's norm.
-        queries: (N,) int64; model calls that each image took.
-        steps: (N,) int64; those of them that were steps of the search.
-        cost: model calls in all, counted per image.
-        seconds: wall-clock time.
-    """
-
-    x_adv: Tensor
-    broken: Tensor
-    distance: Tensor
-    queries: Tensor
-    steps: Tensor
-    cost: Cost
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +141,7 @@ class EvasionAttack(ABC):
             if nets.random:
                 stack.enter_context(forked(x.device))
                 Noise(seed, index, stream=f"{stream}/model").seed_torch()
-            best = _Best(x, Cost())
+            best = Best(x, Cost())
             members = self.members(nets.classes)
             judge = verdicts or len(members) > 1 or self.planned_restarts > 1
             for member in members:
@@ -313,31 +291,6 @@ class Ensemble(EvasionAttack):
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         """Never called: the base runs the members."""
         raise TypeError(f"{self.name} has no step of its own; its members have")
-
-
-class _Best:
-    """The best that the restarts and members found so far, image by image."""
-
-    def __init__(self, x: Tensor, cost: Cost) -> None:
-        self.x_adv = x.clone()
-        self.cost = cost
-        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.done = torch.zeros_like(self.broken)
-        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.steps = torch.zeros_like(self.queries)
-        self._distance = torch.full((len(x),), torch.inf, device=x.device).double()
-
-    def take(self, driver: Driver, rows: Tensor, candidate: Tensor, *, last_word: bool) -> None:
-        """Take over what one driver found; `last_word`: a broken image is not attacked again."""
-        found = torch.where(driver.broken, driver.nearest_distance, torch.inf)
-        better = (found < self._distance[rows]) | ~self.broken[rows]
-        self.x_adv[rows[better]] = candidate[better]
-        self._distance[rows] = torch.minimum(found, self._distance[rows])
-        self.broken[rows] |= driver.broken
-        self.queries[rows] += driver.queries
-        self.steps[rows] += driver.steps
-        if driver.search.stop_inside or last_word:
-            self.done[rows] |= driver.broken
 
 
 ATTACKS: Registry[type[EvasionAttack]] = Registry("attack")
