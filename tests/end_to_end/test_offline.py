@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import signal
-import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from watching import STRACE, Watched
+from watching import STRACE, Watched, terminate
 
 
 @pytest.fixture
@@ -18,20 +16,14 @@ def purple(tmp_path: Path) -> Watched:
     return Watched(tmp_path)
 
 
-def ended(process: subprocess.Popen[str]) -> str:
-    out, errors = process.communicate(timeout=600)
-    assert (process.returncode, errors) == (0, "")
-    return out
-
-
 def test_evaluate_asks_nobody_and_writes_nothing(purple: Watched) -> None:
-    ended(purple.start("evaluate", "--limit", "20", "--json"))
+    purple.ended(purple.start("evaluate", "--limit", "20", "--json"))
     assert (purple.reached(), purple.wrote()) == ([], [])
     assert list(purple.home.iterdir()) == list(purple.here.iterdir()) == []
 
 
 def test_export_asks_nobody_and_writes_its_three_files(purple: Watched) -> None:
-    ended(purple.start("export", "--out", "mine", "--json"))
+    purple.ended(purple.start("export", "--out", "mine", "--json"))
     asked = {f"mine{suffix}" for suffix in (".safetensors", ".onnx", ".json")}
     assert purple.reached() == []
     assert {path.name for path in purple.here.iterdir()} == asked
@@ -45,19 +37,10 @@ def test_serve_answers_its_client_asks_nobody_and_writes_nothing(purple: Watched
     asking.request("POST", "/predict", bytes(784), {"Content-Type": "application/octet-stream"})
     assert json.loads(asking.getresponse().read()) == {"label": None, "reason": "empty"}
     asking.close()
-    stop(process)
-    ended(process)
+    terminate(process)
+    purple.ended(process)
     assert (purple.reached(), purple.wrote()) == ([], [])
     assert list(purple.home.iterdir()) == list(purple.here.iterdir()) == []
-
-
-def stop(process: subprocess.Popen[str]) -> None:
-    """Terminate the program itself: strace passes no signal on."""
-    if STRACE is None:
-        return process.terminate()
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    subprocess.run(["kill", f"-{int(signal.SIGTERM)}", *children.split()], check=True)
-    return None
 
 
 CARELESS = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -80,6 +81,17 @@ class Watched:
             text=True,
         )
 
+    def ended(self, process: subprocess.Popen[str], seconds: float = 600) -> str:
+        """Wait until it has ended well and said nothing of an error; return what it printed."""
+        try:
+            out, errors = process.communicate(timeout=seconds)
+        finally:
+            if process.poll() is None:
+                terminate(process)
+                process.communicate()
+        assert (process.returncode, errors) == (0, "")
+        return out
+
     def reached(self) -> list[str]:
         """Return the calls that reach for another machine, or for the name of one."""
         found = []
@@ -105,6 +117,14 @@ class Watched:
 
     def _calls(self) -> list[str]:
         return self.log.read_text("utf-8", errors="replace").splitlines()
+
+
+def terminate(process: subprocess.Popen[str]) -> None:
+    """Send SIGTERM to the program itself: strace passes no signal on."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    traced = children.read_text().split() if STRACE else [str(process.pid)]
+    for one in traced:
+        os.kill(int(one), signal.SIGTERM)
 
 
 def _is_neutral(name: str) -> bool:

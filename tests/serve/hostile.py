@@ -227,7 +227,7 @@ def percentile(values: list[float], share: float) -> float:
 def run(model: str, names: list[str], seconds: float, limit: int | None = None) -> dict[str, Any]:
     """Run the attacks one after the other on one app; return growth, answers and times."""
     with served(model, limit) as (port, process):
-        ask_politely(port, 60, most=300)
+        ask_politely(port, 60, most=100)
         start = resident(process.pid)
         rows = []
         for name in ["quiet", *names]:

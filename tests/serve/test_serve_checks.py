@@ -50,8 +50,8 @@ def page_server(page: bytes, headers: dict[str, str]) -> Iterator[str]:
             thread.join()
 
 
-def test_there_are_nine_checks() -> None:
-    assert purpleteam.serve.checks and len(WEB) == 9
+def test_there_are_thirteen_checks() -> None:
+    assert purpleteam.serve.checks and len(WEB) == 13
 
 
 @pytest.mark.parametrize("name", WEB)

@@ -45,6 +45,8 @@ class Target:
     """Digest of the model that the app at `url` must serve."""
     run: Path | None = None
     """A run folder."""
+    command: tuple[str, ...] | None = None
+    """A program that a check watches instead of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

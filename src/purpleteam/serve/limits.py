@@ -23,9 +23,9 @@ class Limits:
     """Most bytes that are kept of what comes after a request that is not answered yet."""
     waiting_requests: int = 8
     """Most requests that are kept of what comes after a request that is not answered yet."""
-    head_seconds: float = 10.0
+    head_seconds: float = 5.0
     """Time from the connection, or from the last answer, to the end of the next head."""
-    answer_seconds: float = 15.0
+    answer_seconds: float = 10.0
     """Time from the end of a head to the end of its answer, as fast as the client takes it."""
     connections: int = 128
     """Most connections; one more takes the place of the one that waits longest."""

@@ -22,7 +22,9 @@ TRACEBACK = b"""Traceback (most recent call last):
 ValueError: cannot reshape <_io.BytesIO object at 0x7f2a10c3d0e0>"""
 PATIENCE = 10_000_000
 ANSWER = b'{"label": 7, "confidences": [0.1, 0.9], "logits": [1.5, 3.5]}'
-VERSION = b'{"version": "0", "model": "unknown", "digest": "sha256:0"}'
+VERSION = (
+    b'{"version": "0", "model": "unknown", "digest": "sha256:0", "limits": {"head_seconds": 0.1}}'
+)
 PAGES = {"/": PAGE, "/console": CONSOLE, "/predict": ANSWER, "/version": VERSION}
 
 

@@ -1,0 +1,105 @@
+"""Check that the stored models are run without a word to anybody, and without a trace on disk."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from purpleteam.core.checks import CHECKS, Check, Outcome, Target
+from purpleteam.core.errors import ModelError
+
+__all__ = ["NoUpload"]
+
+SECONDS = 120.0
+ASK = """
+import sys
+from pathlib import Path
+import numpy as np
+from purpleteam.core.cards import find_stored
+from purpleteam.serve.engine import open_session
+path = Path(sys.argv[1])
+for one in sorted(path.glob("[!.]*.safetensors")) if path.is_dir() else [path]:
+    stored = find_stored(str(one))
+    stored.verify()
+    session = open_session(stored)
+    session.run(None, {session.get_inputs()[0].name: np.zeros((1, *stored.card.shape), np.float32)})
+    print(stored.card.name)
+"""
+CARELESS = """
+import socket
+from pathlib import Path
+Path.home().joinpath("deviceid").write_text("1")
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+"""
+WITHOUT_SOCKETS = """
+import ctypes, os, struct, sys
+machine, call, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+rules = (  # code, to skip if true, to skip if false, value
+    (LOAD, 0, 0, 4), (EQUAL, 0, 2, machine), (LOAD, 0, 0, 0), (EQUAL, 0, 1, call),
+    (RETURN, 0, 0, KILL), (RETURN, 0, 0, ALLOW),
+)
+program = b"".join(struct.pack("HBBI", *rule) for rule in rules)
+held = ctypes.create_string_buffer(program)
+libc = ctypes.CDLL(None, use_errno=True)
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+asked = Program(len(rules), ctypes.cast(held, ctypes.c_void_p))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(asked)):
+    raise SystemExit("the kernel takes no filter of system calls")
+os.execv(command[0], command)
+"""
+"""Forbid a system call (seccomp), natively and for all children, then become the program.
+
+Another architecture's calls are killed too. 38 is PR_SET_NO_NEW_PRIVS, 22 PR_SET_SECCOMP.
+"""
+SOCKET = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
+"""By machine: its number in the kernel's audit records, and that of the system call `socket`."""
+
+
+@CHECKS.register("model.no-upload")
+class NoUpload(Check):
+    """Each stored model is opened and asked in a process that may make no socket.
+
+    Its home, temporary and working folders are empty before, and must be afterwards.
+    """
+
+    id = "model.no-upload"
+    proves = "Running the stored models opens no connection and leaves no file behind."
+    needs = ("model",)
+
+    def examine(self, target: Target) -> Outcome:
+        model = (target.model or Path()).resolve()
+        command = target.command or (sys.executable, "-c", ASK, str(model))
+        if platform.machine() not in SOCKET or sys.platform != "linux":
+            raise ModelError("only Linux on x86_64 or aarch64 can forbid a process its sockets")
+        wall = (sys.executable, "-c", WITHOUT_SOCKETS, *map(str, SOCKET[platform.machine()]))
+        with tempfile.TemporaryDirectory(prefix="purple-offline-") as empty:
+            places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), empty)
+            done = subprocess.run(  # noqa: S603  # nosec B603 - the command is ours
+                [*wall, *command],
+                cwd=empty,
+                env={**places, "PYTHONPATH": ":".join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
+                capture_output=True,
+                timeout=SECONDS,
+                text=True,
+                check=False,
+            )
+            written = sorted(path.name for path in Path(empty).iterdir())
+        killed = done.returncode == -signal.SIGSYS
+        if done.returncode and not killed:
+            raise ModelError(" ".join(done.stderr.split("\n")[-2:]).strip() or "it ended early")
+        asked = done.stdout.split()
+        return Outcome(
+            passed=bool(asked) and not killed and not written,
+            measured={"models": len(asked), "opened a socket": killed, "written": written},
+            threshold="a model at least, no socket, no file",
+        )
+
+    def bad_example(self, folder: Path) -> Target:
+        return Target(model=folder, command=(sys.executable, "-c", CARELESS))
