@@ -39,10 +39,11 @@ check: $(STAMP)  ## Format, lint, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(STAMP)  ## Measure what training and attacks cost, and what an installation weighs, into results/
+bench: $(STAMP)  ## Measure what training, attacks, the gate and an installation cost, into results/
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/attacks.py
 	@$(BIN)/python benchmarks/install.py
+	@$(BIN)/python benchmarks/gate.py
 
 docs: $(STAMP)  ## Write the tables of README.md anew from results/
 	@$(BIN)/python docs/update_tables.py

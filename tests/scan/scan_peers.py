@@ -166,7 +166,7 @@ def _named(value: object, name: str) -> Iterator[tuple[str, Any]]:
 
 def _has_arrays(value: object) -> bool:
     parts = isinstance(value, (list, tuple)) and any(map(_has_arrays, value))
-    return parts or isinstance(value, (dict, np.ndarray, np.generic))
+    return parts or isinstance(value, (dict, np.ndarray))
 
 
 def _decoded(value: object) -> object:

@@ -67,6 +67,15 @@ def test_dicts_and_tuples_of_arrays_and_lists_give_names(written, protocol):
     assert found["b"].dtype == np.float32
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_list_of_numbers_of_numpy_is_one_array(written, protocol):
+    content = {"y": [np.int64(3), np.int64(4)], "t": [np.str_("a"), "b"]}
+    found = read_arrays(written(pickle.dumps(content, protocol=protocol)))
+    assert found["y"].tolist() == [3, 4]
+    assert found["y"].dtype == np.int64
+    assert found["t"].tolist() == ["a", "b"]
+
+
 def test_a_batch_of_cifar_from_python_2_is_read(written):
     found = read_arrays(written(PYTHON_2))
     assert found["data"].tolist() == [[0, 1, 254], [255, 10, 128]]

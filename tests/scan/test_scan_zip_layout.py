@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from purpleteam.core.errors import Refused
+from purpleteam.pipeline.importing import import_model, read_weights
 from purpleteam.scan.formats import read_arrays
 from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.problem import Malformed
@@ -106,6 +108,8 @@ AMBIGUOUS = {
     "a cut extra field": (with_extra(b"\1\0\x08"), "damaged extra field"),
     "a version of the future": (put(WHOLE, entry(WHOLE) + 6, "<H", 99), "needs version 99"),
     "a strange method": (put(WHOLE, entry(WHOLE) + 10, "<H", 12), "packed by method 12"),
+    "no end record": (WHOLE[:-22], "no end record"),
+    "bytes behind the end": (WHOLE + b"hi", "bytes follow"),
     "another CRC": (put(WHOLE, entry(WHOLE) + 16, "<L", 7), "behind its data|CRC"),
     "another place": (put(WHOLE, entry(WHOLE) + 42, "<L", 8), "begins at byte 8, not"),
     "names that differ in case": (named("a/x", "a/X"), "two files of one name"),
@@ -178,7 +182,11 @@ def test_the_file_that_is_two_archives_is_live_and_refused(tmp_path, marker, eve
     assert "data/0" not in reader.get_all_records()  # torch sees the other one
     assert "ZIP64 locator" in read_state_dict(path).reasons[0]
     assert {one.rule for one in scan_model_files(path).findings} == {"PM004"}
+    assert import_model(path, "small_cnn", tmp_path / "model").verdict == "refused"
+    with pytest.raises(Refused, match="ZIP64 locator"):
+        read_weights(path)
     assert events == []
+    assert not marker.exists()
 
 
 def test_a_zip_of_other_things_is_read_whole_or_named(tmp_path):

@@ -71,6 +71,8 @@ class PickledArray:
     shape: tuple[int, ...] = ()
     raw: bytes | None = None
     fortran: bool = False
+    scalar: bool = False
+    """Whether it is a single number of NumPy's, as in a list of labels."""
 
 
 class ArrayReader(PickleReader):
@@ -92,7 +94,7 @@ class ArrayReader(PickleReader):
             case Symbol("scalar"), (PickledFormat(settled=True) as dtype, bytes() as raw) if (
                 type(raw) is bytes
             ):
-                return PickledArray(dtype, (), raw)
+                return PickledArray(dtype, (), raw, scalar=True)
             case Symbol("frombuffer"), (
                 bytes() as raw,
                 PickledFormat(settled=True) as dtype,
@@ -121,7 +123,7 @@ class ArrayReader(PickleReader):
                 target.raw = raw if isinstance(raw, bytes) else b""
             case PickledFormat(settled=False), (
                 3,
-                order,
+                (str() | bytes()) as order,
                 None,
                 None,
                 None,

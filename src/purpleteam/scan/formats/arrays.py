@@ -116,7 +116,8 @@ class _Plain:
         """Return whether there are arrays or dicts in it, at any depth."""
         self._count(values=len(value))
         return any(
-            isinstance(one, (dict, PickledArray))
+            isinstance(one, dict)
+            or (isinstance(one, PickledArray) and not one.scalar)
             or (isinstance(one, (list, tuple)) and self._has_parts(one))
             for one in value
         )
@@ -146,7 +147,7 @@ class _Plain:
         plain = self._leaves(value, name)
         try:
             array = np.array(plain)
-        except (ValueError, OverflowError):
+        except (ValueError, TypeError, OverflowError):
             raise Malformed("tensor", f"{name!r} is a list of parts of different lengths") from None
         if array.dtype.kind not in "biufU" or array.nbytes > MAX_TEXT:
             raise Malformed("tensor", f"{name!r} is no list of numbers or of text of moderate size")
@@ -158,6 +159,8 @@ class _Plain:
         if isinstance(value, (list, tuple)):
             self._count(values=len(value))
             return [self._leaves(one, name) for one in value]
+        if isinstance(value, PickledArray):
+            return self._pickled(value, name)[()]
         if type(value) is bytes:
             return _text(value, name)
         if isinstance(value, str) and "\0" not in value:

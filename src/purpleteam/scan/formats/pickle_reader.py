@@ -118,7 +118,7 @@ class PickleReader(Cursor):
                 step(self)
             else:
                 raise Malformed("bomb", f"the pickle has more than {MAX_OPCODES} opcodes")
-        except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
             reason = str(error) or type(error).__name__
             raise Malformed(
                 "damaged-pickle", f"broken at byte {self.start}: {reason}"[:200]
