@@ -105,10 +105,11 @@ def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path, side):
         read_image(tmp_path / "bomb.png")
 
 
-def test_deep_pixels_are_refused_rather_than_clipped(tmp_path):
-    Image.fromarray(np.full((2, 2), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match="more than 8 bits"):
-        read_image(tmp_path / "deep.png")
+def test_deep_grey_is_scaled_rather_than_clipped(tmp_path):
+    deep = np.array([[0, 257], [40_000, 65_535]], np.uint16)
+    for end in ("png", "tiff"):
+        Image.fromarray(deep).save(tmp_path / f"deep.{end}")
+        assert read_image(tmp_path / f"deep.{end}")[..., 0].tolist() == [[0, 1], [156, 255]]
 
 
 def test_images_of_two_sizes_are_refused_by_name(tmp_path):

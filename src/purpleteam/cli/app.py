@@ -23,6 +23,7 @@ from purpleteam.cli.commands import (
     runs,
     serve,
 )
+from purpleteam.cli.options import with_reading
 from purpleteam.cli.verbs import Verbs
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, place_of, unknown
 from purpleteam.core.reproducible import restart
@@ -69,6 +70,9 @@ ROOMS = (
 )
 for room in ROOMS:
     room.add_to(app)
+for command in app.registered_commands:
+    if command.callback is not None:
+        command.callback = with_reading(command.callback)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,8 +18,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.core.registry import Registry
-from purpleteam.data.folders import load_dataset
-from purpleteam.data.images import Dataset
+from purpleteam.data.images import SPLITS, Dataset
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.devices import choose_device, use_threads
@@ -28,7 +27,7 @@ from purpleteam.models.loading import LoadedModel, build
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
-from purpleteam.pipeline.importing import load_for
+from purpleteam.pipeline.importing import load_for, open_dataset
 from purpleteam.pipeline.work import subject_of
 
 __all__ = [
@@ -64,11 +63,20 @@ class Lab:
 
     @classmethod
     def open(
-        cls, dataset: str, *, device: str, threads: int | None, model: Asked | None = None
+        cls,
+        dataset: str,
+        *,
+        device: str,
+        threads: int | None,
+        model: Asked | None = None,
+        training: bool = False,
     ) -> Lab:
-        """Load the dataset and choose device and threads."""
+        """Load the dataset and choose device and threads; `training` needs training images."""
         use_threads(threads or 1)
-        return cls(load_dataset(dataset), choose_device(device), model or Asked())
+        lab = cls(open_dataset(dataset), choose_device(device), model or Asked())
+        if training:
+            lab.dataset.check_trainable()
+        return lab
 
     @property
     def shape(self) -> Shape:
@@ -102,18 +110,43 @@ class Lab:
         scores = logits(model.module, self.dataset.validation.images[:8])
         return sha256_bytes(scores.tobytes())
 
-    def flags(self, split: str, limit: int | None, model: LoadedModel | None = None) -> list[str]:
-        """Return the notes on a model, and one where only the first images were looked at."""
-        notes = [*self.notes, *([] if model is None else model.notes)]
-        notes += self.of_part(split, limit)
-        return ["", *(f"note: {one}" for one in notes)] if notes else []
+    def used(self, split: str | None, model: LoadedModel) -> str:
+        """Return the split that measures a model: the asked one, else what it has not learned.
+
+        A set without splits is used whole, unless the model was trained on the part of it that
+        was dealt to training.
+        """
+        learned = None if model.card is None else model.card.data_digest
+        if split is None and learned == self.dataset.train.digest:
+            return "test"
+        return split or self.dataset.tested
+
+    def data(self, used: str | None = None) -> dict[str, Any]:
+        """Return what there is of images, by split, and what of them is used, for --json."""
+        sizes = {name: len(self.dataset.split(name)) for name in SPLITS}
+        facts = {"name": self.dataset.name, "classes": len(self.dataset.classes), "images": sizes}
+        facts |= {"dealt": self.dataset.whole is not None, "used": used}
+        return {"data": facts | {"summary": self.dataset.summary(used)}}
+
+    def flags(
+        self,
+        split: str | None = None,
+        limit: int | None = None,
+        model: LoadedModel | None = None,
+    ) -> list[str]:
+        """Return what there is of images, and the notes on them, on a model and on a limit."""
+        notes = [self.dataset.summary(split), *self.notes, *([] if model is None else model.notes)]
+        notes += [] if split is None else self.of_part(split, limit)
+        return ["", *(f"note: {one}" for one in notes)]
 
     def of_part(self, split: str, limit: int | None) -> list[str]:
         """Return what to say where only the first images of a split were looked at."""
-        n = len(self.dataset.split(split))
-        if limit is None or limit >= n:
+        images = self.dataset.split(split)
+        if limit is None or limit >= len(images):
             return []
-        return [f"the first {limit} of {n} images are no random sample"]
+        absent = len(set(images.labels.tolist()) - set(images.labels[:limit].tolist()))
+        without = f", and {absent} classes are not among them" if absent else ""
+        return [f"the first {limit} of {len(images)} images are no random sample{without}"]
 
     @property
     def notes(self) -> tuple[str, ...]:

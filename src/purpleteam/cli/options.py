@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import json
+import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from purpleteam.core.config import number
-from purpleteam.core.errors import ConfigError
+from purpleteam.core.errors import ConfigError, UsageError
 
 __all__ = [
     "Arch",
@@ -31,6 +36,7 @@ __all__ = [
     "Threads",
     "Weights",
     "number_option",
+    "with_reading",
 ]
 
 MAX_SEED = 2**63 - 1  # what torch takes
@@ -99,11 +105,18 @@ DatasetOption = Annotated[
     str,
     typer.Option(
         "--dataset",
-        help="mnist, digits, a folder of IDX files or of class folders, or module:factory "
-        "for a MAITE dataset.",
+        help="mnist, digits, a folder of IDX files, of class folders or of images with "
+        "labels.csv, an .npz, .npy or pickled file of arrays, or module:factory for MAITE.",
     ),
 ]
-Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="train, validation, test or all; test by default, for attack and evaluate all where "
+        "a set has no splits.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option("--limit", help="First so many images of the split.")]
 ARCH = typer.Option(
     "--arch",
@@ -119,3 +132,49 @@ Budget = Annotated[
     float | None,
     number_option("--budget", "Minutes; stops before an epoch that would go beyond them."),
 ]
+
+READING = {
+    "resize": Annotated[
+        str | None,
+        typer.Option("--resize", help="Size of all images of a folder: 32, or 32x48 (HxW)."),
+    ],
+    "labels": Annotated[
+        str | None, typer.Option("--labels", help="File of file,label for a folder of images.")
+    ],
+    "skip_unreadable": Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
+    ],
+}
+"""How the images of `--dataset` or `--training-set` are read, for every verb that has one."""
+
+
+def with_reading(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb that also takes the options of `READING`, put behind its dataset's name.
+
+    `--dataset my_images --resize 32` is `--dataset my_images:resize=32`, in records too.
+    """
+    hints = typing.get_type_hints(verb, include_extras=True)
+    named = next((one for one in ("training_set", "dataset") if one in hints), None)
+    if named is None:
+        return verb
+
+    @functools.wraps(verb)
+    def read(*, resize: str | None, labels: str | None, skip_unreadable: bool, **rest: Any) -> None:
+        given = {"resize": resize, "labels": labels, "skip_unreadable": skip_unreadable or None}
+        told = [f"{key}={json.dumps(one)}" for key, one in given.items() if one is not None]
+        if told:
+            key = named if rest.get(named) is not None else "dataset"
+            if rest.get(key) is None:
+                raise UsageError(f"--{told[0].partition('=')[0]} goes with --dataset FOLDER")
+            rest[key] = f"{rest[key]}:{','.join(told)}"
+        verb(**rest)
+
+    own = inspect.signature(verb)
+    kept = [one.replace(annotation=hints[name]) for name, one in own.parameters.items()]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for (name, kind), default in zip(READING.items(), (None, None, False), strict=True)
+    ]
+    read.__signature__ = own.replace(parameters=[*kept, *more])  # type: ignore[attr-defined]
+    read.__annotations__ = hints | READING
+    return read

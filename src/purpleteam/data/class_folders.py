@@ -1,165 +1,261 @@
-"""Folders of images, one folder for each class.
+"""Folders of images, one folder for each class, or a file that gives each image its label.
 
-    train/<class>/*  and  test/<class>/*     validation/<class>/* too, or 10 % of train
-    <class>/*                                80 % train, 10 % validation, 10 % test
+    train/<class>/*  and  test/<class>/*     the splits; `dealing` says what becomes of others
+    <class>/*                                no splits
+    *  and  labels.csv                       file,label in each line, a third column for the split
 
-Which split an image goes to follows from its pixels alone, so the same image is never in two
-of them, and adding images moves none. Classes are sorted by name. Images are opened with
-Pillow, of a few formats only, and measured before they are decoded.
+Classes are sorted by name. What is no image by its name, hidden files and what systems leave
+behind are passed over and counted; images in folders within a class folder are of that class.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from purpleteam.core.errors import DataError, MissingExtra
+from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.dealing import OF_ALL, OF_TRAIN, split_of
-from purpleteam.data.idx import MAX_BYTES
+from purpleteam.data.dealing import SPLIT_NAMES, splits_from
 from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.data.labels import find_labels, read_labels
+from purpleteam.data.pictures import ENDS, Album, Reading, few, read_image
 
-__all__ = ["FORMATS", "MAX_PIXELS", "load_class_folder", "read_image"]
+__all__ = ["Layout", "lay_open", "load_class_folder", "read_image"]
 
-FORMATS = ("PNG", "JPEG", "BMP", "PPM")
-"""The image formats that are opened, PGM and PBM among PPM; each parser is attack surface."""
-MAX_PIXELS = 16 << 20
-"""Most pixels of one image."""
-GREY_MODES = ("1", "L", "LA")
-GIVEN = ("train", "validation", "test")
+LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "@eaDir"}
+"""What systems leave in folders, beside names that begin with a dot."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Picture:
-    path: Path
-    label: int
-    pixels: NDArray[np.uint8]
-    """(H, W, C)."""
+@dataclass
+class Layout:
+    """Where the images of a folder lie, and of which class they are, before one is opened."""
+
+    folder: Path
+    classes: tuple[str, ...] = ()
+    splits: dict[str, list[tuple[Path, int]]] = field(default_factory=dict)
+    """Files with their labels, by split; "" is none."""
+    ignored: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files, in the order in which they are read."""
+        return [path for listed in self.splits.values() for path, _ in listed]
 
 
-def load_class_folder(folder: Path, *, progress: Progress = SILENT) -> Dataset:
-    """Return the dataset in a folder of class folders; see the module for the two layouts."""
-    roots = {name: folder / name for name in GIVEN if (folder / name).is_dir()}
-    if not {"train", "test"} <= set(roots):
-        roots = {"": folder}
-    first = next(iter(roots.values()))
-    classes = tuple(one.name for one in _visible(first, folders=True))
-    if len(classes) < 2:
-        raise DataError(
-            f"{folder}: holds neither the four IDX files nor two class folders, but {len(classes)}"
+def load_class_folder(
+    folder: Path, reading: Reading | None = None, *, progress: Progress = SILENT
+) -> Dataset:
+    """Return the dataset in a folder of images; see the module for its forms.
+
+    Raises:
+        DataError: it holds none, not two classes, images of several sizes, or some that cannot
+            be read.
+    """
+    layout = lay_open(folder, reading)
+    _check_classes(layout)
+    album = Album(folder, reading or Reading())
+    read = {
+        name: album.read([path for path, _ in listed], progress)
+        for name, listed in layout.splits.items()
+    }
+    album.check()
+    piles = {
+        name: ImageSet(
+            album.stacked([pixels for _, pixels in found]),
+            np.array([layout.splits[name][place][1] for place, _ in found], np.int64),
         )
-    pictures = {name: _read_all(root, classes, progress) for name, root in roots.items()}
-    channels = _channels([picture for group in pictures.values() for picture in group])
-    if "" in pictures:
-        groups = _dealt(pictures[""], OF_ALL)
-    elif "validation" in pictures:
-        groups = pictures
-    else:
-        groups = pictures | _dealt(pictures["train"], OF_TRAIN)
-    parts = {name: _joined(folder, name, groups[name], channels) for name in GIVEN}
+        for name, found in read.items()
+    }
     return Dataset(
-        name=folder.resolve().name, classes=classes, origin={"folder": str(folder)}, **parts
+        name=folder.resolve().name,
+        classes=layout.classes,
+        origin={"folder": str(folder), "notes": (*layout.notes, *album.notes())},
+        **splits_from(piles, str(folder)),
     )
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Return the pixels of an image file: (H, W, 1) where it is grey, else (H, W, 3).
+def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
+    """Return where the images of a folder lie, by split and class; none is opened.
 
-    Transparent pixels are laid on black.
+    Raises:
+        DataError: two folders are the same split, a class is in test alone, or the file of
+            labels is damaged.
     """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise MissingExtra("Pillow, which reads image files,", "lab") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise DataError(f"{path}: {width}x{height} is over {MAX_PIXELS} pixels")
-                return _pixels(image, path)
-    except UnidentifiedImageError:
-        raise DataError(
-            f"{path}: no image of a known format; known: {', '.join(FORMATS)}"
-        ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning) as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from None
-
-
-def _pixels(image: Any, path: Path) -> NDArray[np.uint8]:
-    if image.mode.startswith(("I", "F")):
-        raise DataError(f"{path}: more than 8 bits a channel (mode {image.mode})")
-    grey = image.mode in GREY_MODES
-    if image.has_transparency_data:
-        from PIL import Image
-
-        ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
-        image = image.convert("RGB")
-    pixels: NDArray[np.uint8] = np.asarray(image.convert("L" if grey else "RGB"))
-    return pixels[..., None] if grey else pixels
-
-
-def _visible(folder: Path, *, folders: bool) -> list[Path]:
-    """Return what a folder holds, sorted by name; names that begin with a dot are passed over."""
-    found = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
-    return [one for one in found if one.is_dir() == folders]
-
-
-def _read_all(root: Path, classes: tuple[str, ...], progress: Progress) -> list[_Picture]:
-    strangers = {one.name for one in _visible(root, folders=True)} - set(classes)
-    if strangers:
-        raise DataError(f"{root}: class {min(strangers)!r} is not in train: {', '.join(classes)}")
-    paths = [
-        (label, path)
-        for label, name in enumerate(classes)
-        if (root / name).is_dir()
-        for path in _visible(root / name, folders=False)
-    ]
-    pictures, size = [], 0
-    with progress.task(f"reading {root.name}", len(paths)) as task:
-        for label, path in paths:
-            pictures.append(_Picture(path, label, read_image(path)))
-            size += pictures[-1].pixels.size
-            if size > MAX_BYTES:
-                raise DataError(f"{root}: over {MAX_BYTES} bytes of pixels")
-            task.advance()
-    return pictures
-
-
-def _channels(pictures: list[_Picture]) -> int:
-    """Return 1 where all images are grey, else 3; refuse images of several sizes."""
-    for picture in pictures:
-        first = pictures[0]
-        if picture.pixels.shape[:2] != first.pixels.shape[:2]:
-            raise DataError(
-                f"{picture.path}: {_size(picture)}, but {first.path}: {_size(first)}; "
-                "all images must be of one size"
+    layout = Layout(folder)
+    listed = find_labels(folder, None if reading is None else reading.labels)
+    if listed is not None:
+        layout.classes, layout.splits, notes = read_labels(listed, folder)
+        layout.notes += notes
+        named = set(layout.paths)
+        rest = [path for path in _files(folder, layout) if path not in named]
+        if rest:
+            layout.notes.append(
+                f"{len(rest)} images are not in {listed.name} and were passed over: "
+                f"{few(path.relative_to(folder) for path in rest)}"
             )
-    return max((picture.pixels.shape[2] for picture in pictures), default=1)
+        return layout
+    root = folder
+    inner = _folders(root)
+    while len(inner) == 1 and _wraps(inner[0]) and not _images(root):
+        root = inner[0]
+        inner = _folders(root)
+    if root != folder:
+        layout.notes.append(f"its images lie in {root.relative_to(folder)}")
+    roots = _split_folders(root, inner, layout)
+    if not roots:
+        roots = {"": root}
+        if loose := _images(root):
+            layout.notes.append(
+                f"{len(loose)} images lie outside of the class folders and were passed over: "
+                f"{few(path.name for path in loose)}"
+            )
+    first = roots.get("train") or next(iter(roots.values()))
+    layout.classes = tuple(one.name for one in _folders(first))
+    for name, place in roots.items():
+        found = [one.name for one in _folders(place)]
+        if strangers := sorted(set(found) - set(layout.classes)):
+            raise DataError(
+                f"{place}: class {strangers[0]!r} is not in {first.name}: {few(layout.classes, 20)}"
+            )
+        layout.splits[name] = [
+            (path, label)
+            for label, one in enumerate(layout.classes)
+            if (place / one).is_dir()
+            for path in _files(place / one, layout)
+        ]
+    _note_names(layout)
+    return layout
 
 
-def _size(picture: _Picture) -> str:
-    height, width = picture.pixels.shape[:2]
-    return f"{width}x{height}"
+def _split_folders(root: Path, inner: Iterable[Path], layout: Layout) -> dict[str, Path]:
+    """Return the folders that are splits: named so, with class folders in them."""
+    roots: dict[str, Path] = {}
+    others = []
+    for one in inner:
+        split = SPLIT_NAMES.get(one.name.lower())
+        if split is None:
+            others.append(one.name)
+        elif not _folders(one):
+            if files := _images(one):
+                layout.notes.append(
+                    f"{one.name}/ holds {len(files)} images without class folders: they were "
+                    "passed over; --labels FILE gives them labels"
+                )
+        elif split in roots:
+            raise DataError(f"{root}: {roots[split].name} and {one.name} are both {split}")
+        else:
+            roots[split] = one
+            if one.name != split:
+                layout.notes.append(f"{one.name}/ is taken as {split}")
+    if roots and others:
+        layout.notes.append(f"beside the splits, {few(others)} were passed over")
+    return {name: roots[name] for name in ("train", "validation", "test") if name in roots}
 
 
-def _dealt(pictures: list[_Picture], ends: dict[str, float]) -> dict[str, list[_Picture]]:
-    groups: dict[str, list[_Picture]] = {name: [] for name in ends}
-    for picture in pictures:
-        groups[split_of(picture.pixels, ends)].append(picture)
-    return groups
+def _folders(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.is_dir() and not _left_behind(one))
 
 
-def _joined(folder: Path, name: str, pictures: list[_Picture], channels: int) -> ImageSet:
-    if not pictures:
-        raise DataError(f"{folder}: too few images: none is in the {name} split")
-    shape = (*pictures[0].pixels.shape[:2], channels)
-    images = np.stack([np.broadcast_to(picture.pixels, shape) for picture in pictures])
-    return ImageSet(images, np.array([picture.label for picture in pictures], np.int64))
+def _wraps(folder: Path) -> bool:
+    """Say whether a folder only holds the folder that is meant, as an unpacked zip does."""
+    named = folder.name.lower() in SPLIT_NAMES
+    return not named and bool(_folders(folder)) and not _images(folder)
+
+
+def _images(folder: Path) -> list[Path]:
+    return [one for one in sorted(folder.iterdir()) if one.is_file() and _is_image(one)]
+
+
+def _files(folder: Path, layout: Layout) -> list[Path]:
+    """Return the images in a folder and in those within, in order; count what is passed over."""
+    found: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        for one in sorted(place.iterdir()):
+            if _left_behind(one):
+                layout.ignored.append(one)
+            elif one.is_dir():
+                if not one.is_symlink():  # one that leads upwards would never end
+                    waiting.append(one)
+            elif _is_image(one):
+                found.append(one)
+            else:
+                layout.ignored.append(one)
+    return sorted(found)
+
+
+def _left_behind(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in LEFT_BEHIND
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in ENDS and not _left_behind(path)
+
+
+def _note_names(layout: Layout) -> None:
+    """Note what is surprising about the classes and files, before an image is opened."""
+    folder, classes = layout.folder, layout.classes
+    counts = np.bincount(
+        [label for listed in layout.splits.values() for _, label in listed],
+        minlength=len(classes),
+    )
+    if empty := [name for name, count in zip(classes, counts, strict=True) if count == 0]:
+        layout.notes.append(f"no image is of class {few(empty, 10)}; it is kept as a class")
+    if layout.ignored:
+        names = sorted({one.name for one in layout.ignored})
+        layout.notes.append(
+            f"{len(layout.ignored)} files are no images by their names and were passed over: "
+            f"{few(names)}"
+        )
+    if all(name.isascii() and name.isdigit() for name in classes):
+        by_number = sorted(classes, key=int)
+        if by_number != list(classes):
+            layout.notes.append(
+                f"classes are sorted by name ({few(classes)}), not by number ({few(by_number)})"
+            )
+    lower: dict[str, str] = {}
+    for name in classes:
+        if name.lower() in lower:
+            layout.notes.append(f"classes {lower[name.lower()]!r} and {name!r} differ in case only")
+        lower[name.lower()] = name
+    inside = folder.resolve()
+    outward = [
+        one for one in layout.paths if one.is_symlink() and inside not in one.resolve().parents
+    ]
+    if outward:
+        layout.notes.append(
+            f"{len(outward)} images are links to files outside of the folder: "
+            f"{few(one.relative_to(folder) for one in outward)}"
+        )
+
+
+def _check_classes(layout: Layout) -> None:
+    folder, classes = layout.folder, layout.classes
+    if len(classes) < 2:
+        loose = _images(folder)
+        hint = (
+            f"; {len(loose)} images lie in it without class folders: give a file of file,label "
+            "with --labels FILE"
+            if loose
+            else ""
+        )
+        only = f" ({classes[0]!r})" if classes else ""
+        raise DataError(
+            f"{folder}: holds neither the four IDX files nor two class folders, but "
+            f"{len(classes)}{only}{hint}"
+        )
+    used = {label for listed in layout.splits.values() for _, label in listed}
+    if not used:
+        passed = f"; {few(one.name for one in layout.ignored)} are none" if layout.ignored else ""
+        raise DataError(f"{folder}: too few images: none in {few(classes, 10)}{passed}")
+    if len(used) == 1:
+        only, empty = classes[used.pop()], len(classes) - 1
+        raise DataError(
+            f"{folder}: too few images: all are of class {only!r}, {empty} classes have none; "
+            "a classifier is measured on images of two classes or more"
+        )

@@ -1,6 +1,13 @@
 """Which split an image goes to, where nobody says: it follows from the image's pixels alone.
 
-So the same image is never in two splits, and adding images moves none.
+So the same image is never in two splits, and adding images moves none (unless a split would be
+empty: then it gets the image that was nearest to it).
+
+    nothing named, or train alone   80 % train, 10 % validation, 10 % test; attack and evaluate
+                                    use all images
+    train and test                  validation is 10 % of train
+    train and validation            validation is the test split, and 10 % of train validates
+    test alone, or validation       nothing can be trained; the same images stand for validation
 """
 
 from __future__ import annotations
@@ -8,11 +15,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.errors import DataError
+from purpleteam.data.images import ImageSet
 
-__all__ = ["OF_ALL", "OF_TRAIN", "split_of"]
+__all__ = ["OF_ALL", "OF_TRAIN", "SPLIT_NAMES", "split_of", "splits_from"]
 
 OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}
 """Where each split ends in [0, 1) when all three come from one pile of images."""
@@ -20,9 +30,72 @@ OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}
 OF_TRAIN = {"train": 0.9, "validation": 1.0}
 """The same when only the validation split is missing."""
 
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+}
+"""What the splits are called in other people's folders and files, in any case."""
+
+
+def splits_from(piles: Mapping[str, ImageSet], where: str) -> dict[str, Any]:
+    """Return the fields of a Dataset that hold its images, from the splits that there are.
+
+    Args:
+        piles: images by split, "" for those of none; empty ones are as if they were not there.
+        where: names the set in errors.
+
+    Raises:
+        DataError: there are too few images.
+    """
+    given = {name: pile for name, pile in piles.items() if len(pile)}
+    if "" in given and len(given) > 1:  # such as data_batch_1 beside test_batch
+        given["train"] = given.pop("")
+    if not given:
+        raise DataError(f"{where}: too few images: there is none")
+    if set(given) in ({""}, {"train"}):
+        whole = next(iter(given.values()))
+        places = np.array([_place(image) for image in whole.images])
+        parts = _dealt(whole, places, OF_ALL, where)
+        return {**parts, "whole": whole.take(np.argsort(places, kind="stable"))}
+    if "train" not in given:
+        some = next(iter(given.values()))
+        test = given.get("test", some)
+        return {"train": some.part(0, 0), "validation": given.get("validation", test), "test": test}
+    if set(given) == {"train", "test", "validation"}:
+        return given
+    test = given["test"] if "test" in given else given["validation"]
+    places = np.array([_place(image) for image in given["train"].images])
+    return {**_dealt(given["train"], places, OF_TRAIN, where), "test": test}
+
 
 def split_of(pixels: NDArray[Any], ends: Mapping[str, float]) -> str:
     """Return the split that an image (H, W, C) goes to: its digest is its place in [0, 1)."""
-    mark = sha256_bytes(str(pixels.shape).encode(), pixels.tobytes())
-    place = int(mark[7:20], 16) / 16**13
+    place = _place(pixels)
     return next(name for name, end in ends.items() if place < end)
+
+
+def _place(pixels: NDArray[Any]) -> float:
+    mark = sha256_bytes(str(pixels.shape).encode(), pixels.tobytes())
+    return int(mark[7:20], 16) / 16**13
+
+
+def _dealt(
+    pile: ImageSet, places: NDArray[np.float64], ends: Mapping[str, float], where: str
+) -> dict[str, ImageSet]:
+    names = list(ends)
+    distinct = np.unique(places)
+    if len(distinct) < len(names):
+        raise DataError(
+            f"{where}: too few images: none is in the {names[len(distinct)]} split when "
+            f"{len(distinct)} different ones are dealt to {', '.join(names)}"
+        )
+    cuts = [0]
+    for number, name in enumerate(names, start=1):
+        end = int(np.searchsorted(distinct, ends[name]))
+        cuts.append(min(max(end, cuts[-1] + 1), len(distinct) - len(names) + number))
+    rank = np.searchsorted(distinct, places)
+    return {
+        name: pile.take(np.flatnonzero((cuts[number] <= rank) & (rank < cuts[number + 1])))
+        for number, name in enumerate(names)
+    }

@@ -2,60 +2,103 @@
 
 A folder of the four IDX files is read as MNIST is split: the last twelfth of the training file
 is the validation split (60,000 -> 5,000), unless a manifest.json that Purpleteam wrote says
-where it begins. Any other folder is read by `class_folders`.
+where it begins. A file of arrays, or a folder of such, is read by `arrays`; any other folder by
+`class_folders`, as the fields of `Reading` behind its name say: `my_images:resize=32`.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from purpleteam.core.config import build, parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError, UsageError, unknown
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.arrays import (
+    ArraysReader,
+    array_files,
+    is_array_file,
+    load_arrays,
+    plain_arrays,
+)
 from purpleteam.data.class_folders import load_class_folder
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx, write_idx
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
+from purpleteam.data.pictures import Reading
 
 __all__ = ["MANIFEST", "load_dataset", "load_idx_folder", "read_manifest", "save_dataset"]
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 << 20
 NAMES = ("digits", "mnist")
+FIELDS = re.compile(r":(\w+=.*)$", re.DOTALL)
+"""How image files are read, behind the name of a dataset."""
 
 
-def load_dataset(reference: str | Path, *, progress: Progress = SILENT) -> Dataset:
-    """Return the dataset `mnist` or `digits`, one in a folder, or what `module:factory` makes.
+def load_dataset(
+    reference: str | Path,
+    *,
+    read_arrays: ArraysReader = plain_arrays,
+    progress: Progress = SILENT,
+) -> Dataset:
+    """Return the dataset `mnist` or `digits`, one in a folder or file, or what a factory makes.
+
+    Args:
+        reference: a name, a folder, a file of arrays or `module:factory`, and behind a colon
+            how image files are read: `my_images:resize=32,skip_unreadable=true`.
+        read_arrays: reads a file of arrays; the default takes .npz and .npy alone, and
+            `pipeline.importing.read_arrays` pickled ones too, of which nothing is unpickled.
+        progress: where to report.
 
     Raises:
         UsageError: there is no such name and no such folder.
         DataError: what is there is damaged, or is not what it says it is.
     """
-    if reference == "mnist":
+    name, reading = _asked(str(reference))
+    folder = Path(name)
+    known = name in NAMES or has_idx(folder) or is_array_file(folder)
+    factory = is_factory(name) and not folder.is_dir()
+    if reading is not None and (known or factory):
+        raise UsageError(f"dataset {name!r} is no folder of image files: {reference!r}")
+    if name == "mnist":
         from purpleteam.data.sources.mnist import load_mnist
 
         return load_mnist(progress=progress)
-    if reference == "digits":
+    if name == "digits":
         from purpleteam.data.sources.digits import load_digits
 
         return load_digits()
-    folder = Path(reference)
-    if is_factory(str(reference)) and not folder.is_dir():
+    if factory:
         from purpleteam.data.maite import load_maite
 
-        return load_maite(str(reference), progress=progress)
-    if not str(reference) or not folder.is_dir():
+        return load_maite(name, progress=progress)
+    if is_array_file(folder):
+        return load_arrays(folder, read_arrays)
+    if not name or not folder.is_dir():
         raise UsageError(
-            f"{unknown('dataset', reference, NAMES)}, or a folder, or module:factory (MAITE)"
+            f"{unknown('dataset', name, NAMES)}, or a folder, or module:factory (MAITE)"
         )
     if has_idx(folder):
         return load_idx_folder(folder)
-    return load_class_folder(folder, progress=progress)
+    if reading is None and array_files(folder):
+        return load_arrays(folder, read_arrays)
+    return load_class_folder(folder, reading, progress=progress)
+
+
+def _asked(reference: str) -> tuple[str, Reading | None]:
+    """Return the name of a dataset, and how its image files are read where that is said."""
+    found = FIELDS.search(reference)
+    if found is None or Path(reference).exists():
+        return reference, None
+    _, values = parse_part(f"dataset:{found[1]}")
+    return reference[: found.start()], build(Reading, values, f"dataset {reference!r}")
 
 
 def load_idx_folder(folder: Path) -> Dataset:

@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError, UsageError, unknown
 
-__all__ = ["SPLITS", "Dataset", "ImageSet"]
+__all__ = ["ALL", "SPLITS", "Dataset", "ImageSet"]
 
 SPLITS = ("train", "validation", "test")
+ALL = "all"
+"""The split that is all images."""
+LISTED = 10
+"""Most classes whose counts are listed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +35,21 @@ class ImageSet:
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
+        for name, value in (("images", self.images), ("labels", self.labels)):
+            if not isinstance(value, np.ndarray):
+                raise DataError(f"{name} must be a NumPy array, not {type(value).__name__}")
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise DataError(f"images must be uint8 (N, H, W, C), not {_form(self.images)}")
+            raise DataError(
+                f"images must be uint8 (N, H, W, C), not {_form(self.images)}{_remedy(self.images)}"
+            )
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
+            hint = ": one-hot? give labels.argmax(1)" if self.labels.ndim == 2 else ""
             raise DataError(
                 f"labels must be int64, one for each of {len(self.images)} images, "
-                f"not {_form(self.labels)}"
+                f"not {_form(self.labels)}{hint}"
             )
+        if len(self.labels) and self.labels.min() < 0:
+            raise DataError(f"labels must be at least 0, not {self.labels.min()}")
         self.images.flags.writeable = False
         self.labels.flags.writeable = False
 
@@ -81,13 +93,77 @@ class Dataset:
     classes: tuple[str, ...]
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Where it is from: folder, file digests, licence, manifest of a poisoned set."""
+    whole: ImageSet | None = None
+    """All images, in the order of their digests, of a set that came without splits."""
+
+    def __post_init__(self) -> None:
+        for name in SPLITS:
+            labels = self.split(name).labels
+            if len(labels) and labels.max() >= len(self.classes):
+                raise DataError(
+                    f"dataset {self.name!r}: {name} holds label {labels.max()}, but there are "
+                    f"{len(self.classes)} classes, 0 to {len(self.classes) - 1}"
+                )
 
     def split(self, name: str) -> ImageSet:
-        """Return the split `train`, `validation` or `test`."""
+        """Return the split `train`, `validation` or `test`, or `all` images."""
+        if name == ALL:
+            return self._all
         if name not in SPLITS:
-            raise UsageError(unknown("split", name, SPLITS))
+            raise UsageError(unknown("split", name, (*SPLITS, ALL)))
         found: ImageSet = getattr(self, name)
         return found
+
+    @property
+    def tested(self) -> str:
+        """The split that measures a model from elsewhere: all images where none was set aside."""
+        return "test" if self.whole is None else ALL
+
+    def check_trainable(self) -> None:
+        """Refuse a set that has nothing to learn from."""
+        if len(self.train) == 0:
+            raise DataError(
+                f"dataset {self.name!r} has no training images, only a test split: put images "
+                "into train/<class>/, or leave the splits out to have them dealt"
+            )
+
+    def summary(self, used: str | None = None) -> str:
+        """Return in a line how many images and classes there are, and which of them are used."""
+        shown = self.split(used or "train")
+        counts = np.bincount(shown.labels, minlength=len(self.classes)).tolist()
+        listed = ", ".join(
+            f"{name} {count}" for name, count in zip(self.classes[:LISTED], counts, strict=False)
+        )
+        if len(counts) > LISTED:
+            rest = counts[LISTED:]
+            listed += f", {len(rest)} more with {min(rest)} to {max(rest)} each"
+        sizes = ", ".join(f"{name} {len(self.split(name))}" for name in SPLITS)
+        kinds = f"{len(self.classes)} classes"
+        if self.whole is None:
+            which = "" if used is None else f"; {used} is used"
+            return f"{self.name}: {sizes} images of {kinds} ({listed} in {used or 'train'}){which}"
+        if used == ALL:
+            return (
+                f"{self.name}: {len(self.whole)} images of {kinds} ({listed}), no splits: "
+                "all are used"
+            )
+        which = "" if used is None else f"; {used} is used"
+        return (
+            f"{self.name}: {len(self.whole)} images of {kinds}, no splits: dealt by content into "
+            f"{sizes} ({listed} in {used or 'train'}){which}"
+        )
+
+    @cached_property
+    def _all(self) -> ImageSet:
+        if self.whole is not None:
+            return self.whole
+        parts = [self.split(name) for name in SPLITS]
+        if self.validation is self.test:  # it only stands in for one that is missing
+            parts.pop()
+        return ImageSet(
+            np.concatenate([part.images for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -99,6 +175,14 @@ class Dataset:
     def digest(self) -> str:
         """SHA-256 over the digests of the three splits."""
         return sha256_bytes(*(self.split(name).digest.encode() for name in SPLITS))
+
+
+def _remedy(images: NDArray[Any]) -> str:
+    if images.ndim == 3:
+        return ": grey images need a last axis, images[..., None]"
+    if images.ndim == 4 and images.dtype.kind == "f":
+        return ": give pixels from 0 to 255, (255 * images).round().astype('uint8')"
+    return ""
 
 
 def _form(array: NDArray[Any]) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError
 from purpleteam.core.factory import call_factory
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.dealing import OF_ALL, OF_TRAIN, split_of
+from purpleteam.data.dealing import splits_from
 from purpleteam.data.idx import MAX_BYTES
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
 
@@ -63,7 +63,9 @@ def load_maite(reference: str, *, progress: Progress = SILENT) -> Dataset:
         name=str(metadata["id"]),
         classes=_classes(metadata, scored.pop(), reference),
         origin={"maite": reference, "notes": (note,) if rounded else ()},
-        **_splits(piles, reference),
+        **splits_from(
+            {name: ImageSet(pile.images, pile.labels) for name, pile in piles.items()}, reference
+        ),
     )
 
 
@@ -162,21 +164,3 @@ def _classes(metadata: Mapping[str, Any], count: int, reference: str) -> tuple[s
             f"{reference!r}: index2label names {len(named)} labels, its targets have {count}"
         )
     return tuple(str(named[number]) for number in range(count))
-
-
-def _splits(piles: Mapping[str, _Pile], reference: str) -> dict[str, ImageSet]:
-    found = {name: ImageSet(pile.images, pile.labels) for name, pile in piles.items() if name}
-    if "" in piles:
-        found = _dealt(piles[""], OF_ALL)
-    elif "validation" not in piles:
-        found |= _dealt(piles["train"], OF_TRAIN)
-    for name, part in found.items():
-        if len(part) == 0:
-            raise DataError(f"{reference!r}: too few images: none is in the {name} split")
-    return found
-
-
-def _dealt(pile: _Pile, ends: Mapping[str, float]) -> dict[str, ImageSet]:
-    splits = np.array([split_of(image, ends) for image in pile.images])
-    rows = {name: np.flatnonzero(splits == name) for name in ends}
-    return {name: ImageSet(pile.images[r], pile.labels[r]) for name, r in rows.items()}

@@ -16,10 +16,10 @@ from typing import Any, TextIO
 from purpleteam.core.config import build
 from purpleteam.core.errors import PurpleError
 from purpleteam.core.runfolder import Drafts
-from purpleteam.data.folders import load_dataset
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.beside import Job
 from purpleteam.pipeline.config import RunConfig
+from purpleteam.pipeline.importing import open_dataset
 from purpleteam.pipeline.stages.backdoors import do_job
 from purpleteam.pipeline.work import Work
 
@@ -37,7 +37,7 @@ def serve(start: Mapping[str, Any], jobs: Iterable[str], answers: TextIO) -> Non
     run = Drafts(Path(start["run"]))
     config = build(RunConfig, run.info["asked"], f"{run.path.name}/run.json")
     threads = use_threads(config.threads)
-    dataset = load_dataset(config.dataset)
+    dataset = open_dataset(config.dataset)
     work = Work(run, config, dataset, choose_device(config.device), threads)
     work.command = tuple(start["command"])
     for line in jobs:

@@ -11,6 +11,8 @@ import torch
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import is_factory
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox
@@ -24,9 +26,10 @@ from purpleteam.models.onnx_file import OnnxFile
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.weights import Weights, fill
 from purpleteam.pipeline.work import check_answers
+from purpleteam.scan.formats import read_arrays
 from purpleteam.scan.gate import GateVerdict, read_state_dict
 
-__all__ = ["Imported", "import_model", "load_for", "read_weights"]
+__all__ = ["Imported", "import_model", "load_for", "open_dataset", "read_weights"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ def read_weights(path: Path) -> Weights:
     if found.verdict != "accepted":
         raise Refused(f"weights {str(path)!r} are refused: {'; '.join(found.reasons)}")
     return _weights(found)
+
+
+def open_dataset(reference: str | Path, *, progress: Progress = SILENT) -> Dataset:
+    """Return the dataset that `--dataset` means; files of arrays are read without unpickling."""
+    return load_dataset(reference, read_arrays=read_arrays, progress=progress)
 
 
 def load_for(
@@ -168,7 +176,8 @@ def import_model(
 
 def _shown(dataset: Dataset) -> ImageSet:
     """Return images for a first look: of the validation split, if it holds enough of them."""
-    return dataset.validation if len(dataset.validation) >= SAMPLE else dataset.train
+    few = len(dataset.validation) < min(SAMPLE, len(dataset.train))
+    return dataset.train if few else dataset.validation
 
 
 FOREIGN = ("float16", "bfloat16", "float64")

@@ -14,9 +14,9 @@ from purpleteam.core.errors import RunError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
-from purpleteam.data.folders import load_dataset
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.config import RunConfig
+from purpleteam.pipeline.importing import open_dataset
 from purpleteam.pipeline.stages.backdoors import hunt_backdoors, look_at_own
 from purpleteam.pipeline.stages.certify import certify_partition
 from purpleteam.pipeline.stages.data import describe_data
@@ -105,7 +105,7 @@ def prepare(
     config: RunConfig, out: Path, *, resume: bool = False, progress: Progress = SILENT
 ) -> Work:
     """Open the run folder and load the dataset: what comes before the first stage."""
-    dataset = load_dataset(config.dataset, progress=progress)
+    dataset = open_dataset(config.dataset, progress=progress)
     threads = use_threads(config.threads)
     asked = asdict(config) | {"threads": threads}
     device = choose_device(config.device)

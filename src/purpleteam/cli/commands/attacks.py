@@ -55,7 +55,7 @@ def attack(
     normalise: Normalise = None,
     classes: Classes = None,
     dataset: DatasetOption = "digits",
-    split: Split = "test",
+    split: Split = None,
     limit: Limit = None,
     attacks: Annotated[
         list[str] | None, typer.Option("--attack", help="NAME[:field=value,...]; repeatable.")
@@ -91,6 +91,7 @@ def attack(
     lab = Lab.open(dataset, device=device, threads=threads, model=asked)
     loaded = lab.load(model)
     ladders = _ladders(attacks or [_usual(loaded)], epsilons, norm)
+    split = lab.used(split, loaded)
     images = lab.dataset.split(split).first(limit)
     about = {
         "images": [images.digest, lab.dataset.validation.digest],
@@ -145,8 +146,9 @@ def attack(
         values["as_bytes"] = {"broken": found, "broken_as_bytes": kept}
         values["notes"].append(f"as bytes, {kept} of {found} adversarial examples still break it")
     values["notes"] += lab.of_part(split, limit)
-    notes = [f"note: {one}" for one in values["notes"]]
-    answer(values, _lines(values) + ["", *notes] * bool(notes), as_json=as_json)
+    values |= lab.data(split)
+    notes = [f"note: {one}" for one in (lab.dataset.summary(split), *values["notes"])]
+    answer(values, [*_lines(values), "", *notes], as_json=as_json)
 
 
 def _usual(loaded: LoadedModel) -> str:

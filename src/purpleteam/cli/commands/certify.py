@@ -51,7 +51,7 @@ def certify(
         typer.Option("--learner", help="How a part's network is trained: readout, networks."),
     ] = "readout",
     seed: Seed = 0,
-    split: Split = "test",
+    split: Split = None,
     limit: Limit = None,
     out: Out = None,
     threads: Threads = None,
@@ -71,7 +71,8 @@ def certify(
     asked = _numbers(changes)
     how = seeded(learner, seed)
     out = file_to_write(out)
-    lab = Lab.open(dataset, device="cpu", threads=threads)
+    lab = Lab.open(dataset, device="cpu", threads=threads, training=True)
+    split = split or "test"
     images = lab.dataset.split(split).first(limit)
     with progress(quiet or as_json) as bar:
         found = certify_partitions(
@@ -87,6 +88,7 @@ def certify(
         "images": {"digest": images.digest, "split": split, "limit": limit},
         "notes": [*lab.notes, *lab.of_part(split, limit)],
     }
+    values |= lab.data(split)
     if out is not None:
         write_answer(out, values)
     lines = [*_lines(found, asked), *lab.flags(split, limit)]

@@ -74,7 +74,7 @@ def harden(
     name, defence = recipe_from(DEFENCES, recipe, epochs, epsilon=epsilon)
     seconds = seconds_of(budget)
     brought = Asked(weights, code_of(arch, model), normalise, classes)
-    lab = Lab.open(dataset, device=device, threads=threads, model=brought)
+    lab = Lab.open(dataset, device=device, threads=threads, model=brought, training=True)
     baseline = None if model is None else lab.load(model)
     stem = stem_to_write(out, f"{lab.dataset.name}-{name}")
     with progress(quiet or as_json) as bar:
@@ -99,4 +99,5 @@ def harden(
         seed,
         parent=None if baseline is None else baseline.digest,
     )
-    answer(*trained_answer(stored, training), as_json=as_json)
+    values, lines = trained_answer(stored, training)
+    answer(values | lab.data(), [*lines, *lab.flags()], as_json=as_json)

@@ -89,15 +89,23 @@ def detect(
         raise UsageError("--picture and --strip go with --model alone, not with --training-set")
     out, picture, strip = (file_to_write(path) for path in (out, picture, strip))
     asked = Asked(weights, arch, normalise, classes)
-    lab = Lab.open(training_set or dataset, device=device, threads=threads, model=asked)
+    lab = Lab.open(
+        training_set or dataset,
+        device=device,
+        threads=threads,
+        model=asked,
+        training=training_set is not None,
+    )
     with progress(quiet or as_json) as bar:
         look = _Look(lab, model, trusted, seed, bar)
         values = look.at_images() if training_set else look.at_model(picture, strip)
+    values |= lab.data("train" if training_set else "validation")
     if out is not None:
         write_answer(out, values)
     for note in values["notes"]:
         say(f"note: {note}")
-    answer(values, _lines(values), as_json=as_json)
+    lines = [*_lines(values), f"note: {values['data']['summary']}"]
+    answer(values, lines, as_json=as_json)
     if code := EXIT_CODES[values["verdict"]]:
         raise typer.Exit(code)
 

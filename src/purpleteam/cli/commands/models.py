@@ -68,7 +68,7 @@ def train(
 
     plan = recipe_from(RECIPES, recipe, epochs)
     seconds = seconds_of(budget)
-    lab = Lab.open(dataset, device=device, threads=threads)
+    lab = Lab.open(dataset, device=device, threads=threads, training=True)
     net = lab.net(arch, seed)
     stem = stem_to_write(out, f"{lab.dataset.name}-{plan[0]}")
     with progress(quiet or as_json) as bar:
@@ -84,7 +84,8 @@ def train(
             budget_seconds=seconds,
         )
     stored = lab.store(training, stem, arch, {"name": plan[0]}, plan[1], seed)
-    answer(*trained_answer(stored, training), as_json=as_json)
+    values, lines = trained_answer(stored, training)
+    answer(values | lab.data(), [*lines, *lab.flags()], as_json=as_json)
 
 
 def evaluate(
@@ -94,7 +95,7 @@ def evaluate(
     normalise: Normalise = None,
     classes: Classes = None,
     dataset: DatasetOption = "digits",
-    split: Split = "test",
+    split: Split = None,
     limit: Limit = None,
     out: Out = None,
     seed: Seed = 0,
@@ -112,10 +113,11 @@ def evaluate(
     asked = Asked(weights, arch, normalise, classes)
     lab = Lab.open(dataset, device=device, threads=threads, model=asked)
     loaded = lab.load(model)
+    split = lab.used(split, loaded)
     images = lab.dataset.split(split).first(limit)
     found = look(loaded.module, images, classes=len(lab.dataset.classes), seed=seed)
     subject, notes = lab.subject(loaded, split, limit), [*lab.notes, *loaded.notes]
-    values = found.to_json() | {"subject": subject, "notes": notes}
+    values = found.to_json() | {"subject": subject, "notes": notes} | lab.data(split)
     if out is not None:
         write_answer(out, values)
     rows: list[tuple[object, ...]] = [
@@ -162,9 +164,9 @@ def import_checkpoint(
     use_threads(threads)
     images = None
     if dataset is not None:
-        from purpleteam.data.folders import load_dataset
+        from purpleteam.pipeline.importing import open_dataset
 
-        images = load_dataset(dataset)
+        images = open_dataset(dataset)
     stem = stem_to_write(out, file.stem)
     weights = stem.with_name(stem.name.removesuffix(".safetensors") + ".safetensors")
     if weights.resolve() == file.resolve():

@@ -116,7 +116,7 @@ def poison(
     counts = None if curve is None else _whole(curve, "--curve")
     plan = poison_from(attack, asked, labels=None)
     brought = Asked(weights, code_of(arch, model), normalise, classes)
-    lab = Lab.open(dataset, device=device, threads=threads, model=brought)
+    lab = Lab.open(dataset, device=device, threads=threads, model=brought, training=True)
     plan = poison_from(attack, asked, labels=len(lab.dataset.classes))
     plan.check(lab.dataset.train, seed=seed)
     twin = lab.load(model) if train and model is not None else None
@@ -128,7 +128,7 @@ def poison(
             values = work.curve(counts, seeds, out)
         else:
             values = work.poisoned(out, train, twin)
-    answer(values, _lines(values), as_json=as_json)
+    answer(values | lab.data(), [*_lines(values), *lab.flags()], as_json=as_json)
 
 
 def _sources(text: str) -> str | tuple[int, ...]:

@@ -90,7 +90,7 @@ def repair(
     chosen = build(REPAIRS[name], fields, f"--method {name}")
     _, taught = recipe_from(RECIPES, recipe, epochs)
     asked = Asked(weights, arch, normalise, classes)
-    lab = Lab.open(dataset, device=device, threads=threads, model=asked)
+    lab = Lab.open(dataset, device=device, threads=threads, model=asked, training=True)
     loaded = lab.load(model)
     stem = stem_to_write(out, f"{lab.dataset.name}-{name}")
     started = time.perf_counter()
@@ -100,7 +100,9 @@ def repair(
     values["seconds"] = round(time.perf_counter() - started, 2)
     for note in values["notes"]:
         say(f"note: {note}")
-    answer(values, _lines(values), as_json=as_json)
+    answer(
+        values | lab.data(), [*_lines(values), f"note: {lab.dataset.summary()}"], as_json=as_json
+    )
 
 
 @dataclass

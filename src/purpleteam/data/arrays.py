@@ -1,0 +1,320 @@
+"""Files of arrays: .npz, .npy and pickled ones, as Keras, scikit-learn and CIFAR have them.
+
+Which array is what is told by its name and form:
+
+    images, x, data, ...            uint8, 16 bits, or floats in [0, 1] or [0, 255]; (N, H, W),
+                                    (N, H, W, C), (N, C, H, W), (H, W, C, N) or flat as CIFAR's
+    labels, y, target, ...          numbers from 0, names, or one-hot rows
+    train, test, val, ... in a name the split;  classes, label_names: what the classes are called
+
+In a folder every file is read, and a file's name may say the split or the array. What was taken
+for what is told.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.errors import DataError, Refused
+from purpleteam.data.dealing import SPLIT_NAMES, splits_from
+from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.data.labels import class_index
+from purpleteam.data.pictures import few
+
+__all__ = ["ArraysReader", "array_files", "is_array_file", "load_arrays", "plain_arrays"]
+
+Arrays = Mapping[str, NDArray[Any]]
+ArraysReader = Callable[[Path], Arrays]
+"""Reads a file of arrays, by name; a single one is called `array`."""
+
+ENDS = (".npz", ".npy", ".pkl", ".pickle")
+CIFAR = re.compile(r"(data_batch_\d+|test_batch|batches\.meta|train|test|meta)$")
+"""The files of CIFAR-10 and CIFAR-100, which have no ending."""
+IMAGES = ("images", "image", "imgs", "img", "x", "data", "pixels", "inputs")
+LABELS = ("labels", "label", "y", "targets", "target")
+NAMES = ("classes", "class_names", "label_names", "fine_label_names", "target_names")
+MAX_ENTRIES = 1 << 30
+
+
+def plain_arrays(path: Path) -> Arrays:
+    """Return the arrays of an .npz or .npy file; objects are refused, nothing is unpickled."""
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {"array": found}
+        with found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError) as error:
+        raise Refused(f"data file {str(path)!r} is refused: {str(error)[:200]}") from None
+
+
+def is_array_file(path: Path) -> bool:
+    """Say whether a path is a file of arrays by its name."""
+    return path.suffix.lower() in ENDS and path.is_file()
+
+
+def array_files(folder: Path) -> list[Path]:
+    """Return the files of arrays that a folder holds, where these are what it holds."""
+    files = [one for one in sorted(folder.iterdir()) if one.is_file()]
+    return [one for one in files if is_array_file(one)] or [
+        one for one in files if CIFAR.fullmatch(one.name)
+    ]
+
+
+@dataclass
+class _Found:
+    """What the arrays of a set turned out to be."""
+
+    images: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
+    labels: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def load_arrays(path: Path, read: ArraysReader) -> Dataset:
+    """Return the dataset in a file of arrays, or in a folder of such files.
+
+    Raises:
+        DataError: images and labels cannot be told apart or do not fit; what came is listed.
+        Refused: a file holds anything but numbers and text.
+    """
+    files = [path] if path.is_file() else array_files(path)
+    arrays: dict[str, dict[str, NDArray[Any]]] = {}
+    for file in files:
+        alone = file.suffix.lower() == ".npy" and path.is_dir()
+        for name, array in read(file).items():
+            key = file.stem if alone else name
+            arrays.setdefault("" if alone else file.stem, {})[key] = array
+    found = _Found()
+    for stem, group in arrays.items():
+        inherited = _split_in(stem) if path.is_dir() else None
+        _sort(group, inherited or "", str(path if path.is_file() else path / stem), found)
+    if not found.images:
+        raise DataError(f"{path}: holds no images; {_listed(arrays)}")
+    if len({one.shape[1:] for parts in found.images.values() for one in parts}) > 1:
+        shapes = {name: parts[0].shape[1:] for name, parts in found.images.items()}
+        raise DataError(f"{path}: images are of several sizes (H, W, C): {shapes}")
+    joined = {name: np.concatenate(parts) for name, parts in found.labels.items()}
+    every = np.concatenate([one.astype(str) for one in joined.values()]).tolist()
+    classes, index = class_index(every, str(path), found.names)
+    piles = {
+        name: ImageSet(
+            np.concatenate(parts),
+            np.array([index[one] for one in joined[name].astype(str).tolist()], np.int64),
+        )
+        for name, parts in found.images.items()
+    }
+    return Dataset(
+        name=path.resolve().stem,
+        classes=classes,
+        origin={"file": str(path), "notes": tuple(dict.fromkeys(found.notes))},
+        **splits_from(piles, str(path)),
+    )
+
+
+def _sort(arrays: Arrays, inherited: str, where: str, found: _Found) -> None:
+    """Put each array of one file to where it belongs: images, labels or names, by split."""
+    pairs: dict[str, dict[str, tuple[str, NDArray[Any]]]] = {}
+    for name, array in arrays.items():
+        if _is_one_of(name, NAMES) and array.ndim == 1 and array.dtype.kind in "US":
+            found.names = tuple(array.astype(str).tolist())
+            continue
+        kind = _kind(name, array, arrays)
+        if kind is None:
+            found.notes.append(f"array {name!r} was passed over")
+            continue
+        split = _split_in(name) or _split_by_place(name, arrays) or inherited
+        pair = pairs.setdefault(split, {})
+        if kind in pair:
+            kept, other = sorted((pair[kind][0], name), key=lambda one: "coarse" in one)
+            if "coarse" not in other:
+                raise DataError(
+                    f"{where}: {kept!r} and {other!r} are both {kind}; {_listed({'': arrays})}"
+                )
+            found.notes.append(f"of {kept!r} and {other!r} the labels are {kept!r}")
+            pair[kind] = kept, arrays[kept]
+            continue
+        pair[kind] = name, array
+    for split, pair in pairs.items():
+        if set(pair) != {"images", "labels"}:
+            missing = ({"images", "labels"} - set(pair)).pop()
+            raise DataError(
+                f"{where}: there are no {missing} for {next(iter(pair.values()))[0]!r}; "
+                f"{_listed({'': arrays})}; call them images and labels, or x and y"
+            )
+        labels = _labels(*pair["labels"], where, found)
+        images = _images(*pair["images"], len(labels), where, found)
+        if len(images) != len(labels):
+            raise DataError(
+                f"{where}: {pair['images'][0]!r} holds {len(images)} images, "
+                f"but {pair['labels'][0]!r} {len(labels)} labels"
+            )
+        found.images.setdefault(split, []).append(images)
+        found.labels.setdefault(split, []).append(labels)
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[/_.\-\s\d]+", name.lower()) if word]
+
+
+def _is_one_of(name: str, known: tuple[str, ...]) -> bool:
+    return name.lower().rpartition("/")[2] in known
+
+
+def _split_in(name: str) -> str | None:
+    words = _words(name)
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+
+
+def _split_by_place(name: str, arrays: Arrays) -> str | None:
+    """Return the split where a pair (train, test) or a triple of pairs has no names."""
+    place = name.partition("/")[0].removeprefix("arr_")
+    if not place.isdigit():
+        return None
+    if "/" not in name and not (len(arrays) == 4 and place in "0123"):
+        return None
+    number = int(place) if "/" in name else int(place) // 2
+    outer = len({one.partition("/")[0] for one in arrays}) if "/" in name else 2
+    names = ("train", "validation", "test") if outer == 3 else ("train", "test")
+    return names[number] if number < len(names) else None
+
+
+def _kind(name: str, array: NDArray[Any], arrays: Arrays) -> str | None:
+    """Return whether an array is images or labels, by its name, else by its form."""
+    words = _words(name)
+    if "batch" in words or "filenames" in words or array.ndim == 0:  # CIFAR's remarks
+        return None
+    if any(word in words for word in LABELS) and array.ndim <= 2:
+        return "labels"
+    if any(word in words for word in IMAGES) and array.ndim >= 2:
+        return "images"
+    if array.ndim >= 3:
+        return "images"
+    if array.ndim == 2 and array.shape[1] > 1 and _side(array.shape[1]) and len(arrays) > 1:
+        return "images" if array.dtype == np.uint8 or array.shape[1] >= 64 else "labels"
+    return "labels" if array.dtype.kind in "iufbUS" and array.ndim in (1, 2) else None
+
+
+def _side(size: int) -> tuple[int, int] | None:
+    """Return channels and side of a square image that lies flat, or None."""
+    for channels in (1, 3):
+        side = math.isqrt(size // channels)
+        if channels * side * side == size:
+            return channels, side
+    return None
+
+
+def _images(
+    name: str, array: NDArray[Any], count: int, where: str, found: _Found
+) -> NDArray[np.uint8]:
+    """Return images as uint8 (N, H, W, C); say what axes and values were taken for."""
+    place = f"{where}: images {name!r}"
+    if array.size > MAX_ENTRIES:
+        raise DataError(f"{place} hold {array.size} numbers, at most {MAX_ENTRIES} are read")
+    if array.ndim == 4 and array.shape[3] == count != array.shape[0]:
+        array = np.moveaxis(array, 3, 0)
+        found.notes.append(f"{name!r} is taken as (H, W, C, N)")
+    if array.ndim == 2 and (form := _side(array.shape[1])):
+        channels, side = form
+        array = array.reshape(len(array), channels, side, side)
+        found.notes.append(f"{name!r} lies flat and is taken as {channels}x{side}x{side}")
+    elif array.ndim == 3:
+        array = array[:, None]
+    last = array.ndim == 4 and array.shape[3] in (1, 3, 4)
+    first = array.ndim == 4 and array.shape[1] in (1, 3, 4)
+    if not (first or last) or 0 in array.shape[1:]:
+        raise DataError(
+            f"{place} are {array.shape}, not (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or "
+            "4 channels"
+        )
+    if first and last and array.shape[1] != array.shape[3]:
+        last = array.shape[3] > array.shape[1]
+    if first and not last:
+        if array.shape[1] > 1:
+            found.notes.append(f"{name!r} is taken as (N, C, H, W)")
+        array = np.moveaxis(array, 1, 3)
+    array = _bytes(array, name, place, found)
+    if array.shape[3] == 4:
+        found.notes.append(f"the fourth channel of {name!r} is transparency: laid on black")
+        opaque = array[..., 3:].astype(np.uint16)
+        array = ((array[..., :3] * opaque + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(array)
+
+
+def _bytes(array: NDArray[Any], name: str, place: str, found: _Found) -> NDArray[np.uint8]:
+    """Return pixels as uint8, by the range that they are in."""
+    if array.size == 0:
+        return np.zeros(array.shape, np.uint8)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{place} are {array.dtype}, not numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        wrong = int((~np.isfinite(array)).reshape(len(array), -1).any(1).sum())
+        raise DataError(f"{place}: {wrong} of {len(array)} hold NaN or infinite values")
+    low, high = float(array.min()), float(array.max())
+    if low < 0:
+        raise DataError(
+            f"{place} go from {low:g} to {high:g}: they look normalised; store pixels from 0 to "
+            "255 or 0 to 1, and leave normalisation to the model (--normalise)"
+        )
+    whole = array.dtype.kind in "biu"
+    if high > 255 and not (whole and high <= 65535):
+        raise DataError(f"{place} go up to {high:g}, not 255, 1 or (whole numbers) 65535")
+    if high > 255:
+        found.notes.append(f"{name!r} has 16 bits and was scaled to 8")
+        return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
+    if high <= 1 and (array.dtype.kind in "bf" or high == 1):
+        form = "0 and 1" if whole else "floats in [0, 1]"
+        steps = array.astype(np.float64) * 255
+        rounded = abs(steps - np.rint(steps)).reshape(len(array), -1).max(1) > 1e-3
+        between = f", {int(rounded.sum())} of them rounded to 1/255" if rounded.any() else ""
+        found.notes.append(f"{name!r} holds {form}: taken as pixels times 255{between}")
+        return np.asarray(np.rint(steps), np.uint8)
+    if array.dtype.kind == "f":
+        found.notes.append(f"{name!r} holds floats up to {high:g}: taken as pixels from 0 to 255")
+        array = np.rint(array)
+    return array.astype(np.uint8)
+
+
+def _labels(name: str, array: NDArray[Any], where: str, found: _Found) -> NDArray[Any]:
+    """Return labels (N,) as whole numbers or text."""
+    place = f"{where}: labels {name!r}"
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2 and array.dtype.kind in "biuf":
+        if not (((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all()):
+            raise DataError(
+                f"{place} are {array.dtype} {array.shape}, neither one number for each image nor "
+                "one-hot rows"
+            )
+        found.notes.append(f"{name!r} is one-hot: its {array.shape[1]} columns are the classes")
+        if not found.names:
+            found.names = tuple(str(number) for number in range(array.shape[1]))
+        return np.asarray(array.argmax(1))
+    if array.ndim != 1 or array.dtype.kind not in "biufUS":
+        raise DataError(f"{place} are {array.dtype} {array.shape}, not one for each image")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or (array != np.rint(array)).any():
+            raise DataError(f"{place} are no whole numbers: {few(np.unique(array)[:4].tolist())}")
+        array = array.astype(np.int64)
+    if array.dtype.kind == "b":
+        array = array.astype(np.int64)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
+    return array
+
+
+def _listed(arrays: Mapping[str, Arrays]) -> str:
+    forms = [
+        f"{name} {array.dtype} {array.shape}"
+        for group in arrays.values()
+        for name, array in group.items()
+    ]
+    return f"found: {few(forms, 8)}" if forms else "found: no array"

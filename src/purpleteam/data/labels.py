@@ -1,0 +1,172 @@
+"""A file that gives each image its label, a line each: file,label and, if wanted, the split.
+
+Between the columns stand commas, semicolons, tabs or blanks; a first line that names the columns
+is optional. Labels are names, or whole numbers from 0 without a gap; a file `classes.txt` beside
+it names them, a line each, and may name more than there are images of.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from purpleteam.core.errors import DataError, UsageError
+from purpleteam.data.dealing import SPLIT_NAMES
+from purpleteam.data.pictures import ENDS, few
+
+__all__ = ["class_index", "find_labels", "read_labels"]
+
+NAMES = ("labels.csv", "labels.tsv", "labels.txt")
+FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name")
+LABEL_COLUMNS = ("label", "class", "category", "target", "labels", "y", "class_name")
+MAX_FILE = 256 << 20
+
+Splits = dict[str, list[tuple[Path, int]]]
+
+
+def find_labels(folder: Path, asked: str | None) -> Path | None:
+    """Return the file of labels: the asked one, or `labels.csv` in a folder that holds one."""
+    if asked is None:
+        return next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    for path in (Path(asked), folder / asked):
+        if path.is_file():
+            return path
+    raise UsageError(f"--labels {asked!r} does not exist, neither here nor in {folder}")
+
+
+def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list[str]]:
+    """Return the classes, the images of each split with their labels, and what there is to tell.
+
+    Args:
+        path: the file of labels.
+        folder: where its images lie; a name without an ending may be that of an image with one.
+
+    Raises:
+        DataError: a line is of another form, an image is missing or labelled twice.
+    """
+    rows = _rows(path)
+    head = [cell.strip().lower() for cell in rows[0]]
+    names, labels = _column(head, FILE_COLUMNS), _column(head, LABEL_COLUMNS)
+    split = _column(head, ("split", "set", "subset", "partition"))
+    if names is None or labels is None:
+        names, labels, split = 0, 1, 2 if len(head) > 2 else None
+        if _find(folder, rows[0][0]) is None and _find(folder, rows[0][1]) is not None:
+            names, labels = 1, 0
+    else:
+        rows = rows[1:]
+    at = [one for one in (names, labels, split) if one is not None]
+    found: dict[Path, tuple[str, str]] = {}
+    missing = []
+    for number, row in enumerate(rows, start=1):
+        if len(row) <= max(at):
+            raise DataError(f"{path}: row {number} has {len(row)} columns, not {max(at) + 1}")
+        image = _find(folder, row[names].strip())
+        if image is None:
+            missing.append(row[names].strip())
+            continue
+        part = "" if split is None else row[split].strip().lower()
+        if part not in SPLIT_NAMES and part:
+            raise DataError(f"{path}: row {number}: {part!r} is no split: {few(SPLIT_NAMES, 9)}")
+        said = (row[labels].strip(), SPLIT_NAMES.get(part, ""))
+        if found.setdefault(image, said) != said:
+            raise DataError(f"{path}: {row[names]!r} is {found[image][0]!r} and {said[0]!r}")
+    if missing:
+        raise DataError(
+            f"{path}: {len(missing)} of {len(rows)} images are not in {folder}: {few(missing)}"
+        )
+    classes, index = class_index([label for label, _ in found.values()], str(path), _named(path))
+    splits: Splits = {}
+    for image, (label, part) in found.items():
+        splits.setdefault(part, []).append((image, index[label]))
+    return classes, splits, [f"labels are from {path.name}"]
+
+
+def class_index(
+    labels: Sequence[str], where: str, named: Sequence[str] = ()
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the classes, and the number of the class of each label as it is written.
+
+    Raises:
+        DataError: the labels are numbers that do not run from 0 without a gap, or of one class.
+    """
+    distinct = set(labels)
+    if len(distinct) < 2:
+        only = f", {distinct.pop()!r}" if distinct else ""
+        raise DataError(
+            f"{where}: all {len(labels)} labels are of one class{only}; a classifier is measured "
+            "on images of two classes or more"
+        )
+    if not all(one.isascii() and one.removeprefix("-").isdigit() for one in distinct):
+        classes = tuple(named) or tuple(sorted(distinct))
+        if strangers := distinct - set(classes):
+            raise DataError(f"{where}: label {min(strangers)!r} is none of {few(classes, 10)}")
+        return classes, {name: number for number, name in enumerate(classes)}
+    numbers = sorted(int(one) for one in distinct)
+    count = len(named) or len(numbers)
+    if numbers[0] == 1 and numbers == list(range(1, count + 1)):
+        raise DataError(
+            f"{where}: labels run from 1 to {numbers[-1]}, not from 0: subtract 1 from each, as "
+            f"a net with {count} outputs counts them from 0"
+        )
+    if numbers[0] < 0:
+        raise DataError(f"{where}: label {numbers[0]} is below 0; labels run from 0")
+    gap = sorted(set(range(count)) - set(numbers))
+    if numbers[-1] >= count:
+        missing = gap or [0]
+        remedy = "number the classes from 0 without a gap, or list all their names in order in"
+        raise DataError(
+            f"{where}: labels run from {numbers[0]} to {numbers[-1]}, but {few(missing)} of 0 to "
+            f"{numbers[-1]} has no image: {remedy} classes.txt (an array `classes` of an .npz)"
+        )
+    classes = tuple(named) or tuple(str(number) for number in numbers)
+    return classes, {one: int(one) for one in distinct}
+
+
+def _rows(path: Path) -> list[list[str]]:
+    if path.stat().st_size > MAX_FILE:
+        raise DataError(f"{path}: over {MAX_FILE} bytes")
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text in UTF-8: {error}") from None
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise DataError(f"{path}: holds no line of the form file,label")
+    between = next((one for one in (",", ";", "\t") if one in lines[0]), None)
+    try:
+        rows = (
+            [line.split() for line in lines]
+            if between is None
+            else list(csv.reader(lines, delimiter=between))
+        )
+    except csv.Error as error:
+        raise DataError(f"{path}: no readable table: {error}") from None
+    if len(rows[0]) < 2:
+        raise DataError(f"{path}: {lines[0][:80]!r} is not of the form file,label")
+    return rows
+
+
+def _column(head: Sequence[str], known: Sequence[str]) -> int | None:
+    return next((number for number, name in enumerate(head) if name in known), None)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """Return the image that a line means; one outside of the folder is not looked for."""
+    path = folder / name
+    try:
+        if not name or not path.resolve().is_relative_to(folder.resolve()):
+            return None
+        if path.is_file():
+            return path
+        ends = (path.with_name(path.name + end) for end in sorted(ENDS))
+        return next((one for one in ends if one.is_file()), None)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+
+
+def _named(path: Path) -> list[str]:
+    listed = path.with_name("classes.txt")
+    if not listed.is_file():
+        return []
+    return [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
