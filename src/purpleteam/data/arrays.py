@@ -162,7 +162,8 @@ def _sort(arrays: Arrays, inherited: str, where: str, found: _Found) -> None:
 
 
 def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[/_.\-\s\d]+", name.lower()) if word]
+    parts = re.split(r"[/_.\-\s\d]+|(?<=[a-z])(?=[A-Z])", name)  # trainX too
+    return [word.lower() for word in parts if word]
 
 
 def _is_one_of(name: str, known: tuple[str, ...]) -> bool:
@@ -228,16 +229,13 @@ def _images(
         found.notes.append(f"{name!r} lies flat and is taken as {channels}x{side}x{side}")
     elif array.ndim == 3:
         array = array[:, None]
-    last = array.ndim == 4 and array.shape[3] in (1, 3, 4)
-    first = array.ndim == 4 and array.shape[1] in (1, 3, 4)
-    if not (first or last) or 0 in array.shape[1:]:
+    axis = _channels(array.shape)
+    if axis is None:
         raise DataError(
             f"{place} are {array.shape}, not (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or "
             "4 channels"
         )
-    if first and last and array.shape[1] != array.shape[3]:
-        last = array.shape[3] > array.shape[1]
-    if first and not last:
+    if axis == 1:
         if array.shape[1] > 1:
             found.notes.append(f"{name!r} is taken as (N, C, H, W)")
         array = np.moveaxis(array, 1, 3)
@@ -247,6 +245,20 @@ def _images(
         opaque = array[..., 3:].astype(np.uint16)
         array = ((array[..., :3] * opaque + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(array)
+
+
+def _channels(shape: tuple[int, ...]) -> int | None:
+    """Return the axis of 1, 3 or 4 channels: the last of (N, H, W, C) or the first of an image.
+
+    Where both have 1 or 3, it is the one of grey images, else the last; 4 must be the shortest.
+    """
+    if len(shape) != 4 or 0 in shape[1:]:
+        return None
+    for channels in (1, 3):
+        for axis in (3, 1):
+            if shape[axis] == channels:
+                return axis
+    return next((one for one in (3, 1) if shape[one] == 4 and sorted(shape[1:])[1] > 4), None)
 
 
 def _bytes(array: NDArray[Any], name: str, place: str, found: _Found) -> NDArray[np.uint8]:

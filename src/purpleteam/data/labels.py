@@ -111,9 +111,8 @@ def class_index(
         )
     if numbers[0] < 0:
         raise DataError(f"{where}: label {numbers[0]} is below 0; labels run from 0")
-    gap = sorted(set(range(count)) - set(numbers))
     if numbers[-1] >= count:
-        missing = gap or [0]
+        missing = sorted(set(range(numbers[-1] + 1)) - set(numbers)) or [count]
         remedy = "number the classes from 0 without a gap, or list all their names in order in"
         raise DataError(
             f"{where}: labels run from {numbers[0]} to {numbers[-1]}, but {few(missing)} of 0 to "
