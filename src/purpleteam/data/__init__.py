@@ -3,6 +3,8 @@
 - `images`         ImageSet and Dataset: frozen uint8 images with labels and a digest
 - `folders`        `load_dataset("mnist" | "digits" | FOLDER)`, and writing one as IDX files
 - `class_folders`  one folder of image files for each class;  `maite`: what a factory returns
+- `pictures`       image files of every form;  `labels`: a file that gives each its label
+- `arrays`         .npz, .npy and pickled files;  `array_forms`: axes, ranges, kinds of labels
 - `dealing`        which split an image goes to, where nobody says: its pixels decide
 - `idx`            the IDX format, read as input from strangers
 - `sources`        the sets known by name: `mnist` (pinned digests, `fetch`) and `digits`
