@@ -22,6 +22,13 @@ def test_evaluate_asks_nobody_and_writes_nothing(purple: Watched) -> None:
     assert list(purple.home.iterdir()) == list(purple.here.iterdir()) == []
 
 
+def test_scan_asks_nobody_and_writes_nothing(purple: Watched) -> None:
+    (purple.here / "one.py").write_text("print(1)\n")
+    purple.ended(purple.start("scan", "one.py", "--json"))
+    assert (purple.reached(), purple.wrote()) == ([], [])
+    assert list(purple.home.iterdir()) == []
+
+
 def test_export_asks_nobody_and_writes_its_three_files(purple: Watched) -> None:
     purple.ended(purple.start("export", "--out", "mine", "--json"))
     asked = {f"mine{suffix}" for suffix in (".safetensors", ".onnx", ".json")}

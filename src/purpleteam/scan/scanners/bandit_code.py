@@ -7,8 +7,10 @@ its tests off. What a `# nosec` comment silences is counted, and said.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -56,7 +58,14 @@ def _python(tree: Tree) -> Iterable[Path]:
 def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
     command = [sys.executable, "-P", "-m", "bandit", "-q", "-f", "json", "-x", NO_FOLDER, *names]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)  # noqa: S603 - no shell; absolute paths
+        with tempfile.TemporaryDirectory() as cache:  # its plug-in loader would fill the user's
+            done = subprocess.run(  # noqa: S603 - no shell; absolute paths
+                command,
+                env={**os.environ, "HOME": cache, "XDG_CACHE_HOME": cache},
+                capture_output=True,
+                timeout=SECONDS,
+                check=False,
+            )
         report = json.loads(done.stdout)
     except (OSError, subprocess.TimeoutExpired) as error:
         return ScanResult(errors=(f"bandit did not run: {type(error).__name__}: {error}"[:300],))
