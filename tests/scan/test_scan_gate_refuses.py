@@ -177,6 +177,11 @@ OTHERWISE = {
         corpus.benign_pickle().replace(b"FloatStorage", b"IntStorage").replace(b"\x89c", b"\x88c"),
         "asks for a gradient of int32",
     ),
+    "a call with a list": (b"\x80\x02ctorch\nSize\n](K\1eR.", "with what is no tuple"),
+    "a storage named by a list": (
+        b"\x80\x02](X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\x000X\3\0\0\0cpuK\4eQ.",
+        "in a form that is not known",
+    ),
     "another protocol": (pickle.dumps({"a": 1}, protocol=4), "FRAME .* is not needed"),
     "half a surrogate pair": (b"\x80\x02}X\x03\0\0\0\xed\xa0\x80K\x01s.", "broken at byte"),
     "no protocol": (b"}.", "does not begin with its protocol"),

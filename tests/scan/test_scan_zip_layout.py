@@ -108,6 +108,19 @@ AMBIGUOUS = {
     "a cut extra field": (with_extra(b"\1\0\x08"), "damaged extra field"),
     "a version of the future": (put(WHOLE, entry(WHOLE) + 6, "<H", 99), "needs version 99"),
     "a strange method": (put(WHOLE, entry(WHOLE) + 10, "<H", 12), "packed by method 12"),
+    "a gap behind the directory": (
+        put(WHOLE[:RECORD] + b"gap!" + WHOLE[RECORD:], LOCATOR + 4 + 8, "<Q", RECORD + 4),
+        "directory ends at byte",
+    ),
+    "a million files": (
+        put(
+            put(put(WHOLE, END + 8, "<L", 0xFFFFFFFF), RECORD + 24, "<Q", 10**6),
+            RECORD + 32,
+            "<Q",
+            10**6,
+        ),
+        "1000000 files; at most",
+    ),
     "no end record": (WHOLE[:-22], "no end record"),
     "bytes behind the end": (WHOLE + b"hi", "bytes follow"),
     "another CRC": (put(WHOLE, entry(WHOLE) + 16, "<L", 7), "behind its data|CRC"),

@@ -111,7 +111,7 @@ class ArrayReader(PickleReader):
         raise self.refused("calls something in a form that no pickle of arrays has")
 
     def given(self, target: Any, state: Any) -> None:
-        match target, state:
+        match target, state if type(state) is tuple else None:
             case PickledArray(dtype=None), (
                 *version,
                 tuple() as shape,

@@ -166,6 +166,8 @@ class PickleReader(Cursor):
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
+        if type(arguments) is not tuple:
+            raise self.refused("calls something with what is no tuple")
         self.stack.append(self.called(function, arguments))
 
     def build(self) -> None:

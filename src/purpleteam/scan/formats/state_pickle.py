@@ -61,7 +61,7 @@ class _StateReader(PickleReader):
             raise self.refused(f"sets attributes other than {', '.join(STATE_ATTRIBUTES)}")
 
     def outside(self, reference: Any) -> StorageRef:
-        match reference:
+        match reference if type(reference) is tuple else None:
             case ("storage", Symbol(name), str(key), str(), int(count)) if (
                 re.fullmatch(r"[0-9]{1,9}", key) and type(count) is int and count >= 0
             ):
