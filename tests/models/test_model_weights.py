@@ -144,3 +144,18 @@ def test_a_safetensors_file_is_read_as_it_is(tmp_path: Path) -> None:
     save_file({"module.w": torch.ones(2).half()}, tmp_path / "w.safetensors")
     weights = plain_weights(tmp_path / "w.safetensors")
     assert weights.notes == () and weights.tensors["module.w"].dtype == torch.float16
+
+
+def test_an_average_over_training_is_taken_and_its_counter_left_out() -> None:
+    net, other = normed(), normed(1)
+    averaged = torch.optim.swa_utils.AveragedModel(other)
+    notes = fill(net, Weights(averaged.state_dict()), "ema.pt")
+    assert "n_averaged" in notes[1]
+    assert equal_weights(net, other)
+
+
+def test_a_missing_name_is_told_with_the_nearest_that_is_there() -> None:
+    state = {name.replace("3.", "fc."): value for name, value in normed(1).state_dict().items()}
+    message = r"missing '3.weight' \(the file has 'fc.weight'\); missing '3.bias' \(the file has"
+    with pytest.raises(ModelError, match=message):
+        fill(normed(), Weights(state), "their.pt")

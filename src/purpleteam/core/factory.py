@@ -92,8 +92,7 @@ def call_factory(
         except (Exception, SystemExit) as problem:
             raise error(
                 f"{reference!r}{_signature(factory)} failed when called without arguments: "
-                f"{_what(problem)}; it is code of yours: write a function without arguments that "
-                "returns what is wanted, and name that"
+                f"{_what(problem)}; it is code of yours: {_call(factory, factory_name)}"
             ) from None
     _CALLED[portable(reference)] = reference
     return made
@@ -163,6 +162,15 @@ def _signature(factory: object) -> str:
         return str(inspect.signature(factory))  # type: ignore[arg-type]
     except (TypeError, ValueError):  # no function, or one that does not tell
         return ""
+
+
+def _call(factory: object, name: str) -> str:
+    """Return what to try where a factory failed."""
+    try:
+        inspect.signature(factory).bind()  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return f"name a function that takes none, such as def build(): return {name}(...)"
+    return f"try {name}() by itself, and see that it returns what is wanted"
 
 
 def _what(problem: BaseException) -> str:

@@ -13,6 +13,7 @@ from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.maite import is_maite
 from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.store import check_header, load_weights
+from purpleteam.models.weights import ANYWHERE
 
 __all__ = ["arch_to_type", "build", "made_by", "module_of", "net_of"]
 
@@ -69,6 +70,8 @@ def made_by(reference: str) -> object:
         ModelError: the code cannot be imported or fails, or it makes something else.
     """
     made = call_factory(reference, ModelError, _is_model)
+    while isinstance(made, nn.DataParallel) or isinstance(getattr(made, ANYWHERE, None), nn.Module):
+        made = made.module if isinstance(made, nn.DataParallel) else getattr(made, ANYWHERE)
     if not _is_model(made):
         raise ModelError(f"{reference!r} returned {_no_net(made)}")
     return made

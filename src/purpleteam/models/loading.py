@@ -21,13 +21,23 @@ from purpleteam.models.building import build, made_by, module_of
 from purpleteam.models.class_order import Ordered, are_numbers, order_of
 from purpleteam.models.devices import device_of, lay_out
 from purpleteam.models.endpoint import Endpoint
-from purpleteam.models.maite import MaiteClassifier, adapted, digest_of, is_maite, net_of_maite
+from purpleteam.models.maite import MaiteClassifier, adapted, is_maite, net_of_maite
 from purpleteam.models.normalisation import Normalisation, Normalised
 from purpleteam.models.onnx_file import OnnxFile
-from purpleteam.models.weights import Weights, WeightsReader, as_float32, fill, plain_weights
+from purpleteam.models.weights import (
+    Weights,
+    WeightsReader,
+    as_float32,
+    digest_of,
+    fill,
+    other_floats,
+    plain_weights,
+    tensors_of,
+)
 
 __all__ = ["BY_NAME", "LoadedModel", "Weights", "build", "load"]
 
+OWN_WEIGHTS = "without --weights the factory's own are used; the digest is of its state dict"
 BY_NAME = "; --classes NAME,NAME,... (or a file of them) says which output is which class"
 """The remedy where a model has another number of classes than the data."""
 
@@ -42,6 +52,8 @@ class LoadedModel:
     card: ModelCard | None = None
     normalisation: Normalisation | None = None
     """The layer in front of it, as its card or the user says."""
+    converted_from: str | None = None
+    """The number format of its weights, where that was not float32."""
     notes: tuple[str, ...] = ()
     """What was changed or guessed on the way, each a line for the user."""
 
@@ -169,7 +181,7 @@ def _black_box(reference: str, asked: Normalisation | None) -> LoadedModel:
         layer = _of_card_or_asked(box.card, asked)  # and the file has it in it
     elif asked is not None:
         box = box.behind(asked)
-    return LoadedModel(box.name, box.digest, box, box.card, layer, box.notes)
+    return LoadedModel(box.name, box.digest, box, box.card, layer, notes=box.notes)
 
 
 def _stored(reference: str, arch: str | None, asked: Normalisation | None) -> LoadedModel:
@@ -201,34 +213,35 @@ def _from_factory(
     maite = is_maite(made)
     net = net_of_maite(made)
     notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if maite else ()
-    digest = None
+    digest = converted = None
     if weights is not None:
         if net is None:
             raise UsageError(f"{reference!r} returned a MAITE model with no net for --weights")
-        notes += fill(net, read(weights), str(weights))
+        found = read(weights)
+        notes += fill(net, found, str(weights))
+        converted = found.other_floats or other_floats(found.tensors)
         digest = sha256_file(weights)
     if net is not None and (kinds := _active_in_training(net)):
         notes += (f"the factory returned it in train mode ({kinds}); it is used in eval mode",)
     if maite or net is None:
         module = adapted(made, reference, digest, normalisation)
-        return LoadedModel(reference, module.digest, module, None, normalisation, notes)
+        return LoadedModel(reference, module.digest, module, None, normalisation, notes=notes)
     if digest is None:
-        digest, more = _own_weights(reference, net)
-        notes += more
-    return LoadedModel(reference, digest, net, None, normalisation, notes)
+        digest, converted = _own_weights(reference, net), other_floats(net.state_dict())
+        notes += (*as_float32(net), OWN_WEIGHTS)
+    return LoadedModel(reference, digest, net, None, normalisation, converted or None, notes)
 
 
-def _own_weights(reference: str, net: nn.Module) -> tuple[str, tuple[str, ...]]:
+def _own_weights(reference: str, net: nn.Module) -> str:
     """Return the digest of the weights that a factory sets itself; random ones are refused."""
-    again = build(reference, (0, 0, 0), 0, seed=1).state_dict()
-    own = net.state_dict()
+    again = tensors_of(build(reference, (0, 0, 0), 0, seed=1).state_dict())
+    own = tensors_of(net.state_dict())
     if own.keys() != again.keys() or not all(torch.equal(own[name], again[name]) for name in own):
         raise UsageError(
             f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth): the factory "
             "sets other weights each time that it is called"
         )
-    note = "without --weights the factory's own are used; the digest is of its state dict"
-    return digest_of(net), (*as_float32(net), note)
+    return digest_of(net)
 
 
 def _active_in_training(module: nn.Module) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from purpleteam.core.digest import canonical_json, sha256_bytes
@@ -25,8 +24,9 @@ from purpleteam.models.black_box import BlackBox
 from purpleteam.models.class_order import Ordered
 from purpleteam.models.devices import device_of
 from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.weights import digest_of
 
-__all__ = ["MaiteClassifier", "MaiteNet", "adapted", "digest_of", "is_maite", "net_of_maite"]
+__all__ = ["MaiteClassifier", "MaiteNet", "adapted", "is_maite", "net_of_maite"]
 
 MaiteModel = Callable[[Sequence[Tensor]], Sequence[Any]]
 
@@ -123,12 +123,6 @@ def adapted(
     """
     model: Any = made
     return MaiteClassifier(model, reference, digest or _digest(model, reference), normalisation)
-
-
-def digest_of(net: nn.Module) -> str:
-    """Return the SHA-256 of a net's state dict, written as safetensors."""
-    tensors = {name: one.detach().cpu().clone() for name, one in net.state_dict().items()}
-    return sha256_bytes(save({name: one.contiguous() for name, one in tensors.items()}))
 
 
 def _digest(model: Any, reference: str) -> str:

@@ -6,9 +6,10 @@ model that is served is the model that was evaluated. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ __all__ = ["Provenance", "check_header", "load_weights", "put_weights", "read_sa
 TOLERANCE = 1e-3
 """Largest difference of logits that PyTorch and ONNX Runtime may have on the same image."""
 
+MOST_NAMES = 1000
+"""Names among which the nearest is looked for."""
 HEADER = "normalisation"
 """Key in the header of the weights, where there is one."""
 
@@ -150,8 +153,14 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def put_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
     """Put tensors into `module` after naming everything that does not fit."""
     wanted = module.state_dict()
-    problems = [f"missing {name!r}" for name in wanted if name not in tensors]
-    problems += [f"left over {name!r}" for name in tensors if name not in wanted]
+    if other := [name for name, value in wanted.items() if not isinstance(value, torch.Tensor)]:
+        raise ModelError(
+            f"the net holds more than tensors in {other[0]!r}, as quantised ones do: load its "
+            "weights in its factory, and leave --weights out"
+        )
+    left_over = [name for name in tensors if name not in wanted]
+    problems = [_missing(name, left_over) for name in wanted if name not in tensors]
+    problems += [f"left over {name!r}" for name in left_over]
     for name in wanted.keys() & tensors.keys():
         have, need = tuple(tensors[name].shape), tuple(wanted[name].shape)
         if have != need:
@@ -162,6 +171,11 @@ def put_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: 
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise ModelError(f"weights {source!r} do not fit: {'; '.join(problems[:4])}{more}")
     module.load_state_dict(tensors)
+
+
+def _missing(name: str, left_over: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, left_over[:MOST_NAMES], n=1)
+    return f"missing {name!r}" + (f" (the file has {near[0]!r})" if near else "")
 
 
 def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,11 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from purpleteam.core.digest import sha256_bytes
 from purpleteam.models.store import put_weights, read_safetensors
 
-__all__ = ["Weights", "WeightsReader", "as_float32", "fill", "plain_weights"]
+__all__ = [
+    "Weights",
+    "WeightsReader",
+    "as_float32",
+    "digest_of",
+    "fill",
+    "other_floats",
+    "plain_weights",
+    "tensors_of",
+]
 
 ANYWHERE = "_orig_mod"
 """What torch.compile puts into names, before whichever part was compiled."""
@@ -25,6 +36,9 @@ PREFIXES = ("module.", "model.", "net.")
 COUNTER = "num_batches_tracked"
 """Batch normalisation's counter: not written before torch 0.4.1, without use in eval mode."""
 
+AVERAGED = "n_averaged"
+"""The counter that torch's AveragedModel (SWA, EMA) writes beside the weights."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -32,6 +46,8 @@ class Weights:
 
     tensors: Mapping[str, Tensor]
     notes: tuple[str, ...] = ()
+    other_floats: str | None = None
+    """The number formats in the file that became float32, where a reader has made them so."""
 
 
 WeightsReader = Callable[[Path], Weights]
@@ -53,20 +69,50 @@ def fill(module: nn.Module, weights: Weights, source: str) -> tuple[str, ...]:
     wanted = module.state_dict()
     tensors = _renamed(weights.tensors, wanted, notes)
     put_weights(module, tensors, source)
-    if odd := _odd_floats(tensors):
+    if odd := other_floats(tensors):
         notes.append(f"{odd} converted to float32")
     return tuple(notes)
 
 
 def as_float32(module: nn.Module) -> tuple[str, ...]:
     """Make a net float32, and say what it was where it was not."""
-    odd = _odd_floats(module.state_dict())
+    odd = other_floats(module.state_dict())
     module.float()
     return (f"the factory's net is {odd}: made float32",) if odd else ()
 
 
-def _odd_floats(tensors: Mapping[str, Tensor]) -> str:
-    kinds = {value.dtype for value in tensors.values() if value.is_floating_point()}
+def digest_of(net: nn.Module) -> str:
+    """Return the SHA-256 of a net's state dict, its tensors written as safetensors."""
+    state = tensors_of(net.state_dict())
+    return sha256_bytes(save({name: one.contiguous().clone() for name, one in state.items()}))
+
+
+def tensors_of(state: object, name: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a state dict, those in the packed parts of quantised layers included.
+
+    Quantised ones come as the numbers that they stand for.
+    """
+    if isinstance(state, Tensor):
+        return {name: (state.dequantize() if state.is_quantized else state).detach().cpu()}
+    if isinstance(state, Mapping):
+        parts = {str(key): value for key, value in state.items()}
+    elif isinstance(state, tuple | list):
+        parts = {str(number): value for number, value in enumerate(state)}
+    else:
+        return {}
+    found: dict[str, Tensor] = {}
+    for key, value in parts.items():
+        found |= tensors_of(value, f"{name}.{key}" if name else key)
+    return found
+
+
+def other_floats(tensors: Mapping[str, object]) -> str:
+    """Return the number formats that are not float32, with commas; empty where there is none."""
+    kinds = {
+        value.dtype
+        for value in tensors.values()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
     return ", ".join(sorted(str(one).removeprefix("torch.") for one in kinds - {torch.float32}))
 
 
@@ -79,6 +125,8 @@ def _renamed(
     if changed:
         notes.append(f"names brought to the net's own: {changed[0][0]!r} is {changed[0][1]!r}")
     result = {names[name]: value for name, value in tensors.items()}
+    if AVERAGED not in wanted and result.pop(AVERAGED, None) is not None:
+        notes.append(f"weights averaged while they were trained ({AVERAGED!r} is left out)")
     counters = [name for name in wanted if name.endswith(COUNTER) and name not in result]
     if counters:
         notes.append(f"{COUNTER} is missing {len(counters)} times: it has no use in eval mode")

@@ -147,17 +147,17 @@ def import_model(
     found = read_state_dict(path)
     if found.verdict != "accepted":
         return Imported("refused", tuple(found.reasons))
-    foreign = sorted({kind for kind in found.dtypes.values() if kind in FOREIGN})
+    weights = _weights(found)
     provenance = Provenance(
         architecture=architecture,
         shape=shape,
         classes=names,
         recipe={},
         parent=sha256_file(path),
-        converted_from=", ".join(foreign) or None,
+        converted_from=weights.other_floats,
     )
     try:
-        notes = fill(net, _weights(found), str(path))
+        notes = fill(net, weights, str(path))
         module = net if normalisation is None else normalisation.before(net)
         stored = store(module, out, provenance)
         model = LoadedModel(stored.card.name, stored.card.digest, module, stored.card)
@@ -185,4 +185,5 @@ FOREIGN = ("float16", "bfloat16", "float64")
 
 def _weights(found: GateVerdict) -> Weights:
     tensors = {name: torch.from_numpy(array.copy()) for name, array in found.tensors.items()}
-    return Weights(tensors, tuple(found.reasons))
+    foreign = sorted({kind for kind in found.dtypes.values() if kind in FOREIGN})
+    return Weights(tensors, tuple(found.reasons), ", ".join(foreign) or None)

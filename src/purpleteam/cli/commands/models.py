@@ -221,7 +221,11 @@ def export(
     if (card := loaded.card) is None:
         lab = Lab.open(dataset, device="cpu", threads=threads)
         provenance = Provenance(
-            architecture=model, shape=lab.shape, classes=names or lab.dataset.classes, recipe={}
+            architecture=model,
+            shape=lab.shape,
+            classes=names or lab.dataset.classes,
+            recipe={},
+            converted_from=loaded.converted_from,
         )
     else:
         provenance = Provenance(
