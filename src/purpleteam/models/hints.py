@@ -8,7 +8,7 @@ arXiv:1706.04599). A net that is near chance in every way, as an untrained one i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,15 +25,12 @@ from purpleteam.models.onnx_file import OnnxFile
 
 __all__ = ["hints"]
 
-COARSE = 40
-"""Images on which each candidate is tried."""
-FINE = 1000
-"""Images at most on which the best of them are compared."""
+COARSE, FINE, FINEST = 40, 200, 1000
+"""Images on which all candidates are tried, then those that may still be the best."""
 FEWEST = 20
 """Images that say something."""
 RARE = ("mean=0.5,std=1", "mean=0,std=0.5", "mean=0.5,std=-0.5")
 """Inputs that are named only where the usual ones are worse."""
-FINALISTS = 4
 GOOD = 0.02
 """Loss below which nothing can be far better."""
 SHARE = 0.75
@@ -44,8 +41,8 @@ UNSURE, OFF = 2.0, 2.5
 """Temperatures: below the first a net is as sure as it is right, above the second it is not."""
 CLEAR = 4.0
 """Standard errors, or the like for counts, that make a difference clear."""
-ALIKE = 2.0
-"""Standard errors within which two candidates are not told apart."""
+ALIKE, WORSE = 2.0, 3.0
+"""Standard errors within which two candidates are not told apart, and beyond which one is out."""
 NEAR = 0.01
 """Difference of losses that is none."""
 CHANCE_LOSS = 0.7
@@ -63,23 +60,32 @@ def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[
         images: of which up to 1,000 are shown to it.
         classes: names of the data's classes, in order.
     """
-    sample = _spread(images, FINE)
-    if len(sample) < FEWEST:
+    if len(images) < FEWEST:
         return ()
-    plain = _Fit.of(module, sample)
-    if plain is None or plain.labels.max() >= plain.scores.shape[1]:
-        return ()
-    ordered = plain.reordered()
-    best = plain if ordered is None else ordered
-    if best.loss.mean() < GOOD:
-        return () if ordered is None else (_order_note(plain, ordered, classes),)
-    found = _inputs(module, sample, best)
+    left, found = _candidates(images), list[_Fit]()
+    for count in (FINE, FINEST):
+        sample = _spread(images, count)
+        asked = _Fit.of(module, sample)
+        if asked is None or asked.labels.max() >= asked.scores.shape[1]:
+            return ()
+        plain = asked
+        now = plain.reordered() or plain
+        if now.loss.mean() < GOOD:
+            break
+        if count == FINE:
+            tried = _tried(module, _spread(images, COARSE), left)
+            left = _not_out([one.in_any_order() for one in tried])
+        fits = [one.reordered() or one for one in _tried(module, sample, left)]
+        found, left = _chosen(fits, now), _not_out(fits)
+        better = any(one.loss.mean() < now.loss.mean() for one in fits)
+        unsure = better or (not plain.has_enough() and plain.right.mean() < 1 - SHARE / 2)
+        if not unsure or len(found) == len(left) == 1:
+            break
     if not found:
-        return () if ordered is None else (_order_note(plain, ordered, classes),)
-    first, *others = found
-    notes = [_input_note(best, first, others)]
-    if first.order is not None:
-        notes.append(_order_note(plain, first, classes))
+        return () if now.order is None else (_order_note(plain, now, classes),)
+    notes = [_input_note(now, found[0], found[1:])]
+    if found[0].order is not None:
+        notes.append(_order_note(plain, found[0], classes))
     return tuple(notes)
 
 
@@ -172,26 +178,48 @@ class _Fit:
             )
         )
 
-    def reordered(self) -> _Fit | None:
-        """Return it in the order of classes that fits far better than the one it has, if any."""
+    def has_enough(self) -> bool:
+        """Say whether there are enough images of each class to tell their order."""
         classes = self.scores.shape[1]
-        counts = np.bincount(self.labels, minlength=classes)
-        if classes < 2 or counts.min() < EACH:
-            return None
+        return bool(np.bincount(self.labels, minlength=classes).min() >= EACH)
+
+    def in_any_order(self) -> _Fit:
+        """Return it in the order of classes that makes most images right."""
+        classes = self.scores.shape[1]
         table = np.zeros((classes, classes))
         np.add.at(table, (self.labels, self.scores.argmax(1)), 1)
         _, order = linear_sum_assignment(-table)
-        found = _Fit(self.layer, self.scores[:, order], self.labels, order)
+        return _Fit(self.layer, self.scores[:, order], self.labels, order)
+
+    def reordered(self) -> _Fit | None:
+        """Return it in the order of classes that fits far better than the one it has, if any."""
+        if self.scores.shape[1] < 2 or not self.has_enough():
+            return None
+        found = self.in_any_order()
         won = int((found.right & ~self.right).sum())
         lost = int((self.right & ~found.right).sum())
         clear = won - lost > CLEAR * np.sqrt(max(won + lost, 1))
         return found if clear and found.has_learned() else None
 
 
-def _inputs(module: nn.Module, sample: ImageSet, now: _Fit) -> list[_Fit]:
+def _tried(module: nn.Module, images: ImageSet, layers: Iterable[Normalisation]) -> list[_Fit]:
+    fits = (_Fit.of(module, images, one) for one in layers)
+    return [one for one in fits if one is not None]
+
+
+def _not_out(fits: Sequence[_Fit]) -> list[Normalisation]:
+    """Return the inputs of those that may still be the best."""
+    best = min(fits, key=lambda one: float(one.loss.mean()), default=None)
+    if best is None:
+        return []
+    left = [one.layer for one in fits if not _is_worse(one.loss, best.loss, WORSE)]
+    return [one for one in left if one is not None]
+
+
+def _chosen(fits: Sequence[_Fit], now: _Fit) -> list[_Fit]:
     """Return the input that fits far better than `now`, then those that fit as well."""
-    usual = _best(module, sample, now, _usual(sample))
-    rare = _best(module, sample, now, map(Normalisation.parse, RARE))
+    good = [one for one in fits if one.has_learned() and one.beats(now)]
+    usual, rare = (_ranked([one for one in good if (one.name in RARE) == is_]) for is_ in (0, 1))
     if not usual or (
         rare
         and usual[0].best_loss.mean() > GOOD  # where all is right, the scale says nothing
@@ -202,15 +230,7 @@ def _inputs(module: nn.Module, sample: ImageSet, now: _Fit) -> list[_Fit]:
     return usual
 
 
-def _best(
-    module: nn.Module, sample: ImageSet, now: _Fit, layers: Iterable[Normalisation]
-) -> list[_Fit]:
-    few = _spread(sample, COARSE)
-    tried = [one for layer in layers if (one := _Fit.of(module, few, layer)) is not None]
-    tried.sort(key=lambda one: float((one.reordered() or one).loss.mean()))
-    fits = [_Fit.of(module, sample, one.layer) for one in tried[:FINALISTS]]
-    whole = [one.reordered() or one for one in fits if one is not None]
-    good = [one for one in whole if one.has_learned() and one.beats(now)]
+def _ranked(good: Sequence[_Fit]) -> list[_Fit]:
     if not good:
         return []
     # How sure a net is tells its own input among those that give the same answers.
@@ -221,24 +241,27 @@ def _best(
     return sorted(alike, key=lambda one: (one.name not in NORMALISATIONS, one.loss.mean()))
 
 
-def _is_worse(loss: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
+def _is_worse(loss: NDArray[np.float64], best: NDArray[np.float64], errors: float = ALIKE) -> bool:
     gap = loss - best
-    return bool(gap.mean() > max(NEAR, ALIKE * gap.std() / np.sqrt(len(gap))))
+    return bool(gap.mean() > max(NEAR, errors * gap.std() / np.sqrt(len(gap))))
 
 
-def _usual(images: ImageSet) -> Iterator[Normalisation]:
-    """Yield what people put in front of nets, for images of so many channels."""
+def _candidates(images: ImageSet) -> list[Normalisation]:
+    """Return what people put in front of nets, for images of so many channels."""
     channels = images.images.shape[3]
+    found = []
     for one in NORMALISATIONS.values():
         if len(one.mean) in (1, channels):
-            yield one
+            found.append(one)
         elif channels == 1:  # a colour set's numbers, as one: the mean over its channels
-            yield Normalisation.parse(f"mean={np.mean(one.mean):.3f},std={np.mean(one.std):.3f}")
-    pixels = images.images.reshape(-1, channels) / 255
+            text = f"mean={np.mean(one.mean):.3f},std={np.mean(one.std):.3f}"
+            found.append(Normalisation.parse(text))
+    pixels = _spread(images, FINEST).images.reshape(-1, channels) / 255
     mean, std = pixels.mean(0), pixels.std(0)
     if (std > 0.001).all():
         texts = ("/".join(f"{value:.4f}" for value in one) for one in (mean, std))
-        yield Normalisation.parse("mean={},std={}".format(*texts))
+        found.append(Normalisation.parse("mean={},std={}".format(*texts)))
+    return [*found, *map(Normalisation.parse, RARE)]
 
 
 def _input_note(now: _Fit, first: _Fit, others: Sequence[_Fit]) -> str:
