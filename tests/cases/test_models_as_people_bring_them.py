@@ -319,3 +319,100 @@ def test_one_score_an_image_and_other_forms_are_refused_with_the_remedy(
         with pytest.raises(ModelError, match=remedy) as error:
             ask()
         assert "\n" not in str(error.value)
+
+
+class Lazy(CNN):
+    """Its last layer is made when the first image comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.LazyLinear(CLASSES)
+
+
+class Halved(CNN):
+    """Lets go of gradients that are too small, and looks at every answer by a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+        self.register_forward_hook(self.look)
+
+    def look(self, *_: object) -> None:
+        self.seen += 1
+
+
+def lazy() -> nn.Module:
+    net = Lazy()
+    net.load_state_dict(brought(CNN).state_dict())
+    return net.eval()
+
+
+def compiled(*, in_place: bool) -> object:
+    with warnings.catch_warnings():  # torch's own import of its compiler warns
+        warnings.simplefilter("ignore")
+        net = brought(CNN)
+        return net.compile() or net if in_place else torch.compile(net)
+
+
+def traced() -> nn.Module:
+    with warnings.catch_warnings():  # torch says that torch.export has it now
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(brought(CNN), torch.zeros(2, 1, SIDE, SIDE))
+
+
+WRAPPED = {
+    "in float64": lambda: brought(CNN).double(),
+    "on many devices": lambda: nn.DataParallel(brought(CNN)),
+    "compiled": lambda: compiled(in_place=False),
+    "compiled in place": lambda: compiled(in_place=True),
+    "traced": traced,
+    "lazy": lazy,
+    "with a hook": lambda: brought(Halved),
+    "a function": lambda: brought(CNN).scores,
+    "behind copies": lambda: nn.Sequential(nn.Identity(), brought(CNN)),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_net_in_a_wrapping_of_torch_gets_the_numbers_of_the_net(name: str) -> None:
+    shown, attack = images(30), PGD(epsilon=0.05, steps=5)
+    with torch.random.fork_rng():
+        net = WRAPPED[name]()
+        found = evaluate(net, shown, attack)
+    expected = evaluate(brought(CNN), shown, attack)
+    assert np.array_equal(found.clean_correct, expected.clean_correct)
+    assert np.array_equal(found.robust, expected.robust)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_precision_of_the_weights_is_said(dtype: torch.dtype) -> None:
+    notes = examine(brought(CNN).to(dtype), images(30))
+    kind = str(dtype).removeprefix("torch.")
+    assert any(f"its weights are in {kind}" in one for one in notes)
+
+
+def test_an_error_in_the_users_code_says_whose_it_is_and_where() -> None:
+    class Broken(CNN):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x)
+
+    message = (
+        r"does not take images of shape \(1, 8, 8\): RuntimeError at test_models_as_\w+.py:\d+"
+    )
+    for ask in (
+        lambda net: evaluate(net, images(20), PGD()),
+        lambda net: PGD().run(net, *tensors(images(20))),
+        lambda net: evaluate_clean(net, images(20), classes=CLASSES),
+    ):
+        with pytest.raises(ModelError, match=message) as error:
+            ask(brought(Broken))
+        assert "\n" not in str(error.value)
+
+
+def test_a_net_that_takes_one_image_alone_is_told_how_to_be_wrapped() -> None:
+    class OneByOne(CNN):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scores(x.view(1, 1, SIDE, SIDE))
+
+    with pytest.raises(ModelError, match=r"takes one image, not 16: wrap it, torch.cat"):
+        evaluate(brought(OneByOne), images(20), PGD())

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from purpleteam.attacks.evasion import Attacked, EvasionAttack, MinimumNormAttack
+from purpleteam.attacks.inputs import check_labels
 from purpleteam.attacks.journal import Arrays, Journal
 from purpleteam.attacks.outcomes import (
     NOT_BROKEN,
@@ -96,7 +97,8 @@ class _Climb:
         self.queries = np.zeros(len(images), np.int64)
         self.steps = np.zeros(len(images), np.int64)
         with frozen(model):
-            self.nets = Nets.of(model, to_batch(images.images[:4], self.device))
+            self.nets = Nets.of(model, to_batch(images.images[:16], self.device))
+        check_labels(torch.from_numpy(images.labels.copy()), self.nets.classes)
         self.cost = {"forward": 0, "backward": 0}
         self.seconds = 0.0
         self.rungs: list[str] = []

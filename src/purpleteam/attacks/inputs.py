@@ -43,7 +43,7 @@ def check_labels(y: Tensor, classes: int) -> None:
     """Refuse labels that no score of the model stands for; 0 classes: their number is unknown."""
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= classes > 0:
-        hint = "; y - 1, if they count from 1" if (low, high) == (1, classes) else ""
+        hint = ": y - 1, if they count from 1" if (low, high) == (1, classes) else ""
         raise UsageError(
             f"labels reach from {low} to {high}; wanted: 0 to {classes - 1}, one for each of the "
             f"{classes} scores of the model{hint}"
@@ -76,7 +76,7 @@ def _wrong_values(x: Tensor) -> str:
     reach = f"reaches from {low:.4g} to {high:.4g}"
     if low >= 0 and high <= 255:
         return f"{reach}: x / 255"
-    return f"{reach}: undo its normalisation, which belongs into the model"
+    return f"{reach}: undo its normalisation, which belongs in the model"
 
 
 def _form(tensor: Tensor) -> str:

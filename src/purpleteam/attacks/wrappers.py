@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from purpleteam.models.inference import Classifier
+from purpleteam.models.guard import Classifier, guarded
 
 __all__ = ["Averaged", "BackwardPass"]
 
@@ -33,7 +33,7 @@ class Averaged(nn.Module):
         super().__init__()
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
-        self.model = model
+        self.model = guarded(model)
         self.samples = samples
         self.seed = seed
 
@@ -66,7 +66,7 @@ class BackwardPass(nn.Module):
     ) -> None:
         super().__init__()
         self.transform = transform
-        self.model = model
+        self.model = guarded(model)
         self.substitute = substitute
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.models.building import build, module_of
+from purpleteam.models.guard import guarded
 from purpleteam.models.store import TOLERANCE, Provenance, store
 
 __all__ = ["OnnxParity"]
@@ -67,7 +68,7 @@ def _difference(model: StoredModel) -> float:
     session = InferenceSession(content, options, providers=["CPUExecutionProvider"])
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        ours = net(x).numpy()
+        ours = guarded(net)(x).numpy()
     theirs = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     scale = max(1.0, float(np.abs(ours).max()))
     return float(np.abs(ours - theirs).max()) / scale

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, UsageError
+from purpleteam.models.guard import guarded
 
 __all__ = ["Ordered", "are_numbers", "check_count", "order_of", "parse_classes"]
 
@@ -36,7 +37,7 @@ class Ordered(nn.Module):
         self.register_buffer("order", torch.tensor(order), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.module(x)
+        scores: Tensor = guarded(self.module)(x)
         check_count(scores, self.names)
         return scores.index_select(1, self.order)
 

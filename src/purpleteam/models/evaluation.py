@@ -118,6 +118,11 @@ def evaluate(
     scores = logits(model, images.images, batch_size=batch_size)
     if scores.shape[1] != classes:
         raise ModelError(f"the model scores {scores.shape[1]} classes, the images have {classes}")
+    if not 0 <= images.labels.min() <= images.labels.max() < classes:
+        raise ModelError(
+            f"labels reach from {images.labels.min()} to {images.labels.max()}; "
+            f"wanted: 0 to {classes - 1}, one for each of the {classes} scores of the model"
+        )
     seconds = _seconds_per_image(model, images, batch_size)
     answered = ~np.isnan(scores).any(1)
     if not answered.any():

@@ -50,12 +50,14 @@ class Guarded(nn.Module):
     Attributes:
         model: as the user has it.
         form: how its logits are got out of what it returns; "" where it returns them.
+        precision: what its weights are in, and so what the copies are in.
     """
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
         self.form = ""
+        self.precision = _precision_of(model)
 
     @property
     def differentiable(self) -> bool:
@@ -72,15 +74,6 @@ class Guarded(nn.Module):
         """Whether it tells `labels` alone, or `scores`."""
         return str(getattr(self.model, "gives", "scores"))
 
-    @property
-    def precision(self) -> torch.dtype:
-        """What its weights are in, and so what it takes."""
-        if isinstance(self.model, nn.Module):
-            for tensor in self.model.parameters():
-                if tensor.is_floating_point():
-                    return tensor.dtype
-        return torch.float32
-
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, and leave `x` alone.
 
@@ -94,8 +87,16 @@ class Guarded(nn.Module):
             raise
         except Exception as error:  # the model may be anybody's code
             raise ModelError(_what_failed(self.model, x, error)) from error
-        scores, self.form = _taken(out)
+        scores, form = _taken(out)
+        if form != self.form:
+            self.form = form
         return _checked(scores, len(x)).to(torch.float32, copy=True)
+
+
+def _precision_of(model: Classifier) -> torch.dtype:
+    """Return what a net's weights are in, and so what it takes."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((one.dtype for one in parameters if one.is_floating_point()), torch.float32)
 
 
 def _uncompiled() -> AbstractContextManager[object]:
@@ -108,6 +109,8 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 def _taken(out: Any) -> tuple[Any, str]:
     """Return the scores out of what hubs' models return, and where they were."""
+    if isinstance(out, Tensor):
+        return out, ""
     if isinstance(out, Mapping):
         if "logits" in out:
             return out["logits"], "a dict; its 'logits' are taken"

@@ -27,6 +27,7 @@ from purpleteam.core.factory import portable
 from purpleteam.core.runfolder import versions
 from purpleteam.models.architectures import Shape
 from purpleteam.models.class_order import Ordered
+from purpleteam.models.guard import guarded
 from purpleteam.models.inference import logits
 from purpleteam.models.normalisation import Normalisation, Normalised
 
@@ -224,7 +225,7 @@ def _difference(module: nn.Module, onnx: Path, shape: Shape) -> float:
     session = InferenceSession(onnx.read_bytes(), options, providers=["CPUExecutionProvider"])
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        ours = module(x).float().numpy()
+        ours = guarded(module)(x).numpy()
     try:
         theirs = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     except Exception as error:

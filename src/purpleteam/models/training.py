@@ -26,6 +26,7 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.augmentation import AUGMENTATIONS
 from purpleteam.models.checkpoint import Checkpoint, Epoch, identity
 from purpleteam.models.devices import fast_autocast, lay_out, planes, to_batch
+from purpleteam.models.guard import guarded
 from purpleteam.models.inference import correct
 from purpleteam.models.recipes import Recipe
 
@@ -89,6 +90,7 @@ def train(
     started = time.perf_counter()
     device = device or torch.device("cpu")
     module.to(device)
+    asked = guarded(module)
     lay_out(module, to_batch(images.images[:2], device))
     pixels = torch.from_numpy(np.array(images.images)).to(device)
     labels = torch.from_numpy(np.array(images.labels)).to(device)
@@ -120,7 +122,7 @@ def train(
                     if craft is not None:
                         x = craft(module, x, y, rng, done)
                     with fast_autocast(device) if recipe.precision == "fast" else nullcontext():
-                        loss = F.cross_entropy(module(x).float(), y)
+                        loss = F.cross_entropy(asked(x), y)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()

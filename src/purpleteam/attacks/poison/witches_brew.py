@@ -26,6 +26,7 @@ from purpleteam.attacks.poison.triggers.nothing import Nothing
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
+from purpleteam.models.guard import guarded
 
 __all__ = ["WitchesBrew", "matching"]
 
@@ -164,7 +165,7 @@ def matching(model: nn.Module, aim: Tensor, wanted: Tensor) -> Match:
     length = sum((one**2).sum() for one in adversary) ** 0.5
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        own = torch.autograd.grad(F.cross_entropy(model(x), y), weights, create_graph=True)
+        own = torch.autograd.grad(F.cross_entropy(guarded(model)(x), y), weights, create_graph=True)
         inner = sum((a * b).sum() for a, b in zip(adversary, own, strict=True))
         size = sum((one**2).sum() for one in own)
         cosine: Tensor = inner / (length * (size + 1e-20) ** 0.5)

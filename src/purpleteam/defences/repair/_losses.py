@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, fast_autocast, frozen, to_batch
+from purpleteam.models.guard import guarded
 
 __all__ = ["answers", "divergence", "label_loss", "mean_score"]
 
@@ -19,7 +20,7 @@ Score = Callable[[nn.Module], float]
 def answers(net: nn.Module, x: Tensor) -> Tensor:
     """Return logits (N, classes) in float32, computed in the fastest precision."""
     with fast_autocast(x.device):
-        out: Tensor = net(x)
+        out: Tensor = guarded(net)(x)
     return out.float()
 
 

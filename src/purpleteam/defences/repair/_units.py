@@ -71,10 +71,10 @@ def units_of(net: nn.Module, images: ImageSet) -> Units:
     """
     watch, reader, totals = _Watch(net), "", []
     try:
-        with frozen(net), torch.no_grad():
+        with frozen(net) as asked, torch.no_grad():
             for start in range(0, len(images), CACHE_BATCH):
                 watch.ran.clear()
-                net(to_batch(images.images[start : start + CACHE_BATCH], device_of(net)))
+                asked(to_batch(images.images[start : start + CACHE_BATCH], device_of(net)))
                 if not watch.ran:
                     raise UsageError("the model has no convolution and no linear layer to prune")
                 (reader, layer), channels = _reader(watch.ran)

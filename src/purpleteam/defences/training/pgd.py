@@ -14,6 +14,7 @@ from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import fast_autocast
+from purpleteam.models.guard import guarded
 from purpleteam.models.training import Training, train
 
 __all__ = ["PGDTraining", "craft_linf"]
@@ -89,7 +90,7 @@ def craft_linf(
     for _ in range(steps):
         x_adv.requires_grad_(True)
         with fast_autocast(x.device):
-            loss = F.cross_entropy(model(x_adv).float(), y, reduction="sum")
+            loss = F.cross_entropy(guarded(model)(x_adv), y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x_adv)
         x_adv = project_linf(x_adv.detach() + step_size * gradient.sign(), x, epsilon)
     model.train()

@@ -110,11 +110,11 @@ def wrapped_fgsm_set(model: nn.Module, images: ImageSet, epsilon: float) -> Imag
 
 def _steps(model: nn.Module, images: ImageSet, epsilon: float) -> Iterator[NDArray[np.float32]]:
     """Step on every image, also on those that the model gets wrong: neither seed left them out."""
-    with frozen(model):
+    with frozen(model) as net:
         for start in range(0, len(images), 500):
             x = to_batch(images.images[start : start + 500], device_of(model)).requires_grad_(True)
             y = torch.from_numpy(images.labels[start : start + 500].copy()).to(x.device)
-            (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), y, reduction="sum"), x)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(net(x), y, reduction="sum"), x)
             yield (x.detach() + epsilon * gradient.sign()).permute(0, 2, 3, 1).cpu().numpy()
 
 

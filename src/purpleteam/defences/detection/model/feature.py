@@ -27,6 +27,7 @@ from purpleteam.defences.detection.model.inversion import (
     slots_of,
 )
 from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.models.guard import guarded
 
 __all__ = ["FeatureInversion"]
 
@@ -124,7 +125,7 @@ def _features(work: Scanning, layer: nn.Module) -> Tensor:
     try:
         with torch.no_grad():
             for start in range(0, len(work.images), AT_ONCE):
-                work.model(work.images[start : start + AT_ONCE])
+                guarded(work.model)(work.images[start : start + AT_ONCE])
     finally:
         handle.remove()
     return torch.cat(read)[:, None, None]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from purpleteam.defences.detection.model._base import Scanning, generator
 from purpleteam.models.devices import fast_autocast
+from purpleteam.models.guard import guarded
 
 __all__ = ["AT_LEISURE", "Inverted", "Search", "Slot", "shrink_mask", "shrink_radius", "slots_of"]
 
@@ -187,7 +188,7 @@ def _backward(model: nn.Module, change: Change, x: Tensor, targets: Tensor) -> T
         aims = targets[part].repeat_interleave(n)
         changed = change(part, x[part]).flatten(0, 1)
         with fast_autocast(x.device):
-            logits = model(changed).float()
+            logits = guarded(model)(changed)
         (F.cross_entropy(logits, aims, reduction="sum") / n).backward()  # type: ignore[no-untyped-call]
         successes.append((logits.detach().argmax(1) == aims).float().view(-1, n).mean(1))
     return torch.cat(successes)

@@ -21,6 +21,7 @@ from purpleteam.defences.detection.model._base import (
 )
 from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.models.devices import fast_autocast
+from purpleteam.models.guard import guarded
 
 __all__ = ["MaximumMargin"]
 
@@ -55,7 +56,7 @@ class MaximumMargin(ModelDetector):
 
 def _margins(work: Scanning, x: Tensor, targets: Tensor) -> Tensor:
     with fast_autocast(x.device):
-        logits = work.model(x).float()
+        logits = guarded(work.model)(x)
     own = logits.gather(1, targets[:, None])[:, 0]
     others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
     margins: Tensor = own - others

@@ -18,6 +18,7 @@ from purpleteam.core.errors import PurpleError
 from purpleteam.models import build
 from purpleteam.models.augmentation import shift
 from purpleteam.models.devices import lay_out
+from purpleteam.models.guard import guarded
 
 __all__ = ["distilled", "untrained"]
 
@@ -71,7 +72,7 @@ def _agreement(student: nn.Module, model: nn.Module, images: Tensor) -> float:
     with torch.no_grad():
         for start in range(0, len(images), AT_ONCE):
             x = images[start : start + AT_ONCE]
-            same += int((student(x).argmax(1) == model(x).argmax(1)).sum())
+            same += int((guarded(student)(x).argmax(1) == guarded(model)(x).argmax(1)).sum())
     return same / len(images)
 
 
@@ -111,9 +112,9 @@ def _teach(student: nn.Module, model: nn.Module, images: Tensor, seed: int) -> N
         for chosen in _drawn(len(images), steps, rng):
             x = _varied(images[chosen.to(images.device)], rng)
             with torch.no_grad():
-                answers = (model(x) / TEMPERATURE).softmax(1)
+                answers = (guarded(model)(x) / TEMPERATURE).softmax(1)
             optimizer.zero_grad()
-            loss = F.cross_entropy(student(x) / TEMPERATURE, answers)
+            loss = F.cross_entropy(guarded(student)(x) / TEMPERATURE, answers)
             (TEMPERATURE * loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()

@@ -27,9 +27,9 @@ def penultimate(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float
     seen: list[Tensor] = []
     hook = layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1)))
     try:
-        with frozen(model), torch.inference_mode():
+        with frozen(model) as net, torch.no_grad():
             for start in range(0, len(images), BATCH):
-                model(to_batch(images[start : start + BATCH], device_of(model)))
+                net(to_batch(images[start : start + BATCH], device_of(model)))
     finally:
         hook.remove()
     return torch.cat(seen).float().cpu().numpy()

@@ -40,12 +40,12 @@ def mask_removal_scores(
     """
     scores = np.zeros(len(images))
     rows = np.flatnonzero(images.labels == trigger.target_label)
-    with frozen(model), torch.inference_mode():
+    with frozen(model) as net, torch.no_grad():
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
             x = to_batch(images.images[some], device_of(model))
             with_it, without_it = (
-                model(one).float().softmax(1)[:, trigger.target_label]
+                net(one).softmax(1)[:, trigger.target_label]
                 for one in (x, trigger.without(x, fill))
             )
             scores[some] = (with_it - without_it).clamp(min=0).double().cpu().numpy()
