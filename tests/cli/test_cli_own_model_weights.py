@@ -54,6 +54,8 @@ print("a module that talks")
 dropped, inverted = Dropped, Inverted
 softmax = lambda: Habit(lambda scores: scores.softmax(1))
 pair = lambda: Habit(lambda scores: (scores, scores))
+still = lambda: Habit(lambda scores: scores.detach())
+column = lambda: Habit(lambda scores: scores[:, :1])
 mean = lambda: Habit(lambda scores: scores.mean(0, keepdim=True))
 nan = lambda: Habit(lambda scores: scores * float("nan"))
 half = lambda: Net(4).half()
@@ -181,6 +183,7 @@ def test_a_net_that_expects_another_range_is_recognised_and_helped(ask: Ask) -> 
     [
         ("habits:dropped", "in train mode (Dropout); it is used in eval mode"),
         ("habits:softmax", "returns probabilities, not logits"),
+        ("habits:pair", "returns a tuple of 2; the first is taken for the logits"),
         ("habits:half", "the factory's net is float16: made float32"),
     ],
 )
@@ -194,7 +197,7 @@ def test_habits_are_told_and_lived_with(ask: Ask, factory: str, note: str) -> No
 @pytest.mark.parametrize(
     ("factory", "reason"),
     [
-        ("habits:pair", "returned tuple, not logits"),
+        ("habits:column", "wrap it to return torch.stack([-z, z], 1)"),
         ("habits:mean", "returned (1, 4), not logits"),
         ("habits:nan", "returned NaN or infinite logits"),
     ],
@@ -206,6 +209,15 @@ def test_answers_that_are_no_logits_are_one_line(
     ended = ask(verb, factory, "four.safetensors", "--quiet")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.splitlines()[-1].startswith("error: ") and reason in ended.err
+
+
+def test_a_net_without_gradients_is_attacked_by_what_it_allows(ask: Ask) -> None:
+    asked = ("attack", "habits:still", "four.safetensors", "--epsilon", 0.3, "--limit", 8)
+    ended = ask(*asked, "--json")
+    assert [one["name"] for one in ended.json["attacks"]] == ["square"]
+    assert any("no gradient reaches the images" in one for one in ended.json["notes"])
+    ended = ask(*asked, "--attack", "pgd")
+    assert ended.code == 2 and "is white-box, no gradient" in ended.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

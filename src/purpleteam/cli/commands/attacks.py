@@ -90,7 +90,7 @@ def attack(
     asked = Asked(weights, arch, normalise, classes)
     lab = Lab.open(dataset, device=device, threads=threads, model=asked)
     loaded = lab.load(model)
-    ladders = _ladders(attacks or [_usual(loaded)], epsilons, norm)
+    ladders = _ladders(attacks or [_usual(loaded, lab.dataset.validation)], epsilons, norm)
     split = lab.used(split, loaded)
     images = lab.dataset.split(split).first(limit)
     about = {
@@ -151,11 +151,16 @@ def attack(
     answer(values, [*_lines(values), "", *notes], as_json=as_json)
 
 
-def _usual(loaded: LoadedModel) -> str:
+def _usual(loaded: LoadedModel, shown: ImageSet) -> str:
     """Return the attack to make where none is named: one that the model tells enough for."""
-    if getattr(loaded.module, "differentiable", True):
+    from purpleteam.models.devices import device_of, frozen, to_batch
+    from purpleteam.models.nets import Nets
+
+    with frozen(loaded.module) as net:
+        nets = Nets.of(net, to_batch(shown.images[:16], device_of(loaded.module)))
+    if nets.differentiable:
         return "pgd"
-    return "square" if getattr(loaded.module, "gives", "scores") == "scores" else "hop_skip_jump"
+    return "square" if nets.model.gives == "scores" else "hop_skip_jump"
 
 
 def _ladders(
