@@ -3,7 +3,8 @@
     python benchmarks/own_model.py      writes results/own.json
 
 A small net in a module of its own, its weights as a `.pt` state dict, and a folder of images:
-what `purple attack` says of them is kept word for word. The images are the embedded digits.
+what `purple attack` says of them is kept word for word. The images are the embedded digits' test
+images, in folders of classes without splits: all of them are used.
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "my_module.py").write_text(module, encoding="utf-8")
         torch.save(trained(dataset).state_dict(), folder / "w.pt")
-        for split in ("train", "test"):
-            write_images(folder / "my_images" / split, dataset.split(split))
+        write_images(folder / "my_images", dataset.test)
         start = [sys.executable, "-c", "from purpleteam.cli import main; main()"]
         done = subprocess.run(
             [*start, *command.split()[1:]], cwd=folder, capture_output=True, text=True, check=True

@@ -136,10 +136,35 @@ class PoisonAttack:
         manifest = self._manifest(work, poisoned, indices, cover) | dict(made.facts)
         return PoisonedSet(poisoned, indices, manifest, cover)
 
-    def check(self, clean: ImageSet, *, seed: int) -> None:
-        """Refuse before any work, in a UsageError, the labels and counts that `apply` would."""
+    def check(self, clean: ImageSet, *, seed: int, test: ImageSet | None = None) -> None:
+        """Refuse before any work, in a UsageError, what `apply` would, and what `test` cannot show.
+
+        `test` holds the images on which the backdoor is measured; it is None where none is.
+        """
         self._check_labels(clean)
-        self._choose(clean, seed)
+        chosen, _ = self._choose(clean, seed)
+        rest = np.delete(clean.labels, chosen)
+        if self.relabel and self.shown == "trigger" and (rest == self.target_label).all():
+            raise UsageError(
+                f"poisoning {len(chosen)} of {len(clean)} images leaves only the target label "
+                f"{self.target_label} to learn: give a smaller count"
+            )
+        try:
+            self.triggered(clean.images[:1])
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        if test is None or self.shown != "trigger":
+            return
+        if (test.labels == self.target_label).all():
+            raise UsageError(
+                f"all {len(test)} test images are of the target label {self.target_label}: nothing "
+                "shows an attack's success; bring more images, or name another --target-label"
+            )
+        if not self.meant(test.labels).any():
+            raise UsageError(
+                f"none of the {len(test)} test images is of the sources {self.source_labels}: "
+                "nothing shows an attack's success; name other --sources"
+            )
 
     def triggered(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return uint8 (N, H, W, C) images as the adversary shows them to the trained model."""
@@ -218,7 +243,8 @@ class PoisonAttack:
         count, covering = self.asked(len(clean)), self.asked_cover(len(clean))
         order = self._ordered(self.candidates(clean.labels, self.source_labels), seed)
         if len(order) < count:
-            raise UsageError(f"count {count} is more than the {len(order)} images to choose from")
+            found = f"the {len(order)} images to choose from"
+            raise UsageError(f"count {count} is more than {found}: give a smaller --count")
         chosen = order[:count]
         if covering == 0:
             return chosen, np.empty(0, np.int64)

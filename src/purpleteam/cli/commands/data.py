@@ -54,11 +54,16 @@ def verify(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Compare a folder's MNIST files with the pinned digests."""
+    """Say what is in a folder, and whether it is whole; MNIST's files must have its digests."""
+    from purpleteam.data.arrays import is_array_file
+    from purpleteam.data.contents import claims_mnist
     from purpleteam.data.sources.mnist import verify_folder
 
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_array_file(folder):
         raise UsageError(f"folder {str(folder)!r} does not exist")
+    if is_array_file(folder) or not claims_mnist(folder):
+        _describe(folder, as_json)
+        return
     found = verify_folder(folder)
     values = {
         "folder": str(folder),
@@ -69,3 +74,25 @@ def verify(
     answer(values, table(rows), as_json=as_json)
     if not values["verified"]:
         raise typer.Exit(1)
+
+
+def _describe(path: Path, as_json: bool) -> None:
+    """Tell what is in a data set that is not MNIST: exit 0 whole, 1 not, 2 no image to judge."""
+    from purpleteam.data.contents import examine
+    from purpleteam.scan.formats import read_arrays
+
+    found = examine(path, read_arrays)
+    values = {"folder": str(path)} | found.to_json()
+    lines = [f"{path}: {'not whole' if found.problems else 'whole'}, {found.count} images"]
+    for split, counts in found.splits.items():
+        listed = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:10])
+        more = f" and {len(counts) - 10} more classes" if len(counts) > 10 else ""
+        lines.append(f"{split or 'no splits'}: {sum(counts.values())} ({listed}{more})")
+    for what, counted in (("sizes", found.sizes), ("pixels", found.modes)):
+        listed = ", ".join(f"{name} {count}" for name, count in list(counted.items())[:10])
+        lines += [f"{what}: {listed}"] if counted else []
+    lines += [f"problem: {one}" for one in found.problems]
+    lines += [f"note: {one}" for one in found.notes]
+    answer(values, lines, as_json=as_json)
+    if found.problems:
+        raise typer.Exit(1 if found.count or found.unreadable else 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,7 +118,13 @@ def poison(
     brought = Asked(weights, code_of(arch, model), normalise, classes)
     lab = Lab.open(dataset, device=device, threads=threads, model=brought, training=True)
     plan = poison_from(attack, asked, labels=len(lab.dataset.classes))
-    plan.check(lab.dataset.train, seed=seed)
+    measured = lab.dataset.test if train or counts else None
+    for one in (
+        [plan]
+        if counts is None
+        else [replace(plan, count=number, rate=None) for number in counts if number]
+    ):
+        one.check(lab.dataset.train, seed=seed, test=measured)
     twin = lab.load(model) if train and model is not None else None
     if train or counts:
         lab.net(arch, seed)  # what cannot be built is refused before anything is written
@@ -162,8 +168,6 @@ class _Work:
 
     def poisoned(self, out: Path | None, train: bool, twin: LoadedModel | None) -> dict[str, Any]:
         """Write the poisoned dataset; where asked, train on it and measure."""
-        from dataclasses import replace
-
         from purpleteam.data.folders import save_dataset
 
         data, plan = self.lab.dataset, self.plan
