@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from cli_shapes import MODULE, write_own
 from cli_values import Purple, assert_rate
 from safetensors.torch import save_file
@@ -136,10 +137,13 @@ paths = ["shapes_net.py"]
 
 def test_it_gets_a_whole_run_of_its_own(purple: Purple, own: Path) -> None:
     (own / "mine.toml").write_text(RUN, "utf-8")
+    state = torch.load(own / "four.pt", weights_only=True)
+    torch.save({name: value.half() for name, value in state.items()}, own / "four.pt")
     ended = purple("run", "--config", "mine.toml", "--dataset", "shapes", "--out", "run", "--json")
     assert (ended.code, ended.err) == (0, "")
     page = Path(ended.json["report"]).read_text("utf-8")
     assert "shapes" in page and "hardened-fast" in page
+    assert "Of baseline: float16 converted to float32." in page
     records = Path("run/records.jsonl").read_text("utf-8")
     assert '"models/hardened-fast.onnx"' in records and "run/models" not in records
     assert purple("threats", "--run", "run", "--json").json["summary"]

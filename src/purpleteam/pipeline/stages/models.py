@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import ModelError
-from purpleteam.core.records import Measurement, Record
+from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
 from purpleteam.data.drawing import EmptyDrawing, place
 from purpleteam.data.images import ImageSet
@@ -30,7 +30,11 @@ BASELINE = "baseline"
 
 def train_models(work: Work) -> None:
     """Train or bring the baseline and evaluate it; evaluate and redraw for the served model."""
-    evaluated(work, "models", baseline(work), BASELINE)
+    model = baseline(work)
+    evaluated(work, "models", model, BASELINE)
+    if model.notes:  # what was seen of a brought model on the way
+        facts = {"model_name": BASELINE, "model": model.digest, "notes": list(model.notes)}
+        work.cell("models", "notes", facts, lambda: [Note(name="model-notes", facts=facts)])
     shipped = served(work)
     if shipped is not None:
         evaluated(work, "models", shipped, shipped.name)

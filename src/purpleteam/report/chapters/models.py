@@ -19,6 +19,7 @@ from purpleteam.report.view import (
     Inline,
     Missing,
     Mono,
+    Prose,
     Reading,
     RecordLink,
     Row,
@@ -48,6 +49,11 @@ def chapter(evidence: Evidence) -> Chapter:
         blocks.append(_table(evidence, names))
     else:
         blocks.append(Missing("No model was evaluated on clean images."))
+    blocks += [
+        Prose((Given(f"Of {note.facts['model_name']}: {one}.", note.id),), "callout")
+        for note in evidence.notes("model-notes")
+        for one in note.facts["notes"]
+    ]
     blocks += clean_matrices(evidence, [name for name in names if team(name) == "plain"])
     tables = [
         _per_class(evidence, name, seed, found)
