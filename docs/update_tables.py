@@ -30,7 +30,9 @@ from purpleteam.report.view import DASH, Cell, Number, Published, Table, row
 __all__ = ["BLOCK", "render", "updated"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "attacks.md", ROOT / "docs" / "backdoors.md")
+PAGES = tuple(
+    ROOT / name for name in ("README.md", "SECURITY.md", "docs/attacks.md", "docs/backdoors.md")
+)
 RESULTS = ROOT / "results"
 BLOCK = re.compile(r"(<!-- (?:results|code):([a-z_]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 NOT_YET = "*Not yet measured.*\n"
@@ -151,6 +153,28 @@ def _install(path: Path) -> str:
     )
 
 
+def _hostile(path: Path) -> str:
+    """Return what each attack of the hostile set did to the app, and what a prediction costs."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| Attack | Clients | Memory | Polite answers | Refused | Median |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {one['attack']} | {one['clients']} | +{one['growth_mb']:.1f} MB | {one['answers']} | "
+        f"{len(one['failed'])} | {one['p50_ms']:.1f} ms |"
+        for one in found["rows"]
+    ]
+    least = {name: min(values) for name, values in found["cpu_microseconds"].items()}
+    return "\n".join(lines) + (
+        f"\n\n{found['seconds_each']:g} s each, one after the other; memory is what the app holds "
+        f"over its {found['resident_mb']:.0f} MB before. 99 of 100 polite answers came within "
+        f"{found['p99_ms']['whole set']:.0f} ms under the whole set, within "
+        f"{found['p99_ms']['quiet']:.0f} ms without. Processor time of a prediction: "
+        f"{least['bounded']:.0f} µs; {least['httptools']:.0f} µs under uvicorn's httptools as it "
+        f"comes, {least['h11']:.0f} µs under its h11. {found['machine']['processor']}, "
+        f"{found['machine']['cores']} cores, load {found['load']:.0f} while it ran."
+    )
+
+
 def _own(path: Path) -> str:
     """Return the answer to the README's own command, word for word."""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -162,6 +186,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "attacks": attack_tables.ladder,
     "attacks_speed": attack_tables.speed,
     "backdoors": backdoor_tables.backdoors,
+    "hostile": _hostile,
     "install": _install,
     "mnist": _mnist,
     "own": _own,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from watching import Watched
 
 from purpleteam.core.records import CheckResult, Measurement, Record, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
@@ -18,46 +15,25 @@ from purpleteam.core.runfolder import RunFolder
 TRAININGS = 55
 """What the demo may cost, in trainings of its baseline: on two cores that train it in six and a
 half seconds these are three minutes, and on a slow or shared machine they are as many trainings."""
-OFFLINE = """
-import socket
-connect, look_up = socket.socket.connect, socket.getaddrinfo
-def only_here(self, address):
-    stream = self.type == socket.SOCK_STREAM and self.family != socket.AF_UNIX
-    if stream and not address[0].startswith("127.") and address[0] != "::1":
-        raise OSError(f"the demo reached for {address}")
-    return connect(self, address)
-def only_numbers(host, *more, **named):
-    if host is not None and any(one.isalpha() for one in host.replace("localhost", "")):
-        raise OSError(f"the demo looked up {host}")
-    return look_up(host, *more, **named)
-socket.socket.connect, socket.getaddrinfo = only_here, only_numbers
-from purpleteam.cli import main
-main()
-"""
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, float]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Watched, float]:
     """What `purple demo --json` printed, where it ran, and the CPU seconds it took."""
-    folder = tmp_path_factory.mktemp("demo")
+    purple = Watched(tmp_path_factory.mktemp("demo"))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    settings = {key: value for key, value in os.environ.items() if key != "PURPLETEAM_DATA"}
-    ended = subprocess.run(
-        [sys.executable, "-c", OFFLINE, "demo", "--json"],
-        cwd=folder, env=settings, capture_output=True, text=True, check=False, timeout=2400,
-    )  # fmt: skip
+    out = purple.ended(purple.start("demo", "--json"), seconds=2400)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert (ended.returncode, ended.stderr) == (0, "")
     took = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return json.loads(ended.stdout), folder, took
+    return json.loads(out), purple, took
 
 
 @pytest.fixture(scope="module")
-def records(demo: tuple[dict[str, Any], Path, float]) -> list[Record]:
-    answer, folder, _ = demo
-    return RunFolder.open(folder / answer["run"]).records()
+def records(demo: tuple[dict[str, Any], Watched, float]) -> list[Record]:
+    answer, purple, _ = demo
+    return RunFolder.open(purple.here / answer["run"]).records()
 
 
 def lowest(records: list[Record], name: str, model: str, **how: object) -> float:
@@ -71,11 +47,20 @@ def lowest(records: list[Record], name: str, model: str, **how: object) -> float
     return min(found)
 
 
-def test_it_names_its_run_and_report_and_costs_no_more_than_some_trainings(
-    demo: tuple[dict[str, Any], Path, float], records: list[Record]
+def test_it_asks_nobody_and_writes_into_its_run_alone(
+    demo: tuple[dict[str, Any], Watched, float],
 ) -> None:
-    answer, folder, took = demo
-    assert answer["run"] == "runs/demo" and (folder / answer["report"]).is_file()
+    _, purple, _ = demo
+    assert (purple.reached(), purple.wrote(purple.here / "runs")) == ([], [])
+    assert [path.name for path in purple.here.iterdir()] == ["runs"]
+    assert list(purple.home.iterdir()) == []
+
+
+def test_it_names_its_run_and_report_and_costs_no_more_than_some_trainings(
+    demo: tuple[dict[str, Any], Watched, float], records: list[Record]
+) -> None:
+    answer, purple, took = demo
+    assert answer["run"] == "runs/demo" and (purple.here / answer["report"]).is_file()
     assert {"seconds", "stages"} <= set(answer)
     (baseline,) = {
         one.cost["seconds"]
@@ -88,11 +73,11 @@ def test_it_names_its_run_and_report_and_costs_no_more_than_some_trainings(
     )
 
 
-def test_the_report_is_whole(demo: tuple[dict[str, Any], Path, float]) -> None:
-    answer, folder, _ = demo
-    page = (folder / answer["report"]).read_text("utf-8")
+def test_the_report_is_whole(demo: tuple[dict[str, Any], Watched, float]) -> None:
+    answer, purple, _ = demo
+    page = (purple.here / answer["report"]).read_text("utf-8")
     assert page.rstrip().endswith("</html>")
-    assert (folder / "runs/demo/report.md").stat().st_size > 5000
+    assert (purple.here / "runs/demo/report.md").stat().st_size > 5000
     for name in ("baseline", "hardened", "poisoned-relabelled", "seed-a-defence"):
         assert name in page
 

@@ -230,12 +230,14 @@ def run(model: str, names: list[str], seconds: float, limit: int | None = None) 
         ask_politely(port, 60, most=100)
         start = resident(process.pid)
         rows = []
-        for name in ["quiet", *names]:
+        pooled: dict[bool, list[float]] = {True: [], False: []}
+        for name in ["quiet", *names, "quiet again"]:
             if process.poll() is not None:
                 rows.append({"attack": name, "app": f"died with {process.returncode}"})
                 break
             attack = ATTACKS.get(name)
             tally, memory, polite = asyncio.run(beside(attack, port, process.pid, seconds))
+            pooled[attack is None] += polite["took"]
             rows.append(
                 {
                     "attack": name,
@@ -256,6 +258,10 @@ def run(model: str, names: list[str], seconds: float, limit: int | None = None) 
         _, errors = process.communicate(timeout=60)
     return {
         "rows": rows,
+        "p99_ms": {
+            "quiet": round(1000 * percentile(pooled[True], 0.99), 2),
+            "whole set": round(1000 * percentile(pooled[False], 0.99), 2),
+        },
         "resident_mb": round(start, 1),
         "growth_after_mb": None if end is None else round(end - start, 1),
         "stopped_in_seconds": round(time.monotonic() - before, 2),
