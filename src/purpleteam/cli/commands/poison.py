@@ -212,6 +212,7 @@ class _Work:
         }
         values = {"dataset": data.name, "file": str(folder / "curve.json")} | facts
         values |= found.to_json() | {"architecture": self.arch, "recipe": asdict(self.recipe)}
+        values |= self.lab.data()
         write_answer(folder / "curve.json", values)
         return values
 
