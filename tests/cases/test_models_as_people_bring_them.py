@@ -21,6 +21,7 @@ from purpleteam.attacks.evasion import ATTACKS, EvasionAttack, GradientAttack
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import evaluate as evaluate_clean
+from purpleteam.models import logits
 from purpleteam.models.fit import examine
 
 CLASSES, SIDE = 3, 8
@@ -131,6 +132,13 @@ def test_the_callers_tensors_stay_as_they_were(kind: type[CNN]) -> None:
     before = x.clone()
     PGD(epsilon=0.1, steps=3)(brought(kind), x, y)
     assert torch.equal(x, before) and not y.any()
+
+
+def test_an_answer_that_is_written_over_later_was_read_before() -> None:
+    shown = images(130)  # more than one call
+    assert np.array_equal(
+        logits(brought(Reusing), shown.images), logits(brought(CNN), shown.images)
+    )
 
 
 class Noisy(CNN):

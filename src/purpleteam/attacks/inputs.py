@@ -26,6 +26,7 @@ def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     for name, given, wanted in (("x", x, IMAGES), ("y", y, LABELS)):
         if not isinstance(given, Tensor):
             raise UsageError(f"{name} is a {type(given).__name__}, not a torch tensor; {wanted}")
+    x, y = x.detach(), y.detach()
     if hint := _wrong_form(x):
         raise UsageError(f"x is {_form(x)}; {IMAGES}: {hint}")
     if hint := _wrong_values(x):
@@ -36,7 +37,7 @@ def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
         raise UsageError(f"y is {_form(y)}; {LABELS}: {hint}")
     if len(y) != len(x):
         raise UsageError(f"y holds {len(y)} labels for {len(x)} images; {LABELS}, one an image")
-    return x.detach().clamp(0, 1), y.detach().to(torch.int64, copy=True)
+    return x.clamp(0, 1), y.to(torch.int64, copy=True)
 
 
 def check_labels(y: Tensor, classes: int) -> None:

@@ -31,7 +31,10 @@ def answers_are_steady(case: Case) -> Observed:
     if case.randomised:
         if case.white_box and all(getattr(one, "samples", 1) > 1 for one in case.white_box):
             return Observed(measured)
-        reason = "the model's output changes from call to call: average over its randomness"
+        reason = (
+            "the model's output changes from call to call: average over its randomness, as "
+            "apgd_ce:samples=20 does"
+        )
         return Observed(measured, (("weak", reason),))
     if not case.nets.differentiable:
         return Observed(measured)
