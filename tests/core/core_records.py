@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from purpleteam.core.records import (
     Artefact,
     CheckResult,
+    Failure,
     Finding,
     Measurement,
     Note,
@@ -51,6 +52,7 @@ TABLES = st.lists(st.lists(st.integers(0, 9), min_size=2, max_size=2), min_size=
 LEVELS = st.sampled_from(get_args(Severity))
 
 KINDS: dict[type[Record], st.SearchStrategy[Record]] = {
+    Failure: st.builds(Failure, stage=TEXT, what=TEXT, reason=TEXT, needs=TEXT, **SHARED),
     Measurement: st.builds(
         Measurement,
         name=TEXT,

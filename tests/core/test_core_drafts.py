@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from purpleteam.core.drafts import Drafts
 from purpleteam.core.records import Note, Record
-from purpleteam.core.runfolder import DRAFTS, Drafts, RunFolder
+from purpleteam.core.runfolder import DRAFTS, RunFolder
 
 
 def note(name: str) -> Note:

@@ -35,7 +35,7 @@ def test_a_line_names_id_and_kind_first_and_gives_the_identity_of_its_record(rec
     line = record.to_json()
     assert list(line)[:2] == ["id", "kind"]
     assert line["id"] == again(record).id == record.id
-    assert record.id.startswith(f"{record.kind[0]}-")
+    assert record.id.startswith(f"{record.letter}-")
 
 
 @given(ANY_RECORD, st.dictionaries(st.text(max_size=3), st.floats(0, 9)), st.text(max_size=5))

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from purpleteam.core.digest import sha256_file
-from purpleteam.core.errors import RunError
+from purpleteam.core.errors import NeedsFailed, RunError
 from purpleteam.core.ledger import Ledger
-from purpleteam.core.records import Artefact, Note, Record
+from purpleteam.core.records import Artefact, Failure, Note, Record
 from purpleteam.core.runfolder import CELL, FOLDERS, RunFolder, machine, versions
 
 ASKED = {"dataset": "digits", "seed": 0, "evasion": {"curve": (0.1, 0.2)}}
@@ -91,14 +91,24 @@ def test_a_cell_without_records_is_done_once_too(run):
     assert work.done == 1
 
 
-def test_a_cell_that_fails_leaves_nothing_and_is_done_again(run):
+def test_a_cell_that_fails_leaves_nothing_and_is_done_again_by_a_resumed_run(run):
     def fail() -> list[Record]:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
         run.cell("data", {}, fail)
     assert run.records() == []
-    assert run.cell("data", {}, Work(note("a"))) == [note("a")]
+    with pytest.raises(NeedsFailed, match="needs 'data', which failed"):
+        run.cell("data", {}, fail)
+    again = RunFolder.resume(run.path, ASKED)
+    assert again.cell("data", {}, Work(note("a"))) == [note("a")]
+
+
+def test_a_failure_is_a_record_until_the_run_is_resumed(run):
+    failure = Failure(stage="data", what="describe", reason="no images")
+    run.failed(failure)
+    assert RunFolder.open(run.path).records() == [failure]
+    assert RunFolder.resume(run.path, ASKED).records() == []
 
 
 def test_a_note_that_would_close_its_cell_is_refused(run):

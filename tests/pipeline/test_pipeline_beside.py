@@ -51,10 +51,12 @@ def test_a_job_leaves_drafts_and_the_run_untouched(tmp_path: Path) -> None:
     assert json.loads(draft.read_text())[0]["command"] == ["purple", "run"]
 
 
-def test_what_goes_wrong_there_is_told_here(tmp_path: Path) -> None:
-    work = lab(tmp_path / "run", "backdoors.processes=2")
-    with pytest.raises(RunError, match="unknown repair 'pray'"), beside(work) as together:
-        together([Job("repair", 0, "badnets:count=60,trigger.size=4", "pray")])
+def test_what_goes_wrong_there_leaves_no_draft_for_the_run_meets_it_itself(tmp_path: Path) -> None:
+    work, answers = lab(tmp_path / "run"), io.StringIO()
+    start = {"run": str(work.run.path), "command": []}
+    serve(start, [json.dumps(asdict(Job("learn", 0, "nosuch")))], answers)
+    assert "unknown poison 'nosuch'" in json.loads(answers.getvalue())["failed"]
+    assert not (work.run.path / DRAFTS).exists()
 
 
 def test_a_process_that_ends_is_an_error_and_no_wait(

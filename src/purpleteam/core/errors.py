@@ -6,6 +6,7 @@ PurpleError                  exit code 2: usage, unreadable input, tool error
 ├── DataError                a dataset that is missing, damaged or not what it says
 ├── ModelError               a model that cannot be found, loaded or called
 ├── RunError                 a run folder that is missing, damaged or in use
+│   └── NeedsFailed          work that needs other work of the run, which failed
 ├── MissingExtra             an optional part that is not installed
 └── Refused                  exit code 1: the honest answer is no
 """
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "MissingExtra",
     "ModelError",
+    "NeedsFailed",
     "PurpleError",
     "Refused",
     "RunError",
@@ -56,6 +58,14 @@ class ModelError(PurpleError):
 
 class RunError(PurpleError):
     """A run folder that is missing, damaged or asked for something else."""
+
+
+class NeedsFailed(RunError):
+    """Work that cannot be done, since it needs other work of the same run, which failed."""
+
+    def __init__(self, needs: str) -> None:
+        super().__init__(f"needs {needs!r}, which failed")
+        self.needs = needs
 
 
 class MissingExtra(PurpleError):

@@ -6,6 +6,7 @@
     Artefact       a file of the run and its digest
     ThreatStatus   a threat with its derived status
     Note           a stage's own facts that are no number (what a cell did, a scanned file list)
+    Failure        a piece of work that was asked for and is not done, and why
 
 A record's id is a content hash over everything except what differs from run to run: cost and
 the command that was typed.
@@ -24,6 +25,7 @@ from purpleteam.core.statistics import Value, value_from_json
 __all__ = [
     "Artefact",
     "CheckResult",
+    "Failure",
     "Finding",
     "Measurement",
     "Note",
@@ -45,6 +47,8 @@ class Record:
     """What all records share: an id made of the content, and a JSON form."""
 
     kind: ClassVar[str]
+    letter: ClassVar[str]
+    """What its ids begin with."""
     cost: Mapping[str, float] = field(default_factory=dict)
     """What it took (seconds, forward, backward, queries); no part of the identity."""
     command: tuple[str, ...] = ()
@@ -53,7 +57,7 @@ class Record:
     @property
     def id(self) -> str:
         """A short content hash such as `m-3f2a09c1d2`."""
-        return short_id(self.kind[0], self.metric())
+        return short_id(self.letter, self.metric())
 
     def metric(self) -> dict[str, Any]:
         """Return the record as JSON without what differs from run to run."""
@@ -84,6 +88,7 @@ class Measurement(Record):
     """A number with its interval: `name` of `subject`, found as `how` says."""
 
     kind: ClassVar[str] = "measurement"
+    letter: ClassVar[str] = "m"
     name: str
     value: Value
     subject: Mapping[str, Any]
@@ -100,6 +105,7 @@ class Finding(Record):
     """What a scanner says about one place."""
 
     kind: ClassVar[str] = "finding"
+    letter: ClassVar[str] = "f"
     tool: str
     rule: str
     severity: Severity
@@ -116,6 +122,7 @@ class CheckResult(Record):
     """The verdict of one executed check; only `pass` counts."""
 
     kind: ClassVar[str] = "check"
+    letter: ClassVar[str] = "c"
     check: str
     proves: str
     verdict: Verdict
@@ -133,6 +140,7 @@ class Artefact(Record):
     """A file in the run folder, its digest, and what made it."""
 
     kind: ClassVar[str] = "artefact"
+    letter: ClassVar[str] = "a"
     path: str
     digest: str
     made_by: str
@@ -143,6 +151,7 @@ class ThreatStatus(Record):
     """A threat of the system with the status that its checks' verdicts give it."""
 
     kind: ClassVar[str] = "threat"
+    letter: ClassVar[str] = "t"
     threat: str
     element: str
     stride: str
@@ -159,12 +168,29 @@ class Note(Record):
     """Facts of a stage that are no number: what it did, on what, and what it left out."""
 
     kind: ClassVar[str] = "note"
+    letter: ClassVar[str] = "n"
     name: str
     facts: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Failure(Record):
+    """A piece of work that was asked for and is not done; `--resume` tries it again."""
+
+    kind: ClassVar[str] = "failure"
+    letter: ClassVar[str] = "x"
+    stage: str
+    what: str
+    """The piece of the stage, such as `harden pgd`."""
+    reason: str
+    """What went wrong, in one line."""
+    needs: str = ""
+    """The piece of work that failed before, without which this one cannot be done."""
+
+
 _KINDS: dict[str, type[Record]] = {
-    cls.kind: cls for cls in (Measurement, Finding, CheckResult, Artefact, ThreatStatus, Note)
+    cls.kind: cls
+    for cls in (Measurement, Finding, CheckResult, Artefact, ThreatStatus, Note, Failure)
 }
 
 

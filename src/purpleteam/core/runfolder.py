@@ -7,14 +7,14 @@
 
 Work is done in cells. A cell is named by the content of what it depends on; its records are
 written together with a closing line, so that after a kill a cell is either whole or not there
-and `resume` does only what is missing. Another process may have done a cell ahead of the run and
-left its draft, which the run takes over when it comes there: the records keep the run's order.
+and `resume` does only what is missing. A failure is a cell too, until it is tried again. Another
+process may have done a cell ahead of the run and left its draft, which the run takes over when it
+comes there: the records keep the run's order.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
-from purpleteam.core.errors import RunError
+from purpleteam.core.errors import NeedsFailed, RunError
 from purpleteam.core.ledger import Ledger, end_differs
 from purpleteam.core.machine import actor, machine, versions
-from purpleteam.core.records import Artefact, Note, Record, record_from_json
+from purpleteam.core.records import Artefact, Failure, Note, Record, record_from_json
 
-__all__ = ["CELL", "FOLDERS", "Drafts", "RunFolder", "machine", "versions"]
+__all__ = ["CELL", "DRAFTS", "FOLDERS", "RunFolder", "machine", "versions"]
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
 CELL = "cell"
@@ -43,6 +43,7 @@ class RunFolder:
         self.path = path
         self._ledger = Ledger(path / "records.jsonl")
         self._done: dict[str, list[Record]] = {}
+        self._failed: dict[str, str] = {}
 
     @classmethod
     def create(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
@@ -89,6 +90,7 @@ class RunFolder:
                 "or choose another --out"
             )
         run._drop_half_cell()
+        run._drop_failures()
         info = {**run.info, "status": "running"}
         info["artefacts"] = {**info["artefacts"], **_artefacts(run.records())}
         info.pop("records", None)
@@ -155,16 +157,37 @@ class RunFolder:
     ) -> list[Record]:
         """Do `work` once: return its records, from the file where the cell is finished.
 
+        Work that failed is not tried again by the same run: what needs it fails with it.
+
         Args:
             stage: name of the stage, one word of the flow.
             depends_on: all that the result is a function of (config, digests, seed).
             work: returns the cell's records; files that it made are among them as `Artefact`.
+
+        Raises:
+            NeedsFailed: the cell failed before.
         """
         key = _key(stage, depends_on)
         if (found := self._finished(key)) is not None:
             return found
+        if key in self._failed:
+            raise NeedsFailed(self._failed[key])
         made = self._drafted(key)
-        return self._keep(key, stage, list(work()) if made is None else made)
+        try:
+            made = list(work()) if made is None else made
+        except Exception:
+            self._failed[key] = str(depends_on.get("what", stage))
+            raise
+        return self._keep(key, stage, made)
+
+    def failed(self, failure: Failure) -> None:
+        """Record that a piece of work failed, until the run is resumed."""
+        key = _key(failure.stage, {"failure": failure.what})
+        self._keep(key, failure.stage, [failure])
+
+    def knows(self, stage: str, depends_on: Mapping[str, Any]) -> bool:
+        """Say whether the cell was done once, whatever became of its files."""
+        return _key(stage, depends_on) in self._cells_done()
 
     def artefact(self, path: Path, made_by: str) -> Artefact:
         """Return the record of a file inside the run folder."""
@@ -193,11 +216,14 @@ class RunFolder:
         return made
 
     def _finished(self, key: str) -> list[Record] | None:
+        found = self._cells_done().get(key)
+        return found if found is not None and self._whole(found) else None
+
+    def _cells_done(self) -> dict[str, list[Record]]:
         if not self._done:
             records = map(record_from_json, self._ledger.read())
             self._done = {key: found for key, found in _cells(records) if key}
-        found = self._done.get(key)
-        return found if found is not None and self._whole(found) else None
+        return self._done
 
     def _draft(self, key: str) -> Path:
         return self.path / DRAFTS / f"{key.partition(':')[2]}.json"
@@ -227,28 +253,17 @@ class RunFolder:
             self._ledger.keep(whole)
         self._done = {}
 
+    def _drop_failures(self) -> None:
+        """Let newer, empty cells stand for the failures: what failed is tried again."""
+        for key, records in dict(_cells(map(record_from_json, self._ledger.read()))).items():
+            if any(isinstance(one, Failure) for one in records):
+                self._keep(key, "resume", [])
+
     def _write(self, info: Mapping[str, Any]) -> None:
         target = self.path / "run.json"
         fresh = target.with_suffix(".tmp")
         fresh.write_text(json.dumps(info, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         fresh.replace(target)
-
-
-class Drafts(RunFolder):
-    """A run that another process is writing: what is done here is left beside it as drafts."""
-
-    def look_again(self) -> None:
-        """Read anew what the run has finished by now."""
-        self._done = {}
-
-    def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
-        """Leave the records of a cell as a draft, and return them."""
-        target = self._draft(key)
-        target.parent.mkdir(exist_ok=True)
-        fresh = target.with_suffix(f".{os.getpid()}.tmp")
-        fresh.write_text(json.dumps([one.to_json() for one in made]), encoding="utf-8")
-        fresh.replace(target)
-        return made
 
 
 def _cells(lines: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:

@@ -121,6 +121,7 @@ def _status(status: str) -> Part:
     unfinished = {
         "running": "the run is under way or was killed; continue it with --resume",
         "stopped": "the run was stopped before its end; continue it with --resume",
+        "incomplete": "some of its work failed; try that again with --resume",
     }
     if status == "finished":
         return Part("status", "pass", "finished")
@@ -138,7 +139,7 @@ def _lines(look: Look) -> Part:
             wrong.append(f"line {number}: {error}")
             continue
         content = {key: line[key] for key in line.keys() - {"id", *NO_METRIC}}
-        if line.get("id") != (own := short_id(record.kind[0], content)):
+        if line.get("id") != (own := short_id(record.letter, content)):
             wrong.append(f"line {number} says it is {line.get('id')}, its content is {own}")
         if isinstance(record, Note) and record.name == CELL:
             if record.facts.get("records") != waiting:

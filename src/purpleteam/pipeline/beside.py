@@ -3,7 +3,7 @@
 A net this small has little work for torch's threads to share, so two cores are used by two
 processes. A job leaves its cells as drafts in the run folder; the run then goes through its
 stages as if it were alone and takes them over in its own order. One process or four, the records
-are the same.
+are the same. A job that fails leaves no draft: the run comes to it, fails itself and says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from queue import SimpleQueue
-from typing import Any
 
 from purpleteam.core.errors import RunError
 from purpleteam.pipeline.work import Work
@@ -96,19 +95,18 @@ class _Helper:
         )
 
     def do(self, job: Job) -> None:
-        """Have the job done.
+        """Have the job done, if it can be.
 
         Raises:
-            RunError: what went wrong there, or that the process has ended.
+            RunError: the process has ended.
         """
-        answer: dict[str, Any] = {"error": f"the process that was to {job.what} has ended"}
         if self._process.stdin and self._process.stdout:
             with suppress(OSError, ValueError):
                 self._process.stdin.write(json.dumps(asdict(job)) + "\n")
                 self._process.stdin.flush()
-                answer = json.loads(self._process.stdout.readline())
-        if "error" in answer:
-            raise RunError(answer["error"])
+                json.loads(self._process.stdout.readline())
+                return
+        raise RunError(f"the process that was to {job.what} has ended")
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""

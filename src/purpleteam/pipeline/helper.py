@@ -1,7 +1,7 @@
 """A process that does jobs of a run beside it: `python -m purpleteam.pipeline.helper`.
 
 It is started by `pipeline.beside`, with what the run is as JSON in its one argument. It reads a
-job a line, does it with the run's own stages, and answers with a line: {} or {"error": ...}.
+job a line, does it with the run's own stages, and answers with a line: {} or {"failed": ...}.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from purpleteam.core.config import build
-from purpleteam.core.errors import PurpleError
-from purpleteam.core.runfolder import Drafts
+from purpleteam.core.drafts import Drafts
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.beside import Job
 from purpleteam.pipeline.config import RunConfig
@@ -45,8 +44,8 @@ def serve(start: Mapping[str, Any], jobs: Iterable[str], answers: TextIO) -> Non
         answer: dict[str, str] = {}
         try:
             do_job(work, Job(**json.loads(line)))
-        except PurpleError as error:
-            answer = {"error": str(error)}
+        except Exception as error:  # the run does it itself, fails at it and says so
+            answer = {"failed": str(error)}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Artefact, Measurement, Record, record_from_json
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.run import prepare, run_stages
+from purpleteam.pipeline.run import prepare, reason_of, run_stages
 
 __all__ = ["Replay", "replay", "replay_some"]
+
+UNRECORDED = "the run has no such work"
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,14 @@ def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay
 
     Raises:
         UsageError: the run has no such record.
+        RunError: it cannot be measured again; the message says why.
     """
     before = _recorded(RunFolder.open(path), record_id)
     with _copy(path) as copy:
-        again = _Again(copy, {before.id}, progress)
-        if before.id not in again.made:
-            if again.failed:
-                raise again.failed
-            raise RunError(f"no stage of this version made record {before.id}")
-    return _compared(before, again.made[before.id], record_id)
+        made = _Again(copy, {before.id}, progress).made[before.id]
+    if isinstance(made, str):
+        raise RunError(f"{record_id} cannot be measured again: {made}")
+    return _compared(before, made, record_id)
 
 
 def replay_some(
@@ -78,18 +79,18 @@ def replay_some(
     }
     rng = np.random.default_rng(seed)
     chosen = [list(numbers)[i] for i in rng.permutation(len(numbers))[:count]]
-    with _copy(path) as copy:
-        again = _Again(copy, set(chosen), progress)
-    reason = str(again.failed or "no stage of this version makes this record")
-    return [
-        _compared(numbers[one], made)
-        if not isinstance(made := again.made.get(one, reason), str)
-        else Replay(one, None, numbers[one].metric(), None, reason=made)
-        for one in chosen
-    ]
+    made: dict[str, Sequence[Record] | str]
+    try:
+        with _copy(path) as copy:
+            made = _Again(copy, set(chosen), progress).made
+    except PurpleError as error:  # the dataset is gone, say
+        made = dict.fromkeys(chosen, str(error))
+    return [_compared(numbers[one], made[one]) for one in chosen]
 
 
-def _compared(before: Record, again: Sequence[Record], asked_as: str | None = None) -> Replay:
+def _compared(before: Record, again: Sequence[Record] | str, asked_as: str | None = None) -> Replay:
+    if isinstance(again, str):
+        return Replay(before.id, None, before.metric(), None, reason=again)
     same = [one for one in again if one.id == before.id]
     after = same[0] if same else _counterpart(before, again)
     return Replay(
@@ -124,33 +125,33 @@ def _recorded(run: RunFolder, record_id: str) -> Record:
     return found[record_id]
 
 
-class _Done(Exception):
-    """Every wanted cell was done again."""
+class _Done(BaseException):
+    """Every wanted cell was done again; no failure of a piece of work, which would be told."""
 
 
 class _Again:
     """The wanted records, made again while the stages are gone through."""
 
     def __init__(self, copy: Path, wanted: set[str], progress: Progress) -> None:
-        self.made: dict[str, Sequence[Record]] = {}
-        """For each wanted record, what its cell makes now."""
-        self.failed: PurpleError | None = None
-        """What ended the stages before all were made."""
+        self.made: dict[str, Sequence[Record] | str] = {}
+        """For each wanted record, what its cell makes now, or why it cannot be made."""
         config = build(RunConfig, RunFolder.open(copy).info["asked"], f"{copy.name}/run.json")
-        try:
-            work = prepare(config, copy, resume=True, progress=progress)
-            work.run, work.processes = _ReplayFolder(copy, wanted, self.made), 1
-            run_stages(work, {})
-        except _Done:
-            pass
-        except PurpleError as error:
-            self.failed = error
+        work = prepare(config, copy, resume=True, progress=progress)
+        work.run, work.processes = _ReplayFolder(copy, wanted, self.made), 1
+        reasons: list[str] = []
+        with suppress(_Done):
+            run_stages(work, {}, lambda failure, _: reasons.append(failure.reason))
+        reasons = [one for one in reasons if one != UNRECORDED]
+        why = reasons[0] if reasons else "no stage of this version makes this record"
+        self.made |= dict.fromkeys(wanted - self.made.keys(), why)
 
 
 class _ReplayFolder(RunFolder):
     """A run folder whose cells come from the file, but for those that hold a wanted record."""
 
-    def __init__(self, path: Path, wanted: set[str], made: dict[str, Sequence[Record]]) -> None:
+    def __init__(
+        self, path: Path, wanted: set[str], made: dict[str, Sequence[Record] | str]
+    ) -> None:
         super().__init__(path)
         self._wanted = wanted
         self._made = made
@@ -162,18 +163,28 @@ class _ReplayFolder(RunFolder):
         work: Callable[[], Sequence[Record]],
     ) -> list[Record]:
         """Return the finished cell, done again where it is wanted; stop after the last of those."""
+        if not self.knows(stage, depends_on):
+            raise RunError(UNRECORDED)  # what the run did not do is not wanted either
         records = super().cell(stage, depends_on, work)
         here = self._wanted.intersection(one.id for one in records) - self._made.keys()
         if here:
-            files = [self.path / one.path for one in records if isinstance(one, Artefact)]
-            kept = {file: file.read_bytes() for file in files}
-            again = list(work())
-            for file, content in kept.items():  # later cells stand on what was recorded
-                file.write_bytes(content)
-            self._made.update(dict.fromkeys(here, again))
+            self._made.update(dict.fromkeys(here, self._again(records, work)))
         if self._made.keys() >= self._wanted:
             raise _Done
         return records
+
+    def _again(
+        self, records: Sequence[Record], work: Callable[[], Sequence[Record]]
+    ) -> list[Record] | str:
+        files = [self.path / one.path for one in records if isinstance(one, Artefact)]
+        kept = {file: file.read_bytes() for file in files}
+        try:
+            return list(work())
+        except (Exception, SystemExit) as error:
+            return reason_of(error)
+        finally:
+            for file, content in kept.items():  # later cells stand on what was recorded
+                file.write_bytes(content)
 
 
 def _counterpart(before: Record, again: Sequence[Record]) -> Record | None:

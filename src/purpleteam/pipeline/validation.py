@@ -112,7 +112,7 @@ def _poison(work: Work) -> None:
     with _named("poison"):
         recipe_of(asked.poison.recipe, asked.poison.epochs)
         recipe_of(asked.poison.seeds_recipe, asked.poison.epochs)
-        for name in NAMES:
+        for name in NAMES if "attacks" in asked.stages else ():
             poison_of(work, name).apply(work.dataset.train, seed=asked.seed)
 
 

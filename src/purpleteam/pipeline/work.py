@@ -1,11 +1,12 @@
-"""What every stage works with: the run folder, the dataset, models by name, and cells.
+"""What every stage works with: the run folder, the dataset, models by name, cells and pieces.
 
-A stage calls `cell` for each piece of work; what is finished is never done again.
+A stage calls `cell` for each piece of work; what is finished is never done again. It may yield
+`Piece`s that do not need each other: one that fails is recorded and the others are done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,25 @@ from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
 from purpleteam.pipeline.config import RunConfig
 
-__all__ = ["Work", "check_answers", "subject_of"]
+__all__ = ["Piece", "Stage", "Work", "check_answers", "subject_of"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Work that the other pieces of its stage do not need; it may be pieces itself.
+
+    What it needs of other stages it asks for by their functions (`baseline`): a cell that failed
+    is not tried again, and fails whatever asks for it.
+    """
+
+    what: str
+    """What it is called where it fails; unique in its stage."""
+    do: Callable[[], object]
+    """Does the work; a generator yields pieces of it."""
+
+
+Stage = Callable[["Work"], "Iterator[Piece] | None"]
+"""One stage of a run, or a part of one."""
 
 
 @dataclass

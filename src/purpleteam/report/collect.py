@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from purpleteam.core.records import (
     CheckResult,
+    Failure,
     Finding,
     Measurement,
     Note,
@@ -202,6 +203,10 @@ class Evidence:
         for one in found:
             models.setdefault(_epsilon(one), set()).add(model_name(one))
         return max(models, key=lambda epsilon: (len(models[epsilon]), epsilon), default=None)
+
+    def failures(self, *stages: str) -> list[Failure]:
+        """Return what was asked for and is not done, of those stages or of all."""
+        return [one for one in self.of(Failure) if not stages or one.stage in stages]
 
     def notes(self, name: str) -> list[Note]:
         """Return the notes of that name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +11,11 @@ import typer
 
 from purpleteam.cli.options import Debug, Device, Json, Out, Quiet, SeedOrNone, Threads
 from purpleteam.cli.outputs import file_to_write
-from purpleteam.cli.screen import answer, progress, table
+from purpleteam.cli.screen import answer, progress, say, table
 from purpleteam.core.errors import RunError
 
 if TYPE_CHECKING:
+    from purpleteam.core.records import Failure
     from purpleteam.pipeline.config import RunConfig
 
 __all__ = ["add_to"]
@@ -44,7 +46,8 @@ def demo(
     """The whole story on embedded real digits, offline."""
     given = _given(seed=seed, threads=threads, device=None if device == "auto" else device)
     asked = _resolved("demo", None, given)
-    _run(asked, out or _folder("demo", resume), resume, None, as_json=as_json, quiet=quiet)
+    folder = out or _folder("demo", resume)
+    _run(asked, folder, resume, None, as_json=as_json, quiet=quiet, debug=debug)
 
 
 def run(
@@ -74,7 +77,10 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Every stage from data to report, into one folder; can be stopped and resumed."""
+    """Every stage from data to report, into one folder; can be stopped and resumed.
+
+    Exit code 2 where a piece of it failed: the report says what is missing, --resume tries again.
+    """
     given = _given(
         seed=seed, threads=threads, dataset=dataset, device=None if device == "auto" else device
     )
@@ -83,7 +89,8 @@ def run(
     profile = profile or (None if config else "demo")
     asked = _resolved(profile, config, [*(settings or []), *given])
     folder = out or _folder(profile or (config.stem if config else "run"), resume)
-    _run(asked, folder, resume, file_to_write(results), as_json=as_json, quiet=quiet)
+    file = file_to_write(results)
+    _run(asked, folder, resume, file, as_json=as_json, quiet=quiet, debug=debug)
 
 
 def list_all(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
@@ -167,20 +174,31 @@ def _run(
     *,
     as_json: bool,
     quiet: bool,
+    debug: bool,
 ) -> None:
     from purpleteam.models.address import without_secrets
     from purpleteam.pipeline.run import run as run_all
 
+    def told(failure: Failure, error: BaseException) -> None:
+        say(f"failed: {failure.stage}: {failure.what}: {failure.reason}")
+        if debug:
+            say("".join(traceback.format_exception(error)))
+
     with progress(quiet or as_json) as bar:
         typed = ("purple", *map(without_secrets, sys.argv[1:]))
-        result = run_all(asked, folder, resume=resume, command=typed, progress=bar)
+        result = run_all(asked, folder, resume=resume, command=typed, progress=bar, told=told)
     if results is not None:
         from purpleteam.pipeline.results import write_results
 
         write_results(folder, results)
     stages = [(name, f"{took:.1f} s") for name, took in result.stages.items()]
     lines = [*table(stages), f"report: {result.report}"]
+    if result.failures:
+        count = len(result.failures)
+        lines.append(f"{count} pieces of work failed; --resume --out {folder} tries them again")
     answer(result.to_json(), lines, as_json=as_json)
+    if result.failures:
+        raise typer.Exit(2)
 
 
 def _folder(name: str, resume: bool) -> Path:

@@ -8,8 +8,9 @@ to count afterwards what was found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
@@ -30,39 +31,54 @@ from purpleteam.pipeline.stages.hunting import (
 from purpleteam.pipeline.stages.models import BASELINE, baseline, evaluated, recipe_of, served
 from purpleteam.pipeline.stages.repairs import plant_again, repaired
 from purpleteam.pipeline.stages.trial import CLEAN, Trial
-from purpleteam.pipeline.work import Work
+from purpleteam.pipeline.work import Piece, Work
 
 __all__ = ["do_job", "hunt_backdoors", "look_at_own", "planted_by"]
 
 
-def look_at_own(work: Work) -> None:
+def look_at_own(work: Work) -> Iterator[Piece]:
     """Look into the baseline, its training set and the served model: nothing was planted there."""
     if not work.config.backdoors.own:
         return
     seed = work.config.seed
     mine = Trial(BASELINE, seed, work.dataset.train, baseline(work), own=True)
-    searched(work, mine)
-    scanned_model(work, mine)
+    yield Piece("search the training set", partial(searched, work, mine))
+    yield Piece("scan the baseline", partial(scanned_model, work, mine))
     model = served(work)
     if model is not None:
-        scanned_model(work, replace(mine, name=model.name, model=model))
+        other = replace(mine, name=model.name, model=model)
+        yield Piece(f"scan {model.name}", partial(scanned_model, work, other))
 
 
-def hunt_backdoors(work: Work) -> None:
+def hunt_backdoors(work: Work) -> Iterator[Piece]:
     """Go through every seed: the clean model first, then each poison."""
-    _ahead(work)
+    yield Piece("backdoors side by side", partial(_ahead, work))
     found: list[Record] = []
     for seed, text in _trials(work):
-        trial = _trial(work, seed, text)
-        _described(work, trial)
-        found += _looked_at(work, trial)
-        if trial.poison is not None and work.config.backdoors.repairs:
-            plant_again(work, trial)
-            for repair in work.config.backdoors.repairs:
-                repaired(work, trial, repair)
+        what = f"backdoors {text or 'clean'}, seed {seed}"
+        yield Piece(what, partial(_hunted, work, seed, text, found))
     if found:
         ids = [one.id for one in found]
-        work.cell("defences", "summary", {"of": ids}, lambda: summary(work, found))
+        look = partial(work.cell, "defences", "summary", {"of": ids}, lambda: summary(work, found))
+        yield Piece("backdoors summary", look)
+
+
+def _hunted(work: Work, seed: int, text: str | None, found: list[Record]) -> Iterator[Piece]:
+    """Go through one trial; what the searches say is added to `found`."""
+    asked, trial = work.config.backdoors, _trial(work, seed, text)
+    yield Piece(f"describe {trial.stem}", partial(_described, work, trial))
+
+    def looked(look: Callable[[Work, Trial], list[Record]]) -> None:
+        found.extend(look(work, trial))
+
+    if asked.search_training_set:
+        yield Piece(f"search {trial.stem}", partial(looked, searched))
+    if asked.scan_models:
+        yield Piece(f"scan {trial.stem}", partial(looked, scanned_model))
+    if trial.poison is not None and asked.repairs:
+        yield Piece(f"plant again {trial.stem}", partial(plant_again, work, trial))
+        for repair in asked.repairs:
+            yield Piece(f"repair {trial.stem} by {repair}", partial(repaired, work, trial, repair))
 
 
 def do_job(work: Work, job: Job) -> None:
@@ -208,13 +224,3 @@ def _success(work: Work, trial: Trial, how: dict[str, Any]) -> None:
 
     depends_on = {"poison": how, "model": trial.model.digest, "twin": twin.digest}
     work.cell("defences", f"success {trial.stem}", depends_on, measure)
-
-
-def _looked_at(work: Work, trial: Trial) -> list[Record]:
-    asked = work.config.backdoors
-    found: list[Record] = []
-    if asked.search_training_set:
-        found += searched(work, trial)
-    if asked.scan_models:
-        found += scanned_model(work, trial)
-    return found

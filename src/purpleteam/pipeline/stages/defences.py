@@ -5,8 +5,9 @@ What the seeds measured, accuracy on images made against another model, stands b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 
 from torch import nn
 
@@ -17,9 +18,9 @@ from purpleteam.defences.evaluate import transfer_accuracy
 from purpleteam.defences.training import DEFENCES, Defence, Hardening
 from purpleteam.defences.training.seeds import fgsm_set, wrapped_fgsm_set
 from purpleteam.models.loading import LoadedModel
-from purpleteam.pipeline.stages.evasion import attack_from, attacked, over_epsilon, shown
+from purpleteam.pipeline.stages.evasion import each_attack, l2_attack, over_epsilon, shown
 from purpleteam.pipeline.stages.models import baseline, evaluated
-from purpleteam.pipeline.work import Work
+from purpleteam.pipeline.work import Piece, Work
 
 __all__ = ["defence_of", "harden_models"]
 
@@ -38,21 +39,28 @@ MAKERS: dict[str, Callable[[nn.Module, ImageSet, float], ImageSet]] = {
 """How each seed made the images that it tested its defence on."""
 
 
-def harden_models(work: Work) -> None:
+def harden_models(work: Work) -> Iterator[Piece]:
     """Harden by each recipe; evaluate clean, by transfer and white-box."""
     if not work.config.defences.recipes:
         return
     before = baseline(work)
     for recipe in work.config.defences.recipes:
-        defence = defence_of(work, recipe)
-        name = NAMES.get(recipe, f"hardened-{recipe}")
-        model = _hardened(work, defence, name, before)
-        evaluated(work, "defences", model, name)
-        for maker in MAKERS:
-            if maker == recipe or recipe == "pgd":
-                _by_transfer(work, maker, defence, model, name, before)
-        _white_box(work, defence, model, name)
-    _before(work, before)
+        yield Piece(f"harden by {recipe}", partial(_by_recipe, work, recipe, before))
+    others = {defence_of(work, recipe).epsilon for recipe in work.config.defences.recipes}
+    for epsilon in sorted(others - {work.config.evasion.epsilon}):
+        yield from each_attack(work, "defences", before, "baseline", epsilon)
+
+
+def _by_recipe(work: Work, recipe: str, before: LoadedModel) -> Iterator[Piece]:
+    defence = defence_of(work, recipe)
+    name = NAMES.get(recipe, f"hardened-{recipe}")
+    model = _hardened(work, defence, name, before)
+    yield Piece(f"evaluate {name}", partial(evaluated, work, "defences", model, name))
+    for maker in MAKERS:
+        if maker == recipe or recipe == "pgd":
+            transfer = partial(_by_transfer, work, maker, defence, model, name, before)
+            yield Piece(f"transfer of {maker} to {name}", transfer)
+    yield from _white_box(work, defence, model, name)
 
 
 def defence_of(work: Work, recipe: str) -> Defence:
@@ -89,28 +97,14 @@ def _hardened(work: Work, defence: Defence, name: str, before: LoadedModel) -> L
     )
 
 
-def _white_box(work: Work, defence: Defence, model: LoadedModel, name: str) -> None:
-    asked = work.config.evasion
-    for epsilon in sorted({asked.epsilon, defence.epsilon}):
-        for text in asked.attacks:
-            attack = attack_from(text, epsilon=epsilon)
-            attacked(work, "defences", model, name, attack, limit=asked.limit)
-    over_epsilon(work, "defences", model, name)
+def _white_box(work: Work, defence: Defence, model: LoadedModel, name: str) -> Iterator[Piece]:
+    for epsilon in sorted({work.config.evasion.epsilon, defence.epsilon}):
+        yield from each_attack(work, "defences", model, name, epsilon)
+    yield Piece(f"curve {name}", partial(over_epsilon, work, "defences", model, name))
     if defence.name == "pgd":
-        l2 = attack_from("pgd:norm=l2", epsilon=asked.l2_epsilon)
-        attacked(work, "defences", model, name, l2, limit=asked.curve_images)
+        yield l2_attack(work, "defences", model, name)
     if defence.name in ("pgd", "seed_a"):
-        shown(work, "defences", model, name)
-
-
-def _before(work: Work, model: LoadedModel) -> None:
-    """The undefended model at every radius that a defence was measured at."""
-    asked = work.config.evasion
-    others = {defence_of(work, recipe).epsilon for recipe in work.config.defences.recipes}
-    for epsilon in sorted(others - {asked.epsilon}):
-        for text in asked.attacks:
-            attack = attack_from(text, epsilon=epsilon)
-            attacked(work, "defences", model, "baseline", attack, limit=asked.limit)
+        yield Piece(f"gallery {name}", partial(shown, work, "defences", model, name))
 
 
 def _by_transfer(

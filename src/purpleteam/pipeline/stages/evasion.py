@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from purpleteam.attacks.evaluate import RobustEvaluation, curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
@@ -19,22 +21,42 @@ from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import baseline
 from purpleteam.pipeline.stages.pictures import Picture, as_picture, gallery, signed_picture
-from purpleteam.pipeline.work import Work
+from purpleteam.pipeline.work import Piece, Work
 
-__all__ = ["attack_baseline", "attack_from", "attacked", "over_epsilon", "shown"]
+__all__ = ["attack_baseline", "attack_from", "each_attack", "l2_attack", "over_epsilon", "shown"]
 
 
-def attack_baseline(work: Work) -> None:
+def attack_baseline(work: Work) -> Iterator[Piece]:
     """Attack the undefended model: each attack by itself, the curve, L2, and a gallery."""
     model = baseline(work)
     asked = work.config.evasion
-    for text in asked.attacks:
-        attack = attack_from(text, epsilon=asked.epsilon)
-        attacked(work, "attacks", model, "baseline", attack, limit=asked.limit)
-    over_epsilon(work, "attacks", model, "baseline")
-    l2 = PGD(norm="l2", epsilon=asked.l2_epsilon)
-    attacked(work, "attacks", model, "baseline", l2, limit=asked.curve_images)
-    shown(work, "attacks", model, "baseline")
+    yield from each_attack(work, "attacks", model, "baseline", asked.epsilon)
+    yield Piece("curve baseline", partial(over_epsilon, work, "attacks", model, "baseline"))
+    yield l2_attack(work, "attacks", model, "baseline")
+    yield Piece("gallery baseline", partial(shown, work, "attacks", model, "baseline"))
+
+
+def each_attack(
+    work: Work, stage: str, model: LoadedModel, name: str, epsilon: float
+) -> Iterator[Piece]:
+    """Yield every attack that is asked for, each by itself, at one radius."""
+    for text in work.config.evasion.attacks:
+
+        def attack(text: str = text) -> list[Record]:
+            asked = attack_from(text, epsilon=epsilon)
+            return attacked(work, stage, model, name, asked, limit=work.config.evasion.limit)
+
+        yield Piece(f"{text} on {name}, epsilon {epsilon:g}", attack)
+
+
+def l2_attack(work: Work, stage: str, model: LoadedModel, name: str) -> Piece:
+    """Return the one attack in L2."""
+    asked = work.config.evasion
+    attack = PGD(norm="l2", epsilon=asked.l2_epsilon)
+    limit = asked.curve_images
+    return Piece(
+        f"pgd in l2 on {name}", partial(attacked, work, stage, model, name, attack, limit=limit)
+    )
 
 
 def attack_from(
@@ -133,15 +155,22 @@ def shown(work: Work, stage: str, model: LoadedModel, name: str, count: int = 6)
         images = work.dataset.test.first(40)
         found = evaluate(model.module, images, attack, seed=seed)
         title = f"{name}: clean, perturbation, adversarial (PGD, epsilon {epsilon:g} in linf)"
-        return gallery(work.run, "evasion", title, _triples(work, model, found, name, count))
+        chosen = np.flatnonzero(found.clean_correct)[:count]
+        return gallery(
+            work.run,
+            "evasion",
+            title,
+            _triples(work, model, found, name, chosen) if len(chosen) else [],
+            none=f"The model reads none of the first {len(images)} images rightly: there is "
+            "nothing to lead astray.",
+        )
 
     return work.cell(stage, f"gallery {name}", {"model": model.digest, "seed": seed}, look)
 
 
 def _triples(
-    work: Work, model: LoadedModel, found: RobustEvaluation, name: str, count: int
+    work: Work, model: LoadedModel, found: RobustEvaluation, name: str, chosen: NDArray[np.intp]
 ) -> list[Picture]:
-    chosen = np.flatnonzero(found.clean_correct)[:count]
     images = work.dataset.test.take(chosen)
     x_adv = found.x_adv[chosen]
     read = logits(model.module, as_picture(x_adv)).argmax(1)

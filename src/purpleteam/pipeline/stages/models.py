@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +22,40 @@ from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.recipes import RECIPES, Recipe
 from purpleteam.models.training import train
 from purpleteam.pipeline.importing import load_for
-from purpleteam.pipeline.work import Work
+from purpleteam.pipeline.work import Piece, Work
 
-__all__ = ["BASELINE", "baseline", "evaluated", "recipe_of", "served", "train_models"]
+__all__ = [
+    "BASELINE",
+    "baseline",
+    "evaluated",
+    "read_served",
+    "recipe_of",
+    "served",
+    "train_models",
+]
 
 BASELINE = "baseline"
 
 
 def train_models(work: Work) -> None:
-    """Train or bring the baseline and evaluate it; evaluate and redraw for the served model."""
+    """Train or bring the baseline, and evaluate it."""
     model = baseline(work)
     evaluated(work, "models", model, BASELINE)
     if model.notes:  # what was seen of a brought model on the way
         facts = {"model_name": BASELINE, "model": model.digest, "notes": list(model.notes)}
         work.cell("models", "notes", facts, lambda: [Note(name="model-notes", facts=facts)])
+
+
+def read_served(work: Work) -> Iterator[Piece]:
+    """Evaluate the served model, on test images and on digits that are drawn again."""
     shipped = served(work)
-    if shipped is not None:
-        evaluated(work, "models", shipped, shipped.name)
-        for case in CASES if work.config.models.redrawn else ():
-            _redrawn(work, shipped, case)
+    if shipped is None:
+        return
+    yield Piece(
+        f"evaluate {shipped.name}", partial(evaluated, work, "models", shipped, shipped.name)
+    )
+    for case in CASES if work.config.models.redrawn else ():
+        yield Piece(f"redrawn {case.name}", partial(_redrawn, work, shipped, case))
 
 
 def baseline(work: Work) -> LoadedModel:

@@ -18,16 +18,30 @@ Picture = tuple[str, NDArray[np.uint8], str]
 
 
 def gallery(
-    run: RunFolder, kind: str, title: str, pictures: Sequence[Picture]
+    run: RunFolder,
+    kind: str,
+    title: str,
+    pictures: Sequence[Picture],
+    *,
+    none: str = "There is no such image.",
 ) -> list[Note | Artefact]:
-    """Write the pictures and return their note and artefacts."""
+    """Write the pictures and return their note and artefacts.
+
+    Args:
+        run: where they are written.
+        kind: which chapter shows them.
+        title: what they show.
+        pictures: may be none, of a model that reads no image rightly, say.
+        none: what the note then says.
+    """
     shown, files = [], []
     for name, pixels, caption in pictures:
         path = run.path / "images" / f"{name}.png"
         write_png(path, pixels[:, :, 0] if pixels.shape[2] == 1 else pixels[:, :, :3])
         shown.append({"path": f"images/{name}.png", "caption": caption})
         files.append(path)
-    note = Note(name="gallery", facts={"title": title, "kind": kind, "images": shown})
+    facts = {"title": title, "kind": kind, "images": shown}
+    note = Note(name="gallery", facts=facts if shown else facts | {"note": none})
     return [note, *(run.artefact(path, note.id) for path in files)]
 
 

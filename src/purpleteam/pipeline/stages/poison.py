@@ -6,8 +6,9 @@ that was trained on a poisoned set has a clean twin: the same recipe and seed on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
 from purpleteam.pipeline.stages.models import evaluated, recipe_of
 from purpleteam.pipeline.stages.pictures import Picture, gallery
-from purpleteam.pipeline.work import Work
+from purpleteam.pipeline.work import Piece, Work
 
 __all__ = ["NAMES", "poison_models", "poison_of", "sweep_served"]
 
@@ -34,16 +35,24 @@ NAMES = {"seed_a": "poisoned-kept", "seed_b": "poisoned-kept-b", "badnets": "poi
 """What a model that was trained on each poison is called in records."""
 
 
-def poison_models(work: Work) -> None:
+def poison_models(work: Work) -> Iterator[Piece]:
     """Train on each poisoned set and measure clean accuracy, success rate and base rate."""
     first = work.config.seed
+    found: list[list[Record]] = []
+
+    def measured(name: str, seed: int) -> None:
+        records = _measured(work, poison_of(work, name), seed)
+        if name == "badnets":
+            found.append(records)
+
     for name in ("seed_a", "seed_b"):
-        _measured(work, poison_of(work, name), first)
-    seeds = range(first, first + work.config.poison.seeds)
-    found = [_measured(work, poison_of(work, "badnets"), seed) for seed in seeds]
+        yield Piece(f"poison by {name}", partial(measured, name, first))
+    for seed in range(first, first + work.config.poison.seeds):
+        yield Piece(f"poison by badnets, seed {seed}", partial(measured, "badnets", seed))
     if len(found) > 1:
-        _over_seeds(work, poison_of(work, "badnets"), found)
-    _shown(work, poison_of(work, "badnets"))
+        yield Piece("means badnets", partial(_over_seeds, work, poison_of(work, "badnets"), found))
+    if found:
+        yield Piece("gallery trigger", partial(_shown, work, poison_of(work, "badnets")))
 
 
 def sweep_served(work: Work) -> None:

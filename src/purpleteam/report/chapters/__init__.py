@@ -14,8 +14,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
+from purpleteam.core.records import Failure
 from purpleteam.report.chapters import (
     backdoors,
     certify,
@@ -31,7 +33,7 @@ from purpleteam.report.chapters import (
     threats,
 )
 from purpleteam.report.collect import Evidence
-from purpleteam.report.view import Chapter
+from purpleteam.report.view import Badge, Chapter, Prose, RecordLink
 
 __all__ = ["chapters"]
 
@@ -55,8 +57,20 @@ STAGES = {
 
 def chapters(evidence: Evidence) -> tuple[Chapter, ...]:
     """Return all chapters; what no chapter told is in the last ones, so that nothing is lost."""
-    told = tuple(room.chapter(evidence) for room in TELLING if _asked(evidence, room))
-    return told + closing.chapters(evidence, told)
+    told: list[Chapter] = []
+    for room in TELLING:
+        if _asked(evidence, room):
+            chapter = room.chapter(evidence)
+            stage = STAGES.get(room, chapter.id)
+            missing = [_failed(one) for one in evidence.failures(stage)]
+            told.append(replace(chapter, blocks=(*missing, *chapter.blocks)))
+    return (*told, *closing.chapters(evidence, told))
+
+
+def _failed(one: Failure) -> Prose:
+    """Say at the head of a chapter what it lacks."""
+    text = f" {one.what}: {one.reason} "
+    return Prose((Badge("failed", "bad"), text, RecordLink(one.id)), style="callout")
 
 
 def _asked(evidence: Evidence, room: ModuleType) -> bool:

@@ -57,7 +57,19 @@ def _not_tested(evidence: Evidence) -> Chapter:
     lines = [
         (note.id, item) for note in evidence.notes("not-tested") for item in _lines(note.facts)
     ]
+    failures = evidence.failures()
     blocks: list[Block] = [
+        Table(
+            caption="Asked for and not done",
+            columns=("What", "Why", "Needs"),
+            rows=tuple(
+                row((f"{one.stage}: {one.what}", RecordLink(one.id)), one.reason, one.needs or DASH)
+                for one in failures
+            ),
+            note=("purple run --resume tries these again.",),
+        )
+    ] * bool(failures)
+    blocks += [
         Table(
             caption="Not tested, and what that leaves open",
             columns=("What", "Why, and what follows"),
@@ -160,6 +172,7 @@ KINDS = {
     "threat": "Threats",
     "artefact": "Files",
     "note": "Notes",
+    "failure": "Failures",
 }
 
 
@@ -202,7 +215,7 @@ def _record_row(record: Record) -> Row:
 
 
 def _title(record: Record) -> str:
-    for name in ("name", "rule", "check", "threat", "path"):
+    for name in ("name", "rule", "check", "threat", "path", "what"):
         found = getattr(record, name, None)
         if isinstance(found, str):
             about = (
