@@ -71,6 +71,7 @@ def test_axes_are_told_apart_and_said(load):
     assert same(load(x=np.moveaxis(x, 3, 1), y=labels()), x)
     found = load(x=np.moveaxis(x, 0, 3), y=labels())
     assert same(found, x) and "'x' is taken as (H, W, C, N)" in found.origin["notes"]
+    assert load(x=images(3, 4, 3), y=labels()).shape == (3, 4, 3)  # either way: the last axis
     assert same(load(x=images(5, 4), y=labels()), images(5, 4))
     planes = np.moveaxis(images(4, 4, 3), 3, 1).reshape(N, -1)
     assert same(load(data=planes, labels=labels()), images(4, 4, 3))
