@@ -126,3 +126,29 @@ def test_few_images_say_nothing() -> None:
     assert hints(Bayes(known, "signed"), known[0].first(12), "abcdefghij") == ()
     turned = Bayes(known, order=[*range(1, 10), 0])
     assert hints(turned, known[0].first(40), "abcdefghij") == ()
+
+
+def test_a_net_that_another_input_makes_a_little_less_bad_is_left_in_peace() -> None:
+    images, means, noise = spots(600, 10, 1)
+    other = np.random.default_rng(1).integers(0, 10, len(images))
+    labels = np.where(np.arange(len(images)) % 5 < 3, other, images.labels)
+    net = Bayes((images, means, noise), "signed")
+    net.temperature = 20.0
+    assert hints(net, ImageSet(images.images, labels), "abcdefghij") == ()
+
+
+class Contrast(nn.Module):
+    """Hears contrast alone: a scale makes it surer of the same answers, a shift does nothing."""
+
+    def __init__(self, known: Any, temperature: float) -> None:
+        super().__init__()
+        flat = torch.tensor(known[1]).permute(0, 3, 1, 2).flatten(1).float()
+        self.weight = (flat - flat.mean(1, keepdim=True)) / (0.14**2 * temperature)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.weight.T
+
+
+def test_more_contrast_is_not_taken_for_the_input_that_a_net_wants() -> None:
+    known = spots(600, 10, 1)
+    assert hints(Contrast(known, 2.3), known[0], "abcdefghij") == ()

@@ -194,9 +194,25 @@ def test_a_loaded_model_without_a_card_fits_what_it_takes():
     replace(unsaid, card=None).check_fits(SHAPE, 1, "d")
 
 
-@pytest.mark.parametrize("code", ["os:abort", "torch.nn:Identity", "purple_elsewhere.deep:net"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os:abort",
+        "torch.nn:Identity",
+        "purple_elsewhere.deep:net",
+        "../evil.py:net",
+        "{}/evil.py:net",
+        "{}/here/evil.py:net",
+        "link.py:net",
+    ],
+)
 def test_a_card_cannot_name_code_from_outside_the_current_folder(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    for folder in (tmp_path, tmp_path / "here"):
+        (folder / "evil.py").write_text("open('ran', 'w')\nnet = print\n")
+    (tmp_path / "here" / "link.py").symlink_to(tmp_path / "evil.py")
+    monkeypatch.chdir(tmp_path / "here")
+    code = code.format(tmp_path)
     card = ModelCard(
         name="n",
         digest="",
@@ -207,3 +223,4 @@ def test_a_card_cannot_name_code_from_outside_the_current_folder(code, tmp_path,
     )
     with pytest.raises(ModelError, match="not in the current folder, so it is not called"):
         net_of(card)
+    assert not (tmp_path / "here" / "ran").exists()
