@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -80,11 +79,11 @@ def model_of(name: str, work: Path) -> nn.Module:
     return load(str(path)).module
 
 
-def backdoors(work: Path, most: int) -> dict[str, Any]:
+def backdoors(work: Path, most: int, part: int, parts: int) -> dict[str, Any]:
     """Scan what is not scanned yet, so many cells at most; return the section."""
-    journal = work / "backdoors.jsonl"
-    done = {tuple(one["cell"]): one for one in _lines(journal)}
-    for cell in [one for one in cells() if one not in done][:most]:
+    journal = work / f"backdoors-{part}-of-{parts}.jsonl"
+    done = _scanned(work)
+    for cell in [one for one in cells()[part::parts] if one not in done][:most]:
         name, data, seed = cell
         dataset, started = load_dataset(data), time.process_time()
         trusted = dataset.validation.first(min(TRUSTED, len(dataset.validation)))
@@ -97,15 +96,17 @@ def backdoors(work: Path, most: int) -> dict[str, Any]:
         with journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(done[cell]) + "\n")
         print(cell, found.verdict, found.score, found.reasons, round(spent["scan"]), flush=True)
-    return {"of": len(cells()), "scans": list(done.values()), **summary(list(done.values()))}
+    scans = list(_scanned(work).values())  # what other processes have done by now as well
+    return {"of": len(cells()), "scans": scans, **summary(scans)}
 
 
-KEPT = ("verdict", "reasons", "target_label", "kind", "score", "threshold", "p_value")
+KEPT = ("verdict", "reasons", "target_label", "kind", "score", "threshold", "p_value", "looks")
 
 
 def summary(scans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return how often clean models are accused and backdoored ones found, with intervals."""
-    clean, planted = [], []
+    clean: list[Mapping[str, Any]] = []
+    planted: list[Mapping[str, Any]] = []
     for one in scans:
         name = one["cell"][0]
         (clean if "/" not in name or name.startswith("clean/") else planted).append(one)
@@ -125,8 +126,9 @@ def summary(scans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"rates": counted, "cpu_seconds": quantiles}
 
 
-SECTIONS: dict[str, Callable[[Path, int], dict[str, Any]]] = {"backdoors": backdoors}
-"""What makes each section, from the folder for what was begun and the most cells to do."""
+SECTIONS: dict[str, Callable[[Path, int, int, int], dict[str, Any]]] = {"backdoors": backdoors}
+"""What makes each section: from the folder for what was begun, the most cells to do, and which
+part of how many this process does."""
 
 
 def write(section: str, content: Mapping[str, Any]) -> None:
@@ -137,10 +139,11 @@ def write(section: str, content: Mapping[str, Any]) -> None:
     RESULTS.write_text(text + "\n", encoding="utf-8")
 
 
-def _lines(journal: Path) -> list[dict[str, Any]]:
-    if not journal.exists():
-        return []
-    return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+def _scanned(work: Path) -> dict[Cell, dict[str, Any]]:
+    """Return the cells that are in the journals of any process."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(work.glob("backdoors-*.jsonl"))]
+    scans = [json.loads(line) for text in texts for line in text.splitlines()]
+    return {(name, data, seed): one for one in scans for name, data, seed in [one["cell"]]}
 
 
 def main() -> None:
@@ -149,11 +152,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="Folder of what was begun.")
     parser.add_argument("--only", choices=list(SECTIONS), help="One section.")
     parser.add_argument("--cells", type=int, default=10**6, help="At most so many cells more.")
+    parser.add_argument("--part", default="0/1", help="Part of the cells, such as 1/4.")
     given = parser.parse_args()
+    part, parts = map(int, given.part.split("/"))
     given.work.mkdir(parents=True, exist_ok=True)
     for section in [given.only] if given.only else SECTIONS:
-        write(section, SECTIONS[section](given.work, given.cells))
+        write(section, SECTIONS[section](given.work, given.cells, part, parts))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

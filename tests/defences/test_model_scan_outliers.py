@@ -91,6 +91,17 @@ def test_two_classes_that_are_near_both_ways_are_less_suspicious_than_a_one_way_
     assert pair_outliers(sizes, NULL)[2, 4] < one_way / 2
 
 
+def test_a_pair_that_is_near_in_the_student_too_is_less_suspicious_and_a_far_one_no_more() -> None:
+    sizes = np.random.default_rng(1).normal(0, 0.1, (8, 8))
+    sizes[2, 4] -= 1
+    sizes[np.diag_indices(8)] = np.nan
+    alone = pair_outliers(sizes, NULL)[2, 4]
+    near, far = np.zeros((2, 8, 8))
+    near[2, 4], far[2, 4] = -1, 5
+    assert pair_outliers(sizes, NULL, near)[2, 4] < alone / 2
+    assert pair_outliers(sizes, NULL, far)[2, 4] == pytest.approx(alone)
+
+
 def test_a_class_without_images_to_start_from_is_no_pair() -> None:
     sizes = np.random.default_rng(2).normal(0, 0.1, (6, 6))
     sizes[np.diag_indices(6)] = np.nan

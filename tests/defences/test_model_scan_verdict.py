@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,15 @@ from purpleteam.defences.detection.model import (
     scan_model,
 )
 from purpleteam.defences.detection.model._verdict import CALIBRATION_NETS, FALSE_ALARM_RATE
-from purpleteam.defences.detection.model.scan import JOINT, joint
+from purpleteam.defences.detection.model.scan import (
+    JOINT,
+    _agree,
+    _judged,
+    joint,
+)
+from purpleteam.defences.detection.model.scan import (
+    MARGIN as ZONE,
+)
 from purpleteam.models import build
 
 TRUSTED = trusted()
@@ -118,6 +127,42 @@ def test_detectors_of_whole_classes_are_also_judged_together() -> None:
 
 def test_one_detector_alone_is_not_counted_twice() -> None:
     assert joint([evidence("a", [0.0, 1.0])]) == ()
+
+
+@pytest.mark.parametrize(
+    ("standings", "settled"),
+    [
+        ([5.0 - ZONE - 0.1], True),  # nothing is suspicious: one look is enough
+        ([5.0 - ZONE], False),
+        ([40.0], False),  # and no accusation rests on one student
+        ([40.0, 5.0], True),
+        ([40.0, 0.0], False),
+        ([40.0, 0.0, 6.0], True),
+    ],
+)
+def test_a_suspicion_is_looked_at_until_two_looks_agree(
+    standings: list[float], settled: bool
+) -> None:
+    assert _agree(standings, 5.0) is settled
+
+
+def test_close_below_the_limit_is_neither_an_accusation_nor_a_clearance() -> None:
+    one = evidence("patch", [0.0, 3.0])
+    verdicts = {score: _judged(score, 5.0, one, [one])[0] for score in (5.0, 4.9, 5.0 - ZONE, 3.4)}
+    assert list(verdicts.values()) == [
+        "backdoored",
+        "not_established",
+        "not_established",
+        "nothing_found",
+    ]
+
+
+def test_what_stands_out_without_a_trigger_is_not_established() -> None:
+    margin = replace(evidence("max_margin", [0.0, 9.0]), standing=9.0)
+    verdict, reasons = _judged(1.0, 5.0, evidence("patch", [1.0, 0.0]), [margin])
+    assert verdict == "not_established"
+    assert reasons == ("label 1 stands out by max_margin, without trigger",)
+    assert _judged(9.0, 5.0, None, [margin])[0] == "not_established"
 
 
 class Colours(nn.Module):

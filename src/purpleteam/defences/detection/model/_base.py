@@ -61,6 +61,8 @@ class ModelDetector(ABC):
     name: ClassVar[str] = ""
     null: ClassVar[Null]
     """What clean models give, from calibration models that are evaluated nowhere."""
+    compares: ClassVar[bool] = False
+    """Whether it takes off what a student explains."""
 
     def __post_init__(self) -> None:
         for part in fields(self):
@@ -104,11 +106,16 @@ def less_natural(
     *,
     share: float = 0.6,
 ) -> NDArray[np.float64]:
-    """Return log sizes of any shape less the share of the student's that counts as natural."""
+    """Return log sizes less the share of the student's nearness that counts as natural.
+
+    A class that is near in the student too is near by nature. One that is far there proves
+    nothing: students differ most in what they have not learned, and a class must not look
+    suspicious because a student finds it hard.
+    """
     if work.reference is None:
         return log_sizes
     natural = measure(replace(work, model=work.reference, reference=None))
-    return log_sizes - share * (natural - np.nanmedian(natural))
+    return log_sizes - share * np.minimum(natural - np.median(natural), 0)
 
 
 MODEL_DETECTORS: Registry[type[ModelDetector]] = Registry("model detector")

@@ -36,14 +36,15 @@ class ModelScan:
         reasons: why nothing is established, a line each; none where something is.
         target_label: where the trigger leads; None where there is no backdoor.
         source_labels: the classes it works on; None is all, or no backdoor.
-        kind: the detector that says so most strongly, alarm or not; where one that can draw the
-            trigger is sure by itself, that one. None where nothing was compared.
-        score: the greatest standing of any detector, in scales of its null law; higher is more
-            suspicious. None where nothing was compared.
+        kind: of the detectors that draw a trigger, the one that says so most strongly, alarm or
+            not. None where nothing was compared.
+        score: the standing that it gives the label, in scales of its null law; the median of the
+            looks. Higher is more suspicious. None where nothing was compared.
         threshold: the score from which on a model is flagged.
         p_value: upper bound of the chance that a clean model looks so suspicious to any of the
             detectors, and never less than the calibration supports.
-        evidence: what each detector found.
+        looks: the standing in each look; further ones with another student and other searches.
+        evidence: what each detector found at first; one that could not compare is left out.
         trigger: what was recovered; None where there is no backdoor.
         seconds: how long it took.
     """
@@ -56,6 +57,7 @@ class ModelScan:
     score: float | None = None
     threshold: float
     p_value: float | None = None
+    looks: tuple[float, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     trigger: RecoveredTrigger | None = None
     seconds: float = 0.0
@@ -82,6 +84,7 @@ class ModelScan:
             "score": self.score,
             "threshold": self.threshold,
             "p_value": self.p_value,
+            "looks": [None if np.isinf(one) else one for one in self.looks],
             "seconds": self.seconds,
             "detectors": {one.detector: _row(one) for one in self.evidence},
         }

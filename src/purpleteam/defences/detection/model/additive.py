@@ -39,6 +39,7 @@ __all__ = ["AdditiveInversion"]
 class AdditiveInversion(ModelDetector):
     """Sizes are Euclidean lengths, in pixel units of [0, 1]."""
 
+    compares: ClassVar[bool] = True
     null: ClassVar[Null] = Null(location=1.0, scale=0.32, deviation=0.2)
 
     steps: int = 70

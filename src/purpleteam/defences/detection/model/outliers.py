@@ -20,6 +20,8 @@ CONSISTENT = 1.4826
 """Makes the median absolute deviation of normal numbers their standard deviation."""
 MUTUAL = 0.7
 """Share of the opposite pair's nearness that counts as natural."""
+NATURAL = 0.75
+"""Share of a pair's nearness in the student that counts as natural in the model."""
 REWEIGHTED = 20
 """Rounds of reweighting."""
 FLAT = 0.02
@@ -68,19 +70,26 @@ def small_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.flo
     return found
 
 
-def pair_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.float64]:
+def pair_outliers(
+    log_sizes: NDArray[np.float64],
+    null: Null,
+    natural: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
     """Return (k, k): how far each pair (source, target) lies below what its classes explain.
 
     A source that is moved easily makes its row small and a target that is reached easily its
     column. Row and column effects are fitted by least absolute deviations, which one pair cannot
     bend. And nearness by nature is mutual (4 and 9), a backdoor is one-way: what the opposite pair
-    lies below its classes is taken off, by the share `MUTUAL`. NaN, for no pair, stays NaN.
+    lies below its classes is taken off, by the share `MUTUAL`. So is, by `NATURAL`, what the pair
+    lies below its classes in a student, whose log sizes are `natural`. NaN, for no pair, stays NaN.
     """
     rows, columns = np.nonzero(~np.isnan(log_sizes))
     effects = np.zeros((len(rows), 2 * len(log_sizes)))
     effects[np.arange(len(rows)), rows] = 1
     effects[np.arange(len(rows)), len(log_sizes) + columns] = 1
     rest = _unexplained(log_sizes[rows, columns], effects)
+    if natural is not None:
+        rest = rest - NATURAL * np.minimum(_unexplained(natural[rows, columns], effects), 0)
     opposite = np.zeros_like(log_sizes)
     opposite[columns, rows] = rest
     rest = rest - MUTUAL * np.minimum(opposite[rows, columns], 0)

@@ -30,6 +30,7 @@ __all__ = ["PatchInversion", "recover_patch"]
 class PatchInversion(ModelDetector):
     """Sizes are sums of the mask, in pixels."""
 
+    compares: ClassVar[bool] = True
     null: ClassVar[Null] = Null(location=1.2, scale=0.55, deviation=0.3)
 
     steps: int = 120

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +31,7 @@ from purpleteam.defences.detection.model._verdict import (
 )
 from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.model.reference import distilled
-from purpleteam.defences.detection.outcome import UNLIKE, Calibrated
+from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
 from purpleteam.models.inference import correct, logits
@@ -45,6 +47,15 @@ CALIBRATED = Calibrated(
     channels=(1, 3),
 )
 """Trusted images as they were there, sides and classes with some room."""
+LOOKS = 3
+"""So often, at most, a label under suspicion is looked at."""
+MARGIN = 1.5
+"""Standings this close below the limit are neither an accusation nor a clearance.
+
+It covers what one look differs from the next by, in clean nets that other seeds looked at.
+"""
+FRESH = 100_000
+"""Added to the seed for each further look, so that no user's seed is another's second look."""
 LEAST_ACCURACY = 0.8
 """A model that is right less often on trusted images was not among the calibration's."""
 JOINT = "joint"
@@ -108,11 +119,6 @@ def scan_model(
         seed=seed,
     )
     with frozen(work.model), progress.task("scan the model", len(parts) + 2) as task:
-        student = distilled(work.model, work.images, classes=classes, seed=seed)
-        task.advance(1)
-        if student is not None:
-            student.requires_grad_(False)
-        work = replace(work, reference=student)
         scan = _scan(work, parts, false_alarm_rate, task)
     return replace(scan, seconds=time.perf_counter() - started)
 
@@ -125,48 +131,96 @@ def _own_copy(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Task) -> ModelScan:
-    """Ask every detector; the greatest standing counts, against a limit for so many."""
+    """Ask every detector, and those that suspect a label again, each time with another student.
+
+    What stands out is mostly the luck of one student and one search. An accusation therefore
+    needs a trigger that stands out in most of `LOOKS` looks, and two are enough where they agree.
+    """
+    work = _with_student(work)
+    task.advance(1)
     found = []
     for part in parts:
         evidence = part.examine(work)
         task.advance(1)
         if evidence is not None:
             found.append(evidence)
-    if not found:
-        raise UsageError("none of the detectors can judge a model of so few classes")
     found += joint(found)
-    strongest = max(found, key=lambda one: one.standing)
-    limit = limit_of(rate, len(found))
-    backdoored = strongest.standing >= limit
-    told = _telling(parts, found, strongest, limit)
-    trigger = _recover(work, parts, found, told) if backdoored else None
+    limit = limit_of(rate, max(1, len(found)))
+    if not found or work.reference is None:
+        why = (
+            "no student becomes like the model" if found else "no detector can compare its classes"
+        )
+        return ModelScan(
+            verdict="not_established",
+            reasons=(f"{UNLIKE}: {why}",),
+            threshold=limit,
+            evidence=tuple(found),
+        )
+    drawing = {part.name: part for part in parts if _draws(part)}
+    accusing = [one for one in found if one.detector in drawing]
+    strongest = max(accusing or found, key=lambda one: one.standing)
+    standings = [strongest.standing]
+    while accusing and not _agree(standings, limit):
+        part = drawing[strongest.detector]
+        standings.append(_again(work, part, strongest.target_label, len(standings)))
+    score = statistics.median_low(standings)
+    verdict, reasons = _judged(score, limit, strongest if accusing else None, found)
+    backdoored = verdict == "backdoored"
     task.advance(1)
     return ModelScan(
-        verdict="backdoored" if backdoored else "nothing_found",
+        verdict=verdict,
+        reasons=reasons,
         target_label=strongest.target_label if backdoored else None,
-        source_labels=told.source_labels if backdoored else None,
-        kind=told.detector,
-        score=strongest.standing,
+        source_labels=strongest.source_labels if backdoored else None,
+        kind=strongest.detector,
+        score=score,
         threshold=limit,
-        p_value=p_value_of(strongest.standing, len(found)),
+        p_value=p_value_of(score, len(found)),
+        looks=tuple(standings),
         evidence=tuple(found),
-        trigger=trigger,
+        trigger=_recover(work, parts, found, strongest) if backdoored else None,
     )
 
 
-def _telling(
-    parts: Sequence[ModelDetector], found: Sequence[Evidence], strongest: Evidence, limit: float
-) -> Evidence:
-    """Return the strongest evidence, or the strongest that can draw the trigger if sure alone."""
-    drawing = {part.name for part in parts if type(part).recover is not ModelDetector.recover}
-    sure = [
-        one
-        for one in found
-        if one.detector in drawing
-        and one.target_label == strongest.target_label
-        and one.standing >= limit
-    ]
-    return max(sure, key=lambda one: one.standing, default=strongest)
+def _draws(part: ModelDetector) -> bool:
+    return type(part).recover is not ModelDetector.recover
+
+
+def _with_student(work: Scanning) -> Scanning:
+    student = distilled(work.model, work.images, classes=work.classes, seed=work.seed)
+    if student is not None:
+        student.requires_grad_(False)
+    return replace(work, reference=student)
+
+
+def _again(work: Scanning, part: ModelDetector, label: int, look: int) -> float:
+    """Return where a label stands when it is looked at with other random numbers."""
+    fresh = replace(work, seed=work.seed + look * FRESH, reference=None)
+    evidence = part.examine(_with_student(fresh) if part.compares else fresh)
+    return -math.inf if evidence is None else part.null.standing(float(evidence.statistics[label]))
+
+
+def _agree(standings: Sequence[float], limit: float) -> bool:
+    """Say whether further looks can be spared: nothing is suspicious, or two looks agree."""
+    if len(standings) == 1:
+        return standings[0] < limit - MARGIN
+    return len(standings) == LOOKS or len({one >= limit for one in standings}) == 1
+
+
+def _judged(
+    score: float, limit: float, accusing: Evidence | None, found: Sequence[Evidence]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Return the verdict on a score, and the reasons where it is not established."""
+    if accusing is not None and score >= limit:
+        return "backdoored", ()
+    if accusing is not None and score >= limit - MARGIN:
+        close = f"label {accusing.target_label} stands at {score:.3g} by {accusing.detector}"
+        return "not_established", (f"too close to call: {close}, flagged from {limit:.3g}",)
+    lone = max((one for one in found), key=lambda one: one.standing)
+    if lone.standing >= limit and (accusing is None or lone.detector != accusing.detector):
+        label = lone.target_label
+        return "not_established", (f"label {label} stands out by {lone.detector}, without trigger",)
+    return "nothing_found", ()
 
 
 def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:

@@ -8,7 +8,7 @@ with what its row and its column explain.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +19,6 @@ from purpleteam.defences.detection.model._base import (
     Evidence,
     ModelDetector,
     Scanning,
-    less_natural,
 )
 from purpleteam.defences.detection.model.inversion import (
     Search,
@@ -32,12 +31,15 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 __all__ = ["SourceSpecificInversion", "noise_of"]
 
-NATURAL = 0.75
-"""Share of what a pair's log size is in the student that counts as natural in the model."""
 FEW = 15
 """Trusted images of a class so few that a trigger for them is half chance."""
 USUAL = 100
 """Trusted images of a class with which the null was fitted."""
+UNSETTLED = 0.125
+"""Share of the image that the median pair's mask takes where most searches are still on their way.
+
+No short search then says which pair is the nearest; adversarially trained nets are such.
+"""
 FEWEST_CLASSES = 4
 """With fewer, rows and columns explain everything."""
 
@@ -47,6 +49,7 @@ FEWEST_CLASSES = 4
 class SourceSpecificInversion(ModelDetector):
     """Sizes are sums of the mask, in pixels, for every pair of classes."""
 
+    compares: ClassVar[bool] = True
     null: ClassVar[Null] = Null(location=2.62, scale=0.53, deviation=0.2)
 
     steps: int = 60
@@ -55,7 +58,7 @@ class SourceSpecificInversion(ModelDetector):
     """Trusted images for each pair and step."""
 
     def examine(self, work: Scanning) -> Evidence | None:
-        """Invert a mask and a pattern for every pair; None where there are too few classes."""
+        """Invert a mask and a pattern for every pair; None where too few classes or unsettled."""
         sources = sorted(set(work.labels.tolist()))
         if len(sources) < FEWEST_CLASSES:
             return None
@@ -67,10 +70,14 @@ class SourceSpecificInversion(ModelDetector):
         )
         search = Search(steps=self.steps, images=self.images, stream=40)
         found = _sizes(work, slots, search)
-        rest = less_natural(
-            work, found, lambda it: _sizes(it, slots, search.shorter()), share=NATURAL
-        )
-        return self._judge(rest, found, len(work.labels) / len(sources))
+        if np.exp(np.nanmedian(found)) > UNSETTLED * work.images[0, 0].numel():
+            return None
+        natural = None
+        if work.reference is not None:
+            student = replace(work, model=work.reference, reference=None)
+            natural = _sizes(student, slots, search.shorter())
+        standing = pair_outliers(found, self.null, natural)
+        return self._judge(standing, found, len(work.labels) / len(sources))
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
@@ -79,10 +86,9 @@ class SourceSpecificInversion(ModelDetector):
         return recover_patch(work, target, sources)
 
     def _judge(
-        self, rest: NDArray[np.float64], found: NDArray[np.float64], of_each: float
+        self, outlying: NDArray[np.float64], found: NDArray[np.float64], of_each: float
     ) -> Evidence:
-        standing = pair_outliers(rest, self.null) / noise_of(of_each)
-        standing = np.nan_to_num(standing, nan=-np.inf)
+        standing = np.nan_to_num(outlying / noise_of(of_each), nan=-np.inf)
         statistics = standing.max(0)
         target = int(statistics.argmax())
         alike = standing[:, target] >= max(statistics[target] / 2, self.null.location)
