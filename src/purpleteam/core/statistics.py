@@ -19,6 +19,7 @@ __all__ = [
     "Value",
     "bootstrap",
     "mean_over_seeds",
+    "of_draws",
     "paired_difference",
     "value_from_json",
 ]
@@ -169,8 +170,9 @@ def bootstrap(
     seed: int,
     resamples: int = 1000,
     strata: Any = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Estimate:
-    """Return `statistic(cases)` with a percentile bootstrap interval (Efron 1979).
+    """Return `statistic(cases)` with a bootstrap interval (Efron 1979).
 
     Args:
         statistic: maps an array of cases to a number.
@@ -179,6 +181,7 @@ def bootstrap(
         resamples: how many times the cases are drawn anew.
         strata: one value per case; as many are drawn of each value as there are (by default the
             cases are all alike).
+        bounds: the range of the statistic.
     """
     import numpy as np
 
@@ -191,9 +194,36 @@ def bootstrap(
         return np.concatenate([one[rng.integers(0, len(one), len(one))] for one in groups])
 
     draws = [statistic(cases[drawn()]) for _ in range(resamples)]
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return of_draws(float(statistic(cases)), draws, n, bounds=bounds)
+
+
+def of_draws(
+    value: float,
+    draws: Any,
+    n: int,
+    *,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """Return a value with the percentile interval of its bootstrap draws; it holds the value.
+
+    For statistics without much bias: where all draws lie on one side of the value, another
+    interval is wanted, as a calibration error has one.
+
+    Args:
+        value: the statistic of the cases.
+        draws: the statistic of cases that were drawn anew, one number each.
+        n: how many cases.
+        bounds: the range of the statistic, which the interval does not leave.
+    """
+    import numpy as np
+
+    low, high = map(float, np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
     return Estimate(
-        value=float(statistic(cases)), n=n, low=float(low), high=float(high), method="bootstrap"
+        value=value,
+        n=n,
+        low=min(value, max(low, bounds[0])),
+        high=max(value, min(high, bounds[1])),
+        method="bootstrap",
     )
 
 

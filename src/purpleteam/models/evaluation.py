@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
-from purpleteam.core.statistics import Counts, Estimate, Rate, bootstrap
+from purpleteam.core.statistics import Counts, Estimate, Rate, bootstrap, of_draws
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, Classifier, forked, logits
@@ -137,12 +137,7 @@ def evaluate(
     return Evaluation(
         clean_accuracy=Rate.of(int(right.sum()), len(images)),
         loss=bootstrap(lambda part: float(part.mean()), losses, seed=seed),
-        calibration_error=bootstrap(
-            _calibration_error,
-            np.stack([confidence, right[answered]], 1),
-            seed=seed,
-            resamples=200,
-        ),
+        calibration_error=_calibration_error(confidence, right[answered], seed),
         confusion_matrix=Counts(value=tuple(map(tuple, table.tolist())), n=len(labels)),
         per_class=_per_class(table, seed),
         seconds_per_image=seconds,
@@ -152,20 +147,14 @@ def evaluate(
 
 def _per_class(table: NDArray[np.int64], seed: int) -> tuple[ClassScores, ...]:
     n = int(table.sum())
-    draws = np.random.default_rng(seed).multinomial(n, table.ravel() / n, 1000)  # resampled cases
-    lows, highs = np.quantile(_f1(draws.reshape(-1, *table.shape)), [0.025, 0.975], axis=0)
+    tables = np.random.default_rng(seed).multinomial(n, table.ravel() / n, 1000)  # resampled cases
+    draws = _f1(tables.reshape(-1, *table.shape))
     scores = _f1(table[None])[0]
     return tuple(
         ClassScores(
             precision=_rate(table[c, c], table[:, c].sum()),
             recall=_rate(table[c, c], table[c].sum()),
-            f1=Estimate(
-                value=float(scores[c]),
-                n=n,
-                low=float(lows[c]),
-                high=float(highs[c]),
-                method="bootstrap",
-            ),
+            f1=of_draws(float(scores[c]), draws[:, c], n, bounds=(0, 1)),
         )
         for c in range(len(table))
     )
@@ -182,11 +171,32 @@ def _f1(tables: NDArray[np.int64]) -> NDArray[np.float64]:
     return scores
 
 
-def _calibration_error(cases: NDArray[np.float64]) -> float:
-    confidence, right = cases[:, 0], cases[:, 1]
+def _calibration_error(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], seed: int, resamples: int = 200
+) -> Estimate:
+    """Return the expected calibration error with an interval that covers the truth.
+
+    It sums absolute gaps, so it lies above the truth and its bootstrap draws lie above it: their
+    percentiles need not hold it. But the sum of the absolute errors of the gaps is never less
+    than the error of the sum, whatever the truth: its 95 % bootstrap quantile is the half width.
+    """
+    n, gaps = len(confidence), confidence - right
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    gaps = np.bincount(bins, confidence - right, BINS)
-    return float(np.abs(gaps).sum() / len(cases))
+    rng = np.random.default_rng(seed)
+    found = np.bincount(bins, gaps, BINS) / n  # (BINS,)
+    errors = []
+    for _ in range(resamples):
+        drawn = rng.integers(0, n, n)
+        again = np.bincount(bins[drawn], gaps[drawn], BINS) / n
+        errors.append(float(np.abs(again - found).sum()))
+    value, half = float(np.abs(found).sum()), float(np.quantile(errors, 0.95))
+    return Estimate(
+        value=value,
+        n=n,
+        low=max(0.0, value - half),
+        high=max(value, min(1.0, value + half)),
+        method="bootstrap-of-gaps",
+    )
 
 
 def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:

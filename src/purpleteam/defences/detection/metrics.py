@@ -234,7 +234,7 @@ def _ranking(
         raise ValueError("a ranking needs at least one poisoned and one clean case")
     ranks = np.unique(values, return_inverse=True)[1]  # equal scores, equal rank
     cases = (2 * ranks + truth).astype(np.int64)
-    return bootstrap(statistic, cases, seed=seed, resamples=resamples, strata=truth)
+    return bootstrap(statistic, cases, seed=seed, resamples=resamples, strata=truth, bounds=(0, 1))
 
 
 def _area(cases: NDArray[np.int64]) -> float:
