@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from backdoors import FAMILIES, PATCH
 from torch import nn
+from verdicts_attacks import ladder, loops
 
 from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.core.runfolder import machine, versions
@@ -126,7 +127,11 @@ def summary(scans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"rates": counted, "cpu_seconds": quantiles}
 
 
-SECTIONS: dict[str, Callable[[Path, int, int, int], dict[str, Any]]] = {"backdoors": backdoors}
+SECTIONS: dict[str, Callable[[Path, int, int, int], dict[str, Any]]] = {
+    "backdoors": backdoors,
+    "ladder": ladder,
+    "loops": loops,
+}
 """What makes each section: from the folder for what was begun, the most cells to do, and which
 part of how many this process does."""
 

@@ -13,6 +13,7 @@ from purpleteam.attacks.balls import (
     Norm,
     distance,
     project,
+    quantise,
     steepest,
     uniform_start,
     whole_cube,
@@ -154,3 +155,31 @@ def test_the_whole_cube_holds_every_image(norm: Norm) -> None:
     x, other = torch.zeros(1, *SHAPE), torch.ones(1, *SHAPE)
     assert distance(other, x, norm).item() == pytest.approx(whole_cube(x, norm))
     torch.testing.assert_close(project(other, x, whole_cube(x, norm), norm), other)
+
+
+def in_steps(*values: float) -> Tensor:
+    """Return values in steps of 1/255 as an image (1, 1, 1, n)."""
+    return (torch.tensor(values, dtype=torch.float64) / 255).float().view(1, 1, 1, -1)
+
+
+def test_as_bytes_a_candidate_is_rounded_to_the_nearest_step() -> None:
+    rounded = quantise(in_steps(0, 0.4, 0.6, 100.4, 100.6, 254.6, 255)) * 255
+    assert rounded.flatten().tolist() == pytest.approx([0, 0, 1, 100, 101, 255, 255], abs=1e-4)
+
+
+def test_as_bytes_a_candidate_never_leaves_the_ball_of_its_image() -> None:
+    x = in_steps(*[100] * 8)
+    moved = in_steps(100, 100.9, 99.1, 101, 99, 107.5, 92.5, 255)
+    rounded = quantise(moved, x)
+    assert (rounded * 255).flatten().tolist() == pytest.approx(
+        [100, 100, 100, 101, 99, 107, 93, 255], abs=1e-4
+    )
+    assert ((rounded - x).abs() <= (moved - x).abs() + 1e-7).all()
+    assert rounded.dtype == moved.dtype
+
+
+def test_a_step_that_float32_falls_short_of_is_not_lost() -> None:
+    x = in_steps(*range(32, 224))
+    for steps in (1, 8, 31, -1, -8, -31):
+        moved = x + steps / 255  # in float32, on either side of a whole step
+        assert torch.equal((quantise(moved, x) * 255).round(), (x * 255).round() + steps)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from purpleteam.attacks import FGSM, PGD, RobustEvaluation, curve, evaluate
-from purpleteam.attacks.evaluate import NOT_BROKEN, WRONG_WHEN_CLEAN
+from purpleteam.attacks.outcomes import NOT_BROKEN, WRONG_WHEN_CLEAN, Breaks
 from purpleteam.core.errors import UsageError
 from purpleteam.core.records import record_from_json
 from purpleteam.data.images import ImageSet
@@ -90,10 +90,44 @@ def test_each_point_of_a_curve_is_an_evaluation_of_its_own(
 ) -> None:
     points = curve(standard, images, [PGD(steps=5)], [0.05, 0.02, 0.05], seed=3)
     assert list(points) == [0.02, 0.05]
-    for epsilon, point in points.items():
-        alone = evaluate(standard, images, PGD(epsilon=epsilon, steps=5), seed=3)
-        assert np.array_equal(point.x_adv, alone.x_adv)
+    alone = {e: evaluate(standard, images, PGD(epsilon=e, steps=5), seed=3) for e in points}
+    assert np.array_equal(points[0.02].x_adv, alone[0.02].x_adv)
+    assert np.array_equal(points[0.05].robust, alone[0.02].robust & alone[0.05].robust)
     assert points[0.02].robust_accuracy.value > points[0.05].robust_accuracy.value
+
+
+def found_beside(found: RobustEvaluation, rows: list[int], epsilon: float, far: float) -> Breaks:
+    return Breaks(
+        epsilon=epsilon,
+        rows=np.array(rows),
+        by=("soundness/far_start", "soundness/more steps")[: len(rows)],
+        x_adv=np.full((len(rows), *found.x_adv.shape[1:]), 0.5, np.float32),
+        distance=np.full(len(rows), far),
+    )
+
+
+def test_what_is_found_beside_the_ladder_counts_and_its_rows_stay(found: RobustEvaluation) -> None:
+    rows = np.flatnonzero(found.robust)[[0, -1]].tolist()
+    counted = found.counting(found_beside(found, rows, 0.03, 0.03 + 1e-9))  # rounding
+    assert counted.robust_accuracy.successes == found.robust_accuracy.successes - 2
+    assert counted.attacks == found.attacks
+    assert [counted.rungs[counted.broken_by[row]] for row in rows] == [
+        "soundness/far_start",
+        "soundness/more steps",
+    ]
+    assert (counted.x_adv[rows] == 0.5).all() and (counted.distance[rows] > 0.03).all()
+    others = np.setdiff1d(np.arange(60), rows)
+    assert np.array_equal(counted.broken_by[others], found.broken_by[others])
+
+
+def test_what_lies_outside_the_ball_or_fell_already_does_not_count(
+    found: RobustEvaluation,
+) -> None:
+    standing, fell = int(np.flatnonzero(found.robust)[0]), int(np.flatnonzero(~found.robust)[0])
+    assert found.counting(None) is found
+    assert found.counting(found_beside(found, [standing], 0.1, 0.031)) is found
+    assert found.counting(found_beside(found, [standing], 0.1, 0.03)) is not found
+    assert found.counting(found_beside(found, [fell], 0.03, 0.01)) is found
 
 
 def test_outcomes_are_the_same_bytes_each_time(

@@ -19,10 +19,10 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
 
 LADDERS: dict[str, EvasionAttack] = {
-    "linf": PGD(epsilon=0.1, steps=40, restarts=2),
-    "small": PGD(epsilon=0.03, steps=40),
-    "l2": PGD(norm="l2", epsilon=1.0, steps=40),
-    "l1": PGD(norm="l1", epsilon=8.0, steps=40),
+    "linf": ATTACKS["ladder"](epsilon=0.1),
+    "small": ATTACKS["ladder"](epsilon=0.03),
+    "l2": ATTACKS["ladder"](norm="l2", epsilon=1.0),
+    "l1": ATTACKS["ladder"](norm="l1", epsilon=8.0),
 }
 
 
@@ -46,8 +46,8 @@ def test_a_single_step_against_an_honest_net_is_weak_and_no_more(
 
 @pytest.mark.parametrize("name", ["standard", "adversarially trained"])
 def test_the_strongest_ladder_is_sound(images: ImageSet, name: str) -> None:
-    ladder = [ATTACKS[one](epsilon=0.1, steps=30) for one in ("apgd_ce", "apgd_dlr")]
-    assert verdict(honest(name), images.first(30), *ladder).reasons == ()
+    ladder = [ATTACKS[one](epsilon=0.1, steps=60) for one in ("apgd_ce", "apgd_dlr")]
+    assert verdict(honest(name), images, *ladder).reasons == ()
 
 
 def in_precision(net: nn.Module, precision: torch.dtype) -> Classifier:
@@ -71,16 +71,18 @@ def test_the_form_of_a_model_raises_no_doubt(images: ImageSet, form: str) -> Non
     assert (found.verdict, found.reasons) == ("sound", ())
 
 
-@pytest.mark.parametrize("count", [1, 2, 8])
-def test_a_few_images_raise_no_doubt(images: ImageSet, count: int) -> None:
-    assert verdict(honest("standard"), images.first(count), LADDERS["small"]).reasons == ()
+@pytest.mark.parametrize("count", [1, 2, 8, 30])
+def test_a_few_images_are_too_few_to_call_a_number_sound(images: ImageSet, count: int) -> None:
+    found = verdict(honest("large margin"), images.first(count), LADDERS["small"])
+    assert found.verdict == "weak" and found.overstates.value == 0
+    assert "too few images" in found.reasons[0] and len(found.reasons) == 1
 
 
 @pytest.mark.parametrize("epsilon", [0.02, 0.06, 0.3])
 def test_colour_images_of_another_size_and_three_classes_raise_no_doubt(epsilon: float) -> None:
     images = labelled_by_colour()
     net = trained(colour_net, images, steps=100, rate=0.02)
-    assert verdict(net, images.first(40), PGD(epsilon=epsilon, steps=40)).reasons == ()
+    assert verdict(net, images, PGD(epsilon=epsilon, steps=40)).reasons == ()
 
 
 def colour_net() -> nn.Sequential:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from attack_models import Deceiver
 from soundness_models import honest
 from torch import nn
@@ -69,11 +70,32 @@ def test_the_verdict_measures_by_how_much_a_number_is_too_high(
     images: ImageSet, evaluation: RobustEvaluation
 ) -> None:
     found = judged(images, evaluation)
-    alone = evaluate(
+    strong = evaluate(
         honest("standard"), images, ATTACK, ATTACKS["apgd_dlr"](epsilon=0.06, steps=40)
     )
-    truth = evaluation.robust_accuracy.value - alone.robust_accuracy.value
-    assert found.checks["overstated_by"] == pytest.approx(truth, abs=0.04)
+    truth = evaluation.robust_accuracy.value - strong.robust_accuracy.value
+    assert found.overstates.low <= truth <= found.overstates.high
+    assert found.overstates.value == pytest.approx(truth, abs=0.04)
+    assert found.cost["forward"] > 0 and found.cost["backward"] > 0
+
+
+def test_what_the_check_broke_lies_in_the_ball_and_errs(
+    images: ImageSet, evaluation: RobustEvaluation
+) -> None:
+    net = honest("standard")
+    idle = evaluate(net, images, PGD(epsilon=0.06, steps=20, step_size=1e-6))
+    found = judge(net, images, [PGD(epsilon=0.06, steps=20, step_size=1e-6)], [idle])
+    counted = idle.counting(found.breaks)
+    fell = counted.broken_by > 0
+    assert counted.robust_accuracy.value == idle.robust_accuracy.value - found.overstates.value
+    assert fell.sum() == len(found.breaks.rows) > 20 and found.direction == "too_high"
+    moved = np.abs(counted.x_adv - images.images / np.float32(255))
+    assert moved.max() <= 0.06 + 1e-6
+    x_adv = torch.from_numpy(counted.x_adv).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        errs = net(x_adv).argmax(1).numpy() != images.labels
+    assert errs[counted.broken_by >= 0].all()
+    assert all(counted.rungs[place].startswith("soundness/") for place in counted.broken_by[fell])
 
 
 def test_a_set_that_no_distance_bounds_is_judged_by_its_range_and_count(
@@ -95,4 +117,5 @@ def test_a_model_that_cannot_compute_in_float64_is_judged_all_the_same(images: I
     model = Deceiver(honest("standard"), in_float32_alone)  # type: ignore[arg-type]
     found = evaluate(model, images.first(20), ATTACK)
     verdict = judge(model, images.first(20), [ATTACK], [found])
-    assert "broken_in_float32_alone" not in verdict.checks and verdict.verdict == "sound"
+    assert "broken_in_float32_alone" not in verdict.checks
+    assert verdict.verdict != "not_established"

@@ -53,11 +53,33 @@ def test_a_killed_attack_goes_on_where_it_was(
     assert not list(cache.rglob("*.npz"))
 
 
-def test_what_the_judge_took_from_the_number_is_told(purple: Purple) -> None:
-    asked = (*ASKED, "--attack", "fgsm", "--epsilon", "0.1")
-    points = round(100 * purple(*asked, "--json").json["soundness"]["checks"]["overstated_by"])
-    assert points > 0
-    assert f"attacks of the judge's own break {points} more in 100 images" in purple(*asked).out
+def test_what_the_check_broke_is_counted_and_told(purple: Purple) -> None:
+    asked = ("attack", "--dataset", "digits", "--limit", "40", "--attack", "fgsm")
+    found = purple(*asked, "--epsilon", "0.1", "--json").json
+    sound, left = found["soundness"], found["attacks"][-1]["survived"]["value"]
+    assert (sound["verdict"], sound["direction"]) == ("weak", "too_high")
+    assert found["robust_accuracy"]["value"] == pytest.approx(left - sound["overstates"]["value"])
+    assert found["curve"][-1]["robust_accuracy"] == found["robust_accuracy"]
+    assert sound["cost"]["forward"] > sound["cost"]["backward"] > 0
+    out = purple(*asked, "--epsilon", "0.1").out
+    points = f"{100 * sound['overstates']['value']:.1f} points"
+    assert f"overstate robust accuracy by {points}" in out and "of the check" in out
+
+
+def test_where_no_attack_is_named_the_time_decides_and_is_told(
+    purple: Purple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (*ASKED, "--epsilon", "0.3", "--json")
+    found = purple(*asked).json
+    assert [row["name"] for row in found["attacks"]] == ["ladder"]
+    assert any(
+        note.startswith("attack ladder: at most ") and "s are allowed" in note
+        for note in found["notes"]
+    )
+    monkeypatch.setattr("purpleteam.cli.usual_attack.ALLOWED", 0)
+    found = purple(*asked).json
+    assert [row["name"] for row in found["attacks"]] == ["pgd"]
+    assert any("--attack ladder makes it all the same" in note for note in found["notes"])
 
 
 def test_as_bytes_says_how_many_still_break_it(purple: Purple) -> None:
@@ -84,6 +106,7 @@ def test_an_onnx_file_is_attacked_by_asking_alone(purple: Purple, here: Path) ->
     asked = ("attack", "--model", file, "--dataset", "digits", "--limit", "5", "--json")
     found = purple(*asked, "--attack", "square:queries=50").json
     assert found["soundness"]["verdict"] != "sound"
+    assert [row["name"] for row in purple(*asked).json["attacks"]] == ["square"]
     ended = purple(*asked, "--attack", "pgd")
     assert ended.code == 2 and "'pgd' is white-box" in ended.err and "square" in ended.err
 

@@ -52,7 +52,8 @@ def evaluate(
         attacks: the ladder, climbed in order.
         seed: all noise is a pure function of it and of each image's index.
         batch_size: images that are held at once; the verdicts do not depend on it.
-        fit_on: other images, for attacks that are fitted before they are made.
+        fit_on: other images, for attacks that are fitted before they are made; an attack that only
+            starts from other images takes `images` themselves where there are none.
         journal: where finished batches are kept; what it holds is not done again.
         progress: where to report.
 
@@ -64,7 +65,8 @@ def evaluate(
     climb = _Climb(model, images, seed, batch_size, journal, progress)
     rows = []
     for attack in attacks:
-        fitted = attack if fit_on is None else attack.prepare(model, fit_on, seed=seed)
+        others = images if fit_on is None and not attack.one_for_all else fit_on
+        fitted = attack if others is None else attack.prepare(model, others, seed=seed)
         members = fitted.members(climb.nets.classes)
         below = [climb.rung(member, "" if member is fitted else attack.name) for member in members]
         whole = _row(attack, seed, below[-1].survived)  # as it was asked for, not what was fitted
@@ -199,7 +201,11 @@ def curve(
     if radii and isinstance(one, MinimumNormAttack) and not one.stop_inside:
         widest = at(radii[-1])
         return {radius: widest.within(radius, images) for radius in radii}
-    return {radius: at(radius) for radius in radii}
+    points: dict[float, RobustEvaluation] = {}
+    for radius in radii:  # what broke an image in a smaller ball lies in this one, too
+        smaller = points[max(points)].breaks if points else None
+        points[radius] = at(radius).counting(smaller)
+    return points
 
 
 def _check_ladder(attacks: Sequence[EvasionAttack]) -> None:

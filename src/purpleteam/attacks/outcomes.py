@@ -20,6 +20,7 @@ __all__ = [
     "WRONG_WHEN_CLEAN",
     "AsBytes",
     "AttackRow",
+    "Breaks",
     "RobustEvaluation",
     "as_floats",
 ]
@@ -66,11 +67,33 @@ class AsBytes:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Breaks:
+    """Adversarial examples that were found beside a ladder, each image at most once.
+
+    Attributes:
+        epsilon: radius of the ball in which they were looked for.
+        rows: (n,) int; places of the images in the set.
+        by: (n,) the names of what found them.
+        x_adv: (n, H, W, C) float32.
+        distance: (n,) float64, in the norm of the ladder.
+    """
+
+    epsilon: float
+    rows: NDArray[np.int64]
+    by: tuple[str, ...]
+    x_adv: NDArray[np.float32]
+    distance: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RobustEvaluation:
     """What a ladder of attacks left standing.
 
     Attributes:
-        rungs: the attacks in the order they were made; `autoattack/apgd_ce` is a member's.
+        robust_accuracy: right when clean and under everything that was tried; the row of an attack
+            says what that attack left.
+        rungs: the attacks in the order they were made; `autoattack/apgd_ce` is a member's, and
+            what was found beside the ladder comes last.
         broken_by: (N,) int; place among the rungs of the attack that broke the image, -1 where it
             still stands, -2 where it was wrong when clean.
         distance: (N,) float64; of the adversarial example, NaN where there is none.
@@ -121,6 +144,46 @@ class RobustEvaluation:
             broken_by=broken_by,
             distance=np.where(lost, np.nan, self.distance),
             x_adv=np.where((broken_by < 0)[:, None, None, None], as_floats(images), self.x_adv),
+        )
+
+    @property
+    def breaks(self) -> Breaks:
+        """What was broken, and by which of the rungs."""
+        rows = np.flatnonzero(self.broken_by >= 0)
+        return Breaks(
+            epsilon=self.attacks[-1].epsilon,
+            rows=rows,
+            by=tuple(self.rungs[place] for place in self.broken_by[rows]),
+            x_adv=self.x_adv[rows],
+            distance=self.distance[rows],
+        )
+
+    def counting(self, breaks: Breaks | None) -> RobustEvaluation:
+        """Return the same evaluation with what was found beside the ladder, inside its ball.
+
+        The rows of the ladder stay what each attack achieved; robust accuracy counts every break.
+        """
+        if breaks is None:
+            return self
+        inside = (breaks.distance <= self.attacks[-1].epsilon) | (
+            breaks.epsilon <= self.attacks[-1].epsilon
+        )
+        new = inside & (self.broken_by[breaks.rows] == NOT_BROKEN)
+        if not new.any():
+            return self
+        names = [name for name, counts in zip(breaks.by, new, strict=True) if counts]
+        rungs = (*self.rungs, *sorted(set(names) - set(self.rungs)))
+        rows = breaks.rows[new]
+        broken_by, x_adv, distance = self.broken_by.copy(), self.x_adv.copy(), self.distance.copy()
+        broken_by[rows] = [rungs.index(name) for name in names]
+        x_adv[rows], distance[rows] = breaks.x_adv[new], breaks.distance[new]
+        return replace(
+            self,
+            robust_accuracy=Rate.of(int((broken_by == NOT_BROKEN).sum()), len(broken_by)),
+            rungs=rungs,
+            broken_by=broken_by,
+            x_adv=x_adv,
+            distance=distance,
         )
 
     def save_outcomes(self, path: Path) -> None:

@@ -52,6 +52,8 @@ class EvasionAttack(ABC):
     """What the adversary knows: white-box, score-based, decision-based or transfer."""
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
     """The norms in which the attack is defined."""
+    one_for_all: ClassVar[bool] = False
+    """Whether it tries on each image what was fitted on others before it is made."""
 
     norm: Norm = "linf"
     """How the size of a perturbation is measured."""
@@ -172,7 +174,7 @@ class EvasionAttack(ABC):
         return int(getattr(self, "restarts", 1))
 
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> EvasionAttack:
-        """Return the attack fitted on images that it is not judged on; most have nothing to fit."""
+        """Return the attack with what it takes from other images than those it is judged on."""
         return self
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:

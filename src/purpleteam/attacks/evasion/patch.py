@@ -33,6 +33,7 @@ class Patch(GradientAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("l0",)
+    one_for_all: ClassVar[bool] = True
 
     norm: Norm = "l0"
     """How the size of a perturbation is measured."""
@@ -79,6 +80,7 @@ class _Pasted(EvasionAttack):
 
     name = Patch.name
     norms = Patch.norms
+    one_for_all = True
     norm: Norm = "l0"
     patch: Tensor
     places: int

@@ -6,6 +6,7 @@ Found by climbing the mean loss over images (Shafahi et al. 2020, arXiv:1811.113
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ __all__ = ["Universal"]
 @dataclass(frozen=True, kw_only=True)
 class Universal(GradientAttack):
     """Adds the same perturbation to every image, fitted on images of another split."""
+
+    one_for_all: ClassVar[bool] = True
 
     steps: int = 200
     """Gradient steps of the fit, each over a random mini-batch."""
@@ -67,6 +70,7 @@ class _Added(EvasionAttack):
     """What was found: one perturbation, (1, C, H, W)."""
 
     name = Universal.name
+    one_for_all = True
     perturbation: Tensor
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:

@@ -5,29 +5,32 @@ worth nothing. After Carlini et al. 2019 (arXiv:1902.06705), the flags of AutoAt
 Hein 2020, arXiv:2003.01690) and the indicators of attack failure (Pintor et al. 2022,
 arXiv:2106.09947).
 
-    sound              no check found a reason for doubt
-    weak               the number stands, but a stronger attack is likely to lower it
+    sound              the check's attacks broke at most 2 points more, nothing else is in doubt
+    weak               off by more, or likely to be: `overstates` and `direction` say how far
     not_established    the attack had no fair chance; the number must not be quoted
 
 - `outputs`    what the model answers: logits, the same ones each time
 - `gradients`  whether they are there and lead uphill
-- `counters`   attacks of the judge's own on what the ladder left standing
+- `counters`   attacks of the check's own on what the ladder left standing
 - `searches`   what these attacks tell of the ladder's
 - `results`    whether the ladder's examples are what it says they are
+- `verdict`    the rule that decides
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.soundness import gradients, outputs, results, searches
-from purpleteam.attacks.soundness.case import Case
+from purpleteam.attacks.soundness.case import LOOKED_AT, Case
 from purpleteam.attacks.soundness.counters import Counters
-from purpleteam.attacks.soundness.verdict import Observed, Soundness, excused, verdict_of
+from purpleteam.attacks.soundness.verdict import Observed, Soundness, overstatement, verdict_of
+from purpleteam.core.statistics import Estimate, Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen
 from purpleteam.models.guard import Classifier, guarded
@@ -42,13 +45,18 @@ def judge(
     evaluations: Sequence[RobustEvaluation],
     *,
     seed: int = 0,
+    looked_at: int = LOOKED_AT,
 ) -> Soundness:
     """Judge the evaluations (one for each epsilon, growing) of one ladder on one model.
 
-    The same seed gives the same verdict; a model that draws its own random numbers draws them
-    from torch's generator as the seed sets it, and the caller's is left where it was.
+    The check attacks what stands of at most `looked_at` images: 10 of 500 are 2 points.
+
+    What the check breaks is not only held against the number: `RobustEvaluation.counting` takes
+    `Soundness.breaks` into the evaluation. The same seed gives the same verdict; a model that
+    draws its own random numbers draws them from torch's generator as the seed sets it, and the
+    caller's is left where it was.
     """
-    case = Case(guarded(model), images, attacks, evaluations, seed)
+    case = Case(guarded(model), images, attacks, evaluations, seed, looked_at)
     if len(case.probed) == 0:
         return Soundness(
             verdict="not_established",
@@ -58,10 +66,26 @@ def judge(
     device = device_of(model)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), frozen(model):
         torch.manual_seed(seed)
-        of_attack, of_results = _of_attack(case, Counters(case)), _of_results(case)
-    if not any(one.robust.any() for one in evaluations):
-        of_attack = [excused(one) for one in of_attack]  # all fell: no chance was missed
-    return verdict_of(of_attack + of_results)
+        counters = Counters(case)
+        observed = [*_of_attack(case, counters), *_of_results(case)]
+        overstates = _overstates(case, counters)
+    return verdict_of(
+        [overstatement(overstates, counters.by, case.epsilon), *observed],
+        overstates=overstates,
+        cost=asdict(case.cost),
+        breaks=counters.breaks,
+        nothing_stands=not case.final.robust.any(),
+    )
+
+
+def _overstates(case: Case, counters: Counters) -> Rate | Estimate | None:
+    """Return by how much the number of the attacks is too high, where that can be measured."""
+    if case.measurable:
+        counters.strong()
+        return Rate.of(counters.fell, len(case.looked_at))
+    if case.nets.differentiable and not case.steady:
+        return outputs.redrawn(case)
+    return None
 
 
 def _of_attack(case: Case, counters: Counters) -> list[Observed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import CACHED_VALUES, Driver, Loss
-from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.search import Cost, Search
@@ -22,13 +22,17 @@ from purpleteam.models.devices import channels_first, device_of, to_batch
 from purpleteam.models.inference import Classifier
 from purpleteam.models.nets import Nets
 
-__all__ = ["BALLS", "FEW_STEPS", "PROBED", "Case", "Slope"]
+__all__ = ["BALLS", "FEW_STEPS", "LOOKED_AT", "PROBED", "Case", "Slope", "spread"]
 
 BALLS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
 """The norms that bound an adversary; other sets are what their attack makes of them."""
 
+LOOKED_AT = 500
+"""Images, at even distances, whose part that still stands is attacked anew: 10 of them are 2 points
+of robust accuracy."""
+
 PROBED = 100
-"""Images that are attacked anew: enough to see 1 in 20, a tenth of what is usually attacked."""
+"""Of these, those on which the gradients are looked at: enough to see 1 in 20."""
 
 FEW_STEPS = 10
 """Fewer gradient steps are no strong attack."""
@@ -70,6 +74,10 @@ class Case:
     evaluations: Sequence[RobustEvaluation]
     """By growing epsilon; `attacks` are those of the last one."""
     seed: int
+    most: int = LOOKED_AT
+    """Images that are looked at."""
+    cost: Cost = field(default_factory=Cost)
+    """Model calls so far."""
 
     @cached_property
     def final(self) -> RobustEvaluation:
@@ -103,7 +111,7 @@ class Case:
     def white_box(self) -> tuple[EvasionAttack, ...]:
         """Those that follow the model's own gradients, image by image."""
         return tuple(
-            rung for rung in self.rungs if rung.knowledge == "white-box" and not _is_fitted(rung)
+            rung for rung in self.rungs if rung.knowledge == "white-box" and not rung.one_for_all
         )
 
     @property
@@ -116,19 +124,35 @@ class Case:
         """Whether the ladder did so, in a ball: else its gradients are beside the point."""
         return bool(self.white_box) and self.nets.differentiable and self.norm in BALLS
 
+    @property
+    def measurable(self) -> bool:
+        """Whether attacks compare: a ball, gradients to follow, the same answers each time."""
+        return self.nets.differentiable and self.norm in BALLS and self.steady
+
     @cached_property
-    def probed(self) -> NDArray[np.int64]:
-        """Rows of the first images that are right when clean."""
-        return np.flatnonzero(self.final.clean_correct)[:PROBED]
+    def looked_at(self) -> NDArray[np.int64]:
+        """Rows of the images that are looked at: some of each part of the set."""
+        return spread(np.arange(len(self.images)), self.most)
 
     @cached_property
     def standing(self) -> NDArray[np.int64]:
-        """Rows of the first images that the ladder left standing."""
-        return np.flatnonzero(self.final.robust)[:PROBED]
+        """Rows of those that the ladder left standing."""
+        return self.looked_at[self.final.robust[self.looked_at]]
+
+    @cached_property
+    def sampled(self) -> NDArray[np.int64]:
+        """Rows of some of those."""
+        return spread(self.standing, PROBED)
+
+    @cached_property
+    def probed(self) -> NDArray[np.int64]:
+        """Rows of some images that are right when clean."""
+        return spread(np.flatnonzero(self.final.clean_correct), PROBED)
 
     def overstated(self, fell: int) -> float:
-        """Return by how much robust accuracy falls if so many of `standing` fall."""
-        return self.final.robust_accuracy.value * fell / max(len(self.standing), 1)
+        """Return by how much robust accuracy falls if so many of `sampled` fall."""
+        stood = len(self.standing) / max(len(self.looked_at), 1)
+        return stood * fell / max(len(self.sampled), 1)
 
     def x(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the clean images (n, C, H, W)."""
@@ -150,11 +174,12 @@ class Case:
     def driver(self, rows: NDArray[np.int64], epsilon: float, norm: Norm) -> Driver:
         """Return a driver on these images."""
         search = Search(epsilon=epsilon, norm=norm)
-        return Driver(self.nets, self.x(rows), self.y(rows), search, Cost())
+        return Driver(self.nets, self.x(rows), self.y(rows), search, self.cost)
 
     @torch.no_grad()
     def scores(self, x: Tensor) -> Tensor:
         """Return the model's own scores (N, classes) in float64, as it gives them."""
+        self.cost.forward += len(x)
         return torch.cat([self.model(part).double() for part in self._parts(x)])
 
     @torch.no_grad()
@@ -166,6 +191,8 @@ class Case:
     def slope(self, x: Tensor, y: Tensor, loss: Loss) -> Slope:
         """Return the loss and its gradient, from the replica of the model."""
         values, gradients, connected = [], [], True
+        self.cost.forward += len(x)
+        self.cost.backward += len(x)
         for part, labels in zip(self._parts(x), self._parts(y, x), strict=True):
             asked = part.detach().clone().requires_grad_(True)
             with torch.enable_grad():
@@ -218,7 +245,7 @@ def _differ(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().amax() > SAME * (one.amax() - one.amin()))
 
 
-def _is_fitted(attack: EvasionAttack) -> bool:
-    """Say whether it tries on each image what it found on others, before or after its fit."""
-    kinds = [type(attack), *([ATTACKS[attack.name]] if attack.name in ATTACKS else [])]
-    return any(kind.prepare is not EvasionAttack.prepare for kind in kinds)
+def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return at most so many of the rows, at even distances: sets are often sorted by class."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)
+    return np.asarray(rows[places])

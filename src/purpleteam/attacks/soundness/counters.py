@@ -1,14 +1,15 @@
-"""Attacks of the judge's own on what the ladder left standing.
+"""Attacks of the check's own on what the ladder left standing.
 
 Each image that falls shows that the number is too high, and how it fell shows why: to one step or
 to an attack that sees no gradient, the gradients mislead; to more steps of the same kind, the
 search was not finished; to steps that come from another class, it began where no gradient leads
-there; with no bound at all, every image must fall.
+there; with no bound at all, every image must fall. The short ladder of strong attacks measures how
+much too high it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,11 +19,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, project, steepest, uniform_start
+from purpleteam.attacks.balls import Norm, distance, project, steepest, uniform_start
+from purpleteam.attacks.evasion.ladder import Ladder
 from purpleteam.attacks.evasion.pgd import sparse_step
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.attacks.losses import cross_entropy, margin
-from purpleteam.attacks.soundness.case import Case
+from purpleteam.attacks.outcomes import Breaks
+from purpleteam.attacks.soundness.case import Case, spread
 from purpleteam.models.devices import device_of
 
 __all__ = ["Continued", "Counters"]
@@ -38,15 +41,6 @@ SPARSITY = 0.95
 
 SINGLE_STEPS = (1.0, 0.5)
 """Lengths of a single step, as shares of epsilon."""
-
-FARTHER = 3.0
-"""Radius at which the way back from another class begins, in parts of epsilon."""
-
-BACK_STEPS = 10
-"""Steps of that way, and as many more once it has reached the ball."""
-
-BACK_STEP = 0.5
-"""Length of one, as a share of the radius; within the ball they shrink to 0."""
 
 QUERIES = 50
 """Of Square for an image: a third of an undefended net's images fall to so few already."""
@@ -82,15 +76,22 @@ class Continued:
 
 
 class Counters:
-    """The counter-attacks, each made when it is first asked for."""
+    """The counter-attacks, each made when it is first asked for.
+
+    What they say of the gradients they say of `case.sampled`; the strong ones, which measure, are
+    made on all of `case.standing`.
+    """
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.rows = case.standing
+        self.rows = case.sampled
         self.fair = case.follows_gradients and case.steady
         """Whether they compare: by chance alone a random model lets other images fall."""
         self._none = torch.zeros(len(self.rows), dtype=torch.bool, device=device_of(case.model))
         self._idle = not self.fair or len(self.rows) == 0 or case.epsilon == 0
+        self._found: dict[int, tuple[str, Tensor]] = {}
+        """For each row that fell, what broke it first, and the example (C, H, W)."""
+        self._strong: dict[str, int] | None = None
 
     @cached_property
     def continued(self) -> Continued:
@@ -109,33 +110,38 @@ class Counters:
             best = torch.where(driver.standing, torch.maximum(best, value.double()), best)
             move = _step(slope, x_adv, length, case.norm)
             x_adv = project(x_adv + move, x, case.epsilon, case.norm)
-        driver.settle(x_adv)
+        self._keep("more steps", self.rows, driver.settle(x_adv), driver.broken)
         best = torch.where(driver.broken, torch.zeros_like(best), best)
         rise = (best - reached).clamp_min(0) / clean.abs().clamp_min(1e-12)
         climbed = case.rungs[-1] in case.white_box
         return Continued(driver.broken, float(rise.clamp_max(1).mean()) if climbed else 0.0)
 
-    @cached_property
-    def from_afar(self) -> Tensor:
-        """Say what falls to gradients that are followed from another class's image, (n,) bool.
+    def strong(self) -> Mapping[str, int]:
+        """Climb the short ladder, once, and count what falls to each of its attacks."""
+        if self._strong is None:
+            self._strong = self._climbed()
+        return self._strong
 
-        The ball that holds the candidate shrinks to the adversary's while it climbs the margin.
-        A start beyond the boundary is from Brendel et al. 2019 (arXiv:1907.01003).
-        """
-        if self._idle:
-            return self._none
-        case = self.case
-        driver = case.driver(self.rows, case.epsilon, case.norm)
-        x, other = driver.x, next(self._others(driver.x, driver.y))
-        x_adv = project(other, x, FARTHER * case.epsilon, case.norm)
-        for step in range(2 * BACK_STEPS):
-            radius = case.epsilon * FARTHER ** max(0.0, 1 - (step + 1) / BACK_STEPS)
-            length = BACK_STEP * radius * min(1.0, 2 - step / BACK_STEPS)
-            slope = driver.gradient(x_adv, margin)
-            move = _step(slope, x_adv, length, case.norm)
-            x_adv = project(x_adv + move, x, radius, case.norm)
-        driver.settle(x_adv)
-        return driver.broken
+    def _climbed(self) -> dict[str, int]:
+        case, rows = self.case, self.case.standing
+        if not case.measurable or len(rows) == 0 or case.epsilon == 0:
+            return {}
+        if case.norm not in Ladder.norms:
+            return {}
+        ladder = Ladder(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
+        ladder = ladder.prepare(case.model, case.images)
+        fell: dict[str, int] = {}
+        for member in ladder.members(case.nets.classes):
+            x, y, index = case.x(rows), case.y(rows), torch.from_numpy(rows)
+            found = member.run(case.nets, x, y, seed=case.seed, index=index, stream="/soundness")
+            case.cost.forward += found.cost.forward
+            case.cost.backward += found.cost.backward
+            self._keep(member.name, rows, found.x_adv, found.broken)
+            fell[member.name] = int(found.broken.sum())
+            rows = rows[~found.broken.cpu().numpy()]
+            if len(rows) == 0:
+                break
+        return fell
 
     @cached_property
     def single_step(self) -> Tensor:
@@ -147,7 +153,7 @@ class Counters:
         slope = torch.nan_to_num(case.slope(x, y, cross_entropy).gradient)
         for share in SINGLE_STEPS:
             moved = x + share * case.epsilon * steepest(slope, case.norm)
-            fell |= case.errs(project(moved, x, case.epsilon, case.norm), y)
+            fell |= self._tried("single step", moved, x, y)
         return fell
 
     @cached_property
@@ -164,12 +170,14 @@ class Counters:
         fell = {name: self._none.clone() for name in tried}
         for name, candidates in tried.items():
             for candidate in candidates:
-                inside = project(candidate, x, case.epsilon, case.norm)
-                fell[name] |= case.errs(inside, y)
+                fell[name] |= self._tried(name, candidate, x, y)
         if case.norm in Square.norms:
             square = Square(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
             index = torch.from_numpy(self.rows)
-            fell["square"] = square.run(case.nets, x, y, seed=case.seed, index=index).broken
+            found = square.run(case.nets, x, y, seed=case.seed, index=index)
+            case.cost.forward += found.cost.forward
+            self._keep("square", self.rows, found.x_adv, found.broken)
+            fell["square"] = found.broken
         return fell
 
     @property
@@ -178,14 +186,35 @@ class Counters:
         return torch.stack([self._none, *self.black_box.values()]).any(0)
 
     @property
-    def fell(self) -> Tensor:
-        """Say what falls to anything at all."""
-        return self.continued.fell | self.from_afar | self.single_step | self.fell_blindly
+    def fell(self) -> int:
+        """Count what fell to any attack made so far."""
+        return len(self._found)
+
+    @property
+    def by(self) -> dict[str, int]:
+        """Count what fell to each of them first."""
+        names = [name for name, _ in self._found.values()]
+        return {name: names.count(name) for name in dict.fromkeys(names)}
+
+    @property
+    def breaks(self) -> Breaks | None:
+        """The examples that were found."""
+        if not self._found:
+            return None
+        rows = np.array(sorted(self._found))
+        x_adv = torch.stack([self._found[row][1] for row in rows.tolist()])
+        return Breaks(
+            epsilon=self.case.epsilon,
+            rows=rows,
+            by=tuple(f"soundness/{self._found[row][0]}" for row in rows.tolist()),
+            x_adv=x_adv.permute(0, 2, 3, 1).cpu().numpy(),
+            distance=distance(x_adv, self.case.x(rows), self.case.norm).cpu().numpy(),
+        )
 
     @cached_property
     def survived_unbounded(self) -> tuple[int, int]:
         """Count the probed images that stand without a bound, and how many were tried."""
-        case, rows = self.case, self.case.probed[:FREED]
+        case, rows = self.case, spread(self.case.probed, FREED)
         driver = case.driver(rows, 1.0, "linf")
         noise = case.noise(rows, "unbounded")
         for start in (driver.x, uniform_start(driver.x, ELSEWHERE, "linf", noise)):
@@ -196,6 +225,18 @@ class Counters:
             driver.settle(x_adv)
         return int((~driver.broken).sum()), len(rows)
 
+    def _tried(self, name: str, candidate: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Say on which candidates, moved into the ball, the model errs, (n,) bool."""
+        inside = project(candidate, x, self.case.epsilon, self.case.norm)
+        errs = self.case.errs(inside, y)
+        self._keep(name, self.rows, inside, errs)
+        return errs
+
+    def _keep(self, name: str, rows: NDArray[np.int64], x_adv: Tensor, broken: Tensor) -> None:
+        """Remember the first example of each image."""
+        for place in broken.nonzero().flatten().tolist():
+            self._found.setdefault(int(rows[place]), (name, x_adv[place].detach().clone()))
+
     def _noise(self, x: Tensor) -> Iterator[Tensor]:
         """Yield random points on the rim of the ball."""
         noise = self.case.noise(self.rows, "noise")
@@ -204,7 +245,7 @@ class Counters:
 
     def _others(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
         """Yield images of other classes, the nearest ones."""
-        rows = np.flatnonzero(self.case.final.clean_correct)[:TAUGHT]
+        rows = spread(np.flatnonzero(self.case.final.clean_correct), TAUGHT)
         others, labels = self.case.x(rows), self.case.y(rows)
         length = torch.cdist(x.flatten(1), others.flatten(1))
         length[y[:, None] == labels[None]] = torch.inf
@@ -217,7 +258,7 @@ class Counters:
 
     def _surrogate(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
         """Yield steps along the gradient of a linear net that learnt the model's answers."""
-        rows = np.arange(min(TAUGHT, len(self.case.images)))
+        rows = spread(np.arange(len(self.case.images)), TAUGHT)
         weights = _ridge(self.case, rows)  # (values, classes)
         scores = (x.flatten(1) @ weights).scatter(1, y[:, None], -torch.inf)
         slope = weights.T[scores.argmax(1)] - weights.T[y]

@@ -61,20 +61,20 @@ def gradients_are_there(case: Case, counters: Counters) -> Observed:
     if not asked.connected:
         reason = "the model's output does not depend on its input by gradients"
         measured = {"zero_gradients": 1.0, "masked_gradients": 1.0}
-        return Observed(measured, (("not_established", reason),))
+        return Observed(measured, (Doubt("not_established", reason),))
     hidden = int(_masked(case, x, y).sum())
     masked = hidden / len(x)
     measured = {"zero_gradients": confident, "masked_gradients": masked}
     if more_than(BLIND, hidden, len(x)):
         reason = f"the gradient is zero or NaN on {masked:.0%} of the images"
-        return Observed(measured, (("not_established", reason),))
+        return Observed(measured, (Doubt("not_established", reason),))
     fell = int(counters.continued.fell.sum())
     if confident > BLIND and case.overstated(fell) > BLIND and fell > 1:
         reason = (
             f"the gradient of cross-entropy is zero or NaN on {confident:.0%} of the images, "
             f"and the margin's breaks {fell} that still stood"
         )
-        return Observed(measured, (("not_established", reason),))
+        return Observed(measured, (Doubt("not_established", reason),))
     return Observed(measured)
 
 
@@ -135,7 +135,7 @@ def steps_climb(case: Case) -> Observed:
         return Observed(measured)
     level: Level = "weak" if share <= MISLED else "not_established"
     reason = f"a short step along the gradient raises no loss on {share:.0%} of the images"
-    return Observed(measured, ((level, reason),))
+    return Observed(measured, (Doubt(level, reason),))
 
 
 def predictions_are_stable(case: Case) -> Observed:
@@ -157,7 +157,7 @@ def predictions_are_stable(case: Case) -> Observed:
     doubts: tuple[Doubt, ...] = ()
     if mean > UNSTABLE:
         reason = f"the margin changes by {mean:.0%} within a twentieth of epsilon: it is noise"
-        doubts = (("not_established", reason),)
+        doubts = (Doubt("not_established", reason),)
     return Observed(measured, doubts)
 
 

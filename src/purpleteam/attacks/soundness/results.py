@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from purpleteam.attacks.balls import distance, whole_cube
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.soundness.case import BALLS, FEW_STEPS, PROBED, Case
-from purpleteam.attacks.soundness.verdict import Doubt, Observed
+from purpleteam.attacks.soundness.verdict import Direction, Doubt, Observed
 
 __all__ = [
     "candidates_are_feasible",
@@ -53,7 +53,8 @@ def candidates_are_feasible(case: Case) -> Observed:
         x_adv = torch.from_numpy(evaluation.x_adv)
         x = torch.from_numpy(case.images.images / np.float32(255))
         if not torch.isfinite(x_adv).all():
-            doubts.append(("not_established", "an adversarial example holds NaN or infinity"))
+            reason = "an adversarial example holds NaN or infinity"
+            doubts.append(Doubt("not_established", reason, "too_low"))
             continue
         beyond = torch.maximum(-x_adv, x_adv - 1).amax().double()
         if case.norm in BALLS:
@@ -61,7 +62,7 @@ def candidates_are_feasible(case: Case) -> Observed:
         worst = max(worst, float(beyond))
     if worst > ROUNDING + ULP * _values(case):
         reason = f"an adversarial example leaves its ball or range by {worst:.2g}"
-        doubts.append(("not_established", reason))
+        doubts.append(Doubt("not_established", reason, "too_low"))
     return Observed({"beyond_ball_or_range": worst}, tuple(doubts))
 
 
@@ -83,8 +84,8 @@ def candidates_do_as_counted(case: Case) -> Observed:
     claimed = int(((ahead < -tie) & counted).sum())
     measured: dict[str, Any] = {"silent_successes": silent, "claimed_successes": claimed}
     doubts = [
-        *_miscounted(case, silent, "the last candidates err, uncounted, on"),
-        *_miscounted(case, claimed, "examples that were counted do not err, on"),
+        *_miscounted(case, silent, "the last candidates err, uncounted, on", "too_high"),
+        *_miscounted(case, claimed, "examples that were counted do not err, on", "too_low"),
     ]
     broken = np.flatnonzero(counted)[:PROBED]
     rounded = _in_float32_alone(case, x_adv[broken], y[broken])
@@ -92,7 +93,7 @@ def candidates_do_as_counted(case: Case) -> Observed:
         measured["broken_in_float32_alone"] = rounded
         if rounded > ROUNDED and rounded * len(broken) > 1:
             reason = f"{rounded:.0%} of the adversarial examples err by rounding in float32 alone"
-            doubts.append(("weak", reason))
+            doubts.append(Doubt("weak", reason, "too_low"))
     return Observed(measured, tuple(doubts))
 
 
@@ -104,7 +105,7 @@ def stronger_with_epsilon(case: Case) -> Observed:
     if rise <= GROWTH:
         return Observed(measured)
     reason = f"robust accuracy grows by {rise:.1%} with a larger epsilon"
-    return Observed(measured, (("not_established", reason),))
+    return Observed(measured, (Doubt("not_established", reason),))
 
 
 def ladder_is_strong(case: Case) -> Observed:
@@ -112,16 +113,16 @@ def ladder_is_strong(case: Case) -> Observed:
     measured: dict[str, Any] = {"most_steps": case.most_steps}
     if not case.nets.differentiable:
         reason = "only black-box attacks were possible: the model gives no gradients"
-        return Observed(measured, (("weak", reason),))
+        return Observed(measured, (Doubt("weak", reason),))
     doubts = list(_ladder_needed_no_gradients(case, measured))
     if len(case.standing) == 0 or case.norm not in BALLS:
         return Observed(measured, tuple(doubts))
     if not case.white_box:
-        doubts.append(("weak", "no attack of the ladder follows gradients, image by image"))
+        doubts.append(Doubt("weak", "no attack of the ladder follows gradients, image by image"))
     elif case.most_steps < FEW_STEPS:
         steps = f"{case.most_steps} step(s)"
         reason = f"the strongest attack takes {steps}; an iterative one is stronger"
-        doubts.append(("weak", reason))
+        doubts.append(Doubt("weak", reason))
     return Observed(measured, tuple(doubts))
 
 
@@ -137,14 +138,14 @@ def _ladder_needed_no_gradients(case: Case, measured: dict[str, Any]) -> tuple[D
     if share <= STRONGER_WITHOUT:
         return ()
     reason = f"the ladder's attacks without gradients broke {share:.0%} that gradients left"
-    return (("weak", reason),)
+    return (Doubt("weak", reason),)
 
 
-def _miscounted(case: Case, images: int, what: str) -> tuple[Doubt, ...]:
+def _miscounted(case: Case, images: int, what: str, side: Direction) -> tuple[Doubt, ...]:
     share = images / len(case.images)
     if images < 2 or share <= MISCOUNTED:
         return ()
-    return (("not_established", f"{what} {images} of {len(case.images)} images"),)
+    return (Doubt("not_established", f"{what} {images} of {len(case.images)} images", side),)
 
 
 def _in_float32_alone(case: Case, x_adv: Tensor, y: Tensor) -> float | None:

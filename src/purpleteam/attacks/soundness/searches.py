@@ -8,6 +8,7 @@ arXiv:1902.06705).
 
 from __future__ import annotations
 
+from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.soundness.case import FEW_STEPS, Case
 from purpleteam.attacks.soundness.counters import Counters
 from purpleteam.attacks.soundness.verdict import Doubt, Level, Observed, more_than
@@ -39,7 +40,8 @@ def single_step_is_not_stronger(case: Case, counters: Counters) -> Observed:
         return Observed()
     fell = int(counters.single_step.sum())
     reason = f"a single step breaks {fell} images that the ladder left standing"
-    doubts = _doubts(case, reason, fell, STRAY, fell, MANY)
+    points = case.overstated(fell)
+    doubts = _doubts(case, reason, fell, points, STRAY, points, MANY)
     return Observed({"broken_by_fgsm_only": fell}, doubts)
 
 
@@ -61,7 +63,8 @@ def black_box_is_not_stronger(case: Case, counters: Counters) -> Observed:
     }
     how = ", ".join(f"{name} {count}" for name, count in each.items() if count)
     reason = f"attacks without gradients break {fell} images that still stood ({how})"
-    return Observed(measured, _doubts(case, reason, fell, STRAY, hidden, MANY))
+    points, masked = case.overstated(fell), case.overstated(hidden)
+    return Observed(measured, _doubts(case, reason, fell, points, STRAY, masked, MANY))
 
 
 def far_start_is_not_stronger(case: Case, counters: Counters) -> Observed:
@@ -71,9 +74,10 @@ def far_start_is_not_stronger(case: Case, counters: Counters) -> Observed:
     """
     if not counters.fair:
         return Observed()
-    fell = int(counters.from_afar.sum())
+    fell = counters.strong().get(FarStart.name, 0)
     reason = f"gradients followed from images of other classes break {fell} that still stood"
-    doubts = _doubts(case, reason, fell, UNFINISHED, fell, HARDLY_BEGUN)
+    points = fell / len(case.looked_at)
+    doubts = _doubts(case, reason, fell, points, UNFINISHED, points, HARDLY_BEGUN)
     return Observed({"broken_from_afar": fell}, doubts)
 
 
@@ -85,13 +89,13 @@ def optimisation_is_complete(case: Case, counters: Counters) -> Observed:
     measured = {
         "broken_by_more_steps": fell,
         "rise_by_more_steps": rise,
-        "overstated_by": case.overstated(int(counters.fell.sum())),
     }
     reason = f"more steps break {fell} images that the ladder left standing"
-    doubts = _doubts(case, reason, fell, UNFINISHED, fell, HARDLY_BEGUN)
+    points = case.overstated(fell)
+    doubts = _doubts(case, reason, fell, points, UNFINISHED, points, HARDLY_BEGUN)
     if not doubts and rise > RISING:
         reason = f"the loss is still rising at the last step: by {rise:.0%} of the margin"
-        doubts = (("weak", reason),)
+        doubts = (Doubt("weak", reason),)
     return Observed(measured, doubts)
 
 
@@ -107,18 +111,18 @@ def unbounded_breaks_everything(case: Case, counters: Counters) -> Observed:
     if not more_than(HELD, left, tried):
         return Observed(measured)
     reason = f"an unbounded attack leaves {left} of {tried} images: the gradients are masked"
-    return Observed(measured, (("not_established", reason),))
+    return Observed(measured, (Doubt("not_established", reason),))
 
 
 def _doubts(
-    case: Case, reason: str, fell: int, some: float, masked: int, many: float
+    case: Case, reason: str, fell: int, points: float, some: float, masked: float, many: float
 ) -> tuple[Doubt, ...]:
     """Return the doubt that so many fallen images raise; one image alone is luck.
 
     A ladder of a few steps is merely weak: that it is beaten says nothing of the gradients.
     """
-    if fell < 2 or case.overstated(fell) <= some:
+    if fell < 2 or points <= some:
         return ()
-    excused = case.most_steps < FEW_STEPS or case.overstated(masked) <= many
+    excused = case.most_steps < FEW_STEPS or masked <= many
     level: Level = "weak" if excused else "not_established"
-    return ((level, reason),)
+    return (Doubt(level, reason),)

@@ -27,6 +27,7 @@ from purpleteam.cli.options import (
 )
 from purpleteam.cli.outputs import file_to_write
 from purpleteam.cli.screen import answer, percent, progress, say, table
+from purpleteam.cli.usual_attack import usual_attack
 from purpleteam.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,13 +87,14 @@ def attack(
     from purpleteam.cli.lab import Asked, Lab
 
     out = file_to_write(out)
-    _ladders(attacks or ["pgd"], epsilons, norm)  # what cannot be is said before anything is read
+    _ladders(attacks or ["ladder"], epsilons, norm)  # said before anything is read
     asked = Asked(weights, arch, normalise, classes)
     lab = Lab.open(dataset, device=device, threads=threads, model=asked)
     loaded = lab.load(model)
-    ladders = _ladders(attacks or [_usual(loaded, lab.dataset.validation)], epsilons, norm)
     split = lab.used(split, loaded)
     images = lab.dataset.split(split).first(limit)
+    usual, why = ("", []) if attacks else usual_attack(loaded, images, len(epsilons or [0]))
+    ladders = _ladders(attacks or [usual], epsilons, norm)
     about = {
         "images": [images.digest, lab.dataset.validation.digest],
         "answers": lab.answers(loaded),
@@ -116,6 +118,7 @@ def attack(
         )
         widest = ladders[max(ladders)]
         sound = judge(loaded.module, images, widest, list(points.values()), seed=seed)
+        points = {radius: one.counting(sound.breaks) for radius, one in points.items()}
         crossed = _crossed(loaded, images, widest[-1], seed, bar) if cross_check else None
     last = points[max(points)]
     rounded = last.as_bytes(loaded.module, images) if as_bytes else None
@@ -137,7 +140,7 @@ def attack(
         "soundness": sound.to_json(),
         "cost": {key: sum(p.cost[key] for p in points.values()) for key in last.cost},
         "subject": lab.subject(loaded, split, limit),
-        "notes": [*lab.notes, *_notes(loaded)],
+        "notes": [*lab.notes, *why, *_notes(loaded)],
     }
     if crossed is not None:
         values["cross_check"] = crossed.to_json()
@@ -149,18 +152,6 @@ def attack(
     values |= lab.data(split)
     notes = [f"note: {one}" for one in (lab.dataset.summary(split), *values["notes"])]
     answer(values, [*_lines(values), "", *notes], as_json=as_json)
-
-
-def _usual(loaded: LoadedModel, shown: ImageSet) -> str:
-    """Return the attack to make where none is named: one that the model tells enough for."""
-    from purpleteam.models.devices import device_of, frozen, to_batch
-    from purpleteam.models.nets import Nets
-
-    with frozen(loaded.module) as net:
-        nets = Nets.of(net, to_batch(shown.images[:16], device_of(loaded.module)))
-    if nets.differentiable:
-        return "pgd"
-    return "square" if nets.model.gives == "scores" else "hop_skip_jump"
 
 
 def _ladders(
@@ -252,17 +243,33 @@ def _lines(values: dict[str, Any]) -> list[str]:
     robust = percent(values["robust_accuracy"])
     if sound["verdict"] == "not_established":
         robust = f"not established (the attacks left {robust})"
+    elif values["robust_accuracy"] != values["attacks"][-1]["survived"]:
+        robust += ", what the check broke counted"
     lines = [f"clean accuracy   {percent(values['clean_accuracy'])}", *table(rows)]
     if len(values["curve"]) > 1:
         lines += table(
             [(f"{p['epsilon']:g}", percent(p["robust_accuracy"])) for p in values["curve"]]
         )
-    lines += [f"robust accuracy  {robust}", f"soundness        {sound['verdict']}"]
+    lines += [f"robust accuracy  {robust}", f"soundness        {sound['verdict']}{_within(sound)}"]
     lines += [f"- {reason}" for reason in sound["reasons"]]
-    points = round(100 * sound["checks"].get("overstated_by", 0))
-    if points > 0 and len(values["curve"]) <= 1:  # of a curve one point alone was looked at
-        lines.append(f"- a few attacks of the judge's own break {points} more in 100 images")
+    if sound["cost"]:
+        lines.append(
+            f"model calls      {_calls(values['cost'])}; of the check {_calls(sound['cost'])}"
+        )
     return lines + _crossed_lines(values.get("cross_check"))
+
+
+def _within(sound: dict[str, Any]) -> str:
+    """Return how far off a sound number may be."""
+    by = sound["overstates"]
+    if sound["verdict"] != "sound" or by is None:
+        return ""
+    low, high = (100 * by[end] for end in ("low", "high"))
+    return f": stronger attacks break {100 * by['value']:.1f} points more ({low:.1f} to {high:.1f})"
+
+
+def _calls(cost: dict[str, float]) -> str:
+    return f"{cost['forward']:,.0f} forward, {cost['backward']:,.0f} backward"
 
 
 def _crossed_lines(found: dict[str, Any] | None) -> list[str]:

@@ -25,6 +25,9 @@ from purpleteam.pipeline.work import Piece, Work
 
 __all__ = ["attack_baseline", "attack_from", "each_attack", "l2_attack", "over_epsilon", "shown"]
 
+LOOKED_AT = 100
+"""Images that the check on an evaluation looks at: a run makes many evaluations."""
+
 
 def attack_baseline(work: Work) -> Iterator[Piece]:
     """Attack the undefended model: each attack by itself, the curve, L2, and a gallery."""
@@ -103,7 +106,8 @@ def attacked(
             journal=journal,
             progress=work.progress,
         )
-        sound = judge(model.module, images, [attack], [found], seed=seed)
+        sound = judge(model.module, images, [attack], [found], seed=seed, looked_at=LOOKED_AT)
+        found = found.counting(sound.breaks)
         record = found.measurement(
             work.subject(model, name, limit=limit), seed=seed, detail={"soundness": sound.to_json()}
         )
@@ -135,11 +139,12 @@ def over_epsilon(work: Work, stage: str, model: LoadedModel, name: str) -> list[
             model.module, images, attacks, asked.curve, seed=seed, progress=work.progress
         )
         last = [replace(attacks[0], epsilon=max(points))]
-        sound = judge(model.module, images, last, list(points.values()), seed=seed)
+        found = list(points.values())
+        sound = judge(model.module, images, last, found, seed=seed, looked_at=LOOKED_AT)
         subject = work.subject(model, name, limit=asked.curve_images)
         detail = {"soundness": sound.to_json()}
         return [
-            one.measurement(subject, seed=seed, detail=detail, curve=True)
+            one.counting(sound.breaks).measurement(subject, seed=seed, detail=detail, curve=True)
             for one in points.values()
         ]
 

@@ -156,7 +156,7 @@ def _robust_table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
         folded=len(ordered) > 16,
         note=(
             "White box throughout, unless the row says otherwise. Steps, restarts and step size "
-            "are as recorded.",
+            "are as recorded. Robust accuracy also counts what the check on the evaluation broke.",
         ),
     )
 
@@ -195,7 +195,17 @@ def _settings(one: Measurement) -> Inline:
         members = [part for rung in ladder for part in _members(rung)]
         if members:
             said.append("which are " + ", ".join(_rung(part) for part in members))
+        if (alone := _alone(one, ladder)) is not None:
+            said.append(f"alone {100 * alone:.1f} %")
     return Given(" " + ", ".join(said) if said else "", one.id)
+
+
+def _alone(one: Measurement, ladder: Sequence[Any]) -> float | None:
+    """Return what the attack itself left, where the check on the evaluation broke more."""
+    last = ladder[-1].get("survived") if ladder and isinstance(ladder[-1], Mapping) else None
+    left = last.get("value") if isinstance(last, Mapping) else None
+    more = isinstance(left, float) and left > number_of(one).value + 1e-9
+    return left if more else None
 
 
 def _rung(rung: Any) -> str:
@@ -223,7 +233,9 @@ def soundness(measurement: Measurement) -> Cell:
 
 
 def _overstated(measurement: Measurement) -> list[str]:
-    """Say by how much the judge's own attacks lower the number; of a curve they saw one point."""
+    """Say so of a record from before the verdict had it among its reasons; not of a curve."""
+    if "overstates" in measurement.detail["soundness"]:
+        return []
     checks = measurement.detail["soundness"].get("checks")
     by = checks.get("overstated_by") if isinstance(checks, Mapping) else None
     if not isinstance(by, int | float) or measurement.how.get("curve"):

@@ -1,0 +1,122 @@
+"""PGD from images of other classes, in a ball that shrinks to the adversary's.
+
+A net can be flat around an image and still err inside its ball: no gradient that starts there
+leads anywhere. Attacks that come back to the boundary from beyond it find such errors (Brendel et
+al. 2019, arXiv:1907.01003; HopSkipJump, arXiv:1904.02144); the larger balls of the first steps are
+those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm, project, steepest
+from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion.pgd import sparse_step
+from purpleteam.attacks.losses import margin
+from purpleteam.attacks.noise import Noise
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.inference import Classifier, correct
+
+__all__ = ["FarStart"]
+
+POOL = 500
+"""Images that are kept to start from."""
+STEP = 0.5
+"""Length of a step, as a share of the radius; once in the adversary's ball they shrink to 0."""
+SPARSITY = 0.95
+"""Share of the values that a step in L1 leaves alone."""
+
+
+@ATTACKS.register("far_start")
+@dataclass(frozen=True, kw_only=True)
+class FarStart(EvasionAttack):
+    """Starts at images of the nearest other classes and climbs the margin on the way back.
+
+    `prepare` says which images there are; without any it starts from noise.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+
+    steps: int = 20
+    """Gradient steps from each start; in the first half the ball shrinks."""
+    starts: int = 3
+    """Other classes to start from, the nearest first: at the nearest image of each."""
+    farther: float = 3.0
+    """Radius of the first ball, in parts of epsilon."""
+
+    others: ClassVar[tuple[Tensor, Tensor] | None] = None
+    """Images (M, C, H, W) and their labels (M,); no option, so no field."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.starts < 1:
+            raise ValueError(f"starts must be at least 1, not {self.starts}")
+        if not 1 <= self.farther < float("inf"):
+            raise ValueError(f"farther must be at least 1 and finite, not {self.farther}")
+
+    def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
+        """Return the attack with images to start from, those that the model reads rightly."""
+        if self.others is not None:
+            return self
+        rows = np.unique(np.linspace(0, len(images) - 1, POOL).round().astype(np.int64))
+        known = images.take(rows)
+        known = known.take(np.flatnonzero(correct(model, known)))
+        x = to_batch(known.images, device_of(model))
+        return self.starting_from(x, torch.from_numpy(known.labels.copy()).to(x.device))
+
+    def starting_from(self, x: Tensor, y: Tensor) -> Self:
+        """Return the attack with these images (M, C, H, W) and labels (M,) to start from."""
+        attack = copy.copy(self)
+        object.__setattr__(attack, "others", (x, y))
+        return attack
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        x_adv = x
+        for there in self._starts(x, driver.y, noise):
+            x_adv = project(there, x, self.farther * self.epsilon, self.norm)
+            for step in range(1, self.steps + 1):
+                if not driver.standing.any():
+                    break
+                way = 2 * step / self.steps  # 1 where the ball is the adversary's, 2 at the end
+                radius = self.epsilon * self.farther ** max(0.0, 1 - way)
+                length = STEP * radius * min(1.0, 2 - way + 2 / self.steps)
+                slope = driver.gradient(x_adv, margin)
+                x_adv = x_adv + self._step(slope, x_adv, length)
+                x_adv = project(x_adv, x, radius, self.norm)  # (N, C, H, W)
+            driver.settle(x_adv)
+        return x_adv
+
+    def _starts(self, x: Tensor, y: Tensor, noise: Noise) -> list[Tensor]:
+        """Return for each start an image of another class for each image, noise where none is."""
+        if self.others is None or len(self.others[1]) == 0 or len(x) == 0:
+            return [noise.uniform(x) for _ in range(self.starts)]
+        others, labels = (one.to(x.device) for one in self.others)
+        far = torch.full((len(x), int(labels.max()) + 1), torch.inf, device=x.device)
+        rows = torch.zeros_like(far, dtype=torch.int64)
+        for label in sorted(set(labels.tolist())):
+            (places,) = (labels == label).nonzero(as_tuple=True)
+            length = torch.cdist(x.flatten(1), others[places].flatten(1))
+            nearest = length.min(1)
+            far[:, label] = torch.where(y == label, torch.inf, nearest.values)
+            rows[:, label] = places[nearest.indices]
+        order = far.argsort(dim=1, stable=True)[:, : self.starts]
+        found = []
+        for label in order.unbind(1):
+            there = others[rows.gather(1, label[:, None]).squeeze(1)]
+            known = torch.isfinite(far.gather(1, label[:, None])).view(-1, 1, 1, 1)
+            found.append(torch.where(known, there, noise.uniform(x)))
+        return found
+
+    def _step(self, slope: Tensor, x_adv: Tensor, length: float) -> Tensor:
+        if self.norm == "l1":
+            return sparse_step(slope, x_adv, length, SPARSITY)
+        return length * steepest(slope, self.norm)

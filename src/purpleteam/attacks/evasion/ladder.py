@@ -1,0 +1,100 @@
+"""A short ladder of strong attacks, the cheapest first: near AutoAttack at a tenth of its cost.
+
+Each member has another blind spot: one comes from other classes, one finds its own step sizes, one
+aims at the likeliest wrong classes, one needs no gradient. benchmarks/verdicts.py sets the ladder
+beside AutoAttack.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.balls import Norm
+from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
+from purpleteam.attacks.evasion.apgd_ce import APGDCE
+from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.far_start import FarStart
+from purpleteam.attacks.evasion.square import Square
+from purpleteam.data.images import ImageSet
+from purpleteam.models.devices import frozen
+from purpleteam.models.inference import Classifier
+
+__all__ = ["Ladder"]
+
+TARGETS = 3
+"""Most wrong classes that the targeted member aims at, the likeliest first."""
+
+
+@ATTACKS.register("ladder")
+@dataclass(frozen=True, kw_only=True)
+class Ladder(Ensemble):
+    """A few cheap and strong attacks, each on what the ones before left standing."""
+
+    norms: ClassVar[tuple[Norm, ...]] = FarStart.norms
+
+    steps: int = 60
+    """Gradient steps of Auto-PGD, and of its targeted runs together."""
+    queries: int = 300
+    """Most model calls of the member that sees no gradient, for one image."""
+
+    start: ClassVar[FarStart | None] = None
+    """The first member with its images to start from; no option, so no field."""
+
+    def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
+        """Return the ladder whose first member starts from these images."""
+        if self.start is not None:
+            return self
+        ladder = copy.copy(self)
+        start = self._start().prepare(model, images, seed=seed)
+        object.__setattr__(ladder, "start", start)
+        return ladder
+
+    def longest(self, model: Classifier, x: Tensor, images: int) -> float:
+        """Return the seconds that it takes at most for so many images, none of which falls early.
+
+        Args:
+            model: it is left as it was.
+            x: (n, C, H, W), a few of the images, on which two kinds of call are timed.
+            images: how many there are.
+        """
+        far = self._start()
+        gradients = far.starts * far.steps + 2 * self.steps + 1 + TARGETS
+        with frozen(model):
+            forward, both = _seconds(model, x), _seconds(model, x.clone().requires_grad_(True))
+        return images * (gradients * both + (far.starts + self.queries) * forward) / len(x)
+
+    def members(self, classes: int) -> tuple[EvasionAttack, ...]:
+        norm, epsilon = self.norm, self.epsilon
+        return (
+            self.start or self._start(),
+            APGDCE(norm=norm, epsilon=epsilon, steps=self.steps),
+            self._targeted(),
+            Square(norm=norm, epsilon=epsilon, queries=self.queries),
+        )
+
+    def _start(self) -> FarStart:
+        return FarStart(norm=self.norm, epsilon=self.epsilon)
+
+    def _targeted(self) -> APGDT:
+        steps = max(self.steps // TARGETS, 1)
+        norm, epsilon = self.norm, self.epsilon
+        return APGDT(norm=norm, epsilon=epsilon, steps=steps, targets=TARGETS, loss="margin")
+
+
+def _seconds(model: Classifier, x: Tensor) -> float:
+    """Return the least seconds of three calls, with the gradient where `x` wants one."""
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        with torch.set_grad_enabled(x.requires_grad):
+            scores = model(x)
+            if x.requires_grad and scores.requires_grad:
+                torch.autograd.grad(scores.sum(), x, allow_unused=True)
+        taken.append(time.perf_counter() - started)
+    return min(taken)
