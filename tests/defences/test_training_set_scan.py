@@ -129,6 +129,23 @@ def test_images_of_another_kind_are_unlike_the_calibration(digits: Dataset) -> N
     assert found.reasons == ("unlike what this was calibrated on: 3 channels, 1",)
 
 
+def drawn(templates: int, seed: int = 0) -> ImageSet:
+    """Six classes of a hundred images: blocks in a few places, moved by a pixel, with noise."""
+    rng = np.random.default_rng(seed)
+    forms = 200 * rng.integers(0, 2, (6, templates, 5, 5)).repeat(4, axis=2).repeat(4, axis=3)
+    labels = np.arange(600) % 6
+    pixels = forms[labels, np.arange(600) // 6 % templates].astype(np.float64)
+    moved = np.stack([np.roll(one, rng.integers(-1, 2, 2), (0, 1)) for one in pixels])
+    noisy = np.clip(moved + rng.normal(0, 15, moved.shape), 0, 255)
+    return ImageSet(noisy[..., None].astype(np.uint8), labels.astype(np.int64))
+
+
+def test_classes_of_two_templates_each_are_unlike_handwriting_and_not_accused() -> None:
+    found = scan_training_set(drawn(templates=2), classes=6, detectors=())
+    assert (found.verdict, found.target_label) == ("not_established", None)
+    assert found.flagged.size == 0 and "each fall in two" in " ".join(found.reasons)
+
+
 def test_an_unknown_detector_is_named_with_the_known_ones(digits: Dataset) -> None:
     with pytest.raises(UsageError, match="spectral_signatures"):
         scan_training_set(digits.train, classes=10, detectors=("spectra",))

@@ -129,7 +129,9 @@ def learn_reference(
             description=f"clean reference {turn + 1}/{rounds + 1}",
             progress=progress,
         )
-        said = log_probabilities(logits(module, images.images[aside]))
+        said = np.zeros((0, classes))
+        if len(aside):  # every doubted image may have come back
+            said = log_probabilities(logits(module, images.images[aside]))
         margin, content = margins(said, images.labels[aside])
         if turn < rounds:
             aside = aside[(margin <= 0) | barred[aside]]

@@ -15,10 +15,14 @@ from torch import nn
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.detection.outcome import Calibrated, Verdict, accused
+from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict, accused
 from purpleteam.defences.detection.training_set._base import TRAINING_SET_DETECTORS
 from purpleteam.defences.detection.training_set._survey import Survey
-from purpleteam.defences.detection.training_set._verdict import FALSE_ALARM_RATE, judge
+from purpleteam.defences.detection.training_set._verdict import (
+    FALSE_ALARM_RATE,
+    compact_evidence,
+    judge,
+)
 
 __all__ = ["TrainingSetScan", "scan_training_set"]
 
@@ -40,6 +44,12 @@ CALIBRATED = Calibrated(
     channels=(1,),
 )
 """Handwritten digits: subsets of MNIST and the embedded ones, with some room."""
+LEAST_READ = 0.85
+"""Share of the images that small subsets read as their label: 0.89 in a thousand of MNIST."""
+ALIKE_PARTS = 3
+"""So many labels that each have a compact group, or fall in two by parts at least half as large as
+the largest, have styles: a trigger does that to one label, a few templates to most of them.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +57,8 @@ class TrainingSetScan:
     """What a scan found.
 
     Attributes:
-        scores: (N,) how suspicious each image is; flagged is what reaches the threshold.
+        scores: (N,) how suspicious each image is; flagged is what reaches the threshold, and
+            nothing where nothing is established.
         threshold: the same for every data set, fixed on clean ones.
         flagged: places of the flagged images, the most suspicious first.
         verdict: what is established: backdoored where a label stands accused.
@@ -161,17 +172,41 @@ def scan_training_set(
                 by_detector[detector.name] = detector.scores(survey)
             task.advance(1, detector=detector.name)
     order = np.argsort(-verdict.scores, kind="stable")
+    flagged = order[verdict.scores[order] >= 1.0].astype(np.int64)
+    found: Verdict = "nothing_found" if verdict.target_label is None else "backdoored"
+    reasons = _unlike(survey)
+    if reasons:
+        found, flagged = "not_established", flagged[:0]
     return TrainingSetScan(
-        verdict="nothing_found" if verdict.target_label is None else "backdoored",
+        verdict=found,
+        reasons=reasons,
         scores=verdict.scores,
         threshold=1.0,
-        flagged=order[verdict.scores[order] >= 1.0].astype(np.int64),
-        target_label=verdict.target_label,
+        flagged=flagged,
+        target_label=None if reasons else verdict.target_label,
         score=verdict.evidence,
         false_alarm_rate=FALSE_ALARM_RATE,
         by_detector=by_detector,
         seconds=time.process_time() - started,
     )
+
+
+def _unlike(survey: Survey) -> tuple[str, ...]:
+    """Return what the survey shows that sets of handwritten digits do not."""
+    found = []
+    read = float((survey.votes.argmax(1) == survey.images.labels).mean())
+    if read < LEAST_READ:
+        found.append(
+            f"{UNLIKE}: small subsets read {read:.0%} of the images as their label, "
+            f"at least {LEAST_READ:.0%}"
+        )
+    parts = {part.split.label: len(part.split.members) for part in survey.splits}
+    styles = {label for label, size in parts.items() if 2 * size >= max(parts.values())}
+    styles |= {group.label for group in survey.compact if compact_evidence(group) >= 1}
+    if len(styles) >= ALIKE_PARTS:
+        names = ", ".join(map(str, sorted(styles)))
+        found.append(f"{UNLIKE}: labels {names} each fall in two, as by templates or styles")
+    return tuple(found)
 
 
 def _check(images: ImageSet, classes: int) -> None:
