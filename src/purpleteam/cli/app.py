@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -77,8 +78,11 @@ for command in app.registered_commands:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `purple`; exit 0 for yes, 1 for an honest no, 2 for usage, input or tool errors."""
+    typed = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    if typed and not debug and not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries warn of is for those who program
     as_json = "--json" in arguments
     screen.expect_answer()
     try:

@@ -145,7 +145,7 @@ class Lab:
         if limit is None or limit >= len(images):
             return []
         absent = len(set(images.labels.tolist()) - set(images.labels[:limit].tolist()))
-        without = f", and {absent} classes are not among them" if absent else ""
+        without = f", with none of {absent} of the classes" if absent else ""
         return [f"the first {limit} of {len(images)} images are no random sample{without}"]
 
     @property
