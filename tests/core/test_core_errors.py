@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from purpleteam.core import errors
-from purpleteam.core.errors import MissingExtra, PurpleError, Refused, place_of, unknown
+from purpleteam.core.errors import (
+    MissingExtra,
+    NeedsFailed,
+    PurpleError,
+    Refused,
+    place_of,
+    unknown,
+)
 from purpleteam.core.progress import SILENT
 
 HEAVY = ["torch", "numpy", "scipy", "sklearn", "pydantic", "onnxruntime", "starlette", "bandit"]
@@ -20,7 +27,7 @@ def test_every_error_is_in_the_tree_that_the_docstring_draws():
     for kind in KINDS:
         assert issubclass(kind, PurpleError)
         assert f" {kind.__name__} " in (errors.__doc__ or "").replace("\n", " ")
-    assert set(KINDS) == {PurpleError, *PurpleError.__subclasses__()}
+    assert set(KINDS) == {PurpleError, *PurpleError.__subclasses__(), NeedsFailed}
 
 
 def test_only_a_refusal_says_no_rather_than_fails():

@@ -256,7 +256,9 @@ def _classes(text: str | None) -> int | tuple[str, ...]:
     if text is None or (text.isascii() and text.isdigit()):
         count = 10 if text is None else int(text[:6])
         if count < 2:
-            raise UsageError(f"--classes {count} is no number of classes from 2")
+            raise UsageError(
+                f"--classes '{count}' is no number of classes from 2 on, nor their names"
+            )
         return count
     return parse_classes(text)
 
