@@ -1,4 +1,4 @@
-"""A short ladder of strong attacks, the cheapest first: near AutoAttack at a tenth of its cost.
+"""A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
 Each member has another blind spot: one comes from other classes, one finds its own step sizes, one
 aims at the likeliest wrong classes, one needs no gradient. benchmarks/verdicts.py sets the ladder
