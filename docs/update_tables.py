@@ -175,6 +175,24 @@ def _hostile(path: Path) -> str:
     )
 
 
+def _gate(path: Path) -> str:
+    """Return how mutated files were read here and elsewhere, and what reading costs."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    tried = found["differential"]
+    lines = ["| Format | Mutated files | Accepted | Read with other values elsewhere |"]
+    lines += ["| --- | --- | --- | --- |"]
+    lines += [
+        f"| {kind} | {count:,} | {tried['accepted'].get(kind, 0)} | "
+        f"{sum(name.endswith(kind) for name in tried['disagreements'])} |"
+        for kind, count in tried["changed"].items()
+    ]
+    ratios = ", ".join(f"{one['ratio']:.2f} of {one['tensors']:,} tensors" for one in found["cost"])
+    return "\n".join(lines) + (
+        f"\n\nSeed {tried['seed']}; elsewhere is torch with `weights_only`, safetensors and NumPy. "
+        f"Reading takes, as a share of torch's own time: {ratios}."
+    )
+
+
 def _own(path: Path) -> str:
     """Return the answer to the README's own command, word for word."""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -186,6 +204,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "attacks": attack_tables.ladder,
     "attacks_speed": attack_tables.speed,
     "backdoors": backdoor_tables.backdoors,
+    "gate": _gate,
     "hostile": _hostile,
     "install": _install,
     "mnist": _mnist,
