@@ -96,7 +96,7 @@ def test_an_error_in_foreign_code_names_its_file_and_line(
     error = ended.json["error"]
     assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
     assert [word for word in told.split() if word not in error["message"]] == []
-    assert error["whose"] == "user" and "--debug" in error["message"]
+    assert error["whose"] == "user" and "their_net.py, line 13" in error["place"]
 
 
 def test_an_error_without_foreign_code_is_called_a_defect(

@@ -90,8 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
     except PurpleError as error:
         if debug and not isinstance(error, Refused):
             raise
-        kind = type(error).__name__
-        code = screen.refuse(kind, str(error), error.exit_code, as_json=as_json)
+        kind, cause, facts = type(error).__name__, error.__cause__, {}
+        if cause is not None:
+            facts["whose"], facts["place"] = place_of(cause)
+        code = screen.refuse(kind, str(error), error.exit_code, as_json=as_json, **facts)
     except KeyboardInterrupt:
         code = STOPPED
     except (Exception, SystemExit) as error:

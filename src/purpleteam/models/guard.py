@@ -7,24 +7,19 @@ our tensors. It may answer in another precision, or with its logits inside somet
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from purpleteam.core.errors import ModelError, PurpleError, UsageError
+from purpleteam.core.errors import ModelError, PurpleError, UsageError, place_of
 
 __all__ = ["Classifier", "Guarded", "guarded"]
 
 Classifier = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, classes)."""
-
-_OURS = (Path(torch.__file__).parent, Path(__file__).parents[1])
-"""Folders whose code is not the user's."""
 
 
 def guarded(model: object) -> Guarded:
@@ -83,7 +78,7 @@ class Guarded(nn.Module):
         try:
             with _uncompiled():
                 out = self.model(x.to(self.precision, copy=True))
-        except PurpleError:  # of ours: it names what is wrong already
+        except (PurpleError, MemoryError):  # they say what is wrong already
             raise
         except Exception as error:  # the model may be anybody's code
             raise ModelError(_what_failed(self.model, x, error)) from error
@@ -151,12 +146,7 @@ def _checked(out: Any, n: int) -> Tensor:
 
 def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
     """Return one line: whose code failed, where, on what, and what may help."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not any(Path(frame.filename).is_relative_to(folder) for folder in _OURS)
-    ]
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    whose, place = place_of(error)
     reason = " ".join(str(error).split())[:200] or "no reason given"
     one_only = len(x) > 1 and _takes(model, x[:1])
     hint = (
@@ -164,7 +154,8 @@ def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
     )
     return (
         f"the model does not take images of shape {tuple(x.shape[1:])}: "
-        f"{type(error).__name__}{place}: {reason}{hint if one_only else ''}"
+        f"{type(error).__name__}: {reason}{f' in {place}' if whose == 'user' else ''}"
+        f"{hint if one_only else ''}"
     )
 
 

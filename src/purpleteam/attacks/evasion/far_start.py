@@ -18,7 +18,7 @@ from torch import Tensor
 
 from purpleteam.attacks.balls import Norm, project, steepest
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
+from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.evasion.pgd import sparse_step
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
@@ -38,7 +38,7 @@ SPARSITY = 0.95
 
 @ATTACKS.register("far_start")
 @dataclass(frozen=True, kw_only=True)
-class FarStart(EvasionAttack):
+class FarStart(GradientAttack):
     """Starts at images of the nearest other classes and climbs the margin on the way back.
 
     `prepare` says which images there are; without any it starts from noise.

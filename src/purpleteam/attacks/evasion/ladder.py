@@ -42,6 +42,8 @@ class Ladder(Ensemble):
     """Gradient steps of Auto-PGD, and of its targeted runs together."""
     queries: int = 300
     """Most model calls of the member that sees no gradient, for one image."""
+    samples: int = 1
+    """Draws that the members average at each point, for a model whose answers are random."""
 
     start: ClassVar[FarStart | None] = None
     """The first member with its images to start from; no option, so no field."""
@@ -67,24 +69,31 @@ class Ladder(Ensemble):
         gradients = far.starts * far.steps + 2 * self.steps + 1 + TARGETS
         with frozen(model):
             forward, both = _seconds(model, x), _seconds(model, x.clone().requires_grad_(True))
+        gradients *= self.samples
         return images * (gradients * both + (far.starts + self.queries) * forward) / len(x)
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
         norm, epsilon = self.norm, self.epsilon
         return (
             self.start or self._start(),
-            APGDCE(norm=norm, epsilon=epsilon, steps=self.steps),
+            APGDCE(norm=norm, epsilon=epsilon, steps=self.steps, samples=self.samples),
             self._targeted(),
             Square(norm=norm, epsilon=epsilon, queries=self.queries),
         )
 
     def _start(self) -> FarStart:
-        return FarStart(norm=self.norm, epsilon=self.epsilon)
+        return FarStart(norm=self.norm, epsilon=self.epsilon, samples=self.samples)
 
     def _targeted(self) -> APGDT:
         steps = max(self.steps // TARGETS, 1)
-        norm, epsilon = self.norm, self.epsilon
-        return APGDT(norm=norm, epsilon=epsilon, steps=steps, targets=TARGETS, loss="margin")
+        return APGDT(
+            norm=self.norm,
+            epsilon=self.epsilon,
+            steps=steps,
+            targets=TARGETS,
+            loss="margin",
+            samples=self.samples,
+        )
 
 
 def _seconds(model: Classifier, x: Tensor) -> float:
