@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.attacks import APGDCE, FGSM, PGD, HopSkipJump, Square, evaluate
-from purpleteam.attacks.evasion import ATTACKS, EvasionAttack, GradientAttack
+from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import evaluate as evaluate_clean
@@ -206,7 +206,7 @@ def test_the_remedy_for_a_random_net_is_named_and_there() -> None:
     assert found.cost["backward"] >= 20
     for name, attack in ATTACKS.items():
         if attack.knowledge == "white-box" and "auto" not in name:
-            assert issubclass(attack, GradientAttack) and attack.samples == 1
+            assert getattr(attack, "samples", None) == 1, name
 
 
 class Deaf(CNN):
@@ -404,7 +404,10 @@ def test_an_error_in_the_users_code_says_whose_it_is_and_where() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(x)
 
-    message = r"does not take images of shape \(1, 8, 8\): RuntimeError: .* in .*test_models_as_\w+.py, line \d+"
+    message = (
+        r"does not take images of shape \(1, 8, 8\): RuntimeError: .* in "
+        r".*test_models_as_\w+.py, line \d+"
+    )
     for ask in (
         lambda net: evaluate(net, images(20), PGD()),
         lambda net: PGD().run(net, *tensors(images(20))),

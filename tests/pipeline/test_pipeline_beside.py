@@ -55,7 +55,7 @@ def test_what_goes_wrong_there_leaves_no_draft_for_the_run_meets_it_itself(tmp_p
     work, answers = lab(tmp_path / "run"), io.StringIO()
     start = {"run": str(work.run.path), "command": []}
     serve(start, [json.dumps(asdict(Job("learn", 0, "nosuch")))], answers)
-    assert "unknown poison 'nosuch'" in json.loads(answers.getvalue())["failed"]
+    assert "unknown poison attack 'nosuch'" in json.loads(answers.getvalue())["failed"]
     assert not (work.run.path / DRAFTS).exists()
 
 
