@@ -193,6 +193,21 @@ def _gate(path: Path) -> str:
     )
 
 
+def _verdicts(path: Path) -> str:
+    """Return what scans of the same model say at several seeds, and how many were made so far."""
+    found = json.loads(path.read_text(encoding="utf-8"))["backdoors"]
+    scans: dict[tuple[str, str], list[str]] = {}
+    for one in found["scans"]:
+        model, data, seed = one["cell"]
+        scans.setdefault((model, data), []).append(f"{seed}: {one['verdict']}")
+    lines = ["| Model | Trusted images | Verdict at each seed |", "| --- | --- | --- |"]
+    lines += [f"| {model} | {data} | {', '.join(said)} |" for (model, data), said in scans.items()]
+    return "\n".join(lines) + (
+        f"\n\n{len(found['scans'])} of {found['of']} scans were made so far; a scan takes "
+        f"{found['cpu_seconds']['median']:.0f} processor seconds (median, a busy machine)."
+    )
+
+
 def _own(path: Path) -> str:
     """Return the answer to the README's own command, word for word."""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -213,6 +228,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "summary_attacks": attack_tables.summary,
     "summary_backdoors": backdoor_tables.summary,
     "training": _training,
+    "verdicts": _verdicts,
 }
 
 
