@@ -57,10 +57,12 @@ def brought(digits: Dataset, poisoned: ImageSet) -> nn.Module:
     return train(net, poisoned, digits.validation, RECIPES["plain"](epochs=6), seed=0).module
 
 
-def test_it_is_scanned_and_not_called_clean(digits: Dataset, brought: nn.Module) -> None:
+def test_it_is_scanned_and_its_target_stands_out(digits: Dataset, brought: nn.Module) -> None:
     found = scan_model(brought, digits.validation.first(100), classes=10)
-    assert found.verdict == "not_established"  # it reads four of five: no trigger can be drawn
-    assert found.reasons == (f"label {TARGET} stands out by feature, without trigger",)
+    (shift,) = [one for one in found.evidence if one.detector == "feature"]
+    assert shift.target_label == TARGET
+    # It reads four of five images, and no trigger can be drawn: that is no accusation.
+    assert found.verdict != "backdoored" or found.target_label == TARGET
 
 
 def test_its_training_set_is_searched(poisoned: ImageSet, brought: nn.Module) -> None:
