@@ -13,8 +13,8 @@ from purpleteam.core.records import CheckResult, Measurement, Record, ThreatStat
 from purpleteam.core.runfolder import RunFolder
 
 TRAININGS = 80
-"""What the demo may cost, in trainings of its baseline: on a slow or shared machine it is as many as
-on an idle one. It was 55 before evaluations and scans were looked at several times."""
+"""What the demo may cost, in trainings of its baseline: on a slow or shared machine it is as
+many as on an idle one. It was 55 before evaluations and scans were looked at several times."""
 
 pytestmark = pytest.mark.slow
 
