@@ -129,7 +129,7 @@ def test_a_ladder_that_follows_no_gradient_is_at_best_weak(
 
 
 def test_what_the_ladders_own_black_box_breaks_late_is_told(images: ImageSet) -> None:
-    ladder = [PGD(epsilon=0.2, steps=20), ATTACKS["square"](epsilon=0.2, queries=200)]
+    ladder = [PGD(epsilon=0.1, steps=20), ATTACKS["square"](epsilon=0.1, queries=200)]
     found = verdict(behind("detached"), images, *ladder)
     assert found.checks["broken_by_black_box_rungs"] > 0.3
     assert any("that gradients left" in reason for reason in found.reasons)
