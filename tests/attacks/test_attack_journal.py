@@ -15,8 +15,8 @@ from purpleteam.data.images import ImageSet
 LADDER = (FGSM(epsilon=0.03), PGD(epsilon=0.03, steps=5))
 
 
-class Killed(Exception):
-    pass
+class Killed(BaseException):
+    """Ends what runs, as Ctrl-C does; an Exception would be a fault of the model."""
 
 
 class Mortal(nn.Module):
