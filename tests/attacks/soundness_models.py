@@ -216,10 +216,8 @@ MASKED: dict[str, Answer] = {
     "reversed gradient": with_gradient_times(-1.0),
     "random gradient": random_gradient,
     "quantised input": lambda net, x: net((x * 16).round() / 16),
-    "two levels": lambda net, x: net((x > 0.5).float()),
     "rounded logits": lambda net, x: net(x).round(),
     "finely rounded logits": lambda net, x: (net(x) * 100).round() / 100,
-    "labels alone": lambda net, x: F.one_hot(net(x).argmax(1), 10).float(),
     "temperature 1000": lambda net, x: 1000 * net(x),
     "temperature 10000": lambda net, x: 10_000 * net(x),
     "saturated sigmoid": lambda net, x: (300 * net(x)).sigmoid(),
@@ -228,6 +226,12 @@ MASKED: dict[str, Answer] = {
     "shattered gradient": lambda net, x: net(x + 0.05 * torch.sin(500 * x)),
 }
 """Deceptions behind which a PGD in cross-entropy sees nothing; the labels stay as they were."""
+
+GRADIENTLESS: dict[str, Answer] = {
+    "two levels": lambda net, x: net((x > 0.5).float()),
+    "labels alone": lambda net, x: F.one_hot(net(x).argmax(1), 10).float(),
+}
+"""Nets from whose scores no gradient leads to the images: nothing there for a PGD to follow."""
 
 DOUBTFUL: dict[str, Answer] = {
     "softmax": lambda net, x: net(x).softmax(1),

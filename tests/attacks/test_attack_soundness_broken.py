@@ -5,13 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 from attack_models import Answer, Deceiver
-from soundness_models import DOUBTFUL, MASKED, Ramp, honest, labelled_by_colour, trained
+from soundness_models import (
+    DOUBTFUL,
+    GRADIENTLESS,
+    MASKED,
+    Ramp,
+    honest,
+    labelled_by_colour,
+    trained,
+)
 from test_attack_soundness_honest import colour_net, verdict
 from torch import nn
 
 from purpleteam.attacks import PGD, curve, evaluate, judge
 from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion import ATTACKS
+from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 
 LINF = PGD(epsilon=0.1, steps=20)
@@ -19,7 +28,7 @@ L2 = PGD(norm="l2", epsilon=1.0, steps=20)
 
 
 def behind(name: str, net: nn.Module | None = None) -> Deceiver:
-    return Deceiver(net or honest("standard"), (MASKED | DOUBTFUL)[name])
+    return Deceiver(net or honest("standard"), (MASKED | DOUBTFUL | GRADIENTLESS)[name])
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -34,6 +43,16 @@ def test_masks_are_seen_on_another_net_and_few_images(images: ImageSet, name: st
     found = verdict(behind(name, honest("batch norm")), images.first(12), L2)
     assert found.verdict != "sound"
     assert found.verdict == "not_established" or name == "shattered gradient"  # coarse for l2
+
+
+@pytest.mark.parametrize("name", GRADIENTLESS)
+def test_a_net_without_a_gradient_is_no_subject_of_an_attack_that_follows_one(
+    images: ImageSet, name: str
+) -> None:
+    with pytest.raises(UsageError, match=r"no gradient of the model reaches .* square"):
+        evaluate(behind(name), images, LINF)
+    found = verdict(behind(name), images, ATTACKS["square"](epsilon=0.1, queries=100))
+    assert found.verdict != "sound"
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
