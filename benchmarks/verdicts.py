@@ -97,11 +97,15 @@ def backdoors(work: Path, most: int, part: int, parts: int) -> dict[str, Any]:
         with journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(done[cell]) + "\n")
         print(cell, found.verdict, found.score, found.reasons, round(spent["scan"]), flush=True)
-    scans = list(_scanned(work).values())  # what other processes have done by now as well
+    known = _scanned(work)  # what other processes have done by now as well
+    scans = [known[cell] for cell in cells() if cell in known]
     return {"of": len(cells()), "scans": scans, **summary(scans)}
 
 
-KEPT = ("verdict", "reasons", "target_label", "kind", "score", "threshold", "p_value", "looks")
+KEPT = (
+    *("verdict", "reasons", "target_label", "kind", "score", "threshold", "p_value", "looks"),
+    *("trigger_success", "student_success"),
+)
 
 
 def summary(scans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -145,9 +149,11 @@ def write(section: str, content: Mapping[str, Any]) -> None:
 
 
 def _scanned(work: Path) -> dict[Cell, dict[str, Any]]:
-    """Return the cells that are in the journals of any process."""
+    """Return the cells that the results hold, and those in the journals of any process."""
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     texts = [path.read_text(encoding="utf-8") for path in sorted(work.glob("backdoors-*.jsonl"))]
-    scans = [json.loads(line) for text in texts for line in text.splitlines()]
+    scans = list(known.get("backdoors", {}).get("scans", []))
+    scans += [json.loads(line) for text in texts for line in text.splitlines()]
     return {(name, data, seed): one for one in scans for name, data, seed in [one["cell"]]}
 
 

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # pages are made from 
 
 import attack_tables
 import backdoor_tables
+import verdict_tables
 
 from purpleteam.core.records import Measurement, record_from_json
 from purpleteam.report.collect import Evidence, model_name
@@ -45,7 +46,7 @@ def updated(text: str, results: Path = RESULTS) -> str:
 
 def render(name: str, results: Path = RESULTS) -> str:
     """Return the content of one block; a file that is not there yet is said to be missing."""
-    path = results / f"{name.removeprefix('summary_')}.json"
+    path = results / f"{FILES.get(name, name)}.json"
     if name in CODE:
         return "\n" + CODE[name]().strip() + "\n\n"
     if not path.exists():
@@ -193,21 +194,6 @@ def _gate(path: Path) -> str:
     )
 
 
-def _verdicts(path: Path) -> str:
-    """Return what scans of the same model say at several seeds, and how many were made so far."""
-    found = json.loads(path.read_text(encoding="utf-8"))["backdoors"]
-    scans: dict[tuple[str, str], list[str]] = {}
-    for one in found["scans"]:
-        model, data, seed = one["cell"]
-        scans.setdefault((model, data), []).append(f"{seed}: {one['verdict']}")
-    lines = ["| Model | Trusted images | Verdict at each seed |", "| --- | --- | --- |"]
-    lines += [f"| {model} | {data} | {', '.join(said)} |" for (model, data), said in scans.items()]
-    return "\n".join(lines) + (
-        f"\n\n{len(found['scans'])} of {found['of']} scans were made so far; a scan takes "
-        f"{found['cpu_seconds']['median']:.0f} processor seconds (median, a busy machine)."
-    )
-
-
 def _own(path: Path) -> str:
     """Return the answer to the README's own command, word for word."""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -228,8 +214,15 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "summary_attacks": attack_tables.summary,
     "summary_backdoors": backdoor_tables.summary,
     "training": _training,
-    "verdicts": _verdicts,
+    "verdicts": verdict_tables.scans,
+    "verdicts_ladder": verdict_tables.ladder,
+    "verdicts_loops": verdict_tables.loops,
 }
+FILES = {
+    **{f"summary_{name}": name for name in ("attacks", "backdoors")},
+    **{f"verdicts_{name}": "verdicts" for name in ("ladder", "loops")},
+}
+"""Where a block's file of results has another name."""
 
 
 def main() -> None:

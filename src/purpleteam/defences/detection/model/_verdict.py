@@ -46,6 +46,8 @@ class ModelScan:
         looks: the standing in each look; further ones with another student and other searches.
         evidence: what each detector found at first; one that could not compare is left out.
         trigger: what was recovered; None where there is no backdoor.
+        trigger_success: share of the trusted images of its sources that it sends to the label.
+        student_success: the same in the student; None where no trigger was looked for.
         seconds: how long it took.
     """
 
@@ -60,6 +62,8 @@ class ModelScan:
     looks: tuple[float, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     trigger: RecoveredTrigger | None = None
+    trigger_success: float | None = None
+    student_success: float | None = None
     seconds: float = 0.0
 
     @property
@@ -85,6 +89,8 @@ class ModelScan:
             "threshold": self.threshold,
             "p_value": self.p_value,
             "looks": [None if np.isinf(one) else one for one in self.looks],
+            "trigger_success": self.trigger_success,
+            "student_success": self.student_success,
             "seconds": self.seconds,
             "detectors": {one.detector: _row(one) for one in self.evidence},
         }

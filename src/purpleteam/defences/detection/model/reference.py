@@ -20,7 +20,7 @@ from purpleteam.models.augmentation import shift
 from purpleteam.models.devices import lay_out
 from purpleteam.models.guard import guarded
 
-__all__ = ["distilled", "untrained"]
+__all__ = ["AT_ONCE", "distilled", "untrained"]
 
 SEEN = 8000
 """Images that the student is shown, trusted ones again and again, moved and with noise."""
@@ -38,7 +38,7 @@ SIDE = 8
 ALIKE = 0.7
 """A student that gives so few of the model's answers on trusted images tells nothing of it."""
 AT_ONCE = 256
-"""Images that are answered in one pass when student and model are compared."""
+"""Images that are answered in one pass where student and model are compared."""
 SUBSTITUTE = "small_cnn"
 """Stands in for architectures that cannot be set back or do not learn so fast."""
 

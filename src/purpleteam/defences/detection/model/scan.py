@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,10 +30,11 @@ from purpleteam.defences.detection.model._verdict import (
     p_value_of,
 )
 from purpleteam.defences.detection.model.outliers import Null
-from purpleteam.defences.detection.model.reference import distilled
+from purpleteam.defences.detection.model.reference import AT_ONCE, distilled
 from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict
-from purpleteam.defences.detection.recovered import RecoveredTrigger
+from purpleteam.defences.detection.recovered import Kind, RecoveredTrigger
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
+from purpleteam.models.guard import guarded
 from purpleteam.models.inference import correct, logits
 
 __all__ = ["scan_model"]
@@ -56,6 +57,12 @@ It covers what one look differs from the next by, in clean nets that other seeds
 """
 FRESH = 100_000
 """Added to the seed for each further look, so that no user's seed is another's second look."""
+NATURE: Mapping[Kind, float] = {"patch": 0.25, "additive": 0.25, "warp": 0.75}
+"""A trigger that moves so many images in a student too, which never saw one, is none.
+
+In clean nets that stood out, students followed on 48 to 79 % of the images, and on 98 % for a warp;
+in backdoored ones on at most 8 %, and on up to half for a warp, which leaves images natural.
+"""
 LEAST_ACCURACY = 0.8
 """A model that is right less often on trusted images was not among the calibration's."""
 JOINT = "joint"
@@ -135,6 +142,7 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
 
     What stands out is mostly the luck of one student and one search. An accusation therefore
     needs a trigger that stands out in most of `LOOKS` looks, and two are enough where they agree.
+    What stands out by nature does so in the student as well, so the trigger must not work there.
     """
     work = _with_student(work)
     task.advance(1)
@@ -165,6 +173,14 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
         standings.append(_again(work, part, strongest.target_label, len(standings)))
     score = statistics.median_low(standings)
     verdict, reasons = _judged(score, limit, strongest if accusing else None, found)
+    trigger, works, follows = None, None, None
+    if verdict == "backdoored":
+        trigger = _recover(work, parts, found, strongest)
+        works, follows = (_success(one, work, trigger) for one in (work.model, work.reference))
+        if trigger is not None and follows is not None and follows >= NATURE[trigger.kind]:
+            why = f"its trigger moves {follows:.0%} of the images in a student too, by nature"
+            verdict, trigger = "not_established", None
+            reasons = (f"label {strongest.target_label} stands out by {strongest.detector}, {why}",)
     backdoored = verdict == "backdoored"
     task.advance(1)
     return ModelScan(
@@ -178,7 +194,9 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
         p_value=p_value_of(score, len(found)),
         looks=tuple(standings),
         evidence=tuple(found),
-        trigger=_recover(work, parts, found, strongest) if backdoored else None,
+        trigger=trigger,
+        trigger_success=works,
+        student_success=follows,
     )
 
 
@@ -261,6 +279,18 @@ def _recover(
             if trigger is not None:
                 return trigger
     return None
+
+
+def _success(net: nn.Module, work: Scanning, trigger: RecoveredTrigger | None) -> float | None:
+    """Return the share of trusted images of the sources that the trigger sends to its label."""
+    if trigger is None:
+        return None
+    target, sources = trigger.target_label, trigger.source_labels
+    wanted = work.labels != target if sources is None else np.isin(work.labels, sources)
+    x = trigger.apply(work.images[torch.from_numpy(wanted)])
+    with torch.no_grad():
+        answers = [guarded(net)(part).argmax(1) for part in torch.split(x, AT_ONCE)]
+    return float((torch.cat(answers) == target).float().mean())
 
 
 def _check(model: object, trusted: ImageSet, classes: int) -> None:

@@ -1,8 +1,9 @@
 """The smallest patch for each pair of source and target: triggers that work on one class only.
 
 TaCT (Tang et al. 2021, arXiv:1908.00686) stamps other classes too and keeps their labels, so that
-no trigger moves all images. Pairs differ by nature (a 4 is nearly a 9), hence a pair is compared
-with what its row and its column explain.
+no trigger moves all images. Pairs differ by nature (a 4 is nearly a 9), hence the pair is taken
+that lies furthest below what its row and column explain. How far it does so scatters with what the
+others are; how much smaller it is than the median pair scatters little, and is what counts.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ UNSETTLED = 0.125
 
 No short search then says which pair is the nearest; adversarially trained nets are such.
 """
+NATURAL = 0.5
+"""Share of a pair's nearness in the student that counts as natural in the model."""
 FEWEST_CLASSES = 4
 """With fewer, rows and columns explain everything."""
 
@@ -50,7 +53,7 @@ class SourceSpecificInversion(ModelDetector):
     """Sizes are sums of the mask, in pixels, for every pair of classes."""
 
     compares: ClassVar[bool] = True
-    null: ClassVar[Null] = Null(location=2.62, scale=0.53, deviation=0.2)
+    null: ClassVar[Null] = Null(location=0.5, scale=0.11, deviation=0.2)
 
     steps: int = 60
     """Steps of Adam."""
@@ -76,8 +79,11 @@ class SourceSpecificInversion(ModelDetector):
         if work.reference is not None:
             student = replace(work, model=work.reference, reference=None)
             natural = _sizes(student, slots, search.shorter())
-        standing = pair_outliers(found, self.null, natural)
-        return self._judge(standing, found, len(work.labels) / len(sources))
+        outlying = pair_outliers(found, self.null, natural)
+        nearer = _nearness(found)
+        if natural is not None:
+            nearer = nearer - NATURAL * np.maximum(_nearness(natural), 0)
+        return self._judge(outlying, nearer, found, len(work.labels) / len(sources))
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
@@ -86,21 +92,32 @@ class SourceSpecificInversion(ModelDetector):
         return recover_patch(work, target, sources)
 
     def _judge(
-        self, outlying: NDArray[np.float64], found: NDArray[np.float64], of_each: float
+        self,
+        outlying: NDArray[np.float64],
+        nearer: NDArray[np.float64],
+        found: NDArray[np.float64],
+        of_each: float,
     ) -> Evidence:
-        standing = np.nan_to_num(outlying / noise_of(of_each), nan=-np.inf)
-        statistics = standing.max(0)
-        target = int(statistics.argmax())
-        alike = standing[:, target] >= max(statistics[target] / 2, self.null.location)
-        alike[standing[:, target].argmax()] = True
+        """Return for each target how near the source is whose pair is furthest off its like."""
+        outlying = np.nan_to_num(outlying, nan=-np.inf)
+        nearer = np.nan_to_num(nearer, nan=-np.inf) / noise_of(of_each)
+        statistics = nearer[outlying.argmax(0), np.arange(nearer.shape[1])]
+        source, target = np.unravel_index(int(outlying.argmax()), outlying.shape)
+        alike = nearer[:, target] >= (statistics[target] + self.null.location) / 2
+        alike[source] = True
         return Evidence(
             detector=self.name,
             statistics=statistics,
             standing=self.null.standing(float(statistics[target])),
-            target_label=target,
+            target_label=int(target),
             source_labels=tuple(int(one) for one in np.flatnonzero(alike)),
             details={"sizes": _plain(found)},
         )
+
+
+def _nearness(log_sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far below the median pair each is."""
+    return np.nanmedian(log_sizes) - log_sizes
 
 
 def _sizes(work: Scanning, slots: tuple[Slot, ...], search: Search) -> NDArray[np.float64]:
