@@ -53,6 +53,12 @@ def test_help_answers_in_under_0_4_seconds_of_work() -> None:
     assert min(once() for _ in range(3)) < 0.4
 
 
+def test_the_package_run_as_a_module_is_the_command() -> None:
+    asked = [sys.executable, "-m", "purpleteam", "frobnicate"]
+    ended = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 2 and "'frobnicate'" in ended.stderr
+
+
 def test_help_lists_the_verbs_in_the_order_of_the_flow(purple: Purple) -> None:
     shown = purple("--help").out.split("Commands:")[1].splitlines()
     assert tuple(line.split()[0] for line in shown if line.strip()) == FLOW
