@@ -70,9 +70,9 @@ def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(name: st
         )
         for net in (Planted(), Planted("patch"))
     )
-    assert (clean.verdict, clean.trigger) == ("not_established", None)
+    assert not clean.backdoored and clean.trigger is None and clean.target_label is None
     assert clean.student_success is not None and clean.student_success > 0.5
-    assert "in a student too, by nature" in clean.reasons[0]
+    assert clean.natural_label is not None and clean.evidence[0].target_label == clean.natural_label
     assert (backdoored.verdict, backdoored.student_success) == ("backdoored", 0)
 
 

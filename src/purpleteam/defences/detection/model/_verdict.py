@@ -48,6 +48,7 @@ class ModelScan:
         trigger: what was recovered; None where there is no backdoor.
         trigger_success: share of the trusted images of its sources that it sends to the label.
         student_success: the same in the student; None where no trigger was looked for.
+        natural_label: one that stood out and was set aside, as the student follows its trigger.
         seconds: how long it took.
     """
 
@@ -64,6 +65,7 @@ class ModelScan:
     trigger: RecoveredTrigger | None = None
     trigger_success: float | None = None
     student_success: float | None = None
+    natural_label: int | None = None
     seconds: float = 0.0
 
     @property
@@ -91,6 +93,7 @@ class ModelScan:
             "looks": [None if np.isinf(one) else one for one in self.looks],
             "trigger_success": self.trigger_success,
             "student_success": self.student_success,
+            "natural_label": self.natural_label,
             "seconds": self.seconds,
             "detectors": {one.detector: _row(one) for one in self.evidence},
         }

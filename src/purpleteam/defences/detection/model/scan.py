@@ -142,7 +142,8 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
 
     What stands out is mostly the luck of one student and one search. An accusation therefore
     needs a trigger that stands out in most of `LOOKS` looks, and two are enough where they agree.
-    What stands out by nature does so in the student as well, so the trigger must not work there.
+    What stands out by nature does so in the student as well: a label whose trigger works there too
+    is set aside.
     """
     work = _with_student(work)
     task.advance(1)
@@ -173,31 +174,63 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
         standings.append(_again(work, part, strongest.target_label, len(standings)))
     score = statistics.median_low(standings)
     verdict, reasons = _judged(score, limit, strongest if accusing else None, found)
-    trigger, works, follows = None, None, None
-    if verdict == "backdoored":
-        trigger = _recover(work, parts, found, strongest)
-        works, follows = (_success(one, work, trigger) for one in (work.model, work.reference))
-        if trigger is not None and follows is not None and follows >= NATURE[trigger.kind]:
-            why = f"its trigger moves {follows:.0%} of the images in a student too, by nature"
-            verdict, trigger = "not_established", None
-            reasons = (f"label {strongest.target_label} stands out by {strongest.detector}, {why}",)
-    backdoored = verdict == "backdoored"
-    task.advance(1)
-    return ModelScan(
+    scan = ModelScan(
         verdict=verdict,
         reasons=reasons,
-        target_label=strongest.target_label if backdoored else None,
-        source_labels=strongest.source_labels if backdoored else None,
         kind=strongest.detector,
         score=score,
         threshold=limit,
         p_value=p_value_of(score, len(found)),
         looks=tuple(standings),
         evidence=tuple(found),
-        trigger=trigger,
-        trigger_success=works,
-        student_success=follows,
     )
+    if verdict == "backdoored":
+        scan = _opened(scan, work, parts, strongest)
+    task.advance(1)
+    return scan
+
+
+def _opened(
+    scan: ModelScan, work: Scanning, parts: Sequence[ModelDetector], strongest: Evidence
+) -> ModelScan:
+    """Return the scan with the trigger, or without the label that is near by nature."""
+    trigger = _recover(work, parts, scan.evidence, strongest)
+    works, follows = (_success(one, work, trigger) for one in (work.model, work.reference))
+    scan = replace(scan, trigger_success=works, student_success=follows)
+    if trigger is None or follows is None or follows < NATURE[trigger.kind]:
+        target, sources = strongest.target_label, strongest.source_labels
+        return replace(scan, target_label=target, source_labels=sources, trigger=trigger)
+    nulls = {JOINT: JOINT_NULL} | {part.name: part.null for part in parts}
+    label = strongest.target_label
+    rest = [_without(label, one, nulls[one.detector]) for one in scan.evidence]
+    drawing = [part.name for part in parts if _draws(part)]
+    left = max((one for one in rest if one.detector in drawing), key=lambda one: one.standing)
+    verdict, reasons = _judged(left.standing, scan.threshold, left, rest)
+    if verdict == "backdoored":
+        verdict = "not_established"
+        reasons = (
+            f"label {left.target_label} stands at {left.standing:.3g} by {left.detector}, but "
+            f"label {label} stands out too, and by nature: a student follows on {follows:.0%}",
+        )
+    return replace(
+        scan,
+        verdict=verdict,
+        reasons=reasons,
+        kind=left.detector,
+        score=left.standing,
+        p_value=p_value_of(left.standing, len(rest)),
+        looks=(left.standing,),
+        natural_label=label,
+    )
+
+
+def _without(label: int, one: Evidence, null: Null) -> Evidence:
+    """Return what a detector says of the other labels."""
+    statistics = one.statistics.copy()
+    statistics[label] = -math.inf
+    target = int(statistics.argmax())
+    standing = null.standing(float(statistics[target]))
+    return replace(one, statistics=statistics, standing=standing, target_label=target)
 
 
 def _draws(part: ModelDetector) -> bool:
@@ -281,9 +314,11 @@ def _recover(
     return None
 
 
-def _success(net: nn.Module, work: Scanning, trigger: RecoveredTrigger | None) -> float | None:
+def _success(
+    net: nn.Module | None, work: Scanning, trigger: RecoveredTrigger | None
+) -> float | None:
     """Return the share of trusted images of the sources that the trigger sends to its label."""
-    if trigger is None:
+    if net is None or trigger is None:
         return None
     target, sources = trigger.target_label, trigger.source_labels
     wanted = work.labels != target if sources is None else np.isin(work.labels, sources)
