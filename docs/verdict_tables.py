@@ -27,7 +27,9 @@ RATES = {
 
 def scans(path: Path) -> str:
     """Return what scans say over seeds: the rates, then the verdicts model by model."""
-    found = json.loads(path.read_text(encoding="utf-8"))["backdoors"]
+    found = json.loads(path.read_text(encoding="utf-8")).get("backdoors")
+    if found is None:
+        return "*Not yet measured.*"
     lines = ["| Scans | Share |", "| --- | --- |"]
     rates = found["rates"]
     lines += [f"| {text} | {_rate(rates[name])} |" for name, text in RATES.items() if name in rates]
