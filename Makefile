@@ -30,8 +30,9 @@ peers: $(STAMP)  ## Add the libraries whose attacks are borrowed and compared wi
 demo: $(STAMP)  ## The whole story on embedded digits, offline; ends with the report's path
 	@$(BIN)/purple demo
 
+# Two processes, each file's tests in one of them: what a file sets up is set up once.
 test: $(STAMP)  ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)  ## Format, lint, types, and who may import whom
 	@$(BIN)/ruff format --check .
