@@ -71,7 +71,7 @@ def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(name: st
         for net in (Planted(), Planted("patch"))
     )
     assert not clean.backdoored and clean.trigger is None and clean.target_label is None
-    assert clean.student_success is not None and clean.student_success > 0.5
+    assert clean.student_success is not None and clean.student_success > 0.3
     assert clean.natural_label is not None and clean.evidence[0].target_label == clean.natural_label
     assert (backdoored.verdict, backdoored.student_success) == ("backdoored", 0)
 

@@ -73,6 +73,14 @@ def test_a_warp_is_undone_within_the_borders() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["patch", "additive"])
+def test_a_weakened_trigger_changes_an_image_by_its_share(kind: str) -> None:
+    x = torch.full((1, 2, 6, 5), 0.5)
+    whole = of_kind(kind)
+    change = whole.apply(x) - x
+    assert torch.allclose(whole.weakened(0.25).apply(x) - x, 0.25 * change, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_stays_in_range_and_draws_itself(kind: str) -> None:
     trigger = of_kind(kind, (0.7, -0.4))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -81,6 +81,11 @@ class RecoveredTrigger:
             return (x + pattern).clamp(0, 1)
         mask = _tensor(self.mask, x)
         return (x + mask * (pattern - x)).clamp(0, 1)
+
+    def weakened(self, share: float) -> RecoveredTrigger:
+        """Return the trigger at this share of its strength: of its mask, addition or shifts."""
+        part = {"patch": "mask", "additive": "pattern", "warp": "flow"}[self.kind]
+        return replace(self, **{part: getattr(self, part) * np.float32(share)})
 
     def without(self, x: Tensor, fill: Tensor) -> Tensor:
         """Return images (N, C, H, W) with the trigger's effect taken away, if it was on them.

@@ -46,7 +46,8 @@ class ModelScan:
         looks: the standing in each look; further ones with another student and other searches.
         evidence: what each detector found at first; one that could not compare is left out.
         trigger: what was recovered; None where there is no backdoor.
-        trigger_success: share of the trusted images of its sources that it sends to the label.
+        trigger_success: share of the trusted images of its sources that it sends to the label, at
+            four fifths of its strength.
         student_success: the same in the student; None where no trigger was looked for.
         natural_label: one that stood out and was set aside, as the student follows its trigger.
         seconds: how long it took.

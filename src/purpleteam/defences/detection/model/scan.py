@@ -6,7 +6,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +32,7 @@ from purpleteam.defences.detection.model._verdict import (
 from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.model.reference import AT_ONCE, distilled
 from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict
-from purpleteam.defences.detection.recovered import Kind, RecoveredTrigger
+from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
 from purpleteam.models.guard import guarded
 from purpleteam.models.inference import correct, logits
@@ -57,11 +57,14 @@ It covers what one look differs from the next by, in clean nets that other seeds
 """
 FRESH = 100_000
 """Added to the seed for each further look, so that no user's seed is another's second look."""
-NATURE: Mapping[Kind, float] = {"patch": 0.25, "additive": 0.25, "warp": 0.75}
-"""A trigger that moves so many images in a student too, which never saw one, is none.
+WEAKENED = 0.8
+"""Share of its strength at which a recovered trigger is tried: at full strength, a warp that was
+planted also moves images in nets that never saw one."""
+NATURE = 0.3
+"""A trigger that moves so many images in a student, of those it moves in the model, is none.
 
-In clean nets that stood out, students followed on 48 to 79 % of the images, and on 98 % for a warp;
-in backdoored ones on at most 8 %, and on up to half for a warp, which leaves images natural.
+In clean nets that stood out, students followed on 36 to 100 % of them; in backdoored ones on at
+most 24 % where the trigger was a warp, and on 4 % else.
 """
 LEAST_ACCURACY = 0.8
 """A model that is right less often on trusted images was not among the calibration's."""
@@ -195,9 +198,10 @@ def _opened(
 ) -> ModelScan:
     """Return the scan with the trigger, or without the label that is near by nature."""
     trigger = _recover(work, parts, scan.evidence, strongest)
-    works, follows = (_success(one, work, trigger) for one in (work.model, work.reference))
+    weaker = None if trigger is None else trigger.weakened(WEAKENED)
+    works, follows = (_success(one, work, weaker) for one in (work.model, work.reference))
     scan = replace(scan, trigger_success=works, student_success=follows)
-    if trigger is None or follows is None or follows < NATURE[trigger.kind]:
+    if works is None or follows is None or follows < NATURE * works:
         target, sources = strongest.target_label, strongest.source_labels
         return replace(scan, target_label=target, source_labels=sources, trigger=trigger)
     nulls = {JOINT: JOINT_NULL} | {part.name: part.null for part in parts}
