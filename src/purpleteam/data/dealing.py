@@ -1,7 +1,7 @@
 """Which split an image goes to, where nobody says: it follows from the image's pixels alone.
 
-So the same image is never in two splits, and adding images moves none (unless a split would be
-empty: then it gets the image that was nearest to it).
+So the same image is never in two splits, and adding images moves none, unless a split would lack
+a class of three different images or more: then it gets the image of that class nearest to it.
 
     nothing named, or train alone   80 % train, 10 % validation, 10 % test; attack and evaluate
                                     use all images
@@ -22,13 +22,16 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError
 from purpleteam.data.images import ImageSet
 
-__all__ = ["OF_ALL", "OF_TRAIN", "SPLIT_NAMES", "split_of", "splits_from"]
+__all__ = ["OF_ALL", "OF_TRAIN", "SPLIT_NAMES", "splits_from"]
 
 OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}
 """Where each split ends in [0, 1) when all three come from one pile of images."""
 
 OF_TRAIN = {"train": 0.9, "validation": 1.0}
 """The same when only the validation split is missing."""
+
+FEWEST = 3
+"""Different images of a class that is in every split; a rarer one is where its places are."""
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -69,12 +72,6 @@ def splits_from(piles: Mapping[str, ImageSet], where: str) -> dict[str, Any]:
     return {**_dealt(given["train"], places, OF_TRAIN, where), "test": test}
 
 
-def split_of(pixels: NDArray[Any], ends: Mapping[str, float]) -> str:
-    """Return the split that an image (H, W, C) goes to: its digest is its place in [0, 1)."""
-    place = _place(pixels)
-    return next(name for name, end in ends.items() if place < end)
-
-
 def _place(pixels: NDArray[Any]) -> float:
     mark = sha256_bytes(str(pixels.shape).encode(), pixels.tobytes())
     return int(mark[7:20], 16) / 16**13
@@ -84,18 +81,35 @@ def _dealt(
     pile: ImageSet, places: NDArray[np.float64], ends: Mapping[str, float], where: str
 ) -> dict[str, ImageSet]:
     names = list(ends)
-    distinct = np.unique(places)
-    if len(distinct) < len(names):
+    if (count := len(np.unique(places))) < len(names):
         raise DataError(
-            f"{where}: too few images: none is in the {names[len(distinct)]} split when "
-            f"{len(distinct)} different ones are dealt to {', '.join(names)}"
+            f"{where}: too few images: none is in the {names[count]} split when "
+            f"{count} different ones are dealt to {', '.join(names)}"
         )
-    cuts = [0]
-    for number, name in enumerate(names, start=1):
-        end = int(np.searchsorted(distinct, ends[name]))
-        cuts.append(min(max(end, cuts[-1] + 1), len(distinct) - len(names) + number))
-    rank = np.searchsorted(distinct, places)
-    return {
-        name: pile.take(np.flatnonzero((cuts[number] <= rank) & (rank < cuts[number + 1])))
-        for number, name in enumerate(names)
-    }
+    dealt = np.searchsorted(list(ends.values()), places, side="right")
+    torn = _torn(places, pile.labels)
+    for label in np.unique(pile.labels):
+        own = (pile.labels == label) & ~torn
+        if len(np.unique(places[own])) >= FEWEST:
+            dealt[own] = _cut(places[own], ends)
+    if len(np.unique(dealt)) < len(names):  # no class has enough of them
+        dealt = _cut(places, ends)
+    return {name: pile.take(np.flatnonzero(dealt == number)) for number, name in enumerate(names)}
+
+
+def _cut(places: NDArray[np.float64], ends: Mapping[str, float]) -> NDArray[np.intp]:
+    """Return the number of the split of each image: by its place, and none is left empty."""
+    distinct = np.unique(places)
+    cuts: list[int] = []
+    for number, end in enumerate(list(ends.values())[:-1], start=1):
+        natural = int(np.searchsorted(distinct, end))
+        least = cuts[-1] + 1 if cuts else 1
+        cuts.append(min(max(natural, least), len(distinct) - len(ends) + number))
+    return np.searchsorted(cuts, np.searchsorted(distinct, places), side="right")
+
+
+def _torn(places: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which images are there under another label too: no class moves them by itself."""
+    pairs = np.unique(np.stack([places, labels.astype(np.float64)]), axis=1)
+    found, counts = np.unique(pairs[0], return_counts=True)
+    return np.isin(places, found[counts > 1])
