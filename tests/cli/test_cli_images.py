@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli_shapes import write_own, write_pictures
 from cli_values import Purple
+
+from purpleteam.data.folders import load_dataset
 
 OWN = ("--model", "shapes_net:four", "--weights", "four.safetensors", "--dataset")
 
@@ -43,6 +46,29 @@ def test_what_a_model_was_trained_on_here_does_not_measure_it(purple: Purple, ow
     assert "no splits: dealt by content into train" in ended.out
     found = purple("evaluate", "--model", "mine", "--dataset", "shapes", "--json").json
     assert found["subject"]["split"] == "test"
+
+
+def test_a_search_looks_at_all_images_of_a_folder_without_splits(purple: Purple, own: Path) -> None:
+    ended = purple("detect", "--training-set", "shapes", "--out", "found.json", "--json")
+    found = ended.json
+    assert (found["images"], found["data"]["used"], found["split"]) == (120, "all", "all")
+    lines = purple("detect", "--training-set", "shapes").out
+    assert lines.count("120 images of 4 classes") == lines.count("120 images") == 1
+    shapes = load_dataset("shapes")
+    flagged = np.flatnonzero(shapes.split("all").labels == 1)[10:].tolist()
+    Path("some.json").write_text(json.dumps({"flagged": flagged, "dataset": found["dataset"]}))
+    retrain = ("repair", *OWN, "shapes", "--method", "retrain", "--epochs", 1, "--json")
+    ended = purple(*retrain, "--detection", "some.json", "--out", "mended")
+    first = {one.tobytes() for one in shapes.split("all").take(flagged).images}
+    train, held = (
+        sum(one.tobytes() in first for one in shapes.split(name).images)
+        for name in ("train", "validation")
+    )
+    told = f"of 20 flagged images, {train} are left out of training and {held} of validation"
+    assert ended.code == 0 and told in ended.json["notes"] and train and held
+    Path("some.json").write_text(json.dumps({"flagged": flagged, "dataset": "sha256:0"}))
+    ended = purple(*retrain, "--detection", "some.json")
+    assert ended.code == 2 and "is about other images, sha256:0" in ended.json["error"]["message"]
 
 
 def test_images_of_two_sizes_are_resized_where_that_is_asked(purple: Purple, own: Path) -> None:

@@ -119,12 +119,23 @@ class Dataset:
         """The split that measures a model from elsewhere: all images where none was set aside."""
         return "test" if self.whole is None else ALL
 
+    @property
+    def searched(self) -> str:
+        """The split that is searched for poisoned images: all where none was set aside."""
+        return "train" if self.whole is None else ALL
+
     def check_trainable(self) -> None:
-        """Refuse a set that has nothing to learn from."""
+        """Refuse a set that has nothing to learn from: no training images, or one class alone."""
         if len(self.train) == 0:
             raise DataError(
                 f"dataset {self.name!r} has no training images, only a test split: put images "
                 "into train/<class>/, or leave the splits out to have them dealt"
+            )
+        if (self.train.labels == self.train.labels[0]).all():
+            only = self.classes[self.train.labels[0]]
+            raise DataError(
+                f"all {len(self.train)} training images of dataset {self.name!r} are of class "
+                f"{only!r}, and one class alone teaches nothing: bring training images of another"
             )
 
     def summary(self, used: str | None = None) -> str:

@@ -99,7 +99,7 @@ def detect(
     with progress(quiet or as_json) as bar:
         look = _Look(lab, model, trusted, seed, bar)
         values = look.at_images() if training_set else look.at_model(picture, strip)
-    values |= lab.data("train" if training_set else "validation")
+    values |= lab.data(lab.dataset.searched if training_set else "validation")
     if out is not None:
         write_answer(out, values)
     for note in values["notes"]:
@@ -155,24 +155,25 @@ class _Look:
         return values | {"subject": self.lab.subject(loaded, "validation", self.trusted)}
 
     def at_images(self) -> dict[str, Any]:
-        """Search the training split for poisoned images; compare with a manifest afterwards."""
+        """Search for poisoned images; compare with a manifest afterwards."""
         from purpleteam.defences.detection.training_set import scan_training_set
 
         dataset = self.lab.dataset
         loaded = self._loaded() if self.model is not None else None
+        images = dataset.split(dataset.searched)
         found = scan_training_set(
-            dataset.train,
+            images,
             classes=len(dataset.classes),
             model=None if loaded is None else loaded.module,
             seed=self.seed,
             device=self.lab.device,
             progress=self.bar,
         )
-        values = found.to_json() | {"images": len(dataset.train), "notes": self.notes}
+        values = found.to_json() | {"notes": self.notes, "split": dataset.searched}
         manifest = dataset.origin.get("manifest", {})
         if "indices" in manifest:
             values["manifest"] = _compared(values["flagged"], manifest["indices"])
-        return values | {"dataset": dataset.train.digest}
+        return values | {"dataset": images.digest}
 
     def _loaded(self) -> LoadedModel:
         from purpleteam.models.black_box import BlackBox

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from purpleteam.cli.lab import Lab
     from purpleteam.core.progress import Progress
+    from purpleteam.data.images import ImageSet
     from purpleteam.defences.detection.recovered import RecoveredTrigger
     from purpleteam.defences.repair import Repair, Repairing
     from purpleteam.models.loading import LoadedModel
@@ -136,6 +137,7 @@ class _Bench:
     def _given(self, chosen: Repair, detection: Path | None) -> Repairing:
         from purpleteam.defences.repair import Repairing
 
+        flagged = self._flagged(detection) if "flagged" in chosen.needs else None
         dataset = self.lab.dataset
         images, notes = trusted_of(self.lab, self.trusted)
         self.notes += notes
@@ -144,7 +146,7 @@ class _Bench:
             model=self.loaded.module,
             net=lambda: self.lab.net(self.architecture, self.seed, self.loaded),
             train=dataset.train,
-            flagged=self._flagged(detection) if "flagged" in chosen.needs else None,
+            flagged=flagged,
             trusted=images,
             trigger=trigger,
             target_label=None if trigger is None else trigger.target_label,
@@ -179,23 +181,49 @@ class _Bench:
         return found.trigger
 
     def _flagged(self, detection: Path | None) -> NDArray[np.int64]:
-        """Return the flagged training images, from the file or by a search."""
+        """Return the places of flagged training images, from the file or by a search.
+
+        Where a set without splits was searched whole, what is flagged elsewhere validates no more.
+        """
         import numpy as np
 
+        dataset = self.lab.dataset
+        searched = dataset.split(dataset.searched)
         if detection is not None:
-            return np.array(_read(detection, len(self.lab.dataset.train)), np.int64)
+            flagged = np.array(_read(detection, searched), np.int64)
+        else:
+            flagged = self._search(searched)
+        if dataset.whole is None:
+            return flagged
+        marks = set(_marks(searched.take(flagged)))
+        bad = {name: np.array([one in marks for one in _marks(dataset.split(name))], np.bool_)
+               for name in ("train", "validation")}  # fmt: skip
+        kept = dataset.validation.take(np.flatnonzero(~bad["validation"]))
+        if not len(kept):
+            raise UsageError(
+                f"all {len(dataset.validation)} validation images are flagged: none is left to "
+                "trust; bring clean images in validation/<class>/"
+            )
+        self.notes.append(
+            f"of {len(flagged)} flagged images, {bad['train'].sum()} are left out of training and "
+            f"{bad['validation'].sum()} of validation"
+        )
+        self.lab = replace(self.lab, dataset=replace(dataset, validation=kept))
+        return np.flatnonzero(bad["train"])
+
+    def _search(self, images: ImageSet) -> NDArray[np.int64]:
         from purpleteam.defences.detection.training_set import scan_training_set
 
         found = scan_training_set(
-            self.lab.dataset.train,
+            images,
             classes=len(self.lab.dataset.classes),
             model=self.loaded.module,
             seed=self.seed,
             device=self.lab.device,
             progress=self.bar,
         )
-        self.notes.append(f"the search flagged {len(found.flagged)} training images")
-        return np.array(found.flagged, np.int64)
+        self.notes.append(f"the search flagged {len(found.flagged)} of {len(images)} images")
+        return found.flagged
 
     def _stored(self, module: nn.Module, chosen: Repair, stem: Path) -> dict[str, Any]:
         from purpleteam.models.inference import correct
@@ -224,19 +252,32 @@ def _architecture(loaded: LoadedModel, reference: str, arch: str | None) -> str:
     return reference if loaded.card is None else arch or loaded.card.architecture
 
 
-def _read(path: Path, images: int) -> list[int]:
+def _marks(images: ImageSet) -> Iterator[tuple[bytes, int]]:
+    """Yield by what each image is known again in another order."""
+    return (
+        (one.tobytes(), int(label)) for one, label in zip(images.images, images.labels, strict=True)
+    )
+
+
+def _read(path: Path, images: ImageSet) -> list[int]:
     """Return the flagged places in what `purple detect --training-set --out` wrote."""
     try:
-        flagged = json.loads(path.read_text(encoding="utf-8"))["flagged"]
-        places = [int(place) for place in flagged]
+        answer = json.loads(path.read_text(encoding="utf-8"))
+        places = [int(place) for place in answer["flagged"]]
+        digest = answer.get("dataset", images.digest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"--detection {str(path)!r} is no answer of purple detect --training-set: {error}"
         ) from None
-    if wrong := [place for place in places if not 0 <= place < images]:
+    if wrong := [place for place in places if not 0 <= place < len(images)]:
         raise UsageError(
-            f"--detection {str(path)!r} flags image {wrong[0]}, and there are {images}: was "
+            f"--detection {str(path)!r} flags image {wrong[0]}, and there are {len(images)}: was "
             "another set searched?"
+        )
+    if digest != images.digest:
+        raise UsageError(
+            f"--detection {str(path)!r} is about other images, {digest}, than those to search, "
+            f"{images.digest}: search them with purple detect --training-set"
         )
     return places
 
