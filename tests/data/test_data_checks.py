@@ -9,6 +9,7 @@ from purpleteam.core.checks import Target, run_check
 from purpleteam.data.checks import DataDigest, DataSchema
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.idx import IDX_FILES, open_idx, write_idx
+from purpleteam.data.images import SPLITS
 
 
 @pytest.mark.parametrize("check", [DataDigest(), DataSchema()])
@@ -58,6 +59,21 @@ def test_a_sound_set_passes_with_its_counts(four_files):
     assert result.verdict == "pass"
     assert result.measured["counts"] == {"train": 22, "validation": 2, "test": 6}
     assert sorted(result.inputs) == sorted(IDX_FILES)
+
+
+def test_a_folder_of_pictures_is_read_as_it_is(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    for place in range(20):
+        folder = tmp_path / "shapes" / "ab"[place % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.fromarray(np.full((4, 3), place, np.uint8)).save(folder / f"{place}.png")
+    dataset = load_dataset(tmp_path / "shapes")
+    pinned = {name: dataset.split(name).digest for name in SPLITS}
+    target = Target(data=tmp_path / "shapes", data_digests=pinned)
+    assert run_check(DataDigest(), target).verdict == "pass"
+    assert run_check(DataSchema(), target).verdict == "pass"
+    (tmp_path / "shapes" / "a" / "0.png").unlink()
+    assert run_check(DataDigest(), target).verdict == "fail"
 
 
 def test_a_class_that_training_lacks_fails(four_files):

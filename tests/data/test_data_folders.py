@@ -45,9 +45,10 @@ def test_an_idx_folder_is_split_as_mnist_is(four_files):
     assert set(found.origin["files"]) == set(IDX_FILES)
 
 
+@pytest.mark.parametrize("counts", [(7, 3, 2), (0, 2, 2), (0, 1, 5)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_is_saved_is_loaded_again_split_for_split(tmp_path, channels):
-    saved = toy(channels=channels)
+def test_what_is_saved_is_loaded_again_split_for_split(tmp_path, channels, counts):
+    saved = toy(channels=channels, counts=counts)
     found = load_dataset(save_dataset(saved, tmp_path / "set", {"trigger": "corner", "seed": 3}))
     assert found.digest == saved.digest
     assert (found.name, found.classes) == (saved.name, saved.classes)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import DataError, UsageError
-from purpleteam.data.folders import load_idx_folder
-from purpleteam.data.idx import IDX_FILES, find_idx, open_idx, write_idx
+from purpleteam.data.folders import load_dataset, load_idx_folder
+from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, open_idx, write_idx
 from purpleteam.data.images import SPLITS, Dataset
 from purpleteam.data.sources.mnist import MNIST_DIGESTS
 
@@ -32,7 +32,7 @@ class DataDigest(Check):
     def examine(self, target: Target) -> Outcome:
         folder = _folder(target)
         wanted = dict(target.data_digests) or dict(MNIST_DIGESTS)
-        splits = load_idx_folder(folder) if set(wanted) & set(SPLITS) else None
+        splits = _read(folder) if set(wanted) & set(SPLITS) else None
         found = {
             name: splits.split(name).digest
             if splits and name in SPLITS
@@ -72,12 +72,14 @@ class DataSchema(Check):
 
     def examine(self, target: Target) -> Outcome:
         folder = _folder(target)
-        inputs = {name: open_idx(find_idx(folder, name)).digest for name in IDX_FILES}
+        names = IDX_FILES if has_idx(folder) else ()
+        inputs = {name: open_idx(find_idx(folder, name)).digest for name in names}
         threshold: dict[str, list[str]] = {"missing_classes": []}
         try:
-            dataset = load_idx_folder(folder)
+            dataset = _read(folder)
         except DataError as error:
             return Outcome(passed=False, threshold=threshold, message=str(error), inputs=inputs)
+        inputs = inputs or {name: dataset.split(name).digest for name in SPLITS}
         missing = _missing(dataset)
         return Outcome(
             passed=not missing,
@@ -97,6 +99,10 @@ class DataSchema(Check):
         return Target(data=folder)
 
 
+def _read(folder: Path) -> Dataset:
+    return load_idx_folder(folder) if has_idx(folder) else load_dataset(folder)
+
+
 def _missing(dataset: Dataset) -> list[str]:
     present = set(dataset.train.labels.tolist())
     return [name for label, name in enumerate(dataset.classes) if label not in present]
@@ -104,7 +110,7 @@ def _missing(dataset: Dataset) -> list[str]:
 
 def _folder(target: Target) -> Path:
     if target.data is None:
-        raise UsageError("a data check needs a folder with the four IDX files")
+        raise UsageError("a data check needs a folder of images")
     return target.data
 
 

@@ -202,12 +202,12 @@ def _promises(folder: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[int,
 
 def _held_out(folder: Path, count: int, promised: Mapping[str, tuple[int, str]]) -> int:
     """Return how many of the training file's images are the validation split."""
-    if count < 2:
-        raise DataError(f"{folder}: {count} training images cannot be split in two")
     if not promised:
+        if count < 2:
+            raise DataError(f"{folder}: {count} training images cannot be split in two")
         return max(1, count // 12)
     sizes = [promised[name][0] for name in ("train", "validation")]
-    if sum(sizes) != count or min(sizes) < 1:
+    if sum(sizes) != count or sizes[0] < 0 or sizes[1] < 1:
         raise DataError(
             f"{folder / MANIFEST}: {sizes[0]} train and {sizes[1]} validation images, "
             f"but the training file holds {count}"
