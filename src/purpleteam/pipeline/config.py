@@ -71,12 +71,12 @@ class PoisonConfig:
     """Architecture of the same: the seeds' nets did not normalise."""
     epochs: int | None = None
     """Epochs, where not the recipe's."""
-    count: int = 100
-    """Images that are changed."""
+    count: int | None = None
+    """Images that are changed; by default 100, or one in 43 of a set with fewer than 4,300."""
     seeds_count: int | None = None
     """Images that the seeds' recipes change; by default as large a share as 100 of 6,265 sevens."""
     target_label: int = 7
-    """Label that the adversary wants; the last class where there are fewer."""
+    """Label that the adversary wants; the last before it that has images, where it has none."""
     seeds: int = 3
     """Trainings of the recipe that works, each with its clean twin."""
 
@@ -124,7 +124,7 @@ class BackdoorsConfig:
     epochs: int | None = None
     """Epochs, where not the recipe's."""
     target_label: int = 7
-    """Label that the adversary wants, where an attack does not say; the last class at most."""
+    """Label that the adversary wants, where an attack does not say; as poison.target_label."""
     trusted: int = 1000
     """First so many validation images are known to be clean: for scans and repairs."""
     search_training_set: bool = True

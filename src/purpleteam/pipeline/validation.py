@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.certify.partition import fitting, seeded
-from purpleteam.core.errors import ConfigError, unknown
+from purpleteam.core.errors import ConfigError, DataError, unknown
 from purpleteam.defences.training import DEFENCES
 from purpleteam.models.loading import build, load
 from purpleteam.pipeline.config import ALL_STAGES
@@ -16,12 +16,14 @@ from purpleteam.pipeline.stages.backdoors import planted_by
 from purpleteam.pipeline.stages.defences import defence_of
 from purpleteam.pipeline.stages.evasion import attack_from
 from purpleteam.pipeline.stages.models import baseline, recipe_of
-from purpleteam.pipeline.stages.poison import NAMES, poison_of
+from purpleteam.pipeline.stages.poison import NAMES, poison_of, training_images
 from purpleteam.pipeline.stages.repairs import repair_of
 from purpleteam.pipeline.work import Work
 
 __all__ = ["check_request"]
 
+LEARNING = {"models", "attacks", "certify", "defences"}
+"""Stages that train a model, or need one that was trained."""
 MOST_PROCESSES = 64
 """Each loads the dataset and torch: more than there are cores help nobody."""
 
@@ -36,6 +38,7 @@ def check_request(work: Work) -> None:
     checked = (
         _numbers,
         _stages,
+        _data,
         _models,
         _evasion,
         _poison,
@@ -57,6 +60,9 @@ def _numbers(work: Work) -> None:
         "evasion.limit": (asked.evasion.limit, 1),
         "evasion.curve_images": (asked.evasion.curve_images, 1),
         "poison.epochs": (asked.poison.epochs, 1),
+        "poison.count": (asked.poison.count, 1),
+        "poison.seeds_count": (asked.poison.seeds_count, 1),
+        "poison.target_label": (asked.poison.target_label, 0),
         "poison.seeds": (asked.poison.seeds, 1),
         "certify.changes": (min(asked.certify.changes, default=None), 1),
         "certify.parts": (asked.certify.parts, 1),
@@ -77,6 +83,12 @@ def _stages(work: Work) -> None:
     for name in work.config.stages:
         if name not in ALL_STAGES:
             raise ConfigError(f"stages: {unknown('stage', name, ALL_STAGES)}")
+
+
+def _data(work: Work) -> None:
+    """Refuse a set on which nothing can be trained, where no model is brought."""
+    if work.config.models.use is None and LEARNING & set(work.config.stages):
+        work.dataset.check_trainable()
 
 
 def _models(work: Work) -> None:
@@ -112,15 +124,20 @@ def _poison(work: Work) -> None:
     with _named("poison"):
         recipe_of(asked.poison.recipe, asked.poison.epochs)
         recipe_of(asked.poison.seeds_recipe, asked.poison.epochs)
+        typed = dict.fromkeys(NAMES, asked.poison.seeds_count) | {"badnets": asked.poison.count}
         for name in NAMES if "attacks" in asked.stages else ():
-            poison_of(work, name).apply(work.dataset.train, seed=asked.seed)
+            poison = poison_of(work, name)
+            if typed[name] is not None:
+                with suppress(DataError):  # a set that teaches nothing: for the stage to say
+                    poison.check(training_images(work, poison), seed=asked.seed)
 
 
 def _certify(work: Work) -> None:
     asked = work.config.certify
     with _named("certify"):
         learner = seeded(asked.learner, work.config.seed)
-        fitting(learner, len(work.dataset.train), parts=asked.parts)
+        if images := len(work.dataset.train):
+            fitting(learner, images, parts=asked.parts)
 
 
 def _defences(work: Work) -> None:

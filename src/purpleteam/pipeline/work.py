@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from purpleteam.attacks.poison.asked import aimed_at
 from purpleteam.core.cards import find_stored
 from purpleteam.core.errors import ModelError
 from purpleteam.core.factory import is_factory
@@ -75,8 +76,18 @@ class Work:
 
     @property
     def target_label(self) -> int:
-        """The label that poison attacks aim at: the asked one, or the last there is."""
-        return min(self.config.poison.target_label, len(self.dataset.classes) - 1)
+        """The label that poison attacks aim at: the asked one, or one that they can aim at."""
+        return aimed_at(self.config.poison.target_label, self.dataset)
+
+    @property
+    def train(self) -> ImageSet:
+        """The training images, for whoever learns from them.
+
+        Raises:
+            DataError: there is nothing to learn from.
+        """
+        self.dataset.check_trainable()
+        return self.dataset.train
 
     @property
     def architecture(self) -> str:
@@ -121,6 +132,11 @@ class Work:
         return self.run.cell(
             stage, keys, lambda: [replace(one, command=self.command) for one in work()]
         )
+
+    def left_out(self, stage: str, what: str, why: str) -> None:
+        """Record what cannot be asked of these images: the report lists it as not tested."""
+        facts = {"items": [{"what": what, "why": why}]}
+        self.cell(stage, f"leave out {what}", facts, lambda: [Note(name="not-tested", facts=facts)])
 
     def subject(
         self, model: LoadedModel, name: str, *, split: str = "test", limit: int | None = None

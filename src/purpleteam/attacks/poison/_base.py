@@ -145,9 +145,10 @@ class PoisonAttack:
         chosen, _ = self._choose(clean, seed)
         rest = np.delete(clean.labels, chosen)
         if self.relabel and self.shown == "trigger" and (rest == self.target_label).all():
+            remedy = "give a smaller count" if len(chosen) > 1 else "bring more images of others"
             raise UsageError(
                 f"poisoning {len(chosen)} of {len(clean)} images leaves only the target label "
-                f"{self.target_label} to learn: give a smaller count"
+                f"{self.target_label} to learn: {remedy}"
             )
         try:
             self.triggered(clean.images[:1])
@@ -158,12 +159,12 @@ class PoisonAttack:
         if (test.labels == self.target_label).all():
             raise UsageError(
                 f"all {len(test)} test images are of the target label {self.target_label}: nothing "
-                "shows an attack's success; bring more images, or name another --target-label"
+                "shows an attack's success; bring more images, or name another target label"
             )
         if not self.meant(test.labels).any():
             raise UsageError(
                 f"none of the {len(test)} test images is of the sources {self.source_labels}: "
-                "nothing shows an attack's success; name other --sources"
+                "nothing shows an attack's success; name other sources"
             )
 
     def triggered(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -244,7 +245,7 @@ class PoisonAttack:
         order = self._ordered(self.candidates(clean.labels, self.source_labels), seed)
         if len(order) < count:
             found = f"the {len(order)} images to choose from"
-            raise UsageError(f"count {count} is more than {found}: give a smaller --count")
+            raise UsageError(f"count {count} is more than {found}: give a smaller count")
         chosen = order[:count]
         if covering == 0:
             return chosen, np.empty(0, np.int64)

@@ -6,23 +6,39 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from purpleteam.attacks.poison import POISONS, PoisonAttack
 from purpleteam.core.config import build, merge, parse_part
 from purpleteam.core.errors import UsageError
+from purpleteam.data.images import Dataset
 
-__all__ = ["poison_from"]
+__all__ = ["aimed_at", "poison_from"]
+
+
+def aimed_at(label: int, dataset: Dataset) -> int:
+    """Return the label to aim at where none was typed: the usual one, or the last before it.
+
+    It has training images, so that there is something to learn, and not all test images, so that
+    success can be seen. Where no label is so, `PoisonAttack.check` refuses the one returned.
+    """
+    able = [
+        int(one) for one in np.unique(dataset.train.labels) if (dataset.test.labels != one).any()
+    ]
+    before = [one for one in able if one <= label]
+    return max(before) if before else min(able, default=min(label, len(dataset.classes) - 1))
 
 
 def poison_from(
-    text: str, options: Mapping[str, Any], *, labels: int | None, where: str = "attack"
+    text: str, options: Mapping[str, Any], *, dataset: Dataset | None, where: str = "attack"
 ) -> PoisonAttack:
-    """Return the attack that is meant; with fewer labels than its target, the last is aimed at.
+    """Return the attack that is meant; where it cannot aim at its usual label, at one that it can.
 
     Args:
         text: `name[:field=value,...]`; `trigger.size=4` changes one field of the trigger and
             leaves the others as the attack has them.
         options: fields that are given beside it; None is not given, and `text` goes before.
-        labels: how many the dataset has, where that is known.
+        dataset: what is poisoned, where that is known.
         where: names the source in errors.
 
     Raises:
@@ -38,6 +54,6 @@ def poison_from(
         outer, _, inner = key.partition(".")
         start = asdict(part())["trigger"] if outer == "trigger" else {}
         values[outer] = start | dict(values.get(outer, {})) | {inner: given[key]}
-    if labels is not None and "target_label" not in values:
-        values["target_label"] = min(part().target_label, labels - 1)
+    if dataset is not None and "target_label" not in values:
+        values["target_label"] = aimed_at(part().target_label, dataset)
     return build(part, values, f"{where} {name}")

@@ -114,10 +114,10 @@ def poison(
         "cover": cover,
     }
     counts = None if curve is None else _whole(curve, "--curve")
-    plan = poison_from(attack, asked, labels=None)
+    plan = poison_from(attack, asked, dataset=None)
     brought = Asked(weights, code_of(arch, model), normalise, classes)
     lab = Lab.open(dataset, device=device, threads=threads, model=brought, training=True)
-    plan = poison_from(attack, asked, labels=len(lab.dataset.classes))
+    plan = poison_from(attack, asked, dataset=lab.dataset)
     measured = lab.dataset.test if train or counts else None
     for one in (
         [plan]

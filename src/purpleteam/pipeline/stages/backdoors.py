@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
-from purpleteam.attacks.poison.asked import poison_from
+from purpleteam.attacks.poison.asked import aimed_at, poison_from
 from purpleteam.attacks.poison.evaluate import evaluate_backdoor
 from purpleteam.core.records import Record
 from purpleteam.data.images import ImageSet
@@ -44,7 +44,7 @@ def look_at_own(work: Work) -> Iterator[Piece]:
     mine = Trial(BASELINE, seed, work.dataset.train, baseline(work), own=True)
     yield Piece("search the training set", partial(searched, work, mine))
     yield Piece("scan the baseline", partial(scanned_model, work, mine))
-    model = served(work)
+    model = served(work, "defences", "A backdoor in the served model")
     if model is not None:
         other = replace(mine, name=model.name, model=model)
         yield Piece(f"scan {model.name}", partial(scanned_model, work, other))
@@ -135,9 +135,8 @@ def planted_by(work: Work, text: str) -> PoisonAttack:
     Raises:
         UsageError: there is no such poison, or a field of it is wrong.
     """
-    asked, last = work.config.backdoors, len(work.dataset.classes) - 1
-    given = {"target_label": min(asked.target_label, last)}
-    return poison_from(text, given, labels=last + 1, where="backdoors.attacks")
+    given = {"target_label": aimed_at(work.config.backdoors.target_label, work.dataset)}
+    return poison_from(text, given, dataset=work.dataset, where="backdoors.attacks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +152,10 @@ class _Lesson:
 
 def _lesson(work: Work, seed: int, text: str | None) -> _Lesson:
     if text is None:
-        return _Lesson(CLEAN, seed, work.dataset.train)
+        return _Lesson(CLEAN, seed, work.train)
     poison = planted_by(work, text)
-    poisoned = poison.apply(work.dataset.train, seed=seed)
+    poison.check(work.train, seed=seed, test=work.dataset.test)
+    poisoned = poison.apply(work.train, seed=seed)
     return _Lesson(f"backdoored-{_slug(text)}", seed, poisoned.images, poison, poisoned)
 
 

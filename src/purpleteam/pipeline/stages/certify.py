@@ -23,7 +23,7 @@ def certify_partition(work: Work) -> None:
 
     def look() -> Sequence[Record]:
         found = certify_partitions(
-            work.dataset.train,
+            work.train,
             work.dataset.test,
             classes=len(work.dataset.classes),
             parts=asked.parts,

@@ -80,7 +80,7 @@ def _hardened(work: Work, defence: Defence, name: str, before: LoadedModel) -> L
         name,
         seed=work.config.seed,
         recipe={"name": defence.name, **asdict(defence)},
-        data_digest=work.dataset.train.digest,
+        data_digest=work.train.digest,
         parent=before.digest if defence.name in MAKERS else None,
         make=lambda net, checkpoint: defence.harden(
             Hardening(

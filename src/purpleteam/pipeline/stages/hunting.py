@@ -50,6 +50,7 @@ def searched(work: Work, trial: Trial) -> list[Record]:
     """Look for poisoned images in a trial's training set; count what was found, as one cell."""
 
     def look() -> list[Record]:
+        work.dataset.check_trainable()
         with _timed() as cost:
             found = scan_training_set(
                 trial.images,

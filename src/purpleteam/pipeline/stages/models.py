@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
-from purpleteam.data.drawing import EmptyDrawing, place
+from purpleteam.data.drawing import FIELD, EmptyDrawing, place
 from purpleteam.data.images import ImageSet
 from purpleteam.data.redraw import CASES, RedrawCase, redraw
 from purpleteam.models.evaluation import evaluate
@@ -28,6 +28,7 @@ __all__ = [
     "BASELINE",
     "baseline",
     "evaluated",
+    "placed",
     "read_served",
     "recipe_of",
     "served",
@@ -48,13 +49,19 @@ def train_models(work: Work) -> None:
 
 def read_served(work: Work) -> Iterator[Piece]:
     """Evaluate the served model, on test images and on digits that are drawn again."""
-    shipped = served(work)
+    shipped = served(work, "models", "The served model on these images")
     if shipped is None:
         return
     yield Piece(
         f"evaluate {shipped.name}", partial(evaluated, work, "models", shipped, shipped.name)
     )
-    for case in CASES if work.config.models.redrawn else ():
+    if not work.config.models.redrawn:
+        return
+    if work.shape != (1, FIELD, FIELD):
+        why = f"drawings become {FIELD}x{FIELD} grey pixels, and these images are others"
+        work.left_out("models", "Images drawn again", why)
+        return
+    for case in CASES:
         yield Piece(f"redrawn {case.name}", partial(_redrawn, work, shipped, case))
 
 
@@ -76,7 +83,7 @@ def baseline(work: Work) -> LoadedModel:
     if BASELINE in work.models:
         return work.models[BASELINE]
     recipe = recipe_of(asked.recipe, asked.epochs)
-    images = work.dataset.train
+    images = work.train
     return work.trained(
         "models",
         BASELINE,
@@ -120,12 +127,13 @@ def evaluated(
     return work.cell(stage, f"evaluate {name}", {"model": model.digest, "seed": seed}, look)
 
 
-def served(work: Work) -> LoadedModel | None:
-    """Return the model that the app serves, where it fits this dataset."""
+def served(work: Work, stage: str, what: str) -> LoadedModel | None:
+    """Return the model that the app serves; leave `what` out where it does not fit this dataset."""
     model = load(work.config.models.served, device=work.device)
     try:
         model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
-    except ModelError:
+    except ModelError as error:
+        work.left_out(stage, what, str(error))
         return None
     return model
 
@@ -137,15 +145,14 @@ def _redrawn(work: Work, model: LoadedModel, case: RedrawCase) -> None:
     subject = work.subject(model, model.name, limit=limit)
 
     def look() -> list[Record]:
-        placed, resized = [], []
+        ways: dict[str, list[NDArray[np.uint8]]] = {"place": [], "resize": []}
         offsets = case.offsets(len(test), seed=work.config.seed)
         with work.progress.task(f"redraw: {case.name}", len(test)) as task:
             for digit, (x, y) in zip(test.images[:, :, :, 0], offsets, strict=True):
                 canvas = redraw(digit, size=case.size, offset_x=int(x), offset_y=int(y))
-                placed.append(_placed(canvas))
-                resized.append(_resized(canvas))
+                ways["place"].append(placed(canvas))
+                ways["resize"].append(_resized(canvas))
                 task.advance(1)
-        ways = {"place": placed, "resize": resized}
         return [
             Measurement(
                 name="redrawn_accuracy",
@@ -171,7 +178,8 @@ def _redrawn(work: Work, model: LoadedModel, case: RedrawCase) -> None:
     work.cell("models", f"redrawn {case.name}", depends_on, look)
 
 
-def _placed(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def placed(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a drawing as the app sends it; one without ink is black."""
     try:
         return place(canvas)
     except EmptyDrawing:

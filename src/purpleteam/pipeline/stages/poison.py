@@ -15,24 +15,25 @@ import numpy as np
 from purpleteam.attacks.poison import POISONS, PoisonAttack
 from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
 from purpleteam.attacks.poison.sweep import sweep
-from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Artefact, Measurement, Note, Record
 from purpleteam.core.statistics import mean_over_seeds, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import logits
-from purpleteam.models.loading import LoadedModel, load
+from purpleteam.models.loading import LoadedModel
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
-from purpleteam.pipeline.stages.models import evaluated, recipe_of
+from purpleteam.pipeline.stages.models import evaluated, recipe_of, served
 from purpleteam.pipeline.stages.pictures import Picture, gallery
 from purpleteam.pipeline.work import Piece, Work
 
-__all__ = ["NAMES", "poison_models", "poison_of", "sweep_served"]
+__all__ = ["NAMES", "poison_models", "poison_of", "sweep_served", "training_images"]
 
 TWINS = {"seed_a": "clean-twin-kept", "seed_b": "clean-twin-kept", "badnets": "clean-twin"}
 """What the model of the same recipe and seed on the clean set is called."""
 NAMES = {"seed_a": "poisoned-kept", "seed_b": "poisoned-kept-b", "badnets": "poisoned-relabelled"}
 """What a model that was trained on each poison is called in records."""
+MOST, ONE_IN = 100, 43
+"""Images that the poison that works changes where nobody says how many: 100, or fewer of few."""
 
 
 def poison_models(work: Work) -> Iterator[Piece]:
@@ -57,10 +58,8 @@ def poison_models(work: Work) -> Iterator[Piece]:
 
 def sweep_served(work: Work) -> None:
     """Try common triggers on the served model, where it reads this dataset."""
-    model = load(work.config.models.served, device=work.device)
-    try:
-        model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
-    except ModelError:
+    model = served(work, "attacks", "Triggers on the served model")
+    if model is None:
         return
     limit = min(1000, len(work.dataset.test))
 
@@ -74,8 +73,14 @@ def sweep_served(work: Work) -> None:
 def poison_of(work: Work, name: str) -> PoisonAttack:
     """Return the poison attack of that name with the count and target that are asked for."""
     asked = work.config.poison
-    count = asked.count if name == "badnets" else asked.seeds_count or _seeds_share(work)
+    typed = asked.count if name == "badnets" else asked.seeds_count
+    usual = _share if name == "badnets" else _seeds_share
+    count = usual(work) if typed is None else typed
     return replace(POISONS[name](), count=count, target_label=work.target_label)
+
+
+def _share(work: Work) -> int:
+    return min(MOST, max(1, len(work.dataset.train) // ONE_IN))
 
 
 def _seeds_share(work: Work) -> int:
@@ -87,7 +92,8 @@ def _seeds_share(work: Work) -> int:
 
 def _measured(work: Work, poison: PoisonAttack, seed: int) -> list[Record]:
     name = NAMES[poison.name]
-    clean = _training_images(work, poison)
+    clean = training_images(work, poison)
+    poison.check(clean, seed=seed, test=work.dataset.test)
     poisoned = poison.apply(clean, seed=seed)
     twin_name = TWINS[poison.name]
     recipe = _recipe(work, poison)
@@ -130,9 +136,9 @@ def _clean_difference(
     )
 
 
-def _training_images(work: Work, poison: PoisonAttack) -> ImageSet:
+def training_images(work: Work, poison: PoisonAttack) -> ImageSet:
     """Return the images to poison; the seeds held none back for validation, so neither is here."""
-    train, held = work.dataset.train, work.dataset.validation
+    train, held = work.train, work.dataset.validation
     if poison.name == "badnets":
         return train
     return ImageSet(

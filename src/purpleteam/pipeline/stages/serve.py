@@ -12,14 +12,16 @@ from purpleteam.core.cards import find_stored
 from purpleteam.core.errors import MissingExtra
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
-from purpleteam.data.drawing import place
+from purpleteam.data.drawing import FIELD
 from purpleteam.data.redraw import CASES, redraw
+from purpleteam.pipeline.stages.models import placed
 from purpleteam.pipeline.stages.pictures import Picture, gallery
 from purpleteam.pipeline.work import Work
 
 __all__ = ["ask_app"]
 
 ASKED = 100
+DIGITS = 10
 
 
 def ask_app(work: Work) -> None:
@@ -28,7 +30,14 @@ def ask_app(work: Work) -> None:
         from purpleteam.serve.main import running_app
     except (MissingExtra, ImportError):
         return
-    if work.shape != (1, 28, 28) or len(work.dataset.classes) != 10:
+    height, width, channels = work.dataset.shape
+    if (height, width, channels) != (FIELD, FIELD, 1) or len(work.dataset.classes) != DIGITS:
+        why = (
+            f"the app reads {DIGITS} digits of {FIELD}x{FIELD}x1 pixels, dataset "
+            f"{work.dataset.name!r} has {len(work.dataset.classes)} classes of "
+            f"{height}x{width}x{channels}"
+        )
+        work.left_out("serve", "The app on these images", why)
         return
     served = find_stored(work.config.models.served)
     test = work.dataset.test.first(min(ASKED, len(work.dataset.test)))
@@ -41,7 +50,7 @@ def ask_app(work: Work) -> None:
             address = urlsplit(url)
             for digit, (x, y) in zip(test.images[:, :, :, 0], offsets, strict=True):
                 canvas = redraw(digit, size=case.size, offset_x=int(x), offset_y=int(y))
-                small = place(canvas)
+                small = placed(canvas)
                 drawn.append((canvas, small))
                 read.append(_predict(str(address.hostname), address.port or 80, small.tobytes()))
         right = sum(label == true for label, true in zip(read, test.labels.tolist(), strict=True))

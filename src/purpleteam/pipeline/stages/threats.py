@@ -10,6 +10,7 @@ from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.core.errors import MissingExtra
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
+from purpleteam.data.idx import has_idx
 from purpleteam.data.images import SPLITS
 from purpleteam.defences.checks import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.pipeline.checks import load_checks
@@ -55,7 +56,7 @@ def _run_checks(work: Work) -> list[CheckResult]:
             code=code_path(work),
             data=_data_folder(work),
             data_digests={name: work.dataset.split(name).digest for name in SPLITS},
-            model=(work.run.path / "models").resolve(),  # named alike wherever the run is
+            model=_models_folder(work),
             url=_started(work, stack),
             served_digest=find_stored(work.config.models.served).card.digest,
             run=work.run.path,
@@ -68,13 +69,22 @@ def _run_checks(work: Work) -> list[CheckResult]:
 
 
 def _data_folder(work: Work) -> Path:
-    """Return a folder with the very images that were used: written where they have none."""
+    """Return a folder that is read as the very images that were used: written where none is."""
     from purpleteam.data.folders import save_dataset
 
-    folder = work.dataset.origin.get("folder")
-    if folder is not None and Path(str(folder)).is_dir():
-        return Path(str(folder))
+    named = work.dataset.origin.get("folder")
+    folder = None if named is None else Path(str(named))
+    if folder is not None and folder.is_dir():
+        as_they_are = Path(work.config.dataset).is_dir()  # not resized by its reference
+        if as_they_are or has_idx(folder):
+            return folder
     return save_dataset(work.dataset, work.run.path / KEPT_DATA)
+
+
+def _models_folder(work: Work) -> Path | None:
+    """Return where the run's models are, named alike wherever the run is, if it stored any."""
+    folder = (work.run.path / "models").resolve()
+    return folder if any(folder.iterdir()) else None
 
 
 def _started(work: Work, stack: ExitStack) -> str | None:
