@@ -93,6 +93,14 @@ def test_a_test_set_alone_trains_nothing(tmp_path):
     assert len(found.split("all")) == 16
 
 
+def test_training_images_of_one_class_teach_nothing(tmp_path):
+    fill(tmp_path / "train", ("a",))
+    (tmp_path / "train" / "b").mkdir()
+    fill(tmp_path / "test", ("a", "b"))
+    with pytest.raises(DataError, match="training images of dataset '.*' are of class 'a'"):
+        load_dataset(tmp_path).check_trainable()
+
+
 def test_a_train_folder_alone_is_dealt_and_used_whole(tmp_path):
     fill(tmp_path / "train", ("a", "b"), 20)
     found = load_dataset(tmp_path)
