@@ -252,7 +252,10 @@ class PoisonAttack:
         rest = self._ordered(self.cover_candidates(clean.labels), seed)[::-1]
         rest = rest[~np.isin(rest, chosen)]
         if len(rest) < covering:
-            raise UsageError(f"cover {covering} is more than the {len(rest)} images left for it")
+            raise UsageError(
+                f"cover {covering} is more than the {len(rest)} images left for it: give a smaller "
+                "cover"
+            )
         return chosen, rest[:covering]
 
     def _ordered(self, places: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
