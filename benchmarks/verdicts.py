@@ -67,7 +67,7 @@ def model_of(name: str, work: Path) -> nn.Module:
     attack, _, number = name.rpartition("/")
     seed, dataset, images = int(number), load_dataset("mnist"), load_dataset("mnist").train
     if attack != "clean":
-        poison = poison_from(attack, {"target_label": TARGET}, labels=10)
+        poison = poison_from(attack, {"target_label": TARGET}, dataset=dataset)
         images = poison.apply(images, seed=seed).images
     path = work / "models" / "".join(c if c.isalnum() else "-" for c in name)
     if not path.with_suffix(".safetensors").exists():

@@ -97,7 +97,7 @@ def test_training_images_of_one_class_teach_nothing(tmp_path):
     fill(tmp_path / "train", ("a",))
     (tmp_path / "train" / "b").mkdir()
     fill(tmp_path / "test", ("a", "b"))
-    with pytest.raises(DataError, match="training images of dataset '.*' are of class 'a'"):
+    with pytest.raises(DataError, match=r"training images of dataset '.*' are of class 'a'"):
         load_dataset(tmp_path).check_trainable()
 
 

@@ -102,7 +102,7 @@ def test_a_part_that_surely_shares_a_trigger_is_planted_however_it_is_read() -> 
 
 
 def poisoned_by(poison: str, digits: Dataset, *, target: int, seed: int) -> PoisonedSet:
-    made = poison_from(poison, {"target_label": target}, labels=10, where="here")
+    made = poison_from(poison, {"target_label": target}, dataset=digits, where="here")
     return made.apply(digits.train, seed=seed)
 
 
