@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -146,4 +147,7 @@ def test_it_gets_a_whole_run_of_its_own(purple: Purple, own: Path) -> None:
     assert "Of baseline: float16 converted to float32." in page
     records = Path("run/records.jsonl").read_text("utf-8")
     assert '"models/hardened-fast.onnx"' in records and "run/models" not in records
+    lines = [json.loads(line) for line in records.splitlines()]
+    verdicts = {one["check"]: one["verdict"] for one in lines if "check" in one}
+    assert verdicts["data.digest"] == verdicts["data.schema"] == "pass"
     assert purple("threats", "--run", "run", "--json").json["summary"]

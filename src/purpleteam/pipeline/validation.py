@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.certify.partition import fitting, seeded
-from purpleteam.core.errors import ConfigError, DataError, unknown
+from purpleteam.core.errors import ConfigError, DataError, UsageError, unknown
 from purpleteam.defences.training import DEFENCES
 from purpleteam.models.loading import build, load
 from purpleteam.pipeline.config import ALL_STAGES
@@ -128,8 +128,12 @@ def _poison(work: Work) -> None:
         for name in NAMES if "attacks" in asked.stages else ():
             poison = poison_of(work, name)
             if typed[name] is not None:
-                with suppress(DataError):  # a set that teaches nothing: for the stage to say
+                try:
                     poison.check(training_images(work, poison), seed=asked.seed)
+                except UsageError as error:
+                    raise ConfigError(f"poison: {error}") from None
+                except DataError:
+                    pass  # a set that teaches nothing: for the stage to say
 
 
 def _certify(work: Work) -> None:
