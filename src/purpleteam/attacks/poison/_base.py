@@ -145,10 +145,9 @@ class PoisonAttack:
         chosen, _ = self._choose(clean, seed)
         rest = np.delete(clean.labels, chosen)
         if self.relabel and self.shown == "trigger" and (rest == self.target_label).all():
-            remedy = "give a smaller count" if len(chosen) > 1 else "bring more images of others"
             raise UsageError(
                 f"poisoning {len(chosen)} of {len(clean)} images leaves only the target label "
-                f"{self.target_label} to learn: {remedy}"
+                f"{self.target_label} to learn: give a smaller count, or more images of others"
             )
         try:
             self.triggered(clean.images[:1])
@@ -252,10 +251,8 @@ class PoisonAttack:
         rest = self._ordered(self.cover_candidates(clean.labels), seed)[::-1]
         rest = rest[~np.isin(rest, chosen)]
         if len(rest) < covering:
-            raise UsageError(
-                f"cover {covering} is more than the {len(rest)} images left for it: give a smaller "
-                "cover"
-            )
+            found = f"the {len(rest)} images left for it"
+            raise UsageError(f"cover {covering} is more than {found}: give a smaller cover")
         return chosen, rest[:covering]
 
     def _ordered(self, places: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
