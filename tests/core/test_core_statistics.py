@@ -13,7 +13,7 @@ from purpleteam.core.statistics import (
     Counts,
     Estimate,
     Rate,
-    bootstrap,
+    mean,
     mean_over_seeds,
     paired_difference,
     value_from_json,
@@ -160,43 +160,53 @@ numbers = st.floats(-1e3, 1e3, allow_nan=False)
 
 
 @given(st.lists(numbers, min_size=2, max_size=30))
-def test_a_mean_over_seeds_has_scipys_t_interval(values):
+def test_a_mean_has_scipys_t_interval_cut_to_its_range(values):
     t = pytest.importorskip("scipy.stats").t
-    found = mean_over_seeds(values)
+    found = mean_over_seeds(values, bounds=(-1e3, 1e3))
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
     assert found.value == pytest.approx(np.mean(values), abs=1e-9)
-    assert found.high - found.value == pytest.approx(half, rel=1e-8, abs=1e-9)
-    assert found.value - found.low == pytest.approx(half, rel=1e-8, abs=1e-9)
     assert found.values == tuple(values)
+    if found.method == "t":
+        assert found.high == pytest.approx(min(1e3, found.value + half), rel=1e-8, abs=1e-9)
+        assert found.low == pytest.approx(max(-1e3, found.value - half), rel=1e-8, abs=1e-9)
+
+
+def test_values_that_differ_by_rounding_alone_are_alike():
+    assert mean([0.3, 0.1 + 0.2], bounds=(0, 1)).method == "alike"
+    assert mean([0.3, 0.3 + 1e-8], bounds=(0, 1)).method == "t"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 40])
+def test_seeds_that_all_succeed_say_what_a_rate_of_as_many_says(n):
+    found, rate = mean([1.0] * n, bounds=(0, 1)), Rate.of(n, n)
+    assert (found.low, found.high) == (pytest.approx(rate.low), 1.0)
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_values_that_are_alike_cover_the_mean_of_a_set_with_rare_others(n):
+    """They are all 0.8, but for a share that is 0: for any share the interval is seldom wrong."""
+    found = mean([0.8] * n, bounds=(0, 1))
+    for share in np.linspace(0, 1, 50):
+        all_alike = (1 - share) ** n
+        assert found.low <= 0.8 * (1 - share) or all_alike <= 0.025 + 1e-12
+
+
+def test_a_mean_without_a_largest_value_may_have_no_upper_end():
+    found = mean([0.5], bounds=(0, math.inf))
+    assert (found.low, found.high) == (pytest.approx(0.0125), math.inf)
+    assert found.to_json()["high"] is None
 
 
 @pytest.mark.parametrize("values", [[], [0.5]])
 def test_a_mean_over_fewer_than_two_seeds_is_refused(values):
     with pytest.raises(ValueError, match="at least two"):
-        mean_over_seeds(values)
+        mean_over_seeds(values, bounds=(0, 1))
 
 
-def mean(cases: np.ndarray) -> float:
-    return float(cases.mean())
-
-
-def test_a_bootstrap_is_a_function_of_its_seed():
-    cases = np.random.default_rng(1).normal(size=60)
-    assert bootstrap(mean, cases, seed=3) == bootstrap(mean, cases, seed=3)
-    assert bootstrap(mean, cases, seed=3) != bootstrap(mean, cases, seed=4)
-
-
-def test_a_bootstrapped_mean_is_as_wide_as_theory_says():
-    cases = np.random.default_rng(2).normal(size=400)
-    found = bootstrap(mean, cases, seed=0, resamples=2000)
-    assert found.value == pytest.approx(cases.mean())
-    assert found.high - found.low == pytest.approx(2 * 1.96 * cases.std() / 20, rel=0.1)
-
-
-def test_a_bootstrap_draws_whole_cases():
-    cases = np.array([[value, 10 * value] for value in range(20)])
-    found = bootstrap(lambda rows: float((10 * rows[:, 0] - rows[:, 1]).max()), cases, seed=0)
-    assert (found.low, found.value, found.high) == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize("values", [[], [0.5, 1.5], [-0.5, 0.5], [math.nan]])
+def test_a_mean_of_values_out_of_their_range_is_refused(values):
+    with pytest.raises(ValueError, match="needs values from 0 to 1"):
+        mean(values, bounds=(0, 1))
 
 
 def test_an_estimate_reads_as_a_number_with_its_interval_and_n():
@@ -208,16 +218,11 @@ def test_an_estimate_reads_as_a_number_with_its_interval_and_n():
     "value",
     [
         Rate.of(3, 7),
-        mean_over_seeds([0.25, 0.5, 0.125]),
+        mean_over_seeds([0.25, 0.5, 0.125], bounds=(0, 1)),
+        mean([0.5], bounds=(0, math.inf)),
         Estimate(value=0.5, n=9, low=0.25, high=0.75, method="bootstrap"),
         Counts(value=((5, 1), (0, 4)), n=10),
     ],
 )
 def test_a_value_comes_back_from_json(value):
     assert value_from_json(value.to_json()) == value
-
-
-def test_a_bootstrap_with_strata_draws_as_many_of_each_as_there_are():
-    cases = np.array([0, 1, 1, 0, 0, 1, 0, 0])
-    found = bootstrap(lambda drawn: float(drawn.sum()), cases, seed=0, strata=cases == 1)
-    assert (found.low, found.value, found.high) == (3.0, 3.0, 3.0)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from purpleteam.defences.detection.judging import judge
 from purpleteam.defences.detection.metrics import (
+    _newcombe_low,
     attack_success,
     auroc,
     average_precision,
@@ -58,14 +62,14 @@ def precision_at_each_poison(cases: list[tuple[int, bool]]) -> float:
 
 @given(CASES)
 def test_auroc_is_the_share_of_pairs_in_the_right_order(cases: list[tuple[int, bool]]) -> None:
-    assert auroc(*split(cases), resamples=1).value == pytest.approx(pairwise(cases))
+    assert auroc(*split(cases)).value == pytest.approx(pairwise(cases))
 
 
 @given(CASES)
 def test_average_precision_is_the_mean_precision_at_the_poisons(
     cases: list[tuple[int, bool]],
 ) -> None:
-    found = average_precision(*split(cases), resamples=1).value
+    found = average_precision(*split(cases)).value
     assert found == pytest.approx(precision_at_each_poison(cases))
 
 
@@ -74,23 +78,23 @@ def test_both_are_those_of_scikit_learn(cases: list[tuple[int, bool]]) -> None:
     peers = pytest.importorskip("sklearn.metrics")
     scores, truth = split(cases)
     area, mean = peers.roc_auc_score(truth, scores), peers.average_precision_score(truth, scores)
-    assert auroc(scores, truth, resamples=1).value == pytest.approx(area)
-    assert average_precision(scores, truth, resamples=1).value == pytest.approx(mean)
+    assert auroc(scores, truth).value == pytest.approx(area)
+    assert average_precision(scores, truth).value == pytest.approx(mean)
 
 
 @given(CASES)
 def test_the_area_of_negated_scores_is_the_rest(cases: list[tuple[int, bool]]) -> None:
     scores, truth = split(cases)
-    negated = auroc([-score for score in scores], truth, resamples=1).value
-    assert negated == pytest.approx(1 - auroc(scores, truth, resamples=1).value)
+    negated = auroc([-score for score in scores], truth).value
+    assert negated == pytest.approx(1 - auroc(scores, truth).value)
 
 
 @given(CASES, st.randoms(use_true_random=False))
 def test_the_order_of_the_images_changes_nothing(cases: list[tuple[int, bool]], rng) -> None:
     shuffled = rng.sample(cases, len(cases))
     for metric in (auroc, average_precision):
-        first = metric(*split(cases), resamples=1).value
-        assert metric(*split(shuffled), resamples=1).value == pytest.approx(first)
+        first = metric(*split(cases)).value
+        assert metric(*split(shuffled)).value == pytest.approx(first)
     for n in range(len(cases) + 1):
         assert recall_at(*split(shuffled), n) == recall_at(*split(cases), n)
 
@@ -99,7 +103,7 @@ def test_the_order_of_the_images_changes_nothing(cases: list[tuple[int, bool]], 
 def test_only_the_order_of_the_scores_counts(cases: list[tuple[int, bool]]) -> None:
     scores, truth = split(cases)
     stretched = np.exp(np.array(scores)) - 5
-    assert auroc(stretched, truth, resamples=1) == auroc(scores, truth, resamples=1)
+    assert auroc(stretched, truth) == auroc(scores, truth)
 
 
 @given(CASES)
@@ -115,21 +119,58 @@ def test_recall_among_the_first_n_is_the_worst_order_of_ties(
         assert recall_at(*split(cases), n).successes == surely + forced
 
 
-def test_intervals_hold_the_value_narrow_with_n_and_follow_the_seed() -> None:
+def test_intervals_hold_the_value_and_narrow_with_n() -> None:
     rng = np.random.default_rng(0)
     widths = []
     for n in (40, 640):
         truth = np.arange(n) < n // 4
-        found = auroc(rng.normal(truth, 1.0), truth, seed=1)
-        assert found.low < found.value < found.high and found.method == "bootstrap"
+        found = auroc(rng.normal(truth, 1.0), truth)
+        assert found.low < found.value < found.high and found.method == "delong-newcombe"
         widths.append(found.high - found.low)
     assert 2 < widths[0] / widths[1] < 8  # the root of 16 is 4
 
 
-def test_one_poison_among_many_still_has_an_interval() -> None:
+def test_one_poison_among_many_says_little_of_the_next() -> None:
     truth = np.arange(50) == 7
-    found = auroc(np.arange(50.0), truth, resamples=50)
-    assert 0 <= found.low <= found.value == 7 / 49 <= found.high <= 1
+    found = auroc(np.arange(50.0), truth)
+    assert (found.value, found.n) == (7 / 49, 50)
+    assert 0 <= found.low < 0.01 and 0.9 < found.high <= 1
+
+
+def test_the_area_has_the_interval_of_delong_and_that_of_newcombe() -> None:
+    """Poisons at ranks 2 and 4 of four: placements 1/2 and 1, of clean ones 1/2 and 1."""
+    found = auroc([1.0, 2, 3, 4], [False, True, False, True])
+    half = 1.959964 * math.sqrt(2 * 0.125 / 2) / (0.75 * 0.25)  # on the logit scale
+    ends = [1 / (1 + math.exp(-(math.log(3) + side))) for side in (-half, half)]
+    assert (found.value, found.low, found.high) == (0.75, *map(pytest.approx, ends))
+    bottom = brentq(lambda area: 0.75 - area - 1.959964 * deviation(area, 20, 30), 1e-9, 0.75)
+    top = brentq(lambda area: area - 0.75 - 1.959964 * deviation(area, 20, 30), 0.75, 1 - 1e-9)
+    assert _newcombe_low(0.75, 20, 30) == pytest.approx(bottom, abs=1e-6)
+    assert 1 - _newcombe_low(0.25, 30, 20) == pytest.approx(top, abs=1e-6)
+
+
+def deviation(area: float, m: int, n: int) -> float:
+    """Newcombe 2006, method 5, as it is printed."""
+    star = (m + n) / 2 - 1
+    first, second = star * (1 - area) / (2 - area), star * area / (1 + area)
+    return math.sqrt(area * (1 - area) * (1 + first + second) / (m * n))
+
+
+@pytest.mark.parametrize("found_share", [None, 0.5, 0.85, 0.97])
+def test_the_interval_of_an_area_covers_the_truth_for_few_poisons(
+    found_share: float | None,
+) -> None:
+    """Normal scores, then detectors that find a share of the poisons and rank the rest last."""
+    rng, hits, rounds = np.random.default_rng(0), 0, 150
+    truth = found_share or NormalDist().cdf(1 / math.sqrt(2))
+    for _ in range(rounds):
+        poisons = rng.normal(1.0, 1.0, 6)
+        if found_share is not None:
+            poisons = np.where(rng.random(6) < found_share, 9.0, -9.0) + rng.normal(size=6)
+        scores = np.concatenate([poisons, rng.normal(size=100)])
+        found = auroc(scores, np.arange(106) < 6)
+        hits += found.low <= truth <= found.high
+    assert hits >= 0.93 * rounds
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
@@ -155,8 +196,8 @@ def test_clean_models_that_were_flagged_are_false_alarms() -> None:
 
 def test_a_detector_is_judged_by_flags_or_by_places() -> None:
     scores, truth = np.array([9.0, 8, 7, 6, 5]), np.array([True, False, True, False, False])
-    by_flag = judge(scores, scores > 7.5, truth, resamples=20)
-    assert by_flag == judge(scores, np.array([1, 0]), truth, resamples=20)
+    by_flag = judge(scores, scores > 7.5, truth)
+    assert by_flag == judge(scores, np.array([1, 0]), truth)
     assert by_flag.recall is not None and by_flag.recall.value == 0.5
     assert by_flag.recall_at_count is not None and by_flag.recall_at_count.value == 0.5
     assert by_flag.false_alarm_rate.successes == 1 and by_flag.residual_poisons == 1

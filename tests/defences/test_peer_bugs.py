@@ -72,8 +72,8 @@ def test_our_spectral_scores_do_not_know_where_the_class_lies(seed: int, shift: 
 @given(SEEDS)
 def test_without_centring_the_poisons_come_last_where_ours_come_first(seed: int) -> None:
     features, poisoned = one_class(seed)
-    assert auroc(spectral_signature_scores(features), poisoned, resamples=1).value == 1.0
-    assert auroc(without_centring(features), poisoned, resamples=1).value == 0.0
+    assert auroc(spectral_signature_scores(features), poisoned).value == 1.0
+    assert auroc(without_centring(features), poisoned).value == 0.0
 
 
 def test_the_toolbox_ranks_the_poisons_last() -> None:
@@ -84,7 +84,7 @@ def test_the_toolbox_ranks_the_poisons_last() -> None:
     if theirs == pytest.approx(np.sqrt(by_hand(features))):
         pytest.skip("this version of the toolbox centres what it projects")
     assert theirs == pytest.approx(without_centring(features))
-    assert auroc(theirs, poisoned, resamples=1).value == 0.0
+    assert auroc(theirs, poisoned).value == 0.0
 
 
 def counted(labels: list[int], before: list[tuple], after: list[tuple]) -> Fraction:

@@ -217,7 +217,9 @@ def poison_records() -> list[Record]:
             )
     found.append(
         measured(
-            "attack_success_rate_mean", mean_over_seeds([0.991, 0.992, 0.99]), "poisoned-relabelled"
+            "attack_success_rate_mean",
+            mean_over_seeds([0.991, 0.992, 0.99], bounds=(0, 1)),
+            "poisoned-relabelled",
         )
     )
     difference = paired_difference([True] * 990 + [False] * 10, [True] * 988 + [False] * 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from report_records import attack_records, clean_records, measured, poison_recor
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.records import Record
-from purpleteam.core.statistics import Rate
+from purpleteam.core.statistics import Rate, mean, mean_over_seeds
 from purpleteam.report import readme_table, render_results
+from purpleteam.report.numbers import of_value
 
 
 def results(path: Path, *records: Record) -> Path:
@@ -57,3 +59,10 @@ def test_a_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(RunError, match=r"x\.json.* cannot be read"):
         render_results(tmp_path)
+
+
+def test_an_interval_says_what_n_counts_and_where_it_has_no_end() -> None:
+    alike = of_value(mean_over_seeds([1.0, 1.0], bounds=(0, 1)), "attack_success_rate", "m-1")
+    assert alike.interval == "15.81 to 100.00, n\u202f=\u202f2\u202fseeds"
+    loss = of_value(mean([0.5], bounds=(0, math.inf)), "loss", "m-2")
+    assert loss.interval == "0.0125 to \u221e, n\u202f=\u202f1"

@@ -1,30 +1,40 @@
 """Counts and estimates with their 95 % intervals; pure Python, since the base has no SciPy.
 
-- A count out of n is a `Rate` with a Clopper-Pearson interval (Clopper and Pearson 1934).
-- What is no count is an `Estimate`: a mean over seeds with a t interval, a difference of two
-  paired rates after Newcombe (1998, Statistics in Medicine 17:2635, method 10), a bootstrap.
+- A count out of n is a `Rate` with a Clopper-Pearson interval (1934, doi:10.1093/biomet/26.4.404).
+- What is no count is an `Estimate`: a mean with a t interval, cut to its range; a difference of
+  two paired rates after Newcombe (1998, Statistics in Medicine 17:2635, method 10).
+
+Every interval holds its value and lies in the range that its statistic can have, and none has a
+width of 0: that no case differed from the others is no proof that none will.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = [
+    "CONFIDENCE",
     "Counts",
     "Estimate",
     "Rate",
     "Value",
-    "bootstrap",
+    "Z",
+    "fraction_interval",
+    "mean",
     "mean_over_seeds",
-    "of_draws",
     "paired_difference",
     "value_from_json",
 ]
 
 CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
+Z = 1.959963984540054
+"""Deviations from the mean within which so much of a normal distribution lies."""
+ALIKE = 1e-9
+"""Of the largest value: a spread that is no more is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +52,7 @@ class Rate:
         """Return the rate of `successes` out of `n`; covers the truth in >= 95 % of samples."""
         if not 0 <= successes <= n or n == 0:
             raise ValueError(f"a rate needs 0 <= successes <= n and n > 0, not {successes} of {n}")
-        tail = (1 - CONFIDENCE) / 2
-        low = 0.0 if successes == 0 else _beta_quantile(tail, successes, n - successes + 1)
-        high = 1.0 if successes == n else _beta_quantile(1 - tail, successes + 1, n - successes)
+        low, high = fraction_interval(successes, n)
         return cls(value=successes / n, n=n, low=low, high=high)
 
     @property
@@ -75,6 +83,7 @@ class Estimate:
     n: int
     low: float
     high: float
+    """Infinite, and null in JSON, where the statistic has no upper end and the cases show none."""
     method: str
     values: tuple[float, ...] = ()
     """One value per seed where several were run; never pooled."""
@@ -85,7 +94,7 @@ class Estimate:
             "value": self.value,
             "n": self.n,
             "low": self.low,
-            "high": self.high,
+            "high": self.high if math.isfinite(self.high) else None,
             "method": self.method,
         }
         return fields | ({"values": list(self.values)} if self.values else {})
@@ -117,20 +126,55 @@ def value_from_json(fields: Mapping[str, Any]) -> Value:
         return Counts(value=rows, n=fields["n"])
     if fields["method"] == "clopper-pearson":
         return Rate(**fields)
-    return Estimate(**{**fields, "values": tuple(fields.get("values", ()))})
+    high = math.inf if fields["high"] is None else fields["high"]
+    return Estimate(**{**fields, "high": high, "values": tuple(fields.get("values", ()))})
 
 
-def mean_over_seeds(values: Sequence[float]) -> Estimate:
-    """Return the mean of one value per seed with its t interval; needs two seeds or more."""
-    n = len(values)
-    if n < 2:
-        raise ValueError(f"a mean over seeds needs at least two values, not {n}")
-    mean = math.fsum(values) / n
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = _t_quantile(1 - (1 - CONFIDENCE) / 2, n - 1) * spread / math.sqrt(n)
-    return Estimate(
-        value=mean, n=n, low=mean - half, high=mean + half, method="t", values=tuple(values)
-    )
+def fraction_interval(successes: float, n: int) -> tuple[float, float]:
+    """Return the Clopper-Pearson interval of `successes` out of `n`.
+
+    A mean of n numbers in [0, 1] varies no more than a rate does, so n times that mean may stand
+    for the successes.
+    """
+    low = 0.0 if successes <= 0 else _beta_quantile(TAIL, successes, n - successes + 1)
+    high = 1.0 if successes >= n else _beta_quantile(1 - TAIL, successes + 1, n - successes)
+    return low, high
+
+
+def mean(values: Sequence[float], *, bounds: tuple[float, float]) -> Estimate:
+    """Return the mean of the values with its t interval, cut to the range of such values.
+
+    Where all are alike, as a single one is, nothing is known of their spread. But if a value lay
+    below these with more than a certain chance, n of them would hardly have missed it: whatever
+    the distribution, all n reach v in at least 2.5 % of samples only if the mean is at least
+    low + (v - low) 0.025^(1/n). At the edge of the range this is the Clopper-Pearson bound.
+
+    Args:
+        values: at least one.
+        bounds: the least and the largest value there can be; the largest may be infinite.
+    """
+    n, (least, largest) = len(values), bounds
+    if n == 0 or not least <= min(values) <= max(values) <= largest:
+        raise ValueError(f"a mean needs values from {least:g} to {largest:g}, not {list(values)}")
+    centre = min(max(values), max(min(values), math.fsum(values) / n))  # rounding leaves them
+    half = 0.0
+    if n > 1:
+        spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
+        half = _t_quantile(1 - TAIL, n - 1) * spread / math.sqrt(n)
+    if half > ALIKE * max(abs(min(values)), abs(max(values))):
+        low, high = max(least, centre - half), min(largest, centre + half)
+        return Estimate(value=centre, n=n, low=low, high=high, method="t")
+    share = TAIL ** (1 / n)
+    low = least + (min(values) - least) * share
+    high = max(values) + (largest - max(values)) * (1 - share)
+    return Estimate(value=centre, n=n, low=low, high=high, method="alike")
+
+
+def mean_over_seeds(values: Sequence[float], *, bounds: tuple[float, float]) -> Estimate:
+    """Return the mean of one value per seed, as `mean` does; needs two seeds or more."""
+    if len(values) < 2:
+        raise ValueError(f"a mean over seeds needs at least two values, not {len(values)}")
+    return replace(mean(values, bounds=bounds), values=tuple(values))
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
@@ -163,71 +207,7 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate
     return Estimate(value=value, n=n, low=low, high=high, method="newcombe-paired")
 
 
-def bootstrap(
-    statistic: Callable[[Any], float],
-    cases: Any,
-    *,
-    seed: int,
-    resamples: int = 1000,
-    strata: Any = None,
-    bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> Estimate:
-    """Return `statistic(cases)` with a bootstrap interval (Efron 1979).
-
-    Args:
-        statistic: maps an array of cases to a number.
-        cases: NumPy array, one case per row.
-        seed: the resampling is a pure function of it.
-        resamples: how many times the cases are drawn anew.
-        strata: one value per case; as many are drawn of each value as there are (by default the
-            cases are all alike).
-        bounds: the range of the statistic.
-    """
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    n = len(cases)
-    kinds = np.zeros(n, np.int64) if strata is None else np.asarray(strata)
-    groups = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
-
-    def drawn() -> Any:
-        return np.concatenate([one[rng.integers(0, len(one), len(one))] for one in groups])
-
-    draws = [statistic(cases[drawn()]) for _ in range(resamples)]
-    return of_draws(float(statistic(cases)), draws, n, bounds=bounds)
-
-
-def of_draws(
-    value: float,
-    draws: Any,
-    n: int,
-    *,
-    bounds: tuple[float, float] = (-math.inf, math.inf),
-) -> Estimate:
-    """Return a value with the percentile interval of its bootstrap draws; it holds the value.
-
-    For statistics without much bias: where all draws lie on one side of the value, another
-    interval is wanted, as a calibration error has one.
-
-    Args:
-        value: the statistic of the cases.
-        draws: the statistic of cases that were drawn anew, one number each.
-        n: how many cases.
-        bounds: the range of the statistic, which the interval does not leave.
-    """
-    import numpy as np
-
-    low, high = map(float, np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
-    return Estimate(
-        value=value,
-        n=n,
-        low=min(value, max(low, bounds[0])),
-        high=max(value, min(high, bounds[1])),
-        method="bootstrap",
-    )
-
-
-def _wilson(p: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def _wilson(p: float, n: int, z: float = Z) -> tuple[float, float]:
     centre = p + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics as stdlib_statistics
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
-from purpleteam.core.statistics import Counts, Estimate, Rate, bootstrap, of_draws
+from purpleteam.core.statistics import CONFIDENCE, Counts, Estimate, Rate, fraction_interval, mean
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, Classifier, forked, logits
@@ -110,7 +111,7 @@ def evaluate(
         images: the split, or the part of it that is looked at.
         classes: number of classes; the model must score each.
         batch_size: images a call; the verdicts do not depend on it.
-        seed: for the bootstrap intervals.
+        seed: for the bootstrap interval of the calibration error.
 
     Raises:
         ModelError: the model cannot be called, or scores another number of classes.
@@ -136,25 +137,22 @@ def evaluate(
     np.add.at(table, (labels, scores.argmax(1)), 1)
     return Evaluation(
         clean_accuracy=Rate.of(int(right.sum()), len(images)),
-        loss=bootstrap(lambda part: float(part.mean()), losses, seed=seed),
+        loss=mean(losses.tolist(), bounds=(0, math.inf)),
         calibration_error=_calibration_error(confidence, right[answered], seed),
         confusion_matrix=Counts(value=tuple(map(tuple, table.tolist())), n=len(labels)),
-        per_class=_per_class(table, seed),
+        per_class=_per_class(table),
         seconds_per_image=seconds,
         correct=right,
     )
 
 
-def _per_class(table: NDArray[np.int64], seed: int) -> tuple[ClassScores, ...]:
-    n = int(table.sum())
-    tables = np.random.default_rng(seed).multinomial(n, table.ravel() / n, 1000)  # resampled cases
-    draws = _f1(tables.reshape(-1, *table.shape))
-    scores = _f1(table[None])[0]
+def _per_class(table: NDArray[np.int64]) -> tuple[ClassScores, ...]:
+    hits, read, true = np.diagonal(table), table.sum(0), table.sum(1)
     return tuple(
         ClassScores(
-            precision=_rate(table[c, c], table[:, c].sum()),
-            recall=_rate(table[c, c], table[c].sum()),
-            f1=of_draws(float(scores[c]), draws[:, c], n, bounds=(0, 1)),
+            precision=_rate(hits[c], read[c]),
+            recall=_rate(hits[c], true[c]),
+            f1=_f1(int(hits[c]), int(read[c] + true[c] - hits[c])),
         )
         for c in range(len(table))
     )
@@ -164,11 +162,18 @@ def _rate(successes: np.int64, n: np.int64) -> Rate | None:
     return Rate.of(int(successes), int(n)) if n else None
 
 
-def _f1(tables: NDArray[np.int64]) -> NDArray[np.float64]:
-    hits = np.diagonal(tables, axis1=1, axis2=2)
-    both = tables.sum(1) + tables.sum(2)  # predicted plus true cases, per class
-    scores: NDArray[np.float64] = 2 * hits / np.maximum(both, 1)
-    return scores
+def _f1(hits: int, cases: int) -> Estimate:
+    """Return F1 of a class, of which so many cases are one, or read as one, and so many both.
+
+    The share j that is both is a rate, and F1 is 2 j / (1 + j), so the ends of its interval are
+    those of the rate (Lam et al. 2023, arXiv:2309.14621). Without a case F1 is 0 and all is open.
+    """
+    shares = (0.0, 0.0, 1.0)
+    if cases:
+        low, high = fraction_interval(hits, cases)
+        shares = (hits / cases, low, high)
+    value, low, high = (2 * share / (1 + share) for share in shares)
+    return Estimate(value=value, n=cases, low=low, high=high, method="clopper-pearson-of-f1")
 
 
 def _calibration_error(
@@ -179,6 +184,8 @@ def _calibration_error(
     It sums absolute gaps, so it lies above the truth and its bootstrap draws lie above it: their
     percentiles need not hold it. But the sum of the absolute errors of the gaps is never less
     than the error of the sum, whatever the truth: its 95 % bootstrap quantile is the half width.
+    It is no less than the share of cases that n draws may all have missed, 1 - 0.05^(1/n), which
+    could be off by 1 each (Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031).
     """
     n, gaps = len(confidence), confidence - right
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
@@ -189,7 +196,8 @@ def _calibration_error(
         drawn = rng.integers(0, n, n)
         again = np.bincount(bins[drawn], gaps[drawn], BINS) / n
         errors.append(float(np.abs(again - found).sum()))
-    value, half = float(np.abs(found).sum()), float(np.quantile(errors, 0.95))
+    value, unseen = float(np.abs(found).sum()), 1 - (1 - CONFIDENCE) ** (1 / n)
+    half = max(float(np.quantile(errors, CONFIDENCE)), unseen)
     return Estimate(
         value=value,
         n=n,

@@ -77,7 +77,7 @@ def of_value(
 
 
 def _unit(value: Rate | Estimate) -> str:
-    return f"{SPACE}seeds" if value.method == "t" else ""
+    return f"{SPACE}seeds" if isinstance(value, Estimate) and value.values else ""
 
 
 def _estimate(value: Estimate, name: str) -> tuple[str, str]:
@@ -92,7 +92,8 @@ def _estimate(value: Estimate, name: str) -> tuple[str, str]:
 
 
 def _span(low: float, high: float, decimals: int) -> str:
-    return f"{low:.{decimals}f} to {high:.{decimals}f}".replace("-", MINUS)
+    text = f"{low:.{decimals}f} to {high:.{decimals}f}"
+    return text.replace("-", MINUS).replace("inf", "\N{INFINITY}")
 
 
 def percent(fraction: float, decimals: int) -> str:

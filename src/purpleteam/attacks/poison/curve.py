@@ -118,14 +118,10 @@ def poison_curve(
 
 
 def _point(count: int, found: Sequence[dict[str, float]]) -> CurvePoint:
-    rates = {name: _rate_over_seeds([one[name] for one in found]) for name in MEASURED}
+    rates = {
+        name: mean_over_seeds([one[name] for one in found], bounds=(0, 1)) for name in MEASURED
+    }
     return CurvePoint(count=count, **rates)
-
-
-def _rate_over_seeds(values: Sequence[float]) -> Estimate:
-    """Return the mean with its t interval, cut to [0, 1], where a rate must lie."""
-    mean = mean_over_seeds(values)
-    return replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from purpleteam.attacks.soundness.case import Case
 from purpleteam.attacks.soundness.verdict import Direction, Doubt, Observed
 from purpleteam.attacks.wrappers import Averaged
-from purpleteam.core.statistics import Estimate, bootstrap
+from purpleteam.core.statistics import Estimate, mean
 
 __all__ = ["answers_are_steady", "inference_is_plain", "outputs_are_logits", "redrawn"]
 
@@ -64,7 +64,7 @@ def redrawn(case: Case) -> Estimate:
         right[order] += (~case.errs(x_adv[order], y[order])).cpu().double() / DRAWS
     above = np.zeros(len(case.looked_at))
     above[case.final.clean_correct[case.looked_at]] = case.final.robust[rows] - right.numpy()
-    return bootstrap(np.mean, above, seed=case.seed)
+    return mean(above.tolist(), bounds=(-1, 1))
 
 
 def _side(case: Case) -> Direction:

@@ -60,9 +60,6 @@ def judge(
     scores: ArrayLike,
     flagged: ArrayLike,
     poisoned: ArrayLike,
-    *,
-    seed: int = 0,
-    resamples: int = 1000,
 ) -> Detection:
     """Return all that can be said of a detector on one set.
 
@@ -70,8 +67,6 @@ def judge(
         scores: (N,), higher is more suspicious.
         flagged: what the detector's own threshold flags: (N,) bool, or the places of those.
         poisoned: (N,) bool, the truth.
-        seed: of the bootstrap intervals.
-        resamples: of the bootstrap intervals.
 
     Raises:
         ValueError: lengths differ, scores are not finite, or all is poisoned.
@@ -79,10 +74,9 @@ def judge(
     truth = np.asarray(poisoned)
     found = _mask(np.asarray(flagged), len(truth))
     some, both = bool(truth.any()), bool(truth.any() and not truth.all())
-    how: dict[str, Any] = {"seed": seed, "resamples": resamples}
     return Detection(
-        auroc=auroc(scores, truth, **how) if both else None,
-        average_precision=average_precision(scores, truth, **how) if both else None,
+        auroc=auroc(scores, truth) if both else None,
+        average_precision=average_precision(scores, truth) if both else None,
         recall=recall(found, truth) if some else None,
         precision=precision(found, truth),
         false_alarm_rate=false_alarm_rate(found, truth),

@@ -13,14 +13,15 @@ value per case is an array of the same length (N,).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from purpleteam.core.statistics import Estimate, Rate, bootstrap, paired_difference
+from purpleteam.core.statistics import Estimate, Rate, Z, fraction_interval, paired_difference
 
 __all__ = [
     "AttackSuccess",
@@ -64,28 +65,52 @@ class AttackSuccess:
         }
 
 
-def auroc(
-    scores: ArrayLike, poisoned: ArrayLike, *, seed: int = 0, resamples: int = 1000
-) -> Estimate:
+def auroc(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
     """Return the area under the ROC curve: how often a poison scores above a clean one.
 
-    A tie counts half. The interval is a bootstrap over poisons and over clean ones.
+    A tie counts half. The interval is the wider, at each end, of two: that of DeLong et al. (1988,
+    doi:10.2307/2531595) on the logit scale, which knows how the scores are spread, and method 5 of
+    Newcombe (2006, doi:10.1002/sim.2324), which needs no spread and so holds for few cases. Where
+    poisons or clean cases show no spread, as in a perfect ranking, the first is that of a rate of
+    as many cases as the smaller kind has: the variance is at most that (Birnbaum and Klose 1957,
+    Annals of Mathematical Statistics 28:933).
 
     Raises:
         ValueError: scores are not finite, lengths differ, or one of the two kinds is missing.
     """
-    return _ranking(_area, scores, poisoned, seed, resamples)
+    poisons, clean = _at_each_rank(scores, poisoned)
+    m, n = int(poisons.sum()), int(clean.sum())
+    above_clean = (clean.cumsum() - clean / 2) / n  # of each rank: share of clean ones below it
+    below_poison = 1 - (poisons.cumsum() - poisons / 2) / m
+    area = float(poisons @ above_clean / m)
+    spread = [_variance(above_clean, poisons), _variance(below_poison, clean)]
+    if min(spread) > 0:
+        logit = math.log(area / (1 - area))
+        half = Z * math.sqrt(sum(spread)) / (area * (1 - area))
+        low, high = (1 / (1 + math.exp(-logit - side)) for side in (-half, half))
+    else:
+        low, high = fraction_interval(min(m, n) * area, min(m, n))
+    low = max(0.0, min(low, _newcombe_low(area, m, n)))
+    high = min(1.0, max(high, 1 - _newcombe_low(1 - area, m, n)))
+    return Estimate(value=area, n=m + n, low=low, high=high, method="delong-newcombe")
 
 
-def average_precision(
-    scores: ArrayLike, poisoned: ArrayLike, *, seed: int = 0, resamples: int = 1000
-) -> Estimate:
+def average_precision(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
     """Return the mean of the precision at each poison's score, all that tie with it included.
 
+    The interval is that of a rate of as many cases as there are poisons (Boyd et al. 2013,
+    doi:10.1007/978-3-642-40994-3_29), or clean ones where they are fewer.
+
     Raises:
         ValueError: scores are not finite, lengths differ, or one of the two kinds is missing.
     """
-    return _ranking(_mean_precision, scores, poisoned, seed, resamples)
+    poisons, clean = (counts[::-1] for counts in _at_each_rank(scores, poisoned))
+    m, n = int(poisons.sum()), int(clean.sum())
+    flagged = (poisons + clean).cumsum()  # highest score first
+    value = float((poisons * poisons.cumsum() / flagged).sum() / m)
+    fewer = min(m, n)
+    low, high = fraction_interval(fewer * value, fewer)
+    return Estimate(value=value, n=m + n, low=low, high=high, method="binomial")
 
 
 def recall(flagged: ArrayLike, poisoned: ArrayLike) -> Rate:
@@ -221,40 +246,36 @@ def relative_cost(cpu_seconds: float, training_cpu_seconds: float) -> float:
     return cpu_seconds / training_cpu_seconds
 
 
-def _ranking(
-    statistic: Callable[[NDArray[np.int64]], float],
-    scores: ArrayLike,
-    poisoned: ArrayLike,
-    seed: int,
-    resamples: int,
-) -> Estimate:
-    """Return a statistic of the ranking; a case is a number, twice its rank plus the truth."""
+def _variance(values: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    """Return the variance of the mean of values that occur so many times; 0 where it shows none."""
+    n = counts.sum()
+    return float(counts @ (values - counts @ values / n) ** 2 / max(n - 1, 1) / n)
+
+
+def _newcombe_low(area: float, m: int, n: int) -> float:
+    """Return the least area from which this one is no further than its deviation there allows."""
+    others = (m + n) / 2 - 1
+    low, high = 0.0, area
+    for _ in range(60):
+        middle = (low + high) / 2
+        shape = 1 + others * ((1 - middle) / (2 - middle) + middle / (1 + middle))
+        if area - middle > Z * math.sqrt(middle * (1 - middle) * shape / (m * n)):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _at_each_rank(
+    scores: ArrayLike, poisoned: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many poisons and how many clean cases have each score, the lowest first."""
     values, truth = _pair(_scores(scores), _bools(poisoned))
     if truth.all() or not truth.any():
         raise ValueError("a ranking needs at least one poisoned and one clean case")
     ranks = np.unique(values, return_inverse=True)[1]  # equal scores, equal rank
-    cases = (2 * ranks + truth).astype(np.int64)
-    return bootstrap(statistic, cases, seed=seed, resamples=resamples, strata=truth, bounds=(0, 1))
-
-
-def _area(cases: NDArray[np.int64]) -> float:
-    poisons, clean = _at_each_rank(cases)
-    below = clean.cumsum() - clean
-    return float((poisons * (below + clean / 2)).sum() / (poisons.sum() * clean.sum()))
-
-
-def _mean_precision(cases: NDArray[np.int64]) -> float:
-    poisons, clean = (counts[::-1] for counts in _at_each_rank(cases))  # highest score first
-    flagged = (poisons + clean).cumsum()
-    found = poisons.cumsum()
-    return float((poisons * found / np.maximum(flagged, 1)).sum() / poisons.sum())
-
-
-def _at_each_rank(cases: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many poisons and how many clean cases have each rank, the lowest first."""
-    size = int(cases.max()) // 2 + 1
-    clean, poisons = np.bincount(cases, minlength=2 * size).reshape(size, 2).T
-    return poisons, clean
+    size = int(ranks.max()) + 1
+    return np.bincount(ranks[truth], minlength=size), np.bincount(ranks[~truth], minlength=size)
 
 
 def _scores(scores: ArrayLike) -> NDArray[np.float64]:

@@ -42,8 +42,6 @@ UNRANKED = ()
 """Detectors whose rankings are told where nothing was planted to rank: the verdict needs none."""
 TRIGGER = "-trigger.safetensors"
 """How the file of a recovered trigger ends."""
-RESAMPLES = 200
-"""Draws for the interval of a ranking's worth: ten rankings of 55,000 images are many."""
 
 
 def searched(work: Work, trial: Trial) -> list[Record]:
@@ -211,7 +209,7 @@ def _ranked(
     for detector, scores in {**found.by_detector, "combined": found.scores}.items():
         how = {"lab": True, "detector": detector, **trial.planted()}
         for name, metric in (("detector_auroc", auroc), ("average_precision", average_precision)):
-            value = metric(scores[kept], poison, seed=trial.seed, resamples=RESAMPLES)
+            value = metric(scores[kept], poison)
             made.append(
                 Measurement(name=name, value=value, subject=subject, how=how, seed=trial.seed)
             )

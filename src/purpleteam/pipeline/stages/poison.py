@@ -195,7 +195,7 @@ def _over_seeds(work: Work, poison: PoisonAttack, found: Sequence[Sequence[Recor
 
     def measure() -> list[Record]:
         means: list[Record] = []
-        for name in ("attack_success_rate", "clean_accuracy_difference"):
+        for name, least in (("attack_success_rate", 0.0), ("clean_accuracy_difference", -1.0)):
             parts = [
                 one
                 for records in found
@@ -212,7 +212,7 @@ def _over_seeds(work: Work, poison: PoisonAttack, found: Sequence[Sequence[Recor
             means.append(
                 Measurement(
                     name=f"{name}_mean",
-                    value=mean_over_seeds(values),
+                    value=mean_over_seeds(values, bounds=(least, 1.0)),
                     subject=subject,
                     how=how | {"seeds": [one.seed for one in parts]},
                     detail={"records": [one.id for one in parts]},
