@@ -183,3 +183,8 @@ def test_a_step_that_float32_falls_short_of_is_not_lost() -> None:
     for steps in (1, 8, 31, -1, -8, -31):
         moved = x + steps / 255  # in float32, on either side of a whole step
         assert torch.equal((quantise(moved, x) * 255).round(), (x * 255).round() + steps)
+
+
+def test_a_step_counts_from_a_thousandth_before_it_and_no_sooner() -> None:
+    rounded = quantise(in_steps(100.9993, 99.0007, 100.9985, 99.0015), in_steps(*[100] * 4)) * 255
+    assert rounded.flatten().tolist() == pytest.approx([101, 99, 100, 100], abs=1e-4)

@@ -45,6 +45,7 @@ def test_each_point_of_the_one_pass_is_what_an_evaluation_at_that_radius_finds(
         assert point.robust_accuracy == alone.robust_accuracy
         assert point.attacks[0].survived == point.robust_accuracy
         assert np.array_equal(point.distance, alone.distance, equal_nan=True)
+        assert point.cost == points[RADII[-1]].cost  # of one pass: the seconds are the same
     values = [point.robust_accuracy.value for point in points.values()]
     assert values[0] > values[-1]
 
@@ -67,6 +68,14 @@ def test_a_search_that_stops_inside_its_ball_is_made_at_each_radius(
     for radius, point in points.items():
         assert np.array_equal(point.robust, through[radius].robust)
         assert point.attacks[0].epsilon == radius
+
+
+def test_what_was_broken_is_told_with_the_attack_that_did_it(
+    standard: nn.Module, images: ImageSet
+) -> None:
+    found = evaluate(standard, images, Straight(epsilon=0.5)).breaks
+    assert len(found.rows) > 0 and found.by == ("straight",) * len(found.rows)
+    assert found.epsilon == 0.5 and (found.distance <= 0.5).all()
 
 
 def test_several_searches_are_made_at_each_radius(standard: nn.Module, images: ImageSet) -> None:

@@ -71,6 +71,18 @@ def test_what_a_ladder_left_standing_for_the_check_is_held_against_it(fell: int)
     assert ("more steps break" in found.doubts[0].reason) == (fell > 20)  # else the loss rises
 
 
+@pytest.mark.parametrize(
+    ("fell", "steps", "level"),
+    [(1, 20, []), (2, 20, ["not_established"]), (2, 9, ["weak"]), (2, 10, ["not_established"])],
+)
+def test_one_image_alone_is_luck_and_a_short_ladder_merely_weak(
+    fell: int, steps: int, level: list[str]
+) -> None:
+    attack = replace(IDLE, steps=steps)
+    case = case_of(of_brightness((fell, NEAR), (10 - fell, FAR)), Brightness(), attack)
+    assert levels(searches.single_step_is_not_stronger(case, Counters(case))) == level
+
+
 @pytest.mark.parametrize("fell", [1, 3, 4, 10, 11])
 def test_what_gradients_hide_from_the_check_too_is_graver(fell: int) -> None:
     net = Brightness(lambda m, _: m.detach() + 0 * m)
