@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
-from purpleteam.models.hints import hints
+from purpleteam.models.hints import _Fit, _is_worse, hints
 from purpleteam.models.normalisation import Normalisation
 
 SIDE = 6
@@ -152,3 +152,66 @@ class Contrast(nn.Module):
 def test_more_contrast_is_not_taken_for_the_input_that_a_net_wants() -> None:
     known = spots(600, 10, 1)
     assert hints(Contrast(known, 2.3), known[0], "abcdefghij") == ()
+
+
+def fit(wrong: float, temperature: float = 1.0, n: int = 20_000) -> _Fit:
+    """Return answers of two classes, of which a share is wrong; at 1 as sure as they are right."""
+    ahead = temperature * np.log((1 - wrong) / wrong)
+    right = np.arange(n) >= round(wrong * n)
+    return _Fit(None, np.where(right[:, None], [ahead, 0], [0, ahead]), np.zeros(n, np.int64))
+
+
+def grid(steps: int) -> float:
+    """Return a temperature of those that are tried: so many thirds of a doubling."""
+    return float(2 ** (steps / 3))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "beats"),
+    [
+        (fit(0.17), fit(0.3), True),  # three quarters of the loss
+        (fit(0.18), fit(0.3), False),
+        (fit(0.01), fit(0.01, grid(4)), True),  # half of it at another scale, beyond 2.5
+        (fit(0.1), fit(0.1, grid(4)), False),
+        (fit(0.1, grid(2)), fit(0.1, 20.0), True),  # itself as sure as it is right, below 2
+        (fit(0.1, grid(4)), fit(0.1, 20.0), False),
+        (fit(0.003), fit(0.003, 20.0), True),  # a loss of 0.02 is good enough
+        (fit(0.002), fit(0.002, 20.0), False),
+    ],
+)
+def test_an_input_beats_another_where_it_is_clearly_and_far_better(
+    one: _Fit, other: _Fit, beats: bool
+) -> None:
+    assert one.beats(other) == beats
+
+
+@pytest.mark.parametrize(("ahead", "learned"), [(4.7, True), (4.85, False)])
+def test_what_a_net_has_learned_brings_its_loss_to_seven_tenths_of_chance(
+    ahead: float, learned: bool
+) -> None:
+    found = fit(0.1, ahead / np.log(9))
+    assert found.has_learned() == learned
+
+
+@pytest.mark.parametrize("each", [4, 5])
+def test_an_order_of_classes_needs_five_images_of_each(each: int) -> None:
+    labels = np.repeat([0, 1], [each, 30])
+    found = _Fit(None, np.eye(2)[1 - labels], labels)
+    assert found.has_enough() == (found.reordered() is not None) == (each == 5)
+
+
+@pytest.mark.parametrize(("gap", "worse"), [(0.009, False), (0.011, True)])
+def test_a_hundredth_of_loss_is_no_difference(gap: float, worse: bool) -> None:
+    assert _is_worse(np.full(9, 1 + gap), np.ones(9)) == worse
+
+
+@pytest.mark.parametrize(("spread", "worse"), [(0.09, True), (0.11, False)])
+def test_a_difference_of_two_standard_errors_is_none(spread: float, worse: bool) -> None:
+    gap = 0.1 + spread * np.array([1.0, -1.0, 1.0, -1.0])
+    assert _is_worse(1 + gap, np.ones(4)) == worse
+
+
+def test_twenty_images_say_something_and_nineteen_nothing() -> None:
+    known = spots(600, 3, 3)
+    assert hints(Bayes(known, "inverted"), known[0].first(20), "abc") != ()
+    assert hints(Bayes(known, "inverted"), known[0].first(19), "abc") == ()
