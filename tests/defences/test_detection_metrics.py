@@ -137,6 +137,14 @@ def test_one_poison_among_many_says_little_of_the_next() -> None:
     assert 0 <= found.low < 0.01 and 0.9 < found.high <= 1
 
 
+def test_average_precision_has_the_interval_of_a_rate_of_its_poisons() -> None:
+    truth = np.arange(50) < 3
+    found = average_precision(-np.arange(50.0), truth)
+    assert (found.value, found.low, found.high) == (1.0, pytest.approx(0.025 ** (1 / 3)), 1.0)
+    few = average_precision(-np.arange(50.0), ~truth)  # the clean ones are fewer, and come first
+    assert few.high - few.low > 0.3
+
+
 def test_the_area_has_the_interval_of_delong_and_that_of_newcombe() -> None:
     """Poisons at ranks 2 and 4 of four: placements 1/2 and 1, of clean ones 1/2 and 1."""
     found = auroc([1.0, 2, 3, 4], [False, True, False, True])
