@@ -205,6 +205,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "attacks": attack_tables.ladder,
     "attacks_speed": attack_tables.speed,
     "backdoors": backdoor_tables.backdoors,
+    "calibration": verdict_tables.calibration,
     "gate": _gate,
     "hostile": _hostile,
     "install": _install,

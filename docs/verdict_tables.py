@@ -1,4 +1,4 @@
-"""The tables of results/verdicts.json: scans over seeds, the short ladder, and bare loops."""
+"""The tables about verdicts: scans over seeds and of clean nets, the short ladder, bare loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from purpleteam.report.numbers import percent
 
-__all__ = ["ladder", "loops", "scans"]
+__all__ = ["calibration", "ladder", "loops", "scans"]
 
 LANGUAGE = {
     "backdoored": "**backdoored**",
@@ -45,6 +45,24 @@ def scans(path: Path) -> str:
     return "\n".join(lines) + (
         f"\n\n{len(found['scans'])} of {found['of']} scans were made so far; a scan takes "
         f"{found['cpu_seconds']['median']:.0f} processor seconds (median)."
+    )
+
+
+def calibration(path: Path) -> str:
+    """Return what scans say of clean nets of several kinds, and the highest standings."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    nets = found["nets"]
+    said = [one["verdict"] for one in nets]
+    highest = {
+        name: max(one["standings"].get(name, 0.0) for one in nets)
+        for name in sorted({name for one in nets for name in one["standings"]})
+    }
+    kinds = sorted({one["net"][0] for one in nets})
+    lines = ["| Detector | Highest standing |", "| --- | --- |"]
+    lines += [f"| `{name}` | {value:.1f} |" for name, value in highest.items()]
+    return "\n".join(lines) + (
+        f"\n\n{len(nets)} clean nets on {', '.join(kinds)}: accused {_rate(found['accused'])}; "
+        f"{said.count('not_established')} not established."
     )
 
 
