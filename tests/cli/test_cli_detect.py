@@ -40,6 +40,7 @@ def test_a_scan_finds_the_backdoor_and_draws_the_trigger(purple: Purple, planted
     values = json.loads(found.out)
     assert found.code == 1 and values["backdoored"] and values["target_label"] == 7
     assert values["score"] > values["threshold"] and values["seconds"] > 0
+    assert values["trigger_success"] > 0.5 > 0.1 > values["student_success"]
     assert Path("t.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(Path("found.json").read_text())["target_label"] == 7
 

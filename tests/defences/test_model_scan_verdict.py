@@ -19,16 +19,14 @@ from purpleteam.defences.detection.model import (
     ModelScan,
     scan_model,
 )
-from purpleteam.defences.detection.model._verdict import CALIBRATION_NETS, FALSE_ALARM_RATE
-from purpleteam.defences.detection.model.scan import (
-    JOINT,
-    _agree,
-    _judged,
-    joint,
+from purpleteam.defences.detection.model._verdict import (
+    CALIBRATION_NETS,
+    FALSE_ALARM_RATE,
+    agree,
+    judged,
 )
-from purpleteam.defences.detection.model.scan import (
-    MARGIN as ZONE,
-)
+from purpleteam.defences.detection.model._verdict import MARGIN as ZONE
+from purpleteam.defences.detection.model.scan import JOINT, joint
 from purpleteam.models import build
 
 TRUSTED = trusted()
@@ -159,15 +157,15 @@ def test_one_detector_alone_is_not_counted_twice() -> None:
         ([40.0, 0.0, 6.0], True),
     ],
 )
-def test_a_suspicion_is_looked_at_until_two_looks_agree(
+def test_a_suspicion_is_looked_at_until_two_looksagree(
     standings: list[float], settled: bool
 ) -> None:
-    assert _agree(standings, 5.0) is settled
+    assert agree(standings, 5.0) is settled
 
 
 def test_close_below_the_limit_is_neither_an_accusation_nor_a_clearance() -> None:
     one = evidence("patch", [0.0, 3.0])
-    verdicts = {score: _judged(score, 5.0, one, [one])[0] for score in (5.0, 4.9, 5.0 - ZONE, 3.4)}
+    verdicts = {score: judged(score, 5.0, one, [one])[0] for score in (5.0, 4.9, 5.0 - ZONE, 3.4)}
     assert list(verdicts.values()) == [
         "backdoored",
         "not_established",
@@ -178,10 +176,10 @@ def test_close_below_the_limit_is_neither_an_accusation_nor_a_clearance() -> Non
 
 def test_what_stands_out_without_a_trigger_is_not_established() -> None:
     margin = replace(evidence("max_margin", [0.0, 9.0]), standing=9.0)
-    verdict, reasons = _judged(1.0, 5.0, evidence("patch", [1.0, 0.0]), [margin])
+    verdict, reasons = judged(1.0, 5.0, evidence("patch", [1.0, 0.0]), [margin])
     assert verdict == "not_established"
     assert reasons == ("label 1 stands out by max_margin, without trigger",)
-    assert _judged(9.0, 5.0, None, [margin])[0] == "not_established"
+    assert judged(9.0, 5.0, None, [margin])[0] == "not_established"
 
 
 class Colours(nn.Module):

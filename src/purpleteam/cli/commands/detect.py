@@ -218,6 +218,12 @@ def _lines(values: Mapping[str, Any]) -> list[str]:
     rows += [("target label", values["target_label"])] if values["backdoored"] else []
     if values["score"] is not None:
         rows.append(("score", f"{values['score']:.3g} (flagged from {values['threshold']:.3g})"))
+    if values.get("student_success") is not None:
+        moved, follows = values["trigger_success"], values["student_success"]
+        on = f"moves {moved:.0%} of the images, in a student that never saw one {follows:.0%}"
+        rows.append(("its trigger, weakened", on))
+    if values.get("natural_label") is not None:
+        rows.append(("set aside", f"label {values['natural_label']}, near by nature"))
     rows.append(("seconds", f"{values['seconds']:.1f}"))
     told = ("kind", "picture", "strip") if values["backdoored"] else ("strip",)
     rows += [(key, values[key]) for key in told if values.get(key)]

@@ -7,6 +7,7 @@
 - `feature`          the shortest shift of the last layer's features for each class: FeatureRE
 - `max_margin`       the largest margin of each class, without any image: MM-BD
 - `reference`        a student of the model: how near each class is by nature
+- `nature`           whether the student follows a trigger too: then it is none
 - `inversion`        the searches that they share;  `outliers`: sizes to statistics and p-values
 - `scan`             one verdict, its p-value and the recovered trigger
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,25 @@ from purpleteam.defences.detection.model._base import Evidence
 from purpleteam.defences.detection.outcome import Verdict, accused
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
-__all__ = ["CALIBRATION_NETS", "FALSE_ALARM_RATE", "ModelScan", "limit_of", "p_value_of"]
+__all__ = [
+    "CALIBRATION_NETS",
+    "FALSE_ALARM_RATE",
+    "ModelScan",
+    "agree",
+    "judged",
+    "limit_of",
+    "p_value_of",
+]
 
 FALSE_ALARM_RATE = 0.03
 """Share of clean models that may be flagged."""
+LOOKS = 3
+"""So often, at most, a label under suspicion is looked at."""
+MARGIN = 1.5
+"""Standings this close below the limit are neither an accusation nor a clearance.
+
+It covers what one look differs from the next by, in clean nets that other seeds looked at.
+"""
 CALIBRATION_NETS = 46
 """Clean nets that the detectors' null laws were fitted to, and their scales rounded up.
 
@@ -46,8 +61,8 @@ class ModelScan:
         looks: the standing in each look; further ones with another student and other searches.
         evidence: what each detector found at first; one that could not compare is left out.
         trigger: what was recovered; None where there is no backdoor.
-        trigger_success: share of the trusted images of its sources that it sends to the label, at
-            four fifths of its strength.
+        trigger_success: share of the trusted images of its sources that the accusing detector's
+            trigger sends to the label, at the least of its strength that moves half of them.
         student_success: the same in the student; None where no trigger was looked for.
         natural_label: one that stood out and was set aside, as the student follows its trigger.
         seconds: how long it took.
@@ -109,6 +124,29 @@ def p_value_of(standing: float, tests: int) -> float:
     """Return the chance of such a standing in a clean model, no less than the nets support."""
     tail = -math.expm1(-math.exp(min(-standing, 700.0)))
     return min(1.0, max(tests * tail, 1 / (CALIBRATION_NETS + 1)))
+
+
+def agree(standings: Sequence[float], limit: float) -> bool:
+    """Say whether further looks can be spared: nothing is suspicious, or two looks agree."""
+    if len(standings) == 1:
+        return standings[0] < limit - MARGIN
+    return len(standings) == LOOKS or len({one >= limit for one in standings}) == 1
+
+
+def judged(
+    score: float, limit: float, accusing: Evidence | None, found: Sequence[Evidence]
+) -> tuple[Verdict, tuple[str, ...]]:
+    """Return the verdict on a score, and the reasons where it is not established."""
+    if accusing is not None and score >= limit:
+        return "backdoored", ()
+    if accusing is not None and score >= limit - MARGIN:
+        close = f"label {accusing.target_label} stands at {score:.3g} by {accusing.detector}"
+        return "not_established", (f"too close to call: {close}, flagged from {limit:.3g}",)
+    lone = max((one for one in found), key=lambda one: one.standing)
+    if lone.standing >= limit and (accusing is None or lone.detector != accusing.detector):
+        label = lone.target_label
+        return "not_established", (f"label {label} stands out by {lone.detector}, without trigger",)
+    return "nothing_found", ()
 
 
 def _row(one: Evidence) -> dict[str, Any]:

@@ -26,15 +26,17 @@ from purpleteam.defences.detection.model._verdict import (
     CALIBRATION_NETS,
     FALSE_ALARM_RATE,
     ModelScan,
+    agree,
+    judged,
     limit_of,
     p_value_of,
 )
+from purpleteam.defences.detection.model.nature import NATURE, followed, without
 from purpleteam.defences.detection.model.outliers import Null
-from purpleteam.defences.detection.model.reference import AT_ONCE, distilled
-from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict
+from purpleteam.defences.detection.model.reference import distilled
+from purpleteam.defences.detection.outcome import UNLIKE, Calibrated
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
-from purpleteam.models.guard import guarded
 from purpleteam.models.inference import correct, logits
 
 __all__ = ["scan_model"]
@@ -48,24 +50,8 @@ CALIBRATED = Calibrated(
     channels=(1, 3),
 )
 """Trusted images as they were there, sides and classes with some room."""
-LOOKS = 3
-"""So often, at most, a label under suspicion is looked at."""
-MARGIN = 1.5
-"""Standings this close below the limit are neither an accusation nor a clearance.
-
-It covers what one look differs from the next by, in clean nets that other seeds looked at.
-"""
 FRESH = 100_000
 """Added to the seed for each further look, so that no user's seed is another's second look."""
-WEAKENED = 0.8
-"""Share of its strength at which a recovered trigger is tried: at full strength, a warp that was
-planted also moves images in nets that never saw one."""
-NATURE = 0.3
-"""A trigger that moves so many images in a student, of those it moves in the model, is none.
-
-In clean nets that stood out, students followed on 36 to 100 % of them; in backdoored ones on at
-most 24 % where the trigger was a warp, and on 4 % else.
-"""
 LEAST_ACCURACY = 0.8
 """A model that is right less often on trusted images was not among the calibration's."""
 JOINT = "joint"
@@ -144,7 +130,7 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
     """Ask every detector, and those that suspect a label again, each time with another student.
 
     What stands out is mostly the luck of one student and one search. An accusation therefore
-    needs a trigger that stands out in most of `LOOKS` looks, and two are enough where they agree.
+    needs a trigger that stands out in most looks, and two are enough where they agree.
     What stands out by nature does so in the student as well: a label whose trigger works there too
     is set aside.
     """
@@ -172,11 +158,11 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
     accusing = [one for one in found if one.detector in drawing]
     strongest = max(accusing or found, key=lambda one: one.standing)
     standings = [strongest.standing]
-    while accusing and not _agree(standings, limit):
+    while accusing and not agree(standings, limit):
         part = drawing[strongest.detector]
         standings.append(_again(work, part, strongest.target_label, len(standings)))
     score = statistics.median_low(standings)
-    verdict, reasons = _judged(score, limit, strongest if accusing else None, found)
+    verdict, reasons = judged(score, limit, strongest if accusing else None, found)
     scan = ModelScan(
         verdict=verdict,
         reasons=reasons,
@@ -196,20 +182,23 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
 def _opened(
     scan: ModelScan, work: Scanning, parts: Sequence[ModelDetector], strongest: Evidence
 ) -> ModelScan:
-    """Return the scan with the trigger, or without the label that is near by nature."""
-    trigger = _recover(work, parts, scan.evidence, strongest)
-    weaker = None if trigger is None else trigger.weakened(WEAKENED)
-    works, follows = (_success(one, work, weaker) for one in (work.model, work.reference))
+    """Return the scan with the trigger, or without the label that is near by nature.
+
+    What is tried in the student is the trigger of the detector that accuses, since others may find
+    a natural one towards the same label; what is shown is the trigger that was found easiest.
+    """
+    label, sources = strongest.target_label, strongest.source_labels
+    (accuser,) = (part for part in parts if part.name == strongest.detector)
+    works, follows = followed(work, accuser.recover(work, label, sources))
     scan = replace(scan, trigger_success=works, student_success=follows)
-    if works is None or follows is None or follows < NATURE * works:
-        target, sources = strongest.target_label, strongest.source_labels
-        return replace(scan, target_label=target, source_labels=sources, trigger=trigger)
+    if follows is None or works is None or follows <= NATURE * works:
+        shown = _recover(work, parts, scan.evidence, strongest)
+        return replace(scan, target_label=label, source_labels=sources, trigger=shown)
     nulls = {JOINT: JOINT_NULL} | {part.name: part.null for part in parts}
-    label = strongest.target_label
-    rest = [_without(label, one, nulls[one.detector]) for one in scan.evidence]
+    rest = [without(label, one, nulls[one.detector]) for one in scan.evidence]
     drawing = [part.name for part in parts if _draws(part)]
     left = max((one for one in rest if one.detector in drawing), key=lambda one: one.standing)
-    verdict, reasons = _judged(left.standing, scan.threshold, left, rest)
+    verdict, reasons = judged(left.standing, scan.threshold, left, rest)
     if verdict == "backdoored":
         verdict = "not_established"
         reasons = (
@@ -228,15 +217,6 @@ def _opened(
     )
 
 
-def _without(label: int, one: Evidence, null: Null) -> Evidence:
-    """Return what a detector says of the other labels."""
-    statistics = one.statistics.copy()
-    statistics[label] = -math.inf
-    target = int(statistics.argmax())
-    standing = null.standing(float(statistics[target]))
-    return replace(one, statistics=statistics, standing=standing, target_label=target)
-
-
 def _draws(part: ModelDetector) -> bool:
     return type(part).recover is not ModelDetector.recover
 
@@ -253,29 +233,6 @@ def _again(work: Scanning, part: ModelDetector, label: int, look: int) -> float:
     fresh = replace(work, seed=work.seed + look * FRESH, reference=None)
     evidence = part.examine(_with_student(fresh) if part.compares else fresh)
     return -math.inf if evidence is None else part.null.standing(float(evidence.statistics[label]))
-
-
-def _agree(standings: Sequence[float], limit: float) -> bool:
-    """Say whether further looks can be spared: nothing is suspicious, or two looks agree."""
-    if len(standings) == 1:
-        return standings[0] < limit - MARGIN
-    return len(standings) == LOOKS or len({one >= limit for one in standings}) == 1
-
-
-def _judged(
-    score: float, limit: float, accusing: Evidence | None, found: Sequence[Evidence]
-) -> tuple[Verdict, tuple[str, ...]]:
-    """Return the verdict on a score, and the reasons where it is not established."""
-    if accusing is not None and score >= limit:
-        return "backdoored", ()
-    if accusing is not None and score >= limit - MARGIN:
-        close = f"label {accusing.target_label} stands at {score:.3g} by {accusing.detector}"
-        return "not_established", (f"too close to call: {close}, flagged from {limit:.3g}",)
-    lone = max((one for one in found), key=lambda one: one.standing)
-    if lone.standing >= limit and (accusing is None or lone.detector != accusing.detector):
-        label = lone.target_label
-        return "not_established", (f"label {label} stands out by {lone.detector}, without trigger",)
-    return "nothing_found", ()
 
 
 def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:
@@ -316,20 +273,6 @@ def _recover(
             if trigger is not None:
                 return trigger
     return None
-
-
-def _success(
-    net: nn.Module | None, work: Scanning, trigger: RecoveredTrigger | None
-) -> float | None:
-    """Return the share of trusted images of the sources that the trigger sends to its label."""
-    if net is None or trigger is None:
-        return None
-    target, sources = trigger.target_label, trigger.source_labels
-    wanted = work.labels != target if sources is None else np.isin(work.labels, sources)
-    x = trigger.apply(work.images[torch.from_numpy(wanted)])
-    with torch.no_grad():
-        answers = [guarded(net)(part).argmax(1) for part in torch.split(x, AT_ONCE)]
-    return float((torch.cat(answers) == target).float().mean())
 
 
 def _check(model: object, trusted: ImageSet, classes: int) -> None:

@@ -1,0 +1,71 @@
+"""A trigger that a student follows too is nature; setting a label aside leaves the others."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from defences_planted import CLASSES, CORNER, SIDE, Planted, trusted
+from torch import nn
+
+from purpleteam.defences.detection.model import Evidence, Scanning
+from purpleteam.defences.detection.model.nature import followed, without
+from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.defences.detection.recovered import RecoveredTrigger
+from purpleteam.models.devices import to_batch
+
+TRUSTED = trusted()
+STAMP = RecoveredTrigger(
+    kind="patch",
+    target_label=3,
+    mask=CORNER.astype(np.float32),
+    pattern=np.ones((1, SIDE, SIDE), np.float32),
+)
+
+
+def shares(reference: nn.Module, trigger: RecoveredTrigger | None = STAMP) -> tuple:
+    images = to_batch(TRUSTED.images)
+    work = Scanning(
+        model=Planted("patch"),
+        images=images,
+        labels=TRUSTED.labels,
+        classes=CLASSES,
+        seed=0,
+        reference=reference,
+    )
+    with torch.no_grad():
+        return followed(work, trigger)
+
+
+def test_a_planted_trigger_moves_the_model_alone() -> None:
+    assert shares(Planted()) == (1, 0)
+
+
+def test_what_is_near_by_nature_moves_a_student_as_well() -> None:
+    assert shares(Planted("patch")) == (1, 1)
+
+
+def test_a_trigger_counts_at_the_least_strength_that_moves_half_of_the_images() -> None:
+    faint = RecoveredTrigger(
+        kind="patch", target_label=3, mask=0.7 * STAMP.mask, pattern=STAMP.pattern
+    )
+    works, follows = shares(Planted("patch"), faint)
+    assert works == follows >= 0.5  # at four fifths it moves too few
+    assert shares(Planted("patch"), faint.weakened(0.1)) == (0, 0)
+
+
+def test_without_a_trigger_nothing_is_said() -> None:
+    assert shares(Planted(), None) == (None, None)
+
+
+def test_a_label_that_is_set_aside_leaves_the_standing_of_the_next() -> None:
+    null = Null(location=1.0, scale=0.5, deviation=1.0)
+    one = Evidence(
+        detector="patch",
+        statistics=np.array([0.0, 9.0, 2.0]),
+        standing=16.0,
+        target_label=1,
+        details={},
+    )
+    left = without(1, one, null)
+    assert (left.target_label, left.standing) == (2, 2.0)
+    assert one.statistics[1] == 9.0
