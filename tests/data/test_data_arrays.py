@@ -99,6 +99,18 @@ def test_labels_come_as_columns_one_hot_names_or_floats(load):
     assert named.classes == ("owl", "cat", "dog", "fox")
 
 
+def test_what_is_named_goes_before_what_only_has_the_form(load):
+    x, y = images(5, 4), labels()
+    found = load(x=x, y=y, ids=np.arange(N), weights=np.ones(N))
+    assert found.classes == ("0", "1", "2") and "'ids' was passed over" in str(found.origin)
+
+
+def test_floats_that_rounding_put_over_1_are_white_still(load):
+    x = images(5, 4)
+    x[0, 0, 0] = 255
+    assert same(load(x=(x / 255 * (1 + 1e-6)).astype(np.float32), y=labels()), x)
+
+
 NAN = np.where(np.arange(N)[:, None, None] == 2, np.nan, 0.5) * np.ones((N, 4, 4))
 
 
@@ -114,6 +126,7 @@ NAN = np.where(np.arange(N)[:, None, None] == 2, np.nan, 0.5) * np.ones((N, 4, 4
         ({"x": images(4, 4), "y": labels()[:5]}, "holds 12 images, but 'y' 5 labels"),
         ({"x": NAN, "y": labels()}, "1 of 12 hold NaN"),
         ({"x": images(4, 4) / 99.0 - 1, "y": labels()}, "look normalised.*--normalise"),
+        ({"x": images(4, 4) / 250.0, "y": labels()}, "up to 1.02, a little over 1: store"),
         ({"x": images(4, 4) * 9.0, "y": labels()}, "not 255, 1 or"),
         ({"x": images(4, 4, 7), "y": labels()}, "with 1, 3 or 4 channels"),
         ({"x": images(4, 4)}, "there are no labels for 'x'; found: x uint8 (12, 4, 4)"),

@@ -95,6 +95,8 @@ def test_names_of_classes_may_stand_beside(loose):
         ([*lines(named), "gone.png,cat"], "1 of 13 images are not in .*: gone.png"),
         ([*lines(named), "../../x.png,cat"], "1 of 13 images are not in"),
         ([*lines(named), "1.png,cat"], "'1.png' is 'dog' and 'cat'"),
+        ([*lines(named), "1.png,"], "row 13: '1.png' has no label"),
+        (["file,label"], "holds no labels"),
         ([*lines(named), "1.png"], "row 13 has 1 columns, not 2"),
         ([f"{one},best" for one in lines(named)], "'best' is no split"),
         (["1.png"], "not of the form file,label"),
@@ -110,3 +112,24 @@ def test_images_without_a_label_are_passed_over_and_counted(loose):
     found = load_dataset(write(loose, lines(named)[:9]))
     assert sum(counts(found)) == 9
     assert "3 images are not in labels.csv and were passed over" in found.origin["notes"][1]
+
+
+def test_names_of_classes_may_come_from_windows_and_must_be_text_and_differ(loose):
+    write(loose, lines(lambda n: ("é", "b")[n % 2]))
+    for content, told in (
+        ("é\r\nb\r\n".encode("utf-8-sig"), ""),
+        ("é\nb\n".encode("latin-1"), "classes.txt: cannot be read as text in UTF-8"),
+        ("é\nb\né\n".encode(), "classes.txt: names 'é' more than once"),
+    ):
+        (loose / "classes.txt").write_bytes(content)
+        if told:
+            with pytest.raises(DataError, match=told):
+                load_dataset(str(loose))
+        else:
+            assert load_dataset(str(loose)).classes == ("é", "b")
+
+
+def test_a_huge_number_for_a_label_is_refused_at_once(loose):
+    rows = lines(lambda n: 0 if n else 99999999999999999999)
+    with pytest.raises(DataError, match=r"1, 2, 3 and 99999999999999999995 more of 0 to"):
+        load_dataset(write(loose, rows))

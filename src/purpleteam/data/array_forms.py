@@ -15,6 +15,10 @@ from purpleteam.data.pictures import few
 __all__ = ["Found", "images_of", "labels_of", "side_of"]
 
 MAX_ENTRIES = 1 << 30
+ROUNDING = 1e-3
+"""How far above 1 a float may be and still be meant as white."""
+OVER = 2
+"""Floats up to here are no pixels from 0 to 255, all of which would be black."""
 
 
 @dataclass
@@ -105,6 +109,13 @@ def _bytes(array: NDArray[Any], name: str, place: str, found: Found) -> NDArray[
     if high > 255:
         found.notes.append(f"{name!r} has 16 bits and was scaled to 8")
         return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
+    if not whole and 1 < high < OVER:
+        if high > 1 + ROUNDING:
+            raise DataError(
+                f"{place} go up to {high:g}, a little over 1: store floats from 0 to 1, as "
+                "x.clip(0, 1) are, or pixels from 0 to 255"
+            )
+        array, high = array.clip(0, 1), 1.0
     if high <= 1 and (array.dtype.kind in "bf" or high == 1):
         form = "0 and 1" if whole else "floats in [0, 1]"
         steps = array.astype(np.float64) * 255

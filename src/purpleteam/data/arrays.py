@@ -116,7 +116,7 @@ def _sort(arrays: Arrays, inherited: str, where: str, found: Found) -> None:
             found.names = tuple(array.astype(str).tolist())
             continue
         kind = _kind(name, array, arrays)
-        if kind is None:
+        if kind is None or (kind != _kind_by_name(name, array) and _is_named(kind, name, arrays)):
             found.notes.append(f"array {name!r} was passed over")
             continue
         split = _split_in(name) or _split_by_place(name, arrays) or inherited
@@ -181,15 +181,29 @@ def _kind(name: str, array: NDArray[Any], arrays: Arrays) -> str | None:
     words = _words(name)
     if "batch" in words or "filenames" in words or array.ndim == 0:  # CIFAR's remarks
         return None
-    if any(word in words for word in LABELS) and array.ndim <= 2:
-        return "labels"
-    if any(word in words for word in IMAGES) and array.ndim >= 2:
-        return "images"
+    if (named := _kind_by_name(name, array)) is not None:
+        return named
     if array.ndim >= 3:
         return "images"
     if array.ndim == 2 and array.shape[1] > 1 and side_of(array.shape[1]) and len(arrays) > 1:
         return "images" if array.dtype == np.uint8 or array.shape[1] >= 64 else "labels"
     return "labels" if array.dtype.kind in "iufbUS" and array.ndim in (1, 2) else None
+
+
+def _kind_by_name(name: str, array: NDArray[Any]) -> str | None:
+    words = _words(name)
+    if any(word in words for word in LABELS) and array.ndim <= 2:
+        return "labels"
+    return "images" if any(word in words for word in IMAGES) and array.ndim >= 2 else None
+
+
+def _is_named(kind: str, name: str, arrays: Arrays) -> bool:
+    """Say whether another array of the same split has the name of such: it is meant, not this."""
+    return any(
+        _kind_by_name(other, array) == kind and _split_in(other) == _split_in(name)
+        for other, array in arrays.items()
+        if other != name
+    )
 
 
 def _listed(arrays: Mapping[str, Arrays]) -> str:

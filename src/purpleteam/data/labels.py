@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from purpleteam.core.errors import DataError, UsageError
@@ -21,6 +22,8 @@ NAMES = ("labels.csv", "labels.tsv", "labels.txt")
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name")
 LABEL_COLUMNS = ("label", "class", "category", "target", "labels", "y", "class_name")
 MAX_FILE = 256 << 20
+LISTED = 3
+"""Most numbers without an image that are listed."""
 
 Splits = dict[str, list[tuple[Path, int]]]
 
@@ -68,6 +71,8 @@ def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list
         part = "" if split is None else row[split].strip().lower()
         if part not in SPLIT_NAMES and part:
             raise DataError(f"{path}: row {number}: {part!r} is no split: {few(SPLIT_NAMES, 9)}")
+        if not row[labels].strip():
+            raise DataError(f"{path}: row {number}: {row[names].strip()!r} has no label")
         said = (row[labels].strip(), SPLIT_NAMES.get(part, ""))
         if found.setdefault(image, said) != said:
             raise DataError(f"{path}: {row[names]!r} is {found[image][0]!r} and {said[0]!r}")
@@ -91,18 +96,20 @@ def class_index(
         DataError: the labels are numbers that do not run from 0 without a gap, or of one class.
     """
     distinct = set(labels)
+    if not distinct:
+        raise DataError(f"{where}: holds no labels")
     if len(distinct) < 2:
-        only = f", {distinct.pop()!r}" if distinct else ""
         raise DataError(
-            f"{where}: all {len(labels)} labels are of one class{only}; a classifier is measured "
-            "on images of two classes or more"
+            f"{where}: all {len(labels)} labels are of one class, {distinct.pop()!r}; a classifier "
+            "is measured on images of two classes or more"
         )
     if not all(one.isascii() and one.removeprefix("-").isdigit() for one in distinct):
         classes = tuple(named) or tuple(sorted(distinct))
         if strangers := distinct - set(classes):
             raise DataError(f"{where}: label {min(strangers)!r} is none of {few(classes, 10)}")
         return classes, {name: number for number, name in enumerate(classes)}
-    numbers = sorted(int(one) for one in distinct)
+    used = {int(one) for one in distinct}
+    numbers = sorted(used)
     count = len(named) or len(numbers)
     if numbers[0] == 1 and numbers == list(range(1, count + 1)):
         raise DataError(
@@ -112,10 +119,13 @@ def class_index(
     if numbers[0] < 0:
         raise DataError(f"{where}: label {numbers[0]} is below 0; labels run from 0")
     if numbers[-1] >= count:
-        missing = sorted(set(range(numbers[-1] + 1)) - set(numbers)) or [count]
+        gaps = (one for one in range(numbers[-1] + 1) if one not in used)
+        missing = list(islice(gaps, LISTED)) or [count]
+        more = numbers[-1] + 1 - len(used) - len(missing)
+        lack = ", ".join(map(str, missing)) + (f" and {more} more" if more > 0 else "")
         remedy = "number the classes from 0 without a gap, or list all their names in order in"
         raise DataError(
-            f"{where}: labels run from {numbers[0]} to {numbers[-1]}, but {few(missing)} of 0 to "
+            f"{where}: labels run from {numbers[0]} to {numbers[-1]}, but {lack} of 0 to "
             f"{numbers[-1]} has no image: {remedy} classes.txt (an array `classes` of an .npz)"
         )
     classes = tuple(named) or tuple(str(number) for number in numbers)
@@ -123,13 +133,7 @@ def class_index(
 
 
 def _rows(path: Path) -> list[list[str]]:
-    if path.stat().st_size > MAX_FILE:
-        raise DataError(f"{path}: over {MAX_FILE} bytes")
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text in UTF-8: {error}") from None
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         raise DataError(f"{path}: holds no line of the form file,label")
     between = next((one for one in (",", ";", "\t") if one in lines[0]), None)
@@ -168,4 +172,16 @@ def _named(path: Path) -> list[str]:
     listed = path.with_name("classes.txt")
     if not listed.is_file():
         return []
-    return [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
+    names = [line.strip() for line in _text(listed).splitlines() if line.strip()]
+    if twice := next((one for one in names if names.count(one) > 1), None):
+        raise DataError(f"{listed}: names {twice!r} more than once")
+    return names
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > MAX_FILE:
+        raise DataError(f"{path}: over {MAX_FILE} bytes")
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text in UTF-8: {error}") from None
