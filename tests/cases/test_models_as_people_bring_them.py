@@ -252,6 +252,16 @@ class NoGradient(CNN):
         return self.scores(x)
 
 
+class ThroughNumPy(CNN):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(torch.from_numpy(x.numpy().copy()))
+
+
+def made_in_inference_mode() -> nn.Module:
+    with torch.inference_mode():
+        return brought(CNN)
+
+
 def int8() -> nn.Module:
     with warnings.catch_warnings():  # torch says that torchao has it now
         warnings.simplefilter("ignore")
@@ -259,7 +269,14 @@ def int8() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: brought(InferenceMode), lambda: brought(NoGradient), int8]
+    "make",
+    [
+        lambda: brought(InferenceMode),
+        lambda: brought(NoGradient),
+        lambda: brought(ThroughNumPy),
+        made_in_inference_mode,
+        int8,
+    ],
 )
 def test_a_net_without_gradients_is_attacked_by_what_it_allows(make: object) -> None:
     net, shown = make(), images(20)
@@ -309,7 +326,12 @@ def test_logits_inside_something_else_are_taken_and_said(name: str) -> None:
         (lambda s: s.argmax(1), "int64 numbers look like labels"),
         (lambda s: s[:, :, None, None].expand(-1, -1, 2, 2), r"x.mean\(\(2, 3\)\)"),
         (lambda s: s[1:], r"returned \(15, 3\), not logits \(16, classes\)"),
-        (lambda s: {"probabilities": s}, "dict with 'probabilities'.*wrap it"),
+        (lambda s: {"probabilities": s}, r"dict with 'probabilities'.*net\(x\)\['probabilities'\]"),
+        (lambda s: SimpleNamespace(prediction=s), r"wrap it.* such as net\(x\).prediction"),
+        (lambda s: (s.sum(), s), r"returned tuple.* such as net\(x\)\[1\]"),
+        (lambda s: (s[:, 0], s), r"returned \(16,\) \(a tuple of 2; the first is taken"),
+        (lambda s: s.detach().numpy(), r"returned ndarray.*torch.from_numpy\(net\(x\)\)"),
+        (lambda s: torch.complex(s, s), "its numbers are complex; wrap it to return their .real"),
     ],
 )
 def test_one_score_an_image_and_other_forms_are_refused_with_the_remedy(
@@ -425,3 +447,25 @@ def test_a_net_that_takes_one_image_alone_is_told_how_to_be_wrapped() -> None:
 
     with pytest.raises(ModelError, match=r"takes one image, not 16: wrap it, torch.cat"):
         evaluate(brought(OneByOne), images(20), PGD())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (lambda x: x.float() / 255, r"it takes bytes: wrap it, net\(\(255 \* x\).round\(\).byte"),
+        (lambda x: x.permute(0, 3, 1, 2), r"it takes channels last: wrap it, net\(x.permute\(0, 2"),
+        (lambda x: x.float().permute(0, 3, 1, 2) / 255, "it takes bytes, channels last: wrap it"),
+    ],
+)
+def test_a_net_that_takes_images_in_another_form_is_told_how_to_be_wrapped(
+    wanted: object, told: str
+) -> None:
+    class Other(CNN):
+        def forward(self, x: Tensor) -> Tensor:
+            assert ("bytes" in told) == (x.dtype == torch.uint8), f"given {x.dtype}"
+            return self.scores(wanted(x))
+
+    for ask in (lambda net: evaluate(net, images(20), PGD()), lambda net: examine(net, images(20))):
+        with pytest.raises(ModelError, match=told) as error:
+            ask(brought(Other))
+        assert "\n" not in str(error.value)

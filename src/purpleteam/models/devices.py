@@ -169,7 +169,11 @@ def frozen(model: object) -> Iterator[Guarded]:
         yield guarded(model)
         return
     modes = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    wanted = [
+        (parameter, parameter.requires_grad)
+        for parameter in model.parameters()
+        if not parameter.is_inference()  # made in inference_mode: they take no change, nor gradient
+    ]
     statistics: list[tuple[Tensor, Tensor]] = []
     try:
         model.eval()

@@ -85,7 +85,7 @@ class Guarded(nn.Module):
         scores, form = _taken(out)
         if form != self.form:
             self.form = form
-        return _checked(scores, len(x)).to(torch.float32, copy=True)
+        return _checked(scores, len(x), form).to(torch.float32, copy=True)
 
 
 def _precision_of(model: Classifier) -> torch.dtype:
@@ -112,21 +112,26 @@ def _taken(out: Any) -> tuple[Any, str]:
         return out, ""
     if isinstance(getattr(out, "logits", None), Tensor):
         return out.logits, f"a {type(out).__name__}; its .logits are taken"
-    if isinstance(out, tuple | list) and out and isinstance(out[0], Tensor):
+    if isinstance(out, tuple | list) and out and isinstance(out[0], Tensor) and out[0].ndim:
         return out[0], f"a {type(out).__name__} of {len(out)}; the first is taken for the logits"
     return out, ""
 
 
-def _checked(out: Any, n: int) -> Tensor:
+def _checked(out: Any, n: int, form: str = "") -> Tensor:
     """Return the scores of `n` images, or say why they are none."""
     if not isinstance(out, Tensor):
         keys = f" with {', '.join(map(repr, out))}" if isinstance(out, Mapping) else ""
         raise ModelError(
             f"the model returned {type(out).__name__}{keys}, not logits ({n}, classes): wrap it in "
-            "a module that returns the tensor of logits alone"
+            f"a module that returns the tensor of logits alone{_such_as(out, n)}"
         )
     shape = tuple(out.shape)
-    wrong = f"the model returned {shape}, not logits ({n}, classes)"
+    came = f"{shape} ({form})" if form else f"{shape}"
+    wrong = f"the model returned {came}, not logits ({n}, classes)"
+    if form and not (out.ndim == 2 and len(out) == n):
+        raise ModelError(f"{wrong}: wrap it in a module that returns the tensor of logits alone")
+    if out.is_complex():
+        raise ModelError(f"{wrong}: its numbers are complex; wrap it to return their .real")
     if not out.is_floating_point():
         kind = str(out.dtype).removeprefix("torch.")
         raise ModelError(f"{wrong}: its {kind} numbers look like labels, which have no gradient")
@@ -144,25 +149,63 @@ def _checked(out: Any, n: int) -> Tensor:
     return out
 
 
+def _such_as(out: Any, n: int) -> str:
+    """Return how to get at what may be the logits in an answer of another form, if it is clear."""
+    if type(out).__name__ == "ndarray":
+        return ", such as torch.from_numpy(net(x))"
+    parts = [(f"[{key!r}]", one) for key, one in _items(out)]
+    parts += [(f".{name}", one) for name, one in getattr(out, "__dict__", {}).items()]
+    fitting = [
+        place
+        for place, one in parts
+        if isinstance(one, Tensor) and one.ndim == 2 and len(one) == n and one.is_floating_point()
+    ]
+    return f", such as net(x){fitting[0]}" if len(fitting) == 1 else ""
+
+
+def _items(out: Any) -> list[tuple[Any, Any]]:
+    if isinstance(out, Mapping):
+        return list(out.items())
+    return list(enumerate(out)) if isinstance(out, tuple | list) else []
+
+
 def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
     """Return one line: whose code failed, where, on what, and what may help."""
     whose, place = place_of(error)
     reason = " ".join(str(error).split())[:200] or "no reason given"
-    one_only = len(x) > 1 and _takes(model, x[:1])
-    hint = (
-        f" (it takes one image, not {len(x)}: wrap it, torch.cat([net(one) for one in x.split(1)]))"
-    )
+    hint = next((f" ({told})" for told, other in _others(x) if _takes(model, other)), "")
     return (
         f"the model does not take images of shape {tuple(x.shape[1:])}: "
         f"{type(error).__name__}: {reason}{f' in {place}' if whose == 'user' else ''}"
-        f"{hint if one_only else ''}"
+        f"{hint}"
     )
 
 
+def _others(x: Tensor) -> list[tuple[str, Tensor]]:
+    """Return in what other forms the model may want these images, and how to wrap it for that.
+
+    The first is the form that failed: where it goes without gradients, no other is the matter.
+    """
+    pixels, last = (255 * x).byte(), (0, 2, 3, 1)
+    as_bytes = "net((255 * x).round().byte()"
+    one = f"it takes one image, not {len(x)}: wrap it, torch.cat([net(one) for one in x.split(1)])"
+    return [
+        ("it does where no gradient is asked for", x),
+        *([(one, x[:1])] if len(x) > 1 else []),
+        (f"it takes bytes: wrap it, {as_bytes})", pixels),
+        (f"it takes channels last: wrap it, net(x.permute{last})", x.permute(last)),
+        (
+            f"it takes bytes, channels last: wrap it, {as_bytes}.permute{last})",
+            pixels.permute(last),
+        ),
+    ]
+
+
 def _takes(model: Classifier, x: Tensor) -> bool:
+    """Say whether the model has an answer for each of the images."""
     try:
         with torch.no_grad():
-            model(x.clone())
+            out, _ = _taken(model(x.clone()))
     except Exception:  # as before
         return False
-    return True
+    return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x)

@@ -248,6 +248,6 @@ def _active_in_training(module: nn.Module) -> str:
     """Return the kinds of layers that are in train mode and answer otherwise in it."""
     active = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
     kinds = {
-        type(one).__name__ for one in module.modules() if one.training and isinstance(one, active)
+        type(one).__name__ for one in module.modules() if isinstance(one, active) and one.training
     }
     return ", ".join(sorted(kinds))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from purpleteam.core.errors import ModelError
 from purpleteam.models.devices import channels_last_copy
 from purpleteam.models.guard import Classifier, Guarded, guarded
 from purpleteam.models.inference import forked, is_random
@@ -89,7 +90,12 @@ def _slope(net: Classifier, x: Tensor) -> Tensor | None:
     """Return the slope of a mixture of the scores at `x`; None where the images get no gradient."""
     asked = x.clone().requires_grad_(True)
     with torch.enable_grad():
-        scores = net(asked)
+        try:
+            scores = net(asked)
+        except ModelError:  # as of x.numpy(), or of weights made in inference_mode
+            with torch.no_grad():
+                net(x)
+            return None
         mixture = (scores * torch.linspace(-1, 1, scores.shape[1], device=x.device)).sum()
         if not mixture.requires_grad:
             return None
