@@ -29,6 +29,7 @@ HOLE[2, 0, 0, 0] = torch.nan
 
 IMAGES = {
     "in 0..255": (X * 255, r"x reaches from 1\d\d\.?\d* to 15\d\.?\d*: x / 255; wanted: float32"),
+    "a little over 1": (X * 0 + 1.3, r"to 1.3: x.clamp\(0, 1\), if it only overshoots"),
     "normalised": ((X - 0.5) / 0.5, r"reaches from -0.* to 0.*normalisation.*in the model"),
     "float64": (
         X.double(),
@@ -46,6 +47,7 @@ IMAGES = {
 }
 LABELS = {
     "one-hot": (torch.eye(3)[Y], r"y is float32 \(6, 3\); wanted: int64 labels.*y.argmax\(1\)"),
+    "a column": (Y[:, None], r"y is int64 \(6, 1\); .*: y.flatten\(\).long"),
     "float": (Y.float(), r"y is float32 \(6,\); .*long"),
     "from 1": (torch.tensor([1, 2, 3, 1, 2, 3]), r"from 1 to 3; wanted: 0 to 2.*y - 1"),
     "too high": (torch.tensor([0, 0, 0, 0, 0, 9]), "reach from 0 to 9; wanted: 0 to 2"),
@@ -70,6 +72,12 @@ def test_what_are_no_labels_is_told_in_a_line(name: str) -> None:
     with pytest.raises(PurpleError, match=message) as error:
         PGD(steps=2).run(linear_net(3), X, y)
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("epsilon", ["8/255", None])
+def test_an_epsilon_that_is_no_number_is_told(epsilon: object) -> None:
+    with pytest.raises(ValueError, match=f"a number such as 8 / 255, not {epsilon!r}"):
+        FGSM(epsilon=epsilon)
 
 
 @pytest.mark.parametrize("y", [Y.int(), Y.to(torch.uint8)])

@@ -15,6 +15,8 @@ IMAGES = "wanted: float32 images (N, C, H, W) in [0, 1]"
 LABELS = "wanted: int64 labels (N,)"
 ROUNDING = 1e-6
 """How far outside [0, 1] a value may be and still be meant as its end."""
+OVER = 2
+"""Values up to here are none from 0 to 255: such images would be black."""
 
 
 def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -32,7 +34,7 @@ def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     if hint := _wrong_values(x):
         raise UsageError(f"x {hint}; {IMAGES}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or y.ndim != 1:
-        one_hot = y.ndim == 2 and len(y) == len(x)
+        one_hot = y.ndim == 2 and len(y) == len(x) and y.shape[1] > 1
         hint = "one-hot? y.argmax(1)" if one_hot else "y.flatten().long()"
         raise UsageError(f"y is {_form(y)}; {LABELS}: {hint}")
     if len(y) != len(x):
@@ -75,6 +77,8 @@ def _wrong_values(x: Tensor) -> str:
     if low >= -ROUNDING and high <= 1 + ROUNDING:
         return ""
     reach = f"reaches from {low:.4g} to {high:.4g}"
+    if low >= 0 and high < OVER:
+        return f"{reach}: x.clamp(0, 1), if it only overshoots"
     if low >= 0 and high <= 255:
         return f"{reach}: x / 255"
     return f"{reach}: undo its normalisation, which belongs in the model"

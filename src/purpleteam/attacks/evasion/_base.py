@@ -63,6 +63,9 @@ class EvasionAttack(ABC):
     def __post_init__(self) -> None:
         if self.norm not in self.norms:
             raise ValueError(unknown("norm", self.norm, self.norms))
+        given: object = self.epsilon
+        if given is None or isinstance(given, str):
+            raise ValueError(f"epsilon must be a number such as 8 / 255, not {given!r}")
         unbounded = isinstance(self, MinimumNormAttack) and self.epsilon == float("inf")
         if not 0 <= self.epsilon < float("inf") and not unbounded:
             raise ValueError(f"epsilon must be at least 0 and finite, not {self.epsilon}")
