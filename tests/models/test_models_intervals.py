@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from purpleteam.attacks.poison.curve import _point
@@ -31,6 +31,7 @@ def test_a_rate(n: int, share: float) -> None:
     assert holds(Rate.of(round(n * share), n))
 
 
+@example(bounds=(0.0, 1.0), values=[0.0, 3e-93])
 @given(bounds=BOUNDS, values=st.lists(st.floats(0, 1) | SHARES, min_size=1, max_size=9))
 def test_a_mean(bounds: tuple[float, float], values: list[float]) -> None:
     assert holds(mean(values, bounds=bounds), *bounds)

@@ -34,7 +34,7 @@ TAIL = (1 - CONFIDENCE) / 2
 Z = 1.959963984540054
 """Deviations from the mean within which so much of a normal distribution lies."""
 ALIKE = 1e-9
-"""Of the largest value: a spread that is no more is rounding."""
+"""Of the largest value, or of 1: a spread that is no more is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,7 @@ def mean(values: Sequence[float], *, bounds: tuple[float, float]) -> Estimate:
     if n > 1:
         spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
         half = _t_quantile(1 - TAIL, n - 1) * spread / math.sqrt(n)
-    if half > ALIKE * max(abs(min(values)), abs(max(values))):
+    if half > ALIKE * max(1.0, abs(min(values)), abs(max(values))):
         low, high = max(least, centre - half), min(largest, centre + half)
         return Estimate(value=centre, n=n, low=low, high=high, method="t")
     share = TAIL ** (1 / n)
