@@ -210,16 +210,15 @@ class EvasionAttack(ABC):
         enough = {"white-box": nets.differentiable, "score-based": gives == "scores"}
         for member in self.members(nets.classes):
             if not enough.get(member.knowledge, True):
-                fitting = [
-                    name
-                    for name, one in ATTACKS.items()
-                    if enough.get(one.knowledge, True) and not issubclass(one, Ensemble)
-                ]
+                alone = {
+                    name: one for name, one in ATTACKS.items() if not issubclass(one, Ensemble)
+                }
+                fitting = [name for name, one in alone.items() if enough.get(one.knowledge, True)]
                 lacking = (
                     f"the model gives only {gives}"
                     if not nets.model.differentiable or gives != "scores"
-                    else "no gradient of the model reaches the images (inference_mode, no_grad, "
-                    "detach or quantised layers in its forward?)"
+                    else "no gradient of the model reaches the images "
+                    "(inference_mode, no_grad, detach or quantised layers in its forward?)"
                 )
                 raise UsageError(
                     f"attack {self.name!r} is {member.knowledge}, {lacking}; "
