@@ -81,11 +81,11 @@ def test_no_gradient_is_kept_and_modes_are_restored():
     ("answer", "message"),
     [
         (lambda x: {"scores": x}, "returned dict with 'scores', not logits"),
-        (lambda x: {"logits": x}, r"returned \(6, 1, 4, 5\), not logits"),
+        (lambda x: {"logits": x}, r"returned \(6, 1, 4, 5\).*, not logits"),
         (lambda x: x.sum((1, 2, 3)) - 9, r"torch.stack\(\[-z, z\], 1\) with z = net\(x\)"),
         (lambda x: x.mean((1, 2, 3))[:, None], r"with z = torch.logit\(net\(x\).flatten\(\)"),
         (lambda _: None, "returned NoneType, not logits"),
-        (lambda x: x, r"returned \(6, 1, 4, 5\), not logits"),
+        (lambda x: x, r"returned \(6, 1, 4, 5\).*, not logits"),
         (lambda x: x.flatten(1).argmax(1), r"returned \(6,\), not logits"),
         (lambda x: x.flatten(1)[:3], r"returned \(3, 20\), not logits \(6, classes\)"),
         (lambda x: x.flatten(1) * float("nan"), "returned NaN or infinite logits"),
