@@ -194,8 +194,8 @@ def _opened(
     if follows is None or works is None or follows <= NATURE * works:
         shown = _recover(work, parts, scan.evidence, strongest)
         return replace(scan, target_label=label, source_labels=sources, trigger=shown)
-    nulls = {JOINT: JOINT_NULL} | {part.name: part.null for part in parts}
-    rest = [without(label, one, nulls[one.detector]) for one in scan.evidence]
+    own = without(label, strongest, accuser.null)
+    rest = [own if one is strongest else one for one in scan.evidence]
     drawing = [part.name for part in parts if _draws(part)]
     left = max((one for one in rest if one.detector in drawing), key=lambda one: one.standing)
     verdict, reasons = judged(left.standing, scan.threshold, left, rest)
