@@ -25,10 +25,9 @@ WEAKENED = (0.8, 0.9, 1.0)
 """Shares of its strength at which a recovered trigger is tried, the first that moves half of the
 images in the model: at full strength, a planted warp also does so in nets that never saw one."""
 NATURE = 0.3
-"""A trigger that moves so many images in a student, of those it moves in the model, is none.
+"""A trigger is natural where a student follows on more than this share of what it moves.
 
-In clean nets that stood out, students followed on 36 to 100 % of them; in backdoored ones on at
-most 24 % where the trigger was a warp, and on 4 % else.
+results/verdicts.json keeps both for every scan that accused a model.
 """
 
 
