@@ -224,6 +224,17 @@ def test_requests_that_take_long_lose_their_place(engine: Engine) -> None:
             assert lives(quick) and said(slow) == b""
 
 
+def test_who_is_cut_while_requests_wait_leaves_no_trace(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(connections_each=1, at_work_seconds=0)
+    with running_app(engine, limits=limits) as url, ExitStack() as open_ones:
+        for _ in range(60):
+            open_ones.enter_context(plug(url)).sendall((GET + b"\r\n") * 8)
+        assert lives(open_ones.enter_context(plug(url, "127.0.0.2")))
+    assert caplog.messages == []
+
+
 SMUGGLED = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -304,7 +315,7 @@ LEANED_ON: dict[str, Callable[..., object]] = {
     for name in (
         *("connection_made", "connection_lost", "data_received", "on_body", "shutdown"),
         *("on_headers_complete", "on_message_complete", "on_response_complete"),
-        "send_400_response",
+        *("send_400_response", "_start_asgi_task"),
     )
 }
 
@@ -321,6 +332,7 @@ def test_uvicorn_has_what_the_wire_leans_on(engine: Engine) -> None:
         "on_response=self.on_response_complete",
         "self.headers.append((name, value))",
         "self.cycle.body += body",
-        "self.connections = server_state.connections",
+        "self._start_asgi_task(cycle, app)",
+        "self.cycle.disconnected = True",
     ):
         assert said_there in source, said_there

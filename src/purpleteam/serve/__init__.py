@@ -5,6 +5,7 @@
 - `app`       the routes: the page, its files, /predict, /livez, /readyz, /version
 - `guard`     pure ASGI around the app: headers, hosts, methods, origins, size and time of bodies
 - `wire`      the HTTP protocol with bounds on heads, pipelines, waits and connections
+- `crowd`     who has a place, and whose request is answered next
 - `limits`    those bounds, and the body's
 - `main`      `serve` for the command line, `running_app` for tests, checks and the pipeline
 - `checks`    the executed checks `web.*`, each with a server that it must fail on

@@ -2,22 +2,28 @@
 
 uvicorn with httptools keeps whatever a client sends until it is whole, answers requests that are
 sent on without waiting one after the other into memory, and waits for ever. Here what is fed to
-the parser is counted, what comes after an unanswered request waits, every wait has an end, and
-an address has so many places, the longest waiting of which it loses first.
+the parser is counted, what comes after an unanswered request waits, every wait has an end, an
+address has so many places, the longest waiting of which it loses first, and addresses take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import Counter
 from http import HTTPStatus
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from purpleteam.serve.crowd import Crowd
 from purpleteam.serve.guard import SECURITY_HEADERS, problem
 from purpleteam.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application, Scope
+    from uvicorn._types import ASGIReceiveCallable as Receive
+    from uvicorn._types import ASGISendCallable as Send
 
 __all__ = ["BoundedProtocol", "bounded"]
 
@@ -31,39 +37,46 @@ BODY_KEPT = 4096
 
 def bounded(limits: Limits) -> type[BoundedProtocol]:
     """Return the protocol with other limits."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits, "crowd": Crowd(limits)})
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 for bounded clients."""
 
     limits = Limits()
+    crowd = Crowd(Limits())
     connections: set[BoundedProtocol]  # type: ignore[assignment]
     _timer: asyncio.TimerHandle | None = None
-    _since = 0.0
+    waits_since = 0.0
     """When the present wait began: for a head, or for the answer to one."""
+    address: object = None
     _deadline = 0.0
-    _address: object = None
     _counted = 0
     """Bytes of the present request so far, but for its body."""
     _held = b""
+    _answered: RequestResponseCycle | None = None
+    """The request under way; `cycle` is the one that was read last."""
     _too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room for the client, or turn it away; start its clock."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITTEN)
-        self._address = _address_of(self.client[0] if self.client else "")
+        self.address = _address_of(self.client[0] if self.client else "")
+        self.crowd.enter(self)
         self._wait(self.limits.head_seconds)
         self._watch()
-        if not self._has_room():
+        if not self.crowd.make_room(self):
             self._refuse(503, "Too many connections; try again later.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock, and keep nothing."""
+        self.crowd.leave(self)
         self._held = b""
         if self._timer is not None:
             self._timer.cancel()
+        if self._answered is not None:
+            self._answered.disconnected = True  # uvicorn says so to the one that was read last
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -75,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             if self.pipeline:
                 if len(data) - start > self.limits.waiting_bytes:
-                    self._cut()
+                    self.cut()
                 else:
                     self._held = data[start:]
                 return
@@ -116,14 +129,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             return
-        self._wait(self.limits.head_seconds if self._is_idle() else self.limits.answer_seconds)
+        self._wait(self.limits.head_seconds if self.is_idle() else self.limits.answer_seconds)
         if self._held and not self.pipeline:
             self.data_received(b"")
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with constant text and all headers."""
         if self.pipeline or not (self.cycle is None or self._is_reading()):
-            self._cut()  # whatever is written now would be taken for the answer of another request
+            self.cut()  # whatever is written now would be taken for the answer of another request
         elif self._too_large:
             self._refuse(431, "The head or the trailers of the request are too large.")
         else:
@@ -135,6 +148,16 @@ class BoundedProtocol(HttpToolsProtocol):
         seconds = self.config.timeout_graceful_shutdown or self.limits.answer_seconds
         self._deadline = min(self._deadline, monotonic() + seconds / 2)
         self._watch()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def unless_gone(scope: Scope, receive: Receive, send: Send) -> None:
+            if self.transport.is_closing():
+                cycle.disconnected = True
+            else:
+                await app(scope, receive, send)
+
+        begin, self._answered = super()._start_asgi_task, cycle
+        self.crowd.queue(self.loop, self.address, lambda: begin(cycle, unless_gone))
 
     def _is_last(self) -> bool:
         """Say whether the request that came last is whole, and ends the connection."""
@@ -150,31 +173,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._too_large = size > self.limits.head_bytes or fields > self.limits.fields
         return self._too_large
 
-    def _has_room(self) -> bool:
-        """Say whether there is a place, after taking one from whoever waits longest if need be."""
-        mine = [one for one in self.connections if one._address == self._address]
-        if len(mine) > self.limits.connections_each:
-            crowd = mine
-        elif len(self.connections) > self.limits.connections:
-            counts = Counter(one._address for one in self.connections)
-            crowd = [
-                one for one in self.connections if counts[one._address] == max(counts.values())
-            ]
-        else:
-            return True
-        young = monotonic() - self.limits.at_work_seconds
-        crowd = [one for one in crowd if one is not self and (one._is_idle() or one._since < young)]
-        if not crowd:
-            return False
-        min(crowd, key=lambda one: (not one._is_idle(), one._since))._cut()
-        return True
-
-    def _is_idle(self) -> bool:
+    def is_idle(self) -> bool:
+        """Say whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """End the connection now, whatever was still to be written."""
-        self.connections.discard(self)
+        self.crowd.leave(self)
         self.transport.abort()
 
     def _refuse(self, status: int, detail: str) -> None:
@@ -192,15 +197,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _wait(self, seconds: float) -> None:
-        self._since = monotonic()
-        self._deadline = self._since + seconds
+        self.crowd.wait(self)
+        self._deadline = self.waits_since + seconds
 
     def _watch(self) -> None:
         """Cut the connection at its deadline, which may move between two looks, but not so far."""
         if self._timer is not None:
             self._timer.cancel()
         if monotonic() >= self._deadline:
-            self._cut()
+            self.cut()
         else:
             shortest = min(self.limits.head_seconds, self.limits.answer_seconds)
             left = min(self._deadline - monotonic(), shortest)
@@ -210,7 +215,6 @@ class BoundedProtocol(HttpToolsProtocol):
 def _address_of(host: str) -> object:
     """Return what one client has one of: an IPv4 address, or the first half of an IPv6 one."""
     try:
-        found = ipaddress.ip_address(host.partition("%")[0])
+        return int(ipaddress.IPv6Address(host.partition("%")[0])) >> 64
     except ValueError:
         return host
-    return found if found.version == 4 else int(found) >> 64
