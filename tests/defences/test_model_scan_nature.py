@@ -6,10 +6,9 @@ import numpy as np
 from defences_planted import CLASSES, CORNER, SIDE, Planted, trusted
 from torch import nn
 
-from purpleteam.defences.detection.model import MODEL_DETECTORS, Evidence, ModelScan, Scanning
+from purpleteam.defences.detection.model import Evidence, Scanning
 from purpleteam.defences.detection.model.nature import followed, without
 from purpleteam.defences.detection.model.outliers import Null
-from purpleteam.defences.detection.model.scan import _opened
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import to_batch
 
@@ -70,21 +69,3 @@ def test_a_label_that_is_set_aside_leaves_the_standing_of_the_next() -> None:
     left = without(1, one, null)
     assert (left.target_label, left.standing) == (2, 2.0)
     assert one.statistics[1] == 9.0
-
-
-def test_a_label_set_aside_is_not_cleared_where_another_detector_accuses_it() -> None:
-    def evidence(name: str, standing: float) -> Evidence:
-        null = MODEL_DETECTORS[name].null
-        statistics = np.full(CLASSES, null.location)
-        statistics[3] += standing * null.scale
-        return Evidence(
-            detector=name, statistics=statistics, standing=standing, target_label=3, details={}
-        )
-
-    natural = evidence("patch", 9.0)
-    for standing, verdict in ((8.0, "not_established"), (1.0, "nothing_found")):
-        found = (natural, evidence("additive", standing))
-        scan = ModelScan(verdict="backdoored", threshold=5.0, evidence=found)
-        parts = [MODEL_DETECTORS[name]() for name in ("patch", "additive")]
-        opened = _opened(scan, scanning(Planted(), Planted()), parts, natural)
-        assert (opened.verdict, opened.natural_label) == (verdict, 3)

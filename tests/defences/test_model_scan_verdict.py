@@ -70,7 +70,7 @@ def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(name: st
     )
     assert not clean.backdoored and clean.trigger is None and clean.target_label is None
     assert clean.student_success is not None and clean.student_success > 0.3
-    assert clean.natural_label is not None and clean.evidence[0].target_label == clean.natural_label
+    assert clean.natural_labels[0] == clean.evidence[0].target_label
     assert (backdoored.verdict, backdoored.student_success) == ("backdoored", 0)
 
 
@@ -126,7 +126,7 @@ def evidence(
         statistics=np.array(statistics),
         standing=0.5,
         target_label=int(np.argmax(statistics)),
-        source_labels=sources,
+        sources=sources and (sources,) * len(statistics),
         details={},
     )
 
@@ -155,9 +155,14 @@ def test_one_detector_alone_is_not_counted_twice() -> None:
         ([40.0, 5.0], True),
         ([40.0, 0.0], False),
         ([40.0, 0.0, 6.0], True),
+        ([4.9, 4.8], False),  # they agree on nothing
+        ([4.9, 6.0, 1.0], False),
+        ([4.9, 6.0, 1.0, 6.0], False),
+        ([4.9, 6.0, 1.0, 1.0], True),
+        ([4.9, 6.0, 1.0, 6.0, 1.0], True),  # and then it says so
     ],
 )
-def test_a_suspicion_is_looked_at_until_two_looksagree(
+def test_a_suspicion_is_looked_at_until_it_can_be_called(
     standings: list[float], settled: bool
 ) -> None:
     assert agree(standings, 5.0) is settled

@@ -9,7 +9,7 @@
 - `reference`        a student of the model: how near each class is by nature
 - `nature`           whether the student follows a trigger too: then it is none
 - `inversion`        the searches that they share;  `outliers`: sizes to statistics and p-values
-- `scan`             one verdict, its p-value and the recovered trigger
+- `scan`             asks them all, and `decision` makes one verdict of what they found
 """
 
 import sys

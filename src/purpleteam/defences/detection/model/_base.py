@@ -42,7 +42,7 @@ class Evidence:
         statistics: (classes,), how far each class stands below the others, in robust deviations.
         standing: how far that is beyond what is usual in clean models, in scales of the null law.
         target_label: the class that stands out most.
-        source_labels: the classes that its trigger works on; None is all.
+        sources: for each label, the classes that a trigger towards it works on; None is all.
         details: what a record keeps beside.
     """
 
@@ -50,8 +50,13 @@ class Evidence:
     statistics: NDArray[np.float64]
     standing: float
     target_label: int
-    source_labels: tuple[int, ...] | None = None
+    sources: tuple[tuple[int, ...], ...] | None = None
     details: Mapping[str, Any]
+
+    @property
+    def source_labels(self) -> tuple[int, ...] | None:
+        """The classes that the trigger towards the target works on; None is all."""
+        return None if self.sources is None else self.sources[self.target_label]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ __all__ = [
 
 FALSE_ALARM_RATE = 0.03
 """Share of clean models that may be flagged."""
-LOOKS = 3
+LOOKS = 5
 """So often, at most, a label under suspicion is looked at."""
 MARGIN = 1.5
 """Standings this close below the limit are neither an accusation nor a clearance.
@@ -64,7 +65,8 @@ class ModelScan:
         trigger_success: share of the trusted images of its sources that the accusing detector's
             trigger sends to the label, at the least of its strength that moves half of them.
         student_success: the same in the student; None where no trigger was looked for.
-        natural_label: one that stood out and was set aside, as the student follows its trigger.
+        natural_labels: those that stood out and were set aside, as the student follows their
+            triggers.
         seconds: how long it took.
     """
 
@@ -81,7 +83,7 @@ class ModelScan:
     trigger: RecoveredTrigger | None = None
     trigger_success: float | None = None
     student_success: float | None = None
-    natural_label: int | None = None
+    natural_labels: tuple[int, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -109,7 +111,7 @@ class ModelScan:
             "looks": [None if np.isinf(one) else one for one in self.looks],
             "trigger_success": self.trigger_success,
             "student_success": self.student_success,
-            "natural_label": self.natural_label,
+            "natural_labels": list(self.natural_labels),
             "seconds": self.seconds,
             "detectors": {one.detector: _row(one) for one in self.evidence},
         }
@@ -127,10 +129,17 @@ def p_value_of(standing: float, tests: int) -> float:
 
 
 def agree(standings: Sequence[float], limit: float) -> bool:
-    """Say whether further looks can be spared: nothing is suspicious, or two looks agree."""
+    """Say whether further looks can be spared.
+
+    They can where nothing is suspicious, or two looks agree, or most of three do, and what they
+    say together is not too close to the limit to be called.
+    """
     if len(standings) == 1:
         return standings[0] < limit - MARGIN
-    return len(standings) == LOOKS or len({one >= limit for one in standings}) == 1
+    if len(standings) == 2 and len({one >= limit for one in standings}) == 2:
+        return False
+    close = limit - MARGIN <= statistics.median_low(standings) < limit
+    return len(standings) == LOOKS or not close
 
 
 def judged(

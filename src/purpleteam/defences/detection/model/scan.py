@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,16 +24,11 @@ from purpleteam.defences.detection.model._verdict import (
     CALIBRATION_NETS,
     FALSE_ALARM_RATE,
     ModelScan,
-    agree,
-    judged,
     limit_of,
-    p_value_of,
 )
-from purpleteam.defences.detection.model.nature import NATURE, followed, without
+from purpleteam.defences.detection.model.decision import decide, with_student
 from purpleteam.defences.detection.model.outliers import Null
-from purpleteam.defences.detection.model.reference import distilled
 from purpleteam.defences.detection.outcome import UNLIKE, Calibrated
-from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
 from purpleteam.models.inference import correct, logits
 
@@ -50,8 +43,6 @@ CALIBRATED = Calibrated(
     channels=(1, 3),
 )
 """Trusted images as they were there, sides and classes with some room."""
-FRESH = 100_000
-"""Added to the seed for each further look, so that no user's seed is another's second look."""
 LEAST_ACCURACY = 0.8
 """A model that is right less often on trusted images was not among the calibration's."""
 JOINT = "joint"
@@ -127,14 +118,8 @@ def _own_copy(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Task) -> ModelScan:
-    """Ask every detector, and those that suspect a label again, each time with another student.
-
-    What stands out is mostly the luck of one student and one search. An accusation therefore
-    needs a trigger that stands out in most looks, and two are enough where they agree.
-    What stands out by nature does so in the student as well: a label whose trigger works there too
-    is set aside.
-    """
-    work = _with_student(work)
+    """Ask every detector, and decide."""
+    work = with_student(work)
     task.advance(1)
     found = []
     for part in parts:
@@ -144,95 +129,20 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
             found.append(evidence)
     found += joint(found)
     limit = limit_of(rate, max(1, len(found)))
-    if not found or work.reference is None:
+    if found and work.reference is not None:
+        scan = decide(work, parts, found, limit)
+    else:
         why = (
             "no student becomes like the model" if found else "no detector can compare its classes"
         )
-        return ModelScan(
+        scan = ModelScan(
             verdict="not_established",
             reasons=(f"{UNLIKE}: {why}",),
             threshold=limit,
             evidence=tuple(found),
         )
-    drawing = {part.name: part for part in parts if _draws(part)}
-    accusing = [one for one in found if one.detector in drawing]
-    strongest = max(accusing or found, key=lambda one: one.standing)
-    standings = [strongest.standing]
-    while accusing and not agree(standings, limit):
-        part = drawing[strongest.detector]
-        standings.append(_again(work, part, strongest.target_label, len(standings)))
-    score = statistics.median_low(standings)
-    verdict, reasons = judged(score, limit, strongest if accusing else None, found)
-    scan = ModelScan(
-        verdict=verdict,
-        reasons=reasons,
-        kind=strongest.detector,
-        score=score,
-        threshold=limit,
-        p_value=p_value_of(score, len(found)),
-        looks=tuple(standings),
-        evidence=tuple(found),
-    )
-    if verdict == "backdoored":
-        scan = _opened(scan, work, parts, strongest)
     task.advance(1)
     return scan
-
-
-def _opened(
-    scan: ModelScan, work: Scanning, parts: Sequence[ModelDetector], strongest: Evidence
-) -> ModelScan:
-    """Return the scan with the trigger, or without the label that is near by nature.
-
-    What is tried in the student is the trigger of the detector that accuses, since others may find
-    a natural one towards the same label; what is shown is the trigger that was found easiest.
-    """
-    label, sources = strongest.target_label, strongest.source_labels
-    (accuser,) = (part for part in parts if part.name == strongest.detector)
-    works, follows = followed(work, accuser.recover(work, label, sources))
-    scan = replace(scan, trigger_success=works, student_success=follows)
-    if follows is None or works is None or follows <= NATURE * works:
-        shown = _recover(work, parts, scan.evidence, strongest)
-        return replace(scan, target_label=label, source_labels=sources, trigger=shown)
-    own = without(label, strongest, accuser.null)
-    rest = [own if one is strongest else one for one in scan.evidence]
-    drawing = [part.name for part in parts if _draws(part)]
-    left = max((one for one in rest if one.detector in drawing), key=lambda one: one.standing)
-    verdict, reasons = judged(left.standing, scan.threshold, left, rest)
-    if verdict == "backdoored":
-        verdict = "not_established"
-        reasons = (
-            f"label {left.target_label} stands at {left.standing:.3g} by {left.detector}, but "
-            f"label {label} stands out too, and by nature: a student follows on {follows:.0%}",
-        )
-    return replace(
-        scan,
-        verdict=verdict,
-        reasons=reasons,
-        kind=left.detector,
-        score=left.standing,
-        p_value=p_value_of(left.standing, len(rest)),
-        looks=(left.standing,),
-        natural_label=label,
-    )
-
-
-def _draws(part: ModelDetector) -> bool:
-    return type(part).recover is not ModelDetector.recover
-
-
-def _with_student(work: Scanning) -> Scanning:
-    student = distilled(work.model, work.images, classes=work.classes, seed=work.seed)
-    if student is not None:
-        student.requires_grad_(False)
-    return replace(work, reference=student)
-
-
-def _again(work: Scanning, part: ModelDetector, label: int, look: int) -> float:
-    """Return where a label stands when it is looked at with other random numbers."""
-    fresh = replace(work, seed=work.seed + look * FRESH, reference=None)
-    evidence = part.examine(_with_student(fresh) if part.compares else fresh)
-    return -math.inf if evidence is None else part.null.standing(float(evidence.statistics[label]))
 
 
 def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:
@@ -254,25 +164,6 @@ def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:
             details={},
         ),
     )
-
-
-def _recover(
-    work: Scanning,
-    parts: Sequence[ModelDetector],
-    found: Sequence[Evidence],
-    strongest: Evidence,
-) -> RecoveredTrigger | None:
-    """Return the trigger by the detector that finds this target easiest and can draw it."""
-    target, sources = strongest.target_label, strongest.source_labels
-    standing = {one.detector: float(one.statistics[target]) for one in found}
-    if sources is not None:
-        standing = {strongest.detector: standing[strongest.detector]}
-    for part in sorted(parts, key=lambda part: -standing.get(part.name, -np.inf)):
-        if part.name in standing:
-            trigger = part.recover(work, target, sources)
-            if trigger is not None:
-                return trigger
-    return None
 
 
 def _check(model: object, trusted: ImageSet, classes: int) -> None:

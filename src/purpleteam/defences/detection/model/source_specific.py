@@ -102,15 +102,15 @@ class SourceSpecificInversion(ModelDetector):
         outlying = np.nan_to_num(outlying, nan=-np.inf)
         nearer = np.nan_to_num(nearer, nan=-np.inf) / noise_of(of_each)
         statistics = nearer[outlying.argmax(0), np.arange(nearer.shape[1])]
-        source, target = np.unravel_index(int(outlying.argmax()), outlying.shape)
-        alike = nearer[:, target] >= (statistics[target] + self.null.location) / 2
-        alike[source] = True
+        target = int(outlying.max(0).argmax())
+        alike = nearer >= (statistics + self.null.location) / 2
+        alike[outlying.argmax(0), np.arange(nearer.shape[1])] = True
         return Evidence(
             detector=self.name,
             statistics=statistics,
             standing=self.null.standing(float(statistics[target])),
-            target_label=int(target),
-            source_labels=tuple(int(one) for one in np.flatnonzero(alike)),
+            target_label=target,
+            sources=tuple(tuple(np.flatnonzero(column).tolist()) for column in alike.T),
             details={"sizes": _plain(found)},
         )
 
