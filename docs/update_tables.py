@@ -212,6 +212,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "mnist": _mnist,
     "own": _own,
     "partition": backdoor_tables.partition,
+    "reproducible": verdict_tables.reproducible,
     "summary_attacks": attack_tables.summary,
     "summary_backdoors": backdoor_tables.summary,
     "training": _training,

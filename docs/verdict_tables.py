@@ -1,4 +1,4 @@
-"""The tables about verdicts: scans over seeds and of clean nets, the short ladder, bare loops."""
+"""The tables about verdicts: scans over seeds and of clean nets, short ladder, loops, kernels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from purpleteam.report.numbers import percent
 
-__all__ = ["calibration", "ladder", "loops", "scans"]
+__all__ = ["calibration", "ladder", "loops", "reproducible", "scans"]
 
 LANGUAGE = {
     "backdoored": "**backdoored**",
@@ -127,3 +127,21 @@ def _rate(one: Mapping[str, Any]) -> str:
 def _runs(verdicts: list[str]) -> list[str]:
     """Return each verdict that was given and how often."""
     return [f"{verdicts.count(one)} of {len(verdicts)} {one}" for one in dict.fromkeys(verdicts)]
+
+
+def reproducible(path: Path) -> str:
+    """Return on which processors the same bytes came out, and what that costs."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| Processor | Weights | Answers |", "| --- | --- | --- |"]
+    lines += [
+        f"| {name} | `{one['weights'][7:]}` | `{one['answers'][7:]}` |"
+        for name, one in found["found"].items()
+        if not name.endswith("again")
+    ]
+    same = "the same" if found["same_bytes"] else "**not the same**"
+    cost = found["times_the_fastest"]
+    return "\n".join(lines) + (
+        f"\n\nWith `--reproducible` all are {same}, here twice. To train takes "
+        f"{cost['training']:g} times the processor time of the fastest kernels, to attack "
+        f"{cost['attack']:g} times. Here is {found['machine']['processor_name']}; torch {found['versions']['torch']}."
+    )

@@ -1,8 +1,9 @@
 """A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
 Each member has another blind spot: one comes from other classes, one finds its own step sizes, one
-aims at the likeliest wrong classes, one needs no gradient. benchmarks/verdicts.py sets the ladder
-beside AutoAttack.
+aims at the likeliest wrong classes, one needs no gradient. In L1 the balls of the gradient members
+shrink as they do in AutoAttack (Croce & Hein 2021, arXiv:2103.01208). benchmarks/verdicts.py sets
+the ladder beside AutoAttack.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from purpleteam.models.inference import Classifier
 
 __all__ = ["Ladder"]
 
+STARTS = 5
+"""Other classes that the first member starts from, the nearest first."""
 TARGETS = 3
 """Most wrong classes that the targeted member aims at, the likeliest first."""
 
@@ -40,7 +43,7 @@ class Ladder(Ensemble):
 
     steps: int = 60
     """Gradient steps of Auto-PGD, and of its targeted runs together."""
-    queries: int = 300
+    queries: int = 200
     """Most model calls of the member that sees no gradient, for one image."""
     samples: int = 1
     """Draws that the members average at each point, for a model whose answers are random."""
@@ -76,13 +79,19 @@ class Ladder(Ensemble):
         norm, epsilon = self.norm, self.epsilon
         return (
             self.start or self._start(),
-            APGDCE(norm=norm, epsilon=epsilon, steps=self.steps, samples=self.samples),
+            APGDCE(
+                norm=norm,
+                epsilon=epsilon,
+                steps=self.steps,
+                samples=self.samples,
+                large_start=norm == "l1",
+            ),
             self._targeted(),
             Square(norm=norm, epsilon=epsilon, queries=self.queries),
         )
 
     def _start(self) -> FarStart:
-        return FarStart(norm=self.norm, epsilon=self.epsilon, samples=self.samples)
+        return FarStart(norm=self.norm, epsilon=self.epsilon, starts=STARTS, samples=self.samples)
 
     def _targeted(self) -> APGDT:
         steps = max(self.steps // TARGETS, 1)
@@ -93,6 +102,7 @@ class Ladder(Ensemble):
             targets=TARGETS,
             loss="margin",
             samples=self.samples,
+            large_start=self.norm == "l1",
         )
 
 
