@@ -76,6 +76,18 @@ NETS: tuple[tuple[str, str, str, int], ...] = (
     *(("colours", name, "plain", 12) for name in ("small_cnn", "small_cnn", "classic_cnn")),
     ("mnist", "seed_cnn", "plain", 2),
     ("digits", "seed_cnn", "plain", 15),
+    *(("mnist", "classic_cnn", "plain", epochs) for epochs in (2, 4, 8, 10)),
+    *(("mnist", "small_cnn", "plain", epochs) for epochs in (4, 10)),
+    *(("digits", "classic_cnn", "plain", epochs) for epochs in (15, 40)),
+    *(("digits", "small_cnn", "plain", epochs) for epochs in (20, 60)),
+    ("tinted-5", "classic_cnn", "plain", 3),
+    ("tinted-7", "small_cnn", "accurate", 4),
+    ("colours", "small_cnn", "plain", 20),
+    ("colours", "classic_cnn", "plain", 20),
+    ("colours", "small_cnn", "accurate", 12),
+    ("mnist", "seed_cnn", "plain", 4),
+    ("digits", "seed_cnn", "plain", 30),
+    ("tinted-7", "seed_cnn", "plain", 4),
 )
 """Kind of images, architecture, recipe, epochs; the place in the list is the seed."""
 
@@ -96,6 +108,7 @@ def scanned(number: int) -> dict[str, Any]:
         "verdict": found.verdict,
         "reasons": found.reasons,
         "looks": found.looks,
+        "natural_labels": found.natural_labels,
         "kind": found.kind,
         "standings": {one.detector: one.standing for one in found.evidence},
         "cpu_seconds": time.process_time() - started,

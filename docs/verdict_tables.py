@@ -143,5 +143,6 @@ def reproducible(path: Path) -> str:
     return "\n".join(lines) + (
         f"\n\nWith `--reproducible` all are {same}, here twice. To train takes "
         f"{cost['training']:g} times the processor time of the fastest kernels, to attack "
-        f"{cost['attack']:g} times. Here is {found['machine']['processor_name']}; torch {found['versions']['torch']}."
+        f"{cost['attack']:g} times. Here is {found['machine']['processor_name']}; torch "
+        f"{found['versions']['torch']}."
     )
