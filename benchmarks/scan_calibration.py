@@ -108,7 +108,7 @@ def scanned(number: int) -> dict[str, Any]:
         "verdict": found.verdict,
         "reasons": found.reasons,
         "looks": found.looks,
-        "natural_labels": found.natural_labels,
+        "set_aside": found.set_aside,
         "kind": found.kind,
         "standings": {one.detector: one.standing for one in found.evidence},
         "cpu_seconds": time.process_time() - started,

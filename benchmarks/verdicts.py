@@ -104,7 +104,7 @@ def backdoors(work: Path, most: int, part: int, parts: int) -> dict[str, Any]:
 
 KEPT = (
     *("verdict", "reasons", "target_label", "kind", "score", "threshold", "p_value", "looks"),
-    *("trigger_success", "student_success", "natural_labels"),
+    *("trigger_success", "student_success", "set_aside"),
 )
 
 

@@ -72,7 +72,7 @@ def decided(*detectors: Told) -> ModelScan:
 
 def test_what_stands_out_after_a_natural_label_is_judged_alike() -> None:
     found = decided(Told(standings=(0, 9, 1, 8, 0)))
-    assert (found.verdict, found.target_label, found.natural_labels) == ("backdoored", 3, (1,))
+    assert (found.verdict, found.target_label, found.set_aside) == ("backdoored", 3, ((1, "told"),))
     assert found.source_labels == SOURCES[3] and found.trigger is not None
     assert (found.score, found.looks) == (8, (8, 8))
     assert (found.trigger_success, found.student_success) == (1, 0)
@@ -86,7 +86,7 @@ def test_without_the_natural_label_a_clean_model_is_let_through(
     second: float, verdict: str
 ) -> None:
     found = decided(Told(standings=(0, 9, 1, second, 0)))
-    assert (found.verdict, found.natural_labels) == (verdict, (1,))
+    assert (found.verdict, found.set_aside) == (verdict, ((1, "told"),))
     assert found.target_label is None and found.trigger is None
     assert found.student_success == 1  # of the trigger that was tried
 
@@ -97,13 +97,13 @@ def test_a_label_set_aside_is_not_cleared_where_another_detector_accuses_it() ->
 
     drawn_as_a_bar = Told(standings=(0, 0, 0, 9, 0), stamps=())
     found = decided(drawn_as_a_bar, Other(standings=(0, 0, 0, 8, 0)))
-    assert (found.verdict, found.target_label, found.natural_labels) == ("backdoored", 3, (3,))
-    assert found.kind == "other"
+    assert (found.verdict, found.target_label, found.kind) == ("backdoored", 3, "other")
+    assert found.set_aside == ((3, "told"),)
 
 
 def test_where_many_labels_are_near_by_nature_nothing_is_established() -> None:
     found = decided(Told(standings=(9, 8, 7, 6, 6), stamps=()))
-    assert found.verdict == "not_established" and len(found.natural_labels) == NATURAL_LABELS
+    assert found.verdict == "not_established" and len(found.set_aside) == NATURAL_LABELS
     assert found.reasons == (
         "labels 0, 1, 2, 3 stand out, and all by nature: a student follows their triggers",
     )
@@ -111,5 +111,5 @@ def test_where_many_labels_are_near_by_nature_nothing_is_established() -> None:
 
 def test_a_net_whose_classes_do_not_stand_out_is_looked_at_once() -> None:
     found = decided(Told())
-    assert (found.verdict, found.looks, found.natural_labels) == ("nothing_found", (1.0,), ())
+    assert (found.verdict, found.looks, found.set_aside) == ("nothing_found", (1.0,), ())
     assert found.student_success is None

@@ -70,7 +70,7 @@ def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(name: st
     )
     assert not clean.backdoored and clean.trigger is None and clean.target_label is None
     assert clean.student_success is not None and clean.student_success > 0.3
-    assert clean.natural_labels[0] == clean.evidence[0].target_label
+    assert clean.set_aside[0] == (clean.evidence[0].target_label, name)
     assert (backdoored.verdict, backdoored.student_success) == ("backdoored", 0)
 
 

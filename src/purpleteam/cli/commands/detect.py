@@ -222,8 +222,8 @@ def _lines(values: Mapping[str, Any]) -> list[str]:
         moved, follows = values["trigger_success"], values["student_success"]
         on = f"moves {moved:.0%} of the images, in a student that never saw one {follows:.0%}"
         rows.append(("its trigger, weakened", on))
-    if natural := ", ".join(map(str, values.get("natural_labels") or ())):
-        rows.append(("set aside", f"label {natural}, near by nature"))
+    for one in values.get("set_aside", ()):
+        rows.append(("set aside", f"label {one['label']} by {one['kind']}: near by nature"))
     rows.append(("seconds", f"{values['seconds']:.1f}"))
     told = ("kind", "picture", "strip") if values["backdoored"] else ("strip",)
     rows += [(key, values[key]) for key in told if values.get(key)]

@@ -65,8 +65,8 @@ class ModelScan:
         trigger_success: share of the trusted images of its sources that the accusing detector's
             trigger sends to the label, at the least of its strength that moves half of them.
         student_success: the same in the student; None where no trigger was looked for.
-        natural_labels: those that stood out and were set aside, as the student follows their
-            triggers.
+        set_aside: labels that stood out and are near by nature, each with the detector to which it
+            did: the student follows its trigger too.
         seconds: how long it took.
     """
 
@@ -83,7 +83,7 @@ class ModelScan:
     trigger: RecoveredTrigger | None = None
     trigger_success: float | None = None
     student_success: float | None = None
-    natural_labels: tuple[int, ...] = ()
+    set_aside: tuple[tuple[int, str], ...] = ()
     seconds: float = 0.0
 
     @property
@@ -111,7 +111,7 @@ class ModelScan:
             "looks": [None if np.isinf(one) else one for one in self.looks],
             "trigger_success": self.trigger_success,
             "student_success": self.student_success,
-            "natural_labels": list(self.natural_labels),
+            "set_aside": [{"label": label, "kind": kind} for label, kind in self.set_aside],
             "seconds": self.seconds,
             "detectors": {one.detector: _row(one) for one in self.evidence},
         }

@@ -46,7 +46,7 @@ def decide(
         limit: the standing from which on a model is flagged.
     """
     drawing = {part.name: part for part in parts if _draws(part)}
-    left, natural = list(found), list[int]()
+    left, natural = list(found), list[tuple[int, str]]()
     works = follows = None
     scan = _judged(work, drawing, left, limit)
     while scan.verdict == "backdoored":
@@ -58,12 +58,12 @@ def decide(
             shown = _shown(work, parts, left, strongest)
             scan = replace(scan, target_label=label, source_labels=sources, trigger=shown)
             break
-        natural.append(label)
+        natural.append((label, strongest.detector))
         own = without(label, strongest, part.null)
         left = [own if one is strongest else one for one in left]
         scan = _judged(work, drawing, left, limit)
         if scan.verdict == "backdoored" and len(natural) == NATURAL_LABELS:
-            names = ", ".join(map(str, natural))
+            names = ", ".join(str(label) for label, _ in natural)
             why = f"labels {names} stand out, and all by nature: a student follows their triggers"
             scan = replace(scan, verdict="not_established", reasons=(why,))
     return replace(
@@ -71,7 +71,7 @@ def decide(
         evidence=tuple(found),
         trigger_success=works,
         student_success=follows,
-        natural_labels=tuple(natural),
+        set_aside=tuple(natural),
     )
 
 
