@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def usual_attack(loaded: LoadedModel, images: ImageSet, radii: int) -> tuple[str
         name = "square" if nets.model.gives == "scores" else "hop_skip_jump"
         return name, [f"attack {name}: the model gives no gradients"]
     seconds = radii * Ladder().longest(nets.fast, some, len(images))
-    length = f"at most {seconds:,.0f} s by a measurement on {len(some)} images"
+    length = f"at most {math.ceil(seconds):,} s by a measurement on {len(some)} images"
     if seconds <= ALLOWED:
         return "ladder", [f"attack ladder: {length}, {ALLOWED} s are allowed where none is named"]
     remedy = "--attack ladder makes it all the same"
