@@ -31,9 +31,12 @@ from purpleteam.cli.usual_attack import usual_attack
 from purpleteam.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from purpleteam.attacks.cross_check import CrossCheck
     from purpleteam.attacks.evasion import EvasionAttack
     from purpleteam.attacks.journal import Journal
+    from purpleteam.attacks.outcomes import RobustEvaluation
     from purpleteam.core.progress import Progress
     from purpleteam.data.images import ImageSet
     from purpleteam.models.loading import LoadedModel
@@ -125,20 +128,8 @@ def attack(
     if out is not None:
         last.save_images(out, images, rounded)
     journal.remove()
-    values: dict[str, Any] = {
-        "clean_accuracy": last.clean_accuracy.to_json(),
-        "robust_accuracy": last.robust_accuracy.to_json(),
-        "attacks": [row.to_json() for row in last.attacks],
-        "curve": [
-            {
-                "epsilon": radius,
-                "norm": widest[-1].norm,
-                "robust_accuracy": p.robust_accuracy.to_json(),
-            }
-            for radius, p in points.items()
-        ],
+    values = _measured(points, widest[-1].norm) | {
         "soundness": sound.to_json(),
-        "cost": {key: sum(p.cost[key] for p in points.values()) for key in last.cost},
         "subject": lab.subject(loaded, split, limit),
         "notes": [*lab.notes, *why, *_notes(loaded)],
     }
@@ -152,6 +143,21 @@ def attack(
     values |= lab.data(split)
     notes = [f"note: {one}" for one in (lab.dataset.summary(split), *values["notes"])]
     answer(values, [*_lines(values), "", *notes], as_json=as_json)
+
+
+def _measured(points: Mapping[float, RobustEvaluation], norm: str) -> dict[str, Any]:
+    """Return what was measured at each radius, and the attacks at the widest, as JSON has them."""
+    last = points[max(points)]
+    return {
+        "clean_accuracy": last.clean_accuracy.to_json(),
+        "robust_accuracy": last.robust_accuracy.to_json(),
+        "attacks": [row.to_json() for row in last.attacks],
+        "curve": [
+            {"epsilon": radius, "norm": norm, "robust_accuracy": one.robust_accuracy.to_json()}
+            for radius, one in points.items()
+        ],
+        "cost": {key: sum(one.cost[key] for one in points.values()) for key in last.cost},
+    }
 
 
 def _ladders(
