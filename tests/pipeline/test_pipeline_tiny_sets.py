@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -139,6 +140,16 @@ def test_black_digits_are_drawn_and_not_read(tmp_path: Path) -> None:
     found = RunFolder.open(tmp_path / "run").records()
     served = [one for one in found if isinstance(one, Note) and one.name == "served"]
     assert served[0].facts["unread"] > 0
+
+
+def test_an_app_that_is_not_installed_is_listed_as_not_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    tiny = TinySet(10, 20, ("all", "all", "all"), side=28)
+    assert purple_run(tmp_path, tiny, "same", ("models", "serve"))[0] == 0
+    page = (tmp_path / "run" / "report.md").read_text("utf-8").split("## What was not tested")[1]
+    assert "The app" in page and "uvicorn with httptools" in page
 
 
 def test_what_does_not_fit_the_images_is_listed_as_not_tested(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
-Each member has another blind spot: one comes from other classes, one finds its own step sizes, one
+Each member has another blind spot: one finds its own step sizes, one comes from other classes, one
 aims at the likeliest wrong classes, one needs no gradient. In L1 the balls of the gradient members
 shrink as they do in AutoAttack (Croce & Hein 2021, arXiv:2103.01208). benchmarks/verdicts.py sets
 the ladder beside AutoAttack.
@@ -29,7 +29,7 @@ from purpleteam.models.inference import Classifier
 __all__ = ["Ladder"]
 
 STARTS = 5
-"""Other classes that the first member starts from, the nearest first."""
+"""Other classes that a member starts from, the nearest first."""
 TARGETS = 3
 """Most wrong classes that the targeted member aims at, the likeliest first."""
 
@@ -49,10 +49,10 @@ class Ladder(Ensemble):
     """Draws that the members average at each point, for a model whose answers are random."""
 
     start: ClassVar[FarStart | None] = None
-    """The first member with its images to start from; no option, so no field."""
+    """The member that has images to start from; no option, so no field."""
 
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
-        """Return the ladder whose first member starts from these images."""
+        """Return the ladder whose second member starts from these images."""
         if self.start is not None:
             return self
         ladder = copy.copy(self)
@@ -78,7 +78,6 @@ class Ladder(Ensemble):
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
         norm, epsilon = self.norm, self.epsilon
         return (
-            self.start or self._start(),
             APGDCE(
                 norm=norm,
                 epsilon=epsilon,
@@ -86,6 +85,7 @@ class Ladder(Ensemble):
                 samples=self.samples,
                 large_start=norm == "l1",
             ),
+            self.start or self._start(),
             self._targeted(),
             Square(norm=norm, epsilon=epsilon, queries=self.queries),
         )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purpleteam.attacks.balls import Norm, distance, project, steepest, uniform_start
+from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.ladder import Ladder
 from purpleteam.attacks.evasion.pgd import sparse_step
 from purpleteam.attacks.evasion.square import Square
@@ -117,7 +118,10 @@ class Counters:
         return Continued(driver.broken, float(rise.clamp_max(1).mean()) if climbed else 0.0)
 
     def strong(self) -> Mapping[str, int]:
-        """Climb the short ladder, once, and count what falls to each of its attacks."""
+        """Climb the short ladder, once, and count what falls to each of its attacks.
+
+        The one that starts from other classes goes first: what falls to it alone tells most.
+        """
         if self._strong is None:
             self._strong = self._climbed()
         return self._strong
@@ -131,7 +135,8 @@ class Counters:
         ladder = Ladder(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
         ladder = ladder.prepare(case.model, case.images)
         fell: dict[str, int] = {}
-        for member in ladder.members(case.nets.classes):
+        members = ladder.members(case.nets.classes)
+        for member in sorted(members, key=lambda one: one.name != FarStart.name):
             x, y, index = case.x(rows), case.y(rows), torch.from_numpy(rows)
             found = member.run(case.nets, x, y, seed=case.seed, index=index, stream="/soundness")
             case.cost.forward += found.cost.forward

@@ -26,10 +26,8 @@ DIGITS = 10
 
 def ask_app(work: Work) -> None:
     """Draw test digits anywhere on the canvas, post them, and record how many are read."""
-    try:
-        from purpleteam.serve.main import running_app
-    except (MissingExtra, ImportError):
-        return
+    from purpleteam.serve.main import running_app
+
     height, width, channels = work.dataset.shape
     if (height, width, channels) != (FIELD, FIELD, 1) or len(work.dataset.classes) != DIGITS:
         why = (
@@ -92,7 +90,10 @@ def ask_app(work: Work) -> None:
         return [measured, note, *gallery(work.run, "drawing", title, pictures)]
 
     depends_on = {"model": served.card.digest, "n": len(test), "seed": work.config.seed}
-    work.cell("serve", "ask", depends_on, ask)
+    try:
+        work.cell("serve", "ask", depends_on, ask)
+    except MissingExtra as error:
+        work.left_out("serve", "The app", str(error))
 
 
 def _predict(host: str, port: int, body: bytes) -> int | None:
