@@ -31,6 +31,13 @@ def test_an_unknown_device_names_the_choices():
         choose_device("tpu")
 
 
+@pytest.mark.parametrize("name", ["gpu", "GPU", "cuda:0", "gpu:1", "CUDA", "nvidia"])
+def test_what_people_call_a_gpu_is_told_by_its_name(name):
+    told = f"unknown device '{name}': .* GPU .* called 'cuda'; known: auto, cpu, cuda"
+    with pytest.raises(UsageError, match=told):
+        choose_device(name)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_a_clear_error():
     with pytest.raises(UsageError, match="device 'cuda' is not here"):

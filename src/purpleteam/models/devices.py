@@ -35,6 +35,8 @@ MAX_THREADS = 256
 """Thousands of threads do not make torch slow, they bring the process down."""
 ALIKE = 1e-4
 """Largest difference, as a share of their spread, that two orders in memory may make to numbers."""
+GPU_NAMES = ("gpu", "cuda", "nvidia", "rocm", "hip")
+"""What people call it, also with a number behind it; torch's own word is `cuda`, for AMD's too."""
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
@@ -43,6 +45,11 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
+        if name.lower().partition(":")[0] in GPU_NAMES:
+            raise UsageError(
+                f"unknown device {name!r}: the first GPU that is visible is called 'cuda'; "
+                "known: auto, cpu, cuda"
+            )
         raise UsageError(unknown("device", name, ("auto", "cpu", "cuda")))
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda' is not here; known: auto, cpu")
