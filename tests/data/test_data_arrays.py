@@ -153,6 +153,41 @@ def test_an_array_of_objects_is_refused(tmp_path):
         load_dataset(tmp_path / "set.pkl")
 
 
+def packed(tmp_path):
+    np.savez(tmp_path / "whole.npz", x=images(4, 4), y=labels())
+    return (tmp_path / "whole.npz").read_bytes()
+
+
+@pytest.mark.parametrize("end", ["npz", "npy"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (lambda _: b"", "empty: write it as np.savez"),
+        (lambda whole: whole[:-40], "broken or cut off"),
+        (lambda whole: whole[:60] + b"?" * 60 + whole[120:], "broken or cut off"),
+        (lambda _: b"\x93NUMPY\x01\x00\x10\x00{'descr': '<u1', ", "broken or cut off"),
+        (lambda _: b"\x93NUMPY\x01\x00\x10\x00" + b"{}" + b" " * 14, "broken or cut off"),
+        (lambda _: b"<html>404</html>", "no .npz and no .npy file: write it as np.savez"),
+        (lambda _: pickle.dumps({}), "pickled, .* read_arrays=purpleteam.pipeline"),
+        (lambda whole: b"\x1f\x8b" + whole, "packed by gzip"),
+    ],
+    ids=["empty", "cut", "overwritten", "cut header", "no header", "html", "pickle", "gzip"],
+)
+def test_a_broken_file_is_refused_in_a_line_of_our_own(tmp_path, content, told, end):
+    file = tmp_path / f"set.{end}"
+    file.write_bytes(content(packed(tmp_path)))
+    with pytest.raises(Refused, match=f"set.{end}' is refused: it is .*{told}") as error:
+        load_dataset(file)
+    assert "\n" not in str(error.value) and "allow_pickle" not in str(error.value)
+
+
+def test_a_single_array_of_objects_is_refused_with_the_remedy(tmp_path):
+    for save, end in ((np.save, "npy"), (np.savez, "npz")):
+        save(tmp_path / f"set.{end}", np.array([{}, []], object))
+        with pytest.raises(Refused, match=r"Python objects.*: give numbers or text, such as"):
+            load_dataset(tmp_path / f"set.{end}")
+
+
 def test_a_folder_of_npy_files_is_one_set(tmp_path):
     values = {
         "x_train": images(5, 4),

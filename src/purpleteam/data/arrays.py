@@ -37,6 +37,9 @@ ArraysReader = Callable[[Path], Arrays]
 ENDS = (".npz", ".npy", ".pkl", ".pickle")
 CIFAR = re.compile(r"(data_batch_\d+|test_batch|batches\.meta|train|test|meta)$")
 """The files of CIFAR-10 and CIFAR-100, which have no ending."""
+WRITE_IT = "write it as np.savez('set.npz', x=images, y=labels)"
+READ_PICKLED = "read_arrays=purpleteam.pipeline.importing.read_arrays reads it without"
+NO_OBJECTS = "give numbers or text, such as np.stack(x).astype('uint8')"
 IMAGES = ("images", "image", "imgs", "img", "x", "data", "pixels", "inputs")
 LABELS = ("labels", "label", "y", "targets", "target")
 NAMES = ("classes", "class_names", "label_names", "fine_label_names", "target_names")
@@ -45,13 +48,39 @@ NAMES = ("classes", "class_names", "label_names", "fine_label_names", "target_na
 def plain_arrays(path: Path) -> Arrays:
     """Return the arrays of an .npz or .npy file; objects are refused, nothing is unpickled."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return {"array": found}
-        with found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError) as error:
-        raise Refused(f"data file {str(path)!r} is refused: {str(error)[:200]}") from None
+        with path.open("rb") as file:  # NumPy leaves open what it opened and cannot read
+            head = file.read(6)
+            if not (head.startswith(b"PK") or head == b"\x93NUMPY"):
+                raise Refused(_refusal(path, f"it is {_looks_like(head)}"))
+            file.seek(0)
+            found = np.load(file, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return {"array": found}
+            with found:
+                return {name: found[name] for name in found.files}
+    except Refused:
+        raise
+    except OSError as error:
+        raise Refused(_refusal(path, f"it cannot be read: {error.strerror or error}")) from None
+    except Exception as error:  # NumPy and zipfile raise much on a broken or hostile file
+        if "Object arrays" in str(error):
+            why = f"an array in it holds Python objects, which would be unpickled: {NO_OBJECTS}"
+        else:
+            why = f"it is broken or cut off ({type(error).__name__}): get it again, or {WRITE_IT}"
+        raise Refused(_refusal(path, why)) from None
+
+
+def _refusal(path: Path, why: str) -> str:
+    return f"data file {str(path)!r} is refused: {why}"
+
+
+def _looks_like(head: bytes) -> str:
+    """Return what a file that is neither .npy nor .npz may be by its first bytes, and a remedy."""
+    if head.startswith(b"\x80"):
+        return f"pickled, and unpickling runs what it says: {READ_PICKLED}"
+    if head.startswith(b"\x1f\x8b"):
+        return "packed by gzip: unpack it with gunzip first"
+    return f"{'no .npz and no .npy file' if head else 'empty'}: {WRITE_IT}"
 
 
 def is_array_file(path: Path) -> bool:
