@@ -16,6 +16,7 @@ from purpleteam.attacks.journal import Journal
 from purpleteam.attacks.peers import peer_attack
 from purpleteam.attacks.soundness import judge
 from purpleteam.core.config import build, parse_part
+from purpleteam.core.errors import ConfigError, unknown
 from purpleteam.core.records import Artefact, Note, Record
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel
@@ -73,6 +74,9 @@ def attack_from(
     given = {"epsilon": epsilon, "norm": norm}
     defaults = {key: value for key, value in given.items() if value is not None}
     kind = peer_attack(name) if ":" in name else ATTACKS[name]
+    asked = (defaults | values).get("norm", kind.norm)
+    if asked not in kind.norms:  # the type alone would offer those of other attacks
+        raise ConfigError(f"attack {name}: {unknown('norm', asked, kind.norms)}")
     return build(kind, defaults | values, f"attack {name}")
 
 
