@@ -131,3 +131,21 @@ def test_a_poison_that_cannot_be_measured_is_refused_before_training(
     ended = purple("poison", *asked.split(), "--dataset", "set.npz", "--out", "bad")
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert told in ended.err and not Path("bad/manifest.json").exists()
+
+
+def test_names_of_files_that_are_no_text_are_told_as_escapes(purple: Purple, own: Path) -> None:
+    import os
+
+    for end in (b"png", b"txt"):
+        Path(os.fsdecode(b"shapes/disc/\xff\x1b[2J." + end)).write_bytes(b"none")
+    Path(os.fsdecode(b"shapes/\xfe")).mkdir()
+    for more in ((), ("--json",)):
+        ended = purple("evaluate", *OWN, "shapes", *more)
+        assert ended.code == 2 and r"disc/\udcff\x1b[2J.png: no image" in ended.err
+        ended = purple("evaluate", *OWN, "shapes", "--skip-unreadable", *more)
+        assert ended.code == 2 and "\x1b" not in ended.err + ended.out
+    Path(os.fsdecode(b"shapes/\xfe")).rmdir()
+    ended = purple("evaluate", *OWN, "shapes", "--skip-unreadable")
+    assert ended.code == 0 and r"\udcff\x1b[2J.txt" in ended.out
+    found = purple("evaluate", *OWN, "shapes", "--skip-unreadable", "--json", "--out", "o.json")
+    assert any("\udcff" in one for one in found.json["notes"])

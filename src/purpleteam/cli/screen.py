@@ -36,7 +36,7 @@ def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) ->
     """Print the one JSON object, or the lines for people."""
     global _answered
     _answered = True
-    text = json.dumps(values, ensure_ascii=False) if as_json else "\n".join(lines)
+    text = _json(values) if as_json else "\n".join(map(_printable, lines))
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -60,12 +60,28 @@ def refuse(kind: str, text: str, code: int, *, as_json: bool, **facts: str) -> i
 
 def write_answer(path: Path, values: Mapping[str, Any]) -> None:
     """Write what --json prints to a file."""
-    path.write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    path.write_text(_json(values, indent=1) + "\n", encoding="utf-8")
 
 
 def say(text: str) -> None:
     """Write a line to standard error."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_printable(text) + "\n")
+
+
+def _printable(text: str) -> str:
+    """Return text of which no character moves the cursor: names of files may be a stranger's."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
+def _json(values: Mapping[str, Any], indent: int | None = None) -> str:
+    """Return one JSON object; what is no Unicode in the name of a file stays as an escape."""
+    text = json.dumps(values, ensure_ascii=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def table(rows: Sequence[Sequence[object]]) -> list[str]:
