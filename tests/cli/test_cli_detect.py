@@ -78,6 +78,25 @@ def test_a_search_names_images_and_compares_with_the_manifest(
     assert told["found"] >= 54 and told["wrongly_flagged"] <= 20
 
 
+def test_flagged_images_of_a_folder_are_named_by_their_files(
+    purple: Purple, here: Path, planted: Path
+) -> None:
+    from PIL import Image
+
+    suspicious = load_dataset(planted / "set").train
+    for number, (pixels, label) in enumerate(zip(suspicious.images, suspicious.labels)):
+        (here / f"own/train/{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[..., 0]).save(here / f"own/train/{label}/{number}\x1b.png")
+    asked = ("detect", "--training-set", "own")
+    values = json.loads(purple(*asked, "--json").out)
+    files = values["flagged_files"]
+    assert len(files) == len(values["flagged"]) > 0
+    images = load_dataset(here / "own").split(values["split"])
+    assert files == images.files[values["flagged"]].tolist()
+    assert f"most suspicious: {values['flagged'][0]} ({files[0][:-5]}" in purple(*asked).out
+    assert "\x1b" not in purple(*asked).out
+
+
 def test_retraining_leaves_out_what_a_file_flags(purple: Purple, planted: Path) -> None:
     flagged = POISON.apply(load_dataset("digits").train, seed=0).indices.tolist()
     Path("flagged.json").write_text(json.dumps({"flagged": flagged}))

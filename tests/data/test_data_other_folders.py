@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from purpleteam.core.errors import ConfigError, DataError, UsageError
 from purpleteam.data.folders import load_dataset
-from purpleteam.data.images import SPLITS
+from purpleteam.data.images import SPLITS, ImageSet
+from purpleteam.data.pictures import read_image
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 
@@ -184,6 +187,45 @@ def test_links_out_of_the_folder_are_named_and_loops_end(tmp_path):
     found = load_dataset(tmp_path / "set")
     assert len(found.split("all")) == 17
     assert "1 images are links to files outside of the folder: a/link.png" in notes(found)
+
+
+def test_links_to_folders_within_a_class_are_named_and_counted(tmp_path):
+    fill(tmp_path / "set", ("a", "b"))
+    fill(tmp_path, ("more",))
+    (tmp_path / "set" / "a" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "set" / "b" / "same").symlink_to("../a")
+    (tmp_path / "set" / "c").symlink_to("nowhere")
+    found = load_dataset(tmp_path / "set")
+    assert len(found.split("all")) == 16 and found.classes == ("a", "b")
+    told = notes(found)
+    assert f"3 links to folders were not followed: c -> nowhere, a/more -> {tmp_path}/more" in told
+    assert "b/same -> ../a; put their images into the class folders themselves" in told
+
+
+def test_a_class_that_is_a_link_out_of_the_folder_is_read_and_said(tmp_path):
+    fill(tmp_path / "set", ("a",))
+    fill(tmp_path, ("elsewhere",))
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
+    found = load_dataset(tmp_path / "set")
+    assert len(found.split("all")) == 16
+    assert "8 images are in folders that are links out of the folder: b/0.png" in notes(found)
+
+
+def test_what_is_called_an_image_and_is_a_pipe_is_passed_over(tmp_path):
+    fill(tmp_path, ("a", "b"))
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    assert "1 files are no images" in notes(load_dataset(tmp_path))
+
+
+@pytest.mark.parametrize("splits", [[""], ["train", "test"], ["train", "val", "test"]])
+def test_every_image_knows_the_file_that_it_came_from(tmp_path, splits):
+    for number, name in enumerate(splits):
+        fill(tmp_path / name, ("a", "b"), 12, start=100 * number)
+    found = load_dataset(tmp_path)
+    for part in (*map(found.split, (*SPLITS, "all")), found.train.take([2, 0]).first(1)):
+        for pixels, file in zip(part.images, part.files, strict=True):
+            assert (read_image(tmp_path / file) == pixels).all()
+    assert found.test.digest == ImageSet(found.test.images, found.test.labels).digest
 
 
 @pytest.mark.parametrize("end", ["JPG", "jpeg", "JPEG", "webp", "bmp", "tiff", "TIF", "gif", "ppm"])

@@ -5,7 +5,9 @@
     *  and  labels.csv                       file,label in each line, a third column for the split
 
 Classes are sorted by name. What is no image by its name, hidden files and what systems leave
-behind are passed over and counted; images in folders within a class folder are of that class.
+behind are passed over and counted; images in folders within a class folder are of that class. A
+link to an image is read, and so is a class folder that is a link; a link to a folder within one is
+not followed, as it may never end or show the same images twice: it is named.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class Layout:
     splits: dict[str, list[tuple[Path, int]]] = field(default_factory=dict)
     """Files with their labels, by split; "" is none."""
     ignored: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
+    """To folders, not followed, and those that lead nowhere."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -67,6 +71,7 @@ def load_class_folder(
         name: ImageSet(
             album.stacked([pixels for _, pixels in found]),
             np.array([layout.splits[name][place][1] for place, _ in found], np.int64),
+            np.array([album.name(layout.splits[name][place][0]) for place, _ in found], np.str_),
         )
         for name, found in read.items()
     }
@@ -113,6 +118,8 @@ def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
                 f"{len(loose)} images lie outside of the class folders and were passed over: "
                 f"{few(path.name for path in loose)}"
             )
+    for place in {root, *roots.values()}:
+        layout.links += [one for one in sorted(place.iterdir()) if _leads_nowhere(one)]
     first = roots.get("train") or next(iter(roots.values()))
     layout.classes = tuple(one.name for one in _folders(first))
     for name, place in roots.items():
@@ -180,9 +187,8 @@ def _files(folder: Path, layout: Layout) -> list[Path]:
             if _left_behind(one):
                 layout.ignored.append(one)
             elif one.is_dir():
-                if not one.is_symlink():  # one that leads upwards would never end
-                    waiting.append(one)
-            elif _is_image(one):
+                (layout.links if one.is_symlink() else waiting).append(one)
+            elif _is_image(one) and (one.is_file() or one.is_symlink()):  # a pipe never ends
                 found.append(one)
             else:
                 layout.ignored.append(one)
@@ -191,6 +197,11 @@ def _files(folder: Path, layout: Layout) -> list[Path]:
 
 def _left_behind(path: Path) -> bool:
     return path.name.startswith(".") or path.name in LEFT_BEHIND
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Say whether it is a link to nothing that may have been meant for a folder."""
+    return path.is_symlink() and not path.exists() and not _is_image(path)
 
 
 def _is_image(path: Path) -> bool:
@@ -212,6 +223,12 @@ def _note_names(layout: Layout) -> None:
             f"{len(layout.ignored)} files are no images by their names and were passed over: "
             f"{few(names)}"
         )
+    if layout.links:
+        shown = few(f"{one.relative_to(folder)} -> {one.readlink()}" for one in layout.links)
+        layout.notes.append(
+            f"{len(layout.links)} links to folders were not followed: {shown}; put their images "
+            "into the class folders themselves, or link to each image"
+        )
     if all(name.isascii() and name.isdigit() for name in classes):
         by_number = sorted(classes, key=int)
         if by_number != list(classes):
@@ -224,14 +241,19 @@ def _note_names(layout: Layout) -> None:
             layout.notes.append(f"classes {lower[name.lower()]!r} and {name!r} differ in case only")
         lower[name.lower()] = name
     inside = folder.resolve()
-    outward = [
-        one for one in layout.paths if one.is_symlink() and inside not in one.resolve().parents
-    ]
-    if outward:
-        layout.notes.append(
-            f"{len(outward)} images are links to files outside of the folder: "
-            f"{few(one.relative_to(folder) for one in outward)}"
-        )
+    away = {one for one in {path.parent for path in layout.paths} if _is_outside(one, inside)}
+    outward = [one for one in layout.paths if one.is_symlink() and _is_outside(one, inside)]
+    elsewhere = [one for one in layout.paths if one.parent in away]
+    for found, what in ((outward, "links to files outside of the folder"),
+                        (elsewhere, "in folders that are links out of the folder")):  # fmt: skip
+        if found:
+            layout.notes.append(
+                f"{len(found)} images are {what}: {few(one.relative_to(folder) for one in found)}"
+            )
+
+
+def _is_outside(path: Path, folder: Path) -> bool:
+    return not path.resolve().is_relative_to(folder)
 
 
 def _check_classes(layout: Layout) -> None:

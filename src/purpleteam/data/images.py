@@ -29,10 +29,13 @@ class ImageSet:
     Attributes:
         images: uint8, (N, H, W, C); 0 is black, 255 is white.
         labels: int64, (N,).
+        files: (N,), the files that they came from, within the folder of the set; None where they
+            came from none, or from one for all. No part of the digest.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    files: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("images", self.images), ("labels", self.labels)):
@@ -62,15 +65,17 @@ class ImageSet:
             return self
         if limit < 1:
             raise UsageError(f"--limit must be at least 1, not {limit}")
-        return ImageSet(self.images[:limit], self.labels[:limit])
+        return self.part(0, limit)
 
     def take(self, indices: Sequence[int] | NDArray[Any]) -> ImageSet:
         """Return the images at `indices`, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices])
+        files = None if self.files is None else self.files[indices]
+        return ImageSet(self.images[indices], self.labels[indices], files)
 
     def part(self, start: int, end: int | None = None) -> ImageSet:
         """Return the images from `start` up to `end`, or all that follow, without a copy."""
-        return ImageSet(self.images[start:end], self.labels[start:end])
+        files = None if self.files is None else self.files[start:end]
+        return ImageSet(self.images[start:end], self.labels[start:end], files)
 
     @cached_property
     def digest(self) -> str:
@@ -171,9 +176,11 @@ class Dataset:
         parts = [self.split(name) for name in SPLITS]
         if self.validation is self.test:  # it only stands in for one that is missing
             parts.pop()
+        files = [part.files for part in parts if part.files is not None]
         return ImageSet(
             np.concatenate([part.images for part in parts]),
             np.concatenate([part.labels for part in parts]),
+            np.concatenate(files) if len(files) == len(parts) else None,
         )
 
     @property

@@ -170,6 +170,8 @@ class _Look:
             progress=self.bar,
         )
         values = found.to_json() | {"notes": self.notes, "split": dataset.searched}
+        if images.files is not None:
+            values["flagged_files"] = images.files[found.flagged].tolist()
         manifest = dataset.origin.get("manifest", {})
         if "indices" in manifest:
             values["manifest"] = _compared(values["flagged"], manifest["indices"])
@@ -234,6 +236,9 @@ def _lines(values: Mapping[str, Any]) -> list[str]:
         rows.append(("manifest", f"{told['poisoned']} poisoned, {told['found']} of them flagged"))
     lines = table(rows)
     if values.get("flagged"):
-        first = ", ".join(map(str, values["flagged"][:10]))
+        files = values.get("flagged_files") or []
+        named = [f" ({one})" for one in files[:10]] or [""] * 10
+        shown = zip(values["flagged"], named, strict=False)
+        first = ", ".join(f"{number}{name}" for number, name in shown)
         lines.append(f"most suspicious: {first}" + " ..." * (len(values["flagged"]) > 10))
     return lines
