@@ -22,6 +22,7 @@ from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import evaluate as evaluate_clean
 from purpleteam.models import logits
+from purpleteam.models.class_order import scored
 from purpleteam.models.fit import examine
 
 CLASSES, SIDE = 3, 8
@@ -300,6 +301,11 @@ FORMS = {
     "OrderedDict": lambda scores: OrderedDict(logits=scores),
     "a tuple": lambda scores: (scores, scores[:, :1]),
     "a list": lambda scores: [scores],
+    "nested": lambda scores: {"out": {"logits": scores}, "features": scores @ torch.ones(3, 512)},
+    "an object in a list": lambda scores: [scores.sum(), SimpleNamespace(logits=scores)],
+    "a list in a tuple": lambda scores: (scores.sum(), [scores]),
+    "a loss first": lambda scores: (scores.sum(), scores),
+    "maps first": lambda scores: (scores[:, :, None, None], scores),
     "SimpleNamespace": lambda scores: SimpleNamespace(logits=scores, loss=None),
 }
 
@@ -317,6 +323,28 @@ def test_logits_inside_something_else_are_taken_and_said(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_features_beside_logits_are_told_by_the_number_of_classes_or_not_guessed(
+    place: int,
+) -> None:
+    class Features(CNN):
+        def forward(self, x: Tensor) -> object:
+            scores = self.scores(x)
+            both = scores @ torch.ones(CLASSES, 7), scores
+            return both if place else both[::-1]
+
+    net, shown = brought(Features), images(30)
+    found, wanted = (evaluate_clean(one, shown, classes=CLASSES) for one in (net, brought(CNN)))
+    assert np.array_equal(found.correct, wanted.correct)
+    told, form = scored(net, shown.images, CLASSES)
+    assert form == f"a tuple of 2; its [{place}] is taken for the logits"
+    attack = PGD(epsilon=0.05, steps=5)
+    robust = evaluate(told, shown, attack).robust
+    assert np.array_equal(robust, evaluate(brought(CNN), shown, attack).robust)
+    with pytest.raises(ModelError, match=r"alone; 2 may be that: net\(x\)\[0\] \(.*, .\), net"):
+        evaluate(net, shown, attack)
+
+
 @pytest.mark.parametrize(
     ("answer", "remedy"),
     [
@@ -328,8 +356,13 @@ def test_logits_inside_something_else_are_taken_and_said(name: str) -> None:
         (lambda s: s[1:], r"returned \(15, 3\), not logits \(16, classes\)"),
         (lambda s: {"probabilities": s}, r"dict with 'probabilities'.*net\(x\)\['probabilities'\]"),
         (lambda s: SimpleNamespace(prediction=s), r"wrap it.* such as net\(x\).prediction"),
-        (lambda s: (s.sum(), s), r"returned tuple.* such as net\(x\)\[1\]"),
-        (lambda s: (s[:, 0], s), r"returned \(16,\) \(a tuple of 2; the first is taken"),
+        (
+            lambda s: {"out": {"scores": s}},
+            r"dict with 'out'.*, such as net\(x\)\['out'\]\['scores'\]",
+        ),
+        (lambda s: (s, s.flip(1)), r"tuple.*alone; 2 may be that: net\(x\)\[0\] \(16, 3\), net"),
+        (lambda s: {"a": {"logits": s}, "b": {"logits": s}}, r"2 may be that: net\(x\)\['a'\]\['l"),
+        (lambda s: [*s], r"returned list.* such as torch.stack\(list\(net\(x\)\)\)"),
         (lambda s: s.detach().numpy(), r"returned ndarray.*torch.from_numpy\(net\(x\)\)"),
         (lambda s: torch.complex(s, s), "its numbers are complex; wrap it to return their .real"),
     ],

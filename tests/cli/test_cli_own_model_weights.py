@@ -53,7 +53,8 @@ class Inverted(Net):
 print("a module that talks")
 dropped, inverted = Dropped, Inverted
 softmax = lambda: Habit(lambda scores: scores.softmax(1))
-pair = lambda: Habit(lambda scores: (scores, scores))
+pair = lambda: Habit(lambda scores: (scores.mean(), scores))
+features = lambda: Habit(lambda scores: (scores.repeat(1, 3), scores))
 still = lambda: Habit(lambda scores: scores.detach())
 column = lambda: Habit(lambda scores: scores[:, :1])
 mean = lambda: Habit(lambda scores: scores.mean(0, keepdim=True))
@@ -183,7 +184,8 @@ def test_a_net_that_expects_another_range_is_recognised_and_helped(ask: Ask) -> 
     [
         ("habits:dropped", "in train mode (Dropout); it is used in eval mode"),
         ("habits:softmax", "returns probabilities, not logits"),
-        ("habits:pair", "returns a tuple of 2; the first is taken for the logits"),
+        ("habits:pair", "returns a tuple of 2; its [1] is taken for the logits"),
+        ("habits:features", "returns a tuple of 2; its [1] is taken for the logits"),
         ("habits:half", "the factory's net is float16: made float32"),
     ],
 )

@@ -129,7 +129,7 @@ def test_an_answer_that_depends_on_the_neighbours_is_said() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda scores: (scores[0], scores), r"returned \(3,\).*, not logits"),
+        (lambda scores: (scores[0], scores[0]), r"returned tuple, not logits \(16, cl"),
         (lambda scores: scores.mean(0, keepdim=True), r"returned \(1, 3\), not logits \(16, cl"),
         (lambda scores: scores * torch.nan, "returned NaN or infinite logits"),
         (lambda scores: scores[:, 0], r"returned \(16,\), not logits"),

@@ -4,6 +4,7 @@
 - `recipes`         how long, at what rate, on which `augmentation`;  `training`: the loop
 - `checkpoint`      where a training stands after an epoch, to go on to the same bytes
 - `guard`           where other people's code is called;  `nets`: a model as attacks ask it
+- `answers`         where in it the logits are
 - `inference`       logits for images;  `evaluation`: accuracy, per-class scores, calibration
 - `store`           safetensors + ONNX + card, the two nets compared;  `loading`: from a name to it
 - `black_box`       what can only be asked: `endpoint` (an app, over a `connection` to its

@@ -96,6 +96,7 @@ def _no_net(made: object) -> str:
         "tuple": ": return the net alone",
         "dict": ": return the net, and give the file of its weights as --weights",
         "OrderedDict": ": return the net, and give the file of its weights as --weights",
+        "ExportedProgram": ": return its .module()",
         "NoneType": ": does it end with `return net`?",
     }
     return f"{kind}, not a torch nn.Module or a MAITE model{more.get(kind, '')}"

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.models.building import build, module_of
-from purpleteam.models.guard import guarded
+from purpleteam.models.guard import guarded, switched
 from purpleteam.models.store import TOLERANCE, Provenance, store
 
 __all__ = ["OnnxParity"]
@@ -61,7 +61,7 @@ def _difference(model: StoredModel) -> float:
     from onnxruntime import InferenceSession, SessionOptions
 
     shape = model.card.shape
-    net = module_of(model).eval()
+    net = switched(module_of(model))
     options = SessionOptions()
     options.intra_op_num_threads = 1
     content = model.onnx.read_bytes()

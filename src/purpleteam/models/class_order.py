@@ -10,13 +10,16 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, UsageError
-from purpleteam.models.guard import guarded
+from purpleteam.models.devices import device_of, frozen, to_batch
+from purpleteam.models.guard import Classifier, guarded
 
-__all__ = ["Ordered", "are_numbers", "check_count", "order_of", "parse_classes"]
+__all__ = ["Ordered", "Scored", "are_numbers", "check_count", "order_of", "parse_classes", "scored"]
 
 MAX_BYTES = 4 << 20
 """Most bytes of a file of names."""
@@ -40,6 +43,49 @@ class Ordered(nn.Module):
         scores: Tensor = guarded(self.module)(x)
         check_count(scores, self.names)
         return scores.index_select(1, self.order)
+
+
+class Scored(nn.Module):
+    """A net that answers with more than its scores; their number tells them from the rest."""
+
+    module: nn.Module
+
+    def __init__(self, module: Classifier, classes: int) -> None:
+        super().__init__()
+        self.module = module  # type: ignore[assignment]
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        asked = guarded(self.module)
+        asked.classes = self.classes
+        scores: Tensor = asked(x)
+        return scores
+
+
+def scored(model: Classifier, images: NDArray[np.uint8], classes: int) -> tuple[Classifier, str]:
+    """Return a model that gives scores of so many classes, and where they were if it took that.
+
+    One whose answers say by themselves where its scores are is returned as it is, and so is one
+    with which that does not help: whoever asks it is told what is wrong.
+    """
+    if not getattr(model, "differentiable", True):  # each question may cost something
+        return model, ""
+    device = device_of(model)
+    x = to_batch(images[:2], device)
+    with (
+        frozen(model) as net,
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[device] if x.is_cuda else []),
+    ):
+        for known in (None, classes):
+            net.classes = known
+            try:
+                net(x)
+            except ModelError:
+                continue
+            return (model, "") if known is None else (Scored(model, classes), net.form)
+        net.classes = None
+    return model, ""
 
 
 def check_count(scores: Tensor, names: tuple[str, ...]) -> None:

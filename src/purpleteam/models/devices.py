@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.reproducible import is_reproducible
-from purpleteam.models.guard import Guarded, guarded
+from purpleteam.models.guard import Guarded, guarded, switched
 
 __all__ = [
     "channels_first",
@@ -136,7 +136,7 @@ def channels_last_copy(module: nn.Module, images: Tensor) -> nn.Module | None:
     rng = torch.Generator().manual_seed(0)
     x = torch.rand((2, *images.shape[1:]), generator=rng).to(images.device)
     try:
-        moved = copy.deepcopy(module).eval()
+        moved = switched(copy.deepcopy(module))
         before = _scores_and_slope(moved, x)
         moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         after = _scores_and_slope(moved, x)
@@ -170,7 +170,8 @@ def frozen(model: object) -> Iterator[Guarded]:
     """Put a net in eval mode without parameter gradients, and restore both at the end.
 
     Yields the classifier as it is to be asked: with copies of the images. A net that `eval` does
-    not reach may change its running statistics as it answers; these are restored too.
+    not reach, as a graph exported in train mode, may change its running statistics as it answers;
+    these are restored too.
     """
     if not isinstance(model, nn.Module):
         yield guarded(model)
@@ -183,8 +184,8 @@ def frozen(model: object) -> Iterator[Guarded]:
     ]
     statistics: list[tuple[Tensor, Tensor]] = []
     try:
-        model.eval()
-        if any(module.training for module, _ in modes):
+        switched(model)
+        if any(one.training or isinstance(one, torch.fx.GraphModule) for one, _ in modes):
             statistics = [(one, one.clone()) for one in model.buffers()]
         for parameter, _ in wanted:
             parameter.requires_grad_(False)

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from purpleteam.data.images import ImageSet
-from purpleteam.models.class_order import Ordered
+from purpleteam.models.class_order import Ordered, Scored
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.hints import hints
 from purpleteam.models.inference import DRAWS, is_random, logits
@@ -63,7 +63,7 @@ def examine(
     sample = images.take(chosen)
     scores = logits(module, sample.images)
     inner = [module]
-    while isinstance(inner[-1], Normalised | Ordered):
+    while isinstance(inner[-1], Normalised | Ordered | Scored):
         inner.append(inner[-1].module)
     plain = () if isinstance(inner[-1], MaiteNet | MaiteClassifier | OnnxFile) else _form(scores)
     notes = [*plain, *_habits(module, to_batch(sample.images[:100], device_of(module)))]

@@ -7,19 +7,46 @@ our tensors. It may answer in another precision, or with its logits inside somet
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, PurpleError, UsageError, place_of
+from purpleteam.models.answers import checked, taken
 
-__all__ = ["Classifier", "Guarded", "guarded"]
+__all__ = ["Classifier", "Guarded", "guarded", "is_exported", "switched"]
 
 Classifier = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, classes)."""
+
+
+EXPORTED = "a graph on a shelf: give its .module(), which is called with images"
+AGAIN = "torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('n')},))"
+
+
+def is_exported(model: object) -> bool:
+    """Say whether it is what `torch.export` returns, which is no module and cannot be called."""
+    return isinstance(model, torch.export.ExportedProgram)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def switched(module: M, training: bool = False) -> M:
+    """Put a net in train or eval mode and return it; a graph that was exported stays as it is.
+
+    It has no modes, and a net that holds one is switched around it.
+    """
+    try:
+        return module.train(training)
+    except NotImplementedError:
+        module.training = training
+        for child in module.children():
+            switched(child, training)
+        return module
 
 
 def guarded(model: object) -> Guarded:
@@ -30,6 +57,8 @@ def guarded(model: object) -> Guarded:
     """
     if isinstance(model, Guarded):
         return model
+    if is_exported(model):
+        raise UsageError(f"model is a {type(model).__name__}, {EXPORTED}")
     if not callable(model):
         inner = getattr(model, "module", None)
         hint = "; its .module is one" if isinstance(inner, nn.Module) else ""
@@ -46,6 +75,7 @@ class Guarded(nn.Module):
         model: as the user has it.
         form: how its logits are got out of what it returns; "" where it returns them.
         precision: what its weights are in, and so what the copies are in.
+        classes: how many it scores, where that is known: it tells logits from features.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -53,6 +83,7 @@ class Guarded(nn.Module):
         self.model = model
         self.form = ""
         self.precision = _precision_of(model)
+        self.classes: int | None = None
 
     @property
     def differentiable(self) -> bool:
@@ -82,10 +113,10 @@ class Guarded(nn.Module):
             raise
         except Exception as error:  # the model may be anybody's code
             raise ModelError(_what_failed(self.model, x, error)) from error
-        scores, form = _taken(out)
+        scores, form = taken(out, len(x), self.classes)
         if form != self.form:
             self.form = form
-        return _checked(scores, len(x), form).to(torch.float32, copy=True)
+        return checked(scores, len(x), form).to(torch.float32, copy=True)
 
 
 def _precision_of(model: Classifier) -> torch.dtype:
@@ -102,83 +133,34 @@ def _uncompiled() -> AbstractContextManager[object]:
     return stance
 
 
-def _taken(out: Any) -> tuple[Any, str]:
-    """Return the scores out of what hubs' models return, and where they were."""
-    if isinstance(out, Tensor):
-        return out, ""
-    if isinstance(out, Mapping):
-        if "logits" in out:
-            return out["logits"], "a dict; its 'logits' are taken"
-        return out, ""
-    if isinstance(getattr(out, "logits", None), Tensor):
-        return out.logits, f"a {type(out).__name__}; its .logits are taken"
-    if isinstance(out, tuple | list) and out and isinstance(out[0], Tensor) and out[0].ndim:
-        return out[0], f"a {type(out).__name__} of {len(out)}; the first is taken for the logits"
-    return out, ""
-
-
-def _checked(out: Any, n: int, form: str = "") -> Tensor:
-    """Return the scores of `n` images, or say why they are none."""
-    if not isinstance(out, Tensor):
-        keys = f" with {', '.join(map(repr, out))}" if isinstance(out, Mapping) else ""
-        raise ModelError(
-            f"the model returned {type(out).__name__}{keys}, not logits ({n}, classes): wrap it in "
-            f"a module that returns the tensor of logits alone{_such_as(out, n)}"
-        )
-    shape = tuple(out.shape)
-    came = f"{shape} ({form})" if form else f"{shape}"
-    wrong = f"the model returned {came}, not logits ({n}, classes)"
-    if form and not (out.ndim == 2 and len(out) == n):
-        raise ModelError(f"{wrong}: wrap it in a module that returns the tensor of logits alone")
-    if out.is_complex():
-        raise ModelError(f"{wrong}: its numbers are complex; wrap it to return their .real")
-    if not out.is_floating_point():
-        kind = str(out.dtype).removeprefix("torch.")
-        raise ModelError(f"{wrong}: its {kind} numbers look like labels, which have no gradient")
-    if shape in ((n,), (n, 1)):
-        inside = bool(((out >= 0) & (out <= 1)).all())
-        column = "torch.logit(net(x).flatten(), 1e-6)" if inside else "net(x).flatten()"
-        raise ModelError(
-            f"{wrong}: one {'probability' if inside else 'score'} an image? wrap it to return "
-            f"torch.stack([-z, z], 1) with z = {column}"
-        )
-    if out.ndim == 4 and len(out) == n:
-        raise ModelError(f"{wrong}: a map of scores? wrap it to return their mean, x.mean((2, 3))")
-    if out.ndim != 2 or len(out) != n:
-        raise ModelError(wrong)
-    return out
-
-
-def _such_as(out: Any, n: int) -> str:
-    """Return how to get at what may be the logits in an answer of another form, if it is clear."""
-    if type(out).__name__ == "ndarray":
-        return ", such as torch.from_numpy(net(x))"
-    parts = [(f"[{key!r}]", one) for key, one in _items(out)]
-    parts += [(f".{name}", one) for name, one in getattr(out, "__dict__", {}).items()]
-    fitting = [
-        place
-        for place, one in parts
-        if isinstance(one, Tensor) and one.ndim == 2 and len(one) == n and one.is_floating_point()
-    ]
-    return f", such as net(x){fitting[0]}" if len(fitting) == 1 else ""
-
-
-def _items(out: Any) -> list[tuple[Any, Any]]:
-    if isinstance(out, Mapping):
-        return list(out.items())
-    return list(enumerate(out)) if isinstance(out, tuple | list) else []
-
-
 def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
     """Return one line: whose code failed, where, on what, and what may help."""
     whose, place = place_of(error)
     reason = " ".join(str(error).split())[:200] or "no reason given"
+    if graph := _graph_takes(model, x):
+        return f"the model does not take {len(x)} images of shape {tuple(x.shape[1:])}: {graph}"
     hint = next((f" ({told})" for told, other in _others(x) if _takes(model, other)), "")
     return (
         f"the model does not take images of shape {tuple(x.shape[1:])}: "
         f"{type(error).__name__}: {reason}{f' in {place}' if whose == 'user' else ''}"
         f"{hint}"
     )
+
+
+def _graph_takes(model: Classifier, x: Tensor) -> str:
+    """Return what an exported graph takes, where that are no such images; "" where it is none."""
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    graphs = [one.graph for one in parts if isinstance(one, torch.fx.GraphModule)]
+    nodes = [node for graph in graphs for node in graph.nodes if node.op == "placeholder"]
+    shape = getattr(nodes[0].meta.get("val"), "shape", None) if nodes else None
+    if shape is None or len(shape) != x.ndim:
+        return ""
+    n, *sides = (side if isinstance(side, int) else None for side in shape)
+    if any(side not in (None, own) for side, own in zip(sides, x.shape[1:], strict=True)):
+        return f"its graph was exported for images of shape {tuple(sides)}"
+    if n in (None, len(x)):
+        return ""
+    return f"its graph was exported for {n} at once: export it for any number, {AGAIN}"
 
 
 def _others(x: Tensor) -> list[tuple[str, Tensor]]:
@@ -205,7 +187,7 @@ def _takes(model: Classifier, x: Tensor) -> bool:
     """Say whether the model has an answer for each of the images."""
     try:
         with torch.no_grad():
-            out, _ = _taken(model(x.clone()))
+            out, _ = taken(model(x.clone()), len(x))
     except Exception:  # as before
         return False
     return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x)

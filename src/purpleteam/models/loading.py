@@ -21,6 +21,7 @@ from purpleteam.models.building import build, made_by, module_of
 from purpleteam.models.class_order import Ordered, are_numbers, order_of
 from purpleteam.models.devices import device_of, lay_out
 from purpleteam.models.endpoint import Endpoint
+from purpleteam.models.guard import switched
 from purpleteam.models.maite import MaiteClassifier, adapted, is_maite, net_of_maite
 from purpleteam.models.normalisation import Normalisation, Normalised
 from purpleteam.models.onnx_file import OnnxFile
@@ -161,7 +162,7 @@ def load(
             if black_box
             else _stored(reference, arch, normalisation)
         )
-    module = loaded.module.to(device or "cpu").eval()
+    module = switched(loaded.module.to(device or "cpu"))
     shape = loaded.card.shape if loaded.card else shape
     if shape is not None and not isinstance(module, BlackBox):
         lay_out(module, torch.zeros(2, *shape))

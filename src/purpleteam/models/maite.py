@@ -23,6 +23,7 @@ from purpleteam.core.errors import ModelError
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.class_order import Ordered
 from purpleteam.models.devices import device_of
+from purpleteam.models.guard import switched
 from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.weights import digest_of
 
@@ -101,7 +102,7 @@ class MaiteClassifier(BlackBox):
 
     def _behind(self, net: nn.Module) -> nn.Module:
         net = net if self.normalisation is None else self.normalisation.before(net)
-        return (net if self._order is None else Ordered(net, *self._order)).eval()
+        return switched(net if self._order is None else Ordered(net, *self._order))
 
 
 def net_of_maite(model: object) -> nn.Module | None:

@@ -106,6 +106,7 @@ class Normalised(nn.Module):
     """A net behind a normalisation. It holds no weights of its own."""
 
     module: nn.Module
+    normalisation: Normalisation
     mean: Tensor
     std: Tensor
 

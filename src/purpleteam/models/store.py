@@ -26,8 +26,8 @@ from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import portable
 from purpleteam.core.runfolder import versions
 from purpleteam.models.architectures import Shape
-from purpleteam.models.class_order import Ordered
-from purpleteam.models.guard import guarded
+from purpleteam.models.class_order import Ordered, Scored
+from purpleteam.models.guard import guarded, switched
 from purpleteam.models.inference import logits
 from purpleteam.models.normalisation import Normalisation, Normalised
 
@@ -71,13 +71,15 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
         raise UsageError(f"cannot write {str(stem)!r}: {error.strerror}") from None
     weights = stem.with_name(stem.name + ".safetensors")
     onnx = stem.with_name(stem.name + ".onnx")
-    module = module.eval().cpu()
+    module = switched(module).cpu()
     classes = provenance.classes
     if isinstance(module, Ordered):  # its order is the data's, not the net's
         classes, module = module.names, module.module
-    net, layer = module, None
-    if isinstance(module, Normalised):
-        net, layer = module.module, module.normalisation
+    net: nn.Module = module.module if isinstance(module, Scored) else module
+    layer: Normalisation | None = None
+    if isinstance(net, Normalised):
+        layer = net.normalisation
+        net = net.module
     _check_scores(module, provenance.shape, classes)
     tensors = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
     header = {} if layer is None else {HEADER: layer.header()}

@@ -26,7 +26,7 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.augmentation import AUGMENTATIONS
 from purpleteam.models.checkpoint import Checkpoint, Epoch, identity
 from purpleteam.models.devices import fast_autocast, lay_out, planes, to_batch
-from purpleteam.models.guard import guarded
+from purpleteam.models.guard import guarded, switched
 from purpleteam.models.inference import correct
 from purpleteam.models.recipes import Recipe
 
@@ -104,7 +104,7 @@ def train(
         task.advance(len(history) * steps)
         for epoch in range(len(history), recipe.epochs):
             before = time.perf_counter()
-            module.train()
+            switched(module, training=True)
             order = torch.randperm(len(images), generator=_generator(seed, epoch, 0)).to(device)
             rng = _generator(seed, epoch, 1)
             total = torch.zeros((), device=device)
@@ -139,7 +139,7 @@ def train(
             if budget_seconds is not None and now - started + (now - before) > budget_seconds:
                 break
     module.load_state_dict(best)
-    module.eval()
+    switched(module)
     return Training(module, tuple(history), time.perf_counter() - started, recipe.keep)
 
 

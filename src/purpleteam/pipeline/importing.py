@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.building import arch_to_type
-from purpleteam.models.class_order import parse_classes
+from purpleteam.models.class_order import Scored, parse_classes, scored
 from purpleteam.models.fit import SAMPLE, examine, opened
 from purpleteam.models.loading import LoadedModel, build, load
 from purpleteam.models.maite import MaiteClassifier
@@ -103,6 +103,7 @@ def load_for(
         shape=shape,
     )
     images = _shown(dataset)
+    loaded = _told(loaded, images, len(names or loaded.names or dataset.classes))
     loaded = opened(loaded.in_order_of(dataset.classes, dataset.name, names), images)
     loaded.check_fits(shape, len(dataset.classes), dataset.name)
     check_answers(loaded, dataset)
@@ -172,6 +173,14 @@ def import_model(
             f"{arch_to_type(stored.card.architecture)}",
         )
     return Imported("accepted", notes, stored.weights, stored.card.digest)
+
+
+def _told(loaded: LoadedModel, images: ImageSet, classes: int) -> LoadedModel:
+    """Return the model with its scores told from what else it answers, where that is needed."""
+    module, form = scored(loaded.module, images.images, classes)
+    if not isinstance(module, Scored):
+        return loaded
+    return replace(loaded, module=module).noting(f"it returns {form}")
 
 
 def _shown(dataset: Dataset) -> ImageSet:

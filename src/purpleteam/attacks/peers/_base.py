@@ -30,6 +30,7 @@ from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.errors import UsageError
+from purpleteam.models.guard import switched
 
 __all__ = ["Facts", "Library", "Question", "borrowed"]
 
@@ -149,7 +150,7 @@ class _Borrowed:
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         """Return what the library makes of the batch."""
-        model = _Counted(driver.model).eval()
+        model = switched(_Counted(driver.model))
         question = Question(model, x, driver.y, self.norm, self.epsilon, driver.classes)
         options = {name: getattr(self, name) for name in self.option_names}
         try:

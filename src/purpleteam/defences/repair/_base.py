@@ -18,6 +18,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import lay_out, to_batch
+from purpleteam.models.guard import switched
 from purpleteam.models.recipes import Plain, Recipe
 
 __all__ = ["REPAIRS", "Repair", "Repairing", "Stamp", "free_copy"]
@@ -97,7 +98,7 @@ class Repair:
             )
         wanted_gradients = [one.requires_grad for one in work.model.parameters()]
         net = free_copy(work.model, work.device, work.trusted or work.train)
-        mended = self.mend(net, work).eval()
+        mended = switched(self.mend(net, work))
         for parameter, wanted_gradient in zip(mended.parameters(), wanted_gradients, strict=True):
             parameter.requires_grad_(wanted_gradient)
             parameter.grad = None
@@ -116,7 +117,7 @@ def free_copy(model: nn.Module, device: torch.device | None, images: ImageSet | 
 
     `images` are such as it takes; without any it stays laid out as it is.
     """
-    net = copy.deepcopy(model).eval().requires_grad_(True)
+    net = switched(copy.deepcopy(model)).requires_grad_(True)
     net.to(device or torch.device("cpu"))
     if images is not None:
         lay_out(net, to_batch(images.images[:2]))

@@ -14,7 +14,7 @@ from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import fast_autocast
-from purpleteam.models.guard import guarded
+from purpleteam.models.guard import guarded, switched
 from purpleteam.models.training import Training, train
 
 __all__ = ["PGDTraining", "craft_linf"]
@@ -84,7 +84,7 @@ def craft_linf(
     rng: torch.Generator,
 ) -> Tensor:
     """Return PGD images from a uniform start, for training: no verdicts, no dropping."""
-    model.eval()
+    switched(model)
     noise = torch.rand(x.shape, generator=rng).to(x.device)
     x_adv = project_linf(x + epsilon * (2 * noise - 1), x, epsilon)
     for _ in range(steps):
@@ -93,7 +93,7 @@ def craft_linf(
             loss = F.cross_entropy(guarded(model)(x_adv), y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x_adv)
         x_adv = project_linf(x_adv.detach() + step_size * gradient.sign(), x, epsilon)
-    model.train()
+    switched(model, training=True)
     return x_adv
 
 

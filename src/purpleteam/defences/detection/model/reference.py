@@ -18,7 +18,7 @@ from purpleteam.core.errors import PurpleError
 from purpleteam.models import build
 from purpleteam.models.augmentation import shift
 from purpleteam.models.devices import lay_out
-from purpleteam.models.guard import guarded
+from purpleteam.models.guard import guarded, switched
 
 __all__ = ["AT_ONCE", "distilled", "untrained"]
 
@@ -106,7 +106,7 @@ def _teach(student: nn.Module, model: nn.Module, images: Tensor, seed: int) -> N
     optimizer = torch.optim.Adam(student.parameters(), lr=RATE)
     steps = SEEN // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    student.train()
+    switched(student, training=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout draws from the global generator
         for chosen in _drawn(len(images), steps, rng):
@@ -118,7 +118,7 @@ def _teach(student: nn.Module, model: nn.Module, images: Tensor, seed: int) -> N
             (TEMPERATURE * loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    student.eval()
+    switched(student)
 
 
 def _drawn(n: int, steps: int, rng: torch.Generator) -> Tensor:

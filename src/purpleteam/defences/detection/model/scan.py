@@ -30,6 +30,7 @@ from purpleteam.defences.detection.model.decision import decide, with_student
 from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.outcome import UNLIKE, Calibrated
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
+from purpleteam.models.guard import guarded
 from purpleteam.models.inference import correct, logits
 
 __all__ = ["scan_model"]
@@ -167,6 +168,7 @@ def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
 
 def _check(model: object, trusted: ImageSet, classes: int) -> None:
+    guarded(model)  # says what is no classifier, and what to give instead
     if not isinstance(model, nn.Module):
         raise UsageError("a model scan needs gradients: a torch module, not a black box")
     if classes < 1:
