@@ -26,7 +26,7 @@ from purpleteam.attacks.outcomes import (
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.statistics import Rate
-from purpleteam.data.images import ImageSet
+from purpleteam.data.images import ImageSet, check_is_set
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier, correct
 from purpleteam.models.nets import Nets
@@ -61,7 +61,11 @@ def evaluate(
         UsageError: there is no attack, they do not share one norm and epsilon, or one has to be
             fitted and there is nothing to fit it on.
     """
+    check_is_set(images)
+    _check_attacks(attacks)
     _check_ladder(attacks)
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     climb = _Climb(model, images, seed, batch_size, journal, progress)
     rows = []
     for attack in attacks:
@@ -206,6 +210,14 @@ def curve(
         smaller = points[max(points)].breaks if points else None
         points[radius] = at(radius).counting(smaller)
     return points
+
+
+def _check_attacks(attacks: Sequence[object]) -> None:
+    """Refuse what is no attack, such as its name or its class."""
+    for one in attacks:
+        if not isinstance(one, EvasionAttack):
+            what = f"the class {one.__name__}" if isinstance(one, type) else f"{one!r:.80}"
+            raise UsageError(f"an attack is none, but {what}: give PGD(steps=40), FGSM() and so on")
 
 
 def _check_ladder(attacks: Sequence[EvasionAttack]) -> None:

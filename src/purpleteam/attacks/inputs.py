@@ -9,7 +9,7 @@ from torch import Tensor
 
 from purpleteam.core.errors import UsageError
 
-__all__ = ["check_labels", "checked"]
+__all__ = ["check_labels", "checked", "checked_index"]
 
 IMAGES = "wanted: float32 images (N, C, H, W) in [0, 1]"
 LABELS = "wanted: int64 labels (N,)"
@@ -27,8 +27,13 @@ def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """
     for name, given, wanted in (("x", x, IMAGES), ("y", y, LABELS)):
         if not isinstance(given, Tensor):
-            raise UsageError(f"{name} is a {type(given).__name__}, not a torch tensor; {wanted}")
-    x, y = x.detach(), y.detach()
+            hint = _to_tensor(name, given)
+            raise UsageError(
+                f"{name} is a {type(given).__name__}, not a torch tensor; {wanted}{hint}"
+            )
+        if (odd := _odd_layout(name, given)) is not None:
+            raise UsageError(f"{name} is {odd[0]}; {wanted}: {odd[1]}")
+    x, y = x.detach().as_subclass(Tensor), y.detach().as_subclass(Tensor)
     if hint := _wrong_form(x):
         raise UsageError(f"x is {_form(x)}; {IMAGES}: {hint}")
     if hint := _wrong_values(x):
@@ -40,6 +45,46 @@ def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     if len(y) != len(x):
         raise UsageError(f"y holds {len(y)} labels for {len(x)} images; {LABELS}, one an image")
     return x.clamp(0, 1), y.to(torch.int64, copy=True)
+
+
+def checked_index(index: Any, n: int) -> Tensor:
+    """Return the place of each of `n` images in its dataset; the default counts from 0.
+
+    Raises:
+        UsageError: it is no such thing.
+    """
+    if index is None:
+        return torch.arange(n)
+    form = _form(index) if isinstance(index, Tensor) else f"a {type(index).__name__}"
+    if form not in {f"{kind} ({n},)" for kind in ("int64", "int32")}:
+        raise UsageError(f"index is {form}; wanted: an int64 tensor ({n},), one place an image")
+    return index  # type: ignore[no-any-return]
+
+
+def _to_tensor(name: str, given: Any) -> str:
+    """Return how to make a tensor of it, where that is clear."""
+    if type(given).__name__ == "ndarray":
+        whole = f"{name}.astype('float32')" if name == "x" else name
+        stacked = f"np.stack(list({name}))"
+        return f": torch.from_numpy({stacked if given.dtype.kind == 'O' else whole})"
+    if isinstance(given, list | tuple) and given:
+        inner = isinstance(given[0], Tensor)
+        return f": torch.stack(list({name}))" if inner else f": torch.tensor({name})"
+    return ""
+
+
+def _odd_layout(name: str, given: Tensor) -> tuple[str, str] | None:
+    """Return what a tensor is that is not stored as one value after the other, and a remedy."""
+    if given.is_nested:
+        return "nested", f"torch.stack({name}.unbind()), where all are of one size"
+    if given.is_meta:
+        return "on the meta device, where there are no values", f"make {name} on the CPU"
+    if given.is_quantized:
+        return "quantised", f"{name}.dequantize()"
+    if given.layout != torch.strided:
+        kind = "sparse" if "sparse" in str(given.layout) else str(given.layout)
+        return kind, f"{name}.to_dense()"
+    return None
 
 
 def check_labels(y: Tensor, classes: int) -> None:
@@ -55,7 +100,9 @@ def check_labels(y: Tensor, classes: int) -> None:
 
 def _wrong_form(x: Tensor) -> str:
     """Return what to do about a wrong type or shape; "" where nothing is wrong."""
-    if x.dtype == torch.uint8:
+    if x.is_complex():
+        return "images are real: x.real"
+    if x.dtype != torch.bool and not x.is_floating_point():
         return "x.float() / 255"
     if x.dtype != torch.float32:
         return "x.float()"

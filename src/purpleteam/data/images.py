@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError, UsageError, unknown
 
-__all__ = ["ALL", "SPLITS", "Dataset", "ImageSet"]
+__all__ = ["ALL", "SPLITS", "Dataset", "ImageSet", "check_is_set"]
 
 SPLITS = ("train", "validation", "test")
 ALL = "all"
@@ -40,13 +40,15 @@ class ImageSet:
     def __post_init__(self) -> None:
         for name, value in (("images", self.images), ("labels", self.labels)):
             if not isinstance(value, np.ndarray):
-                raise DataError(f"{name} must be a NumPy array, not {type(value).__name__}")
+                raise DataError(_no_array(name, value))
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
                 f"images must be uint8 (N, H, W, C), not {_form(self.images)}{_remedy(self.images)}"
             )
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             hint = ": one-hot? give labels.argmax(1)" if self.labels.ndim == 2 else ""
+            if self.labels.dtype.kind in "iub" and self.labels.ndim == 1:
+                hint = ": labels.astype('int64')" if self.labels.dtype != np.int64 else ""
             raise DataError(
                 f"labels must be int64, one for each of {len(self.images)} images, "
                 f"not {_form(self.labels)}{hint}"
@@ -200,7 +202,33 @@ def _remedy(images: NDArray[Any]) -> str:
         return ": grey images need a last axis, images[..., None]"
     if images.ndim == 4 and images.dtype.kind == "f":
         return ": give pixels from 0 to 255, (255 * images).round().astype('uint8')"
+    if images.dtype.kind == "O":
+        return ": np.stack(list(images)), of images of one size"
+    if images.dtype.itemsize == 2 and images.dtype.kind == "u":
+        return ": 16 bits? give (images // 257).astype('uint8')"
     return ""
+
+
+def check_is_set(images: object) -> None:
+    """Refuse what is no set of images with labels, and say how to make one.
+
+    Raises:
+        UsageError: the line says what came and what is wanted.
+    """
+    if isinstance(images, ImageSet):
+        return
+    kind, remedy = type(images).__name__, "ImageSet(images, labels), of uint8 (N, H, W, C)"
+    if isinstance(images, Dataset):
+        remedy = "one of its splits, such as dataset.test"
+    elif kind == "Tensor":
+        remedy = "ImageSet((255 * x).round().byte().permute(0, 2, 3, 1).numpy(), y.numpy())"
+    raise UsageError(f"images are a {kind}, not an ImageSet: give {remedy}")
+
+
+def _no_array(name: str, value: object) -> str:
+    kind = type(value).__name__
+    remedy = f"{name}.numpy()" if kind == "Tensor" else f"np.array({name})"
+    return f"{name} must be a NumPy array, not {kind}: {remedy}"
 
 
 def _form(array: NDArray[Any]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import CONFIDENCE, Counts, Estimate, Rate, fraction_interval, mean
-from purpleteam.data.images import ImageSet
+from purpleteam.data.images import ImageSet, check_is_set
 from purpleteam.models.class_order import scored
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, Classifier, forked, logits
@@ -117,6 +117,7 @@ def evaluate(
     Raises:
         ModelError: the model cannot be called, or scores another number of classes.
     """
+    check_is_set(images)
     model, _ = scored(model, images.images, classes)
     scores = logits(model, images.images, batch_size=batch_size)
     if scores.shape[1] != classes:

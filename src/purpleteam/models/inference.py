@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.core.errors import ModelError
+from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import Classifier
@@ -45,9 +45,13 @@ def logits(
     at random it is the mean over 32 draws, the same ones each time where they are torch's.
 
     Raises:
+        UsageError: the images are none.
         ModelError: the model does not take such images, or does not return one row of finite
             numbers for each.
     """
+    _check_pixels(images)
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     device = device_of(model)
     rows: list[NDArray[np.float32]] = []
     with frozen(model) as net, torch.no_grad(), forked(device):
@@ -64,6 +68,14 @@ def logits(
     if not rows:
         raise ModelError("there is no image to ask the model about")
     return np.concatenate(rows)
+
+
+def _check_pixels(images: object) -> None:
+    """Refuse what are no bytes: floats in [0, 1] would be divided by 255 and answered."""
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+        kind = getattr(images, "dtype", None)
+        came = type(images).__name__ if kind is None else f"{kind} {tuple(images.shape)}"  # type: ignore[attr-defined]
+        raise UsageError(f"images are {came}; wanted: a NumPy array of uint8 (N, H, W, C)")
 
 
 def is_random(net: Classifier, x: Tensor) -> bool:

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import ClassVar, final
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from purpleteam.attacks.balls import Norm, distance, whole_cube
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._found import Attacked, Best
-from purpleteam.attacks.inputs import check_labels, checked
+from purpleteam.attacks.inputs import check_labels, checked, checked_index
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.core.errors import UsageError, unknown
@@ -64,7 +65,7 @@ class EvasionAttack(ABC):
         if self.norm not in self.norms:
             raise ValueError(unknown("norm", self.norm, self.norms))
         given: object = self.epsilon
-        if given is None or isinstance(given, str):
+        if not isinstance(given, Real):
             raise ValueError(f"epsilon must be a number such as 8 / 255, not {given!r}")
         unbounded = isinstance(self, MinimumNormAttack) and self.epsilon == float("inf")
         if not 0 <= self.epsilon < float("inf") and not unbounded:
@@ -75,8 +76,9 @@ class EvasionAttack(ABC):
                 f"(did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
             )
         for count in ("steps", "restarts", "queries", "samples"):
-            if getattr(self, count, 1) < 1:
-                raise ValueError(f"{count} must be at least 1, not {getattr(self, count)}")
+            if not isinstance(value := getattr(self, count, 1), Integral) or int(value) < 1:
+                whole = "" if isinstance(value, Integral) else "whole and "
+                raise ValueError(f"{count} must be {whole}at least 1, not {value!r}")
         step_size = getattr(self, "step_size", None)
         if step_size is not None and not 0 < step_size < float("inf"):
             raise ValueError(f"step_size must be above 0 and finite, not {step_size}")
@@ -138,7 +140,7 @@ class EvasionAttack(ABC):
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             x, y = checked(x, y)
-            index = torch.arange(len(x)) if index is None else index
+            index = checked_index(index, len(x))
             stack.enter_context(frozen(model.model if isinstance(model, Nets) else model))
             nets = Nets.of(model, x)
             check_labels(y, nets.classes)
@@ -186,8 +188,7 @@ class EvasionAttack(ABC):
 
     def search(self) -> Search:
         """Return what the driver is to look for."""
-        samples = int(getattr(self, "samples", 1))
-        return Search(epsilon=self.epsilon, norm=self.norm, samples=samples)
+        return Search(epsilon=self.epsilon, norm=self.norm, samples=getattr(self, "samples", 1))
 
     @abstractmethod
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
@@ -254,13 +255,12 @@ class MinimumNormAttack(GradientAttack):
     """Leave an image alone once an example inside the ball is found; another may be nearer."""
 
     def search(self) -> Search:
-        queries = getattr(self, "queries", None)
         return Search(
             epsilon=self.epsilon,
             norm=self.norm,
             nearest=True,
             stop_inside=self.stop_inside,
-            queries=queries,
+            queries=getattr(self, "queries", None),
             samples=self.samples,
         )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import DataError, ModelError, UsageError
 from purpleteam.core.progress import SILENT, Progress, Task
-from purpleteam.data.images import ImageSet
+from purpleteam.data.images import ImageSet, check_is_set
 from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
@@ -168,6 +168,7 @@ def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
 
 def _check(model: object, trusted: ImageSet, classes: int) -> None:
+    check_is_set(trusted)
     guarded(model)  # says what is no classifier, and what to give instead
     if not isinstance(model, nn.Module):
         raise UsageError("a model scan needs gradients: a torch module, not a black box")

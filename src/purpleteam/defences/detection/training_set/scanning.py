@@ -14,7 +14,7 @@ from torch import nn
 
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.images import ImageSet
+from purpleteam.data.images import ImageSet, check_is_set
 from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict, accused
 from purpleteam.defences.detection.training_set._base import TRAINING_SET_DETECTORS
 from purpleteam.defences.detection.training_set._survey import Survey
@@ -210,6 +210,7 @@ def _unlike(survey: Survey) -> tuple[str, ...]:
 
 
 def _check(images: ImageSet, classes: int) -> None:
+    check_is_set(images)
     if classes < 1:
         raise UsageError(f"classes must be at least 1, not {classes}")
     outside = images.labels[(images.labels < 0) | (images.labels >= classes)]
