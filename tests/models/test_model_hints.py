@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
-from purpleteam.models.hints import _Fit, _is_worse, hints
-from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.hints import _is_worse, _standing, hints
+from purpleteam.models.input_fit import InputFit
+from purpleteam.models.normalisation import GREY, Normalisation
 
 SIDE = 6
 
@@ -64,6 +65,9 @@ def named(notes: tuple[str, ...]) -> str:
         (1, "signed"),
         (1, "inverted"),
         (1, "mnist"),
+        (1, "mean=0.449,std=0.226"),
+        (1, "mean=0.473,std=0.251"),
+        (3, "cifar10"),
         (3, "signed"),
         (3, "imagenet"),
         (3, "inverted"),
@@ -121,6 +125,51 @@ def test_input_and_order_are_named_together() -> None:
     assert named(found) == "imagenet" and "--classes d,b,a,c:" in found[1]
 
 
+@pytest.mark.parametrize(
+    ("wants", "name"),
+    [
+        ("mean=0,std=1", ""),
+        ("signed", "signed"),
+        ("mean=0.406/0.456/0.485,std=0.225/0.224/0.229", "imagenet"),
+    ],
+)
+def test_a_net_that_wants_blue_first_is_told_so(wants: str, name: str) -> None:
+    images, means, noise = spots(600, 4, 3)
+    means[..., 0] += 0.2 * np.arange(4).reshape(4, 1, 1)  # the more red, the higher the class
+    rng = np.random.default_rng(1)
+    spread = noise[images.labels][:, None, None, None] * rng.normal(size=images.images.shape)
+    pixels = ((means[images.labels] + spread).clip(0, 1) * 255).round().astype(np.uint8)
+    shown = ImageSet(pixels, images.labels)
+    net = Bayes((shown, means[..., ::-1].copy(), noise), wants)
+    found = hints(net, shown, "abcd")
+    assert "blue, green, red" in found[-1] and found[-1].endswith("wrap it, net(x.flip(1))")
+    assert len(found) == 1 and named(found) == name
+    right = hints(Bayes((shown, means, noise), wants), shown, "abcd")
+    assert not any("blue" in one for one in right)
+
+
+def fit_of(name: str, losses: np.ndarray) -> InputFit:
+    """Return how a net of two classes reads images of the first with such losses."""
+    margin = -np.log(np.expm1(losses))
+    scores = np.stack([margin, 0 * margin], 1)
+    return InputFit(Normalisation.parse(name), scores, np.zeros(len(losses), np.int64))
+
+
+@pytest.mark.parametrize(
+    ("gap", "first"), [(0.5, "mnist"), (1.5, GREY[-1].name)], ids=["an error", "more"]
+)
+def test_of_inputs_that_fit_alike_a_name_is_worth_one_standard_error(
+    gap: float, first: str
+) -> None:
+    less = np.full(400, 0.3)
+    error = np.where(np.arange(400) % 2, 1, -1) * 0.2
+    more = less + error + 0.01 + gap * 0.2 / 20
+    best, named = fit_of(GREY[-1].name, less), fit_of("mnist", more)
+    own = fit_of("mean=0.1416,std=0.2665", less - 0.001)
+    order = sorted([own, named, best], key=lambda one: _standing(one, best))
+    assert (order[0].name, order[-1]) == (first, own)
+
+
 def test_few_images_say_nothing() -> None:
     known = spots(600, 10, 1)
     assert hints(Bayes(known, "signed"), known[0].first(12), "abcdefghij") == ()
@@ -154,11 +203,11 @@ def test_more_contrast_is_not_taken_for_the_input_that_a_net_wants() -> None:
     assert hints(Contrast(known, 2.3), known[0], "abcdefghij") == ()
 
 
-def fit(wrong: float, temperature: float = 1.0, n: int = 20_000) -> _Fit:
+def fit(wrong: float, temperature: float = 1.0, n: int = 20_000) -> InputFit:
     """Return answers of two classes, of which a share is wrong; at 1 as sure as they are right."""
     ahead = temperature * np.log((1 - wrong) / wrong)
     right = np.arange(n) >= round(wrong * n)
-    return _Fit(None, np.where(right[:, None], [ahead, 0], [0, ahead]), np.zeros(n, np.int64))
+    return InputFit(None, np.where(right[:, None], [ahead, 0], [0, ahead]), np.zeros(n, np.int64))
 
 
 def grid(steps: int) -> float:
@@ -180,7 +229,7 @@ def grid(steps: int) -> float:
     ],
 )
 def test_an_input_beats_another_where_it_is_clearly_and_far_better(
-    one: _Fit, other: _Fit, beats: bool
+    one: InputFit, other: InputFit, beats: bool
 ) -> None:
     assert one.beats(other) == beats
 
@@ -196,7 +245,7 @@ def test_what_a_net_has_learned_brings_its_loss_to_seven_tenths_of_chance(
 @pytest.mark.parametrize("each", [4, 5])
 def test_an_order_of_classes_needs_five_images_of_each(each: int) -> None:
     labels = np.repeat([0, 1], [each, 30])
-    found = _Fit(None, np.eye(2)[1 - labels], labels)
+    found = InputFit(None, np.eye(2)[1 - labels], labels)
     assert found.has_enough() == (found.reordered() is not None) == (each == 5)
 
 

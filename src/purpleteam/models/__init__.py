@@ -13,7 +13,8 @@
 - `building`        a net from what a card or the user's own code says
 - `normalisation`   the input that a brought net wants;  `class_order`: of its outputs
 - `maite`           classifiers of that protocol
-- `fit`             what a first look at a brought model shows;  `hints`: what it may have learned
+- `fit`             what a first look at a brought model shows;  `hints`: what it may have
+                    learned, by how an `input_fit`s
 - `devices`         CPU, GPU, bfloat16 where it is faster, and a model left as it was
 - `checks`          executed checks on stored models
 """

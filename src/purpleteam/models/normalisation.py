@@ -19,7 +19,7 @@ from purpleteam.core.config import parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ModelError, UsageError, unknown
 
-__all__ = ["NORMALISATIONS", "Normalisation", "Normalised"]
+__all__ = ["GREY", "NORMALISATIONS", "Normalisation", "Normalised"]
 
 
 @dataclass(frozen=True)
@@ -155,3 +155,11 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+GREY = tuple(
+    Normalisation.parse(f"mean={sum(one.mean) / 3:.3f},std={sum(one.std) / 3:.3f}")
+    for one in _KNOWN
+    if len(one.mean) == 3
+)
+"""A colour set's numbers as one, the mean over its channels: what nets on grey images are given."""
