@@ -60,6 +60,7 @@ column = lambda: Habit(lambda scores: scores[:, :1])
 mean = lambda: Habit(lambda scores: scores.mean(0, keepdim=True))
 nan = lambda: Habit(lambda scores: scores * float("nan"))
 half = lambda: Net(4).half()
+chatty = lambda: Habit(lambda scores: print("a net that talks") or scores)
 '''
 
 
@@ -194,6 +195,11 @@ def test_habits_are_told_and_lived_with(ask: Ask, factory: str, note: str) -> No
     assert ended.code == 0
     assert [line for line in ended.out.splitlines() if line.startswith("note: ") and note in line]
     assert "talks" not in ended.out
+
+
+def test_what_a_net_prints_is_no_part_of_the_answer(ask: Ask) -> None:
+    ended = ask("evaluate", "habits:chatty", "four.safetensors", "--json")
+    assert ended.json["clean_accuracy"]["n"] > 0 and "a net that talks" in ended.err
 
 
 @pytest.mark.parametrize(

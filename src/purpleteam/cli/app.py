@@ -73,7 +73,7 @@ for room in ROOMS:
     room.add_to(app)
 for command in app.registered_commands:
     if command.callback is not None:
-        command.callback = with_reading(command.callback)
+        command.callback = screen.only_answers(with_reading(command.callback))
 
 
 def main(arguments: list[str] | None = None) -> None:

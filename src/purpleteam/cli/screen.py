@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from purpleteam.core.progress import SILENT, Progress, Task
 
 __all__ = [
     "answer",
     "expect_answer",
+    "only_answers",
     "percent",
     "progress",
     "refuse",
@@ -24,6 +26,8 @@ __all__ = [
 ]
 
 _answered = False
+_out: TextIO | None = None
+"""Standard output, while it is kept from everybody but `answer`."""
 
 
 def expect_answer() -> None:
@@ -32,16 +36,33 @@ def expect_answer() -> None:
     _answered = False
 
 
+def only_answers(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb that answers on standard output alone: a net's own print goes elsewhere."""
+
+    @functools.wraps(verb)
+    def kept(**given: Any) -> None:
+        global _out
+        _out = sys.stdout
+        try:
+            with redirect_stdout(sys.stderr):
+                verb(**given)
+        finally:
+            _out = None
+
+    return kept
+
+
 def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
     """Print the one JSON object, or the lines for people."""
     global _answered
     _answered = True
     text = _json(values) if as_json else "\n".join(map(_printable, lines))
+    out = _out or sys.stdout
     try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        out.write(text + "\n")
+        out.flush()
     except BrokenPipeError:  # the reader has seen enough, which changes nothing about the answer
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def refuse(kind: str, text: str, code: int, *, as_json: bool, **facts: str) -> int:

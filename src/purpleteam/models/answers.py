@@ -77,6 +77,8 @@ def checked(out: Any, n: int, form: str = "") -> Tensor:
     wrong = f"the model returned {came}, not logits ({n}, classes)"
     if form and not (out.ndim == 2 and len(out) == n):
         raise ModelError(f"{wrong}: wrap it in a module that returns the tensor of logits alone")
+    if out.is_meta:
+        raise ModelError(f"{wrong}: it holds no numbers, on the device 'meta'; load the weights")
     if out.is_complex():
         raise ModelError(f"{wrong}: its numbers are complex; wrap it to return their .real")
     if not out.is_floating_point():
