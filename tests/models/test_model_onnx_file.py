@@ -79,6 +79,32 @@ def test_a_file_that_takes_bytes_gets_bytes(tmp_path):
     assert torch.allclose(box(x), 255 * x.flatten(1) @ torch.from_numpy(WEIGHT), rtol=1e-4)
 
 
+def test_channels_may_come_last(tmp_path):
+    weight = WEIGHT.reshape(4, 4, 3, 5).transpose(2, 0, 1, 3).reshape(48, 5)
+    box = OnnxFile(write(tmp_path, linear(WEIGHT, ("n", 4, 4, 3))))
+    truth = colours(7).flatten(1) @ torch.from_numpy(weight.copy())
+    assert box.shape == RGB and torch.allclose(box(colours(7)), truth, atol=1e-4)
+    assert "it takes images (N, H, W, C): they are turned" in box.notes
+
+
+@pytest.mark.parametrize("kind", [TensorProto.DOUBLE, TensorProto.FLOAT16])
+def test_other_floats_are_taken(tmp_path, kind):
+    box = OnnxFile(write(tmp_path, linear(WEIGHT, ("n", *RGB), kind=kind)))
+    x = colours(4)
+    assert torch.allclose(box(x), x.flatten(1) @ torch.from_numpy(WEIGHT), atol=0.02)
+
+
+def test_the_scores_beside_a_label_are_taken_and_that_is_said(tmp_path):
+    model = linear(WEIGHT, ("n", *RGB))
+    model.graph.node.append(onnx.helper.make_node("ArgMax", ["logits"], ["label"], axis=1))
+    told = onnx.helper.make_tensor_value_info("label", TensorProto.INT64, ["n", 1])
+    model.graph.output.insert(0, told)
+    box = OnnxFile(write(tmp_path, model))
+    x = colours(4)
+    assert torch.allclose(box(x), x.flatten(1) @ torch.from_numpy(WEIGHT), atol=1e-4)
+    assert box.notes[0] == "of its 2 outputs 'logits' is taken for the scores"
+
+
 def test_probabilities_become_their_logarithms(tmp_path):
     box = OnnxFile(write(tmp_path, linear(WEIGHT, ("n", *RGB), end="Softmax")))
     truth = (colours(4).flatten(1) @ torch.from_numpy(WEIGHT)).log_softmax(1)
@@ -103,8 +129,11 @@ def test_open_sides_take_any_image(tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (linear(WEIGHT, ("n", 48)), "takes image tensor(float) ['n', 48] and gives 1 outputs"),
-        (linear(WEIGHT, ("n", *RGB), outputs=2), "and gives 2 outputs; known: one input (N, C"),
+        (linear(WEIGHT, ("n", 48)), "takes image tensor(float) ['n', 48]; known: one input (N, C"),
+        (
+            linear(WEIGHT, ("n", *RGB), outputs=2),
+            "known: one output (N, classes) of scores: export it anew",
+        ),
         (linear(WEIGHT, ("n", *RGB), kind=TensorProto.INT64), "takes image tensor(int64)"),
         (linear(WEIGHT * np.nan, ("n", *RGB)), "answered with NaN, infinity or no real numbers"),
         (linear(WEIGHT[:7], ("n", *RGB)), "tiny.onnx' cannot be "),

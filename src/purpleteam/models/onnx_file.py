@@ -23,7 +23,14 @@ FAINTEST = float(np.finfo(np.float32).tiny)
 """Probabilities below this are 0 in float32, and a logarithm must not be infinite."""
 USUAL_SIDE = 28
 """Where the file leaves height or width open, it is tried with this."""
-KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+KINDS = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
+CHANNELS = (1, 3)
+"""What tells images (N, H, W, C) from (N, C, H, W)."""
 
 
 class OnnxFile(BlackBox):
@@ -45,7 +52,10 @@ class OnnxFile(BlackBox):
         card = _card(path, digest)
         self._path = str(path)
         self._session = _session(self._path, content)
-        self._input, shape, self._batch = self._signature()
+        self._input, shape, self._batch, self._channels_last = self._signature()
+        self._output, notes = self._scores_among(self._session.get_outputs())
+        if self._channels_last:
+            notes += ("it takes images (N, H, W, C): they are turned",)
         scores = self._run(_looks(shape))
         super().__init__(
             card.name if card else path.stem,
@@ -54,7 +64,7 @@ class OnnxFile(BlackBox):
             classes=scores.shape[1],
             gives="scores",
             card=card,
-            notes=("the file is asked as a black box: no gradients",),
+            notes=(*notes, "the file is asked as a black box: no gradients"),
         )
         self._probabilities = _are_probabilities(scores)
         if card is not None and len(card.classes) != self.classes:
@@ -81,7 +91,10 @@ class OnnxFile(BlackBox):
         """Return what the file answers, in batches of the size that it was made for."""
         if self.normalisation is not None:
             images = self.normalisation(images)
-        pixels = as_bytes(images) if self._input.type == "tensor(uint8)" else images.numpy()
+        kind = KINDS[self._input.type]
+        pixels = as_bytes(images) if kind is np.uint8 else images.numpy().astype(kind)
+        if self._channels_last:
+            pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
         size = self._batch or len(pixels)
         parts = []
         for start in range(0, len(pixels), size):
@@ -89,25 +102,45 @@ class OnnxFile(BlackBox):
             missing = size - len(part)
             full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
             try:
-                (found,) = self._session.run(None, {self._input.name: full})
+                (found,) = self._session.run([self._output], {self._input.name: full})
             except Exception as error:
                 raise ModelError(f"{self._path!r} cannot be run: {_one_line(error)}") from None
             parts.append(_checked(self._path, found, size)[: len(part)])
         return torch.from_numpy(np.concatenate(parts)).float()
 
-    def _signature(self) -> tuple[Any, tuple[int | None, int | None, int | None], int | None]:
-        """Return the input, the images that it takes, and the batch size where it is fixed."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+    def _signature(
+        self,
+    ) -> tuple[Any, tuple[int | None, int | None, int | None], int | None, bool]:
+        """Return the input, its images, a batch size that is fixed, and if channels come last."""
+        inputs = self._session.get_inputs()
         form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
-        right = len(inputs) == 1 and inputs[0].type in KINDS and len(inputs[0].shape) == 4
-        if not right or len(outputs) != 1:
+        if len(inputs) != 1 or inputs[0].type not in KINDS or len(inputs[0].shape) != 4:
             raise ModelError(
-                f"{self._path!r} takes {form} and gives {len(outputs)} outputs; known: one input "
-                "(N, C, H, W), float32 or uint8, and one output (N, classes)"
+                f"{self._path!r} takes {form}; known: one input (N, C, H, W) or (N, H, W, C), "
+                "of float32, float64, float16 or uint8: export it anew with such a one"
             )
         batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
-        channels, height, width = sides
-        return inputs[0], (channels, height, width), batch
+        last = sides[2] in CHANNELS and sides[0] not in (*CHANNELS, None)
+        channels, height, width = (sides[2], sides[0], sides[1]) if last else sides
+        return inputs[0], (channels, height, width), batch, last
+
+    def _scores_among(self, outputs: list[Any]) -> tuple[str, tuple[str, ...]]:
+        """Return the output that gives scores, and what is to be said of that."""
+        if len(outputs) == 1:
+            return outputs[0].name, ()
+        floats = {kind for kind, number in KINDS.items() if np.issubdtype(number, np.floating)}
+        found = [
+            one.name
+            for one in outputs
+            if one.type in floats and len(one.shape) == 2 and one.shape[1] != 1
+        ]
+        if len(found) != 1:
+            form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in outputs)
+            raise ModelError(
+                f"{self._path!r} gives {form}; known: one output (N, classes) of scores: export "
+                "it anew with that one alone"
+            )
+        return found[0], (f"of its {len(outputs)} outputs {found[0]!r} is taken for the scores",)
 
 
 def _content(path: Path) -> bytes:
