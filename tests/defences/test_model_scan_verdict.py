@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,3 +262,10 @@ def test_a_model_that_has_learned_nothing_is_not_accused_and_not_cleared() -> No
     found = scan_model(untrained, trusted(100), classes=CLASSES)
     assert found.verdict == "not_established"
     assert "of the 100 trusted images right, at least 80%" in found.reasons[0]
+
+
+def test_the_smallest_p_value_rests_on_the_clean_nets_that_are_recorded() -> None:
+    path = Path(__file__).parents[2] / "results" / "calibration.json"
+    nets = json.loads(path.read_text(encoding="utf-8"))["nets"]
+    assert len({json.dumps([one["net"], one["seed"]]) for one in nets}) == CALIBRATION_NETS
+    assert not [one for one in nets if one["verdict"] == "backdoored"]
