@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 PURPLE = [sys.executable, "-c", "from purpleteam.cli import main; main()"]
 
@@ -38,10 +41,12 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_a_full_disk_is_one_line() -> None:
+@pytest.mark.parametrize("asked", ["ls --json", "ls", "--version", "--help"])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_full_disk_is_one_line(asked: str, buffered: bool) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [*PURPLE, "ls", "--json"], stdout=full, stderr=subprocess.PIPE, text=True,
-            check=False, timeout=60,
+            [*PURPLE, *asked.split()], stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False, timeout=60, env=os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"},
         )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (2, "error: No space left on device\n")

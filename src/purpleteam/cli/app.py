@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -87,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     screen.expect_answer()
     try:
         code = app(arguments, prog_name="purple", standalone_mode=False)
+        screen.end()
     except PurpleError as error:
         if debug and not isinstance(error, Refused):
             raise
@@ -102,6 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = _unexpected(error, as_json)
     if code == STOPPED:
         screen.say("stopped; a run goes on where it was with --resume")
+    with suppress(OSError):  # where this fails, it was said
+        screen.end()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -15,6 +15,7 @@ from purpleteam.core.progress import SILENT, Progress, Task
 
 __all__ = [
     "answer",
+    "end",
     "expect_answer",
     "only_answers",
     "percent",
@@ -57,12 +58,23 @@ def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) ->
     global _answered
     _answered = True
     text = _json(values) if as_json else "\n".join(map(_printable, lines))
-    out = _out or sys.stdout
+    _write(_out or sys.stdout, text + "\n")
+
+
+def end() -> None:
+    """Write what others left in standard output: help, the version."""
+    _write(sys.stdout, "")
+
+
+def _write(out: TextIO, text: str) -> None:
+    """Write it all, and leave nothing that would fail once more as the interpreter ends."""
     try:
-        out.write(text + "\n")
+        out.write(text)
         out.flush()
-    except BrokenPipeError:  # the reader has seen enough, which changes nothing about the answer
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no error
+            raise
 
 
 def refuse(kind: str, text: str, code: int, *, as_json: bool, **facts: str) -> int:
