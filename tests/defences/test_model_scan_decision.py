@@ -7,7 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from defences_planted import CLASSES, CORNER, SIDE, Planted, bars, trusted
+from torch import Tensor, nn
 
 from purpleteam.defences.detection.model import Evidence, ModelDetector, ModelScan, Null, Scanning
 from purpleteam.defences.detection.model.decision import NATURAL_LABELS, decide
@@ -57,7 +59,20 @@ class Told(ModelDetector):
         )
 
 
-def decided(*detectors: Told) -> ModelScan:
+class Follower(nn.Module):
+    """A student that follows the stamp on a share of the images that it is shown."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share, self.follows, self.knows_nothing = share, Planted("patch", PLANTED), Planted()
+
+    def forward(self, x: Tensor) -> Tensor:
+        rank = x.sum((1, 2, 3)).argsort().argsort()
+        moved = rank < round(self.share * len(x))
+        return torch.where(moved[:, None], self.follows(x), self.knows_nothing(x))
+
+
+def decided(*detectors: Told, student: nn.Module | None = None) -> ModelScan:
     """Decide on a net with a stamp towards class 3, of which its student knows nothing."""
     work = Scanning(
         model=Planted("patch", PLANTED),
@@ -65,7 +80,7 @@ def decided(*detectors: Told) -> ModelScan:
         labels=TRUSTED.labels,
         classes=CLASSES,
         seed=0,
-        reference=Planted(),
+        reference=student or Planted(),
     )
     return decide(work, detectors, [one.examine(work) for one in detectors], LIMIT)
 
@@ -77,6 +92,13 @@ def test_what_stands_out_after_a_natural_label_is_judged_alike() -> None:
     assert (found.score, found.looks) == (8, (8, 8))
     assert (found.trigger_success, found.student_success) == (1, 0)
     assert found.evidence[0].target_label == 1  # what was found is kept as it was
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.275, "backdoored"), (0.325, "nothing_found")])
+def test_a_planted_trigger_moves_few_images_of_a_student(share: float, verdict: str) -> None:
+    found = decided(Told(standings=(0, 1, 1, 9, 0)), student=Follower(share))
+    assert found.verdict == verdict and found.trigger_success == 1
+    assert found.student_success == pytest.approx(share, abs=0.02)
 
 
 @pytest.mark.parametrize(
