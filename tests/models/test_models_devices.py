@@ -15,6 +15,7 @@ from purpleteam.models.devices import (
     device_of,
     fast_autocast,
     frozen,
+    has_fast_bf16,
     to_batch,
     use_threads,
 )
@@ -61,6 +62,12 @@ def test_threads_are_set_and_told():
     before = torch.get_num_threads()
     assert use_threads(None) == before
     assert use_threads(before) == before == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("most", ["SSE41", "AVX2", "avx512_core"])
+def test_bfloat16_that_would_be_emulated_is_not_used(monkeypatch, most):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    assert not has_fast_bf16.__wrapped__("cpu")
 
 
 def test_autocast_is_a_context_on_the_cpu():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -38,6 +39,16 @@ ALIKE = 1e-4
 GPU_NAMES = ("gpu", "cuda", "nvidia", "rocm", "hip")
 """What people call it, also with a number behind it; torch's own word is `cuda`, for AMD's too."""
 _BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
+_WITHOUT_BF16 = (
+    "SSE41",
+    "AVX",
+    "AVX2",
+    "AVX2_VNNI",
+    "AVX2_VNNI_2",
+    "AVX512_CORE",
+    "AVX512_CORE_VNNI",
+)
+"""What ONEDNN_MAX_CPU_ISA may allow oneDNN at most, so that it emulates bfloat16."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -80,6 +91,8 @@ def has_fast_bf16(device_type: str) -> bool:
         return False
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16:
+        return False  # emulated, twenty times slower than float32
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:
