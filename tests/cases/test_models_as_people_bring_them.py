@@ -364,6 +364,7 @@ def test_features_beside_logits_are_told_by_the_number_of_classes_or_not_guessed
         (lambda s: {"a": {"logits": s}, "b": {"logits": s}}, r"2 may be that: net\(x\)\['a'\]\['l"),
         (lambda s: [*s], r"returned list.* such as torch.stack\(list\(net\(x\)\)\)"),
         (lambda s: s.detach().numpy(), r"returned ndarray.*torch.from_numpy\(net\(x\)\)"),
+        (lambda s: s.to("meta"), "it holds no numbers, on the device 'meta'; load the weights"),
         (lambda s: torch.complex(s, s), "its numbers are complex; wrap it to return their .real"),
     ],
 )

@@ -79,11 +79,14 @@ def test_a_file_that_takes_bytes_gets_bytes(tmp_path):
     assert torch.allclose(box(x), 255 * x.flatten(1) @ torch.from_numpy(WEIGHT), rtol=1e-4)
 
 
-def test_channels_may_come_last(tmp_path):
-    weight = WEIGHT.reshape(4, 4, 3, 5).transpose(2, 0, 1, 3).reshape(48, 5)
-    box = OnnxFile(write(tmp_path, linear(WEIGHT, ("n", 4, 4, 3))))
-    truth = colours(7).flatten(1) @ torch.from_numpy(weight.copy())
-    assert box.shape == RGB and torch.allclose(box(colours(7)), truth, atol=1e-4)
+@pytest.mark.parametrize(("sides", "shape"), [((28, 28), (3, 28, 28)), ("hw", (3, None, None))])
+def test_channels_may_come_last(tmp_path, sides, shape):
+    weight = np.random.default_rng(0).normal(size=(28, 28, 3, 5)).astype(np.float32)
+    box = OnnxFile(write(tmp_path, linear(weight.reshape(-1, 5), ("n", *sides, 3))))
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (4, 3, 28, 28), generator=rng).float() / 255
+    truth = torch.einsum("nchw,hwck->nk", x, torch.from_numpy(weight))
+    assert box.shape == shape and torch.allclose(box(x), truth, atol=1e-3)
     assert "it takes images (N, H, W, C): they are turned" in box.notes
 
 

@@ -63,10 +63,10 @@ class Scored(nn.Module):
 
 
 def scored(model: Classifier, images: NDArray[np.uint8], classes: int) -> tuple[Classifier, str]:
-    """Return a model that gives scores of so many classes, and where they were if it took that.
+    """Return a model that answers with the scores of its classes, and where they were.
 
-    One whose answers say by themselves where its scores are is returned as it is, and so is one
-    with which that does not help: whoever asks it is told what is wrong.
+    A model whose answers need no number of classes to be read is returned as it is. So is one
+    that cannot be read even so: whoever asks it is told what is wrong.
     """
     if not getattr(model, "differentiable", True):  # each question may cost something
         return model, ""

@@ -92,7 +92,7 @@ def has_fast_bf16(device_type: str) -> bool:
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16:
-        return False  # emulated, twenty times slower than float32
+        return False  # emulated, which is far slower than float32
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:

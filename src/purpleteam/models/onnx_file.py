@@ -120,7 +120,7 @@ class OnnxFile(BlackBox):
                 "of float32, float64, float16 or uint8: export it anew with such a one"
             )
         batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
-        last = sides[2] in CHANNELS and sides[0] not in (*CHANNELS, None)
+        last = sides[2] in CHANNELS and sides[0] not in CHANNELS
         channels, height, width = (sides[2], sides[0], sides[1]) if last else sides
         return inputs[0], (channels, height, width), batch, last
 

@@ -2,8 +2,8 @@
 
 uvicorn with httptools keeps whatever a client sends until it is whole, answers requests that are
 sent on without waiting one after the other into memory, and waits for ever. Here what is fed to
-the parser is counted, what comes after an unanswered request waits, every wait has an end, an
-address has so many places, the longest waiting of which it loses first, and addresses take turns.
+the parser is counted, what comes after an unanswered request waits, and every wait has an end. Each
+address has so many places; one more takes the place that has waited longest. Addresses take turns.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 for bounded clients."""
 
     limits = Limits()
-    crowd = Crowd(Limits())
+    crowd: Crowd
     connections: set[BoundedProtocol]  # type: ignore[assignment]
     _timer: asyncio.TimerHandle | None = None
     waits_since = 0.0
@@ -54,7 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _counted = 0
     """Bytes of the present request so far, but for its body."""
     _held = b""
-    _answered: RequestResponseCycle | None = None
+    _under_way: RequestResponseCycle | None = None
     """The request under way; `cycle` is the one that was read last."""
     _too_large = False
 
@@ -75,8 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._held = b""
         if self._timer is not None:
             self._timer.cancel()
-        if self._answered is not None:
-            self._answered.disconnected = True  # uvicorn says so to the one that was read last
+        if self._under_way is not None:
+            self._under_way.disconnected = True  # uvicorn says so to the one that was read last
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -156,7 +156,7 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 await app(scope, receive, send)
 
-        begin, self._answered = super()._start_asgi_task, cycle
+        begin, self._under_way = super()._start_asgi_task, cycle
         self.crowd.queue(self.loop, self.address, lambda: begin(cycle, unless_gone))
 
     def _is_last(self) -> bool:

@@ -31,7 +31,7 @@ __all__ = ["decide", "with_student"]
 FRESH = 100_000
 """Added to the seed for each further look, so that no user's seed is another's second look."""
 NATURAL_LABELS = 4
-"""So many labels that are near by nature, and the classes say nothing of a trigger."""
+"""After so many natural labels nothing is established: classes so near to each other hide any."""
 
 
 def decide(
