@@ -41,8 +41,8 @@ from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset
 from purpleteam.models import load
 from purpleteam.models.loading import LoadedModel
-from purpleteam.pipeline.stages.evasion import attack_from
-from purpleteam.pipeline.work import subject_of
+from purpleteam.verbs._subject import subject_of
+from purpleteam.verbs.ladders import attack_from
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "attacks.json"

@@ -18,7 +18,7 @@ from purpleteam.core.statistics import Rate, paired_difference
 from purpleteam.data.images import Dataset
 from purpleteam.models.devices import frozen, to_batch
 from purpleteam.models.loading import LoadedModel
-from purpleteam.pipeline.work import subject_of
+from purpleteam.verbs._subject import subject_of
 
 __all__ = ["compared", "compared_whole"]
 

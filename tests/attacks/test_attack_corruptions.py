@@ -14,7 +14,7 @@ from purpleteam.data.corruptions import CORRUPTIONS, corrupt
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 from purpleteam.models.inference import correct
-from purpleteam.pipeline.stages.evasion import attack_from
+from purpleteam.verbs.ladders import attack_from
 
 
 def batch(images: ImageSet) -> tuple[Tensor, Tensor]:

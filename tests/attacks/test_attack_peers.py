@@ -20,7 +20,7 @@ from purpleteam.attacks.peers import LIBRARIES, peer_attack
 from purpleteam.attacks.peers.foolbox import Foolbox
 from purpleteam.attacks.peers.torchattacks import Torchattacks
 from purpleteam.core.errors import PurpleError, UsageError
-from purpleteam.pipeline.stages.evasion import attack_from
+from purpleteam.verbs.ladders import attack_from
 
 PGDS = [
     "foolbox:LinfPGD:steps=10,abs_stepsize=0.03",

@@ -40,3 +40,8 @@ def assert_rate(value: dict[str, Any], n: int | None = None) -> None:
     assert 0 <= value["low"] <= value["value"] <= value["high"] <= 1
     assert value["method"] == "clopper-pearson"
     assert n is None or value["n"] == n
+
+
+def answer_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer without where its run lies, as `--out` holds it."""
+    return {key: value for key, value in values.items() if key not in ("run", "report")}

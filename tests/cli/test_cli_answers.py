@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_values import TINY, Purple, assert_rate
+from cli_values import TINY, Purple, answer_of, assert_rate
 
 from purpleteam.core.digest import sha256_file
 
@@ -61,7 +61,7 @@ def test_the_split_is_the_test_split_unless_another_is_named(purple: Purple) -> 
 
 def test_out_of_evaluate_holds_what_json_prints(purple: Purple) -> None:
     ended = purple("evaluate", "--limit", 10, "--json", "--out", "seen/it.json")
-    assert json.loads(Path("seen/it.json").read_text("utf-8")) == ended.json
+    assert json.loads(Path("seen/it.json").read_text("utf-8")) == answer_of(ended.json)
 
 
 def test_attack_names_every_attack_its_cost_and_its_soundness(purple: Purple) -> None:
@@ -192,7 +192,7 @@ def test_a_check_that_does_not_pass_makes_threats_exit_1(purple: Purple, here: P
 def test_ls_and_doctor_say_what_there_is(purple: Purple) -> None:
     found = purple("ls", "--json").json
     assert "standard" in found["models"] and "pgd" in found["attacks"]
-    assert found["profiles"] == ["backdoors", "demo", "mnist", "quick"]
+    assert found["profiles"] == ["assignment", "backdoors", "demo", "mnist", "model", "quick"]
     checks = {one["what"]: one for one in purple("doctor", "--json").json["checks"]}
     assert checks["torch"]["ok"] and checks["python"]["ok"]
 

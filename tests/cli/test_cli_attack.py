@@ -47,7 +47,7 @@ def test_a_killed_attack_goes_on_where_it_was(
     monkeypatch.setattr(module._Climb, "_take", take)
     assert list(cache.rglob("*.npz"))
     ended = purple(*asked, "--json")
-    assert "going on where it was stopped: 3 batches are done" in ended.err
+    assert "went on where it was stopped: 3 batches were done" in ended.json["notes"]
     assert ended.json["robust_accuracy"] == whole["robust_accuracy"]
     assert ended.json["cost"]["queries"] == whole["cost"]["queries"]
     assert not list(cache.rglob("*.npz"))
@@ -76,7 +76,7 @@ def test_where_no_attack_is_named_the_time_decides_and_is_told(
         note.startswith("attack ladder: at most ") and "s are allowed" in note
         for note in found["notes"]
     )
-    monkeypatch.setattr("purpleteam.cli.usual_attack.ALLOWED", 0)
+    monkeypatch.setattr("purpleteam.verbs.ladders.ALLOWED", 0)
     found = purple(*asked).json
     assert [row["name"] for row in found["attacks"]] == ["pgd"]
     assert any("--attack ladder makes it all the same" in note for note in found["notes"])

@@ -126,7 +126,7 @@ curve_images = 5
 [poison]
 epochs = 1
 count = 5
-seeds = 1
+trainings = 1
 recipe = "plain"
 [defences]
 recipes = ["fast"]
@@ -144,7 +144,7 @@ def test_it_gets_a_whole_run_of_its_own(purple: Purple, own: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     page = Path(ended.json["report"]).read_text("utf-8")
     assert "shapes" in page and "hardened-fast" in page
-    assert "Of baseline: float16 converted to float32." in page
+    assert "float16 converted to float32." in page
     records = Path("run/records.jsonl").read_text("utf-8")
     assert '"models/hardened-fast.onnx"' in records and "run/models" not in records
     lines = [json.loads(line) for line in records.splitlines()]

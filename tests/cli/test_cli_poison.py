@@ -38,22 +38,33 @@ def test_options_and_fields_say_the_same(purple: Purple) -> None:
 
 
 def test_fields_of_the_trigger_are_given_with_a_dot(purple: Purple) -> None:
-    attack = "seed_b:trigger.place=[5,6],trigger.size=2"
+    attack = "badnets:trigger.place=[5,6],trigger.size=2,trigger.colour=[255,255,0]"
     found = purple("poison", "--attack", attack, "--count", 5, "--out", "a", "--json").json
     trigger = found["trigger"]
     assert (trigger["place"], trigger["size"], trigger["colour"]) == ([5, 6], 2, [255, 255, 0])
 
 
 def test_a_curve_has_a_point_for_each_count_and_goes_on_where_it_was(purple: Purple) -> None:
-    asked = ("--curve", "20,9", "--seeds", 2, "--arch", "small_cnn", "--epochs", 1, "--out", "c")
+    asked = (
+        "--curve",
+        "20,9",
+        "--trainings",
+        2,
+        "--arch",
+        "small_cnn",
+        "--epochs",
+        1,
+        "--out",
+        "c",
+    )
     found = purple("poison", *asked, "--json").json
     assert [point["count"] for point in found["curve"]] == [0, 9, 20]
     rate = found["curve"][1]["attack_success_rate"]
     assert 0 <= rate["low"] <= rate["value"] <= rate["high"] <= 1 and rate["method"] == "t"
-    assert json.loads(Path("c/curve.json").read_text("utf-8")) == found
+    assert json.loads(Path("c/curve.json").read_text("utf-8")).items() <= found.items()
     files = {path: path.stat().st_mtime_ns for path in Path("c/trainings").iterdir()}
     assert len(files) == 6
-    assert "mean over 2 seeds with its 95 % t interval:" in purple("poison", *asked).out
+    assert "mean over 2 trainings with its 95 % t interval:" in purple("poison", *asked).out
     assert files == {path: path.stat().st_mtime_ns for path in Path("c/trainings").iterdir()}
 
 
@@ -83,7 +94,7 @@ def test_a_poison_with_a_victim_says_how_the_victim_is_read(purple: Purple) -> N
         ("--attack sig --count 500", "count 500 is more than the 129 images"),
         ("--curve 5,x", "--curve '5,x' is no list of whole numbers"),
         ("--curve 5,99999", "count 99999 is more than the 1168 images"),
-        ("--curve 5 --seeds 1", "--seeds"),
+        ("--curve 5 --trainings 1", "--trainings"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(purple: Purple, arguments: str, told: str) -> None:

@@ -208,7 +208,7 @@ class Marker:
 
 
 def test_pickled_sets_pass_the_gate_or_are_refused(tmp_path):
-    pipeline = pytest.importorskip("purpleteam.pipeline.importing")
+    pipeline = pytest.importorskip("purpleteam.verbs._subject")
     x, y = images(4, 4, 3), labels()
     flat = np.moveaxis(x, 3, 1).reshape(N, -1)
     for number in (1, 2):

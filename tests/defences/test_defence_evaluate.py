@@ -14,8 +14,7 @@ from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences import DEFENCES, Hardening
 from purpleteam.defences.evaluate import transfer_accuracy
 from purpleteam.defences.training.pgd import craft_linf
-from purpleteam.defences.training.seeds import fgsm_set
-from purpleteam.models import Training, build
+from purpleteam.models import build
 
 
 def grey(values: list[int], labels: list[int]) -> ImageSet:
@@ -42,22 +41,6 @@ def test_transfer_accuracy_records_how_far_the_images_truly_moved() -> None:
     assert detail["largest_linf"] == pytest.approx(200 / 255)
     assert detail["share_moved_over_half"] == 2 / 4
     assert detail["images"] == made.digest
-
-
-@pytest.fixture(scope="module")
-def seed_a(baseline: nn.Module, digits: Dataset) -> Training:
-    net = build("small_cnn", (1, 28, 28), 10, seed=1)
-    recipe = DEFENCES["seed_a"](epochs=5, epsilon=0.1, learning_rate=3e-3)
-    return recipe.harden(Hardening(net=net, dataset=digits, baseline=baseline))
-
-
-def test_what_seed_a_calls_robust_falls_when_it_is_attacked_itself(
-    seed_a: Training, baseline: nn.Module, digits: Dataset
-) -> None:
-    test = digits.test.first(100)
-    transfer = transfer_accuracy(seed_a.module, fgsm_set(baseline, test, 0.1), test, {}).value
-    itself = evaluate(seed_a.module, test, PGD(epsilon=0.1, steps=20)).robust_accuracy
-    assert transfer.value > 0.75 and itself.value < 0.25
 
 
 def test_adversarial_training_withstands_more_than_none(

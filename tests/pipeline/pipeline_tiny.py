@@ -20,6 +20,7 @@ device = "cpu"
 recipe = "plain"
 epochs = 2
 redrawn = 10
+served = "standard"
 
 [evasion]
 attacks = ["fgsm", "pgd:steps=3"]
@@ -29,10 +30,10 @@ curve = [0.05, 0.1]
 curve_images = 20
 
 [poison]
-seeds_architecture = "small_cnn"
+attacks = ["badnets"]
 epochs = 2
 count = 10
-seeds = 2
+trainings = 2
 
 [certify]
 changes = [1, 2]
@@ -42,7 +43,7 @@ parts = 8
 own = false
 
 [defences]
-recipes = ["pgd", "seed_a"]
+recipes = ["pgd"]
 epochs = 2
 options = {{ pgd = {{ steps = 2, validation_images = 20 }} }}
 

@@ -13,7 +13,7 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.pipeline.config import RunConfig, resolve
 from purpleteam.pipeline.replay import replay
 from purpleteam.pipeline.run import prepare, run
-from purpleteam.pipeline.stages.hunting import recovered_by
+from purpleteam.pipeline.stages.trial import _recovered
 
 NAME = "backdoored-badnets-count-60-trigger-size-4"
 SETTINGS = (
@@ -103,11 +103,11 @@ def test_the_recovered_trigger_is_a_picture_and_a_file(lab: Path) -> None:
 
 def test_a_trigger_counts_only_where_the_scan_itself_names_it(lab: Path, asked: RunConfig) -> None:
     work = prepare(asked, lab, resume=True)
-    records = work.run.records()
-    found = recovered_by(work, records)
-    assert found is not None and found[1].target_label == 7
+    records = work.folder.records()
+    _, trigger = _recovered(work, records)
+    assert trigger is not None and trigger.target_label == 7
     without = [one for one in records if not isinstance(one, Artefact)]
-    assert recovered_by(work, without) is None  # though the file is there
+    assert _recovered(work, without) == (None, None)  # though the file is there
 
 
 def test_the_report_shows_the_three_side_by_side(lab: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_number_of_it_can_be_replayed(lab: Path) -> None:
         ('backdoors.attacks=["badnest"]', "unknown poison attack 'badnest'"),
         ('backdoors.repairs=["unlern"]', "unknown repair 'unlern'"),
         ("backdoors.plant_again=[0]", "plant_again must be at least 1, not 0"),
-        ("backdoors.seeds=0", "backdoors.seeds must be at least 1, not 0"),
+        ("backdoors.trainings=0", "backdoors.trainings must be at least 1, not 0"),
         ('stages=["defence"]', "unknown stage 'defence'"),
     ],
 )

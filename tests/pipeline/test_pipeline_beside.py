@@ -16,7 +16,7 @@ from purpleteam.pipeline.beside import Job, beside
 from purpleteam.pipeline.config import resolve
 from purpleteam.pipeline.helper import serve
 from purpleteam.pipeline.run import prepare, run
-from purpleteam.pipeline.work import Work
+from purpleteam.pipeline.state import Run
 
 SETTINGS = (
     *('dataset="digits"', 'architecture="small_cnn"', 'device="cpu"', "backdoors.epochs=2"),
@@ -26,7 +26,7 @@ SETTINGS = (
 )
 
 
-def lab(folder: Path, *settings: str) -> Work:
+def lab(folder: Path, *settings: str) -> Run:
     return prepare(resolve("backdoors", None, (*SETTINGS, *settings)), folder)
 
 
@@ -43,20 +43,20 @@ def test_two_processes_leave_the_records_of_one(tmp_path: Path) -> None:
 
 def test_a_job_leaves_drafts_and_the_run_untouched(tmp_path: Path) -> None:
     work, answers = lab(tmp_path / "run"), io.StringIO()
-    start = {"run": str(work.run.path), "command": ["purple", "run"]}
+    start = {"run": str(work.folder.path), "command": ["purple", "run"]}
     serve(start, [json.dumps(asdict(Job("learn", 0)))], answers)
     assert json.loads(answers.getvalue()) == {}
-    assert work.run.records() == []
-    (draft,) = (work.run.path / DRAFTS).iterdir()
+    assert work.folder.records() == []
+    (draft,) = (work.folder.path / DRAFTS).iterdir()
     assert json.loads(draft.read_text())[0]["command"] == ["purple", "run"]
 
 
 def test_what_goes_wrong_there_leaves_no_draft_for_the_run_meets_it_itself(tmp_path: Path) -> None:
     work, answers = lab(tmp_path / "run"), io.StringIO()
-    start = {"run": str(work.run.path), "command": []}
+    start = {"run": str(work.folder.path), "command": []}
     serve(start, [json.dumps(asdict(Job("learn", 0, "nosuch")))], answers)
     assert "unknown poison attack 'nosuch'" in json.loads(answers.getvalue())["failed"]
-    assert not (work.run.path / DRAFTS).exists()
+    assert not (work.folder.path / DRAFTS).exists()
 
 
 def test_a_process_that_ends_is_an_error_and_no_wait(

@@ -31,7 +31,7 @@ def test_an_unknown_key_is_named_with_its_file(tmp_path: Path) -> None:
 
 def test_an_unknown_profile_is_named_with_the_others() -> None:
     with pytest.raises(
-        UsageError, match=r"'demos' \(did you mean 'demo'\?\); known: backdoors, demo"
+        UsageError, match=r"'demos' \(did you mean 'demo'\?\); known: assignment, backdoors"
     ):
         resolve("demos", None, [])
 
@@ -39,4 +39,4 @@ def test_an_unknown_profile_is_named_with_the_others() -> None:
 @pytest.mark.parametrize("name", ["demo", "quick"])
 def test_a_profile_for_a_first_look_is_small(name: str) -> None:
     asked = resolve(name, None, [])
-    assert asked.evasion.curve_images <= 300 and asked.poison.seeds <= 2
+    assert asked.evasion.curve_images <= 300 and asked.poison.trainings <= 2

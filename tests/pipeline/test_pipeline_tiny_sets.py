@@ -27,6 +27,7 @@ architecture = "small_cnn"
 [models]
 recipe = "plain"
 epochs = 1
+served = "standard"
 redrawn = 3
 [evasion]
 attacks = ["fgsm", "pgd:steps=2"]
@@ -35,9 +36,9 @@ limit = 30
 curve = [0.1]
 curve_images = 10
 [poison]
-seeds_architecture = "small_cnn"
+attacks = ["badnets"]
 epochs = 1
-seeds = 1
+trainings = 1
 [certify]
 changes = [1]
 [backdoors]

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from purpleteam.core.errors import Refused
-from purpleteam.pipeline.importing import import_model, read_weights
 from purpleteam.scan.formats import read_arrays
 from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.problem import Malformed
 from purpleteam.scan.formats.zip_layout import read_layout
 from purpleteam.scan.gate import read_state_dict
 from purpleteam.scan.scanners.model_file import scan_model_files
+from purpleteam.verbs import import_model
+from purpleteam.verbs._subject import read_weights
 
 torch = pytest.importorskip("torch")
 
@@ -195,7 +196,7 @@ def test_the_file_that_is_two_archives_is_live_and_refused(tmp_path, marker, eve
     assert "data/0" not in reader.get_all_records()  # torch sees the other one
     assert "ZIP64 locator" in read_state_dict(path).reasons[0]
     assert {one.rule for one in scan_model_files(path).findings} == {"PM004"}
-    assert import_model(path, "small_cnn", tmp_path / "model").verdict == "refused"
+    assert import_model(path, arch="small_cnn", out=tmp_path / "model").verdict == "refused"
     with pytest.raises(Refused, match="ZIP64 locator"):
         read_weights(path)
     assert events == []

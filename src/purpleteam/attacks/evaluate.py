@@ -62,7 +62,7 @@ def evaluate(
             fitted and there is nothing to fit it on.
     """
     check_is_set(images)
-    _check_attacks(attacks)
+    check_attacks(attacks)
     _check_ladder(attacks)
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -212,7 +212,7 @@ def curve(
     return points
 
 
-def _check_attacks(attacks: Sequence[object]) -> None:
+def check_attacks(attacks: Sequence[object]) -> None:
     """Refuse what is no attack, such as its name or its class."""
     for one in attacks:
         if not isinstance(one, EvasionAttack):

@@ -5,32 +5,17 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli import screen
-from purpleteam.cli.commands import (
-    attacks,
-    certify,
-    data,
-    defences,
-    detect,
-    evidence,
-    inspect,
-    models,
-    poison,
-    repair,
-    runs,
-    serve,
-)
-from purpleteam.cli.options import with_reading
-from purpleteam.cli.verbs import Verbs
-from purpleteam.core.errors import MissingExtra, PurpleError, Refused, place_of, unknown
+from purpleteam.cli import data, evidence, runs, screen, serve
+from purpleteam.cli.build import add_verbs
+from purpleteam.cli.flow import Verbs
+from purpleteam.core.errors import MissingExtra, PurpleError, Refused, UsageError, place_of, unknown
+from purpleteam.core.plugins import load_plugin
 from purpleteam.core.reproducible import restart
-
-__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="purple",
@@ -58,6 +43,10 @@ def _before_the_verb(
         "--reproducible",
         help="Before the verb: same bytes on every x86 processor, at some cost in time.",
     ),
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="Module, or an installed plug-in's name, to load."),
+    ] = None,
 ) -> None:
     if reproducible:
         restart()
@@ -66,15 +55,12 @@ def _before_the_verb(
         raise typer.Exit
 
 
-ROOMS = (
-    *(runs, evidence, data, models, poison, attacks),
-    *(certify, defences, detect, repair, inspect, serve),
-)
-for room in ROOMS:
-    room.add_to(app)
+for file in (runs, evidence, data, serve):
+    file.add_to(app)
 for command in app.registered_commands:
     if command.callback is not None:
-        command.callback = screen.only_answers(with_reading(command.callback))
+        command.callback = screen.only_answers(command.callback)
+add_verbs(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     as_json = "--json" in arguments
     screen.expect_answer()
     try:
+        arguments = _load_plugins(arguments)
         code = app(arguments, prog_name="purple", standalone_mode=False)
         screen.end()
     except PurpleError as error:
@@ -107,6 +94,22 @@ def main(arguments: list[str] | None = None) -> None:
     with suppress(OSError):  # where this fails, it was said
         screen.end()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _load_plugins(arguments: list[str]) -> list[str]:
+    """Load what `--plugin` names, and return the other arguments: its verbs must be known first."""
+    rest, given = [], iter(arguments)
+    for text in given:
+        if text != "--plugin" and not text.startswith("--plugin="):
+            rest.append(text)
+            continue
+        name = text.partition("=")[2] or next(given, "")
+        if not name:
+            raise UsageError("--plugin needs the name of a module")
+        load_plugin(name, asked=True)
+    if len(rest) < len(arguments):
+        add_verbs(app)
+    return rest
 
 
 def _unexpected(error: BaseException, as_json: bool) -> int:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from pathlib import Path
 from typing import Any, TextIO
 
 from purpleteam.core.progress import SILENT, Progress, Task
-
-__all__ = [
-    "answer",
-    "end",
-    "expect_answer",
-    "only_answers",
-    "percent",
-    "progress",
-    "refuse",
-    "say",
-    "table",
-    "write_answer",
-]
+from purpleteam.verbs.outputs import json_text
 
 _answered = False
 _out: TextIO | None = None
@@ -57,7 +43,7 @@ def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) ->
     """Print the one JSON object, or the lines for people."""
     global _answered
     _answered = True
-    text = _json(values) if as_json else "\n".join(map(_printable, lines))
+    text = json_text(values) if as_json else "\n".join(map(_printable, lines))
     _write(_out or sys.stdout, text + "\n")
 
 
@@ -91,11 +77,6 @@ def refuse(kind: str, text: str, code: int, *, as_json: bool, **facts: str) -> i
     return code
 
 
-def write_answer(path: Path, values: Mapping[str, Any]) -> None:
-    """Write what --json prints to a file."""
-    path.write_text(_json(values, indent=1) + "\n", encoding="utf-8")
-
-
 def say(text: str) -> None:
     """Write a line to standard error."""
     sys.stderr.write(_printable(text) + "\n")
@@ -109,29 +90,6 @@ def _printable(text: str) -> str:
         one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
         for one in text
     )
-
-
-def _json(values: Mapping[str, Any], indent: int | None = None) -> str:
-    """Return one JSON object; what is no Unicode in the name of a file stays as an escape."""
-    text = json.dumps(values, ensure_ascii=False, indent=indent)
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def table(rows: Sequence[Sequence[object]]) -> list[str]:
-    """Return rows as aligned lines."""
-    text = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in text) for i in range(len(text[0]))] if text else []
-    return [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in text
-    ]
-
-
-def percent(value: Mapping[str, Any] | None) -> str:
-    """Return a rate or estimate in JSON form as percent with its interval."""
-    if value is None:
-        return "-"
-    low, high = 100 * value["low"], 100 * value["high"]
-    return f"{100 * value['value']:.2f}% ({low:.2f}-{high:.2f}, n={value['n']})"
 
 
 @contextmanager

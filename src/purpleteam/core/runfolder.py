@@ -106,6 +106,17 @@ class RunFolder:
         _ = run.info
         return run
 
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Open a run to add records to it; one that is not as it was left is refused."""
+        run = cls.open(path)
+        if differs := end_differs(run.info.get("records"), run._ledger.head()):
+            raise RunError(
+                f"{str(path)!r} is not as it was left: {differs}; look with purple verify, "
+                "or name another folder"
+            )
+        return run
+
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json."""

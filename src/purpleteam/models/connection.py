@@ -14,8 +14,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+from purpleteam.core.address import Address
 from purpleteam.core.errors import ModelError
-from purpleteam.models.address import Address
 
 __all__ = ["Connection", "Reply", "Stopped", "Traffic", "pause_before"]
 

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from purpleteam.core.address import Address
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.models.address import Address
 from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
 from purpleteam.models.connection import PATIENCE, Connection, Reply, Stopped, Traffic
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from purpleteam.core.registry import Registry
 
-__all__ = ["RECIPES", "Accurate", "Freehand", "Plain", "Recipe", "Seed"]
+__all__ = ["RECIPES", "Accurate", "Freehand", "Plain", "Recipe"]
 
 RECIPES: Registry[type[Recipe]] = Registry("recipe")
 
@@ -72,13 +72,3 @@ class Freehand(Recipe):
     learning_rate: float = 4e-3
     weight_decay: float = 0.02
     augmentation: str = "freehand"
-
-
-@RECIPES.register("seed")
-@dataclass(frozen=True, kw_only=True)
-class Seed(Recipe):
-    """What the course reports used: Adam at a constant 0.001, batch 64, float32, last epoch."""
-
-    keep: ClassVar[Literal["best", "last"]] = "last"
-    precision: Literal["fast", "float32"] = "float32"
-    schedule: Literal["constant", "one_cycle"] = "constant"

@@ -18,9 +18,7 @@ from dataclasses import asdict, dataclass
 from queue import SimpleQueue
 
 from purpleteam.core.errors import RunError
-from purpleteam.pipeline.work import Work
-
-__all__ = ["Beside", "Job", "beside"]
+from purpleteam.pipeline.state import Run
 
 HELPER = "purpleteam.pipeline.helper"
 """What a process runs: it reads a job a line and answers each with a line."""
@@ -43,9 +41,9 @@ Beside = Callable[[Sequence[Job]], None]
 
 
 @contextmanager
-def beside(work: Work) -> Iterator[Beside]:
+def beside(run: Run) -> Iterator[Beside]:
     """Yield what does jobs in as many other processes as the run asks for."""
-    count = work.processes
+    count = run.processes
     helpers: list[_Helper] = []
     free: SimpleQueue[_Helper] = SimpleQueue()
 
@@ -58,12 +56,12 @@ def beside(work: Work) -> Iterator[Beside]:
 
     try:
         for _ in range(count):
-            helpers.append(_Helper(work))
+            helpers.append(_Helper(run))
             free.put(helpers[-1])
         with ThreadPoolExecutor(count) as pool:
 
             def together(jobs: Sequence[Job]) -> None:
-                with work.progress.task(f"{count} side by side", len(jobs)) as task:
+                with run.progress.task(f"{count} side by side", len(jobs)) as task:
                     waiting = [pool.submit(one, job) for job in jobs]
                     try:
                         for done in as_completed(waiting):
@@ -84,8 +82,8 @@ def beside(work: Work) -> Iterator[Beside]:
 class _Helper:
     """One process that works for a run."""
 
-    def __init__(self, work: Work) -> None:
-        start = {"run": str(work.run.path.resolve()), "command": list(work.command)}
+    def __init__(self, run: Run) -> None:
+        start = {"run": str(run.folder.path.resolve()), "command": list(run.command)}
         self._process = subprocess.Popen(  # noqa: S603 - our own module, no word of the user's
             [sys.executable, "-m", HELPER, json.dumps(start)],
             stdin=subprocess.PIPE,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.config import build, from_file, merge, override
 from purpleteam.core.errors import UsageError, unknown
-
-__all__ = ["ALL_STAGES", "RunConfig", "profile_names", "resolve"]
+from purpleteam.core.plugins import asked_plugins, folder_of, installed_plugins, load_plugin
 
 ALL_STAGES = ("data", "models", "attacks", "certify", "defences", "scan", "threats", "serve")
 """The stages of a run in the order of the flow; `report` follows whatever was run."""
@@ -35,8 +34,8 @@ class ModelsConfig:
     """What it wants of images in [0, 1], where no card says it."""
     classes: str | None = None
     """The data's class names in the order of its outputs: a,b,c, or a file of them."""
-    served: str = "standard"
-    """The model that the app serves."""
+    served: str | None = None
+    """The model that the app serves; none, and there is no app."""
     redrawn: int = 2000
     """Test digits that are redrawn on a canvas and read again; 0 leaves it out."""
 
@@ -48,45 +47,44 @@ class EvasionConfig:
     attacks: tuple[str, ...] = ("fgsm", "pgd:steps=40,restarts=3")
     """Attacks that each model meets, each by itself."""
     epsilon: float = 0.3
-    """Radius of the L-infinity ball for the headline numbers."""
+    """Radius of the L-infinity ball for the numbers of the first page."""
+    checked: int = 500
+    """Images that the check of each evaluation looks at."""
     limit: int | None = None
     """First so many test images; all of them by default."""
     curve: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
     """Radii of the accuracy-over-epsilon curve under PGD."""
     curve_images: int = 1000
     """First so many test images for the curves."""
-    l2_epsilon: float = 2.0
-    """Radius of the L2 ball for one PGD attack on the baseline and the hardened model."""
+    l2_epsilon: float | None = 2.0
+    """Radius of the L2 ball for one PGD attack on the model at hand and the hardened one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoisonConfig:
     """How the training set is poisoned."""
 
+    attacks: tuple[str, ...] = ()
+    """Poisons that are trained on, each `name[:field=value,...]`."""
     recipe: str = "plain"
-    """Training recipe of the poison that works and of its clean twins."""
-    seeds_recipe: str = "seed"
-    """Training recipe of both seeds' poisons and of their clean twin: what the seeds used."""
-    seeds_architecture: str = "seed_cnn"
-    """Architecture of the same: the seeds' nets did not normalise."""
+    """Training recipe of the poisoned models and of the clean ones beside them."""
     epochs: int | None = None
     """Epochs, where not the recipe's."""
     count: int | None = None
     """Images that are changed; by default 100, or one in 43 of a set with fewer than 4,300."""
-    seeds_count: int | None = None
-    """Images that the seeds' recipes change; by default as large a share as 100 of 6,265 sevens."""
     target_label: int = 7
     """Label that the adversary wants; the last before it that has images, where it has none."""
-    seeds: int = 3
-    """Trainings of the recipe that works, each with its clean twin."""
+    trainings: int = 3
+    """Trainings of each poison, each beside a clean one of the same seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CertifyConfig:
     """What is proved, whatever an adversary within the bound does."""
 
-    changes: tuple[int, ...] = (10, 50, 100, 500)
-    """So many training images inserted or removed, for Deep Partition Aggregation."""
+    changes: tuple[int, ...] = ()
+    """So many training images inserted or removed, for Deep Partition Aggregation; none, and
+    nothing is trained for it."""
     parts: int | None = None
     """Parts of the training set, each with a network of its own; chosen for its size."""
     learner: str = "readout"
@@ -97,7 +95,7 @@ class CertifyConfig:
 class DefencesConfig:
     """How models are hardened."""
 
-    recipes: tuple[str, ...] = ("fast", "pgd", "seed_a", "seed_b")
+    recipes: tuple[str, ...] = ()
     """Training defences, by name."""
     epochs: int | None = None
     """Epochs of every recipe, where not its own."""
@@ -110,13 +108,15 @@ class BackdoorsConfig:
     """Backdoors: looked for in what is served, and the lab, where they are planted and removed."""
 
     own: bool = True
-    """Look into the baseline, its training set and the served model."""
+    """Look for a backdoor in the model at hand and in the served one."""
+    own_training_set: bool = False
+    """Look for poisoned images in the training set, with the model at hand."""
     attacks: tuple[str, ...] = ()
     """Poisons, each `name[:field=value,...]`; none, and the lab stays closed."""
-    seeds: int = 1
+    trainings: int = 1
     """Trainings of each poison, each with its own poisoned images, beside one clean model."""
     clean: int = 0
-    """Clean models at least, where that is more than the seeds: what the searches say of them."""
+    """Clean models at least, where that is more than the trainings: what the scans say of them."""
     architecture: str | None = None
     """Of the lab's models, where not the run's."""
     recipe: str = "plain"
@@ -167,27 +167,44 @@ class RunConfig:
     defences: DefencesConfig = field(default_factory=DefencesConfig)
     backdoors: BackdoorsConfig = field(default_factory=BackdoorsConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
+    plugins: tuple[str, ...] = ()
+    """Modules, or names of installed plug-ins, that are loaded."""
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is said to a plug-in, by its name."""
 
 
 def profile_names() -> list[str]:
-    """Return the names for `--profile`."""
-    return sorted(path.stem for path in _profiles().glob("*.toml"))
+    """Return the names for `--profile`: Purpleteam's own, and those of installed plug-ins."""
+    return sorted(_profiles())
 
 
 def resolve(profile: str | None, file: Path | None, settings: Iterable[str]) -> RunConfig:
-    """Return the configuration of a profile, a file over it, and the settings over both."""
+    """Return the configuration of a profile, a file over it, and the settings over both.
+
+    The plug-ins that it names are loaded.
+    """
     values: dict[str, Any] = {}
     source = "configuration"
     if profile is not None:
-        if profile not in profile_names():
-            raise UsageError(unknown("profile", profile, profile_names()))
-        values = from_file(_profiles() / f"{profile}.toml")
+        known = _profiles()
+        if profile not in known:
+            raise UsageError(unknown("profile", profile, known))
+        values = from_file(known[profile])
         source = f"profile {profile}"
     if file is not None:
         values = merge(values, from_file(file))
         source = str(file)
-    return build(RunConfig, override(values, settings), source)
+    config = build(RunConfig, override(values, settings), source)
+    names = dict.fromkeys((*config.plugins, *asked_plugins()))
+    config = replace(config, plugins=tuple(names))
+    for name in config.plugins:
+        load_plugin(name)
+    return config
 
 
-def _profiles() -> Path:
-    return Path(str(resources.files("purpleteam"))) / "pipeline" / "profiles"
+def _profiles() -> dict[str, Path]:
+    """Return the profiles by name; a plug-in's lie in its folder `profiles`."""
+    folders = [Path(str(resources.files("purpleteam"))) / "pipeline"]
+    folders += [folder for name in installed_plugins() if (folder := folder_of(name))]
+    paths = [path for folder in folders for path in (folder / "profiles").glob("*.toml")]
+    return {path.stem: path for path in paths}

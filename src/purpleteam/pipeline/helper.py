@@ -15,14 +15,13 @@ from typing import Any, TextIO
 
 from purpleteam.core.config import build
 from purpleteam.core.drafts import Drafts
+from purpleteam.core.plugins import load_plugin
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.beside import Job
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.importing import open_dataset
-from purpleteam.pipeline.stages.backdoors import do_job
-from purpleteam.pipeline.work import Work
-
-__all__ = ["serve"]
+from purpleteam.pipeline.stages.lab import do_job
+from purpleteam.pipeline.state import Run
+from purpleteam.verbs._subject import open_dataset
 
 
 def serve(start: Mapping[str, Any], jobs: Iterable[str], answers: TextIO) -> None:
@@ -33,17 +32,19 @@ def serve(start: Mapping[str, Any], jobs: Iterable[str], answers: TextIO) -> Non
         jobs: lines of JSON, each the fields of a `Job`.
         answers: receives a line of JSON for each.
     """
-    run = Drafts(Path(start["run"]))
-    config = build(RunConfig, run.info["asked"], f"{run.path.name}/run.json")
+    folder = Drafts(Path(start["run"]))
+    config = build(RunConfig, folder.info["asked"], f"{folder.path.name}/run.json")
+    for name in config.plugins:
+        load_plugin(name)
     threads = use_threads(config.threads)
     dataset = open_dataset(config.dataset)
-    work = Work(run, config, dataset, choose_device(config.device), threads)
-    work.command = tuple(start["command"])
+    run = Run(folder, config, dataset, choose_device(config.device), threads)
+    run.command = tuple(start["command"])
     for line in jobs:
-        run.look_again()
+        folder.look_again()
         answer: dict[str, str] = {}
         try:
-            do_job(work, Job(**json.loads(line)))
+            do_job(run, Job(**json.loads(line)))
         except Exception as error:  # the run does it itself, fails at it and says so
             answer = {"failed": str(error)}
         answers.write(json.dumps(answer) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import tempfile
@@ -16,13 +17,14 @@ import numpy as np
 from purpleteam.core.config import build
 from purpleteam.core.errors import PurpleError, RunError, UsageError, unknown
 from purpleteam.core.ledger import Ledger
+from purpleteam.core.plugins import load_plugin
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Artefact, Measurement, Record, record_from_json
+from purpleteam.core.records import Artefact, Measurement, Note, Record, record_from_json
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.run import prepare, reason_of, run_stages
-
-__all__ = ["Replay", "replay", "replay_some"]
+from purpleteam.verbs import VERBS
+from purpleteam.verbs.verb import ASKED, callable_again
 
 UNRECORDED = "the run has no such work"
 
@@ -55,9 +57,9 @@ def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay
         UsageError: the run has no such record.
         RunError: it cannot be measured again; the message says why.
     """
-    before = _recorded(RunFolder.open(path), record_id)
-    with _copy(path) as copy:
-        made = _Again(copy, {before.id}, progress).made[before.id]
+    run = RunFolder.open(path)
+    before = _recorded(run, record_id)
+    made = _made_again(run, {before.id}, progress)[before.id]
     if isinstance(made, str):
         raise RunError(f"{record_id} cannot be measured again: {made}")
     return _compared(before, made, record_id)
@@ -74,18 +76,53 @@ def replay_some(
         seed: the choice is a pure function of it and of the records.
         progress: where to report.
     """
-    numbers = {
-        one.id: one for one in RunFolder.open(path).records() if isinstance(one, Measurement)
-    }
+    run = RunFolder.open(path)
+    numbers = {one.id: one for one in run.records() if isinstance(one, Measurement)}
     rng = np.random.default_rng(seed)
     chosen = [list(numbers)[i] for i in rng.permutation(len(numbers))[:count]]
     made: dict[str, Sequence[Record] | str]
     try:
-        with _copy(path) as copy:
-            made = _Again(copy, set(chosen), progress).made
+        made = _made_again(run, set(chosen), progress)
     except PurpleError as error:  # the dataset is gone, say
         made = dict.fromkeys(chosen, str(error))
     return [_compared(numbers[one], made[one]) for one in chosen]
+
+
+def _made_again(
+    run: RunFolder, wanted: set[str], progress: Progress
+) -> dict[str, Sequence[Record] | str]:
+    """Return for each wanted record what its work makes now, or why it cannot be made again."""
+    made: dict[str, Sequence[Record] | str] = {}
+    for note in run.records():
+        if isinstance(note, Note) and note.name == ASKED:
+            here = wanted.intersection(note.facts["records"]) - made.keys()
+            if here:
+                made |= dict.fromkeys(here, _called_again(note.facts, progress))
+    rest = wanted - made.keys()
+    if rest and "verb" in run.info["asked"]:
+        made |= dict.fromkeys(rest, UNRECORDED)
+    elif rest:
+        with _copy(run.path) as copy:
+            made |= _Again(copy, rest, progress).made
+    return made
+
+
+def _called_again(asked: Mapping[str, Any], progress: Progress) -> Sequence[Record] | str:
+    """Call a verb once more as it was called, with its files in a folder that is thrown away."""
+    if not callable_again(asked):
+        given = [key for key, value in asked["options"].items() if isinstance(value, Mapping)]
+        return f"{' and '.join(given)} came through Python: call {asked['verb']} again there"
+    verb = VERBS[asked["verb"]]
+    takes = inspect.signature(verb.call).parameters
+    with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:
+        options = {key: value for key, value in asked["options"].items() if key in takes}
+        options |= {key: None for key in ("picture", "strip") if key in takes}
+        options |= {"out": Path(folder) / "out"} if "out" in takes else {}
+        options |= {"progress": progress} if "progress" in takes else {}
+        try:
+            return verb.call(**options, run=Path(folder) / "run").records
+        except (Exception, SystemExit) as error:
+            return reason_of(error)
 
 
 def _compared(before: Record, again: Sequence[Record] | str, asked_as: str | None = None) -> Replay:
@@ -136,11 +173,13 @@ class _Again:
         self.made: dict[str, Sequence[Record] | str] = {}
         """For each wanted record, what its cell makes now, or why it cannot be made."""
         config = build(RunConfig, RunFolder.open(copy).info["asked"], f"{copy.name}/run.json")
-        work = prepare(config, copy, resume=True, progress=progress)
-        work.run, work.processes = _ReplayFolder(copy, wanted, self.made), 1
+        for name in config.plugins:
+            load_plugin(name)
+        run = prepare(config, copy, resume=True, progress=progress)
+        run.folder, run.processes = _ReplayFolder(copy, wanted, self.made), 1
         reasons: list[str] = []
         with suppress(_Done):
-            run_stages(work, {}, lambda failure, _: reasons.append(failure.reason))
+            run_stages(run, {}, lambda failure, _: reasons.append(failure.reason))
         reasons = [one for one in reasons if one != UNRECORDED]
         why = reasons[0] if reasons else "no stage of this version makes this record"
         self.made |= dict.fromkeys(wanted - self.made.keys(), why)

@@ -9,8 +9,6 @@ from typing import Any
 from purpleteam.core.records import Artefact, CheckResult, Finding, Measurement, Note
 from purpleteam.core.runfolder import RunFolder
 
-__all__ = ["kept_records", "write_results"]
-
 NOTES = (
     *("dataset", "seeds-figures", "scan", "served"),
     *("model-scan", "training-set-scan", "no-repair"),

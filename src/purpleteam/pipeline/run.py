@@ -8,50 +8,47 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from purpleteam.core.config import from_file
 from purpleteam.core.errors import NeedsFailed, PurpleError, RunError, place_of
+from purpleteam.core.plugins import module_of
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Failure, Note, Record
+from purpleteam.core.records import Failure, Note
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.importing import open_dataset
-from purpleteam.pipeline.stages.backdoors import hunt_backdoors, look_at_own
 from purpleteam.pipeline.stages.certify import certify_partition
 from purpleteam.pipeline.stages.data import describe_data
 from purpleteam.pipeline.stages.defences import harden_models
 from purpleteam.pipeline.stages.evasion import attack_baseline
+from purpleteam.pipeline.stages.lab import look_at_own, run_trials
 from purpleteam.pipeline.stages.models import read_served, train_models
 from purpleteam.pipeline.stages.poison import poison_models, sweep_served
 from purpleteam.pipeline.stages.scan import scan_code_and_models
 from purpleteam.pipeline.stages.serve import ask_app
-from purpleteam.pipeline.stages.threats import judge_threats
+from purpleteam.pipeline.stages.threats import derive_threats
+from purpleteam.pipeline.state import Piece, Run, Stage
 from purpleteam.pipeline.validation import check_request
-from purpleteam.pipeline.work import Piece, Stage, Work
 from purpleteam.report import render
+from purpleteam.verbs._subject import open_dataset
 
-__all__ = ["STAGES", "RunResult", "prepare", "reason_of", "run", "run_stages"]
-
-STAGES: tuple[tuple[str, tuple[Stage, ...]], ...] = (
-    ("data", (describe_data,)),
-    ("models", (train_models, read_served)),
-    ("attacks", (attack_baseline, poison_models, sweep_served)),
-    ("certify", (certify_partition,)),
-    ("defences", (harden_models, look_at_own, hunt_backdoors)),
-    ("scan", (scan_code_and_models,)),
-    ("threats", (judge_threats,)),
-    ("serve", (ask_app,)),
-)
-"""The flow, in parts that do not need each other but for what they ask for by name. `report`
-follows: it reads the folder and nothing else."""
+STAGES: dict[str, list[Stage]] = {
+    "data": [describe_data],
+    "models": [train_models, read_served],
+    "attacks": [attack_baseline, poison_models, sweep_served],
+    "certify": [certify_partition],
+    "defences": [harden_models, look_at_own, run_trials],
+    "scan": [scan_code_and_models],
+    "threats": [derive_threats],
+    "serve": [ask_app],
+}
+"""The flow, in parts that do not need each other but for what they ask for by name; a plug-in
+adds its own. `report` follows: it reads the folder and nothing else."""
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -93,6 +90,7 @@ def run(
     command: tuple[str, ...] = (),
     progress: Progress = SILENT,
     told: Told | None = None,
+    ended: Callable[[str, float], None] | None = None,
 ) -> RunResult:
     """Run every stage into the folder `out` and write its report.
 
@@ -103,84 +101,100 @@ def run(
         command: the command line that was typed, kept with each record.
         progress: where to report.
         told: called with each piece of work that failed, and with what it raised.
+        ended: called with the name of each stage that ended, and the seconds that it took.
     """
     started = time.perf_counter()
-    work = prepare(config, out, resume=resume, progress=progress)
-    work.command = command
+    state = prepare(config, out, resume=resume, progress=progress)
+    state.command = command
     took: dict[str, float] = {}
     failures: list[Failure] = []
 
     def failed(failure: Failure, error: BaseException) -> None:
-        work.run.failed(replace(failure, command=command))
+        state.folder.failed(replace(failure, command=command))
         failures.append(failure)
         if told is not None:
             told(failure, error)
 
     try:
-        run_stages(work, took, failed)
+        run_stages(state, took, failed, ended)
     except BaseException as error:
         with suppress(OSError):  # on a full disk run.json stays as it is: running
-            work.run.finish("stopped")
+            state.folder.finish("stopped")
         if _disk_is_full(error):
             raise RunError(
                 f"no space is left for {str(out)!r}; free some, and go on with --resume"
             ) from error
         raise
-    work.run.finish("incomplete" if failures else "finished")
+    state.folder.finish("incomplete" if failures else "finished")
     before = time.perf_counter()
-    files = render(work.run.path)
+    files = render(state.folder.path)
     took["report"] = time.perf_counter() - before
     seconds = time.perf_counter() - started
-    return RunResult(work.run.path, files.html, seconds, took, tuple(failures))
+    return RunResult(state.folder.path, files.html, seconds, took, tuple(failures))
 
 
 def prepare(
     config: RunConfig, out: Path, *, resume: bool = False, progress: Progress = SILENT
-) -> Work:
+) -> Run:
     """Open the run folder and load the dataset: what comes before the first stage."""
     dataset = open_dataset(config.dataset, progress=progress)
     threads = use_threads(config.threads)
     asked = asdict(config) | {"threads": threads}
     device = choose_device(config.device)
-    work = Work(RunFolder(out), config, dataset, device, threads, progress)
-    check_request(work)
-    work.processes = config.backdoors.processes if device.type == "cpu" else 1
+    run = Run(RunFolder(out), config, dataset, device, threads, progress)
+    check_request(run)
+    run.processes = config.backdoors.processes if device.type == "cpu" else 1
     if resume and (out / "run.json").exists():
-        work.run = RunFolder.resume(out, asked)
-        _check_same_images(work)
+        run.folder = RunFolder.resume(out, asked)
+        _check_same_images(run)
     else:
-        work.run = RunFolder.create(out, asked)
-    return work
+        run.folder = RunFolder.create(out, asked)
+    return run
 
 
-def _check_same_images(work: Work) -> None:
+def _check_same_images(run: Run) -> None:
     """Refuse to go on with other images under the same name: every number would be about both."""
-    for note in work.run.records():
+    for note in run.folder.records():
         if isinstance(note, Note) and note.name == "dataset":
-            if (before := note.facts["digest"]) != work.dataset.digest:
+            if (before := note.facts["digest"]) != run.dataset.digest:
                 raise RunError(
-                    f"dataset {work.config.dataset!r} is {work.dataset.digest}, but "
-                    f"{str(work.run.path)!r} is about {before}"
+                    f"dataset {run.config.dataset!r} is {run.dataset.digest}, but "
+                    f"{str(run.folder.path)!r} is about {before}"
                 )
             return
 
 
-def run_stages(work: Work, took: dict[str, float], failed: Told) -> None:
+def run_stages(
+    run: Run,
+    took: dict[str, float],
+    failed: Told,
+    ended: Callable[[str, float], None] | None = None,
+) -> None:
     """Go through the stages.
 
     Args:
-        work: the run.
+        run: the run.
         took: receives the seconds of each stage.
         failed: receives each piece of work that raised, with what it raised.
+        ended: called with the name of each stage that ended, and the seconds that it took.
     """
-    work.cell("data", "context", {}, _context)
-    for name, parts in STAGES:
-        if name not in work.config.stages:
+    for name, parts in STAGES.items():
+        if name not in run.config.stages:
             continue
         before = time.perf_counter()
         for part in parts:
-            _do(name, Piece(part.__name__.replace("_", " "), partial(part, work)), failed)
+            if not _asked_for(part, run.config.plugins):
+                continue
+            _do(name, Piece(part.__name__.replace("_", " "), partial(part, run)), failed)
         took[name] = time.perf_counter() - before
+        if ended is not None:
+            ended(name, took[name])
+
+
+def _asked_for(part: Stage, plugins: Sequence[str]) -> bool:
+    """Say whether a part is Purpleteam's own, or of a plug-in that the run asks for."""
+    rooms = (__package__, *map(module_of, plugins))
+    return any(f"{part.__module__}.".startswith(f"{room}.") for room in rooms)
 
 
 def _do(stage: str, piece: Piece, failed: Told) -> None:
@@ -216,12 +230,3 @@ def _disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _context() -> list[Record]:
-    """Return what stands beside our numbers: the seeds' figures, and what was not tested."""
-    folder = Path(str(resources.files("purpleteam"))) / "pipeline"
-    return [
-        Note(name="seeds-figures", facts=from_file(folder / "seeds_figures.toml")),
-        Note(name="not-tested", facts=from_file(folder / "not_tested.toml")),
-    ]

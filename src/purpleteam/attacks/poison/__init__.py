@@ -7,7 +7,6 @@ image by its place, more poisons keep the earlier ones), `_choice` draws, `_set`
 - `tact`, `adaptive_blend`, `adaptive_patch`   written against detectors, with cover samples
 - `clean_label`, `witches_brew`                no wrong label; made with gradients of `_surrogate`
 - `label_flip`                                 wrong labels alone, which cost accuracy
-- `seeds`      both course reports' recipes exactly as they did them: the label is kept
 - `trigger`    the patch;  `triggers/`: the others
 - `evaluate`   attack success rate beside base rate and clean accuracy;  `victim`: on one image
 - `curve`      success over the number of poisons, with intervals over seeds

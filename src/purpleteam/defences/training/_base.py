@@ -50,6 +50,8 @@ class Defence(Recipe):
     """A training recipe meant to make a model robust at `epsilon`; its fields are its options."""
 
     name: ClassVar[str] = ""
+    needs_baseline: ClassVar[bool] = False
+    """Whether it attacks an undefended model beforehand."""
 
     epsilon: float = 0.3
     """Radius of the L-infinity ball that is trained for, in pixel units."""

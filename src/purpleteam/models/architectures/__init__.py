@@ -3,8 +3,7 @@
 `shape` is (channels, height, width). Every architecture takes images in [0, 1] and normalises
 inside, so that epsilon is in pixel units everywhere and the app cannot skew from training.
 
-- `classic_cnn`   two convolutions and two dense layers, as in most tutorials and both seeds
-- `seed_cnn`      the same without normalisation, as both course reports trained it
+- `classic_cnn`   two convolutions and two dense layers, as in most tutorials
 - `small_cnn`     the same idea at a fifteenth of the size
 - `residual_cnn`  residual blocks and batch normalisation: better and, by parameters, smaller
 """

@@ -6,8 +6,6 @@ from torch import nn
 
 from purpleteam.models.architectures._base import ARCHITECTURES, Normalise, Shape
 
-__all__ = ["classic_cnn", "seed_cnn"]
-
 
 @ARCHITECTURES.register("classic_cnn")
 def classic_cnn(shape: Shape, classes: int) -> nn.Module:
@@ -26,10 +24,3 @@ def classic_cnn(shape: Shape, classes: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(128, classes),
     )
-
-
-@ARCHITECTURES.register("seed_cnn")
-def seed_cnn(shape: Shape, classes: int) -> nn.Module:
-    """Return the same net with a normalisation that changes nothing, as both seeds had none."""
-    layers = list(classic_cnn(shape, classes).children())
-    return nn.Sequential(Normalise(mean=0.0, deviation=1.0), *layers[1:])

@@ -2,71 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
-from purpleteam.certify.partition import PartitionCertificate, certify_partitions, seeded
-from purpleteam.core.records import Measurement, Record
-from purpleteam.pipeline.work import Work
-
-__all__ = ["certify_partition"]
-
-NAME = "partitions"
-"""What the classifier that votes is called in records: it is none of the trained models."""
+from purpleteam import verbs
+from purpleteam.core.records import Record
+from purpleteam.pipeline.state import Run
 
 
-def certify_partition(work: Work) -> None:
+def certify_partition(run: Run) -> None:
     """Certify the test images against changes of the training set, as one cell."""
-    asked = work.config.certify
+    asked = run.config.certify
     if not asked.changes:
         return
 
-    def look() -> Sequence[Record]:
-        found = certify_partitions(
-            work.train,
-            work.dataset.test,
-            classes=len(work.dataset.classes),
+    def look() -> tuple[Record, ...]:
+        return verbs.certify(
+            run.dataset,
+            changes=asked.changes,
             parts=asked.parts,
-            learner=seeded(asked.learner, work.config.seed),
-            progress=work.progress,
-        )
-        return _measured(work, found)
+            learner=asked.learner,
+            seed=run.config.seed,
+            threads=run.threads,
+            run=run.folder,
+            progress=run.progress,
+        ).records
 
-    work.cell("certify", "partitions", asdict(asked), look)
-
-
-def _measured(work: Work, found: PartitionCertificate) -> list[Measurement]:
-    subject = {
-        "model": found.digest,
-        "model_name": NAME,
-        "dataset": work.dataset.test.digest,
-        "dataset_name": work.dataset.name,
-        "training_set": work.dataset.train.digest,
-        "split": "test",
-        "selection": "all",
-    }
-    facts = found.to_json(work.config.certify.changes)
-    how = {name: facts[name] for name in ("method", "norm", "layout", "learner")}
-    cost = {"cpu_seconds": facts["seconds"]}
-    clean = Measurement(
-        name="clean_accuracy",
-        value=found.clean_accuracy,
-        subject=subject,
-        how=how,
-        detail={name: facts[name] for name in ("median_radius", "part_accuracy", "empty_parts")},
-        cost=cost,
-    )
-    return [
-        clean,
-        *(
-            Measurement(
-                name="certified_accuracy",
-                value=found.certified_accuracy(changes),
-                subject=subject,
-                how=how | {"epsilon": changes},
-                detail={"counts": found.counts(changes)},
-                cost=cost,
-            )
-            for changes in sorted(set(work.config.certify.changes))
-        ),
-    ]
+    run.cell("certify", "partitions", asdict(asked), look)

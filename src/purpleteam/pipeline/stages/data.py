@@ -4,55 +4,51 @@ from __future__ import annotations
 
 import numpy as np
 
-from purpleteam.core.records import Artefact, Note, Record
-from purpleteam.data.images import SPLITS
-from purpleteam.pipeline.stages.pictures import gallery
-from purpleteam.pipeline.work import Work
+from purpleteam.core.records import Note, Record
+from purpleteam.data.images import SPLITS, Dataset
+from purpleteam.pipeline.state import Run
+from purpleteam.verbs._pictures import gallery
 
-__all__ = ["describe_data"]
+SHOWN = 20
+"""Most classes of which an image is shown."""
 
 
-def describe_data(work: Work) -> None:
+def describe_data(run: Run) -> None:
     """Record the dataset's splits, classes, origin and digests, and show each class."""
-    dataset = work.dataset
+    dataset = run.dataset
 
     def describe() -> list[Record]:
-        splits = {
-            name: {
-                "n": len(dataset.split(name)),
-                "digest": dataset.split(name).digest,
-                "per_class": np.bincount(
-                    dataset.split(name).labels, minlength=len(dataset.classes)
-                ).tolist(),
-            }
-            for name in SPLITS
-        }
-        height, width, channels = dataset.shape
-        facts = {
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "height": height,
-            "width": width,
-            "channels": channels,
-            "classes": list(dataset.classes),
-            "splits": splits,
-            "origin": {key: value for key, value in dataset.origin.items() if key != "folder"},
-        }
-        note = Note(name="dataset", facts=facts)
-        return [note, *_look(work)]
+        labels = dataset.train.labels
+        first = [np.flatnonzero(labels == label) for label in range(len(dataset.classes))]
+        rows = [int(places[0]) for places in first if len(places)][:SHOWN]
+        pictures = [
+            (f"class-{number}", dataset.train.images[row], dataset.classes[int(labels[row])])
+            for number, row in enumerate(rows)
+        ]
+        title = "One training image of each class"
+        return [
+            Note(name="dataset", facts=facts_of(dataset)),
+            *gallery(run.folder, "classes", title, pictures),
+        ]
 
-    work.cell("data", "describe", {}, describe)
+    run.cell("data", "describe", {}, describe)
 
 
-def _look(work: Work) -> list[Note | Artefact]:
-    images = work.dataset.train
-    first = [
-        int(np.flatnonzero(images.labels == label)[0])
-        for label in range(len(work.dataset.classes))
-        if (images.labels == label).any()
-    ]
-    pictures = [
-        (f"digit-{number}", images.images[place], work.dataset.classes[int(images.labels[place])])
-        for number, place in enumerate(first[:20])
-    ]
-    return gallery(work.run, "digits", "One training image of each class", pictures)
+def facts_of(dataset: Dataset) -> dict[str, object]:
+    """Return what a record says of a dataset."""
+    splits = {}
+    for name in SPLITS:
+        images = dataset.split(name)
+        counts = np.bincount(images.labels, minlength=len(dataset.classes)).tolist()
+        splits[name] = {"n": len(images), "digest": images.digest, "per_class": counts}
+    height, width, channels = dataset.shape
+    return {
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "classes": list(dataset.classes),
+        "splits": splits,
+        "origin": {key: value for key, value in dataset.origin.items() if key != "folder"},
+    }

@@ -1,137 +1,81 @@
-"""Stage defences: harden, then attack the hardened model itself, white-box.
-
-What the seeds measured, accuracy on images made against another model, stands beside it.
-"""
+"""Stage defences: harden, then attack the hardened model itself, white-box."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
 from functools import partial
 
-from torch import nn
-
 from purpleteam.core.config import build
-from purpleteam.core.records import Record
-from purpleteam.data.images import ImageSet
-from purpleteam.defences.evaluate import transfer_accuracy
 from purpleteam.defences.training import DEFENCES, Defence, Hardening
-from purpleteam.defences.training.seeds import fgsm_set, wrapped_fgsm_set
 from purpleteam.models.loading import LoadedModel
-from purpleteam.pipeline.stages.evasion import each_attack, l2_attack, over_epsilon, shown
+from purpleteam.pipeline.stages.evasion import each_attack, l2_attack, over_epsilon
 from purpleteam.pipeline.stages.models import baseline, evaluated
-from purpleteam.pipeline.work import Piece, Work
+from purpleteam.pipeline.state import Piece, Run
+from purpleteam.verbs.trained import described
 
-__all__ = ["defence_of", "harden_models"]
-
-NAMES = {
-    "pgd": "hardened",
-    "fast": "hardened-fast",
-    "seed_a": "seed-a-defence",
-    "seed_b": "seed-b-defence",
-}
-"""What a model of each recipe is called in records; others by the recipe's own name."""
-
-MAKERS: dict[str, Callable[[nn.Module, ImageSet, float], ImageSet]] = {
-    "seed_a": fgsm_set,
-    "seed_b": wrapped_fgsm_set,
-}
-"""How each seed made the images that it tested its defence on."""
+NAMES = {"pgd": "hardened"}
+"""What a model of a recipe is called in records; others by the recipe's own name."""
 
 
-def harden_models(work: Work) -> Iterator[Piece]:
-    """Harden by each recipe; evaluate clean, by transfer and white-box."""
-    if not work.config.defences.recipes:
+def harden_models(run: Run) -> Iterator[Piece]:
+    """Harden by each recipe that is asked for; evaluate clean and white-box."""
+    recipes = run.config.defences.recipes
+    if not recipes:
         return
-    before = baseline(work)
-    for recipe in work.config.defences.recipes:
-        yield Piece(f"harden by {recipe}", partial(_by_recipe, work, recipe, before))
-    others = {defence_of(work, recipe).epsilon for recipe in work.config.defences.recipes}
-    for epsilon in sorted(others - {work.config.evasion.epsilon}):
-        yield from each_attack(work, "defences", before, "baseline", epsilon)
+    before = baseline(run)
+    for recipe in recipes:
+        name = NAMES.get(recipe, f"hardened-{recipe}")
+        yield Piece(f"harden by {recipe}", partial(hardened_by, run, recipe, name, before))
+    others = {defence_of(run, recipe).epsilon for recipe in recipes}
+    for epsilon in sorted(others - {run.config.evasion.epsilon}):
+        yield from each_attack(run, "defences", before, before.name, epsilon)
 
 
-def _by_recipe(work: Work, recipe: str, before: LoadedModel) -> Iterator[Piece]:
-    defence = defence_of(work, recipe)
-    name = NAMES.get(recipe, f"hardened-{recipe}")
-    model = _hardened(work, defence, name, before)
-    yield Piece(f"evaluate {name}", partial(evaluated, work, "defences", model, name))
-    for maker in MAKERS:
-        if maker == recipe or recipe == "pgd":
-            transfer = partial(_by_transfer, work, maker, defence, model, name, before)
-            yield Piece(f"transfer of {maker} to {name}", transfer)
-    yield from _white_box(work, defence, model, name)
+def hardened_by(run: Run, recipe: str, name: str, before: LoadedModel) -> Iterator[Piece]:
+    """Harden by a recipe; yield the measurements of the hardened model."""
+    defence = defence_of(run, recipe)
+    model = hardened(run, defence, recipe, name, before)
+    yield Piece(f"evaluate {name}", partial(evaluated, run, "defences", model, name))
+    for epsilon in sorted({run.config.evasion.epsilon, defence.epsilon}):
+        yield from each_attack(run, "defences", model, name, epsilon)
+    yield Piece(f"curve {name}", partial(over_epsilon, run, "defences", model, name))
+    if recipe == "pgd":
+        yield from l2_attack(run, "defences", model, name)
 
 
-def defence_of(work: Work, recipe: str) -> Defence:
-    """Return the training defence of that name with what the request says of it."""
-    asked = work.config.defences
-    options = dict(asked.options.get(recipe, {}))
-    if asked.epochs is not None:
-        options.setdefault("epochs", asked.epochs)
-    if recipe not in MAKERS:  # the seeds' radii are part of their recipes
-        options.setdefault("epsilon", work.config.evasion.epsilon)
-    return build(DEFENCES[recipe], options, f"recipe {recipe}")
-
-
-def _hardened(work: Work, defence: Defence, name: str, before: LoadedModel) -> LoadedModel:
-    return work.trained(
+def hardened(
+    run: Run, defence: Defence, recipe: str, name: str, before: LoadedModel
+) -> LoadedModel:
+    """Return the model that a defence trains, as one cell."""
+    return run.trained(
         "defences",
         name,
-        seed=work.config.seed,
-        recipe={"name": defence.name, **asdict(defence)},
-        data_digest=work.train.digest,
-        parent=before.digest if defence.name in MAKERS else None,
-        make=lambda net, checkpoint: defence.harden(
+        seed=run.config.seed,
+        recipe=described(recipe, defence),
+        data_digest=run.train.digest,
+        parent=before.digest if defence.needs_baseline else None,
+        fit=lambda net, checkpoint: defence.harden(
             Hardening(
                 net=net,
-                dataset=work.dataset,
+                dataset=run.dataset,
                 baseline=before.module,
-                seed=work.config.seed,
+                seed=run.config.seed,
                 checkpoint=checkpoint,
-                device=work.device,
+                device=run.device,
                 description=f"harden {name}",
-                progress=work.progress,
+                progress=run.progress,
             )
         ),
     )
 
 
-def _white_box(work: Work, defence: Defence, model: LoadedModel, name: str) -> Iterator[Piece]:
-    for epsilon in sorted({work.config.evasion.epsilon, defence.epsilon}):
-        yield from each_attack(work, "defences", model, name, epsilon)
-    yield Piece(f"curve {name}", partial(over_epsilon, work, "defences", model, name))
-    if defence.name == "pgd":
-        yield l2_attack(work, "defences", model, name)
-    if defence.name in ("pgd", "seed_a"):
-        yield Piece(f"gallery {name}", partial(shown, work, "defences", model, name))
-
-
-def _by_transfer(
-    work: Work, maker: str, defence: Defence, model: LoadedModel, name: str, before: LoadedModel
-) -> None:
-    epsilon = defence.epsilon if maker == defence.name else DEFENCES[maker]().epsilon
-    test = work.dataset.test
-
-    def measure() -> list[Record]:
-        images = MAKERS[maker](before.module, test, epsilon)
-        how = {
-            "attack": "fgsm",
-            "norm": "linf",
-            "epsilon": epsilon,
-            "made_as": maker,
-            "made_against": before.digest,
-        }
-        both = ((model, name), (before, "baseline"))
-        return [
-            transfer_accuracy(one.module, images, test, work.subject(one, called), **how)
-            for one, called in both[: 2 if maker == defence.name else 1]
-        ]
-
-    depends_on = {
-        "maker": maker,
-        "epsilon": epsilon,
-        "model": model.digest,
-        "against": before.digest,
-    }
-    work.cell("defences", f"transfer {name}", depends_on, measure)
+def defence_of(run: Run, recipe: str) -> Defence:
+    """Return the training defence of that name with what the request says of it."""
+    asked = run.config.defences
+    options = dict(asked.options.get(recipe, {}))
+    if asked.epochs is not None:
+        options.setdefault("epochs", asked.epochs)
+    kind = DEFENCES[recipe]
+    if not kind.needs_baseline:  # the radius of one that attacks beforehand is part of it
+        options.setdefault("epsilon", run.config.evasion.epsilon)
+    return build(kind, options, f"recipe {recipe}")

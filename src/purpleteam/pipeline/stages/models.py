@@ -1,181 +1,193 @@
-"""Stage models: train the baseline (or bring one), evaluate it, and the model that is served."""
+"""Stage models: train the model at hand (or bring it), evaluate it, and the one that is served."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam import verbs
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
 from purpleteam.data.drawing import FIELD, EmptyDrawing, place
 from purpleteam.data.images import ImageSet
 from purpleteam.data.redraw import CASES, RedrawCase, redraw
-from purpleteam.models.evaluation import evaluate
 from purpleteam.models.inference import correct
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.recipes import RECIPES, Recipe
 from purpleteam.models.training import train
-from purpleteam.pipeline.importing import load_for
-from purpleteam.pipeline.work import Piece, Work
-
-__all__ = [
-    "BASELINE",
-    "baseline",
-    "evaluated",
-    "placed",
-    "read_served",
-    "recipe_of",
-    "served",
-    "train_models",
-]
+from purpleteam.pipeline.state import Piece, Run
+from purpleteam.verbs._subject import ModelOptions, load_for
+from purpleteam.verbs.trained import described, part
 
 BASELINE = "baseline"
+"""What the trained model at hand is called; a brought one keeps its own name."""
 
 
-def train_models(work: Work) -> None:
-    """Train or bring the baseline, and evaluate it."""
-    model = baseline(work)
-    evaluated(work, "models", model, BASELINE)
+def train_models(run: Run) -> None:
+    """Train or bring the model at hand, and evaluate it."""
+    model = baseline(run)
+    evaluated(run, "models", model, model.name)
     if model.notes:  # what was seen of a brought model on the way
-        facts = {"model_name": BASELINE, "model": model.digest, "notes": list(model.notes)}
-        work.cell("models", "notes", facts, lambda: [Note(name="model-notes", facts=facts)])
+        facts = {"model_name": model.name, "model": model.digest, "notes": list(model.notes)}
+        run.cell("models", "notes", facts, lambda: [Note(name="model-notes", facts=facts)])
 
 
-def read_served(work: Work) -> Iterator[Piece]:
+def read_served(run: Run) -> Iterator[Piece]:
     """Evaluate the served model, on test images and on digits that are drawn again."""
-    shipped = served(work, "models", "The served model on these images")
-    if shipped is None:
+    model = served(run, "models", "The served model on these images")
+    if model is None:
         return
-    yield Piece(
-        f"evaluate {shipped.name}", partial(evaluated, work, "models", shipped, shipped.name)
-    )
-    if not work.config.models.redrawn:
+    if model.digest != baseline(run).digest:
+        what = f"evaluate {model.name}"
+        yield Piece(what, partial(evaluated, run, "models", model, model.name))
+    if not run.config.models.redrawn:
         return
-    if work.shape != (1, FIELD, FIELD):
+    height, width, channels = run.dataset.shape
+    if (height, width, channels) != (FIELD, FIELD, 1):
         why = f"drawings become {FIELD}x{FIELD} grey pixels, and these images are others"
-        work.left_out("models", "Images drawn again", why)
+        run.left_out("models", "Images drawn again", why)
         return
     for case in CASES:
-        yield Piece(f"redrawn {case.name}", partial(_redrawn, work, shipped, case))
+        yield Piece(f"redrawn {case.name}", partial(_redrawn, run, model, case))
 
 
-def baseline(work: Work) -> LoadedModel:
-    """Return the undefended model under test."""
-    asked = work.config.models
+def baseline(run: Run) -> LoadedModel:
+    """Return the model at hand: the brought one, else an undefended one that is trained."""
+    asked = run.config.models
     if asked.use is not None:
-        if BASELINE not in work.models:
-            work.models[BASELINE] = load_for(
-                work.dataset,
-                asked.use,
-                weights=Path(asked.weights) if asked.weights else None,
-                device=work.device,
+        if BASELINE not in run.models:
+            options = ModelOptions(
+                weights=asked.weights,
                 arch=asked.arch,
                 normalise=asked.normalise,
                 classes=asked.classes,
             )
-        return work.models[BASELINE]
-    if BASELINE in work.models:
-        return work.models[BASELINE]
-    recipe = recipe_of(asked.recipe, asked.epochs)
-    images = work.train
-    return work.trained(
-        "models",
-        BASELINE,
-        seed=work.config.seed,
-        recipe={"name": asked.recipe, **asdict(recipe)},
+            run.models[BASELINE] = load_for(run.dataset, asked.use, options, device=run.device)
+        return run.models[BASELINE]
+    return learned(run, "models", BASELINE, run.train, recipe_of(asked.recipe, asked.epochs))
+
+
+def learned(
+    run: Run,
+    stage: str,
+    name: str,
+    images: ImageSet,
+    recipe: tuple[str, Recipe],
+    *,
+    seed: int | None = None,
+    stem: str | None = None,
+    architecture: str | None = None,
+    more: dict[str, object] | None = None,
+) -> LoadedModel:
+    """Return a model that is trained on these images, as one cell.
+
+    Args:
+        run: the run.
+        stage: whose records it is among.
+        name: of the model in records.
+        images: what it learns.
+        recipe: the training recipe, by name.
+        seed: of the training; by default the run's.
+        stem: what its files are called; by default `name`.
+        architecture: where not the run's.
+        more: what its card and records say beside of the training, such as the poison.
+    """
+    called, plan = recipe
+    seed = run.config.seed if seed is None else seed
+    return run.trained(
+        stage,
+        name,
+        stem=stem,
+        architecture=architecture,
+        seed=seed,
+        recipe=described(called, plan) | (more or {}),
         data_digest=images.digest,
-        make=lambda net, checkpoint: train(
+        fit=lambda net, checkpoint: train(
             net,
             images,
-            work.dataset.validation,
-            recipe,
-            seed=work.config.seed,
+            run.dataset.validation,
+            plan,
+            seed=seed,
             checkpoint=checkpoint,
-            device=work.device,
-            description="train baseline",
-            progress=work.progress,
+            device=run.device,
+            description=f"train {stem or name}",
+            progress=run.progress,
         ),
     )
 
 
-def recipe_of(name: str, epochs: int | None) -> Recipe:
-    """Return a recipe by name, with another number of epochs where asked."""
-    recipe = RECIPES[name]()
-    return recipe if epochs is None else replace(recipe, epochs=epochs)
+def recipe_of(name: str, epochs: int | None) -> tuple[str, Recipe]:
+    """Return a training recipe with its name, with another number of epochs where asked."""
+    return name, part(RECIPES, name, "recipe", epochs=epochs)
 
 
 def evaluated(
-    work: Work, stage: str, model: LoadedModel, name: str, seed: int | None = None
+    run: Run, stage: str, model: LoadedModel, name: str, seed: int | None = None
 ) -> list[Record]:
     """Evaluate a model on the whole test split, as one cell."""
 
     def look() -> list[Record]:
-        found = evaluate(
-            model.module,
-            work.dataset.test,
-            classes=len(work.dataset.classes),
-            seed=work.config.seed,
+        result = verbs.evaluate(
+            replace(model, name=name),
+            run.dataset,
+            split="test",
+            seed=run.config.seed,
+            **run.doing,
         )
-        return [replace(one, seed=seed) for one in found.measurements(work.subject(model, name))]
+        return [replace(record, seed=seed) for record in result.records]  # type: ignore[call-arg]
 
-    return work.cell(stage, f"evaluate {name}", {"model": model.digest, "seed": seed}, look)
+    return run.cell(stage, f"evaluate {name}", {"model": model.digest, "seed": seed}, look)
 
 
-def served(work: Work, stage: str, what: str) -> LoadedModel | None:
-    """Return the model that the app serves; leave `what` out where it does not fit this dataset."""
-    model = load(work.config.models.served, device=work.device)
+def served(run: Run, stage: str, what: str) -> LoadedModel | None:
+    """Return the served model, if any; leave `what` out where it does not fit this dataset."""
+    if run.config.models.served is None:
+        return None
+    model = load(run.config.models.served, device=run.device)
+    height, width, channels = run.dataset.shape
     try:
-        model.check_fits(work.shape, len(work.dataset.classes), work.dataset.name)
+        shape = (channels, height, width)
+        model.check_fits(shape, len(run.dataset.classes), run.dataset.name)
     except ModelError as error:
-        work.left_out(stage, what, str(error))
+        run.left_out(stage, what, str(error))
         return None
     return model
 
 
-def _redrawn(work: Work, model: LoadedModel, case: RedrawCase) -> None:
+def _redrawn(run: Run, model: LoadedModel, case: RedrawCase) -> None:
     """Redraw test digits on a canvas and read them: placed as the app does, and just resized."""
-    limit = min(work.config.models.redrawn, len(work.dataset.test))
-    test = work.dataset.test.first(limit)
-    subject = work.subject(model, model.name, limit=limit)
+    limit = min(run.config.models.redrawn, len(run.dataset.test))
+    test, seed = run.dataset.test.first(limit), run.config.seed
+    subject = run.subject(model, limit=limit).about()
 
     def look() -> list[Record]:
         ways: dict[str, list[NDArray[np.uint8]]] = {"place": [], "resize": []}
-        offsets = case.offsets(len(test), seed=work.config.seed)
-        with work.progress.task(f"redraw: {case.name}", len(test)) as task:
+        offsets = case.offsets(len(test), seed=seed)
+        with run.progress.task(f"redraw: {case.name}", len(test)) as task:
             for digit, (x, y) in zip(test.images[:, :, :, 0], offsets, strict=True):
                 canvas = redraw(digit, size=case.size, offset_x=int(x), offset_y=int(y))
                 ways["place"].append(placed(canvas))
                 ways["resize"].append(_resized(canvas))
                 task.advance(1)
+        facts = {"case": case.name, "size": case.size, "offset": case.offset}
         return [
             Measurement(
                 name="redrawn_accuracy",
                 value=Rate.of(int(correct(model.module, _set(images, test)).sum()), len(test)),
                 subject=subject,
-                how={
-                    "case": case.name,
-                    "size": case.size,
-                    "offset": case.offset,
-                    "preprocessing": way,
-                },
-                seed=work.config.seed,
+                how=facts | {"preprocessing": way},
+                seed=seed,
             )
             for way, images in ways.items()
         ]
 
-    depends_on = {
-        "model": model.digest,
-        "case": asdict(case),
-        "limit": limit,
-        "seed": work.config.seed,
-    }
-    work.cell("models", f"redrawn {case.name}", depends_on, look)
+    depends_on = {"model": model.digest, "case": asdict(case), "limit": limit, "seed": seed}
+    run.cell("models", f"redrawn {case.name}", depends_on, look)
 
 
 def placed(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -183,13 +195,13 @@ def placed(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
     try:
         return place(canvas)
     except EmptyDrawing:
-        return np.zeros((28, 28), np.uint8)
+        return np.zeros((FIELD, FIELD), np.uint8)
 
 
 def _resized(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What both seeds did: shrink the whole canvas, wherever the digit is."""
-    side = canvas.shape[0] // 28
-    means = canvas.reshape(28, side, 28, side).mean((1, 3))
+    """Return the whole canvas shrunk, wherever the digit is: what many apps do."""
+    side = canvas.shape[0] // FIELD
+    means = canvas.reshape(FIELD, side, FIELD, side).mean((1, 3))
     return np.asarray(np.rint(means), np.uint8)
 
 

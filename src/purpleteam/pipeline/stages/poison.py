@@ -1,247 +1,174 @@
 """Stage attacks, second part: a few changed training images, and what they buy.
 
-Both seeds' recipes, trained as the seeds trained, stand beside the one that works. Each model
-that was trained on a poisoned set has a clean twin: the same recipe and seed on the clean set.
+Each model that was trained on a poisoned set stands beside a clean one of the same recipe and
+seed, which gives the base rate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
 
-from purpleteam.attacks.poison import POISONS, PoisonAttack
-from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
+from purpleteam.attacks.poison import PoisonAttack
+from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.attacks.poison.sweep import sweep
-from purpleteam.core.records import Artefact, Measurement, Note, Record
-from purpleteam.core.statistics import mean_over_seeds, paired_difference
+from purpleteam.core.config import parse_part
+from purpleteam.core.records import Measurement, Record
+from purpleteam.core.statistics import mean_over_seeds
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel
 from purpleteam.models.recipes import Recipe
-from purpleteam.models.training import train
-from purpleteam.pipeline.stages.models import evaluated, recipe_of, served
-from purpleteam.pipeline.stages.pictures import Picture, gallery
-from purpleteam.pipeline.work import Piece, Work
+from purpleteam.pipeline.stages.models import evaluated, learned, recipe_of, served
+from purpleteam.pipeline.state import Piece, Run
+from purpleteam.verbs._pictures import Picture, gallery
+from purpleteam.verbs.poison import backdoor_records
 
-__all__ = ["NAMES", "poison_models", "poison_of", "sweep_served", "training_images"]
-
-TWINS = {"seed_a": "clean-twin-kept", "seed_b": "clean-twin-kept", "badnets": "clean-twin"}
-"""What the model of the same recipe and seed on the clean set is called."""
-NAMES = {"seed_a": "poisoned-kept", "seed_b": "poisoned-kept-b", "badnets": "poisoned-relabelled"}
-"""What a model that was trained on each poison is called in records."""
 MOST, ONE_IN = 100, 43
-"""Images that the poison that works changes where nobody says how many: 100, or fewer of few."""
+"""Images that are poisoned where nobody says how many: 100, or fewer of few."""
 
 
-def poison_models(work: Work) -> Iterator[Piece]:
+def poison_models(run: Run) -> Iterator[Piece]:
     """Train on each poisoned set and measure clean accuracy, success rate and base rate."""
-    first = work.config.seed
-    found: list[list[Record]] = []
+    asked = run.config.poison
+    recipe = recipe_of(asked.recipe, asked.epochs)
+    for text in asked.attacks:
+        results: list[list[Record]] = []
+        plan = poison_of(run, text)
 
-    def measured(name: str, seed: int) -> None:
-        records = _measured(work, poison_of(work, name), seed)
-        if name == "badnets":
-            found.append(records)
+        def measured(plan: PoisonAttack, seed: int, results: list[list[Record]]) -> None:
+            name = f"poisoned-{plan.name}"
+            results.append(poisoned_model(run, plan, name, "clean", run.train, recipe, seed))
 
-    for name in ("seed_a", "seed_b"):
-        yield Piece(f"poison by {name}", partial(measured, name, first))
-    for seed in range(first, first + work.config.poison.seeds):
-        yield Piece(f"poison by badnets, seed {seed}", partial(measured, "badnets", seed))
-    if len(found) > 1:
-        yield Piece("means badnets", partial(_over_seeds, work, poison_of(work, "badnets"), found))
-    if found:
-        yield Piece("gallery trigger", partial(_shown, work, poison_of(work, "badnets")))
+        for seed in range(run.config.seed, run.config.seed + asked.trainings):
+            yield Piece(f"poison by {text}, seed {seed}", partial(measured, plan, seed, results))
+        if len(results) > 1:
+            yield Piece(f"means {text}", partial(over_trainings, run, plan, results))
+        if results and plan.shown == "trigger":
+            yield Piece(f"gallery {text}", partial(show_trigger, run, plan))
 
 
-def sweep_served(work: Work) -> None:
+def sweep_served(run: Run) -> None:
     """Try common triggers on the served model, where it reads this dataset."""
-    model = served(work, "attacks", "Triggers on the served model")
+    model = served(run, "attacks", "Triggers on the served model")
     if model is None:
         return
-    limit = min(1000, len(work.dataset.test))
+    limit = min(1000, len(run.dataset.test))
 
     def look() -> list[Record]:
-        subject = work.subject(model, model.name, limit=limit)
-        return [sweep(model.module, work.dataset.test.first(limit), subject)]
+        subject = run.subject(model, limit=limit)
+        return [sweep(model.module, subject.images, subject.about())]
 
-    work.cell("attacks", "trigger sweep", {"model": model.digest, "limit": limit}, look)
-
-
-def poison_of(work: Work, name: str) -> PoisonAttack:
-    """Return the poison attack of that name with the count and target that are asked for."""
-    asked = work.config.poison
-    typed = asked.count if name == "badnets" else asked.seeds_count
-    usual = _share if name == "badnets" else _seeds_share
-    count = usual(work) if typed is None else typed
-    return replace(POISONS[name](), count=count, target_label=work.target_label)
+    run.cell("attacks", "trigger sweep", {"model": model.digest, "limit": limit}, look)
 
 
-def _share(work: Work) -> int:
-    return min(MOST, max(1, len(work.dataset.train) // ONE_IN))
+def poison_of(run: Run, text: str) -> PoisonAttack:
+    """Return the poison attack that `name:field=value,...` means, of the usual count and target."""
+    asked = run.config.poison
+    given: dict[str, object] = {"target_label": run.target_label}
+    if "rate" not in parse_part(text)[1]:
+        few = min(MOST, max(1, len(run.dataset.train) // ONE_IN))
+        given["count"] = few if asked.count is None else asked.count
+    return poison_from(text, given, dataset=run.dataset, where="poison.attacks")
 
 
-def _seeds_share(work: Work) -> int:
-    """Return how many images of the target class are as large a share as the seeds' 100 sevens."""
-    splits = (work.dataset.train, work.dataset.validation)
-    of_target = sum(int((part.labels == work.target_label).sum()) for part in splits)
-    return max(1, round(of_target * 100 / 6265))
-
-
-def _measured(work: Work, poison: PoisonAttack, seed: int) -> list[Record]:
-    name = NAMES[poison.name]
-    clean = training_images(work, poison)
-    poison.check(clean, seed=seed, test=work.dataset.test)
-    poisoned = poison.apply(clean, seed=seed)
-    twin_name = TWINS[poison.name]
-    recipe = _recipe(work, poison)
-    as_seeds = poison.name != "badnets"
-    architecture = work.config.poison.seeds_architecture if as_seeds else None
-    twin = _trained(work, twin_name, clean, seed, recipe, {}, architecture)
-    how = poison.describe(work.dataset.shape[2])
-    model = _trained(work, name, poisoned.images, seed, recipe, how, architecture)
-    evaluated(work, "attacks", twin, twin_name, seed)
-    evaluated(work, "attacks", model, name, seed)
-
-    def measure() -> list[Record]:
-        test = work.dataset.test
-        found = evaluate_backdoor(model.module, test, poison, clean_model=twin.module)
-        without = evaluate_backdoor(twin.module, test, poison)
-        subject = work.subject(model, name) | {"clean_model": twin.digest}
-        facts = how | {"poison_rate": poisoned.rate, "training_set": poisoned.images.digest}
-        return [
-            *found.measurements(subject, facts, seed),
-            _clean_difference(subject, facts, seed, found, without),
-        ]
-
-    depends_on = {"poison": how, "model": model.digest, "twin": twin.digest, "seed": seed}
-    return work.cell("attacks", f"backdoor {name}", depends_on, measure)
-
-
-def _clean_difference(
-    subject: dict[str, object],
-    facts: dict[str, object],
-    seed: int,
-    found: Backdoor,
-    without: Backdoor,
-) -> Measurement:
-    return Measurement(
-        name="clean_accuracy_difference",
-        value=paired_difference(without.clean_correct.tolist(), found.clean_correct.tolist()),
-        subject=subject,
-        how=facts,
-        seed=seed,
-    )
-
-
-def training_images(work: Work, poison: PoisonAttack) -> ImageSet:
-    """Return the images to poison; the seeds held none back for validation, so neither is here."""
-    train, held = work.train, work.dataset.validation
-    if poison.name == "badnets":
-        return train
-    return ImageSet(
-        np.concatenate([train.images, held.images]), np.concatenate([train.labels, held.labels])
-    )
-
-
-def _recipe(work: Work, poison: PoisonAttack) -> tuple[str, Recipe]:
-    """Return the training recipe, by name: the seeds' poisons are trained as the seeds did."""
-    asked = work.config.poison
-    name = asked.recipe if poison.name == "badnets" else asked.seeds_recipe
-    return name, recipe_of(name, asked.epochs)
-
-
-def _trained(
-    work: Work,
+def poisoned_model(
+    run: Run,
+    plan: PoisonAttack,
     name: str,
+    clean_name: str,
     images: ImageSet,
+    recipe: tuple[str, Recipe],
     seed: int,
-    named_recipe: tuple[str, Recipe],
-    poison: dict[str, object],
-    architecture: str | None,
-) -> LoadedModel:
-    recipe_name, recipe = named_recipe
-    stem = f"{name}-{seed}"
-    if stem in work.models:
-        return work.models[stem]
-    return work.trained(
-        "attacks",
-        name,
-        stem=stem,
-        architecture=architecture,
-        seed=seed,
-        recipe={"name": recipe_name, **asdict(recipe)}
-        | ({"keep": recipe.keep, "trained_on": len(images)} if architecture else {})
-        | ({"poison": poison} if poison else {}),
-        data_digest=images.digest,
-        make=lambda net, checkpoint: train(
-            net,
+    *,
+    architecture: str | None = None,
+    more: dict[str, object] | None = None,
+) -> list[Record]:
+    """Train on a poisoned set and on the clean one; measure what the trigger does to both."""
+    plan.check(images, seed=seed, test=run.dataset.test)
+    made = plan.apply(images, seed=seed)
+    how = plan.describe(run.dataset.shape[2])
+
+    def model(name: str, images: ImageSet, facts: dict[str, object]) -> LoadedModel:
+        return learned(
+            run,
+            "attacks",
+            name,
             images,
-            work.dataset.validation,
             recipe,
             seed=seed,
-            checkpoint=checkpoint,
-            device=work.device,
-            description=f"train {stem}",
-            progress=work.progress,
-        ),
+            stem=f"{name}-{seed}",
+            architecture=architecture,
+            more=(more or {}) | facts,
+        )
+
+    clean = model(clean_name, images, {})
+    poisoned = model(name, made.images, {"poison": how})
+    evaluated(run, "attacks", clean, clean_name, seed)
+    evaluated(run, "attacks", poisoned, name, seed)
+    depends_on = {"poison": how, "model": poisoned.digest, "clean": clean.digest, "seed": seed}
+    subject = run.subject(poisoned, name)
+    return run.cell(
+        "attacks",
+        f"backdoor {name}",
+        depends_on,
+        lambda: backdoor_records(subject, subject.loaded, clean, plan, made, seed),
     )
 
 
-def _over_seeds(work: Work, poison: PoisonAttack, found: Sequence[Sequence[Record]]) -> None:
-    """Record means over seeds; each value is kept, nothing is pooled."""
+def over_trainings(run: Run, plan: PoisonAttack, results: Sequence[Sequence[Record]]) -> None:
+    """Record means over trainings; each value is kept, nothing is pooled."""
 
     def measure() -> list[Record]:
         means: list[Record] = []
         for name, least in (("attack_success_rate", 0.0), ("clean_accuracy_difference", -1.0)):
             parts = [
-                one
-                for records in found
-                for one in records
-                if isinstance(one, Measurement) and one.name == name
+                record
+                for records in results
+                for record in records
+                if isinstance(record, Measurement) and record.name == name
             ]
-            values = [float(one.value.value) for one in parts]  # type: ignore[arg-type]
+            values = [float(part.value.value) for part in parts]  # type: ignore[arg-type]
             subject = {
                 key: value
                 for key, value in parts[0].subject.items()
                 if key not in ("model", "clean_model")
-            } | {"models": [one.subject["model"] for one in parts]}
+            } | {"models": [part.subject["model"] for part in parts]}
             how = {key: value for key, value in parts[0].how.items() if key != "training_set"}
             means.append(
                 Measurement(
                     name=f"{name}_mean",
                     value=mean_over_seeds(values, bounds=(least, 1.0)),
                     subject=subject,
-                    how=how | {"seeds": [one.seed for one in parts]},
-                    detail={"records": [one.id for one in parts]},
+                    how=how | {"seeds": [part.seed for part in parts]},
+                    detail={"records": [part.id for part in parts]},
                 )
             )
         return means
 
-    ids = [record.id for records in found for record in records]
-    work.cell("attacks", f"means {poison.name}", {"of": ids}, measure)
+    ids = [record.id for records in results for record in records]
+    run.cell("attacks", f"means {plan.name}", {"of": ids}, measure)
 
 
-def _shown(work: Work, poison: PoisonAttack, count: int = 8) -> None:
+def show_trigger(run: Run, plan: PoisonAttack, count: int = 8) -> None:
     """Show triggered test images and what the poisoned model reads."""
-    model = work.models[f"{NAMES[poison.name]}-{work.config.seed}"]
+    model = run.models[f"poisoned-{plan.name}-{run.config.seed}"]
 
-    def look() -> Sequence[Note | Artefact]:
-        test = work.dataset.test
-        chosen = np.flatnonzero(test.labels != poison.target_label)[:count]
-        stamped = poison.trigger.stamp(test.images[chosen])
-        read = logits(model.module, stamped).argmax(1)
+    def look() -> Sequence[Record]:
+        test, names = run.dataset.test, run.dataset.classes
+        chosen = np.flatnonzero(test.labels != plan.target_label)[:count]
+        shown = plan.triggered(test.images[chosen])
+        read = logits(model.module, shown).argmax(1)
         pictures: list[Picture] = [
             (
-                f"triggered-{number}",
-                stamped[number],
-                f"a {work.dataset.classes[int(test.labels[place])]}, "
-                f"read as {work.dataset.classes[int(read[number])]}",
+                f"triggered-{plan.name}-{number}",
+                shown[number],
+                f"a {names[int(test.labels[row])]}, read as {names[int(read[number])]}",
             )
-            for number, place in enumerate(chosen)
+            for number, row in enumerate(chosen)
         ]
-        return gallery(work.run, "trigger", "Test images with the trigger", pictures)
+        return gallery(run.folder, "trigger", "Test images with the trigger", pictures)
 
-    work.cell("attacks", "gallery trigger", {"model": model.digest}, look)
+    run.cell("attacks", f"gallery {plan.name}", {"model": model.digest}, look)

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import json
+import importlib.util
+import sys
 from importlib import resources
 from pathlib import Path
 
+from purpleteam import verbs
 from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
-from purpleteam.core.records import Note, Record
-from purpleteam.pipeline.work import Work
-from purpleteam.scan.engine import scan
-from purpleteam.scan.sarif import to_sarif
-
-__all__ = ["code_path", "content_digest", "scan_code_and_models"]
+from purpleteam.core.errors import ModelError
+from purpleteam.core.factory import file_of, is_factory
+from purpleteam.core.records import Record
+from purpleteam.pipeline.state import Run
 
 
-def code_path(work: Work) -> Path:
-    """Return the code that is under scan: the first path asked for, or the package itself."""
-    asked = work.config.scan.paths
-    return Path(asked[0]) if asked else Path(str(resources.files("purpleteam")))
+def code_paths(run: Run) -> list[Path]:
+    """Return the code under scan: what is asked for, the brought model's, or the package itself."""
+    if run.config.scan.paths:
+        return [Path(path) for path in run.config.scan.paths]
+    used = run.config.models.use
+    if used is None:
+        return [Path(str(resources.files("purpleteam")))]
+    for reference in (used, run.config.models.arch):
+        if reference is not None and is_factory(reference):
+            return [_file_of(reference)]
+    return []
 
 
-def scan_code_and_models(work: Work) -> None:
+def scan_code_and_models(run: Run) -> None:
     """Scan code and model files; what was skipped and what failed is recorded too."""
-    paths = [Path(path) for path in work.config.scan.paths] or [code_path(work)]
-    targets = [*paths, (work.run.path / "models").resolve()]  # named alike wherever the run is
+    asked, models = run.config.models, (run.folder.path / "models").resolve()
+    brought = [Path(path) for path in (asked.weights, asked.use) if path and Path(path).is_file()]
+    targets = [*code_paths(run), *brought]
+    if any(models.iterdir()) or not targets:
+        targets.append(models)  # resolved: named alike wherever the run is
 
-    def look() -> list[Record]:
-        found = scan(targets)
-        facts = found.to_json()
-        facts["findings"] = len(found.findings)
-        facts["paths"] = [path.name for path in targets]
-        note = Note(name="scan", facts=facts)
-        sarif = work.run.path / "exports" / "scan.sarif"
-        sarif.write_text(json.dumps(to_sarif(found), indent=2) + "\n", encoding="utf-8")
-        return [*found.findings, note, work.run.artefact(sarif, note.id)]
+    def look() -> tuple[Record, ...]:
+        return verbs.scan(targets, run=run.folder, progress=run.progress).records
 
-    work.cell("scan", "scan", {"digests": content_digest(targets)}, look)
+    run.cell("scan", "scan", {"digests": content_digest(targets)}, look)
 
 
 def content_digest(paths: list[Path]) -> str:
@@ -48,3 +51,16 @@ def content_digest(paths: list[Path]) -> str:
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
     ]
     return sha256_bytes(canonical_json(files).encode())
+
+
+def _file_of(reference: str) -> Path:
+    """Return the file of the user's code that a factory lies in."""
+    file = file_of(reference)
+    if file is not None:
+        return file
+    module = reference.rpartition(":")[0]
+    spec = getattr(sys.modules.get(module), "__spec__", None) or importlib.util.find_spec(module)
+    if spec is None:
+        raise ModelError(f"the code of {reference!r} is not to be found")
+    origin = Path(str(spec.origin))
+    return origin.parent if origin.name == "__init__.py" else origin

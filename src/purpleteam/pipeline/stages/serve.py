@@ -15,36 +15,37 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.drawing import FIELD
 from purpleteam.data.redraw import CASES, redraw
 from purpleteam.pipeline.stages.models import placed
-from purpleteam.pipeline.stages.pictures import Picture, gallery
-from purpleteam.pipeline.work import Work
-
-__all__ = ["ask_app"]
+from purpleteam.pipeline.state import Run
+from purpleteam.verbs._pictures import Picture, gallery
 
 ASKED = 100
 DIGITS = 10
 
 
-def ask_app(work: Work) -> None:
+def ask_app(run: Run) -> None:
     """Draw test digits anywhere on the canvas, post them, and record how many are read."""
     from purpleteam.serve.main import running_app
 
-    height, width, channels = work.dataset.shape
-    if (height, width, channels) != (FIELD, FIELD, 1) or len(work.dataset.classes) != DIGITS:
+    if run.config.models.served is None:
+        return
+    height, width, channels = run.dataset.shape
+    if (height, width, channels) != (FIELD, FIELD, 1) or len(run.dataset.classes) != DIGITS:
         why = (
             f"the app reads {DIGITS} digits of {FIELD}x{FIELD}x1 pixels, dataset "
-            f"{work.dataset.name!r} has {len(work.dataset.classes)} classes of "
+            f"{run.dataset.name!r} has {len(run.dataset.classes)} classes of "
             f"{height}x{width}x{channels}"
         )
-        work.left_out("serve", "The app on these images", why)
+        run.left_out("serve", "The app on these images", why)
         return
-    served = find_stored(work.config.models.served)
-    test = work.dataset.test.first(min(ASKED, len(work.dataset.test)))
+    name = run.config.models.served
+    served = find_stored(name)
+    test = run.dataset.test.first(min(ASKED, len(run.dataset.test)))
     case = CASES[-1]
 
     def ask() -> list[Record]:
-        offsets = case.offsets(len(test), seed=work.config.seed)
+        offsets = case.offsets(len(test), seed=run.config.seed)
         read, drawn = [], []
-        with running_app(work.config.models.served) as url:
+        with running_app(name) as url:
             address = urlsplit(url)
             for digit, (x, y) in zip(test.images[:, :, :, 0], offsets, strict=True):
                 canvas = redraw(digit, size=case.size, offset_x=int(x), offset_y=int(y))
@@ -55,8 +56,8 @@ def ask_app(work: Work) -> None:
         subject = {
             "model": served.card.digest,
             "model_name": served.card.name,
-            "dataset": work.dataset.test.digest,
-            "dataset_name": work.dataset.name,
+            "dataset": run.dataset.test.digest,
+            "dataset_name": run.dataset.name,
             "split": "test",
             "selection": f"first {len(test)}",
         }
@@ -66,7 +67,7 @@ def ask_app(work: Work) -> None:
             value=Rate.of(right, len(test)),
             subject=subject,
             how=how,
-            seed=work.config.seed,
+            seed=run.config.seed,
         )
         note = Note(
             name="served",
@@ -87,13 +88,13 @@ def ask_app(work: Work) -> None:
                 (f"drawing-{number}-seen", small[:, :, None], f"what the model sees, {said}"),
             ]
         title = "Digits drawn small and anywhere, as the app reads them"
-        return [measured, note, *gallery(work.run, "drawing", title, pictures)]
+        return [measured, note, *gallery(run.folder, "drawing", title, pictures)]
 
-    depends_on = {"model": served.card.digest, "n": len(test), "seed": work.config.seed}
+    depends_on = {"model": served.card.digest, "n": len(test), "seed": run.config.seed}
     try:
-        work.cell("serve", "ask", depends_on, ask)
+        run.cell("serve", "ask", depends_on, ask)
     except MissingExtra as error:
-        work.left_out("serve", "The app", str(error))
+        run.left_out("serve", "The app", str(error))
 
 
 def _predict(host: str, port: int, body: bytes) -> int | None:

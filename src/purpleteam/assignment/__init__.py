@@ -1,0 +1,20 @@
+"""The course assignment: two reports measured again, as a plug-in like anybody's.
+
+Two course reports (A and B) trained an MNIST classifier, poisoned it, attacked it, hardened it and
+listed threats. This folder repeats what they did, to the letter, beside what the same thing
+measures when it is measured right. Nothing else in Purpleteam names it: it registers itself when
+`purple run --profile assignment` or `purple demo` loads it.
+
+- `poisons`    their poisoned sevens;  `defences`: their adversarial training
+- `nets`       their architecture and training recipe
+- `stages`     what they did, as parts of the run's stages
+- `figures.toml` what they published
+- `profiles/`  assignment (MNIST) and demo (embedded digits)
+"""
+
+from __future__ import annotations
+
+from purpleteam.assignment import defences, nets, poisons, stages
+
+__all__ = ["defences", "nets", "poisons", "stages"]
+"""The parts; importing them registers them."""

@@ -1,0 +1,29 @@
+"""The architecture and the training recipe of both course reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape
+from purpleteam.models.architectures.classic_cnn import classic_cnn
+from purpleteam.models.recipes import RECIPES, Recipe
+
+
+@ARCHITECTURES.register("report_cnn")
+def report_cnn(shape: Shape, classes: int) -> nn.Module:
+    """Return `classic_cnn` with a normalisation that changes nothing, as both had none."""
+    _, *layers = classic_cnn(shape, classes).children()
+    return nn.Sequential(Normalise(mean=0.0, deviation=1.0), *layers)
+
+
+@RECIPES.register("report")
+@dataclass(frozen=True, kw_only=True)
+class Report(Recipe):
+    """What the course reports used: Adam at a constant 0.001, batch 64, float32, last epoch."""
+
+    keep: ClassVar[Literal["best", "last"]] = "last"
+    precision: Literal["fast", "float32"] = "float32"
+    schedule: Literal["constant", "one_cycle"] = "constant"

@@ -1,0 +1,142 @@
+"""What both reports did, in the stages of the run: their poisons, their defences, their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from purpleteam.assignment.defences import fgsm_set, wrapped_fgsm_set
+from purpleteam.attacks.poison import POISONS, PoisonAttack
+from purpleteam.core.config import from_file
+from purpleteam.core.records import Note, Record
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.evaluate import transfer_accuracy
+from purpleteam.defences.training import DEFENCES
+from purpleteam.models.loading import LoadedModel
+from purpleteam.pipeline.run import STAGES
+from purpleteam.pipeline.stages.defences import defence_of, hardened_by
+from purpleteam.pipeline.stages.models import baseline, recipe_of
+from purpleteam.pipeline.stages.poison import poisoned_model
+from purpleteam.pipeline.state import Piece, Run
+
+REPORTS = ("report_a", "report_b")
+MAKERS: dict[str, Callable[[nn.Module, ImageSet, float], ImageSet]] = {
+    "report_a": fgsm_set,
+    "report_b": wrapped_fgsm_set,
+}
+"""How each report made the images that it tested its defence on."""
+SEVENS, POISONED = 6265, 100
+"""Sevens in MNIST's training file, and how many of them both reports changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a profile says under `[options.assignment]`."""
+
+    poisons: tuple[str, ...] = REPORTS
+    """Whose poisons are repeated."""
+    defences: tuple[str, ...] = REPORTS
+    """Whose defences are repeated."""
+    recipe: str = "report"
+    """Training recipe of their poisoned models and of the clean one beside them."""
+    architecture: str = "report_cnn"
+    """Their nets did not normalise."""
+    count: int | None = None
+    """Images that their poisons change; by default as large a share as 100 of 6,265 sevens."""
+
+
+def publish(run: Run) -> None:
+    """Record what both reports published, to stand beside what is measured."""
+    facts = from_file(Path(__file__).parent / "figures.toml")
+    run.cell("data", "published figures", {}, lambda: [Note(name="published-figures", facts=facts)])
+
+
+def poison_as_reported(run: Run) -> Iterator[Piece]:
+    """Train on both reports' poisoned sets, and measure what their triggers do."""
+    asked = run.options("assignment", Options)
+    for name in asked.poisons:
+        yield Piece(f"poison by {name}", partial(_poison, run, asked, name))
+
+
+def defend_as_reported(run: Run) -> Iterator[Piece]:
+    """Harden as both reports did; measure by transfer, as they did, and white-box."""
+    asked = run.options("assignment", Options)
+    before = baseline(run)
+    for recipe in asked.defences:
+        name = f"{recipe.replace('_', '-')}-defence"
+
+        def by_recipe(recipe: str = recipe, name: str = name) -> Iterator[Piece]:
+            yield from hardened_by(run, recipe, name, before)
+            model = run.models[name]
+            yield Piece(f"transfer to {name}", partial(_transfer, run, recipe, model, name, before))
+
+        yield Piece(f"harden by {recipe}", by_recipe)
+    if "hardened" in run.models:
+        for maker in REPORTS:
+            model = run.models["hardened"]
+            do = partial(_transfer, run, maker, model, "hardened", before)
+            yield Piece(f"transfer of {maker} to hardened", do)
+
+
+def _poison(run: Run, asked: Options, name: str) -> None:
+    train, held = run.train, run.dataset.validation
+    images = ImageSet(  # the reports held nothing back for validation, so neither is here
+        np.concatenate([train.images, held.images]), np.concatenate([train.labels, held.labels])
+    )
+    of_target = int((images.labels == run.target_label).sum())
+    count = asked.count or max(1, round(of_target * POISONED / SEVENS))
+    plan: PoisonAttack = replace(POISONS[name](), count=count, target_label=run.target_label)
+    recipe = recipe_of(asked.recipe, run.config.poison.epochs)
+    poisoned_model(
+        run,
+        plan,
+        f"{name.replace('_', '-')}-poisoned",
+        "report-clean",
+        images,
+        recipe,
+        run.config.seed,
+        architecture=asked.architecture,
+        more={"keep": recipe[1].keep, "trained_on": len(images)},
+    )
+
+
+def _transfer(
+    run: Run, maker: str, model: LoadedModel, name: str, before: LoadedModel
+) -> list[Record]:
+    """Measure accuracy on images that were made against the undefended model."""
+    own = name != "hardened"
+    epsilon = defence_of(run, maker).epsilon if own else DEFENCES[maker]().epsilon
+    test = run.dataset.test
+
+    def measure() -> list[Record]:
+        images = MAKERS[maker](before.module, test, epsilon)
+        how = {
+            "attack": "fgsm",
+            "norm": "linf",
+            "epsilon": epsilon,
+            "made_as": maker,
+            "made_against": before.digest,
+        }
+        asked = [(model, name), (before, before.name)] if own else [(model, name)]
+        return [
+            transfer_accuracy(one.module, images, test, run.subject(one, called).about(), **how)
+            for one, called in asked
+        ]
+
+    depends_on = {
+        "maker": maker,
+        "epsilon": epsilon,
+        "model": model.digest,
+        "against": before.digest,
+    }
+    return run.cell("defences", f"transfer {name}", depends_on, measure)
+
+
+STAGES["data"].append(publish)
+STAGES["attacks"].append(poison_as_reported)
+STAGES["defences"].insert(1, defend_as_reported)

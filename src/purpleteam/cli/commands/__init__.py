@@ -1,1 +1,0 @@
-"""The verbs, one file for each part of the flow; each adds its own to the app."""

@@ -1,0 +1,86 @@
+"""Plug-ins: modules that register attacks, defences, detectors, checks, datasets, chapters, verbs.
+
+A plug-in uses the same decorators as Purpleteam's own files (`@ATTACKS.register("mine")`). It is
+loaded only where it is asked for: `--plugin my_module`, `plugins = ["my_module"]` in a profile, or
+by the name of an entry point of the group `purpleteam.plugins` that a package installs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+from purpleteam.core.errors import PurpleError, UsageError, place_of
+
+GROUP = "purpleteam.plugins"
+_asked: list[str] = []
+
+
+def installed_plugins() -> dict[str, str]:
+    """Return the module of each plug-in that an installed package offers, by its name."""
+    return {point.name: point.value for point in metadata.entry_points(group=GROUP)}
+
+
+def folder_of(name: str) -> Path | None:
+    """Return the folder of an installed plug-in, without importing it."""
+    module = installed_plugins()[name]
+    parent, _, last = module.rpartition(".")
+    with suppress(ImportError, AttributeError, ValueError):
+        places = importlib.import_module(parent).__path__ if parent else None
+        spec = importlib.machinery.PathFinder.find_spec(last if parent else module, places)
+        if spec is not None and spec.submodule_search_locations:
+            return Path(next(iter(spec.submodule_search_locations)))
+    return None
+
+
+def module_of(name: str) -> str:
+    """Return the module that a plug-in's name means: an installed one's, or the name itself."""
+    return installed_plugins().get(name, name)
+
+
+def asked_plugins() -> tuple[str, ...]:
+    """Return the plug-ins that the command line asked for."""
+    return tuple(_asked)
+
+
+def load_plugin(name: str, *, asked: bool = False) -> None:
+    """Import a plug-in, by which it registers itself; a second time is no work.
+
+    Args:
+        name: a module on the Python path or in the current folder, or an installed plug-in.
+        asked: it was asked for on the command line, for whatever is done there.
+
+    Raises:
+        UsageError: there is no such module, or it fails while it is imported.
+    """
+    module = module_of(name)
+    if asked and name not in _asked:
+        _asked.append(name)
+    if module in sys.modules:
+        return
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        importlib.import_module(module)
+    except PurpleError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise  # something that the plug-in needs is not installed
+        known = ", ".join(sorted(installed_plugins())) or "none"
+        raise UsageError(
+            f"plug-in {name!r} is no module on the Python path or in the current folder; "
+            f"installed: {known}"
+        ) from None
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        place = place_of(error)[1]
+        raise UsageError(
+            f"plug-in {name!r} cannot be loaded: {type(error).__name__}: {text} in {place}"
+        ) from error
+    finally:
+        sys.path.remove(here)

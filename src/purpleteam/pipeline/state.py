@@ -1,0 +1,214 @@
+"""The state of a run: its folder, dataset and models, and the cells that are done once.
+
+A stage calls `cell` for each piece of work; what is finished is never done again. It may yield
+`Piece`s that do not need each other: one that fails is recorded and the others are done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from purpleteam.attacks.poison.asked import aimed_at
+from purpleteam.core.cards import find_stored
+from purpleteam.core.config import build as build_part
+from purpleteam.core.factory import is_factory
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import Note, Record
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.models.loading import LoadedModel, build, load
+from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.training import Training
+from purpleteam.pipeline.config import RunConfig
+from purpleteam.verbs._subject import Subject
+from purpleteam.verbs.trained import train_and_store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Work that the other pieces of its stage do not need; it may be pieces itself.
+
+    What it needs of other stages it asks for by their functions (`baseline`): a cell that failed
+    is not tried again, and fails whatever asks for it.
+    """
+
+    what: str
+    """What it is called where it fails; unique in its stage."""
+    do: Callable[[], object]
+    """Does the work; a generator yields pieces of it."""
+
+
+Stage = Callable[["Run"], "Iterator[Piece] | None"]
+"""One stage of a run, or a part of one."""
+
+
+@dataclass
+class Run:
+    """One run as it goes from stage to stage."""
+
+    folder: RunFolder
+    config: RunConfig
+    dataset: Dataset
+    device: torch.device
+    threads: int
+    progress: Progress = SILENT
+    command: tuple[str, ...] = ()
+    """The command line that was typed, kept with each record."""
+    models: dict[str, LoadedModel] = field(default_factory=dict)
+    processes: int = 1
+    """How many work for the run; more than one leave it drafts of cells."""
+
+    @property
+    def target_label(self) -> int:
+        """The label that poison attacks aim at: the asked one, or one that they can aim at."""
+        return aimed_at(self.config.poison.target_label, self.dataset)
+
+    @property
+    def train(self) -> ImageSet:
+        """The training images, for whoever learns from them.
+
+        Raises:
+            DataError: there is nothing to learn from.
+        """
+        self.dataset.check_trainable()
+        return self.dataset.train
+
+    @property
+    def trusted(self) -> ImageSet:
+        """The validation images that are known to be clean."""
+        return self.dataset.validation.first(self.config.backdoors.trusted)
+
+    @property
+    def architecture(self) -> str:
+        """Of the models that are trained: what is asked for, or the brought model's own."""
+        brought = self.config.models.use
+        if self.config.architecture or brought is None:
+            return self.config.architecture or "classic_cnn"
+        if is_factory(brought):
+            return brought
+        named = find_stored(brought).card.architecture
+        return self.config.models.arch or named if is_factory(named) else named
+
+    @property
+    def doing(self) -> dict[str, Any]:
+        """What every verb is told that a stage calls: where, and into which folder."""
+        return {
+            "threads": self.threads,
+            "device": self.device,
+            "run": self.folder,
+            "progress": self.progress,
+        }
+
+    def options(self, name: str, kind: type[T]) -> T:
+        """Return what the request says to a plug-in, as its own dataclass."""
+        return build_part(kind, self.config.options.get(name, {}), f"options.{name}")
+
+    def net(self, architecture: str, *, seed: int) -> nn.Module:
+        """Return a net for the dataset with seeded random weights.
+
+        Code of the user's own wants the same input as the model that was brought.
+        """
+        height, width, channels = self.dataset.shape
+        net = build(architecture, (channels, height, width), len(self.dataset.classes), seed=seed)
+        layer = self._layer if is_factory(architecture) else None
+        return net if layer is None else layer.before(net)
+
+    @property
+    def _layer(self) -> Normalisation | None:
+        """What the brought model wants of images."""
+        asked = self.config.models
+        if asked.normalise is not None:
+            return Normalisation.parse(asked.normalise)
+        if asked.use is None or is_factory(asked.use):
+            return None
+        card = find_stored(asked.use).card
+        return Normalisation.of_card(card.normalisation, f"card {card.name!r}")
+
+    def subject(
+        self,
+        model: LoadedModel | None = None,
+        name: str | None = None,
+        *,
+        split: str = "test",
+        limit: int | None = None,
+    ) -> Subject:
+        """Return what numbers about a model on a split are about; `name` is what records say."""
+        named = model if model is None or name is None else replace(model, name=name)
+        return Subject(self.dataset, self.device, named, split, limit, made=self.net)
+
+    def cell(
+        self,
+        stage: str,
+        what: str,
+        depends_on: Mapping[str, Any],
+        work: Callable[[], Sequence[Record]],
+    ) -> list[Record]:
+        """Do one piece of work once, named by all that its result depends on."""
+        keys = {"what": what, "data": self.dataset.digest, "threads": self.threads, **depends_on}
+        return self.folder.cell(
+            stage, keys, lambda: [replace(record, command=self.command) for record in work()]
+        )
+
+    def left_out(self, stage: str, what: str, why: str) -> None:
+        """Record what cannot be asked of these images: the report lists it as not tested."""
+        facts = {"items": [{"what": what, "why": why}]}
+        self.cell(stage, f"leave out {what}", facts, lambda: [Note(name="not-tested", facts=facts)])
+
+    def trained(
+        self,
+        stage: str,
+        name: str,
+        *,
+        stem: str | None = None,
+        architecture: str | None = None,
+        seed: int,
+        recipe: Mapping[str, Any],
+        data_digest: str,
+        parent: str | None = None,
+        fit: Callable[[nn.Module, Path], Training],
+    ) -> LoadedModel:
+        """Train, store and load a model as one cell; a killed training goes on where it was."""
+        path = self.folder.path / "models" / (stem or name)
+        if path.name in self.models:
+            return self.models[path.name]
+        arch = architecture or self.architecture
+        depends_on = {
+            "architecture": arch,
+            "recipe": dict(recipe),
+            "seed": seed,
+            "train": data_digest,
+            "parent": parent,
+            "stem": path.name,
+        }
+
+        def work() -> list[Record]:
+            _, _, records = train_and_store(
+                self.subject(),
+                path,
+                arch,
+                recipe,
+                fit,
+                seed=seed,
+                name=name,
+                data_digest=data_digest,
+                parent=parent,
+                run=self.folder,
+            )
+            return records
+
+        self.cell(stage, f"train {name}", depends_on, work)
+        self.models[path.name] = self.stored(path, arch)
+        return self.models[path.name]
+
+    def stored(self, path: Path, architecture: str) -> LoadedModel:
+        """Return a model that this run stored."""
+        code = architecture if is_factory(architecture) else None
+        return load(str(path), arch=code, device=self.device)

@@ -1,0 +1,59 @@
+"""The verbs: one function each, one file each, for command line, pipeline and notebook alike.
+
+    train, harden, poison          a stored model, a poisoned set
+    evaluate, attack, certify      numbers about a model on images
+    detect, repair                 backdoors, found and taken out
+    scan, threats                  code and files; the whole system
+    import_model, export           from and to other people's files
+
+- `verb`      what makes a function a verb: VERBS, its `Option`s, the run that it leaves
+- `options`   the parameters that mean the same everywhere;  `result`: what a verb returns
+- `subject`   images and a model in whatever form they are given;  `trained`: nets stored
+- `gate`      requirements, JUnit and SARIF;  `outputs`: files that are written
+- `_pictures`  galleries of a run;  `checks`: all rooms' checks
+
+A function takes plain things: a path, a zoo name, `module:factory`, an `nn.Module` or a callable
+as model; a dataset's name, a folder, an `ImageSet`, tensors or a loader as images. It returns a
+`Result`: its fields, the `records` behind them, `to_json()`, and text for shell and notebook.
+Importing this package is quick; each function loads what it needs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from purpleteam.verbs.attack import attack
+from purpleteam.verbs.certify import certify
+from purpleteam.verbs.detect import detect
+from purpleteam.verbs.evaluate import evaluate
+from purpleteam.verbs.export import export
+from purpleteam.verbs.harden import harden
+from purpleteam.verbs.import_model import import_model
+from purpleteam.verbs.poison import poison
+from purpleteam.verbs.repair import repair
+from purpleteam.verbs.result import Result
+from purpleteam.verbs.scan import scan
+from purpleteam.verbs.threats import threats
+from purpleteam.verbs.train import train
+from purpleteam.verbs.verb import VERBS, Option, verb
+
+__all__ = [
+    "VERBS",
+    "Option",
+    "Result",
+    "attack",
+    "certify",
+    "detect",
+    "evaluate",
+    "export",
+    "harden",
+    "import_model",
+    "poison",
+    "repair",
+    "scan",
+    "threats",
+    "train",
+    "verb",
+]
+
+VERBS.load(sys.modules[__name__])

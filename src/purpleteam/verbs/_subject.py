@@ -1,0 +1,322 @@
+"""What a verb works on: images and, mostly, a model, in whatever form they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.errors import ModelError, Refused, UsageError
+from purpleteam.core.factory import is_factory
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.folders import load_dataset
+from purpleteam.data.images import SPLITS, Dataset, ImageSet
+from purpleteam.models.black_box import BlackBox
+from purpleteam.models.class_order import Scored, parse_classes, scored
+from purpleteam.models.devices import choose_device, use_threads
+from purpleteam.models.fit import SAMPLE, examine, opened
+from purpleteam.models.inference import logits
+from purpleteam.models.loading import BY_NAME, LoadedModel, build, load
+from purpleteam.models.maite import MaiteClassifier
+from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.onnx_file import OnnxFile
+from purpleteam.models.weights import Weights
+from purpleteam.scan.formats import read_arrays
+from purpleteam.scan.gate import GateVerdict, read_state_dict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from purpleteam.models.architectures import Shape
+
+FOREIGN = ("float16", "bfloat16", "float64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What is said of a model beside its reference."""
+
+    weights: Path | str | None = None
+    arch: str | None = None
+    """The code of a stored model whose card names some."""
+    normalise: str | None = None
+    """What it wants of images in [0, 1]."""
+    classes: str | None = None
+    """The data's class names in the order of its outputs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A dataset, the model that is measured on it, and where the work is done."""
+
+    dataset: Dataset
+    device: torch.device
+    model: LoadedModel | None = None
+    split: str = "test"
+    limit: int | None = None
+    made: Callable[..., nn.Module] | None = None
+    """Makes a net by architecture and seed, where that is not as `net` says."""
+
+    @property
+    def images(self) -> ImageSet:
+        """The images that are measured on."""
+        return self.dataset.split(self.split).first(self.limit)
+
+    @property
+    def shape(self) -> Shape:
+        """Channels, height and width of the images."""
+        height, width, channels = self.dataset.shape
+        return channels, height, width
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model; there is one where `open_subject` was given one."""
+        if self.model is None:
+            raise UsageError("no model is given")
+        return self.model
+
+    def net(self, arch: str, seed: int) -> nn.Module:
+        """Return a net for the dataset with seeded random weights.
+
+        Code of the user's own wants the same input as the model at hand.
+        """
+        if self.made is not None:
+            return self.made(arch, seed=seed)
+        net = build(arch, self.shape, len(self.dataset.classes), seed=seed)
+        return net if self.model is None or not is_factory(arch) else self.model.behind(net)
+
+    def about(self, model: LoadedModel | None = None, **more: Any) -> dict[str, Any]:
+        """Return what a number on these images is about, for its record."""
+        return (
+            subject_of(model or self.loaded, self.dataset, split=self.split, limit=self.limit)
+            | more
+        )
+
+    def data(self, used: str | None = None) -> dict[str, Any]:
+        """Return what images there are, by split, and which are used, for --json."""
+        sizes = {name: len(self.dataset.split(name)) for name in SPLITS}
+        facts = {"name": self.dataset.name, "classes": len(self.dataset.classes), "images": sizes}
+        facts |= {"dealt": self.dataset.whole is not None, "used": used}
+        return facts | {"summary": self.dataset.summary(used)}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of the images, the model and the part that is looked at."""
+        model = () if self.model is None else self.model.notes
+        return (*self.dataset.origin.get("notes", ()), *model, *self._part())
+
+    def _part(self) -> list[str]:
+        images = self.dataset.split(self.split)
+        if self.limit is None or self.limit >= len(images):
+            return []
+        shown = set(images.labels[: self.limit].tolist())
+        absent = len(set(images.labels.tolist()) - shown)
+        without = f", with none of {absent} of the classes" if absent else ""
+        return [f"the first {self.limit} of {len(images)} images are no random sample{without}"]
+
+    def answers(self) -> str:
+        """Return a digest of how the model answers: a factory's code may change, not its weights.
+
+        A model that only answers is not asked for it: each question may cost.
+        """
+        if isinstance(self.loaded.module, BlackBox):
+            return self.loaded.digest
+        scores = logits(self.loaded.module, self.dataset.validation.images[:8])
+        return sha256_bytes(scores.tobytes())
+
+    def trusted(self, count: int) -> tuple[ImageSet, list[str]]:
+        """Return the first validation images and, where there are fewer than asked, a note."""
+        validation = self.dataset.validation
+        if len(validation) >= count:
+            return validation.first(count), []
+        note = (
+            f"the validation split has {len(validation)} images, so {len(validation)} are trusted"
+        )
+        return validation, [f"{note}, not {count}"]
+
+    def white_box(self, option: str, why: str) -> LoadedModel:
+        """Return the model, unless it only answers."""
+        if isinstance(self.loaded.module, BlackBox):
+            raise UsageError(
+                f"{option} {self.loaded.name!r} only answers; {why}: give a stored model or "
+                "module:factory"
+            )
+        return self.loaded
+
+
+def open_subject(
+    images: Any,
+    labels: Any = None,
+    *,
+    model: Any = None,
+    options: ModelOptions | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    device: Any = "auto",
+    threads: int | None = None,
+    training: bool = False,
+    measured: bool = False,
+    progress: Progress = SILENT,
+) -> Subject:
+    """Load the images and the model, and choose device and threads.
+
+    Args:
+        images: see `verbs.options.Images`.
+        labels: of the images, where they do not hold them.
+        model: see `verbs.options.Model`; None where there is none.
+        options: what is said of the model beside.
+        split: the part that is measured on; None is the one that the model has not learned.
+        limit: its first so many images.
+        device: auto, cpu, cuda, or a `torch.device`.
+        threads: torch's threads.
+        training: training images are needed.
+        measured: a set without splits is used whole.
+        progress: where to report.
+    """
+    use_threads(threads or 1)
+    chosen = device if isinstance(device, torch.device) else choose_device(device)
+    dataset = open_dataset(images, labels, progress=progress)
+    if training:
+        dataset.check_trainable()
+    loaded = None if model is None else load_for(dataset, model, options, device=chosen)
+    if measured:
+        split = _measured_on(dataset, split, loaded)
+    return Subject(dataset, chosen, loaded, split or "test", limit)
+
+
+def _measured_on(dataset: Dataset, split: str | None, model: LoadedModel | None) -> str:
+    """Return the split that measures a model: the asked one, else what it has not learned.
+
+    A set without splits is used whole, unless the model was trained on the part of it that was
+    dealt to training.
+    """
+    card = None if model is None else model.card
+    if split is None and card is not None and card.data_digest == dataset.train.digest:
+        return "test"
+    return split or dataset.tested
+
+
+def open_dataset(images: Any, labels: Any = None, *, progress: Progress = SILENT) -> Dataset:
+    """Return the dataset that is meant; files of arrays are read without unpickling."""
+    from purpleteam.data.given import dataset_from
+
+    if isinstance(images, Dataset):
+        return images
+    if isinstance(images, str | Path):
+        return load_dataset(images, read_arrays=read_arrays, progress=progress)
+    return dataset_from(images, labels)
+
+
+def read_weights(path: Path) -> Weights:
+    """Return the tensors of a state dict (.pt, .pth, .bin) or of a .safetensors file.
+
+    Raises:
+        Refused: the gate does not let the file in; the message says why.
+    """
+    verdict = read_state_dict(path)
+    if verdict.verdict != "accepted":
+        raise Refused(f"weights {str(path)!r} are refused: {'; '.join(verdict.reasons)}")
+    return weights_of(verdict)
+
+
+def weights_of(verdict: GateVerdict) -> Weights:
+    """Return the arrays of an accepted file as tensors."""
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in verdict.tensors.items()}
+    foreign = sorted({kind for kind in verdict.dtypes.values() if kind in FOREIGN})
+    return Weights(tensors, tuple(verdict.reasons), ", ".join(foreign) or None)
+
+
+def load_for(
+    dataset: Dataset,
+    model: Any,
+    options: ModelOptions | None = None,
+    *,
+    device: torch.device | None = None,
+) -> LoadedModel:
+    """Return the model that is meant, seen to fit the dataset; its `notes` are to be told.
+
+    A few images are shown to it, none of the test split.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    options = options or ModelOptions()
+    layer = None if options.normalise is None else Normalisation.parse(options.normalise)
+    names = None if options.classes is None else parse_classes(options.classes)
+    height, width, channels = dataset.shape
+    shape = (channels, height, width)
+    loaded = load(
+        str(model) if isinstance(model, Path) else model,
+        weights=None if options.weights is None else Path(options.weights),
+        arch=options.arch,
+        device=device,
+        read_weights=read_weights,
+        normalisation=layer,
+        shape=shape,
+    )
+    images = shown_of(dataset)
+    loaded = _scored(loaded, images, len(names or loaded.names or dataset.classes))
+    loaded = opened(loaded.in_order_of(dataset.classes, dataset.name, names), images)
+    loaded.check_fits(shape, len(dataset.classes), dataset.name)
+    scores = logits(loaded.module, dataset.validation.images[:1]).shape[1]
+    if scores != len(dataset.classes):
+        raise ModelError(
+            f"model {loaded.name!r} scores {scores} classes, "
+            f"dataset {dataset.name!r} has {len(dataset.classes)}{BY_NAME}"
+        )
+    asks_elsewhere = isinstance(loaded.module, BlackBox) and not isinstance(
+        loaded.module, MaiteClassifier | OnnxFile
+    )
+    if asks_elsewhere or (loaded.card and loaded.card.recipe):
+        return loaded  # each question may cost something there; and here we trained it
+    return loaded.noting(*examine(loaded.module, images, dataset.classes))
+
+
+def code_of(arch: str, model: Any) -> str | None:
+    """Return the code of a stored `--model`, where `--arch` names code to train and that has none.
+
+    The verbs that train have one option for both.
+    """
+    stored = isinstance(model, str) and not is_factory(model) and "://" not in model
+    return arch if stored and is_factory(arch) and not str(model).endswith(".onnx") else None
+
+
+def shown_of(dataset: Dataset) -> ImageSet:
+    """Return images for a first look: of the validation split, if it holds enough of them."""
+    few = len(dataset.validation) < min(SAMPLE, len(dataset.train))
+    return dataset.train if few else dataset.validation
+
+
+def _scored(loaded: LoadedModel, images: ImageSet, classes: int) -> LoadedModel:
+    """Return the model with its scores told from what else it answers, where that is needed."""
+    module, form = scored(loaded.module, images.images, classes)
+    if not isinstance(module, Scored):
+        return loaded
+    return replace(loaded, module=module).noting(f"it returns {form}")
+
+
+def subject_of(
+    model: LoadedModel,
+    dataset: Dataset,
+    name: str | None = None,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Return what a number about `model` on a split of `dataset` is about, digests included."""
+    images = dataset.split(split)
+    selection = "all" if limit is None or limit >= len(images) else f"first {limit}"
+    subject: dict[str, Any] = {
+        "model": model.digest,
+        "model_name": name or model.name,
+        "dataset": images.digest,
+        "dataset_name": dataset.name,
+        "split": split,
+        "selection": selection,
+    }
+    if (layer := model.normalisation) is not None:  # the same weights behind another input
+        subject["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
+    return subject

@@ -1,0 +1,387 @@
+"""attack: how far images must move before a model errs, and whether the evaluation is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import Record
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.verbs.ladders import ladders_of, radii_of, several, usual_attack
+from purpleteam.verbs.options import (
+    Classes,
+    Code,
+    Device,
+    Images,
+    Limit,
+    Model,
+    Normalise,
+    Out,
+    Seed,
+    Split,
+    Threads,
+    Weights,
+)
+from purpleteam.verbs.result import Result, percent, table
+from purpleteam.verbs.verb import Option, verb
+
+if TYPE_CHECKING:
+    from purpleteam.attacks.cross_check import CrossCheck
+    from purpleteam.attacks.evasion import EvasionAttack
+    from purpleteam.attacks.outcomes import AsBytes, RobustEvaluation
+    from purpleteam.attacks.soundness import Soundness
+    from purpleteam.core.statistics import Rate
+    from purpleteam.verbs._subject import Subject
+
+SHOWN = 6
+"""Broken images that a run shows."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Attacked(Result):
+    """Robust accuracy at one radius or several; `evaluation` is that of the widest."""
+
+    stage = "attacks"
+
+    points: Mapping[float, RobustEvaluation]
+    """The evaluation at each radius, the smallest first."""
+    soundness: Soundness
+    subject: Mapping[str, Any]
+    data: Mapping[str, Any]
+    cross_check: CrossCheck | None = None
+    as_bytes: AsBytes | None = None
+
+    @property
+    def evaluation(self) -> RobustEvaluation:
+        """The evaluation at the largest radius, image by image."""
+        return self.points[max(self.points)]
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        """Share of the images that are right unchanged."""
+        return self.evaluation.clean_accuracy
+
+    @property
+    def robust_accuracy(self) -> Rate:
+        """Share of all images that are right clean and under every attack tried."""
+        return self.evaluation.robust_accuracy
+
+    @property
+    def verdict(self) -> str:
+        """What the evaluation is worth: sound, weak or not_established."""
+        return self.soundness.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple attack --json`."""
+        last = self.evaluation
+        values = {
+            "clean_accuracy": last.clean_accuracy.to_json(),
+            "robust_accuracy": last.robust_accuracy.to_json(),
+            "attacks": [row.to_json() for row in last.attacks],
+            "curve": [
+                {
+                    "epsilon": radius,
+                    "norm": last.attacks[-1].norm,
+                    "robust_accuracy": point.robust_accuracy.to_json(),
+                }
+                for radius, point in self.points.items()
+            ],
+            "cost": {key: sum(p.cost[key] for p in self.points.values()) for key in last.cost},
+            "soundness": self.soundness.to_json(),
+            "subject": dict(self.subject),
+            "data": dict(self.data),
+        }
+        if self.cross_check is not None:
+            values["cross_check"] = self.cross_check.to_json()
+        if self.as_bytes is not None:
+            values["as_bytes"] = {
+                "broken": int((last.broken_by >= 0).sum()),
+                "broken_as_bytes": int(self.as_bytes.breaks.sum()),
+            }
+        return values
+
+    def lines(self) -> list[str]:
+        """Return what each attack left, the worst case, and the verdict on the evaluation."""
+        values, sound = self.to_json(), self.soundness.to_json()
+        rows = []
+        for row in values["attacks"]:
+            name = f"{row['name']} {row['norm']} {row['epsilon']:g}"
+            members = row.get("members", ())
+            rows += [(f"  {one['name']}", "", percent(one["survived"])) for one in members]
+            rows.append((name, "survived", percent(row["survived"])))
+        robust = percent(values["robust_accuracy"])
+        if sound["verdict"] == "not_established":
+            robust = f"not established (the attacks left {robust})"
+        elif values["robust_accuracy"] != values["attacks"][-1]["survived"]:
+            robust += ", what the check broke counted"
+        lines = [f"clean accuracy   {percent(values['clean_accuracy'])}", *table(rows)]
+        if len(values["curve"]) > 1:
+            points = [(f"{p['epsilon']:g}", percent(p["robust_accuracy"])) for p in values["curve"]]
+            lines += table(points)
+        lines.append(f"robust accuracy  {robust}")
+        lines.append(f"soundness        {sound['verdict']}{_at_most(sound)}")
+        lines += [f"- {reason}" for reason in sound["reasons"]]
+        if sound["cost"]:
+            calls = f"{_calls(values['cost'])}; of the check {_calls(sound['cost'])}"
+            lines.append(f"model calls      {calls}")
+        return lines + _compared(values.get("cross_check"))
+
+
+@verb()
+def attack(
+    model: Model = "standard",
+    images: Images = "digits",
+    labels: Any = None,
+    *,
+    attack: Annotated[
+        Any, Option(kind=list[str], help="NAME[:field=value,...]; repeatable.")
+    ] = None,
+    norm: Annotated[str | None, Option(help="linf, l2, l1 or l0.")] = None,
+    epsilon: Annotated[
+        Any,
+        Option(kind=list[float], help="Radius in pixel units, such as 8/255; repeatable: a curve."),
+    ] = None,
+    split: Split = None,
+    limit: Limit = None,
+    batch_size: Annotated[int, Option(kind=int, least=1, help="Images at once.")] = 500,
+    checked: Annotated[
+        int, Option(kind=int, least=1, help="Images that the check of the evaluation looks at.")
+    ] = 500,
+    cross_check: Annotated[
+        bool, Option(kind=bool, help="Let other libraries make the same attacks.")
+    ] = False,
+    as_bytes: Annotated[
+        bool, Option(kind=bool, help="Round to bytes too, and ask the model again.")
+    ] = False,
+    weights: Weights = None,
+    arch: Code = None,
+    normalise: Normalise = None,
+    classes: Classes = None,
+    out: Out = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "auto",
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> Attacked:
+    """Robust accuracy under every attack tried, with a verdict on the evaluation itself.
+
+    Args:
+        attack: names, `EvasionAttack`s or a sequence of them: the ladder, climbed in order; the
+            strongest that model and time allow where none is named.
+        epsilon: a radius or several, in pixel units of [0, 1].
+
+    Raises:
+        UsageError: the attacks are in different balls, or one needs what the model lacks.
+    """
+    from purpleteam.attacks.evaluate import curve
+    from purpleteam.attacks.soundness import judge
+    from purpleteam.verbs._subject import ModelOptions, open_subject
+    from purpleteam.verbs.outputs import file_to_write
+
+    target = file_to_write(out)
+    radii = radii_of(epsilon)
+    asked = several(attack)
+    ladders_of(asked or ["ladder"], radii, norm)  # said before anything is read
+    subject = open_subject(
+        images,
+        labels,
+        model=model,
+        options=ModelOptions(weights=weights, arch=arch, normalise=normalise, classes=classes),
+        split=split,
+        limit=limit,
+        device=device,
+        threads=threads,
+        measured=True,
+        progress=progress,
+    )
+    loaded, chosen = subject.loaded, subject.images
+    usual, why = ("", []) if asked else usual_attack(subject, len(radii or [0]))
+    ladders = ladders_of(asked or [usual], radii, norm, subject.shape[0])
+    journal = _journal(subject, ladders, run, seed, batch_size)
+    if journal.batches:
+        why = [*why, f"went on where it was stopped: {journal.batches} batches were done"]
+    widest = ladders[max(ladders)]
+    points = curve(
+        loaded.module,
+        chosen,
+        widest,
+        list(ladders),
+        seed=seed,
+        batch_size=batch_size,
+        fit_on=subject.dataset.validation,
+        journal=journal,
+        progress=progress,
+    )
+    evaluations = list(points.values())
+    sound = judge(loaded.module, chosen, widest, evaluations, seed=seed, looked_at=checked)
+    points = {radius: point.counting(sound.breaks) for radius, point in points.items()}
+    crossed = _crossed(subject, widest[-1], seed, progress) if cross_check else None
+    last = points[max(points)]
+    rounded = last.as_bytes(loaded.module, chosen) if as_bytes else None
+    if target is not None:
+        last.save_images(target, chosen, rounded)
+    notes = [*subject.notes, *why, *_waited(subject)]
+    if rounded is not None:
+        kept, broken = int(rounded.breaks.sum()), int((last.broken_by >= 0).sum())
+        notes.append(f"as bytes, {kept} of {broken} adversarial examples still break it")
+    records = _records(subject, points, sound, seed, run)
+    journal.remove()
+    return Attacked(
+        points=points,
+        soundness=sound,
+        subject=subject.about(),
+        data=subject.data(subject.split),
+        cross_check=crossed,
+        as_bytes=rounded,
+        records=(*records, *(crossed.findings if crossed else ())),
+        notes=tuple(notes),
+    )
+
+
+def _journal(
+    subject: Subject,
+    ladders: Mapping[float, Sequence[EvasionAttack]],
+    run: RunFolder | None,
+    seed: int,
+    batch_size: int,
+) -> Any:
+    """Return where this very evaluation keeps its finished batches until it is done."""
+    import torch
+
+    from purpleteam import __version__
+    from purpleteam.attacks.journal import Journal
+
+    loaded = subject.loaded
+    facts = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "model": loaded.digest,
+        "normalisation": repr(loaded.normalisation),
+        "answers": subject.answers(),
+        "images": [subject.images.digest, subject.dataset.validation.digest],
+        "attacks": [
+            [{"name": one.name, **asdict(one)} for one in ladder] for ladder in ladders.values()
+        ],
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+    return Journal.of(facts)
+
+
+def _crossed(subject: Subject, attack: EvasionAttack, seed: int, progress: Progress) -> CrossCheck:
+    from purpleteam.attacks.cross_check import cross_check
+
+    loaded = subject.white_box("--cross-check: --model", "other libraries need gradients")
+    return cross_check(
+        loaded.module,
+        subject.images,
+        norm=attack.norm,
+        epsilon=attack.epsilon,
+        seed=seed,
+        place={"model": loaded.digest, "model_name": loaded.name},
+        progress=progress,
+    )
+
+
+def _waited(subject: Subject) -> list[str]:
+    module, notes = subject.loaded.module, []
+    if waited := getattr(module, "waited", 0.0):
+        notes.append(f"the classifier asked to be left alone for {waited:.1f} s in all")
+    if refused := getattr(module, "refusals", 0):
+        notes.append(f"the classifier refused {refused} of {module.calls} images")
+    return notes
+
+
+def _records(
+    subject: Subject,
+    points: Mapping[float, RobustEvaluation],
+    sound: Soundness,
+    seed: int,
+    run: RunFolder | None,
+) -> list[Record]:
+    """Return one measurement for each radius; into a run go outcomes and pictures as well."""
+    about, detail = subject.about(), {"soundness": sound.to_json()}
+    how: dict[str, Any] = {"curve": True} if len(points) > 1 else {}
+    rates = [point.measurement(about, seed=seed, detail=detail, **how) for point in points.values()]
+    records: list[Record] = [*rates]
+    if run is not None:
+        last = points[max(points)]
+        name = "+".join(row.name for row in last.attacks).replace(":", "-").replace("/", "-")
+        path = run.path / "outcomes" / f"{name}-{max(points):g}-{rates[-1].id}.npz"
+        last.save_outcomes(path)
+        records.append(run.artefact(path, rates[-1].id))
+        records += _broken(subject, last, run, rates[-1].id)
+    return records
+
+
+def _broken(
+    subject: Subject, evaluation: RobustEvaluation, run: RunFolder, made_by: str
+) -> list[Record]:
+    """Show images that the evaluation broke: clean, what was added, and what is read then."""
+    import numpy as np
+
+    from purpleteam.models.inference import logits
+    from purpleteam.verbs._pictures import Picture, as_picture, gallery, signed_picture
+
+    rows = np.flatnonzero(evaluation.broken_by >= 0)[:SHOWN]
+    images, x_adv = subject.images.take(rows), evaluation.x_adv[rows]
+    last, names = evaluation.attacks[-1], subject.dataset.classes
+    read = logits(subject.loaded.module, as_picture(x_adv)).argmax(1) if len(rows) else rows
+    pictures: list[Picture] = []
+    for number, (clean, label, now) in enumerate(
+        zip(images.images, images.labels, read, strict=True)
+    ):
+        stem = f"{made_by}-{number}"
+        added = x_adv[number] - clean / np.float32(255)
+        spread = float(np.abs(added).max()) if last.norm != "linf" else last.epsilon
+        pictures += [
+            (f"{stem}-clean", np.array(clean), f"a {names[int(label)]}"),
+            (f"{stem}-perturbation", signed_picture(added, spread), "added"),
+            (f"{stem}-adversarial", as_picture(x_adv[number]), f"read as {names[int(now)]}"),
+        ]
+    standing = int((evaluation.broken_by == -1).sum())
+    title = (
+        f"{subject.loaded.name}: clean, perturbation, adversarial "
+        f"({last.name}, epsilon {last.epsilon:g} in {last.norm})"
+    )
+    none = (
+        f"No attack broke an image: {standing} of {len(evaluation.broken_by)} stand."
+        if standing
+        else f"The model reads none of the {len(evaluation.broken_by)} images rightly."
+    )
+    return [*gallery(run, "evasion", title, pictures, none=none, made_by=made_by)]
+
+
+def _at_most(sound: Mapping[str, Any]) -> str:
+    """Return how far off a sound number may be."""
+    by = sound["overstates"]
+    if sound["verdict"] != "sound" or by is None:
+        return ""
+    low, high = (100 * by[end] for end in ("low", "high"))
+    return f": stronger attacks break {100 * by['value']:.1f} points more ({low:.1f} to {high:.1f})"
+
+
+def _calls(cost: Mapping[str, float]) -> str:
+    return f"{cost['forward']:,.0f} forward, {cost['backward']:,.0f} backward"
+
+
+def _compared(crossed: Mapping[str, Any] | None) -> list[str]:
+    """Return each attack beside the same one of another library."""
+    if crossed is None:
+        return []
+    rows = [
+        (
+            row["attack"],
+            percent(row["ours"]),
+            row["peer"],
+            percent(row["theirs"]),
+            "agree" if row["agrees"] else "DISAGREE",
+        )
+        for row in crossed["rows"]
+    ]
+    absent = [f"not compared: {name}: {reason}" for name, reason in crossed["absent"].items()]
+    return ["", *table(rows), *absent]

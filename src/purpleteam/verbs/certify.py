@@ -1,0 +1,172 @@
+"""certify: what no adversary of a stated strength can change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from purpleteam.core.errors import UsageError, unknown
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import Measurement
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.verbs.options import Images, Limit, Out, Seed, Split, Threads
+from purpleteam.verbs.result import Result, table
+from purpleteam.verbs.verb import Option, verb
+
+if TYPE_CHECKING:
+    from purpleteam.certify.partition import PartitionCertificate
+
+METHODS = ("dpa",)
+NAME = "partitions"
+"""What the classifier that votes is called in records: it is no trained model's."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Certified(Result):
+    """Certified accuracy against so many changed training images (DPA)."""
+
+    stage = "certify"
+
+    certificate: PartitionCertificate
+    changes: tuple[int, ...]
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple certify --json`."""
+        return self.certificate.to_json(list(self.changes)) | dict(self.facts)
+
+    def lines(self) -> list[str]:
+        """Return certified accuracy for each number of changes."""
+        certificate = self.certificate
+        rows: list[tuple[object, ...]] = [("clean accuracy", certificate.clean_accuracy)]
+        for changes in sorted(set(self.changes)):
+            label = f"certified against {changes} insertions or removals"
+            rows.append((label, certificate.certified_accuracy(changes)))
+        rows += [
+            ("half of all images are certified against", certificate.median_radius),
+            ("parts", certificate.layout.parts),
+            ("processor seconds", f"{sum(certificate.seconds.values()):.1f}"),
+        ]
+        return table(rows)
+
+
+@verb()
+def certify(
+    images: Images = "digits",
+    labels: Any = None,
+    *,
+    method: Annotated[str, Option(help="dpa: against changes of the training set.")] = "dpa",
+    changes: Annotated[
+        Any, Option(help="Training images inserted or removed, comma between.")
+    ] = "10,50,100,500",
+    parts: Annotated[
+        int | None,
+        Option(kind=int, least=1, help="Parts of the training set; by its size if absent."),
+    ] = None,
+    learner: Annotated[
+        str, Option(help="How a part's network is trained: readout, networks.")
+    ] = "readout",
+    seed: Seed = 0,
+    split: Split = None,
+    limit: Limit = None,
+    out: Out = None,
+    threads: Threads = None,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> Certified:
+    """Prove how many training images may come or go before an answer can change.
+
+    The certificate is for the vote of many small networks, each trained on a part of the images.
+    """
+    from purpleteam.certify.partition import certify_partitions, seeded
+    from purpleteam.verbs._subject import open_subject
+    from purpleteam.verbs.outputs import file_to_write, write_answer
+
+    if method not in METHODS:
+        raise UsageError(unknown("method", method, METHODS))
+    asked, how = _numbers(changes), seeded(learner, seed)
+    target = file_to_write(out)
+    subject = open_subject(
+        images,
+        labels,
+        split=split,
+        limit=limit,
+        device="cpu",
+        threads=threads,
+        training=True,
+        progress=progress,
+    )
+    dataset, chosen = subject.dataset, subject.images
+    certificate = certify_partitions(
+        dataset.train,
+        chosen,
+        classes=len(dataset.classes),
+        parts=parts,
+        learner=how,
+        progress=progress,
+    )
+    selection = "all" if len(chosen) == len(dataset.split(subject.split)) else f"first {limit}"
+    about = {
+        "model": certificate.digest,
+        "model_name": NAME,
+        "dataset": chosen.digest,
+        "dataset_name": dataset.name,
+        "training_set": dataset.train.digest,
+        "split": subject.split,
+        "selection": selection,
+    }
+    result = Certified(
+        certificate=certificate,
+        changes=tuple(asked),
+        facts={
+            "training_set": dataset.train.digest,
+            "images": {"digest": chosen.digest, "split": subject.split, "limit": limit},
+            "data": subject.data(subject.split),
+        },
+        records=tuple(_measured(certificate, asked, about)),
+        notes=subject.notes,
+    )
+    if target is not None:
+        write_answer(target, result.answer())
+    return result
+
+
+def _numbers(given: Any) -> list[int]:
+    try:
+        numbers = [int(n) for n in (given.split(",") if isinstance(given, str) else given)]
+    except (TypeError, ValueError):
+        numbers = []
+    if min(numbers, default=-1) < 0:
+        raise UsageError(f"--changes must be numbers from 0 such as 10,50,100,500, not {given!r}")
+    return numbers
+
+
+def _measured(
+    certificate: PartitionCertificate, changes: Sequence[int], subject: Mapping[str, Any]
+) -> list[Measurement]:
+    facts = certificate.to_json(list(changes))
+    how = {name: facts[name] for name in ("method", "norm", "layout", "learner")}
+    cost = {"cpu_seconds": facts["seconds"]}
+    clean = Measurement(
+        name="clean_accuracy",
+        value=certificate.clean_accuracy,
+        subject=subject,
+        how=how,
+        detail={name: facts[name] for name in ("median_radius", "part_accuracy", "empty_parts")},
+        cost=cost,
+    )
+    return [
+        clean,
+        *(
+            Measurement(
+                name="certified_accuracy",
+                value=certificate.certified_accuracy(one),
+                subject=subject,
+                how=how | {"epsilon": one},
+                detail={"counts": certificate.counts(one)},
+                cost=cost,
+            )
+            for one in sorted(set(changes))
+        ),
+    ]

@@ -1,0 +1,123 @@
+"""evaluate: accuracy, loss, per-class scores, confusion matrix, calibration, time per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.verbs.options import (
+    Classes,
+    Code,
+    Device,
+    Images,
+    Limit,
+    Model,
+    Normalise,
+    Out,
+    Seed,
+    Split,
+    Threads,
+    Weights,
+)
+from purpleteam.verbs.result import Result, percent, table
+from purpleteam.verbs.verb import verb
+
+if TYPE_CHECKING:
+    from purpleteam.models.evaluation import Evaluation
+
+LISTED = 20
+"""Most classes whose confusion matrix is printed."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Evaluated(Result):
+    """What a model does on unchanged images."""
+
+    stage = "models"
+
+    evaluation: Evaluation
+    classes: tuple[str, ...]
+    subject: Mapping[str, Any]
+    data: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple evaluate --json`."""
+        facts = {"subject": dict(self.subject), "data": dict(self.data)}
+        return self.evaluation.to_json() | facts
+
+    def lines(self) -> list[str]:
+        """Return the numbers, the confusion matrix and the scores of each class."""
+        numbers, values = self.evaluation, self.evaluation.to_json()
+        lines = table(
+            [
+                ("clean accuracy", numbers.clean_accuracy),
+                ("loss", numbers.loss),
+                ("calibration error", numbers.calibration_error),
+                ("seconds per image", f"{numbers.seconds_per_image:.2e}"),
+            ]
+        )
+        if len(self.classes) > LISTED:
+            lines += ["", f"confusion matrix of {len(self.classes)} classes: in --json"]
+        else:
+            matrix = zip(self.classes, values["confusion_matrix"], strict=True)
+            rows = [("true \\ read", *self.classes), *((name, *row) for name, row in matrix)]
+            lines += ["", *table(rows)]
+        scores: list[tuple[str, ...]] = [("class", "precision", "recall", "F1")]
+        for name, row in zip(self.classes, values["per_class"], strict=True):
+            scores.append((name, *(percent(row[key]) for key in ("precision", "recall", "f1"))))
+        return [*lines, "", *table(scores)]
+
+
+@verb()
+def evaluate(
+    model: Model = "standard",
+    images: Images = "digits",
+    labels: Any = None,
+    *,
+    split: Split = None,
+    limit: Limit = None,
+    weights: Weights = None,
+    arch: Code = None,
+    normalise: Normalise = None,
+    classes: Classes = None,
+    out: Out = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "auto",
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> Evaluated:
+    """Accuracy, loss, per-class scores, confusion matrix, calibration and time per image."""
+    from purpleteam.models.evaluation import evaluate as measure
+    from purpleteam.verbs._subject import ModelOptions, open_subject
+    from purpleteam.verbs.outputs import file_to_write, write_answer
+
+    target = file_to_write(out)
+    subject = open_subject(
+        images,
+        labels,
+        model=model,
+        options=ModelOptions(weights=weights, arch=arch, normalise=normalise, classes=classes),
+        split=split,
+        limit=limit,
+        device=device,
+        threads=threads,
+        measured=True,
+        progress=progress,
+    )
+    names = subject.dataset.classes
+    numbers = measure(subject.loaded.module, subject.images, classes=len(names), seed=seed)
+    result = Evaluated(
+        evaluation=numbers,
+        classes=names,
+        subject=subject.about(),
+        data=subject.data(subject.split),
+        records=tuple(numbers.measurements(subject.about())),
+        notes=subject.notes,
+    )
+    if target is not None:
+        write_answer(target, result.answer())
+    return result

@@ -1,0 +1,113 @@
+"""export: a model as safetensors, ONNX and card, the two nets compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purpleteam.core.errors import UsageError
+from purpleteam.verbs.options import (
+    Classes,
+    Code,
+    Images,
+    Model,
+    Normalise,
+    Out,
+    Threads,
+    Weights,
+)
+from purpleteam.verbs.result import Result, table
+from purpleteam.verbs.verb import verb
+
+if TYPE_CHECKING:
+    from purpleteam.core.cards import StoredModel
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Exported(Result):
+    """A stored model."""
+
+    stage = "models"
+
+    stored: StoredModel
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple export --json`."""
+        card = self.stored.card
+        return {
+            "model": str(self.stored.weights),
+            "onnx": str(self.stored.onnx),
+            "digest": card.digest,
+            "onnx_digest": card.onnx_digest,
+            "onnx_difference": card.onnx_difference,
+        }
+
+    def lines(self) -> list[str]:
+        """Return the files, their digests and how far the two nets differ."""
+        return table(list(self.to_json().items()))
+
+
+@verb(measures=False)
+def export(
+    model: Model = "standard",
+    images: Images = "digits",
+    *,
+    weights: Weights = None,
+    arch: Code = None,
+    normalise: Normalise = None,
+    classes: Classes = None,
+    out: Out = None,
+    threads: Threads = None,
+) -> Exported:
+    """Write a model as safetensors, ONNX and card, the two nets compared.
+
+    Args:
+        images: the dataset whose shape and classes a card names, where the model has no card.
+    """
+    from purpleteam.models.black_box import BlackBox
+    from purpleteam.models.class_order import parse_classes
+    from purpleteam.models.devices import use_threads
+    from purpleteam.models.loading import load
+    from purpleteam.models.normalisation import Normalisation
+    from purpleteam.models.store import Provenance, store
+    from purpleteam.verbs._subject import open_dataset, read_weights
+    from purpleteam.verbs.outputs import stem_to_write
+
+    if out is None:
+        raise UsageError("--out FILE says where the model goes")
+    use_threads(threads)
+    layer = None if normalise is None else Normalisation.parse(normalise)
+    names = None if classes is None else parse_classes(classes)
+    loaded = load(
+        model,
+        weights=None if weights is None else Path(weights),
+        arch=arch,
+        read_weights=read_weights,
+        normalisation=layer,
+    )
+    if isinstance(loaded.module, BlackBox):
+        raise UsageError(f"model {model!r} only gives answers: it has no weights to export")
+    stem = stem_to_write(out, loaded.name.replace("/", "-").replace(":", "-"))
+    if (card := loaded.card) is None:
+        dataset = open_dataset(images)
+        height, width, channels = dataset.shape
+        provenance = Provenance(
+            architecture=str(model),
+            shape=(channels, height, width),
+            classes=names or dataset.classes,
+            recipe={},
+            converted_from=loaded.converted_from,
+        )
+    else:
+        provenance = Provenance(
+            architecture=arch or card.architecture,
+            shape=card.shape,
+            classes=names or card.classes,
+            recipe=card.recipe,
+            data_digest=card.data_digest,
+            parent=card.parent,
+            converted_from=card.converted_from,
+            validation_accuracy=card.validation_accuracy,
+        )
+    return Exported(stored=store(loaded.module, stem, provenance))

@@ -1,0 +1,181 @@
+"""Gates: what a result must reach, and the same for build servers as JUnit and SARIF."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from purpleteam.core.config import number
+from purpleteam.core.errors import ConfigError, UsageError
+from purpleteam.core.records import CheckResult, Finding, Measurement, Record
+from purpleteam.core.statistics import Estimate, Rate
+
+if TYPE_CHECKING:
+    from purpleteam.verbs.result import Result
+
+COMPARED: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+FORM = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|>|<)\s*([^\s%]+)\s*(%?)\s*")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A metric, a comparison and a limit, such as `robust_accuracy>=0.8`."""
+
+    text: str
+    metric: str
+    comparison: str
+    limit: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one requirement."""
+
+    requirement: Requirement
+    passed: bool
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return an entry of the field `required` of --json."""
+        wanted = self.requirement.text
+        return {"require": wanted, "passed": self.passed, "message": self.message}
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Return the requirement that a text means: `metric>=value`, a fraction or percent.
+
+    Raises:
+        UsageError: it is none.
+    """
+    form = FORM.fullmatch(text)
+    try:
+        if form is None:
+            raise ConfigError("no comparison")
+        limit = number(form[3]) / (100 if form[4] else 1)
+    except ConfigError:
+        raise UsageError(
+            f"--require {text!r} is not of the form metric>=value, such as robust_accuracy>=0.8 "
+            "or attack_success_rate<=5%"
+        ) from None
+    return Requirement(text, form[1], form[2], limit)
+
+
+def require(requirements: Sequence[Requirement], records: Sequence[Record]) -> list[Verdict]:
+    """Return whether the records reach each requirement.
+
+    The end of the interval that is worse counts: the lower one for >=, the upper one for <=. An
+    evaluation that is not established does not pass, nor does a number that was not measured.
+    """
+    measured = [record for record in records if isinstance(record, Measurement)]
+    verdicts = []
+    for wanted in requirements:
+        named = [record for record in measured if record.name == wanted.metric]
+        problems = [text for record in named if (text := _problem(wanted, record))]
+        if not named:
+            known = ", ".join(sorted({record.name for record in measured})) or "nothing"
+            problems = [f"{wanted.metric} was not measured; measured: {known}"]
+        message = "; ".join(problems) or ", ".join(_shown(record) for record in named)
+        verdicts.append(Verdict(wanted, not problems, message))
+    return verdicts
+
+
+def _problem(wanted: Requirement, record: Measurement) -> str | None:
+    """Say why a measurement does not reach a requirement."""
+    soundness = record.detail.get("soundness", {})
+    if soundness.get("verdict") == "not_established":
+        return f"{record.name} is not established: {'; '.join(soundness.get('reasons', ()))}"
+    value = record.value
+    if not isinstance(value, Rate | Estimate):
+        return f"{record.name} is no single number"
+    end = value.low if wanted.comparison in (">=", ">") else value.high
+    if COMPARED[wanted.comparison](end, wanted.limit):
+        return None
+    side = "lower" if end == value.low else "upper"
+    return f"{_shown(record)}: the {side} end {end:.4g} is not {wanted.comparison} {wanted.limit:g}"
+
+
+def _shown(record: Measurement) -> str:
+    value, how = record.value, record.how
+    at = f" at {how['norm']} {how['epsilon']:g}" if {"norm", "epsilon"} <= how.keys() else ""
+    if isinstance(value, Rate | Estimate):
+        return f"{record.name} {value.value:.4g} ({value.low:.4g} to {value.high:.4g}){at}"
+    return record.name + at
+
+
+def junit(verb: str, records: Sequence[Record], verdicts: Sequence[Verdict]) -> str:
+    """Return a JUnit file: a test for each requirement, each number and each check."""
+    cases: list[tuple[str, str | None, str]] = [
+        (f"require {v.requirement.text}", None if v.passed else v.message, v.message)
+        for v in verdicts
+    ]
+    for record in records:
+        if isinstance(record, Measurement):
+            cases.append((f"{_shown(record)} [{record.id}]", None, json.dumps(record.to_json())))
+        if isinstance(record, CheckResult) and record.verdict != "skipped":
+            bad = record.verdict != "pass"
+            text = f"{record.verdict}: {record.message or record.proves}"
+            cases.append((f"{record.check} [{record.id}]", text if bad else None, text))
+        if isinstance(record, Finding):
+            text = f"{record.severity}: {record.message} ({record.place})"
+            cases.append((f"{record.rule} [{record.id}]", text, text))
+    failures = sum(failure is not None for _, failure, _ in cases)
+    counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0"}
+    suite = ElementTree.Element("testsuite", {"name": f"purple {verb}", **counts})
+    for name, failure, text in cases:
+        case = ElementTree.SubElement(
+            suite, "testcase", {"classname": f"purple.{verb}", "name": name}
+        )
+        if failure is None:
+            ElementTree.SubElement(case, "system-out").text = _printable(text)
+        else:
+            ElementTree.SubElement(case, "failure", {"message": _printable(failure)})
+    suites = ElementTree.Element("testsuites", counts)
+    suites.append(suite)
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, "unicode") + "\n"
+    )
+
+
+def sarif(result: Result, verdicts: Sequence[Verdict]) -> str:
+    """Return a SARIF file: findings, checks that do not pass, and requirements not reached."""
+    from purpleteam.scan.result import ScanResult
+    from purpleteam.scan.sarif import to_sarif
+
+    findings = [record for record in result.records if isinstance(record, Finding)]
+    findings += [
+        _finding("require", f"{verdict.requirement.text}: {verdict.message}")
+        for verdict in verdicts
+        if not verdict.passed
+    ]
+    for record in result.records:
+        if isinstance(record, CheckResult) and record.verdict in ("fail", "error", "broken"):
+            text = f"{record.check}: {record.verdict}: {record.message or record.proves}"
+            findings.append(_finding("check", text))
+    looked_at: ScanResult = getattr(result, "scanned", ScanResult())
+    return json.dumps(to_sarif(replace(looked_at, findings=tuple(findings))), indent=2) + "\n"
+
+
+def _finding(rule: str, message: str) -> Finding:
+    return Finding(
+        tool="purpleteam",
+        rule=rule,
+        severity="high",
+        confidence="high",
+        message=message,
+        place={"path": "run.json"},
+    )
+
+
+def _printable(text: str) -> str:
+    """Return the text without characters that XML cannot hold."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)

@@ -1,0 +1,168 @@
+"""import: a foreign checkpoint, judged without unpickling and made a stored model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from purpleteam.core.errors import ModelError, UsageError
+from purpleteam.core.factory import is_factory
+from purpleteam.verbs.options import Arch, Normalise, Out, Threads
+from purpleteam.verbs.result import Result
+from purpleteam.verbs.verb import Option, verb
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Imported(Result):
+    """What became of a foreign checkpoint."""
+
+    stage = "models"
+
+    file: Path
+    verdict: str
+    """accepted or refused."""
+    reasons: tuple[str, ...]
+    model: Path | None = None
+    digest: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """1 where it is refused."""
+        return 0 if self.verdict == "accepted" else 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple import --json`."""
+        return {
+            "model": None if self.model is None else str(self.model),
+            "digest": self.digest,
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the verdict and its reasons."""
+        head = f"{self.verdict}: {self.model or self.file}"
+        return [head, *(f"- {reason}" for reason in self.reasons)]
+
+
+@verb("import", measures=False)
+def import_model(
+    file: Annotated[Path | str, Option(name="FILE", kind=Path, help="The checkpoint.")],
+    *,
+    arch: Arch = "classic_cnn",
+    out: Out = None,
+    images: Annotated[
+        Any, Option(name="--dataset", help="Takes image size and classes from it.")
+    ] = None,
+    shape: Annotated[Any, Option(help="Channels x height x width; 1x28x28 by default.")] = None,
+    classes: Annotated[
+        Any,
+        Option(
+            help="Their names in the order of the net's outputs (a,b,c or a file), or their "
+            "number; 10 by default."
+        ),
+    ] = None,
+    normalise: Normalise = None,
+    threads: Threads = None,
+) -> Imported:
+    """A foreign checkpoint, judged without unpickling and made a stored model.
+
+    Args:
+        file: a PyTorch state dict or a .safetensors file.
+        arch: a registered name, `module:factory` or `path/to/module.py:factory`.
+        images: the dataset that it is for: gives shape and classes, and tells whether the model
+            reads its images.
+    """
+    from purpleteam.core.digest import sha256_file
+    from purpleteam.models.building import arch_to_type
+    from purpleteam.models.devices import use_threads
+    from purpleteam.models.fit import examine
+    from purpleteam.models.loading import LoadedModel, build
+    from purpleteam.models.normalisation import Normalisation
+    from purpleteam.models.store import Provenance, store
+    from purpleteam.models.weights import fill
+    from purpleteam.scan.gate import read_state_dict
+    from purpleteam.verbs._subject import open_dataset, shown_of, weights_of
+    from purpleteam.verbs.outputs import stem_to_write
+
+    path = Path(file)
+    use_threads(threads)
+    dataset = None if images is None else open_dataset(images)
+    stem = stem_to_write(out, path.stem)
+    stored_at = stem.with_name(stem.name.removesuffix(".safetensors") + ".safetensors")
+    if stored_at.resolve() == path.resolve():
+        raise UsageError(f"the stored model would overwrite {str(path)!r}; name another --out")
+    size, given = _size(shape), _classes(classes)
+    layer = None if normalise is None else Normalisation.parse(normalise)
+    if not path.is_file():
+        raise UsageError(f"checkpoint {str(path)!r} does not exist or is no file")
+    names = given if isinstance(given, tuple) else tuple(map(str, range(given)))
+    if dataset is not None:
+        height, width, channels = dataset.shape
+        size = (channels, height, width)
+        names = names if isinstance(given, tuple) else dataset.classes
+    net = build(arch, size, len(names), seed=0)
+    verdict = read_state_dict(path)
+    if verdict.verdict != "accepted":
+        return Imported(file=path, verdict="refused", reasons=tuple(verdict.reasons))
+    tensors = weights_of(verdict)
+    provenance = Provenance(
+        architecture=arch,
+        shape=size,
+        classes=names,
+        recipe={},
+        parent=sha256_file(path),
+        converted_from=tensors.other_floats,
+    )
+    try:
+        notes = fill(net, tensors, str(path))
+        module = net if layer is None else layer.before(net)
+        stored = store(module, stem, provenance)
+        model = LoadedModel(stored.card.name, stored.card.digest, module, stored.card)
+        if dataset is not None:
+            model = model.in_order_of(dataset.classes, dataset.name)
+            notes += examine(model.module, shown_of(dataset), dataset.classes)
+    except ModelError as error:
+        reasons = (*verdict.reasons, str(error))
+        return Imported(file=path, verdict="refused", reasons=reasons)
+    if is_factory(arch):
+        notes += (
+            f"its card names the code {stored.card.architecture!r}: from another folder, add "
+            f"{arch_to_type(stored.card.architecture)}",
+        )
+    return Imported(
+        file=path,
+        verdict="accepted",
+        reasons=notes,
+        model=stored.weights,
+        digest=stored.card.digest,
+    )
+
+
+def _classes(given: Any) -> int | tuple[str, ...]:
+    """Return the number of classes that is asked for, or their names."""
+    from purpleteam.models.class_order import parse_classes
+
+    if given is None:
+        return 10
+    if isinstance(given, list | tuple):
+        return tuple(given)
+    text = str(given)
+    if text.isascii() and text.isdigit():
+        count = int(text[:6])
+        if count < 2:
+            raise UsageError(
+                f"--classes '{count}' is no number of classes from 2 on, nor their names"
+            )
+        return count
+    return parse_classes(text)
+
+
+def _size(given: Any) -> tuple[int, int, int]:
+    if given is None:
+        return 1, 28, 28
+    parts = given.lower().split("x") if isinstance(given, str) else list(map(str, given))
+    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(f"--shape {given!r} is not channels x height x width, such as 1x28x28")
+    return int(parts[0]), int(parts[1]), int(parts[2])

@@ -1,0 +1,56 @@
+"""Where `--out` points: refused before the work when it cannot be written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.errors import UsageError
+
+
+def file_to_write(path: Path | str | None) -> Path | None:
+    """Return the path of a file that can be written, its folder made; None stays None."""
+    if path is None:
+        return None
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"cannot write {str(path)!r}: it is a folder")
+    _ready(path.parent, path)
+    return path
+
+
+def folder_to_write(path: Path | str) -> Path:
+    """Return the path of a folder that can be written into, made."""
+    _ready(Path(path), Path(path))
+    return Path(path)
+
+
+def stem_to_write(path: Path | str | None, name: str) -> Path:
+    """Return where a model's files go: `path`, inside it where it is a folder, or models/NAME."""
+    stem = Path("models") / name if path is None else Path(path)
+    stem = stem / name if path is not None and stem.is_dir() else stem
+    _ready(stem.parent, stem)
+    return stem
+
+
+def _ready(folder: Path, path: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write {str(path)!r}: no permission")
+
+
+def write_answer(path: Path, values: Mapping[str, Any]) -> None:
+    """Write what --json prints to a file."""
+    path.write_text(json_text(values, indent=1) + "\n", encoding="utf-8")
+
+
+def json_text(values: Mapping[str, Any], indent: int | None = None) -> str:
+    """Return one JSON object; what is no Unicode in the name of a file stays as an escape."""
+    text = json.dumps(values, ensure_ascii=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace").decode()

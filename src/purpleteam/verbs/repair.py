@@ -1,0 +1,350 @@
+"""repair: take a backdoor out of a model, with what a scan of it or of its training set finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from purpleteam.core.errors import UsageError
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import Measurement, Record
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.verbs.options import (
+    Classes,
+    Code,
+    Device,
+    Epochs,
+    Images,
+    Model,
+    Normalise,
+    Out,
+    Seed,
+    Threads,
+    Trusted,
+    Weights,
+)
+from purpleteam.verbs.result import Result, table
+from purpleteam.verbs.trained import kept_files, part, recipe_from, validation_subject
+from purpleteam.verbs.verb import Option, verb
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from purpleteam.core.cards import StoredModel
+    from purpleteam.data.images import ImageSet
+    from purpleteam.defences.detection.recovered import RecoveredTrigger
+    from purpleteam.defences.repair import Repair
+    from purpleteam.models.recipes import Recipe
+    from purpleteam.verbs._subject import Subject
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RepairedModel(Result):
+    """A repaired, stored model, and its accuracy before and after."""
+
+    stage = "defences"
+
+    stored: StoredModel
+    method: str
+    target_label: int | None
+    accuracy_before: float
+    seconds: float
+    data: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple repair --json`."""
+        return {
+            "model": str(self.stored.weights),
+            "digest": self.stored.card.digest,
+            "validation_accuracy": self.stored.card.validation_accuracy,
+            "method": self.method,
+            "validation_accuracy_before": self.accuracy_before,
+            "target_label": self.target_label,
+            "seconds": round(self.seconds, 2),
+            "data": dict(self.data),
+        }
+
+    def lines(self) -> list[str]:
+        """Return where the model is, and its accuracy before and after."""
+        values = self.to_json()
+        del values["digest"], values["data"]
+        shown = [(key.replace("_", " "), value) for key, value in values.items()]
+        return table([row for row in shown if row[1] is not None])
+
+
+@verb()
+def repair(
+    model: Model,
+    images: Images = "digits",
+    labels: Any = None,
+    *,
+    method: Annotated[Any, Option(help="unlearn, retrain, ..., with [:field=value,...].")] = (
+        "unlearn"
+    ),
+    detection: Annotated[
+        Path | str | None,
+        Option(kind=Path, help="What purple detect --training-set --out wrote."),
+    ] = None,
+    recipe: Annotated[Any, Option(help="For retrain: training recipe.")] = "plain",
+    epochs: Epochs = None,
+    trusted: Trusted = 1000,
+    weights: Weights = None,
+    arch: Code = None,
+    normalise: Normalise = None,
+    classes: Classes = None,
+    out: Out = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "auto",
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> RepairedModel:
+    """Take a backdoor out of a model; --dataset is what it learned, validation is trusted."""
+    import time
+
+    from purpleteam.defences.repair import REPAIRS
+    from purpleteam.models.inference import correct
+    from purpleteam.models.recipes import RECIPES
+    from purpleteam.verbs._subject import ModelOptions, open_subject
+    from purpleteam.verbs.outputs import stem_to_write
+
+    chosen = part(REPAIRS, method, "--method")
+    _, taught = recipe_from(RECIPES, recipe, epochs)
+    subject = open_subject(
+        images,
+        labels,
+        model=model,
+        options=ModelOptions(weights=weights, arch=arch, normalise=normalise, classes=classes),
+        device=device,
+        threads=threads,
+        training=True,
+        progress=progress,
+    )
+    stem = stem_to_write(out, f"{subject.dataset.name}-{chosen.name}")
+    started = time.perf_counter()
+    work = _Repairing(subject, trusted, seed, progress)
+    flagged = work.flagged(detection) if "flagged" in chosen.needs else None
+    trigger = work.trigger() if "trigger" in chosen.needs else None
+    subject = work.subject  # without flagged validation images
+    clean, few = subject.trusted(trusted)
+    before = float(correct(subject.loaded.module, subject.dataset.validation).mean())
+    card = subject.loaded.card
+    stored, records = repair_and_store(
+        subject,
+        chosen,
+        stem,
+        str(model) if card is None else arch or card.architecture,
+        train=subject.dataset.train,
+        trusted=clean,
+        flagged=flagged,
+        trigger=trigger,
+        recipe=taught,
+        seed=seed,
+        run=run,
+        progress=progress,
+    )
+    return RepairedModel(
+        stored=stored,
+        method=chosen.name,
+        target_label=None if trigger is None else trigger.target_label,
+        accuracy_before=before,
+        seconds=time.perf_counter() - started,
+        data=subject.data(),
+        records=tuple(records),
+        notes=(*subject.notes, *work.notes, *few),
+    )
+
+
+def repair_and_store(
+    subject: Subject,
+    chosen: Repair,
+    stem: Path,
+    arch: str,
+    *,
+    train: ImageSet,
+    trusted: ImageSet,
+    recipe: Recipe,
+    seed: int,
+    flagged: NDArray[np.int64] | None = None,
+    trigger: RecoveredTrigger | None = None,
+    name: str | None = None,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> tuple[StoredModel, list[Record]]:
+    """Repair the subject's model, store it, and return the records of it.
+
+    Args:
+        subject: the model, and the dataset whose validation images measure it.
+        chosen: the repair.
+        stem: where the repaired model's files go.
+        arch: what the model is built by.
+        train: what it learned.
+        trusted: clean images.
+        recipe: for repairs that train anew.
+        seed: of everything random.
+        flagged: places of suspicious training images, where a repair needs them.
+        trigger: the recovered trigger, where a repair needs it.
+        name: of the repaired model in records; by default that of its files.
+        run: the run folder, where the files lie in one.
+        progress: where to report.
+
+    Raises:
+        UsageError: there is nothing to repair with.
+    """
+    from purpleteam.core.statistics import Rate
+    from purpleteam.defences.repair import Repairing
+    from purpleteam.defences.repair.evaluate import run_repair
+    from purpleteam.models.inference import correct
+    from purpleteam.models.store import Provenance, store
+
+    dataset, loaded = subject.dataset, subject.loaded
+    given = Repairing(
+        model=loaded.module,
+        net=lambda: subject.net(arch, seed),
+        train=train,
+        flagged=flagged,
+        trusted=trusted,
+        trigger=trigger,
+        target_label=None if trigger is None else trigger.target_label,
+        recipe=recipe,
+        validation=dataset.validation,
+        seed=seed,
+        device=subject.device,
+        progress=progress,
+    )
+    made = run_repair(chosen, given)
+    right = correct(made.module, dataset.validation)
+    facts = {"name": chosen.name, **asdict(chosen)}
+    provenance = Provenance(
+        architecture=arch,
+        shape=subject.shape,
+        classes=dataset.classes,
+        recipe={**facts, "repair": chosen.name, "seed": seed},
+        data_digest=train.digest,
+        parent=loaded.digest,
+        validation_accuracy=float(right.mean()),
+    )
+    stored = store(made.module, stem, provenance)
+    measured = Measurement(
+        name="validation_accuracy",
+        value=Rate.of(int(right.sum()), len(right)),
+        subject=validation_subject(dataset, stored.card.digest, name or stem.name),
+        how={"repair": facts},
+        seed=seed,
+        cost={"seconds": made.seconds, "cpu_seconds": made.cpu_seconds},
+    )
+    return stored, [measured, *kept_files(run, stem, measured.id)]
+
+
+@dataclass
+class _Repairing:
+    """What a repair goes by: what scans of the model and of its training set find."""
+
+    subject: Subject
+    count: int
+    seed: int
+    progress: Progress
+    notes: list[str] = field(default_factory=list)
+
+    def trigger(self) -> RecoveredTrigger:
+        """Scan the model; say so where the scan recovers nothing."""
+        from purpleteam.defences.detection.model import scan_model
+
+        images, _ = self.subject.trusted(self.count)
+        scan = scan_model(
+            self.subject.loaded.module,
+            images,
+            classes=len(self.subject.dataset.classes),
+            seed=self.seed,
+            device=self.subject.device,
+            progress=self.progress,
+        )
+        if scan.trigger is None:
+            why = "; ".join(scan.reasons) or (
+                f"score {scan.score or 0:.3g}, flagged from {scan.threshold:.3g}"
+            )
+            raise UsageError(
+                f"the scan recovered no trigger to unlearn ({scan.verdict.replace('_', ' ')}: "
+                f"{why}); --method retrain needs none"
+            )
+        return scan.trigger
+
+    def flagged(self, detection: Path | str | None) -> NDArray[np.int64]:
+        """Return the places of flagged training images, from the file or by a scan.
+
+        Where a set without splits was scanned whole, flagged validation images no longer validate.
+        """
+        import numpy as np
+
+        dataset = self.subject.dataset
+        scanned = dataset.split(dataset.searched)
+        if detection is not None:
+            flagged = np.array(_read(Path(detection), scanned), np.int64)
+        else:
+            flagged = self._scan(scanned)
+        if dataset.whole is None:
+            return flagged
+        marks = set(_marks(scanned.take(flagged)))
+        bad = {
+            name: np.array([mark in marks for mark in _marks(dataset.split(name))], np.bool_)
+            for name in ("train", "validation")
+        }
+        kept = dataset.validation.take(np.flatnonzero(~bad["validation"]))
+        if not len(kept):
+            raise UsageError(
+                f"all {len(dataset.validation)} validation images are flagged: none is left to "
+                "trust; bring clean images in validation/<class>/"
+            )
+        self.notes.append(
+            f"of {len(flagged)} flagged images, {bad['train'].sum()} are left out of training and "
+            f"{bad['validation'].sum()} of validation"
+        )
+        self.subject = replace(self.subject, dataset=replace(dataset, validation=kept))
+        return np.flatnonzero(bad["train"])
+
+    def _scan(self, images: ImageSet) -> NDArray[np.int64]:
+        from purpleteam.defences.detection.training_set import scan_training_set
+
+        scan = scan_training_set(
+            images,
+            classes=len(self.subject.dataset.classes),
+            model=self.subject.loaded.module,
+            seed=self.seed,
+            device=self.subject.device,
+            progress=self.progress,
+        )
+        self.notes.append(f"the scan flagged {len(scan.flagged)} of {len(images)} images")
+        return scan.flagged
+
+
+def _marks(images: ImageSet) -> Iterator[tuple[bytes, int]]:
+    """Yield by what each image is known again in another order."""
+    pairs = zip(images.images, images.labels, strict=True)
+    return ((pixels.tobytes(), int(label)) for pixels, label in pairs)
+
+
+def _read(path: Path, images: ImageSet) -> list[int]:
+    """Return the flagged places in what `purple detect --training-set --out` wrote."""
+    try:
+        answer = json.loads(path.read_text(encoding="utf-8"))
+        places = [int(place) for place in answer["flagged"]]
+        digest = answer.get("dataset", images.digest)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"--detection {str(path)!r} is no answer of purple detect --training-set: {error}"
+        ) from None
+    if wrong := [place for place in places if not 0 <= place < len(images)]:
+        raise UsageError(
+            f"--detection {str(path)!r} flags image {wrong[0]}, and there are {len(images)}: was "
+            "another set scanned?"
+        )
+    if digest != images.digest:
+        raise UsageError(
+            f"--detection {str(path)!r} is about other images, {digest}, than those to scan, "
+            f"{images.digest}: scan them with purple detect --training-set"
+        )
+    return places

@@ -1,0 +1,102 @@
+"""scan: what code, model files and secrets look like to an attacker."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from purpleteam.core.errors import UsageError
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import Note, Record
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.verbs.options import Out
+from purpleteam.verbs.result import Result, table
+from purpleteam.verbs.verb import Option, verb
+
+if TYPE_CHECKING:
+    from purpleteam.scan import ScanResult
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Scanned(Result):
+    """Findings, and what was not looked at."""
+
+    stage = "scan"
+
+    scanned: ScanResult
+    fail_on: str = "medium"
+
+    @property
+    def exit_code(self) -> int:
+        """1 on a finding at or above `fail_on`, 2 where the scan is not whole."""
+        if self.fail_on != "never" and self.scanned.worst(self.fail_on):
+            return 1
+        return 2 if self.scanned.errors else 0
+
+    @property
+    def problem(self) -> str | None:
+        """What to say where the scan is not whole."""
+        errors = self.scanned.errors
+        return f"the scan is not whole: {errors[0]}" if self.exit_code == 2 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple scan --json`."""
+        return self.scanned.to_json()
+
+    def lines(self) -> list[str]:
+        """Return a line for each finding and error, and the counts."""
+        result = self.scanned
+        rows = [
+            (f.severity, f.rule, f"{f.place.get('path')}:{f.place.get('line', '')}", f.message)
+            for f in result.findings
+        ]
+        lines = table(rows) if rows else ["no finding"]
+        lines += [f"error: {error}" for error in result.errors]
+        counts = (len(result.scanned), len(result.skipped), len(result.errors))
+        return [*lines, "{} scanned, {} skipped, {} errors".format(*counts)]
+
+
+@verb()
+def scan(
+    paths: Annotated[Any, Option(name="PATH...", kind=list[Path], help="Files and folders.")],
+    *,
+    fail_on: Annotated[
+        str, Option(help="Exit 1 at this severity or worse; never: do not.")
+    ] = "medium",
+    out: Out = None,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> Scanned:
+    """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
+    from purpleteam.scan.engine import scan as look
+    from purpleteam.scan.result import severity_at_least
+    from purpleteam.scan.sarif import to_sarif
+    from purpleteam.verbs.outputs import file_to_write
+
+    if fail_on != "never":
+        severity_at_least("note", fail_on)  # refuses an unknown severity before the work
+    target = file_to_write(out)
+    given = [Path(path) for path in (paths if isinstance(paths, list | tuple) else [paths])]
+    if not given:
+        raise UsageError("nothing to scan: give a file or a folder")
+    result = look([_from_here(path) for path in given])
+    sarif = json.dumps(to_sarif(result), indent=2) + "\n"
+    if target is not None:
+        target.write_text(sarif, encoding="utf-8")
+    facts = result.to_json()
+    facts |= {"findings": len(result.findings), "paths": [path.name for path in given]}
+    note = Note(name="scan", facts=facts)
+    records: list[Record] = [*result.findings, note]
+    if run is not None:
+        kept = run.path / "exports" / "scan.sarif"
+        kept.write_text(sarif, encoding="utf-8")
+        records.append(run.artefact(kept, note.id))
+    return Scanned(scanned=result, fail_on=fail_on, records=tuple(records))
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path below the current folder relative to it, as reviewers' tools expect it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path

@@ -1,0 +1,184 @@
+"""threats: every check with its negative control, and the status of each threat of a system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from purpleteam.core.errors import UsageError
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import CheckResult, Note, ThreatStatus
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.verbs.options import Out
+from purpleteam.verbs.result import Result, table
+from purpleteam.verbs.verb import Option, verb
+
+if TYPE_CHECKING:
+    from purpleteam.core.checks import Target
+    from purpleteam.threats.model import SystemModel
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ThreatsDerived(Result):
+    """The verdict of each check, and the status that they give each threat."""
+
+    stage = "threats"
+
+    checks: tuple[CheckResult, ...] = ()
+    statuses: tuple[ThreatStatus, ...] = ()
+    summary: Mapping[str, Any] | None = None
+    gaps: Mapping[str, Any] | None = None
+    """What no threat, mitigation or check covers, where that alone was asked."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a check does not pass."""
+        return int(any(check.verdict in ("fail", "error", "broken") for check in self.checks))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple threats --json`."""
+        if self.gaps is not None:
+            return {"missing": dict(self.gaps)}
+        return {
+            "threats": [_threat(status) for status in self.statuses],
+            "checks": [check.to_json() for check in self.checks],
+            "summary": dict(self.summary or {}),
+        }
+
+    def answer(self) -> dict[str, Any]:
+        """Return the gaps alone, where they alone were asked."""
+        return self.to_json() if self.gaps is not None else super().answer()
+
+    def lines(self) -> list[str]:
+        """Return a line for each check, and for each threat that applies."""
+        if self.gaps is not None:
+            return [f"{k}: {', '.join(map(str, v)) or 'none'}" for k, v in self.gaps.items()]
+        rows = [(c.verdict, c.check, c.message or c.proves) for c in self.checks]
+        statuses = [t for t in self.statuses if t.status != "not_applicable"]
+        return table([*rows, *((t.status, t.threat, t.title) for t in statuses)])
+
+
+@verb()
+def threats(
+    *,
+    model: Annotated[Any, Option(help="A model, a file, or a folder of them.")] = None,
+    records_of: Annotated[
+        Path | str | None,
+        Option(name="--run", kind=Path, help="A run folder to check: its records and files."),
+    ] = None,
+    url: Annotated[str | None, Option(help="A running app on this machine.")] = None,
+    code: Annotated[
+        Path | str | None, Option(kind=Path, help="Source code; the package itself by default.")
+    ] = None,
+    data: Annotated[
+        Path | str | None, Option(kind=Path, help="Folder of the four IDX files.")
+    ] = None,
+    system: Annotated[
+        Path | str | None, Option(kind=Path, help="Your own system, a YAML file.")
+    ] = None,
+    missing: Annotated[
+        bool, Option(kind=bool, help="Only what no threat, mitigation or check covers.")
+    ] = False,
+    out: Out = None,
+    run: RunFolder | None = None,
+    progress: Progress = SILENT,
+) -> ThreatsDerived:
+    """Run every check with its negative control, and derive the status of each threat."""
+    from datetime import date
+
+    from purpleteam.core.checks import CHECKS
+    from purpleteam.threats import derive, load_system, summary, to_facts, verdicts
+    from purpleteam.threats import missing as gaps_of
+    from purpleteam.verbs.checks import load_checks
+    from purpleteam.verbs.outputs import file_to_write, write_answer
+
+    target = file_to_write(out)
+    load_checks()
+    described: SystemModel = load_system()
+    if missing:
+        return ThreatsDerived(gaps=asdict(gaps_of(described, known_checks=CHECKS)))
+    results = run_checks(_target(model, records_of, url, code, data), progress)
+    statuses = derive(described, verdicts(results), date.today())
+    note = Note(name="system-model", facts=to_facts(described, statuses))
+    result = ThreatsDerived(
+        checks=tuple(results),
+        statuses=tuple(statuses),
+        summary=asdict(summary(statuses)),
+        records=(*results, note, *statuses),
+    )
+    if target is not None:
+        write_answer(target, result.answer())
+    return result
+
+
+def run_checks(target: Target, progress: Progress = SILENT) -> list[CheckResult]:
+    """Run every registered check on the target."""
+    from purpleteam.core.checks import CHECKS, run_check
+
+    results = []
+    with progress.task("checks", len(CHECKS)) as task:
+        for name in CHECKS:
+            results.append(run_check(CHECKS[name](), target))
+            task.advance(1)
+    return results
+
+
+def _target(
+    model: Any,
+    run: Path | str | None,
+    url: str | None,
+    code: Path | str | None,
+    data: Path | str | None,
+) -> Target:
+    """Return what the checks look at; what is not there is refused before they run."""
+    from importlib import resources
+
+    from purpleteam.core.cards import find_stored
+    from purpleteam.core.checks import Target
+    from purpleteam.core.runfolder import RunFolder
+
+    for name, path in (("--code", code), ("--data", data)):
+        if path is not None and not Path(path).exists():
+            raise UsageError(f"{name} {str(path)!r} does not exist")
+    weights: Path | None = None
+    if model is not None:
+        path = Path(model)
+        weights = path if str(model) and path.exists() else find_stored(str(model)).weights
+    if run is not None:
+        RunFolder.open(Path(run))
+        weights = weights or Path(run) / "models"
+    if url is not None:
+        _reach(url)
+    return Target(
+        code=Path(code) if code else Path(str(resources.files("purpleteam"))),
+        data=None if data is None else Path(data),
+        model=weights,
+        url=url,
+        run=None if run is None else Path(run),
+    )
+
+
+def _reach(url: str) -> None:
+    """Refuse an address at which nothing answers: its checks would only say so one by one."""
+    import socket
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        place = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    except ValueError as error:
+        raise UsageError(f"--url {url!r} is no address: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"--url {url!r} is no address such as http://127.0.0.1:8000")
+    try:
+        socket.create_connection(place, timeout=5).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"--url {url!r} does not answer: {reason}") from None
+
+
+def _threat(status: Any) -> dict[str, Any]:
+    fields = status.to_json()
+    return {"record": fields.pop("id"), **fields, "id": status.threat}
