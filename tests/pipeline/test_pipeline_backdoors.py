@@ -24,7 +24,7 @@ SETTINGS = (
         "backdoors.trusted=150",
     ),
     *('backdoors.repairs=["retrain", "unlearn"]', "backdoors.plant_again=[10]"),
-    "backdoors.processes=1",
+    "processes=1",
 )
 
 

@@ -178,7 +178,7 @@ class RunFolder:
         Raises:
             NeedsFailed: the cell failed before.
         """
-        key = _key(stage, depends_on)
+        key = key_of(stage, depends_on)
         if (found := self._finished(key)) is not None:
             return found
         if key in self._failed:
@@ -193,12 +193,12 @@ class RunFolder:
 
     def failed(self, failure: Failure) -> None:
         """Record that a piece of work failed, until the run is resumed."""
-        key = _key(failure.stage, {"failure": failure.what})
+        key = key_of(failure.stage, {"failure": failure.what})
         self._keep(key, failure.stage, [failure])
 
     def knows(self, stage: str, depends_on: Mapping[str, Any]) -> bool:
         """Say whether the cell was done once, whatever became of its files."""
-        return _key(stage, depends_on) in self._cells_done()
+        return key_of(stage, depends_on) in self._cells_done()
 
     def artefact(self, path: Path, made_by: str) -> Artefact:
         """Return the record of a file inside the run folder."""
@@ -294,7 +294,8 @@ def _newest(lines: Iterable[Record]) -> list[Record]:
     return [record for records in dict(_cells(lines)).values() for record in records]
 
 
-def _key(stage: str, depends_on: Mapping[str, Any]) -> str:
+def key_of(stage: str, depends_on: Mapping[str, Any]) -> str:
+    """Return the name of a cell: a digest of all that its result depends on."""
     return sha256_bytes(canonical_json({"stage": stage, **depends_on}).encode())
 
 

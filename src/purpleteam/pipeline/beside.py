@@ -1,112 +1,112 @@
-"""Jobs of one run side by side, each in a process of its own.
+"""Several processes for one run: they do its cells ahead, and it takes them over in its order.
 
 A net this small has little work for torch's threads to share, so two cores are used by two
-processes. A job leaves its cells as drafts in the run folder; the run then goes through its
-stages as if it were alone and takes them over in its own order. One process or four, the records
-are the same. A job that fails leaves no draft: the run comes to it, fails itself and says so.
+processes. Each worker goes through the stages from another end and claims the cells that it does;
+then the run goes through them as if it were alone, and finds the drafts. One process or four, the
+records are the same. A worker is `python -m purpleteam.pipeline.beside RUN NUMBER`.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from queue import SimpleQueue
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
 
+from purpleteam.core.config import build
+from purpleteam.core.drafts import Claimed, Drafts
 from purpleteam.core.errors import RunError
-from purpleteam.pipeline.state import Run
+from purpleteam.core.plugins import load_plugin
+from purpleteam.models.devices import choose_device, use_threads
+from purpleteam.pipeline.config import RunConfig
+from purpleteam.pipeline.state import Piece, Run
+from purpleteam.verbs._subject import open_dataset
 
-HELPER = "purpleteam.pipeline.helper"
-"""What a process runs: it reads a job a line and answers each with a line."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Something to do with one trial of the poison lab."""
-
-    what: str
-    """learn, search, scan, plant again, describe, or repair."""
-    seed: int
-    attack: str | None = None
-    """The poison, as `backdoors.attacks` says it; None is the clean trial."""
-    repair: str | None = None
+AHEAD = ("models", "attacks", "certify", "defences")
+"""The stages that are done ahead: the later ones read the records of the earlier."""
+WORKER = "purpleteam.pipeline.beside"
+PAUSE = 0.05
+"""Seconds between two looks at what the others are at."""
 
 
-Beside = Callable[[Sequence[Job]], None]
-"""Does the jobs, and returns when all are done."""
+def work_ahead(run: Run) -> None:
+    """Have the cells of the first stages drafted by as many processes as the run asks for.
 
-
-@contextmanager
-def beside(run: Run) -> Iterator[Beside]:
-    """Yield what does jobs in as many other processes as the run asks for."""
-    count = run.processes
-    helpers: list[_Helper] = []
-    free: SimpleQueue[_Helper] = SimpleQueue()
-
-    def one(job: Job) -> None:
-        helper = free.get()
-        try:
-            helper.do(job)
-        finally:
-            free.put(helper)
-
-    try:
-        for _ in range(count):
-            helpers.append(_Helper(run))
-            free.put(helpers[-1])
-        with ThreadPoolExecutor(count) as pool:
-
-            def together(jobs: Sequence[Job]) -> None:
-                with run.progress.task(f"{count} side by side", len(jobs)) as task:
-                    waiting = [pool.submit(one, job) for job in jobs]
-                    try:
-                        for done in as_completed(waiting):
-                            done.result()
-                            task.advance(1)
-                    except BaseException:
-                        pool.shutdown(wait=False, cancel_futures=True)
-                        for helper in helpers:
-                            helper.kill()
-                        raise
-
-            yield together
-    finally:
-        for helper in helpers:
-            helper.kill()
-
-
-class _Helper:
-    """One process that works for a run."""
-
-    def __init__(self, run: Run) -> None:
-        start = {"run": str(run.folder.path.resolve()), "command": list(run.command)}
-        self._process = subprocess.Popen(  # noqa: S603 - our own module, no word of the user's
-            [sys.executable, "-m", HELPER, json.dumps(start)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
+    Raises:
+        RunError: a worker has ended before its work.
+    """
+    Drafts(run.folder.path).forget_claims()
+    start = json.dumps({"run": str(run.folder.path.resolve()), "command": list(run.command)})
+    workers = [
+        subprocess.Popen(  # noqa: S603 - our own module, no word of the user's
+            [sys.executable, "-m", WORKER, start, str(number)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
+        for number in range(run.processes)
+    ]
+    try:
+        with run.progress.task(f"{run.processes} side by side", run.processes) as task:
+            for worker in workers:
+                if worker.wait():
+                    raise RunError(f"a process beside the run ended with code {worker.returncode}")
+                task.advance(1)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
 
-    def do(self, job: Job) -> None:
-        """Have the job done, if it can be.
 
-        Raises:
-            RunError: the process has ended.
-        """
-        if self._process.stdin and self._process.stdout:
-            with suppress(OSError, ValueError):
-                self._process.stdin.write(json.dumps(asdict(job)) + "\n")
-                self._process.stdin.flush()
-                json.loads(self._process.stdout.readline())
-                return
-        raise RunError(f"the process that was to {job.what} has ended")
+def work(start: dict[str, object], number: int) -> None:
+    """Go through the stages from this worker's end, until all cells that can be done are drafted.
 
-    def kill(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.communicate()
+    Args:
+        start: {"run": path of the run folder, "command": the command line that was typed}.
+        number: of the worker; 0 begins with the first piece, 1 with the last.
+    """
+    from purpleteam.pipeline.run import parts_of
+
+    folder = Drafts(Path(str(start["run"])))
+    config = build(RunConfig, folder.info["asked"], f"{folder.path.name}/run.json")
+    for name in config.plugins:
+        load_plugin(name)
+    threads = use_threads(config.threads)
+    dataset = open_dataset(config.dataset)
+    run = Run(folder, config, dataset, choose_device(config.device), threads)
+    run.command = tuple(map(str, start["command"]))  # type: ignore[call-overload]
+    pieces = [piece for stage in AHEAD for piece in parts_of(run, stage)]
+    ready = deque(pieces[::-1] if number % 2 else pieces)
+    waiting: list[tuple[Piece, str]] = []
+    while ready or waiting:
+        if not ready:
+            ready.extend(piece for piece, key in waiting if not folder.taken(key))
+            waiting = [(piece, key) for piece, key in waiting if folder.taken(key)]
+        if not ready:
+            time.sleep(PAUSE)
+            continue
+        piece = ready.popleft()
+        try:
+            inner = _done(piece)
+        except Claimed as claimed:
+            waiting.append((piece, claimed.key))
+        else:
+            first = len(inner) // 2 if number % 2 else 0
+            ready.extendleft(reversed((*inner[first:], *inner[:first])))
+
+
+def _done(piece: Piece) -> list[Piece]:
+    """Do a piece, and return those that it yields."""
+    try:
+        more = piece.do()
+        return list(more) if isinstance(more, Iterator) else []
+    except (Exception, SystemExit):  # the run meets it itself, fails at it and says so
+        return []
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    work(json.loads(sys.argv[1]), int(sys.argv[2]))

@@ -135,8 +135,6 @@ class BackdoorsConfig:
     """Repairs of each backdoored model, those that are known to fail included."""
     plant_again: tuple[int, ...] = (10, 50)
     """So many poisoned images then try to bring the backdoor back into the repaired model."""
-    processes: int = 1
-    """Processes that go through the lab side by side, on a CPU; the records are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +157,8 @@ class RunConfig:
     seed: int = 0
     threads: int = 1
     """torch's threads. Nets this small cost least on one; more help only on an idle machine."""
+    processes: int = 1
+    """Processes that do the work side by side, on a CPU; the records are the same."""
     device: str = "auto"
     models: ModelsConfig = field(default_factory=ModelsConfig)
     evasion: EvasionConfig = field(default_factory=EvasionConfig)

@@ -21,6 +21,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Failure, Note
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.models.devices import choose_device, use_threads
+from purpleteam.pipeline.beside import work_ahead
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.stages.certify import certify_partition
 from purpleteam.pipeline.stages.data import describe_data
@@ -116,6 +117,9 @@ def run(
             told(failure, error)
 
     try:
+        if state.processes > 1:
+            work_ahead(state)
+            took["side by side"] = time.perf_counter() - started
         run_stages(state, took, failed, ended)
     except BaseException as error:
         with suppress(OSError):  # on a full disk run.json stays as it is: running
@@ -143,7 +147,7 @@ def prepare(
     device = choose_device(config.device)
     run = Run(RunFolder(out), config, dataset, device, threads, progress)
     check_request(run)
-    run.processes = config.backdoors.processes if device.type == "cpu" else 1
+    run.processes = config.processes if device.type == "cpu" else 1
     if resume and (out / "run.json").exists():
         run.folder = RunFolder.resume(out, asked)
         _check_same_images(run)
@@ -178,17 +182,23 @@ def run_stages(
         failed: receives each piece of work that raised, with what it raised.
         ended: called with the name of each stage that ended, and the seconds that it took.
     """
-    for name, parts in STAGES.items():
+    for name in STAGES:
         if name not in run.config.stages:
             continue
         before = time.perf_counter()
-        for part in parts:
-            if not _asked_for(part, run.config.plugins):
-                continue
-            _do(name, Piece(part.__name__.replace("_", " "), partial(part, run)), failed)
+        for piece in parts_of(run, name):
+            _do(name, piece, failed)
         took[name] = time.perf_counter() - before
         if ended is not None:
             ended(name, took[name])
+
+
+def parts_of(run: Run, stage: str) -> list[Piece]:
+    """Return the parts of a stage as pieces, where the run asks for it."""
+    if stage not in run.config.stages:
+        return []
+    asked = [part for part in STAGES[stage] if _asked_for(part, run.config.plugins)]
+    return [Piece(part.__name__.replace("_", " "), partial(part, run)) for part in asked]
 
 
 def _asked_for(part: Stage, plugins: Sequence[str]) -> bool:

@@ -71,8 +71,10 @@ def _numbers(run: Run) -> None:
         "backdoors.epochs": (asked.backdoors.epochs, 1),
         "backdoors.trusted": (asked.backdoors.trusted, 10),
         "backdoors.target_label": (asked.backdoors.target_label, 0),
-        "backdoors.processes": (asked.backdoors.processes, 1),
+        "processes": (asked.processes, 1),
     }
+    if asked.processes > MOST_PROCESSES:
+        raise ConfigError(f"processes must be at most {MOST_PROCESSES}, not {asked.processes}")
     for key, (value, smallest) in least.items():
         if value is not None and value < smallest:
             raise ConfigError(f"{key} must be at least {smallest}, not {value}")
@@ -164,10 +166,6 @@ def _defences(run: Run) -> None:
 
 def _backdoors(run: Run) -> None:
     asked = run.config.backdoors
-    if asked.processes > MOST_PROCESSES:
-        raise ConfigError(
-            f"backdoors.processes must be at most {MOST_PROCESSES}, not {asked.processes}"
-        )
     with _named("backdoors"):
         recipe_of(asked.recipe, asked.epochs)
         if asked.attacks and asked.architecture is not None:

@@ -19,7 +19,6 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.checks import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.models.loading import LoadedModel
-from purpleteam.pipeline.beside import Job, beside
 from purpleteam.pipeline.stages.models import baseline, evaluated, learned, recipe_of, served
 from purpleteam.pipeline.stages.trial import (
     CLEAN,
@@ -53,7 +52,6 @@ def look_at_own(run: Run) -> Iterator[Piece]:
 
 def run_trials(run: Run) -> Iterator[Piece]:
     """Go through every seed: the clean model first, then each poison."""
-    yield Piece("backdoors side by side", partial(_ahead, run))
     scans: list[Record] = []
     for seed, text in _trials(run):
         what = f"backdoors {text or 'clean'}, seed {seed}"
@@ -83,25 +81,6 @@ def _pieces(run: Run, seed: int, text: str | None, scans: list[Record]) -> Itera
             yield Piece(f"repair {trial.stem} by {repair}", do)
 
 
-def do_job(run: Run, job: Job) -> None:
-    """Do one of the lab's jobs, in a process beside the run's own."""
-    if job.what == "learn":
-        _model(run, _lesson(run, job.seed, job.attack))
-        return
-    trial = _trial(run, job.seed, job.attack)
-    match job.what:
-        case "describe":
-            _describe(run, trial)
-        case "search":
-            scan_images(run, trial)
-        case "scan":
-            scan_trial_model(run, trial)
-        case "plant again":
-            plant_again(run, trial)
-        case "repair":
-            repair_trial(run, trial, job.repair or "")
-
-
 def _trials(run: Run) -> list[tuple[int, str | None]]:
     """Return the seed and the poison of each trial; the clean one, without, comes first."""
     asked = run.config.backdoors
@@ -111,26 +90,6 @@ def _trials(run: Run) -> list[tuple[int, str | None]]:
         for seed in range(first, first + clean)
         for text in (None, *(asked.attacks if seed < first + asked.trainings else ()))
     ]
-
-
-def _ahead(run: Run) -> None:
-    """Have the lab's cells drafted by several processes, those that take longest first."""
-    if run.processes < 2:
-        return
-    asked, trials = run.config.backdoors, _trials(run)
-    if not trials:
-        return
-    planted = [(seed, text) for seed, text in trials if text is not None]
-    looks: dict[str, Sequence[tuple[int, str | None]]] = {
-        "search": trials if asked.search_training_set else [],
-        "scan": trials if asked.scan_models else [],
-        "plant again": planted if asked.plant_again and asked.repairs else [],
-        "describe": trials,
-    }
-    with beside(run) as together:
-        together([Job("learn", seed, text) for seed, text in trials])
-        together([Job(what, *trial) for what, of in looks.items() for trial in of])
-        together([Job("repair", *trial, one) for trial in planted for one in asked.repairs])
 
 
 def planted_by(run: Run, text: str) -> PoisonAttack:
@@ -184,8 +143,9 @@ def _model(run: Run, lesson: _Lesson) -> LoadedModel:
 def _trial(run: Run, seed: int, text: str | None) -> Trial:
     """Return a trial with its model trained, and with the clean one of its seed."""
     lesson = _lesson(run, seed, text)
+    model = _model(run, lesson)  # first: another process may be at the clean one
     clean = None if text is None else _model(run, _lesson(run, seed, None))
-    return Trial(**vars(lesson), model=_model(run, lesson), clean=clean)
+    return Trial(**vars(lesson), model=model, clean=clean)
 
 
 def _describe(run: Run, trial: Trial) -> None:
