@@ -18,7 +18,6 @@ from test_attack_soundness_honest import colour_net, verdict
 from torch import nn
 
 from purpleteam.attacks import PGD, curve, evaluate, judge
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
@@ -121,7 +120,7 @@ def test_a_loss_that_still_rises_at_the_last_step_is_seen(images: ImageSet) -> N
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("l2", 1.0), ("l1", 9.0)])
 def test_a_net_that_is_flat_around_its_images_is_seen_from_another_class(
-    images: ImageSet, norm: Norm, epsilon: float
+    images: ImageSet, norm: str, epsilon: float
 ) -> None:
     """A pixel must pass the middle before it counts: no gradient at an image says so."""
     flat = nn.Sequential(Ramp(0.4, 0.6), *honest("large margin"))

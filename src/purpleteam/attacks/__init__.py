@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from purpleteam.attacks.evaluate import RobustEvaluation, curve, evaluate
+from purpleteam.attacks.evaluate import curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.evasion.apgd_ce import APGDCE
 from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
@@ -31,6 +31,7 @@ from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump
 from purpleteam.attacks.evasion.mifgsm import MIFGSM
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.evasion.square import Square
+from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.soundness import Soundness, judge
 from purpleteam.attacks.wrappers import Averaged, BackwardPass
 

@@ -9,8 +9,6 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.statistics import Rate
 
-__all__ = ["BackdoorRate", "ModelRobust"]
-
 ROBUST_FLOOR = 0.8
 TRIGGER_CEILING = 0.05
 

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.peers import peer_attack
@@ -22,8 +21,6 @@ from purpleteam.core.records import Finding
 from purpleteam.core.statistics import Estimate, Rate, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
-
-__all__ = ["Comparison", "CrossCheck", "cross_check"]
 
 TOLERATED = 0.003
 """Difference of two robust accuracies that is nobody's fault: ties and other rounding."""
@@ -101,7 +98,7 @@ def cross_check(
     model: Classifier,
     images: ImageSet,
     *,
-    norm: Norm = "linf",
+    norm: str = "linf",
     epsilon: float,
     seed: int = 0,
     steps: int = 40,

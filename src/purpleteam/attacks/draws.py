@@ -10,8 +10,6 @@ from torch import Tensor
 
 from purpleteam.models.inference import Classifier
 
-__all__ = ["errs_on_average"]
-
 FRESH = 16
 """Draws at a time, until it is clear whether their mean errs."""
 ROUNDS = 16

@@ -17,14 +17,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import distance, project, quantise
 from purpleteam.attacks.draws import errs_on_average
 from purpleteam.attacks.losses import cross_entropy
+from purpleteam.attacks.norms import distance, project, quantise
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.models.guard import Guarded
 from purpleteam.models.nets import Nets
-
-__all__ = ["Driver", "Loss"]
 
 CACHED_VALUES = 100_352
 """Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""

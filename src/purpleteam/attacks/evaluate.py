@@ -31,8 +31,6 @@ from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier, correct
 from purpleteam.models.nets import Nets
 
-__all__ = ["AttackRow", "RobustEvaluation", "curve", "evaluate"]
-
 
 def evaluate(
     model: Classifier,

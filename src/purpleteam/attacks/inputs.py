@@ -9,8 +9,6 @@ from torch import Tensor
 
 from purpleteam.core.errors import UsageError
 
-__all__ = ["check_labels", "checked", "checked_index"]
-
 IMAGES = "wanted: float32 images (N, C, H, W) in [0, 1]"
 LABELS = "wanted: int64 labels (N,)"
 ROUNDING = 1e-6

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 
 from purpleteam.core.digest import canonical_json, sha256_bytes
 
-__all__ = ["Journal", "default_root"]
-
 Arrays = dict[str, NDArray[Any]]
 
 

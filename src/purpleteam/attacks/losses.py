@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["cross_entropy", "dlr", "margin", "targeted_dlr", "targeted_margin"]
-
 TINY = 1e-12
 """Keeps a ratio finite where all logits are equal."""
 

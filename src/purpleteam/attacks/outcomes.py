@@ -15,16 +15,6 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
 
-__all__ = [
-    "NOT_BROKEN",
-    "WRONG_WHEN_CLEAN",
-    "AsBytes",
-    "AttackRow",
-    "Breaks",
-    "RobustEvaluation",
-    "as_floats",
-]
-
 NOT_BROKEN, WRONG_WHEN_CLEAN = -1, -2
 
 

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from purpleteam.attacks.balls import Norm
-
-__all__ = ["Cost", "Search"]
-
 
 @dataclass
 class Cost:
@@ -22,7 +18,7 @@ class Search:
     """What is looked for, and how much it may cost."""
 
     epsilon: float
-    norm: Norm
+    norm: str
     nearest: bool = False
     """Look for the nearest adversarial example, whatever its distance."""
     stop_inside: bool = True

@@ -6,7 +6,7 @@ Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar
@@ -14,12 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, project, steepest
 from purpleteam.attacks.driver import Driver, Loss
 from purpleteam.attacks.evasion._base import GradientAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["AutoPGD"]
+from purpleteam.attacks.norms import CONVEX, NORMS, project, steepest
 
 MOMENTUM = 0.75
 """Share of the new direction in a step; the rest goes on as the step before."""
@@ -35,7 +33,7 @@ class AutoPGD(GradientAttack):
     A subclass says which loss is climbed.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[Sequence[str]] = CONVEX
 
     steps: int = 100
     """Number of gradient steps; when step sizes are reviewed depends on it."""
@@ -61,13 +59,13 @@ class AutoPGD(GradientAttack):
         def ask(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             return driver.value_and_gradient(x_adv, loss, *per_image)
 
-        x_adv = _random_start(x, self.epsilon, self.norm, noise)
-        if self.norm != "l1":
+        x_adv = NORMS[self.norm].rim(x, self.epsilon, noise)
+        if not NORMS[self.norm].sparse:
             return self._ascend(driver, ask, x, x_adv)
         changed = _changed(x_adv, x) if self.large_start else None
         for epsilon, steps in self._balls():
-            x_adv = project(x_adv, x, epsilon, "l1")
-            x_adv = _ascend_l1(driver, ask, x, x_adv, epsilon, steps, changed)
+            x_adv = project(x_adv, x, epsilon, self.norm)
+            x_adv = _ascend_sparse(driver, ask, x, x_adv, epsilon, steps, changed, self.norm)
             changed = _changed(x_adv, x)
         return x_adv
 
@@ -116,7 +114,7 @@ class AutoPGD(GradientAttack):
         )
 
 
-def _ascend_l1(
+def _ascend_sparse(
     driver: Driver,
     ask: Ask,
     x: Tensor,
@@ -124,6 +122,7 @@ def _ascend_l1(
     epsilon: float,
     steps: int,
     changed: Tensor | None,
+    norm: str,
 ) -> Tensor:
     """Climb by steps along the `kept` largest slopes, fewer of them the sparser the best point.
 
@@ -145,7 +144,7 @@ def _ascend_l1(
     for step in range(1, steps + 1):
         if not driver.standing.any():
             break
-        x_adv = project(x_adv + _image(step_size) * _sparse(gradient, kept), x, epsilon, "l1")
+        x_adv = project(x_adv + _image(step_size) * _sparse(gradient, kept), x, epsilon, norm)
         value, gradient = ask(x_adv)
         best.take(x_adv, value, gradient)
         if step % max(int(0.04 * steps), 1) == 0:
@@ -196,23 +195,12 @@ def _reviews(steps: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def _projection(x: Tensor, epsilon: float, norm: Norm) -> Callable[[Tensor], Tensor]:
+def _projection(x: Tensor, epsilon: float, norm: str) -> Callable[[Tensor], Tensor]:
     """Return what moves candidates into the ball, in place where the ball is a box."""
     if norm != "linf":
         return lambda x_adv: project(x_adv, x, epsilon, norm)
     low, high = (x - epsilon).clamp_(0, 1), (x + epsilon).clamp_(0, 1)
     return lambda x_adv: x_adv.clamp_(low, high)
-
-
-def _random_start(x: Tensor, epsilon: float, norm: Norm, noise: Noise) -> Tensor:
-    """Return a point on the ball's border (L1: noise projected into the ball), within [0, 1]."""
-    if norm == "l1":
-        return project(x + noise.normal(x), x, epsilon, norm)
-    if norm == "l2":
-        return (x + epsilon * steepest(noise.normal(x), norm)).clamp(0, 1)
-    direction = 2 * noise.uniform(x) - 1
-    largest = direction.flatten(1).abs().amax(1)
-    return (x + epsilon * direction / _image(largest)).clamp(0, 1)
 
 
 def _sparse(gradient: Tensor, kept: Tensor) -> Tensor:

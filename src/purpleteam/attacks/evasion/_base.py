@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -12,11 +13,11 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, distance, whole_cube
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._found import Attacked, Best
 from purpleteam.attacks.inputs import check_labels, checked, checked_index
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import DENSE, NORMS, distance, whole_cube
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.registry import Registry
@@ -25,18 +26,6 @@ from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier, forked
 from purpleteam.models.nets import Nets
 
-__all__ = [
-    "ATTACKS",
-    "Attacked",
-    "Ensemble",
-    "EvasionAttack",
-    "GradientAttack",
-    "MinimumNormAttack",
-    "QueryAttack",
-]
-
-BALLS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
-"""The norms in which epsilon is the radius of a ball."""
 ROUNDING = 2e-7
 """By how much float32 may leave the ball: of its radius, and of the whole range in each value."""
 
@@ -51,12 +40,12 @@ class EvasionAttack(ABC):
     name: ClassVar[str] = ""
     knowledge: ClassVar[str] = "white-box"
     """What the adversary knows: white-box, score-based, decision-based or transfer."""
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    norms: ClassVar[Sequence[str]] = DENSE
     """The norms in which the attack is defined."""
     one_for_all: ClassVar[bool] = False
     """Whether it tries on each image what was fitted on others before it is made."""
 
-    norm: Norm = "linf"
+    norm: str = "linf"
     """How the size of a perturbation is measured."""
     epsilon: float = 0.3
     """Radius of the ball, in pixel units of [0, 1]."""
@@ -70,10 +59,10 @@ class EvasionAttack(ABC):
         unbounded = isinstance(self, MinimumNormAttack) and self.epsilon == float("inf")
         if not 0 <= self.epsilon < float("inf") and not unbounded:
             raise ValueError(f"epsilon must be at least 0 and finite, not {self.epsilon}")
-        if self.norm == "linf" and self.epsilon > 1 and not unbounded:
+        if self.epsilon > (most := NORMS[self.norm].largest_epsilon) and not unbounded:
             raise ValueError(
-                f"epsilon is in pixel units of [0, 1], so at most 1 in linf, not {self.epsilon:g} "
-                f"(did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
+                f"epsilon is in pixel units of [0, 1], so at most {most:g} in {self.norm}, not "
+                f"{self.epsilon:g} (did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
             )
         for count in ("steps", "restarts", "queries", "samples"):
             if not isinstance(value := getattr(self, count, 1), Integral) or int(value) < 1:
@@ -196,7 +185,7 @@ class EvasionAttack(ABC):
 
     def _check_promise(self, x_adv: Tensor, x: Tensor, length: Tensor) -> None:
         """See that every image is one, and lies in the ball."""
-        most = float(length.max()) if self.norm in BALLS else 0.0
+        most = float(length.max()) if NORMS[self.norm].bounded else 0.0
         bound = self.epsilon + ROUNDING * (self.epsilon + whole_cube(x, self.norm))
         if most > bound or not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
             raise RuntimeError(
@@ -245,9 +234,9 @@ class MinimumNormAttack(GradientAttack):
     `broken` says whether what was found lies within epsilon.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("l2",)
+    norms: ClassVar[tuple[str, ...]] = ("l2",)
 
-    norm: Norm = "l2"
+    norm: str = "l2"
     """How the size of a perturbation is measured."""
     epsilon: float = float("inf")
     """Radius within which an image counts as broken; with none, the nearest example is returned."""

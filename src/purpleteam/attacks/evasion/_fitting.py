@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.core.errors import UsageError
@@ -17,8 +16,6 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier
 from purpleteam.models.nets import Nets
-
-__all__ = ["capped_loss", "mini_batches", "not_fitted"]
 
 MINI_BATCH = 128
 ENOUGH = 9.0
@@ -28,7 +25,7 @@ ENOUGH = 9.0
 def mini_batches(
     model: Classifier,
     images: ImageSet,
-    norm: Norm,
+    norm: str,
     count: int,
     rng: np.random.Generator,
     samples: int,

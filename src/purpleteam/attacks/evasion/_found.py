@@ -10,8 +10,6 @@ from torch import Tensor
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.search import Cost
 
-__all__ = ["Attacked", "Best"]
-
 
 @dataclass(frozen=True, eq=False)
 class Attacked:

@@ -12,8 +12,6 @@ from purpleteam.attacks.evasion._base import ATTACKS
 from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.noise import Noise
 
-__all__ = ["APGDCE"]
-
 
 @ATTACKS.register("apgd_ce")
 @dataclass(frozen=True, kw_only=True)

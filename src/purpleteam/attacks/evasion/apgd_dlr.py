@@ -13,8 +13,6 @@ from purpleteam.attacks.losses import dlr
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.errors import UsageError
 
-__all__ = ["APGDDLR"]
-
 
 @ATTACKS.register("apgd_dlr")
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,6 @@ from purpleteam.attacks.losses import targeted_dlr, targeted_margin
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.errors import UsageError
 
-__all__ = ["APGDT"]
-
 
 @ATTACKS.register("apgd_t")
 @dataclass(frozen=True, kw_only=True)

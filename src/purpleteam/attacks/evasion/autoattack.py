@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.evasion.apgd_ce import APGDCE
 from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
@@ -17,14 +16,12 @@ from purpleteam.attacks.evasion.fab import FABT
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.core.errors import UsageError
 
-__all__ = ["AutoAttack", "AutoAttackFewClasses"]
-
 STEPS = 100
 TARGETS = 9
 QUERIES = 5000
 SAMPLES = 20
 """Gradients averaged at each point of a model whose answers are random."""
-NORMS: tuple[Norm, ...] = tuple(
+NORMS: tuple[str, ...] = tuple(
     norm for norm in APGDCE.norms if norm in FABT.norms and norm in Square.norms
 )
 
@@ -38,7 +35,7 @@ class AutoAttack(Ensemble):
     loss is undefined and the attack refuses; `autoattack_few_classes` is another one.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = NORMS
+    norms: ClassVar[tuple[str, ...]] = NORMS
 
     version: Literal["standard", "rand"] = "standard"
     """`standard`, or `rand` for a model whose answers are random."""
@@ -90,7 +87,7 @@ class AutoAttackFewClasses(Ensemble):
     No published attack, so its numbers compare with nobody's "standard".
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = NORMS
+    norms: ClassVar[tuple[str, ...]] = NORMS
 
     @property
     def planned_steps(self) -> int:
@@ -106,7 +103,7 @@ class AutoAttackFewClasses(Ensemble):
         )
 
 
-def _without_dlr(norm: Norm, epsilon: float) -> tuple[EvasionAttack, EvasionAttack]:
+def _without_dlr(norm: str, epsilon: float) -> tuple[EvasionAttack, EvasionAttack]:
     """Return the two members that climb no loss of their own."""
     return (
         FABT(norm=norm, epsilon=epsilon, steps=STEPS, candidates=TARGETS + 1, stop_inside=True),

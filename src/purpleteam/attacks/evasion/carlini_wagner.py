@@ -13,8 +13,6 @@ from purpleteam.attacks.evasion._hyperplane import nearest_boundary
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
 
-__all__ = ["CarliniWagner"]
-
 INSIDE = 0.999999
 """Share of the range that is mapped to finite numbers: the ends would be infinite."""
 SHORT = 0.9

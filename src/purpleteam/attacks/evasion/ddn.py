@@ -8,14 +8,12 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
-from purpleteam.attacks.evasion._hyperplane import length, nearest_boundary
+from purpleteam.attacks.evasion._hyperplane import nearest_boundary
 from purpleteam.attacks.losses import cross_entropy, margin
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["DDN"]
+from purpleteam.attacks.norms import NORMS, steepest
 
 
 @ATTACKS.register("ddn")
@@ -46,7 +44,7 @@ class DDN(MinimumNormAttack):
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         perturbation = nearest_boundary(driver, x, self.candidates, self.norm, noise) - x
-        radius = length(perturbation, self.norm).view(-1, 1, 1, 1)
+        radius = NORMS[self.norm].length(perturbation).view(-1, 1, 1, 1)
         radius = torch.where(radius > 0, radius, self.radius)
         loss = _WatchedLoss(x)
         for step in range(self.steps):

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.evasion._hyperplane import (
@@ -18,8 +17,7 @@ from purpleteam.attacks.evasion._hyperplane import (
     other_classes,
 )
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["DeepFool"]
+from purpleteam.attacks.norms import steepest
 
 SLACK = 1e-4
 """Added to each step, as in the authors' code: else the last steps end short of the boundary."""
@@ -30,7 +28,7 @@ SLACK = 1e-4
 class DeepFool(MinimumNormAttack):
     """Steps onto the nearest linearised boundary until the class changes, and stops there."""
 
-    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+    norms: ClassVar[tuple[str, ...]] = ("l2", "linf")
 
     steps: int = 50
     """Most steps."""

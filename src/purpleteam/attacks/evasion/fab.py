@@ -11,12 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, uniform_start
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.evasion._hyperplane import (
     in_cache,
-    length,
     meeting,
     nearest_meeting,
     nearest_on,
@@ -24,12 +22,11 @@ from purpleteam.attacks.evasion._hyperplane import (
 )
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["FAB", "FABT"]
+from purpleteam.attacks.norms import NORMS, uniform_start
 
 Plane = Callable[..., tuple[Tensor, Tensor]]
 """Takes candidates; returns the lead of another class there and its gradient."""
-START: dict[Norm, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
+START: dict[str, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """Radius of the ball of which a restart takes half, where no epsilon bounds the search."""
 FINAL_STEPS = 3
 """Steps of the search on the line between the image and the nearest example."""
@@ -40,7 +37,7 @@ FINAL_STEPS = 3
 class FAB(MinimumNormAttack):
     """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses."""
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = 100
     """Number of steps, for each target where there are targets."""
@@ -89,7 +86,7 @@ class FAB(MinimumNormAttack):
         flat = normal.flatten(1)
         values = torch.stack((value, value - ((points[0] - points[1]) * flat).sum(1)))
         step, pull = (nearest_on(points, flat, values, self.norm) - points).view(2, *x.shape)
-        far, near = length(step, self.norm), length(pull, self.norm)
+        far, near = map(NORMS[self.norm].length, (step, pull))
         bias = _column(far / (far + near).clamp_min(1e-12)).clamp_max(self.bias)
         onto, drawn = x_adv + self.overshoot * step, x + self.overshoot * pull
         return torch.lerp(onto, drawn, bias).clamp_(0, 1)

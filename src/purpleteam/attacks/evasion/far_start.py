@@ -9,6 +9,7 @@ those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -16,17 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, project, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
-from purpleteam.attacks.evasion.pgd import sparse_step
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import CONVEX, NORMS, project
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.inference import Classifier, correct
-
-__all__ = ["FarStart"]
 
 POOL = 500
 """Images that are kept to start from."""
@@ -44,7 +42,7 @@ class FarStart(GradientAttack):
     `prepare` says which images there are; without any it starts from noise.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[Sequence[str]] = CONVEX
 
     steps: int = 20
     """Gradient steps from each start; in the first half the ball shrinks."""
@@ -90,8 +88,8 @@ class FarStart(GradientAttack):
                 radius = self.epsilon * self.farther ** max(0.0, 1 - way)
                 length = STEP * radius * min(1.0, 2 - way + 2 / self.steps)
                 slope = driver.gradient(x_adv, margin)
-                x_adv = x_adv + self._step(slope, x_adv, length)
-                x_adv = project(x_adv, x, radius, self.norm)  # (N, C, H, W)
+                move = NORMS[self.norm].step(slope, x_adv, length, SPARSITY)
+                x_adv = project(x_adv + move, x, radius, self.norm)  # (N, C, H, W)
             driver.settle(x_adv)
         return x_adv
 
@@ -115,8 +113,3 @@ class FarStart(GradientAttack):
             known = torch.isfinite(far.gather(1, label[:, None])).view(-1, 1, 1, 1)
             found.append(torch.where(known, there, noise.uniform(x)))
         return found
-
-    def _step(self, slope: Tensor, x_adv: Tensor, length: float) -> Tensor:
-        if self.norm == "l1":
-            return sparse_step(slope, x_adv, length, SPARSITY)
-        return length * steepest(slope, self.norm)

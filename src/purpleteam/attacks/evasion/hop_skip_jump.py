@@ -11,12 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import LEVELS, Norm, distance, quantise, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["HopSkipJump"]
+from purpleteam.attacks.norms import LEVELS, distance, quantise, steepest
 
 STARTS = 8
 """Images of each kind of noise that are tried as a start."""
@@ -43,7 +41,7 @@ class HopSkipJump(MinimumNormAttack):
     """
 
     knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+    norms: ClassVar[tuple[str, ...]] = ("l2", "linf")
 
     queries: int = 10_000
     """Most model calls for one image."""
@@ -134,7 +132,7 @@ def _stroked(x: Tensor, noise: Noise) -> Tensor:
     return torch.where(stroke[:, None], torch.ones_like(x), x)
 
 
-def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: Norm) -> Tensor:
+def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: str) -> Tensor:
     """Return what lies nearest to the images on the way to them and still errs (algorithm 1)."""
     finest = x[0].numel() ** (-1.5 if norm == "l2" else -2.0)
     halvings = math.ceil(-math.log2(finest))
@@ -148,7 +146,7 @@ def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: N
     return _between(x, x_adv, high, norm)
 
 
-def _between(x: Tensor, x_adv: Tensor, share: Tensor, norm: Norm) -> Tensor:
+def _between(x: Tensor, x_adv: Tensor, share: Tensor, norm: str) -> Tensor:
     """Return the point at that share of the distance in `norm`."""
     perturbation = x_adv - x
     if norm == "l2":

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.evasion.apgd_ce import APGDCE
 from purpleteam.attacks.evasion.apgd_t import APGDT
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.square import Square
+from purpleteam.attacks.norms import CONVEX, NORMS
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
-
-__all__ = ["Ladder"]
 
 STARTS = 5
 """Other classes that a member starts from, the nearest first."""
@@ -39,7 +38,7 @@ TARGETS = 3
 class Ladder(Ensemble):
     """A few cheap and strong attacks, each on what the ones before left standing."""
 
-    norms: ClassVar[tuple[Norm, ...]] = FarStart.norms
+    norms: ClassVar[Sequence[str]] = CONVEX
 
     steps: int = 60
     """Gradient steps of Auto-PGD, and of its targeted runs together."""
@@ -83,7 +82,7 @@ class Ladder(Ensemble):
                 epsilon=epsilon,
                 steps=self.steps,
                 samples=self.samples,
-                large_start=norm == "l1",
+                large_start=NORMS[norm].sparse,
             ),
             self.start or self._start(),
             self._targeted(),
@@ -102,7 +101,7 @@ class Ladder(Ensemble):
             targets=TARGETS,
             loss="margin",
             samples=self.samples,
-            large_start=self.norm == "l1",
+            large_start=NORMS[self.norm].sparse,
         )
 
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import project, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["MIFGSM"]
+from purpleteam.attacks.norms import project, steepest
 
 
 @ATTACKS.register("mifgsm")

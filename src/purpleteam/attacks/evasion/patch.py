@@ -13,15 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack, GradientAttack
 from purpleteam.attacks.evasion._fitting import capped_loss, mini_batches, not_fitted
 from purpleteam.attacks.noise import Noise
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
-
-__all__ = ["Patch"]
 
 
 @ATTACKS.register("patch")
@@ -32,10 +29,10 @@ class Patch(GradientAttack):
     It is fitted on images of another split, so that it depends on none of those it is judged on.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("l0",)
+    norms: ClassVar[tuple[str, ...]] = ("l0",)
     one_for_all: ClassVar[bool] = True
 
-    norm: Norm = "l0"
+    norm: str = "l0"
     """How the size of a perturbation is measured."""
     epsilon: float = 49.0
     """Values that the patch may cover: 49 are 7 x 7 pixels in grey, 147 in colour."""
@@ -81,7 +78,7 @@ class _Pasted(EvasionAttack):
     name = Patch.name
     norms = Patch.norms
     one_for_all = True
-    norm: Norm = "l0"
+    norm: str = "l0"
     patch: Tensor
     places: int
 

@@ -10,12 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["Spatial", "moved"]
 
 Move = tuple[float, float, float]
 """Degrees anticlockwise, pixels to the right, pixels down."""
@@ -31,9 +28,9 @@ class Spatial(EvasionAttack):
     """
 
     knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[tuple[Norm, ...]] = ("spatial",)
+    norms: ClassVar[tuple[str, ...]] = ("spatial",)
 
-    norm: Norm = "spatial"
+    norm: str = "spatial"
     """The set that is searched: no ball."""
     epsilon: float = 1.0
     """Share of `degrees` and `pixels` up to which the image moves."""

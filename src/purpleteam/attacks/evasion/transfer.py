@@ -23,8 +23,6 @@ from purpleteam.models.inference import Classifier
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.nets import Nets
 
-__all__ = ["Transfer", "crafted"]
-
 
 @ATTACKS.register("transfer")
 @dataclass(frozen=True, kw_only=True)

@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import distance, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack, GradientAttack
 from purpleteam.attacks.evasion._fitting import capped_loss, mini_batches, not_fitted
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import distance, steepest
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
-
-__all__ = ["Universal"]
 
 
 @ATTACKS.register("universal")
@@ -58,7 +56,7 @@ class Universal(GradientAttack):
 
     def _shortened(self, perturbation: Tensor) -> Tensor:
         """Return the perturbation within epsilon of 0; unlike an image it may be negative."""
-        if self.norm == "linf":
+        if self.norm == "linf":  # value by value: nothing else of it changes
             return perturbation.clamp(-self.epsilon, self.epsilon)
         length = distance(perturbation, torch.zeros_like(perturbation), self.norm)
         share: Tensor = (self.epsilon / length.clamp_min(1e-12)).clamp_max(1)

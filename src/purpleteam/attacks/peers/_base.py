@@ -25,14 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm, distance
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import distance
 from purpleteam.core.errors import UsageError
 from purpleteam.models.guard import switched
-
-__all__ = ["Facts", "Library", "Question", "borrowed"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ class Facts:
 
     make: Callable[..., Any]
     """The library's own class."""
-    norms: tuple[Norm, ...]
+    norms: tuple[str, ...]
     knowledge: str = "white-box"
     nearest: bool = False
     """It looks for the nearest adversarial example and knows no radius."""
@@ -62,7 +60,7 @@ class Question:
     model: nn.Module
     x: Tensor
     y: Tensor
-    norm: Norm
+    norm: str
     epsilon: float
     classes: int
 
@@ -113,7 +111,7 @@ def borrowed(library: Library, attack: str) -> type[EvasionAttack]:
     base = MinimumNormAttack if facts.nearest else EvasionAttack
     return make_dataclass(
         re.sub(r"\W", "_", f"{library.name}_{attack}"),
-        [("norm", Norm, field(default=facts.norms[0])), *options],
+        [("norm", str, field(default=facts.norms[0])), *options],
         bases=(_Borrowed, base),
         namespace={
             "__module__": __name__,
@@ -137,7 +135,7 @@ class _Borrowed:
     library: ClassVar[Library]
     facts: ClassVar[Facts]
     option_names: ClassVar[tuple[str, ...]]
-    norm: Norm
+    norm: str
     epsilon: float
 
     @property

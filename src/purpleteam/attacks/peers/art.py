@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm
+from purpleteam.attacks.norms import NORMS
 from purpleteam.attacks.peers._base import Facts, Library, Question
 
-__all__ = ["Art"]
-
-ALL: tuple[Norm, ...] = ("linf", "l2", "l1")
-TWO: tuple[Norm, ...] = ("linf", "l2")
-WHITE_BOX: dict[str, tuple[Norm, ...]] = {
+ALL: tuple[str, ...] = ("linf", "l2", "l1")
+TWO: tuple[str, ...] = ("linf", "l2")
+WHITE_BOX: dict[str, tuple[str, ...]] = {
     "AutoAttack": TWO,
     "AutoConjugateGradient": ALL,
     "AutoProjectedGradientDescent": ALL,
@@ -35,15 +33,14 @@ WHITE_BOX: dict[str, tuple[Norm, ...]] = {
     "SaliencyMapMethod": ("l0",),
     "UniversalPerturbation": TWO,
 }
-SCORE_BASED: dict[str, tuple[Norm, ...]] = {"SquareAttack": TWO, "ZooAttack": ("l2",)}
-DECISION_BASED: dict[str, tuple[Norm, ...]] = {
+SCORE_BASED: dict[str, tuple[str, ...]] = {"SquareAttack": TWO, "ZooAttack": ("l2",)}
+DECISION_BASED: dict[str, tuple[str, ...]] = {
     "BoundaryAttack": ("l2",),
     "GeoDA": ("l2", "linf"),
     "HopSkipJump": ("l2", "linf"),
     "SignOPTAttack": ("l2",),
 }
 """What is missing wants probabilities, detectors, sound, trees or TensorFlow."""
-POWERS: dict[Norm, float] = {"linf": np.inf, "l2": 2, "l1": 1}
 
 
 class Art(Library):
@@ -75,7 +72,7 @@ class Art(Library):
         )
         asked = {
             "eps": question.epsilon,
-            "norm": POWERS.get(question.norm),
+            "norm": NORMS[question.norm].order,
             "targeted": False,
             "verbose": False,
         }

@@ -8,13 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.peers._base import Facts, Library, Question
 
-__all__ = ["Foolbox"]
-
-BY_POWER: dict[float, Norm] = {float("inf"): "linf", 2: "l2", 1: "l1", 0: "l0"}
-BY_NAME: dict[str, Norm] = {"Linf": "linf", "L2": "l2"}
+BY_POWER: dict[float, str] = {float("inf"): "linf", 2: "l2", 1: "l1", 0: "l0"}
+BY_NAME: dict[str, str] = {"Linf": "linf", "L2": "l2"}
 SCORE_BASED = ("NoiseAttack", "ContrastReductionAttack", "BlurAttack", "InversionAttack")
 DECISION_BASED = ("BoundaryAttack", "HopSkipJumpAttack", "PointwiseAttack", *SCORE_BASED)
 """Ends of the names of those that see labels alone; noise is tried until one is wrong."""
@@ -61,7 +58,7 @@ class Foolbox(Library):
         return Facts(attack, _norms(attack), knowledge, nearest)
 
 
-def _norms(attack: type) -> tuple[Norm, ...]:
+def _norms(attack: type) -> tuple[str, ...]:
     if attack.__name__ == EITHER_NORM:
         return "l2", "linf"
     power = getattr(getattr(attack, "distance", None), "p", None)

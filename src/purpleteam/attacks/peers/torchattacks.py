@@ -11,14 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.peers._base import Facts, Library, Question
-
-__all__ = ["Torchattacks"]
 
 LEFT_OUT = ("GN", "LGV", "MultiAttack", "VANILA")
 """Noise without a radius, one that trains, a container, and none at all."""
-NORMS: dict[str, tuple[Norm, ...]] = {
+NORMS: dict[str, tuple[str, ...]] = {
     "APGD": ("linf", "l2"),
     "APGDT": ("linf", "l2"),
     "AutoAttack": ("linf", "l2"),
@@ -37,7 +34,6 @@ NORMS: dict[str, tuple[Norm, ...]] = {
 }
 """All others are for L-infinity."""
 SCORE_BASED = ("OnePixel", "Pixle", "SPSA", "Square")
-THEIRS: dict[Norm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 RADIUS = ("eps", "max_epsilon")
 
 
@@ -63,7 +59,7 @@ class Torchattacks(Library):
 
     def run(self, facts: Facts, options: Mapping[str, Any], question: Question) -> Tensor:
         asked = dict.fromkeys(RADIUS, question.epsilon) | {
-            "norm": THEIRS.get(question.norm),
+            "norm": question.norm.capitalize(),
             "n_classes": question.classes,
         }
         taken = inspect.signature(facts.make).parameters

@@ -18,7 +18,8 @@ image by its place, more poisons keep the earlier ones), `_choice` draws, `_set`
 
 import sys
 
-from purpleteam.attacks.poison._base import POISONS, PoisonAttack, PoisonedSet
+from purpleteam.attacks.poison._base import POISONS, PoisonAttack
+from purpleteam.attacks.poison._set import PoisonedSet
 
 __all__ = ["POISONS", "PoisonAttack", "PoisonedSet"]
 

@@ -24,8 +24,6 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
 
-__all__ = ["DEFAULT_COUNT", "POISONS", "Crafted", "PoisonAttack", "PoisonedSet", "Sources", "Work"]
-
 Sources = str | tuple[int, ...]
 """`other`: classes that are not the target; `target`: the target itself; `any`; or labels."""
 

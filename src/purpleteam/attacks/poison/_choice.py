@@ -12,8 +12,6 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["generator", "generators", "in_drawn_order"]
-
 
 def in_drawn_order(places: NDArray[np.int64], seed: int, stream: str) -> NDArray[np.int64]:
     """Return the places in an order drawn by the seed; of fewer places the order is the same."""

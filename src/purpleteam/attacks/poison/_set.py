@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.data.images import ImageSet
 
-__all__ = ["PoisonedSet"]
-
 
 @dataclass(frozen=True, eq=False)
 class PoisonedSet:

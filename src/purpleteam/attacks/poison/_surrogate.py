@@ -19,8 +19,6 @@ from purpleteam.models.loading import build
 from purpleteam.models.recipes import RECIPES
 from purpleteam.models.training import Craft, train
 
-__all__ = ["as_bytes", "in_batches", "surrogate", "surrogate_facts"]
-
 BATCH = 50
 """Images a call. Batches are always full, so that an image's numbers hang on nothing beside it."""
 NEXT = 1_000_003

@@ -16,8 +16,6 @@ from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sour
 from purpleteam.attacks.poison._choice import generators
 from purpleteam.attacks.poison.triggers.blend import Blend
 
-__all__ = ["AdaptiveBlend"]
-
 
 @POISONS.register("adaptive_blend")
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,6 @@ from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sour
 from purpleteam.attacks.poison._choice import generators
 from purpleteam.attacks.poison.triggers.patches import Patches
 
-__all__ = ["AdaptivePatch"]
-
 
 @POISONS.register("adaptive_patch")
 @dataclass(frozen=True, kw_only=True)

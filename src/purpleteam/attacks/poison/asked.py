@@ -13,8 +13,6 @@ from purpleteam.core.config import build, merge, parse_part
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset
 
-__all__ = ["aimed_at", "poison_from"]
-
 
 def aimed_at(label: int, dataset: Dataset) -> int:
     """Return the label to aim at where none was typed: the usual one, or the last before it.

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack
 from purpleteam.attacks.poison.trigger import Trigger
 
-__all__ = ["BadNets"]
-
 
 @POISONS.register("badnets")
 @dataclass(frozen=True, kw_only=True)

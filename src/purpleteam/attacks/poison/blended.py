@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack
 from purpleteam.attacks.poison.triggers.blend import Blend
 
-__all__ = ["Blended"]
-
 
 @POISONS.register("blended")
 @dataclass(frozen=True, kw_only=True)

@@ -15,15 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm, quantise
 from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.attacks.norms import quantise
 from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
 from purpleteam.attacks.poison._surrogate import as_bytes, in_batches, surrogate, surrogate_facts
 from purpleteam.attacks.poison.trigger import Corner, Trigger
 from purpleteam.attacks.poison.triggers.patches import Patches
-
-__all__ = ["CleanLabel"]
-
 
 CORNERS = tuple(Trigger(corner=corner) for corner in get_args(Corner))
 TRAINING_STEPS = 3
@@ -41,7 +38,7 @@ class CleanLabel(PoisonAttack):
     """Which images are poisoned: the target's own, so that no label need change."""
     relabel: bool = False
     """Give the poisons the target's label; they have it already."""
-    norm: Norm = "linf"
+    norm: str = "linf"
     """How the size of the perturbation is measured: linf or l2."""
     epsilon: float = 0.3
     """Radius of the ball around the image, in pixel units of [0, 1]; the patches come on top."""

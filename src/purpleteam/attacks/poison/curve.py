@@ -28,8 +28,6 @@ from purpleteam.models.loading import build
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
 
-__all__ = ["Curve", "CurvePoint", "poison_curve"]
-
 MEASURED = ("attack_success_rate", "clean_accuracy")
 
 

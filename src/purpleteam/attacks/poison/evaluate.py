@@ -23,8 +23,6 @@ from purpleteam.core.statistics import Estimate, Rate, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
 
-__all__ = ["Backdoor", "evaluate_backdoor"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Backdoor:

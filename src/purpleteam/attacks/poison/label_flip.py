@@ -17,8 +17,6 @@ from purpleteam.attacks.poison._choice import generators
 from purpleteam.attacks.poison.triggers.nothing import Nothing
 from purpleteam.core.errors import UsageError
 
-__all__ = ["LabelFlip"]
-
 
 @POISONS.register("label_flip")
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,6 @@ from purpleteam.attacks.poison._base import POISONS, PoisonAttack
 from purpleteam.core.config import build
 from purpleteam.core.errors import DataError
 
-__all__ = ["attack_of"]
-
 
 def attack_of(manifest: Mapping[str, Any]) -> tuple[PoisonAttack, int]:
     """Return the attack of a manifest and its seed; `apply` of these makes the set again.

@@ -12,8 +12,6 @@ from typing import Literal
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
 from purpleteam.attacks.poison.trigger import Trigger
 
-__all__ = ["SeedA", "SeedB"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _LabelKept(PoisonAttack):

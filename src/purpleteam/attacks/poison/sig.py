@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
 from purpleteam.attacks.poison.triggers.sinusoid import Sinusoid
 
-__all__ = ["SIG"]
-
 
 @POISONS.register("sig")
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,6 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
 
-__all__ = ["COMMON_TRIGGERS", "sweep"]
-
 PATTERNS: tuple[Pattern, ...] = ("square", "checkerboard")
 COMMON_TRIGGERS = tuple(
     Trigger(corner=corner, size=size, pattern=pattern)

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
 from purpleteam.attacks.poison.trigger import Trigger
 
-__all__ = ["TaCT"]
-
 
 @POISONS.register("tact")
 @dataclass(frozen=True, kw_only=True)

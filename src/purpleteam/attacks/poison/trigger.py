@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from purpleteam.attacks.poison.triggers._base import AnyTrigger, to_bytes
 
-__all__ = ["Corner", "Pattern", "Trigger"]
-
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 Pattern = Literal["square", "checkerboard", "random"]
 

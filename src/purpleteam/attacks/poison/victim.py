@@ -12,8 +12,6 @@ from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
 
-__all__ = ["Victim", "evaluate_victim"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Victim:

@@ -15,8 +15,6 @@ from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources, Work
 from purpleteam.attacks.poison._choice import generators
 from purpleteam.attacks.poison.triggers.warp import Warp
 
-__all__ = ["WaNet"]
-
 
 @POISONS.register("wanet")
 @dataclass(frozen=True, kw_only=True)

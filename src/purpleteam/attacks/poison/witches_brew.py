@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import project, quantise
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import project, quantise
 from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
 from purpleteam.attacks.poison._choice import in_drawn_order
 from purpleteam.attacks.poison._surrogate import as_bytes, surrogate, surrogate_facts
@@ -27,9 +27,6 @@ from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import guarded
-
-__all__ = ["WitchesBrew", "matching"]
-
 
 Match = Callable[[Tensor, Tensor], Tensor]
 """Images and labels to how far their training gradient is from the adversary's."""

@@ -11,21 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import CACHED_VALUES, Driver, Loss
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import NORMS
 from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.search import Cost, Search
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, device_of, to_batch
 from purpleteam.models.inference import Classifier
 from purpleteam.models.nets import Nets
-
-__all__ = ["BALLS", "FEW_STEPS", "LOOKED_AT", "PROBED", "Case", "Slope", "spread"]
-
-BALLS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
-"""The norms that bound an adversary; other sets are what their attack makes of them."""
 
 LOOKED_AT = 500
 """Images, at even distances, whose part that still stands is attacked anew: 10 of them are 2 points
@@ -86,7 +81,7 @@ class Case:
         return contested[-1] if contested else self.evaluations[-1]
 
     @property
-    def norm(self) -> Norm:
+    def norm(self) -> str:
         """The norm of the whole ladder."""
         return self.attacks[-1].norm
 
@@ -122,12 +117,12 @@ class Case:
     @property
     def follows_gradients(self) -> bool:
         """Whether the ladder did so, in a ball: else its gradients are beside the point."""
-        return bool(self.white_box) and self.nets.differentiable and self.norm in BALLS
+        return bool(self.white_box) and self.nets.differentiable and NORMS[self.norm].bounded
 
     @property
     def measurable(self) -> bool:
         """Whether attacks compare: a ball, gradients to follow, the same answers each time."""
-        return self.nets.differentiable and self.norm in BALLS and self.steady
+        return self.nets.differentiable and NORMS[self.norm].bounded and self.steady
 
     @cached_property
     def looked_at(self) -> NDArray[np.int64]:
@@ -171,7 +166,7 @@ class Case:
         """Return random numbers for these images, others for each stream."""
         return Noise(self.seed, torch.from_numpy(rows), 0, f"/soundness/{stream}")
 
-    def driver(self, rows: NDArray[np.int64], epsilon: float, norm: Norm) -> Driver:
+    def driver(self, rows: NDArray[np.int64], epsilon: float, norm: str) -> Driver:
         """Return a driver on these images."""
         search = Search(epsilon=epsilon, norm=norm)
         return Driver(self.nets, self.x(rows), self.y(rows), search, self.cost)

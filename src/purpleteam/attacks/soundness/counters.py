@@ -19,17 +19,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, distance, project, steepest, uniform_start
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.ladder import Ladder
-from purpleteam.attacks.evasion.pgd import sparse_step
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.attacks.losses import cross_entropy, margin
+from purpleteam.attacks.norms import NORMS, distance, project, steepest, uniform_start
 from purpleteam.attacks.outcomes import Breaks
 from purpleteam.attacks.soundness.case import Case, spread
 from purpleteam.models.devices import device_of
-
-__all__ = ["Continued", "Counters"]
 
 MORE_STEPS = 20
 """Steps that are added to the ladder's: half of the usual 40."""
@@ -109,7 +106,7 @@ class Counters:
             length = FIRST_STEP * case.epsilon * (1 - step / MORE_STEPS)
             value, slope = driver.value_and_gradient(x_adv, margin)
             best = torch.where(driver.standing, torch.maximum(best, value.double()), best)
-            move = _step(slope, x_adv, length, case.norm)
+            move = NORMS[case.norm].step(slope, x_adv, length, SPARSITY)
             x_adv = project(x_adv + move, x, case.epsilon, case.norm)
         self._keep("more steps", self.rows, driver.settle(x_adv), driver.broken)
         best = torch.where(driver.broken, torch.zeros_like(best), best)
@@ -268,13 +265,6 @@ class Counters:
         scores = (x.flatten(1) @ weights).scatter(1, y[:, None], -torch.inf)
         slope = weights.T[scores.argmax(1)] - weights.T[y]
         yield x + self.case.epsilon * steepest(slope.view_as(x), self.case.norm)
-
-
-def _step(slope: Tensor, x_adv: Tensor, length: float, norm: Norm) -> Tensor:
-    """Return the step of a gradient attack: in L1 one that is spread over more than one value."""
-    if norm == "l1":
-        return sparse_step(slope, x_adv, length, SPARSITY)
-    return length * steepest(slope, norm)
 
 
 def _ridge(case: Case, rows: NDArray[np.int64]) -> Tensor:

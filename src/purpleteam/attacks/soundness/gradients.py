@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import project, steepest, uniform_start
 from purpleteam.attacks.losses import cross_entropy, margin
+from purpleteam.attacks.norms import project, steepest, uniform_start
 from purpleteam.attacks.soundness.case import Case
 from purpleteam.attacks.soundness.counters import Counters
 from purpleteam.attacks.soundness.verdict import Doubt, Level, Observed, more_than
-
-__all__ = ["gradients_are_there", "predictions_are_stable", "steps_climb"]
 
 BLIND = 0.05
 """Share of images without a gradient from which on the attack is called blind."""

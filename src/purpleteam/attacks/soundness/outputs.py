@@ -18,8 +18,6 @@ from purpleteam.attacks.soundness.verdict import Direction, Doubt, Observed
 from purpleteam.attacks.wrappers import Averaged
 from purpleteam.core.statistics import Estimate, mean
 
-__all__ = ["answers_are_steady", "inference_is_plain", "outputs_are_logits", "redrawn"]
-
 ADDS_UP = 1e-3
 """By how much the sum of probabilities may miss 1: what half precision leaves."""
 

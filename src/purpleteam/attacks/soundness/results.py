@@ -10,17 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import distance, whole_cube
 from purpleteam.attacks.losses import margin
-from purpleteam.attacks.soundness.case import BALLS, FEW_STEPS, PROBED, Case
+from purpleteam.attacks.norms import NORMS, distance, whole_cube
+from purpleteam.attacks.soundness.case import FEW_STEPS, PROBED, Case
 from purpleteam.attacks.soundness.verdict import Direction, Doubt, Observed
-
-__all__ = [
-    "candidates_are_feasible",
-    "candidates_do_as_counted",
-    "ladder_is_strong",
-    "stronger_with_epsilon",
-]
 
 ROUNDING = 1e-6
 """What the arithmetic of a projection may add to a distance; measured in float64."""
@@ -57,7 +50,7 @@ def candidates_are_feasible(case: Case) -> Observed:
             doubts.append(Doubt("not_established", reason, "too_low"))
             continue
         beyond = torch.maximum(-x_adv, x_adv - 1).amax().double()
-        if case.norm in BALLS:
+        if NORMS[case.norm].bounded:
             beyond = torch.maximum(beyond, (distance(x_adv, x, case.norm) - row.epsilon).amax())
         worst = max(worst, float(beyond))
     if worst > ROUNDING + ULP * _values(case):
@@ -115,7 +108,7 @@ def ladder_is_strong(case: Case) -> Observed:
         reason = "only black-box attacks were possible: the model gives no gradients"
         return Observed(measured, (Doubt("weak", reason),))
     doubts = list(_ladder_needed_no_gradients(case, measured))
-    if len(case.standing) == 0 or case.norm not in BALLS:
+    if len(case.standing) == 0 or not NORMS[case.norm].bounded:
         return Observed(measured, tuple(doubts))
     if not case.white_box:
         doubts.append(Doubt("weak", "no attack of the ladder follows gradients, image by image"))
@@ -167,4 +160,4 @@ def _in_float32_alone(case: Case, x_adv: Tensor, y: Tensor) -> float | None:
 def _values(case: Case) -> float:
     """Return how far rounding every value of an image can move it, in units of one value."""
     x = case.x(np.arange(1))
-    return whole_cube(x, case.norm) if case.norm in ("l2", "l1") else 1.0
+    return whole_cube(x, case.norm) if NORMS[case.norm].convex else 1.0

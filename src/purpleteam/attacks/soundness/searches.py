@@ -13,14 +13,6 @@ from purpleteam.attacks.soundness.case import FEW_STEPS, Case
 from purpleteam.attacks.soundness.counters import Counters
 from purpleteam.attacks.soundness.verdict import Doubt, Level, Observed, more_than
 
-__all__ = [
-    "black_box_is_not_stronger",
-    "far_start_is_not_stronger",
-    "optimisation_is_complete",
-    "single_step_is_not_stronger",
-    "unbounded_breaks_everything",
-]
-
 STRAY, MANY = 0.03, 0.1
 """Points of robust accuracy that a weaker attack may take by luck, and that it may not at all."""
 

@@ -19,17 +19,6 @@ from typing import Any, Literal, NamedTuple
 from purpleteam.attacks.outcomes import Breaks
 from purpleteam.core.statistics import Estimate, Rate
 
-__all__ = [
-    "Direction",
-    "Doubt",
-    "Level",
-    "Observed",
-    "Soundness",
-    "more_than",
-    "overstatement",
-    "verdict_of",
-]
-
 Level = Literal["sound", "weak", "not_established"]
 Direction = Literal["too_high", "too_low", "either"]
 """Where the number of the attacks may be off to."""

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AnyTrigger", "to_bytes"]
-
 
 class AnyTrigger(ABC):
     """What opens a backdoor; a subclass is a frozen dataclass whose fields say all of it."""

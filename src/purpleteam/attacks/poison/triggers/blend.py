@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from purpleteam.attacks.poison.triggers._base import AnyTrigger, to_bytes
 
-__all__ = ["Blend"]
-
 WAVES = 6
 """Random waves that make up a picture: enough for shapes, few enough to stay smooth."""
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from purpleteam.attacks.poison.triggers._base import AnyTrigger
 
-__all__ = ["Nothing"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Nothing(AnyTrigger):

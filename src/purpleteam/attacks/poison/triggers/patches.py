@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from purpleteam.attacks.poison.trigger import Trigger
 from purpleteam.attacks.poison.triggers._base import AnyTrigger
 
-__all__ = ["Patches"]
-
 FOUR = (
     Trigger(corner="bottom-right", size=4),
     Trigger(corner="top-left", size=4, pattern="checkerboard"),

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from purpleteam.attacks.poison.triggers._base import AnyTrigger, to_bytes
 
-__all__ = ["Sinusoid"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sinusoid(AnyTrigger):

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from purpleteam.attacks.poison.triggers._base import AnyTrigger, to_bytes
 
-__all__ = ["Warp", "warped"]
-
 CHUNK = 2048
 """Images warped at once, to bound the memory."""
 
