@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-EPSILON = {"linf": 0.3, "l2": 2.0, "l1": 10.0, "l0": 20.0}
-"""The radius that is asked about where none is named: MNIST's usual ones."""
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the verb of this file."""
@@ -164,15 +161,17 @@ def _ladders(
     texts: list[str], epsilons: list[float] | None, norm: str | None
 ) -> dict[float, list[EvasionAttack]]:
     """Return the ladder of attacks for each radius: one norm and one epsilon, or no number."""
+    from purpleteam.attacks.norms import NORMS
     from purpleteam.core.config import parse_part
     from purpleteam.pipeline.stages.evasion import attack_from
 
     first = attack_from(texts[0], norm=norm)
+    usual = NORMS[first.norm].usual_epsilon or first.epsilon
     named = [text for text in texts if "epsilon" in parse_part(text)[1]]
     own = [attack_from(text, norm=norm).epsilon for text in named]
     ladders = {
         radius: [attack_from(text, epsilon=radius, norm=norm or first.norm) for text in texts]
-        for radius in sorted(set(epsilons or own or [EPSILON.get(first.norm, first.epsilon)]))
+        for radius in sorted(set(epsilons or own or [usual]))
     }
     for radius, ladder in ladders.items():
         for one, text in zip(ladder, texts, strict=True):

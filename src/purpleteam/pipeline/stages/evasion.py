@@ -9,10 +9,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.evaluate import RobustEvaluation, curve, evaluate
+from purpleteam.attacks.evaluate import curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.journal import Journal
+from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.peers import peer_attack
 from purpleteam.attacks.soundness import judge
 from purpleteam.core.config import build, parse_part
