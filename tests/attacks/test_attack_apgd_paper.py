@@ -10,7 +10,7 @@ import torch
 from attack_models import images_of_the_middle
 from torch import Tensor, nn
 
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
+from purpleteam.attacks.evasion.apgd import APGDCE
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import NORMS, project, steepest
 

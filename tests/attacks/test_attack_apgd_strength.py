@@ -11,9 +11,7 @@ import torch
 from attack_models import label_of
 from torch import Tensor, nn
 
-from purpleteam.attacks.evasion._apgd import AutoPGD
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDT, AutoPGD
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import frozen, to_batch

@@ -9,10 +9,9 @@ from endpoint import Endpoint, on_bytes
 from torch import Tensor, nn
 
 from purpleteam.attacks import driver as driver_module
-from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.attacks.evasion.square import Square
-from purpleteam.attacks.search import Cost, Search
 from purpleteam.models import devices
 from purpleteam.models.nets import Nets
 

@@ -11,10 +11,9 @@ from attack_models import Deceiver, images_of_the_middle, label_of, linear_net
 from endpoint import Endpoint, on_bytes
 from torch import Tensor, nn
 
-from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump, _between, _draws, _jumped, _slope
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.search import Cost, Search
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 from purpleteam.models.nets import Nets

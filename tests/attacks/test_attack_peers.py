@@ -17,8 +17,7 @@ from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import distance
 from purpleteam.attacks.peers import LIBRARIES, peer_attack
-from purpleteam.attacks.peers.foolbox import Foolbox
-from purpleteam.attacks.peers.torchattacks import Torchattacks
+from purpleteam.attacks.peers.libraries import Foolbox, Torchattacks
 from purpleteam.core.errors import PurpleError, UsageError
 from purpleteam.pipeline.stages.evasion import attack_from
 

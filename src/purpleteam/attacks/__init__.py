@@ -16,9 +16,7 @@ from __future__ import annotations
 
 from purpleteam.attacks.evaluate import curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT
 from purpleteam.attacks.evasion.autoattack import AutoAttack
 from purpleteam.attacks.evasion.bim import BIM
 from purpleteam.attacks.evasion.carlini_wagner import CarliniWagner
@@ -32,7 +30,7 @@ from purpleteam.attacks.evasion.mifgsm import MIFGSM
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.attacks.outcomes import RobustEvaluation
-from purpleteam.attacks.soundness import Soundness, judge
+from purpleteam.attacks.soundness import Soundness, soundness_of
 from purpleteam.attacks.wrappers import Averaged, BackwardPass
 
 __all__ = [
@@ -59,5 +57,5 @@ __all__ = [
     "Square",
     "curve",
     "evaluate",
-    "judge",
+    "soundness_of",
 ]

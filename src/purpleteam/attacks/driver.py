@@ -1,28 +1,77 @@
-"""What an attack may ask of the model, and what it is spared: batches, dropping, confirming.
-
-An attack is written as its formula over the whole batch. The driver answers in float32, in
-micro-batches that fit the cache, and only for the images that still stand: an image is dropped as
-soon as a candidate inside the ball makes the model err, which is always confirmed by asking again,
-the model itself wherever rounding could matter. Of a model that draws random numbers the mean over
-fresh draws must err beyond doubt: a lucky draw is no adversarial example. A search for the nearest
-example drops nothing and remembers the nearest one that it came across. A dropped image has
-gradient 0, and so has one whose gradient does not exist or is NaN: `soundness` says what such an
-evaluation is worth.
-"""
+"""What an attack looks for, how much it may cost, and what it cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.draws import errs_on_average
 from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.norms import distance, project, quantise
-from purpleteam.attacks.search import Cost, Search
 from purpleteam.models.guard import Guarded
+from purpleteam.models.inference import Classifier
 from purpleteam.models.nets import Nets
+
+
+@dataclass
+class Cost:
+    """Model calls so far, counted per image; not the few that look at a net beforehand."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is looked for, and how much it may cost."""
+
+    epsilon: float
+    norm: str
+    nearest: bool = False
+    """Look for the nearest adversarial example, whatever its distance."""
+    stop_inside: bool = True
+    """Leave an image alone once an adversarial example inside the ball is found."""
+    queries: int | None = None
+    """Most model calls for one image."""
+    samples: int = 1
+    """Calls that are averaged, for a model whose answers are random."""
+
+
+FRESH = 16
+"""Draws at a time, until it is clear whether their mean errs."""
+ROUNDS = 16
+"""Times that so many are drawn at most."""
+CERTAIN = 3.0
+"""Standard errors by which the mean must err."""
+
+
+def errs_on_average(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Say for which images the mean answer errs beyond doubt, (N,), and how often each was drawn.
+
+    What stays unclear is no error.
+    """
+    errs = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    unclear = torch.arange(len(x), device=x.device)
+    drawn: list[Tensor] = []  # (draws, n, classes) each
+    for _ in range(ROUNDS):
+        part, labels = x[unclear], y[unclear]
+        drawn.append(torch.stack([model(part) for _ in range(FRESH)]))
+        calls[unclear] += FRESH
+        scores = torch.cat(drawn)
+        other = scores.mean(0).scatter(1, labels[:, None], -torch.inf).argmax(1)
+        places = torch.arange(len(part), device=x.device)
+        lead = scores[:, places, other] - scores[:, places, labels]  # (draws, n)
+        mean, error = lead.mean(0), lead.std(0) / len(lead) ** 0.5
+        errs[unclear[mean > CERTAIN * error]] = True
+        open_ = (mean > 0) & (mean <= CERTAIN * error)  # a mean that is right errs no more
+        unclear, drawn = unclear[open_], [one[:, open_] for one in drawn]
+        if len(unclear) == 0:
+            break
+    return errs, calls
+
 
 CACHED_VALUES = 100_352
 """Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""
@@ -151,12 +200,12 @@ class Driver:
                 self._keep(images[sure], asked[sure])
         return answers
 
-    def settle(self, x_adv: Tensor, *, judge: bool = True) -> Tensor:
-        """Judge the last candidates and return, for each image, the best that was found.
+    def settle(self, x_adv: Tensor, *, confirm: bool = True) -> Tensor:
+        """Ask about the last candidates and return, for each image, the best that was found.
 
-        With `judge` False a last candidate is returned unasked, where it is returned anyway.
+        Without `confirm` a last candidate is returned unasked, where it is returned anyway.
         """
-        needed = judge or self.search.nearest or not self.nets.differentiable
+        needed = confirm or self.search.nearest or not self.nets.differentiable
         for rows in self._standing_rows() if needed else ():
             part = self._sent(x_adv[rows].detach(), rows)
             self._confirm(rows, part)

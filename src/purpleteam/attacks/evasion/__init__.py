@@ -8,13 +8,13 @@ import sys
 
 from purpleteam.attacks.evasion._base import (
     ATTACKS,
+    Attacked,
     Ensemble,
     EvasionAttack,
     GradientAttack,
     MinimumNormAttack,
     QueryAttack,
 )
-from purpleteam.attacks.evasion._found import Attacked
 
 __all__ = [
     "ATTACKS",

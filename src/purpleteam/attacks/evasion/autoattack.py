@@ -5,13 +5,12 @@ In L1 as in Croce & Hein 2021 (arXiv:2103.01208).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT
 from purpleteam.attacks.evasion.fab import FABT
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.core.errors import UsageError
@@ -35,7 +34,7 @@ class AutoAttack(Ensemble):
     loss is undefined and the attack refuses; `autoattack_few_classes` is another one.
     """
 
-    norms: ClassVar[tuple[str, ...]] = NORMS
+    norms: ClassVar[Sequence[str]] = NORMS
 
     version: Literal["standard", "rand"] = "standard"
     """`standard`, or `rand` for a model whose answers are random."""
@@ -87,7 +86,7 @@ class AutoAttackFewClasses(Ensemble):
     No published attack, so its numbers compare with nobody's "standard".
     """
 
-    norms: ClassVar[tuple[str, ...]] = NORMS
+    norms: ClassVar[Sequence[str]] = NORMS
 
     @property
     def planned_steps(self) -> int:

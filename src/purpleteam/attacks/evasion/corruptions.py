@@ -30,7 +30,7 @@ class Corruptions(EvasionAttack):
     """Tries each kind of corruption at one severity."""
 
     knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[tuple[str, ...]] = ("corruption",)
+    norms: ClassVar[Sequence[str]] = ("corruption",)
 
     norm: str = "corruption"
     """The set that is searched: no ball."""

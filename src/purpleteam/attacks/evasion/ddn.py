@@ -21,6 +21,8 @@ from purpleteam.attacks.norms import NORMS, steepest
 class DDN(MinimumNormAttack):
     """Climbs the loss on a sphere that shrinks while the model errs and grows while it does not."""
 
+    ranges = "radius above 0 and finite; change between 0 and 1; candidates at least 1"
+
     steps: int = 100
     """Number of gradient steps."""
     step_size: float = 1.0
@@ -31,16 +33,6 @@ class DDN(MinimumNormAttack):
     """Share by which the radius changes at each step."""
     candidates: int = 10
     """Classes whose linearised boundaries are compared for the start; 1: start from the image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("step_size", "radius"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
-        if not 0 < self.change < 1:
-            raise ValueError(f"change must be between 0 and 1, not {self.change}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates must be at least 1, not {self.candidates}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         perturbation = nearest_boundary(driver, x, self.candidates, self.norm, noise) - x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,7 +29,8 @@ SLACK = 1e-4
 class DeepFool(MinimumNormAttack):
     """Steps onto the nearest linearised boundary until the class changes, and stops there."""
 
-    norms: ClassVar[tuple[str, ...]] = ("l2", "linf")
+    norms: ClassVar[Sequence[str]] = ("l2", "linf")
+    ranges = "candidates at least 2; overshoot at least 0 and finite"
 
     steps: int = 50
     """Most steps."""
@@ -36,13 +38,6 @@ class DeepFool(MinimumNormAttack):
     """Classes whose boundaries are considered, the label among them."""
     overshoot: float = 0.02
     """How much farther than to the boundary the image goes, as a share of the way."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.candidates < 2:
-            raise ValueError(f"candidates must be at least 2, not {self.candidates}")
-        if not 0 <= self.overshoot < float("inf"):
-            raise ValueError(f"overshoot must be at least 0 and finite, not {self.overshoot}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         others = list(other_classes(driver, x, self.candidates - 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
@@ -37,7 +37,11 @@ FINAL_STEPS = 3
 class FAB(MinimumNormAttack):
     """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses."""
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[Sequence[str]] = ("linf", "l2", "l1")
+    ranges = (
+        "bias from 0 to 1; backward between 0 and 1; overshoot at least 1 and under 2; "
+        "candidates at least 2"
+    )
 
     steps: int = 100
     """Number of steps, for each target where there are targets."""
@@ -51,17 +55,6 @@ class FAB(MinimumNormAttack):
     """Length of a step beside that to the linearised boundary."""
     backward: float = 0.9
     """Share of the distance from the image that is left after the boundary was crossed."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.bias <= 1:
-            raise ValueError(f"bias must be from 0 to 1, not {self.bias}")
-        if not 0 < self.backward < 1:
-            raise ValueError(f"backward must be between 0 and 1, not {self.backward}")
-        if not 1 <= self.overshoot < 2:
-            raise ValueError(f"overshoot must be at least 1 and under 2, not {self.overshoot}")
-        if self.candidates < 2:
-            raise ValueError(f"candidates must be at least 2, not {self.candidates}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         others = list(other_classes(driver, x, self.candidates - 1))

@@ -43,6 +43,7 @@ class FarStart(GradientAttack):
     """
 
     norms: ClassVar[Sequence[str]] = CONVEX
+    ranges = "starts at least 1; farther at least 1 and finite"
 
     steps: int = 20
     """Gradient steps from each start; in the first half the ball shrinks."""
@@ -53,13 +54,6 @@ class FarStart(GradientAttack):
 
     others: ClassVar[tuple[Tensor, Tensor] | None] = None
     """Images (M, C, H, W) and their labels (M,); no option, so no field."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.starts < 1:
-            raise ValueError(f"starts must be at least 1, not {self.starts}")
-        if not 1 <= self.farther < float("inf"):
-            raise ValueError(f"farther must be at least 1 and finite, not {self.farther}")
 
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
         """Return the attack with images to start from, those that the model reads rightly."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, pi
 from typing import ClassVar
@@ -22,7 +23,8 @@ from purpleteam.attacks.norms import NORMS, steepest
 class FMN(MinimumNormAttack):
     """Climbs the margin in a ball that closes in on the boundary from both sides."""
 
-    norms: ClassVar[tuple[str, ...]] = ("l2", "linf", "l1", "l0")
+    norms: ClassVar[Sequence[str]] = ("l2", "linf", "l1", "l0")
+    ranges = "candidates at least 1"
 
     steps: int = 100
     """Number of gradient steps."""
@@ -37,15 +39,11 @@ class FMN(MinimumNormAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.step_size < float("inf"):
-            raise ValueError(f"step_size must be above 0 and finite, not {self.step_size}")
         if not 0 < self.last_change <= self.change < 1:
             raise ValueError(
                 "change must be under 1 and at least last_change, which must be above 0, "
                 f"not {self.change} and {self.last_change}"
             )
-        if self.candidates < 1:
-            raise ValueError(f"candidates must be at least 1, not {self.candidates}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         norm = NORMS[self.norm]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,22 +41,13 @@ class HopSkipJump(MinimumNormAttack):
     """
 
     knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[tuple[str, ...]] = ("l2", "linf")
+    norms: ClassVar[Sequence[str]] = ("l2", "linf")
+    ranges = "samples_at_first at least 2"
 
     queries: int = 10_000
     """Most model calls for one image."""
     samples_at_first: int = 100
     """Directions in the first estimate; the t-th takes sqrt(t) times as many."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples_at_first < 2:
-            raise ValueError(f"samples_at_first must be at least 2, not {self.samples_at_first}")
-
-    @property
-    def planned_steps(self) -> int:
-        """The queries: each is a step of the search."""
-        return self.queries
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         x_adv = _start(driver, x, noise)

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDT
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.attacks.norms import CONVEX, NORMS

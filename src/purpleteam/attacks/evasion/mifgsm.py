@@ -18,17 +18,14 @@ from purpleteam.attacks.norms import project, steepest
 class MIFGSM(GradientAttack):
     """Steps along the sum of past gradients, which carries over better to other models."""
 
+    ranges = "decay from 0 to 1"
+
     steps: int = 10
     """Number of gradient steps."""
     step_size: float | None = None
     """Length of one step; the default is epsilon / steps."""
     decay: float = 1.0
     """What is left of the sum of past gradients at the next step."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.decay <= 1:
-            raise ValueError(f"decay must be from 0 to 1, not {self.decay}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size

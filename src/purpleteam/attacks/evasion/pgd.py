@@ -24,6 +24,7 @@ class PGD(GradientAttack):
     """Climbs the loss in small steps, staying inside the ball."""
 
     norms: ClassVar[Sequence[str]] = CONVEX
+    ranges = "sparsity at least 0 and below 1"
 
     steps: int = 40
     """Number of gradient steps."""
@@ -35,11 +36,6 @@ class PGD(GradientAttack):
     """Length of one step; the default is 2.5 epsilon / steps."""
     sparsity: float = 0.99
     """Share of the values that a step in L1 leaves alone."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity must be at least 0 and below 1, not {self.sparsity}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size

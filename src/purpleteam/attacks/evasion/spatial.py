@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,7 +29,11 @@ class Spatial(EvasionAttack):
     """
 
     knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[tuple[str, ...]] = ("spatial",)
+    norms: ClassVar[Sequence[str]] = ("spatial",)
+    ranges = (
+        "degrees at least 0 and finite; pixels at least 0 and finite; "
+        "turns at least 1; shifts at least 1"
+    )
 
     norm: str = "spatial"
     """The set that is searched: no ball."""
@@ -42,15 +47,6 @@ class Spatial(EvasionAttack):
     """Turns in the grid."""
     shifts: int = 5
     """Shifts in the grid, along each axis."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("degrees", "pixels"):
-            if not 0 <= getattr(self, field) < math.inf:
-                raise ValueError(f"{field} must be at least 0, not {getattr(self, field)}")
-        for field in ("turns", "shifts"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
 
     @property
     def planned_steps(self) -> int:

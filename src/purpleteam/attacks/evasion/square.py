@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -36,17 +36,11 @@ class Square(QueryAttack):
     a second window held and what the ball has left, in the form of two opposite pyramids.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[Sequence[str]] = ("linf", "l2", "l1")
+    ranges = "initial_share above 0 and at most 1"
 
     initial_share: float = 0.8
     """Share of the image that the first windows cover."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.initial_share <= 1:
-            raise ValueError(
-                f"initial_share must be above 0 and at most 1, not {self.initial_share}"
-            )
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         rows, images, x_adv = torch.arange(len(x), device=x.device), x, self._start(x, noise)

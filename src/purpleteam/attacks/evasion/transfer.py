@@ -13,10 +13,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.search import Cost, Search
 from purpleteam.core.errors import UsageError
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier

@@ -30,31 +30,22 @@ from purpleteam.models.devices import device_of
 
 MORE_STEPS = 20
 """Steps that are added to the ladder's: half of the usual 40."""
-
 FIRST_STEP = 0.25
 """Length of the first of them, as a share of epsilon; they shrink to 0."""
-
 SPARSITY = 0.95
 """Share of the values that a step in L1 leaves alone, as in PGD."""
-
 SINGLE_STEPS = (1.0, 0.5)
 """Lengths of a single step, as shares of epsilon."""
-
 QUERIES = 50
 """Of Square for an image: a third of an undefended net's images fall to so few already."""
-
 NEIGHBOURS = 3
 """Nearest images of other classes, towards which an image is moved."""
-
 TAUGHT = 500
 """Images from which the surrogate learns."""
-
 FREED = 50
 """Images that are attacked without a bound: there nearly all must fall."""
-
 FREE_STEPS = 40
 """Of the attack without a bound, from each of its two starts."""
-
 ELSEWHERE = 0.5
 """Radius of the second start: off what a net may map to one value at the ends of the range."""
 
@@ -87,7 +78,7 @@ class Counters:
         """Whether they compare: by chance alone a random model lets other images fall."""
         self._none = torch.zeros(len(self.rows), dtype=torch.bool, device=device_of(case.model))
         self._idle = not self.fair or len(self.rows) == 0 or case.epsilon == 0
-        self._found: dict[int, tuple[str, Tensor]] = {}
+        self._examples: dict[int, tuple[str, Tensor]] = {}
         """For each row that fell, what broke it first, and the example (C, H, W)."""
         self._strong: dict[str, int] | None = None
 
@@ -100,7 +91,7 @@ class Counters:
         driver = case.driver(self.rows, case.epsilon, case.norm)
         x, y = driver.x, driver.y
         x_adv = project(case.candidates(self.rows), x, case.epsilon, case.norm)
-        clean, reached = (margin(case.scores(one), y) for one in (x, x_adv))
+        clean, reached = (margin(case.scores(images), y) for images in (x, x_adv))
         best = reached.clone()
         for step in range(MORE_STEPS):
             length = FIRST_STEP * case.epsilon * (1 - step / MORE_STEPS)
@@ -119,28 +110,23 @@ class Counters:
 
         The one that starts from other classes goes first: what falls to it alone tells most.
         """
-        if self._strong is None:
-            self._strong = self._climbed()
-        return self._strong
-
-    def _climbed(self) -> dict[str, int]:
         case, rows = self.case, self.case.standing
-        if not case.measurable or len(rows) == 0 or case.epsilon == 0:
-            return {}
-        if case.norm not in Ladder.norms:
-            return {}
-        ladder = Ladder(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
-        ladder = ladder.prepare(case.model, case.images)
+        if self._strong is not None or not case.measurable or case.norm not in Ladder.norms:
+            return self._strong or {}
         fell: dict[str, int] = {}
-        members = ladder.members(case.nets.classes)
-        for member in sorted(members, key=lambda one: one.name != FarStart.name):
+        self._strong = fell
+        if len(rows) == 0 or case.epsilon == 0:
+            return fell
+        ladder = Ladder(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
+        members = ladder.prepare(case.model, case.images).members(case.nets.classes)
+        for member in sorted(members, key=lambda member: member.name != FarStart.name):
             x, y, index = case.x(rows), case.y(rows), torch.from_numpy(rows)
-            found = member.run(case.nets, x, y, seed=case.seed, index=index, stream="/soundness")
-            case.cost.forward += found.cost.forward
-            case.cost.backward += found.cost.backward
-            self._keep(member.name, rows, found.x_adv, found.broken)
-            fell[member.name] = int(found.broken.sum())
-            rows = rows[~found.broken.cpu().numpy()]
+            result = member.run(case.nets, x, y, seed=case.seed, index=index, stream="/soundness")
+            case.cost.forward += result.cost.forward
+            case.cost.backward += result.cost.backward
+            self._keep(member.name, rows, result.x_adv, result.broken)
+            fell[member.name] = int(result.broken.sum())
+            rows = rows[~result.broken.cpu().numpy()]
             if len(rows) == 0:
                 break
         return fell
@@ -176,39 +162,39 @@ class Counters:
         if case.norm in Square.norms:
             square = Square(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
             index = torch.from_numpy(self.rows)
-            found = square.run(case.nets, x, y, seed=case.seed, index=index)
-            case.cost.forward += found.cost.forward
-            self._keep("square", self.rows, found.x_adv, found.broken)
-            fell["square"] = found.broken
+            result = square.run(case.nets, x, y, seed=case.seed, index=index)
+            case.cost.forward += result.cost.forward
+            self._keep("square", self.rows, result.x_adv, result.broken)
+            fell["square"] = result.broken
         return fell
 
     @property
-    def fell_blindly(self) -> Tensor:
+    def fell_to_black_box(self) -> Tensor:
         """Say what falls to any of them."""
         return torch.stack([self._none, *self.black_box.values()]).any(0)
 
     @property
     def fell(self) -> int:
         """Count what fell to any attack made so far."""
-        return len(self._found)
+        return len(self._examples)
 
     @property
     def by(self) -> dict[str, int]:
         """Count what fell to each of them first."""
-        names = [name for name, _ in self._found.values()]
+        names = [name for name, _ in self._examples.values()]
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
     @property
     def breaks(self) -> Breaks | None:
         """The examples that were found."""
-        if not self._found:
+        if not self._examples:
             return None
-        rows = np.array(sorted(self._found))
-        x_adv = torch.stack([self._found[row][1] for row in rows.tolist()])
+        rows = np.array(sorted(self._examples))
+        x_adv = torch.stack([self._examples[row][1] for row in rows.tolist()])
         return Breaks(
             epsilon=self.case.epsilon,
             rows=rows,
-            by=tuple(f"soundness/{self._found[row][0]}" for row in rows.tolist()),
+            by=tuple(f"soundness/{self._examples[row][0]}" for row in rows.tolist()),
             x_adv=x_adv.permute(0, 2, 3, 1).cpu().numpy(),
             distance=distance(x_adv, self.case.x(rows), self.case.norm).cpu().numpy(),
         )
@@ -237,7 +223,7 @@ class Counters:
     def _keep(self, name: str, rows: NDArray[np.int64], x_adv: Tensor, broken: Tensor) -> None:
         """Remember the first example of each image."""
         for place in broken.nonzero().flatten().tolist():
-            self._found.setdefault(int(rows[place]), (name, x_adv[place].detach().clone()))
+            self._examples.setdefault(int(rows[place]), (name, x_adv[place].detach().clone()))
 
     def _noise(self, x: Tensor) -> Iterator[Tensor]:
         """Yield random points on the rim of the ball."""
