@@ -83,7 +83,7 @@ def attack(
 ) -> None:
     """Robust accuracy under every attack tried, with a verdict on the evaluation itself."""
     from purpleteam.attacks.evaluate import curve
-    from purpleteam.attacks.soundness import judge
+    from purpleteam.attacks.soundness import soundness_of
     from purpleteam.cli.lab import Asked, Lab
 
     out = file_to_write(out)
@@ -117,7 +117,7 @@ def attack(
             progress=bar,
         )
         widest = ladders[max(ladders)]
-        sound = judge(loaded.module, images, widest, list(points.values()), seed=seed)
+        sound = soundness_of(loaded.module, images, widest, list(points.values()), seed=seed)
         points = {radius: one.counting(sound.breaks) for radius, one in points.items()}
         crossed = _crossed(loaded, images, widest[-1], seed, bar) if cross_check else None
     last = points[max(points)]

@@ -218,8 +218,7 @@ class _Work:
 
     def _measured(self, made: PoisonedSet, stem: Path, twin: LoadedModel | None) -> dict[str, Any]:
         """Train, store the poisoned model, and return what the trigger does to it and to a twin."""
-        from purpleteam.attacks.poison.evaluate import evaluate_backdoor
-        from purpleteam.attacks.poison.victim import evaluate_victim
+        from purpleteam.attacks.poison.evaluate import evaluate_backdoor, evaluate_victim
 
         training = self._trained(made.images, "train on the poisoned set")
         facts = {"name": self.name, "poison": self.plan.describe(self.lab.dataset.shape[2])}

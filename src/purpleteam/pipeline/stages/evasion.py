@@ -15,7 +15,7 @@ from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.journal import Journal
 from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.peers import peer_attack
-from purpleteam.attacks.soundness import judge
+from purpleteam.attacks.soundness import soundness_of
 from purpleteam.core.config import build, parse_part
 from purpleteam.core.errors import ConfigError, unknown
 from purpleteam.core.records import Artefact, Note, Record
@@ -111,7 +111,9 @@ def attacked(
             journal=journal,
             progress=work.progress,
         )
-        sound = judge(model.module, images, [attack], [found], seed=seed, looked_at=LOOKED_AT)
+        sound = soundness_of(
+            model.module, images, [attack], [found], seed=seed, looked_at=LOOKED_AT
+        )
         found = found.counting(sound.breaks)
         record = found.measurement(
             work.subject(model, name, limit=limit), seed=seed, detail={"soundness": sound.to_json()}
@@ -145,7 +147,7 @@ def over_epsilon(work: Work, stage: str, model: LoadedModel, name: str) -> list[
         )
         last = [replace(attacks[0], epsilon=max(points))]
         found = list(points.values())
-        sound = judge(model.module, images, last, found, seed=seed, looked_at=LOOKED_AT)
+        sound = soundness_of(model.module, images, last, found, seed=seed, looked_at=LOOKED_AT)
         subject = work.subject(model, name, limit=asked.curve_images)
         detail = {"soundness": sound.to_json()}
         return [

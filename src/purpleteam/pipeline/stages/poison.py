@@ -13,8 +13,7 @@ from functools import partial
 import numpy as np
 
 from purpleteam.attacks.poison import POISONS, PoisonAttack
-from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
-from purpleteam.attacks.poison.sweep import sweep
+from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor, sweep
 from purpleteam.core.records import Artefact, Measurement, Note, Record
 from purpleteam.core.statistics import mean_over_seeds, paired_difference
 from purpleteam.data.images import ImageSet
