@@ -3,12 +3,12 @@
 - `evasion/`    change the image at test time; one file per attack
 - `poison/`     change the training set; triggers and what they achieve
 - `peers/`      other libraries' attacks, run inside our evaluation;  `cross_check`: beside ours
-- `evaluate`    robust accuracy over a ladder of attacks, curves over epsilon;  `outcomes`: what it
-  found, image by image;  `journal`: where a killed evaluation goes on
-- `soundness/`  checks on the evaluation itself
-- `inputs`      what is given through Python, or one line;  `draws`: whether a random model errs
+- `norms`       how far an image may move, and how: one table that every attack asks
 - `driver`      batches, dropping, confirming and budgets, so that an attack's file holds only its
-  formula;  `balls`: how far an image may move;  `losses`;  `noise`: seeded per image
+  formula;  `losses`;  `noise`: seeded per image;  `inputs`: what an attack is given, or one line
+- `evaluate`    robust accuracy over a ladder of attacks, curves over epsilon;  `outcomes`: its
+  result, image by image;  `journal`: where a killed evaluation goes on
+- `soundness/`  checks on the evaluation itself
 - `wrappers`    a random model averaged, a model without gradients given some
 """
 
@@ -29,6 +29,7 @@ from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump
 from purpleteam.attacks.evasion.mifgsm import MIFGSM
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.evasion.square import Square
+from purpleteam.attacks.norms import NORMS, Norm
 from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.soundness import Soundness, soundness_of
 from purpleteam.attacks.wrappers import Averaged, BackwardPass
@@ -44,6 +45,7 @@ __all__ = [
     "FGSM",
     "FMN",
     "MIFGSM",
+    "NORMS",
     "PGD",
     "AutoAttack",
     "Averaged",
@@ -52,6 +54,7 @@ __all__ = [
     "DeepFool",
     "EvasionAttack",
     "HopSkipJump",
+    "Norm",
     "RobustEvaluation",
     "Soundness",
     "Square",

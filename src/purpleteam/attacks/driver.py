@@ -10,7 +10,6 @@ from torch import Tensor
 
 from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.norms import distance, project, quantise
-from purpleteam.models.guard import Guarded
 from purpleteam.models.inference import Classifier
 from purpleteam.models.nets import Nets
 
@@ -67,7 +66,7 @@ def errs_on_average(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Te
         mean, error = lead.mean(0), lead.std(0) / len(lead) ** 0.5
         errs[unclear[mean > CERTAIN * error]] = True
         open_ = (mean > 0) & (mean <= CERTAIN * error)  # a mean that is right errs no more
-        unclear, drawn = unclear[open_], [one[:, open_] for one in drawn]
+        unclear, drawn = unclear[open_], [scores[:, open_] for scores in drawn]
         if len(unclear) == 0:
             break
     return errs, calls
@@ -86,7 +85,7 @@ class Driver:
     """The model as one attack sees it on one batch. Holds what was found so far."""
 
     def __init__(self, nets: Nets, x: Tensor, y: Tensor, search: Search, cost: Cost) -> None:
-        self.nets = nets
+        self.nets, self.model, self.classes = nets, nets.model, nets.classes
         self.x = x  # (N, C, H, W)
         self.y = y  # (N,)
         self.search = search
@@ -98,16 +97,6 @@ class Driver:
         self.steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         values = VALUES_ON_GPU if x.is_cuda else CACHED_VALUES
         self._micro_batch = max(8, values // max(x[0].numel(), 1)) if len(x) else 1
-
-    @property
-    def model(self) -> Guarded:
-        """The model itself, for an attack that must see more than scores and gradients."""
-        return self.nets.model
-
-    @property
-    def classes(self) -> int:
-        """Number of classes that the model scores."""
-        return self.nets.classes
 
     @property
     def standing(self) -> Tensor:
@@ -148,7 +137,7 @@ class Driver:
         """
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
         for rows in self._standing_rows():
-            part, extras = _at(x_adv.detach(), rows), [_at(one, rows) for one in per_image]
+            part, extras = _at(x_adv.detach(), rows), [_at(extra, rows) for extra in per_image]
             answers = [
                 _climbed(self.nets, part, self.y[rows], loss or cross_entropy, extras)
                 for _ in range(self.search.samples)
@@ -173,10 +162,10 @@ class Driver:
         for places in self._standing_rows(images):
             rows = places if images is None else _at(images, places)
             part = self._sent(_at(x_adv.detach(), places), rows)
-            found = _mean([self.nets.fast(part) for _ in range(self.search.samples)])
+            answer = _mean([self.nets.fast(part) for _ in range(self.search.samples)])
             self._count(rows, self.search.samples, step=True)
-            self._look(rows, part, found, final=self.nets.fast is self.model)
-            scores.index_copy_(0, places, torch.nan_to_num(found).to(scores.dtype))
+            self._look(rows, part, answer, final=self.nets.fast is self.model)
+            scores.index_copy_(0, places, torch.nan_to_num(answer).to(scores.dtype))
         return scores
 
     @torch.no_grad()

@@ -33,7 +33,9 @@ def check_ranges(part: object) -> None:
         for option in filter(None, vars(kind).get("ranges", "").split("; ")):
             name, _, wanted = option.partition(" ")
             value = getattr(part, name)
-            if value is not None and not all(_within(value, *one) for one in LIMIT.findall(wanted)):
+            if value is not None and not all(
+                _within(value, word, limit) for word, limit in LIMIT.findall(wanted)
+            ):
                 raise ValueError(f"{name} must be {wanted}, not {value}")
 
 

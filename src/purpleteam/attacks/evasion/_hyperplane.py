@@ -71,14 +71,8 @@ def nearest_boundary(
     """Return the nearest point just beyond the label's boundary, by the slopes near `x`.
 
     The best start for a search that follows one wrong class to its boundary and never sees that
-    another's is nearer.
-
-    Args:
-        driver: asked once for each class.
-        x: (N, C, H, W), the images.
-        candidates: classes that are compared, the label among them; with 1, `x` is returned.
-        norm: in which "nearest" is meant.
-        noise: looks from a random point nearby: hardened nets are flat at the image itself.
+    another's is nearer. So many `candidates` are compared, the label among them; with 1, `x` is
+    returned. With `noise` it looks from a random point nearby: hardened nets are flat at the image.
     """
     beyond = BEYOND if NORMS[norm].convex else 1.0  # in l0 a value that moves at all moves beyond
     nearest, shortest = x, torch.full((len(x),), torch.inf, device=x.device)

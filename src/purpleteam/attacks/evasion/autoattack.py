@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT
@@ -20,9 +20,7 @@ TARGETS = 9
 QUERIES = 5000
 SAMPLES = 20
 """Gradients averaged at each point of a model whose answers are random."""
-NORMS: tuple[str, ...] = tuple(
-    norm for norm in APGDCE.norms if norm in FABT.norms and norm in Square.norms
-)
+NORMS = ("linf", "l2", "l1")
 
 
 @ATTACKS.register("autoattack")
@@ -56,25 +54,14 @@ class AutoAttack(Ensemble):
                 f"{self.name} {self.version} is defined for {least} classes and more, the model "
                 f"has {classes}; try autoattack_few_classes"
             )
-        norm, epsilon = self.norm, self.epsilon
+        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon, "steps": STEPS}
         if self.version == "rand":
-            return (
-                APGDCE(norm=norm, epsilon=epsilon, steps=STEPS, samples=SAMPLES),
-                APGDDLR(norm=norm, epsilon=epsilon, steps=STEPS, samples=SAMPLES),
-            )
-        l1 = norm == "l1"
+            return APGDCE(**ball, samples=SAMPLES), APGDDLR(**ball, samples=SAMPLES)
+        l1 = self.norm == "l1"
         return (
-            APGDCE(
-                norm=norm, epsilon=epsilon, steps=STEPS, restarts=5 if l1 else 1, large_start=l1
-            ),
-            APGDT(
-                norm=norm,
-                epsilon=epsilon,
-                steps=STEPS,
-                targets=5 if l1 else TARGETS,
-                large_start=l1,
-            ),
-            *_without_dlr(norm, epsilon),
+            APGDCE(**ball, restarts=5 if l1 else 1, large_start=l1),
+            APGDT(**ball, targets=5 if l1 else TARGETS, large_start=l1),
+            *_without_dlr(self.norm, self.epsilon),
         )
 
 
@@ -94,11 +81,12 @@ class AutoAttackFewClasses(Ensemble):
         return STEPS
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
-        norm, epsilon, l1 = self.norm, self.epsilon, self.norm == "l1"
+        l1 = self.norm == "l1"
+        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon, "steps": STEPS}
         return (
-            APGDCE(norm=norm, epsilon=epsilon, steps=STEPS, large_start=l1),
-            APGDT(norm=norm, epsilon=epsilon, steps=STEPS, loss="margin", large_start=l1),
-            *_without_dlr(norm, epsilon),
+            APGDCE(**ball, large_start=l1),
+            APGDT(**ball, loss="margin", large_start=l1),
+            *_without_dlr(self.norm, self.epsilon),
         )
 
 

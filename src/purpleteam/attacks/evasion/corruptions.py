@@ -77,11 +77,7 @@ class CorruptedAccuracy:
 
     def to_json(self) -> dict[str, Any]:
         """Return one row of the table of corruptions."""
-        return {
-            "kind": self.kind,
-            "severity": self.severity,
-            "accuracy": self.accuracy.to_json(),
-        }
+        return {**vars(self), "accuracy": self.accuracy.to_json()}
 
 
 def accuracy_under_corruptions(

@@ -91,7 +91,7 @@ class FarStart(GradientAttack):
         """Return for each start an image of another class for each image, noise where none is."""
         if self.others is None or len(self.others[1]) == 0 or len(x) == 0:
             return [noise.uniform(x) for _ in range(self.starts)]
-        others, labels = (one.to(x.device) for one in self.others)
+        others, labels = (tensor.to(x.device) for tensor in self.others)
         far = torch.full((len(x), int(labels.max()) + 1), torch.inf, device=x.device)
         rows = torch.zeros_like(far, dtype=torch.int64)
         for label in sorted(set(labels.tolist())):
@@ -101,9 +101,9 @@ class FarStart(GradientAttack):
             far[:, label] = torch.where(y == label, torch.inf, nearest.values)
             rows[:, label] = places[nearest.indices]
         order = far.argsort(dim=1, stable=True)[:, : self.starts]
-        found = []
+        starts = []
         for label in order.unbind(1):
             there = others[rows.gather(1, label[:, None]).squeeze(1)]
             known = torch.isfinite(far.gather(1, label[:, None])).view(-1, 1, 1, 1)
-            found.append(torch.where(known, there, noise.uniform(x)))
-        return found
+            starts.append(torch.where(known, there, noise.uniform(x)))
+        return starts

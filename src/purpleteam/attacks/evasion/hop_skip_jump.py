@@ -52,7 +52,9 @@ class HopSkipJump(MinimumNormAttack):
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         x_adv = _start(driver, x, noise)
         for step in itertools.count():
-            rows = _unfinished(driver)
+            # those with a way to go: neither wrong as they are nor without a start
+            open_ = driver.standing & driver.found & (driver.nearest_distance > 0)
+            rows = open_.nonzero().flatten()
             if len(rows) == 0:
                 break
             now, images = x_adv[rows], x[rows]
@@ -64,11 +66,6 @@ class HopSkipJump(MinimumNormAttack):
                 now = _jumped(driver, now, jump, rows)
             x_adv[rows] = _to_boundary(driver, now, images, rows, self.norm)
         return x_adv
-
-
-def _unfinished(driver: Driver) -> Tensor:
-    """Return the images with a way to go: neither wrong as they are nor without a start."""
-    return (driver.standing & driver.found & (driver.nearest_distance > 0)).nonzero().flatten()
 
 
 def _start(driver: Driver, x: Tensor, noise: Noise) -> Tensor:

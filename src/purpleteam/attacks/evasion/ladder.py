@@ -1,6 +1,6 @@
 """A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
-Each member has another blind spot: one finds its own step sizes, one comes from other classes, one
+Each member finds what others miss: one finds its own step sizes, one comes from other classes, one
 aims at the likeliest wrong classes, one needs no gradient. In L1 the balls of the gradient members
 shrink as they do in AutoAttack (Croce & Hein 2021, arXiv:2103.01208). benchmarks/verdicts.py sets
 the ladder beside AutoAttack.
@@ -12,7 +12,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -74,34 +74,18 @@ class Ladder(Ensemble):
         return images * (gradients * both + (far.starts + self.queries) * forward) / len(x)
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
-        norm, epsilon = self.norm, self.epsilon
+        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon}
+        auto = ball | {"samples": self.samples, "large_start": NORMS[self.norm].sparse}
+        steps = max(self.steps // TARGETS, 1)
         return (
-            APGDCE(
-                norm=norm,
-                epsilon=epsilon,
-                steps=self.steps,
-                samples=self.samples,
-                large_start=NORMS[norm].sparse,
-            ),
+            APGDCE(**auto, steps=self.steps),
             self.start or self._start(),
-            self._targeted(),
-            Square(norm=norm, epsilon=epsilon, queries=self.queries),
+            APGDT(**auto, steps=steps, targets=TARGETS, loss="margin"),
+            Square(**ball, queries=self.queries),
         )
 
     def _start(self) -> FarStart:
         return FarStart(norm=self.norm, epsilon=self.epsilon, starts=STARTS, samples=self.samples)
-
-    def _targeted(self) -> APGDT:
-        steps = max(self.steps // TARGETS, 1)
-        return APGDT(
-            norm=self.norm,
-            epsilon=self.epsilon,
-            steps=steps,
-            targets=TARGETS,
-            loss="margin",
-            samples=self.samples,
-            large_start=NORMS[self.norm].sparse,
-        )
 
 
 def _seconds(model: Classifier, x: Tensor) -> float:

@@ -31,13 +31,9 @@ class MIFGSM(GradientAttack):
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
         x_adv, momentum = x.clone(), torch.zeros_like(x)
         for _ in range(self.steps):
-            momentum = self.decay * momentum + _of_mean_one(driver.gradient(x_adv))
-            x_adv = project(
-                x_adv + step_size * steepest(momentum, self.norm), x, self.epsilon, self.norm
-            )  # (N, C, H, W)
+            gradient = driver.gradient(x_adv)  # over its mean size, so that all weigh alike
+            size = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-38)
+            momentum = self.decay * momentum + gradient / size
+            step = step_size * steepest(momentum, self.norm)
+            x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
         return x_adv
-
-
-def _of_mean_one(gradient: Tensor) -> Tensor:
-    """Return each gradient over its mean size, so that all weigh alike in the sum."""
-    return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-38)

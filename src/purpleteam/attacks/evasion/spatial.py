@@ -92,4 +92,4 @@ def _spread(most: float, count: int) -> list[float]:
     """Return so many values from -most to most at even distances; just 0 where there is one."""
     if count == 1 or most == 0:
         return [0.0]
-    return [float(one) for one in torch.linspace(-most, most, count, dtype=torch.float64)]
+    return torch.linspace(-most, most, count, dtype=torch.float64).tolist()

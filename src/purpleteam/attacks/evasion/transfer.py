@@ -1,4 +1,4 @@
-"""Transfer from a surrogate (Papernot et al. 2016, arXiv:1605.07277): crafted there, judged here.
+"""Transfer from a surrogate (Papernot et al. 2016, arXiv:1605.07277): crafted there, tried here.
 
 Nothing is asked of the attacked model but its final answers, so it also serves against one whose
 gradients are masked or withheld.

@@ -22,7 +22,9 @@ from purpleteam.core.errors import UsageError, unknown
 
 __all__ = ["LIBRARIES", "peer_attack"]
 
-LIBRARIES: dict[str, Library] = {one.name: one for one in (Art(), Foolbox(), Torchattacks())}
+LIBRARIES: dict[str, Library] = {
+    library.name: library for library in (Art(), Foolbox(), Torchattacks())
+}
 """The libraries whose attacks can be borrowed, by the name that stands before the colon."""
 
 

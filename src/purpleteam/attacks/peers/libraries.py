@@ -137,8 +137,8 @@ class Foolbox(Library):
             if not inspect.isclass(attack) or not issubclass(attack, bases.AttackWithDistance):
                 continue
             if name not in FOOLBOX_WITHOUT:
-                blind = attack.__name__.endswith(FOOLBOX_BLACK_BOX)
-                knowledge = "decision-based" if blind else "white-box"
+                black_box = attack.__name__.endswith(FOOLBOX_BLACK_BOX)
+                knowledge = "decision-based" if black_box else "white-box"
                 nearest = issubclass(attack, bases.MinimizationAttack)
                 known[name] = Facts(attack, _foolbox_norms(attack), knowledge, nearest)
         return known

@@ -30,12 +30,7 @@ def surrogate(
 ) -> nn.Module:
     """Return the model that was given, or a net trained on the clean set with the context's seed.
 
-    Args:
-        context: the clean set, and the model where there is one.
-        architecture: of the net that is trained.
-        epochs: of its training.
-        craft: makes the training adversarial.
-        number: which of several it is, each from its own starting weights.
+    `craft` makes the training adversarial; of several nets each `number` has its own weights.
     """
     if context.model is not None:
         return context.model

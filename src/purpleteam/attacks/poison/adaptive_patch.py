@@ -42,7 +42,7 @@ class AdaptivePatch(PoisonAttack):
     def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
         """Return the images with one faint patch on each, drawn for the image."""
         images = context.clean.images[chosen]
-        faint = [replace(one, opacity=self.training_opacity) for one in self.trigger.patches]
+        faint = [replace(patch, opacity=self.training_opacity) for patch in self.trigger.patches]
         rngs = generators(context.seed, chosen, "patch")
         drawn = np.array([rng.integers(len(faint)) for rng in rngs])
         made = images.copy()

@@ -54,7 +54,7 @@ class CleanLabel(PoisonAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)  # its ranges are ours
+        PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)  # refuses what PGD refuses
 
     def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
         """Return the images, hard to read for the surrogate, with the patches on top."""

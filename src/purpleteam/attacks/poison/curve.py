@@ -80,17 +80,9 @@ def poison_curve(
 ) -> Curve:
     """Train on poisoned sets of each count and seed, and measure each model.
 
-    Args:
-        poison: the attack; its count is replaced by each of the counts.
-        dataset: its train split is poisoned, its validation split chooses the epoch.
-        counts: numbers of poisons, each at least 1; 0 is added.
-        seeds: at least two, for an interval.
-        architecture: of the nets that are trained.
-        recipe: how they are trained.
-        split: which images success and clean accuracy are measured on.
-        journal: a folder in which finished trainings are kept and found again.
-        device: where to train; the default is the CPU.
-        progress: where to report.
+    The train split is poisoned, the validation split chooses the epoch; success and clean accuracy
+    are measured on `split`. The counts are at least 1 each, and 0 is added; the seeds at least two,
+    for an interval. Finished trainings are kept in the folder `journal` and found again.
 
     Raises:
         UsageError: fewer than two seeds, or a count below 1 or above the candidates.

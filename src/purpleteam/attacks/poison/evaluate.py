@@ -101,11 +101,8 @@ def evaluate_backdoor(
 ) -> Backdoor:
     """Measure a backdoor on test images, all of them stamped.
 
-    Args:
-        model: the classifier that was trained on the poisoned set.
-        test: images that took no part in training.
-        poison: gives the trigger and the target label.
-        clean_model: a classifier trained without poison, for the base rate.
+    `test` holds images that took no part in training; `clean_model`, a classifier trained without
+    poison, gives the base rate.
 
     Raises:
         UsageError: the test images hold no class that the trigger is meant for.
@@ -168,12 +165,7 @@ class Victim:
 
 
 def evaluate_victim(model: Classifier, images: ImageSet, manifest: Mapping[str, Any]) -> Victim:
-    """Look up the victim that a poisoned set's manifest names, and ask the model.
-
-    Args:
-        model: the classifier that was trained on the poisoned set.
-        images: the split that the victim is of.
-        manifest: of the poisoned set.
+    """Look up the victim that a poisoned set's manifest names in its split, and ask the model.
 
     Raises:
         UsageError: the attack has no victim.

@@ -85,7 +85,7 @@ class WitchesBrew(PoisonAttack):
             matches = [matching(model, aim, wanted) for model in models]
 
             def match(x: Tensor, y: Tensor) -> Tensor:
-                return torch.stack([one(x, y) for one in matches]).mean()
+                return torch.stack([distance(x, y) for distance in matches]).mean()
 
             before = float(match(x, y).detach())
             x_adv, after = self._brewed(match, x, y, context, chosen)
@@ -130,9 +130,9 @@ class WitchesBrew(PoisonAttack):
                     )
                     task.advance(1, match=f"{float(loss.detach()):.3f}")
                 candidate = quantise(x_adv.detach(), x)
-                found = float(match(candidate, y).detach())
-                if found < lowest:
-                    best, lowest = candidate, found
+                reached = float(match(candidate, y).detach())
+                if reached < lowest:
+                    best, lowest = candidate, reached
         return best, lowest
 
     def _victim(self, context: Context) -> tuple[str, int, ImageSet]:
@@ -158,14 +158,14 @@ def matching(model: nn.Module, aim: Tensor, wanted: Tensor) -> Match:
         aim: the victim, (1, C, H, W).
         wanted: the label that it shall get, (1,).
     """
-    weights = [one.requires_grad_() for one in model.parameters()]
+    weights = [weight.requires_grad_() for weight in model.parameters()]
     adversary = torch.autograd.grad(F.cross_entropy(model(aim), wanted), weights)
-    length = sum((one**2).sum() for one in adversary) ** 0.5
+    length = sum((part**2).sum() for part in adversary) ** 0.5
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         own = torch.autograd.grad(F.cross_entropy(guarded(model)(x), y), weights, create_graph=True)
         inner = sum((a * b).sum() for a, b in zip(adversary, own, strict=True))
-        size = sum((one**2).sum() for one in own)
+        size = sum((part**2).sum() for part in own)
         cosine: Tensor = inner / (length * (size + 1e-20) ** 0.5)
         return 1 - cosine
 

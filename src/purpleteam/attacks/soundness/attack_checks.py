@@ -88,7 +88,7 @@ def far_start_is_not_stronger(case: Case, counters: Counters) -> Observed:
     """
     if not counters.fair:
         return Observed()
-    fell = counters.strong().get(FarStart.name, 0)
+    fell = counters.strong.get(FarStart.name, 0)
     reason = f"gradients followed from images of other classes break {fell} that still stood"
     points = fell / len(case.looked_at)
     doubts = _doubts(case, reason, fell, points, UNFINISHED, points, HARDLY_BEGUN)

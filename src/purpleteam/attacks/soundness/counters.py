@@ -9,7 +9,7 @@ much too high it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,7 +80,6 @@ class Counters:
         self._idle = not self.fair or len(self.rows) == 0 or case.epsilon == 0
         self._examples: dict[int, tuple[str, Tensor]] = {}
         """For each row that fell, what broke it first, and the example (C, H, W)."""
-        self._strong: dict[str, int] | None = None
 
     @cached_property
     def continued(self) -> Continued:
@@ -105,17 +104,16 @@ class Counters:
         climbed = case.rungs[-1] in case.white_box
         return Continued(driver.broken, float(rise.clamp_max(1).mean()) if climbed else 0.0)
 
-    def strong(self) -> Mapping[str, int]:
+    @cached_property
+    def strong(self) -> dict[str, int]:
         """Climb the short ladder, once, and count what falls to each of its attacks.
 
         The one that starts from other classes goes first: what falls to it alone tells most.
         """
         case, rows = self.case, self.case.standing
-        if self._strong is not None or not case.measurable or case.norm not in Ladder.norms:
-            return self._strong or {}
         fell: dict[str, int] = {}
-        self._strong = fell
-        if len(rows) == 0 or case.epsilon == 0:
+        comparable = case.measurable and case.norm in Ladder.norms
+        if not comparable or len(rows) == 0 or case.epsilon == 0:
             return fell
         ladder = Ladder(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
         members = ladder.prepare(case.model, case.images).members(case.nets.classes)
