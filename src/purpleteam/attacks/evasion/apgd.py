@@ -64,16 +64,19 @@ class AutoPGD(GradientAttack):
         if not NORMS[self.norm].sparse:
             return self._ascend(driver, ask, x, x_adv)
         changed = _changed(x_adv, x) if self.large_start else None
-        early = ceil(0.3 * self.steps)
-        balls = [(self.epsilon, self.steps)]
-        if self.large_start and 2 * early < self.steps:
-            last = self.steps - 2 * early
-            balls = [(3 * self.epsilon, early), (2 * self.epsilon, early), (self.epsilon, last)]
-        for epsilon, steps in balls:
+        for epsilon, steps in self._balls():
             x_adv = project(x_adv, x, epsilon, self.norm)
             x_adv = self._ascend_sparse(driver, ask, x, x_adv, epsilon, steps, changed)
             changed = _changed(x_adv, x)
         return x_adv
+
+    def _balls(self) -> tuple[tuple[float, int], ...]:
+        """Return the balls that a sparse run goes through, each with its number of steps."""
+        early = ceil(0.3 * self.steps)
+        if not self.large_start or 2 * early >= self.steps:
+            return ((self.epsilon, self.steps),)
+        last = self.steps - 2 * early
+        return ((3 * self.epsilon, early), (2 * self.epsilon, early), (self.epsilon, last))
 
     def _ascend(self, driver: Driver, ask: Ask, x: Tensor, x_adv: Tensor) -> Tensor:
         """Climb from `x_adv` and return the best points.
