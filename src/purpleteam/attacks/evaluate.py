@@ -114,16 +114,7 @@ class _Climb:
         with self.progress.task(label, len(rows)) as task:
             for start in range(0, len(rows), self.batch_size):
                 index = rows[start : start + self.batch_size]
-                done = self._done(attack, index, f"/{name}" if ensemble else "")
-                fell = done["broken"]
-                self.x_adv[index] = done["x_adv"]
-                self.distance[index[fell]] = done["distance"][fell]
-                self.queries[index] += done["queries"]
-                self.steps[index] += done["steps"]
-                self.broken_by[index[fell]] = len(self.rungs) - 1
-                self.forward += int(done["forward"])
-                self.backward += int(done["backward"])
-                self.seconds += float(done["seconds"])
+                self._take(index, self._done(attack, index, f"/{name}" if ensemble else ""))
                 task.advance(len(index), standing=f"{self.standing}/{len(self.images)}")
         return _row(attack, self.seed, Rate.of(self.standing, len(self.images)))
 
@@ -149,6 +140,17 @@ class _Climb:
         if self.journal is not None:
             self.journal.save(place, index, arrays)
         return arrays
+
+    def _take(self, index: np.ndarray, done: Arrays) -> None:
+        fell = done["broken"]
+        self.x_adv[index] = done["x_adv"]
+        self.distance[index[fell]] = done["distance"][fell]
+        self.queries[index] += done["queries"]
+        self.steps[index] += done["steps"]
+        self.broken_by[index[fell]] = len(self.rungs) - 1
+        self.forward += int(done["forward"])
+        self.backward += int(done["backward"])
+        self.seconds += float(done["seconds"])
 
     def result(self, rows: tuple[AttackRow, ...]) -> RobustEvaluation:
         calls = {"forward": self.forward, "backward": self.backward, "queries": self.forward}
