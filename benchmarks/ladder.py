@@ -29,7 +29,7 @@ import torch
 from ladder_peers import compared, compared_whole
 from numpy.typing import NDArray
 
-from purpleteam.attacks import RobustEvaluation, evaluate, judge
+from purpleteam.attacks import RobustEvaluation, evaluate, soundness_of
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.journal import Journal
 from purpleteam.attacks.outcomes import NOT_BROKEN
@@ -131,7 +131,7 @@ def _measure(model: LoadedModel, dataset: Dataset, case: Case, out: Path, work: 
         )
     nearest = isinstance(attack, MinimumNormAttack)
     found = wide.within(attack.epsilon, images) if nearest else wide
-    sound = judge(model.module, images, [attack], [found], seed=SEED)
+    sound = soundness_of(model.module, images, [attack], [found], seed=SEED)
     subject = subject_of(model, dataset, model.name, limit=case.limit)
     detail: dict[str, Any] = {
         "soundness": sound.to_json(),

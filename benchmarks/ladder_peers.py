@@ -10,8 +10,8 @@ import torch
 from attack_peers import autoattack_100_steps
 from numpy.typing import NDArray
 
-from purpleteam.attacks.balls import distance
 from purpleteam.attacks.cross_check import Comparison, cross_check
+from purpleteam.attacks.norms import distance
 from purpleteam.cli.screen import progress
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Rate, paired_difference

@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from purpleteam.attacks.poison.badnets import BadNets
-from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.certify.partition import PartitionCertificate, certify_partitions, seeded
 from purpleteam.core.runfolder import machine, versions
 from purpleteam.core.statistics import Rate

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.attacks import FGSM, PGD, evaluate
-from purpleteam.attacks.balls import Norm, uniform_start
 from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import uniform_start
 from purpleteam.core.statistics import Rate, paired_difference
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet
@@ -39,7 +39,7 @@ LOOPED = 300
 """The same where FGSM and PGD are set beside a bare loop."""
 SEED = 0
 
-Cell = tuple[str, Norm, float]
+Cell = tuple[str, str, float]
 CELLS: tuple[Cell, ...] = (
     ("digits, hardened", "linf", 0.1),
     ("digits, hardened", "l2", 1.5),

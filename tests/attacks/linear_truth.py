@@ -7,8 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm
-
 Vector = NDArray[np.float64]
 
 
@@ -32,7 +30,7 @@ def middling(net: nn.Sequential, n: int, shape: tuple[int, ...], *, seed: int = 
     return x[(best[:, 0] - best[:, 1]).topk(n).indices]
 
 
-def nearest(net: nn.Sequential, x: Tensor, y: Tensor, norm: Norm) -> Vector:
+def nearest(net: nn.Sequential, x: Tensor, y: Tensor, norm: str) -> Vector:
     """Return the distance to the nearest point of [0, 1] that a linear net does not call `y`."""
     weight = net[1].weight.detach().double().numpy()
     bias = net[1].bias.detach().double().numpy()
@@ -44,7 +42,7 @@ def nearest(net: nn.Sequential, x: Tensor, y: Tensor, norm: Norm) -> Vector:
     return np.array(found)
 
 
-def to_plane(point: Vector, normal: Vector, value: float, norm: Norm) -> float:
+def to_plane(point: Vector, normal: Vector, value: float, norm: str) -> float:
     """Return how far the point of [0, 1] is from where the function of that value is 0."""
     normal, value = normal * np.sign(value), abs(value)
     size, room = np.abs(normal), np.where(normal > 0, point, 1 - point)
@@ -62,7 +60,7 @@ def to_plane(point: Vector, normal: Vector, value: float, norm: Norm) -> float:
     return float(np.linalg.norm(np.minimum(high * speed, room), ord=order))
 
 
-def _greedy(size: Vector, room: Vector, value: float, norm: Norm) -> float:
+def _greedy(size: Vector, room: Vector, value: float, norm: str) -> float:
     order = np.argsort(-(size if norm == "l1" else size * room))
     gains = np.cumsum((size * room)[order])
     last = int(np.searchsorted(gains, value))

@@ -7,21 +7,18 @@ import torch
 from attack_models import images_of_the_middle, label_of, linear_net
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm, distance
-from purpleteam.attacks.evasion._apgd import AutoPGD, _random_start, _reviews, _sparse
 from purpleteam.attacks.evasion._base import EvasionAttack
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT, AutoPGD, _reviews, _sparse
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import NORMS, distance
 from purpleteam.core.errors import UsageError
 from purpleteam.models.nets import Nets
 
-NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+THREE: tuple[str, ...] = ("linf", "l2", "l1")
 
 
-def nearest_boundaries(net: nn.Sequential, x: Tensor, norm: Norm) -> Tensor:
+def nearest_boundaries(net: nn.Sequential, x: Tensor, norm: str) -> Tensor:
     """Return for each image the least perturbation that reaches another class."""
     with torch.no_grad():
         scores, weight = net(x), net[1].weight.detach()
@@ -38,7 +35,7 @@ def nearest_boundaries(net: nn.Sequential, x: Tensor, norm: Norm) -> Tensor:
     return torch.tensor(found)
 
 
-def least_change(gap: float, slope: Tensor, x: Tensor, norm: Norm) -> float:
+def least_change(gap: float, slope: Tensor, x: Tensor, norm: str) -> float:
     if norm != "l1":
         return gap / float(torch.linalg.vector_norm(slope, ord=1 if norm == "linf" else 2))
     length = 0.0  # the steepest value first, as far as the range lets it go
@@ -59,12 +56,12 @@ def check_against(least: Tensor, attack: EvasionAttack, net: nn.Module, x: Tenso
     assert 3 < fell.sum() < len(x) - 3
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", THREE)
 @pytest.mark.parametrize(
     ("attack", "classes"), [(APGDCE, 2), (APGDDLR, 3), (APGDT, 4), (APGDT, 10)]
 )
 def test_a_linear_net_falls_just_above_its_closed_form_and_never_below(
-    attack: type[AutoPGD], classes: int, norm: Norm
+    attack: type[AutoPGD], classes: int, norm: str
 ) -> None:
     net, x = linear_net(classes, seed=1), images_of_the_middle(13, seed=1)
     least = nearest_boundaries(net, x, norm)
@@ -96,7 +93,7 @@ class Bowl(nn.Module):
 
 
 @pytest.mark.parametrize(("norm", "epsilon", "radius"), [("linf", 0.4, 0.02), ("l2", 1.2, 0.005)])
-def test_steps_shrink_until_a_tiny_sphere_is_hit(norm: Norm, epsilon: float, radius: float) -> None:
+def test_steps_shrink_until_a_tiny_sphere_is_hit(norm: str, epsilon: float, radius: float) -> None:
     x = images_of_the_middle(10)
     y, net = torch.zeros(10, dtype=torch.int64), Bowl(x[:1] + 0.05, radius)
     assert APGDCE(norm=norm, epsilon=epsilon).run(net, x, y).broken.all()
@@ -145,9 +142,9 @@ def test_a_run_takes_its_steps_and_one_look_at_the_last_point() -> None:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_run_starts_on_the_border_of_the_ball(norm: Norm) -> None:
+def test_a_run_starts_on_the_border_of_the_ball(norm: str) -> None:
     x = images_of_the_middle(8)
-    start = _random_start(x, 0.3, norm, Noise(0, torch.arange(8)))
+    start = NORMS[norm].rim(x, 0.3, Noise(0, torch.arange(8)))
     assert torch.allclose(distance(start, x, norm), torch.full((8,), 0.3).double(), atol=1e-6)
 
 

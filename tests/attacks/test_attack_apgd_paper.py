@@ -10,10 +10,9 @@ import torch
 from attack_models import images_of_the_middle
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm, project, steepest
-from purpleteam.attacks.evasion._apgd import _random_start
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
+from purpleteam.attacks.evasion.apgd import APGDCE
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import NORMS, project, steepest
 
 STEPS = 100
 Ask = Callable[[Tensor], tuple[float, Tensor]]
@@ -46,7 +45,7 @@ def checkpoints() -> list[int]:
     return [ceil(round(share * STEPS, 6)) for share in shares]
 
 
-def algorithm_1(ask: Ask, x: Tensor, start: Tensor, epsilon: float, norm: Norm) -> Tensor:
+def algorithm_1(ask: Ask, x: Tensor, start: Tensor, epsilon: float, norm: str) -> Tensor:
     """Croce & Hein 2020 (arXiv:2003.01690), by the numbers of its lines."""
     eta, w = 2 * epsilon, checkpoints()
     f, slope = [0.0] * (STEPS + 1), start
@@ -103,12 +102,12 @@ def sparse_ascent(ask: Ask, x: Tensor, start: Tensor, epsilon: float) -> Tensor:
     [("linf", 0.3, 5.0), ("l2", 1.0, 1.0), ("l1", 2.5, 9.0)],
 )
 def test_a_batch_goes_the_way_of_the_papers_algorithm(
-    norm: Norm, epsilon: float, frequency: float
+    norm: str, epsilon: float, frequency: float
 ) -> None:
     x, index, net = images_of_the_middle(3), torch.arange(3), Hills(frequency)
     attack = APGDCE(norm=norm, epsilon=epsilon, steps=STEPS)
     found = attack.run(net, x, torch.zeros(3, dtype=torch.int64))
-    starts = _random_start(x, epsilon, norm, Noise(0, index))
+    starts = NORMS[norm].rim(x, epsilon, Noise(0, index))
     for one, start, x_adv in zip(x.split(1), starts.split(1), found.x_adv.split(1), strict=True):
         if norm == "l1":
             expected = sparse_ascent(net.ask, one, start, epsilon)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from attack_models import images_of_the_middle, label_of, linear_net
 
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDT
 from purpleteam.attacks.evasion.autoattack import AutoAttack, AutoAttackFewClasses
 from purpleteam.attacks.evasion.fab import FABT
 from purpleteam.attacks.evasion.square import Square

@@ -8,8 +8,8 @@ from attack_models import images_of_the_middle, label_of, linear_net
 from endpoint import Endpoint, on_bytes
 
 from purpleteam.attacks import ATTACKS
-from purpleteam.attacks.balls import Norm, distance
 from purpleteam.attacks.evasion import EvasionAttack
+from purpleteam.attacks.norms import distance
 from purpleteam.core.errors import UsageError
 
 CASES = [
@@ -19,18 +19,18 @@ CASES = [
     ("hop_skip_jump", "l2"),
     ("hop_skip_jump", "linf"),
 ]
-BALL: dict[Norm, float] = {"linf": 0.02, "l2": 0.05, "l1": 0.15}
+BALL: dict[str, float] = {"linf": 0.02, "l2": 0.05, "l1": 0.15}
 cases = pytest.mark.parametrize(("name", "norm"), CASES)
 
 
-def make(name: str, norm: Norm, epsilon: float, queries: int) -> EvasionAttack:
+def make(name: str, norm: str, epsilon: float, queries: int) -> EvasionAttack:
     return ATTACKS[name](norm=norm, epsilon=epsilon, queries=queries)  # type: ignore[call-arg]
 
 
 @cases
 @pytest.mark.parametrize("queries", [1, 2, 61, 150])
 def test_no_image_is_asked_about_more_often_than_allowed(
-    name: str, norm: Norm, queries: int
+    name: str, norm: str, queries: int
 ) -> None:
     net, x = linear_net(), on_bytes(images_of_the_middle(2))
     for one, label in zip(x.split(1), label_of(net, x).split(1), strict=True):
@@ -43,7 +43,7 @@ def test_no_image_is_asked_about_more_often_than_allowed(
 
 
 @cases
-def test_what_is_found_is_made_of_bytes_and_lies_in_the_ball(name: str, norm: Norm) -> None:
+def test_what_is_found_is_made_of_bytes_and_lies_in_the_ball(name: str, norm: str) -> None:
     net, x = linear_net(), on_bytes(images_of_the_middle(12))
     y, app = label_of(net, x), Endpoint(net, 2)
     found = make(name, norm, BALL[norm], 300).run(app, x, y)
@@ -55,7 +55,7 @@ def test_what_is_found_is_made_of_bytes_and_lies_in_the_ball(name: str, norm: No
 
 
 @cases
-def test_a_refusal_is_never_a_success(name: str, norm: Norm) -> None:
+def test_a_refusal_is_never_a_success(name: str, norm: str) -> None:
     net, x = linear_net(), on_bytes(images_of_the_middle(6))
     y = label_of(net, x)
     app = Endpoint(net, 2, refuses=lambda images: net(images).argmax(1) != y[0])
@@ -75,7 +75,7 @@ def test_square_goes_on_after_a_refusal_and_keeps_nothing_that_was_refused() -> 
 
 
 @cases
-def test_labels_are_enough_for_those_who_say_so(name: str, norm: Norm) -> None:
+def test_labels_are_enough_for_those_who_say_so(name: str, norm: str) -> None:
     net, x = linear_net(), on_bytes(images_of_the_middle(4))
     app, attack = Endpoint(net, 2, gives="labels"), make(name, norm, 10 * BALL[norm], 300)
     if attack.knowledge == "decision-based":

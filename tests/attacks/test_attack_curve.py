@@ -10,7 +10,6 @@ import pytest
 from torch import Tensor, nn
 
 from purpleteam.attacks import curve, evaluate
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import MinimumNormAttack
 from purpleteam.attacks.noise import Noise
@@ -25,7 +24,7 @@ class Straight(MinimumNormAttack):
     """Goes along the gradient at the image and asks ever nearer: no attack to be proud of."""
 
     name: ClassVar[str] = "straight"
-    norms: ClassVar[tuple[Norm, ...]] = ("l2",)
+    norms: ClassVar[tuple[str, ...]] = ("l2",)
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         direction = driver.gradient(x)

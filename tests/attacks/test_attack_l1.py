@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from purpleteam.attacks import PGD
-from purpleteam.attacks.evasion.pgd import sparse_step
+from purpleteam.attacks.norms import NORMS
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 
@@ -73,7 +73,7 @@ def test_no_step_of_such_shares_climbs_faster(seed: int, sparsity: float, length
     rng = torch.Generator().manual_seed(seed)
     gradient = torch.randn((2, 2, 3, 3), generator=rng)
     x_adv = torch.randint(0, 3, gradient.shape, generator=rng) / 2
-    step = sparse_step(gradient, x_adv, length, sparsity)
+    step = NORMS["l1"].step(gradient, x_adv, length, sparsity)
     assert (x_adv + step).min() >= 0 and (x_adv + step).max() <= 1
     share = length / max(1, round((1 - sparsity) * 18))
     room = torch.where(gradient > 0, 1 - x_adv, x_adv)
@@ -88,7 +88,7 @@ def test_no_step_of_such_shares_climbs_faster(seed: int, sparsity: float, length
 
 
 def test_no_gradient_is_no_step() -> None:
-    assert not sparse_step(torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 4, 4), 1.0, 0.9).any()
+    assert not NORMS["l1"].step(torch.zeros(2, 1, 4, 4), torch.rand(2, 1, 4, 4), 1.0, 0.9).any()
 
 
 def test_sparse_steps_beat_dense_ones(standard: nn.Module, images: ImageSet) -> None:

@@ -10,13 +10,13 @@ import torch
 from linear_truth import linear, middling, nearest
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm, distance
 from purpleteam.attacks.evasion import MinimumNormAttack
 from purpleteam.attacks.evasion.carlini_wagner import CarliniWagner
 from purpleteam.attacks.evasion.ddn import DDN
 from purpleteam.attacks.evasion.deepfool import DeepFool
 from purpleteam.attacks.evasion.fab import FAB, FABT
 from purpleteam.attacks.evasion.fmn import FMN
+from purpleteam.attacks.norms import distance
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 
@@ -50,7 +50,7 @@ def everywhere() -> Tensor:
     return torch.cartesian_prod(line, line).view(-1, 1, 1, 2)
 
 
-def truth(net: nn.Module, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
+def truth(net: nn.Module, x: Tensor, y: Tensor, norm: str) -> Tensor:
     """Return the distance of each image from the nearest point of the grid that is wrong."""
     grid = everywhere()
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_no_farther_than_foolbox(
 
 @pytest.mark.parametrize(("norm", "theirs"), [("linf", "Linf"), ("l2", "L2")])
 def test_fab_finds_what_the_reference_finds(
-    standard: nn.Module, images: ImageSet, norm: Norm, theirs: str
+    standard: nn.Module, images: ImageSet, norm: str, theirs: str
 ) -> None:
     torchattacks = pytest.importorskip("torchattacks")
     x, y = some(images)

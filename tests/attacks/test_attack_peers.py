@@ -13,12 +13,11 @@ import torch
 from attack_models import images_of_the_middle, label_of, linear_net
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import distance
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.attacks.norms import distance
 from purpleteam.attacks.peers import LIBRARIES, peer_attack
-from purpleteam.attacks.peers.foolbox import Foolbox
-from purpleteam.attacks.peers.torchattacks import Torchattacks
+from purpleteam.attacks.peers.libraries import Foolbox, Torchattacks
 from purpleteam.core.errors import PurpleError, UsageError
 from purpleteam.verbs.ladders import attack_from
 

@@ -12,7 +12,7 @@ import torch
 from attack_models import Answer, Deceiver, with_gradient_times
 from torch import Tensor, nn
 
-from purpleteam.attacks import FGSM, PGD, RobustEvaluation, Soundness, evaluate, judge
+from purpleteam.attacks import FGSM, PGD, RobustEvaluation, Soundness, evaluate, soundness_of
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import Dataset, ImageSet
@@ -31,7 +31,7 @@ DECEPTIONS: dict[str, Answer] = {
 
 
 def verdict(model: nn.Module, images: ImageSet, *attacks: EvasionAttack) -> Soundness:
-    return judge(model, images, attacks, [evaluate(model, images, *attacks)])
+    return soundness_of(model, images, attacks, [evaluate(model, images, *attacks)])
 
 
 @pytest.mark.parametrize("name", DECEPTIONS)
@@ -140,7 +140,7 @@ def test_an_example_just_beyond_its_ball_establishes_nothing(
     x_adv = honest.x_adv.copy()
     towards = 1 - 2 * (images.images[3] > 127).astype(np.float32)  # every pixel, into the range
     x_adv[3] = images.images[3] / np.float32(255) + 1.01 * attack.epsilon / share * towards
-    found = judge(standard, images, [attack], [forged(honest, x_adv)])
+    found = soundness_of(standard, images, [attack], [forged(honest, x_adv)])
     assert found.verdict == "not_established"
     assert found.checks["beyond_ball_or_range"] == pytest.approx(0.01 * attack.epsilon, rel=0.01)
 
@@ -152,7 +152,7 @@ def test_an_example_outside_the_range_establishes_nothing(
     honest = evaluate(standard, images, ATTACK)
     x_adv = honest.x_adv.copy()
     x_adv[0, 0, 0, 0] = value
-    found = judge(standard, images, [ATTACK], [forged(honest, x_adv)])
+    found = soundness_of(standard, images, [ATTACK], [forged(honest, x_adv)])
     assert found.verdict == "not_established"
 
 
@@ -164,10 +164,10 @@ def test_robust_accuracy_that_grows_with_epsilon_establishes_nothing(
     standard: nn.Module, images: ImageSet
 ) -> None:
     honest = evaluate(standard, images, ATTACK)
-    found = judge(standard, images, [ATTACK], growing(honest, [30, 20, 25, 10]))
+    found = soundness_of(standard, images, [ATTACK], growing(honest, [30, 20, 25, 10]))
     assert found.verdict == "not_established"
     assert found.checks["largest_rise_over_epsilon"] == pytest.approx(5 / 60)
-    steady = judge(standard, images, [ATTACK], growing(honest, [30, 20, 20]))
+    steady = soundness_of(standard, images, [ATTACK], growing(honest, [30, 20, 20]))
     assert steady.verdict != "not_established" and steady.checks["largest_rise_over_epsilon"] == 0
 
 

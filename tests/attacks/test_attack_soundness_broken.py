@@ -17,8 +17,7 @@ from soundness_models import (
 from test_attack_soundness_honest import colour_net, verdict
 from torch import nn
 
-from purpleteam.attacks import PGD, curve, evaluate, judge
-from purpleteam.attacks.balls import Norm
+from purpleteam.attacks import PGD, curve, evaluate, soundness_of
 from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
@@ -35,7 +34,7 @@ def behind(name: str, net: nn.Module | None = None) -> Deceiver:
 def test_a_masked_net_looks_robust_and_establishes_nothing(images: ImageSet, name: str) -> None:
     evaluation = evaluate(behind(name), images, LINF)
     assert evaluation.robust_accuracy.value > 0.6
-    assert judge(behind(name), images, [LINF], [evaluation]).verdict == "not_established"
+    assert soundness_of(behind(name), images, [LINF], [evaluation]).verdict == "not_established"
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -121,7 +120,7 @@ def test_a_loss_that_still_rises_at_the_last_step_is_seen(images: ImageSet) -> N
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("l2", 1.0), ("l1", 9.0)])
 def test_a_net_that_is_flat_around_its_images_is_seen_from_another_class(
-    images: ImageSet, norm: Norm, epsilon: float
+    images: ImageSet, norm: str, epsilon: float
 ) -> None:
     """A pixel must pass the middle before it counts: no gradient at an image says so."""
     flat = nn.Sequential(Ramp(0.4, 0.6), *honest("large margin"))
@@ -164,7 +163,7 @@ def test_where_nothing_stands_no_chance_was_missed(images: ImageSet) -> None:
 def test_a_curve_is_judged_where_images_still_stand(images: ImageSet) -> None:
     ladder = [PGD(epsilon=0.4, steps=20), ATTACKS["square"](epsilon=0.4, queries=200)]
     points = curve(behind("detached"), images, ladder, [0.03, 0.4])
-    found = judge(behind("detached"), images, ladder, list(points.values()))
+    found = soundness_of(behind("detached"), images, ladder, list(points.values()))
     assert found.verdict == "not_established"
 
 
@@ -190,6 +189,6 @@ def test_an_app_is_asked_little_and_its_verdict_is_weak(images: ImageSet) -> Non
     attack = ATTACKS["square"](epsilon=0.05, queries=20)
     evaluation = evaluate(app, images, attack)
     app.asked = 0
-    found = judge(app, images, [attack], [evaluation])
+    found = soundness_of(app, images, [attack], [evaluation])
     assert found.verdict == "weak" and app.asked < 50
     assert any("only black-box attacks were possible" in reason for reason in found.reasons)

@@ -12,7 +12,7 @@ from attack_models import Deceiver
 from soundness_models import HONEST, Ramp, honest, labelled_by_colour, trained
 from torch import Tensor, nn
 
-from purpleteam.attacks import FGSM, PGD, Soundness, evaluate, judge
+from purpleteam.attacks import FGSM, PGD, Soundness, evaluate, soundness_of
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.wrappers import Averaged, BackwardPass
 from purpleteam.data.images import ImageSet
@@ -27,7 +27,7 @@ LADDERS: dict[str, EvasionAttack] = {
 
 
 def verdict(model: Classifier, images: ImageSet, *attacks: EvasionAttack) -> Soundness:
-    return judge(model, images, attacks, [evaluate(model, images, *attacks)])
+    return soundness_of(model, images, attacks, [evaluate(model, images, *attacks)])
 
 
 @pytest.mark.parametrize("ladder", LADDERS)
@@ -133,6 +133,8 @@ def test_the_same_seed_gives_the_same_verdict_and_leaves_the_generator_alone(
     model, attacks = Deceiver(honest("standard"), noisy), [LADDERS["small"]]
     evaluation = evaluate(model, images.first(20), *attacks)
     before = torch.random.get_rng_state()
-    one, other = (judge(model, images.first(20), attacks, [evaluation], seed=3) for _ in range(2))
+    one, other = (
+        soundness_of(model, images.first(20), attacks, [evaluation], seed=3) for _ in range(2)
+    )
     assert one.to_json() == other.to_json()
     assert torch.equal(before, torch.random.get_rng_state())

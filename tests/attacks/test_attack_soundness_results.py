@@ -11,7 +11,7 @@ from attack_models import Deceiver
 from soundness_models import honest
 from torch import nn
 
-from purpleteam.attacks import PGD, RobustEvaluation, Soundness, evaluate, judge
+from purpleteam.attacks import PGD, RobustEvaluation, Soundness, evaluate, soundness_of
 from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.data.images import ImageSet
 
@@ -24,7 +24,7 @@ def evaluation(images: ImageSet) -> RobustEvaluation:
 
 
 def judged(images: ImageSet, *evaluations: RobustEvaluation) -> Soundness:
-    return judge(honest("standard"), images, [ATTACK], evaluations)
+    return soundness_of(honest("standard"), images, [ATTACK], evaluations)
 
 
 def test_an_example_that_was_found_and_not_counted_is_a_silent_success(
@@ -52,7 +52,7 @@ def test_an_example_that_was_counted_and_does_not_err_is_told(
 def test_examples_on_the_boundary_are_no_miscount(images: ImageSet) -> None:
     nearest = ATTACKS["deepfool"](norm="linf", epsilon=0.1)
     found = evaluate(honest("standard"), images.first(20), nearest)
-    verdict = judge(honest("standard"), images.first(20), [nearest], [found])
+    verdict = soundness_of(honest("standard"), images.first(20), [nearest], [found])
     assert verdict.checks["claimed_successes"] == 0 and verdict.verdict != "not_established"
 
 
@@ -61,7 +61,7 @@ def test_rounding_in_a_projection_is_within_what_is_allowed(images: ImageSet, no
     epsilon = {"linf": 0.3, "l2": 4.0, "l1": 60.0}[norm]
     attack = PGD(norm=norm, epsilon=epsilon, steps=10)  # type: ignore[arg-type]
     found = evaluate(honest("standard"), images, attack)
-    verdict = judge(honest("standard"), images, [attack], [found])
+    verdict = soundness_of(honest("standard"), images, [attack], [found])
     assert verdict.checks["beyond_ball_or_range"] < 1e-4
     assert not any("leaves its ball" in reason for reason in verdict.reasons)
 
@@ -84,7 +84,7 @@ def test_what_the_check_broke_lies_in_the_ball_and_errs(
 ) -> None:
     net = honest("standard")
     idle = evaluate(net, images, PGD(epsilon=0.06, steps=20, step_size=1e-6))
-    found = judge(net, images, [PGD(epsilon=0.06, steps=20, step_size=1e-6)], [idle])
+    found = soundness_of(net, images, [PGD(epsilon=0.06, steps=20, step_size=1e-6)], [idle])
     counted = idle.counting(found.breaks)
     fell = counted.broken_by > 0
     assert counted.robust_accuracy.value == idle.robust_accuracy.value - found.overstates.value
@@ -104,7 +104,7 @@ def test_a_set_that_no_distance_bounds_is_judged_by_its_range_and_count(
     for name in ("spatial", "corruptions"):
         attack = ATTACKS[name]()
         found = evaluate(honest("standard"), images.first(10), attack)
-        verdict = judge(honest("standard"), images.first(10), [attack], [found])
+        verdict = soundness_of(honest("standard"), images.first(10), [attack], [found])
         assert verdict.verdict == "sound" and verdict.checks["beyond_ball_or_range"] <= 0
 
 
@@ -116,6 +116,6 @@ def test_a_model_that_cannot_compute_in_float64_is_judged_all_the_same(images: I
 
     model = Deceiver(honest("standard"), in_float32_alone)  # type: ignore[arg-type]
     found = evaluate(model, images.first(20), ATTACK)
-    verdict = judge(model, images.first(20), [ATTACK], [found])
+    verdict = soundness_of(model, images.first(20), [ATTACK], [found])
     assert "broken_in_float32_alone" not in verdict.checks
     assert verdict.verdict != "not_established"

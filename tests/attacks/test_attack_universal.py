@@ -10,15 +10,15 @@ from attack_models import linear_net
 from torch import nn
 
 from purpleteam.attacks import evaluate
-from purpleteam.attacks.balls import Norm, distance, project
 from purpleteam.attacks.evasion.universal import Universal
+from purpleteam.attacks.norms import distance, project
 from purpleteam.core.config import to_mapping
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.devices import to_batch
 
 
-def fallen(model: nn.Module, images: ImageSet, perturbation: torch.Tensor, norm: Norm) -> int:
+def fallen(model: nn.Module, images: ImageSet, perturbation: torch.Tensor, norm: str) -> int:
     x, y = to_batch(images.images), torch.from_numpy(images.labels.copy())
     with torch.no_grad():
         return int((model((x + perturbation).clamp(0, 1)).argmax(1) != y).sum())
@@ -26,7 +26,7 @@ def fallen(model: nn.Module, images: ImageSet, perturbation: torch.Tensor, norm:
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.15), ("l2", 2.5)])
 def test_it_breaks_images_that_it_never_saw_and_noise_does_not(
-    standard: nn.Module, digits: Dataset, images: ImageSet, norm: Norm, epsilon: float
+    standard: nn.Module, digits: Dataset, images: ImageSet, norm: str, epsilon: float
 ) -> None:
     attack = Universal(norm=norm, epsilon=epsilon, steps=40)
     fitted = attack.prepare(standard, digits.validation)
@@ -39,7 +39,7 @@ def test_it_breaks_images_that_it_never_saw_and_noise_does_not(
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_it_adds_the_same_to_every_image(
-    standard: nn.Module, digits: Dataset, images: ImageSet, norm: Norm
+    standard: nn.Module, digits: Dataset, images: ImageSet, norm: str
 ) -> None:
     fitted = Universal(norm=norm, epsilon=0.02, steps=15).prepare(standard, digits.validation)
     x, y = to_batch(images.images), torch.from_numpy(images.labels.copy())

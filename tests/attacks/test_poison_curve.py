@@ -10,7 +10,7 @@ import pytest
 from purpleteam.attacks.poison.badnets import BadNets
 from purpleteam.attacks.poison.curve import Curve, poison_curve
 from purpleteam.attacks.poison.evaluate import evaluate_backdoor
-from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.attacks.poison.witches_brew import WitchesBrew
 from purpleteam.core.errors import UsageError
 from purpleteam.core.statistics import mean_over_seeds

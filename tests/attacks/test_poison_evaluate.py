@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.attacks.poison.badnets import BadNets
-from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
-from purpleteam.attacks.poison.sweep import COMMON_TRIGGERS, sweep
-from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.evaluate import COMMON_TRIGGERS, Backdoor, evaluate_backdoor, sweep
+from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models import RECIPES, Classifier, build, train

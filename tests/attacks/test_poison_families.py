@@ -13,7 +13,7 @@ from purpleteam.attacks.poison.blended import Blended
 from purpleteam.attacks.poison.label_flip import LabelFlip
 from purpleteam.attacks.poison.sig import SIG
 from purpleteam.attacks.poison.tact import TaCT
-from purpleteam.attacks.poison.triggers.blend import Blend
+from purpleteam.attacks.poison.triggers import Blend
 from purpleteam.attacks.poison.wanet import WaNet
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from purpleteam.attacks.poison._set import PoisonedSet
+from purpleteam.attacks.poison._base import PoisonedSet
 from purpleteam.attacks.poison.clean_label import CleanLabel
-from purpleteam.attacks.poison.victim import evaluate_victim
+from purpleteam.attacks.poison.evaluate import evaluate_victim
 from purpleteam.attacks.poison.witches_brew import WitchesBrew, matching
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purpleteam.attacks.poison.trigger import Corner, Trigger
+from purpleteam.attacks.poison.triggers import Corner, Trigger
 
 BLACK = np.zeros((1, 4, 5, 1), np.uint8)
 

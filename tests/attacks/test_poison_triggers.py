@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from purpleteam.attacks.poison.trigger import Trigger
-from purpleteam.attacks.poison.triggers.blend import Blend
-from purpleteam.attacks.poison.triggers.nothing import Nothing
-from purpleteam.attacks.poison.triggers.patches import Patches
-from purpleteam.attacks.poison.triggers.sinusoid import Sinusoid
-from purpleteam.attacks.poison.triggers.warp import Warp, warped
+from purpleteam.attacks.poison.triggers import (
+    Blend,
+    Nothing,
+    Patches,
+    Sinusoid,
+    Trigger,
+    Warp,
+    warped,
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 9, 12, 3)).astype(np.uint8)
 

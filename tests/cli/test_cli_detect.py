@@ -9,7 +9,7 @@ import pytest
 from cli_values import Purple
 
 from purpleteam.attacks.poison.badnets import BadNets
-from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.data.folders import load_dataset, save_dataset
 from purpleteam.models import RECIPES, build, train
 from purpleteam.models.store import Provenance, store

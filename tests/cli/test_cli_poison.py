@@ -9,7 +9,7 @@ import pytest
 from cli_values import Purple
 
 from purpleteam.attacks.poison import POISONS
-from purpleteam.attacks.poison.manifest import attack_of
+from purpleteam.attacks.poison.asked import attack_of
 from purpleteam.data.sources.digits import load_digits
 
 SHORT = {"clean_label": ":epochs=1,steps=2", "witches_brew": ":epochs=1,steps=2,restarts=1"}

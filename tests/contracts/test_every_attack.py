@@ -12,8 +12,8 @@ from contract_nets import curved_net, fit_set, label_of, linear_net, whole_range
 from safetensors.torch import save_model
 from torch import nn
 
-from purpleteam.attacks.balls import distance
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack, autoattack
+from purpleteam.attacks.norms import distance
 from purpleteam.core.config import build, to_mapping
 from purpleteam.core.errors import ConfigError
 

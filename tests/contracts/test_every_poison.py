@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from torch import nn
 
 from purpleteam.attacks.poison import POISONS, PoisonAttack, PoisonedSet
-from purpleteam.attacks.poison.manifest import attack_of
+from purpleteam.attacks.poison.asked import attack_of
 from purpleteam.core.config import build
 from purpleteam.core.errors import ConfigError, DataError, UsageError
 from purpleteam.data.images import ImageSet

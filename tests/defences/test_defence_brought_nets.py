@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.attacks.poison.badnets import BadNets
-from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences.detection.model import scan_model
 from purpleteam.defences.detection.training_set import scan_training_set

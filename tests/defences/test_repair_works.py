@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from purpleteam.attacks.poison import PoisonedSet
 from purpleteam.attacks.poison.badnets import BadNets
 from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
-from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences.repair import REPAIRS, Repairing

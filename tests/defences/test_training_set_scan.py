@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from purpleteam.attacks.poison.badnets import BadNets
-from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences.detection.training_set import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
-from purpleteam.attacks.poison.trigger import Trigger
+from purpleteam.attacks.poison.triggers import Trigger
 
 
 @dataclass(frozen=True, kw_only=True)

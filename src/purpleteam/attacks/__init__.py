@@ -3,22 +3,20 @@
 - `evasion/`    change the image at test time; one file per attack
 - `poison/`     change the training set; triggers and what they achieve
 - `peers/`      other libraries' attacks, run inside our evaluation;  `cross_check`: beside ours
-- `evaluate`    robust accuracy over a ladder of attacks, curves over epsilon;  `outcomes`: what it
-  found, image by image;  `journal`: where a killed evaluation goes on
-- `soundness/`  checks on the evaluation itself
-- `inputs`      what is given through Python, or one line;  `draws`: whether a random model errs
+- `norms`       how far an image may move, and how: one table that every attack asks
 - `driver`      batches, dropping, confirming and budgets, so that an attack's file holds only its
-  formula;  `balls`: how far an image may move;  `losses`;  `noise`: seeded per image
+  formula;  `losses`;  `noise`: seeded per image;  `inputs`: what an attack is given, or one line
+- `evaluate`    robust accuracy over a ladder of attacks, curves over epsilon;  `outcomes`: its
+  result, image by image;  `journal`: where a killed evaluation goes on
+- `soundness/`  checks on the evaluation itself
 - `wrappers`    a random model averaged, a model without gradients given some
 """
 
 from __future__ import annotations
 
-from purpleteam.attacks.evaluate import RobustEvaluation, curve, evaluate
+from purpleteam.attacks.evaluate import curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT
 from purpleteam.attacks.evasion.autoattack import AutoAttack
 from purpleteam.attacks.evasion.bim import BIM
 from purpleteam.attacks.evasion.carlini_wagner import CarliniWagner
@@ -31,7 +29,9 @@ from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump
 from purpleteam.attacks.evasion.mifgsm import MIFGSM
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.evasion.square import Square
-from purpleteam.attacks.soundness import Soundness, judge
+from purpleteam.attacks.norms import NORMS, Norm
+from purpleteam.attacks.outcomes import RobustEvaluation
+from purpleteam.attacks.soundness import Soundness, soundness_of
 from purpleteam.attacks.wrappers import Averaged, BackwardPass
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "FGSM",
     "FMN",
     "MIFGSM",
+    "NORMS",
     "PGD",
     "AutoAttack",
     "Averaged",
@@ -53,10 +54,11 @@ __all__ = [
     "DeepFool",
     "EvasionAttack",
     "HopSkipJump",
+    "Norm",
     "RobustEvaluation",
     "Soundness",
     "Square",
     "curve",
     "evaluate",
-    "judge",
+    "soundness_of",
 ]

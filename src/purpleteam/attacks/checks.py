@@ -9,8 +9,6 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.statistics import Rate
 
-__all__ = ["BackdoorRate", "ModelRobust"]
-
 ROBUST_FLOOR = 0.8
 TRIGGER_CEILING = 0.05
 
@@ -24,27 +22,28 @@ class ModelRobust(Check):
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
-        found = [
-            one
-            for one in _measured(target, "robust_accuracy")
-            if one.subject.get("model_name") == "hardened"
-            and one.how.get("knowledge") == "white-box"
-            and not one.how.get("curve")
-            and one.how.get("norm") == "linf"
+        attacked = [
+            record
+            for record in _measured(target, "robust_accuracy")
+            if record.subject.get("model_name") == "hardened"
+            and record.how.get("knowledge") == "white-box"
+            and not record.how.get("curve")
+            and record.how.get("norm") == "linf"
         ]
-        sound = [one for one in found if _verdict(one) == "sound"]
-        counted = [one for one in found if _verdict(one) != "not_established"]
-        worst = min((_rate(one).low for one in counted), default=0.0)  # a weak attack may break it
+        sound = [record for record in attacked if _verdict(record) == "sound"]
+        counted = [record for record in attacked if _verdict(record) != "not_established"]
+        # a weak attack may break it, too
+        worst = min((_rate(record).low for record in counted), default=0.0)
         return Outcome(
             passed=bool(sound) and worst >= ROBUST_FLOOR,
             measured={
                 "lowest_lower_bound": round(worst, 4),
                 "sound": len(sound),
-                "epsilon": sorted({float(one.how["epsilon"]) for one in sound}),
+                "epsilon": sorted({float(record.how["epsilon"]) for record in sound}),
             },
             threshold=ROBUST_FLOOR,
             message="" if sound else "no sound white-box attack on the hardened model was recorded",
-            inputs={one.id: str(one.subject.get("model")) for one in counted},
+            inputs={record.id: str(record.subject.get("model")) for record in counted},
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -61,14 +60,14 @@ class BackdoorRate(Check):
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
-        found = _measured(target, "trigger_sweep_rate")
-        worst = max((_rate(one).high for one in found), default=1.0)
+        swept = _measured(target, "trigger_sweep_rate")
+        worst = max((_rate(record).high for record in swept), default=1.0)
         return Outcome(
-            passed=bool(found) and worst <= TRIGGER_CEILING,
+            passed=bool(swept) and worst <= TRIGGER_CEILING,
             measured=round(worst, 4),
             threshold=TRIGGER_CEILING,
-            message="" if found else "no sweep over triggers was recorded",
-            inputs={one.id: str(one.subject.get("model")) for one in found},
+            message="" if swept else "no sweep over triggers was recorded",
+            inputs={record.id: str(record.subject.get("model")) for record in swept},
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -77,7 +76,7 @@ class BackdoorRate(Check):
 
 def _measured(target: Target, name: str) -> list[Measurement]:
     records = RunFolder.open(target.run or Path()).records()
-    return [one for one in records if isinstance(one, Measurement) and one.name == name]
+    return [record for record in records if isinstance(record, Measurement) and record.name == name]
 
 
 def _rate(measurement: Measurement) -> Rate:

@@ -1,4 +1,4 @@
-"""Do others find what we find? The same attack by us and by other libraries, image by image.
+"""The same attack by us and by other libraries on the same images: do the numbers agree?
 
 Where the robust accuracies differ by more than 0.3 points and what sampling explains, one of the
 two is wrong or weaker, and that is a finding: of some weight where the other library breaks more,
@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.peers import peer_attack
@@ -23,12 +22,13 @@ from purpleteam.core.statistics import Estimate, Rate, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
 
-__all__ = ["Comparison", "CrossCheck", "cross_check"]
-
 TOLERATED = 0.003
 """Difference of two robust accuracies that is nobody's fault: ties and other rounding."""
 QUERIES = 1000
 """Queries of a random search; enough to compare two, fewer than a verdict needs."""
+
+COMPARED = ("linf", "l2")
+RATES = ("ours", "theirs", "difference")
 
 Options = Mapping[str, Any]
 
@@ -42,7 +42,7 @@ class Comparison:
     ours: Rate
     """Robust accuracy under our attack."""
     theirs: Rate
-    """Robust accuracy under theirs, judged by us."""
+    """Robust accuracy under theirs, confirmed by us."""
     difference: Estimate
     """Theirs less ours; below 0 they break more than we do."""
 
@@ -53,14 +53,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return one row of the table."""
-        return {
-            "attack": self.attack,
-            "peer": self.peer,
-            "ours": self.ours.to_json(),
-            "theirs": self.theirs.to_json(),
-            "difference": self.difference.to_json(),
-            "agrees": self.agrees,
-        }
+        rates = {key: value.to_json() for key, value in vars(self).items() if key in RATES}
+        return {**vars(self), **rates, "agrees": self.agrees}
 
     def finding(self, place: Mapping[str, Any]) -> Finding:
         """Return the disagreement as a record."""
@@ -91,8 +85,8 @@ class CrossCheck:
     def to_json(self) -> dict[str, Any]:
         """Return the field `cross_check` of `purple attack --json`."""
         return {
-            "rows": [one.to_json() for one in self.rows],
-            "findings": [one.to_json() for one in self.findings],
+            "rows": [row.to_json() for row in self.rows],
+            "findings": [finding.to_json() for finding in self.findings],
             "absent": dict(self.absent),
         }
 
@@ -101,7 +95,7 @@ def cross_check(
     model: Classifier,
     images: ImageSet,
     *,
-    norm: Norm = "linf",
+    norm: str = "linf",
     epsilon: float,
     seed: int = 0,
     steps: int = 40,
@@ -111,23 +105,15 @@ def cross_check(
 ) -> CrossCheck:
     """Run our attacks and the same ones of other libraries on the same images.
 
-    Args:
-        model: images (N, C, H, W) in [0, 1] to logits.
-        images: those that all attack.
-        norm: linf or l2.
-        epsilon: radius of the ball.
-        seed: of ours; the libraries' generators are seeded from it too.
-        steps: gradient steps of each attack.
-        only: names of our attacks; the default is all that have an equal elsewhere.
-        place: which model this is about, for the findings.
-        progress: where to report.
+    In linf or l2, with so many gradient steps each. `only` names attacks of ours; the default is
+    all that have an equal elsewhere. `place` says which model this is about, for the findings.
 
     Raises:
         UsageError: the attack has no equal elsewhere, or none in that norm has.
     """
-    if norm not in _PAIRS:
-        raise UsageError(unknown("norm to cross-check", norm, _PAIRS))
-    pairs = _PAIRS[norm](epsilon, steps)
+    if norm not in COMPARED:
+        raise UsageError(unknown("norm to cross-check", norm, COMPARED))
+    pairs = _pairs(norm, epsilon, steps)
     for name in only or ():
         if name not in pairs:
             raise UsageError(unknown("attack to cross-check", name, pairs))
@@ -135,8 +121,8 @@ def cross_check(
     absent: dict[str, str] = {}
 
     def robust(attack: EvasionAttack) -> list[bool]:
-        found = evaluate(model, images, attack, seed=seed, progress=progress)
-        return [bool(one) for one in found.robust]
+        evaluation = evaluate(model, images, attack, seed=seed, progress=progress)
+        return [bool(stands) for stands in evaluation.robust]
 
     ball = {"norm": norm, "epsilon": epsilon}
     for name in pairs if only is None else only:
@@ -148,75 +134,51 @@ def cross_check(
             except UsageError as error:  # not installed, or it fails on this model
                 absent[peer] = str(error)
                 continue
-            rows.append(_compare(name, peer, ours, theirs))
+            row = Comparison(
+                attack=name,
+                peer=peer,
+                ours=Rate.of(sum(ours), len(ours)),
+                theirs=Rate.of(sum(theirs), len(theirs)),
+                difference=paired_difference(ours, theirs),
+            )
+            rows.append(row)
     where = {"path": "model"} if place is None else place
-    findings = tuple(one.finding(where) for one in rows if not one.agrees)
+    findings = tuple(row.finding(where) for row in rows if not row.agrees)
     return CrossCheck(tuple(rows), findings, absent)
-
-
-def _compare(attack: str, peer: str, ours: list[bool], theirs: list[bool]) -> Comparison:
-    return Comparison(
-        attack=attack,
-        peer=peer,
-        ours=Rate.of(sum(ours), len(ours)),
-        theirs=Rate.of(sum(theirs), len(theirs)),
-        difference=paired_difference(ours, theirs),
-    )
 
 
 Pairs = dict[str, tuple[Options, dict[str, Options]]]
 """Our attack's name to its options, and to each equal elsewhere with the same in its own words."""
 
 
-def _linf(epsilon: float, steps: int) -> Pairs:
-    step_size = 2.5 * epsilon / steps
-    still = {"random_start": False}
-    return {
-        "fgsm": (
-            {},
-            {"foolbox:FGSM": {}, "art:FastGradientMethod": {}, "torchattacks:FGSM": {}},
-        ),
+def _pairs(norm: str, epsilon: float, steps: int) -> Pairs:
+    """Return what is compared in linf or l2."""
+    linf = norm == "linf"
+    ours = {"steps": steps}
+    step_size, still = 2.5 * epsilon / steps, {"random_start": False}
+    by_foolbox = ours | {"abs_stepsize": step_size} | still
+    by_torchattacks = {"steps": steps} | {"alpha": step_size} | still
+    pairs: Pairs = {
+        "fgsm": ({}, {"foolbox:FGSM" if linf else "foolbox:FGM": {}, "art:FastGradientMethod": {}}),
         "pgd": (
-            {"steps": steps, "step_size": step_size} | still,
+            ours | {"step_size": step_size} | still,
             {
-                "foolbox:LinfPGD": {"steps": steps, "abs_stepsize": step_size} | still,
+                "foolbox:LinfPGD" if linf else "foolbox:L2PGD": by_foolbox,
                 "art:ProjectedGradientDescent": {"max_iter": steps, "eps_step": step_size},
-                "torchattacks:PGD": {"steps": steps, "alpha": step_size} | still,
+                "torchattacks:PGD" if linf else "torchattacks:PGDL2": by_torchattacks,
             },
         ),
-        "apgd_ce": ({"steps": steps}, {"torchattacks:APGD": {"steps": steps}}),
-        "square": ({"queries": QUERIES}, {"torchattacks:Square": {"n_queries": QUERIES}}),
-        "deepfool": ({"steps": steps}, {"foolbox:LinfDeepFoolAttack": {"steps": steps}}),
+        "apgd_ce": (ours, {"torchattacks:APGD": ours}),
     }
-
-
-def _l2(epsilon: float, steps: int) -> Pairs:
-    step_size = 2.5 * epsilon / steps
-    still = {"random_start": False}
-    return {
-        "fgsm": ({}, {"foolbox:FGM": {}, "art:FastGradientMethod": {}}),
-        "pgd": (
-            {"steps": steps, "step_size": step_size} | still,
-            {
-                "foolbox:L2PGD": {"steps": steps, "abs_stepsize": step_size} | still,
-                "art:ProjectedGradientDescent": {"max_iter": steps, "eps_step": step_size},
-                "torchattacks:PGDL2": {"steps": steps, "alpha": step_size} | still,
-            },
-        ),
-        "apgd_ce": ({"steps": steps}, {"torchattacks:APGD": {"steps": steps}}),
-        "deepfool": (
-            {"steps": steps},
-            {
-                "foolbox:L2DeepFoolAttack": {"steps": steps},
-                "torchattacks:DeepFool": {"steps": steps},
-            },
-        ),
-        "ddn": ({"steps": steps}, {"foolbox:DDNAttack": {"steps": steps}}),
-        "carlini_wagner": (
-            {"steps": 5 * steps, "searches": 5},
-            {"foolbox:L2CarliniWagnerAttack": {"steps": 5 * steps, "binary_search_steps": 5}},
-        ),
-    }
-
-
-_PAIRS = {"linf": _linf, "l2": _l2}
+    if linf:
+        pairs["fgsm"][1]["torchattacks:FGSM"] = {}
+        pairs["square"] = {"queries": QUERIES}, {"torchattacks:Square": {"n_queries": QUERIES}}
+        pairs["deepfool"] = ours, {"foolbox:LinfDeepFoolAttack": ours}
+        return pairs
+    pairs["deepfool"] = ours, {"foolbox:L2DeepFoolAttack": ours, "torchattacks:DeepFool": ours}
+    pairs["ddn"] = ours, {"foolbox:DDNAttack": ours}
+    pairs["carlini_wagner"] = (
+        {"steps": 5 * steps, "searches": 5},
+        {"foolbox:L2CarliniWagnerAttack": {"steps": 5 * steps, "binary_search_steps": 5}},
+    )
+    return pairs

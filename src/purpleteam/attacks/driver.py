@@ -1,30 +1,76 @@
-"""What an attack may ask of the model, and what it is spared: batches, dropping, confirming.
-
-An attack is written as its formula over the whole batch. The driver answers in float32, in
-micro-batches that fit the cache, and only for the images that still stand: an image is dropped as
-soon as a candidate inside the ball makes the model err, which is always confirmed by asking again,
-the model itself wherever rounding could matter. Of a model that draws random numbers the mean over
-fresh draws must err beyond doubt: a lucky draw is no adversarial example. A search for the nearest
-example drops nothing and remembers the nearest one that it came across. A dropped image has
-gradient 0, and so has one whose gradient does not exist or is NaN: `soundness` says what such an
-evaluation is worth.
-"""
+"""What an attack looks for, how much it may cost, and what it cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import distance, project, quantise
-from purpleteam.attacks.draws import errs_on_average
 from purpleteam.attacks.losses import cross_entropy
-from purpleteam.attacks.search import Cost, Search
-from purpleteam.models.guard import Guarded
+from purpleteam.attacks.norms import distance, project, quantise
+from purpleteam.models.inference import Classifier
 from purpleteam.models.nets import Nets
 
-__all__ = ["Driver", "Loss"]
+
+@dataclass
+class Cost:
+    """Model calls so far, counted per image; not the few that look at a net beforehand."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What is looked for, and how much it may cost."""
+
+    epsilon: float
+    norm: str
+    nearest: bool = False
+    """Look for the nearest adversarial example, whatever its distance."""
+    stop_inside: bool = True
+    """Leave an image alone once an adversarial example inside the ball is found."""
+    queries: int | None = None
+    """Most model calls for one image."""
+    samples: int = 1
+    """Calls that are averaged, for a model whose answers are random."""
+
+
+FRESH = 16
+"""Draws at a time, until it is clear whether their mean errs."""
+ROUNDS = 16
+"""Times that so many are drawn at most."""
+CERTAIN = 3.0
+"""Standard errors by which the mean must err."""
+
+
+def errs_on_average(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Say for which images the mean answer errs beyond doubt, (N,), and how often each was drawn.
+
+    What stays unclear is no error.
+    """
+    errs = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    unclear = torch.arange(len(x), device=x.device)
+    drawn: list[Tensor] = []  # (draws, n, classes) each
+    for _ in range(ROUNDS):
+        part, labels = x[unclear], y[unclear]
+        drawn.append(torch.stack([model(part) for _ in range(FRESH)]))
+        calls[unclear] += FRESH
+        scores = torch.cat(drawn)
+        other = scores.mean(0).scatter(1, labels[:, None], -torch.inf).argmax(1)
+        places = torch.arange(len(part), device=x.device)
+        lead = scores[:, places, other] - scores[:, places, labels]  # (draws, n)
+        mean, error = lead.mean(0), lead.std(0) / len(lead) ** 0.5
+        errs[unclear[mean > CERTAIN * error]] = True
+        open_ = (mean > 0) & (mean <= CERTAIN * error)  # a mean that is right errs no more
+        unclear, drawn = unclear[open_], [scores[:, open_] for scores in drawn]
+        if len(unclear) == 0:
+            break
+    return errs, calls
+
 
 CACHED_VALUES = 100_352
 """Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""
@@ -39,7 +85,7 @@ class Driver:
     """The model as one attack sees it on one batch. Holds what was found so far."""
 
     def __init__(self, nets: Nets, x: Tensor, y: Tensor, search: Search, cost: Cost) -> None:
-        self.nets = nets
+        self.nets, self.model, self.classes = nets, nets.model, nets.classes
         self.x = x  # (N, C, H, W)
         self.y = y  # (N,)
         self.search = search
@@ -51,16 +97,6 @@ class Driver:
         self.steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         values = VALUES_ON_GPU if x.is_cuda else CACHED_VALUES
         self._micro_batch = max(8, values // max(x[0].numel(), 1)) if len(x) else 1
-
-    @property
-    def model(self) -> Guarded:
-        """The model itself, for an attack that must see more than scores and gradients."""
-        return self.nets.model
-
-    @property
-    def classes(self) -> int:
-        """Number of classes that the model scores."""
-        return self.nets.classes
 
     @property
     def standing(self) -> Tensor:
@@ -101,7 +137,7 @@ class Driver:
         """
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
         for rows in self._standing_rows():
-            part, extras = _at(x_adv.detach(), rows), [_at(one, rows) for one in per_image]
+            part, extras = _at(x_adv.detach(), rows), [_at(extra, rows) for extra in per_image]
             answers = [
                 _climbed(self.nets, part, self.y[rows], loss or cross_entropy, extras)
                 for _ in range(self.search.samples)
@@ -126,10 +162,10 @@ class Driver:
         for places in self._standing_rows(images):
             rows = places if images is None else _at(images, places)
             part = self._sent(_at(x_adv.detach(), places), rows)
-            found = _mean([self.nets.fast(part) for _ in range(self.search.samples)])
+            answer = _mean([self.nets.fast(part) for _ in range(self.search.samples)])
             self._count(rows, self.search.samples, step=True)
-            self._look(rows, part, found, final=self.nets.fast is self.model)
-            scores.index_copy_(0, places, torch.nan_to_num(found).to(scores.dtype))
+            self._look(rows, part, answer, final=self.nets.fast is self.model)
+            scores.index_copy_(0, places, torch.nan_to_num(answer).to(scores.dtype))
         return scores
 
     @torch.no_grad()
@@ -153,12 +189,12 @@ class Driver:
                 self._keep(images[sure], asked[sure])
         return answers
 
-    def settle(self, x_adv: Tensor, *, judge: bool = True) -> Tensor:
-        """Judge the last candidates and return, for each image, the best that was found.
+    def settle(self, x_adv: Tensor, *, confirm: bool = True) -> Tensor:
+        """Ask about the last candidates and return, for each image, the best that was found.
 
-        With `judge` False a last candidate is returned unasked, where it is returned anyway.
+        Without `confirm` a last candidate is returned unasked, where it is returned anyway.
         """
-        needed = judge or self.search.nearest or not self.nets.differentiable
+        needed = confirm or self.search.nearest or not self.nets.differentiable
         for rows in self._standing_rows() if needed else ():
             part = self._sent(x_adv[rows].detach(), rows)
             self._confirm(rows, part)

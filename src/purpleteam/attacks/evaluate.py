@@ -8,12 +8,12 @@ attacks look for the nearest adversarial example; otherwise each epsilon is atta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 
-from purpleteam.attacks.evasion import Attacked, EvasionAttack, MinimumNormAttack
+from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.inputs import check_labels
 from purpleteam.attacks.journal import Arrays, Journal
 from purpleteam.attacks.outcomes import (
@@ -30,8 +30,6 @@ from purpleteam.data.images import ImageSet, check_is_set
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier, correct
 from purpleteam.models.nets import Nets
-
-__all__ = ["AttackRow", "RobustEvaluation", "curve", "evaluate"]
 
 
 def evaluate(
@@ -62,7 +60,6 @@ def evaluate(
             fitted and there is nothing to fit it on.
     """
     check_is_set(images)
-    check_attacks(attacks)
     _check_ladder(attacks)
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -78,34 +75,29 @@ def evaluate(
     return climb.result(tuple(rows))
 
 
+@dataclass
 class _Climb:
     """The state of an evaluation as it goes up the ladder."""
 
-    def __init__(
-        self,
-        model: Classifier,
-        images: ImageSet,
-        seed: int,
-        batch_size: int,
-        journal: Journal | None,
-        progress: Progress,
-    ) -> None:
-        self.images = images
-        self.seed = seed
-        self.batch_size = batch_size
-        self.journal = journal
-        self.progress = progress
-        self.device = device_of(model)
-        self.clean_correct = correct(model, images)
+    model: Classifier
+    images: ImageSet
+    seed: int
+    batch_size: int
+    journal: Journal | None
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        images = self.images
+        self.device = device_of(self.model)
+        self.clean_correct = correct(self.model, images)
         self.broken_by = np.where(self.clean_correct, NOT_BROKEN, WRONG_WHEN_CLEAN).astype(np.int8)
         self.x_adv = as_floats(images)  # (N, H, W, C)
         self.distance = np.full(len(images), np.nan)
-        self.queries = np.zeros(len(images), np.int64)
-        self.steps = np.zeros(len(images), np.int64)
-        with frozen(model):
-            self.nets = Nets.of(model, to_batch(images.images[:16], self.device))
+        self.queries, self.steps = np.zeros((2, len(images)), np.int64)
+        with frozen(self.model):
+            self.nets = Nets.of(self.model, to_batch(images.images[:16], self.device))
         check_labels(torch.from_numpy(images.labels.copy()), self.nets.classes)
-        self.cost = {"forward": 0, "backward": 0}
+        self.forward = self.backward = 0
         self.seconds = 0.0
         self.rungs: list[str] = []
 
@@ -123,8 +115,7 @@ class _Climb:
             for start in range(0, len(rows), self.batch_size):
                 index = rows[start : start + self.batch_size]
                 self._take(index, self._done(attack, index, f"/{name}" if ensemble else ""))
-                robust = f"{self.standing}/{len(self.images)}"
-                task.advance(len(index), standing=robust)
+                task.advance(len(index), standing=f"{self.standing}/{len(self.images)}")
         return _row(attack, self.seed, Rate.of(self.standing, len(self.images)))
 
     def _done(self, attack: EvasionAttack, index: np.ndarray, stream: str) -> Arrays:
@@ -136,24 +127,33 @@ class _Climb:
         y = torch.from_numpy(self.images.labels[index]).to(self.device)
         numbers = torch.from_numpy(index)
         result = attack.run(self.nets, x, y, seed=self.seed, index=numbers, stream=stream)
-        found = _arrays(result)
+        arrays: Arrays = {
+            "x_adv": result.x_adv.permute(0, 2, 3, 1).cpu().numpy(),
+            "broken": result.broken.cpu().numpy(),
+            "distance": result.distance.cpu().numpy(),
+            "queries": result.queries.cpu().numpy(),
+            "steps": result.steps.cpu().numpy(),
+            "forward": np.asarray(result.cost.forward),
+            "backward": np.asarray(result.cost.backward),
+            "seconds": np.asarray(result.seconds),
+        }
         if self.journal is not None:
-            self.journal.save(place, index, found)
-        return found
+            self.journal.save(place, index, arrays)
+        return arrays
 
-    def _take(self, index: np.ndarray, found: Arrays) -> None:
-        fell = found["broken"]
-        self.x_adv[index] = found["x_adv"]
-        self.distance[index[fell]] = found["distance"][fell]
-        self.queries[index] += found["queries"]
-        self.steps[index] += found["steps"]
+    def _take(self, index: np.ndarray, done: Arrays) -> None:
+        fell = done["broken"]
+        self.x_adv[index] = done["x_adv"]
+        self.distance[index[fell]] = done["distance"][fell]
+        self.queries[index] += done["queries"]
+        self.steps[index] += done["steps"]
         self.broken_by[index[fell]] = len(self.rungs) - 1
-        self.cost["forward"] += int(found["forward"])
-        self.cost["backward"] += int(found["backward"])
-        self.seconds += float(found["seconds"])
+        self.forward += int(done["forward"])
+        self.backward += int(done["backward"])
+        self.seconds += float(done["seconds"])
 
     def result(self, rows: tuple[AttackRow, ...]) -> RobustEvaluation:
-        queries = self.cost["forward"]
+        calls = {"forward": self.forward, "backward": self.backward, "queries": self.forward}
         return RobustEvaluation(
             clean_accuracy=Rate.of(int(self.clean_correct.sum()), len(self.images)),
             robust_accuracy=Rate.of(self.standing, len(self.images)),
@@ -165,7 +165,7 @@ class _Climb:
             queries=self.queries,
             steps=self.steps,
             x_adv=self.x_adv,
-            cost={**self.cost, "queries": queries, "seconds": self.seconds},
+            cost={**calls, "seconds": self.seconds},
         )
 
 
@@ -187,22 +187,20 @@ def curve(
     """
 
     def at(epsilon: float) -> RobustEvaluation:
-        ladder = [replace(attack, epsilon=epsilon) for attack in attacks]
-        kept = None if journal is None else journal.part(f"{epsilon:g}")
         return evaluate(
             model,
             images,
-            *ladder,
+            *(replace(attack, epsilon=epsilon) for attack in attacks),
             seed=seed,
             batch_size=batch_size,
             fit_on=fit_on,
-            journal=kept,
+            journal=None if journal is None else journal.part(f"{epsilon:g}"),
             progress=progress,
         )
 
     radii = sorted(set(epsilons))
-    one = attacks[0] if len(attacks) == 1 else None
-    if radii and isinstance(one, MinimumNormAttack) and not one.stop_inside:
+    single = attacks[0] if len(attacks) == 1 else None
+    if radii and isinstance(single, MinimumNormAttack) and not single.stop_inside:
         widest = at(radii[-1])
         return {radius: widest.within(radius, images) for radius in radii}
     points: dict[float, RobustEvaluation] = {}
@@ -214,35 +212,22 @@ def curve(
 
 def check_attacks(attacks: Sequence[object]) -> None:
     """Refuse what is no attack, such as its name or its class."""
-    for one in attacks:
-        if not isinstance(one, EvasionAttack):
-            what = f"the class {one.__name__}" if isinstance(one, type) else f"{one!r:.80}"
+    for given in attacks:
+        if not isinstance(given, EvasionAttack):
+            what = f"the class {given.__name__}" if isinstance(given, type) else f"{given!r:.80}"
             raise UsageError(f"an attack is none, but {what}: give PGD(steps=40), FGSM() and so on")
 
 
 def _check_ladder(attacks: Sequence[EvasionAttack]) -> None:
-    """A robust accuracy is named with one norm and epsilon, so the ladder must have just one."""
-    balls = {f"{attack.norm} {attack.epsilon:g}" for attack in attacks}
+    """Refuse a ladder of several balls: robust accuracy is named with one norm and epsilon."""
+    check_attacks(attacks)
+    balls = sorted({f"{attack.norm} {attack.epsilon:g}" for attack in attacks})
     if len(balls) != 1:
-        found = ", ".join(sorted(balls)) or "no attack"
-        raise UsageError(f"a ladder of attacks needs one norm and epsilon for all, not {found}")
+        named = ", ".join(balls) or "no attack"
+        raise UsageError(f"a ladder of attacks needs one norm and epsilon for all, not {named}")
     if attacks[0].epsilon == float("inf"):
-        raise UsageError(
-            f"attack {attacks[0].name!r} needs an epsilon: which distance still counts"
-        )
-
-
-def _arrays(result: Attacked) -> Arrays:
-    return {
-        "x_adv": result.x_adv.permute(0, 2, 3, 1).cpu().numpy(),
-        "broken": result.broken.cpu().numpy(),
-        "distance": result.distance.cpu().numpy(),
-        "queries": result.queries.cpu().numpy(),
-        "steps": result.steps.cpu().numpy(),
-        "forward": np.asarray(result.cost.forward),
-        "backward": np.asarray(result.cost.backward),
-        "seconds": np.asarray(result.seconds),
-    }
+        name = attacks[0].name
+        raise UsageError(f"attack {name!r} needs an epsilon: which distance still counts")
 
 
 def _row(attack: EvasionAttack, seed: int, survived: Rate) -> AttackRow:

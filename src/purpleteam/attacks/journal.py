@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 
 from purpleteam.core.digest import canonical_json, sha256_bytes
 
-__all__ = ["Journal", "default_root"]
-
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -57,8 +55,8 @@ class Journal:
         """Return what that attack did to these images, if it has been done."""
         try:
             with self._file(rung, index).open("rb") as file:
-                found = np.load(file, allow_pickle=False)
-                return {name: found[name] for name in found.files}
+                kept = np.load(file, allow_pickle=False)
+                return {name: kept[name] for name in kept.files}
         except (OSError, ValueError, zipfile.BadZipFile):
             return None
 

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["cross_entropy", "dlr", "margin", "targeted_dlr", "targeted_margin"]
-
 TINY = 1e-12
 """Keeps a ratio finite where all logits are equal."""
 
@@ -24,7 +22,7 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return the best wrong logit minus that of the label: above 0 the model errs."""
-    return _best_wrong(logits, y) - _at(logits, y)
+    return logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1) - _at(logits, y)
 
 
 def targeted_margin(logits: Tensor, y: Tensor, target_label: Tensor) -> Tensor:
@@ -50,7 +48,3 @@ def targeted_dlr(logits: Tensor, y: Tensor, target_label: Tensor) -> Tensor:
 
 def _at(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.gather(1, labels.unsqueeze(1)).squeeze(1)
-
-
-def _best_wrong(logits: Tensor, y: Tensor) -> Tensor:
-    return logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)

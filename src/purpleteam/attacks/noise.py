@@ -11,8 +11,6 @@ import hashlib
 import torch
 from torch import Tensor
 
-__all__ = ["Noise"]
-
 
 class Noise:
     """Draws for the images of one batch; `index` holds each image's place in its dataset."""

@@ -15,16 +15,6 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
 
-__all__ = [
-    "NOT_BROKEN",
-    "WRONG_WHEN_CLEAN",
-    "AsBytes",
-    "AttackRow",
-    "Breaks",
-    "RobustEvaluation",
-    "as_floats",
-]
-
 NOT_BROKEN, WRONG_WHEN_CLEAN = -1, -2
 
 
@@ -47,7 +37,7 @@ class AttackRow:
     def to_json(self) -> dict[str, Any]:
         """Return the row of `attacks` in `purple attack --json`."""
         values = {**asdict(self), "survived": self.survived.to_json()}
-        values["members"] = [one.to_json() for one in self.members]
+        values["members"] = [member.to_json() for member in self.members]
         if not self.members:
             del values["members"]
         return values
@@ -68,7 +58,7 @@ class AsBytes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Breaks:
-    """Adversarial examples that were found beside a ladder, each image at most once.
+    """Adversarial examples that were made beside a ladder, each image at most once.
 
     Attributes:
         epsilon: radius of the ball in which they were looked for.
@@ -131,7 +121,8 @@ class RobustEvaluation:
         lost = (self.broken_by >= 0) & (self.distance > epsilon)
         broken_by = np.where(lost, NOT_BROKEN, self.broken_by).astype(np.int8)
         n = len(broken_by)
-        standing = [int(((broken_by < 0) | (broken_by > place)).sum()) for place in _ends(self)]
+        last_rungs = np.cumsum([max(len(row.members), 1) for row in self.attacks]) - 1
+        standing = [int(((broken_by < 0) | (broken_by > place)).sum()) for place in last_rungs]
         wrong = int((broken_by == WRONG_WHEN_CLEAN).sum())
         rows = tuple(
             replace(row, epsilon=epsilon, survived=Rate.of(count - wrong, n))
@@ -205,7 +196,6 @@ class RobustEvaluation:
         An image that is kept as bytes is another image, so bytes are written only beside these,
         with what the model makes of them.
         """
-        more = {} if as_bytes is None else {"images": as_bytes.images, "breaks": as_bytes.breaks}
         _save(
             path,
             x_adv=self.x_adv,
@@ -215,7 +205,7 @@ class RobustEvaluation:
             distance=self.distance,
             queries=self.queries,
             steps=self.steps,
-            **{f"bytes_{name}": values for name, values in more.items()},
+            **({} if as_bytes is None else {f"bytes_{k}": v for k, v in vars(as_bytes).items()}),
         )
 
     def as_bytes(self, model: Classifier, images: ImageSet) -> AsBytes:
@@ -255,12 +245,6 @@ class RobustEvaluation:
 def as_floats(images: ImageSet) -> NDArray[np.float32]:
     """Return the images (N, H, W, C) in [0, 1]."""
     return np.asarray(images.images / np.float32(255), np.float32)
-
-
-def _ends(evaluation: RobustEvaluation) -> list[int]:
-    """Return for each attack the place of its last rung."""
-    lengths = [max(len(row.members), 1) for row in evaluation.attacks]
-    return [int(end) - 1 for end in np.cumsum(lengths)]
 
 
 def _save(path: Path, **arrays: NDArray[Any]) -> None:

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from purpleteam.models.guard import Classifier, guarded
 
-__all__ = ["Averaged", "BackwardPass"]
-
 Transform = Callable[[Tensor], Tensor]
 
 

@@ -177,7 +177,7 @@ def attack(
         UsageError: the attacks are in different balls, or one needs what the model lacks.
     """
     from purpleteam.attacks.evaluate import curve
-    from purpleteam.attacks.soundness import judge
+    from purpleteam.attacks.soundness import soundness_of
     from purpleteam.verbs._subject import ModelOptions, open_subject
     from purpleteam.verbs.outputs import file_to_write
 
@@ -216,7 +216,7 @@ def attack(
         progress=progress,
     )
     evaluations = list(points.values())
-    sound = judge(loaded.module, chosen, widest, evaluations, seed=seed, looked_at=checked)
+    sound = soundness_of(loaded.module, chosen, widest, evaluations, seed=seed, looked_at=checked)
     points = {radius: point.counting(sound.breaks) for radius, point in points.items()}
     crossed = _crossed(subject, widest[-1], seed, progress) if cross_check else None
     last = points[max(points)]

@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from purpleteam.attacks.evasion import EvasionAttack
     from purpleteam.verbs._subject import Subject
 
-EPSILON = {"linf": 0.3, "l2": 2.0, "l1": 10.0, "l0": 20.0}
-"""The radius that is asked about where none is named: MNIST's usual ones."""
 COLOUR = {"linf": 8 / 255, "l2": 0.5}
-"""The same for images in colour: CIFAR-10's usual ones."""
+"""The radius that is asked about where none is named, for images in colour: CIFAR-10's usual ones.
+For grey ones it is the norm's own, MNIST's."""
 ALLOWED = 600
 """Seconds that the ladder may take where no attack is named; else PGD is made, in a sixth of it."""
 TIMED = 16
@@ -65,6 +64,7 @@ def ladders_of(
 ) -> dict[float, list[EvasionAttack]]:
     """Return the ladder of attacks for each radius: one norm and one epsilon, or no number."""
     from purpleteam.attacks.evaluate import check_attacks
+    from purpleteam.attacks.norms import NORMS
     from purpleteam.core.config import parse_part
 
     given = [one for one in asked if not isinstance(one, str)]
@@ -79,7 +79,8 @@ def ladders_of(
     first = made(asked[0], None, norm)
     named = [t for t in asked if not isinstance(t, str) or "epsilon" in parse_part(t)[1]]
     own = [made(one, None, norm).epsilon for one in named]
-    usual = (EPSILON | COLOUR if channels > 1 else EPSILON).get(first.norm, first.epsilon)
+    usual = NORMS[first.norm].usual_epsilon or first.epsilon
+    usual = COLOUR.get(first.norm, usual) if channels > 1 else usual
     ladders = {
         radius: [made(one, radius, norm or first.norm) for one in asked]
         for radius in sorted(set(radii or own or [usual]))

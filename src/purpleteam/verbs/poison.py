@@ -263,8 +263,7 @@ class _Poisoning:
 
     def _measured(self, made: PoisonedSet, stem: Path) -> tuple[dict[str, Any], list[Record]]:
         """Train, store the poisoned model, and measure what the trigger does to it."""
-        from purpleteam.attacks.poison.evaluate import evaluate_backdoor
-        from purpleteam.attacks.poison.victim import evaluate_victim
+        from purpleteam.attacks.poison.evaluate import evaluate_backdoor, evaluate_victim
         from purpleteam.models.loading import LoadedModel
 
         data, plan = self.subject.dataset, self.plan

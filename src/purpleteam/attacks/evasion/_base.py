@@ -1,44 +1,60 @@
-"""The contract that every evasion attack keeps."""
+"""The contract that every evasion attack keeps, what an attack returns, and the registry."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, distance, whole_cube
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._found import Attacked, Best
-from purpleteam.attacks.inputs import check_labels, checked, checked_index
+from purpleteam.attacks.driver import Cost, Driver, Search
+from purpleteam.attacks.inputs import check_labels, check_ranges, checked, checked_index
+from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.search import Cost, Search
+from purpleteam.attacks.norms import DENSE, NORMS, distance, whole_cube
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
-from purpleteam.models.devices import frozen
+from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier, forked
 from purpleteam.models.nets import Nets
 
-__all__ = [
-    "ATTACKS",
-    "Attacked",
-    "Ensemble",
-    "EvasionAttack",
-    "GradientAttack",
-    "MinimumNormAttack",
-    "QueryAttack",
-]
-
-BALLS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
-"""The norms in which epsilon is the radius of a ball."""
 ROUNDING = 2e-7
 """By how much float32 may leave the ball: of its radius, and of the whole range in each value."""
+MINI_BATCH = 128
+"""Images at a time where one perturbation is fitted for all."""
+ENOUGH = 9.0
+"""Loss beyond which an image is broken for good: it must not outweigh those that still stand."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """What an attack did to a batch.
+
+    Attributes:
+        x_adv: (N, C, H, W); the adversarial example where one was found, else the last candidate.
+        broken: (N,) bool; the model errs on `x_adv`, confirmed in float32, within epsilon.
+        distance: (N,) float64; how far `x_adv` is from the image, in the attack's norm.
+        queries: (N,) int64; model calls that each image took.
+        steps: (N,) int64; those of them that were steps of the search.
+        cost: model calls in all, counted per image.
+        seconds: wall-clock time.
+    """
+
+    x_adv: Tensor
+    broken: Tensor
+    distance: Tensor
+    queries: Tensor
+    steps: Tensor
+    cost: Cost
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +67,14 @@ class EvasionAttack(ABC):
     name: ClassVar[str] = ""
     knowledge: ClassVar[str] = "white-box"
     """What the adversary knows: white-box, score-based, decision-based or transfer."""
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
+    norms: ClassVar[Sequence[str]] = DENSE
     """The norms in which the attack is defined."""
     one_for_all: ClassVar[bool] = False
     """Whether it tries on each image what was fitted on others before it is made."""
+    ranges: ClassVar[str] = ""
+    """The ranges of the options that the class adds, as `check_ranges` reads them."""
 
-    norm: Norm = "linf"
+    norm: str = "linf"
     """How the size of a perturbation is measured."""
     epsilon: float = 0.3
     """Radius of the ball, in pixel units of [0, 1]."""
@@ -70,10 +88,10 @@ class EvasionAttack(ABC):
         unbounded = isinstance(self, MinimumNormAttack) and self.epsilon == float("inf")
         if not 0 <= self.epsilon < float("inf") and not unbounded:
             raise ValueError(f"epsilon must be at least 0 and finite, not {self.epsilon}")
-        if self.norm == "linf" and self.epsilon > 1 and not unbounded:
+        if self.epsilon > (most := NORMS[self.norm].largest_epsilon) and not unbounded:
             raise ValueError(
-                f"epsilon is in pixel units of [0, 1], so at most 1 in linf, not {self.epsilon:g} "
-                f"(did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
+                f"epsilon is in pixel units of [0, 1], so at most {most:g} in {self.norm}, not "
+                f"{self.epsilon:g} (did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
             )
         for count in ("steps", "restarts", "queries", "samples"):
             if not isinstance(value := getattr(self, count, 1), Integral) or int(value) < 1:
@@ -82,6 +100,7 @@ class EvasionAttack(ABC):
         step_size = getattr(self, "step_size", None)
         if step_size is not None and not 0 < step_size < float("inf"):
             raise ValueError(f"step_size must be above 0 and finite, not {step_size}")
+        check_ranges(self)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -148,9 +167,9 @@ class EvasionAttack(ABC):
             if nets.random:
                 stack.enter_context(forked(x.device))
                 Noise(seed, index, stream=f"{stream}/model").seed_torch()
-            best = Best(x, Cost())
+            best = _Best(x)
             members = self.members(nets.classes)
-            judge = verdicts or len(members) > 1 or self.planned_restarts > 1
+            confirm = verdicts or len(members) > 1 or self.planned_restarts > 1
             for member in members:
                 part = stream if member is self else f"/{self.name}/{member.name}"
                 for restart in range(member.planned_restarts):
@@ -159,8 +178,10 @@ class EvasionAttack(ABC):
                         break
                     driver = Driver(nets, x[rows], y[rows], member.search(), best.cost)
                     noise = Noise(seed, index[rows.cpu()], restart, part)
-                    candidate = driver.settle(member.perturb(driver, x[rows], noise), judge=judge)
-                    best.take(driver, rows, candidate, last_word=isinstance(self, Ensemble))
+                    last = member.perturb(driver, x[rows], noise)
+                    best.take(driver, rows, driver.settle(last, confirm=confirm))
+                    if isinstance(self, Ensemble):  # the next member leaves a broken image alone
+                        best.done |= best.broken
         seconds = time.perf_counter() - started
         length = distance(best.x_adv, x, self.norm)
         self._check_promise(best.x_adv, x, length)
@@ -171,7 +192,7 @@ class EvasionAttack(ABC):
     @property
     def planned_steps(self) -> int:
         """Steps a restart: gradient steps, or queries where there are no gradients."""
-        return int(getattr(self, "steps", 1))
+        return int(getattr(self, "steps", getattr(self, "queries", 1)))
 
     @property
     def planned_restarts(self) -> int:
@@ -192,11 +213,11 @@ class EvasionAttack(ABC):
 
     @abstractmethod
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        """Return candidates for `x`, asking the driver; the base projects and judges."""
+        """Return candidates for `x`, asking the driver; the base projects and confirms them."""
 
     def _check_promise(self, x_adv: Tensor, x: Tensor, length: Tensor) -> None:
         """See that every image is one, and lies in the ball."""
-        most = float(length.max()) if self.norm in BALLS else 0.0
+        most = float(length.max()) if NORMS[self.norm].bounded else 0.0
         bound = self.epsilon + ROUNDING * (self.epsilon + whole_cube(x, self.norm))
         if most > bound or not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
             raise RuntimeError(
@@ -210,21 +231,23 @@ class EvasionAttack(ABC):
         gives = nets.model.gives
         enough = {"white-box": nets.differentiable, "score-based": gives == "scores"}
         for member in self.members(nets.classes):
-            if not enough.get(member.knowledge, True):
-                alone = {
-                    name: one for name, one in ATTACKS.items() if not issubclass(one, Ensemble)
-                }
-                fitting = [name for name, one in alone.items() if enough.get(one.knowledge, True)]
-                lacking = (
-                    f"the model gives only {gives}"
-                    if not nets.model.differentiable or gives != "scores"
-                    else "no gradient of the model reaches the images "
-                    "(inference_mode, no_grad, detach or quantised layers in its forward?)"
-                )
-                raise UsageError(
-                    f"attack {self.name!r} is {member.knowledge}, {lacking}; "
-                    f"attacks that need no more: {', '.join(fitting)}"
-                )
+            if enough.get(member.knowledge, True):
+                continue
+            fitting = [
+                name
+                for name, kind in ATTACKS.items()
+                if not issubclass(kind, Ensemble) and enough.get(kind.knowledge, True)
+            ]
+            lacking = (
+                f"the model gives only {gives}"
+                if not nets.model.differentiable or gives != "scores"
+                else "no gradient of the model reaches the images "
+                "(inference_mode, no_grad, detach or quantised layers in its forward?)"
+            )
+            raise UsageError(
+                f"attack {self.name!r} is {member.knowledge}, {lacking}; "
+                f"attacks that need no more: {', '.join(fitting)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +268,9 @@ class MinimumNormAttack(GradientAttack):
     `broken` says whether what was found lies within epsilon.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("l2",)
+    norms: ClassVar[Sequence[str]] = ("l2",)
 
-    norm: Norm = "l2"
+    norm: str = "l2"
     """How the size of a perturbation is measured."""
     epsilon: float = float("inf")
     """Radius within which an image counts as broken; with none, the nearest example is returned."""
@@ -274,11 +297,6 @@ class QueryAttack(EvasionAttack):
     queries: int = 5000
     """Most model calls for one image."""
 
-    @property
-    def planned_steps(self) -> int:
-        """The queries: each is a step of the search."""
-        return self.queries
-
     def search(self) -> Search:
         return Search(epsilon=self.epsilon, norm=self.norm, queries=self.queries)
 
@@ -297,4 +315,63 @@ class Ensemble(EvasionAttack):
         raise TypeError(f"{self.name} has no step of its own; its members have")
 
 
+class _Best:
+    """The best that the restarts and members found so far, image by image."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x_adv = x.clone()
+        self.cost = Cost()
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.done = torch.zeros_like(self.broken)
+        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.steps = torch.zeros_like(self.queries)
+        self._distance = torch.full((len(x),), torch.inf, device=x.device).double()
+
+    def take(self, driver: Driver, rows: Tensor, candidate: Tensor) -> None:
+        """Take over what one driver found."""
+        length = torch.where(driver.broken, driver.nearest_distance, torch.inf)
+        better = (length < self._distance[rows]) | ~self.broken[rows]
+        self.x_adv[rows[better]] = candidate[better]
+        self._distance[rows] = torch.minimum(length, self._distance[rows])
+        self.broken[rows] |= driver.broken
+        self.queries[rows] += driver.queries
+        self.steps[rows] += driver.steps
+        if driver.search.stop_inside:
+            self.done[rows] |= driver.broken
+
+
 ATTACKS: Registry[type[EvasionAttack]] = Registry("attack")
+
+
+def mini_batches(
+    model: Classifier, images: ImageSet, norm: str, count: int, seed: int, samples: int
+) -> Iterator[tuple[Driver, np.random.Generator]]:
+    """Yield the model as seen on random mini-batches, on which no image is ever dropped.
+
+    For attacks that fit one perturbation for all images, with the generator for their own draws.
+    """
+    rng = np.random.default_rng(seed)
+    search = Search(
+        epsilon=float("inf"), norm=norm, nearest=True, stop_inside=False, samples=samples
+    )
+    device = device_of(model)
+    with frozen(model):
+        nets = Nets.of(model, to_batch(images.images[:4], device))
+        for _ in range(count):
+            rows = rng.choice(len(images), min(MINI_BATCH, len(images)), replace=False)
+            x = to_batch(images.images[rows], device)
+            y = torch.from_numpy(images.labels[rows]).to(device)
+            yield Driver(nets, x, y, search, Cost()), rng
+
+
+def capped_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy, cut off where more of it would gain nothing (arXiv:1811.11304)."""
+    return cross_entropy(logits, y).clamp_max(ENOUGH)
+
+
+def not_fitted(name: str) -> UsageError:
+    """Return the error of an attack that is run before it was fitted."""
+    return UsageError(
+        f"attack {name!r} is the same for all images, so it is fitted before it is run, on other "
+        f"images than those it is judged on: ATTACKS[{name!r}](...).prepare(model, images)"
+    )

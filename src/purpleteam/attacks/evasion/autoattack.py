@@ -5,28 +5,22 @@ In L1 as in Croce & Hein 2021 (arXiv:2103.01208).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_dlr import APGDDLR
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT
 from purpleteam.attacks.evasion.fab import FABT
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.core.errors import UsageError
-
-__all__ = ["AutoAttack", "AutoAttackFewClasses"]
 
 STEPS = 100
 TARGETS = 9
 QUERIES = 5000
 SAMPLES = 20
 """Gradients averaged at each point of a model whose answers are random."""
-NORMS: tuple[Norm, ...] = tuple(
-    norm for norm in APGDCE.norms if norm in FABT.norms and norm in Square.norms
-)
+NORMS = ("linf", "l2", "l1")
 
 
 @ATTACKS.register("autoattack")
@@ -38,7 +32,7 @@ class AutoAttack(Ensemble):
     loss is undefined and the attack refuses; `autoattack_few_classes` is another one.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = NORMS
+    norms: ClassVar[Sequence[str]] = NORMS
 
     version: Literal["standard", "rand"] = "standard"
     """`standard`, or `rand` for a model whose answers are random."""
@@ -60,25 +54,14 @@ class AutoAttack(Ensemble):
                 f"{self.name} {self.version} is defined for {least} classes and more, the model "
                 f"has {classes}; try autoattack_few_classes"
             )
-        norm, epsilon = self.norm, self.epsilon
+        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon, "steps": STEPS}
         if self.version == "rand":
-            return (
-                APGDCE(norm=norm, epsilon=epsilon, steps=STEPS, samples=SAMPLES),
-                APGDDLR(norm=norm, epsilon=epsilon, steps=STEPS, samples=SAMPLES),
-            )
-        l1 = norm == "l1"
+            return APGDCE(**ball, samples=SAMPLES), APGDDLR(**ball, samples=SAMPLES)
+        l1 = self.norm == "l1"
         return (
-            APGDCE(
-                norm=norm, epsilon=epsilon, steps=STEPS, restarts=5 if l1 else 1, large_start=l1
-            ),
-            APGDT(
-                norm=norm,
-                epsilon=epsilon,
-                steps=STEPS,
-                targets=5 if l1 else TARGETS,
-                large_start=l1,
-            ),
-            *_without_dlr(norm, epsilon),
+            APGDCE(**ball, restarts=5 if l1 else 1, large_start=l1),
+            APGDT(**ball, targets=5 if l1 else TARGETS, large_start=l1),
+            *_without_dlr(self.norm, self.epsilon),
         )
 
 
@@ -90,7 +73,7 @@ class AutoAttackFewClasses(Ensemble):
     No published attack, so its numbers compare with nobody's "standard".
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = NORMS
+    norms: ClassVar[Sequence[str]] = NORMS
 
     @property
     def planned_steps(self) -> int:
@@ -98,15 +81,16 @@ class AutoAttackFewClasses(Ensemble):
         return STEPS
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
-        norm, epsilon, l1 = self.norm, self.epsilon, self.norm == "l1"
+        l1 = self.norm == "l1"
+        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon, "steps": STEPS}
         return (
-            APGDCE(norm=norm, epsilon=epsilon, steps=STEPS, large_start=l1),
-            APGDT(norm=norm, epsilon=epsilon, steps=STEPS, loss="margin", large_start=l1),
-            *_without_dlr(norm, epsilon),
+            APGDCE(**ball, large_start=l1),
+            APGDT(**ball, loss="margin", large_start=l1),
+            *_without_dlr(self.norm, self.epsilon),
         )
 
 
-def _without_dlr(norm: Norm, epsilon: float) -> tuple[EvasionAttack, EvasionAttack]:
+def _without_dlr(norm: str, epsilon: float) -> tuple[EvasionAttack, EvasionAttack]:
     """Return the two members that climb no loss of their own."""
     return (
         FABT(norm=norm, epsilon=epsilon, steps=STEPS, candidates=TARGETS + 1, stop_inside=True),

@@ -13,8 +13,6 @@ from purpleteam.attacks.evasion._hyperplane import nearest_boundary
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
 
-__all__ = ["CarliniWagner"]
-
 INSIDE = 0.999999
 """Share of the range that is mapped to finite numbers: the ends would be infinite."""
 SHORT = 0.9
@@ -27,6 +25,11 @@ PATIENCE = 10
 @dataclass(frozen=True, kw_only=True)
 class CarliniWagner(MinimumNormAttack):
     """Descends on squared distance plus a constant times the margin; searches for the constant."""
+
+    ranges = (
+        "constant above 0 and finite; searches at least 1; candidates at least 1; "
+        "confidence at least 0 and finite"
+    )
 
     steps: int = 1000
     """Most gradient steps of each search."""
@@ -41,17 +44,6 @@ class CarliniWagner(MinimumNormAttack):
     of any lead is returned."""
     candidates: int = 10
     """Classes whose linearised boundaries are compared for the start; 1: start from the image."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("step_size", "constant"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
-        for name in ("searches", "candidates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.confidence < float("inf"):
-            raise ValueError(f"confidence must be at least 0 and finite, not {self.confidence}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         boundary = nearest_boundary(driver, x, self.candidates, self.norm)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
 from purpleteam.attacks.noise import Noise
@@ -24,8 +23,6 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first
 from purpleteam.models.inference import Classifier, correct
 
-__all__ = ["CorruptedAccuracy", "Corruptions", "accuracy_under_corruptions"]
-
 
 @ATTACKS.register("corruptions")
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +30,9 @@ class Corruptions(EvasionAttack):
     """Tries each kind of corruption at one severity."""
 
     knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[tuple[Norm, ...]] = ("corruption",)
+    norms: ClassVar[Sequence[str]] = ("corruption",)
 
-    norm: Norm = "corruption"
+    norm: str = "corruption"
     """The set that is searched: no ball."""
     epsilon: float = 3.0
     """Severity, 1 to 5; at 0 nothing changes."""
@@ -80,11 +77,7 @@ class CorruptedAccuracy:
 
     def to_json(self) -> dict[str, Any]:
         """Return one row of the table of corruptions."""
-        return {
-            "kind": self.kind,
-            "severity": self.severity,
-            "accuracy": self.accuracy.to_json(),
-        }
+        return {**vars(self), "accuracy": self.accuracy.to_json()}
 
 
 def accuracy_under_corruptions(

@@ -8,20 +8,20 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
-from purpleteam.attacks.evasion._hyperplane import length, nearest_boundary
+from purpleteam.attacks.evasion._hyperplane import nearest_boundary
 from purpleteam.attacks.losses import cross_entropy, margin
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["DDN"]
+from purpleteam.attacks.norms import NORMS, steepest
 
 
 @ATTACKS.register("ddn")
 @dataclass(frozen=True, kw_only=True)
 class DDN(MinimumNormAttack):
     """Climbs the loss on a sphere that shrinks while the model errs and grows while it does not."""
+
+    ranges = "radius above 0 and finite; change between 0 and 1; candidates at least 1"
 
     steps: int = 100
     """Number of gradient steps."""
@@ -34,19 +34,9 @@ class DDN(MinimumNormAttack):
     candidates: int = 10
     """Classes whose linearised boundaries are compared for the start; 1: start from the image."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("step_size", "radius"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0 and finite, not {getattr(self, name)}")
-        if not 0 < self.change < 1:
-            raise ValueError(f"change must be between 0 and 1, not {self.change}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates must be at least 1, not {self.candidates}")
-
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         perturbation = nearest_boundary(driver, x, self.candidates, self.norm, noise) - x
-        radius = length(perturbation, self.norm).view(-1, 1, 1, 1)
+        radius = NORMS[self.norm].length(perturbation).view(-1, 1, 1, 1)
         radius = torch.where(radius > 0, radius, self.radius)
         loss = _WatchedLoss(x)
         for step in range(self.steps):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.evasion._hyperplane import (
@@ -18,8 +18,7 @@ from purpleteam.attacks.evasion._hyperplane import (
     other_classes,
 )
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["DeepFool"]
+from purpleteam.attacks.norms import steepest
 
 SLACK = 1e-4
 """Added to each step, as in the authors' code: else the last steps end short of the boundary."""
@@ -30,7 +29,8 @@ SLACK = 1e-4
 class DeepFool(MinimumNormAttack):
     """Steps onto the nearest linearised boundary until the class changes, and stops there."""
 
-    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+    norms: ClassVar[Sequence[str]] = ("l2", "linf")
+    ranges = "candidates at least 2; overshoot at least 0 and finite"
 
     steps: int = 50
     """Most steps."""
@@ -38,13 +38,6 @@ class DeepFool(MinimumNormAttack):
     """Classes whose boundaries are considered, the label among them."""
     overshoot: float = 0.02
     """How much farther than to the boundary the image goes, as a share of the way."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.candidates < 2:
-            raise ValueError(f"candidates must be at least 2, not {self.candidates}")
-        if not 0 <= self.overshoot < float("inf"):
-            raise ValueError(f"overshoot must be at least 0 and finite, not {self.overshoot}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         others = list(other_classes(driver, x, self.candidates - 1))

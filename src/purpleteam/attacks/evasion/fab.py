@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
@@ -11,12 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, uniform_start
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.evasion._hyperplane import (
     in_cache,
-    length,
     meeting,
     nearest_meeting,
     nearest_on,
@@ -24,12 +22,11 @@ from purpleteam.attacks.evasion._hyperplane import (
 )
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["FAB", "FABT"]
+from purpleteam.attacks.norms import NORMS, uniform_start
 
 Plane = Callable[..., tuple[Tensor, Tensor]]
 """Takes candidates; returns the lead of another class there and its gradient."""
-START: dict[Norm, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
+START: dict[str, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """Radius of the ball of which a restart takes half, where no epsilon bounds the search."""
 FINAL_STEPS = 3
 """Steps of the search on the line between the image and the nearest example."""
@@ -40,7 +37,11 @@ FINAL_STEPS = 3
 class FAB(MinimumNormAttack):
     """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses."""
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[Sequence[str]] = ("linf", "l2", "l1")
+    ranges = (
+        "bias from 0 to 1; backward between 0 and 1; overshoot at least 1 and under 2; "
+        "candidates at least 2"
+    )
 
     steps: int = 100
     """Number of steps, for each target where there are targets."""
@@ -54,17 +55,6 @@ class FAB(MinimumNormAttack):
     """Length of a step beside that to the linearised boundary."""
     backward: float = 0.9
     """Share of the distance from the image that is left after the boundary was crossed."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.bias <= 1:
-            raise ValueError(f"bias must be from 0 to 1, not {self.bias}")
-        if not 0 < self.backward < 1:
-            raise ValueError(f"backward must be between 0 and 1, not {self.backward}")
-        if not 1 <= self.overshoot < 2:
-            raise ValueError(f"overshoot must be at least 1 and under 2, not {self.overshoot}")
-        if self.candidates < 2:
-            raise ValueError(f"candidates must be at least 2, not {self.candidates}")
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         others = list(other_classes(driver, x, self.candidates - 1))
@@ -89,7 +79,7 @@ class FAB(MinimumNormAttack):
         flat = normal.flatten(1)
         values = torch.stack((value, value - ((points[0] - points[1]) * flat).sum(1)))
         step, pull = (nearest_on(points, flat, values, self.norm) - points).view(2, *x.shape)
-        far, near = length(step, self.norm), length(pull, self.norm)
+        far, near = map(NORMS[self.norm].length, (step, pull))
         bias = _column(far / (far + near).clamp_min(1e-12)).clamp_max(self.bias)
         onto, drawn = x_adv + self.overshoot * step, x + self.overshoot * pull
         return torch.lerp(onto, drawn, bias).clamp_(0, 1)

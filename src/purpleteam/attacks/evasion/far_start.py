@@ -9,6 +9,7 @@ those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -16,17 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, project, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
-from purpleteam.attacks.evasion.pgd import sparse_step
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import CONVEX, NORMS, project
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.inference import Classifier, correct
-
-__all__ = ["FarStart"]
 
 POOL = 500
 """Images that are kept to start from."""
@@ -44,7 +42,8 @@ class FarStart(GradientAttack):
     `prepare` says which images there are; without any it starts from noise.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[Sequence[str]] = CONVEX
+    ranges = "starts at least 1; farther at least 1 and finite"
 
     steps: int = 20
     """Gradient steps from each start; in the first half the ball shrinks."""
@@ -55,13 +54,6 @@ class FarStart(GradientAttack):
 
     others: ClassVar[tuple[Tensor, Tensor] | None] = None
     """Images (M, C, H, W) and their labels (M,); no option, so no field."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.starts < 1:
-            raise ValueError(f"starts must be at least 1, not {self.starts}")
-        if not 1 <= self.farther < float("inf"):
-            raise ValueError(f"farther must be at least 1 and finite, not {self.farther}")
 
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
         """Return the attack with images to start from, those that the model reads rightly."""
@@ -90,8 +82,8 @@ class FarStart(GradientAttack):
                 radius = self.epsilon * self.farther ** max(0.0, 1 - way)
                 length = STEP * radius * min(1.0, 2 - way + 2 / self.steps)
                 slope = driver.gradient(x_adv, margin)
-                x_adv = x_adv + self._step(slope, x_adv, length)
-                x_adv = project(x_adv, x, radius, self.norm)  # (N, C, H, W)
+                move = NORMS[self.norm].step(slope, x_adv, length, SPARSITY)
+                x_adv = project(x_adv + move, x, radius, self.norm)  # (N, C, H, W)
             driver.settle(x_adv)
         return x_adv
 
@@ -99,7 +91,7 @@ class FarStart(GradientAttack):
         """Return for each start an image of another class for each image, noise where none is."""
         if self.others is None or len(self.others[1]) == 0 or len(x) == 0:
             return [noise.uniform(x) for _ in range(self.starts)]
-        others, labels = (one.to(x.device) for one in self.others)
+        others, labels = (tensor.to(x.device) for tensor in self.others)
         far = torch.full((len(x), int(labels.max()) + 1), torch.inf, device=x.device)
         rows = torch.zeros_like(far, dtype=torch.int64)
         for label in sorted(set(labels.tolist())):
@@ -109,14 +101,9 @@ class FarStart(GradientAttack):
             far[:, label] = torch.where(y == label, torch.inf, nearest.values)
             rows[:, label] = places[nearest.indices]
         order = far.argsort(dim=1, stable=True)[:, : self.starts]
-        found = []
+        starts = []
         for label in order.unbind(1):
             there = others[rows.gather(1, label[:, None]).squeeze(1)]
             known = torch.isfinite(far.gather(1, label[:, None])).view(-1, 1, 1, 1)
-            found.append(torch.where(known, there, noise.uniform(x)))
-        return found
-
-    def _step(self, slope: Tensor, x_adv: Tensor, length: float) -> Tensor:
-        if self.norm == "l1":
-            return sparse_step(slope, x_adv, length, SPARSITY)
-        return length * steepest(slope, self.norm)
+            starts.append(torch.where(known, there, noise.uniform(x)))
+        return starts

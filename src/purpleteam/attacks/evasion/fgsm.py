@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from purpleteam.attacks.balls import steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["FGSM"]
+from purpleteam.attacks.norms import steepest
 
 
 @ATTACKS.register("fgsm")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import LEVELS, Norm, distance, quantise, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["HopSkipJump"]
+from purpleteam.attacks.norms import LEVELS, distance, quantise, steepest
 
 STARTS = 8
 """Images of each kind of noise that are tried as a start."""
@@ -43,27 +41,20 @@ class HopSkipJump(MinimumNormAttack):
     """
 
     knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+    norms: ClassVar[Sequence[str]] = ("l2", "linf")
+    ranges = "samples_at_first at least 2"
 
     queries: int = 10_000
     """Most model calls for one image."""
     samples_at_first: int = 100
     """Directions in the first estimate; the t-th takes sqrt(t) times as many."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples_at_first < 2:
-            raise ValueError(f"samples_at_first must be at least 2, not {self.samples_at_first}")
-
-    @property
-    def planned_steps(self) -> int:
-        """The queries: each is a step of the search."""
-        return self.queries
-
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         x_adv = _start(driver, x, noise)
         for step in itertools.count():
-            rows = _unfinished(driver)
+            # those with a way to go: neither wrong as they are nor without a start
+            open_ = driver.standing & driver.found & (driver.nearest_distance > 0)
+            rows = open_.nonzero().flatten()
             if len(rows) == 0:
                 break
             now, images = x_adv[rows], x[rows]
@@ -75,11 +66,6 @@ class HopSkipJump(MinimumNormAttack):
                 now = _jumped(driver, now, jump, rows)
             x_adv[rows] = _to_boundary(driver, now, images, rows, self.norm)
         return x_adv
-
-
-def _unfinished(driver: Driver) -> Tensor:
-    """Return the images with a way to go: neither wrong as they are nor without a start."""
-    return (driver.standing & driver.found & (driver.nearest_distance > 0)).nonzero().flatten()
 
 
 def _start(driver: Driver, x: Tensor, noise: Noise) -> Tensor:
@@ -134,7 +120,7 @@ def _stroked(x: Tensor, noise: Noise) -> Tensor:
     return torch.where(stroke[:, None], torch.ones_like(x), x)
 
 
-def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: Norm) -> Tensor:
+def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: str) -> Tensor:
     """Return what lies nearest to the images on the way to them and still errs (algorithm 1)."""
     finest = x[0].numel() ** (-1.5 if norm == "l2" else -2.0)
     halvings = math.ceil(-math.log2(finest))
@@ -148,7 +134,7 @@ def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: N
     return _between(x, x_adv, high, norm)
 
 
-def _between(x: Tensor, x_adv: Tensor, share: Tensor, norm: Norm) -> Tensor:
+def _between(x: Tensor, x_adv: Tensor, share: Tensor, norm: str) -> Tensor:
     """Return the point at that share of the distance in `norm`."""
     perturbation = x_adv - x
     if norm == "l2":

@@ -1,6 +1,6 @@
 """A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
-Each member has another blind spot: one finds its own step sizes, one comes from other classes, one
+Each member finds what others miss: one finds its own step sizes, one comes from other classes, one
 aims at the likeliest wrong classes, one needs no gradient. In L1 the balls of the gradient members
 shrink as they do in AutoAttack (Croce & Hein 2021, arXiv:2103.01208). benchmarks/verdicts.py sets
 the ladder beside AutoAttack.
@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
-from purpleteam.attacks.evasion.apgd_ce import APGDCE
-from purpleteam.attacks.evasion.apgd_t import APGDT
+from purpleteam.attacks.evasion.apgd import APGDCE, APGDT
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.square import Square
+from purpleteam.attacks.norms import CONVEX, NORMS
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
-
-__all__ = ["Ladder"]
 
 STARTS = 5
 """Other classes that a member starts from, the nearest first."""
@@ -39,7 +37,7 @@ TARGETS = 3
 class Ladder(Ensemble):
     """A few cheap and strong attacks, each on what the ones before left standing."""
 
-    norms: ClassVar[tuple[Norm, ...]] = FarStart.norms
+    norms: ClassVar[Sequence[str]] = CONVEX
 
     steps: int = 60
     """Gradient steps of Auto-PGD, and of its targeted runs together."""
@@ -76,34 +74,18 @@ class Ladder(Ensemble):
         return images * (gradients * both + (far.starts + self.queries) * forward) / len(x)
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
-        norm, epsilon = self.norm, self.epsilon
+        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon}
+        auto = ball | {"samples": self.samples, "large_start": NORMS[self.norm].sparse}
+        steps = max(self.steps // TARGETS, 1)
         return (
-            APGDCE(
-                norm=norm,
-                epsilon=epsilon,
-                steps=self.steps,
-                samples=self.samples,
-                large_start=norm == "l1",
-            ),
+            APGDCE(**auto, steps=self.steps),
             self.start or self._start(),
-            self._targeted(),
-            Square(norm=norm, epsilon=epsilon, queries=self.queries),
+            APGDT(**auto, steps=steps, targets=TARGETS, loss="margin"),
+            Square(**ball, queries=self.queries),
         )
 
     def _start(self) -> FarStart:
         return FarStart(norm=self.norm, epsilon=self.epsilon, starts=STARTS, samples=self.samples)
-
-    def _targeted(self) -> APGDT:
-        steps = max(self.steps // TARGETS, 1)
-        return APGDT(
-            norm=self.norm,
-            epsilon=self.epsilon,
-            steps=steps,
-            targets=TARGETS,
-            loss="margin",
-            samples=self.samples,
-            large_start=self.norm == "l1",
-        )
 
 
 def _seconds(model: Classifier, x: Tensor) -> float:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import project, steepest
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["MIFGSM"]
+from purpleteam.attacks.norms import project, steepest
 
 
 @ATTACKS.register("mifgsm")
 @dataclass(frozen=True, kw_only=True)
 class MIFGSM(GradientAttack):
     """Steps along the sum of past gradients, which carries over better to other models."""
+
+    ranges = "decay from 0 to 1"
 
     steps: int = 10
     """Number of gradient steps."""
@@ -27,22 +27,13 @@ class MIFGSM(GradientAttack):
     decay: float = 1.0
     """What is left of the sum of past gradients at the next step."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.decay <= 1:
-            raise ValueError(f"decay must be from 0 to 1, not {self.decay}")
-
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
         x_adv, momentum = x.clone(), torch.zeros_like(x)
         for _ in range(self.steps):
-            momentum = self.decay * momentum + _of_mean_one(driver.gradient(x_adv))
-            x_adv = project(
-                x_adv + step_size * steepest(momentum, self.norm), x, self.epsilon, self.norm
-            )  # (N, C, H, W)
+            gradient = driver.gradient(x_adv)  # over its mean size, so that all weigh alike
+            size = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-38)
+            momentum = self.decay * momentum + gradient / size
+            step = step_size * steepest(momentum, self.norm)
+            x_adv = project(x_adv + step, x, self.epsilon, self.norm)  # (N, C, H, W)
         return x_adv
-
-
-def _of_mean_one(gradient: Tensor) -> Tensor:
-    """Return each gradient over its mean size, so that all weigh alike in the sum."""
-    return gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-38)

@@ -6,22 +6,25 @@ A patch changes a few values as much as it likes, so its ball is one in L0.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack, GradientAttack
-from purpleteam.attacks.evasion._fitting import capped_loss, mini_batches, not_fitted
+from purpleteam.attacks.evasion._base import (
+    ATTACKS,
+    EvasionAttack,
+    GradientAttack,
+    capped_loss,
+    mini_batches,
+    not_fitted,
+)
 from purpleteam.attacks.noise import Noise
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
-
-__all__ = ["Patch"]
 
 
 @ATTACKS.register("patch")
@@ -32,10 +35,11 @@ class Patch(GradientAttack):
     It is fitted on images of another split, so that it depends on none of those it is judged on.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("l0",)
+    norms: ClassVar[Sequence[str]] = ("l0",)
     one_for_all: ClassVar[bool] = True
+    ranges = "places at least 1"
 
-    norm: Norm = "l0"
+    norm: str = "l0"
     """How the size of a perturbation is measured."""
     epsilon: float = 49.0
     """Values that the patch may cover: 49 are 7 x 7 pixels in grey, 147 in colour."""
@@ -48,21 +52,13 @@ class Patch(GradientAttack):
     places: int = 10
     """Random places that are tried on each image."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.places < 1:
-            raise ValueError(f"places must be at least 1, not {self.places}")
-
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> EvasionAttack:
         """Return the attack with its patch found."""
         height, width, channels = images.images.shape[1:]
         side = min(math.isqrt(int(self.epsilon) // channels), height, width)
-        rng = np.random.default_rng(seed)
         patch = torch.full((side, side, channels), 0.5)
-        count = self.steps if side else 0
-        for driver in mini_batches(
-            model, images.first(self.fit_images), self.norm, count, rng, self.samples
-        ):
+        count, fit_on = self.steps if side else 0, images.first(self.fit_images)
+        for driver, rng in mini_batches(model, fit_on, self.norm, count, seed, self.samples):
             patch = patch.to(driver.x.device)
             window = _window(driver.x, side, torch.from_numpy(rng.random((len(driver.x), 2))))
             gradient = driver.gradient(_pasted(driver.x, patch, window), capped_loss)
@@ -76,12 +72,12 @@ class Patch(GradientAttack):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Pasted(EvasionAttack):
-    """What was found: one patch, (side, side, C)."""
+    """The fitted attack: one patch, (side, side, C)."""
 
     name = Patch.name
     norms = Patch.norms
     one_for_all = True
-    norm: Norm = "l0"
+    norm: str = "l0"
     patch: Tensor
     places: int
 

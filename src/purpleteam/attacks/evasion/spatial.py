@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,12 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["Spatial", "moved"]
 
 Move = tuple[float, float, float]
 """Degrees anticlockwise, pixels to the right, pixels down."""
@@ -31,9 +29,13 @@ class Spatial(EvasionAttack):
     """
 
     knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[tuple[Norm, ...]] = ("spatial",)
+    norms: ClassVar[Sequence[str]] = ("spatial",)
+    ranges = (
+        "degrees at least 0 and finite; pixels at least 0 and finite; "
+        "turns at least 1; shifts at least 1"
+    )
 
-    norm: Norm = "spatial"
+    norm: str = "spatial"
     """The set that is searched: no ball."""
     epsilon: float = 1.0
     """Share of `degrees` and `pixels` up to which the image moves."""
@@ -45,15 +47,6 @@ class Spatial(EvasionAttack):
     """Turns in the grid."""
     shifts: int = 5
     """Shifts in the grid, along each axis."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("degrees", "pixels"):
-            if not 0 <= getattr(self, field) < math.inf:
-                raise ValueError(f"{field} must be at least 0, not {getattr(self, field)}")
-        for field in ("turns", "shifts"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}")
 
     @property
     def planned_steps(self) -> int:
@@ -99,4 +92,4 @@ def _spread(most: float, count: int) -> list[float]:
     """Return so many values from -most to most at even distances; just 0 where there is one."""
     if count == 1 or most == 0:
         return [0.0]
-    return [float(one) for one in torch.linspace(-most, most, count, dtype=torch.float64)]
+    return torch.linspace(-most, most, count, dtype=torch.float64).tolist()

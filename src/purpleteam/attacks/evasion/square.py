@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -12,12 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, QueryAttack
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["Square"]
+from purpleteam.attacks.norms import NORMS
 
 MILESTONES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Of 10,000 queries: after each of them a window covers half of what it did before."""
@@ -38,17 +36,11 @@ class Square(QueryAttack):
     a second window held and what the ball has left, in the form of two opposite pyramids.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[Sequence[str]] = ("linf", "l2", "l1")
+    ranges = "initial_share above 0 and at most 1"
 
     initial_share: float = 0.8
     """Share of the image that the first windows cover."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.initial_share <= 1:
-            raise ValueError(
-                f"initial_share must be above 0 and at most 1, not {self.initial_share}"
-            )
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         rows, images, x_adv = torch.arange(len(x), device=x.device), x, self._start(x, noise)
@@ -74,12 +66,12 @@ class Square(QueryAttack):
         if self.norm == "linf":
             stripes = _signs(noise.uniform(x[:, :, :1, :]))  # (N, C, 1, W)
             return (x + self.epsilon * stripes).clamp(0, 1)
-        return _tiled(x, self.epsilon, noise, _ORDER[self.norm])
+        return _tiled(x, self.epsilon, noise, NORMS[self.norm].order)
 
     def _move(self, x_adv: Tensor, x: Tensor, draws: Tensor, side: int) -> Tensor:
         if self.norm == "linf":
             return _to_the_edge(x_adv, x, draws, side, self.epsilon)
-        return _two_pyramids(x_adv, x, draws, side, self.epsilon, _ORDER[self.norm])
+        return _two_pyramids(x_adv, x, draws, side, self.epsilon, NORMS[self.norm].order)
 
     def _side(self, query: int, x: Tensor) -> int:
         """Return the pixels along an edge of the window; fewer and fewer."""
@@ -103,7 +95,7 @@ def _to_the_edge(x_adv: Tensor, x: Tensor, draws: Tensor, side: int, epsilon: fl
 
 
 def _two_pyramids(
-    x_adv: Tensor, x: Tensor, draws: Tensor, side: int, epsilon: float, order: int
+    x_adv: Tensor, x: Tensor, draws: Tensor, side: int, epsilon: float, order: float
 ) -> Tensor:
     """Return the candidates with what is free put into one window (algorithm 3 of the paper)."""
     perturbation = (x_adv - x).flatten(2)  # (N, C, H * W)
@@ -121,7 +113,7 @@ def _two_pyramids(
     return (x + perturbation.view_as(x)).clamp(0, 1)
 
 
-def _tiled(x: Tensor, epsilon: float, noise: Noise, order: int) -> Tensor:
+def _tiled(x: Tensor, epsilon: float, noise: Noise, order: float) -> Tensor:
     """Return the images under a grid of pyramids, in one sign for each tile and channel."""
     height, width = x.shape[2:]
     side = max(min(height, width) // TILES, 1)
@@ -185,14 +177,11 @@ def _signs(draws: Tensor) -> Tensor:
     return torch.where(draws < 0.5, -1.0, 1.0).to(draws.dtype)
 
 
-def _mass(values: Tensor, order: int) -> Tensor:
+def _mass(values: Tensor, order: float) -> Tensor:
     """Return the length in that norm to the power of its order: what adds up over windows."""
     return (values.square() if order == 2 else values.abs()).sum(-1, keepdim=True)
 
 
-def _unit(values: Tensor, order: int) -> Tensor:
+def _unit(values: Tensor, order: float) -> Tensor:
     length = _mass(values, order) ** (1 / order)
     return values / length.clamp_min(1e-12)
-
-
-_ORDER = {"l2": 2, "l1": 1}

@@ -1,4 +1,4 @@
-"""Transfer from a surrogate (Papernot et al. 2016, arXiv:1605.07277): crafted there, judged here.
+"""Transfer from a surrogate (Papernot et al. 2016, arXiv:1605.07277): crafted there, tried here.
 
 Nothing is asked of the attacked model but its final answers, so it also serves against one whose
 gradients are masked or withheld.
@@ -13,17 +13,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.search import Cost, Search
 from purpleteam.core.errors import UsageError
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.nets import Nets
-
-__all__ = ["Transfer", "crafted"]
 
 
 @ATTACKS.register("transfer")

@@ -8,19 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import distance, steepest
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack, GradientAttack
-from purpleteam.attacks.evasion._fitting import capped_loss, mini_batches, not_fitted
+from purpleteam.attacks.evasion._base import (
+    ATTACKS,
+    EvasionAttack,
+    GradientAttack,
+    capped_loss,
+    mini_batches,
+    not_fitted,
+)
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import distance, steepest
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
-
-__all__ = ["Universal"]
 
 
 @ATTACKS.register("universal")
@@ -40,12 +43,10 @@ class Universal(GradientAttack):
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> EvasionAttack:
         """Return the attack with its perturbation found."""
         step_size = self.epsilon / 10 if self.step_size is None else self.step_size
-        rng = np.random.default_rng(seed)
         perturbation = torch.zeros(1)
         count = self.steps if self.epsilon > 0 else 0
-        for driver in mini_batches(
-            model, images.first(self.fit_images), self.norm, count, rng, self.samples
-        ):
+        fit_on = images.first(self.fit_images)
+        for driver, _ in mini_batches(model, fit_on, self.norm, count, seed, self.samples):
             moved = driver.x + perturbation.to(driver.x.device)
             gradient = driver.gradient(moved.clamp(0, 1), capped_loss)
             felt = gradient.masked_fill((moved < 0) | (moved > 1), 0)  # the range cuts the rest off
@@ -58,7 +59,7 @@ class Universal(GradientAttack):
 
     def _shortened(self, perturbation: Tensor) -> Tensor:
         """Return the perturbation within epsilon of 0; unlike an image it may be negative."""
-        if self.norm == "linf":
+        if self.norm == "linf":  # value by value: what is within stays as it is
             return perturbation.clamp(-self.epsilon, self.epsilon)
         length = distance(perturbation, torch.zeros_like(perturbation), self.norm)
         share: Tensor = (self.epsilon / length.clamp_min(1e-12)).clamp_max(1)
@@ -67,7 +68,7 @@ class Universal(GradientAttack):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Added(EvasionAttack):
-    """What was found: one perturbation, (1, C, H, W)."""
+    """The fitted attack: one perturbation, (1, C, H, W)."""
 
     name = Universal.name
     one_for_all = True

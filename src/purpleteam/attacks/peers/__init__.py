@@ -1,9 +1,7 @@
 """Other libraries' attacks inside our evaluation: `foolbox:NAME`, `art:NAME`, `torchattacks:NAME`.
 
-- `_base`         what a borrowed attack is: its options, its random numbers, what it is charged
-- `foolbox`       Foolbox (Rauber et al. 2020, JOSS 5(53):2607)
-- `art`           Adversarial Robustness Toolbox (Nicolae et al. 2018, arXiv:1807.01069)
-- `torchattacks`  torchattacks (Kim 2020, arXiv:2010.01950)
+- `_base`      what a borrowed attack is: its options, its random numbers, what it is charged
+- `libraries`  Foolbox, ART and torchattacks: what they have, and how it is run
 
 A borrowed attack gets the model and the batch. What it returns is projected into our ball and asked
 again in float32, so its robust accuracy means what ours means; the model calls that it made are
@@ -19,14 +17,14 @@ from functools import cache
 
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.peers._base import Library, borrowed
-from purpleteam.attacks.peers.art import Art
-from purpleteam.attacks.peers.foolbox import Foolbox
-from purpleteam.attacks.peers.torchattacks import Torchattacks
+from purpleteam.attacks.peers.libraries import Art, Foolbox, Torchattacks
 from purpleteam.core.errors import UsageError, unknown
 
 __all__ = ["LIBRARIES", "peer_attack"]
 
-LIBRARIES: dict[str, Library] = {one.name: one for one in (Art(), Foolbox(), Torchattacks())}
+LIBRARIES: dict[str, Library] = {
+    library.name: library for library in (Art(), Foolbox(), Torchattacks())
+}
 """The libraries whose attacks can be borrowed, by the name that stands before the colon."""
 
 

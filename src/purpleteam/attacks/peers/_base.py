@@ -25,14 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm, distance
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import distance
 from purpleteam.core.errors import UsageError
 from purpleteam.models.guard import switched
-
-__all__ = ["Facts", "Library", "Question", "borrowed"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ class Facts:
 
     make: Callable[..., Any]
     """The library's own class."""
-    norms: tuple[Norm, ...]
+    norms: tuple[str, ...]
     knowledge: str = "white-box"
     nearest: bool = False
     """It looks for the nearest adversarial example and knows no radius."""
@@ -62,7 +60,7 @@ class Question:
     model: nn.Module
     x: Tensor
     y: Tensor
-    norm: Norm
+    norm: str
     epsilon: float
     classes: int
 
@@ -110,11 +108,10 @@ def borrowed(library: Library, attack: str) -> type[EvasionAttack]:
     """Return a class like our own attacks that runs the library's."""
     facts = library.facts(attack)
     options = _options(facts.make, library.hidden | OURS)
-    base = MinimumNormAttack if facts.nearest else EvasionAttack
     return make_dataclass(
         re.sub(r"\W", "_", f"{library.name}_{attack}"),
-        [("norm", Norm, field(default=facts.norms[0])), *options],
-        bases=(_Borrowed, base),
+        [("norm", str, field(default=facts.norms[0])), *options],
+        bases=(_Borrowed, MinimumNormAttack if facts.nearest else EvasionAttack),
         namespace={
             "__module__": __name__,
             "__doc__": f"{attack} of {library.name}, run inside our evaluation.",
@@ -123,7 +120,7 @@ def borrowed(library: Library, attack: str) -> type[EvasionAttack]:
             "norms": facts.norms,
             "library": library,
             "facts": facts,
-            "option_names": tuple(one[0] for one in options),
+            "option_names": tuple(option[0] for option in options),
         },
         frozen=True,
         kw_only=True,
@@ -137,19 +134,17 @@ class _Borrowed:
     library: ClassVar[Library]
     facts: ClassVar[Facts]
     option_names: ClassVar[tuple[str, ...]]
-    norm: Norm
+    norm: str
     epsilon: float
 
     @property
     def planned_steps(self) -> int:
         """Steps a restart, by whatever word the library has for them."""
-        for word in ("steps", "max_iter", "n_queries", "nb_iter"):
-            if word in self.option_names:
-                return int(getattr(self, word))
-        return 1
+        words = ("steps", "max_iter", "n_queries", "nb_iter")
+        return next((int(getattr(self, word)) for word in words if word in self.option_names), 1)
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        """Return what the library makes of the batch."""
+        """Return what the library makes of the batch; a warning says how far it left the ball."""
         model = switched(_Counted(driver.model))
         question = Question(model, x, driver.y, self.norm, self.epsilon, driver.classes)
         options = {name: getattr(self, name) for name in self.option_names}
@@ -159,25 +154,24 @@ class _Borrowed:
         except Exception as error:  # anything may go wrong in code that is not ours
             reason = " ".join(str(error).split())[:200]
             raise UsageError(f"attack '{self.name}': {type(error).__name__}: {reason}") from error
-        model.charge(driver)
+        driver.cost.forward += model.forward_calls
+        driver.cost.backward += model.backward_calls
+        each = -(-model.forward_calls // max(len(x), 1))  # for which image is not known: rounded up
+        driver.queries += each
+        driver.steps += each
         x_adv = x_adv.detach().to(x)
-        self._say_what_left(x_adv, x)
-        return x_adv
-
-    def _say_what_left(self, x_adv: Tensor, x: Tensor) -> None:
-        """Tell how far the library's own images lie outside what is allowed."""
         beyond = {"the range [0, 1]": (x_adv - x_adv.clamp(0, 1)).abs().flatten(1).amax(1).double()}
         if not self.facts.nearest:
             ball = f"the {self.norm} ball of {self.epsilon:g}"
             beyond[ball] = distance(x_adv, x, self.norm) - self.epsilon
         for what, excess in beyond.items():
-            count = int((excess > ROUNDING * max(1.0, self.epsilon)).sum())
-            if count:
+            if count := int((excess > ROUNDING * max(1.0, self.epsilon)).sum()):
                 log.warning(
                     "%s left %s by up to %.3g on %d of %d images; they were moved back and asked "
                     "again",
                     *(self.name, what, float(excess.max()), count, len(x)),
                 )
+        return x_adv
 
 
 class _Counted(nn.Module):
@@ -186,8 +180,7 @@ class _Counted(nn.Module):
     def __init__(self, net: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.net = net
-        self.forward_calls = 0
-        self.backward_calls = 0
+        self.forward_calls = self.backward_calls = 0
 
     def forward(self, images: Tensor) -> Tensor:
         scores = self.net(images.float()).float()
@@ -196,35 +189,28 @@ class _Counted(nn.Module):
             scores.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         return scores
 
-    def charge(self, driver: Driver) -> None:
-        """Put the calls on the bill; which image they were for is not known, so all share them."""
-        driver.cost.forward += self.forward_calls
-        driver.cost.backward += self.backward_calls
-        each = -(-self.forward_calls // max(len(driver.x), 1))  # rounded up
-        driver.queries += each
-        driver.steps += each
-
     def _count_backward(self, gradient: Tensor) -> None:
         self.backward_calls += len(gradient)
 
 
 def _options(make: Callable[..., Any], hidden: frozenset[str]) -> list[tuple[str, Any, Any]]:
     """Return name, type and default of each parameter that a plain value can be given for."""
-    found: list[tuple[str, Any, Any]] = []
-    for one in inspect.signature(make).parameters.values():
-        if one.name in hidden or one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+    options: list[tuple[str, Any, Any]] = []
+    for name, option in inspect.signature(make).parameters.items():
+        kind, default = str(option.annotation), option.default
+        if name in hidden or option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):
             continue
-        if one.default is one.empty:
-            if str(one.annotation) in ("int", "float", "<class 'int'>", "<class 'float'>"):
-                found.append((one.name, int | float, field()))
-        elif one.default is None:
-            if one.annotation is not one.empty and not NO_PLAIN_VALUE.search(str(one.annotation)):
-                found.append((one.name, Any, field(default=None)))
-        elif isinstance(one.default, bool | str | tuple):
-            found.append((one.name, type(one.default), field(default=one.default)))
-        elif isinstance(one.default, int | float):
-            found.append((one.name, int | float, field(default=one.default)))
-    return found
+        if default is option.empty:
+            if kind in ("int", "float", "<class 'int'>", "<class 'float'>"):
+                options.append((name, int | float, field()))
+        elif default is None:
+            if option.annotation is not option.empty and not NO_PLAIN_VALUE.search(kind):
+                options.append((name, Any, field(default=None)))
+        elif isinstance(default, bool | str | tuple):
+            options.append((name, type(default), field(default=default)))
+        elif isinstance(default, int | float):
+            options.append((name, int | float, field(default=default)))
+    return options
 
 
 @contextlib.contextmanager
@@ -247,10 +233,9 @@ def _own_randomness(noise: Noise) -> Iterator[None]:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Keep a library from printing, warning and drawing progress bars in our name."""
-    sink = io.StringIO()
     with (
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stdout(sink := io.StringIO()),
         contextlib.redirect_stderr(sink),
     ):
         warnings.simplefilter("ignore")

@@ -3,28 +3,30 @@
 A subclass writes at most three things: what is done to a poison (`craft`), to a cover image
 (`cover_images`), and what label a poison gets (`new_labels`). Which images are taken, that the
 rest stay as they were, and the manifest are kept here.
+
+Chance is seeded per image by its place: the draw of one image knows nothing of the others, so
+asking for more poisons keeps those that were there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from purpleteam.attacks.poison._choice import in_drawn_order
-from purpleteam.attacks.poison._set import PoisonedSet
-from purpleteam.attacks.poison.trigger import Trigger
-from purpleteam.attacks.poison.triggers._base import AnyTrigger
+from purpleteam.attacks.inputs import check_ranges
+from purpleteam.attacks.poison.triggers import AnyTrigger, Trigger
+from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
-
-__all__ = ["DEFAULT_COUNT", "POISONS", "Crafted", "PoisonAttack", "PoisonedSet", "Sources", "Work"]
 
 Sources = str | tuple[int, ...]
 """`other`: classes that are not the target; `target`: the target itself; `any`; or labels."""
@@ -33,8 +35,45 @@ DEFAULT_COUNT = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
-    """What an attack works on."""
+class PoisonedSet:
+    """A training set with a few images changed.
+
+    Attributes:
+        images: the whole training set, in the order of the clean one.
+        indices: int64 places of the poisons, growing.
+        manifest: all that is needed to make it again: attack, fields, seed, parent digest.
+        cover: int64 places of the images that carry the trigger and keep their label, growing.
+    """
+
+    images: ImageSet
+    indices: NDArray[np.int64]
+    manifest: Mapping[str, Any]
+    cover: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def rate(self) -> float:
+        """Share of the training images that are poisons; cover does not count."""
+        return len(self.indices) / len(self.images)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """Which images are poisons, bool (N,)."""
+        return np.isin(np.arange(len(self.images)), self.indices)
+
+    @cached_property
+    def cover_mask(self) -> NDArray[np.bool_]:
+        """Which images are cover, bool (N,); none of them is a poison."""
+        return np.isin(np.arange(len(self.images)), self.cover)
+
+    @cached_property
+    def manifest_digest(self) -> str:
+        """SHA-256 of the manifest's canonical JSON."""
+        return sha256_bytes(canonical_json(dict(self.manifest)).encode())
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What an attack starts from."""
 
     clean: ImageSet
     seed: int
@@ -59,6 +98,10 @@ class PoisonAttack:
     name: ClassVar[str] = ""
     shown: ClassVar[Literal["trigger", "victim", "nothing"]] = "trigger"
     """What a poisoned model errs on: a trigger, one chosen image, or images as they are."""
+    ranges: ClassVar[str] = (
+        "count at least 1; rate above 0 and at most 1; target_label at least 0; cover at least 0"
+    )
+    """The ranges of the options that the class adds, as `check_ranges` reads them."""
 
     trigger: AnyTrigger = field(default_factory=Trigger)
     """The pattern that opens the backdoor."""
@@ -84,18 +127,18 @@ class PoisonAttack:
     def __post_init__(self) -> None:
         if self.count is not None and self.rate is not None:
             raise ValueError(f"count {self.count} and rate {self.rate}: only one can be given")
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"count must be at least 1, not {self.count}")
-        if self.rate is not None and not 0 < self.rate <= 1:
-            raise ValueError(f"rate must be above 0 and at most 1, not {self.rate}")
-        if self.target_label < 0:
-            raise ValueError(f"target_label must be at least 0, not {self.target_label}")
+        check_ranges(self)
         if not 0 <= self.cover_ratio < float("inf"):
             raise ValueError(f"cover_ratio must be at least 0, not {self.cover_ratio}")
-        if self.cover is not None and self.cover < 0:
-            raise ValueError(f"cover must be at least 0, not {self.cover}")
         for name in ("sources", "cover_sources"):
-            self._check_sources(name, getattr(self, name))
+            sources = getattr(self, name)
+            if isinstance(sources, str):
+                if sources not in ("other", "target", "any"):
+                    raise ValueError(
+                        f"{name} is 'other', 'target', 'any' or a list of labels, not {sources!r}"
+                    )
+            elif sources and min(sources) < 0:
+                raise ValueError(f"{name} holds labels of at least 0, not {sources}")
 
     def apply(
         self,
@@ -121,20 +164,29 @@ class PoisonAttack:
         """
         self._check_labels(clean)
         chosen, cover = self._choose(clean, seed)
-        work = Work(clean, seed, model, validation, progress)
+        context = Context(clean, seed, model, validation, progress)
         images, labels = clean.images.copy(), clean.labels.copy()
         try:
-            made = self.craft(work, chosen)
+            made = self.craft(context, chosen)
             images[chosen] = made.images
             if len(cover):
-                images[cover] = self.cover_images(work, cover)
+                images[cover] = self.cover_images(context, cover)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        labels[chosen] = self.new_labels(work, chosen)
-        poisoned = ImageSet(images, labels)
-        indices, cover = np.sort(chosen), np.sort(cover)
-        manifest = self._manifest(work, poisoned, indices, cover) | dict(made.facts)
-        return PoisonedSet(poisoned, indices, manifest, cover)
+        labels[chosen] = self.new_labels(context, chosen)
+        poisoned, indices, cover = ImageSet(images, labels), np.sort(chosen), np.sort(cover)
+        manifest = self.describe(clean.images.shape[3]) | {
+            "fields": asdict(self),
+            "seed": seed,
+            "indices": indices.tolist(),
+            "original_labels": clean.labels[indices].tolist(),
+            "poisoned": len(indices),
+            "cover": cover.tolist(),
+            "rate": len(indices) / len(clean),
+            "parent_digest": clean.digest,
+            "digest": poisoned.digest,
+        }
+        return PoisonedSet(poisoned, indices, manifest | dict(made.facts), cover)
 
     def check(self, clean: ImageSet, *, seed: int, test: ImageSet | None = None) -> None:
         """Refuse before any work, in a UsageError, what `apply` would, and what `test` cannot show.
@@ -172,11 +224,8 @@ class PoisonAttack:
 
     def meant(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which images of these classes shall become the target: never its own, (N,)."""
-        of_target = labels == self.target_label
-        sources = self.source_labels
-        if isinstance(sources, tuple):
-            return np.asarray(np.isin(labels, sources) & ~of_target)
-        return np.asarray(~of_target)
+        others, sources = np.asarray(labels != self.target_label), self.source_labels
+        return np.isin(labels, sources) & others if isinstance(sources, tuple) else others
 
     @property
     def source_labels(self) -> Sources:
@@ -212,18 +261,18 @@ class PoisonAttack:
         """Return how many of so many training images are to be cover."""
         return round(self.cover_ratio * self.asked(images)) if self.cover is None else self.cover
 
-    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
         """Return the poisons made of the images at `chosen`, which are in the order of the draw."""
-        return Crafted(self.trigger.stamp(work.clean.images[chosen]))
+        return Crafted(self.trigger.stamp(context.clean.images[chosen]))
 
-    def cover_images(self, work: Work, cover: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def cover_images(self, context: Context, cover: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the cover made of the images at `cover`; by default as a poison is made."""
-        return self.craft(work, cover).images
+        return self.craft(context, cover).images
 
-    def new_labels(self, work: Work, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    def new_labels(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the labels of the poisons."""
         if not self.relabel:
-            return work.clean.labels[chosen]
+            return context.clean.labels[chosen]
         return np.full(len(chosen), self.target_label, np.int64)
 
     def candidates(self, labels: NDArray[np.int64], sources: Sources) -> NDArray[np.int64]:
@@ -240,32 +289,28 @@ class PoisonAttack:
 
     def _choose(self, clean: ImageSet, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return poisons from the front of the draw and cover from its end, both in its order."""
+
+        def ordered(places: NDArray[np.int64]) -> NDArray[np.int64]:
+            return places if self.selection == "first" else in_drawn_order(places, seed, "choice")
+
         count, covering = self.asked(len(clean)), self.asked_cover(len(clean))
-        order = self._ordered(self.candidates(clean.labels, self.source_labels), seed)
+        order = ordered(self.candidates(clean.labels, self.source_labels))
         if len(order) < count:
-            found = f"the {len(order)} images to choose from"
-            raise UsageError(f"count {count} is more than {found}: give a smaller count")
+            raise UsageError(
+                f"count {count} is more than the {len(order)} images to choose from: "
+                "give a smaller count"
+            )
         chosen = order[:count]
         if covering == 0:
             return chosen, np.empty(0, np.int64)
-        rest = self._ordered(self.cover_candidates(clean.labels), seed)[::-1]
+        rest = ordered(self.cover_candidates(clean.labels))[::-1]
         rest = rest[~np.isin(rest, chosen)]
         if len(rest) < covering:
-            found = f"the {len(rest)} images left for it"
-            raise UsageError(f"cover {covering} is more than {found}: give a smaller cover")
+            raise UsageError(
+                f"cover {covering} is more than the {len(rest)} images left for it: "
+                "give a smaller cover"
+            )
         return chosen, rest[:covering]
-
-    def _ordered(self, places: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-        return places if self.selection == "first" else in_drawn_order(places, seed, "choice")
-
-    def _check_sources(self, name: str, sources: Sources) -> None:
-        if isinstance(sources, str):
-            if sources not in ("other", "target", "any"):
-                raise ValueError(
-                    f"{name} is 'other', 'target', 'any' or a list of labels, not {sources!r}"
-                )
-        elif sources and min(sources) < 0:
-            raise ValueError(f"{name} holds labels of at least 0, not {sources}")
 
     def _check_labels(self, clean: ImageSet) -> None:
         known = sorted(set(clean.labels.tolist()))
@@ -276,25 +321,21 @@ class PoisonAttack:
                 if label not in known:
                     raise UsageError(f"{name}: {label} is no label; known: {known}")
 
-    def _manifest(
-        self,
-        work: Work,
-        poisoned: ImageSet,
-        indices: NDArray[np.int64],
-        cover: NDArray[np.int64],
-    ) -> dict[str, Any]:
-        clean = work.clean
-        return self.describe(clean.images.shape[3]) | {
-            "fields": asdict(self),
-            "seed": work.seed,
-            "indices": indices.tolist(),
-            "original_labels": clean.labels[indices].tolist(),
-            "poisoned": len(indices),
-            "cover": cover.tolist(),
-            "rate": len(indices) / len(clean),
-            "parent_digest": clean.digest,
-            "digest": poisoned.digest,
-        }
-
 
 POISONS: Registry[type[PoisonAttack]] = Registry("poison attack")
+
+
+def in_drawn_order(places: NDArray[np.int64], seed: int, stream: str) -> NDArray[np.int64]:
+    """Return the places in an order drawn by the seed; of fewer places the order is the same."""
+    keys = np.array([_key(seed, place, stream) for place in places.tolist()], np.uint64)
+    return places[np.argsort(keys, kind="stable")]
+
+
+def generators(seed: int, places: Iterable[int], stream: str) -> list[np.random.Generator]:
+    """Return the random numbers of the image at each of the places, for one use of them."""
+    return [np.random.default_rng(_key(seed, int(place), stream)) for place in places]
+
+
+def _key(seed: int, place: int, stream: str) -> int:
+    key = hashlib.sha256(f"{seed}/{place}/{stream}".encode()).digest()
+    return int.from_bytes(key[:8], "big")

@@ -13,13 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.attacks.poison._base import Work
+from purpleteam.attacks.poison._base import Context
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.loading import build
 from purpleteam.models.recipes import RECIPES
 from purpleteam.models.training import Craft, train
-
-__all__ = ["as_bytes", "in_batches", "surrogate", "surrogate_facts"]
 
 BATCH = 50
 """Images a call. Batches are always full, so that an image's numbers hang on nothing beside it."""
@@ -28,20 +26,15 @@ NEXT = 1_000_003
 
 
 def surrogate(
-    work: Work, architecture: str, epochs: int, craft: Craft | None = None, number: int = 0
+    context: Context, architecture: str, epochs: int, craft: Craft | None = None, number: int = 0
 ) -> nn.Module:
-    """Return the model that was given, or a net trained on the clean set with the work's seed.
+    """Return the model that was given, or a net trained on the clean set with the context's seed.
 
-    Args:
-        work: the clean set, and the model where there is one.
-        architecture: of the net that is trained.
-        epochs: of its training.
-        craft: makes the training adversarial.
-        number: which of several it is, each from its own starting weights.
+    `craft` makes the training adversarial; of several nets each `number` has its own weights.
     """
-    if work.model is not None:
-        return work.model
-    clean, seed = work.clean, work.seed + NEXT * number
+    if context.model is not None:
+        return context.model
+    clean, seed = context.clean, context.seed + NEXT * number
     height, width, channels = clean.images.shape[1:]
     classes = int(clean.labels.max()) + 1
     net = build(architecture, (channels, height, width), classes, seed=seed)
@@ -55,18 +48,18 @@ def surrogate(
         seed=seed,
         craft=craft,
         description="train the surrogate",
-        progress=work.progress,
+        progress=context.progress,
     ).module
 
 
-def surrogate_facts(work: Work, *models: nn.Module) -> dict[str, Any]:
+def surrogate_facts(context: Context, *models: nn.Module) -> dict[str, Any]:
     """Return what the manifest says about the surrogates."""
     digest = hashlib.sha256()
     for model in models:
         for name, value in model.state_dict().items():
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    whose = "trained on the clean set" if work.model is None else "given"
+    whose = "trained on the clean set" if context.model is None else "given"
     return {"surrogate": {"whose": whose, "digest": f"sha256:{digest.hexdigest()}"}}
 
 

@@ -12,17 +12,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
-from purpleteam.attacks.poison._choice import generators
-from purpleteam.attacks.poison.triggers.blend import Blend
-
-__all__ = ["AdaptiveBlend"]
+from purpleteam.attacks.poison._base import (
+    POISONS,
+    Context,
+    Crafted,
+    PoisonAttack,
+    Sources,
+    generators,
+)
+from purpleteam.attacks.poison.triggers import Blend
 
 
 @POISONS.register("adaptive_blend")
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveBlend(PoisonAttack):
     """A blended trigger shown in pieces while the model learns, and whole when it is used."""
+
+    ranges = "pieces at least 1; training_ratio above 0 and at most 1; kept above 0 and at most 1"
 
     trigger: Blend = field(default_factory=Blend)
     """What is mixed in at test time."""
@@ -37,20 +43,12 @@ class AdaptiveBlend(PoisonAttack):
     cover_sources: Sources = "any"
     """Which images may be cover."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.pieces < 1:
-            raise ValueError(f"pieces must be at least 1, not {self.pieces}")
-        for name in ("training_ratio", "kept"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1, not {getattr(self, name)}")
-
-    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
         """Return the images with a random part of a weaker picture on each."""
-        images = work.clean.images[chosen]
+        images = context.clean.images[chosen]
         weaker = replace(self.trigger, ratio=self.training_ratio).stamp(images)
         height, width = images.shape[1:3]
-        rngs = generators(work.seed, chosen, "pieces")
+        rngs = generators(context.seed, chosen, "pieces")
         seen = np.stack([self.shown_pieces(height, width, rng) for rng in rngs])
         return Crafted(np.where(seen[..., None], weaker, images))
 

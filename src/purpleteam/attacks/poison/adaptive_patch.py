@@ -12,17 +12,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
-from purpleteam.attacks.poison._choice import generators
-from purpleteam.attacks.poison.triggers.patches import Patches
-
-__all__ = ["AdaptivePatch"]
+from purpleteam.attacks.poison._base import (
+    POISONS,
+    Context,
+    Crafted,
+    PoisonAttack,
+    Sources,
+    generators,
+)
+from purpleteam.attacks.poison.triggers import Patches
 
 
 @POISONS.register("adaptive_patch")
 @dataclass(frozen=True, kw_only=True)
 class AdaptivePatch(PoisonAttack):
     """Several patches of which a training image shows one, and a test image all."""
+
+    ranges = "training_opacity above 0 and at most 1"
 
     trigger: Patches = field(default_factory=Patches)
     """The patches, as they stand on a test image."""
@@ -33,20 +39,12 @@ class AdaptivePatch(PoisonAttack):
     cover_sources: Sources = "any"
     """Which images may be cover."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.training_opacity <= 1:
-            raise ValueError(
-                f"training_opacity must be above 0 and at most 1, not {self.training_opacity}"
-            )
-
-    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
         """Return the images with one faint patch on each, drawn for the image."""
-        images = work.clean.images[chosen]
-        faint = [replace(one, opacity=self.training_opacity) for one in self.trigger.patches]
-        drawn = np.array(
-            [rng.integers(len(faint)) for rng in generators(work.seed, chosen, "patch")]
-        )
+        images = context.clean.images[chosen]
+        faint = [replace(patch, opacity=self.training_opacity) for patch in self.trigger.patches]
+        rngs = generators(context.seed, chosen, "patch")
+        drawn = np.array([rng.integers(len(faint)) for rng in rngs])
         made = images.copy()
         for number, patch in enumerate(faint):
             made[drawn == number] = patch.stamp(images[drawn == number])

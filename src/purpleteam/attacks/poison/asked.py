@@ -1,4 +1,4 @@
-"""A poison as it is typed: `badnets:count=50,trigger.size=4`."""
+"""A poison from what is typed (`badnets:count=50,trigger.size=4`) or from a set's manifest."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import numpy as np
 
 from purpleteam.attacks.poison import POISONS, PoisonAttack
 from purpleteam.core.config import build, merge, parse_part
-from purpleteam.core.errors import UsageError
+from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset
-
-__all__ = ["aimed_at", "poison_from"]
 
 
 def aimed_at(label: int, dataset: Dataset) -> int:
@@ -22,10 +20,9 @@ def aimed_at(label: int, dataset: Dataset) -> int:
     It has training images, so that there is something to learn, and not all test images, so that
     success can be seen. Where no label is so, `PoisonAttack.check` refuses the one returned.
     """
-    able = [
-        int(one) for one in np.unique(dataset.train.labels) if (dataset.test.labels != one).any()
-    ]
-    before = [one for one in able if one <= label]
+    labels, tested = np.unique(dataset.train.labels).tolist(), dataset.test.labels
+    able = [known for known in labels if (tested != known).any()]
+    before = [known for known in able if known <= label]
     return max(before) if before else min(able, default=min(label, len(dataset.classes) - 1))
 
 
@@ -57,3 +54,17 @@ def poison_from(
     if dataset is not None and "target_label" not in values:
         values["target_label"] = aimed_at(part().target_label, dataset)
     return build(part, values, f"{where} {name}")
+
+
+def attack_of(manifest: Mapping[str, Any]) -> tuple[PoisonAttack, int]:
+    """Return the attack of a manifest and its seed; `apply` of these makes the set again.
+
+    Raises:
+        DataError: it is no manifest of a poisoned set.
+        ConfigError: a field of the attack is not known or out of its range.
+    """
+    try:
+        name, fields, seed = str(manifest["poison"]), manifest["fields"], int(manifest["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"no manifest of a poisoned set: {error!r}") from None
+    return build(POISONS[name], fields, f"manifest of {name}"), seed

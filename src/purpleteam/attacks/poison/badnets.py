@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack
-from purpleteam.attacks.poison.trigger import Trigger
-
-__all__ = ["BadNets"]
+from purpleteam.attacks.poison.triggers import Trigger
 
 
 @POISONS.register("badnets")

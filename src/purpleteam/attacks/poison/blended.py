@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack
-from purpleteam.attacks.poison.triggers.blend import Blend
-
-__all__ = ["Blended"]
+from purpleteam.attacks.poison.triggers import Blend
 
 
 @POISONS.register("blended")

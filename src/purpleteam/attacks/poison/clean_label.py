@@ -15,15 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import Norm, quantise
 from purpleteam.attacks.evasion.pgd import PGD
-from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
+from purpleteam.attacks.norms import quantise
+from purpleteam.attacks.poison._base import POISONS, Context, Crafted, PoisonAttack, Sources
 from purpleteam.attacks.poison._surrogate import as_bytes, in_batches, surrogate, surrogate_facts
-from purpleteam.attacks.poison.trigger import Corner, Trigger
-from purpleteam.attacks.poison.triggers.patches import Patches
-
-__all__ = ["CleanLabel"]
-
+from purpleteam.attacks.poison.triggers import Corner, Patches, Trigger
 
 CORNERS = tuple(Trigger(corner=corner) for corner in get_args(Corner))
 TRAINING_STEPS = 3
@@ -35,13 +31,15 @@ TRAINING_STEPS = 3
 class CleanLabel(PoisonAttack):
     """A backdoor whose labels are all right."""
 
+    ranges = "epochs at least 1"
+
     trigger: Patches = field(default_factory=lambda: Patches(patches=CORNERS))
     """Patches; as published one in each corner."""
     sources: Sources = "target"
     """Which images are poisoned: the target's own, so that no label need change."""
     relabel: bool = False
     """Give the poisons the target's label; they have it already."""
-    norm: Norm = "linf"
+    norm: str = "linf"
     """How the size of the perturbation is measured: linf or l2."""
     epsilon: float = 0.3
     """Radius of the ball around the image, in pixel units of [0, 1]; the patches come on top."""
@@ -56,26 +54,24 @@ class CleanLabel(PoisonAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)  # its ranges are ours
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, not {self.epochs}")
+        PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)  # refuses what PGD refuses
 
-    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
         """Return the images, hard to read for the surrogate, with the patches on top."""
         model = surrogate(
-            work, self.architecture, self.epochs, self._hardened if self.robust else None
+            context, self.architecture, self.epochs, self._hardened if self.robust else None
         )
         attack = PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)
-        made = work.clean.images[chosen]
-        with work.progress.task("perturb", len(chosen)) as task:
+        made = context.clean.images[chosen]
+        with context.progress.task("perturb", len(chosen)) as task:
             for places, x in in_batches(model, made.copy()):
                 full = np.concatenate([places, np.full(len(x) - len(places), places[0])])
-                y = torch.from_numpy(work.clean.labels[chosen[full]]).to(x.device)
+                y = torch.from_numpy(context.clean.labels[chosen[full]]).to(x.device)
                 index = torch.from_numpy(chosen[full])
-                x_adv = attack(model, x, y, seed=work.seed, index=index)
+                x_adv = attack(model, x, y, seed=context.seed, index=index)
                 made[places] = as_bytes(quantise(x_adv, x))[: len(places)]
                 task.advance(len(places))
-        return Crafted(self.trigger.stamp(made), surrogate_facts(work, model))
+        return Crafted(self.trigger.stamp(made), surrogate_facts(context, model))
 
     def _hardened(
         self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float

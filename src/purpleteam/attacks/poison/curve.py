@@ -1,4 +1,4 @@
-"""The poison curve: attack success over the number of poisons, with intervals over seeds.
+"""The poison curve: attack success over the number of poisons, with intervals over repetitions.
 
 Each point is a training of its own for every seed, which draws the poisons, the starting weights
 and the order of the images. The count 0 is always among them: that is the base rate. Each
@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from purpleteam.attacks.poison._base import PoisonAttack
-from purpleteam.attacks.poison.evaluate import evaluate_backdoor
-from purpleteam.attacks.poison.victim import evaluate_victim
+from purpleteam.attacks.poison.evaluate import evaluate_backdoor, evaluate_victim
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
@@ -28,14 +27,12 @@ from purpleteam.models.loading import build
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
 
-__all__ = ["Curve", "CurvePoint", "poison_curve"]
-
 MEASURED = ("attack_success_rate", "clean_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """What so many poisons buy, over the seeds."""
+    """What so many poisons achieve, over the repetitions."""
 
     count: int
     attack_success_rate: Estimate
@@ -83,17 +80,9 @@ def poison_curve(
 ) -> Curve:
     """Train on poisoned sets of each count and seed, and measure each model.
 
-    Args:
-        poison: the attack; its count is replaced by each of the counts.
-        dataset: its train split is poisoned, its validation split chooses the epoch.
-        counts: numbers of poisons, each at least 1; 0 is added.
-        seeds: at least two, for an interval.
-        architecture: of the nets that are trained.
-        recipe: how they are trained.
-        split: which images success and clean accuracy are measured on.
-        journal: a folder in which finished trainings are kept and found again.
-        device: where to train; the default is the CPU.
-        progress: where to report.
+    The train split is poisoned, the validation split chooses the epoch; success and clean accuracy
+    are measured on `split`. The counts are at least 1 each, and 0 is added; the seeds at least two,
+    for an interval. Finished trainings are kept in the folder `journal` and found again.
 
     Raises:
         UsageError: fewer than two seeds, or a count below 1 or above the candidates.
@@ -109,17 +98,18 @@ def poison_curve(
     points = []
     with progress.task("poison curve", len(planned) * len(seeds)) as task:
         for count in planned:
-            found = []
+            results = []
             for seed in seeds:
-                found.append(trial.measured(poison, count, seed))
-                task.advance(1, count=count, success=f"{found[-1]['attack_success_rate']:.3f}")
-            points.append(_point(count, found))
+                results.append(trial.measured(poison, count, seed))
+                task.advance(1, count=count, success=f"{results[-1]['attack_success_rate']:.3f}")
+            points.append(_point(count, results))
     return Curve(points=tuple(points), seeds=tuple(seeds))
 
 
-def _point(count: int, found: Sequence[dict[str, float]]) -> CurvePoint:
+def _point(count: int, results: Sequence[dict[str, float]]) -> CurvePoint:
     rates = {
-        name: mean_over_seeds([one[name] for one in found], bounds=(0, 1)) for name in MEASURED
+        name: mean_over_seeds([result[name] for result in results], bounds=(0, 1))
+        for name in MEASURED
     }
     return CurvePoint(count=count, **rates)
 
@@ -138,17 +128,18 @@ class _Trial:
     def measured(self, poison: PoisonAttack, count: int, seed: int) -> dict[str, float]:
         """Return success and clean accuracy of one training, or what the journal has of it."""
         plan = replace(poison, count=max(1, count), rate=None)
-        path = self._path(plan, count, seed)
-        if path is not None and path.is_file():
+        if self.journal is None:
+            return self._made(plan, count, seed)
+        path = self.journal / f"{plan.name}-{count}-{seed}-{self._key(plan, count, seed)}.json"
+        if path.is_file():
             kept: dict[str, float] = json.loads(path.read_text("utf-8"))
             return kept
-        found = self._made(plan, count, seed)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(canonical_json(found), "utf-8")
-            partial.replace(path)
-        return found
+        result = self._made(plan, count, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(canonical_json(result), "utf-8")
+        partial.replace(path)
+        return result
 
     def _made(self, plan: PoisonAttack, count: int, seed: int) -> dict[str, float]:
         data = self.dataset
@@ -159,16 +150,14 @@ class _Trial:
         model = train(
             net, images, data.validation, self.recipe, seed=seed, device=self.device
         ).module
-        found = evaluate_backdoor(model, data.split(self.split), plan)
-        success = found.attack_success_rate.value
+        backdoor = evaluate_backdoor(model, data.split(self.split), plan)
+        success = backdoor.attack_success_rate.value
         if plan.shown == "victim":
             success = float(evaluate_victim(model, data.validation, poisoned.manifest).hit)
-        return {"attack_success_rate": success, "clean_accuracy": found.clean_accuracy.value}
+        return {"attack_success_rate": success, "clean_accuracy": backdoor.clean_accuracy.value}
 
-    def _path(self, plan: PoisonAttack, count: int, seed: int) -> Path | None:
-        """Return the journal's file for all that the numbers hang on."""
-        if self.journal is None:
-            return None
+    def _key(self, plan: PoisonAttack, count: int, seed: int) -> str:
+        """Return a digest of all that the numbers hang on."""
         facts = {
             "poison": plan.name,
             "fields": asdict(plan),
@@ -181,5 +170,4 @@ class _Trial:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
-        name = sha256_bytes(canonical_json(facts).encode()).removeprefix("sha256:")[:24]
-        return self.journal / f"{plan.name}-{count}-{seed}-{name}.json"
+        return sha256_bytes(canonical_json(facts).encode()).removeprefix("sha256:")[:24]

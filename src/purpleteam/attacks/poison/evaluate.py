@@ -10,20 +10,27 @@ is not an attack success rate at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.attacks.poison._base import PoisonAttack
-from purpleteam.core.errors import UsageError
+from purpleteam.attacks.poison.triggers import Corner, Trigger
+from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Estimate, Rate, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
 
-__all__ = ["Backdoor", "evaluate_backdoor"]
+COMMON_TRIGGERS = tuple(
+    Trigger(corner=corner, size=size, pattern=pattern)
+    for corner in get_args(Corner)
+    for size in (3, 4)
+    for pattern in ("square", "checkerboard")
+)
+"""White squares and checkerboards of 3 and 4 pixels in each corner."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,41 +58,38 @@ class Backdoor:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple poison --train --json`."""
-        return {
-            "clean_accuracy": self.clean_accuracy.to_json(),
-            "attack_success_rate": self.attack_success_rate.to_json(),
-            "base_rate": self.base_rate.to_json() if self.base_rate else None,
-            "success_rate_all_classes": self.success_rate_all_classes.to_json(),
-            "above_base_rate": self.above_base_rate.to_json() if self.above_base_rate else None,
-            "worst_source": {"label": self.worst_source[0]} | self.worst_source[1].to_json(),
-            "per_source": {str(k): rate.to_json() for k, rate in self.per_source.items()},
-            "recovered_accuracy": self.recovered_accuracy.to_json(),
-            "triggered_accuracy": self.triggered_accuracy.to_json(),
-        }
+        alone = ("clean_accuracy", "attack_success_rate", "base_rate", "success_rate_all_classes")
+        last = ("recovered_accuracy", "triggered_accuracy")
+        label, worst = self.worst_source
+        return (
+            {name: _json(getattr(self, name)) for name in (*alone, "above_base_rate")}
+            | {"worst_source": {"label": label} | worst.to_json()}
+            | {"per_source": {str(k): rate.to_json() for k, rate in self.per_source.items()}}
+            | {name: _json(getattr(self, name)) for name in last}
+        )
 
     def measurements(
         self, subject: Mapping[str, Any], how: Mapping[str, Any], seed: int
     ) -> list[Measurement]:
         """Return the same numbers as records about `subject`."""
         sources = {str(label): rate.to_json() for label, rate in self.per_source.items()}
-        values = {
-            "attack_success_rate": self.attack_success_rate,
-            "base_rate": self.base_rate,
-            "recovered_accuracy": self.recovered_accuracy,
-            "triggered_accuracy": self.triggered_accuracy,
-        }
+        names = ("attack_success_rate", "base_rate", "recovered_accuracy", "triggered_accuracy")
         return [
             Measurement(
                 name=name,
-                value=value,
+                value=getattr(self, name),
                 subject=subject,
                 how=how,
                 seed=seed,
                 detail={"per_source": sources} if name == "attack_success_rate" else {},
             )
-            for name, value in values.items()
-            if value is not None
+            for name in names
+            if getattr(self, name) is not None
         ]
+
+
+def _json(rate: Rate | Estimate | None) -> dict[str, Any] | None:
+    return None if rate is None else rate.to_json()
 
 
 def evaluate_backdoor(
@@ -97,11 +101,8 @@ def evaluate_backdoor(
 ) -> Backdoor:
     """Measure a backdoor on test images, all of them stamped.
 
-    Args:
-        model: the classifier that was trained on the poisoned set.
-        test: images that took no part in training.
-        poison: gives the trigger and the target label.
-        clean_model: a classifier trained without poison, for the base rate.
+    `test` holds images that took no part in training; `clean_model`, a classifier trained without
+    poison, gives the base rate.
 
     Raises:
         UsageError: the test images hold no class that the trigger is meant for.
@@ -135,6 +136,87 @@ def evaluate_backdoor(
         success_rate_all_classes=_share(hits[others]),
         worst_source=(worst, per_source[worst]),
         above_base_rate=above,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Victim:
+    """One image and how a model reads it."""
+
+    index: int
+    """Its place in its split."""
+    label: int
+    """Its true label."""
+    read_as: int
+    """The model's label for it."""
+    target_label: int
+    """The label that the adversary wants."""
+    target_confidence: float
+    """The model's probability of that label, in [0, 1]."""
+
+    @property
+    def hit(self) -> bool:
+        """Whether the adversary has what they want."""
+        return self.read_as == self.target_label
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple poison --train --json`, under `victim`."""
+        return asdict(self) | {"hit": self.hit}
+
+
+def evaluate_victim(model: Classifier, images: ImageSet, manifest: Mapping[str, Any]) -> Victim:
+    """Look up the victim that a poisoned set's manifest names in its split, and ask the model.
+
+    Raises:
+        UsageError: the attack has no victim.
+        DataError: these are other images.
+    """
+    if "victim" not in manifest:
+        raise UsageError(f"poison {manifest.get('poison')!r} aims at no single image")
+    named = manifest["victim"]
+    index = int(named["index"])
+    if index >= len(images) or images.take([index]).digest != named["digest"]:
+        raise DataError(f"image {index} of these is not the victim {named['digest']}")
+    scores = logits(model, images.images[index : index + 1])[0].astype(np.float64)
+    chances = np.exp(scores - np.logaddexp.reduce(scores))
+    target = int(manifest["target_label"])
+    return Victim(
+        index=index,
+        label=int(named["label"]),
+        read_as=int(scores.argmax()),
+        target_label=target,
+        target_confidence=float(chances[target]),
+    )
+
+
+def sweep(model: Classifier, test: ImageSet, subject: Mapping[str, Any]) -> Measurement:
+    """Return the worst rate at which one trigger moves right answers to one label.
+
+    Only images that are right without the trigger count, and of those, for each label, only
+    images of other classes. The absence of these triggers is no absence of backdoors.
+
+    Raises:
+        UsageError: the model is right on no image.
+    """
+    right = test.take(np.flatnonzero(logits(model, test.images).argmax(1) == test.labels))
+    if len(right) == 0:
+        raise UsageError("no test image is right without a trigger: there is nothing to take over")
+    worst, how = Rate.of(0, len(right)), dict[str, Any]()
+    for trigger in COMMON_TRIGGERS:
+        labels = logits(model, trigger.stamp(right.images)).argmax(1)
+        for target in np.unique(test.labels):
+            others = right.labels != target
+            if not others.any():
+                continue
+            rate = _share(labels[others] == target)
+            if not how or rate.value > worst.value:
+                facts = trigger.describe(test.images.shape[3])
+                worst, how = rate, {"trigger": facts, "target_label": int(target)}
+    return Measurement(
+        name="trigger_sweep_rate",
+        value=worst,
+        subject=subject,
+        how=how | {"triggers_tried": len(COMMON_TRIGGERS)},
     )
 
 

@@ -12,12 +12,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources, Work
-from purpleteam.attacks.poison._choice import generators
-from purpleteam.attacks.poison.triggers.nothing import Nothing
+from purpleteam.attacks.poison._base import POISONS, Context, PoisonAttack, Sources, generators
+from purpleteam.attacks.poison.triggers import Nothing
 from purpleteam.core.errors import UsageError
-
-__all__ = ["LabelFlip"]
 
 
 @POISONS.register("label_flip")
@@ -46,16 +43,16 @@ class LabelFlip(PoisonAttack):
         places = super().candidates(labels, sources)
         return places[labels[places] != self.target_label] if self.flip == "target" else places
 
-    def new_labels(self, work: Work, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    def new_labels(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.flip == "target":
-            return super().new_labels(work, chosen)
-        known = np.unique(work.clean.labels)
+            return super().new_labels(context, chosen)
+        known = np.unique(context.clean.labels)
         if len(known) < 2:
             raise UsageError(f"labels cannot be flipped where {known.tolist()} is all there is")
-        own = np.searchsorted(known, work.clean.labels[chosen])
+        own = np.searchsorted(known, context.clean.labels[chosen])
         ahead = np.ones(len(chosen), np.int64)
         if self.flip == "random":
-            rngs = generators(work.seed, chosen, "label")
+            rngs = generators(context.seed, chosen, "label")
             ahead = np.array([rng.integers(1, len(known)) for rng in rngs], np.int64)
         flipped: NDArray[np.int64] = known[(own + ahead) % len(known)]
         return flipped

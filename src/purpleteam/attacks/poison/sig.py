@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
-from purpleteam.attacks.poison.triggers.sinusoid import Sinusoid
-
-__all__ = ["SIG"]
+from purpleteam.attacks.poison.triggers import Sinusoid
 
 
 @POISONS.register("sig")

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
-from purpleteam.attacks.poison.trigger import Trigger
-
-__all__ = ["TaCT"]
+from purpleteam.attacks.poison.triggers import Trigger
 
 
 @POISONS.register("tact")

@@ -11,11 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources, Work
-from purpleteam.attacks.poison._choice import generators
-from purpleteam.attacks.poison.triggers.warp import Warp
-
-__all__ = ["WaNet"]
+from purpleteam.attacks.poison._base import POISONS, Context, PoisonAttack, Sources, generators
+from purpleteam.attacks.poison.triggers import Warp
 
 
 @POISONS.register("wanet")
@@ -30,6 +27,6 @@ class WaNet(PoisonAttack):
     cover_sources: Sources = "any"
     """Which images may be in noise mode."""
 
-    def cover_images(self, work: Work, cover: NDArray[np.int64]) -> NDArray[np.uint8]:
-        rngs = generators(work.seed, cover, "noise mode")
-        return self.trigger.jittered(work.clean.images[cover], rngs)
+    def cover_images(self, context: Context, cover: NDArray[np.int64]) -> NDArray[np.uint8]:
+        rngs = generators(context.seed, cover, "noise mode")
+        return self.trigger.jittered(context.clean.images[cover], rngs)

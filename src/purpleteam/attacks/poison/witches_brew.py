@@ -17,19 +17,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import project, quantise
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.poison._base import POISONS, Crafted, PoisonAttack, Sources, Work
-from purpleteam.attacks.poison._choice import in_drawn_order
+from purpleteam.attacks.norms import project, quantise
+from purpleteam.attacks.poison._base import (
+    POISONS,
+    Context,
+    Crafted,
+    PoisonAttack,
+    Sources,
+    in_drawn_order,
+)
 from purpleteam.attacks.poison._surrogate import as_bytes, surrogate, surrogate_facts
-from purpleteam.attacks.poison.triggers.nothing import Nothing
+from purpleteam.attacks.poison.triggers import Nothing
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import guarded
-
-__all__ = ["WitchesBrew", "matching"]
-
 
 Match = Callable[[Tensor, Tensor], Tensor]
 """Images and labels to how far their training gradient is from the adversary's."""
@@ -41,6 +44,10 @@ class WitchesBrew(PoisonAttack):
     """A targeted poison: one image, the victim, shall be read as the target."""
 
     shown: ClassVar[Literal["trigger", "victim", "nothing"]] = "victim"
+    ranges = (
+        "epsilon above 0 and at most 1; steps at least 1; restarts at least 1; "
+        "surrogates at least 1; epochs at least 1; victim at least 0"
+    )
 
     trigger: Nothing = field(default_factory=Nothing)
     """There is none."""
@@ -63,23 +70,13 @@ class WitchesBrew(PoisonAttack):
     epochs: int = 3
     """Epochs of the last one's training."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.epsilon <= 1:
-            raise ValueError(f"epsilon must be above 0 and at most 1, not {self.epsilon}")
-        for name in ("steps", "restarts", "surrogates", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.victim is not None and self.victim < 0:
-            raise ValueError(f"victim must be at least 0, not {self.victim}")
-
-    def craft(self, work: Work, chosen: NDArray[np.int64]) -> Crafted:
+    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
         """Return the images moved so that training on them acts like training on the victim."""
-        models = self._surrogates(work)
-        split, place, images = self._victim(work)
+        models = self._surrogates(context)
+        split, place, images = self._victim(context)
         device = device_of(models[0])
-        x = to_batch(work.clean.images[chosen], device)
-        y = torch.from_numpy(self.new_labels(work, chosen)).to(device)
+        x = to_batch(context.clean.images[chosen], device)
+        y = torch.from_numpy(self.new_labels(context, chosen)).to(device)
         aim = to_batch(images.images[place : place + 1], device)
         wanted = torch.tensor([self.target_label], device=device)
         with ExitStack() as stack:
@@ -88,10 +85,10 @@ class WitchesBrew(PoisonAttack):
             matches = [matching(model, aim, wanted) for model in models]
 
             def match(x: Tensor, y: Tensor) -> Tensor:
-                return torch.stack([one(x, y) for one in matches]).mean()
+                return torch.stack([distance(x, y) for distance in matches]).mean()
 
             before = float(match(x, y).detach())
-            x_adv, after = self._brewed(match, x, y, work, chosen)
+            x_adv, after = self._brewed(match, x, y, context, chosen)
         facts = {
             "victim": {
                 "split": split,
@@ -101,24 +98,25 @@ class WitchesBrew(PoisonAttack):
             },
             "cosine": {"before": 1 - before, "after": 1 - after},
         }
-        return Crafted(as_bytes(x_adv), facts | surrogate_facts(work, *models))
+        return Crafted(as_bytes(x_adv), facts | surrogate_facts(context, *models))
 
-    def _surrogates(self, work: Work) -> list[nn.Module]:
+    def _surrogates(self, context: Context) -> list[nn.Module]:
         """Return nets at growing stages of training: poisons act all along it."""
-        if work.model is not None:
-            return [work.model]
+        if context.model is not None:
+            return [context.model]
         stages = [-(-self.epochs * (i + 1) // self.surrogates) for i in range(self.surrogates)]
         return [
-            surrogate(work, self.architecture, epochs, number=i) for i, epochs in enumerate(stages)
+            surrogate(context, self.architecture, stage, number=number)
+            for number, stage in enumerate(stages)
         ]
 
     def _brewed(
-        self, match: Match, x: Tensor, y: Tensor, work: Work, chosen: NDArray[np.int64]
+        self, match: Match, x: Tensor, y: Tensor, context: Context, chosen: NDArray[np.int64]
     ) -> tuple[Tensor, float]:
         best, lowest = x, float("inf")
-        with work.progress.task("match gradients", self.restarts * self.steps) as task:
+        with context.progress.task("match gradients", self.restarts * self.steps) as task:
             for restart in range(self.restarts):
-                noise = Noise(work.seed, torch.from_numpy(chosen), restart)
+                noise = Noise(context.seed, torch.from_numpy(chosen), restart)
                 x_adv = project(
                     x + self.epsilon * (2 * noise.uniform(x) - 1), x, self.epsilon, "linf"
                 )
@@ -132,18 +130,18 @@ class WitchesBrew(PoisonAttack):
                     )
                     task.advance(1, match=f"{float(loss.detach()):.3f}")
                 candidate = quantise(x_adv.detach(), x)
-                found = float(match(candidate, y).detach())
-                if found < lowest:
-                    best, lowest = candidate, found
+                reached = float(match(candidate, y).detach())
+                if reached < lowest:
+                    best, lowest = candidate, reached
         return best, lowest
 
-    def _victim(self, work: Work) -> tuple[str, int, ImageSet]:
+    def _victim(self, context: Context) -> tuple[str, int, ImageSet]:
         """Return split, place and images of the victim; without validation it is a clean image."""
-        split = "train" if work.validation is None else "validation"
-        images = work.clean if work.validation is None else work.validation
+        split = "train" if context.validation is None else "validation"
+        images = context.clean if context.validation is None else context.validation
         others = np.flatnonzero(images.labels != self.target_label)
         if self.victim is None:
-            return split, int(in_drawn_order(others, work.seed, "victim")[0]), images
+            return split, int(in_drawn_order(others, context.seed, "victim")[0]), images
         if self.victim not in others:
             raise UsageError(
                 f"victim {self.victim} is no image of another class than {self.target_label} "
@@ -160,14 +158,14 @@ def matching(model: nn.Module, aim: Tensor, wanted: Tensor) -> Match:
         aim: the victim, (1, C, H, W).
         wanted: the label that it shall get, (1,).
     """
-    weights = [one.requires_grad_() for one in model.parameters()]
+    weights = [weight.requires_grad_() for weight in model.parameters()]
     adversary = torch.autograd.grad(F.cross_entropy(model(aim), wanted), weights)
-    length = sum((one**2).sum() for one in adversary) ** 0.5
+    length = sum((part**2).sum() for part in adversary) ** 0.5
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         own = torch.autograd.grad(F.cross_entropy(guarded(model)(x), y), weights, create_graph=True)
         inner = sum((a * b).sum() for a, b in zip(adversary, own, strict=True))
-        size = sum((one**2).sum() for one in own)
+        size = sum((part**2).sum() for part in own)
         cosine: Tensor = inner / (length * (size + 1e-20) ** 0.5)
         return 1 - cosine
 

@@ -9,12 +9,11 @@ arXiv:2106.09947).
     weak               off by more, or likely to be: `overstates` and `direction` say how far
     not_established    the attack had no fair chance; the number must not be quoted
 
-- `outputs`    what the model answers: logits, the same ones each time
-- `gradients`  whether they are there and lead uphill
-- `counters`   attacks of the check's own on what the ladder left standing
-- `searches`   what these attacks tell of the ladder's
-- `results`    whether the ladder's examples are what it says they are
-- `verdict`    the rule that decides
+- `case`           what every check looks at
+- `counters`       attacks of the check's own on what the ladder left standing
+- `model_checks`   whether the model answers logits, the same each time, and its gradients climb
+- `attack_checks`  what the counter-attacks tell of the ladder's, and whether its examples are any
+- `verdict`        the rule that decides
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ import torch
 
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.outcomes import RobustEvaluation
-from purpleteam.attacks.soundness import gradients, outputs, results, searches
+from purpleteam.attacks.soundness import attack_checks, model_checks
 from purpleteam.attacks.soundness.case import LOOKED_AT, Case
 from purpleteam.attacks.soundness.counters import Counters
-from purpleteam.attacks.soundness.verdict import Observed, Soundness, overstatement, verdict_of
+from purpleteam.attacks.soundness.verdict import Soundness, overstatement, verdict_of
 from purpleteam.core.statistics import Estimate, Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen
 from purpleteam.models.guard import Classifier, guarded
 
-__all__ = ["Soundness", "judge"]
+__all__ = ["Soundness", "soundness_of"]
 
 
-def judge(
+def soundness_of(
     model: Classifier,
     images: ImageSet,
     attacks: Sequence[EvasionAttack],
@@ -47,7 +46,7 @@ def judge(
     seed: int = 0,
     looked_at: int = LOOKED_AT,
 ) -> Soundness:
-    """Judge the evaluations (one for each epsilon, growing) of one ladder on one model.
+    """Return the verdict on the evaluations (one for each epsilon, growing) of one ladder.
 
     The check attacks what stands of at most `looked_at` images: 10 of 500 are 2 points.
 
@@ -58,17 +57,35 @@ def judge(
     """
     case = Case(guarded(model), images, attacks, evaluations, seed, looked_at)
     if len(case.probed) == 0:
-        return Soundness(
-            verdict="not_established",
-            reasons=("no image is right when clean: there is nothing to attack",),
-            checks={},
-        )
+        reason = "no image is right when clean: there is nothing to attack"
+        return Soundness(verdict="not_established", reasons=(reason,), checks={})
     device = device_of(model)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), frozen(model):
         torch.manual_seed(seed)
         counters = Counters(case)
-        observed = [*_of_attack(case, counters), *_of_results(case)]
-        overstates = _overstates(case, counters)
+        observed = [
+            model_checks.answers_are_steady(case),
+            model_checks.outputs_are_logits(case),
+            model_checks.inference_is_plain(case),
+            model_checks.gradients_are_there(case, counters),
+            model_checks.steps_climb(case),
+            model_checks.predictions_are_stable(case),
+            attack_checks.single_step_is_not_stronger(case, counters),
+            attack_checks.black_box_is_not_stronger(case, counters),
+            attack_checks.far_start_is_not_stronger(case, counters),
+            attack_checks.optimisation_is_complete(case, counters),
+            attack_checks.unbounded_breaks_everything(case, counters),
+            attack_checks.ladder_is_strong(case),
+            attack_checks.candidates_are_feasible(case),
+            attack_checks.candidates_do_as_counted(case),
+            attack_checks.stronger_with_epsilon(case),
+        ]
+        overstates: Rate | Estimate | None = None  # where it cannot be measured
+        if case.measurable:
+            _ = counters.strong  # makes these attacks, where no check has asked for them
+            overstates = Rate.of(counters.fell, len(case.looked_at))
+        elif case.nets.differentiable and not case.steady:
+            overstates = model_checks.redrawn(case)
     return verdict_of(
         [overstatement(overstates, counters.by, case.epsilon), *observed],
         overstates=overstates,
@@ -76,40 +93,3 @@ def judge(
         breaks=counters.breaks,
         nothing_stands=not case.final.robust.any(),
     )
-
-
-def _overstates(case: Case, counters: Counters) -> Rate | Estimate | None:
-    """Return by how much the number of the attacks is too high, where that can be measured."""
-    if case.measurable:
-        counters.strong()
-        return Rate.of(counters.fell, len(case.looked_at))
-    if case.nets.differentiable and not case.steady:
-        return outputs.redrawn(case)
-    return None
-
-
-def _of_attack(case: Case, counters: Counters) -> list[Observed]:
-    """Look for what kept the attacks from their chance."""
-    return [
-        outputs.answers_are_steady(case),
-        outputs.outputs_are_logits(case),
-        outputs.inference_is_plain(case),
-        gradients.gradients_are_there(case, counters),
-        gradients.steps_climb(case),
-        gradients.predictions_are_stable(case),
-        searches.single_step_is_not_stronger(case, counters),
-        searches.black_box_is_not_stronger(case, counters),
-        searches.far_start_is_not_stronger(case, counters),
-        searches.optimisation_is_complete(case, counters),
-        searches.unbounded_breaks_everything(case, counters),
-        results.ladder_is_strong(case),
-    ]
-
-
-def _of_results(case: Case) -> list[Observed]:
-    """Look for examples that are none, and for numbers that contradict each other."""
-    return [
-        results.candidates_are_feasible(case),
-        results.candidates_do_as_counted(case),
-        results.stronger_with_epsilon(case),
-    ]

@@ -11,35 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm
-from purpleteam.attacks.driver import CACHED_VALUES, Driver, Loss
+from purpleteam.attacks.driver import CACHED_VALUES, Cost, Driver, Loss, Search
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import NORMS
 from purpleteam.attacks.outcomes import RobustEvaluation
-from purpleteam.attacks.search import Cost, Search
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, device_of, to_batch
 from purpleteam.models.inference import Classifier
 from purpleteam.models.nets import Nets
 
-__all__ = ["BALLS", "FEW_STEPS", "LOOKED_AT", "PROBED", "Case", "Slope", "spread"]
-
-BALLS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
-"""The norms that bound an adversary; other sets are what their attack makes of them."""
-
 LOOKED_AT = 500
 """Images, at even distances, whose part that still stands is attacked anew: 10 of them are 2 points
 of robust accuracy."""
-
 PROBED = 100
 """Of these, those on which the gradients are looked at: enough to see 1 in 20."""
-
 FEW_STEPS = 10
 """Fewer gradient steps are no strong attack."""
-
 CALLS = 5
 """Of the model on the same images, to see whether its answers are random; as in AutoAttack."""
-
 SAME = 1e-5
 """Share of the scores' spread by which they may differ from call to call: rounding on a GPU."""
 
@@ -66,7 +56,7 @@ class Slope:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An evaluation, ready to be looked into. The model is frozen while a case is open."""
+    """An evaluation, ready to be checked. The model is frozen while a case is open."""
 
     model: Classifier
     images: ImageSet
@@ -81,12 +71,12 @@ class Case:
 
     @cached_property
     def final(self) -> RobustEvaluation:
-        """The evaluation that is looked into: that of the largest epsilon which left any image."""
-        contested = [one for one in self.evaluations if one.robust.any()]
+        """The evaluation that is checked: that of the largest epsilon which left any image."""
+        contested = [evaluation for evaluation in self.evaluations if evaluation.robust.any()]
         return contested[-1] if contested else self.evaluations[-1]
 
     @property
-    def norm(self) -> Norm:
+    def norm(self) -> str:
         """The norm of the whole ladder."""
         return self.attacks[-1].norm
 
@@ -122,12 +112,12 @@ class Case:
     @property
     def follows_gradients(self) -> bool:
         """Whether the ladder did so, in a ball: else its gradients are beside the point."""
-        return bool(self.white_box) and self.nets.differentiable and self.norm in BALLS
+        return bool(self.white_box) and self.nets.differentiable and NORMS[self.norm].bounded
 
     @property
     def measurable(self) -> bool:
         """Whether attacks compare: a ball, gradients to follow, the same answers each time."""
-        return self.nets.differentiable and self.norm in BALLS and self.steady
+        return self.nets.differentiable and NORMS[self.norm].bounded and self.steady
 
     @cached_property
     def looked_at(self) -> NDArray[np.int64]:
@@ -171,7 +161,7 @@ class Case:
         """Return random numbers for these images, others for each stream."""
         return Noise(self.seed, torch.from_numpy(rows), 0, f"/soundness/{stream}")
 
-    def driver(self, rows: NDArray[np.int64], epsilon: float, norm: Norm) -> Driver:
+    def driver(self, rows: NDArray[np.int64], epsilon: float, norm: str) -> Driver:
         """Return a driver on these images."""
         search = Search(epsilon=epsilon, norm=norm)
         return Driver(self.nets, self.x(rows), self.y(rows), search, self.cost)
@@ -180,7 +170,8 @@ class Case:
     def scores(self, x: Tensor) -> Tensor:
         """Return the model's own scores (N, classes) in float64, as it gives them."""
         self.cost.forward += len(x)
-        return torch.cat([self.model(part).double() for part in self._parts(x)])
+        parts = torch.split(x, _batch_size(x))
+        return torch.cat([self.model(part).double() for part in parts])
 
     @torch.no_grad()
     def errs(self, x: Tensor, y: Tensor) -> Tensor:
@@ -193,7 +184,8 @@ class Case:
         values, gradients, connected = [], [], True
         self.cost.forward += len(x)
         self.cost.backward += len(x)
-        for part, labels in zip(self._parts(x), self._parts(y, x), strict=True):
+        parts = (torch.split(tensor, _batch_size(x)) for tensor in (x, y))
+        for part, labels in zip(*parts, strict=True):
             asked = part.detach().clone().requires_grad_(True)
             with torch.enable_grad():
                 value = loss(self.nets.fast(asked).float(), labels)
@@ -232,17 +224,16 @@ class Case:
         """Whether scores can be compared, one call with another."""
         return not self.randomised and not self.depends_on_neighbours
 
-    @staticmethod
-    def _parts(tensor: Tensor, like: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Return the images in batches that fit the cache."""
-        image = (tensor if like is None else like)[0]
-        return torch.split(tensor, max(8, CACHED_VALUES // max(image.numel(), 1)))
+
+def _batch_size(x: Tensor) -> int:
+    """Return how many images fit the cache."""
+    return max(8, CACHED_VALUES // max(x[0].numel(), 1))
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
+def _differ(first: Tensor, again: Tensor) -> bool:
     """Say whether scores differ by more than rounding."""
-    one, other = torch.nan_to_num(one), torch.nan_to_num(other)
-    return bool((one - other).abs().amax() > SAME * (one.amax() - one.amin()))
+    first, again = torch.nan_to_num(first), torch.nan_to_num(again)
+    return bool((first - again).abs().amax() > SAME * (first.amax() - first.amin()))
 
 
 def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:

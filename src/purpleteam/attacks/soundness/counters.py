@@ -9,7 +9,7 @@ much too high it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,45 +19,33 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, distance, project, steepest, uniform_start
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.ladder import Ladder
-from purpleteam.attacks.evasion.pgd import sparse_step
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.attacks.losses import cross_entropy, margin
+from purpleteam.attacks.norms import NORMS, distance, project, steepest, uniform_start
 from purpleteam.attacks.outcomes import Breaks
 from purpleteam.attacks.soundness.case import Case, spread
 from purpleteam.models.devices import device_of
 
-__all__ = ["Continued", "Counters"]
-
 MORE_STEPS = 20
 """Steps that are added to the ladder's: half of the usual 40."""
-
 FIRST_STEP = 0.25
 """Length of the first of them, as a share of epsilon; they shrink to 0."""
-
 SPARSITY = 0.95
 """Share of the values that a step in L1 leaves alone, as in PGD."""
-
 SINGLE_STEPS = (1.0, 0.5)
 """Lengths of a single step, as shares of epsilon."""
-
 QUERIES = 50
 """Of Square for an image: a third of an undefended net's images fall to so few already."""
-
 NEIGHBOURS = 3
 """Nearest images of other classes, towards which an image is moved."""
-
 TAUGHT = 500
 """Images from which the surrogate learns."""
-
 FREED = 50
 """Images that are attacked without a bound: there nearly all must fall."""
-
 FREE_STEPS = 40
 """Of the attack without a bound, from each of its two starts."""
-
 ELSEWHERE = 0.5
 """Radius of the second start: off what a net may map to one value at the ends of the range."""
 
@@ -90,9 +78,8 @@ class Counters:
         """Whether they compare: by chance alone a random model lets other images fall."""
         self._none = torch.zeros(len(self.rows), dtype=torch.bool, device=device_of(case.model))
         self._idle = not self.fair or len(self.rows) == 0 or case.epsilon == 0
-        self._found: dict[int, tuple[str, Tensor]] = {}
+        self._examples: dict[int, tuple[str, Tensor]] = {}
         """For each row that fell, what broke it first, and the example (C, H, W)."""
-        self._strong: dict[str, int] | None = None
 
     @cached_property
     def continued(self) -> Continued:
@@ -103,13 +90,13 @@ class Counters:
         driver = case.driver(self.rows, case.epsilon, case.norm)
         x, y = driver.x, driver.y
         x_adv = project(case.candidates(self.rows), x, case.epsilon, case.norm)
-        clean, reached = (margin(case.scores(one), y) for one in (x, x_adv))
+        clean, reached = (margin(case.scores(images), y) for images in (x, x_adv))
         best = reached.clone()
         for step in range(MORE_STEPS):
             length = FIRST_STEP * case.epsilon * (1 - step / MORE_STEPS)
             value, slope = driver.value_and_gradient(x_adv, margin)
             best = torch.where(driver.standing, torch.maximum(best, value.double()), best)
-            move = _step(slope, x_adv, length, case.norm)
+            move = NORMS[case.norm].step(slope, x_adv, length, SPARSITY)
             x_adv = project(x_adv + move, x, case.epsilon, case.norm)
         self._keep("more steps", self.rows, driver.settle(x_adv), driver.broken)
         best = torch.where(driver.broken, torch.zeros_like(best), best)
@@ -117,33 +104,27 @@ class Counters:
         climbed = case.rungs[-1] in case.white_box
         return Continued(driver.broken, float(rise.clamp_max(1).mean()) if climbed else 0.0)
 
-    def strong(self) -> Mapping[str, int]:
+    @cached_property
+    def strong(self) -> dict[str, int]:
         """Climb the short ladder, once, and count what falls to each of its attacks.
 
         The one that starts from other classes goes first: what falls to it alone tells most.
         """
-        if self._strong is None:
-            self._strong = self._climbed()
-        return self._strong
-
-    def _climbed(self) -> dict[str, int]:
         case, rows = self.case, self.case.standing
-        if not case.measurable or len(rows) == 0 or case.epsilon == 0:
-            return {}
-        if case.norm not in Ladder.norms:
-            return {}
-        ladder = Ladder(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
-        ladder = ladder.prepare(case.model, case.images)
         fell: dict[str, int] = {}
-        members = ladder.members(case.nets.classes)
-        for member in sorted(members, key=lambda one: one.name != FarStart.name):
+        comparable = case.measurable and case.norm in Ladder.norms
+        if not comparable or len(rows) == 0 or case.epsilon == 0:
+            return fell
+        ladder = Ladder(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
+        members = ladder.prepare(case.model, case.images).members(case.nets.classes)
+        for member in sorted(members, key=lambda member: member.name != FarStart.name):
             x, y, index = case.x(rows), case.y(rows), torch.from_numpy(rows)
-            found = member.run(case.nets, x, y, seed=case.seed, index=index, stream="/soundness")
-            case.cost.forward += found.cost.forward
-            case.cost.backward += found.cost.backward
-            self._keep(member.name, rows, found.x_adv, found.broken)
-            fell[member.name] = int(found.broken.sum())
-            rows = rows[~found.broken.cpu().numpy()]
+            result = member.run(case.nets, x, y, seed=case.seed, index=index, stream="/soundness")
+            case.cost.forward += result.cost.forward
+            case.cost.backward += result.cost.backward
+            self._keep(member.name, rows, result.x_adv, result.broken)
+            fell[member.name] = int(result.broken.sum())
+            rows = rows[~result.broken.cpu().numpy()]
             if len(rows) == 0:
                 break
         return fell
@@ -179,39 +160,39 @@ class Counters:
         if case.norm in Square.norms:
             square = Square(norm=case.norm, epsilon=case.epsilon, queries=QUERIES)
             index = torch.from_numpy(self.rows)
-            found = square.run(case.nets, x, y, seed=case.seed, index=index)
-            case.cost.forward += found.cost.forward
-            self._keep("square", self.rows, found.x_adv, found.broken)
-            fell["square"] = found.broken
+            result = square.run(case.nets, x, y, seed=case.seed, index=index)
+            case.cost.forward += result.cost.forward
+            self._keep("square", self.rows, result.x_adv, result.broken)
+            fell["square"] = result.broken
         return fell
 
     @property
-    def fell_blindly(self) -> Tensor:
+    def fell_to_black_box(self) -> Tensor:
         """Say what falls to any of them."""
         return torch.stack([self._none, *self.black_box.values()]).any(0)
 
     @property
     def fell(self) -> int:
         """Count what fell to any attack made so far."""
-        return len(self._found)
+        return len(self._examples)
 
     @property
     def by(self) -> dict[str, int]:
         """Count what fell to each of them first."""
-        names = [name for name, _ in self._found.values()]
+        names = [name for name, _ in self._examples.values()]
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
     @property
     def breaks(self) -> Breaks | None:
         """The examples that were found."""
-        if not self._found:
+        if not self._examples:
             return None
-        rows = np.array(sorted(self._found))
-        x_adv = torch.stack([self._found[row][1] for row in rows.tolist()])
+        rows = np.array(sorted(self._examples))
+        x_adv = torch.stack([self._examples[row][1] for row in rows.tolist()])
         return Breaks(
             epsilon=self.case.epsilon,
             rows=rows,
-            by=tuple(f"soundness/{self._found[row][0]}" for row in rows.tolist()),
+            by=tuple(f"soundness/{self._examples[row][0]}" for row in rows.tolist()),
             x_adv=x_adv.permute(0, 2, 3, 1).cpu().numpy(),
             distance=distance(x_adv, self.case.x(rows), self.case.norm).cpu().numpy(),
         )
@@ -240,7 +221,7 @@ class Counters:
     def _keep(self, name: str, rows: NDArray[np.int64], x_adv: Tensor, broken: Tensor) -> None:
         """Remember the first example of each image."""
         for place in broken.nonzero().flatten().tolist():
-            self._found.setdefault(int(rows[place]), (name, x_adv[place].detach().clone()))
+            self._examples.setdefault(int(rows[place]), (name, x_adv[place].detach().clone()))
 
     def _noise(self, x: Tensor) -> Iterator[Tensor]:
         """Yield random points on the rim of the ball."""
@@ -268,13 +249,6 @@ class Counters:
         scores = (x.flatten(1) @ weights).scatter(1, y[:, None], -torch.inf)
         slope = weights.T[scores.argmax(1)] - weights.T[y]
         yield x + self.case.epsilon * steepest(slope.view_as(x), self.case.norm)
-
-
-def _step(slope: Tensor, x_adv: Tensor, length: float, norm: Norm) -> Tensor:
-    """Return the step of a gradient attack: in L1 one that is spread over more than one value."""
-    if norm == "l1":
-        return sparse_step(slope, x_adv, length, SPARSITY)
-    return length * steepest(slope, norm)
 
 
 def _ridge(case: Case, rows: NDArray[np.int64]) -> Tensor:

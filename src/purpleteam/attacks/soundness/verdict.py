@@ -19,26 +19,17 @@ from typing import Any, Literal, NamedTuple
 from purpleteam.attacks.outcomes import Breaks
 from purpleteam.core.statistics import Estimate, Rate
 
-__all__ = [
-    "Direction",
-    "Doubt",
-    "Level",
-    "Observed",
-    "Soundness",
-    "more_than",
-    "overstatement",
-    "verdict_of",
-]
-
 Level = Literal["sound", "weak", "not_established"]
 Direction = Literal["too_high", "too_low", "either"]
 """Where the number of the attacks may be off to."""
-
 TOLERATED = 0.02
 """Points of robust accuracy that the check's attacks may take from a sound number."""
-
 VAGUE = 0.1
 """Upper end of the interval from which on too few images were looked at to call a number sound."""
+
+
+HANDFUL = 5
+"""Images among which a single one already counts."""
 
 
 class Doubt(NamedTuple):
@@ -93,10 +84,6 @@ class Soundness:
         }
 
 
-HANDFUL = 5
-"""Images among which a single one already counts."""
-
-
 def more_than(share: float, count: int, images: int) -> bool:
     """Say whether so many are more than a share of the images; one alone may be an oddity."""
     return count > share * images and (count > 1 or images < HANDFUL)
@@ -115,26 +102,27 @@ def overstatement(
     if overstates is None:
         return Observed()
     points, low, high = (100 * abs(v) for v in (overstates.value, overstates.low, overstates.high))
+    side: Direction = "too_high"
     if overstates.value < -TOLERATED:
+        side = "too_low"
         reason = (
             f"the number is {points:.1f} points too low ({high:.1f} to {low:.1f}): "
             "asked again, the model is right on examples that were counted"
         )
-        return Observed({}, (Doubt("weak", reason, "too_low"),))
-    if overstates.value > TOLERATED:
+    elif overstates.value > TOLERATED:
         how = ", ".join(f"{name} {count}" for name, count in by.items() if count)
         reason = (
             f"at epsilon {epsilon:g} the attacks overstate robust accuracy by {points:.1f} points "
             f"({low:.1f} to {high:.1f}): of {overstates.n} images, the check broke more ({how})"
         )
-        return Observed({}, (Doubt("weak", reason),))
-    if overstates.high > VAGUE:
+    elif overstates.high > VAGUE:
         reason = (
             f"too few images to call it sound: of {overstates.n} looked at, the check's attacks "
             f"may still break up to {high:.0f} points more"
         )
-        return Observed({}, (Doubt("weak", reason),))
-    return Observed()
+    else:
+        return Observed()
+    return Observed({}, (Doubt("weak", reason, side),))
 
 
 def verdict_of(
@@ -146,18 +134,14 @@ def verdict_of(
     nothing_stands: bool = False,
 ) -> Soundness:
     """Return the verdict: the worst level of any doubt, the gravest reasons first."""
-    doubts = sorted(
-        (
-            doubt
-            for one in observed
-            for doubt in one.doubts
-            if not nothing_stands or doubt.direction != "too_high"
-        ),
-        key=lambda doubt: doubt.level == "weak",
-    )
     measured: dict[str, Any] = {}
-    for one in observed:
-        measured |= one.measured
+    doubts: list[Doubt] = []
+    for result in observed:
+        measured |= result.measured
+        doubts += result.doubts
+    if nothing_stands:
+        doubts = [doubt for doubt in doubts if doubt.direction != "too_high"]
+    doubts.sort(key=lambda doubt: doubt.level == "weak")
     sides = {doubt.direction for doubt in doubts}
     direction = None if not sides else sides.pop() if len(sides) == 1 else "either"
     return Soundness(

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.attacks.balls import project_linf
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
+from purpleteam.attacks.norms import project
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import fast_autocast
@@ -86,13 +86,13 @@ def craft_linf(
     """Return PGD images from a uniform start, for training: no verdicts, no dropping."""
     switched(model)
     noise = torch.rand(x.shape, generator=rng).to(x.device)
-    x_adv = project_linf(x + epsilon * (2 * noise - 1), x, epsilon)
+    x_adv = project(x + epsilon * (2 * noise - 1), x, epsilon, "linf")
     for _ in range(steps):
         x_adv.requires_grad_(True)
         with fast_autocast(x.device):
             loss = F.cross_entropy(guarded(model)(x_adv), y, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x_adv)
-        x_adv = project_linf(x_adv.detach() + step_size * gradient.sign(), x, epsilon)
+        x_adv = project(x_adv.detach() + step_size * gradient.sign(), x, epsilon, "linf")
     switched(model, training=True)
     return x_adv
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from purpleteam.attacks.poison import PoisonAttack
 from purpleteam.attacks.poison.asked import poison_from
-from purpleteam.attacks.poison.sweep import sweep
+from purpleteam.attacks.poison.evaluate import sweep
 from purpleteam.core.config import parse_part
 from purpleteam.core.records import Measurement, Record
 from purpleteam.core.statistics import mean_over_seeds

@@ -6,20 +6,20 @@ Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.balls import Norm, project, steepest
 from purpleteam.attacks.driver import Driver, Loss
-from purpleteam.attacks.evasion._base import GradientAttack
+from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
+from purpleteam.attacks.losses import cross_entropy, dlr, targeted_dlr, targeted_margin
 from purpleteam.attacks.noise import Noise
-
-__all__ = ["AutoPGD"]
+from purpleteam.attacks.norms import CONVEX, NORMS, project, steepest
+from purpleteam.core.errors import UsageError
 
 MOMENTUM = 0.75
 """Share of the new direction in a step; the rest goes on as the step before."""
@@ -35,7 +35,8 @@ class AutoPGD(GradientAttack):
     A subclass says which loss is climbed.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2", "l1")
+    norms: ClassVar[Sequence[str]] = CONVEX
+    ranges = "rho from 0 to 1"
 
     steps: int = 100
     """Number of gradient steps; when step sizes are reviewed depends on it."""
@@ -48,9 +49,7 @@ class AutoPGD(GradientAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.rho <= 1:
-            raise ValueError(f"rho must be from 0 to 1, not {self.rho}")
-        if self.large_start and self.norm != "l1":
+        if self.large_start and not NORMS[self.norm].sparse:
             raise ValueError(f"large_start is defined in l1 alone, not in {self.norm}")
 
     def climb(
@@ -61,15 +60,23 @@ class AutoPGD(GradientAttack):
         def ask(x_adv: Tensor) -> tuple[Tensor, Tensor]:
             return driver.value_and_gradient(x_adv, loss, *per_image)
 
-        x_adv = _random_start(x, self.epsilon, self.norm, noise)
-        if self.norm != "l1":
+        x_adv = NORMS[self.norm].rim(x, self.epsilon, noise)
+        if not NORMS[self.norm].sparse:
             return self._ascend(driver, ask, x, x_adv)
         changed = _changed(x_adv, x) if self.large_start else None
         for epsilon, steps in self._balls():
-            x_adv = project(x_adv, x, epsilon, "l1")
-            x_adv = _ascend_l1(driver, ask, x, x_adv, epsilon, steps, changed)
+            x_adv = project(x_adv, x, epsilon, self.norm)
+            x_adv = self._ascend_sparse(driver, ask, x, x_adv, epsilon, steps, changed)
             changed = _changed(x_adv, x)
         return x_adv
+
+    def _balls(self) -> tuple[tuple[float, int], ...]:
+        """Return the balls that a sparse run goes through, each with its number of steps."""
+        early = ceil(0.3 * self.steps)
+        if not self.large_start or 2 * early >= self.steps:
+            return ((self.epsilon, self.steps),)
+        last = self.steps - 2 * early
+        return ((3 * self.epsilon, early), (2 * self.epsilon, early), (self.epsilon, last))
 
     def _ascend(self, driver: Driver, ask: Ask, x: Tensor, x_adv: Tensor) -> Tensor:
         """Climb from `x_adv` and return the best points.
@@ -104,57 +111,91 @@ class AutoPGD(GradientAttack):
                 rises, reviewed = torch.zeros_like(value), step
         return best.x_adv
 
-    def _balls(self) -> tuple[tuple[float, int], ...]:
-        """Return the balls that an L1 run goes through, each with its number of steps."""
-        early = ceil(0.3 * self.steps)
-        if not self.large_start or 2 * early >= self.steps:
-            return ((self.epsilon, self.steps),)
-        return (
-            (3 * self.epsilon, early),
-            (2 * self.epsilon, early),
-            (self.epsilon, self.steps - 2 * early),
-        )
+    def _ascend_sparse(
+        self,
+        driver: Driver,
+        ask: Ask,
+        x: Tensor,
+        x_adv: Tensor,
+        epsilon: float,
+        steps: int,
+        changed: Tensor | None,
+    ) -> Tensor:
+        """Climb by steps along the `kept` largest slopes, fewer of them the sparser the best point.
 
-
-def _ascend_l1(
-    driver: Driver,
-    ask: Ask,
-    x: Tensor,
-    x_adv: Tensor,
-    epsilon: float,
-    steps: int,
-    changed: Tensor | None,
-) -> Tensor:
-    """Climb by steps along the `kept` largest slopes, fewer of them the sparser the best point.
-
-    Args:
-        driver: says when no image is left.
-        ask: returns losses and gradients.
-        x: the images.
-        x_adv: where to start.
-        epsilon: radius of the ball.
-        steps: number of gradient steps.
-        changed: (N,), values in which `x_adv` differs from `x`; None where it says nothing.
-    """
-    value, gradient = ask(x_adv)
-    best = _Best(x_adv, value, gradient)
-    everything = torch.full_like(value, x[0].numel())
-    kept = everything / 5 if changed is None else changed / 1.5
-    changed = everything if changed is None else changed
-    step_size = torch.full_like(value, epsilon)
-    for step in range(1, steps + 1):
-        if not driver.standing.any():
-            break
-        x_adv = project(x_adv + _image(step_size) * _sparse(gradient, kept), x, epsilon, "l1")
+        `changed` (N,) says in how many values `x_adv` differs from `x`, where that means anything.
+        """
         value, gradient = ask(x_adv)
-        best.take(x_adv, value, gradient)
-        if step % max(int(0.04 * steps), 1) == 0:
-            before, changed = changed, _changed(best.x_adv, x)
-            sparser, kept = changed < 0.95 * before, changed / 1.5
-            shorter = (step_size / 1.5).clamp_min(epsilon / 10)
-            step_size = torch.where(sparser, torch.full_like(shorter, epsilon), shorter)
-            x_adv, value, gradient = best.instead_of(x_adv, value, gradient, sparser)
-    return best.x_adv
+        best = _Best(x_adv, value, gradient)
+        everything = torch.full_like(value, x[0].numel())
+        kept = everything / 5 if changed is None else changed / 1.5
+        changed = everything if changed is None else changed
+        step_size = torch.full_like(value, epsilon)
+        for step in range(1, steps + 1):
+            if not driver.standing.any():
+                break
+            move = _image(step_size) * _sparse(gradient, kept)
+            x_adv = project(x_adv + move, x, epsilon, self.norm)
+            value, gradient = ask(x_adv)
+            best.take(x_adv, value, gradient)
+            if step % max(int(0.04 * steps), 1) == 0:
+                before, changed = changed, _changed(best.x_adv, x)
+                sparser, kept = changed < 0.95 * before, changed / 1.5
+                shorter = (step_size / 1.5).clamp_min(epsilon / 10)
+                step_size = torch.where(sparser, torch.full_like(shorter, epsilon), shorter)
+                x_adv, value, gradient = best.instead_of(x_adv, value, gradient, sparser)
+        return best.x_adv
+
+
+@ATTACKS.register("apgd_ce")
+@dataclass(frozen=True, kw_only=True)
+class APGDCE(AutoPGD):
+    """Climbs the cross-entropy; finds its own step sizes."""
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        return self.climb(driver, x, noise, cross_entropy)
+
+
+@ATTACKS.register("apgd_dlr")
+@dataclass(frozen=True, kw_only=True)
+class APGDDLR(AutoPGD):
+    """Climbs a loss that no scale of the logits can flatten; needs 3 classes."""
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        if driver.classes < 3:
+            raise UsageError(
+                f"{self.name}: its loss needs at least 3 classes, the model has {driver.classes}; "
+                "try apgd_ce, or apgd_t:loss=margin"
+            )
+        return self.climb(driver, x, noise, dlr)
+
+
+@ATTACKS.register("apgd_t")
+@dataclass(frozen=True, kw_only=True)
+class APGDT(AutoPGD):
+    """Aims at the likeliest wrong classes in turn, as long as an image stands."""
+
+    ranges = "targets at least 1"
+
+    targets: int = 9
+    """Most wrong classes that are aimed at, the likeliest first."""
+    loss: Literal["dlr", "margin"] = "dlr"
+    """What is climbed; the ratio `dlr` needs 4 classes, the margin of the target none."""
+
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        if self.loss == "dlr" and driver.classes < 4:
+            raise UsageError(
+                f"{self.name}: its loss needs at least 4 classes, the model has {driver.classes}; "
+                f"try {self.name}:loss=margin"
+            )
+        loss = targeted_dlr if self.loss == "dlr" else targeted_margin
+        wrong = driver.logits(x).scatter(1, driver.y.unsqueeze(1), -torch.inf)
+        x_adv = x
+        for target_label in wrong.topk(min(self.targets, driver.classes - 1)).indices.unbind(1):
+            if not driver.standing.any():
+                break
+            x_adv = self.climb(driver, x, noise, loss, target_label)
+        return x_adv
 
 
 class _Best:
@@ -188,31 +229,20 @@ def _reviews(steps: int) -> frozenset[int]:
 
     In hundredths of the steps: 22, then 3 less than before each time but never less than 6.
     """
-    at, gap, found = 22, 22, set()
+    at, gap, reviews = 22, 22, set()
     while at <= 100:
-        found.add(ceil(at * steps / 100))
+        reviews.add(ceil(at * steps / 100))
         gap = max(gap - 3, 6)
         at += gap
-    return frozenset(found)
+    return frozenset(reviews)
 
 
-def _projection(x: Tensor, epsilon: float, norm: Norm) -> Callable[[Tensor], Tensor]:
+def _projection(x: Tensor, epsilon: float, norm: str) -> Callable[[Tensor], Tensor]:
     """Return what moves candidates into the ball, in place where the ball is a box."""
     if norm != "linf":
         return lambda x_adv: project(x_adv, x, epsilon, norm)
     low, high = (x - epsilon).clamp_(0, 1), (x + epsilon).clamp_(0, 1)
     return lambda x_adv: x_adv.clamp_(low, high)
-
-
-def _random_start(x: Tensor, epsilon: float, norm: Norm, noise: Noise) -> Tensor:
-    """Return a point on the ball's border (L1: noise projected into the ball), within [0, 1]."""
-    if norm == "l1":
-        return project(x + noise.normal(x), x, epsilon, norm)
-    if norm == "l2":
-        return (x + epsilon * steepest(noise.normal(x), norm)).clamp(0, 1)
-    direction = 2 * noise.uniform(x) - 1
-    largest = direction.flatten(1).abs().amax(1)
-    return (x + epsilon * direction / _image(largest)).clamp(0, 1)
 
 
 def _sparse(gradient: Tensor, kept: Tensor) -> Tensor:

@@ -1,15 +1,21 @@
-"""The balls: projections, steps and starts, by property and by hand."""
+"""The norms: projections, steps and starts, by property and by hand; and a norm of one's own."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 from attack_models import SHAPE, images_of_the_middle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from purpleteam.attacks.balls import (
+from purpleteam.attacks.evasion import ATTACKS
+from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import (
+    NORMS,
     Norm,
     distance,
     project,
@@ -18,10 +24,11 @@ from purpleteam.attacks.balls import (
     uniform_start,
     whole_cube,
 )
-from purpleteam.attacks.noise import Noise
+from purpleteam.core.config import build
+from purpleteam.core.errors import ConfigError
 
-NORMS: tuple[Norm, ...] = ("linf", "l2")
-norms = st.sampled_from(NORMS)
+BOTH: tuple[str, ...] = ("linf", "l2")
+norms = st.sampled_from(BOTH)
 seeds = st.integers(0, 2**31)
 epsilons = st.floats(0, 1, width=32)
 tries = settings(max_examples=40, deadline=None)
@@ -39,7 +46,7 @@ def anywhere(seed: int, spread: float = 3.0) -> Tensor:
 @tries
 @given(seeds, epsilons, norms)
 def test_a_projected_candidate_is_inside_ball_and_range(
-    seed: int, epsilon: float, norm: Norm
+    seed: int, epsilon: float, norm: str
 ) -> None:
     x = cube(seed)
     x_adv = project(x + anywhere(seed), x, epsilon, norm)
@@ -49,7 +56,7 @@ def test_a_projected_candidate_is_inside_ball_and_range(
 
 @tries
 @given(seeds, epsilons, norms)
-def test_projecting_twice_is_projecting_once(seed: int, epsilon: float, norm: Norm) -> None:
+def test_projecting_twice_is_projecting_once(seed: int, epsilon: float, norm: str) -> None:
     x = cube(seed)
     once = project(x + anywhere(seed), x, epsilon, norm)
     torch.testing.assert_close(project(once, x, epsilon, norm), once, rtol=0, atol=1e-6)
@@ -57,7 +64,7 @@ def test_projecting_twice_is_projecting_once(seed: int, epsilon: float, norm: No
 
 @tries
 @given(seeds, epsilons, norms)
-def test_a_candidate_inside_stays_where_it_is(seed: int, epsilon: float, norm: Norm) -> None:
+def test_a_candidate_inside_stays_where_it_is(seed: int, epsilon: float, norm: str) -> None:
     x = cube(seed)
     inside = uniform_start(x, 0.99 * epsilon, norm, Noise(seed, torch.arange(5)))
     torch.testing.assert_close(project(inside, x, epsilon, norm), inside, rtol=0, atol=1e-6)
@@ -85,8 +92,8 @@ def test_the_l2_projection_is_the_nearest_point_where_the_range_does_not_matter(
     torch.testing.assert_close(found, nearest.clamp_min(0), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_a_large_ball_of_many_pixels_is_kept_to_the_last_digit(norm: Norm) -> None:
+@pytest.mark.parametrize("norm", BOTH)
+def test_a_large_ball_of_many_pixels_is_kept_to_the_last_digit(norm: str) -> None:
     x = torch.rand((4, 1, 28, 28), generator=torch.Generator().manual_seed(0))
     far = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     for epsilon in (0.3, 1.0) if norm == "linf" else (0.3, 1.0, 5.0, 10.0):
@@ -95,15 +102,15 @@ def test_a_large_ball_of_many_pixels_is_kept_to_the_last_digit(norm: Norm) -> No
 
 @tries
 @given(seeds, epsilons, norms)
-def test_a_random_start_is_inside_ball_and_range(seed: int, epsilon: float, norm: Norm) -> None:
+def test_a_random_start_is_inside_ball_and_range(seed: int, epsilon: float, norm: str) -> None:
     x = cube(seed)
     start = uniform_start(x, epsilon, norm, Noise(seed, torch.arange(5)))
     assert distance(start, x, norm).max() <= epsilon + 1e-6
     assert start.min() >= 0 and start.max() <= 1
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_a_random_start_is_uniform_in_volume(norm: Norm) -> None:
+@pytest.mark.parametrize("norm", BOTH)
+def test_a_random_start_is_uniform_in_volume(norm: str) -> None:
     x = torch.full((4000, 1, 1, 2), 0.5)
     start = uniform_start(x, 0.2, norm, Noise(0, torch.arange(4000)))
     inner = distance(start, x, norm) <= 0.1  # half the radius: a quarter of the area
@@ -116,22 +123,22 @@ def test_a_steepest_step_has_length_one_however_small_the_gradient(
     seed: int, exponent: float
 ) -> None:
     gradient = anywhere(seed) * 10.0**exponent
-    for norm in NORMS:
+    for norm in BOTH:
         length = distance(steepest(gradient, norm), torch.zeros_like(gradient), norm)
         torch.testing.assert_close(length, torch.ones(5, dtype=torch.float64), rtol=1e-5, atol=0)
 
 
 @tries
 @given(seeds, norms)
-def test_no_other_step_of_length_one_climbs_faster(seed: int, norm: Norm) -> None:
+def test_no_other_step_of_length_one_climbs_faster(seed: int, norm: str) -> None:
     gradient = anywhere(seed)
     best = (steepest(gradient, norm) * gradient).flatten(1).sum(1)
     other = steepest(anywhere(seed + 7), norm)
     assert ((other * gradient).flatten(1).sum(1) <= best + 1e-4).all()
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_a_zero_gradient_gives_no_step(norm: Norm) -> None:
+@pytest.mark.parametrize("norm", BOTH)
+def test_a_zero_gradient_gives_no_step(norm: str) -> None:
     assert not steepest(torch.zeros(3, *SHAPE), norm).any()
 
 
@@ -143,15 +150,15 @@ def test_a_step_is_taken_per_image() -> None:
 
 
 @pytest.mark.parametrize(("norm", "expected"), [("linf", 0.4), ("l2", 0.5)])
-def test_a_distance_is_that_of_the_norm(norm: Norm, expected: float) -> None:
+def test_a_distance_is_that_of_the_norm(norm: str, expected: float) -> None:
     moved = torch.tensor([[[[0.3, -0.4]]]])
     found = distance(0.5 + moved, torch.full_like(moved, 0.5), norm)
     assert found.dtype == torch.float64
     assert found.item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_the_whole_cube_holds_every_image(norm: Norm) -> None:
+@pytest.mark.parametrize("norm", BOTH)
+def test_the_whole_cube_holds_every_image(norm: str) -> None:
     x, other = torch.zeros(1, *SHAPE), torch.ones(1, *SHAPE)
     assert distance(other, x, norm).item() == pytest.approx(whole_cube(x, norm))
     torch.testing.assert_close(project(other, x, whole_cube(x, norm), norm), other)
@@ -188,3 +195,56 @@ def test_a_step_that_float32_falls_short_of_is_not_lost() -> None:
 def test_a_step_counts_from_a_thousandth_before_it_and_no_sooner() -> None:
     rounded = quantise(in_steps(100.9993, 99.0007, 100.9985, 99.0015), in_steps(*[100] * 4)) * 255
     assert rounded.flatten().tolist() == pytest.approx([101, 99, 100, 100], abs=1e-4)
+
+
+class Weighted(Norm):
+    """The largest change, of which one in the upper half of the image counts twice."""
+
+    order = float("inf")
+
+    def weight(self, x: Tensor) -> Tensor:
+        weight = torch.ones(x.shape[1:])
+        weight[:, : x.shape[2] // 2] = 2
+        return weight
+
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+        most = epsilon / self.weight(x)
+        return torch.minimum(torch.maximum(x_adv, x - most), x + most).clamp(0, 1)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return gradient.sign() / self.weight(gradient)
+
+    def start(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
+        return x + epsilon * (2 * noise.uniform(x) - 1) / self.weight(x)
+
+    def distance(self, perturbation: Tensor) -> Tensor:
+        image = perturbation.view(-1, *SHAPE)
+        return (image * self.weight(image)).flatten(1).abs().amax(1)
+
+
+@pytest.fixture
+def weighted() -> Iterator[str]:
+    NORMS.register("weighted")(Weighted())
+    yield "weighted"
+    del NORMS._items["weighted"]
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "bim", "mifgsm", "apgd_ce", "far_start"])
+def test_a_norm_that_is_registered_is_one_that_gradient_attacks_take(
+    weighted: str, name: str
+) -> None:
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(SHAPE), 3)), cube(0, 20)
+    y = net(x).argmax(1)
+    attack = build(ATTACKS[name], {"norm": weighted, "epsilon": 0.2}, name)
+    found = attack.run(net, x, y)
+    moved = (found.x_adv - x).abs()
+    half = SHAPE[1] // 2
+    assert found.broken.any()
+    assert moved[:, :, :half].max() <= 0.1 + 1e-6 and 0.15 < moved[:, :, half:].max() <= 0.2 + 1e-6
+    assert found.distance.max() <= 0.2 + 1e-6
+
+
+def test_a_norm_that_nobody_registered_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown norm 'weighted'"):
+        build(ATTACKS["pgd"], {"norm": "weighted"}, "pgd")

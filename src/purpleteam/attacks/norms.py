@@ -1,0 +1,398 @@
+"""The norms: how far an adversary may move an image, and how. A norm is one entry of `NORMS`.
+
+Images are (N, C, H, W) in [0, 1]; epsilon is in pixel units, in L0 a number of values; every step,
+projection and distance is per image. Attacks ask the entry, so another norm is one class here or in
+a plug-in. `spatial` and `corruption` name sets that no distance bounds: there a projection is into
+[0, 1] alone, the attack keeps to its set by itself, and the distance that is told is in L2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from purpleteam.attacks.noise import Noise
+from purpleteam.core.registry import Registry
+
+HALVINGS = 40
+"""Of the interval in which the threshold of a projection into an L1 ball lies."""
+SLOPE_HALVINGS = 30
+"""Of the interval in which the smallest slope lies that is used to reach a hyperplane in L1."""
+NEWTON_STEPS = 50
+"""At most, to a hyperplane; each fills at least one more value, and some six fill all."""
+LEVELS = 255
+"""Steps between black and white where an image is kept as bytes."""
+
+
+class Norm:
+    """One norm, by what the attacks ask of it; the defaults are those of L2."""
+
+    name: str = ""
+    order: float = 2
+    """p of the p-norm."""
+    bounded: bool = True
+    """Whether epsilon is the radius of a ball around the image."""
+    convex: bool = True
+    """Whether that ball is convex: every attack by projected gradient steps is defined in it."""
+    sparse: bool = False
+    """Whether its steepest step moves one value alone, and its ball holds sparse changes."""
+    usual_epsilon: float | None = None
+    """The radius that is asked about where none is named: MNIST's usual one."""
+    largest_epsilon: float = math.inf
+    """The largest radius that makes sense whatever the image."""
+
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+        """Return the candidate scaled into the ball around `x`, then clamped to [0, 1].
+
+        Clamping moves every pixel towards `x`, itself in [0, 1]: it cannot leave the ball again.
+        """
+        perturbation = x_adv - x
+        length = torch.linalg.vector_norm(perturbation.flatten(1), dim=1).clamp_min(1e-12)
+        return (x + perturbation * _column((epsilon / length).clamp_max(1))).clamp(0, 1)
+
+    def shrink(self, perturbation: Tensor, radius: Tensor) -> Tensor:
+        """Return each perturbation moved into the ball of its own radius (N,) around 0."""
+        share = (radius / self.length(perturbation).clamp_min(1e-12)).clamp_max(1)
+        return perturbation * _column(share)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """Return the step of length 1 that climbs fastest; 0 where the gradient is 0."""
+        scale = _column(gradient.flatten(1).abs().amax(1))  # keeps tiny gradients from vanishing
+        gradient = gradient / scale.clamp_min(1e-38)  # when they are squared
+        length = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+        return gradient / _column(length).clamp_min(1e-12)
+
+    def step(self, gradient: Tensor, x_adv: Tensor, length: float, sparsity: float) -> Tensor:
+        """Return the step of that length that a gradient attack takes from `x_adv`.
+
+        `sparsity` is the share of the values that a step in a sparse norm leaves alone.
+        """
+        return length * self.steepest(gradient)
+
+    def start(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
+        """Return a uniform point of the ball around each image, not yet within [0, 1]."""
+        direction = self.steepest(noise.normal(x))
+        share = noise.uniform(x[:, :1, :1, :1]) ** (1 / x[0].numel())  # uniform in volume
+        return x + epsilon * share * direction
+
+    def rim(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
+        """Return a random point on the border of the ball, within [0, 1]."""
+        return (x + epsilon * self.steepest(noise.normal(x))).clamp(0, 1)
+
+    def length(self, perturbation: Tensor) -> Tensor:
+        """Return the length of each perturbation, (N,), in its own precision."""
+        length: Tensor = perturbation.flatten(1).norm(p=self.order, dim=1)
+        return length
+
+    def dual_length(self, normal: Tensor) -> Tensor:
+        """Return the length (N,) of gradients where steps are measured in this norm."""
+        return self.length(normal)
+
+    def distance(self, perturbation: Tensor) -> Tensor:
+        """Return the length of flat float64 perturbations (N, values), (N,); may overwrite them."""
+        length: Tensor = torch.linalg.vector_norm(perturbation, ord=self.order, dim=1)
+        return length
+
+    def whole_cube(self, values: int) -> float:
+        """Return the epsilon at which the ball holds every image of so many values: no bound."""
+        return math.pow(values, 1 / self.order)
+
+    def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+        """Return by how much each value moves on the shortest way to a hyperplane, (..., N, D).
+
+        Here in proportion to its slope, or by all the room it has.
+
+        Args:
+            size: (N, D), slopes, the largest of each image 1.
+            room: (..., N, D), how far each value can move.
+            reach: (..., N, 1), what the moves times the slopes must add up to.
+        """
+        until_full = room / size.clamp_min(1e-30)
+        return torch.minimum(_stretch(size * size, size * room, until_full, reach) * size, room)
+
+
+class _L2(Norm):
+    usual_epsilon = 2.0
+
+
+class _Linf(Norm):
+    order = math.inf
+    usual_epsilon = 0.3
+    largest_epsilon = 1.0
+
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+        """Return the nearest point of the box of half-width epsilon around `x`, and of [0, 1]."""
+        inside = torch.maximum(x_adv, x - epsilon)
+        return torch.minimum(inside, x + epsilon, out=inside).clamp_(0, 1)
+
+    def shrink(self, perturbation: Tensor, radius: Tensor) -> Tensor:
+        bound = _column(radius)
+        return torch.maximum(torch.minimum(perturbation, bound), -bound)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        return torch.sign(gradient)
+
+    def start(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
+        return x + epsilon * (2 * noise.uniform(x) - 1)
+
+    def rim(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
+        direction = 2 * noise.uniform(x) - 1
+        return (x + epsilon * direction / _column(self.length(direction))).clamp(0, 1)
+
+    def length(self, perturbation: Tensor) -> Tensor:
+        return perturbation.flatten(1).abs().amax(1)
+
+    def dual_length(self, normal: Tensor) -> Tensor:
+        return normal.flatten(1).abs().sum(1)
+
+    def distance(self, perturbation: Tensor) -> Tensor:
+        return perturbation.abs_().amax(1)  # many times faster than the norm of infinite order
+
+    def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+        """Every value moves by one length, or by all the room it has.
+
+        However small its slope: it costs nothing, and from there the slope may be another.
+        """
+        return torch.minimum(_stretch(size, size * room, room, reach), room)
+
+
+class _L1(Norm):
+    order = 1
+    sparse = True
+    usual_epsilon = 10.0
+
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+        """Return the nearest point of the ball around `x` within [0, 1] (arXiv:2103.01208).
+
+        Every value shrinks by one threshold and stops at the range's edge; the smallest threshold
+        that fits is found by halving an interval, and its feasible end is taken.
+        """
+        perturbation = (x_adv - x).flatten(1)
+        size = perturbation.abs()
+        room = torch.where(perturbation > 0, 1 - x.flatten(1), x.flatten(1))
+        low, high = torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True)
+        fits = torch.minimum(size, room).sum(1, keepdim=True) <= epsilon
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            moved = torch.minimum((size - middle).clamp_min(0), room).sum(1, keepdim=True)
+            outside = moved > epsilon
+            low, high = torch.where(outside, middle, low), torch.where(outside, high, middle)
+        threshold = torch.where(fits, 0.0, high)
+        kept = torch.minimum((size - threshold).clamp_min(0), room) * perturbation.sign()
+        return (x + kept.view_as(x)).clamp(0, 1)
+
+    def shrink(self, perturbation: Tensor, radius: Tensor) -> Tensor:
+        """Every value shrinks by one threshold, found by sorting (Duchi et al. 2008)."""
+        size = perturbation.flatten(1).abs()
+        ordered = size.sort(1, descending=True).values
+        count = torch.arange(1, ordered.shape[1] + 1, device=size.device)
+        excess = (ordered.cumsum(1) - radius.unsqueeze(1)) / count
+        threshold = excess.amax(1, keepdim=True).clamp_min(0)  # the largest is the one that fits
+        return (size - threshold).clamp_min_(0).view_as(perturbation) * perturbation.sign()
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        flat = gradient.flatten(1)
+        largest = flat.abs().argmax(1, keepdim=True)
+        step = torch.zeros_like(flat).scatter_(1, largest, flat.gather(1, largest).sign())
+        return step.view_as(gradient)
+
+    def step(self, gradient: Tensor, x_adv: Tensor, length: float, sparsity: float) -> Tensor:
+        """Return a step shared out evenly to the steepest values (SLIDE, arXiv:1904.13000).
+
+        Each gets its share or what room it has within [0, 1]; what is left goes to the next ones.
+        """
+        slope = gradient.flatten(1)  # (N, values)
+        room = torch.where(slope > 0, 1 - x_adv.flatten(1), x_adv.flatten(1)).clamp_min(0)
+        share = length / max(1, round((1 - sparsity) * slope.shape[1]))
+        steepest_first = slope.abs().argsort(dim=1, descending=True)
+        most = (room.clamp_max(share) * slope.sign().abs()).gather(1, steepest_first)
+        left = length - (most.cumsum(1) - most)
+        taken = torch.minimum(most, left.clamp_min(0))
+        step = torch.zeros_like(slope).scatter_(1, steepest_first, taken) * slope.sign()
+        return step.view_as(gradient)
+
+    def start(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
+        """Exponential sizes, divided by their sum and one more, are uniform in the ball."""
+        sizes = -torch.log1p(-noise.uniform(x))
+        more = -torch.log1p(-noise.uniform(x[:, :1, :1, :1]))
+        total = _column(sizes.flatten(1).sum(1)) + more
+        signs = torch.where(noise.uniform(x) < 0.5, -1.0, 1.0)
+        return x + epsilon * signs * sizes / total
+
+    def rim(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
+        return self.project(x + noise.normal(x), x, epsilon)
+
+    def length(self, perturbation: Tensor) -> Tensor:
+        return perturbation.flatten(1).abs().sum(1)
+
+    def dual_length(self, normal: Tensor) -> Tensor:
+        return normal.flatten(1).abs().amax(1)
+
+    def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+        """Values move by all the room they have, the steepest first; the last share the rest."""
+        gain = size * room
+        low, high = torch.zeros_like(reach), torch.ones_like(reach)  # of the slopes that are used
+        used = torch.empty_like(room)
+        for _ in range(SLOPE_HALVINGS):
+            middle = (low + high) / 2
+            torch.gt(size, middle, out=used)
+            enough = (used.mul_(gain)).sum(-1, keepdim=True) >= reach
+            low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+        first = torch.gt(size, high, out=used).clone()
+        last = torch.gt(size, low, out=used) - first
+        rest = reach - (gain * first).sum(-1, keepdim=True)
+        share = rest / (gain * last).sum(-1, keepdim=True).clamp_min(1e-30)
+        return room * (first + last * share.clamp(0, 1))
+
+
+class _L0(_L1):
+    order = 0
+    convex = False
+    usual_epsilon = 20.0
+
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+        """Return the candidate with only its `epsilon` largest changes, within [0, 1]."""
+        x_adv = x_adv.clamp(0, 1)
+        size = (x_adv - x).flatten(1).abs()
+        changed = min(int(epsilon), size.shape[1])
+        largest = size.topk(changed, dim=1).indices
+        keep = torch.zeros_like(size, dtype=torch.bool).scatter_(1, largest, True)
+        return torch.where(keep.view_as(x), x_adv, x)
+
+    def shrink(self, perturbation: Tensor, radius: Tensor) -> Tensor:
+        """The largest values stay."""
+        order = perturbation.flatten(1).abs().argsort(dim=1, descending=True, stable=True)
+        place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        kept = torch.zeros_like(order, dtype=torch.bool)
+        kept.scatter_(1, order, place < radius.unsqueeze(1))
+        return perturbation * kept.view_as(perturbation)
+
+    def step(self, gradient: Tensor, x_adv: Tensor, length: float, sparsity: float) -> Tensor:
+        return length * self.steepest(gradient)
+
+    def start(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
+        """Random values at random places, as many as may change."""
+        order = noise.uniform(x).flatten(1).argsort(1).argsort(1).view_as(x)
+        return torch.where(order < epsilon, noise.uniform(x), x)
+
+    def length(self, perturbation: Tensor) -> Tensor:
+        flat = perturbation.flatten(1)
+        return flat.count_nonzero(1).to(flat.dtype)
+
+    def whole_cube(self, values: int) -> float:
+        return float(values)
+
+    def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
+        """As few values as can move by all the room they have, those that gain most."""
+        gain, order = (size * room).sort(dim=-1, descending=True, stable=True)
+        before = gain.cumsum(-1) - gain
+        return room * torch.zeros_like(room).scatter(-1, order, (before < reach).to(room.dtype))
+
+
+class _Unbounded(Norm):
+    bounded = convex = False
+
+    def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
+        return x_adv.clamp(0, 1)
+
+
+NORMS: Registry[Norm] = Registry("norm")
+NORMS.register("linf")(_Linf())
+NORMS.register("l2")(_L2())
+NORMS.register("l1")(_L1())
+NORMS.register("l0")(_L0())
+NORMS.register("spatial")(_Unbounded())
+NORMS.register("corruption")(_Unbounded())
+
+
+class EveryNorm(Sequence[str]):
+    """The names of all norms that are registered by now and that an attack is defined in."""
+
+    def __init__(self, wanted: Callable[[Norm], bool]) -> None:
+        self._wanted = wanted
+
+    def _names(self) -> list[str]:
+        names = [name for name, norm in NORMS.items() if self._wanted(norm)]
+        return sorted(names, key=lambda name: -NORMS[name].order)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._names()[place]
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+CONVEX = EveryNorm(lambda norm: norm.convex)
+"""For attacks by projected gradient steps."""
+DENSE = EveryNorm(lambda norm: norm.convex and not norm.sparse)
+"""For those of them whose step is the steepest one."""
+
+
+def project(x_adv: Tensor, x: Tensor, epsilon: float, norm: str) -> Tensor:
+    """Return the candidate moved into the ball around `x` and into [0, 1]."""
+    return NORMS[norm].project(x_adv, x, epsilon)
+
+
+def steepest(gradient: Tensor, norm: str) -> Tensor:
+    """Return the step of length 1 in `norm` that climbs fastest; 0 where the gradient is 0."""
+    return NORMS[norm].steepest(gradient)
+
+
+def uniform_start(x: Tensor, epsilon: float, norm: str, noise: Noise) -> Tensor:
+    """Return a uniform point of the ball around each image, clamped to [0, 1]."""
+    return NORMS[norm].start(x, epsilon, noise).clamp(0, 1)
+
+
+def distance(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
+    """Return the distance of each candidate from its image, in float64, shape (N,)."""
+    return NORMS[norm].distance((x_adv.double() - x.double()).flatten(1))
+
+
+def whole_cube(x: Tensor, norm: str) -> float:
+    """Return the epsilon at which the ball holds every image there is: no bound at all."""
+    return NORMS[norm].whole_cube(x[0].numel())
+
+
+def quantise(x_adv: Tensor, x: Tensor | None = None) -> Tensor:
+    """Return the candidate as it survives being bytes: in steps of 1/255.
+
+    Values are rounded to the nearest step; with the image `x` (itself in such steps) they are
+    rounded towards it, so that what lay in a ball around it still does, in every norm.
+    """
+    if x is None:
+        return (x_adv * LEVELS).round() / LEVELS
+    start = (x * LEVELS).round()
+    change = (x_adv * LEVELS - start).double()
+    towards = (change.abs() + 1e-3).floor() * change.sign()  # 1e-3: float32 falls short of a step
+    return ((start + towards) / LEVELS).to(x_adv.dtype)
+
+
+def _stretch(slope: Tensor, fill: Tensor, until_full: Tensor, reach: Tensor) -> Tensor:
+    """Return how far all must stretch, (..., N, 1), so that what they gain adds up to `reach`.
+
+    Each gains in proportion to `slope` until it is full, and then stays at `fill`. The sum is
+    concave in the stretch, so Newton's method climbs to the answer from below and, the sum being
+    piecewise linear, reaches it exactly.
+    """
+    stretch = torch.zeros_like(reach)
+    free, part = torch.empty_like(fill), torch.empty_like(fill)  # used again and again
+    whole = fill.sum(-1, keepdim=True)
+    for _ in range(NEWTON_STEPS):
+        torch.gt(until_full, stretch, out=free)
+        gained = whole - torch.mul(fill, free, out=part).sum(-1, keepdim=True)
+        slopes = torch.mul(slope, free, out=part).sum(-1, keepdim=True)
+        further = ((reach - gained) / slopes).clamp_(0, 1e30)
+        further = torch.where(slopes > 0, further, stretch)  # all full: the corner
+        if torch.equal(further, stretch):
+            break
+        stretch = further
+    return stretch
+
+
+def _column(per_image: Tensor) -> Tensor:
+    """Return (N,) as (N, 1, 1, 1)."""
+    return per_image.view(-1, 1, 1, 1)
