@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from purpleteam.core.errors import UsageError
-from purpleteam.models.address import Address, without_secrets
+from purpleteam.models.connection import Address, without_secrets
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.models import ARCHITECTURES, Training, build, train
-from purpleteam.models.recipes import Plain, Seed
+from purpleteam.models.architectures.seed_cnn import Seed
+from purpleteam.models.recipes import Plain
 
 
 class Killed(Exception):

@@ -23,9 +23,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.dealing import SPLIT_NAMES, splits_from
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.data.labels import find_labels, read_labels
-from purpleteam.data.pictures import ENDS, Album, Reading, few, read_image
-
-__all__ = ["Layout", "lay_open", "load_class_folder", "read_image"]
+from purpleteam.data.pictures import ENDS, Album, Reading, few
 
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "@eaDir"}
 """What systems leave in folders, beside names that begin with a dot."""

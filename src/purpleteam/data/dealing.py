@@ -22,8 +22,6 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError
 from purpleteam.data.images import ImageSet
 
-__all__ = ["OF_ALL", "OF_TRAIN", "SPLIT_NAMES", "splits_from"]
-
 OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}
 """Where each split ends in [0, 1) when all three come from one pile of images."""
 

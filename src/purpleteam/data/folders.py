@@ -33,8 +33,6 @@ from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_id
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
 from purpleteam.data.pictures import Reading
 
-__all__ = ["MANIFEST", "load_dataset", "load_idx_folder", "read_manifest", "save_dataset"]
-
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 << 20
 NAMES = ("digits", "mnist")

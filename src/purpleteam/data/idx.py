@@ -20,19 +20,6 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError
 from purpleteam.data.images import ImageSet
 
-__all__ = [
-    "IDX_FILES",
-    "MAX_BYTES",
-    "IdxFile",
-    "find_idx",
-    "has_idx",
-    "image_set",
-    "open_idx",
-    "read_idx",
-    "read_image_set",
-    "write_idx",
-]
-
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",

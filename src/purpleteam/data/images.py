@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError, UsageError, unknown
 
-__all__ = ["ALL", "SPLITS", "Dataset", "ImageSet", "check_is_set"]
-
 SPLITS = ("train", "validation", "test")
 ALL = "all"
 """The split that is all images."""

@@ -16,8 +16,6 @@ from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.dealing import SPLIT_NAMES
 from purpleteam.data.pictures import ENDS, few
 
-__all__ = ["class_index", "find_labels", "read_labels"]
-
 NAMES = ("labels.csv", "labels.tsv", "labels.txt")
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name")
 LABEL_COLUMNS = ("label", "class", "category", "target", "labels", "y", "class_name")

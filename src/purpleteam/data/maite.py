@@ -22,8 +22,6 @@ from purpleteam.data.dealing import splits_from
 from purpleteam.data.idx import MAX_BYTES
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
 
-__all__ = ["load_maite"]
-
 LEVELS = 255
 ON_GRID = 1e-3
 """How far from a whole number of 255ths a float pixel may be and still count as one."""

@@ -23,8 +23,6 @@ from purpleteam.core.errors import DataError, MissingExtra
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.idx import MAX_BYTES
 
-__all__ = ["ENDS", "FORMATS", "MAX_PIXELS", "Album", "Picture", "Reading", "few", "read_image"]
-
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 """The formats that are opened whatever a file's name; PGM and PBM are PPM."""
 BY_NAME = {".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}

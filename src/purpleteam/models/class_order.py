@@ -19,8 +19,6 @@ from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import Classifier, guarded
 
-__all__ = ["Ordered", "Scored", "are_numbers", "check_count", "order_of", "parse_classes", "scored"]
-
 MAX_BYTES = 4 << 20
 """Most bytes of a file of names."""
 

@@ -24,11 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.models.address import Address
 from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
-from purpleteam.models.connection import PATIENCE, Connection, Reply, Stopped, Traffic
-
-__all__ = ["Endpoint"]
+from purpleteam.models.connection import PATIENCE, Address, Connection, Reply, Stopped, Traffic
 
 SIDE = 28
 CONNECTIONS = 4

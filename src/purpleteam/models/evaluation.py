@@ -21,8 +21,6 @@ from purpleteam.models.class_order import scored
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, Classifier, forked, logits
 
-__all__ = ["ClassScores", "Evaluation", "evaluate"]
-
 BINS = 15
 
 

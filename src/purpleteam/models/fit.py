@@ -17,17 +17,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from purpleteam.data.images import ImageSet
+from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.class_order import Ordered, Scored
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.hints import hints
 from purpleteam.models.inference import DRAWS, is_random, logits
 from purpleteam.models.loading import LoadedModel
-from purpleteam.models.maite import MaiteClassifier, MaiteNet
 from purpleteam.models.nets import Nets
 from purpleteam.models.normalisation import Normalised
-from purpleteam.models.onnx_file import OnnxFile
-
-__all__ = ["SAMPLE", "examine", "opened"]
+from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 SAMPLE = 200
 """Images that a model is looked at with, spread evenly over the split."""
@@ -38,7 +36,7 @@ SUM = 1e-3
 
 def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
     """Return the model as it will be attacked: a MAITE model may have more than answers."""
-    if not isinstance(loaded.module, MaiteClassifier):
+    if not isinstance(loaded.module, ObjectClassifier):
         return loaded
     few = to_batch(images.images[:8], device_of(loaded.module))
     module, note = loaded.module.opened(few)
@@ -65,7 +63,7 @@ def examine(
     inner = [module]
     while isinstance(inner[-1], Normalised | Ordered | Scored):
         inner.append(inner[-1].module)
-    plain = () if isinstance(inner[-1], MaiteNet | MaiteClassifier | OnnxFile) else _form(scores)
+    plain = () if isinstance(inner[-1], ObjectNet | ObjectClassifier | OnnxFile) else _form(scores)
     notes = [*plain, *_habits(module, to_batch(sample.images[:100], device_of(module)))]
     if any(getattr(one, "normalisation", None) for one in inner):  # the user has said it already
         return tuple(notes)

@@ -16,9 +16,7 @@ from torch import Tensor
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.guard import Classifier
-
-__all__ = ["DRAWS", "Classifier", "correct", "forked", "is_random", "logits"]
+from purpleteam.models.guard import Classifier as Classifier
 
 CACHE_BATCH = 100
 """Images a call: small enough that a layer's activations stay in the processor's cache."""

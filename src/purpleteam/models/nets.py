@@ -19,8 +19,6 @@ from purpleteam.models.devices import channels_last_copy
 from purpleteam.models.guard import Classifier, Guarded, guarded
 from purpleteam.models.inference import forked, is_random
 
-__all__ = ["Nets"]
-
 CLEAR = 1e-3
 """Lead of the first score over the second, as a share of their spread, that no rounding undoes."""
 LOOKED_AT = 16

@@ -19,8 +19,6 @@ from purpleteam.core.config import parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ModelError, UsageError, unknown
 
-__all__ = ["GREY", "NORMALISATIONS", "Normalisation", "Normalised"]
-
 
 @dataclass(frozen=True)
 class Normalisation:

@@ -12,11 +12,8 @@ from functools import cache
 import numpy as np
 
 from purpleteam.core.errors import MissingExtra
-from purpleteam.data.drawing import place
+from purpleteam.data.drawing import place, redraw
 from purpleteam.data.images import Dataset, ImageSet
-from purpleteam.data.redraw import redraw
-
-__all__ = ["TRAIN", "VALIDATION", "load_digits"]
 
 TRAIN, VALIDATION = 1297, 200
 """Sizes of the first two splits, in file order; the last 300 are the test split."""

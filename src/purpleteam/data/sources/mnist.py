@@ -15,19 +15,9 @@ from typing import Literal
 
 from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.fetch import fetch_file
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx
 from purpleteam.data.images import Dataset
-from purpleteam.data.sources.fetch import fetch_file
-
-__all__ = [
-    "MIRRORS",
-    "MNIST_DIGESTS",
-    "FileVerdict",
-    "fetch_mnist",
-    "load_mnist",
-    "mnist_cache",
-    "verify_folder",
-]
 
 MNIST_DIGESTS: Mapping[str, str] = dict(
     zip(

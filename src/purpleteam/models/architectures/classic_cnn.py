@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from purpleteam.models.architectures._base import ARCHITECTURES, Normalise, Shape
-
-__all__ = ["classic_cnn", "seed_cnn"]
+from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape
 
 
 @ARCHITECTURES.register("classic_cnn")
@@ -26,10 +24,3 @@ def classic_cnn(shape: Shape, classes: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(128, classes),
     )
-
-
-@ARCHITECTURES.register("seed_cnn")
-def seed_cnn(shape: Shape, classes: int) -> nn.Module:
-    """Return the same net with a normalisation that changes nothing, as both seeds had none."""
-    layers = list(classic_cnn(shape, classes).children())
-    return nn.Sequential(Normalise(mean=0.0, deviation=1.0), *layers[1:])

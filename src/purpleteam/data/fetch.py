@@ -21,8 +21,6 @@ from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.idx import open_idx
 
-__all__ = ["MAX_DOWNLOAD", "fetch_file"]
-
 MAX_DOWNLOAD = 64 << 20
 """Most bytes that a download may have; MNIST's largest file has 10 MB."""
 MAX_CONTENT = 256 << 20
