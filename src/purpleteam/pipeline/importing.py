@@ -15,15 +15,13 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
-from purpleteam.models.black_box import BlackBox
-from purpleteam.models.building import arch_to_type
+from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.class_order import Scored, parse_classes, scored
 from purpleteam.models.fit import SAMPLE, examine, opened
 from purpleteam.models.loading import LoadedModel, build, load
-from purpleteam.models.maite import MaiteClassifier
 from purpleteam.models.normalisation import Normalisation
-from purpleteam.models.onnx_file import OnnxFile
-from purpleteam.models.store import Provenance, store
+from purpleteam.models.objects import ObjectClassifier
+from purpleteam.models.store import Provenance, arch_to_type, store
 from purpleteam.models.weights import Weights, fill
 from purpleteam.pipeline.work import check_answers
 from purpleteam.scan.formats import read_arrays
@@ -108,7 +106,7 @@ def load_for(
     loaded.check_fits(shape, len(dataset.classes), dataset.name)
     check_answers(loaded, dataset)
     asks_elsewhere = isinstance(loaded.module, BlackBox) and not isinstance(
-        loaded.module, MaiteClassifier | OnnxFile
+        loaded.module, ObjectClassifier | OnnxFile
     )
     if asks_elsewhere or (loaded.card and loaded.card.recipe):
         return loaded  # each question may cost something there; and here it was trained by us

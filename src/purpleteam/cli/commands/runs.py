@@ -176,7 +176,7 @@ def _run(
     quiet: bool,
     debug: bool,
 ) -> None:
-    from purpleteam.models.address import without_secrets
+    from purpleteam.models.connection import without_secrets
     from purpleteam.pipeline.run import run as run_all
 
     def told(failure: Failure, error: BaseException) -> None:
