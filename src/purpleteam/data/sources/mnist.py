@@ -15,9 +15,9 @@ from typing import Literal
 
 from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.fetch import fetch_file
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx
 from purpleteam.data.images import Dataset
+from purpleteam.data.sources import DATASETS
 
 MNIST_DIGESTS: Mapping[str, str] = dict(
     zip(
@@ -53,6 +53,7 @@ class FileVerdict:
     reason: str = ""
 
 
+@DATASETS.register("mnist")
 def load_mnist(
     folder: str | Path | None = None, *, download: bool = True, progress: Progress = SILENT
 ) -> Dataset:
@@ -92,6 +93,8 @@ def fetch_mnist(
     progress: Progress = SILENT,
 ) -> Path:
     """Fetch what is missing of MNIST into `folder` (default: the user's cache); return it."""
+    from purpleteam.data.fetch import fetch_file  # HTTP is slow to import
+
     target = folder or mnist_cache()
     for name, digest in MNIST_DIGESTS.items():
         fetch_file(
