@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from purpleteam.core.errors import DataError
-from purpleteam.data.class_folders import read_image
+from purpleteam.data.pictures import read_image
 from purpleteam.data.folders import load_dataset
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")

@@ -42,9 +42,9 @@ def dataset_from(
 
     Args:
         images: an `ImageSet`; an array or tensor (N, H, W), (N, H, W, C) or (N, C, H, W), uint8
-            or float in [0, 1], with `labels`; or an iterable, such as a torch DataLoader or Dataset, of (images,
-            labels) batches or (image, label) pairs. A `Dataset` is returned as it is, and a MAITE
-            data set is read as one.
+            or float in [0, 1], with `labels`; or an iterable, such as a torch DataLoader, of
+            (images, labels) batches or (image, label) pairs. A `Dataset` is returned as it is,
+            and a MAITE data set is read as one.
         labels: (N,) whole numbers from 0 or names, or one-hot rows (N, classes).
         classes: their names in order, or how many there are; by default what the labels show.
         name: of the dataset, in records.
