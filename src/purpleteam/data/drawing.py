@@ -166,12 +166,7 @@ CASES = (
 
 
 def redraw(
-    digit: NDArray[np.uint8],
-    *,
-    size: int,
-    offset_x: int = 0,
-    offset_y: int = 0,
-    canvas: int = 280,
+    digit: NDArray[np.uint8], *, size: int, offset_x: int = 0, offset_y: int = 0, canvas: int = 280
 ) -> NDArray[np.uint8]:
     """Return a canvas with the digit's box enlarged to `size` pixels, its centre shifted.
 

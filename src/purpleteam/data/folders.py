@@ -42,10 +42,7 @@ FIELDS = re.compile(r":(\w+=.*)$", re.DOTALL)
 
 
 def load_dataset(
-    reference: str | Path,
-    *,
-    read_arrays: ArraysReader = plain_arrays,
-    progress: Progress = SILENT,
+    reference: str | Path, *, read_arrays: ArraysReader = plain_arrays, progress: Progress = SILENT
 ) -> Dataset:
     """Return the dataset of a name in `DATASETS`, in a folder or file, or that a factory makes.
 

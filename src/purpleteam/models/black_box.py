@@ -242,9 +242,7 @@ class OnnxFile(BlackBox):
             parts.append(_checked(self._path, found, size)[: len(part)])
         return torch.from_numpy(np.concatenate(parts)).float()
 
-    def _signature(
-        self,
-    ) -> tuple[Any, tuple[int | None, int | None, int | None], int | None, bool]:
+    def _signature(self) -> tuple[Any, tuple[int | None, int | None, int | None], int | None, bool]:
         """Return the input, its images, a batch size that is fixed, and if channels come last."""
         inputs = self._session.get_inputs()
         form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)

@@ -10,14 +10,7 @@ from safetensors.torch import save_file
 from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.models.guard import switched
-from purpleteam.models.store import (
-    TOLERANCE,
-    Provenance,
-    build,
-    module_of,
-    onnx_difference,
-    store,
-)
+from purpleteam.models.store import TOLERANCE, Provenance, build, module_of, onnx_difference, store
 
 
 @CHECKS.register("model.onnx-parity")

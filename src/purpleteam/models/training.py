@@ -31,6 +31,12 @@ from purpleteam.models.guard import guarded, switched
 from purpleteam.models.inference import correct
 from purpleteam.models.recipes import AUGMENTATIONS, Recipe
 
+Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
+"""Makes the images to learn from: (model, x, y, rng, done) -> x of the same shape.
+
+`done` is the fraction of the training that lies behind, for what grows with it.
+"""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -39,110 +45,6 @@ class Epoch:
     epoch: int
     loss: float
     validation_accuracy: float
-
-
-def identity(
-    module: nn.Module,
-    images: ImageSet,
-    validation: ImageSet,
-    recipe: Recipe,
-    seed: int,
-    device: torch.device,
-) -> str:
-    """Return all that the bytes of a training hang on, less `craft` and `validate`, which are code.
-
-    What those do is told by the fields of the recipe that makes them.
-    """
-    asked = {"recipe": asdict(recipe), "kind": type(recipe).__name__, "seed": seed}
-    data = {"images": images.digest, "validation": validation.digest}
-    where = {"threads": torch.get_num_threads(), "device": device.type, "torch": torch.__version__}
-    return canonical_json({**asked, **data, **where, "start": _digest(module.state_dict())})
-
-
-class Checkpoint:
-    """The state after an epoch as one safetensors file with its digest, replaced in one step."""
-
-    def __init__(self, path: Path | None, identity: str) -> None:
-        self.path = path
-        self.identity = identity
-
-    def load(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[list[Epoch], dict[str, Tensor]]:
-        """Continue where a whole file of the same training exists; anything else starts anew."""
-        if self.path is None or not self.path.exists():
-            return [], {}
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                facts = file.metadata() or {}
-                if facts.get("identity") != self.identity:
-                    return [], {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
-            return [], {}
-        if facts.get("digest") != _digest(tensors, facts.get("history", "")):
-            return [], {}
-        module.load_state_dict(_part(tensors, "module"))
-        _restore(optimizer, _part(tensors, "optimizer"))
-        history = [Epoch(**one) for one in json.loads(facts["history"])]
-        return history, _part(tensors, "best")
-
-    def write(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        history: list[Epoch],
-        best: dict[str, Tensor],
-    ) -> None:
-        """Replace the file by the state after the newest epoch."""
-        if self.path is None:
-            return
-        tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
-        tensors |= {f"best/{name}": value for name, value in best.items()}
-        for number, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
-        facts = {"identity": self.identity, "history": json.dumps([asdict(e) for e in history])}
-        facts["digest"] = _digest(tensors, facts["history"])
-        fresh = self.path.with_suffix(".tmp")
-        fresh.write_bytes(save(_plain(tensors), facts))
-        fresh.replace(self.path)
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return each tensor by itself (tied weights share memory), as safetensors takes them."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-
-
-def _digest(tensors: dict[str, Tensor], *texts: str) -> str:
-    return sha256_bytes(save(_plain(tensors)), *(text.encode() for text in texts))
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(f"{prefix}/"): value
-        for name, value in tensors.items()
-        if name.startswith(f"{prefix}/")
-    }
-
-
-def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        number, _, key = name.partition("/")
-        parameter, laid_out = parameters[int(number)], value
-        if value.shape == parameter.shape and value.ndim:
-            # The fused step goes through memory, so averages must lie there as the weights do.
-            laid_out = torch.empty_like(parameter).copy_(value)
-        state.setdefault(int(number), {})[key] = laid_out
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
-"""Makes the images to learn from: (model, x, y, rng, done) -> x of the same shape.
-
-`done` is the fraction of the training that lies behind, for what grows with it.
-"""
 
 
 @dataclass(frozen=True)
@@ -159,7 +61,7 @@ class Training:
         """The epoch whose weights were kept: the best, the earliest of equals, or the last."""
         if self.keep == "last":
             return self.epochs[-1]
-        return max(self.epochs, key=lambda one: one.validation_accuracy)
+        return max(self.epochs, key=lambda epoch: epoch.validation_accuracy)
 
 
 def train(
@@ -204,8 +106,22 @@ def train(
         module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     steps = -(-len(images) // recipe.batch_size)
-    saved = Checkpoint(checkpoint, identity(module, images, validation, recipe, seed, device))
-    history, best = saved.load(module, optimizer)
+    # All that the bytes hang on, less `craft` and `validate`, which are code: what those do is
+    # told by the fields of the recipe that makes them.
+    identity = canonical_json(
+        {
+            "recipe": asdict(recipe),
+            "kind": type(recipe).__name__,
+            "seed": seed,
+            "images": images.digest,
+            "validation": validation.digest,
+            "threads": torch.get_num_threads(),
+            "device": device.type,
+            "torch": torch.__version__,
+            "start": _digest(module.state_dict()),
+        }
+    )
+    history, best = _resume(checkpoint, identity, module, optimizer)
     with progress.task(description, recipe.epochs * steps) as task:
         task.advance(len(history) * steps)
         for epoch in range(len(history), recipe.epochs):
@@ -236,10 +152,11 @@ def train(
                     task.advance(1)
             score = validate(module) if validate else float(correct(module, validation).mean())
             history.append(Epoch(epoch + 1, float(total) / len(images), score))
-            before_it = [one.validation_accuracy for one in history[:-1]]
-            if recipe.keep == "last" or not best or score > max(before_it):
+            earlier = [epoch.validation_accuracy for epoch in history[:-1]]
+            if recipe.keep == "last" or not best or score > max(earlier):
                 best = {name: value.clone() for name, value in module.state_dict().items()}
-            saved.write(module, optimizer, history, best)
+            if checkpoint is not None:
+                _write(checkpoint, identity, module, optimizer, history, best)
             task.advance(0, validation=f"{score:.4f}")
             now = time.perf_counter()
             if budget_seconds is not None and now - started + (now - before) > budget_seconds:
@@ -262,3 +179,66 @@ def _rate(recipe: Recipe, done: float) -> float:
 def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
     key = sha256_bytes(f"{seed}/{epoch}/{stream}".encode())
     return torch.Generator().manual_seed(int(key[7:22], 16))
+
+
+def _resume(
+    path: Path | None, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Continue where a whole file of the same training exists; anything else starts anew."""
+    if path is None or not path.exists():
+        return [], {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            if facts.get("identity") != identity:
+                return [], {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return [], {}
+    if facts.get("digest") != _digest(tensors, facts.get("history", "")):
+        return [], {}
+    parts: dict[str, dict[str, Tensor]] = {"module": {}, "best": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, key = name.partition("/")
+        parts[part][key] = value
+    module.load_state_dict(parts["module"])
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        number, _, key = name.partition("/")
+        parameter, laid_out = parameters[int(number)], value
+        if value.shape == parameter.shape and value.ndim:
+            # The fused step goes through memory, so averages must lie there as the weights do.
+            laid_out = torch.empty_like(parameter).copy_(value)
+        state.setdefault(int(number), {})[key] = laid_out
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return [Epoch(**epoch) for epoch in json.loads(facts["history"])], parts["best"]
+
+
+def _write(
+    path: Path,
+    identity: str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[Epoch],
+    best: dict[str, Tensor],
+) -> None:
+    """Replace the file, in one step, by the state after the newest epoch, with its digest."""
+    tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
+    facts = {"identity": identity, "history": json.dumps([asdict(epoch) for epoch in history])}
+    facts["digest"] = _digest(tensors, facts["history"])
+    fresh = path.with_suffix(".tmp")
+    fresh.write_bytes(save(_plain(tensors), facts))
+    fresh.replace(path)
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return each tensor by itself (tied weights share memory), as safetensors takes them."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def _digest(tensors: dict[str, Tensor], *texts: str) -> str:
+    return sha256_bytes(save(_plain(tensors)), *(text.encode() for text in texts))
