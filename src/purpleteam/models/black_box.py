@@ -27,6 +27,8 @@ from purpleteam.models.class_order import check_count
 from purpleteam.models.normalisation import Normalisation
 
 Gives = Literal["labels", "scores"]
+Shape = tuple[int | None, int | None, int | None]
+"""Channels, height and width; None where any will do."""
 
 REFUSED = -1
 """Stands in `answers` where a label would stand."""
@@ -57,7 +59,7 @@ class BlackBox(nn.Module, ABC):
         name: str,
         *,
         digest: str,
-        shape: tuple[int | None, int | None, int | None],
+        shape: Shape,
         classes: int,
         gives: Gives,
         card: ModelCard | None = None,
@@ -82,7 +84,12 @@ class BlackBox(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return scores (N, classes) for images (N, C, H, W); NaN where one was refused."""
-        self._check_fits(x)
+        shape = tuple(x.shape[1:])
+        if len(shape) != len(self.shape) or any(
+            want not in (None, have) for want, have in zip(self.shape, shape, strict=True)
+        ):
+            takes = ", ".join("any" if side is None else str(side) for side in self.shape)
+            raise ModelError(f"model {self.name!r} takes images ({takes}), not {shape}")
         images = x.detach().cpu().float()
         if self.quantised:
             images = torch.from_numpy(as_bytes(images)).float() / LEVELS
@@ -127,18 +134,6 @@ class BlackBox(nn.Module, ABC):
         """Return the classifier itself: there is one app, and a copy would be the same one."""
         return self
 
-    def _check_fits(self, x: Tensor) -> None:
-        shape = tuple(x.shape[1:])
-        fits = len(shape) == len(self.shape) and all(
-            want in (None, have) for want, have in zip(self.shape, shape, strict=True)
-        )
-        if not fits:
-            raise ModelError(f"model {self.name!r} takes images {self._takes}, not {shape}")
-
-    @property
-    def _takes(self) -> str:
-        return f"({', '.join('any' if side is None else str(side) for side in self.shape)})"
-
 
 def as_bytes(x: Tensor) -> NDArray[np.uint8]:
     """Return images in [0, 1] as the bytes that are sent: steps of 1/255, the nearest one."""
@@ -168,7 +163,7 @@ CHANNELS = (1, 3)
 
 
 class OnnxFile(BlackBox):
-    """A net as a file. Beside a card it is that stored model's, and must have its digest."""
+    """A net as a file, run in ONNX Runtime. Beside a card it must have that model's digest."""
 
     normalisation: Normalisation | None = None
     """The layer that `behind` put in front of it."""
@@ -181,20 +176,36 @@ class OnnxFile(BlackBox):
                 from images (N, C, H, W) to scores (N, classes).
             Refused: it is not the file of the card beside it.
         """
-        content = _content(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror}") from None
         digest = sha256_bytes(content)
-        card = _card(path, digest)
+        beside = path.with_suffix(".json")
+        card = ModelCard.read(beside) if beside.is_file() else None
+        if card is not None and card.onnx_digest != digest:
+            raise Refused(f"{str(path)!r} is not the file of its card: {digest}")
         self._path = str(path)
         self._session = _session(self._path, content)
-        self._input, shape, self._batch, self._channels_last = self._signature()
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in KINDS or len(inputs[0].shape) != 4:
+            form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+            raise ModelError(
+                f"{self._path!r} takes {form}; known: one input (N, C, H, W) or (N, H, W, C), "
+                "of float32, float64, float16 or uint8: export it anew with such a one"
+            )
+        self._input = inputs[0]
+        self._batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
+        self._channels_last = sides[2] in CHANNELS and sides[0] not in CHANNELS
+        channels, height, width = sides[-1:] + sides[:-1] if self._channels_last else sides
         self._output, notes = self._scores_among(self._session.get_outputs())
         if self._channels_last:
             notes += ("it takes images (N, H, W, C): they are turned",)
-        scores = self._run(_looks(shape))
+        scores = self._run(_samples((channels, height, width)))
         super().__init__(
             card.name if card else path.stem,
             digest=digest,
-            shape=shape,
+            shape=(channels, height, width),
             classes=scores.shape[1],
             gives="scores",
             card=card,
@@ -212,7 +223,7 @@ class OnnxFile(BlackBox):
             raise UsageError(f"a normalisation goes before a net, and {self._path!r} takes bytes")
         made = copy.copy(self)
         made.normalisation = normalisation
-        made._probabilities = _are_probabilities(made._run(_looks(self.shape)))
+        made._probabilities = _are_probabilities(made._run(_samples(self.shape)))
         return made
 
     def ask(self, images: Tensor) -> Tensor:
@@ -233,64 +244,39 @@ class OnnxFile(BlackBox):
         parts = []
         for start in range(0, len(pixels), size):
             part = pixels[start : start + size]
-            missing = size - len(part)
-            full = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+            full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             try:
-                (found,) = self._session.run([self._output], {self._input.name: full})
+                (scores,) = self._session.run([self._output], {self._input.name: full})
             except Exception as error:
                 raise ModelError(f"{self._path!r} cannot be run: {_one_line(error)}") from None
-            parts.append(_checked(self._path, found, size)[: len(part)])
+            if not isinstance(scores, np.ndarray) or scores.ndim != 2 or len(scores) != size:
+                form = getattr(scores, "shape", type(scores).__name__)
+                raise ModelError(
+                    f"{self._path!r} answered with {form}, not scores ({size}, classes)"
+                )
+            if not np.issubdtype(scores.dtype, np.floating) or not np.isfinite(scores).all():
+                raise ModelError(f"{self._path!r} answered with NaN, infinity or no real numbers")
+            parts.append(scores[: len(part)])
         return torch.from_numpy(np.concatenate(parts)).float()
-
-    def _signature(self) -> tuple[Any, tuple[int | None, int | None, int | None], int | None, bool]:
-        """Return the input, its images, a batch size that is fixed, and if channels come last."""
-        inputs = self._session.get_inputs()
-        form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
-        if len(inputs) != 1 or inputs[0].type not in KINDS or len(inputs[0].shape) != 4:
-            raise ModelError(
-                f"{self._path!r} takes {form}; known: one input (N, C, H, W) or (N, H, W, C), "
-                "of float32, float64, float16 or uint8: export it anew with such a one"
-            )
-        batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
-        last = sides[2] in CHANNELS and sides[0] not in CHANNELS
-        channels, height, width = (sides[2], sides[0], sides[1]) if last else sides
-        return inputs[0], (channels, height, width), batch, last
 
     def _scores_among(self, outputs: list[Any]) -> tuple[str, tuple[str, ...]]:
         """Return the output that gives scores, and what is to be said of that."""
         if len(outputs) == 1:
             return outputs[0].name, ()
         floats = {kind for kind, number in KINDS.items() if np.issubdtype(number, np.floating)}
-        found = [
+        fitting = [
             one.name
             for one in outputs
             if one.type in floats and len(one.shape) == 2 and one.shape[1] != 1
         ]
-        if len(found) != 1:
+        if len(fitting) != 1:
             form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in outputs)
             raise ModelError(
                 f"{self._path!r} gives {form}; known: one output (N, classes) of scores: export "
                 "it anew with that one alone"
             )
-        return found[0], (f"of its {len(outputs)} outputs {found[0]!r} is taken for the scores",)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror}") from None
-
-
-def _card(path: Path, digest: str) -> ModelCard | None:
-    """Return the card beside the file, which must be its own."""
-    beside = path.with_suffix(".json")
-    if not beside.is_file():
-        return None
-    card = ModelCard.read(beside)
-    if card.onnx_digest != digest:
-        raise Refused(f"{str(path)!r} is not the file of its card: {digest}")
-    return card
+        name = fitting[0]
+        return name, (f"of its {len(outputs)} outputs {name!r} is taken for the scores",)
 
 
 def _session(name: str, content: bytes) -> Any:
@@ -317,21 +303,12 @@ def _session(name: str, content: bytes) -> Any:
             raise ModelError(f"{name!r} cannot be opened by ONNX Runtime: {reason}") from None
 
 
-def _looks(shape: tuple[int | None, int | None, int | None]) -> Tensor:
+def _samples(shape: Shape) -> Tensor:
     """Return two images to try the file on: a black one, and one from dark to bright."""
     channels, height, width = shape
-    image = torch.zeros(2, channels or 1, height or USUAL_SIDE, width or USUAL_SIDE)
-    image[1] = torch.linspace(0, 1, image[1].numel()).reshape(image[1].shape)
-    return image
-
-
-def _checked(name: str, found: Any, n: int) -> Any:
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or len(found) != n:
-        form = getattr(found, "shape", type(found).__name__)
-        raise ModelError(f"{name!r} answered with {form}, not scores ({n}, classes)")
-    if not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():
-        raise ModelError(f"{name!r} answered with NaN, infinity or no real numbers")
-    return found
+    images = torch.zeros(2, channels or 1, height or USUAL_SIDE, width or USUAL_SIDE)
+    images[1] = torch.linspace(0, 1, images[1].numel()).reshape(images[1].shape)
+    return images
 
 
 def _are_probabilities(scores: Tensor) -> bool:

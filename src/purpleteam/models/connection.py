@@ -19,10 +19,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 from purpleteam.core.errors import ModelError, UsageError
 
-USER = re.compile(r"(?<=://)[^/?#\s]*@")
-"""User and password in an address."""
-QUERY = re.compile(r"(?<=://)(\S*?)\?\S*")
-"""All after the `://` of an address that has a query."""
+SECONDS = 30.0
+"""How long an app may be silent."""
+MOST_BYTES = 1_000_000
+BUSY = (429, 503)
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+PATIENCE = 300.0
+"""Seconds that one image may wait for a busy app, all in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +53,20 @@ class Address:
             shown = url.rpartition("@")[2].partition("?")[0]
             raise UsageError(f"address {shown!r} is not of the form http://HOST:PORT or https://")
         path = quote(parts.path.rstrip("/").removesuffix("/predict"), safe="/%~")
-        shown_host = f"[{host}]" if ":" in host else host
-        default = 443 if parts.scheme == "https" else 80
-        place = shown_host if port is None else f"{shown_host}:{port}"
+        shown = f"[{host}]" if ":" in host else host
+        authorisation = None
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            authorisation = f"Basic {base64.b64encode(pair).decode()}"
+        secure = parts.scheme == "https"
         return cls(
-            name=f"{parts.scheme}://{place}{path}",
-            secure=parts.scheme == "https",
+            name=f"{parts.scheme}://{shown}{'' if port is None else f':{port}'}{path}",
+            secure=secure,
             host=host,
-            port=default if port is None else port,
+            port=port if port is not None else 443 if secure else 80,
             path=path,
             query=quote(parts.query, safe="=&%~+"),
-            authorisation=_basic(parts.username, parts.password),
+            authorisation=authorisation,
         )
 
     def target(self, path: str) -> str:
@@ -69,24 +75,8 @@ class Address:
 
 
 def without_secrets(typed: str) -> str:
-    """Return what was typed with each address in it as it may be shown."""
-    return QUERY.sub(r"\1", USER.sub("", typed))
-
-
-def _basic(user: str | None, password: str | None) -> str | None:
-    if user is None:
-        return None
-    pair = f"{unquote(user)}:{unquote(password or '')}".encode()
-    return f"Basic {base64.b64encode(pair).decode()}"
-
-
-SECONDS = 30.0
-"""How long an app may be silent."""
-MOST_BYTES = 1_000_000
-BUSY = (429, 503)
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-PATIENCE = 300.0
-"""Seconds that one image may wait for a busy app, all in all."""
+    """Return what was typed with each address in it as shown: no user, password or query."""
+    return re.sub(r"(?<=://)(\S*?)\?\S*", r"\1", re.sub(r"(?<=://)[^/?#\s]*@", "", typed))
 
 
 class Stopped(Exception):
@@ -145,7 +135,13 @@ class Connection:
     def __init__(self, address: Address, traffic: Traffic) -> None:
         self.address = address
         self.traffic = traffic
-        self._http = _connection(address)
+        self._http = (
+            http.client.HTTPSConnection(
+                address.host, address.port, timeout=SECONDS, context=ssl.create_default_context()
+            )
+            if address.secure
+            else http.client.HTTPConnection(address.host, address.port, timeout=SECONDS)
+        )
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, stop: threading.Event | None = None
@@ -199,50 +195,31 @@ class Connection:
             headers["Authorization"] = self.address.authorisation
         self._http.request(method, self.address.target(path), body, headers)
         with self._http.getresponse() as response:
-            found = response.read(MOST_BYTES + 1)
-            if len(found) > MOST_BYTES:
+            content = response.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
                 raise http.client.HTTPException(f"answers with more than {MOST_BYTES} bytes")
             if response.length:  # less came than was announced
-                raise http.client.IncompleteRead(found)
-            return Reply(
-                response.status,
-                found,
-                response.getheader("Retry-After"),
-                response.getheader("Location"),
-            )
-
-
-def _connection(address: Address) -> http.client.HTTPConnection:
-    if address.secure:
-        return http.client.HTTPSConnection(
-            address.host, address.port, timeout=SECONDS, context=ssl.create_default_context()
-        )
-    return http.client.HTTPConnection(address.host, address.port, timeout=SECONDS)
+                raise http.client.IncompleteRead(content)
+            told = (response.getheader(name) for name in ("Retry-After", "Location"))
+            return Reply(response.status, content, *told)
 
 
 def pause_before(retry_after: str | None, tries: int) -> float:
     """Return how long to wait: what was asked for, or twice as long each time.
 
-    Who asks for 0 seconds is asked again at once, and the second time after a pause.
+    Retry-After is seconds or a date (RFC 9110, 10.2.3). Who asks for 0 seconds is asked again at
+    once, and the second time after a pause.
     """
-    asked = _seconds(retry_after)
     own = min(FIRST_PAUSE * 2.0 ** min(tries, 20), LONGEST_PAUSE)
-    if asked is None:
-        return own
-    return max(asked, own if tries else 0.0)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Return what a Retry-After means (RFC 9110, 10.2.3): seconds, or a date."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isascii() and retry_after.strip().isdigit():
-        return float(retry_after)
-    try:
-        when = email.utils.parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    return max(0.0, when.timestamp() - time.time())
+    asked = (retry_after or "").strip()
+    if asked.isascii() and asked.isdigit():
+        seconds = float(asked)
+    else:
+        try:
+            seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
+        except ValueError:
+            return own
+    return max(seconds, own if tries else 0.0)
 
 
 def _reason(error: Exception) -> str:
