@@ -27,7 +27,7 @@ Image = tuple[str, str, int]
 
 @dataclass
 class Contents:
-    """What is in a data set. It is whole where nothing is amiss."""
+    """What is in a data set. It is whole where there are no problems."""
 
     classes: tuple[str, ...] = ()
     splits: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ def claims_mnist(folder: Path) -> bool:
     """Say whether a folder must be MNIST: it holds files of its names, or nothing yet."""
     if (folder / MANIFEST).exists():
         return False
-    names = {one.name.removesuffix(".gz").replace(".idx", "-idx") for one in folder.iterdir()}
+    names = {path.name.removesuffix(".gz").replace(".idx", "-idx") for path in folder.iterdir()}
     return not names or bool(names & set(IDX_FILES))
 
 
@@ -63,34 +63,36 @@ def examine(path: Path, read_arrays: ArraysReader) -> Contents:
     """Return what is in a folder or file; what is wrong with it is in `problems`, never raised."""
     try:
         if is_array_file(path) or has_idx(path) or array_files(path):
-            found, images = _of_arrays(path, read_arrays)
+            contents, images = _of_arrays(path, read_arrays)
         else:
-            found, images = _of_pictures(path)
+            contents, images = _of_pictures(path)
     except (DataError, Refused) as error:
         return Contents(problems=[str(error)])
+    classes, problems = contents.classes, contents.problems
     for split, listed in images.items():
-        counts = np.bincount([label for *_, label in listed], minlength=len(found.classes))
-        found.splits[split] = dict(zip(found.classes, counts.tolist(), strict=True))
-    if len(found.classes) < 2:
-        found.problems.append(f"there are {len(found.classes)} classes; two or more are needed")
-    totals = [sum(counts[name] for counts in found.splits.values()) for name in found.classes]
-    if empty := [name for name, total in zip(found.classes, totals, strict=True) if not total]:
-        found.problems.append(f"no image is of class {few(empty, 10)}")
-    _find_duplicates(images, found)
-    return found
+        counts = np.bincount([label for *_, label in listed], minlength=len(classes))
+        contents.splits[split] = dict(zip(classes, counts.tolist(), strict=True))
+    if len(classes) < 2:
+        problems.append(f"there are {len(classes)} classes; two or more are needed")
+    if empty := [
+        name for name in classes if not any(counts[name] for counts in contents.splits.values())
+    ]:
+        problems.append(f"no image is of class {few(empty, 10)}")
+    _find_duplicates(images, contents)
+    return contents
 
 
 def _of_pictures(folder: Path) -> tuple[Contents, dict[str, list[Image]]]:
     layout, album = lay_open(folder), Album(folder)
-    images = {}
-    for split, listed in layout.splits.items():
-        read = album.read([path for path, _ in listed])
-        images[split] = [
+    images = {
+        split: [
             (_digest(pixels), album.name(listed[place][0]), listed[place][1])
-            for place, pixels in read
+            for place, pixels in album.read([path for path, _ in listed])
         ]
+        for split, listed in layout.splits.items()
+    }
     unreadable = {album.name(path): reason for path, reason in album.unreadable.items()}
-    found = Contents(
+    contents = Contents(
         classes=layout.classes,
         sizes={f"{width}x{height}": len(of) for (height, width), of in album.sizes.items()},
         modes=dict(album.modes),
@@ -98,37 +100,37 @@ def _of_pictures(folder: Path) -> tuple[Contents, dict[str, list[Image]]]:
         notes=[*layout.notes, *(note for note in album.notes() if "cannot be read" not in note)],
     )
     if unreadable:
-        found.problems.append(
+        contents.problems.append(
             f"{len(unreadable)} of {album.count} images cannot be read: {few(unreadable)}"
         )
-    if len(found.sizes) > 1:
-        found.problems.append(f"images are of {len(found.sizes)} sizes: {few(found.sizes)}")
-    return found, images
+    if len(sizes := contents.sizes) > 1:
+        contents.problems.append(f"images are of {len(sizes)} sizes: {few(sizes)}")
+    return contents, images
 
 
 def _of_arrays(path: Path, read: ArraysReader) -> tuple[Contents, dict[str, list[Image]]]:
     dataset = load_dataset(path, read_arrays=read)
     height, width, channels = dataset.shape
-    parts = {"": dataset.whole} if dataset.whole else {n: dataset.split(n) for n in SPLITS}
+    names = [n for n in SPLITS if n != "validation" or dataset.validation is not dataset.test]
+    parts = {"": dataset.whole} if dataset.whole else {n: dataset.split(n) for n in names}
     images = {
         name: [
             (_digest(image), f"{name or 'image'} {place}", int(label))
             for place, (image, label) in enumerate(zip(part.images, part.labels, strict=True))
         ]
         for name, part in parts.items()
-        if name != "validation" or dataset.validation is not dataset.test
     }
     count = sum(map(len, images.values()))
-    found = Contents(
+    contents = Contents(
         classes=dataset.classes,
         sizes={f"{width}x{height}": count},
         modes={"L" if channels == 1 else "RGB": count},
         notes=list(dataset.origin.get("notes", ())),
     )
-    return found, images
+    return contents, images
 
 
-def _find_duplicates(images: Mapping[str, list[Image]], found: Contents) -> None:
+def _find_duplicates(images: Mapping[str, list[Image]], contents: Contents) -> None:
     """Add to the problems the images that are in two splits, or of two classes."""
     first: dict[str, tuple[str, str, int]] = {}
     leaked, torn, again = [], [], 0
@@ -143,17 +145,17 @@ def _find_duplicates(images: Mapping[str, list[Image]], found: Contents) -> None
             if of != label:
                 torn.append(f"{name} is {other}")
     if leaked:
-        found.problems.append(
+        contents.problems.append(
             f"{len(leaked)} images are in two splits, so a test sees what was trained: "
             f"{few(leaked)}"
         )
     if torn:
-        found.problems.append(f"{len(torn)} images are of two classes: {few(torn)}")
+        contents.problems.append(f"{len(torn)} images are of two classes: {few(torn)}")
     if again:
-        found.notes.append(f"{again} images are there more than once")
+        contents.notes.append(f"{again} images are there more than once")
 
 
-def _digest(pixels: Any) -> str:
+def _digest(pixels: NDArray[np.uint8]) -> str:
     return sha256_bytes(str(pixels.shape).encode(), np.ascontiguousarray(pixels).tobytes())
 
 
@@ -173,19 +175,19 @@ class DataDigest(Check):
         folder = _folder(target)
         wanted = dict(target.data_digests) or dict(MNIST_DIGESTS)
         splits = _read(folder) if set(wanted) & set(SPLITS) else None
-        found = {
+        actual = {
             name: splits.split(name).digest
             if splits and name in SPLITS
             else open_idx(find_idx(folder, name.removesuffix(".gz"))).digest
             for name in wanted
         }
-        differ = sorted(name for name in wanted if found[name] != wanted[name])
+        differ = sorted(name for name in wanted if actual[name] != wanted[name])
         return Outcome(
             passed=not differ,
-            measured=found,
+            measured=actual,
             threshold=wanted,
             message=f"changed: {', '.join(differ)}" if differ else "",
-            inputs=found,
+            inputs=actual,
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -219,8 +221,8 @@ class DataSchema(Check):
             dataset = _read(folder)
         except DataError as error:
             return Outcome(passed=False, threshold=threshold, message=str(error), inputs=inputs)
-        inputs = inputs or {name: dataset.split(name).digest for name in SPLITS}
-        missing = _missing(dataset)
+        present = set(dataset.train.labels.tolist())
+        missing = [name for label, name in enumerate(dataset.classes) if label not in present]
         return Outcome(
             passed=not missing,
             measured={
@@ -231,7 +233,7 @@ class DataSchema(Check):
             },
             threshold=threshold,
             message=f"no training image of class {', '.join(missing)}" if missing else "",
-            inputs=inputs,
+            inputs=inputs or {name: dataset.split(name).digest for name in SPLITS},
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -241,11 +243,6 @@ class DataSchema(Check):
 
 def _read(folder: Path) -> Dataset:
     return load_idx_folder(folder) if has_idx(folder) else load_dataset(folder)
-
-
-def _missing(dataset: Dataset) -> list[str]:
-    present = set(dataset.train.labels.tolist())
-    return [name for label, name in enumerate(dataset.classes) if label not in present]
 
 
 def _folder(target: Target) -> Path:

@@ -36,12 +36,16 @@ class ImageSet:
     files: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("images", self.images), ("labels", self.labels)):
+        given: dict[str, object] = {"images": self.images, "labels": self.labels}
+        for name, value in given.items():
             if not isinstance(value, np.ndarray):
-                raise DataError(_no_array(name, value))
+                kind = type(value).__name__
+                remedy = f"{name}.numpy()" if kind == "Tensor" else f"np.array({name})"
+                raise DataError(f"{name} must be a NumPy array, not {kind}: {remedy}")
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
-                f"images must be uint8 (N, H, W, C), not {_form(self.images)}{_remedy(self.images)}"
+                f"images must be uint8 (N, H, W, C), not {self.images.dtype} "
+                f"{self.images.shape}{_remedy(self.images)}"
             )
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             hint = ": one-hot? give labels.argmax(1)" if self.labels.ndim == 2 else ""
@@ -49,7 +53,7 @@ class ImageSet:
                 hint = ": labels.astype('int64')" if self.labels.dtype != np.int64 else ""
             raise DataError(
                 f"labels must be int64, one for each of {len(self.images)} images, "
-                f"not {_form(self.labels)}{hint}"
+                f"not {self.labels.dtype} {self.labels.shape}{hint}"
             )
         if len(self.labels) and self.labels.min() < 0:
             raise DataError(f"labels must be at least 0, not {self.labels.min()}")
@@ -112,12 +116,10 @@ class Dataset:
 
     def split(self, name: str) -> ImageSet:
         """Return the split `train`, `validation` or `test`, or `all` images."""
-        if name == ALL:
-            return self._all
-        if name not in SPLITS:
+        if name not in (*SPLITS, ALL):
             raise UsageError(unknown("split", name, (*SPLITS, ALL)))
-        found: ImageSet = getattr(self, name)
-        return found
+        images: ImageSet = getattr(self, "_all" if name == ALL else name)
+        return images
 
     @property
     def tested(self) -> str:
@@ -155,19 +157,13 @@ class Dataset:
             listed += f", {len(rest)} more with {min(rest)} to {max(rest)} each"
         sizes = ", ".join(f"{name} {len(self.split(name))}" for name in SPLITS)
         kinds = f"{len(self.classes)} classes"
+        which = f"({listed} in {used or 'train'})" + (f"; {used} is used" if used else "")
         if self.whole is None:
-            which = "" if used is None else f"; {used} is used"
-            return f"{self.name}: {sizes} images of {kinds} ({listed} in {used or 'train'}){which}"
+            return f"{self.name}: {sizes} images of {kinds} {which}"
+        whole = f"{self.name}: {len(self.whole)} images of {kinds}"
         if used == ALL:
-            return (
-                f"{self.name}: {len(self.whole)} images of {kinds} ({listed}), no splits: "
-                "all are used"
-            )
-        which = "" if used is None else f"; {used} is used"
-        return (
-            f"{self.name}: {len(self.whole)} images of {kinds}, no splits: dealt by content into "
-            f"{sizes} ({listed} in {used or 'train'}){which}"
-        )
+            return f"{whole} ({listed}), no splits: all are used"
+        return f"{whole}, no splits: dealt by content into {sizes} {which}"
 
     @cached_property
     def _all(self) -> ImageSet:
@@ -221,13 +217,3 @@ def check_is_set(images: object) -> None:
     elif kind == "Tensor":
         remedy = "ImageSet((255 * x).round().byte().permute(0, 2, 3, 1).numpy(), y.numpy())"
     raise UsageError(f"images are a {kind}, not an ImageSet: give {remedy}")
-
-
-def _no_array(name: str, value: object) -> str:
-    kind = type(value).__name__
-    remedy = f"{name}.numpy()" if kind == "Tensor" else f"np.array({name})"
-    return f"{name} must be a NumPy array, not {kind}: {remedy}"
-
-
-def _form(array: NDArray[Any]) -> str:
-    return f"{array.dtype} {array.shape}"

@@ -174,9 +174,10 @@ def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[
     left, better = _candidates(images), list[InputFit]()
     for count in (FINE, FINEST):
         sample = _spread(images, count)
-        plain = InputFit.of(module, sample)
-        if plain is None or plain.labels.max() >= plain.scores.shape[1]:
+        asked = InputFit.of(module, sample)
+        if asked is None or asked.labels.max() >= asked.scores.shape[1]:
             return ()
+        plain = asked
         now = plain.reordered() or plain
         if now.loss.mean() < GOOD:
             break
