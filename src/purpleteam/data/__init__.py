@@ -1,13 +1,12 @@
 """Images and where they come from; no torch, and instant to import.
 
-- `images`         ImageSet and Dataset: frozen uint8 images with labels and a digest
+- `images`         ImageSet and Dataset: frozen, uint8, with a digest; the splits they get
 - `folders`        `load_dataset(NAME | FOLDER | FILE | module:factory)`; and writing IDX files
 - `objects`        `dataset_from(images, labels)`: arrays, tensors, loaders; MAITE data sets
 - `sources`        DATASETS, the sets known by name, a file each: `mnist`, `digits`
 - `class_folders`  one folder of image files for each class
 - `pictures`       image files of every form;  `labels`: a file that gives each its label
 - `arrays`         .npz, .npy and pickled files: axes, ranges, kinds of labels
-- `dealing`        which split an image goes to, where nobody says: its pixels decide
 - `idx`            the IDX format, read as input from strangers;  `fetch`: a file over HTTPS
 - `drawing`        a drawing of any size -> 28x28, the one preprocessing; and its test
 - `corruptions`    what happens to images without an adversary, at five severities

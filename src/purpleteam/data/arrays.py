@@ -24,8 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, Refused
-from purpleteam.data.dealing import SPLIT_NAMES, splits_from
-from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.data.images import SPLIT_NAMES, Dataset, ImageSet, splits_from
 from purpleteam.data.labels import class_index
 from purpleteam.data.pictures import few
 

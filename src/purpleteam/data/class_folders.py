@@ -1,6 +1,6 @@
 """Folders of images, one folder for each class, or a file that gives each image its label.
 
-    train/<class>/*  and  test/<class>/*     the splits; `dealing` says what becomes of others
+    train/<class>/*  and  test/<class>/*     the splits; `splits_from` says what becomes of others
     <class>/*                                no splits
     *  and  labels.csv                       file,label in each line, a third column for the split
 
@@ -20,8 +20,7 @@ import numpy as np
 
 from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.dealing import SPLIT_NAMES, splits_from
-from purpleteam.data.images import SPLITS, Dataset, ImageSet
+from purpleteam.data.images import SPLIT_NAMES, SPLITS, Dataset, ImageSet, splits_from
 from purpleteam.data.labels import find_labels, read_labels
 from purpleteam.data.pictures import ENDS, Album, Reading, few
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from purpleteam.core.errors import DataError, UsageError
-from purpleteam.data.dealing import SPLIT_NAMES
+from purpleteam.data.images import SPLIT_NAMES
 from purpleteam.data.pictures import ENDS, few
 
 NAMES = ("labels.csv", "labels.tsv", "labels.txt")

@@ -18,9 +18,8 @@ from purpleteam.core.errors import DataError
 from purpleteam.core.factory import call_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.arrays import Parts, images_of, labels_of, nearest_bytes
-from purpleteam.data.dealing import splits_from
 from purpleteam.data.idx import MAX_BYTES
-from purpleteam.data.images import SPLITS, Dataset, ImageSet
+from purpleteam.data.images import SPLITS, Dataset, ImageSet, splits_from
 from purpleteam.data.labels import class_index
 
 ONE_HOT = 1e-6
