@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import evaluate, load
+from purpleteam.models.adapters import NORMALISATIONS
 from purpleteam.models.devices import to_batch
 from purpleteam.models.fit import examine, opened
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel
-from purpleteam.models.normalisation import NORMALISATIONS
 from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 IMAGES = bars(30)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import LoadedModel, evaluate, load
+from purpleteam.models.adapters import NORMALISATIONS
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.devices import to_batch
 from purpleteam.models.fit import opened
-from purpleteam.models.normalisation import NORMALISATIONS
 from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 IMAGES: ImageSet = bars(30)

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
-from purpleteam.models.class_order import check_count
-from purpleteam.models.normalisation import Normalisation
+from purpleteam.models.adapters import Normalisation, check_count
 
 Gives = Literal["labels", "scores"]
 Shape = tuple[int | None, int | None, int | None]

@@ -17,7 +17,7 @@ from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import CONFIDENCE, Counts, Estimate, Rate, fraction_interval, mean
 from purpleteam.data.images import ImageSet, check_is_set
-from purpleteam.models.class_order import scored
+from purpleteam.models.adapters import scored
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, Classifier, forked, logits
 

@@ -17,14 +17,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from purpleteam.data.images import ImageSet
+from purpleteam.models.adapters import Normalised, Ordered, Scored
 from purpleteam.models.black_box import OnnxFile
-from purpleteam.models.class_order import Ordered, Scored
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.hints import hints
 from purpleteam.models.inference import DRAWS, is_random, logits
 from purpleteam.models.loading import LoadedModel
 from purpleteam.models.nets import Nets
-from purpleteam.models.normalisation import Normalised
 from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 SAMPLE = 200

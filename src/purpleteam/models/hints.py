@@ -19,9 +19,9 @@ from torch import nn
 
 from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import ImageSet
+from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation
 from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.inference import logits
-from purpleteam.models.normalisation import GREY, NORMALISATIONS, Normalisation
 
 GOOD = 0.02
 """Loss below which nothing can be far better."""

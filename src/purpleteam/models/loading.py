@@ -19,13 +19,12 @@ from purpleteam.core.cards import ModelCard, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
+from purpleteam.models.adapters import Normalisation, Normalised, Ordered, are_numbers, order_of
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox, OnnxFile
-from purpleteam.models.class_order import Ordered, are_numbers, order_of
 from purpleteam.models.devices import device_of, frozen, lay_out
 from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.guard import guarded, switched
-from purpleteam.models.normalisation import Normalisation, Normalised
 from purpleteam.models.objects import (
     ObjectClassifier,
     callable_classifier,

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import ModelError
+from purpleteam.models.adapters import Normalisation, Ordered
 from purpleteam.models.black_box import BlackBox
-from purpleteam.models.class_order import Ordered
 from purpleteam.models.devices import device_of
 from purpleteam.models.guard import checked, guarded, switched, taken
-from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.weights import digest_of, tensors_of
 
 NEAR = 1e-3

@@ -25,11 +25,10 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import call_factory, called_as, file_of, is_factory, portable
 from purpleteam.core.runfolder import versions
+from purpleteam.models.adapters import Normalisation, Normalised, Ordered, Scored
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
-from purpleteam.models.class_order import Ordered, Scored
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.inference import logits
-from purpleteam.models.normalisation import Normalisation, Normalised
 from purpleteam.models.objects import is_maite
 from purpleteam.models.weights import ANYWHERE, load_weights
 
