@@ -14,12 +14,11 @@ from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.models.adapters import Normalisation, Scored, parse_classes, scored
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox, OnnxFile
-from purpleteam.models.class_order import Scored, parse_classes, scored
 from purpleteam.models.fit import SAMPLE, examine, opened
 from purpleteam.models.loading import LoadedModel, build, load
-from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.objects import ObjectClassifier
 from purpleteam.models.store import Provenance, arch_to_type, store
 from purpleteam.models.weights import Weights, fill

@@ -23,10 +23,10 @@ from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.models.adapters import Normalisation
 from purpleteam.models.architectures import Shape
 from purpleteam.models.inference import correct, logits
 from purpleteam.models.loading import BY_NAME, LoadedModel, build, load
-from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training
 from purpleteam.pipeline.config import RunConfig

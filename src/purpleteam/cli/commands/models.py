@@ -157,8 +157,8 @@ def import_checkpoint(
     debug: Debug = False,
 ) -> None:
     """A foreign checkpoint, judged without unpickling and made a stored model."""
+    from purpleteam.models.adapters import Normalisation
     from purpleteam.models.devices import use_threads
-    from purpleteam.models.normalisation import Normalisation
     from purpleteam.pipeline.importing import import_model
 
     use_threads(threads)
@@ -201,11 +201,10 @@ def export(
 ) -> None:
     """Write a model as safetensors, ONNX and card, the two nets compared."""
     from purpleteam.cli.lab import Lab
+    from purpleteam.models.adapters import Normalisation, parse_classes
     from purpleteam.models.black_box import BlackBox
-    from purpleteam.models.class_order import parse_classes
     from purpleteam.models.devices import use_threads
     from purpleteam.models.loading import load
-    from purpleteam.models.normalisation import Normalisation
     from purpleteam.models.store import Provenance, store
     from purpleteam.pipeline.importing import read_weights
 
@@ -251,7 +250,7 @@ def export(
 
 def _classes(text: str | None) -> int | tuple[str, ...]:
     """Return the number of classes that is asked for, or their names."""
-    from purpleteam.models.class_order import parse_classes
+    from purpleteam.models.adapters import parse_classes
 
     if text is None or (text.isascii() and text.isdigit()):
         count = 10 if text is None else int(text[:6])
