@@ -1,7 +1,7 @@
 """From a drawing of any size to the 28x28 image a digit classifier reads, as MNIST was made.
 
 Training data, the command line and the app share this one function, and `drawing.js` is its
-twin in the browser. Every step below is arithmetic on whole numbers below 2**53, which a
+counterpart in the browser. Every step below is arithmetic on whole numbers below 2**53, which a
 float64 holds exactly too, so any order of summation and any language gives the same 784 bytes.
 
 Input: grey levels `image[y][x]`, whole numbers 0..255, ink bright on 0, each side 1..4096.

@@ -1,4 +1,4 @@
-"""Does a brought model fit these images? What a first look shows, before any number is taken.
+"""Does a brought model fit these images? What a few answers show, before any number is taken.
 
 A classifier is asked for logits of images in [0, 1]. Other people's answer with probabilities,
 want another range, or answer at random; each of these is seen on a few images and said.
@@ -27,7 +27,7 @@ from purpleteam.models.nets import Nets
 from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 SAMPLE = 200
-"""Images that a model is looked at with, spread evenly over the split."""
+"""Images that a model is shown, spread evenly over the split."""
 
 SUM = 1e-3
 """How far a row of probabilities may be from adding up to 1."""
@@ -64,7 +64,7 @@ def examine(
         inner.append(inner[-1].module)
     plain = () if isinstance(inner[-1], ObjectNet | ObjectClassifier | OnnxFile) else _form(scores)
     notes = [*plain, *_habits(module, to_batch(sample.images[:100], device_of(module)))]
-    if any(getattr(one, "normalisation", None) for one in inner):  # the user has said it already
+    if any(getattr(part, "normalisation", None) for part in inner):  # the user has said it already
         return tuple(notes)
     names = classes or [str(number) for number in range(scores.shape[1])]
     return (*notes, *hints(module, images, names))
@@ -95,7 +95,14 @@ def _habits(module: nn.Module, x: Tensor) -> tuple[str, ...]:
             notes.append(
                 f"its weights are in {kind}: it gets images in that, its logits in float32"
             )
-        awake = _deaf_to_eval(module)
+        # layers that go on as in training: eval() does not reach them, or they keep no statistics
+        kinds = {
+            type(layer).__name__
+            for layer in module.modules()
+            if isinstance(layer, _BatchNorm | _DropoutNd)
+            and (layer.training or getattr(layer, "running_mean", module) is None)
+        }
+        awake = ", ".join(sorted(kinds))
         cause = f": eval() does not stop its {awake}" if awake else ", in eval mode too"
         if is_random(net, x):
             notes.append(
@@ -113,14 +120,3 @@ def _habits(module: nn.Module, x: Tensor) -> tuple[str, ...]:
                 "layers in its forward?): only attacks that need none can be made"
             )
     return tuple(notes)
-
-
-def _deaf_to_eval(module: nn.Module) -> str:
-    """Return the kinds of layers that go on as in training; asked in eval mode."""
-    kinds = {
-        type(one).__name__
-        for one in module.modules()
-        if isinstance(one, _BatchNorm | _DropoutNd)
-        and (one.training or getattr(one, "running_mean", module) is None)
-    }
-    return ", ".join(sorted(kinds))
