@@ -79,7 +79,9 @@ class Guarded(nn.Module):
         super().__init__()
         self.model = model
         self.form = ""
-        self.precision = _precision_of(model)
+        parameters = model.parameters() if isinstance(model, nn.Module) else ()
+        floats = (tensor.dtype for tensor in parameters if tensor.is_floating_point())
+        self.precision = next(floats, torch.float32)
         self.classes: int | None = None
 
     @property
@@ -116,12 +118,6 @@ class Guarded(nn.Module):
         return checked(scores, len(x), form).to(torch.float32, copy=True)
 
 
-def _precision_of(model: Classifier) -> torch.dtype:
-    """Return what a net's weights are in, and so what it takes."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    return next((one.dtype for one in parameters if one.is_floating_point()), torch.float32)
-
-
 def _uncompiled() -> AbstractContextManager[object]:
     """Ask what `torch.compile` made as it was written: compiling takes minutes and a compiler."""
     if "torch._dynamo" not in sys.modules:
@@ -136,7 +132,7 @@ def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200] or "no reason given"
     if graph := _graph_takes(model, x):
         return f"the model does not take {len(x)} images of shape {tuple(x.shape[1:])}: {graph}"
-    hint = next((f" ({told})" for told, other in _others(x) if _takes(model, other)), "")
+    hint = next((f" ({text})" for text, other in _others(x) if _takes(model, other)), "")
     return (
         f"the model does not take images of shape {tuple(x.shape[1:])}: "
         f"{type(error).__name__}: {reason}{f' in {place}' if whose == 'user' else ''}"
@@ -190,7 +186,7 @@ def _takes(model: Classifier, x: Tensor) -> bool:
     return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x)
 
 
-DEEPEST, MANY, MANY_TOLD = 4, 64, 4
+DEEPEST, MANY, MOST_LISTED = 4, 64, 4
 """How deep and wide an answer is looked through for its logits, and how many are listed."""
 
 
@@ -203,13 +199,13 @@ def taken(out: Any, n: int, classes: int | None = None) -> tuple[Any, str]:
     if isinstance(out, Tensor):
         return out, ""
     leaves = list(_leaves(out))
-    named = [one for one in leaves if one[0].endswith(("['logits']", ".logits"))]
-    told = named or (leaves if isinstance(out, tuple | list) else [])
+    named = [leaf for leaf in leaves if leaf[0].endswith(("['logits']", ".logits"))]
+    candidates = named or (leaves if isinstance(out, tuple | list) else [])
     if len(named) != 1:
-        told = [one for one in told if _fits(one[1], n, classes)]
-    if len(told) != 1:
+        candidates = [leaf for leaf in candidates if _fits(leaf[1], n, classes)]
+    if len(candidates) != 1:
         return out, ""
-    (place, scores), kind = told[0], type(out).__name__
+    (place, scores), kind = candidates[0], type(out).__name__
     kind += f" of {len(out)}" if isinstance(out, tuple | list) else ""
     return scores, f"a {kind}; its {place} is taken for the logits"
 
@@ -217,30 +213,25 @@ def taken(out: Any, n: int, classes: int | None = None) -> tuple[Any, str]:
 def _leaves(out: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Return the tensors, or what else there is, in an answer, and how to get at each."""
     if isinstance(out, Mapping):
-        parts = [(f"[{key!r}]", one) for key, one in out.items()]
+        parts = [(f"[{key!r}]", part) for key, part in out.items()]
     elif isinstance(out, tuple | list):
-        parts = [(f"[{number}]", one) for number, one in enumerate(out[:MANY])]
+        parts = [(f"[{number}]", part) for number, part in enumerate(out[:MANY])]
     elif not isinstance(out, Tensor | nn.Module | type):
-        parts = [(f".{name}", one) for name, one in getattr(out, "__dict__", {}).items()]
+        parts = [(f".{name}", part) for name, part in getattr(out, "__dict__", {}).items()]
     else:
         parts = []
     if depth < DEEPEST and parts:
-        for more, one in parts:
-            yield from _leaves(one, place + more, depth + 1)
+        for step, part in parts:
+            yield from _leaves(part, place + step, depth + 1)
     elif depth:
         yield place, out
 
 
-def _fits(one: Any, n: int, classes: int | None = None) -> bool:
+def _fits(part: Any, n: int, classes: int | None = None) -> bool:
     """Say whether it has the form of the logits of `n` images."""
-    return (
-        isinstance(one, Tensor)
-        and one.ndim == 2
-        and len(one) == n
-        and one.shape[1] > 1
-        and one.is_floating_point()
-        and classes in (None, one.shape[1])
-    )
+    if not isinstance(part, Tensor) or part.ndim != 2 or not part.is_floating_point():
+        return False
+    return len(part) == n and part.shape[1] > 1 and classes in (None, part.shape[1])
 
 
 def checked(out: Any, n: int, form: str = "") -> Tensor:
@@ -281,13 +272,13 @@ def _such_as(out: Any, n: int) -> str:
     """Return how to get at what may be the logits in an answer of another form."""
     if type(out).__name__ == "ndarray":
         return ", such as torch.from_numpy(net(x))"
-    fitting = [(place, tuple(one.shape)) for place, one in _leaves(out) if _fits(one, n)]
+    fitting = [(place, tuple(part.shape)) for place, part in _leaves(out) if _fits(part, n)]
     if len(fitting) == 1:
         return f", such as net(x){fitting[0][0]}"
     if fitting:
-        listed = ", ".join(f"net(x){place} {shape}" for place, shape in fitting[:MANY_TOLD])
+        listed = ", ".join(f"net(x){place} {shape}" for place, shape in fitting[:MOST_LISTED])
         return f"; {len(fitting)} may be that: {listed}"
     rows = isinstance(out, tuple | list) and len(out) == n and n > 1
-    if rows and all(isinstance(one, Tensor) and one.ndim == 1 for one in out):
+    if rows and all(isinstance(row, Tensor) and row.ndim == 1 for row in out):
         return ", such as torch.stack(list(net(x)))"
     return ""
