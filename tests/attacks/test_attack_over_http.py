@@ -16,9 +16,8 @@ from purpleteam.attacks.outcomes import WRONG_WHEN_CLEAN
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
-from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
+from purpleteam.models.black_box import BlackBox, OnnxFile, as_bytes, log_scores
 from purpleteam.models.endpoint import FAINTEST, Endpoint
-from purpleteam.models.onnx_file import OnnxFile
 from purpleteam.serve.engine import Answer, Engine
 from purpleteam.serve.main import running_app
 

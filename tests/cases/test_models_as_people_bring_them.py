@@ -22,7 +22,7 @@ from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import evaluate as evaluate_clean
 from purpleteam.models import logits
-from purpleteam.models.class_order import scored
+from purpleteam.models.adapters import scored
 from purpleteam.models.fit import examine
 
 CLASSES, SIDE = 3, 8

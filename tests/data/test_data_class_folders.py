@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from purpleteam.core.errors import DataError
-from purpleteam.data.class_folders import read_image
 from purpleteam.data.folders import load_dataset
+from purpleteam.data.pictures import read_image
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from purpleteam.core.errors import PurpleError
 from purpleteam.data.arrays import plain_arrays
-from purpleteam.data.contents import claims_mnist, examine
+from purpleteam.data.checks import claims_mnist, examine
 from purpleteam.data.folders import load_dataset, save_dataset
 from purpleteam.data.images import SPLITS
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from purpleteam.data.dealing import FEWEST, splits_from
-from purpleteam.data.images import SPLITS, ImageSet
+from purpleteam.data.images import FEWEST, SPLITS, ImageSet, splits_from
 
 COUNTS = st.lists(st.integers(0, 40), min_size=2, max_size=50).filter(
     lambda counts: max(counts) >= FEWEST

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from purpleteam.core.errors import DataError
-from purpleteam.data.drawing import EmptyDrawing, place, strokes
-from purpleteam.data.redraw import CASES, redraw
+from purpleteam.data.drawing import CASES, EmptyDrawing, place, redraw, strokes
 
 THREE = [[(90.0, 60.0), (190.0, 70.0), (120.0, 130.0), (190.0, 180.0), (100.0, 230.0)]]
 DRAWINGS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=45)).filter(

@@ -11,8 +11,8 @@ import pytest
 from data_mirror import Mirror
 
 from purpleteam.core.errors import DataError
+from purpleteam.data.fetch import fetch_file
 from purpleteam.data.idx import open_idx, write_idx
-from purpleteam.data.sources.fetch import fetch_file
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (300, 28, 28)).astype(np.uint8)

@@ -12,9 +12,11 @@ import pytest
 
 import purpleteam
 from purpleteam.core.errors import DataError, UsageError
+from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.folders import MANIFEST, load_dataset, save_dataset
 from purpleteam.data.idx import IDX_FILES, write_idx
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
+from purpleteam.data.sources import DATASETS
 
 
 def toy(*, channels: int = 1, counts=(7, 3, 2)) -> Dataset:
@@ -35,6 +37,33 @@ def test_an_unknown_reference_names_the_value_and_the_choices():
         "unknown dataset 'mnits' (did you mean 'mnist'?); known: digits, mnist, or a folder, "
         "or module:factory (MAITE)"
     )
+
+
+def test_a_new_dataset_is_one_function_that_is_known_by_its_name_everywhere(monkeypatch):
+    monkeypatch.setattr(DATASETS, "_items", dict(DATASETS._items))
+
+    @DATASETS.register("toys")
+    def toys() -> Dataset:
+        return toy()
+
+    assert load_dataset("toys").digest == toy().digest
+    with pytest.raises(UsageError, match="known: digits, mnist, toys, or a folder"):
+        load_dataset("tyos")
+    with pytest.raises(UsageError, match="no folder of image files"):
+        load_dataset("toys:resize=32")
+
+
+def test_a_dataset_that_asks_for_it_may_report_progress(monkeypatch):
+    monkeypatch.setattr(DATASETS, "_items", dict(DATASETS._items))
+    told = []
+
+    @DATASETS.register("slow")
+    def slow(progress: Progress) -> Dataset:
+        told.append(progress)
+        return toy()
+
+    load_dataset("slow", progress=SILENT)
+    assert told == [SILENT]
 
 
 def test_an_idx_folder_is_split_as_mnist_is(four_files):

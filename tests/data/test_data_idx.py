@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from purpleteam.core.errors import DataError
-from purpleteam.data.idx import open_idx, read_idx, read_image_set, write_idx
+from purpleteam.data.idx import image_set, open_idx, write_idx
 
 IMAGES = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
 LABELS = np.array([0, 1, 2, 1, 0], np.uint8)
@@ -29,7 +29,7 @@ LABELS = np.array([0, 1, 2, 1, 0], np.uint8)
 def test_what_is_written_is_read_again(tmp_path_factory, array, name):
     path = tmp_path_factory.mktemp("idx") / name
     write_idx(path, array)
-    assert np.array_equal(read_idx(path), array)
+    assert np.array_equal(open_idx(path).array, array)
 
 
 def test_writing_twice_gives_the_same_bytes_and_either_form_the_same_digest(tmp_path):
@@ -44,7 +44,7 @@ def test_writing_twice_gives_the_same_bytes_and_either_form_the_same_digest(tmp_
 def test_compression_is_told_by_content_not_by_name(tmp_path):
     write_idx(tmp_path / "a.gz", IMAGES)
     misnamed = (tmp_path / "a.gz").rename(tmp_path / "a")
-    assert np.array_equal(read_idx(misnamed), IMAGES)
+    assert np.array_equal(open_idx(misnamed).array, IMAGES)
 
 
 def content(tmp_path: Path, array=IMAGES) -> bytes:
@@ -55,7 +55,7 @@ def content(tmp_path: Path, array=IMAGES) -> bytes:
 def refusal(path: Path, content: bytes, **options) -> str:
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_idx(path, **options)
+        open_idx(path, **options)
     assert str(path) in str(caught.value)
     return str(caught.value)
 
@@ -89,18 +89,18 @@ def test_any_bytes_are_an_array_or_a_clear_error(tmp_path_factory, tail, packed)
     content = b"\0\0\x08" + tail
     path.write_bytes(gzip.compress(content) if packed else content)
     with contextlib.suppress(DataError):
-        assert read_idx(path).dtype == np.uint8
+        assert open_idx(path).array.dtype == np.uint8
 
 
 def test_an_empty_set_is_read_as_one(tmp_path):
     write_idx(tmp_path / "a", np.zeros((0, 28, 28), np.uint8))
-    assert read_idx(tmp_path / "a").shape == (0, 28, 28)
+    assert open_idx(tmp_path / "a").array.shape == (0, 28, 28)
 
 
 def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
-            read_idx(path)
+            open_idx(path)
 
 
 def test_a_declared_size_over_the_cap_is_refused_before_reading(tmp_path):
@@ -114,7 +114,7 @@ def test_a_decompression_bomb_stops_at_the_size_its_header_admits(tmp_path):
     (tmp_path / "bomb").write_bytes(bomb)
     tracemalloc.start()
     with pytest.raises(DataError, match="oversized: expected 5 bytes"):
-        read_idx(tmp_path / "bomb")
+        open_idx(tmp_path / "bomb")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000
@@ -123,7 +123,7 @@ def test_a_decompression_bomb_stops_at_the_size_its_header_admits(tmp_path):
 def test_images_and_labels_become_an_image_set(tmp_path):
     write_idx(tmp_path / "i", IMAGES)
     write_idx(tmp_path / "l", LABELS)
-    found = read_image_set(tmp_path / "i", tmp_path / "l", classes=3)
+    found = image_set(open_idx(tmp_path / "i"), open_idx(tmp_path / "l"), classes=3)
     assert found.images.shape == (5, 4, 3, 1)
     assert found.labels.tolist() == LABELS.tolist()
 
@@ -136,6 +136,6 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     cases = [(l, i, "swapped"), (i, i, "expected labels"), (l, l, "expected grey images")]
     for images, labels, words in [*cases, (i, short, "5 images, but .*short 4 labels")]:
         with pytest.raises(DataError, match=words):
-            read_image_set(images, labels)
+            image_set(open_idx(images), open_idx(labels))
     with pytest.raises(DataError, match="label 2 found, expected 0 to 1"):
-        read_image_set(i, l, classes=2)
+        image_set(open_idx(i), open_idx(l), classes=2)

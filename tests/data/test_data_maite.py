@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from purpleteam.core.errors import DataError
 from purpleteam.data.folders import load_dataset
-from purpleteam.data.maite import _bytes
+from purpleteam.data.objects import _bytes
 
 
 class Pile:

@@ -17,9 +17,9 @@ from purpleteam.attacks import evaluate as evaluate_robust
 from purpleteam.core.errors import ModelError, PurpleError, UsageError
 from purpleteam.defences.detection.model import scan_model
 from purpleteam.models import evaluate, load
+from purpleteam.models.adapters import NORMALISATIONS
 from purpleteam.models.devices import frozen
 from purpleteam.models.fit import examine
-from purpleteam.models.normalisation import NORMALISATIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, in a deepcopy
 IMAGES = bars(30)

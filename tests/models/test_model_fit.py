@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from purpleteam.core.errors import ModelError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import load
+from purpleteam.models.adapters import NORMALISATIONS
 from purpleteam.models.fit import examine, opened
 from purpleteam.models.loading import LoadedModel
-from purpleteam.models.normalisation import NORMALISATIONS
 
 IMAGES = bars(90)
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
-from purpleteam.models.hints import _is_worse, _standing, hints
-from purpleteam.models.input_fit import InputFit
-from purpleteam.models.normalisation import GREY, Normalisation
+from purpleteam.models.adapters import GREY, Normalisation
+from purpleteam.models.hints import InputFit, _is_worse, _standing, hints
 
 SIDE = 6
 

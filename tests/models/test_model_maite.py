@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import evaluate, load
+from purpleteam.models.adapters import NORMALISATIONS
 from purpleteam.models.devices import to_batch
 from purpleteam.models.fit import examine, opened
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel
-from purpleteam.models.maite import MaiteClassifier, MaiteNet
-from purpleteam.models.normalisation import NORMALISATIONS
+from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 IMAGES = bars(30)
 X = to_batch(IMAGES.images)
@@ -114,7 +114,7 @@ def given_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_without_a_net_it_is_a_black_box_that_gives_scores(given_by: Any) -> None:
     loaded = ready(given_by(Model(by_numpy)), IMAGES)
-    assert isinstance(loaded.module, MaiteClassifier)
+    assert isinstance(loaded.module, ObjectClassifier)
     assert (loaded.module.differentiable, loaded.module.quantised) == (False, False)
     assert loaded.notes[0] == "'own_maite:make' returned a MAITE model"
     assert "black-box attacks only" in loaded.notes[1] and len(loaded.notes) == 2
@@ -134,13 +134,13 @@ def test_a_net_that_answers_as_the_model_does_is_attacked_itself(given_by: Any) 
 def test_a_net_behind_preprocessing_is_not_mistaken_for_the_model(given_by: Any) -> None:
     blurred = by_net_after(lambda x: 1 - x, grad=False)
     loaded = ready(given_by(Model(blurred, net())), IMAGES)
-    assert isinstance(loaded.module, MaiteClassifier)
+    assert isinstance(loaded.module, ObjectClassifier)
     torch.testing.assert_close(loaded.module(X), net()(1 - X).log_softmax(1))
 
 
 def test_gradients_through_its_own_preprocessing_are_used(given_by: Any) -> None:
     loaded = ready(given_by(Model(by_net_after(lambda x: 1 - x, grad=True), net())), IMAGES)
-    assert isinstance(loaded.module, MaiteNet)
+    assert isinstance(loaded.module, ObjectNet)
     x = X.clone().requires_grad_(True)
     (ours,) = torch.autograd.grad(loaded.module(x)[:, 0].sum(), x)
     (true,) = torch.autograd.grad(net()(1 - x).log_softmax(1)[:, 0].sum(), x)
@@ -149,7 +149,7 @@ def test_gradients_through_its_own_preprocessing_are_used(given_by: Any) -> None
 
 def test_a_net_that_is_a_model_itself_is_white_box(given_by: Any) -> None:
     loaded = ready(given_by(Itself()), IMAGES)
-    assert isinstance(loaded.module, MaiteNet)
+    assert isinstance(loaded.module, ObjectNet)
     assert loaded.notes[-1] == "its own call lets gradients through: white-box"
     torch.testing.assert_close(loaded.module(X), net()(X))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from purpleteam.core.errors import ModelError, UsageError
-from purpleteam.models.normalisation import NORMALISATIONS, Normalisation
+from purpleteam.models.adapters import NORMALISATIONS, Normalisation
 
 finite = st.floats(-10, 10).filter(lambda value: abs(value) > 1e-3)
 

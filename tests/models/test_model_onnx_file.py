@@ -15,10 +15,9 @@ from onnx import TensorProto
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.models import load
-from purpleteam.models.black_box import BlackBox
+from purpleteam.models.adapters import NORMALISATIONS
+from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.inference import correct, logits
-from purpleteam.models.normalisation import NORMALISATIONS
-from purpleteam.models.onnx_file import OnnxFile
 
 RGB = (3, 4, 4)
 WEIGHT = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32)

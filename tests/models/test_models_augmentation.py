@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from purpleteam.models.augmentation import AUGMENTATIONS, shift
+from purpleteam.models.recipes import AUGMENTATIONS, shift
 
 every = pytest.mark.parametrize("name", AUGMENTATIONS)
 

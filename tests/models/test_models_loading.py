@@ -15,8 +15,8 @@ from purpleteam.core.cards import ModelCard, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.models import build, evaluate, load
-from purpleteam.models.building import net_of
 from purpleteam.models.loading import LoadedModel
+from purpleteam.models.store import net_of
 
 CODE = """
 import torch

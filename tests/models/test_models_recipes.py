@@ -8,8 +8,7 @@ import pytest
 
 from purpleteam.core.config import build
 from purpleteam.core.errors import ConfigError, UsageError
-from purpleteam.models.augmentation import AUGMENTATIONS
-from purpleteam.models.recipes import RECIPES, Recipe
+from purpleteam.models.recipes import AUGMENTATIONS, RECIPES, Recipe
 from purpleteam.models.training import _rate
 
 

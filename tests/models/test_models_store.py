@@ -21,7 +21,7 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.runfolder import versions
 from purpleteam.models import Provenance, build, load, store
-from purpleteam.models.store import load_weights, put_weights
+from purpleteam.models.weights import load_weights, put_weights
 
 PROVENANCE = Provenance(
     architecture="small_cnn", shape=SHAPE, classes=("top", "middle", "bottom"), recipe={}

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from models_tiny import QUICK, SHAPE, equal_weights
+from purpleteam.models.architectures.seed_cnn import Seed
 from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.models import ARCHITECTURES, Training, build, train
-from purpleteam.models.recipes import Plain, Seed
+from purpleteam.models.recipes import Plain
 
 
 class Killed(Exception):

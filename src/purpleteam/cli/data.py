@@ -55,7 +55,7 @@ def verify(
 ) -> None:
     """Say what is in a folder, and whether it is whole; MNIST's files must have its digests."""
     from purpleteam.data.arrays import is_array_file
-    from purpleteam.data.contents import claims_mnist
+    from purpleteam.data.checks import claims_mnist
     from purpleteam.data.sources.mnist import verify_folder
 
     if not folder.is_dir() and not is_array_file(folder):
@@ -77,7 +77,7 @@ def verify(
 
 def _describe(path: Path, as_json: bool) -> None:
     """Tell what is in a data set that is not MNIST: exit 0 whole, 1 not, 2 no image to judge."""
-    from purpleteam.data.contents import examine
+    from purpleteam.data.checks import examine
     from purpleteam.scan.formats import read_arrays
 
     found = examine(path, read_arrays)

@@ -1,15 +1,16 @@
 """Images and where they come from; no torch, and instant to import.
 
-- `images`         ImageSet and Dataset: frozen uint8 images with labels and a digest
-- `folders`        `load_dataset("mnist" | "digits" | FOLDER)`, and writing one as IDX files
-- `class_folders`  one folder of image files for each class;  `maite`: what a factory returns
+- `images`         ImageSet and Dataset: frozen, uint8, with a digest; the splits they get
+- `folders`        `load_dataset(NAME | FOLDER | FILE | module:factory)`; and writing IDX files
+- `objects`        `dataset_from(images, labels)`: arrays, tensors, loaders; MAITE data sets
+- `sources`        DATASETS, the sets known by name, a file each: `mnist`, `digits`
+- `class_folders`  one folder of image files for each class
 - `pictures`       image files of every form;  `labels`: a file that gives each its label
-- `arrays`         .npz, .npy and pickled files;  `array_forms`: axes, ranges, kinds of labels
-- `dealing`        which split an image goes to, where nobody says: its pixels decide
-- `idx`            the IDX format, read as input from strangers
-- `sources`        the sets known by name: `mnist` (pinned digests, `fetch`) and `digits`
-- `drawing`        a drawing of any size -> 28x28, the one preprocessing; `redraw` tests it
-- `checks`         data.digest and data.schema
+- `arrays`         .npz, .npy and pickled files: axes, ranges, kinds of labels
+- `idx`            the IDX format, read as input from strangers;  `fetch`: a file over HTTPS
+- `drawing`        a drawing of any size -> 28x28, the one preprocessing; and its test
+- `corruptions`    what happens to images without an adversary, at five severities
+- `checks`         data.digest and data.schema; what a data set consists of
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ if TYPE_CHECKING:
     from purpleteam.data.drawing import EmptyDrawing, place, strokes
     from purpleteam.data.folders import load_dataset, save_dataset
     from purpleteam.data.images import SPLITS, Dataset, ImageSet
+    from purpleteam.data.objects import dataset_from
+    from purpleteam.data.sources import DATASETS
     from purpleteam.data.sources.digits import load_digits as digits
     from purpleteam.data.sources.mnist import fetch_mnist, verify_folder
     from purpleteam.data.sources.mnist import load_mnist as mnist
 
 __all__ = [
+    "DATASETS",
     "SPLITS",
     "Dataset",
     "EmptyDrawing",
     "ImageSet",
+    "dataset_from",
     "digits",
     "fetch_mnist",
     "load_dataset",
@@ -41,6 +46,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DATASETS": "sources",
+    "dataset_from": "objects",
     "SPLITS": "images",
     "Dataset": "images",
     "EmptyDrawing": "drawing",

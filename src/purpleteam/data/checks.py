@@ -1,20 +1,162 @@
-"""What is proved about the data files: that they are the pinned ones, and that they make sense."""
+"""What a data set consists of, whether it is sound, and whether it is the pinned one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
-from purpleteam.core.errors import DataError, UsageError
-from purpleteam.data.folders import load_dataset, load_idx_folder
+from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.errors import DataError, Refused, UsageError
+from purpleteam.data.arrays import ArraysReader, array_files, is_array_file
+from purpleteam.data.class_folders import lay_open
+from purpleteam.data.folders import MANIFEST, load_dataset, load_idx_folder
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, open_idx, write_idx
 from purpleteam.data.images import SPLITS, Dataset
+from purpleteam.data.pictures import Album, few
 from purpleteam.data.sources.mnist import MNIST_DIGESTS
 
-__all__ = ["DataDigest", "DataSchema"]
+Image = tuple[str, str, int]
+"""The digest of an image's pixels, what it is called, and its label."""
+
+
+@dataclass
+class Contents:
+    """What is in a data set. It is whole where there are no problems."""
+
+    classes: tuple[str, ...] = ()
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Images of each class, by split; "" is none."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Images of each size, width x height."""
+    modes: dict[str, int] = field(default_factory=dict)
+    """Images of each form of pixels."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Files that are no images, with the reason."""
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """All images that can be read."""
+        return sum(sum(counts.values()) for counts in self.splits.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple data verify --json`."""
+        return {"verified": not self.problems, "images": self.count, **vars(self)}
+
+
+def claims_mnist(folder: Path) -> bool:
+    """Say whether a folder must be MNIST: it holds files of its names, or nothing yet."""
+    if (folder / MANIFEST).exists():
+        return False
+    names = {path.name.removesuffix(".gz").replace(".idx", "-idx") for path in folder.iterdir()}
+    return not names or bool(names & set(IDX_FILES))
+
+
+def examine(path: Path, read_arrays: ArraysReader) -> Contents:
+    """Return what is in a folder or file; what is wrong with it is in `problems`, never raised."""
+    try:
+        if is_array_file(path) or has_idx(path) or array_files(path):
+            contents, images = _of_arrays(path, read_arrays)
+        else:
+            contents, images = _of_pictures(path)
+    except (DataError, Refused) as error:
+        return Contents(problems=[str(error)])
+    classes, problems = contents.classes, contents.problems
+    for split, listed in images.items():
+        counts = np.bincount([label for *_, label in listed], minlength=len(classes))
+        contents.splits[split] = dict(zip(classes, counts.tolist(), strict=True))
+    if len(classes) < 2:
+        problems.append(f"there are {len(classes)} classes; two or more are needed")
+    if empty := [
+        name for name in classes if not any(counts[name] for counts in contents.splits.values())
+    ]:
+        problems.append(f"no image is of class {few(empty, 10)}")
+    _find_duplicates(images, contents)
+    return contents
+
+
+def _of_pictures(folder: Path) -> tuple[Contents, dict[str, list[Image]]]:
+    layout, album = lay_open(folder), Album(folder)
+    images = {
+        split: [
+            (_digest(pixels), album.name(listed[place][0]), listed[place][1])
+            for place, pixels in album.read([path for path, _ in listed])
+        ]
+        for split, listed in layout.splits.items()
+    }
+    unreadable = {album.name(path): reason for path, reason in album.unreadable.items()}
+    contents = Contents(
+        classes=layout.classes,
+        sizes={f"{width}x{height}": len(of) for (height, width), of in album.sizes.items()},
+        modes=dict(album.modes),
+        unreadable=unreadable,
+        notes=[*layout.notes, *(note for note in album.notes() if "cannot be read" not in note)],
+    )
+    if unreadable:
+        contents.problems.append(
+            f"{len(unreadable)} of {album.count} images cannot be read: {few(unreadable)}"
+        )
+    if len(sizes := contents.sizes) > 1:
+        contents.problems.append(f"images are of {len(sizes)} sizes: {few(sizes)}")
+    return contents, images
+
+
+def _of_arrays(path: Path, read: ArraysReader) -> tuple[Contents, dict[str, list[Image]]]:
+    dataset = load_dataset(path, read_arrays=read)
+    height, width, channels = dataset.shape
+    names = [n for n in SPLITS if n != "validation" or dataset.validation is not dataset.test]
+    parts = {"": dataset.whole} if dataset.whole else {n: dataset.split(n) for n in names}
+    images = {
+        name: [
+            (_digest(image), f"{name or 'image'} {place}", int(label))
+            for place, (image, label) in enumerate(zip(part.images, part.labels, strict=True))
+        ]
+        for name, part in parts.items()
+    }
+    count = sum(map(len, images.values()))
+    contents = Contents(
+        classes=dataset.classes,
+        sizes={f"{width}x{height}": count},
+        modes={"L" if channels == 1 else "RGB": count},
+        notes=list(dataset.origin.get("notes", ())),
+    )
+    return contents, images
+
+
+def _find_duplicates(images: Mapping[str, list[Image]], contents: Contents) -> None:
+    """Add to the problems the images that are in two splits, or of two classes."""
+    first: dict[str, tuple[str, str, int]] = {}
+    leaked, torn, again = [], [], 0
+    for split, listed in images.items():
+        for digest, name, label in listed:
+            where, other, of = first.setdefault(digest, (split, name, label))
+            if other == name and where == split:
+                continue
+            again += 1
+            if where != split:
+                leaked.append(f"{name} is {other}")
+            if of != label:
+                torn.append(f"{name} is {other}")
+    if leaked:
+        contents.problems.append(
+            f"{len(leaked)} images are in two splits, so a test sees what was trained: "
+            f"{few(leaked)}"
+        )
+    if torn:
+        contents.problems.append(f"{len(torn)} images are of two classes: {few(torn)}")
+    if again:
+        contents.notes.append(f"{again} images are there more than once")
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return sha256_bytes(str(pixels.shape).encode(), np.ascontiguousarray(pixels).tobytes())
 
 
 @CHECKS.register("data.digest")
@@ -33,19 +175,19 @@ class DataDigest(Check):
         folder = _folder(target)
         wanted = dict(target.data_digests) or dict(MNIST_DIGESTS)
         splits = _read(folder) if set(wanted) & set(SPLITS) else None
-        found = {
+        actual = {
             name: splits.split(name).digest
             if splits and name in SPLITS
             else open_idx(find_idx(folder, name.removesuffix(".gz"))).digest
             for name in wanted
         }
-        differ = sorted(name for name in wanted if found[name] != wanted[name])
+        differ = sorted(name for name in wanted if actual[name] != wanted[name])
         return Outcome(
             passed=not differ,
-            measured=found,
+            measured=actual,
             threshold=wanted,
             message=f"changed: {', '.join(differ)}" if differ else "",
-            inputs=found,
+            inputs=actual,
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -79,8 +221,8 @@ class DataSchema(Check):
             dataset = _read(folder)
         except DataError as error:
             return Outcome(passed=False, threshold=threshold, message=str(error), inputs=inputs)
-        inputs = inputs or {name: dataset.split(name).digest for name in SPLITS}
-        missing = _missing(dataset)
+        present = set(dataset.train.labels.tolist())
+        missing = [name for label, name in enumerate(dataset.classes) if label not in present]
         return Outcome(
             passed=not missing,
             measured={
@@ -91,7 +233,7 @@ class DataSchema(Check):
             },
             threshold=threshold,
             message=f"no training image of class {', '.join(missing)}" if missing else "",
-            inputs=inputs,
+            inputs=inputs or {name: dataset.split(name).digest for name in SPLITS},
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -101,11 +243,6 @@ class DataSchema(Check):
 
 def _read(folder: Path) -> Dataset:
     return load_idx_folder(folder) if has_idx(folder) else load_dataset(folder)
-
-
-def _missing(dataset: Dataset) -> list[str]:
-    present = set(dataset.train.labels.tolist())
-    return [name for label, name in enumerate(dataset.classes) if label not in present]
 
 
 def _folder(target: Target) -> Path:

@@ -1,6 +1,6 @@
 """Folders of images, one folder for each class, or a file that gives each image its label.
 
-    train/<class>/*  and  test/<class>/*     the splits; `dealing` says what becomes of others
+    train/<class>/*  and  test/<class>/*     the splits; `splits_from` says what becomes of others
     <class>/*                                no splits
     *  and  labels.csv                       file,label in each line, a third column for the split
 
@@ -20,12 +20,9 @@ import numpy as np
 
 from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.dealing import SPLIT_NAMES, splits_from
-from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.data.images import SPLIT_NAMES, SPLITS, Dataset, ImageSet, splits_from
 from purpleteam.data.labels import find_labels, read_labels
-from purpleteam.data.pictures import ENDS, Album, Reading, few, read_image
-
-__all__ = ["Layout", "lay_open", "load_class_folder", "read_image"]
+from purpleteam.data.pictures import ENDS, Album, Reading, few
 
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "@eaDir"}
 """What systems leave in folders, beside names that begin with a dot."""
@@ -69,11 +66,11 @@ def load_class_folder(
     album.check()
     piles = {
         name: ImageSet(
-            album.stacked([pixels for _, pixels in found]),
-            np.array([layout.splits[name][place][1] for place, _ in found], np.int64),
-            np.array([album.name(layout.splits[name][place][0]) for place, _ in found], np.str_),
+            album.stacked([pixels for _, pixels in images]),
+            np.array([layout.splits[name][place][1] for place, _ in images], np.int64),
+            np.array([album.name(layout.splits[name][place][0]) for place, _ in images], np.str_),
         )
-        for name, found in read.items()
+        for name, images in read.items()
     }
     return Dataset(
         name=folder.resolve().name,
@@ -91,23 +88,24 @@ def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
             labels is damaged.
     """
     layout = Layout(folder)
-    listed = find_labels(folder, None if reading is None else reading.labels)
-    if listed is not None:
-        layout.classes, layout.splits, notes = read_labels(listed, folder)
+    table = find_labels(folder, None if reading is None else reading.labels)
+    if table is not None:
+        layout.classes, layout.splits, notes = read_labels(table, folder)
         layout.notes += notes
         named = set(layout.paths)
         rest = [path for path in _files(folder, layout) if path not in named]
         if rest:
             layout.notes.append(
-                f"{len(rest)} images are not in {listed.name} and were passed over: "
+                f"{len(rest)} images are not in {table.name} and were passed over: "
                 f"{few(path.relative_to(folder) for path in rest)}"
             )
         return layout
-    root = folder
-    inner = _folders(root)
-    while len(inner) == 1 and _wraps(inner[0]) and not _images(root):
-        root = inner[0]
-        inner = _folders(root)
+    root, inner = folder, _folders(folder)
+    # An unpacked zip holds one folder, which holds what is meant.
+    while len(inner) == 1 and not _images(root) and not _images(inner[0]):
+        if inner[0].name.lower() in SPLIT_NAMES or not _folders(inner[0]):
+            break
+        root, inner = inner[0], _folders(inner[0])
     if root != folder:
         layout.notes.append(f"its images lie in {root.relative_to(folder)}")
     roots = _split_folders(root, inner, layout)
@@ -118,23 +116,26 @@ def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
                 f"{len(loose)} images lie outside of the class folders and were passed over: "
                 f"{few(path.name for path in loose)}"
             )
-    for place in {root, *roots.values()}:
-        layout.links += [one for one in sorted(place.iterdir()) if _leads_nowhere(one)]
+    for place in {root, *roots.values()}:  # a link to nothing may have been meant for a folder
+        layout.links += [
+            path
+            for path in sorted(place.iterdir())
+            if path.is_symlink() and not path.exists() and not _is_image(path)
+        ]
     first = roots.get("train") or next(iter(roots.values()))
-    layout.classes = tuple(one.name for one in _folders(first))
+    layout.classes = tuple(path.name for path in _folders(first))
     for name, place in roots.items():
-        found = [one.name for one in _folders(place)]
-        if strangers := sorted(set(found) - set(layout.classes)):
+        if strangers := sorted({path.name for path in _folders(place)} - set(layout.classes)):
             raise DataError(
                 f"{place}: class {strangers[0]!r} is not in {first.name}: {few(layout.classes, 20)}"
             )
         layout.splits[name] = [
             (path, label)
-            for label, one in enumerate(layout.classes)
-            if (place / one).is_dir()
-            for path in _files(place / one, layout)
+            for label, class_name in enumerate(layout.classes)
+            if (place / class_name).is_dir()
+            for path in _files(place / class_name, layout)
         ]
-    _note_names(layout)
+    _note_surprises(layout)
     return layout
 
 
@@ -142,114 +143,98 @@ def _split_folders(root: Path, inner: Iterable[Path], layout: Layout) -> dict[st
     """Return the folders that are splits: named so, with class folders in them."""
     roots: dict[str, Path] = {}
     others = []
-    for one in inner:
-        split = SPLIT_NAMES.get(one.name.lower())
+    for place in inner:
+        split = SPLIT_NAMES.get(place.name.lower())
         if split is None:
-            others.append(one.name)
-        elif not _folders(one):
-            if files := _images(one):
+            others.append(place.name)
+        elif not _folders(place):
+            if files := _images(place):
                 layout.notes.append(
-                    f"{one.name}/ holds {len(files)} images without class folders: they were "
+                    f"{place.name}/ holds {len(files)} images without class folders: they were "
                     "passed over; --labels FILE gives them labels"
                 )
         elif split in roots:
-            raise DataError(f"{root}: {roots[split].name} and {one.name} are both {split}")
+            raise DataError(f"{root}: {roots[split].name} and {place.name} are both {split}")
         else:
-            roots[split] = one
-            if one.name != split:
-                layout.notes.append(f"{one.name}/ is taken as {split}")
+            roots[split] = place
+            if place.name != split:
+                layout.notes.append(f"{place.name}/ is taken as {split}")
     if roots and others:
         layout.notes.append(f"beside the splits, {few(others)} were passed over")
-    return {name: roots[name] for name in ("train", "validation", "test") if name in roots}
+    return {name: roots[name] for name in SPLITS if name in roots}
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.iterdir() if one.is_dir() and not _left_behind(one))
-
-
-def _wraps(folder: Path) -> bool:
-    """Say whether a folder only holds the folder that is meant, as an unpacked zip does."""
-    named = folder.name.lower() in SPLIT_NAMES
-    return not named and bool(_folders(folder)) and not _images(folder)
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _left_behind(path))
 
 
 def _images(folder: Path) -> list[Path]:
-    return [one for one in sorted(folder.iterdir()) if one.is_file() and _is_image(one)]
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and _is_image(path)]
 
 
 def _files(folder: Path, layout: Layout) -> list[Path]:
     """Return the images in a folder and in those within, in order; count what is passed over."""
-    found: list[Path] = []
+    images: list[Path] = []
     waiting = [folder]
     while waiting:
-        place = waiting.pop()
-        for one in sorted(place.iterdir()):
-            if _left_behind(one):
-                layout.ignored.append(one)
-            elif one.is_dir():
-                (layout.links if one.is_symlink() else waiting).append(one)
-            elif _is_image(one) and (one.is_file() or one.is_symlink()):  # a pipe never ends
-                found.append(one)
+        for path in sorted(waiting.pop().iterdir()):
+            if _left_behind(path):
+                layout.ignored.append(path)
+            elif path.is_dir():
+                (layout.links if path.is_symlink() else waiting).append(path)
+            elif _is_image(path) and (path.is_file() or path.is_symlink()):  # a pipe never ends
+                images.append(path)
             else:
-                layout.ignored.append(one)
-    return sorted(found)
+                layout.ignored.append(path)
+    return sorted(images)
 
 
 def _left_behind(path: Path) -> bool:
     return path.name.startswith(".") or path.name in LEFT_BEHIND
 
 
-def _leads_nowhere(path: Path) -> bool:
-    """Say whether it is a link to nothing that may have been meant for a folder."""
-    return path.is_symlink() and not path.exists() and not _is_image(path)
-
-
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDS and not _left_behind(path)
 
 
-def _note_names(layout: Layout) -> None:
+def _note_surprises(layout: Layout) -> None:
     """Note what is surprising about the classes and files, before an image is opened."""
-    folder, classes = layout.folder, layout.classes
-    counts = np.bincount(
-        [label for listed in layout.splits.values() for _, label in listed],
-        minlength=len(classes),
-    )
-    if empty := [name for name, count in zip(classes, counts, strict=True) if count == 0]:
-        layout.notes.append(f"no image is of class {few(empty, 10)}; it is kept as a class")
+    folder, classes, notes = layout.folder, layout.classes, layout.notes
+    used = {label for listed in layout.splits.values() for _, label in listed}
+    if empty := [name for label, name in enumerate(classes) if label not in used]:
+        notes.append(f"no image is of class {few(empty, 10)}; it is kept as a class")
     if layout.ignored:
-        names = sorted({one.name for one in layout.ignored})
-        layout.notes.append(
+        names = sorted({path.name for path in layout.ignored})
+        notes.append(
             f"{len(layout.ignored)} files are no images by their names and were passed over: "
             f"{few(names)}"
         )
     if layout.links:
-        shown = few(f"{one.relative_to(folder)} -> {one.readlink()}" for one in layout.links)
-        layout.notes.append(
+        shown = few(f"{path.relative_to(folder)} -> {path.readlink()}" for path in layout.links)
+        notes.append(
             f"{len(layout.links)} links to folders were not followed: {shown}; put their images "
             "into the class folders themselves, or link to each image"
         )
     if all(name.isascii() and name.isdigit() for name in classes):
         by_number = sorted(classes, key=int)
         if by_number != list(classes):
-            layout.notes.append(
+            notes.append(
                 f"classes are sorted by name ({few(classes)}), not by number ({few(by_number)})"
             )
     lower: dict[str, str] = {}
     for name in classes:
         if name.lower() in lower:
-            layout.notes.append(f"classes {lower[name.lower()]!r} and {name!r} differ in case only")
+            notes.append(f"classes {lower[name.lower()]!r} and {name!r} differ in case only")
         lower[name.lower()] = name
-    inside = folder.resolve()
-    away = {one for one in {path.parent for path in layout.paths} if _is_outside(one, inside)}
-    outward = [one for one in layout.paths if one.is_symlink() and _is_outside(one, inside)]
-    elsewhere = [one for one in layout.paths if one.parent in away]
-    for found, what in ((outward, "links to files outside of the folder"),
-                        (elsewhere, "in folders that are links out of the folder")):  # fmt: skip
-        if found:
-            layout.notes.append(
-                f"{len(found)} images are {what}: {few(one.relative_to(folder) for one in found)}"
-            )
+    inside, paths = folder.resolve(), layout.paths
+    away = {place for place in {path.parent for path in paths} if _is_outside(place, inside)}
+    outward = [path for path in paths if path.is_symlink() and _is_outside(path, inside)]
+    elsewhere = [path for path in paths if path.parent in away]
+    for outside, what in ((outward, "links to files outside of the folder"),
+                          (elsewhere, "in folders that are links out of the folder")):  # fmt: skip
+        if outside:
+            shown = few(path.relative_to(folder) for path in outside)
+            notes.append(f"{len(outside)} images are {what}: {shown}")
 
 
 def _is_outside(path: Path, folder: Path) -> bool:
@@ -273,7 +258,7 @@ def _check_classes(layout: Layout) -> None:
         )
     used = {label for listed in layout.splits.values() for _, label in listed}
     if not used:
-        passed = f"; {few(one.name for one in layout.ignored)} are none" if layout.ignored else ""
+        passed = f"; {few(path.name for path in layout.ignored)} are none" if layout.ignored else ""
         raise DataError(f"{folder}: too few images: none in {few(classes, 10)}{passed}")
     if len(used) == 1:
         only, empty = classes[used.pop()], len(classes) - 1

@@ -8,6 +8,7 @@ where it begins. A file of arrays, or a folder of such, is read by `arrays`; any
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -30,25 +31,20 @@ from purpleteam.data.arrays import (
 )
 from purpleteam.data.class_folders import load_class_folder
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx, write_idx
-from purpleteam.data.images import SPLITS, Dataset, ImageSet
+from purpleteam.data.images import SPLITS, Dataset
 from purpleteam.data.pictures import Reading
-
-__all__ = ["MANIFEST", "load_dataset", "load_idx_folder", "read_manifest", "save_dataset"]
+from purpleteam.data.sources import DATASETS
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 64 << 20
-NAMES = ("digits", "mnist")
 FIELDS = re.compile(r":(\w+=.*)$", re.DOTALL)
 """How image files are read, behind the name of a dataset."""
 
 
 def load_dataset(
-    reference: str | Path,
-    *,
-    read_arrays: ArraysReader = plain_arrays,
-    progress: Progress = SILENT,
+    reference: str | Path, *, read_arrays: ArraysReader = plain_arrays, progress: Progress = SILENT
 ) -> Dataset:
-    """Return the dataset `mnist` or `digits`, one in a folder or file, or what a factory makes.
+    """Return the dataset of a name in `DATASETS`, in a folder or file, or that a factory makes.
 
     Args:
         reference: a name, a folder, a file of arrays or `module:factory`, and behind a colon
@@ -61,44 +57,36 @@ def load_dataset(
         UsageError: there is no such name and no such folder.
         DataError: what is there is damaged, or is not what it says it is.
     """
-    name, reading = _asked(str(reference))
+    name, reading = str(reference), None
+    fields = FIELDS.search(name)
+    if fields is not None and not Path(name).exists():
+        _, values = parse_part(f"dataset:{fields[1]}")
+        reading = build(Reading, values, f"dataset {name!r}")
+        name = name[: fields.start()]
     folder = Path(name)
-    known = name in NAMES or has_idx(folder) or is_array_file(folder)
+    known = name in DATASETS or has_idx(folder) or is_array_file(folder)
     factory = is_factory(name) and not folder.is_dir()
     if reading is not None and (known or factory):
         raise UsageError(f"dataset {name!r} is no folder of image files: {reference!r}")
-    if name == "mnist":
-        from purpleteam.data.sources.mnist import load_mnist
-
-        return load_mnist(progress=progress)
-    if name == "digits":
-        from purpleteam.data.sources.digits import load_digits
-
-        return load_digits()
+    if name in DATASETS:
+        source = DATASETS[name]
+        reports = "progress" in inspect.signature(source).parameters
+        return source(progress=progress) if reports else source()
     if factory:
-        from purpleteam.data.maite import load_maite
+        from purpleteam.data.objects import load_maite
 
         return load_maite(name, progress=progress)
     if is_array_file(folder):
         return load_arrays(folder, read_arrays)
     if not name or not folder.is_dir():
         raise UsageError(
-            f"{unknown('dataset', name, NAMES)}, or a folder, or module:factory (MAITE)"
+            f"{unknown('dataset', name, DATASETS)}, or a folder, or module:factory (MAITE)"
         )
     if has_idx(folder):
         return load_idx_folder(folder)
     if reading is None and array_files(folder):
         return load_arrays(folder, read_arrays)
     return load_class_folder(folder, reading, progress=progress)
-
-
-def _asked(reference: str) -> tuple[str, Reading | None]:
-    """Return the name of a dataset, and how its image files are read where that is said."""
-    found = FIELDS.search(reference)
-    if found is None or Path(reference).exists():
-        return reference, None
-    _, values = parse_part(f"dataset:{found[1]}")
-    return reference[: found.start()], build(Reading, values, f"dataset {reference!r}")
 
 
 def load_idx_folder(folder: Path) -> Dataset:
@@ -115,12 +103,16 @@ def load_idx_folder(folder: Path) -> Dataset:
     manifest = read_manifest(folder)
     promised = _promises(folder, manifest)
     start = len(whole) - _held_out(folder, len(whole), promised)
+    count = 1 + max(int(part.labels.max(initial=0)) for part in (whole, test))
+    names = manifest.get("classes", [str(label) for label in range(count)])
+    if not isinstance(names, list) or len(names) < count:
+        raise DataError(f"{folder / MANIFEST}: 'classes' must list at least {count} names")
     dataset = Dataset(
         name=str(manifest.get("name", folder.resolve().name)),
         train=whole.part(0, start),
         validation=whole.part(start),
         test=test,
-        classes=_class_names(folder, manifest, 1 + max(_largest(whole), _largest(test))),
+        classes=tuple(map(str, names)),
         origin={
             "folder": str(folder),
             "files": {name: file.digest for name, file in files.items()},
@@ -128,8 +120,8 @@ def load_idx_folder(folder: Path) -> Dataset:
         },
     )
     for name, (_, digest) in promised.items():
-        if (found := dataset.split(name).digest) != digest:
-            raise DataError(f"{folder}: {name} is {found}, but its manifest says {digest}")
+        if (actual := dataset.split(name).digest) != digest:
+            raise DataError(f"{folder}: {name} is {actual}, but its manifest says {digest}")
     return dataset
 
 
@@ -141,6 +133,17 @@ def save_dataset(dataset: Dataset, folder: Path, manifest: Mapping[str, Any] | N
     `manifest` (a poisoned set's trigger, indices, target, seed, parent) are added to these.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if len(dataset.classes) > 256:
+        raise DataError(f"{folder}: IDX holds at most 256 classes, not {len(dataset.classes)}")
+    digests = {}
+    files = (((dataset.train, dataset.validation), IDX_FILES[:2]), ((dataset.test,), IDX_FILES[2:]))
+    for parts, (images, labels) in files:
+        pixels = np.concatenate([part.images for part in parts])
+        answers = np.concatenate([part.labels for part in parts]).astype(np.uint8)
+        grey = pixels[..., 0] if pixels.shape[3] == 1 else pixels
+        for name, array in ((images, grey), (labels, answers)):
+            write_idx(folder / f"{name}.gz", array)
+            digests[name] = open_idx(folder / f"{name}.gz").digest
     own = {
         "format": "purpleteam-dataset-1",
         "name": dataset.name,
@@ -149,26 +152,10 @@ def save_dataset(dataset: Dataset, folder: Path, manifest: Mapping[str, Any] | N
             name: {"n": len(dataset.split(name)), "digest": dataset.split(name).digest}
             for name in SPLITS
         },
-        "files": _write_four(dataset, folder),
+        "files": digests,
     }
     (folder / MANIFEST).write_text(canonical_json({**(manifest or {}), **own}) + "\n", "utf-8")
     return folder
-
-
-def _write_four(dataset: Dataset, folder: Path) -> dict[str, str]:
-    """Write the four files and return the digest of each one's content."""
-    if len(dataset.classes) > 256:
-        raise DataError(f"{folder}: IDX holds at most 256 classes, not {len(dataset.classes)}")
-    digests = {}
-    files = (((dataset.train, dataset.validation), IDX_FILES[:2]), ((dataset.test,), IDX_FILES[2:]))
-    for parts, (images, labels) in files:
-        pixels = np.concatenate([part.images for part in parts])
-        answers = np.concatenate([part.labels for part in parts])
-        grey = pixels[..., 0] if pixels.shape[3] == 1 else pixels
-        for name, array in ((images, grey), (labels, answers.astype(np.uint8))):
-            write_idx(folder / f"{name}.gz", array)
-            digests[name] = open_idx(folder / f"{name}.gz").digest
-    return digests
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -193,7 +180,7 @@ def _promises(folder: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[int,
         return {}
     try:
         splits = {name: manifest["splits"][name] for name in SPLITS}
-        return {name: (int(one["n"]), str(one["digest"])) for name, one in splits.items()}
+        return {name: (int(split["n"]), str(split["digest"])) for name, split in splits.items()}
     except (KeyError, TypeError, ValueError):
         raise DataError(
             f"{folder / MANIFEST}: 'splits' must give n and digest of {', '.join(SPLITS)}"
@@ -213,16 +200,3 @@ def _held_out(folder: Path, count: int, promised: Mapping[str, tuple[int, str]])
             f"but the training file holds {count}"
         )
     return sizes[1]
-
-
-def _class_names(folder: Path, manifest: Mapping[str, Any], labels: int) -> tuple[str, ...]:
-    if "classes" not in manifest:
-        return tuple(str(label) for label in range(labels))
-    names = manifest["classes"]
-    if not isinstance(names, list) or len(names) < labels:
-        raise DataError(f"{folder / MANIFEST}: 'classes' must list at least {labels} names")
-    return tuple(str(name) for name in names)
-
-
-def _largest(part: ImageSet) -> int:
-    return int(part.labels.max(initial=0))

@@ -20,19 +20,6 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError
 from purpleteam.data.images import ImageSet
 
-__all__ = [
-    "IDX_FILES",
-    "MAX_BYTES",
-    "IdxFile",
-    "find_idx",
-    "has_idx",
-    "image_set",
-    "open_idx",
-    "read_idx",
-    "read_image_set",
-    "write_idx",
-]
-
 IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -61,10 +48,10 @@ class IdxFile:
 
 def find_idx(folder: Path, name: str) -> Path:
     """Return the path of one of the `IDX_FILES`: as named, with .gz, or spelled with a dot."""
-    spellings = [base + end for base in (name, name.replace("-idx", ".idx")) for end in ("", ".gz")]
-    for spelling in spellings:
-        if (folder / spelling).is_file():
-            return folder / spelling
+    for base in (name, name.replace("-idx", ".idx")):
+        for path in (folder / base, folder / f"{base}.gz"):
+            if path.is_file():
+                return path
     raise DataError(f"{folder}: holds no {name} (nor {name}.gz)")
 
 
@@ -97,18 +84,8 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxFile:
     return IdxFile(path, array, sha256_bytes(header, body))
 
 
-def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> NDArray[np.uint8]:
-    """Return the array of an IDX file: (N,), (N, H, W) or (N, H, W, C)."""
-    return open_idx(path, max_bytes=max_bytes).array
-
-
-def read_image_set(images: Path, labels: Path, *, classes: int | None = None) -> ImageSet:
-    """Read images and their labels, and refuse files that do not belong together."""
-    return image_set(open_idx(images), open_idx(labels), classes=classes)
-
-
 def image_set(images: IdxFile, labels: IdxFile, *, classes: int | None = None) -> ImageSet:
-    """Join two read files to an image set; see `read_image_set`."""
+    """Join two read files to an image set; refuse those that do not belong together."""
     if images.array.ndim == 1 and labels.array.ndim > 1:
         raise DataError(f"{images.path} holds labels and {labels.path} images: they are swapped")
     for file, wanted in ((images, (3, 4)), (labels, (1,))):

@@ -1,4 +1,4 @@
-"""Images and labels as they lie on disk: frozen, uint8, with a digest."""
+"""Images and labels, frozen, uint8, with a digest; and how they are dealt to splits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError, UsageError, unknown
-
-__all__ = ["ALL", "SPLITS", "Dataset", "ImageSet", "check_is_set"]
 
 SPLITS = ("train", "validation", "test")
 ALL = "all"
@@ -38,12 +36,16 @@ class ImageSet:
     files: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("images", self.images), ("labels", self.labels)):
+        given: dict[str, object] = {"images": self.images, "labels": self.labels}
+        for name, value in given.items():
             if not isinstance(value, np.ndarray):
-                raise DataError(_no_array(name, value))
+                kind = type(value).__name__
+                remedy = f"{name}.numpy()" if kind == "Tensor" else f"np.array({name})"
+                raise DataError(f"{name} must be a NumPy array, not {kind}: {remedy}")
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
-                f"images must be uint8 (N, H, W, C), not {_form(self.images)}{_remedy(self.images)}"
+                f"images must be uint8 (N, H, W, C), not {self.images.dtype} "
+                f"{self.images.shape}{_remedy(self.images)}"
             )
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             hint = ": one-hot? give labels.argmax(1)" if self.labels.ndim == 2 else ""
@@ -51,7 +53,7 @@ class ImageSet:
                 hint = ": labels.astype('int64')" if self.labels.dtype != np.int64 else ""
             raise DataError(
                 f"labels must be int64, one for each of {len(self.images)} images, "
-                f"not {_form(self.labels)}{hint}"
+                f"not {self.labels.dtype} {self.labels.shape}{hint}"
             )
         if len(self.labels) and self.labels.min() < 0:
             raise DataError(f"labels must be at least 0, not {self.labels.min()}")
@@ -101,7 +103,7 @@ class Dataset:
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Where it is from: folder, file digests, licence, manifest of a poisoned set."""
     whole: ImageSet | None = None
-    """All images, in the order of their digests, of a set that came without splits."""
+    """All images of a set that came without splits: by digest, or as the user holds them."""
 
     def __post_init__(self) -> None:
         for name in SPLITS:
@@ -114,12 +116,10 @@ class Dataset:
 
     def split(self, name: str) -> ImageSet:
         """Return the split `train`, `validation` or `test`, or `all` images."""
-        if name == ALL:
-            return self._all
-        if name not in SPLITS:
+        if name not in (*SPLITS, ALL):
             raise UsageError(unknown("split", name, (*SPLITS, ALL)))
-        found: ImageSet = getattr(self, name)
-        return found
+        images: ImageSet = getattr(self, "_all" if name == ALL else name)
+        return images
 
     @property
     def tested(self) -> str:
@@ -157,19 +157,13 @@ class Dataset:
             listed += f", {len(rest)} more with {min(rest)} to {max(rest)} each"
         sizes = ", ".join(f"{name} {len(self.split(name))}" for name in SPLITS)
         kinds = f"{len(self.classes)} classes"
+        which = f"({listed} in {used or 'train'})" + (f"; {used} is used" if used else "")
         if self.whole is None:
-            which = "" if used is None else f"; {used} is used"
-            return f"{self.name}: {sizes} images of {kinds} ({listed} in {used or 'train'}){which}"
+            return f"{self.name}: {sizes} images of {kinds} {which}"
+        whole = f"{self.name}: {len(self.whole)} images of {kinds}"
         if used == ALL:
-            return (
-                f"{self.name}: {len(self.whole)} images of {kinds} ({listed}), no splits: "
-                "all are used"
-            )
-        which = "" if used is None else f"; {used} is used"
-        return (
-            f"{self.name}: {len(self.whole)} images of {kinds}, no splits: dealt by content into "
-            f"{sizes} ({listed} in {used or 'train'}){which}"
-        )
+            return f"{whole} ({listed}), no splits: all are used"
+        return f"{whole}, no splits: dealt by content into {sizes} {which}"
 
     @cached_property
     def _all(self) -> ImageSet:
@@ -225,11 +219,97 @@ def check_is_set(images: object) -> None:
     raise UsageError(f"images are a {kind}, not an ImageSet: give {remedy}")
 
 
-def _no_array(name: str, value: object) -> str:
-    kind = type(value).__name__
-    remedy = f"{name}.numpy()" if kind == "Tensor" else f"np.array({name})"
-    return f"{name} must be a NumPy array, not {kind}: {remedy}"
+OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}
+"""Where each split ends in [0, 1) when all three come from one set of images."""
+OF_TRAIN = {"train": 0.9, "validation": 1.0}
+"""The same when only the validation split is missing."""
+FEWEST = 3
+"""Different images of a class that is in every split; a rarer one is where its places are."""
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+}
+"""What the splits are called in other people's folders and files, in any case."""
 
 
-def _form(array: NDArray[Any]) -> str:
-    return f"{array.dtype} {array.shape}"
+def splits_from(parts: Mapping[str, ImageSet], where: str) -> dict[str, Any]:
+    """Return the fields of a Dataset that hold its images, from the splits that there are.
+
+    Which split an image goes to, where nobody says, follows from its pixels alone. So the same
+    image is never in two splits, and adding images moves none, unless a split would lack a class
+    of three different images or more: then it gets the image of that class nearest to it.
+
+        nothing named, or train alone   80 % train, 10 % validation, 10 % test; attack and
+                                        evaluate use all images
+        train and test                  validation is 10 % of train
+        train and validation            validation is the test split, and 10 % of train validates
+        test alone, or validation       nothing can be trained; these images also validate
+
+    Args:
+        parts: images by split, "" for those of none; empty ones are as if they were not there.
+        where: names the set in errors.
+
+    Raises:
+        DataError: there are too few images.
+    """
+    given = {name: images for name, images in parts.items() if len(images)}
+    if "" in given and len(given) > 1:  # such as data_batch_1 beside test_batch
+        given["train"] = given.pop("")
+    if not given:
+        raise DataError(f"{where}: too few images: there is none")
+    if set(given) in ({""}, {"train"}):
+        whole = next(iter(given.values()))
+        places = _places(whole)
+        splits = _dealt(whole, places, OF_ALL, where)
+        return {**splits, "whole": whole.take(np.argsort(places, kind="stable"))}
+    test = given.get("test", next(iter(given.values())))
+    if "train" not in given:
+        return {"train": test.part(0, 0), "validation": given.get("validation", test), "test": test}
+    if len(given) == len(SPLITS):
+        return given
+    test = given["test"] if "test" in given else given["validation"]
+    train = given["train"]
+    return {**_dealt(train, _places(train), OF_TRAIN, where), "test": test}
+
+
+def _places(images: ImageSet) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each image, by its pixels."""
+    digests = (
+        sha256_bytes(str(pixels.shape).encode(), pixels.tobytes()) for pixels in images.images
+    )
+    return np.array([int(digest[7:20], 16) / 16**13 for digest in digests])
+
+
+def _dealt(
+    images: ImageSet, places: NDArray[np.float64], ends: Mapping[str, float], where: str
+) -> dict[str, ImageSet]:
+    names = list(ends)
+    if (count := len(np.unique(places))) < len(names):
+        raise DataError(
+            f"{where}: too few images: none is in the {names[count]} split when "
+            f"{count} different ones are dealt to {', '.join(names)}"
+        )
+    dealt = np.searchsorted(list(ends.values()), places, side="right")
+    # Images that are there under another label too: no class moves them by itself.
+    pairs = np.unique(np.stack([places, images.labels.astype(np.float64)]), axis=1)
+    distinct, counts = np.unique(pairs[0], return_counts=True)
+    torn = np.isin(places, distinct[counts > 1])
+    for label in np.unique(images.labels):
+        own = (images.labels == label) & ~torn
+        if len(np.unique(places[own])) >= FEWEST:
+            dealt[own] = _cut(places[own], ends)
+    if len(np.unique(dealt)) < len(names):  # no class has enough of them
+        dealt = _cut(places, ends)
+    return {name: images.take(np.flatnonzero(dealt == number)) for number, name in enumerate(names)}
+
+
+def _cut(places: NDArray[np.float64], ends: Mapping[str, float]) -> NDArray[np.intp]:
+    """Return the number of the split of each image: by its place, and none is left empty."""
+    distinct = np.unique(places)
+    cuts: list[int] = []
+    for number, end in enumerate(list(ends.values())[:-1], start=1):
+        by_place = int(np.searchsorted(distinct, end))
+        least = cuts[-1] + 1 if cuts else 1
+        cuts.append(min(max(by_place, least), len(distinct) - len(ends) + number))
+    return np.searchsorted(cuts, np.searchsorted(distinct, places), side="right")

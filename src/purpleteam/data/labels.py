@@ -13,14 +13,13 @@ from itertools import islice
 from pathlib import Path
 
 from purpleteam.core.errors import DataError, UsageError
-from purpleteam.data.dealing import SPLIT_NAMES
+from purpleteam.data.images import SPLIT_NAMES
 from purpleteam.data.pictures import ENDS, few
-
-__all__ = ["class_index", "find_labels", "read_labels"]
 
 NAMES = ("labels.csv", "labels.tsv", "labels.txt")
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name")
 LABEL_COLUMNS = ("label", "class", "category", "target", "labels", "y", "class_name")
+SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 MAX_FILE = 256 << 20
 LISTED = 3
 """Most numbers without an image that are listed."""
@@ -39,7 +38,7 @@ def find_labels(folder: Path, asked: str | None) -> Path | None:
 
 
 def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list[str]]:
-    """Return the classes, the images of each split with their labels, and what there is to tell.
+    """Return the classes, the images of each split with their labels, and the notes.
 
     Args:
         path: the file of labels.
@@ -50,39 +49,42 @@ def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list
     """
     rows = _rows(path)
     head = [cell.strip().lower() for cell in rows[0]]
-    names, labels = _column(head, FILE_COLUMNS), _column(head, LABEL_COLUMNS)
-    split = _column(head, ("split", "set", "subset", "partition"))
+    names, labels, split = (
+        next((number for number, cell in enumerate(head) if cell in known), None)
+        for known in (FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS)
+    )
     if names is None or labels is None:
         names, labels, split = 0, 1, 2 if len(head) > 2 else None
         if _find(folder, rows[0][0]) is None and _find(folder, rows[0][1]) is not None:
             names, labels = 1, 0
     else:
         rows = rows[1:]
-    at = [one for one in (names, labels, split) if one is not None]
-    found: dict[Path, tuple[str, str]] = {}
+    width = 1 + max(names, labels, split or 0)
+    said: dict[Path, tuple[str, str]] = {}
     missing = []
     for number, row in enumerate(rows, start=1):
-        if len(row) <= max(at):
-            raise DataError(f"{path}: row {number} has {len(row)} columns, not {max(at) + 1}")
-        image = _find(folder, row[names].strip())
+        if len(row) < width:
+            raise DataError(f"{path}: row {number} has {len(row)} columns, not {width}")
+        name, label = row[names].strip(), row[labels].strip()
+        image = _find(folder, name)
         if image is None:
-            missing.append(row[names].strip())
+            missing.append(name)
             continue
         part = "" if split is None else row[split].strip().lower()
         if part not in SPLIT_NAMES and part:
             raise DataError(f"{path}: row {number}: {part!r} is no split: {few(SPLIT_NAMES, 9)}")
-        if not row[labels].strip():
-            raise DataError(f"{path}: row {number}: {row[names].strip()!r} has no label")
-        said = (row[labels].strip(), SPLIT_NAMES.get(part, ""))
-        if found.setdefault(image, said) != said:
-            raise DataError(f"{path}: {row[names]!r} is {found[image][0]!r} and {said[0]!r}")
+        if not label:
+            raise DataError(f"{path}: row {number}: {name!r} has no label")
+        entry = (label, SPLIT_NAMES.get(part, ""))
+        if said.setdefault(image, entry) != entry:
+            raise DataError(f"{path}: {row[names]!r} is {said[image][0]!r} and {label!r}")
     if missing:
         raise DataError(
             f"{path}: {len(missing)} of {len(rows)} images are not in {folder}: {few(missing)}"
         )
-    classes, index = class_index([label for label, _ in found.values()], str(path), _named(path))
+    classes, index = class_index([label for label, _ in said.values()], str(path), _named(path))
     splits: Splits = {}
-    for image, (label, part) in found.items():
+    for image, (label, part) in said.items():
         splits.setdefault(part, []).append((image, index[label]))
     return classes, splits, [f"labels are from {path.name}"]
 
@@ -103,40 +105,40 @@ def class_index(
             f"{where}: all {len(labels)} labels are of one class, {distinct.pop()!r}; a classifier "
             "is measured on images of two classes or more"
         )
-    if not all(one.isascii() and one.removeprefix("-").isdigit() for one in distinct):
+    if not all(label.isascii() and label.removeprefix("-").isdigit() for label in distinct):
         classes = tuple(named) or tuple(sorted(distinct))
         if strangers := distinct - set(classes):
             raise DataError(f"{where}: label {min(strangers)!r} is none of {few(classes, 10)}")
         return classes, {name: number for number, name in enumerate(classes)}
-    used = {int(one) for one in distinct}
-    numbers = sorted(used)
-    count = len(named) or len(numbers)
-    if numbers[0] == 1 and numbers == list(range(1, count + 1)):
+    used = {int(label) for label in distinct}
+    low, high = min(used), max(used)
+    count = len(named) or len(used)
+    if used == set(range(1, count + 1)):
         raise DataError(
-            f"{where}: labels run from 1 to {numbers[-1]}, not from 0: subtract 1 from each, as "
+            f"{where}: labels run from 1 to {high}, not from 0: subtract 1 from each, as "
             f"a net with {count} outputs counts them from 0"
         )
-    if numbers[0] < 0:
-        raise DataError(f"{where}: label {numbers[0]} is below 0; labels run from 0")
-    if numbers[-1] >= count:
-        gaps = (one for one in range(numbers[-1] + 1) if one not in used)
+    if low < 0:
+        raise DataError(f"{where}: label {low} is below 0; labels run from 0")
+    if high >= count:
+        gaps = (number for number in range(high + 1) if number not in used)
         missing = list(islice(gaps, LISTED)) or [count]
-        more = numbers[-1] + 1 - len(used) - len(missing)
+        more = high + 1 - len(used) - len(missing)
         lack = ", ".join(map(str, missing)) + (f" and {more} more" if more > 0 else "")
         remedy = "number the classes from 0 without a gap, or list all their names in order in"
         raise DataError(
-            f"{where}: labels run from {numbers[0]} to {numbers[-1]}, but {lack} of 0 to "
-            f"{numbers[-1]} has no image: {remedy} classes.txt (an array `classes` of an .npz)"
+            f"{where}: labels run from {low} to {high}, but {lack} of 0 to "
+            f"{high} has no image: {remedy} classes.txt (an array `classes` of an .npz)"
         )
-    classes = tuple(named) or tuple(str(number) for number in numbers)
-    return classes, {one: int(one) for one in distinct}
+    classes = tuple(named) or tuple(str(number) for number in sorted(used))
+    return classes, {label: int(label) for label in distinct}
 
 
 def _rows(path: Path) -> list[list[str]]:
     lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         raise DataError(f"{path}: holds no line of the form file,label")
-    between = next((one for one in (",", ";", "\t") if one in lines[0]), None)
+    between = next((mark for mark in (",", ";", "\t") if mark in lines[0]), None)
     try:
         rows = (
             [line.split() for line in lines]
@@ -150,20 +152,14 @@ def _rows(path: Path) -> list[list[str]]:
     return rows
 
 
-def _column(head: Sequence[str], known: Sequence[str]) -> int | None:
-    return next((number for number, name in enumerate(head) if name in known), None)
-
-
 def _find(folder: Path, name: str) -> Path | None:
     """Return the image that a line means; one outside of the folder is not looked for."""
     path = folder / name
     try:
         if not name or not path.resolve().is_relative_to(folder.resolve()):
             return None
-        if path.is_file():
-            return path
-        ends = (path.with_name(path.name + end) for end in sorted(ENDS))
-        return next((one for one in ends if one.is_file()), None)
+        spellings = (path, *(path.with_name(path.name + end) for end in sorted(ENDS)))
+        return next((spelling for spelling in spellings if spelling.is_file()), None)
     except (OSError, ValueError):  # a name that no file can have
         return None
 
@@ -173,7 +169,7 @@ def _named(path: Path) -> list[str]:
     if not listed.is_file():
         return []
     names = [line.strip() for line in _text(listed).splitlines() if line.strip()]
-    if twice := next((one for one in names if names.count(one) > 1), None):
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(f"{listed}: names {twice!r} more than once")
     return names
 

@@ -1,4 +1,4 @@
-"""Image files, read as input from strangers: measured before they are decoded, every change told.
+"""Image files, read as input from strangers: measured before decoded, every change noted.
 
 What a file may be, and what becomes of it:
 
@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError, MissingExtra
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.idx import MAX_BYTES
-
-__all__ = ["ENDS", "FORMATS", "MAX_PIXELS", "Album", "Picture", "Reading", "few", "read_image"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
 """The formats that are opened whatever a file's name; PGM and PBM are PPM."""
@@ -57,7 +55,7 @@ class Reading:
         if self.resize is None:
             return None
         sides = str(self.resize).lower().split("x")
-        if len(sides) > 2 or not all(one.isascii() and one.isdigit() for one in sides):
+        if len(sides) > 2 or not all(side.isascii() and side.isdigit() for side in sides):
             raise ValueError(f"resize {str(self.resize)!r} is no size such as 32 or 32x48")
         height, width = int(sides[0]), int(sides[-1])
         if not 0 < height * width <= MAX_PIXELS:
@@ -160,7 +158,7 @@ def _picture(image: Any, path: Path, size: tuple[int, int] | None) -> Picture:
 
 @dataclass
 class Album:
-    """Image files read one after the other, with all that there is to tell of them."""
+    """Image files read one after the other, with all that is to be noted of them."""
 
     folder: Path
     reading: Reading = field(default_factory=Reading)
@@ -176,25 +174,25 @@ class Album:
         self, paths: Sequence[Path], progress: Progress = SILENT
     ) -> list[tuple[int, NDArray[np.uint8]]]:
         """Return the place in `paths` and the pixels of each file that can be read."""
-        found: list[tuple[int, NDArray[np.uint8]]] = []
+        images: list[tuple[int, NDArray[np.uint8]]] = []
         with progress.task(f"reading {self.folder.name}", len(paths)) as task:
             for place, path in enumerate(paths):
                 self.count += 1
                 task.advance()
                 try:
-                    one = read_picture(path, self.reading.size)
+                    picture = read_picture(path, self.reading.size)
                 except DataError as error:
                     self.unreadable[path] = str(error).removeprefix(f"{path}: ")
                     continue
-                self.changes.update(one.changes)
-                self.modes[one.mode] += 1
-                self.sizes.setdefault(one.size, []).append(path)
-                self.kinds.add(one.kind)
-                self._bytes += one.pixels.size
+                self.changes.update(picture.changes)
+                self.modes[picture.mode] += 1
+                self.sizes.setdefault(picture.size, []).append(path)
+                self.kinds.add(picture.kind)
+                self._bytes += picture.pixels.size
                 if self._bytes > MAX_BYTES:
                     raise DataError(f"{self.folder}: over {MAX_BYTES} bytes of pixels")
-                found.append((place, one.pixels))
-        return found
+                images.append((place, picture.pixels))
+        return images
 
     def check(self) -> None:
         """Refuse images that cannot be read, unless they may be skipped, and those of other sizes.
@@ -209,8 +207,13 @@ class Album:
                 f"({few(map(self.name, self.unreadable))}): leave them out with --skip-unreadable"
             )
         if len(self.sizes) > 1 and self.reading.size is None:
-            size = max(self.sizes, key=lambda one: len(self.sizes[one]))
-            differ = [(one, path) for one in self.sizes for path in self.sizes[one] if one != size]
+            size = max(self.sizes, key=lambda known: len(self.sizes[known]))
+            differ = [
+                (other, path)
+                for other, paths in self.sizes.items()
+                for path in paths
+                if other != size
+            ]
             (height, width), path = differ[0]
             raise DataError(
                 f"{path}: {width}x{height}, but {self.sizes[size][0]}: {size[1]}x{size[0]}; "
@@ -226,21 +229,20 @@ class Album:
 
     def stacked(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Return images (N, H, W, C) of the form that all of the album get."""
-        fitted = [one[..., : self.channels] for one in pixels]
+        fitted = [image[..., : self.channels] for image in pixels]
         shape = (*fitted[0].shape[:2], self.channels) if fitted else (0, 1, 1, self.channels)
-        return np.array([np.broadcast_to(one, shape) for one in fitted], np.uint8).reshape(
-            (len(fitted), *shape[-3:])
-        )
+        images = np.array([np.broadcast_to(image, shape) for image in fitted], np.uint8)
+        return images.reshape((len(fitted), *shape[-3:]))
 
     def notes(self) -> list[str]:
         """Return what was changed, a line for each kind of change."""
-        told = [f"{count} of {self.count} images {what}" for what, count in self.changes.items()]
+        notes = [f"{count} of {self.count} images {what}" for what, count in self.changes.items()]
         if self.unreadable:
-            told.append(
+            notes.append(
                 f"{len(self.unreadable)} of {self.count} images cannot be read and were skipped: "
                 f"{few(map(self.name, self.unreadable))}"
             )
-        return told
+        return notes
 
     def name(self, path: Path) -> str:
         """Return a file's path within the folder."""
@@ -249,6 +251,6 @@ class Album:
 
 def few(names: Iterable[object], most: int = 3) -> str:
     """Return the first few names, and how many more there are."""
-    listed = [str(one) for one in names]
+    listed = [str(name) for name in names]
     rest = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + rest

@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
 
 from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
-from purpleteam.models.building import build, module_of
-from purpleteam.models.guard import guarded, switched
-from purpleteam.models.store import TOLERANCE, Provenance, store
-
-__all__ = ["OnnxParity"]
+from purpleteam.models.guard import switched
+from purpleteam.models.store import TOLERANCE, Provenance, build, module_of, onnx_difference, store
 
 
 @CHECKS.register("model.onnx-parity")
@@ -27,7 +23,8 @@ class OnnxParity(Check):
 
     def examine(self, target: Target) -> Outcome:
         path = target.model or Path()
-        models = [find_stored(str(one)) for one in (_weights(path) if path.is_dir() else [path])]
+        weights = sorted(path.glob("[!.]*.safetensors")) if path.is_dir() else [path]
+        models = [find_stored(str(one)) for one in weights]
         if not models:
             return Outcome(passed=False, threshold=TOLERANCE, message="there is no stored model")
         differences = {model.stem.name: _difference(model) for model in models}
@@ -53,22 +50,7 @@ class OnnxParity(Check):
         return Target(model=stored.weights)
 
 
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[!.]*.safetensors"))
-
-
 def _difference(model: StoredModel) -> float:
-    from onnxruntime import InferenceSession, SessionOptions
-
-    shape = model.card.shape
     net = switched(module_of(model))
-    options = SessionOptions()
-    options.intra_op_num_threads = 1
-    content = model.onnx.read_bytes()
-    session = InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        ours = guarded(net)(x).numpy()
-    theirs = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-    scale = max(1.0, float(np.abs(ours).max()))
-    return float(np.abs(ours - theirs).max()) / scale
+    difference, scale = onnx_difference(net, model.onnx, model.card.shape, seed=1)
+    return difference / scale

@@ -2,7 +2,7 @@
 
 A busy app (429 Too Many Requests, 503 Service Unavailable; RFC 9110 and RFC 6585) is asked again
 when its Retry-After says so, else after a pause that doubles. What all connections to one app
-share is its `Traffic`: when the next request may go out, and how far one got.
+share is its `Traffic`: when the next request may go out, and how many images were answered.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 from purpleteam.core.address import Address
 from purpleteam.core.errors import ModelError
-
-__all__ = ["Connection", "Reply", "Stopped", "Traffic", "pause_before"]
 
 SECONDS = 30.0
 """How long an app may be silent."""
@@ -84,7 +82,13 @@ class Connection:
     def __init__(self, address: Address, traffic: Traffic) -> None:
         self.address = address
         self.traffic = traffic
-        self._http = _connection(address)
+        self._http = (
+            http.client.HTTPSConnection(
+                address.host, address.port, timeout=SECONDS, context=ssl.create_default_context()
+            )
+            if address.secure
+            else http.client.HTTPConnection(address.host, address.port, timeout=SECONDS)
+        )
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, stop: threading.Event | None = None
@@ -138,50 +142,31 @@ class Connection:
             headers["Authorization"] = self.address.authorisation
         self._http.request(method, self.address.target(path), body, headers)
         with self._http.getresponse() as response:
-            found = response.read(MOST_BYTES + 1)
-            if len(found) > MOST_BYTES:
+            content = response.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
                 raise http.client.HTTPException(f"answers with more than {MOST_BYTES} bytes")
             if response.length:  # less came than was announced
-                raise http.client.IncompleteRead(found)
-            return Reply(
-                response.status,
-                found,
-                response.getheader("Retry-After"),
-                response.getheader("Location"),
-            )
-
-
-def _connection(address: Address) -> http.client.HTTPConnection:
-    if address.secure:
-        return http.client.HTTPSConnection(
-            address.host, address.port, timeout=SECONDS, context=ssl.create_default_context()
-        )
-    return http.client.HTTPConnection(address.host, address.port, timeout=SECONDS)
+                raise http.client.IncompleteRead(content)
+            told = (response.getheader(name) for name in ("Retry-After", "Location"))
+            return Reply(response.status, content, *told)
 
 
 def pause_before(retry_after: str | None, tries: int) -> float:
     """Return how long to wait: what was asked for, or twice as long each time.
 
-    Who asks for 0 seconds is asked again at once, and the second time after a pause.
+    Retry-After is seconds or a date (RFC 9110, 10.2.3). Who asks for 0 seconds is asked again at
+    once, and the second time after a pause.
     """
-    asked = _seconds(retry_after)
     own = min(FIRST_PAUSE * 2.0 ** min(tries, 20), LONGEST_PAUSE)
-    if asked is None:
-        return own
-    return max(asked, own if tries else 0.0)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Return what a Retry-After means (RFC 9110, 10.2.3): seconds, or a date."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isascii() and retry_after.strip().isdigit():
-        return float(retry_after)
-    try:
-        when = email.utils.parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    return max(0.0, when.timestamp() - time.time())
+    asked = (retry_after or "").strip()
+    if asked.isascii() and asked.isdigit():
+        seconds = float(asked)
+    else:
+        try:
+            seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
+        except ValueError:
+            return own
+    return max(seconds, own if tries else 0.0)
 
 
 def _reason(error: Exception) -> str:

@@ -19,19 +19,6 @@ from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.reproducible import is_reproducible
 from purpleteam.models.guard import Guarded, guarded, switched
 
-__all__ = [
-    "channels_first",
-    "channels_last_copy",
-    "choose_device",
-    "device_of",
-    "fast_autocast",
-    "frozen",
-    "lay_out",
-    "planes",
-    "to_batch",
-    "use_threads",
-]
-
 MAX_THREADS = 256
 """Thousands of threads do not make torch slow, they bring the process down."""
 ALIKE = 1e-4

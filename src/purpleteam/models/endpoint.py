@@ -26,9 +26,7 @@ from torch import Tensor
 from purpleteam.core.address import Address
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
-from purpleteam.models.connection import PATIENCE, Connection, Reply, Stopped, Traffic
-
-__all__ = ["Endpoint"]
+from purpleteam.models.connection import PATIENCE, Connection, Stopped, Traffic
 
 SIDE = 28
 CONNECTIONS = 4
@@ -66,15 +64,25 @@ class Endpoint(BlackBox):
         lines = [Connection(address, traffic) for _ in range(connections)]
         weakref.finalize(self, _close, lines)
         facts = _facts(lines[0])
-        first = _answer(lines[0], _stroke())
+        stroke = np.zeros((SIDE, SIDE), np.uint8)  # upright: an app for digits takes it for one
+        stroke[4:24, 13:15] = 255
+        first = _answer(lines[0], stroke.tobytes())
         tells = facts.get("confidences") is True or "confidences" in first
+        stated = facts.get("digest")
+        if not isinstance(stated, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", stated):
+            stated = None
+        note = "the model's digest is the one that the app states of itself"
+        if stated is None:
+            note = "the app states no digest: the model's is of its address, and may hide a change"
+        lists = (facts.get("classes"), first.get("confidences"))
+        shown = next((len(one) for one in lists if isinstance(one, list) and one), USUAL_CLASSES)
         super().__init__(
             address.name,
-            digest=_stated_digest(facts) or sha256_bytes(address.name.encode()),
+            digest=stated or sha256_bytes(address.name.encode()),
             shape=(1, SIDE, SIDE),
-            classes=classes or _classes(facts, first),
+            classes=classes or shown,
             gives="scores" if tells else "labels",
-            notes=_notes(facts, tells),
+            notes=(note,) if tells else (note, "the app tells labels alone, no scores"),
         )
         self.traffic = traffic
         self.calls = traffic.answered  # one
@@ -142,7 +150,8 @@ class Endpoint(BlackBox):
                 f"answered with label {label!r:.50}, not one of 0 to {self.classes - 1}"
             )
         if self.gives == "labels":
-            return _one_hot(label, self.classes)
+            row: NDArray[np.float32] = np.eye(self.classes, dtype=np.float32)[label]
+            return row
         if not _is_distribution(shares, self.classes):
             raise line.error(
                 f"answered with confidences {shares!r:.60}, not {self.classes} that sum to 1"
@@ -167,32 +176,14 @@ def _facts(line: Connection) -> dict[str, Any]:
     return {}
 
 
-def _stated_digest(facts: Mapping[str, Any]) -> str | None:
-    stated = facts.get("digest")
-    is_one = isinstance(stated, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", stated)
-    return stated if is_one else None
-
-
-def _classes(facts: Mapping[str, Any], first: Mapping[str, Any]) -> int:
-    """Return how many classes there are, by what the app says or shows."""
-    lists = (facts.get("classes"), first.get("confidences"))
-    return next((len(one) for one in lists if isinstance(one, list) and one), USUAL_CLASSES)
-
-
-def _notes(facts: Mapping[str, Any], tells: bool) -> tuple[str, ...]:
-    """Return what a reader of the numbers should know."""
-    if _stated_digest(facts) is None:
-        first = "the app states no digest: the model's is of its address, and may hide a change"
-    else:
-        first = "the model's digest is the one that the app states of itself"
-    return (first,) if tells else (first, "the app tells labels alone, no scores")
-
-
 def _answer(line: Connection, pixels: bytes, stop: threading.Event | None = None) -> dict[str, Any]:
     """Return what the app answers for one image: an object with a label, maybe null."""
     reply = line.ask("POST", "/predict", pixels, stop)
+    if 300 <= reply.status < 400:
+        place = (reply.location or "nowhere")[:100]
+        raise line.error(f"points elsewhere (status {reply.status}): {place!r}")
     if reply.status != 200:
-        raise line.error(_refusal(reply))
+        raise line.error(f"answered POST /predict with status {reply.status}: {reply.shown}")
     try:
         answer = json.loads(reply.body)
     except (ValueError, RecursionError):
@@ -203,18 +194,6 @@ def _answer(line: Connection, pixels: bytes, stop: threading.Event | None = None
     return answer
 
 
-def _refusal(reply: Reply) -> str:
-    if 300 <= reply.status < 400:
-        return f"points elsewhere (status {reply.status}): {(reply.location or 'nowhere')[:100]!r}"
-    return f"answered POST /predict with status {reply.status}: {reply.shown}"
-
-
-def _one_hot(label: int, classes: int) -> NDArray[np.float32]:
-    row = np.zeros(classes, np.float32)
-    row[label] = 1
-    return row
-
-
 def _close(lines: Sequence[Connection]) -> None:
     for line in lines:
         line.close()
@@ -223,13 +202,6 @@ def _close(lines: Sequence[Connection]) -> None:
 def _is_distribution(shares: object, classes: int) -> bool:
     if not isinstance(shares, list) or len(shares) != classes:
         return False
-    if not all(type(one) in (int, float) and 0 <= one <= 1 for one in shares):
+    if not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares):
         return False
     return math.isclose(sum(shares), 1, abs_tol=0.01)
-
-
-def _stroke() -> bytes:
-    """Return a plain upright stroke, 784 bytes: an app for digits takes it for one."""
-    image = np.zeros((SIDE, SIDE), np.uint8)
-    image[4:24, 13:15] = 255
-    return image.tobytes()

@@ -17,11 +17,9 @@ from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import CONFIDENCE, Counts, Estimate, Rate, fraction_interval, mean
 from purpleteam.data.images import ImageSet, check_is_set
-from purpleteam.models.class_order import scored
+from purpleteam.models.adapters import scored
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, Classifier, forked, logits
-
-__all__ = ["ClassScores", "Evaluation", "evaluate"]
 
 BINS = 15
 
@@ -37,7 +35,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one look at a split shows."""
+    """What a model's answers to a split show."""
 
     clean_accuracy: Rate
     loss: Estimate
@@ -61,37 +59,34 @@ class Evaluation:
             "per_class": [
                 {
                     "class": number,
-                    "precision": one.precision.to_json() if one.precision else None,
-                    "recall": one.recall.to_json() if one.recall else None,
-                    "f1": one.f1.to_json(),
+                    "precision": own.precision.to_json() if own.precision else None,
+                    "recall": own.recall.to_json() if own.recall else None,
+                    "f1": own.f1.to_json(),
                 }
-                for number, one in enumerate(self.per_class)
+                for number, own in enumerate(self.per_class)
             ],
             "seconds_per_image": self.seconds_per_image,
         }
 
     def measurements(self, subject: Mapping[str, Any]) -> list[Measurement]:
         """Return the same numbers as records about `subject`."""
-        found = [
-            Measurement(
-                name="clean_accuracy",
-                value=self.clean_accuracy,
-                subject=subject,
-                cost={"seconds_per_image": self.seconds_per_image},
-            ),
+        cost = {"seconds_per_image": self.seconds_per_image}
+        accuracy = self.clean_accuracy
+        records = [
+            Measurement(name="clean_accuracy", value=accuracy, subject=subject, cost=cost),
             Measurement(name="loss", value=self.loss, subject=subject),
             Measurement(name="calibration_error", value=self.calibration_error, subject=subject),
             Measurement(name="confusion_matrix", value=self.confusion_matrix, subject=subject),
         ]
-        for number, one in enumerate(self.per_class):
+        for number, own in enumerate(self.per_class):
             how = {"class": number}
-            scores = {"precision": one.precision, "recall": one.recall, "f1": one.f1}
-            found += [
+            scores = {"precision": own.precision, "recall": own.recall, "f1": own.f1}
+            records += [
                 Measurement(name=name, value=value, subject=subject, how=how)
                 for name, value in scores.items()
                 if value is not None
             ]
-        return found
+        return records
 
 
 def evaluate(
@@ -133,31 +128,29 @@ def evaluate(
         raise ModelError(f"the model gave no label to any of {len(images)} images")
     right = (scores.argmax(1) == images.labels) & answered
     scores, labels = scores[answered], images.labels[answered]
-    log_probabilities = _log_softmax(scores.astype(np.float64))
+    scores = scores.astype(np.float64)
+    shifted = scores - scores.max(1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     losses = -log_probabilities[np.arange(len(labels)), labels]
     confidence = np.exp(log_probabilities.max(1))
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (labels, scores.argmax(1)), 1)
+    hits, read, true = np.diagonal(table), table.sum(0), table.sum(1)
     return Evaluation(
         clean_accuracy=Rate.of(int(right.sum()), len(images)),
         loss=mean(losses.tolist(), bounds=(0, math.inf)),
         calibration_error=_calibration_error(confidence, right[answered], seed),
         confusion_matrix=Counts(value=tuple(map(tuple, table.tolist())), n=len(labels)),
-        per_class=_per_class(table),
+        per_class=tuple(
+            ClassScores(
+                precision=_rate(hits[c], read[c]),
+                recall=_rate(hits[c], true[c]),
+                f1=_f1(int(hits[c]), int(read[c] + true[c] - hits[c])),
+            )
+            for c in range(classes)
+        ),
         seconds_per_image=seconds,
         correct=right,
-    )
-
-
-def _per_class(table: NDArray[np.int64]) -> tuple[ClassScores, ...]:
-    hits, read, true = np.diagonal(table), table.sum(0), table.sum(1)
-    return tuple(
-        ClassScores(
-            precision=_rate(hits[c], read[c]),
-            recall=_rate(hits[c], true[c]),
-            f1=_f1(int(hits[c]), int(read[c] + true[c] - hits[c])),
-        )
-        for c in range(len(table))
     )
 
 
@@ -193,13 +186,13 @@ def _calibration_error(
     n, gaps = len(confidence), confidence - right
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     rng = np.random.default_rng(seed)
-    found = np.bincount(bins, gaps, BINS) / n  # (BINS,)
+    sums = np.bincount(bins, gaps, BINS) / n  # (BINS,)
     errors = []
     for _ in range(resamples):
         drawn = rng.integers(0, n, n)
         again = np.bincount(bins[drawn], gaps[drawn], BINS) / n
-        errors.append(float(np.abs(again - found).sum()))
-    value, unseen = float(np.abs(found).sum()), 1 - (1 - CONFIDENCE) ** (1 / n)
+        errors.append(float(np.abs(again - sums).sum()))
+    value, unseen = float(np.abs(sums).sum()), 1 - (1 - CONFIDENCE) ** (1 / n)
     half = max(float(np.quantile(errors, CONFIDENCE)), unseen)
     return Estimate(
         value=value,
@@ -208,12 +201,6 @@ def _calibration_error(
         high=max(value, min(1.0, value + half)),
         method="bootstrap-of-gaps",
     )
-
-
-def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = scores - scores.max(1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return result
 
 
 def _seconds_per_image(

@@ -1,4 +1,4 @@
-"""Does a brought model fit these images? What a first look shows, before any number is taken.
+"""Does a brought model fit these images? What a few answers show, before any number is taken.
 
 A classifier is asked for logits of images in [0, 1]. Other people's answer with probabilities,
 want another range, or answer at random; each of these is seen on a few images and said.
@@ -17,20 +17,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from purpleteam.data.images import ImageSet
-from purpleteam.models.class_order import Ordered, Scored
+from purpleteam.models.adapters import Normalised, Ordered, Scored
+from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.hints import hints
 from purpleteam.models.inference import DRAWS, is_random, logits
 from purpleteam.models.loading import LoadedModel
-from purpleteam.models.maite import MaiteClassifier, MaiteNet
 from purpleteam.models.nets import Nets
-from purpleteam.models.normalisation import Normalised
-from purpleteam.models.onnx_file import OnnxFile
-
-__all__ = ["SAMPLE", "examine", "opened"]
+from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 SAMPLE = 200
-"""Images that a model is looked at with, spread evenly over the split."""
+"""Images that a model is shown, spread evenly over the split."""
 
 SUM = 1e-3
 """How far a row of probabilities may be from adding up to 1."""
@@ -38,7 +35,7 @@ SUM = 1e-3
 
 def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
     """Return the model as it will be attacked: a MAITE model may have more than answers."""
-    if not isinstance(loaded.module, MaiteClassifier):
+    if not isinstance(loaded.module, ObjectClassifier):
         return loaded
     few = to_batch(images.images[:8], device_of(loaded.module))
     module, note = loaded.module.opened(few)
@@ -65,9 +62,9 @@ def examine(
     inner = [module]
     while isinstance(inner[-1], Normalised | Ordered | Scored):
         inner.append(inner[-1].module)
-    plain = () if isinstance(inner[-1], MaiteNet | MaiteClassifier | OnnxFile) else _form(scores)
+    plain = () if isinstance(inner[-1], ObjectNet | ObjectClassifier | OnnxFile) else _form(scores)
     notes = [*plain, *_habits(module, to_batch(sample.images[:100], device_of(module)))]
-    if any(getattr(one, "normalisation", None) for one in inner):  # the user has said it already
+    if any(getattr(part, "normalisation", None) for part in inner):  # the user has said it already
         return tuple(notes)
     names = classes or [str(number) for number in range(scores.shape[1])]
     return (*notes, *hints(module, images, names))
@@ -98,7 +95,14 @@ def _habits(module: nn.Module, x: Tensor) -> tuple[str, ...]:
             notes.append(
                 f"its weights are in {kind}: it gets images in that, its logits in float32"
             )
-        awake = _deaf_to_eval(module)
+        # layers that go on as in training: eval() does not reach them, or they keep no statistics
+        kinds = {
+            type(layer).__name__
+            for layer in module.modules()
+            if isinstance(layer, _BatchNorm | _DropoutNd)
+            and (layer.training or getattr(layer, "running_mean", module) is None)
+        }
+        awake = ", ".join(sorted(kinds))
         cause = f": eval() does not stop its {awake}" if awake else ", in eval mode too"
         if is_random(net, x):
             notes.append(
@@ -116,14 +120,3 @@ def _habits(module: nn.Module, x: Tensor) -> tuple[str, ...]:
                 "layers in its forward?): only attacks that need none can be made"
             )
     return tuple(notes)
-
-
-def _deaf_to_eval(module: nn.Module) -> str:
-    """Return the kinds of layers that go on as in training; asked in eval mode."""
-    kinds = {
-        type(one).__name__
-        for one in module.modules()
-        if isinstance(one, _BatchNorm | _DropoutNd)
-        and (one.training or getattr(one, "running_mean", module) is None)
-    }
-    return ", ".join(sorted(kinds))

@@ -1,4 +1,4 @@
-"""Where other people's code is called: it gets a copy, and what it answers is read.
+"""Where other people's code is called: it gets a copy, and the logits are looked for in its answer.
 
 A net may change its input in place, keep it, or give it back as its answer; none of that reaches
 our tensors. It may answer in another precision, or with its logits inside something else.
@@ -7,17 +7,14 @@ our tensors. It may answer in another precision, or with its logits inside somet
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, PurpleError, UsageError, place_of
-from purpleteam.models.answers import checked, taken
-
-__all__ = ["Classifier", "Guarded", "guarded", "is_exported", "switched"]
 
 Classifier = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, classes)."""
@@ -82,7 +79,9 @@ class Guarded(nn.Module):
         super().__init__()
         self.model = model
         self.form = ""
-        self.precision = _precision_of(model)
+        parameters = model.parameters() if isinstance(model, nn.Module) else ()
+        floats = (tensor.dtype for tensor in parameters if tensor.is_floating_point())
+        self.precision = next(floats, torch.float32)
         self.classes: int | None = None
 
     @property
@@ -119,12 +118,6 @@ class Guarded(nn.Module):
         return checked(scores, len(x), form).to(torch.float32, copy=True)
 
 
-def _precision_of(model: Classifier) -> torch.dtype:
-    """Return what a net's weights are in, and so what it takes."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    return next((one.dtype for one in parameters if one.is_floating_point()), torch.float32)
-
-
 def _uncompiled() -> AbstractContextManager[object]:
     """Ask what `torch.compile` made as it was written: compiling takes minutes and a compiler."""
     if "torch._dynamo" not in sys.modules:
@@ -139,7 +132,7 @@ def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200] or "no reason given"
     if graph := _graph_takes(model, x):
         return f"the model does not take {len(x)} images of shape {tuple(x.shape[1:])}: {graph}"
-    hint = next((f" ({told})" for told, other in _others(x) if _takes(model, other)), "")
+    hint = next((f" ({text})" for text, other in _others(x) if _takes(model, other)), "")
     return (
         f"the model does not take images of shape {tuple(x.shape[1:])}: "
         f"{type(error).__name__}: {reason}{f' in {place}' if whose == 'user' else ''}"
@@ -191,3 +184,101 @@ def _takes(model: Classifier, x: Tensor) -> bool:
     except Exception:  # as before
         return False
     return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x)
+
+
+DEEPEST, MANY, MOST_LISTED = 4, 64, 4
+"""How deep and wide an answer is looked through for its logits, and how many are listed."""
+
+
+def taken(out: Any, n: int, classes: int | None = None) -> tuple[Any, str]:
+    """Return the scores of `n` images out of what hubs' models return, and where they were.
+
+    What is called logits is taken, and in a tuple, whose parts have no names, what alone has the
+    form of logits; of two that have it none is, unless one scores as many `classes` as are known.
+    """
+    if isinstance(out, Tensor):
+        return out, ""
+    leaves = list(_leaves(out))
+    named = [leaf for leaf in leaves if leaf[0].endswith(("['logits']", ".logits"))]
+    candidates = named or (leaves if isinstance(out, tuple | list) else [])
+    if len(named) != 1:
+        candidates = [leaf for leaf in candidates if _fits(leaf[1], n, classes)]
+    if len(candidates) != 1:
+        return out, ""
+    (place, scores), kind = candidates[0], type(out).__name__
+    kind += f" of {len(out)}" if isinstance(out, tuple | list) else ""
+    return scores, f"a {kind}; its {place} is taken for the logits"
+
+
+def _leaves(out: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Return the tensors, or what else there is, in an answer, and how to get at each."""
+    if isinstance(out, Mapping):
+        parts = [(f"[{key!r}]", part) for key, part in out.items()]
+    elif isinstance(out, tuple | list):
+        parts = [(f"[{number}]", part) for number, part in enumerate(out[:MANY])]
+    elif not isinstance(out, Tensor | nn.Module | type):
+        parts = [(f".{name}", part) for name, part in getattr(out, "__dict__", {}).items()]
+    else:
+        parts = []
+    if depth < DEEPEST and parts:
+        for step, part in parts:
+            yield from _leaves(part, place + step, depth + 1)
+    elif depth:
+        yield place, out
+
+
+def _fits(part: Any, n: int, classes: int | None = None) -> bool:
+    """Say whether it has the form of the logits of `n` images."""
+    if not isinstance(part, Tensor) or part.ndim != 2 or not part.is_floating_point():
+        return False
+    return len(part) == n and part.shape[1] > 1 and classes in (None, part.shape[1])
+
+
+def checked(out: Any, n: int, form: str = "") -> Tensor:
+    """Return the scores of `n` images, or say why they are none."""
+    if not isinstance(out, Tensor):
+        keys = f" with {', '.join(map(repr, out))}" if isinstance(out, Mapping) else ""
+        raise ModelError(
+            f"the model returned {type(out).__name__}{keys}, not logits ({n}, classes): wrap it in "
+            f"a module that returns the tensor of logits alone{_such_as(out, n)}"
+        )
+    shape = tuple(out.shape)
+    came = f"{shape} ({form})" if form else f"{shape}"
+    wrong = f"the model returned {came}, not logits ({n}, classes)"
+    if form and not (out.ndim == 2 and len(out) == n):
+        raise ModelError(f"{wrong}: wrap it in a module that returns the tensor of logits alone")
+    if out.is_meta:
+        raise ModelError(f"{wrong}: it holds no numbers, on the device 'meta'; load the weights")
+    if out.is_complex():
+        raise ModelError(f"{wrong}: its numbers are complex; wrap it to return their .real")
+    if not out.is_floating_point():
+        kind = str(out.dtype).removeprefix("torch.")
+        raise ModelError(f"{wrong}: its {kind} numbers look like labels, which have no gradient")
+    if shape in ((n,), (n, 1)):
+        inside = bool(((out >= 0) & (out <= 1)).all())
+        column = "torch.logit(net(x).flatten(), 1e-6)" if inside else "net(x).flatten()"
+        raise ModelError(
+            f"{wrong}: one {'probability' if inside else 'score'} an image? wrap it to return "
+            f"torch.stack([-z, z], 1) with z = {column}"
+        )
+    if out.ndim == 4 and len(out) == n:
+        raise ModelError(f"{wrong}: a map of scores? wrap it to return their mean, x.mean((2, 3))")
+    if out.ndim != 2 or len(out) != n:
+        raise ModelError(wrong)
+    return out
+
+
+def _such_as(out: Any, n: int) -> str:
+    """Return how to get at what may be the logits in an answer of another form."""
+    if type(out).__name__ == "ndarray":
+        return ", such as torch.from_numpy(net(x))"
+    fitting = [(place, tuple(part.shape)) for place, part in _leaves(out) if _fits(part, n)]
+    if len(fitting) == 1:
+        return f", such as net(x){fitting[0][0]}"
+    if fitting:
+        listed = ", ".join(f"net(x){place} {shape}" for place, shape in fitting[:MOST_LISTED])
+        return f"; {len(fitting)} may be that: {listed}"
+    rows = isinstance(out, tuple | list) and len(out) == n and n > 1
+    if rows and all(isinstance(row, Tensor) and row.ndim == 1 for row in out):
+        return ", such as torch.stack(list(net(x)))"
+    return ""

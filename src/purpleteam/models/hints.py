@@ -1,24 +1,45 @@
 """With which input and which order of classes a brought model would read these images far better.
 
 A net behind the wrong normalisation is still right often enough to be believed, so what tells is
-its loss; `input_fit` says what is far better. A net that is near chance in every way, as an
-untrained one is, is left alone.
+its loss. A scale alone is no evidence: it makes any net more or less sure of the same answers, so
+a better input must also be better at the temperature that suits it best (Guo et al. 2017,
+arXiv:1706.04599). A net that is near chance in every way, as an untrained one is, is left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 
+from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import ImageSet
-from purpleteam.models.input_fit import GOOD, NEAR, SHARE, InputFit
-from purpleteam.models.normalisation import GREY, NORMALISATIONS, Normalisation
+from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation
+from purpleteam.models.black_box import OnnxFile
+from purpleteam.models.inference import logits
 
-__all__ = ["hints"]
-
+GOOD = 0.02
+"""Loss below which nothing can be far better."""
+SHARE = 0.75
+"""Of the loss of images as they are: a candidate's must be below it, and so at its best scale."""
+HALF = 0.5
+"""The same where only the scale is better."""
+UNSURE, OFF = 2.0, 2.5
+"""Temperatures: below the first a net is as sure as it is right, above the second it is not."""
+CLEAR = 4.0
+"""Standard errors, or the like for counts, that make a difference clear."""
+NEAR = 0.01
+"""Difference of losses that is none."""
+CHANCE_LOSS = 0.7
+"""Of the loss of a uniform guess: what a net has learned brings it below this."""
+EACH = 5
+"""Images of each class that an order of classes needs."""
+TEMPERATURES = np.geomspace(1 / 16, 64, 31)
 COARSE, FINE, FINEST = 40, 200, 1000
 """Images on which all candidates are tried, then those that may still be the best."""
 FEWEST = 20
@@ -26,8 +47,118 @@ FEWEST = 20
 RARE = ("mean=0.5,std=1", "mean=0,std=0.5")
 """Inputs that are named only where the usual ones are worse."""
 ALIKE, WORSE = 2.0, 3.0
-"""Standard errors within which two candidates are not told apart, and beyond which one is out."""
+"""Standard errors within which two candidates count as equal, and beyond which one is out."""
 _USUAL = (*NORMALISATIONS.values(), *GREY)
+
+
+@dataclass(frozen=True, eq=False)
+class InputFit:
+    """How a net reads images behind an input, its scores in an order of classes."""
+
+    layer: Normalisation | None
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    order: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, images: ImageSet, layer: Normalisation | None = None
+    ) -> InputFit | None:
+        """Ask the net; None where it gives no numbers for such an input."""
+        try:
+            net = module
+            if layer is not None and isinstance(module, OnnxFile):
+                net = module.behind(layer)
+            elif layer is not None:
+                net = layer.before(module)
+            scores = logits(net, images.images).astype(np.float64)
+        except PurpleError:  # infinite, so far out of its range; or it takes bytes
+            return None
+        return cls(layer, scores, images.labels) if np.isfinite(scores).all() else None
+
+    @property
+    def name(self) -> str:
+        """What `--normalise` would say."""
+        return "" if self.layer is None else self.layer.name
+
+    @cached_property
+    def loss(self) -> NDArray[np.float64]:
+        """The cross-entropy of each image."""
+        return self._loss(1.0)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image is read as what it is."""
+        return np.asarray(self.scores.argmax(1) == self.labels)
+
+    @cached_property
+    def temperature(self) -> float:
+        """Where the mean loss is least: 1 for a net that is as sure as it is right."""
+        return float(min(TEMPERATURES, key=lambda value: float(self._loss(value).mean())))
+
+    @cached_property
+    def best_loss(self) -> NDArray[np.float64]:
+        """The loss of each image at that temperature."""
+        return self._loss(self.temperature)
+
+    def _loss(self, temperature: float) -> NDArray[np.float64]:
+        scaled = self.scores / temperature
+        shifted = scaled - scaled.max(1, keepdims=True)
+        own = shifted[np.arange(len(self.labels)), self.labels]
+        return np.asarray(np.log(np.exp(shifted).sum(1)) - own)
+
+    def has_learned(self) -> bool:
+        """Say whether it is far from what chance gives: no untrained net is."""
+        classes = self.scores.shape[1]
+        halfway = (1 + 1 / classes) / 2
+        return bool(
+            self.right.mean() >= halfway
+            and self.loss.mean() <= CHANCE_LOSS * np.log(max(classes, 2))
+        )
+
+    def beats(self, other: InputFit) -> bool:
+        """Say whether it is clearly and far better than the other on the same images.
+
+        That is with answers that are better whatever the scale, or with answers as good and as
+        sure as they are right, where the other's are not.
+        """
+        if other.best_loss.mean() < GOOD:  # all is right as it is, and the scale says nothing
+            return False
+        gain = other.loss - self.loss
+        share = self.loss.mean() / other.loss.mean()
+        at_best = self.best_loss.mean() / other.best_loss.mean()
+        sure = 1 / UNSURE < self.temperature < UNSURE
+        other_is = 1 / OFF < other.temperature < OFF
+        return bool(
+            gain.mean() > CLEAR * gain.std() / np.sqrt(len(gain))
+            and self.right.sum() >= other.right.sum() - NEAR * len(gain)
+            and (
+                (share < SHARE and at_best < SHARE)
+                or (share < HALF and at_best < 1 + NEAR and sure and not other_is)
+            )
+        )
+
+    def has_enough(self) -> bool:
+        """Say whether there are enough images of each class to tell their order."""
+        return bool(np.bincount(self.labels, minlength=self.scores.shape[1]).min() >= EACH)
+
+    def in_any_order(self) -> InputFit:
+        """Return it in the order of classes that makes most images right."""
+        classes = self.scores.shape[1]
+        table = np.zeros((classes, classes))
+        np.add.at(table, (self.labels, self.scores.argmax(1)), 1)
+        _, order = linear_sum_assignment(-table)
+        return InputFit(self.layer, self.scores[:, order], self.labels, order)
+
+    def reordered(self) -> InputFit | None:
+        """Return it in the order of classes that fits far better than the one it has, if any."""
+        if self.scores.shape[1] < 2 or not self.has_enough():
+            return None
+        other = self.in_any_order()
+        won = int((other.right & ~self.right).sum())
+        lost = int((self.right & ~other.right).sum())
+        clear = won - lost > CLEAR * np.sqrt(max(won + lost, 1))
+        return other if clear and other.has_learned() else None
 
 
 def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[str, ...]:
@@ -40,7 +171,7 @@ def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[
     """
     if len(images) < FEWEST:
         return ()
-    left, found = _candidates(images), list[InputFit]()
+    left, better = _candidates(images), list[InputFit]()
     for count in (FINE, FINEST):
         sample = _spread(images, count)
         asked = InputFit.of(module, sample)
@@ -52,40 +183,46 @@ def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[
             break
         if count == FINE:
             tried = _tried(module, _spread(images, COARSE), left)
-            left = _not_out([one.in_any_order() for one in tried])
-        fits = [one.reordered() or one for one in _tried(module, sample, left)]
-        found, left = _chosen(fits, now), _not_out(fits)
-        better = any(one.loss.mean() < now.loss.mean() for one in fits)
-        unsure = better or (not plain.has_enough() and plain.right.mean() < 1 - SHARE / 2)
-        if not unsure or len(found) == len(left) == 1:
+            left = _not_out([fit.in_any_order() for fit in tried])
+        fits = [fit.reordered() or fit for fit in _tried(module, sample, left)]
+        better, left = _chosen(fits, now), _not_out(fits)
+        lower = any(fit.loss.mean() < now.loss.mean() for fit in fits)
+        unsure = lower or (not plain.has_enough() and plain.right.mean() < 1 - SHARE / 2)
+        if not unsure or len(better) == len(left) == 1:
             break
-    turned = _turned(module, sample, found[0] if found else now, alone=not found)
-    if not found:
-        return turned if now.order is None else (_order_note(plain, now, classes), *turned)
-    notes = [_input_note(now, found[0], found[1:])]
-    if found[0].order is not None:
-        notes.append(_order_note(plain, found[0], classes))
-    return (*notes, *turned)
+    flipped = _flipped(module, sample, better[0] if better else now, alone=not better)
+    if not better:
+        return flipped if now.order is None else (_order_note(plain, now, classes), *flipped)
+    first, names = better[0], [fit.name for fit in better[1:3]]
+    as_well = f" ({' and '.join(names)} would fit as well)" if names else ""
+    note = (
+        f"of {len(now.labels)} images in [0, 1] it gets {now.right.mean():.0%} right (loss "
+        f"{now.loss.mean():.2g}), and {first.right.mean():.0%} with --normalise "
+        f"{first.name} (loss {first.loss.mean():.2g}): does it expect that?{as_well}"
+    )
+    if first.order is None:
+        return (note, *flipped)
+    return (note, _order_note(plain, first, classes), *flipped)
 
 
 def _tried(module: nn.Module, images: ImageSet, layers: Iterable[Normalisation]) -> list[InputFit]:
-    fits = (InputFit.of(module, images, one) for one in layers)
-    return [one for one in fits if one is not None]
+    fits = (InputFit.of(module, images, layer) for layer in layers)
+    return [fit for fit in fits if fit is not None]
 
 
 def _not_out(fits: Sequence[InputFit]) -> list[Normalisation]:
     """Return the inputs of those that may still be the best."""
-    best = min(fits, key=lambda one: float(one.loss.mean()), default=None)
+    best = min(fits, key=lambda fit: float(fit.loss.mean()), default=None)
     if best is None:
         return []
-    left = [one.layer for one in fits if not _is_worse(one.loss, best.loss, WORSE)]
-    return [one for one in left if one is not None]
+    left = [fit.layer for fit in fits if not _is_worse(fit.loss, best.loss, WORSE)]
+    return [layer for layer in left if layer is not None]
 
 
 def _chosen(fits: Sequence[InputFit], now: InputFit) -> list[InputFit]:
     """Return the input that fits far better than `now`, then those that fit as well."""
-    good = [one for one in fits if one.has_learned() and one.beats(now)]
-    usual, rare = (_ranked([one for one in good if (one.name in RARE) == is_]) for is_ in (0, 1))
+    good = [fit for fit in fits if fit.has_learned() and fit.beats(now)]
+    usual, rare = (_ranked([fit for fit in good if (fit.name in RARE) == is_]) for is_ in (0, 1))
     if not usual or (
         rare
         and usual[0].best_loss.mean() > GOOD  # where all is right, the scale says nothing
@@ -100,21 +237,21 @@ def _ranked(good: Sequence[InputFit]) -> list[InputFit]:
     if not good:
         return []
     # How sure a net is tells its own input among those that give the same answers.
-    sharpest = min(good, key=lambda one: float(one.best_loss.mean()))
-    good = [one for one in good if not _is_worse(one.best_loss, sharpest.best_loss)]
-    best = min(good, key=lambda one: float(one.loss.mean()))
-    alike = [one for one in good if not _is_worse(one.loss, best.loss)]
-    return sorted(alike, key=lambda one: _standing(one, best))
+    sharpest = min(good, key=lambda fit: float(fit.best_loss.mean()))
+    good = [fit for fit in good if not _is_worse(fit.best_loss, sharpest.best_loss)]
+    best = min(good, key=lambda fit: float(fit.loss.mean()))
+    alike = [fit for fit in good if not _is_worse(fit.loss, best.loss)]
+    return sorted(alike, key=lambda fit: _standing(fit, best))
 
 
-def _standing(one: InputFit, best: InputFit) -> tuple[bool, float, bool, float]:
+def _standing(fit: InputFit, best: InputFit) -> tuple[bool, float, bool, float]:
     """Return what those that fit alike are sorted by: the images' own numbers last, then loss.
 
     One with a name goes before what is no more than a standard error better.
     """
-    gap, named = one.loss - best.loss, one.name in NORMALISATIONS
+    gap, named = fit.loss - best.loss, fit.name in NORMALISATIONS
     away = max(float(gap.mean()) - NEAR, 0.0) / max(float(gap.std()) / len(gap) ** 0.5, 1e-12)
-    return one.layer not in _USUAL, max(away - named, 0.0), not named, float(one.loss.mean())
+    return fit.layer not in _USUAL, max(away - named, 0.0), not named, float(fit.loss.mean())
 
 
 def _is_worse(loss: NDArray[np.float64], best: NDArray[np.float64], errors: float = ALIKE) -> bool:
@@ -125,40 +262,36 @@ def _is_worse(loss: NDArray[np.float64], best: NDArray[np.float64], errors: floa
 def _candidates(images: ImageSet) -> list[Normalisation]:
     """Return what people put in front of nets, for images of so many channels."""
     channels = images.images.shape[3]
-    found = [one for one in NORMALISATIONS.values() if len(one.mean) in (1, channels)]
-    found += GREY if channels == 1 else ()
+    layers = [layer for layer in NORMALISATIONS.values() if len(layer.mean) in (1, channels)]
+    layers += GREY if channels == 1 else ()
     pixels = _spread(images, FINEST).images.reshape(-1, channels) / 255
     mean, std = pixels.mean(0), pixels.std(0)
     if (std > 0.001).all():
-        texts = ("/".join(f"{value:.4f}" for value in one) for one in (mean, std))
-        found.append(Normalisation.parse("mean={},std={}".format(*texts)))
-    return [*found, *map(Normalisation.parse, RARE)]
+        texts = ("/".join(f"{value:.4f}" for value in values) for values in (mean, std))
+        layers.append(Normalisation.parse("mean={},std={}".format(*texts)))
+    return [*layers, *map(Normalisation.parse, RARE)]
 
 
-def _input_note(now: InputFit, first: InputFit, others: Sequence[InputFit]) -> str:
-    names = [one.name for one in others[:2]]
-    as_well = f" ({' and '.join(names)} would fit as well)" if names else ""
-    return (
-        f"of {len(now.labels)} images in [0, 1] it gets {now.right.mean():.0%} right (loss "
-        f"{now.loss.mean():.2g}), and {first.right.mean():.0%} with --normalise "
-        f"{first.name} (loss {first.loss.mean():.2g}): does it "
-        f"expect that?{as_well}"
-    )
-
-
-def _turned(module: nn.Module, images: ImageSet, now: InputFit, alone: bool) -> tuple[str, ...]:
+def _flipped(module: nn.Module, images: ImageSet, now: InputFit, alone: bool) -> tuple[str, ...]:
     """Return a note where colours fit far better in the order blue, green, red, as OpenCV's.
 
     `alone`: no other input was found in the usual order, so all are tried in this one.
     """
     if images.images.shape[3] != 3:
         return ()
-    turned = ImageSet(images.images[..., ::-1], images.labels)
-    layers = {one.name: one for one in _candidates(images)} if alone else {}
-    fits = [InputFit.of(module, turned, now.layer and _reversed(now.layer))]
-    fits += [InputFit.of(module, turned, _reversed(one)) for one in layers.values()]
-    found = [one if now.order is None else one.reordered() or one for one in fits if one]
-    good = _ranked([one for one in found if one.has_learned() and one.beats(now)])
+    flipped = ImageSet(images.images[..., ::-1], images.labels)
+    layers = {layer.name: layer for layer in _candidates(images)} if alone else {}
+    fits = [
+        InputFit.of(
+            module,
+            flipped,
+            # for the channels in the other order: as if these were flipped behind it
+            layer and Normalisation(layer.name, layer.mean[::-1], layer.std[::-1]),
+        )
+        for layer in (now.layer, *layers.values())
+    ]
+    ordered = [fit if now.order is None else fit.reordered() or fit for fit in fits if fit]
+    good = _ranked([fit for fit in ordered if fit.has_learned() and fit.beats(now)])
     if not good:
         return ()
     behind = f"--normalise {good[0].name} and " if good[0].name else ""
@@ -169,26 +302,20 @@ def _turned(module: nn.Module, images: ImageSet, now: InputFit, alone: bool) -> 
     )
 
 
-def _reversed(layer: Normalisation) -> Normalisation:
-    """Return it for the channels in the other order: as if these were turned behind it."""
-    return Normalisation(layer.name, layer.mean[::-1], layer.std[::-1])
-
-
-def _order_note(now: InputFit, found: InputFit, classes: Sequence[str]) -> str:
-    order = found.order if found.order is not None else np.arange(len(classes))
+def _order_note(now: InputFit, fit: InputFit, classes: Sequence[str]) -> str:
+    order = fit.order if fit.order is not None else np.arange(len(classes))
     names = [classes[place] for place in np.argsort(order)]
     typed = ",".join(names)
     if any("," in name for name in names):
         typed = f"FILE, one name a line: {'; '.join(names)}"
     return (
         f"in the order of the data's classes it gets {now.right.mean():.0%} of "
-        f"{len(now.labels)} images right, and {found.right.mean():.0%} with --classes {typed}: "
+        f"{len(now.labels)} images right, and {fit.right.mean():.0%} with --classes {typed}: "
         "did it learn them in that order?"
     )
 
 
 def _spread(images: ImageSet, count: int) -> ImageSet:
     """Return so many of the images at most, spread evenly, as a set may be sorted by class."""
-    return images.take(
-        np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int))
-    )
+    places = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+    return images.take(np.unique(places))

@@ -16,9 +16,7 @@ from torch import Tensor
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.guard import Classifier
-
-__all__ = ["DRAWS", "Classifier", "correct", "forked", "is_random", "logits"]
+from purpleteam.models.guard import Classifier as Classifier
 
 CACHE_BATCH = 100
 """Images a call: small enough that a layer's activations stay in the processor's cache."""
@@ -49,7 +47,11 @@ def logits(
         ModelError: the model does not take such images, or does not return one row of finite
             numbers for each.
     """
-    _check_pixels(images)
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+        # floats in [0, 1] would be divided by 255 and answered
+        kind = getattr(images, "dtype", None)
+        came = type(images).__name__ if kind is None else f"{kind} {tuple(images.shape)}"
+        raise UsageError(f"images are {came}; wanted: a NumPy array of uint8 (N, H, W, C)")
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     device = device_of(model)
@@ -64,18 +66,14 @@ def logits(
             answer = net(batch)
             for _ in range(draws - 1):
                 answer += net(batch)
-            rows.append(_finite(answer / draws if draws > 1 else answer, may_refuse))
+            answer = answer / draws if draws > 1 else answer
+            answered = answer[~answer.isnan().all(1)] if may_refuse else answer
+            if not torch.isfinite(answered).all():
+                raise ModelError("the model returned NaN or infinite logits")
+            rows.append(answer.cpu().numpy())
     if not rows:
         raise ModelError("there is no image to ask the model about")
     return np.concatenate(rows)
-
-
-def _check_pixels(images: object) -> None:
-    """Refuse what are no bytes: floats in [0, 1] would be divided by 255 and answered."""
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
-        kind = getattr(images, "dtype", None)
-        came = type(images).__name__ if kind is None else f"{kind} {tuple(images.shape)}"  # type: ignore[attr-defined]
-        raise UsageError(f"images are {came}; wanted: a NumPy array of uint8 (N, H, W, C)")
 
 
 def is_random(net: Classifier, x: Tensor) -> bool:
@@ -99,9 +97,9 @@ def forked(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def _differ(one: Tensor, other: Tensor) -> bool:
-    one, other = torch.nan_to_num(one), torch.nan_to_num(other)
-    return bool((one - other).abs().amax() > SAME * (one.amax() - one.amin()))
+def _differ(scores: Tensor, others: Tensor) -> bool:
+    scores, others = torch.nan_to_num(scores), torch.nan_to_num(others)
+    return bool((scores - others).abs().amax() > SAME * (scores.amax() - scores.amin()))
 
 
 def correct(
@@ -111,10 +109,3 @@ def correct(
     scores = logits(model, images.images, batch_size=batch_size)
     refused = np.isnan(scores).any(1)
     return np.asarray((scores.argmax(1) == images.labels) & ~refused)
-
-
-def _finite(out: Tensor, may_refuse: bool) -> NDArray[np.float32]:
-    answered = out[~out.isnan().all(1)] if may_refuse else out
-    if not torch.isfinite(answered).all():
-        raise ModelError("the model returned NaN or infinite logits")
-    return out.cpu().numpy()

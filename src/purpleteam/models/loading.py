@@ -1,12 +1,16 @@
-"""From what the user names to a classifier.
+"""From what the user names or holds to a classifier.
 
-That is a zoo name, a stored model, `module:factory`, the address of an app, or an ONNX file.
+That is a zoo name, a stored model, `module:factory`, the address of an app, an ONNX file, or a
+Python object: an `nn.Module`, a MAITE model, or any callable from images to scores.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,18 +19,24 @@ from purpleteam.core.cards import ModelCard, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
+from purpleteam.models.adapters import Normalisation, Normalised, Ordered, are_numbers, order_of
 from purpleteam.models.architectures import Shape
-from purpleteam.models.black_box import BlackBox
-from purpleteam.models.building import build, made_by, module_of
-from purpleteam.models.class_order import Ordered, are_numbers, order_of
-from purpleteam.models.devices import device_of, lay_out
+from purpleteam.models.black_box import BlackBox, OnnxFile
+from purpleteam.models.devices import device_of, frozen, lay_out
 from purpleteam.models.endpoint import Endpoint
-from purpleteam.models.guard import switched
-from purpleteam.models.maite import MaiteClassifier, adapted, is_maite, net_of_maite
-from purpleteam.models.normalisation import Normalisation, Normalised
-from purpleteam.models.onnx_file import OnnxFile
+from purpleteam.models.guard import guarded, switched
+from purpleteam.models.objects import (
+    ObjectClassifier,
+    callable_classifier,
+    digest_of_code,
+    is_maite,
+    maite_classifier,
+    name_of,
+    net_of_maite,
+)
+from purpleteam.models.store import build as build
+from purpleteam.models.store import made_by, module_of, unwrapped
 from purpleteam.models.weights import (
-    Weights,
     WeightsReader,
     as_float32,
     digest_of,
@@ -35,8 +45,6 @@ from purpleteam.models.weights import (
     plain_weights,
     tensors_of,
 )
-
-__all__ = ["BY_NAME", "LoadedModel", "Weights", "build", "load"]
 
 OWN_WEIGHTS = "without --weights the factory's own are used; the digest is of its state dict"
 BY_NAME = "; --classes NAME,NAME,... (or a file of them) says which output is which class"
@@ -61,7 +69,7 @@ class LoadedModel:
     @property
     def names(self) -> tuple[str, ...] | None:
         """Of its outputs in their order, where its card or its own code says more than numbers."""
-        if isinstance(self.module, MaiteClassifier):
+        if isinstance(self.module, ObjectClassifier):
             return self.module.labels
         if self.card is None or (are_numbers(self.card.classes) and not self.card.recipe):
             return None
@@ -121,7 +129,7 @@ class LoadedModel:
 
 
 def load(
-    reference: str,
+    reference: str | LoadedModel | Callable[..., Any],
     *,
     weights: Path | None = None,
     arch: str | None = None,
@@ -130,11 +138,14 @@ def load(
     normalisation: Normalisation | None = None,
     shape: Shape | None = None,
 ) -> LoadedModel:
-    """Return the classifier that the user names.
+    """Return the classifier that the user names or holds.
 
     Args:
         reference: what `--model` says: a zoo name, a stored model's path, `module:factory`, or
-            what can only be asked: an address (`http://...`) or an .onnx file.
+            what can only be asked: an address (`http://...`) or an .onnx file. Or an object: a
+            `LoadedModel`, which is returned as it is; an `nn.Module`, of which a copy in eval
+            mode is taken; a MAITE model; any callable from images (N, C, H, W) in [0, 1], as a
+            tensor or a NumPy array, to scores (N, classes).
         weights: the file of weights for `module:factory`; without it, the factory must set its
             own.
         arch: the code of a stored model whose card names `module:factory`.
@@ -142,15 +153,25 @@ def load(
         read_weights: reads that file; the default takes .safetensors alone, and
             `pipeline.importing.read_weights` takes what passes the gate of `scan`.
         normalisation: a layer to put in front of the net; a card may say another.
-        shape: of the images that it will be shown, where no card says it: it is then laid out
-            in memory for speed.
+        shape: of the images that it will be shown, where no card says it: a net is then laid out
+            in memory for speed, and a function is asked a few.
+
+    Raises:
+        UsageError: it is none of these, or an option does not go with it.
+        ModelError: it cannot be loaded, or does not answer with scores.
     """
-    if is_factory(reference):
+    if isinstance(reference, LoadedModel):
+        return reference
+    if not isinstance(reference, str):
+        if weights is not None or arch is not None:
+            raise UsageError(
+                f"weights and arch go with a name, not with a {type(reference).__name__}"
+            )
+        loaded = _from_object(reference, normalisation, shape)
+    elif is_factory(reference):
         if arch is not None:
             raise UsageError(f"--arch goes with a stored model: {reference!r} is code itself")
         loaded = _from_factory(reference, weights, read_weights, normalisation)
-        if not isinstance(loaded.module, BlackBox):
-            loaded = replace(loaded, module=loaded.behind(loaded.module))
     else:
         if weights is not None:
             raise UsageError(f"--weights goes with --model module:factory, not with {reference!r}")
@@ -207,7 +228,7 @@ def _of_card_or_asked(card: ModelCard, asked: Normalisation | None) -> Normalisa
 
 
 def _from_factory(
-    reference: str, weights: Path | None, read: WeightsReader, normalisation: Normalisation | None
+    reference: str, weights: Path | None, read: WeightsReader, layer: Normalisation | None
 ) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
         made = made_by(reference)
@@ -218,31 +239,59 @@ def _from_factory(
     if weights is not None:
         if net is None:
             raise UsageError(f"{reference!r} returned a MAITE model with no net for --weights")
-        found = read(weights)
-        notes += fill(net, found, str(weights))
-        converted = found.other_floats or other_floats(found.tensors)
+        read_in = read(weights)
+        notes += fill(net, read_in, str(weights))
+        converted = read_in.other_floats or other_floats(read_in.tensors)
         digest = sha256_file(weights)
     if net is not None and (kinds := _active_in_training(net)):
         notes += (f"the factory returned it in train mode ({kinds}); it is used in eval mode",)
     if maite or net is None:
-        module = adapted(made, reference, digest, normalisation)
-        return LoadedModel(reference, module.digest, module, None, normalisation, notes=notes)
+        box = maite_classifier(made, reference, digest, layer)
+        return LoadedModel(reference, box.digest, box, None, layer, notes=notes)
     if digest is None:
-        digest, converted = _own_weights(reference, net), other_floats(net.state_dict())
+        again = tensors_of(build(reference, (0, 0, 0), 0, seed=1).state_dict())
+        own = tensors_of(net.state_dict())
+        same = own.keys() == again.keys()
+        if not same or not all(torch.equal(own[name], again[name]) for name in own):
+            raise UsageError(
+                f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth): the "
+                "factory sets other weights each time that it is called"
+            )
+        digest, converted = digest_of(net), other_floats(net.state_dict())
         notes += (*as_float32(net), OWN_WEIGHTS)
-    return LoadedModel(reference, digest, net, None, normalisation, converted or None, notes)
+    net = net if layer is None else layer.before(net)
+    return LoadedModel(reference, digest, net, None, layer, converted or None, notes)
 
 
-def _own_weights(reference: str, net: nn.Module) -> str:
-    """Return the digest of the weights that a factory sets itself; random ones are refused."""
-    again = tensors_of(build(reference, (0, 0, 0), 0, seed=1).state_dict())
-    own = tensors_of(net.state_dict())
-    if own.keys() != again.keys() or not all(torch.equal(own[name], again[name]) for name in own):
-        raise UsageError(
-            f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth): the factory "
-            "sets other weights each time that it is called"
-        )
-    return digest_of(net)
+def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) -> LoadedModel:
+    """Return what the user holds; a net is copied, as what is measured must not change under us."""
+    made = unwrapped(made)
+    name = name_of(made)
+    if isinstance(made, type):
+        raise UsageError(f"model is the class {name}, not a net: give {name}()")
+    guarded(made)  # says what is wrong with what cannot be called
+    if isinstance(made, BlackBox):
+        return LoadedModel(made.name, made.digest, made, made.card, layer, notes=made.notes)
+    notes: tuple[str, ...] = ()
+    if is_maite(made) or not isinstance(made, nn.Module):
+        if is_maite(made):
+            box, notes = maite_classifier(made, name, None, layer), ("it is a MAITE model",)
+        else:
+            box = callable_classifier(made, shape, layer)
+            notes = box.notes
+        return LoadedModel(name, box.digest, box, None, layer, notes=notes)
+    try:
+        net = copy.deepcopy(made)
+    except Exception:  # such as of tensors that are results of others
+        net, notes = made, ("it cannot be copied: the net itself is used, in eval mode",)
+    if kinds := _active_in_training(net):
+        notes += (f"it was in train mode ({kinds}); it is used in eval mode",)
+    converted = other_floats(net.state_dict())
+    with frozen(net) as asked:
+        digest, note = digest_of_code(made, shape, net.state_dict(), asked)
+    net = net if layer is None else layer.before(net)
+    notes += (*as_float32(net, "the net"), note)
+    return LoadedModel(name, digest, net, None, layer, converted or None, notes)
 
 
 def _active_in_training(module: nn.Module) -> str:

@@ -19,12 +19,10 @@ from purpleteam.models.devices import channels_last_copy
 from purpleteam.models.guard import Classifier, Guarded, guarded
 from purpleteam.models.inference import forked, is_random
 
-__all__ = ["Nets"]
-
 CLEAR = 1e-3
 """Lead of the first score over the second, as a share of their spread, that no rounding undoes."""
-LOOKED_AT = 16
-"""Images on which a model is looked at."""
+SHOWN = 16
+"""Images that a model is shown to see what it is."""
 INWARD = 1e-6
 """How far inside the range a gradient is taken of a net that has none at its ends."""
 
@@ -59,7 +57,7 @@ class Nets:
         if len(x) == 0 or not asked.differentiable:
             classes = int(getattr(asked.model, "classes", 0))
             return cls(asked, asked, classes, asked.differentiable)
-        x = x[:LOOKED_AT].detach()
+        x = x[:SHOWN].detach()
         with forked(x.device):
             slope = _slope(asked, x[:4])
             random = is_random(asked, x)
@@ -115,5 +113,5 @@ def _inward(net: Classifier, x: Tensor) -> float:
     if at is None or inside is None:
         return 0.0
     ends = [end for end in (noise == 0, noise == 1) if end.any()]
-    blind = any(not at[end].any() and bool(inside[end].any()) for end in ends)
-    return INWARD if blind else 0.0
+    flat = any(not at[end].any() and bool(inside[end].any()) for end in ends)
+    return INWARD if flat else 0.0

@@ -1,43 +1,39 @@
-"""Keep a net as three files: weights (safetensors), what the app runs (ONNX), and its card.
+"""A net as three files, weights (safetensors), what the app runs (ONNX) and a card; and back.
 
 The two nets are compared when written: a difference above the tolerance is an error, so the
-model that is served is the model that was evaluated. Nothing is ever unpickled.
+model that is served is the model that was evaluated. Nothing is ever unpickled, and the code that
+a card names is called only by the user's own word.
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from purpleteam.core.cards import ModelCard, StoredModel
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
-from purpleteam.core.factory import portable
+from purpleteam.core.factory import call_factory, called_as, file_of, is_factory, portable
 from purpleteam.core.runfolder import versions
-from purpleteam.models.architectures import Shape
-from purpleteam.models.class_order import Ordered, Scored
+from purpleteam.models.adapters import Normalisation, Normalised, Ordered, Scored
+from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.inference import logits
-from purpleteam.models.normalisation import Normalisation, Normalised
-
-__all__ = ["Provenance", "check_header", "load_weights", "put_weights", "read_safetensors", "store"]
+from purpleteam.models.objects import is_maite
+from purpleteam.models.weights import ANYWHERE, load_weights
 
 TOLERANCE = 1e-3
 """Largest difference of logits that PyTorch and ONNX Runtime may have on the same image."""
-
-MOST_NAMES = 1000
-"""Names among which the nearest is looked for."""
 HEADER = "normalisation"
 """Key in the header of the weights, where there is one."""
 
@@ -78,22 +74,27 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
     net: nn.Module = module.module if isinstance(module, Scored) else module
     layer: Normalisation | None = None
     if isinstance(net, Normalised):
-        layer = net.normalisation
-        net = net.module
-    _check_scores(module, provenance.shape, classes)
-    tensors = {name: value.detach().contiguous() for name, value in net.state_dict().items()}
-    header = {} if layer is None else {HEADER: layer.header()}
-    save_file(_unshared(tensors), weights, metadata=header or None)
+        layer, net = net.normalisation, net.module
+    channels, height, width = provenance.shape
+    scores = logits(module, np.zeros((2, height, width, channels), np.uint8)).shape[1]
+    if scores != len(classes):
+        raise ModelError(f"the net scores {scores} classes, not {len(classes)}")
+    # Tensors that share memory (tied weights) get their own, as safetensors requires.
+    tensors = {name: one.detach().contiguous().clone() for name, one in net.state_dict().items()}
+    save_file(tensors, weights, metadata=None if layer is None else {HEADER: layer.header()})
     weights.chmod(0o644)
     _export(module, provenance.shape, onnx)
-    difference = _difference(module, onnx, provenance.shape)
+    difference, scale = onnx_difference(module, onnx, provenance.shape, seed=0)
+    if not difference <= TOLERANCE * scale:
+        raise ModelError(
+            f"PyTorch and ONNX Runtime disagree by {difference:.3g} on the logits of {onnx.name}"
+        )
     card = ModelCard(
         name=stem.name,
         digest=sha256_file(weights),
         onnx_digest=sha256_file(onnx),
         architecture=portable(provenance.architecture),
-        input=dict(zip(("channels", "height", "width"), provenance.shape, strict=True))
-        | {"range": [0, 1]},
+        input={"channels": channels, "height": height, "width": width, "range": [0, 1]},
         classes=classes,
         normalisation=None if layer is None else layer.to_json(),
         recipe=provenance.recipe,
@@ -102,88 +103,10 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
         converted_from=provenance.converted_from,
         validation_accuracy=provenance.validation_accuracy,
         versions=versions(),
-        onnx_difference=difference,
+        onnx_difference=round(difference, 8),
     )
     card.write(stem.with_name(stem.name + ".json"))
     return StoredModel(stem, card)
-
-
-def _check_scores(module: nn.Module, shape: Shape, classes: tuple[str, ...]) -> None:
-    channels, height, width = shape
-    scores = logits(module, np.zeros((2, height, width, channels), np.uint8)).shape[1]
-    if scores != len(classes):
-        raise ModelError(f"the net scores {scores} classes, not {len(classes)}")
-
-
-def check_header(card: ModelCard, weights: Path) -> None:
-    """Refuse a card that names another normalisation than the weights were stored with.
-
-    The digest of the model is that of its weights' file, so what is in front of them is in there.
-    """
-    with safe_open(weights, framework="pt") as file:
-        text = (file.metadata() or {}).get(HEADER)
-    stored = Normalisation.of_header(text, str(weights))
-    if stored != Normalisation.of_card(card.normalisation, f"card {card.name!r}"):
-        raise Refused(
-            f"the card of {card.name!r} names another normalisation than its weights were stored "
-            "with; make them a model again: purple import FILE --normalise ..."
-        )
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Put the weights of a .safetensors file into `module`, whole and float32.
-
-    Raises:
-        ModelError: unreadable, another format, or tensors that are missing, left over, of
-            another shape or not finite; each is named.
-    """
-    put_weights(module, read_safetensors(path), str(path))
-
-
-def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a .safetensors file as they are in it."""
-    if path.suffix != ".safetensors":
-        raise ModelError(
-            f"weights {str(path)!r} are not .safetensors; make them so with: "
-            f"purple import {path} --arch NAME"
-        )
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"weights {str(path)!r} cannot be read: {error}") from None
-
-
-def put_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Put tensors into `module` after naming everything that does not fit."""
-    wanted = module.state_dict()
-    if other := [name for name, value in wanted.items() if not isinstance(value, torch.Tensor)]:
-        raise ModelError(
-            f"the net holds more than tensors in {other[0]!r}, as quantised ones do: load its "
-            "weights in its factory, and leave --weights out"
-        )
-    left_over = [name for name in tensors if name not in wanted]
-    problems = [_missing(name, left_over) for name in wanted if name not in tensors]
-    problems += [f"left over {name!r}" for name in left_over]
-    for name in wanted.keys() & tensors.keys():
-        have, need = tuple(tensors[name].shape), tuple(wanted[name].shape)
-        if have != need:
-            problems.append(f"{name!r} has shape {have}, not {need}")
-        elif tensors[name].is_floating_point() and not torch.isfinite(tensors[name]).all():
-            problems.append(f"{name!r} holds NaN or infinity")
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise ModelError(f"weights {source!r} do not fit: {'; '.join(problems[:4])}{more}")
-    module.load_state_dict(tensors)
-
-
-def _missing(name: str, left_over: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, left_over[:MOST_NAMES], n=1)
-    return f"missing {name!r}" + (f" (the file has {near[0]!r})" if near else "")
-
-
-def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give tensors that share memory (tied weights) their own, as safetensors requires."""
-    return {name: value.clone() for name, value in tensors.items()}
 
 
 def _export(module: nn.Module, shape: Shape, path: Path) -> None:
@@ -218,27 +141,151 @@ def _export(module: nn.Module, shape: Shape, path: Path) -> None:
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def _difference(module: nn.Module, onnx: Path, shape: Shape) -> float:
+def onnx_difference(module: nn.Module, onnx: Path, shape: Shape, seed: int) -> tuple[float, float]:
+    """Return how far the logits of net and file are apart on 16 images of noise, and their scale.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the file.
+    """
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = InferenceSession(onnx.read_bytes(), options, providers=["CPUExecutionProvider"])
-    x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
-        ours = guarded(module)(x).numpy()
+        expected = guarded(module)(x).numpy()
     try:
-        theirs = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+        scores = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         if "invalid dimensions" in reason:  # it kept the two images that it was exported with
             reason = "it takes two images a call, no more; does it ask for len(x)? take x.shape[0]"
         raise ModelError(f"ONNX Runtime cannot run {onnx.name}: {reason}") from None
-    difference = float(np.abs(ours - theirs).max())
-    scale = max(1.0, float(np.abs(ours).max()))
-    if not difference <= TOLERANCE * scale:
-        raise ModelError(
-            f"PyTorch and ONNX Runtime disagree by {difference:.3g} on the logits of {onnx.name}"
+    return float(np.abs(expected - scores).max()), max(1.0, float(np.abs(expected).max()))
+
+
+def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
+    """Return a stored model's net with its weights, behind the normalisation of its card.
+
+    Args:
+        stored: its files; their digests are not looked at here.
+        arch: as for `net_of`.
+
+    Raises:
+        Refused: the card names another normalisation than the header of the weights.
+        ModelError: the card names code outside the current folder, or does not fit the weights.
+    """
+    card = stored.card
+    net = net_of(card, arch)
+    load_weights(net, stored.weights)
+    with safe_open(stored.weights, framework="pt") as file:
+        header = (file.metadata() or {}).get(HEADER)
+    layer = Normalisation.of_card(card.normalisation, f"card {card.name!r}")
+    # The digest of the model is that of its weights' file, so the header is part of it.
+    if Normalisation.of_header(header, str(stored.weights)) != layer:
+        raise Refused(
+            f"the card of {card.name!r} names another normalisation than its weights were stored "
+            "with; make them a model again: purple import FILE --normalise ..."
         )
-    return round(difference, 8)
+    return net if layer is None else layer.before(net)
+
+
+def net_of(card: ModelCard, arch: str | None = None) -> nn.Module:
+    """Return the net that a card names, its weights still to be loaded.
+
+    Args:
+        card: of a stored model; it may be a stranger's.
+        arch: the code to take where the card names code: the user's own word.
+
+    Raises:
+        ModelError: the card names code outside the current folder.
+    """
+    named = card.architecture
+    if is_factory(named):
+        named = arch or called_as(named) or named
+        if arch is None and called_as(card.architecture) is None:
+            _refuse_foreign_code(card)
+    return build(named, card.shape, len(card.classes), seed=0)
+
+
+def _refuse_foreign_code(card: ModelCard) -> None:
+    """Refuse a card that names code outside the current folder: a card may be a stranger's.
+
+    Nothing is imported to find out; the file, or the first part of the module's name, must lie
+    right here.
+    """
+    here = Path.cwd().resolve()
+    if (file := file_of(card.architecture)) is not None:
+        whole = (here / file).resolve()
+        is_here = not file.is_absolute() and whole.is_relative_to(here) and whole.is_file()
+    else:
+        package = card.architecture.partition(":")[0].partition(".")[0]
+        is_here = (here / f"{package}.py").is_file() or (here / package).is_dir()
+    if not is_here:
+        raise ModelError(
+            f"the card of {card.name!r} names the code {card.architecture!r}, which is not in the "
+            "current folder, so it is not called: a card may be a stranger's; if you trust that "
+            f"code, add: {arch_to_type(card.architecture)}"
+        )
+
+
+def arch_to_type(architecture: str) -> str:
+    """Return the option that supplies the code which a card names, its folder left to fill in."""
+    module, _, factory = architecture.rpartition(":")
+    file = file_of(architecture)
+    place = f"{module.replace('.', '/')}.py" if file is None else file.name
+    return f"--arch PATH/TO/{place}:{factory}"
+
+
+def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Module:
+    """Return a net with seeded random weights: a registered name or `module:factory`."""
+    if not is_factory(architecture):
+        return initialise(ARCHITECTURES[architecture], shape, classes, seed)
+
+    def net(*_: object) -> nn.Module:
+        made = made_by(architecture)
+        if not isinstance(made, nn.Module):
+            raise ModelError(f"{architecture!r} returned a MAITE model, not a torch nn.Module")
+        return made
+
+    return initialise(net, shape, classes, seed)
+
+
+def made_by(reference: str) -> object:
+    """Return the net, or the MAITE model, that the user's code makes.
+
+    Raises:
+        ModelError: the code cannot be imported or fails, or it makes something else.
+    """
+    made = unwrapped(call_factory(reference, ModelError, _is_model))
+    if not _is_model(made):
+        raise ModelError(f"{reference!r} returned {_no_net(made)}")
+    return made
+
+
+def unwrapped(made: object) -> object:
+    """Return a net without what DataParallel and torch.compile put around it."""
+    while isinstance(made, nn.DataParallel) or isinstance(getattr(made, ANYWHERE, None), nn.Module):
+        made = made.module if isinstance(made, nn.DataParallel) else getattr(made, ANYWHERE)
+    return made
+
+
+def _is_model(made: object) -> bool:
+    return isinstance(made, nn.Module) or (is_maite(made) and not isinstance(made, type))
+
+
+def _no_net(made: object) -> str:
+    if isinstance(made, type):
+        return f"the class {made.__name__}, not a net: return {made.__name__}()"
+    kind = type(made).__name__
+    with_weights = ": return the net, and give the file of its weights as --weights"
+    remedy = {
+        "tuple": ": return the net alone",
+        "dict": with_weights,
+        "OrderedDict": with_weights,
+        "ExportedProgram": ": return its .module()",
+        "NoneType": ": does it end with `return net`?",
+    }
+    return f"{kind}, not a torch nn.Module or a MAITE model{remedy.get(kind, '')}"

@@ -2,41 +2,49 @@
 
 The images lie in memory as bytes and a batch is one index and one division, so an epoch costs
 little more than its forward and backward passes. Adversarial training is this same loop with
-another `craft`. Every epoch's randomness comes from (seed, epoch) alone: a run that is stopped
-and resumed ends with the same bytes as one that is not.
+another `craft`. Every epoch's randomness comes from (seed, epoch) alone, and the state after an
+epoch is one file: a run that is stopped and resumed ends with the same bytes as one that is not.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
-from purpleteam.models.augmentation import AUGMENTATIONS
-from purpleteam.models.checkpoint import Checkpoint, Epoch, identity
 from purpleteam.models.devices import fast_autocast, lay_out, planes, to_batch
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.inference import correct
-from purpleteam.models.recipes import Recipe
-
-__all__ = ["Craft", "Epoch", "Training", "train"]
+from purpleteam.models.recipes import AUGMENTATIONS, Recipe
 
 Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
 """Makes the images to learn from: (model, x, y, rng, done) -> x of the same shape.
 
 `done` is the fraction of the training that lies behind, for what grows with it.
 """
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training images."""
+
+    epoch: int
+    loss: float
+    validation_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Training:
         """The epoch whose weights were kept: the best, the earliest of equals, or the last."""
         if self.keep == "last":
             return self.epochs[-1]
-        return max(self.epochs, key=lambda one: one.validation_accuracy)
+        return max(self.epochs, key=lambda epoch: epoch.validation_accuracy)
 
 
 def train(
@@ -98,8 +106,22 @@ def train(
         module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     steps = -(-len(images) // recipe.batch_size)
-    saved = Checkpoint(checkpoint, identity(module, images, validation, recipe, seed, device))
-    history, best = saved.load(module, optimizer)
+    # All that the bytes hang on, less `craft` and `validate`, which are code: what those do is
+    # told by the fields of the recipe that makes them.
+    identity = canonical_json(
+        {
+            "recipe": asdict(recipe),
+            "kind": type(recipe).__name__,
+            "seed": seed,
+            "images": images.digest,
+            "validation": validation.digest,
+            "threads": torch.get_num_threads(),
+            "device": device.type,
+            "torch": torch.__version__,
+            "start": _digest(module.state_dict()),
+        }
+    )
+    history, best = _resume(checkpoint, identity, module, optimizer)
     with progress.task(description, recipe.epochs * steps) as task:
         task.advance(len(history) * steps)
         for epoch in range(len(history), recipe.epochs):
@@ -130,10 +152,11 @@ def train(
                     task.advance(1)
             score = validate(module) if validate else float(correct(module, validation).mean())
             history.append(Epoch(epoch + 1, float(total) / len(images), score))
-            before_it = [one.validation_accuracy for one in history[:-1]]
-            if recipe.keep == "last" or not best or score > max(before_it):
+            earlier = [epoch.validation_accuracy for epoch in history[:-1]]
+            if recipe.keep == "last" or not best or score > max(earlier):
                 best = {name: value.clone() for name, value in module.state_dict().items()}
-            saved.write(module, optimizer, history, best)
+            if checkpoint is not None:
+                _write(checkpoint, identity, module, optimizer, history, best)
             task.advance(0, validation=f"{score:.4f}")
             now = time.perf_counter()
             if budget_seconds is not None and now - started + (now - before) > budget_seconds:
@@ -156,3 +179,66 @@ def _rate(recipe: Recipe, done: float) -> float:
 def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
     key = sha256_bytes(f"{seed}/{epoch}/{stream}".encode())
     return torch.Generator().manual_seed(int(key[7:22], 16))
+
+
+def _resume(
+    path: Path | None, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Continue where a whole file of the same training exists; anything else starts anew."""
+    if path is None or not path.exists():
+        return [], {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            if facts.get("identity") != identity:
+                return [], {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return [], {}
+    if facts.get("digest") != _digest(tensors, facts.get("history", "")):
+        return [], {}
+    parts: dict[str, dict[str, Tensor]] = {"module": {}, "best": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, key = name.partition("/")
+        parts[part][key] = value
+    module.load_state_dict(parts["module"])
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        number, _, key = name.partition("/")
+        parameter, laid_out = parameters[int(number)], value
+        if value.shape == parameter.shape and value.ndim:
+            # The fused step goes through memory, so averages must lie there as the weights do.
+            laid_out = torch.empty_like(parameter).copy_(value)
+        state.setdefault(int(number), {})[key] = laid_out
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return [Epoch(**epoch) for epoch in json.loads(facts["history"])], parts["best"]
+
+
+def _write(
+    path: Path,
+    identity: str,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[Epoch],
+    best: dict[str, Tensor],
+) -> None:
+    """Replace the file, in one step, by the state after the newest epoch, with its digest."""
+    tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
+    facts = {"identity": identity, "history": json.dumps([asdict(epoch) for epoch in history])}
+    facts["digest"] = _digest(tensors, facts["history"])
+    fresh = path.with_suffix(".tmp")
+    fresh.write_bytes(save(_plain(tensors), facts))
+    fresh.replace(path)
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return each tensor by itself (tied weights share memory), as safetensors takes them."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def _digest(tensors: dict[str, Tensor], *texts: str) -> str:
+    return sha256_bytes(save(_plain(tensors)), *(text.encode() for text in texts))

@@ -1,41 +1,31 @@
-"""A state dict as somebody wrote it, under the names of the net that it is for.
+"""A state dict as somebody wrote it, put into the net that it is for.
 
-What wrappers do to names is undone and said; what does not fit after that is refused by name.
+What wrappers do to names is undone and noted; what does not fit after that is refused by name.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.models.store import put_weights, read_safetensors
+from purpleteam.core.errors import ModelError
 
-__all__ = [
-    "Weights",
-    "WeightsReader",
-    "as_float32",
-    "digest_of",
-    "fill",
-    "other_floats",
-    "plain_weights",
-    "tensors_of",
-]
-
+MOST_NAMES = 1000
+"""Names among which the nearest is looked for."""
 ANYWHERE = "_orig_mod"
 """What torch.compile puts into names, before whichever part was compiled."""
-
 PREFIXES = ("module.", "model.", "net.")
 """What DataParallel, Lightning and the like put before every name."""
-
 COUNTER = "num_batches_tracked"
 """Batch normalisation's counter: not written before torch 0.4.1, without use in eval mode."""
-
 AVERAGED = "n_averaged"
 """The counter that torch's AveragedModel (SWA, EMA) writes beside the weights."""
 
@@ -55,35 +45,91 @@ WeightsReader = Callable[[Path], Weights]
 
 
 def plain_weights(path: Path) -> Weights:
-    """Return the tensors of a .safetensors file."""
-    return Weights(read_safetensors(path))
+    """Return the tensors of a .safetensors file as they are in it."""
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            f"weights {str(path)!r} are not .safetensors; make them so with: "
+            f"purple import {path} --arch NAME"
+        )
+    try:
+        return Weights(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"weights {str(path)!r} cannot be read: {error}") from None
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Put the weights of a .safetensors file into `module`; see `put_weights`."""
+    put_weights(module, plain_weights(path).tensors, str(path))
+
+
+def put_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put tensors into `module`.
+
+    Raises:
+        ModelError: tensors are missing, left over, of another shape or not finite; each is named.
+    """
+    wanted = module.state_dict()
+    if other := [name for name, value in wanted.items() if not isinstance(value, Tensor)]:
+        raise ModelError(
+            f"the net holds more than tensors in {other[0]!r}, as quantised ones do: load its "
+            "weights in its factory, and leave --weights out"
+        )
+    left_over = [name for name in tensors if name not in wanted]
+    problems = []
+    for name in wanted:
+        if name not in tensors:
+            near = difflib.get_close_matches(name, left_over[:MOST_NAMES], n=1)
+            problems.append(f"missing {name!r}" + (f" (the file has {near[0]!r})" if near else ""))
+    problems += [f"left over {name!r}" for name in left_over]
+    for name in wanted.keys() & tensors.keys():
+        have, need = tuple(tensors[name].shape), tuple(wanted[name].shape)
+        if have != need:
+            problems.append(f"{name!r} has shape {have}, not {need}")
+        elif tensors[name].is_floating_point() and not torch.isfinite(tensors[name]).all():
+            problems.append(f"{name!r} holds NaN or infinity")
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise ModelError(f"weights {source!r} do not fit: {'; '.join(problems[:4])}{more}")
+    module.load_state_dict(tensors)
 
 
 def fill(module: nn.Module, weights: Weights, source: str) -> tuple[str, ...]:
     """Put the weights into `module` as float32 and return what had to be changed, line by line.
 
     Raises:
-        ModelError: tensors are missing, left over, of another shape or not finite; each is named.
+        ModelError: as `put_weights` does.
     """
     notes = [*weights.notes, *as_float32(module)]
     wanted = module.state_dict()
-    tensors = _renamed(weights.tensors, wanted, notes)
+    names = _renaming(list(weights.tensors), list(wanted))
+    if changed := [(name, new) for name, new in names.items() if name != new]:
+        notes.append(f"names brought to the net's own: {changed[0][0]!r} is {changed[0][1]!r}")
+    tensors = {names[name]: value for name, value in weights.tensors.items()}
+    if AVERAGED not in wanted and tensors.pop(AVERAGED, None) is not None:
+        notes.append(f"weights averaged while they were trained ({AVERAGED!r} is left out)")
+    counters = [name for name in wanted if name.endswith(COUNTER) and name not in tensors]
+    if counters:
+        notes.append(f"{COUNTER} is missing {len(counters)} times: it has no use in eval mode")
+    tensors |= {name: wanted[name] for name in counters}
     put_weights(module, tensors, source)
     if odd := other_floats(tensors):
         notes.append(f"{odd} converted to float32")
     return tuple(notes)
 
 
-def as_float32(module: nn.Module) -> tuple[str, ...]:
-    """Make a net float32, and say what it was where it was not."""
+def as_float32(module: nn.Module, whose: str = "the factory's net") -> tuple[str, ...]:
+    """Make a net float32, and note what it was where it was not."""
     odd = other_floats(module.state_dict())
     module.float()
-    return (f"the factory's net is {odd}: made float32",) if odd else ()
+    return (f"{whose} is {odd}: made float32",) if odd else ()
 
 
-def digest_of(net: nn.Module) -> str:
-    """Return the SHA-256 of a net's state dict, its tensors written as safetensors."""
-    state = tensors_of(net.state_dict())
+def digest_of(net: nn.Module | Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a net's state dict, its tensors written as safetensors.
+
+    That is over their names, sorted by size and name, with formats, shapes and bytes.
+    """
+    state = tensors_of(net.state_dict() if isinstance(net, nn.Module) else net)
     return sha256_bytes(save({name: one.contiguous().clone() for name, one in state.items()}))
 
 
@@ -100,10 +146,10 @@ def tensors_of(state: object, name: str = "") -> dict[str, Tensor]:
         parts = {str(number): value for number, value in enumerate(state)}
     else:
         return {}
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in parts.items():
-        found |= tensors_of(value, f"{name}.{key}" if name else key)
-    return found
+        tensors |= tensors_of(value, f"{name}.{key}" if name else key)
+    return tensors
 
 
 def other_floats(tensors: Mapping[str, object]) -> str:
@@ -113,28 +159,11 @@ def other_floats(tensors: Mapping[str, object]) -> str:
         for value in tensors.values()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
-    return ", ".join(sorted(str(one).removeprefix("torch.") for one in kinds - {torch.float32}))
-
-
-def _renamed(
-    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], notes: list[str]
-) -> dict[str, Tensor]:
-    """Return the tensors under the wanted names, where only wrappers made the difference."""
-    names = _renaming(list(tensors), list(wanted))
-    changed = [(name, new) for name, new in names.items() if name != new]
-    if changed:
-        notes.append(f"names brought to the net's own: {changed[0][0]!r} is {changed[0][1]!r}")
-    result = {names[name]: value for name, value in tensors.items()}
-    if AVERAGED not in wanted and result.pop(AVERAGED, None) is not None:
-        notes.append(f"weights averaged while they were trained ({AVERAGED!r} is left out)")
-    counters = [name for name in wanted if name.endswith(COUNTER) and name not in result]
-    if counters:
-        notes.append(f"{COUNTER} is missing {len(counters)} times: it has no use in eval mode")
-    return result | {name: wanted[name] for name in counters}
+    return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32}))
 
 
 def _renaming(names: list[str], wanted: list[str]) -> dict[str, str]:
-    """Return the wanted name of each name; where none is nearer, the name itself."""
+    """Return the wanted name of each name, where only wrappers made the difference."""
     ours = dict(zip(_bare(wanted), wanted, strict=True))
     theirs = dict(zip(names, _bare(names), strict=True))
     same = {name: name for name in names}
@@ -147,11 +176,11 @@ def _renaming(names: list[str], wanted: list[str]) -> dict[str, str]:
 
 def _bare(names: list[str]) -> list[str]:
     """Return the names without what wrappers put into them, which is before most of them."""
-    found = [".".join(part for part in name.split(".") if part != ANYWHERE) for name in names]
-    while shared := [one for one in PREFIXES if 2 * _having(one, found) > len(found)]:
-        found = [name.removeprefix(shared[0]) for name in found]
-    return found
-
-
-def _having(prefix: str, names: list[str]) -> int:
-    return sum(name.startswith(prefix) for name in names)
+    bare = [".".join(part for part in name.split(".") if part != ANYWHERE) for name in names]
+    while shared := [
+        prefix
+        for prefix in PREFIXES
+        if 2 * sum(name.startswith(prefix) for name in bare) > len(bare)
+    ]:
+        bare = [name.removeprefix(shared[0]) for name in bare]
+    return bare

@@ -22,8 +22,8 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.models.adapters import Normalisation
 from purpleteam.models.loading import LoadedModel, build, load
-from purpleteam.models.normalisation import Normalisation
 from purpleteam.models.training import Training
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.verbs._subject import Subject

@@ -13,17 +13,16 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data import dataset_from
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
-from purpleteam.models.black_box import BlackBox
-from purpleteam.models.class_order import Scored, parse_classes, scored
+from purpleteam.models.adapters import Normalisation, Scored, parse_classes, scored
+from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.models.fit import SAMPLE, examine, opened
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import BY_NAME, LoadedModel, build, load
-from purpleteam.models.maite import MaiteClassifier
-from purpleteam.models.normalisation import Normalisation
-from purpleteam.models.onnx_file import OnnxFile
+from purpleteam.models.objects import ObjectClassifier
 from purpleteam.models.weights import Weights
 from purpleteam.scan.formats import read_arrays
 from purpleteam.scan.gate import GateVerdict, read_state_dict
@@ -200,15 +199,18 @@ def _measured_on(dataset: Dataset, split: str | None, model: LoadedModel | None)
     return split or dataset.tested
 
 
-def open_dataset(images: Any, labels: Any = None, *, progress: Progress = SILENT) -> Dataset:
-    """Return the dataset that is meant; files of arrays are read without unpickling."""
-    from purpleteam.data.given import dataset_from
+def open_dataset(
+    images: Any, labels: Any = None, *, classes: Any = None, progress: Progress = SILENT
+) -> Dataset:
+    """Return the dataset that is meant; files of arrays are read without unpickling.
 
+    `classes` are the names of the classes, or their number, of images that name none themselves.
+    """
     if isinstance(images, Dataset):
         return images
     if isinstance(images, str | Path):
         return load_dataset(images, read_arrays=read_arrays, progress=progress)
-    return dataset_from(images, labels)
+    return dataset_from(images, labels, classes=classes)
 
 
 def read_weights(path: Path) -> Weights:
@@ -268,7 +270,7 @@ def load_for(
             f"dataset {dataset.name!r} has {len(dataset.classes)}{BY_NAME}"
         )
     asks_elsewhere = isinstance(loaded.module, BlackBox) and not isinstance(
-        loaded.module, MaiteClassifier | OnnxFile
+        loaded.module, ObjectClassifier | OnnxFile
     )
     if asks_elsewhere or (loaded.card and loaded.card.recipe):
         return loaded  # each question may cost something there; and here we trained it

@@ -65,11 +65,10 @@ def export(
     Args:
         images: the dataset whose shape and classes a card names, where the model has no card.
     """
+    from purpleteam.models.adapters import Normalisation, parse_classes
     from purpleteam.models.black_box import BlackBox
-    from purpleteam.models.class_order import parse_classes
     from purpleteam.models.devices import use_threads
     from purpleteam.models.loading import load
-    from purpleteam.models.normalisation import Normalisation
     from purpleteam.models.store import Provenance, store
     from purpleteam.verbs._subject import open_dataset, read_weights
     from purpleteam.verbs.outputs import stem_to_write

@@ -75,12 +75,11 @@ def import_model(
             reads its images.
     """
     from purpleteam.core.digest import sha256_file
-    from purpleteam.models.building import arch_to_type
+    from purpleteam.models.adapters import Normalisation
     from purpleteam.models.devices import use_threads
     from purpleteam.models.fit import examine
     from purpleteam.models.loading import LoadedModel, build
-    from purpleteam.models.normalisation import Normalisation
-    from purpleteam.models.store import Provenance, store
+    from purpleteam.models.store import Provenance, arch_to_type, store
     from purpleteam.models.weights import fill
     from purpleteam.scan.gate import read_state_dict
     from purpleteam.verbs._subject import open_dataset, shown_of, weights_of
@@ -142,7 +141,7 @@ def import_model(
 
 def _classes(given: Any) -> int | tuple[str, ...]:
     """Return the number of classes that is asked for, or their names."""
-    from purpleteam.models.class_order import parse_classes
+    from purpleteam.models.adapters import parse_classes
 
     if given is None:
         return 10

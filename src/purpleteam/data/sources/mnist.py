@@ -17,30 +17,15 @@ from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx
 from purpleteam.data.images import Dataset
-from purpleteam.data.sources.fetch import fetch_file
+from purpleteam.data.sources import DATASETS
 
-__all__ = [
-    "MIRRORS",
-    "MNIST_DIGESTS",
-    "FileVerdict",
-    "fetch_mnist",
-    "load_mnist",
-    "mnist_cache",
-    "verify_folder",
-]
-
-MNIST_DIGESTS: Mapping[str, str] = dict(
-    zip(
-        IDX_FILES,
-        (
-            "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        ),
-        strict=True,
-    )
+_DIGESTS = (
+    "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 )
+MNIST_DIGESTS: Mapping[str, str] = dict(zip(IDX_FILES, _DIGESTS, strict=True))
 """SHA-256 of each file's content after decompression."""
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -63,6 +48,7 @@ class FileVerdict:
     reason: str = ""
 
 
+@DATASETS.register("mnist")
 def load_mnist(
     folder: str | Path | None = None, *, download: bool = True, progress: Progress = SILENT
 ) -> Dataset:
@@ -71,12 +57,12 @@ def load_mnist(
     Raises:
         DataError: a file's content is not MNIST, or MNIST is nowhere and may not be fetched.
     """
-    found = find_mnist(folder)
-    if found is None:
+    place = find_mnist(folder)
+    if place is None:
         if not download:
             raise DataError(f"MNIST is not in {mnist_cache()}; try: purple data fetch mnist")
-        found = fetch_mnist(progress=progress)
-    files = {name: open_idx(find_idx(found, name)) for name in IDX_FILES}
+        place = fetch_mnist(progress=progress)
+    files = {name: open_idx(find_idx(place, name)) for name in IDX_FILES}
     for name, file in files.items():
         if file.digest != MNIST_DIGESTS[name]:
             raise DataError(f"{file.path}: not MNIST: {_differ(MNIST_DIGESTS[name], file.digest)}")
@@ -90,7 +76,7 @@ def load_mnist(
         validation=whole.part(TRAIN),
         test=test,
         classes=tuple("0123456789"),
-        origin={"folder": str(found), "files": dict(MNIST_DIGESTS), "licence": "CC BY-SA 3.0"},
+        origin={"folder": str(place), "files": dict(MNIST_DIGESTS), "licence": "CC BY-SA 3.0"},
     )
 
 
@@ -102,15 +88,12 @@ def fetch_mnist(
     progress: Progress = SILENT,
 ) -> Path:
     """Fetch what is missing of MNIST into `folder` (default: the user's cache); return it."""
+    from purpleteam.data.fetch import fetch_file  # HTTP is slow to import
+
     target = folder or mnist_cache()
     for name, digest in MNIST_DIGESTS.items():
-        fetch_file(
-            tuple(f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors),
-            target / f"{name}.gz",
-            digest,
-            timeout=timeout,
-            progress=progress,
-        )
+        urls = tuple(f"{mirror.rstrip('/')}/{name}.gz" for mirror in mirrors)
+        fetch_file(urls, target / f"{name}.gz", digest, timeout=timeout, progress=progress)
     return target
 
 
@@ -119,6 +102,22 @@ def verify_folder(
 ) -> tuple[FileVerdict, ...]:
     """Compare the content of each named file with its digest; nothing is raised for a no."""
     return tuple(_verify(folder, name, digest) for name, digest in digests.items())
+
+
+def _verify(folder: Path, name: str, digest: str) -> FileVerdict:
+    verdict: Literal["pass", "fail", "error"] = "error"
+    actual, reason = None, ""
+    try:
+        actual = open_idx(find_idx(folder, name)).digest
+        verdict = "pass" if actual == digest else "fail"
+        reason = "" if actual == digest else _differ(digest, actual)
+    except DataError as error:
+        reason = str(error)
+    return FileVerdict(name=name, expected=digest, found=actual, verdict=verdict, reason=reason)
+
+
+def _differ(expected: str, actual: str) -> str:
+    return f"expected {expected[:19]}..., found {actual[:19]}..."
 
 
 def mnist_cache() -> Path:
@@ -137,21 +136,3 @@ def find_mnist(folder: str | Path | None = None) -> Path | None:
     asked = os.environ.get("PURPLETEAM_DATA")
     places = [Path(asked), Path(asked) / "mnist"] if asked else []
     return next((place for place in [*places, mnist_cache()] if has_idx(place)), None)
-
-
-def _verify(folder: Path, name: str, digest: str) -> FileVerdict:
-    try:
-        found = open_idx(find_idx(folder, name)).digest
-    except DataError as error:
-        return FileVerdict(
-            name=name, expected=digest, found=None, verdict="error", reason=str(error)
-        )
-    if found == digest:
-        return FileVerdict(name=name, expected=digest, found=found, verdict="pass")
-    return FileVerdict(
-        name=name, expected=digest, found=found, verdict="fail", reason=_differ(digest, found)
-    )
-
-
-def _differ(expected: str, found: str) -> str:
-    return f"expected {expected[:19]}..., found {found[:19]}..."

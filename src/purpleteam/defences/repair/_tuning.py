@@ -21,8 +21,8 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import Repair, Repairing
-from purpleteam.models.augmentation import AUGMENTATIONS
 from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.recipes import AUGMENTATIONS
 
 __all__ = ["Loop", "Tuning", "generator", "held_out", "tune"]
 

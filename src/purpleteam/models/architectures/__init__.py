@@ -1,17 +1,53 @@
 """Architectures by name, one file each: `(shape, classes) -> nn.Module` with random weights.
 
-`shape` is (channels, height, width). Every architecture takes images in [0, 1] and normalises
-inside, so that epsilon is in pixel units everywhere and the app cannot skew from training.
+Every architecture takes images in [0, 1] and normalises inside, so that epsilon is in pixel units
+everywhere and the app cannot skew from training.
 
 - `classic_cnn`   two convolutions and two dense layers, as in most tutorials
 - `small_cnn`     the same idea at a fifteenth of the size
 - `residual_cnn`  residual blocks and batch normalisation: better and, by parameters, smaller
 """
 
-import sys
+from __future__ import annotations
 
-from purpleteam.models.architectures._base import ARCHITECTURES, Normalise, Shape, initialise
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from purpleteam.core.registry import Registry
 
 __all__ = ["ARCHITECTURES", "Normalise", "Shape", "initialise"]
+
+Shape = tuple[int, int, int]
+"""Channels, height and width of an image."""
+Architecture = Callable[[Shape, int], nn.Module]
+"""Makes a net with random weights from an image shape and a number of classes."""
+
+ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+
+
+class Normalise(nn.Module):
+    """Subtracts a fixed mean and divides by a fixed deviation; both are part of the weights."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: float = 0.13, deviation: float = 0.31) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, 1, 1, 1), mean))
+        self.register_buffer("deviation", torch.full((1, 1, 1, 1), deviation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
+
+
+def initialise(architecture: Architecture, shape: Shape, classes: int, seed: int) -> nn.Module:
+    """Return the net with weights that are a pure function of `seed`; no global seed is set."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return architecture(shape, classes)
+
 
 ARCHITECTURES.load(sys.modules[__name__])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from purpleteam.models.architectures._base import ARCHITECTURES, Normalise, Shape
+from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape
 
 
 @ARCHITECTURES.register("classic_cnn")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from purpleteam.models.architectures._base import ARCHITECTURES, Normalise, Shape
-
-__all__ = ["residual_cnn"]
+from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape
 
 
 class _Block(nn.Module):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from purpleteam.models.architectures._base import ARCHITECTURES, Normalise, Shape
-
-__all__ = ["small_cnn"]
+from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape
 
 
 @ARCHITECTURES.register("small_cnn")

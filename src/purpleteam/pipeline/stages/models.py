@@ -13,9 +13,8 @@ from purpleteam import verbs
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
-from purpleteam.data.drawing import FIELD, EmptyDrawing, place
+from purpleteam.data.drawing import CASES, FIELD, EmptyDrawing, RedrawCase, place, redraw
 from purpleteam.data.images import ImageSet
-from purpleteam.data.redraw import CASES, RedrawCase, redraw
 from purpleteam.models.inference import correct
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.recipes import RECIPES, Recipe

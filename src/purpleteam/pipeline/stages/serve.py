@@ -12,8 +12,7 @@ from purpleteam.core.cards import find_stored
 from purpleteam.core.errors import MissingExtra
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate
-from purpleteam.data.drawing import FIELD
-from purpleteam.data.redraw import CASES, redraw
+from purpleteam.data.drawing import CASES, FIELD, redraw
 from purpleteam.pipeline.stages.models import placed
 from purpleteam.pipeline.state import Run
 from purpleteam.verbs._pictures import Picture, gallery

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import PurpleError
 from purpleteam.models import build
-from purpleteam.models.augmentation import shift
 from purpleteam.models.devices import lay_out
 from purpleteam.models.guard import guarded, switched
+from purpleteam.models.recipes import shift
 
 __all__ = ["AT_ONCE", "distilled", "untrained"]
 

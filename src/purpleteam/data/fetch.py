@@ -21,8 +21,6 @@ from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.idx import open_idx
 
-__all__ = ["MAX_DOWNLOAD", "fetch_file"]
-
 MAX_DOWNLOAD = 64 << 20
 """Most bytes that a download may have; MNIST's largest file has 10 MB."""
 MAX_CONTENT = 256 << 20
@@ -100,10 +98,10 @@ def _from_mirror(transfer: _Transfer, digest: str) -> None:
 def _wrong(path: Path, digest: str) -> str:
     """Return why the content of a file is not the wanted one, or nothing where it is."""
     try:
-        found = open_idx(path, max_bytes=MAX_CONTENT).digest
+        actual = open_idx(path, max_bytes=MAX_CONTENT).digest
     except DataError as error:
         return str(error)
-    return "" if found == digest else f"content is {found}, expected {digest}"
+    return "" if actual == digest else f"content is {actual}, expected {digest}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,11 @@ class _Transfer:
     def run(self) -> None:
         have = self.part.stat().st_size if self.part.is_file() else 0
         with self._open(have) as response:
-            start = have if _continues(response, have) else 0
+            # The server may send the whole file again, from its first byte.
+            is_rest = response.status == http.client.PARTIAL_CONTENT and response.headers.get(
+                "Content-Range", ""
+            ).startswith(f"bytes {have}-")
+            start = have if is_rest else 0
             length = response.headers.get("Content-Length", "")
             total = start + int(length) if length.isdecimal() else None
             if (total or 0) > self.max_bytes:
@@ -158,10 +160,10 @@ class _Transfer:
         return response
 
     def _pieces(
-        self, response: http.client.HTTPResponse, start: int, total: int | None
+        self, response: http.client.HTTPResponse, have: int, total: int | None
     ) -> Iterator[bytes]:
         """Yield what arrives, and notice when it is too much, too slow or too little."""
-        have, deadline = start, time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE
         try:
             while piece := response.read1(CHUNK):
                 have += len(piece)
@@ -174,13 +176,6 @@ class _Transfer:
             raise _Broken(f"broke off after {have} bytes: {error}") from None
         if total is not None and have < total:
             raise _Broken(f"broke off after {have} of {total} bytes")
-
-
-def _continues(response: http.client.HTTPResponse, have: int) -> bool:
-    """Say whether the answer goes on at byte `have`, rather than starting from the first."""
-    return response.status == http.client.PARTIAL_CONTENT and response.headers.get(
-        "Content-Range", ""
-    ).startswith(f"bytes {have}-")
 
 
 def _check_address(url: str) -> None:

@@ -1,0 +1,300 @@
+"""Data sets that are Python objects: arrays, tensors, loaders, MAITE data sets; without torch.
+
+A MAITE data set (https://mit-ll-ai-technology.github.io/maite) has a length, `metadata` with an
+`id`, and at each index an image (C, H, W), a one-hot target and the datum's metadata; the package
+is not needed. A factory may return one, which is dealt out 80/10/10; a pair (train, test) or a
+triple (train, validation, test); or a mapping from the names of the splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from purpleteam.core.errors import DataError
+from purpleteam.core.factory import call_factory
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.data.arrays import Parts, images_of, labels_of, nearest_bytes
+from purpleteam.data.idx import MAX_BYTES
+from purpleteam.data.images import SPLITS, Dataset, ImageSet, splits_from
+from purpleteam.data.labels import class_index
+
+ONE_HOT = 1e-6
+WHERE = "the given set"
+FORMS = (
+    "give images and labels as arrays or tensors, an ImageSet, or an iterable of (images, labels) "
+    "batches or (image, label) pairs"
+)
+
+
+def dataset_from(
+    images: Any,
+    labels: Any = None,
+    *,
+    classes: Sequence[str] | int | None = None,
+    name: str = "images",
+) -> Dataset:
+    """Return a dataset of what the user holds: without splits, used whole and in its order.
+
+    Args:
+        images: an `ImageSet`; an array or tensor (N, H, W), (N, H, W, C) or (N, C, H, W), uint8
+            or float in [0, 1], with `labels`; or an iterable, such as a torch DataLoader, of
+            (images, labels) batches or (image, label) pairs. A `Dataset` is returned as it is,
+            and a MAITE data set is read as one.
+        labels: (N,) whole numbers from 0 or names, or one-hot rows (N, classes).
+        classes: their names in order, or how many there are; by default what the labels show.
+        name: of the dataset, in records.
+
+    Raises:
+        DataError: the line names what is wrong, the value and the remedy. Floats that are no
+            multiples of 1/255 are no error: they are rounded, and `origin` notes it.
+    """
+    if isinstance(images, Dataset):
+        return images
+    if _is_maite(images):
+        return _of_maite([("", images)], WHERE)
+    kind = type(images).__name__
+    names = range(classes) if isinstance(classes, int) else classes or ()
+    parts = Parts(names=tuple(map(str, names)), quiet=True)
+    if isinstance(images, ImageSet):
+        if labels is not None:
+            raise DataError(f"{WHERE}: an ImageSet has labels: leave `labels` out")
+        numbers, names = _numbered(images.labels, parts.names)
+    else:
+        pixels, labels = _pair(images, labels)
+        labels = labels_of("labels", labels, WHERE, parts)
+        pixels = images_of("images", pixels, len(labels), WHERE, parts)
+        if len(pixels) != len(labels):
+            raise DataError(
+                f"{WHERE}: {len(pixels)} images but {len(labels)} labels: give one each"
+            )
+        numbers, names = _numbered(labels, parts.names)
+        images = ImageSet(pixels, numbers)
+    try:
+        splits = splits_from({"": images}, WHERE)
+    except DataError:  # fewer than three different images: nothing can be learned from them
+        splits = splits_from({"test": images}, WHERE)
+    origin = {"object": kind, "notes": tuple(parts.notes)}
+    return Dataset(name=name, classes=names, origin=origin, **{**splits, "whole": images})
+
+
+def _numbered(
+    labels: NDArray[Any], names: tuple[str, ...]
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return labels as numbers, and the names of the classes; some may have no image."""
+    if len(labels) == 0:
+        raise DataError(f"{WHERE}: holds no image: {FORMS}")
+    if labels.dtype.kind == "U":
+        names, index = class_index(labels.tolist(), WHERE, names)
+        return np.array([index[label] for label in labels.tolist()], np.int64), names
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0:
+        raise DataError(f"{WHERE}: label {low} is below 0; labels run from 0")
+    count = len(names) or max(high + 1, 2)
+    if high >= count:
+        raise DataError(
+            f"{WHERE}: label {high}, but there are {count} classes, 0 to {count - 1}: give all "
+            "names or their number as `classes`"
+        )
+    return labels.astype(np.int64), names or tuple(map(str, range(count)))
+
+
+def _pair(images: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return images and labels as arrays, out of whichever form they came in."""
+    is_pair = isinstance(images, tuple | list) and len(images) == 2
+    if labels is None and is_pair and len(getattr(images[0], "shape", ())) >= 3:
+        images, labels = images
+    if labels is not None:
+        return _array(images, "images"), _array(labels, "labels")
+    if hasattr(images, "shape"):
+        raise DataError(f"{WHERE}: {type(images).__name__} has images and no labels: {FORMS}")
+    if not isinstance(images, Iterable) and hasattr(images, "__len__"):  # torch's own data sets
+        return _joined(images[index] for index in range(len(images)))
+    if not isinstance(images, Iterable) or isinstance(images, str | bytes | Mapping):
+        raise DataError(f"{WHERE} is a {type(images).__name__}: {FORMS}")
+    return _joined(images)
+
+
+def _joined(items: Iterable[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the images and labels of all batches or pairs."""
+    images: list[NDArray[Any]] = []
+    labels: list[NDArray[Any]] = []
+    size = 0
+    for number, item in enumerate(items):
+        if not isinstance(item, tuple | list) or len(item) < 2:
+            raise DataError(f"{WHERE}: item {number} is a {type(item).__name__}: {FORMS}")
+        x, y = _array(item[0], f"images of item {number}"), _array(item[1], f"labels of {number}")
+        if not _is_batch(x, y):
+            x, y = x[None], y[None]
+        images.append(x)
+        labels.append(y)
+        size += x.size
+        if x.shape[1:] != images[0].shape[1:] or y.shape[1:] != labels[0].shape[1:]:
+            raise DataError(
+                f"{WHERE}: item {number} has images {x.shape[1:]} and labels {y.shape[1:]}, item 0 "
+                f"{images[0].shape[1:]} and {labels[0].shape[1:]}: resize or crop all to one size"
+            )
+        if size > MAX_BYTES:
+            raise DataError(f"{WHERE}: over {MAX_BYTES} numbers: give fewer images")
+    if not images:
+        raise DataError(f"{WHERE}: holds no image: {FORMS}")
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _is_batch(x: NDArray[Any], y: NDArray[Any]) -> bool:
+    """Say whether it is a batch with its labels, not an image with its label, maybe one-hot."""
+    if y.ndim == 0 or x.ndim < 3:
+        return False
+    return x.ndim > 3 or y.ndim > 1 or (len(x) == len(y) and y.dtype.kind != "f")
+
+
+def _array(value: Any, what: str) -> NDArray[Any]:
+    """Return what is an array, a tensor, a picture, or a list of such."""
+    try:
+        if isinstance(value, tuple | list) and value and hasattr(value[0], "__array__"):
+            return np.stack([_array(one, what) for one in value])
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.float() if "bfloat16" in str(value.dtype) else value
+        array = np.asarray(value)
+    except DataError:
+        raise
+    except Exception as error:  # whatever somebody's object does
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{WHERE}: {what} are no array of one size: {reason}") from None
+    if array.dtype.kind == "O":
+        raise DataError(f"{WHERE}: {what} are Python objects, not numbers: {FORMS}")
+    return array
+
+
+def load_maite(reference: str, *, progress: Progress = SILENT) -> Dataset:
+    """Return the data set that `module:factory` makes; see the module for its forms.
+
+    Raises:
+        DataError: the factory fails, or what it returns is no MAITE data set of images.
+    """
+    return _of_maite(_splits(call_factory(reference, DataError), reference), reference, progress)
+
+
+def _of_maite(
+    splits: Sequence[tuple[str, Any]], reference: str, progress: Progress = SILENT
+) -> Dataset:
+    """Return the dataset of MAITE data sets by split, "" being none."""
+    piles, scored, rounded = {}, set(), 0
+    for name, part in splits:
+        piles[name], classes, between = _read(part, f"{reference} {name}".strip(), progress)
+        scored.add(classes)
+        rounded += between
+    shapes = {pile.images.shape[1:] for pile in piles.values()}
+    if len(shapes) > 1 or len(scored) > 1:
+        raise DataError(
+            f"{reference!r}: its splits differ: images (H, W, C) {sorted(shapes)}, "
+            f"classes {sorted(scored)}"
+        )
+    note = f"{rounded} images of {reference!r} lay between steps of 1/255 and were rounded"
+    metadata = splits[0][1].metadata
+    return Dataset(
+        name=str(metadata["id"]),
+        classes=_classes(metadata, scored.pop(), reference),
+        origin={"maite": reference, "notes": (note,) if rounded else ()},
+        **splits_from(piles, reference),
+    )
+
+
+def _splits(made: Any, reference: str) -> list[tuple[str, Any]]:
+    """Return the data sets that the factory returned, by split; "" is for all of them."""
+    if _is_maite(made):
+        return [("", made)]
+    if isinstance(made, tuple | list) and len(made) in (2, 3):
+        made = dict(zip(("train", "test") if len(made) == 2 else SPLITS, made, strict=True))
+    if not isinstance(made, Mapping) or not all(map(_is_maite, made.values())):
+        raise DataError(
+            f"{reference!r} returned {type(made).__name__}, not a MAITE data set (a length, items, "
+            "metadata with an id), a pair, a triple or a mapping of them"
+        )
+    names = {str(name) for name in made}
+    if not {"train", "test"} <= names <= set(SPLITS):
+        raise DataError(
+            f"{reference!r} returned splits {', '.join(sorted(names)) or 'none'}; needed: train "
+            "and test, with validation or without"
+        )
+    return [(name, made[name]) for name in SPLITS if name in made]
+
+
+def _is_maite(made: object) -> bool:
+    metadata = getattr(made, "metadata", None)
+    has_items = hasattr(made, "__len__") and hasattr(made, "__getitem__")
+    return has_items and isinstance(metadata, Mapping) and "id" in metadata
+
+
+def _read(dataset: Any, where: str, progress: Progress) -> tuple[ImageSet, int, int]:
+    """Return the images, the number of classes, and how many images had to be rounded."""
+    images: list[NDArray[np.uint8]] = []
+    labels, rounded, classes, size = [], 0, 0, 0
+    with progress.task(f"reading {where}", len(dataset)) as task:
+        for index in range(len(dataset)):
+            place = f"{where}, item {index}"
+            try:
+                image, target, _ = dataset[index]
+                pixels, target = np.asarray(image), np.asarray(target, np.float64)
+            except Exception as error:  # anybody's code
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                raise DataError(f"{place}: no image, target and metadata: {reason}") from None
+            pixels, between = _bytes(pixels, place)
+            labels.append(_label(target, classes, place))
+            images.append(pixels)
+            classes, rounded, size = len(target), rounded + between, size + pixels.size
+            if pixels.shape != images[0].shape:
+                sides = [f"{w}x{h}x{c}" for h, w, c in (pixels.shape, images[0].shape)]
+                raise DataError(f"{place}: {sides[0]}, but item 0: {sides[1]}; all must be alike")
+            if size > MAX_BYTES:
+                raise DataError(f"{where}: over {MAX_BYTES} bytes of pixels")
+            task.advance()
+    if not images:
+        raise DataError(f"{where}: holds no image")
+    return ImageSet(np.stack(images), np.array(labels, np.int64)), classes, rounded
+
+
+def _bytes(image: NDArray[Any], place: str) -> tuple[NDArray[np.uint8], bool]:
+    """Return an image (C, H, W) as uint8 (H, W, C), and whether it had to be rounded."""
+    if image.ndim != 3 or 0 in image.shape:
+        raise DataError(f"{place}: an image is (C, H, W), not {image.shape}")
+    if image.shape[0] > 4 and image.shape[2] in (1, 3):
+        raise DataError(f"{place}: an image is (C, H, W), and {image.shape} looks like (H, W, C)")
+    upright = np.moveaxis(image, 0, 2)
+    low, high = upright.min(), upright.max()
+    if image.dtype.kind in "ui" and low >= 0 and high <= 255:
+        return np.ascontiguousarray(upright, np.uint8), False
+    if image.dtype.kind != "f" or not (low >= 0 and high <= 1):  # NaN is in no range
+        raise DataError(
+            f"{place}: {image.dtype} from {low} to {high}, not whole numbers from 0 to 255 or "
+            "floats from 0 to 1; leave normalisation to the model"
+        )
+    pixels, between = nearest_bytes(upright)
+    return pixels, bool(between.any())
+
+
+def _label(target: NDArray[np.float64], classes: int, place: str) -> int:
+    if target.ndim != 1 or len(target) < 2 or (classes and len(target) != classes):
+        form = f"({classes},)" if classes else "(classes,), two or more"
+        raise DataError(f"{place}: a target is {form}, not {target.shape}")
+    label = int(target.argmax())
+    rest = target.copy()
+    rest[label] -= 1
+    if not abs(rest).max() <= ONE_HOT:
+        raise DataError(f"{place}: the target is not one-hot")
+    return label
+
+
+def _classes(metadata: Mapping[str, Any], count: int, reference: str) -> tuple[str, ...]:
+    named = metadata.get("index2label")
+    if not named:
+        return tuple(str(number) for number in range(count))
+    if set(named) != set(range(count)):
+        raise DataError(
+            f"{reference!r}: index2label names {len(named)} labels, its targets have {count}"
+        )
+    return tuple(str(named[number]) for number in range(count))
