@@ -1,9 +1,11 @@
-"""What the detectors of one training set share, each piece computed once and when first asked."""
+"""What every detector of a training set is, and what they share, each piece computed once."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,33 +13,36 @@ from numpy.typing import NDArray
 from torch import nn
 
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.detection.training_set._compact import CompactGroup, compact_groups
 from purpleteam.defences.detection.training_set._features import (
     patch_features,
+    penultimate,
     pixel_features,
 )
 from purpleteam.defences.detection.training_set._groups import (
     LEAST_MEMBERS,
-    SEEDS,
+    STARTERS,
+    CompactGroup,
     SharedGroup,
-    in_turn,
+    compact_groups,
+    contents_in_turn,
     shared_group,
+    whiten,
 )
-from purpleteam.defences.detection.training_set._halves import PartRead, read_parts
-from purpleteam.defences.detection.training_set._margins import margins
-from purpleteam.defences.detection.training_set._penultimate import penultimate
-from purpleteam.defences.detection.training_set._reference import (
+from purpleteam.defences.detection.training_set._learners import (
     Reference,
     learn_reference,
     learn_set,
+    margins,
+    out_of_part_votes,
 )
-from purpleteam.defences.detection.training_set._split import split_labels
-from purpleteam.defences.detection.training_set._votes import out_of_part_votes
-from purpleteam.defences.detection.training_set._whitening import Whitened, whiten
+from purpleteam.defences.detection.training_set._splits import (
+    PartPrediction,
+    classify_parts,
+    split_labels,
+)
 from purpleteam.models import build
-
-__all__ = ["CERTAIN", "Survey"]
 
 PART_SIZE = 275
 """Images a part: too few to hold more than one or two of a hundred poisons in 55,000."""
@@ -53,12 +58,12 @@ CERTAIN = 5.0
 """Suspicion from which a label is surely contradicted."""
 FEATURES = ("pixels", "patches", "fine_patches")
 MOST_DOUBTED = 0.5
-"""On data that the small subsets cannot read, at least half must be left to learn from."""
+"""On data that the small subsets cannot classify, at least half must be left to learn from."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Survey:
-    """A training set under suspicion, and what has been learned of it so far."""
+class Analysis:
+    """A training set under suspicion, and what has been computed of it so far."""
 
     images: ImageSet
     classes: int
@@ -76,13 +81,23 @@ class Survey:
 
     def rows_by_label(self) -> list[NDArray[np.int64]]:
         """Return the places of each label's images, labels that do not occur left out."""
-        found = [np.flatnonzero(self.images.labels == label) for label in range(self.classes)]
-        return [rows for rows in found if len(rows)]
+        rows = [np.flatnonzero(self.images.labels == label) for label in range(self.classes)]
+        return [some for some in rows if len(some)]
 
     @cached_property
     def patch_features(self) -> NDArray[np.float32]:
-        """Features (N, d) that no label has touched."""
+        """Features (N, d) that need no label."""
         return patch_features(self.images.images, seed=self.seed)
+
+    def features(self, name: str) -> NDArray[np.float32]:
+        """Return a kind of features (N, d) of all images."""
+        if name == "pixels":
+            return pixel_features(self.images.images)
+        if name == "patches":
+            return self.patch_features
+        return patch_features(
+            self.images.images, filters=24, side=3, pools=7, stride=1, seed=self.seed + 1
+        )
 
     @cached_property
     def votes(self) -> NDArray[np.float64]:
@@ -91,6 +106,11 @@ class Survey:
         return out_of_part_votes(
             self.patch_features, self.images.labels, self.classes, parts=parts, seed=self.seed
         )
+
+    @property
+    def own_share(self) -> NDArray[np.float64]:
+        """Share of the votes for each image's own label, (N,)."""
+        return self.votes[np.arange(len(self.images)), self.images.labels]
 
     @cached_property
     def doubted(self) -> NDArray[np.bool_]:
@@ -102,11 +122,11 @@ class Survey:
 
     @cached_property
     def reference(self) -> Reference:
-        """The clean reference, and what it says of the suspects."""
+        """The clean reference, and what it predicts for the suspects."""
         return learn_reference(
             self.images,
             self.doubted,
-            self.doubted & (self._own_share < BARRED),
+            self.doubted & (self.own_share < BARRED),
             self.classes,
             architecture=self.architecture,
             epochs=self._epochs,
@@ -132,22 +152,38 @@ class Survey:
     def suspicion(self) -> NDArray[np.float64]:
         """How surely reference and votes together contradict a label, (N,); 0 for no suspect."""
         suspects = self.reference.suspects
-        own = self._own_share[suspects]
-        found = np.zeros(len(self.images))
-        found[suspects] = np.maximum(-self.reference.margin, 0) / 3 - np.log(own + 0.01)
-        return found
+        suspicion = np.zeros(len(self.images))
+        votes_against = -np.log(self.own_share[suspects] + 0.01)
+        suspicion[suspects] = np.maximum(-self.reference.margin, 0) / 3 + votes_against
+        return suspicion
 
     @cached_property
     def content(self) -> NDArray[np.int64]:
-        """What each image shows (N,): its label, or what the reference reads in a suspect."""
-        found = self.images.labels.copy()
-        found[self.reference.suspects] = self.reference.content
-        return found
+        """What each image shows (N,): its label, or for a suspect what the reference predicts."""
+        content = self.images.labels.copy()
+        content[self.reference.suspects] = self.reference.content
+        return content
 
     @cached_property
     def groups(self) -> tuple[SharedGroup, ...]:
         """What the suspects of each label share, in each kind of features."""
-        return tuple(group for name in FEATURES for group in self._groups_in(name))
+        suspects, labels = self.reference.suspects, self.images.labels
+        trusted = np.setdiff1d(np.arange(len(self.images)), suspects)
+        candidates = [
+            contents_in_turn(
+                suspects[labels[suspects] == label], self.suspicion, self.content, certain=CERTAIN
+            )
+            for label in range(self.classes)
+        ]
+        groups = []
+        for name in FEATURES:
+            white = whiten(self.features(name), labels, self.content, trusted, seed=self.seed)
+            for label, of_label in enumerate(candidates):
+                starters = min(STARTERS, max(LEAST_MEMBERS, len(of_label) // 2))
+                groups.append(
+                    shared_group(white, of_label, label=label, features=name, starters=starters)
+                )
+        return tuple(group for group in groups if group is not None)
 
     @cached_property
     def compact(self) -> tuple[CompactGroup, ...]:
@@ -156,34 +192,10 @@ class Survey:
         return tuple(compact_groups(pixels, self.images.labels, self.classes, seed=self.seed))
 
     @cached_property
-    def splits(self) -> tuple[PartRead, ...]:
-        """Labels that fall in two, and how their smaller parts are read by who never saw them."""
-        found = split_labels(self.patch_features, self.images.labels, self.classes)
-        return read_parts(self, found) if found else ()
-
-    def _groups_in(self, name: str) -> list[SharedGroup]:
-        trusted = np.setdiff1d(np.arange(len(self.images)), self.reference.suspects)
-        white = whiten(
-            self.features(name), self.images.labels, self.content, trusted, seed=self.seed
-        )
-        return [
-            found
-            for label in range(self.classes)
-            if (found := self._group(white, name, label)) is not None
-        ]
-
-    def _group(self, white: Whitened, name: str, label: int) -> SharedGroup | None:
-        suspects = self.reference.suspects
-        candidates = in_turn(
-            suspects[self.images.labels[suspects] == label],
-            self.suspicion,
-            self.content,
-            certain=CERTAIN,
-        )
-        seeds = min(SEEDS, max(LEAST_MEMBERS, len(candidates) // 2))
-        return shared_group(
-            white, candidates, label=label, features=name, seeds=seeds, refinements=3
-        )
+    def splits(self) -> tuple[PartPrediction, ...]:
+        """Labels that fall in two, with what a net that never saw it predicts for each part."""
+        splits = split_labels(self.patch_features, self.images.labels, self.classes)
+        return classify_parts(self, splits) if splits else ()
 
     def learned(
         self, rows: NDArray[np.int64], description: str, augmentation: str = "shift"
@@ -203,20 +215,24 @@ class Survey:
             progress=self.progress,
         )
 
-    def features(self, name: str) -> NDArray[np.float32]:
-        """Return a kind of features (N, d) of all images."""
-        if name == "pixels":
-            return pixel_features(self.images.images)
-        if name == "patches":
-            return self.patch_features
-        return patch_features(
-            self.images.images, filters=24, side=3, pools=7, stride=1, seed=self.seed + 1
-        )
-
-    @property
-    def _own_share(self) -> NDArray[np.float64]:
-        return self.votes[np.arange(len(self.images)), self.images.labels]
-
     @property
     def _epochs(self) -> int:
         return self.epochs if len(self.images) >= FEW else 4 * self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetDetector(ABC):
+    """Ranks the images of a training set by how much they look planted."""
+
+    name: ClassVar[str] = ""
+
+    def applies(self, analysis: Analysis) -> bool:
+        """Return whether the analysis holds what this detector needs."""
+        return True
+
+    @abstractmethod
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
+        """Return a finite score (N,) for each image; the higher, the more suspicious."""
+
+
+TRAINING_SET_DETECTORS: Registry[type[TrainingSetDetector]] = Registry("training set detector")
