@@ -20,9 +20,8 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.metrics import residual_poisons
 from purpleteam.defences.detection.recovered import RecoveredTrigger
+from purpleteam.defences.evaluate import Repaired, evaluate_repair, repoison, run_repair
 from purpleteam.defences.repair import REPAIRS, Repair, Repairing
-from purpleteam.defences.repair.evaluate import Repaired, evaluate_repair, run_repair
-from purpleteam.defences.repair.repoison import repoison
 from purpleteam.models.inference import correct
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.store import Provenance, store
