@@ -7,7 +7,6 @@
 - `strip`          STRIP: is this input triggered? NumPy alone, so that the app can ask it
 - `strip_fit`      STRIP fitted to a model of torch
 - `metrics`        how good a detection or a repair was, with intervals; NumPy alone
-- `judging`        all that can be said of a detector on one set whose poisons are known
 """
 
 from __future__ import annotations
@@ -16,42 +15,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from purpleteam.defences.detection.judging import Detection, judge
-    from purpleteam.defences.detection.model import ModelScan, scan_model
+    from purpleteam.defences.detection.metrics import Detection, evaluate_detection
+    from purpleteam.defences.detection.model import MODEL_DETECTORS, ModelScan, scan_model
+    from purpleteam.defences.detection.recovered import RecoveredTrigger
     from purpleteam.defences.detection.strip import Strip
-    from purpleteam.defences.detection.strip_fit import fit_strip, probabilities_of
-    from purpleteam.defences.detection.training_set import TrainingSetScan, scan_training_set
+    from purpleteam.defences.detection.strip_fit import fit_strip
+    from purpleteam.defences.detection.training_set import (
+        TRAINING_SET_DETECTORS,
+        TrainingSetScan,
+        scan_training_set,
+    )
 
 __all__ = [
+    "MODEL_DETECTORS",
+    "TRAINING_SET_DETECTORS",
     "Detection",
     "ModelScan",
+    "RecoveredTrigger",
     "Strip",
     "TrainingSetScan",
+    "evaluate_detection",
     "fit_strip",
-    "judge",
-    "probabilities_of",
     "scan_model",
     "scan_training_set",
 ]
 
 _HOMES = {
-    "Detection": "judging",
-    "ModelScan": "model",
-    "Strip": "strip",
-    "TrainingSetScan": "training_set",
-    "fit_strip": "strip_fit",
-    "judge": "judging",
-    "probabilities_of": "strip_fit",
-    "scan_model": "model",
-    "scan_training_set": "training_set",
+    "metrics": ("Detection", "evaluate_detection"),
+    "model": ("MODEL_DETECTORS", "ModelScan", "scan_model"),
+    "recovered": ("RecoveredTrigger",),
+    "strip": ("Strip",),
+    "strip_fit": ("fit_strip",),
+    "training_set": ("TRAINING_SET_DETECTORS", "TrainingSetScan", "scan_training_set"),
 }
 
 
 def __getattr__(name: str) -> object:
     # The app asks STRIP, which needs no torch; the scans do.
-    if name not in _HOMES:
-        raise AttributeError(f"module 'purpleteam.defences.detection' has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module 'purpleteam.defences.detection' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

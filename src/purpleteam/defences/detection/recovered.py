@@ -18,8 +18,6 @@ from torch import Tensor
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError
 
-__all__ = ["KINDS", "Kind", "RecoveredTrigger", "identity_grid"]
-
 Kind = Literal["patch", "additive", "warp"]
 KINDS: tuple[Kind, ...] = ("patch", "additive", "warp")
 """How a trigger changes an image: replaces a region, adds to all of it, or moves its pixels."""

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError, ModelError, UsageError
 from purpleteam.data.images import ImageSet
 
-__all__ = ["MOST_OVERLAYS", "Answers", "Strip", "superimpose"]
-
 Answers = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 """Images uint8 (N, H, W, C) to probabilities (N, classes)."""
 

@@ -9,8 +9,6 @@ from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.strip import Answers, Strip
 from purpleteam.models.inference import Classifier, logits
 
-__all__ = ["fit_strip", "probabilities_of"]
-
 
 def fit_strip(
     model: Classifier,

@@ -2,7 +2,8 @@
 
 - `pgd`     adversarial training against the current model, several steps
 - `fast`    the same with a single step from a random start
-- `seeds`   both course reports' recipes exactly as they did them, to be measured white-box
+
+A recipe of another file here, or of a plug-in, registers itself.
 """
 
 import sys

@@ -3,8 +3,8 @@
 Each attacks the undefended baseline once, ahead of time, and trains a new net on those images.
 That net has never met an attack on itself.
 
-- Seed A: the clean images and FGSM images at epsilon 0.3, five epochs.
-- Seed B: FGSM images at epsilon 0.1 twice and no clean images, ten epochs. The attack was not
+- Report A: the clean images and FGSM images at epsilon 0.3, five epochs.
+- Report B: FGSM images at epsilon 0.1 twice and no clean images, ten epochs. The attack was not
   clipped to [0, 1] and its result was cast to bytes, where what is below 0 or above 255 wraps
   around: the true L-infinity distance is about 0.9.
 """
@@ -12,7 +12,7 @@ That net has never met an attack on itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,9 +24,7 @@ from torch import nn
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.training import Training, train
-
-__all__ = ["SeedA", "SeedB", "fgsm_set", "wrapped_fgsm_set"]
+from purpleteam.models.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +44,10 @@ class _AheadOfTime(Defence):
     def harden(self, work: Hardening) -> Training:
         """Attack the baseline once, then train a new net; the epoch is chosen as they did."""
         baseline = work.need_baseline(self.name)
-        made = replace(
-            work.dataset,
-            train=self.training_set(
-                work.dataset.train, self.adversarial_set(baseline, work.dataset.train)
-            ),
-            validation=self.adversarial_set(baseline, work.dataset.validation),
-        )
-        return train(
-            work.net,
-            made.train,
-            made.validation,
-            self,
-            seed=work.seed,
-            checkpoint=work.checkpoint,
-            device=work.device,
-            description=work.description,
-            progress=work.progress,
-            budget_seconds=work.budget_seconds,
-        )
+        clean = work.dataset.train
+        images = self.training_set(clean, self.adversarial_set(baseline, clean))
+        validation = self.adversarial_set(baseline, work.dataset.validation)
+        return work.train(self, images, validation)
 
 
 @DEFENCES.register("seed_a")
@@ -97,19 +80,19 @@ class SeedB(_AheadOfTime):
 
 
 def fgsm_set(model: nn.Module, images: ImageSet, epsilon: float) -> ImageSet:
-    """Return seed A's images: one signed step, clipped to [0, 1], truncated to bytes."""
+    """Return course report A's images: one signed step, clipped to [0, 1], truncated to bytes."""
     parts = [(x_adv.clip(0, 1) * 255).astype(np.uint8) for x_adv in _steps(model, images, epsilon)]
     return ImageSet(np.concatenate(parts), images.labels)
 
 
 def wrapped_fgsm_set(model: nn.Module, images: ImageSet, epsilon: float) -> ImageSet:
-    """Return seed B's images: one signed step, not clipped, cast to bytes modulo 256."""
+    """Return course report B's images: one signed step, not clipped, cast to bytes modulo 256."""
     parts = [_wrap(x_adv) for x_adv in _steps(model, images, epsilon)]
     return ImageSet(np.concatenate(parts), images.labels)
 
 
 def _steps(model: nn.Module, images: ImageSet, epsilon: float) -> Iterator[NDArray[np.float32]]:
-    """Step on every image, also on those that the model gets wrong: neither seed left them out."""
+    """Step on every image, also on those that the model gets wrong, as both reports did."""
     with frozen(model) as net:
         for start in range(0, len(images), 500):
             x = to_batch(images.images[start : start + 500], device_of(model)).requires_grad_(True)
