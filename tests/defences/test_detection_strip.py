@@ -19,7 +19,8 @@ from torch import nn
 from purpleteam.core.errors import DataError, ModelError, UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences.detection.metrics import auroc
-from purpleteam.defences.detection.strip import Strip, fit_strip, probabilities_of, superimpose
+from purpleteam.defences.detection.strip import Strip, superimpose
+from purpleteam.defences.detection.strip_fit import fit_strip, probabilities_of
 from purpleteam.models import RECIPES, build, train
 
 WEIGHT = np.random.default_rng(0).normal(0, 0.01, (12, 3))
@@ -182,7 +183,7 @@ def test_images_and_answers_that_do_not_fit_are_refused(fitted: Strip) -> None:
 
 def test_strip_and_metrics_load_no_torch() -> None:
     program = (
-        "import sys; from purpleteam.defences.detection import Strip, evaluate_detection\n"
+        "import sys; from purpleteam.defences import Strip, evaluate_detection\n"
         "sys.exit('torch' in sys.modules or 'purpleteam.models' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

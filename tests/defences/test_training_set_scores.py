@@ -23,7 +23,7 @@ from purpleteam.defences.detection.training_set._groups import (
     split_along,
     whiten,
 )
-from purpleteam.defences.detection.training_set._learners import (
+from purpleteam.defences.detection.training_set._votes import (
     log_probabilities,
     margins,
     out_of_part_votes,

@@ -18,7 +18,8 @@ from purpleteam.core.cards import find_stored
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.data.sources.digits import load_digits
-from purpleteam.defences.detection.strip import Strip, fit_strip
+from purpleteam.defences.detection.strip import Strip
+from purpleteam.defences.detection.strip_fit import fit_strip
 from purpleteam.models import RECIPES, Provenance, build, store, train
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.main import running_app

@@ -12,25 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from purpleteam.defences.detection import (
-        MODEL_DETECTORS,
-        TRAINING_SET_DETECTORS,
-        ModelScan,
-        RecoveredTrigger,
-        Strip,
-        TrainingSetScan,
-        fit_strip,
-        scan_model,
-        scan_training_set,
-    )
-    from purpleteam.defences.evaluate import (
-        RepairOutcome,
-        evaluate_repair,
-        repoison,
-        run_repair,
-        transfer_accuracy,
-    )
-    from purpleteam.defences.repair import REPAIRS, Repair, Repairing
+    from purpleteam.defences.detection.metrics import evaluate_detection
+    from purpleteam.defences.detection.model import MODEL_DETECTORS, scan_model
+    from purpleteam.defences.detection.strip import Strip
+    from purpleteam.defences.detection.strip_fit import fit_strip
+    from purpleteam.defences.detection.training_set import TRAINING_SET_DETECTORS, scan_training_set
+    from purpleteam.defences.evaluate import evaluate_repair, repoison, run_repair
+    from purpleteam.defences.repair import REPAIRS, Repairing
     from purpleteam.defences.training import DEFENCES, Defence, Hardening
 
 __all__ = [
@@ -40,37 +28,35 @@ __all__ = [
     "TRAINING_SET_DETECTORS",
     "Defence",
     "Hardening",
-    "ModelScan",
-    "RecoveredTrigger",
-    "Repair",
-    "RepairOutcome",
     "Repairing",
     "Strip",
-    "TrainingSetScan",
+    "evaluate_detection",
     "evaluate_repair",
     "fit_strip",
     "repoison",
     "run_repair",
     "scan_model",
     "scan_training_set",
-    "transfer_accuracy",
 ]
 
 _HOMES = {
     "training": ("DEFENCES", "Defence", "Hardening"),
-    "repair": ("REPAIRS", "Repair", "Repairing"),
-    "evaluate": (
-        *("RepairOutcome", "evaluate_repair", "repoison", "run_repair", "transfer_accuracy"),
-    ),
+    "repair": ("REPAIRS", "Repairing"),
+    "evaluate": ("evaluate_repair", "repoison", "run_repair"),
+    "detection.metrics": ("evaluate_detection",),
+    "detection.model": ("MODEL_DETECTORS", "scan_model"),
+    "detection.strip": ("Strip",),
+    "detection.strip_fit": ("fit_strip",),
+    "detection.training_set": ("TRAINING_SET_DETECTORS", "scan_training_set"),
 }
 
 
 def __getattr__(name: str) -> object:
-    # The app asks STRIP, which needs no torch; training, repairs and scans do.
-    if name not in __all__:
-        raise AttributeError(f"module 'purpleteam.defences' has no attribute {name!r}")
-    home = next((home for home, names in _HOMES.items() if name in names), "detection")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    # The app asks STRIP, which needs no torch; the rest does.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module 'purpleteam.defences' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

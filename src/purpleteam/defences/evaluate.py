@@ -38,14 +38,10 @@ def transfer_accuracy(
     subject: Mapping[str, Any],
     **how: Any,
 ) -> Measurement:
-    """Return the accuracy of `model` on images made against another model, as a record.
+    """Return the accuracy of a defended model on images made against another, as a record.
 
-    Args:
-        model: the defended classifier.
-        adversarial: the images, as bytes, with their true labels.
-        clean: the images that they were made from; their true distance is recorded.
-        subject: what the number is about.
-        **how: attack, epsilon, and the digest of the model that the images were made against.
+    `clean` are the images that the adversarial ones were made from: their true distance is
+    recorded. `how` tells the attack, epsilon, and the digest of the model that was attacked.
     """
     right = correct(model, adversarial)
     moved = np.abs(adversarial.images.astype(np.int16) - clean.images.astype(np.int16))
@@ -179,11 +175,11 @@ def evaluate_repair(
     residual_poisons: int | None = None,
     training_cpu_seconds: float | None = None,
 ) -> RepairOutcome:
-    """Measure a repaired net as the model was measured before.
+    """Measure a repaired net as the model was measured before, on the same `test` and `poison`.
 
     Args:
         repaired: what `run_repair` returned.
-        before: `evaluate_backdoor` of the model on the same `test` and `poison`.
+        before: `evaluate_backdoor` of the model.
         test: images that took no part in training or repair.
         poison: gives the trigger and the target label.
         clean_model: a classifier trained without poison, for the base rate.
@@ -202,9 +198,6 @@ def evaluate_repair(
         cpu_seconds=repaired.cpu_seconds,
         trainings=trainings,
     )
-
-
-COUNTS = (0, 5, 10, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +225,7 @@ def repoison(
     triggered: ImageSet,
     *,
     target_label: int,
-    counts: Sequence[int] = COUNTS,
+    counts: Sequence[int] = (0, 5, 10, 20),
     how: Repoisoning | None = None,
     seed: int = 0,
     device: torch.device | None = None,
@@ -248,7 +241,7 @@ def repoison(
         target_label: what the adversary wants them called.
         counts: how many poisons are mixed in; the sets are nested. 0 is the control.
         how: steps and rates.
-        seed: order and augmentation are pure functions of it.
+        seed: of order and augmentation.
         device: where to tune; the default is the CPU.
         progress: where to report.
 
@@ -259,19 +252,17 @@ def repoison(
         raise UsageError(f"counts {list(counts)} must be from 0 to the {len(poisons)} poisons")
     rates = {}
     for count in sorted(set(counts)):
-        net = free_copy(model, device, clean)
         mixed = ImageSet(
             np.concatenate([clean.images, poisons.images[:count]]),
             np.concatenate([clean.labels, poisons.labels[:count]]),
         )
-        description = f"re-poison with {count}"
-        tune(
-            net,
+        net = tune(
+            free_copy(model, device, clean),
             mixed,
             how or Repoisoning(),
             loss=label_loss,
             seed=seed,
-            description=description,
+            description=f"re-poison with {count}",
             progress=progress,
         )
         hits = logits(net, triggered.images).argmax(1) == target_label

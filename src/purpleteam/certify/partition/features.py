@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CANVAS = 28
-"""Height and width that every image is brought to."""
+CANVAS = 28  # height and width that every image is brought to
 SPREAD = 0.37  # standard deviation that a figure's height gets, where half the canvas is 1
 WIDE = 0.75  # how much narrower than high figures are
 PLAIN = 0.05  # mean difference from the ground along the border up to which it is plain
@@ -90,8 +89,7 @@ HALF = CANVAS // 2
 OFFSETS = ((0, 2), (2, 0))  # from one edge to the other: down, across, halved pixels
 WINDOWS = 4  # a side
 WINDOW_SIGMA = 1.5  # halved pixels
-FEATURES = len(OFFSETS) * ORIENTATIONS**2 * WINDOWS**2
-"""Numbers that describe an image."""
+FEATURES = len(OFFSETS) * ORIENTATIONS**2 * WINDOWS**2  # numbers that describe an image
 TINY = 1e-12
 
 

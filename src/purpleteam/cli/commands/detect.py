@@ -190,7 +190,7 @@ class _Look:
         return loaded
 
     def _stripped(self, loaded: LoadedModel, images: ImageSet, path: Path) -> str:
-        from purpleteam.defences.detection import fit_strip
+        from purpleteam.defences import fit_strip
 
         fitted = fit_strip(loaded.module, images, seed=self.seed, model_digest=loaded.digest)
         fitted.save(path)

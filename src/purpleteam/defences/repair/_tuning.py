@@ -194,11 +194,11 @@ def tune(
     """Change `net` in place and return it with the weights of its best check.
 
     Args:
-        net: in eval mode, where it stays.
+        net: stays in eval mode.
         images: what it learns from.
         loop: steps, rates, augmentation.
         loss: what goes down.
-        seed: order, augmentation and the loss's chance are pure functions of it.
+        seed: of order, augmentation and the loss's random numbers.
         score: of a net, on held-out images; the lowest is kept, the latest of equals. Without
             one the last weights are.
         step: fills in the gradients; the default is those of the loss.
@@ -242,7 +242,7 @@ def tune(
 
 
 def generator(seed: int, step: int) -> torch.Generator:
-    """Return the chance of one step, a function of (seed, step) alone."""
+    """Return the random numbers of one step, a function of (seed, step) alone."""
     key = sha256_bytes(f"repair/{seed}/{step}".encode())
     return torch.Generator().manual_seed(int(key[7:22], 16))
 

@@ -26,8 +26,7 @@ from purpleteam.defences.repair._tuning import (
 )
 from purpleteam.models.devices import device_of, to_batch
 
-TEMPERATURE = 2.0
-"""Above 1, what the model thinks of the other labels counts for more."""
+TEMPERATURE = 2.0  # above 1, what the model thinks of the other labels counts for more
 
 
 @REPAIRS.register("unlearn_set")

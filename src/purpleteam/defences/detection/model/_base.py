@@ -24,14 +24,10 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 CONSISTENT = 1.4826
 """Makes the median absolute deviation of normal numbers their standard deviation."""
-MUTUAL = 0.7
-"""Share of the opposite pair's nearness that counts as natural."""
-NATURAL = 0.75
-"""Share of a pair's nearness in the reference that counts as natural in the model."""
-REWEIGHTED = 20
-"""Rounds of reweighting."""
-FLAT = 0.02
-"""Log sizes that differ by less count alike: no weight is larger than its inverse."""
+MUTUAL = 0.7  # share of the opposite pair's nearness that counts as natural
+NATURAL = 0.75  # share of a pair's nearness in the reference that counts as natural in the model
+REWEIGHTED = 20  # rounds of reweighting
+FLAT = 0.02  # log sizes that differ by less count alike: no weight is larger than its inverse
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,14 +27,12 @@ from purpleteam.defences.detection.model.reference import (
 from purpleteam.defences.detection.outcome import Verdict, is_backdoored
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
-FALSE_ALARM_RATE = 0.03
-"""Share of clean models that may be flagged."""
+FALSE_ALARM_RATE = 0.03  # share of clean models that may be flagged
 FRESH = 100_000
 """Added to the seed for each further look, so that no user's seed is another's second look."""
 NATURAL_LABELS = 4
 """After so many natural labels nothing is established: classes so near to each other hide any."""
-LOOKS = 5
-"""A label under suspicion is looked at so often at most."""
+LOOKS = 5  # A label under suspicion is looked at so often at most
 MARGIN = 1.5
 """Standings this close below the limit are neither an accusation nor a clearance.
 
@@ -172,13 +170,9 @@ def decide(
     evidence: Sequence[Evidence],
     limit: float,
 ) -> ModelScan:
-    """Return the verdict on what the detectors found.
+    """Return the verdict on what the detectors found, each by itself and all taken together.
 
-    Args:
-        work: the model under scan, with its reference.
-        detectors: all that were asked.
-        evidence: what each found, and the same taken together.
-        limit: the standing from which on a model is flagged.
+    `work` has its reference; from a standing of `limit` on a model is flagged.
     """
     drawing = {
         detector.name: detector

@@ -24,12 +24,9 @@ from purpleteam.defences.detection.model._base import (
 from purpleteam.defences.detection.model.inversion import Search, shrink_radius, slots_of
 from purpleteam.models.guard import guarded
 
-AT_ONCE = 256
-"""Images whose features are read in one pass."""
-START = 3.0
-"""Length of the first shift, in deviations of a feature."""
-LARGEST = 1000.0
-"""Length that is not exceeded."""
+AT_ONCE = 256  # images whose features are read in one pass
+START = 3.0  # length of the first shift, in deviations of a feature
+LARGEST = 1000.0  # length that is not exceeded
 
 
 @MODEL_DETECTORS.register("feature")

@@ -119,15 +119,8 @@ def shrink_radius(
 ) -> Inverted:
     """Return changes of least Euclidean length: one part, (slots, *form).
 
-    Args:
-        work: the model and the images.
-        slots: what to aim at.
-        search: how long.
-        form: shape of one change.
-        shape: puts changes on images.
-        radius: the length to begin with.
-        largest: the length that is not exceeded.
-        stride: length of the first steps, as a share of the radius.
+    `shape` puts changes on images. The length begins at `radius` and does not exceed `largest`;
+    `stride` is the length of the first steps as a share of it.
     """
     device, draw = work.images.device, _Draw(work, slots, search)
     change = torch.zeros((len(slots), *form), device=device)

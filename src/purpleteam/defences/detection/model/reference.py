@@ -26,23 +26,15 @@ from purpleteam.models.augmentation import shift
 from purpleteam.models.devices import lay_out
 from purpleteam.models.guard import guarded, switched
 
-SEEN = 8000
-"""Images that the student is shown: trusted ones many times, moved and with noise."""
+SEEN = 8000  # images that the student is shown: trusted ones many times, moved and with noise
 BATCH = 50
-RATE = 2e-3
-"""Largest rate of Adam, warmed up and cooled down again."""
-TEMPERATURE = 3.0
-"""Softens the model's answers, so that they tell what else an image resembles."""
-NOISY = 0.4
-"""Share of the images with noise."""
-NOISE = 0.3
-"""Largest deviation of the noise."""
-SIDE = 8
-"""Images are moved by up to the eighth part of their side."""
-ALIKE = 0.7
-"""A student that agrees with the model on fewer trusted images says nothing about it."""
-AT_ONCE = 256
-"""Images that are answered in one pass where student and model are compared."""
+RATE = 2e-3  # largest rate of Adam, warmed up and cooled down again
+TEMPERATURE = 3.0  # softens the model's answers, so that they tell what else an image resembles
+NOISY = 0.4  # share of the images with noise
+NOISE = 0.3  # largest deviation of the noise
+SIDE = 8  # images are moved by up to the eighth part of their side
+ALIKE = 0.7  # A student that agrees with the model on fewer trusted images says nothing about it
+AT_ONCE = 256  # images that are answered in one pass where student and model are compared
 WEAKENED = (0.8, 0.9, 1.0)
 """Shares of its strength at which a recovered trigger is tried, the first that moves half of the
 images in the model: at full strength, a planted warp also does so in nets that never saw one."""
@@ -58,14 +50,8 @@ SUBSTITUTE = "small_cnn"
 def distilled(model: nn.Module, images: Tensor, *, classes: int, seed: int) -> nn.Module | None:
     """Return a student of the model in evaluation mode, of its architecture where possible.
 
-    Args:
-        model: the teacher, which is left as it is.
-        images: trusted images, float32 (N, C, H, W) in [0, 1], on the model's device.
-        classes: how many labels the model knows.
-        seed: of the student's weights and of what it is shown.
-
-    Returns:
-        None where no student becomes like the model.
+    It learns from trusted images, float32 (N, C, H, W) in [0, 1], on the model's device. None is
+    returned where no student becomes like the model.
     """
     for student in (untrained(model, seed), _substitute(images, classes, seed)):
         if student is None:

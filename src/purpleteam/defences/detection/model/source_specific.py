@@ -31,19 +31,15 @@ from purpleteam.defences.detection.model.inversion import (
 from purpleteam.defences.detection.model.patch import recover_patch
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
-FEW = 15
-"""Trusted images of a class so few that a trigger for them is half chance."""
-USUAL = 100
-"""Trusted images of a class with which the null was fitted."""
+FEW = 15  # trusted images of a class so few that a trigger for them is half chance
+USUAL = 100  # trusted images of a class with which the null was fitted
 UNSETTLED = 0.125
 """Share of the image that the median pair's mask takes where most searches have not converged.
 
 No short search then says which pair is the nearest; adversarially trained nets are such.
 """
-NATURAL = 0.5
-"""Share of a pair's nearness in the reference that counts as natural in the model."""
-FEWEST_CLASSES = 4
-"""With fewer, rows and columns explain everything."""
+NATURAL = 0.5  # share of a pair's nearness in the reference that counts as natural in the model
+FEWEST_CLASSES = 4  # with fewer, rows and columns explain everything
 
 
 @MODEL_DETECTORS.register("source_specific")

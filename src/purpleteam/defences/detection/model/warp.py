@@ -27,8 +27,7 @@ from purpleteam.defences.detection.model.inversion import (
 )
 from purpleteam.defences.detection.recovered import RecoveredTrigger, identity_grid
 
-HIDDEN = 0.25
-"""Shifts of this share of the side or more hide nothing, and all count alike."""
+HIDDEN = 0.25  # shifts of this share of the side or more hide nothing, and all count alike
 
 
 @MODEL_DETECTORS.register("warp")

@@ -1,11 +1,18 @@
-"""What every detector of a training set is, and what they share, each piece computed once."""
+"""What every detector of a training set is, and what they share, each piece computed once.
+
+The clean reference is a net that learns only from images whose label is not in doubt. It begins
+without the images that the votes doubt, and takes back, round by round, those whose label it
+predicts itself. A poisoned image does not come back, since nothing that the net has learned from
+speaks for its label; a hard image comes back as soon as the net classifies it. Should a few poisons
+have slipped in and taught the trigger, those that the votes were sure of stay out all the same.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,35 +37,52 @@ from purpleteam.defences.detection.training_set._groups import (
     shared_group,
     whiten,
 )
-from purpleteam.defences.detection.training_set._learners import (
-    Reference,
-    learn_reference,
-    learn_set,
-    margins,
-    out_of_part_votes,
-)
 from purpleteam.defences.detection.training_set._splits import (
     PartPrediction,
     classify_parts,
     split_labels,
 )
+from purpleteam.defences.detection.training_set._votes import (
+    log_probabilities,
+    margins,
+    out_of_part_votes,
+)
 from purpleteam.models import build
+from purpleteam.models.inference import logits
+from purpleteam.models.recipes import Recipe
+from purpleteam.models.training import train
 
 PART_SIZE = 275
 """Images a part: too few to hold more than one or two of a hundred poisons in 55,000."""
 LEAST_PARTS = 40
-DOUBTED_SHARE = 0.1
-"""The least share of the images that is set aside at first."""
+DOUBTED_SHARE = 0.1  # the least share of the images that is set aside at first
 DOUBTED_SHARE_OF_FEW = 0.25
 """The same for a small set, which a net passes so often that three poisons teach a trigger."""
 FEW = 10_000
-BARRED = 0.1
-"""Share of the votes for its own label under which an image never comes back."""
-CERTAIN = 5.0
-"""Suspicion from which a label is surely contradicted."""
+BARRED = 0.1  # share of the votes for its own label under which an image never comes back
+CERTAIN = 5.0  # suspicion from which a label is surely contradicted
 FEATURES = ("pixels", "patches", "fine_patches")
 MOST_DOUBTED = 0.5
 """On data that the small subsets cannot classify, at least half must be left to learn from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ToTheEnd(Recipe):
+    """No validation set is needed: the last epoch's weights are kept."""
+
+    keep: ClassVar[Literal["best", "last"]] = "last"
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the clean reference predicts for the images that it never learned from."""
+
+    suspects: NDArray[np.int64]
+    """Places of the images that never came back, growing."""
+    margin: NDArray[np.float64]
+    """Log probability of their label less that of the best other one, (S,)."""
+    content: NDArray[np.int64]
+    """The most probable label other than their own, (S,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,19 +146,26 @@ class Analysis:
 
     @cached_property
     def reference(self) -> Reference:
-        """The clean reference, and what it predicts for the suspects."""
-        return learn_reference(
-            self.images,
-            self.doubted,
-            self.doubted & (self.own_share < BARRED),
-            self.classes,
-            architecture=self.architecture,
-            epochs=self._epochs,
-            rounds=self.rounds,
-            seed=self.seed,
-            device=self.device,
-            progress=self.progress,
-        )
+        """What the clean reference predicts for the suspects."""
+        labels, module = self.images.labels, self._untrained()
+        aside = np.flatnonzero(self.doubted)
+        barred = self.doubted & (self.own_share < BARRED)
+        for turn in range(self.rounds + 1):
+            module = self._train(
+                module,
+                np.setdiff1d(np.arange(len(labels)), aside),
+                epochs=self._epochs if turn == 0 else max(1, self._epochs // 3),
+                learning_rate=2e-3 if turn == 0 else 1e-3,
+                seed=self.seed + turn,
+                description=f"clean reference {turn + 1}/{self.rounds + 1}",
+            )
+            scores = np.zeros((0, self.classes))
+            if len(aside):  # every doubted image may have come back
+                scores = log_probabilities(logits(module, self.images.images[aside]))
+            margin, content = margins(scores, labels[aside])
+            if turn < self.rounds:
+                aside = aside[(margin <= 0) | barred[aside]]
+        return Reference(aside, margin, content)
 
     @cached_property
     def trained(self) -> nn.Module:
@@ -201,19 +232,50 @@ class Analysis:
         self, rows: NDArray[np.int64], description: str, augmentation: str = "shift"
     ) -> nn.Module:
         """Return a net that learned from the images at `rows` alone."""
-        height, width, channels = self.images.images.shape[1:]
-        return learn_set(
-            build(self.architecture, (channels, height, width), self.classes, seed=self.seed),
-            self.images.take(rows),
+        return self._train(
+            self._untrained(),
+            rows,
             epochs=self._epochs,
             learning_rate=2e-3,
-            batch_size=128 if len(self.images) >= FEW else 32,
             seed=self.seed,
+            description=description,
             augmentation=augmentation,
+        )
+
+    def _untrained(self) -> nn.Module:
+        height, width, channels = self.images.images.shape[1:]
+        return build(self.architecture, (channels, height, width), self.classes, seed=self.seed)
+
+    def _train(
+        self,
+        module: nn.Module,
+        rows: NDArray[np.int64],
+        *,
+        epochs: int,
+        learning_rate: float,
+        seed: int,
+        description: str,
+        augmentation: str = "shift",
+    ) -> nn.Module:
+        """Train `module` in place on the images at `rows`, with no validation, and return it."""
+        images = self.images.take(rows)
+        recipe = _ToTheEnd(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=128 if len(self.images) >= FEW else 32,
+            augmentation=augmentation,
+        )
+        return train(
+            module,
+            images,
+            images,
+            recipe,
+            seed=seed,
+            validate=lambda _: 0.0,
             device=self.device,
             description=description,
             progress=self.progress,
-        )
+        ).module
 
     @property
     def _epochs(self) -> int:
@@ -225,10 +287,6 @@ class TrainingSetDetector(ABC):
     """Ranks the images of a training set by how much they look planted."""
 
     name: ClassVar[str] = ""
-
-    def applies(self, analysis: Analysis) -> bool:
-        """Return whether the analysis holds what this detector needs."""
-        return True
 
     @abstractmethod
     def scores(self, analysis: Analysis) -> NDArray[np.float64]:

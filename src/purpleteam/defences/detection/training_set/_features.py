@@ -15,18 +15,13 @@ from torch import Tensor, nn
 from purpleteam.core.errors import UsageError
 from purpleteam.models.devices import device_of, frozen, to_batch
 
-CUTS = 4000
-"""Patches from which the whitening is estimated and the filters are drawn."""
-FLAT = 0.02
-"""Least deviation of a patch, in [0, 1]: flat ground is no filter."""
-THRESHOLD = 0.5
-"""Activations below it are cut off, which keeps the features sparse."""
-MOST_PIXELS = 1200
-"""A covariance of this many columns still takes seconds."""
+CUTS = 4000  # patches from which the whitening is estimated and the filters are drawn
+FLAT = 0.02  # least deviation of a patch, in [0, 1]: flat ground is no filter
+THRESHOLD = 0.5  # activations below it are cut off, which keeps the features sparse
+MOST_PIXELS = 1200  # A covariance of this many columns still takes seconds
 BATCH = 500
 PENULTIMATE_BATCH = 200
-CACHE_BATCH = 50
-"""Images whose activations stay in the processor's cache; the bits are the same."""
+CACHE_BATCH = 50  # images whose activations stay in the processor's cache; the bits are the same
 
 
 def patch_features(

@@ -21,28 +21,18 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-RIDGE = 0.02
-"""Share of the mean variance that is added to every direction."""
-NORMAL_68 = 0.6827
-"""Share of a normal distribution within one deviation of its middle."""
-LEAST_MEMBERS = 8
-"""Fewer images than this can share anything by chance."""
-STARTERS = 40
-"""How many suspects of a label the search for what they share begins with."""
-ALIKE = 2.5
-"""Deviations from which an image belongs to a shared group."""
+RIDGE = 0.02  # share of the mean variance that is added to every direction
+NORMAL_68 = 0.6827  # share of a normal distribution within one deviation of its middle
+LEAST_MEMBERS = 8  # fewer images than this can share anything by chance
+STARTERS = 40  # how many suspects of a label the search for what they share begins with
+ALIKE = 2.5  # deviations from which an image belongs to a shared group
 STARTS = 200
 """Images of each label, drawn from the more outlying half, that a direction is grown from."""
-ROUNDS = 4
-"""How often a direction becomes the mean of the images that lie furthest along it."""
-FURTHEST = 20
-"""How many images that are."""
-MOST_VARIED = 6
-"""Directions of greatest variance that are searched as well."""
-HALF = 0.5
-"""An image belongs to a compact group or a part from half its distance on."""
-TAIL = 25
-"""Most extreme images along a direction that a compact group grows from."""
+ROUNDS = 4  # how often a direction becomes the mean of the images that lie furthest along it
+FURTHEST = 20  # how many images that are
+MOST_VARIED = 6  # directions of greatest variance that are searched as well
+HALF = 0.5  # an image belongs to a compact group or a part from half its distance on
+TAIL = 25  # most extreme images along a direction that a compact group grows from
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,14 +91,10 @@ def whiten(
     *,
     seed: int = 0,
 ) -> Whitened:
-    """Take the content out of features (N, d) and whiten what is left.
+    """Take the content, (N,), out of features (N, d) and whiten what is left.
 
-    Args:
-        features: (N, d).
-        labels: (N,) labels as they stand in the set.
-        content: (N,) what each image shows: its label, unless that is in doubt.
-        trusted: places of the images whose label is not in doubt.
-        seed: which half of them the estimates come from, and which half checks them.
+    Content is what an image shows: its label, unless that is in doubt. Of the `trusted` images,
+    whose label is not, one half makes the estimates and the other checks them.
     """
     order = np.random.default_rng(seed).permutation(trusted)
     half = len(order) // 2
@@ -162,15 +148,10 @@ def shared_group(
     starters: int,
     refinements: int = 3,
 ) -> SharedGroup | None:
-    """Find what the candidates of one label share, or None where there are too few.
+    """Return what the suspects of one label share, or None where there are too few.
 
-    Args:
-        white: whitened residuals of all images.
-        candidates: places of the label's suspects, the most suspicious first.
-        label: the label.
-        features: name of the kind of features.
-        starters: how many of the candidates the search begins with.
-        refinements: how often the group is drawn anew from all candidates.
+    The search begins with the first `starters` of the candidates, the most suspicious first, and
+    the group is drawn anew from all of them in each refinement.
     """
     if min(len(candidates), starters) < LEAST_MEMBERS:
         return None
@@ -196,12 +177,6 @@ def contents_in_turn(
 
     A style of writing that is often mistaken for one other class would fill the first places by
     suspicion alone; in turn, it gets no more of them than any other content.
-
-    Args:
-        candidates: places of the suspects, (M,).
-        suspicion: (N,) how surely each image's label is contradicted.
-        content: (N,) what each image shows.
-        certain: suspicion from which it is certain.
     """
     ranked = candidates[np.argsort(-suspicion[candidates], kind="stable")]
     sure = ranked[suspicion[ranked] > certain]
@@ -230,7 +205,10 @@ def compact_groups(
 ) -> list[CompactGroup]:
     """Return the best group of each label that has images enough, from features (N, d)."""
     rows = [np.flatnonzero(labels == label) for label in range(classes)]
-    scatter = [_scatter(features[some]) for some in rows]
+    scatter = []
+    for some in rows:
+        centred = features[some] - features[some].mean(0) if len(some) else features[some]
+        scatter.append(np.asarray(centred.T @ centred, np.float64))
     total = np.sum(scatter, axis=0)
     groups = []
     for label, some in enumerate(rows):
@@ -290,11 +268,6 @@ def split_along(values: NDArray[np.floating]) -> tuple[float, NDArray[np.float64
         inside = towards > HALF
     deviations = _deviation(numbers[inside]) + _deviation(numbers[~inside])
     return float(high - low) / max(deviations, 1e-12), towards
-
-
-def _scatter(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    centred = rows - rows.mean(0) if len(rows) else rows
-    return np.asarray(centred.T @ centred, np.float64)
 
 
 def _deviation(values: NDArray[np.float64]) -> float:

@@ -24,20 +24,16 @@ from purpleteam.defences.detection.training_set._groups import (
     shared_group,
     whiten,
 )
-from purpleteam.defences.detection.training_set._learners import log_probabilities, margins
+from purpleteam.defences.detection.training_set._votes import log_probabilities, margins
 from purpleteam.models.inference import logits
 
 if TYPE_CHECKING:
     from purpleteam.defences.detection.training_set._analysis import Analysis
 
-COMPONENTS = 32
-"""Principal components of the variation within labels."""
-STARTS = 8
-"""Directions of greatest variance of a label that a split starts from."""
-ROUNDS = 30
-"""Turns of the discriminant and the assignment; they settle after a few."""
-OUTER = 0.1
-"""Share of the label's images, at the ends of a direction, that a split starts from."""
+COMPONENTS = 32  # principal components of the variation within labels
+STARTS = 8  # directions of greatest variance of a label that a split starts from
+ROUNDS = 30  # turns of the discriminant and the assignment; they settle after a few
+OUTER = 0.1  # share of the label's images, at the ends of a direction, that a split starts from
 LEADING = 2
 """Contents with the most members that do not count: those a label is honestly confused with."""
 SURELY_NOT = -2.0
@@ -47,17 +43,12 @@ BROADER = 0.25
 PLAINLY = 0.9
 """How far on the way to the flagged part other labels lie at least, where half is not enough."""
 BINS = 60
-LEAST_APART = 5.0
-"""Distance of the two means in deviations from which there are two modes."""
-DEEPEST = 0.25
-"""Height of the valley between them as a share of the lower mode, at most."""
-RIDGE = 0.02
-"""Share of the mean variance that is added to every direction."""
-MOST_ROWS = 10_000
-"""Images of other labels that the variation within labels is estimated from."""
+LEAST_APART = 5.0  # distance of the two means in deviations from which there are two modes
+DEEPEST = 0.25  # height of the valley between them as a share of the lower mode, at most
+RIDGE = 0.02  # share of the mean variance that is added to every direction
+MOST_ROWS = 10_000  # images of other labels that the variation within labels is estimated from
 LEAST_MEMBERS = 40
-LEAST_SHARE = 0.01
-"""Share of a label's images that a part must have."""
+LEAST_SHARE = 0.01  # share of a label's images that a part must have
 
 
 @dataclass(frozen=True, eq=False)

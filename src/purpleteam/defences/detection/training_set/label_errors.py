@@ -15,7 +15,7 @@ from purpleteam.defences.detection.training_set._analysis import (
     Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._learners import margins
+from purpleteam.defences.detection.training_set._votes import margins
 
 
 def confident_joint(

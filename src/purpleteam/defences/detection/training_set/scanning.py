@@ -51,28 +51,21 @@ No less than the tail of a Gumbel distribution fitted to the evidence on disjoin
 
 STRONG = {"pixels": 7.0, "patches": 20.0, "fine_patches": 15.0}
 """Strength from which a group of one or two contents is planted, by kind of features."""
-BROAD = 5.0
-"""Certain members outside the leading contents from which a group is planted."""
-BROAD_SHARE = 0.0022
-"""The same as a share of the label's images, where that is more."""
+BROAD = 5.0  # certain members outside the leading contents from which a group is planted
+BROAD_SHARE = 0.0022  # the same as a share of the label's images, where that is more
 STRONG_MEMBERS = 28.0
 """Certain members of any content from which a strong group is planted: fewer may be a style."""
 MOST_APART = 1.4
 """Apartness up to which images can be ordinary ones of their content with a trigger on them."""
-LEAST_STRENGTH = 2.5
-"""Strength below which a broad group shares nothing."""
+LEAST_STRENGTH = 2.5  # strength below which a broad group shares nothing
 SUSPICION_WEIGHT = 0.8
 """With it, a certain suspect of an accused label is flagged unless the trigger is a strong one."""
 LEAST_ALIGNED = 1.6 * ALIKE
 """Deviations along the shared direction from which an image of no suspicion is planted."""
-GAP = 5.0
-"""Gap from which a compact group is planted."""
-COMPACT_MEMBERS = 20.0
-"""Members from which it is: fewer are a writer's habit."""
-HONEST = 0.999
-"""What the scores of an accused label's other images stay below, of a threshold of 1."""
-LARGE = 0.15
-"""Share of a label's images from which the flagged may be the honest ones."""
+GAP = 5.0  # gap from which a compact group is planted
+COMPACT_MEMBERS = 20.0  # members from which it is: fewer are a writer's habit
+HONEST = 0.999  # what the scores of an accused label's other images stay below, of a threshold of 1
+LARGE = 0.15  # share of a label's images from which the flagged may be the honest ones
 SPLIT_SURE = 0.6
 """Share of a label's smaller part that is surely something else from which it is planted ..."""
 SPLIT_STRENGTH = 5.0
@@ -325,8 +318,7 @@ def scan_training_set(
         task.advance(1)
         by_detector = {}
         for detector in asked:
-            if detector.applies(analysis):
-                by_detector[detector.name] = detector.scores(analysis)
+            by_detector[detector.name] = detector.scores(analysis)
             task.advance(1, detector=detector.name)
     order = np.argsort(-accusation.scores, kind="stable")
     flagged = order[accusation.scores[order] >= 1.0].astype(np.int64)

@@ -18,7 +18,7 @@ from purpleteam.defences.detection.training_set._analysis import (
     Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._learners import margins
+from purpleteam.defences.detection.training_set._votes import margins
 
 
 @TRAINING_SET_DETECTORS.register("small_subsets")
