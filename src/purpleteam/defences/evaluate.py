@@ -69,7 +69,7 @@ class Repaired:
 
 
 def run_repair(repair: Repair, work: Repairing) -> Repaired:
-    """Repair and measure the time, of this process alone and of the clock on the wall."""
+    """Repair, and measure the CPU time of this process and the time by the clock."""
     cpu, wall = time.process_time(), time.perf_counter()
     module = repair.repair(work)
     return Repaired(

@@ -85,7 +85,7 @@ class Repair:
     def repair(self, work: Repairing) -> nn.Module:
         """Return the repaired net in eval mode, a pure function of `work` and its seed.
 
-        The given model is not changed. Chance comes from `work.seed` alone.
+        The given model is not changed.
 
         Raises:
             UsageError: something that this repair needs is missing.

@@ -72,7 +72,7 @@ class Unlearn(Tuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("mixed", "worsened"):
+        for name in ("mixed", "worsened", "size"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if not 0 < self.temperature < float("inf"):
@@ -81,8 +81,6 @@ class Unlearn(Tuning):
             raise ValueError(
                 f"weakest must be from 0 to strongest {self.strongest}, not {self.weakest}"
             )
-        if not 0 <= self.size <= 1:
-            raise ValueError(f"size must be from 0 to 1, not {self.size}")
         if self.nearby < 0:
             raise ValueError(f"nearby must be at least 0, not {self.nearby}")
         for name in ("restart", "rounds"):

@@ -33,7 +33,7 @@ TEMPERATURE = 3.0  # softens the model's answers, so that they tell what else an
 NOISY = 0.4  # share of the images with noise
 NOISE = 0.3  # largest deviation of the noise
 SIDE = 8  # images are moved by up to the eighth part of their side
-ALIKE = 0.7  # A student that agrees with the model on fewer trusted images says nothing about it
+ALIKE = 0.7  # a student that agrees with the model on fewer trusted images says nothing about it
 AT_ONCE = 256  # images that are answered in one pass where student and model are compared
 WEAKENED = (0.8, 0.9, 1.0)
 """Shares of its strength at which a recovered trigger is tried, the first that moves half of the

@@ -89,7 +89,11 @@ def scan_model(
         )
     _check(model, trusted, classes)
     reasons = CALIBRATED.reasons(trusted, classes, "trusted images")
-    reasons = reasons or _unlearned(model, trusted)
+    if not reasons:
+        right = float(correct(model, trusted).mean())
+        if right < LEAST_ACCURACY:
+            of = f"{right:.0%} of the {len(trusted)} trusted images right"
+            reasons = (f"{UNLIKE}: the model gets {of}, at least {LEAST_ACCURACY:.0%}",)
     if reasons:
         return ModelScan(
             verdict="not_established",
@@ -100,13 +104,7 @@ def scan_model(
     images = to_batch(trusted.images, device or device_of(model))
     own = copy.deepcopy(model).to(images.device)
     lay_out(own, images)  # in the order in memory in which convolutions and pools are fastest
-    work = Scanning(
-        model=own,
-        images=images,
-        labels=trusted.labels,
-        classes=classes,
-        seed=seed,
-    )
+    work = Scanning(model=own, images=images, labels=trusted.labels, classes=classes, seed=seed)
     with frozen(own), progress.task("scan the model", len(parts) + 2) as task:
         scan = _scan(work, parts, false_alarm_rate, task)
     return replace(scan, seconds=time.perf_counter() - started)
@@ -128,7 +126,8 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
         scan = decide(work, parts, evidence, limit)
     else:
         why = "no student becomes like the model"
-        why = why if evidence else "no detector can compare its classes"
+        if not evidence:
+            why = "no detector can compare its classes"
         scan = ModelScan(
             verdict="not_established",
             reasons=(f"{UNLIKE}: {why}",),
@@ -149,15 +148,14 @@ def joint(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
         return ()
     statistics = np.mean([part.statistics for part in of_classes], axis=0)
     target = int(statistics.argmax())
-    return (
-        Evidence(
-            detector=JOINT,
-            statistics=statistics,
-            standing=JOINT_NULL.standing(float(statistics[target])),
-            target_label=target,
-            details={},
-        ),
+    evidence_of_all = Evidence(
+        detector=JOINT,
+        statistics=statistics,
+        standing=JOINT_NULL.standing(float(statistics[target])),
+        target_label=target,
+        details={},
     )
+    return (evidence_of_all,)
 
 
 def _check(model: object, trusted: ImageSet, classes: int) -> None:
@@ -174,14 +172,3 @@ def _check(model: object, trusted: ImageSet, classes: int) -> None:
         answered = logits(model, trusted.images[:2]).shape[1]
         if answered != classes:
             raise ModelError(f"the model knows {answered} classes, not {classes}")
-
-
-def _unlearned(model: nn.Module, trusted: ImageSet) -> tuple[str, ...]:
-    """Say where the model gets fewer trusted images right than any that was calibrated on."""
-    right = float(correct(model, trusted).mean())
-    if right >= LEAST_ACCURACY:
-        return ()
-    return (
-        f"{UNLIKE}: the model gets {right:.0%} of the {len(trusted)} trusted images right, "
-        f"at least {LEAST_ACCURACY:.0%}",
-    )
