@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purpleteam.certify.partition import LEARNERS, Layout, Learner
-from purpleteam.certify.partition.ensemble import PartitionEnsemble, train_parts
-from purpleteam.certify.partition.layout import deal
-from purpleteam.certify.partition.votes import certified_radii, winners
+from purpleteam.certify.partition.certificate import certified_radii, deal, winners
+from purpleteam.certify.partition.dpa import PartitionEnsemble, train_parts
 from purpleteam.data.images import Dataset, ImageSet
 
 LAYOUT = Layout(parts=64, capacity=40)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.certify.partition.edges import FEATURES
+from purpleteam.certify.partition.features import FEATURES
 from purpleteam.certify.partition.learners import Part, seeded
 from purpleteam.certify.partition.learners._base import described
 from purpleteam.certify.partition.learners.networks import SCALE, TinyNetworks

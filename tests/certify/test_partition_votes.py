@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.certify.partition.votes import certified_radii, winners
+from purpleteam.certify.partition.certificate import certified_radii, winners
 
 Ballots = tuple[int | None, ...]
 """One answer for each part; None where the part is empty and does not vote."""

@@ -12,21 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from purpleteam.defences.detection.judging import judge
 from purpleteam.defences.detection.metrics import (
     _newcombe_low,
-    attack_success,
     auroc,
     average_precision,
     defence_effectiveness,
+    evaluate_detection,
     false_alarm_rate,
     precision,
     recall,
     recall_at,
-    recovered_accuracy,
     relative_cost,
     residual_poisons,
-    trigger_iou,
 )
 
 CASES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=25).filter(
@@ -204,8 +201,8 @@ def test_clean_models_that_were_flagged_are_false_alarms() -> None:
 
 def test_a_detector_is_judged_by_flags_or_by_places() -> None:
     scores, truth = np.array([9.0, 8, 7, 6, 5]), np.array([True, False, True, False, False])
-    by_flag = judge(scores, scores > 7.5, truth)
-    assert by_flag == judge(scores, np.array([1, 0]), truth)
+    by_flag = evaluate_detection(scores, scores > 7.5, truth)
+    assert by_flag == evaluate_detection(scores, np.array([1, 0]), truth)
     assert by_flag.recall is not None and by_flag.recall.value == 0.5
     assert by_flag.recall_at_count is not None and by_flag.recall_at_count.value == 0.5
     assert by_flag.false_alarm_rate.successes == 1 and by_flag.residual_poisons == 1
@@ -213,7 +210,7 @@ def test_a_detector_is_judged_by_flags_or_by_places() -> None:
 
 
 def test_on_a_clean_set_only_false_alarms_are_left_to_see() -> None:
-    found = judge([1.0, 2.0], [], np.array([False, False])).to_json()
+    found = evaluate_detection([1.0, 2.0], [], np.array([False, False])).to_json()
     assert {name for name, value in found.items() if value is not None} == {
         "false_alarm_rate",
         "residual_poisons",
@@ -232,54 +229,6 @@ def test_on_a_clean_set_only_false_alarms_are_left_to_see() -> None:
 def test_what_is_no_ranking_is_refused(scores: list, truth: list, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         auroc(scores, truth)
-
-
-@given(st.integers(0, 2**12 - 1), st.integers(0, 2**12 - 1))
-def test_iou_is_that_of_the_sets_of_pixels(first: int, second: int) -> None:
-    bits = np.arange(12).reshape(3, 4)
-    masks = [one >> bits & 1 for one in (first, second)]
-    pixels = [{tuple(at) for at in np.argwhere(mask)} for mask in masks]
-    union = pixels[0] | pixels[1]
-    wanted = len(pixels[0] & pixels[1]) / len(union) if union else 1.0
-    assert trigger_iou(*masks) == pytest.approx(wanted) == trigger_iou(*masks[::-1])
-
-
-ANSWERS = st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=30).filter(
-    lambda cases: any(label != 2 for label, _, _ in cases)
-)
-
-
-@given(ANSWERS)
-def test_attack_success_counts_images_of_other_classes_alone(cases: list[tuple]) -> None:
-    labels, answered, base = np.array(cases).T
-    found = attack_success(answered, labels, 2, base=base)
-    others = [case for case in cases if case[0] != 2]
-    hits = sum(answer == 2 for _, answer, _ in others)
-    assert (found.overall.successes, found.overall.n) == (hits, len(others))
-    shares = {}
-    for label in {label for label, _, _ in others}:
-        of = [answer == 2 for one, answer, _ in others if one == label]
-        shares[label] = sum(of) / len(of)
-    assert {label: rate.value for label, rate in found.per_source.items()} == shares
-    assert shares[found.worst_source] == max(shares.values())
-    plain = sum(one == 2 for _, _, one in others)
-    assert found.base_rate is not None and found.base_rate.successes == plain
-    assert found.above_base is not None
-    assert found.above_base.value == pytest.approx((hits - plain) / len(others))
-
-
-def test_a_trigger_for_one_source_is_measured_on_that_source() -> None:
-    found = attack_success([7, 7, 1, 7], [1, 1, 2, 7], 7, sources=[1])
-    assert (found.overall.successes, found.overall.n, list(found.per_source)) == (2, 2, [1])
-    assert found.to_json()["base_rate"] is None
-
-
-@given(ANSWERS)
-def test_recovered_accuracy_counts_true_labels_of_other_classes(cases: list[tuple]) -> None:
-    labels, answered, _ = np.array(cases).T
-    others = [(label, answer) for label, answer, _ in cases if label != 2]
-    found = recovered_accuracy(answered, labels, 2)
-    assert (found.successes, found.n) == (sum(a == b for a, b in others), len(others))
 
 
 def rating(before: float, after: float, accuracy: float, accuracy_after: float) -> float:

@@ -183,7 +183,7 @@ def test_images_and_answers_that_do_not_fit_are_refused(fitted: Strip) -> None:
 
 def test_strip_and_metrics_load_no_torch() -> None:
     program = (
-        "import sys; from purpleteam.defences.detection import Strip, judging, metrics\n"
+        "import sys; from purpleteam.defences import Strip, evaluate_detection\n"
         "sys.exit('torch' in sys.modules or 'purpleteam.models' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

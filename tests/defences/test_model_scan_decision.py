@@ -1,4 +1,4 @@
-"""From evidence to a verdict: what is near by nature is set aside, and the rest judged alike."""
+"""From evidence to a verdict: natural backdoors are set aside, and the rest decided alike."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ from defences_planted import CLASSES, CORNER, SIDE, Planted, trusted
 from torch import nn
 
 from purpleteam.defences.detection.model import Evidence, Scanning
-from purpleteam.defences.detection.model.nature import followed, without
-from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.defences.detection.model._base import Null
+from purpleteam.defences.detection.model.decision import without_label
+from purpleteam.defences.detection.model.reference import success_in_both
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import to_batch
 
@@ -33,7 +34,7 @@ def scanning(model: nn.Module, reference: nn.Module) -> Scanning:
 
 
 def shares(reference: nn.Module, trigger: RecoveredTrigger | None = STAMP) -> tuple:
-    return followed(scanning(Planted("patch"), reference), trigger)
+    return success_in_both(scanning(Planted("patch"), reference), trigger)
 
 
 def test_a_planted_trigger_moves_the_model_alone() -> None:
@@ -66,6 +67,6 @@ def test_a_label_that_is_set_aside_leaves_the_standing_of_the_next() -> None:
         target_label=1,
         details={},
     )
-    left = without(1, one, null)
+    left = without_label(1, one, null)
     assert (left.target_label, left.standing) == (2, 2.0)
     assert one.statistics[1] == 9.0

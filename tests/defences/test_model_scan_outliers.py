@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from purpleteam.defences.detection.model.outliers import Null, pair_outliers, small_outliers
+from purpleteam.defences.detection.model._base import Null, pair_outliers, small_outliers
 from purpleteam.defences.detection.model.source_specific import noise_of
 
 NULL = Null(location=1.0, scale=0.5, deviation=0.2, weight=5)

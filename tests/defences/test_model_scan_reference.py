@@ -11,7 +11,7 @@ from defences_planted import CLASSES, Planted, trusted
 from torch import Tensor, nn
 
 from purpleteam.defences.detection.model import Scanning
-from purpleteam.defences.detection.model._base import less_natural
+from purpleteam.defences.detection.model._base import minus_natural
 from purpleteam.defences.detection.model.reference import distilled, untrained
 from purpleteam.models import build
 from purpleteam.models.devices import frozen, to_batch
@@ -79,7 +79,7 @@ def test_what_the_student_finds_near_too_is_taken_off_and_what_it_finds_far_is_n
     found, natural = np.zeros(CLASSES), np.array([-1.0, 2.0, 0.0, 0.3, -0.2])
     images, labels = to_batch(trusted().images), trusted().labels
     work = Scanning(model=Planted(), images=images, labels=labels, classes=CLASSES, seed=0)
-    assert np.array_equal(less_natural(work, found, lambda _: natural), found)
+    assert np.array_equal(minus_natural(work, found, lambda _: natural), found)
     student = nn.Identity()
     seen: list[nn.Module] = []
 
@@ -87,6 +87,6 @@ def test_what_the_student_finds_near_too_is_taken_off_and_what_it_finds_far_is_n
         seen.append(it.model)
         return natural + 5  # in another unit
 
-    rest = less_natural(replace(work, reference=student), found, measure, share=0.75)
+    rest = minus_natural(replace(work, reference=student), found, measure, share=0.75)
     assert seen == [student]
     assert np.allclose(rest, [0.75, 0, 0, 0, 0.15])

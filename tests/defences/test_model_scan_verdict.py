@@ -20,13 +20,13 @@ from purpleteam.defences.detection.model import (
     ModelScan,
     scan_model,
 )
-from purpleteam.defences.detection.model._verdict import (
+from purpleteam.defences.detection.model.decision import (
     CALIBRATION_NETS,
     FALSE_ALARM_RATE,
-    agree,
-    judged,
+    settled,
+    verdict_on,
 )
-from purpleteam.defences.detection.model._verdict import MARGIN as ZONE
+from purpleteam.defences.detection.model.decision import MARGIN as ZONE
 from purpleteam.defences.detection.model.scan import JOINT, joint
 from purpleteam.models import build
 
@@ -148,7 +148,7 @@ def test_one_detector_alone_is_not_counted_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("standings", "settled"),
+    ("standings", "enough"),
     [
         ([5.0 - ZONE - 0.1], True),  # nothing is suspicious: one look is enough
         ([5.0 - ZONE], False),
@@ -164,14 +164,16 @@ def test_one_detector_alone_is_not_counted_twice() -> None:
     ],
 )
 def test_a_suspicion_is_looked_at_until_it_can_be_called(
-    standings: list[float], settled: bool
+    standings: list[float], enough: bool
 ) -> None:
-    assert agree(standings, 5.0) is settled
+    assert settled(standings, 5.0) is enough
 
 
 def test_close_below_the_limit_is_neither_an_accusation_nor_a_clearance() -> None:
     one = evidence("patch", [0.0, 3.0])
-    verdicts = {score: judged(score, 5.0, one, [one])[0] for score in (5.0, 4.9, 5.0 - ZONE, 3.4)}
+    verdicts = {
+        score: verdict_on(score, 5.0, one, [one])[0] for score in (5.0, 4.9, 5.0 - ZONE, 3.4)
+    }
     assert list(verdicts.values()) == [
         "backdoored",
         "not_established",
@@ -182,10 +184,10 @@ def test_close_below_the_limit_is_neither_an_accusation_nor_a_clearance() -> Non
 
 def test_what_stands_out_without_a_trigger_is_not_established() -> None:
     margin = replace(evidence("max_margin", [0.0, 9.0]), standing=9.0)
-    verdict, reasons = judged(1.0, 5.0, evidence("patch", [1.0, 0.0]), [margin])
+    verdict, reasons = verdict_on(1.0, 5.0, evidence("patch", [1.0, 0.0]), [margin])
     assert verdict == "not_established"
     assert reasons == ("label 1 stands out by max_margin, without trigger",)
-    assert judged(9.0, 5.0, None, [margin])[0] == "not_established"
+    assert verdict_on(9.0, 5.0, None, [margin])[0] == "not_established"
 
 
 class Colours(nn.Module):

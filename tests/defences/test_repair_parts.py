@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences.repair import Repairing
-from purpleteam.defences.repair._losses import divergence
-from purpleteam.defences.repair._tuning import Loop, generator, held_out, tune
-from purpleteam.defences.repair._units import units_of
-from purpleteam.defences.repair.fine_prune import prune
+from purpleteam.defences.repair._tuning import Loop, divergence, generator, held_out, tune
+from purpleteam.defences.repair.fine_prune import prune, units_of
 from purpleteam.defences.repair.ft_sam import sharpness_aware
 from purpleteam.defences.repair.i_bau import universal
 from purpleteam.defences.repair.retrain import without_flagged

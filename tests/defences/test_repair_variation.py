@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from purpleteam.defences.repair._mixing import put_together
-from purpleteam.defences.repair._variation import (
+from purpleteam.defences.repair._tuning import put_together
+from purpleteam.defences.repair.unlearn import (
     Adversary,
     moved,
     rolled,

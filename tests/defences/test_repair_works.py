@@ -15,9 +15,14 @@ from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
 from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.defences.evaluate import (
+    Repaired,
+    Repoisoning,
+    evaluate_repair,
+    repoison,
+    run_repair,
+)
 from purpleteam.defences.repair import REPAIRS, Repairing
-from purpleteam.defences.repair.evaluate import Repaired, evaluate_repair, run_repair
-from purpleteam.defences.repair.repoison import Repoisoning, repoison
 from purpleteam.models import RECIPES, build, train
 
 POISON = BadNets(count=60, trigger=Trigger(size=4), target_label=7)

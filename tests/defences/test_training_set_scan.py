@@ -18,8 +18,8 @@ from purpleteam.defences.detection.training_set import (
     TrainingSetScan,
     scan_training_set,
 )
-from purpleteam.defences.detection.training_set._survey import Survey
-from purpleteam.defences.detection.training_set._verdict import FALSE_ALARM_RATE
+from purpleteam.defences.detection.training_set._analysis import Analysis
+from purpleteam.defences.detection.training_set.scanning import FALSE_ALARM_RATE
 
 POISON = BadNets(trigger=Trigger(corner="top-right"), count=30, target_label=4)
 WITHOUT_INVERSION = tuple(name for name in TRAINING_SET_DETECTORS if name != "mask_removal")
@@ -154,5 +154,5 @@ def test_an_unknown_detector_is_named_with_the_known_ones(digits: Dataset) -> No
 def test_half_of_the_images_at_most_are_doubted_where_labels_mean_nothing() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (300, 8, 8, 3)).astype(np.uint8)
-    survey = Survey(images=ImageSet(images, rng.integers(0, 4, 300)), classes=4)
-    assert survey.doubted.mean() <= 0.51
+    analysis = Analysis(images=ImageSet(images, rng.integers(0, 4, 300)), classes=4)
+    assert analysis.doubted.mean() <= 0.51

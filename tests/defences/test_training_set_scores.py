@@ -11,13 +11,23 @@ from torch import nn
 
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.recovered import RecoveredTrigger
-from purpleteam.defences.detection.training_set._compact import compact_groups, split_along
-from purpleteam.defences.detection.training_set._features import patch_features, pixel_features
-from purpleteam.defences.detection.training_set._groups import in_turn, shared_group
-from purpleteam.defences.detection.training_set._margins import log_probabilities, margins
-from purpleteam.defences.detection.training_set._penultimate import penultimate
-from purpleteam.defences.detection.training_set._votes import out_of_part_votes
-from purpleteam.defences.detection.training_set._whitening import whiten
+from purpleteam.defences.detection.training_set._features import (
+    patch_features,
+    penultimate,
+    pixel_features,
+)
+from purpleteam.defences.detection.training_set._groups import (
+    compact_groups,
+    contents_in_turn,
+    shared_group,
+    split_along,
+    whiten,
+)
+from purpleteam.defences.detection.training_set._votes import (
+    log_probabilities,
+    margins,
+    out_of_part_votes,
+)
 from purpleteam.defences.detection.training_set.activation_clustering import two_clusters
 from purpleteam.defences.detection.training_set.label_errors import confident_joint
 from purpleteam.defences.detection.training_set.mask_removal import mask_removal_scores
@@ -149,7 +159,7 @@ def test_what_contradicted_images_share_is_found_and_chance_is_not() -> None:
     rows[suspects[:30], 3] += 6
     planted = whiten(rows, labels, labels, trusted)
     found = [
-        shared_group(white, suspects, label=0, features="f", seeds=20, refinements=3)
+        shared_group(white, suspects, label=0, features="f", starters=20, refinements=3)
         for white in (planted, alone)
     ]
     assert found[0] is not None and set(found[0].members) == set(suspects[:30])
@@ -172,7 +182,7 @@ def test_a_member_is_scored_against_the_others_alone() -> None:
 def test_certain_suspects_come_first_and_each_content_in_turn() -> None:
     suspicion = np.array([9.0, 8.0, 7.0, 6.0, 1.0])
     content = np.array([2, 2, 2, 3, 3])
-    found = in_turn(np.arange(5), suspicion, content, certain=5.0)
+    found = contents_in_turn(np.arange(5), suspicion, content, certain=5.0)
     assert found.tolist() == [0, 3, 1, 2, 4]
 
 

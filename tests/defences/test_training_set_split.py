@@ -13,19 +13,17 @@ from purpleteam.attacks.poison import PoisonedSet
 from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.data.images import Dataset
 from purpleteam.defences.detection.training_set import scan_training_set
+from purpleteam.defences.detection.training_set._analysis import Analysis
 from purpleteam.defences.detection.training_set._groups import SharedGroup
-from purpleteam.defences.detection.training_set._halves import (
-    PartRead,
-    other_half,
-    outside_leading,
-)
-from purpleteam.defences.detection.training_set._split import (
+from purpleteam.defences.detection.training_set._splits import (
+    PartPrediction,
     Split,
     nearness_of_others,
+    outside_leading,
     split_labels,
+    unflagged_half_is_planted,
 )
-from purpleteam.defences.detection.training_set._survey import Survey
-from purpleteam.defences.detection.training_set._verdict import split_evidence
+from purpleteam.defences.detection.training_set.scanning import split_evidence
 
 N = 600
 LABELS = np.arange(N) % 3
@@ -80,12 +78,12 @@ def test_the_share_outside_the_two_leading_contents_is_counted(content: list[int
     assert outside_leading(np.array(content, np.int64), 5) == pytest.approx(expected)
 
 
-def part(label: int, *, broad: int, sure: int = 90, strength: float = 0.0) -> PartRead:
+def part(label: int, *, broad: int, sure: int = 90, strength: float = 0.0) -> PartPrediction:
     """Return a part of 100 images."""
     members = np.arange(100)
     split = Split(label=label, apart=6.0, members=members, towards=np.ones(100))
     group = SharedGroup(label, "pixels", strength, members, np.ones(100), apartness=1.0)
-    return PartRead(split=split, sure=sure, broad=broad, group=group)
+    return PartPrediction(split=split, sure=sure, broad=broad, group=group)
 
 
 def test_a_part_that_is_read_broadly_is_planted_unless_others_are_read_so_too() -> None:
@@ -120,11 +118,11 @@ def test_the_honest_half_of_a_label_is_told_from_the_planted_one(
     poison: str, label: int, turned: bool, digits: Dataset
 ) -> None:
     poisoned = poisoned_by(poison, digits, target=label, seed=100 + label)
-    survey = Survey(images=poisoned.images, classes=10, seed=100 + label)
+    analysis = Analysis(images=poisoned.images, classes=10, seed=100 + label)
     planted = poisoned.mask
     honest = (poisoned.images.labels == label) & ~planted
-    assert not other_half(survey, label, planted)
-    assert other_half(survey, label, honest) == turned
+    assert not unflagged_half_is_planted(analysis, label, planted)
+    assert unflagged_half_is_planted(analysis, label, honest) == turned
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.detection.training_set._compact import CompactGroup
-from purpleteam.defences.detection.training_set._groups import SharedGroup
-from purpleteam.defences.detection.training_set._survey import Survey
-from purpleteam.defences.detection.training_set._verdict import compact_evidence, evidence, judge
+from purpleteam.defences.detection.training_set._analysis import Analysis
+from purpleteam.defences.detection.training_set._groups import CompactGroup, SharedGroup
+from purpleteam.defences.detection.training_set.scanning import (
+    accuse,
+    compact_evidence,
+    shared_evidence,
+)
 
 LABEL = 3
 
@@ -23,13 +26,13 @@ def shares(
     apartness: float = 1.0,
     images: int = 300,
     others: float = 0.0,
-) -> tuple[Survey, SharedGroup]:
+) -> tuple[Analysis, SharedGroup]:
     """Return images of one label, of which so many of each other content are certain members.
 
-    All that is seen of the survey is set here, so that no net has to learn it.
+    All that is seen of the analysis is set here, so that no net has to learn it.
     """
     members = np.arange(sum(of_content))
-    survey = Survey(
+    analysis = Analysis(
         images=ImageSet(np.zeros((images, 1, 1, 1), np.uint8), np.full(images, LABEL)), classes=10
     )
     content = np.full(images, LABEL)
@@ -37,16 +40,16 @@ def shares(
     suspicion = np.where(np.arange(images) < len(members), 5.1, others)
     scores = np.where(np.arange(images) < len(members), strength, 0.0)
     group = SharedGroup(LABEL, features, strength, members, scores, apartness)
-    survey.__dict__.update(
+    analysis.__dict__.update(
         suspicion=suspicion, content=content, groups=(group,), compact=(), splits=()
     )
-    return survey, group
+    return analysis, group
 
 
 def planted(*of_content: int, **how: float | str) -> bool:
-    survey, group = shares(*of_content, **how)  # type: ignore[arg-type]
-    assert (judge(survey).target_label == LABEL) == (evidence(survey, group) >= 1)
-    return evidence(survey, group) >= 1
+    analysis, group = shares(*of_content, **how)  # type: ignore[arg-type]
+    assert (accuse(analysis).target_label == LABEL) == (shared_evidence(analysis, group) >= 1)
+    return shared_evidence(analysis, group) >= 1
 
 
 @pytest.mark.parametrize(
@@ -74,9 +77,9 @@ def test_of_a_large_label_they_are_22_in_ten_thousand() -> None:
 
 
 def test_members_that_are_not_certain_count_for_nothing() -> None:
-    survey, group = shares(40, strength=30.0)
-    survey.__dict__["suspicion"][:13] = 5.0
-    assert evidence(survey, group) == pytest.approx(27 / 28)
+    analysis, group = shares(40, strength=30.0)
+    analysis.__dict__["suspicion"][:13] = 5.0
+    assert shared_evidence(analysis, group) == pytest.approx(27 / 28)
 
 
 @pytest.mark.parametrize(
@@ -104,35 +107,38 @@ def test_a_compact_group_is_planted_from_a_gap_and_a_size_on(
 def test_of_an_accused_label_what_is_aligned_or_certain_is_flagged(
     strength: float, along: float, suspicion: float, flagged: bool
 ) -> None:
-    survey, group = shares(20, 8, 6, strength=strength, features="pixels", images=300)
-    group.scores[-1], survey.__dict__["suspicion"][-1] = along, suspicion
-    found = judge(survey)
+    analysis, group = shares(20, 8, 6, strength=strength, features="pixels", images=300)
+    group.scores[-1], analysis.__dict__["suspicion"][-1] = along, suspicion
+    found = accuse(analysis)
     assert found.target_label == LABEL
     assert (found.scores[-1] >= 1) == flagged
 
 
 def test_without_an_accusation_no_score_reaches_one() -> None:
-    survey, _ = shares(27, strength=30.0, others=1e9)
-    found = judge(survey)
+    analysis, _ = shares(27, strength=30.0, others=1e9)
+    found = accuse(analysis)
     assert found.target_label is None and found.evidence < 1 and (found.scores <= 1).all()
 
 
 def test_what_an_accused_label_has_of_little_suspicion_is_not_flagged_by_it() -> None:
-    survey, _ = shares(40, strength=4e12, others=1e9)
-    assert judge(survey).scores[40:].tolist() == pytest.approx([0.999] * 260)
+    analysis, _ = shares(40, strength=4e12, others=1e9)
+    assert accuse(analysis).scores[40:].tolist() == pytest.approx([0.999] * 260)
 
 
 def test_the_greatest_evidence_accuses_and_only_evidence_against_that_label_raises() -> None:
-    survey, group = shares(40, strength=14.0, images=600)
+    analysis, group = shares(40, strength=14.0, images=600)
     labels = np.where(np.arange(600) < 300, LABEL, LABEL + 1)
-    seen, survey = survey.__dict__, replace(survey, images=ImageSet(survey.images.images, labels))
+    seen, analysis = (
+        analysis.__dict__,
+        replace(analysis, images=ImageSet(analysis.images.images, labels)),
+    )
     others = np.where(np.arange(600) >= 300, 9.0, 0.0)
     of_other = SharedGroup(LABEL + 1, "pixels", 7.0, group.members, others, 1.0)
     weak = SharedGroup(LABEL, "pixels", 6.9, group.members, np.full(600, 9.0), 1.0)
     tight = CompactGroup(LABEL, 5.0, np.arange(20), np.where(np.arange(600) == 299, 0.5, 0.0))
     loose = CompactGroup(LABEL, 4.9, np.arange(20), np.where(np.arange(600) == 298, 0.5, 0.0))
-    survey.__dict__.update({name: seen[name] for name in ("suspicion", "content", "splits")})
-    survey.__dict__.update(groups=(of_other, group, weak), compact=(tight, loose))
-    found = judge(survey)
+    analysis.__dict__.update({name: seen[name] for name in ("suspicion", "content", "splits")})
+    analysis.__dict__.update(groups=(of_other, group, weak), compact=(tight, loose))
+    found = accuse(analysis)
     assert (found.target_label, found.evidence) == (LABEL, pytest.approx(1.4))
     assert np.flatnonzero(found.scores >= 1).tolist() == [*range(40), 299]

@@ -12,7 +12,7 @@ That net has never met an attack on itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from torch import nn
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.training import Training, train
+from purpleteam.models.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +46,10 @@ class _AheadOfTime(Defence):
     def harden(self, work: Hardening) -> Training:
         """Attack the baseline once, then train a new net; the epoch is chosen as they did."""
         baseline = work.need_baseline(self.name)
-        made = replace(
-            work.dataset,
-            train=self.training_set(
-                work.dataset.train, self.adversarial_set(baseline, work.dataset.train)
-            ),
-            validation=self.adversarial_set(baseline, work.dataset.validation),
-        )
-        return train(
-            work.net,
-            made.train,
-            made.validation,
-            self,
-            seed=work.seed,
-            checkpoint=work.checkpoint,
-            device=work.device,
-            description=work.description,
-            progress=work.progress,
-            budget_seconds=work.budget_seconds,
-        )
+        clean = work.dataset.train
+        images = self.training_set(clean, self.adversarial_set(baseline, clean))
+        validation = self.adversarial_set(baseline, work.dataset.validation)
+        return work.train(self, images, validation)
 
 
 @DEFENCES.register("report_a")
@@ -97,19 +82,19 @@ class ReportB(_AheadOfTime):
 
 
 def fgsm_set(model: nn.Module, images: ImageSet, epsilon: float) -> ImageSet:
-    """Return report A's images: one signed step, clipped to [0, 1], truncated to bytes."""
+    """Return course report A's images: one signed step, clipped to [0, 1], truncated to bytes."""
     parts = [(x_adv.clip(0, 1) * 255).astype(np.uint8) for x_adv in _steps(model, images, epsilon)]
     return ImageSet(np.concatenate(parts), images.labels)
 
 
 def wrapped_fgsm_set(model: nn.Module, images: ImageSet, epsilon: float) -> ImageSet:
-    """Return report B's images: one signed step, not clipped, cast to bytes modulo 256."""
+    """Return course report B's images: one signed step, not clipped, cast to bytes modulo 256."""
     parts = [_wrap(x_adv) for x_adv in _steps(model, images, epsilon)]
     return ImageSet(np.concatenate(parts), images.labels)
 
 
 def _steps(model: nn.Module, images: ImageSet, epsilon: float) -> Iterator[NDArray[np.float32]]:
-    """Step on every image, also those that the model gets wrong: neither report left them out."""
+    """Step on every image, also on those that the model gets wrong, as both reports did."""
     with frozen(model) as net:
         for start in range(0, len(images), 500):
             x = to_batch(images.images[start : start + 500], device_of(model)).requires_grad_(True)

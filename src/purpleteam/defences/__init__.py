@@ -1,9 +1,9 @@
 """Defences: make a model harder to break, find what was planted, take it out; instant to import.
 
-- `training/`   adversarial training, and what the seeds did instead
+- `training/`   adversarial training, one recipe a file
 - `detection/`  backdoors in a training set, in a trained model and at input time
 - `repair/`     a backdoored model made good again, one way a file
-- `evaluate`    before and after, white-box against each model, beside the seeds' way of measuring
+- `evaluate`    a defence measured: by transfer, before and after a repair, and re-poisoned
 """
 
 from __future__ import annotations
@@ -12,16 +12,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from purpleteam.defences.detection.metrics import evaluate_detection
+    from purpleteam.defences.detection.model import MODEL_DETECTORS, scan_model
+    from purpleteam.defences.detection.strip import Strip
+    from purpleteam.defences.detection.strip_fit import fit_strip
+    from purpleteam.defences.detection.training_set import TRAINING_SET_DETECTORS, scan_training_set
+    from purpleteam.defences.evaluate import evaluate_repair, repoison, run_repair
+    from purpleteam.defences.repair import REPAIRS, Repairing
     from purpleteam.defences.training import DEFENCES, Defence, Hardening
 
-__all__ = ["DEFENCES", "Defence", "Hardening"]
+__all__ = [
+    "DEFENCES",
+    "MODEL_DETECTORS",
+    "REPAIRS",
+    "TRAINING_SET_DETECTORS",
+    "Defence",
+    "Hardening",
+    "Repairing",
+    "Strip",
+    "evaluate_detection",
+    "evaluate_repair",
+    "fit_strip",
+    "repoison",
+    "run_repair",
+    "scan_model",
+    "scan_training_set",
+]
+
+_HOMES = {
+    "training": ("DEFENCES", "Defence", "Hardening"),
+    "repair": ("REPAIRS", "Repairing"),
+    "evaluate": ("evaluate_repair", "repoison", "run_repair"),
+    "detection.metrics": ("evaluate_detection",),
+    "detection.model": ("MODEL_DETECTORS", "scan_model"),
+    "detection.strip": ("Strip",),
+    "detection.strip_fit": ("fit_strip",),
+    "detection.training_set": ("TRAINING_SET_DETECTORS", "scan_training_set"),
+}
 
 
 def __getattr__(name: str) -> object:
-    # The app asks STRIP, which needs no torch; adversarial training does.
-    if name not in __all__:
-        raise AttributeError(f"module 'purpleteam.defences' has no attribute {name!r}")
-    return getattr(import_module("purpleteam.defences.training"), name)
+    # The app asks STRIP, which needs no torch; the rest does.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module 'purpleteam.defences' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

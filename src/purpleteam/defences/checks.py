@@ -1,4 +1,4 @@
-"""What is proved about backdoors: checks that read what the searches of the run answered."""
+"""What is proved about backdoors: checks that read the verdicts of the run's scans."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
 
-__all__ = ["MODEL_SCAN", "TRAINING_SET_SCAN", "BackdoorScan", "PoisonSearch"]
-
 MODEL_SCAN, TRAINING_SET_SCAN = "model-scan", "training-set-scan"
-"""What the notes with a search's whole answer are called."""
+"""Names of the notes that hold a scan's result."""
 
 
 class _NothingFound(Check):
-    """A search of that name ran on what the run itself made or serves, and found nothing."""
+    """A scan of that name ran on a model or set of this run, and found nothing."""
 
     needs = ("run",)
-    search = ""
+    scan = ""
 
     def examine(self, target: Target) -> Outcome:
-        notes = [note for note in _notes(target, self.search) if note.facts.get("own")]
+        records = RunFolder.open(target.run or Path()).records()
+        notes = [
+            record
+            for record in records
+            if isinstance(record, Note) and record.name == self.scan and record.facts.get("own")
+        ]
         found = [note for note in notes if note.facts.get("backdoored")]
         unsure = [note for note in notes if note.facts.get("backdoored") is None]
         reasons = [reason for note in unsure for reason in note.facts.get("reasons", [])]
-        message = "" if notes else f"no {self.search} of what is served was recorded"
+        message = "" if notes else f"no {self.scan} of what is served was recorded"
         if unsure and not found:  # not found is not the same as nothing there
             message = f"not established: {'; '.join(reasons) or 'the scan gave no verdict'}"
         return Outcome(
@@ -43,7 +46,7 @@ class _NothingFound(Check):
     def bad_example(self, folder: Path) -> Target:
         run = RunFolder.create(folder / "run", {})
         facts = {"own": True, "backdoored": True, "subject": "sha256:0"}
-        run.cell("control", {}, lambda: [Note(name=self.search, facts=facts)])
+        run.cell("control", {}, lambda: [Note(name=self.scan, facts=facts)])
         return Target(run=run.path)
 
 
@@ -53,18 +56,13 @@ class BackdoorScan(_NothingFound):
 
     id = "model.backdoor-scan"
     proves = "Trigger inversion on the served model found no label that is too easy to reach."
-    search = MODEL_SCAN
+    scan = MODEL_SCAN
 
 
 @CHECKS.register("data.poison-search")
 class PoisonSearch(_NothingFound):
-    """A search of the training set that the baseline learned from found no poison."""
+    """A scan of the training set that the baseline learned from found no poison."""
 
     id = "data.poison-search"
     proves = "A search of the training images found no group that teaches a backdoor."
-    search = TRAINING_SET_SCAN
-
-
-def _notes(target: Target, name: str) -> list[Note]:
-    records = RunFolder.open(target.run or Path()).records()
-    return [one for one in records if isinstance(one, Note) and one.name == name]
+    scan = TRAINING_SET_SCAN

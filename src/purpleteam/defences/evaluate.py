@@ -1,22 +1,34 @@
-"""Measure a defence twice: as the seeds did, by transfer, and as it must be, white-box.
+"""Measure a defence: by transfer, before and after a repair, and whether a repair lasts.
 
-Transfer accuracy is accuracy on images that were made against another model. It says how well
-a net knows those images, not how well it withstands an adversary who attacks the net itself.
+Transfer accuracy is accuracy on images that were made against another model. It says how well a net
+knows those images, not how well it withstands an adversary who attacks the net itself: that is
+`attacks.evaluate` on the defended model. A net whose backdoor was only covered up learns it again
+from a handful of poisons, far faster than a net that never had it (Min et al. 2024,
+arXiv:2410.09838): `repoison` fine-tunes it with them and measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
+from purpleteam.attacks.poison._base import PoisonAttack
+from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
+from purpleteam.core.errors import UsageError
+from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement
-from purpleteam.core.statistics import Rate
+from purpleteam.core.statistics import Estimate, Rate, Value, paired_difference
 from purpleteam.data.images import ImageSet
-from purpleteam.models.inference import Classifier, correct
-
-__all__ = ["transfer_accuracy"]
+from purpleteam.defences.detection.metrics import defence_effectiveness, relative_cost
+from purpleteam.defences.repair._base import Repair, Repairing, free_copy
+from purpleteam.defences.repair._tuning import Loop, label_loss, tune
+from purpleteam.models.inference import Classifier, correct, logits
 
 
 def transfer_accuracy(
@@ -26,14 +38,10 @@ def transfer_accuracy(
     subject: Mapping[str, Any],
     **how: Any,
 ) -> Measurement:
-    """Return the accuracy of `model` on images made against another model, as a record.
+    """Return the accuracy of a defended model on images made against another, as a record.
 
-    Args:
-        model: the defended classifier.
-        adversarial: the images, as bytes, with their true labels.
-        clean: the images that they were made from; their true distance is recorded.
-        subject: what the number is about.
-        **how: attack, epsilon, and the digest of the model that the images were made against.
+    `clean` are the images that the adversarial ones were made from: their true distance is
+    recorded. `how` tells the attack, epsilon, and the digest of the model that was attacked.
     """
     right = correct(model, adversarial)
     moved = np.abs(adversarial.images.astype(np.int16) - clean.images.astype(np.int16))
@@ -48,3 +56,215 @@ def transfer_accuracy(
             "share_moved_over_half": float((moved > 127).mean()),
         },
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Repaired:
+    """A repaired net and what it took."""
+
+    repair: str
+    module: nn.Module
+    cpu_seconds: float
+    seconds: float
+
+
+def run_repair(repair: Repair, work: Repairing) -> Repaired:
+    """Repair, and measure the CPU time of this process and the time by the clock."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    module = repair.repair(work)
+    return Repaired(
+        repair=repair.name,
+        module=module,
+        cpu_seconds=time.process_time() - cpu,
+        seconds=time.perf_counter() - wall,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RepairOutcome:
+    """A model before and after one repair, on the same images."""
+
+    repair: str
+    before: Backdoor
+    after: Backdoor
+    residual_poisons: int | None
+    """How many poisons were left in what the repaired net learned from, where that is known."""
+    cpu_seconds: float
+    trainings: float | None
+    """CPU seconds as multiples of one training of the same model."""
+
+    @property
+    def accuracy_change(self) -> Estimate:
+        """Clean accuracy after minus before, over the same images."""
+        before, after = self.before.clean_correct.tolist(), self.after.clean_correct.tolist()
+        return paired_difference(before, after)
+
+    @property
+    def effectiveness(self) -> Estimate:
+        """Defence effectiveness rating, with the ends that the four rates' intervals allow."""
+        before, after = self.before.attack_success_rate, self.after.attack_success_rate
+        change = self.accuracy_change
+
+        def rating(success_before: float, success_after: float, change: float) -> float:
+            return defence_effectiveness(
+                success_before=success_before,
+                success_after=success_after,
+                accuracy_before=max(0.0, -change),
+                accuracy_after=max(0.0, change),
+            )
+
+        return Estimate(
+            value=rating(before.value, after.value, change.value),
+            n=before.n,
+            low=rating(before.low, after.high, change.low),
+            high=rating(before.high, after.low, change.high),
+            method="interval-arithmetic",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of `purple repair --json`."""
+        return {
+            "repair": self.repair,
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "accuracy_change": self.accuracy_change.to_json(),
+            "defence_effectiveness": self.effectiveness.to_json(),
+            "residual_poisons": self.residual_poisons,
+            "cpu_seconds": self.cpu_seconds,
+            "trainings": self.trainings,
+        }
+
+    def measurements(
+        self, subject: Mapping[str, Any], how: Mapping[str, Any], seed: int
+    ) -> list[Measurement]:
+        """Return the same numbers as records about `subject`; `how` also names the repair."""
+        after, before = self.after, self.before
+        values: dict[str, tuple[Value, Value | None]] = {
+            "clean_accuracy": (after.clean_accuracy, before.clean_accuracy),
+            "attack_success_rate": (after.attack_success_rate, before.attack_success_rate),
+            "worst_source_success_rate": (after.worst_source[1], before.worst_source[1]),
+            "recovered_accuracy": (after.recovered_accuracy, before.recovered_accuracy),
+            "clean_accuracy_difference": (self.accuracy_change, None),
+            "defence_effectiveness": (self.effectiveness, None),
+        }
+        cost = {"cpu_seconds": self.cpu_seconds}
+        if self.trainings is not None:
+            cost["trainings"] = self.trainings
+        return [
+            Measurement(
+                name=name,
+                value=value,
+                subject=subject,
+                how={**how, "repair": self.repair},
+                detail={"residual_poisons": self.residual_poisons}
+                | ({} if old is None else {"before": old.to_json()}),
+                seed=seed,
+                cost=cost,
+            )
+            for name, (value, old) in values.items()
+        ]
+
+
+def evaluate_repair(
+    repaired: Repaired,
+    before: Backdoor,
+    test: ImageSet,
+    poison: PoisonAttack,
+    *,
+    clean_model: nn.Module | None = None,
+    residual_poisons: int | None = None,
+    training_cpu_seconds: float | None = None,
+) -> RepairOutcome:
+    """Measure a repaired net as the model was measured before, on the same `test` and `poison`.
+
+    Args:
+        repaired: what `run_repair` returned.
+        before: `evaluate_backdoor` of the model.
+        test: images that took no part in training or repair.
+        poison: gives the trigger and the target label.
+        clean_model: a classifier trained without poison, for the base rate.
+        residual_poisons: poisons left in what the repaired net learned from.
+        training_cpu_seconds: what one training of the model takes.
+    """
+    after = evaluate_backdoor(repaired.module, test, poison, clean_model=clean_model)
+    trainings = None
+    if training_cpu_seconds is not None:
+        trainings = relative_cost(repaired.cpu_seconds, training_cpu_seconds)
+    return RepairOutcome(
+        repair=repaired.repair,
+        before=before,
+        after=after,
+        residual_poisons=residual_poisons,
+        cpu_seconds=repaired.cpu_seconds,
+        trainings=trainings,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repoisoning(Loop):
+    """How the adversary fine-tunes: as any user of the model would."""
+
+    augmentation: str = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repoisoned:
+    """Attack success rates after fine-tuning with so many poisons; 0 is clean images alone."""
+
+    attack_success_rates: Mapping[int, Rate]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one rate for each count."""
+        return {str(count): rate.to_json() for count, rate in self.attack_success_rates.items()}
+
+
+def repoison(
+    model: nn.Module,
+    poisons: ImageSet,
+    clean: ImageSet,
+    triggered: ImageSet,
+    *,
+    target_label: int,
+    counts: Sequence[int] = (0, 5, 10, 20),
+    how: Repoisoning | None = None,
+    seed: int = 0,
+    device: torch.device | None = None,
+    progress: Progress = SILENT,
+) -> Repoisoned:
+    """Fine-tune copies of a model on clean images and the first poisons; measure each.
+
+    Args:
+        model: stays as it is.
+        poisons: triggered images with the label that the adversary wants.
+        clean: images with true labels, mixed in.
+        triggered: triggered images of other classes, to measure on; not among the poisons.
+        target_label: what the adversary wants them called.
+        counts: how many poisons are mixed in; the sets are nested. 0 is the control.
+        how: steps and rates.
+        seed: of order and augmentation.
+        device: where to tune; the default is the CPU.
+        progress: where to report.
+
+    Raises:
+        UsageError: there are fewer poisons than the largest count, or a count below 0.
+    """
+    if min(counts, default=0) < 0 or max(counts, default=0) > len(poisons):
+        raise UsageError(f"counts {list(counts)} must be from 0 to the {len(poisons)} poisons")
+    rates = {}
+    for count in sorted(set(counts)):
+        mixed = ImageSet(
+            np.concatenate([clean.images, poisons.images[:count]]),
+            np.concatenate([clean.labels, poisons.labels[:count]]),
+        )
+        net = tune(
+            free_copy(model, device, clean),
+            mixed,
+            how or Repoisoning(),
+            loss=label_loss,
+            seed=seed,
+            description=f"re-poison with {count}",
+            progress=progress,
+        )
+        hits = logits(net, triggered.images).argmax(1) == target_label
+        rates[count] = Rate.of(int(hits.sum()), len(hits))
+    return Repoisoned(attack_success_rates=rates)

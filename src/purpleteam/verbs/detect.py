@@ -212,7 +212,7 @@ def detect_model(
         if scan.trigger is None:
             notes.append(f"nothing was recovered, so {str(picture)!r} is not written")
     if strip is not None:
-        from purpleteam.defences.detection import fit_strip
+        from purpleteam.defences import fit_strip
 
         fit_strip(loaded.module, images, seed=seed, model_digest=loaded.digest).save(strip)
         told["strip"] = str(strip)

@@ -196,8 +196,8 @@ def repair_and_store(
         UsageError: there is nothing to repair with.
     """
     from purpleteam.core.statistics import Rate
+    from purpleteam.defences.evaluate import run_repair
     from purpleteam.defences.repair import Repairing
-    from purpleteam.defences.repair.evaluate import run_repair
     from purpleteam.models.inference import correct
     from purpleteam.models.store import Provenance, store
 

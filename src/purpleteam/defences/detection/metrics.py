@@ -2,67 +2,23 @@
 
 - a detector's ranking: AUROC, average precision, recall among the first n; ties count as ties
 - its flags at the deployed threshold: recall, precision, false alarms, residual poisons
-- a backdoor: attack success over images of non-target classes, for each source, the worst source
-  and above the base rate; recovered accuracy; intersection over union of the trigger
+- all of these together, on a set whose poisons are known: `evaluate_detection`
 - a repair: defence effectiveness rating (Zhu et al. 2023, arXiv:2304.11823; Wu et al. 2022,
   arXiv:2206.12654), and what it cost
 
-NumPy alone; `judging` puts what concerns a detector together. Every argument that holds one
-value per case is an array of the same length (N,).
+NumPy alone. Every argument that holds one value per case is an array of the same length (N,).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from purpleteam.core.statistics import Estimate, Rate, Z, fraction_interval, paired_difference
-
-__all__ = [
-    "AttackSuccess",
-    "attack_success",
-    "auroc",
-    "average_precision",
-    "defence_effectiveness",
-    "false_alarm_rate",
-    "precision",
-    "recall",
-    "recall_at",
-    "recovered_accuracy",
-    "relative_cost",
-    "residual_poisons",
-    "trigger_iou",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackSuccess:
-    """How often triggered images of other classes got the target's label."""
-
-    overall: Rate
-    per_source: Mapping[int, Rate]
-    """For each true class that counts."""
-    worst_source: int
-    """The class that the trigger moves most often; the smaller label where two are equal."""
-    base_rate: Rate | None
-    """The same of the model, or the images, without a backdoor."""
-    above_base: Estimate | None
-    """Overall minus base rate, paired image by image."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields for --json and records."""
-        return {
-            "attack_success_rate": self.overall.to_json(),
-            "per_source": {str(label): rate.to_json() for label, rate in self.per_source.items()},
-            "worst_source": self.worst_source,
-            "base_rate": self.base_rate.to_json() if self.base_rate else None,
-            "above_base": self.above_base.to_json() if self.above_base else None,
-        }
+from purpleteam.core.statistics import Estimate, Rate, Z, fraction_interval
 
 
 def auroc(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
@@ -115,14 +71,14 @@ def average_precision(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
 
 def recall(flagged: ArrayLike, poisoned: ArrayLike) -> Rate:
     """Return which share of the poisons is flagged."""
-    found, truth = _pair(_bools(flagged), _bools(poisoned))
-    return Rate.of(int((found & truth).sum()), int(truth.sum()))
+    flags, truth = _pair(_bools(flagged), _bools(poisoned))
+    return Rate.of(int((flags & truth).sum()), int(truth.sum()))
 
 
 def precision(flagged: ArrayLike, poisoned: ArrayLike) -> Rate | None:
     """Return which share of the flagged is poisoned; None where nothing is flagged."""
-    found, truth = _pair(_bools(flagged), _bools(poisoned))
-    return Rate.of(int((found & truth).sum()), int(found.sum())) if found.any() else None
+    flags, truth = _pair(_bools(flagged), _bools(poisoned))
+    return Rate.of(int((flags & truth).sum()), int(flags.sum())) if flags.any() else None
 
 
 def false_alarm_rate(flagged: ArrayLike, poisoned: ArrayLike | None = None) -> Rate:
@@ -132,15 +88,15 @@ def false_alarm_rate(flagged: ArrayLike, poisoned: ArrayLike | None = None) -> R
         flagged: (N,) bool.
         poisoned: (N,) bool, the truth; by default all are clean.
     """
-    found = _bools(flagged)
-    found, truth = _pair(found, np.zeros_like(found) if poisoned is None else _bools(poisoned))
-    return Rate.of(int((found & ~truth).sum()), int((~truth).sum()))
+    flags = _bools(flagged)
+    flags, truth = _pair(flags, np.zeros_like(flags) if poisoned is None else _bools(poisoned))
+    return Rate.of(int((flags & ~truth).sum()), int((~truth).sum()))
 
 
 def residual_poisons(flagged: ArrayLike, poisoned: ArrayLike) -> int:
     """Return how many poisons are not flagged, and stay."""
-    found, truth = _pair(_bools(flagged), _bools(poisoned))
-    return int((truth & ~found).sum())
+    flags, truth = _pair(_bools(flagged), _bools(poisoned))
+    return int((truth & ~flags).sum())
 
 
 def recall_at(scores: ArrayLike, poisoned: ArrayLike, n: int) -> Rate:
@@ -154,67 +110,6 @@ def recall_at(scores: ArrayLike, poisoned: ArrayLike, n: int) -> Rate:
         raise ValueError(f"n must be from 0 to the {len(values)} scores, not {n}")
     order = np.lexsort((truth, -values))  # by falling score, then clean before poisoned
     return Rate.of(int(truth[order[:n]].sum()), int(truth.sum()))
-
-
-def trigger_iou(found: ArrayLike, planted: ArrayLike) -> float:
-    """Return the intersection over union of two masks (H, W); 1 where both are empty."""
-    first, second = np.asarray(found, bool), np.asarray(planted, bool)
-    if first.shape != second.shape:
-        raise ValueError(f"masks must have one shape, not {first.shape} and {second.shape}")
-    union = int((first | second).sum())
-    return float((first & second).sum() / union) if union else 1.0
-
-
-def attack_success(
-    answered: ArrayLike,
-    labels: ArrayLike,
-    target_label: int,
-    *,
-    base: ArrayLike | None = None,
-    sources: Collection[int] | None = None,
-) -> AttackSuccess:
-    """Return how often triggered images of other classes got the target's label.
-
-    Args:
-        answered: (N,) labels that the model gave the triggered images; -1 for a refusal.
-        labels: (N,) their true classes. Images of the target's own class do not count.
-        target_label: what the adversary wants.
-        base: (N,) labels that a clean model gave the same triggered images.
-        sources: the true classes that count; by default all but the target.
-
-    Raises:
-        ValueError: lengths differ, or no image counts.
-    """
-    given, truth = _pair(np.asarray(answered), np.asarray(labels))
-    counts = truth != target_label
-    if sources is not None:
-        counts &= np.isin(truth, list(sources))
-    hits = given[counts] == target_label
-    of = truth[counts]
-    overall = Rate.of(int(hits.sum()), len(hits))
-    per_source = {
-        int(label): Rate.of(int(hits[of == label].sum()), int((of == label).sum()))
-        for label in np.unique(of)
-    }
-    above, base_rate = None, None
-    if base is not None:
-        plain = _pair(np.asarray(base), truth)[0][counts] == target_label
-        base_rate = Rate.of(int(plain.sum()), len(plain))
-        above = paired_difference(plain.tolist(), hits.tolist())
-    return AttackSuccess(
-        overall=overall,
-        per_source=per_source,
-        worst_source=max(per_source, key=lambda label: (per_source[label].value, -label)),
-        base_rate=base_rate,
-        above_base=above,
-    )
-
-
-def recovered_accuracy(answered: ArrayLike, labels: ArrayLike, target_label: int) -> Rate:
-    """Return how often triggered images of non-target classes got their true label."""
-    given, truth = _pair(np.asarray(answered), np.asarray(labels))
-    counts = truth != target_label
-    return Rate.of(int((given == truth)[counts].sum()), int(counts.sum()))
 
 
 def defence_effectiveness(
@@ -244,6 +139,69 @@ def relative_cost(cpu_seconds: float, training_cpu_seconds: float) -> float:
             f"not {cpu_seconds} and {training_cpu_seconds}"
         )
     return cpu_seconds / training_cpu_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """What a detector did on one set whose poisons are known.
+
+    What needs poisons is None on a clean set, where the false alarms are all there is to see.
+    """
+
+    auroc: Estimate | None
+    average_precision: Estimate | None
+    recall: Rate | None
+    """Poisons that were flagged, at the deployed threshold."""
+    precision: Rate | None
+    """Flagged images that are poisons; None where nothing was flagged."""
+    false_alarm_rate: Rate
+    """Clean images that were flagged."""
+    recall_at_count: Rate | None
+    """Poisons among as many of the highest scores as there are poisons."""
+    residual_poisons: int
+    """Poisons that were not flagged, and stay in the set."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for --json and records."""
+        rates = {
+            "auroc": self.auroc,
+            "average_precision": self.average_precision,
+            "recall": self.recall,
+            "precision": self.precision,
+            "false_alarm_rate": self.false_alarm_rate,
+            "recall_at_count": self.recall_at_count,
+        }
+        values = {name: rate.to_json() if rate else None for name, rate in rates.items()}
+        return values | {"residual_poisons": self.residual_poisons}
+
+
+def evaluate_detection(scores: ArrayLike, flagged: ArrayLike, poisoned: ArrayLike) -> Detection:
+    """Return how good a detector was on one set.
+
+    Args:
+        scores: (N,), higher is more suspicious.
+        flagged: what the detector's own threshold flags: (N,) bool, or the places of those.
+        poisoned: (N,) bool, the truth.
+
+    Raises:
+        ValueError: lengths differ, scores are not finite, or all is poisoned.
+    """
+    truth = np.asarray(poisoned)
+    flags = np.asarray(flagged)
+    if flags.dtype != np.bool_:
+        places = flags.astype(np.int64)  # no place at all is an empty array of floats
+        flags = np.zeros(len(truth), np.bool_)
+        flags[places] = True
+    some, both = bool(truth.any()), bool(truth.any() and not truth.all())
+    return Detection(
+        auroc=auroc(scores, truth) if both else None,
+        average_precision=average_precision(scores, truth) if both else None,
+        recall=recall(flags, truth) if some else None,
+        precision=precision(flags, truth),
+        false_alarm_rate=false_alarm_rate(flags, truth),
+        recall_at_count=recall_at(scores, truth, int(truth.sum())) if some else None,
+        residual_poisons=residual_poisons(flags, truth),
+    )
 
 
 def _variance(values: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
@@ -279,17 +237,17 @@ def _at_each_rank(
 
 
 def _scores(scores: ArrayLike) -> NDArray[np.float64]:
-    found = np.asarray(scores, np.float64)
-    if not np.isfinite(found).all():
+    values = np.asarray(scores, np.float64)
+    if not np.isfinite(values).all():
         raise ValueError("scores must be finite")
-    return found
+    return values
 
 
 def _bools(flags: ArrayLike) -> NDArray[np.bool_]:
-    found = np.asarray(flags)
-    if found.dtype != np.bool_:
-        raise ValueError(f"flags must be one bool per case, not {found.dtype} {found.shape}")
-    return found
+    values = np.asarray(flags)
+    if values.dtype != np.bool_:
+        raise ValueError(f"flags must be one bool per case, not {values.dtype} {values.shape}")
+    return values
 
 
 def _pair(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

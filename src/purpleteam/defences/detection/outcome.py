@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from purpleteam.data.images import ImageSet
-
-__all__ = ["UNLIKE", "Calibrated", "Verdict", "accused"]
 
 Verdict = Literal["backdoored", "nothing_found", "not_established"]
 UNLIKE = "unlike what this was calibrated on"
 """How a reason begins that is about the kind of the data or the model."""
 
 
-def accused(verdict: Verdict) -> bool | None:
-    """Return the verdict as the field `backdoored` of --json: null where none is established."""
+def is_backdoored(verdict: Verdict) -> bool | None:
+    """Return the verdict as the field `backdoored`; None where nothing is established."""
     return None if verdict == "not_established" else verdict == "backdoored"
 
 
@@ -54,31 +51,28 @@ class Calibrated:
         """
         height, width, channels = images.images.shape[1:]
         fewest, most = self.classes
-        found = []
+        reasons = []
         if classes < fewest:
-            found.append(f"too few classes to compare: {classes}, at least {fewest} wanted")
+            reasons.append(f"too few classes to compare: {classes}, at least {fewest} wanted")
         if classes > most:
-            found.append(f"{UNLIKE}: {classes} classes, at most {most}")
+            reasons.append(f"{UNLIKE}: {classes} classes, at most {most}")
         if len(images) < self.images:
-            found.append(
+            reasons.append(
                 f"too little to judge: {len(images)} {what} of {classes} classes, "
                 f"at least {self.images} wanted"
             )
-        found += self._rare(np.bincount(images.labels, minlength=classes), what)
-        low, high = self.sides
-        if not low <= min(height, width) <= max(height, width) <= high:
-            found.append(f"{UNLIKE}: {width}x{height} pixels, sides of {low} to {high}")
-        if channels not in self.channels:
-            known = " or ".join(map(str, self.channels))
-            found.append(f"{UNLIKE}: {channels} channels, {known}")
-        return tuple(found)
-
-    def _rare(self, counts: NDArray[np.int64], what: str) -> list[str]:
+        counts = np.bincount(images.labels, minlength=classes)
         wanted = max(self.of_each, int(np.ceil(self.share_of_each * np.median(counts))))
         rare = int(counts.argmin()) if len(counts) else 0
-        if not len(counts) or counts[rare] >= wanted:
-            return []
-        return [
-            f"too little to judge: {counts[rare]} {what} of class {rare}, "
-            f"at least {wanted} wanted of each"
-        ]
+        if len(counts) and counts[rare] < wanted:
+            reasons.append(
+                f"too little to judge: {counts[rare]} {what} of class {rare}, "
+                f"at least {wanted} wanted of each"
+            )
+        low, high = self.sides
+        if not low <= min(height, width) <= max(height, width) <= high:
+            reasons.append(f"{UNLIKE}: {width}x{height} pixels, sides of {low} to {high}")
+        if channels not in self.channels:
+            known = " or ".join(map(str, self.channels))
+            reasons.append(f"{UNLIKE}: {channels} channels, {known}")
+        return tuple(reasons)

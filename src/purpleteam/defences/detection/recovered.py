@@ -18,8 +18,6 @@ from torch import Tensor
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError
 
-__all__ = ["KINDS", "Kind", "RecoveredTrigger", "identity_grid"]
-
 Kind = Literal["patch", "additive", "warp"]
 KINDS: tuple[Kind, ...] = ("patch", "additive", "warp")
 """How a trigger changes an image: replaces a region, adds to all of it, or moves its pixels."""
@@ -27,8 +25,7 @@ KINDS: tuple[Kind, ...] = ("patch", "additive", "warp")
 PARTS = ("mask", "pattern", "flow")
 """What a file of it holds, as far as the kind has them."""
 
-HALF = 0.5
-"""A pixel belongs to the mask from here on."""
+HALF = 0.5  # A pixel belongs to the mask from here on
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +68,9 @@ class RecoveredTrigger:
         """Return images (N, C, H, W) in [0, 1] with the trigger on them."""
         if self.kind == "warp":
             flow = _tensor(self.flow, x)
-            grid = identity_grid(flow.shape[0], flow.shape[1], x) + flow * _per_pixel(flow)
+            height, width = flow.shape[:2]
+            pixel = flow.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])  # grid units
+            grid = identity_grid(height, width, x) + flow * pixel
             warped = F.grid_sample(
                 x, grid.expand(len(x), -1, -1, -1), padding_mode="border", align_corners=True
             )
@@ -183,12 +182,6 @@ def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
     columns = torch.linspace(-1, 1, width, device=like.device, dtype=like.dtype)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack((x, y), 2)
-
-
-def _per_pixel(flow: Tensor) -> Tensor:
-    """Grid units of one pixel: (columns, rows)."""
-    height, width = flow.shape[:2]
-    return flow.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
 
 
 def _tensor(array: NDArray[np.float32] | None, like: Tensor) -> Tensor:

@@ -20,13 +20,10 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError, ModelError, UsageError
 from purpleteam.data.images import ImageSet
 
-__all__ = ["MOST_OVERLAYS", "Answers", "Strip", "superimpose"]
-
 Answers = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 """Images uint8 (N, H, W, C) to probabilities (N, classes)."""
 
-MOST_OVERLAYS = 100
-"""The paper's number; the app asks the model once for each of them and image."""
+MOST_OVERLAYS = 100  # the paper's number; the app asks the model once for each of them and image
 FORMAT = "purpleteam strip 1"
 LARGEST_FILE = 64 * 2**20
 

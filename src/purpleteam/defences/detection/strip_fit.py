@@ -9,8 +9,6 @@ from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.strip import Answers, Strip
 from purpleteam.models.inference import Classifier, logits
 
-__all__ = ["fit_strip", "probabilities_of"]
-
 
 def fit_strip(
     model: Classifier,
@@ -23,13 +21,8 @@ def fit_strip(
 ) -> Strip:
     """Return STRIP for a model, fitted on clean images that took no part in its training.
 
-    Args:
-        model: the classifier, whole, as it will be asked.
-        trusted: clean images, 115 or more for the defaults.
-        false_rejection_rate: the share of clean inputs that may be flagged.
-        seed: draws the overlays from the trusted images.
-        overlays: how many; the app asks the model once for each and image, and takes up to 16.
-        model_digest: binds the fit to a stored model, so that the app serves it with no other.
+    The defaults need 115 trusted images. The app asks the model once for each overlay and image,
+    and takes up to 16; `model_digest` binds the fit to a stored model.
 
     Raises:
         UsageError: there are too few trusted images for that rate.

@@ -1,11 +1,9 @@
-"""Repairs: take a backdoor out of a model; one file each, and what they are measured by.
+"""Repairs: take a backdoor out of a model; one file each. `defences.evaluate` measures them.
 
 - `retrain`      remove the flagged training images and train anew
 - `unlearn`      teach the model that the recovered trigger means nothing
 - `unlearn_set`  teach it that the flagged images are anything but what they are labelled
 - `fine_tune`, `fine_prune`, `ft_sam`, `i_bau`  need neither; compared, and their failures shown
-- `repoison`     a repaired model is attacked again with a few samples
-- `evaluate`     before and after: accuracy, attack success, effectiveness, cost
 """
 
 import sys

@@ -21,8 +21,6 @@ from purpleteam.models.devices import lay_out, to_batch
 from purpleteam.models.guard import switched
 from purpleteam.models.recipes import Plain, Recipe
 
-__all__ = ["REPAIRS", "Repair", "Repairing", "Stamp", "free_copy"]
-
 WORDS = {
     "net": "an architecture to build anew",
     "train": "the training set",
@@ -67,8 +65,12 @@ class Repairing:
 
     def missing(self, needs: tuple[str, ...]) -> list[str]:
         """Return those of `needs` that are not here."""
-        found = {name: getattr(self, name) for name in needs}
-        return [name for name, one in found.items() if one is None or _is_empty(one)]
+        parts = {name: getattr(self, name) for name in needs}
+        return [
+            name
+            for name, part in parts.items()
+            if part is None or (isinstance(part, np.ndarray | ImageSet) and not len(part))
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,25 +85,25 @@ class Repair:
     def repair(self, work: Repairing) -> nn.Module:
         """Return the repaired net in eval mode, a pure function of `work` and its seed.
 
-        The given model is not changed. Chance comes from `work.seed` alone.
+        The given model is not changed.
 
         Raises:
             UsageError: something that this repair needs is missing.
         """
         missing = work.missing(self.needs)
         if missing:
-            wanted = " and ".join(WORDS[name] for name in missing)
-            others = [name for name, one in REPAIRS.items() if not work.missing(one.needs)]
+            words = " and ".join(WORDS[name] for name in missing)
+            others = [name for name, part in REPAIRS.items() if not work.missing(part.needs)]
             raise UsageError(
-                f"repair {self.name!r} needs {wanted}; "
+                f"repair {self.name!r} needs {words}; "
                 f"with what is given: {', '.join(others) or 'none'}"
             )
-        wanted_gradients = [one.requires_grad for one in work.model.parameters()]
+        wanted_gradients = [weight.requires_grad for weight in work.model.parameters()]
         net = free_copy(work.model, work.device, work.trusted or work.train)
         mended = switched(self.mend(net, work))
-        for parameter, wanted_gradient in zip(mended.parameters(), wanted_gradients, strict=True):
-            parameter.requires_grad_(wanted_gradient)
-            parameter.grad = None
+        for weight, wanted in zip(mended.parameters(), wanted_gradients, strict=True):
+            weight.requires_grad_(wanted)
+            weight.grad = None
         return mended
 
     @abstractmethod
@@ -122,7 +124,3 @@ def free_copy(model: nn.Module, device: torch.device | None, images: ImageSet | 
     if images is not None:
         lay_out(net, to_batch(images.images[:2]))
     return net
-
-
-def _is_empty(one: object) -> bool:
-    return isinstance(one, np.ndarray | ImageSet) and len(one) == 0

@@ -1,8 +1,9 @@
-"""The one loop of all repairs that fine-tune: few steps, small batches, the best check kept.
+"""The one loop of all repairs that fine-tune, the losses it goes down, and images made from few.
 
-Batch normalisation stays in eval mode: a handful of images is no estimate of a whole set's mean.
-A part of the trusted images is held out, and what is kept is the weights of the check that does
-best on them; which images those are, the order and the augmentation are functions of the seed.
+Few steps, small batches. Batch normalisation stays in eval mode: a handful of images is no estimate
+of a whole set's mean. A part of the trusted images is held out, and what is kept is the weights of
+the check that does best on them; which images those are, the order and the augmentation are
+functions of the seed.
 """
 
 from __future__ import annotations
@@ -11,25 +12,91 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import Repair, Repairing
-from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.devices import device_of, fast_autocast, frozen, to_batch
+from purpleteam.models.guard import guarded
 from purpleteam.models.recipes import AUGMENTATIONS
-
-__all__ = ["Loop", "Tuning", "generator", "held_out", "tune"]
 
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 """(net, x, y, rng) -> a scalar to go down; y is -1 where the label is not known."""
 Step = Callable[[nn.Module, Callable[[], Tensor]], None]
 """(net, loss) -> leaves in each parameter's `grad` what the optimizer is to follow."""
+Score = Callable[[nn.Module], float]
+
+
+def answers(net: nn.Module, x: Tensor) -> Tensor:
+    """Return logits (N, classes) in float32, computed in the fastest precision."""
+    with fast_autocast(x.device):
+        out: Tensor = guarded(net)(x)
+    return out.float()
+
+
+def divergence(given: Tensor, wanted: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the mean Kullback-Leibler divergence of softmax(given) from softmax(wanted).
+
+    Logits are divided by the temperature first, and the result is multiplied by its square, so
+    that gradients keep their size (Hinton et al. 2015, arXiv:1503.02531).
+    """
+    return temperature**2 * F.kl_div(
+        (given / temperature).log_softmax(1),
+        (wanted / temperature).log_softmax(1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def label_loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+    """Return the mean cross-entropy."""
+    return F.cross_entropy(answers(net, x), y)
+
+
+def held_out_loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross-entropy, as a score."""
+    return F.cross_entropy(answers(net, x), y)
+
+
+def mean_score(images: ImageSet, loss: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> Score:
+    """Return a score: the mean of `loss` over all of `images`, without gradients."""
+
+    def score(net: nn.Module) -> float:
+        device = device_of(net)
+        total = 0.0
+        with frozen(net), torch.no_grad():
+            for start in range(0, len(images), 100):
+                part = images.part(start, start + 100)
+                y = torch.from_numpy(part.labels.copy()).to(device)
+                total += float(loss(net, to_batch(part.images, device), y)) * len(part)
+        return total / len(images)
+
+    return score
+
+
+def put_together(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Return images (N, C, H, W), a share of them continued by another from a cut on.
+
+    Many images from few, after CutMix (Yun et al. 2019, arXiv:1905.04899); what such an image
+    should be called only a model can say, so this is for distillation, in which a hundred images
+    make tens of thousands of questions (Beyer et al. 2022, arXiv:2106.05237). The cut is between
+    two rows or two columns, all places equally likely; both halves stay where they were.
+    """
+    n, _, height, width = x.shape
+    count = round(share * n)
+    partner = torch.randperm(n, generator=rng)[:count].to(x.device)
+    place = torch.rand(count, 1, 1, 1, generator=rng).to(x.device)
+    across = (torch.rand(count, 1, 1, 1, generator=rng) < 0.5).to(x.device)
+    rows = (torch.arange(height, device=x.device) / height)[:, None]  # (H, 1)
+    columns = (torch.arange(width, device=x.device) / width)[None, :]  # (1, W)
+    first = torch.where(across, rows < place, columns < place)  # (count, 1, H, W)
+    return torch.cat([torch.where(first, x[:count], x[partner]), x[count:]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +134,32 @@ class Tuning(Loop, Repair):
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out must be at least 0 and below 1, not {self.held_out}")
 
-    def tune(self, net: nn.Module, images: ImageSet, work: Repairing, **how: Any) -> nn.Module:
-        """Return the net, tuned in place by `tune` with the seed and progress of `work`."""
-        description = f"repair {self.name}"
+    def tune(
+        self,
+        net: nn.Module,
+        work: Repairing,
+        *,
+        loss: Loss = label_loss,
+        score: Score | None = None,
+        step: Step | None = None,
+        after_step: Callable[[nn.Module], None] | None = None,
+    ) -> nn.Module:
+        """Return the net, tuned in place on the trusted images that are not held out.
+
+        Without a `score` the held-out cross-entropy chooses the check; the rest is as in `tune`.
+        """
+        images, others = held_out(work, self.held_out)
         return tune(
             net,
             images,
             self,
+            loss=loss,
             seed=work.seed,
+            score=score or mean_score(others, held_out_loss),
+            step=step,
+            after_step=after_step,
+            description=f"repair {self.name}",
             progress=work.progress,
-            description=description,
-            **how,
         )
 
 
@@ -112,15 +194,15 @@ def tune(
     """Change `net` in place and return it with the weights of its best check.
 
     Args:
-        net: in eval mode, where it stays.
+        net: stays in eval mode.
         images: what it learns from.
         loop: steps, rates, augmentation.
         loss: what goes down.
-        seed: order, augmentation and the loss's chance are pure functions of it.
+        seed: of order, augmentation and the loss's random numbers.
         score: of a net, on held-out images; the lowest is kept, the latest of equals. Without
             one the last weights are.
         step: fills in the gradients; the default is those of the loss.
-        after_step: puts right what a step must not change.
+        after_step: restores what a step must not change.
         description: shown beside the progress bar.
         progress: where to report.
     """
@@ -141,28 +223,28 @@ def tune(
             for group in optimizer.param_groups:
                 group["lr"] = loop.learning_rate * _rate(number / loop.steps)
             optimizer.zero_grad(set_to_none=True)
-            (step or _plain_step)(net, partial(loss, net, x, y, rng))
+            loss_of_batch = partial(loss, net, x, y, rng)
+            if step is None:
+                loss_of_batch().backward()  # type: ignore[no-untyped-call]
+            else:
+                step(net, loss_of_batch)
             optimizer.step()
             if after_step is not None:
                 after_step(net)
             if (number + 1) % every == 0 or number + 1 == loop.steps:
-                found = score(net) if score else 0.0
-                if found <= lowest or not best:
-                    lowest = found
-                    best = {name: one.clone() for name, one in net.state_dict().items()}
+                value = score(net) if score else 0.0
+                if value <= lowest or not best:
+                    lowest = value
+                    best = {name: weight.clone() for name, weight in net.state_dict().items()}
             task.advance(1)
     net.load_state_dict(best)
     return net
 
 
 def generator(seed: int, step: int) -> torch.Generator:
-    """Return the chance of one step, a function of (seed, step) alone."""
+    """Return the random numbers of one step, a function of (seed, step) alone."""
     key = sha256_bytes(f"repair/{seed}/{step}".encode())
     return torch.Generator().manual_seed(int(key[7:22], 16))
-
-
-def _plain_step(net: nn.Module, loss: Callable[[], Tensor]) -> None:
-    loss().backward()  # type: ignore[no-untyped-call]
 
 
 def _rate(done: float) -> float:

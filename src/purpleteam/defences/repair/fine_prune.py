@@ -1,21 +1,27 @@
-"""Fine-pruning (Liu et al. 2018, arXiv:1805.12185): silence what clean images leave idle."""
+"""Fine-pruning (Liu et al. 2018, arXiv:1805.12185): silence what clean images leave idle.
+
+The units of the last hidden features are found by watching a net run, so any module will do. The
+reader is the layer after the last convolution, or the last layer of a net that ends in one or has
+none. A unit is one channel of what it reads, however many numbers that is. Silenced are the
+reader's weights on a unit, which state dicts keep; whatever lies between (normalisation, a sum, a
+pool) does not matter.
+"""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._losses import answers, label_loss, mean_score
 from purpleteam.defences.repair._tuning import Tuning, held_out
-from purpleteam.defences.repair._units import Units, units_of
-from purpleteam.models.inference import correct
-
-__all__ = ["FinePrune"]
+from purpleteam.models.devices import device_of, frozen, to_batch
+from purpleteam.models.inference import CACHE_BATCH, correct
 
 
 @REPAIRS.register("fine_prune")
@@ -35,17 +41,9 @@ class FinePrune(Tuning):
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the pruned and fine-tuned net."""
-        images, others = held_out(work, self.held_out)
+        images, _ = held_out(work, self.held_out)
         units, pruned = prune(net, images, self.loss_of_accuracy)
-        score = mean_score(others, lambda net, x, y: F.cross_entropy(answers(net, x), y))
-        return self.tune(
-            net,
-            images,
-            work,
-            loss=label_loss,
-            score=score,
-            after_step=lambda net: units.silence(net, pruned),
-        )
+        return self.tune(net, work, after_step=lambda net: units.silence(net, pruned))
 
 
 def prune(net: nn.Module, images: ImageSet, loss_of_accuracy: float) -> tuple[Units, Tensor]:
@@ -66,3 +64,72 @@ def prune(net: nn.Module, images: ImageSet, loss_of_accuracy: float) -> tuple[Un
         low, high = (middle, high) if enough else (low, middle)
     units.silence(net, order[:low])
     return units, order[:low]
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The units that one layer reads, and their mean absolute activity (units,)."""
+
+    reader: str
+    """Name of the layer in its net."""
+    activity: Tensor
+
+    def silence(self, net: nn.Module, units: Tensor) -> None:
+        """Set the reader's weights on `units` (indices) to 0, in place."""
+        weight = net.get_submodule(self.reader).get_parameter("weight")  # (out, in, ...)
+        with torch.no_grad():
+            grouped = weight.reshape(len(weight), len(self.activity), -1).clone()
+            grouped[:, units] = 0
+            weight.copy_(grouped.reshape(weight.shape))
+
+
+def units_of(net: nn.Module, images: ImageSet) -> Units:
+    """Return the units of the last hidden features and their activity over `images`.
+
+    Raises:
+        UsageError: the net has no linear layer and no convolution.
+    """
+    ran: list[tuple[str, nn.Module]] = []  # in the order in which they ran
+    read: dict[str, Tensor] = {}
+
+    def note(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        ran.append((name, layer))
+        read[name] = inputs[0].detach()
+
+    hooks = [
+        layer.register_forward_pre_hook(partial(note, name))
+        for name, layer in net.named_modules()
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    ]
+    reader, totals = "", []
+    try:
+        with frozen(net) as asked, torch.no_grad():
+            for start in range(0, len(images), CACHE_BATCH):
+                ran.clear()
+                asked(to_batch(images.images[start : start + CACHE_BATCH], device_of(net)))
+                if not ran:
+                    raise UsageError("the model has no convolution and no linear layer to prune")
+                (reader, layer), channels = _reader(ran)
+                totals.append(_activity(layer, read[reader], channels).sum(0))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Units(reader, torch.stack(totals).sum(0) / len(images))
+
+
+def _reader(ran: list[tuple[str, nn.Module]]) -> tuple[tuple[str, nn.Module], int]:
+    """Return the reader and how many channels it reads, 0 where each number is a unit."""
+    places = [place for place, (_, layer) in enumerate(ran) if isinstance(layer, nn.Conv2d)]
+    if not places or places[-1] + 1 == len(ran):
+        return ran[-1], 0
+    return ran[places[-1] + 1], int(getattr(ran[places[-1]][1], "out_channels", 0))
+
+
+def _activity(layer: nn.Module, features: Tensor, channels: int) -> Tensor:
+    """Return the mean absolute activity (N, units) of what a layer read."""
+    if isinstance(layer, nn.Conv2d):
+        return features.abs().mean((2, 3))  # (N, C, H, W)
+    width = features.shape[-1]
+    rows = features.abs().reshape(len(features), -1, width).mean(1)  # (N, width)
+    units = channels if channels and width % channels == 0 else width
+    return rows.reshape(len(rows), units, -1).mean(2)

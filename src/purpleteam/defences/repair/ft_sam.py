@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._losses import answers, label_loss, mean_score
-from purpleteam.defences.repair._tuning import Tuning, held_out
-
-__all__ = ["FTSAM", "sharpness_aware"]
+from purpleteam.defences.repair._tuning import Tuning
 
 
 @REPAIRS.register("ft_sam")
@@ -36,26 +33,20 @@ class FTSAM(Tuning):
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net of the lowest held-out cross-entropy."""
-        images, others = held_out(work, self.held_out)
-        score = mean_score(others, lambda net, x, y: F.cross_entropy(answers(net, x), y))
-
-        def step(net: nn.Module, loss: Callable[[], Tensor]) -> None:
-            sharpness_aware(net, loss, self.radius)
-
-        return self.tune(net, images, work, loss=label_loss, score=score, step=step)
+        return self.tune(net, work, step=partial(sharpness_aware, radius=self.radius))
 
 
 def sharpness_aware(net: nn.Module, loss: Callable[[], Tensor], radius: float) -> None:
     """Leave in each `grad` the gradient at w + radius * w^2 g / ||w g||, and w as it was."""
-    weights = [one for one in net.parameters() if one.requires_grad]
+    weights = [weight for weight in net.parameters() if weight.requires_grad]
     gradients = torch.autograd.grad(loss(), weights, allow_unused=True)
-    found = [(w, g) for w, g in zip(weights, gradients, strict=True) if g is not None]
+    pairs = [(w, g) for w, g in zip(weights, gradients, strict=True) if g is not None]
     with torch.no_grad():
-        norm = torch.stack([(w * g).norm() for w, g in found]).norm().clamp(min=1e-12)
-        before = [w.clone() for w, _ in found]
-        for w, g in found:
+        norm = torch.stack([(w * g).norm() for w, g in pairs]).norm().clamp(min=1e-12)
+        before = [w.clone() for w, _ in pairs]
+        for w, g in pairs:
             w.add_((radius / norm) * w.square() * g)
     loss().backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        for (w, _), old in zip(found, before, strict=True):
+        for (w, _), old in zip(pairs, before, strict=True):
             w.copy_(old)

@@ -13,10 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._losses import answers, mean_score
-from purpleteam.defences.repair._tuning import Tuning, held_out
-
-__all__ = ["IBAU", "universal"]
+from purpleteam.defences.repair._tuning import Tuning, answers
 
 
 @REPAIRS.register("i_bau")
@@ -39,15 +36,13 @@ class IBAU(Tuning):
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net of the lowest held-out cross-entropy on clean images."""
-        images, others = held_out(work, self.held_out)
-        score = mean_score(others, lambda net, x, y: F.cross_entropy(answers(net, x), y))
 
         def loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
             addition = universal(net, x, y, self.radius, self.inner_steps)
             out = answers(net, torch.cat([x, (x + addition).clamp(0, 1)]))
             return F.cross_entropy(out, y.repeat(2))
 
-        return self.tune(net, images, work, loss=loss, score=score)
+        return self.tune(net, work, loss=loss)
 
 
 def universal(net: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int) -> Tensor:

@@ -12,8 +12,6 @@ from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import REPAIRS, Repair, Repairing
 from purpleteam.models.training import train
 
-__all__ = ["Retrain", "without_flagged"]
-
 
 @REPAIRS.register("retrain")
 @dataclass(frozen=True, kw_only=True)

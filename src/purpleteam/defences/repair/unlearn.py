@@ -3,10 +3,12 @@
 The paper stamps a share of clean images and fine-tunes on true labels. Here each image is seen
 with and without the trigger, and both should get what the model said of the clean one
 (distillation, Hinton et al. 2015, arXiv:1503.02531). The rest of the model's knowledge is in
-those answers, so a hundred images, cut and put together, are enough. And since a recovered
-trigger is not the planted one, it is varied, and an adversary looks for what is left.
-Where several patches were planted, one is recovered at a time: so what is left is looked for again,
-until it is as large as the patches that open the other labels, which are natural.
+those answers, so a hundred images, cut and put together, are enough. A recovered trigger works, but
+is not the planted one: often a few pixels beside it, weaker or stronger, or a patch for what was
+blended into the whole image. So it is varied at random, and an adversary adds to it whatever opens
+the net's backdoor again as it is repaired. Where several patches were planted, one is recovered at
+a time: so what is left is searched for again, until it is as large as the patches that open the
+other labels, which are natural.
 """
 
 from __future__ import annotations
@@ -20,18 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.model import Scanning
 from purpleteam.defences.detection.model.inversion import Search, shrink_mask, slots_of
 from purpleteam.defences.detection.model.patch import recover_patch
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Stamp
-from purpleteam.defences.repair._losses import answers, divergence, mean_score
-from purpleteam.defences.repair._mixing import put_together
-from purpleteam.defences.repair._tuning import Tuning, held_out
-from purpleteam.defences.repair._variation import Adversary, moved, scaled, where_it_leads
+from purpleteam.defences.repair._tuning import (
+    Tuning,
+    answers,
+    divergence,
+    held_out,
+    mean_score,
+    put_together,
+)
 from purpleteam.models.devices import device_of, frozen, to_batch
-
-__all__ = ["Unlearn"]
 
 LOOK = Search(steps=120, images=24, stream=95)
 """How the patches of all labels are compared after a round."""
@@ -69,7 +72,7 @@ class Unlearn(Tuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("mixed", "worsened"):
+        for name in ("mixed", "worsened", "size"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if not 0 < self.temperature < float("inf"):
@@ -78,8 +81,6 @@ class Unlearn(Tuning):
             raise ValueError(
                 f"weakest must be from 0 to strongest {self.strongest}, not {self.weakest}"
             )
-        if not 0 <= self.size <= 1:
-            raise ValueError(f"size must be from 0 to 1, not {self.size}")
         if self.nearby < 0:
             raise ValueError(f"nearby must be at least 0, not {self.nearby}")
         for name in ("restart", "rounds"):
@@ -101,7 +102,7 @@ class Unlearn(Tuning):
 
     def _left(self, net: nn.Module, work: Repairing) -> Stamp | None:
         """Return the patch that still opens the net; None where other labels' are as small."""
-        trusted, trigger, target = work.trusted, work.trigger, work.target_label
+        trusted, target = work.trusted, work.target_label
         if trusted is None or target is None:
             return None
         images = to_batch(trusted.images, device_of(net))
@@ -113,13 +114,20 @@ class Unlearn(Tuning):
             sizes = shrink_mask(looking, slots_of(looking), LOOK).log_sizes
             if sizes[target] >= np.median(np.delete(sizes, target)):
                 return None
-            return recover_patch(looking, target, getattr(trigger, "source_labels", None))
+            return recover_patch(looking, target, getattr(work.trigger, "source_labels", None))
 
     def _unlearned(self, net: nn.Module, work: Repairing, trigger: Stamp) -> nn.Module:
         """Teach one trigger away."""
         model = copy.deepcopy(net).requires_grad_(False)
         images, others = held_out(work, self.held_out)
-        adversary = self._adversary(model, trigger, images, work)
+        x = to_batch(images.images[:1000], device_of(model))
+        target = work.target_label
+        if target is None:
+            target = where_it_leads(model, trigger, x)
+        # Without one the trigger does nothing here, and there is no label to push to.
+        adversary = None
+        if target is not None:
+            adversary = Adversary(x, target, self.size, self.restart, work.seed)
 
         def distance(net: nn.Module, x: Tensor, y: Tensor, stamped: Tensor) -> Tensor:
             given = answers(net, torch.cat([x, stamped]))
@@ -141,15 +149,66 @@ class Unlearn(Tuning):
             return distance(net, x, y, stamped)
 
         score = mean_score(others, lambda net, x, y: distance(net, x, y, trigger.apply(x)))
-        return self.tune(net, images, work, loss=loss, score=score)
+        return self.tune(net, work, loss=loss, score=score)
 
-    def _adversary(
-        self, model: nn.Module, trigger: Stamp, images: ImageSet, work: Repairing
-    ) -> Adversary | None:
-        x = to_batch(images.images[:1000], device_of(model))
-        target = work.target_label
-        if target is None:
-            target = where_it_leads(model, trigger, x)
-        if target is None:  # the trigger does nothing here, and there is no label to push to
-            return None
-        return Adversary(x, target, self.size, self.restart, work.seed)
+
+def rolled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return images (N, C, H, W), each moved down and right by its own number, around the edge."""
+    n, channels, height, width = x.shape
+    row = (torch.arange(height, device=x.device) - rows[:, None]) % height  # (N, H)
+    column = (torch.arange(width, device=x.device) - columns[:, None]) % width  # (N, W)
+    image = torch.arange(n, device=x.device)[:, None, None, None]
+    channel = torch.arange(channels, device=x.device)[None, :, None, None]
+    return x[image, channel, row[:, None, :, None], column[:, None, None, :]]
+
+
+def moved(trigger: Stamp, x: Tensor, nearby: int, rng: torch.Generator) -> Tensor:
+    """Return images with the trigger up to `nearby` pixels from its place."""
+    rows, columns = torch.randint(-nearby, nearby + 1, (2, len(x)), generator=rng).to(x.device)
+    return rolled(trigger.apply(rolled(x, -rows, -columns)), rows, columns)
+
+
+def scaled(
+    x: Tensor, stamped: Tensor, weakest: float, strongest: float, rng: torch.Generator
+) -> Tensor:
+    """Return images with what was changed scaled by a random factor each, in [0, 1]."""
+    spread = torch.rand(len(x), 1, 1, 1, generator=rng).to(x.device)
+    factor = weakest + (strongest - weakest) * spread
+    return (x + factor * (stamped - x)).clamp(0, 1)
+
+
+def where_it_leads(model: nn.Module, trigger: Stamp, x: Tensor) -> int | None:
+    """Return the label that most images change to with the trigger; None if none changes."""
+    with torch.no_grad():
+        before, after = answers(model, x).argmax(1), answers(model, trigger.apply(x)).argmax(1)
+    changed = after[before != after]
+    return int(changed.bincount().argmax()) if len(changed) else None
+
+
+class Adversary:
+    """One addition to all images, pushed towards the target a step a batch, and begun anew.
+
+    The push is universal adversarial training's (Shafahi et al. 2020, arXiv:1811.11304).
+    """
+
+    def __init__(self, x: Tensor, target_label: int, size: float, restart: int, seed: int) -> None:
+        self.target_label, self.restart = target_label, restart
+        self.most = size * x[0].numel()  # largest L1 norm of the addition
+        self.rng = torch.Generator().manual_seed(seed)
+        self.calls = 0
+        self.addition = torch.zeros_like(x[:1])
+
+    def worsen(self, net: nn.Module, x: Tensor) -> Tensor:
+        """Take a step against the net as it is and return images (N, C, H, W) with the addition."""
+        if self.calls % self.restart == 0:
+            start = 0.01 * torch.randn(self.addition.shape, generator=self.rng)
+            self.addition = start.to(x.device).requires_grad_(True)
+            self.optimizer = torch.optim.Adam([self.addition], lr=0.05)
+        self.calls += 1
+        target = torch.full((len(x),), self.target_label, device=x.device)
+        loss = F.cross_entropy(answers(net, (x + self.addition).clamp(0, 1)), target)
+        (self.addition.grad,) = torch.autograd.grad(loss, self.addition)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.addition *= (self.most / self.addition.abs().sum().clamp(min=1e-12)).clamp(max=1)
+            return (x + self.addition).clamp(0, 1)

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._losses import answers, divergence, mean_score
-from purpleteam.defences.repair._mixing import put_together
-from purpleteam.defences.repair._tuning import Tuning, held_out
+from purpleteam.defences.repair._tuning import (
+    Tuning,
+    answers,
+    divergence,
+    held_out,
+    mean_score,
+    put_together,
+)
 from purpleteam.models.devices import device_of, to_batch
 
-__all__ = ["UnlearnSet", "denial"]
-
-
-TEMPERATURE = 2.0
-"""Above 1, what the model thinks of the other labels counts for more."""
+TEMPERATURE = 2.0  # above 1, what the model thinks of the other labels counts for more
 
 
 @REPAIRS.register("unlearn_set")
@@ -41,7 +42,7 @@ class UnlearnSet(Tuning):
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net of the lowest loss on held-out trusted and all flagged images."""
         model = copy.deepcopy(net).requires_grad_(False)
-        images, others = held_out(work, self.held_out)
+        _, others = held_out(work, self.held_out)
         flagged = flagged_of_one_label(work)
         device = device_of(net)
         label = int(flagged.labels[0])
@@ -58,7 +59,7 @@ class UnlearnSet(Tuning):
 
         clean = mean_score(others, lambda net, x, _: kept(net, x))
         denied = mean_score(flagged, lambda net, x, _: denial(answers(net, x), label))
-        return self.tune(net, images, work, loss=loss, score=lambda net: clean(net) + denied(net))
+        return self.tune(net, work, loss=loss, score=lambda net: clean(net) + denied(net))
 
 
 def denial(given: Tensor, label: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 - `pgd`     adversarial training against the current model, several steps
 - `fast`    the same with a single step from a random start
+
+A recipe of another file here, or of a plug-in, registers itself.
 """
 
 import sys

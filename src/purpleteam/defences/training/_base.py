@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,11 +14,9 @@ from torch import nn
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
-from purpleteam.data.images import Dataset
+from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.recipes import Recipe
-from purpleteam.models.training import Training
-
-__all__ = ["DEFENCES", "Defence", "Hardening"]
+from purpleteam.models.training import Craft, Training, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,31 @@ class Hardening:
     progress: Progress = SILENT
     budget_seconds: float | None = None
     """Stop before an epoch that would go beyond it."""
+
+    def train(
+        self,
+        recipe: Recipe,
+        images: ImageSet,
+        validation: ImageSet,
+        *,
+        craft: Craft | None = None,
+        validate: Callable[[nn.Module], float] | None = None,
+    ) -> Training:
+        """Train the net by a recipe, with the seed, checkpoint and budget that are set here."""
+        return train(
+            self.net,
+            images,
+            validation,
+            recipe,
+            seed=self.seed,
+            craft=craft,
+            validate=validate,
+            checkpoint=self.checkpoint,
+            device=self.device,
+            description=self.description,
+            progress=self.progress,
+            budget_seconds=self.budget_seconds,
+        )
 
     def need_baseline(self, name: str) -> nn.Module:
         """Return the baseline; recipes that attack it ahead of time cannot do without."""

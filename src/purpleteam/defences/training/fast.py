@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from purpleteam.defences.training._base import DEFENCES
 from purpleteam.defences.training.pgd import PGDTraining
 
-__all__ = ["FastTraining"]
-
 
 @DEFENCES.register("fast")
 @dataclass(frozen=True, kw_only=True)

@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
-from purpleteam.data.images import ImageSet
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded, switched
-from purpleteam.models.training import Training, train
-
-__all__ = ["PGDTraining", "craft_linf"]
+from purpleteam.models.training import Training
 
 
 @DEFENCES.register("pgd")
@@ -57,20 +54,14 @@ class PGDTraining(Defence):
             step_size = self.relative_step_size * epsilon / self.steps
             return craft_linf(model, x, y, epsilon, step_size, self.steps, rng)
 
-        looked_at = work.dataset.validation.first(self.validation_images)
-        return train(
-            work.net,
-            work.dataset.train,
-            work.dataset.validation,
-            self,
-            seed=work.seed,
-            craft=craft,
-            validate=lambda model: robust_validation(model, looked_at, self.epsilon),
-            checkpoint=work.checkpoint,
-            device=work.device,
-            description=work.description,
-            progress=work.progress,
-            budget_seconds=work.budget_seconds,
+        chosen_by = work.dataset.validation.first(self.validation_images)
+        pgd_10 = PGD(epsilon=self.epsilon, steps=10)
+
+        def validate(model: nn.Module) -> float:
+            return evaluate(model, chosen_by, pgd_10).robust_accuracy.value
+
+        return work.train(
+            self, work.dataset.train, work.dataset.validation, craft=craft, validate=validate
         )
 
 
@@ -95,8 +86,3 @@ def craft_linf(
         x_adv = project(x_adv.detach() + step_size * gradient.sign(), x, epsilon, "linf")
     switched(model, training=True)
     return x_adv
-
-
-def robust_validation(model: nn.Module, images: ImageSet, epsilon: float) -> float:
-    """Return robust accuracy under PGD-10, by which the best epoch is chosen."""
-    return evaluate(model, images, PGD(epsilon=epsilon, steps=10)).robust_accuracy.value

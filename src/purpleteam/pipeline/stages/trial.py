@@ -28,9 +28,8 @@ from purpleteam.defences.detection.metrics import (
 )
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.defences.detection.training_set import TrainingSetScan
+from purpleteam.defences.evaluate import Repaired, evaluate_repair, repoison
 from purpleteam.defences.repair import REPAIRS, Repair
-from purpleteam.defences.repair.evaluate import Repaired, evaluate_repair
-from purpleteam.defences.repair.repoison import repoison
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import recipe_of
 from purpleteam.pipeline.state import Run

@@ -17,22 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.certify.partition.edges import edge_pairs
+from purpleteam.certify.partition.features import edge_pairs
 from purpleteam.core.registry import Registry
-
-__all__ = ["LEARNERS", "Group", "Learner", "Part", "described"]
 
 
 class Part(NamedTuple):
-    """One part of the training set.
-
-    Attributes:
-        images: float (n, C, H, W) in [0, 1]; n may be 0.
-        labels: int64, (n,).
-    """
+    """One part of the training set."""
 
     images: Tensor
+    """float (n, C, H, W) in [0, 1]; n may be 0."""
     labels: Tensor
+    """int64 (n,)."""
 
     def counts(self, classes: int) -> Tensor:
         """Return how many images each label has, float (classes,)."""
@@ -41,25 +36,19 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Group(ABC):
-    """The networks of some parts, side by side.
-
-    Attributes:
-        bias: float32, (parts, classes); minus infinity for a label that the part has no image
-            of, so that it is never answered.
-    """
+    """The networks of some parts, side by side."""
 
     bias: Tensor
+    """(parts, classes); minus infinity for a label that the part has no image of."""
 
     @property
     def voting(self) -> NDArray[np.bool_]:
         """Which parts have a network: those that are not empty, (parts,)."""
-        seen = np.isfinite(self.bias.numpy())
-        voting: NDArray[np.bool_] = seen.any(axis=1)
-        return voting
+        return np.asarray(np.isfinite(self.bias.numpy()).any(axis=1))
 
     @abstractmethod
     def scores(self, features: Tensor) -> Tensor:
-        """Return every network's scores, float (N, parts, classes), of features (N, FEATURES)."""
+        """Return every network's scores (N, parts, classes) of features (N, FEATURES)."""
 
     @abstractmethod
     def network(self, place: int) -> tuple[Tensor, ...]:
@@ -87,13 +76,9 @@ class Learner(ABC):
 
     @abstractmethod
     def fit(self, parts: Sequence[Part], *, first: int, capacity: int, classes: int) -> Group:
-        """Return the networks of parts.
+        """Return the networks of the parts of number `first`, `first + 1`, ...
 
-        Args:
-            parts: the parts of number `first`, `first + 1`, ...
-            first: number of the first of them.
-            capacity: images that every part has room for.
-            classes: number of labels.
+        `capacity` is how many images every part has room for, whatever it holds.
         """
 
     def describe(self) -> dict[str, Any]:

@@ -20,10 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.certify.partition.edges import FEATURES
+from purpleteam.certify.partition.features import FEATURES
 from purpleteam.certify.partition.learners._base import LEARNERS, Group, Learner, Part, described
-
-__all__ = ["TinyNetworks"]
 
 SCALE = 8.0  # an image's features have length 1; a network learns from longer ones sooner
 FIRST = 0.3  # first weights of the first layer, in units of He et al. (2015, arXiv:1502.01852)
@@ -31,19 +29,17 @@ FIRST = 0.3  # first weights of the first layer, in units of He et al. (2015, ar
 
 @dataclass(frozen=True, kw_only=True)
 class TwoLayers(Group):
-    """Features through a rectified layer and a linear one.
-
-    Attributes:
-        inner: float32, (FEATURES, parts * width); inner_bias: (parts * width,).
-        outer: float32, (parts, width, classes).
-    """
+    """Features through a rectified layer and a linear one."""
 
     inner: Tensor
+    """(FEATURES, parts * width)."""
     inner_bias: Tensor
+    """(parts * width,)."""
     outer: Tensor
+    """(parts, width, classes)."""
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return every network's scores, float (N, parts, classes), of features (N, FEATURES)."""
+        """Return every network's scores (N, parts, classes) of features (N, FEATURES)."""
         parts, width, _ = self.outer.shape
         hidden = (features @ self.inner + self.inner_bias).relu_().view(-1, parts, width)
         scores = hidden.transpose(0, 1) @ self.outer + self.bias[:, None]
@@ -52,12 +48,7 @@ class TwoLayers(Group):
     def network(self, place: int) -> tuple[Tensor, ...]:
         """Return the layers of one network, with their biases."""
         units = slice(place * self.outer.shape[1], (place + 1) * self.outer.shape[1])
-        return (
-            self.inner[:, units],
-            self.inner_bias[units],
-            self.outer[place],
-            self.bias[place],
-        )
+        return self.inner[:, units], self.inner_bias[units], self.outer[place], self.bias[place]
 
 
 @LEARNERS.register("networks")
@@ -132,12 +123,8 @@ class TinyNetworks(Learner):
         parts, room, _ = x.shape
         kernel, began = x @ x.mT, x @ inner
         along = torch.zeros(parts, room, self.width)  # A of W = W0 + X^T A
-        steps = [
-            along,
-            outer,
-            torch.zeros(parts, 1, self.width),
-            torch.zeros(parts, 1, outer.shape[2]),
-        ]
+        biases = (torch.zeros(parts, 1, self.width), torch.zeros(parts, 1, outer.shape[2]))
+        steps = [along, outer, *biases]
         pace = [torch.zeros_like(one) for one in steps]
         for step in range(self.steps):
             along, outer, inner_bias, bias = steps

@@ -14,26 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.certify.partition.edges import FEATURES
+from purpleteam.certify.partition.features import FEATURES
 from purpleteam.certify.partition.learners._base import LEARNERS, Group, Learner, Part, described
-
-__all__ = ["Readout"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layers(Group):
-    """Features times `weights` plus `bias` are the scores.
-
-    Attributes:
-        weights: float32, (FEATURES, parts * classes).
-    """
+    """Features times `weights` plus `bias` are the scores."""
 
     weights: Tensor
+    """(FEATURES, parts * classes)."""
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return every network's scores, float (N, parts, classes), of features (N, FEATURES)."""
-        scores: Tensor = (features @ self.weights).view(-1, *self.bias.shape) + self.bias
-        return scores
+        """Return every network's scores (N, parts, classes) of features (N, FEATURES)."""
+        return (features @ self.weights).view(-1, *self.bias.shape) + self.bias
 
     def network(self, place: int) -> tuple[Tensor, ...]:
         """Return weights and bias of one network."""

@@ -6,9 +6,8 @@
 - `source_specific`  the smallest patch for each pair of classes: TaCT
 - `feature`          the shortest shift of the last layer's features for each class: FeatureRE
 - `max_margin`       the largest margin of each class, without any image: MM-BD
-- `reference`        a student of the model: how near each class is by nature
-- `nature`           whether the student follows a trigger too: then it is none
-- `inversion`        the searches that they share;  `outliers`: sizes to statistics and p-values
+- `inversion`        the searches that they share
+- `reference`        distilled from the model: how near each class is by nature
 - `scan`             asks them all, and `decision` makes one verdict of what they found
 """
 
@@ -18,10 +17,10 @@ from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
     ModelDetector,
+    Null,
     Scanning,
 )
-from purpleteam.defences.detection.model._verdict import FALSE_ALARM_RATE, ModelScan
-from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.defences.detection.model.decision import FALSE_ALARM_RATE, ModelScan
 from purpleteam.defences.detection.model.scan import scan_model
 
 __all__ = [

@@ -1,7 +1,14 @@
-"""What every model detector is: it sizes the easiest trigger of each class, and judges that."""
+"""What every model detector is: it sizes the easiest trigger of each class and compares them.
+
+Neural Cleanse (Wang et al. 2019) divides a class's distance from the median by the median absolute
+deviation, of sizes as they are. With ten classes that deviation is a coarse figure, and sizes are
+skewed. Here sizes are compared on a log scale; each class is left out of what it is compared with;
+and the deviation is drawn towards the one that clean models have.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,10 +20,99 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from purpleteam.core.registry import Registry
-from purpleteam.defences.detection.model.outliers import Null, small_outliers
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
-__all__ = ["MODEL_DETECTORS", "Evidence", "ModelDetector", "Scanning", "less_natural"]
+CONSISTENT = 1.4826
+"""Makes the median absolute deviation of normal numbers their standard deviation."""
+MUTUAL = 0.7  # share of the opposite pair's nearness that counts as natural
+NATURAL = 0.75  # share of a pair's nearness in the reference that counts as natural in the model
+REWEIGHTED = 20  # rounds of reweighting
+FLAT = 0.02  # log sizes that differ by less count alike: no weight is larger than its inverse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Null:
+    """What a detector's statistic is in clean models: a Gumbel law, and a usual deviation."""
+
+    location: float
+    scale: float
+    deviation: float
+    """Usual deviation of log sizes between the classes of a clean model."""
+    weight: float = 5.0
+    """The usual deviation counts as so many classes beside the model's own."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "deviation"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.weight < 0:
+            raise ValueError(f"weight must be at least 0, not {self.weight}")
+
+    def standing(self, statistic: float) -> float:
+        """Return how far a statistic lies beyond the law's location, in scales of it.
+
+        It compares detectors, and is no probability: a law that was fitted to some dozens of nets
+        says nothing of a tail that none of them is in.
+        """
+        return (statistic - self.location) / self.scale
+
+
+def small_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.float64]:
+    """Return (k,): how far each size lies below the median of the others, in deviations."""
+    statistics = np.empty(len(log_sizes))
+    for label, size in enumerate(log_sizes):
+        others = np.delete(log_sizes, label)
+        middle = float(np.median(others))
+        spread = CONSISTENT * float(np.median(np.abs(others - middle)))
+        statistics[label] = (middle - size) / pooled(spread, len(others), null)
+    return statistics
+
+
+def pair_outliers(
+    log_sizes: NDArray[np.float64],
+    null: Null,
+    natural: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return (k, k): how far each pair (source, target) lies below what its classes explain.
+
+    A source that is moved easily makes its row small and a target that is reached easily its
+    column. Row and column effects are fitted by least absolute deviations, which one pair cannot
+    bend. Natural nearness is mutual (4 and 9), a backdoor is one-way: what the opposite pair lies
+    below its classes is taken off, by the share `MUTUAL`. So is, by `NATURAL`, what the pair lies
+    below its classes in the reference, whose log sizes are `natural`. NaN, for no pair, stays NaN.
+    """
+    rows, columns = np.nonzero(~np.isnan(log_sizes))
+    effects = np.zeros((len(rows), 2 * len(log_sizes)))
+    effects[np.arange(len(rows)), rows] = 1
+    effects[np.arange(len(rows)), len(log_sizes) + columns] = 1
+    rest = _unexplained(log_sizes[rows, columns], effects)
+    if natural is not None:
+        rest = rest - NATURAL * np.minimum(_unexplained(natural[rows, columns], effects), 0)
+    opposite = np.zeros_like(log_sizes)
+    opposite[columns, rows] = rest
+    rest = rest - MUTUAL * np.minimum(opposite[rows, columns], 0)
+    spread = CONSISTENT * float(np.median(np.abs(rest)))
+    statistics = np.full(log_sizes.shape, np.nan)
+    statistics[rows, columns] = -rest / pooled(spread, len(log_sizes), null)
+    return statistics
+
+
+def _unexplained(values: NDArray[np.float64], effects: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what least absolute deviations leave, by least squares reweighted (Schlossmacher)."""
+    weights = np.ones(len(values))
+    rest = values
+    for _ in range(REWEIGHTED):
+        root = np.sqrt(weights)
+        fit = np.linalg.lstsq(root[:, None] * effects, root * values, rcond=None)[0]
+        rest = values - effects @ fit
+        weights = 1 / np.maximum(np.abs(rest), FLAT)
+    return np.asarray(rest)
+
+
+def pooled(spread: float, n: int, null: Null) -> float:
+    """Return the deviation of `n` numbers, drawn towards the usual one."""
+    total = n * spread**2 + null.weight * null.deviation**2
+    return math.sqrt(total / (n + null.weight))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,28 +126,24 @@ class Scanning:
     classes: int
     seed: int
     reference: nn.Module | None = None
-    """A student of the model that has its nature and not its backdoor, where there is one."""
+    """A model that was distilled from it: as near by nature, without its backdoor."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """What one detector says of a model.
-
-    Attributes:
-        detector: its name.
-        statistics: (classes,), how far each class stands below the others, in robust deviations.
-        standing: how far that is beyond what is usual in clean models, in scales of the null law.
-        target_label: the class that stands out most.
-        sources: for each label, the classes that a trigger towards it works on; None is all.
-        details: what a record keeps beside.
-    """
+    """What one detector says of a model."""
 
     detector: str
     statistics: NDArray[np.float64]
+    """(classes,), how far each class stands below the others, in robust deviations."""
     standing: float
+    """How far that is beyond what is usual in clean models, in scales of the null law."""
     target_label: int
+    """The class that stands out most."""
     sources: tuple[tuple[int, ...], ...] | None = None
+    """For each label, the classes that a trigger towards it works on; None is all."""
     details: Mapping[str, Any]
+    """What a record keeps beside."""
 
     @property
     def source_labels(self) -> tuple[int, ...] | None:
@@ -67,7 +159,7 @@ class ModelDetector(ABC):
     null: ClassVar[Null]
     """What clean models give, from calibration models that are evaluated nowhere."""
     compares: ClassVar[bool] = False
-    """Whether it takes off what a student explains."""
+    """Whether it takes off what the reference explains."""
 
     def __post_init__(self) -> None:
         for part in fields(self):
@@ -76,22 +168,20 @@ class ModelDetector(ABC):
 
     @abstractmethod
     def examine(self, work: Scanning) -> Evidence | None:
-        """Return what the model's classes look like, or None where this one cannot judge."""
+        """Return what the model's classes look like, or None where they cannot be compared."""
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
     ) -> RecoveredTrigger | None:
-        """Return the trigger for one target at leisure, or None where this one has no picture."""
+        """Return the trigger for one target, searched for thoroughly; None if it has no picture."""
         return None
 
-    def judge(
-        self, log_sizes: NDArray[np.float64], found: NDArray[np.float64] | None = None
+    def evidence(
+        self, log_sizes: NDArray[np.float64], recorded: NDArray[np.float64] | None = None
     ) -> Evidence:
         """Return the evidence of one size per class, on a natural-log scale.
 
-        Args:
-            log_sizes: what is compared.
-            found: what was found, where the natural part of it was taken off.
+        `recorded` are the sizes as they were found, where their natural part was taken off.
         """
         statistics = small_outliers(log_sizes, self.null)
         target = int(statistics.argmax())
@@ -100,22 +190,22 @@ class ModelDetector(ABC):
             statistics=statistics,
             standing=self.null.standing(float(statistics[target])),
             target_label=target,
-            details={"sizes": np.exp(log_sizes if found is None else found).tolist()},
+            details={"sizes": np.exp(log_sizes if recorded is None else recorded).tolist()},
         )
 
 
-def less_natural(
+def minus_natural(
     work: Scanning,
     log_sizes: NDArray[np.float64],
     measure: Callable[[Scanning], NDArray[np.float64]],
     *,
     share: float = 0.6,
 ) -> NDArray[np.float64]:
-    """Return log sizes less the share of the student's nearness that counts as natural.
+    """Return log sizes less the share of the reference's nearness that counts as natural.
 
-    A class that is near in the student too is near by nature. One that is far there proves
-    nothing: students differ most in what they have not learned, and a class must not look
-    suspicious because a student finds it hard.
+    A class that is near in the reference too is near by nature. One that is far there proves
+    nothing: references differ most in what they have not learned, and a class must not look
+    suspicious because a reference finds it hard.
     """
     if work.reference is None:
         return log_sizes

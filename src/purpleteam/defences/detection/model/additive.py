@@ -17,21 +17,19 @@ from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
     ModelDetector,
+    Null,
     Scanning,
-    less_natural,
+    minus_natural,
 )
 from purpleteam.defences.detection.model.inversion import (
-    AT_LEISURE,
+    THOROUGH,
     Inverted,
     Search,
     Slot,
     shrink_radius,
     slots_of,
 )
-from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.recovered import RecoveredTrigger
-
-__all__ = ["AdditiveInversion"]
 
 
 @MODEL_DETECTORS.register("additive")
@@ -50,20 +48,18 @@ class AdditiveInversion(ModelDetector):
     def examine(self, work: Scanning) -> Evidence | None:
         """Invert a perturbation for every class as target."""
         search = Search(steps=self.steps, images=self.images, stream=20)
-        found = _shrink(work, slots_of(work), search).log_sizes
-        return self.judge(
-            less_natural(
-                work, found, lambda it: _shrink(it, slots_of(it), search.shorter()).log_sizes
-            ),
-            found,
+        sizes = _shrink(work, slots_of(work), search).log_sizes
+        rest = minus_natural(
+            work, sizes, lambda it: _shrink(it, slots_of(it), search.shorter()).log_sizes
         )
+        return self.evidence(rest, sizes)
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
     ) -> RecoveredTrigger | None:
         """Return the shortest perturbation that works on nearly all images of the sources."""
-        found = _shrink(work, (Slot(target, sources),), AT_LEISURE)
-        pattern = found.parts[0][0].clamp(-1, 1).cpu().numpy()
+        inverted = _shrink(work, (Slot(target, sources),), THOROUGH)
+        pattern = inverted.parts[0][0].clamp(-1, 1).cpu().numpy()
         return RecoveredTrigger(
             kind="additive", target_label=target, source_labels=sources, pattern=pattern
         )
@@ -72,10 +68,10 @@ class AdditiveInversion(ModelDetector):
 def _shrink(work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
     form = tuple(work.images.shape[1:])
     largest = math.sqrt(math.prod(form))
+
+    def add(change: Tensor, x: Tensor) -> Tensor:
+        return (x + change[:, None]).clamp(0, 1)
+
     return shrink_radius(
-        work, slots, search, form=form, shape=_add, radius=0.1 * largest, largest=largest
+        work, slots, search, form=form, shape=add, radius=0.1 * largest, largest=largest
     )
-
-
-def _add(change: Tensor, x: Tensor) -> Tensor:
-    return (x + change[:, None]).clamp(0, 1)

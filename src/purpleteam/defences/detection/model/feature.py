@@ -18,25 +18,15 @@ from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
     ModelDetector,
+    Null,
     Scanning,
 )
-from purpleteam.defences.detection.model.inversion import (
-    Search,
-    Shape,
-    shrink_radius,
-    slots_of,
-)
-from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.defences.detection.model.inversion import Search, shrink_radius, slots_of
 from purpleteam.models.guard import guarded
 
-__all__ = ["FeatureInversion"]
-
-AT_ONCE = 256
-"""Images whose features are read in one pass."""
-START = 3.0
-"""Length of the first shift, in deviations of a feature."""
-LARGEST = 1000.0
-"""Length that is not exceeded."""
+AT_ONCE = 256  # images whose features are read in one pass
+START = 3.0  # length of the first shift, in deviations of a feature
+LARGEST = 1000.0  # length that is not exceeded
 
 
 @MODEL_DETECTORS.register("feature")
@@ -64,17 +54,23 @@ class FeatureInversion(ModelDetector):
             classes=work.classes,
             seed=work.seed,
         )
-        search = Search(steps=self.steps, images=self.images, stream=70)
-        found = shrink_radius(
+        unit = features.std().clamp_min(1e-12)
+        rectified = bool(features.amin() >= 0)
+
+        def shift(change: Tensor, x: Tensor) -> Tensor:
+            shifted = x + unit * change[:, None]
+            return shifted.clamp_min(0) if rectified else shifted
+
+        inverted = shrink_radius(
             inner,
             slots_of(inner),
-            search,
+            Search(steps=self.steps, images=self.images, stream=70),
             form=tuple(features.shape[1:]),
-            shape=_shift(features),
+            shape=shift,
             radius=START,
             largest=LARGEST,
         )
-        return self.judge(found.log_sizes)
+        return self.evidence(inverted.log_sizes)
 
 
 class _FromFeatures(nn.Module):
@@ -103,7 +99,7 @@ def _last_linear(model: nn.Module, image: Tensor) -> nn.Module | None:
         if given:  # by position: what is given by name, a hook does not see
             asked.append((module, tuple(given[0].shape)))
 
-    layers = [one for one in model.modules() if isinstance(one, nn.Linear)]
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     handles = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
         with torch.no_grad():
@@ -129,15 +125,3 @@ def _features(work: Scanning, layer: nn.Module) -> Tensor:
     finally:
         handle.remove()
     return torch.cat(read)[:, None, None]
-
-
-def _shift(features: Tensor) -> Shape:
-    """Return how a shift is put on features: where none is below 0, none becomes so."""
-    unit = features.std().clamp_min(1e-12)
-    rectified = bool(features.amin() >= 0)
-
-    def put(change: Tensor, x: Tensor) -> Tensor:
-        shifted = x + unit * change[:, None]
-        return shifted.clamp_min(0) if rectified else shifted
-
-    return put

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,8 +22,6 @@ from torch import Tensor, nn
 from purpleteam.defences.detection.model._base import Scanning, generator
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded
-
-__all__ = ["AT_LEISURE", "Inverted", "Search", "Slot", "shrink_mask", "shrink_radius", "slots_of"]
 
 CHUNK = 64
 """Images in one pass: small enough that a layer's activations stay in the processor's cache."""
@@ -54,27 +53,22 @@ class Search:
     """Which of the seed's random numbers are used."""
 
     def shorter(self) -> Search:
-        """Return the search on half the images, for the student, whose sizes count less."""
+        """Return the search on half the images, for the reference, whose sizes count less."""
         return replace(self, images=max(1, self.images // 2))
 
 
-AT_LEISURE = Search(steps=120, images=64, success=0.97, stream=90)
+THOROUGH = Search(steps=120, images=64, success=0.97, stream=90)
 """For the one trigger that is shown and used: it shall work on nearly every image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """What was found, slot by slot.
+    """What was found, slot by slot."""
 
-    Attributes:
-        slots: what each aimed at.
-        log_sizes: (slots,), natural log of the size at which the wanted share just goes over.
-        parts: the tensors that make the triggers, (slots, ...) each.
-    """
-
-    slots: tuple[Slot, ...]
     log_sizes: NDArray[np.float64]
+    """(slots,), natural log of the size at which the wanted share just goes to the target."""
     parts: tuple[Tensor, ...]
+    """The tensors that make the triggers, (slots, ...) each."""
 
 
 def slots_of(work: Scanning) -> tuple[Slot, ...]:
@@ -109,7 +103,7 @@ def shrink_mask(
         price = torch.where(enough, price * 1.15, price / 1.15**1.5).clamp(1e-4, 1.0)
         sizes.append(size.detach().log())
     parts = (torch.sigmoid(mask).detach(), torch.sigmoid(pattern).detach())
-    return Inverted(slots, _settled(sizes), parts)
+    return Inverted(_settled(sizes), parts)
 
 
 def shrink_radius(
@@ -125,15 +119,8 @@ def shrink_radius(
 ) -> Inverted:
     """Return changes of least Euclidean length: one part, (slots, *form).
 
-    Args:
-        work: the model and the images.
-        slots: what to aim at.
-        search: how long.
-        form: shape of one change.
-        shape: puts changes on images.
-        radius: the length to begin with.
-        largest: the length that is not exceeded.
-        stride: length of the first steps, as a share of the radius.
+    `shape` puts changes on images. The length begins at `radius` and does not exceed `largest`;
+    `stride` is the length of the first steps as a share of it.
     """
     device, draw = work.images.device, _Draw(work, slots, search)
     change = torch.zeros((len(slots), *form), device=device)
@@ -141,9 +128,9 @@ def shrink_radius(
     sizes = []
     for step in range(search.steps):
         leaf = change.clone().requires_grad_(True)
-        put = _on(shape, leaf)
-        success = _backward(work.model, put, draw(), draw.targets)
-        memory = 0.7 * memory + 0.3 * _rescaled(_gradient(leaf), torch.ones_like(radii))
+        success = _backward(work.model, partial(_put, shape, leaf), draw(), draw.targets)
+        gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        memory = 0.7 * memory + 0.3 * _rescaled(gradient, torch.ones_like(radii))
         left = (1 + math.cos(math.pi * step / search.steps)) / 2
         change = change - _rescaled(memory, stride * (0.1 + 0.9 * left) * radii)
         turn = 0.08 * (0.2 + 0.8 * left)
@@ -151,7 +138,7 @@ def shrink_radius(
         radii = radii.clamp_max(largest)
         change = _rescaled(change, radii)
         sizes.append(radii.log())
-    return Inverted(slots, _settled(sizes), (change,))
+    return Inverted(_settled(sizes), (change,))
 
 
 class _Draw:
@@ -162,7 +149,12 @@ class _Draw:
         self.images, self.count = work.images, search.images
         self.rng = generator(work.seed, search.stream + 1)
         self.targets = torch.tensor([slot.target for slot in slots], device=device)
-        self.pools = [_candidates(work.labels, slot) for slot in slots]
+        self.pools = []
+        for slot in slots:
+            wanted = work.labels != slot.target
+            if slot.sources is not None:
+                wanted = wanted & np.isin(work.labels, slot.sources)
+            self.pools.append(torch.from_numpy(np.flatnonzero(wanted)))
 
     def __call__(self) -> Tensor:
         """Return images (slots, n, C, H, W)."""
@@ -170,12 +162,6 @@ class _Draw:
             pool[torch.randint(len(pool), (self.count,), generator=self.rng)] for pool in self.pools
         ]
         return self.images[torch.stack(chosen).to(self.images.device)]
-
-
-def _candidates(labels: NDArray[np.int64], slot: Slot) -> Tensor:
-    others = labels != slot.target
-    wanted = others if slot.sources is None else others & np.isin(labels, slot.sources)
-    return torch.from_numpy(np.flatnonzero(wanted))
 
 
 def _backward(model: nn.Module, change: Change, x: Tensor, targets: Tensor) -> Tensor:
@@ -204,12 +190,8 @@ def _leaf(start: Tensor, work: Scanning) -> Tensor:
     return start.to(work.images.device).requires_grad_(True)
 
 
-def _gradient(leaf: Tensor) -> Tensor:
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-
-
-def _on(shape: Shape, changes: Tensor) -> Change:
-    return lambda part, x: shape(changes[part], x)
+def _put(shape: Shape, changes: Tensor, part: slice, x: Tensor) -> Tensor:
+    return shape(changes[part], x)
 
 
 def _rescaled(changes: Tensor, lengths: Tensor) -> Tensor:

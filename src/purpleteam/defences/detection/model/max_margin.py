@@ -16,14 +16,12 @@ from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
     ModelDetector,
+    Null,
     Scanning,
     generator,
 )
-from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded
-
-__all__ = ["MaximumMargin"]
 
 
 @MODEL_DETECTORS.register("max_margin")
@@ -51,7 +49,7 @@ class MaximumMargin(ModelDetector):
             x = (x.detach() + stride * gradient / length).clamp(0, 1)
         with torch.no_grad():
             margins = _margins(work, x, targets).view(work.classes, -1).amax(1)
-        return self.judge(-margins.double().clamp_min(1e-6).log().cpu().numpy())
+        return self.evidence(-margins.double().clamp_min(1e-6).log().cpu().numpy())
 
 
 def _margins(work: Scanning, x: Tensor, targets: Tensor) -> Tensor:

@@ -9,20 +9,18 @@ from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
     ModelDetector,
+    Null,
     Scanning,
-    less_natural,
+    minus_natural,
 )
 from purpleteam.defences.detection.model.inversion import (
-    AT_LEISURE,
+    THOROUGH,
     Search,
     Slot,
     shrink_mask,
     slots_of,
 )
-from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.recovered import RecoveredTrigger
-
-__all__ = ["PatchInversion", "recover_patch"]
 
 
 @MODEL_DETECTORS.register("patch")
@@ -41,13 +39,11 @@ class PatchInversion(ModelDetector):
     def examine(self, work: Scanning) -> Evidence | None:
         """Invert a mask and a pattern for every class as target."""
         search = Search(steps=self.steps, images=self.images, stream=10)
-        found = shrink_mask(work, slots_of(work), search).log_sizes
-        return self.judge(
-            less_natural(
-                work, found, lambda it: shrink_mask(it, slots_of(it), search.shorter()).log_sizes
-            ),
-            found,
+        sizes = shrink_mask(work, slots_of(work), search).log_sizes
+        rest = minus_natural(
+            work, sizes, lambda it: shrink_mask(it, slots_of(it), search.shorter()).log_sizes
         )
+        return self.evidence(rest, sizes)
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
@@ -58,8 +54,8 @@ class PatchInversion(ModelDetector):
 
 def recover_patch(work: Scanning, target: int, sources: tuple[int, ...] | None) -> RecoveredTrigger:
     """Return the smallest patch from the sources (None: all others) to the target."""
-    found = shrink_mask(work, (Slot(target, sources),), AT_LEISURE)
-    mask, pattern = (part[0].cpu().numpy() for part in found.parts)
+    inverted = shrink_mask(work, (Slot(target, sources),), THOROUGH)
+    mask, pattern = (part[0].cpu().numpy() for part in inverted.parts)
     return RecoveredTrigger(
         kind="patch", target_label=target, source_labels=sources, mask=mask[0], pattern=pattern
     )

@@ -1,59 +1,57 @@
-"""What a model would be like without a backdoor: a student of it that never saw a trigger.
+"""What a model would be like without a backdoor: a reference that was distilled from it.
 
 Classes differ by nature: a 1 is nearly a 4, and an empty image is nearest to some class. Such
-nearness is in the images and the architecture, so a net taught by the model itself on trusted
+nearness is in the images and the architecture, so a student that is taught by the model on trusted
 images has it too (distillation, Hinton et al. 2015, arXiv:1503.02531); a trigger that no trusted
-image shows is not taught. What an inversion finds in the student is therefore taken off.
+image shows is not taught. What an inversion finds in the student is therefore taken off, and a
+trigger that moves the student as well is a natural backdoor: a disc is a square without its
+corners, so the smallest change from one to the other is a few pixels in any net that knows both.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.core.errors import PurpleError
+from purpleteam.defences.detection.model._base import Scanning
+from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models import build
 from purpleteam.models.devices import lay_out
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.recipes import shift
 
-__all__ = ["AT_ONCE", "distilled", "untrained"]
-
-SEEN = 8000
-"""Images that the student is shown, trusted ones again and again, moved and with noise."""
+SEEN = 8000  # images that the student is shown: trusted ones many times, moved and with noise
 BATCH = 50
-RATE = 2e-3
-"""Largest rate of Adam, warmed up and cooled down again."""
-TEMPERATURE = 3.0
-"""Softens the model's answers, so that they tell what else an image resembles."""
-NOISY = 0.4
-"""Share of the images with noise."""
-NOISE = 0.3
-"""Largest deviation of the noise."""
-SIDE = 8
-"""Images are moved by up to the eighth part of their side."""
-ALIKE = 0.7
-"""A student that gives so few of the model's answers on trusted images tells nothing of it."""
-AT_ONCE = 256
-"""Images that are answered in one pass where student and model are compared."""
+RATE = 2e-3  # largest rate of Adam, warmed up and cooled down again
+TEMPERATURE = 3.0  # softens the model's answers, so that they tell what else an image resembles
+NOISY = 0.4  # share of the images with noise
+NOISE = 0.3  # largest deviation of the noise
+SIDE = 8  # images are moved by up to the eighth part of their side
+ALIKE = 0.7  # a student that agrees with the model on fewer trusted images says nothing about it
+AT_ONCE = 256  # images that are answered in one pass where student and model are compared
+WEAKENED = (0.8, 0.9, 1.0)
+"""Shares of its strength at which a recovered trigger is tried, the first that moves half of the
+images in the model: at full strength, a planted warp also does so in nets that never saw one."""
+NATURAL_SHARE = 0.3
+"""A trigger is natural where it moves the student on more than this share of what it moves.
+
+results/verdicts.json keeps both for every scan that accused a model.
+"""
 SUBSTITUTE = "small_cnn"
 """Stands in for architectures that cannot be set back or do not learn so fast."""
 
 
 def distilled(model: nn.Module, images: Tensor, *, classes: int, seed: int) -> nn.Module | None:
-    """Return a student of the model, of its architecture where that can be had.
+    """Return a student of the model in evaluation mode, of its architecture where possible.
 
-    Args:
-        model: the teacher, which is left as it is.
-        images: trusted images, float32 (N, C, H, W) in [0, 1], on the model's device.
-        classes: how many labels the model knows.
-        seed: of the student's weights and of what it is shown.
-
-    Returns:
-        The student in evaluation mode, or None where none becomes like the model.
+    It learns from trusted images, float32 (N, C, H, W) in [0, 1], on the model's device. None is
+    returned where no student becomes like the model.
     """
     for student in (untrained(model, seed), _substitute(images, classes, seed)):
         if student is None:
@@ -61,19 +59,18 @@ def distilled(model: nn.Module, images: Tensor, *, classes: int, seed: int) -> n
         student.to(images.device)
         lay_out(student, images)
         _teach(student, model, images, seed)
-        if _agreement(student, model, images) >= ALIKE:
+        same = int((_answers(student, images) == _answers(model, images)).sum())
+        if same / len(images) >= ALIKE:
             return student
     return None
 
 
-def _agreement(student: nn.Module, model: nn.Module, images: Tensor) -> float:
-    """Return the share of the images that both call the same, some at a time to bound memory."""
-    same = 0
-    with torch.no_grad():
-        for start in range(0, len(images), AT_ONCE):
-            x = images[start : start + AT_ONCE]
-            same += int((guarded(student)(x).argmax(1) == guarded(model)(x).argmax(1)).sum())
-    return same / len(images)
+def with_reference(work: Scanning) -> Scanning:
+    """Return the work with a student of the model as reference, if one becomes like it."""
+    student = distilled(work.model, work.images, classes=work.classes, seed=work.seed)
+    if student is not None:
+        student.requires_grad_(False)
+    return replace(work, reference=student)
 
 
 def untrained(model: nn.Module, seed: int) -> nn.Module | None:
@@ -86,8 +83,8 @@ def untrained(model: nn.Module, seed: int) -> nn.Module | None:
             again = getattr(part, "reset_parameters", getattr(part, "_reset_parameters", None))
             if callable(again):
                 again()
-                drawn |= {id(one) for one in part.parameters(recurse=False)}
-    weights = {id(one) for one in student.parameters()}
+                drawn |= {id(weight) for weight in part.parameters(recurse=False)}
+    weights = {id(weight) for weight in student.parameters()}
     if not weights or weights - drawn:
         return None
     return student.requires_grad_(True)
@@ -109,7 +106,9 @@ def _teach(student: nn.Module, model: nn.Module, images: Tensor, seed: int) -> N
     switched(student, training=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout draws from the global generator
-        for chosen in _drawn(len(images), steps, rng):
+        rounds = -(-steps * BATCH // len(images))  # every image once before any comes again
+        order = torch.cat([torch.randperm(len(images), generator=rng) for _ in range(rounds)])
+        for chosen in order[: steps * BATCH].view(steps, BATCH):
             x = _varied(images[chosen.to(images.device)], rng)
             with torch.no_grad():
                 answers = (guarded(model)(x) / TEMPERATURE).softmax(1)
@@ -121,16 +120,36 @@ def _teach(student: nn.Module, model: nn.Module, images: Tensor, seed: int) -> N
     switched(student)
 
 
-def _drawn(n: int, steps: int, rng: torch.Generator) -> Tensor:
-    """Return places (steps, BATCH): every image once before any comes again."""
-    rounds = -(-steps * BATCH // n)
-    order = torch.cat([torch.randperm(n, generator=rng) for _ in range(rounds)])
-    return order[: steps * BATCH].view(steps, BATCH)
-
-
 def _varied(x: Tensor, rng: torch.Generator) -> Tensor:
     moved = shift(x, rng, max(1, x.shape[2] // SIDE))
     noisy = torch.rand((2, len(x)), generator=rng)
     size = NOISE * noisy[0] * (noisy[1] < NOISY)
     noise = size[:, None, None, None] * torch.randn(x.shape, generator=rng)
     return (moved + noise.to(x.device)).clamp(0, 1)
+
+
+def success_in_both(
+    work: Scanning, trigger: RecoveredTrigger | None
+) -> tuple[float, float] | tuple[None, None]:
+    """Return which share of its sources' images a trigger moves in model and reference."""
+    if trigger is None or work.reference is None:
+        return None, None
+    target, sources = trigger.target_label, trigger.source_labels
+    wanted = work.labels != target if sources is None else np.isin(work.labels, sources)
+    x = work.images[torch.from_numpy(wanted)]
+    in_model, in_reference = 0.0, 0.0
+    for share in WEAKENED:
+        changed = trigger.weakened(share).apply(x)
+        in_model, in_reference = (
+            float((_answers(net, changed) == target).float().mean())
+            for net in (work.model, work.reference)
+        )
+        if in_model >= 0.5:
+            break
+    return in_model, in_reference
+
+
+def _answers(net: nn.Module, x: Tensor) -> Tensor:
+    """Return the labels that a net gives images, some at a time to bound memory."""
+    with torch.no_grad():
+        return torch.cat([guarded(net)(part).argmax(1) for part in torch.split(x, AT_ONCE)])

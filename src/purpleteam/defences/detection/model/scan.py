@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from purpleteam.core.errors import DataError, ModelError, UsageError
 from purpleteam.core.progress import SILENT, Progress, Task
@@ -18,22 +18,21 @@ from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
     ModelDetector,
+    Null,
     Scanning,
 )
-from purpleteam.defences.detection.model._verdict import (
+from purpleteam.defences.detection.model.decision import (
     CALIBRATION_NETS,
     FALSE_ALARM_RATE,
     ModelScan,
+    decide,
     limit_of,
 )
-from purpleteam.defences.detection.model.decision import decide, with_student
-from purpleteam.defences.detection.model.outliers import Null
+from purpleteam.defences.detection.model.reference import with_reference
 from purpleteam.defences.detection.outcome import UNLIKE, Calibrated
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
 from purpleteam.models.guard import guarded
 from purpleteam.models.inference import correct, logits
-
-__all__ = ["scan_model"]
 
 CALIBRATED = Calibrated(
     images=100,
@@ -90,7 +89,11 @@ def scan_model(
         )
     _check(model, trusted, classes)
     reasons = CALIBRATED.reasons(trusted, classes, "trusted images")
-    reasons = reasons or _unlearned(model, trusted)
+    if not reasons:
+        right = float(correct(model, trusted).mean())
+        if right < LEAST_ACCURACY:
+            of = f"{right:.0%} of the {len(trusted)} trusted images right"
+            reasons = (f"{UNLIKE}: the model gets {of}, at least {LEAST_ACCURACY:.0%}",)
     if reasons:
         return ModelScan(
             verdict="not_established",
@@ -99,72 +102,60 @@ def scan_model(
             seconds=time.perf_counter() - started,
         )
     images = to_batch(trusted.images, device or device_of(model))
-    work = Scanning(
-        model=_own_copy(model, images),
-        images=images,
-        labels=trusted.labels,
-        classes=classes,
-        seed=seed,
-    )
-    with frozen(work.model), progress.task("scan the model", len(parts) + 2) as task:
+    own = copy.deepcopy(model).to(images.device)
+    lay_out(own, images)  # in the order in memory in which convolutions and pools are fastest
+    work = Scanning(model=own, images=images, labels=trusted.labels, classes=classes, seed=seed)
+    with frozen(own), progress.task("scan the model", len(parts) + 2) as task:
         scan = _scan(work, parts, false_alarm_rate, task)
     return replace(scan, seconds=time.perf_counter() - started)
 
 
-def _own_copy(model: nn.Module, images: Tensor) -> nn.Module:
-    """Return a copy in the order in memory in which convolutions and pools are fastest."""
-    own = copy.deepcopy(model).to(images.device)
-    lay_out(own, images)
-    return own
-
-
 def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Task) -> ModelScan:
     """Ask every detector, and decide."""
-    work = with_student(work)
+    work = with_reference(work)
     task.advance(1)
-    found = []
+    evidence = []
     for part in parts:
-        evidence = part.examine(work)
+        one = part.examine(work)
         task.advance(1)
-        if evidence is not None:
-            found.append(evidence)
-    found += joint(found)
-    limit = limit_of(rate, max(1, len(found)))
-    if found and work.reference is not None:
-        scan = decide(work, parts, found, limit)
+        if one is not None:
+            evidence.append(one)
+    evidence += joint(evidence)
+    limit = limit_of(rate, max(1, len(evidence)))
+    if evidence and work.reference is not None:
+        scan = decide(work, parts, evidence, limit)
     else:
-        why = (
-            "no student becomes like the model" if found else "no detector can compare its classes"
-        )
+        why = "no student becomes like the model"
+        if not evidence:
+            why = "no detector can compare its classes"
         scan = ModelScan(
             verdict="not_established",
             reasons=(f"{UNLIKE}: {why}",),
             threshold=limit,
-            evidence=tuple(found),
+            evidence=tuple(evidence),
         )
     task.advance(1)
     return scan
 
 
-def joint(found: Sequence[Evidence]) -> tuple[Evidence, ...]:
+def joint(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
     """Return the evidence of the detectors of whole classes taken together, if there are two.
 
     A warp, for one, also makes its target a little nearer in every other way.
     """
-    of_classes = [one for one in found if one.source_labels is None]
+    of_classes = [part for part in evidence if part.source_labels is None]
     if len(of_classes) < 2:
         return ()
-    statistics = np.mean([one.statistics for one in of_classes], axis=0)
+    statistics = np.mean([part.statistics for part in of_classes], axis=0)
     target = int(statistics.argmax())
-    return (
-        Evidence(
-            detector=JOINT,
-            statistics=statistics,
-            standing=JOINT_NULL.standing(float(statistics[target])),
-            target_label=target,
-            details={},
-        ),
+    evidence_of_all = Evidence(
+        detector=JOINT,
+        statistics=statistics,
+        standing=JOINT_NULL.standing(float(statistics[target])),
+        target_label=target,
+        details={},
     )
+    return (evidence_of_all,)
 
 
 def _check(model: object, trusted: ImageSet, classes: int) -> None:
@@ -181,14 +172,3 @@ def _check(model: object, trusted: ImageSet, classes: int) -> None:
         answered = logits(model, trusted.images[:2]).shape[1]
         if answered != classes:
             raise ModelError(f"the model knows {answered} classes, not {classes}")
-
-
-def _unlearned(model: nn.Module, trusted: ImageSet) -> tuple[str, ...]:
-    """Say where the model gets fewer trusted images right than any that was calibrated on."""
-    right = float(correct(model, trusted).mean())
-    if right >= LEAST_ACCURACY:
-        return ()
-    return (
-        f"{UNLIKE}: the model gets {right:.0%} of the {len(trusted)} trusted images right, "
-        f"at least {LEAST_ACCURACY:.0%}",
-    )

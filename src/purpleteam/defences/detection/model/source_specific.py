@@ -19,32 +19,27 @@ from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
     ModelDetector,
+    Null,
     Scanning,
+    pair_outliers,
 )
 from purpleteam.defences.detection.model.inversion import (
     Search,
     Slot,
     shrink_mask,
 )
-from purpleteam.defences.detection.model.outliers import Null, pair_outliers
 from purpleteam.defences.detection.model.patch import recover_patch
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
-__all__ = ["SourceSpecificInversion", "noise_of"]
-
-FEW = 15
-"""Trusted images of a class so few that a trigger for them is half chance."""
-USUAL = 100
-"""Trusted images of a class with which the null was fitted."""
+FEW = 15  # trusted images of a class so few that a trigger for them is half chance
+USUAL = 100  # trusted images of a class with which the null was fitted
 UNSETTLED = 0.125
-"""Share of the image that the median pair's mask takes where most searches are still on their way.
+"""Share of the image that the median pair's mask takes where most searches have not converged.
 
 No short search then says which pair is the nearest; adversarially trained nets are such.
 """
-NATURAL = 0.5
-"""Share of a pair's nearness in the student that counts as natural in the model."""
-FEWEST_CLASSES = 4
-"""With fewer, rows and columns explain everything."""
+NATURAL = 0.5  # share of a pair's nearness in the reference that counts as natural in the model
+FEWEST_CLASSES = 4  # with fewer, rows and columns explain everything
 
 
 @MODEL_DETECTORS.register("source_specific")
@@ -72,18 +67,35 @@ class SourceSpecificInversion(ModelDetector):
             if source != target
         )
         search = Search(steps=self.steps, images=self.images, stream=40)
-        found = _sizes(work, slots, search)
-        if np.exp(np.nanmedian(found)) > UNSETTLED * work.images[0, 0].numel():
+        sizes = _sizes(work, slots, search)
+        if np.exp(np.nanmedian(sizes)) > UNSETTLED * work.images[0, 0].numel():
             return None
         natural = None
+        nearer = np.nanmedian(sizes) - sizes
         if work.reference is not None:
-            student = replace(work, model=work.reference, reference=None)
-            natural = _sizes(student, slots, search.shorter())
-        outlying = pair_outliers(found, self.null, natural)
-        nearer = _nearness(found)
-        if natural is not None:
-            nearer = nearer - NATURAL * np.maximum(_nearness(natural), 0)
-        return self._judge(outlying, nearer, found, len(work.labels) / len(sources))
+            reference = replace(work, model=work.reference, reference=None)
+            natural = _sizes(reference, slots, search.shorter())
+            nearer = nearer - NATURAL * np.maximum(np.nanmedian(natural) - natural, 0)
+        outlying = np.nan_to_num(pair_outliers(sizes, self.null, natural), nan=-np.inf)
+        nearer = np.nan_to_num(nearer, nan=-np.inf) / noise_of(len(work.labels) / len(sources))
+        furthest = outlying.argmax(0), np.arange(work.classes)  # each target's source
+        statistics = nearer[furthest]
+        target = int(outlying.max(0).argmax())
+        alike = nearer >= (statistics + self.null.location) / 2
+        alike[furthest] = True
+        return Evidence(
+            detector=self.name,
+            statistics=statistics,
+            standing=self.null.standing(float(statistics[target])),
+            target_label=target,
+            sources=tuple(tuple(np.flatnonzero(column).tolist()) for column in alike.T),
+            details={
+                "sizes": [
+                    [None if np.isnan(size) else float(np.exp(size)) for size in row]
+                    for row in sizes
+                ]
+            },
+        )
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
@@ -91,40 +103,12 @@ class SourceSpecificInversion(ModelDetector):
         """Return the smallest patch that works on nearly all images of the sources."""
         return recover_patch(work, target, sources)
 
-    def _judge(
-        self,
-        outlying: NDArray[np.float64],
-        nearer: NDArray[np.float64],
-        found: NDArray[np.float64],
-        of_each: float,
-    ) -> Evidence:
-        """Return for each target how near the source is whose pair is furthest off its like."""
-        outlying = np.nan_to_num(outlying, nan=-np.inf)
-        nearer = np.nan_to_num(nearer, nan=-np.inf) / noise_of(of_each)
-        statistics = nearer[outlying.argmax(0), np.arange(nearer.shape[1])]
-        target = int(outlying.max(0).argmax())
-        alike = nearer >= (statistics + self.null.location) / 2
-        alike[outlying.argmax(0), np.arange(nearer.shape[1])] = True
-        return Evidence(
-            detector=self.name,
-            statistics=statistics,
-            standing=self.null.standing(float(statistics[target])),
-            target_label=target,
-            sources=tuple(tuple(np.flatnonzero(column).tolist()) for column in alike.T),
-            details={"sizes": _plain(found)},
-        )
-
-
-def _nearness(log_sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far below the median pair each is."""
-    return np.nanmedian(log_sizes) - log_sizes
-
 
 def _sizes(work: Scanning, slots: tuple[Slot, ...], search: Search) -> NDArray[np.float64]:
     """Return log sizes (classes, classes) from each source to each target; NaN is no pair."""
     sizes = np.full((work.classes, work.classes), np.nan)
-    found = shrink_mask(work, slots, search, rate=0.2)
-    for slot, log_size in zip(slots, found.log_sizes, strict=True):
+    inverted = shrink_mask(work, slots, search, rate=0.2)
+    for slot, log_size in zip(slots, inverted.log_sizes, strict=True):
         sizes[slot.sources, slot.target] = log_size
     return sizes
 
@@ -132,8 +116,3 @@ def _sizes(work: Scanning, slots: tuple[Slot, ...], search: Search) -> NDArray[n
 def noise_of(of_each: float) -> float:
     """Return how much wider sizes scatter with so few trusted images of each class; 1 as usual."""
     return math.sqrt(1 + max(0.0, (FEW / of_each) ** 2 - (FEW / USUAL) ** 2))
-
-
-def _plain(sizes: NDArray[np.float64]) -> list[list[float | None]]:
-    """Sizes as JSON can say them: null where a pair is none."""
-    return [[None if np.isnan(one) else float(np.exp(one)) for one in row] for row in sizes]

@@ -14,23 +14,20 @@ from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
     ModelDetector,
+    Null,
     Scanning,
 )
 from purpleteam.defences.detection.model.inversion import (
-    AT_LEISURE,
+    THOROUGH,
     Inverted,
     Search,
     Slot,
     shrink_radius,
     slots_of,
 )
-from purpleteam.defences.detection.model.outliers import Null
 from purpleteam.defences.detection.recovered import RecoveredTrigger, identity_grid
 
-__all__ = ["WarpInversion"]
-
-HIDDEN = 0.25
-"""Shifts of this share of the side or more hide nothing, and all count alike."""
+HIDDEN = 0.25  # shifts of this share of the side or more hide nothing, and all count alike
 
 
 @MODEL_DETECTORS.register("warp")
@@ -62,16 +59,16 @@ class WarpInversion(ModelDetector):
             _shrink(work, slots_of(work), search, grid).log_sizes - math.log(grid)
             for grid in (self.grid, self.coarse_grid)
         ]
-        found = np.mean(sizes, axis=0)
-        return self.judge(np.minimum(found, math.log(HIDDEN)), found)
+        both = np.mean(sizes, axis=0)
+        return self.evidence(np.minimum(both, math.log(HIDDEN)), both)
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
     ) -> RecoveredTrigger | None:
         """Return the smallest warp that works on nearly all images of the sources."""
-        found = _shrink(work, (Slot(target, sources),), AT_LEISURE, self.grid)
+        inverted = _shrink(work, (Slot(target, sources),), THOROUGH, self.grid)
         height, width = work.images.shape[2:]
-        shifts = _flow(found.parts[0], height, width)[0]
+        shifts = _flow(inverted.parts[0], height, width)[0]
         pixels = shifts * shifts.new_tensor([(width - 1) / 2, (height - 1) / 2])
         return RecoveredTrigger(
             kind="warp", target_label=target, source_labels=sources, flow=pixels.cpu().numpy()

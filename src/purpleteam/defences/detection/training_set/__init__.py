@@ -1,4 +1,4 @@
-"""Find the poisoned images of a training set, class, rate, trigger and family unknown.
+"""Find the poisoned images of a training set; class, rate, trigger and family are unknown.
 
 - `scanning`               the whole scan: every detector, one ranking, one verdict
 - `shared_trigger`         what the contradicted images of one label share
@@ -12,21 +12,23 @@
 - `spectral_signatures`    outliers along the direction in which a class varies the most
 - `mask_removal`           what an image loses when the inverted trigger is taken off it
 - `activation_clustering`  a class that falls into two parts
+
+What they share is in `_analysis`, each piece computed once: `_features`, the learners that
+contradict labels, groups and splits.
 """
 
 import sys
 
-from purpleteam.defences.detection.training_set._base import (
+from purpleteam.defences.detection.training_set._analysis import (
     TRAINING_SET_DETECTORS,
+    Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set.scanning import (
-    TrainingSetScan,
-    scan_training_set,
-)
+from purpleteam.defences.detection.training_set.scanning import TrainingSetScan, scan_training_set
 
 __all__ = [
     "TRAINING_SET_DETECTORS",
+    "Analysis",
     "TrainingSetDetector",
     "TrainingSetScan",
     "scan_training_set",

@@ -1,7 +1,7 @@
-"""Features that no label has touched: random patches as filters (Coates, Ng and Lee 2011, AISTATS).
+"""Features of images: pixels, random patches as filters, and a trained net's last hidden layer.
 
-A net that was trained on poisoned labels has learned the trigger; filters cut from the images
-themselves have not, and cost seconds.
+Random patches (Coates, Ng and Lee 2011, AISTATS) need no labels: a net that was trained on poisoned
+labels has learned the trigger; filters cut from the images themselves have not, and cost seconds.
 """
 
 from __future__ import annotations
@@ -10,23 +10,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from purpleteam.models.devices import to_batch
+from purpleteam.core.errors import UsageError
+from purpleteam.models.devices import device_of, frozen, to_batch
 
-__all__ = ["patch_features", "pixel_features", "standardised"]
-
-CUTS = 4000
-"""Patches from which the whitening is estimated and the filters are drawn."""
-FLAT = 0.02
-"""Least deviation of a patch, in [0, 1]: flat ground is no filter."""
-THRESHOLD = 0.5
-"""Activations below it are cut off, which keeps the features sparse."""
-MOST_PIXELS = 1200
-"""A covariance of this many columns still takes seconds."""
+CUTS = 4000  # patches from which the whitening is estimated and the filters are drawn
+FLAT = 0.02  # least deviation of a patch, in [0, 1]: flat ground is no filter
+THRESHOLD = 0.5  # activations below it are cut off, which keeps the features sparse
+MOST_PIXELS = 1200  # A covariance of this many columns still takes seconds
 BATCH = 500
-CACHE_BATCH = 50
-"""Images whose activations stay in the processor's cache; the bits are the same."""
+PENULTIMATE_BATCH = 200
+CACHE_BATCH = 50  # images whose activations stay in the processor's cache; the bits are the same
 
 
 def patch_features(
@@ -52,8 +47,8 @@ def patch_features(
         for start in range(0, len(images), CACHE_BATCH):
             batch = torch.from_numpy(images[start : start + CACHE_BATCH] / np.float32(255))
             batch = batch.permute(0, 3, 1, 2).contiguous()  # one channel as it lies: faster here
-            found = F.conv2d(batch, weight, bias, stride=stride).sub_(THRESHOLD).relu_()
-            rows.append(F.adaptive_avg_pool2d(found, pools).flatten(1).numpy())
+            response = F.conv2d(batch, weight, bias, stride=stride).sub_(THRESHOLD).relu_()
+            rows.append(F.adaptive_avg_pool2d(response, pools).flatten(1).numpy())
     return standardised(np.concatenate(rows))
 
 
@@ -70,6 +65,26 @@ def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         batch = to_batch(images[start : start + BATCH])
         rows.append(F.adaptive_avg_pool2d(batch, size).flatten(1).numpy())
     return np.concatenate(rows)
+
+
+def penultimate(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the input (N, d) of the last dense layer for uint8 images (N, H, W, C).
+
+    Raises:
+        UsageError: the model has no dense layer.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if not layers:
+        raise UsageError("the model has no dense layer whose input could be read")
+    seen: list[Tensor] = []
+    hook = layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1)))
+    try:
+        with frozen(model) as net, torch.no_grad():
+            for start in range(0, len(images), PENULTIMATE_BATCH):
+                net(to_batch(images[start : start + PENULTIMATE_BATCH], device_of(model)))
+    finally:
+        hook.remove()
+    return torch.cat(seen).float().cpu().numpy()
 
 
 def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:

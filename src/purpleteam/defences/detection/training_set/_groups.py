@@ -1,44 +1,142 @@
-"""What the suspects of one label share, in one kind of features."""
+"""What images of one label share: two searches for a group that a trigger would make.
+
+A shared group needs contradicted labels: of the suspects' whitened residuals (features less what
+the content explains) it asks whether they point the same way. Whitening is after SPECTRE (Hayase et
+al. 2021, arXiv:2104.11315), robust in another way: mean and covariance come from images whose label
+is not in doubt, and the scale of a score from others of them, so that a direction that overfits is
+not mistaken for a signal.
+
+A compact group needs none, so it also finds poison that kept its label, or is so frequent that
+small subsets learn it. The images of a label are whitened by what the other labels show, and
+directions grown from outlying ones, and the directions in which the label varies the most, are
+searched for a group that stands off and is tight: styles of handwriting fan out, copies of one
+trigger do not.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._whitening import Whitened
+RIDGE = 0.02  # share of the mean variance that is added to every direction
+NORMAL_68 = 0.6827  # share of a normal distribution within one deviation of its middle
+LEAST_MEMBERS = 8  # fewer images than this can share anything by chance
+STARTERS = 40  # how many suspects of a label the search for what they share begins with
+ALIKE = 2.5  # deviations from which an image belongs to a shared group
+STARTS = 200
+"""Images of each label, drawn from the more outlying half, that a direction is grown from."""
+ROUNDS = 4  # how often a direction becomes the mean of the images that lie furthest along it
+FURTHEST = 20  # how many images that are
+MOST_VARIED = 6  # directions of greatest variance that are searched as well
+HALF = 0.5  # an image belongs to a compact group or a part from half its distance on
+TAIL = 25  # most extreme images along a direction that a compact group grows from
 
-__all__ = ["ALIKE", "LEAST_MEMBERS", "SEEDS", "SharedGroup", "in_turn", "shared_group"]
 
-LEAST_MEMBERS = 8
-"""Fewer images than this can share anything by chance."""
-SEEDS = 40
-"""How many suspects of a label the search for what they share begins with."""
-ALIKE = 2.5
-"""Deviations from which an image belongs to the group."""
+@dataclass(frozen=True, eq=False)
+class Whitened:
+    """Residuals in which images of undoubted label vary alike in all directions."""
+
+    rows: NDArray[np.float32]
+    """(N, d) residuals, whitened, without what tells the classes apart."""
+    labels: NDArray[np.int64]
+    """(N,) labels as they stand in the set."""
+    check: NDArray[np.int64]
+    """Places of undoubted images that no estimate was made from."""
+
+    def scores(self, members: NDArray[np.int64], label: int) -> NDArray[np.float64]:
+        """Return how far each image (N,) lies along the mean of the members, in deviations.
+
+        A member is compared with the mean of the *other* members, so that a group of strangers
+        gains nothing from its own noise. Middle and deviation are those of undoubted images, of
+        all labels or of `label`, whichever is the stricter.
+
+        Raises:
+            ValueError: there are fewer than two members.
+        """
+        if len(members) < 2:
+            raise ValueError(f"members must be at least 2, not {len(members)}")
+        mean = self.rows[members].mean(0)
+        along = (self.rows @ mean).astype(np.float64)
+        own = (self.rows[members].astype(np.float64) ** 2).sum(1)
+        along[members] = (len(members) * along[members] - own) / (len(members) - 1)
+        middle, deviation = _middle_and_deviation(along[self.check])
+        alike = self.check[self.labels[self.check] == label]
+        if len(alike) >= 20:
+            of_label = _middle_and_deviation(along[alike])
+            middle, deviation = max(middle, of_label[0]), max(deviation, of_label[1])
+        return np.asarray((along - middle) / max(deviation, 1e-12))
+
+    def apartness(self, members: NDArray[np.int64]) -> float:
+        """Return how unlike their content the members are, apart from what they share.
+
+        It is the median squared length across their mean, as a multiple of undoubted images'. A
+        planted image is an ordinary one of its content but for the trigger: about 1.
+        """
+        mean = self.rows[members].mean(0)
+        mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        some = self.rows[np.concatenate([members, self.check])].astype(np.float64)
+        across = (some**2).sum(1) - (some @ mean) ** 2
+        ordinary = max(float(np.median(across[len(members) :])), 1e-12)
+        return float(np.median(across[: len(members)])) / ordinary
+
+
+def whiten(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    content: NDArray[np.int64],
+    trusted: NDArray[np.int64],
+    *,
+    seed: int = 0,
+) -> Whitened:
+    """Take the content, (N,), out of features (N, d) and whiten what is left.
+
+    Content is what an image shows: its label, unless that is in doubt. Of the `trusted` images,
+    whose label is not, one half makes the estimates and the other checks them.
+    """
+    order = np.random.default_rng(seed).permutation(trusted)
+    half = len(order) // 2
+    fit, check = order[:half], np.sort(order[half:])
+    present = np.unique(content[fit])
+    means = np.stack([features[fit[content[fit] == k]].mean(0) for k in present])
+    overall = features[fit].mean(0)
+    table = np.tile(overall, (int(max(content.max(), present.max())) + 1, 1))
+    table[present] = means
+    residual = features - table[content]
+    covariance = residual[fit].T @ residual[fit] / max(len(fit), 1)
+    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    values = np.maximum(values, 0)
+    whitening = (vectors / np.sqrt(values + RIDGE * values.mean() + 1e-12)).astype(np.float32)
+    rows = residual @ whitening
+    between = ((means - overall) @ whitening).T  # (d, K)
+    basis, sizes, _ = np.linalg.svd(between, full_matrices=False)
+    basis = basis[:, sizes > 1e-3 * max(float(sizes[0]), 1e-12)][:, : len(present) - 1]
+    rows -= (rows @ basis) @ basis.T
+    return Whitened(rows, labels, check)
+
+
+def _middle_and_deviation(values: NDArray[np.float64]) -> tuple[float, float]:
+    middle = float(np.median(values))
+    return middle, float(np.quantile(np.abs(values - middle), NORMAL_68))
 
 
 @dataclass(frozen=True, eq=False)
 class SharedGroup:
-    """What the images of one label share in one kind of features.
-
-    Attributes:
-        label: the label under suspicion.
-        features: the kind of features.
-        strength: median over the first members of how far they lie along what the others share,
-            in deviations of undoubted images.
-        members: places of the images that share it.
-        scores: (N,) how far each image lies along it, in deviations.
-        apartness: how unlike their content the members are otherwise; about 1 where planted.
-    """
+    """What the images of one label share in one kind of features."""
 
     label: int
     features: str
+    """The kind of features."""
     strength: float
+    """Median over the starters of how far they lie along what the others share, in deviations."""
     members: NDArray[np.int64]
+    """Places of the images that share it."""
     scores: NDArray[np.float64]
+    """(N,) how far each image lies along it, in deviations of undoubted images."""
     apartness: float
+    """How unlike their content the members are otherwise; about 1 where planted."""
 
 
 def shared_group(
@@ -47,22 +145,17 @@ def shared_group(
     *,
     label: int,
     features: str,
-    seeds: int,
-    refinements: int,
+    starters: int,
+    refinements: int = 3,
 ) -> SharedGroup | None:
-    """Find what the candidates of one label share, or None where there are too few.
+    """Return what the suspects of one label share, or None where there are too few.
 
-    Args:
-        white: whitened residuals of all images.
-        candidates: places of the label's suspects, the most suspicious first.
-        label: the label.
-        features: name of the kind of features.
-        seeds: how many of the candidates the search begins with.
-        refinements: how often the group is drawn anew from all candidates.
+    The search begins with the first `starters` of the candidates, the most suspicious first, and
+    the group is drawn anew from all of them in each refinement.
     """
-    if min(len(candidates), seeds) < LEAST_MEMBERS:
+    if min(len(candidates), starters) < LEAST_MEMBERS:
         return None
-    members = candidates[:seeds]
+    members = candidates[:starters]
     scores = white.scores(members, label)
     strength = float(np.median(scores[members]))
     for _ in range(refinements):
@@ -73,28 +166,111 @@ def shared_group(
     return SharedGroup(label, features, strength, members, scores, white.apartness(members))
 
 
-def in_turn(
+def contents_in_turn(
     candidates: NDArray[np.int64],
     suspicion: NDArray[np.float64],
     content: NDArray[np.int64],
     *,
     certain: float,
 ) -> NDArray[np.int64]:
-    """Return the candidates, the certain ones first and of these each content's in turn.
+    """Return the candidates of one label, the certain ones first, of these each content's in turn.
 
-    A style of writing that is often misread as one other class would fill the first places by
+    A style of writing that is often mistaken for one other class would fill the first places by
     suspicion alone; in turn, it gets no more of them than any other content.
-
-    Args:
-        candidates: places of the suspects of one label, (M,).
-        suspicion: (N,) how surely each image's label is contradicted.
-        content: (N,) what each image shows.
-        certain: suspicion from which it is certain.
     """
     ranked = candidates[np.argsort(-suspicion[candidates], kind="stable")]
     sure = ranked[suspicion[ranked] > certain]
     turn = np.zeros(len(sure), np.int64)
-    for one in np.unique(content[sure]):
-        of_content = content[sure] == one
+    for shown in np.unique(content[sure]):
+        of_content = content[sure] == shown
         turn[of_content] = np.arange(of_content.sum())
     return np.concatenate([sure[np.argsort(turn, kind="stable")], ranked[len(sure) :]])
+
+
+@dataclass(frozen=True, eq=False)
+class CompactGroup:
+    """The tightest group that stands off within one label."""
+
+    label: int
+    gap: float
+    """Distance of the group from the rest of its label, over the deviations of both."""
+    members: NDArray[np.int64]
+    """Places of its images."""
+    towards: NDArray[np.float64]
+    """(N,) distance of each image of the label from the rest, as a share of the group's."""
+
+
+def compact_groups(
+    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, *, seed: int = 0
+) -> list[CompactGroup]:
+    """Return the best group of each label that has images enough, from features (N, d)."""
+    rows = [np.flatnonzero(labels == label) for label in range(classes)]
+    scatter = []
+    for some in rows:
+        centred = features[some] - features[some].mean(0) if len(some) else features[some]
+        scatter.append(np.asarray(centred.T @ centred, np.float64))
+    total = np.sum(scatter, axis=0)
+    groups = []
+    for label, some in enumerate(rows):
+        if len(some) < 4 * LEAST_MEMBERS or len(labels) - len(some) < 2 * LEAST_MEMBERS:
+            continue
+        others = (total - scatter[label]) / (len(labels) - len(some))
+        white = _whitened(features[some], others)
+        along = white @ _directions(white, np.random.default_rng((seed, label)))
+        gap, towards = max((split_along(column) for column in along.T), key=lambda group: group[0])
+        spread = np.zeros(len(labels))
+        spread[some] = towards
+        groups.append(CompactGroup(label, gap, some[towards > HALF], spread))
+    return groups
+
+
+def _whitened(rows: NDArray[np.float32], covariance: NDArray[np.float64]) -> NDArray[np.float32]:
+    ridge = RIDGE * covariance.trace() / len(covariance) + 1e-9
+    factor = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance)))
+    centred = (rows - rows.mean(0)).T
+    solved = scipy.linalg.solve_triangular(factor.astype(np.float32), centred, lower=True)
+    return np.ascontiguousarray(solved.T, np.float32)
+
+
+def _directions(white: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return unit directions (d, M): grown from outlying rows, and those of most variance."""
+    outlying = np.argsort(-(white**2).sum(1), kind="stable")[: len(white) // 2]
+    starts = rng.permutation(outlying)[:STARTS]
+    grown = white[starts].T
+    furthest = min(FURTHEST, len(white) // 8)
+    for _ in range(ROUNDS):
+        along = white @ (grown / np.maximum(np.linalg.norm(grown, axis=0), 1e-12))
+        places = np.argpartition(-along, furthest, 0)[:furthest]  # (furthest, M)
+        grown = np.stack([white[some].mean(0) for some in places.T], 1)
+    _, varied = np.linalg.eigh(white.T @ white)
+    most = varied[:, -MOST_VARIED:]
+    every = np.concatenate([grown, most, -most], 1)
+    return np.asarray(every / np.maximum(np.linalg.norm(every, axis=0), 1e-12), np.float32)
+
+
+def split_along(values: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
+    """Return the gap of the upper group of values (N,), and how far towards it each value is.
+
+    The group is grown from the greatest values: those beyond half the way from the median of
+    the rest to the median of the group. The gap is that way over the sum of both deviations.
+    """
+    numbers = values.astype(np.float64)
+    inside = np.zeros(len(numbers), bool)
+    inside[np.argsort(numbers, kind="stable")[-TAIL:]] = True
+    towards = np.zeros(len(numbers))
+    for _ in range(20):
+        if not LEAST_MEMBERS <= inside.sum() <= len(numbers) // 2:
+            return 0.0, np.zeros(len(numbers))
+        low, high = np.median(numbers[~inside]), np.median(numbers[inside])
+        towards = (numbers - low) / max(float(high - low), 1e-12)
+        if np.array_equal(towards > HALF, inside):
+            break
+        inside = towards > HALF
+    deviations = _deviation(numbers[inside]) + _deviation(numbers[~inside])
+    return float(high - low) / max(deviations, 1e-12), towards
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    """Return the greater of the usual deviation and the robust one, which a long tail fools."""
+    robust = float(np.quantile(np.abs(values - np.median(values)), 0.6827))
+    return max(robust, float(values.std()))

@@ -1,4 +1,4 @@
-"""Hundreds of ridge classifiers on disjoint parts, and their votes on what lies outside them."""
+"""Votes of learners on small disjoint parts, and margins of scores and votes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,28 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-__all__ = ["out_of_part_votes"]
-
-RIDGE = 0.1
-"""Ridge in units of the mean squared length of a row."""
-CLIP = 3.0
-"""Deviations at which a feature is cut: one that is rare would have the whole say in its part."""
-AT_ONCE = 20
-"""Learners that are asked in one product."""
+RIDGE = 0.1  # ridge in units of the mean squared length of a row
+CLIP = 3.0  # deviations at which a feature is cut: a rare one would decide alone in its part
+AT_ONCE = 20  # learners that are asked in one product
 ROWS = 5000
+
+
+def margins(
+    table: NDArray[np.floating], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return each row's score of its label less the best other (N,), and which that is (N,)."""
+    rows = np.arange(len(labels))
+    others = table.astype(np.float64)
+    own = others[rows, labels]
+    others[rows, labels] = -np.inf
+    rival = others.argmax(1)
+    return own - others[rows, rival], rival
+
+
+def log_probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return log softmax (N, K) of logits (N, K)."""
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
 
 
 def out_of_part_votes(
@@ -28,12 +41,7 @@ def out_of_part_votes(
 ) -> NDArray[np.float64]:
     """Return for each row the shares (N, K) of the votes of all parts but its own.
 
-    Args:
-        features: (N, d), float32.
-        labels: (N,), what the learners are taught.
-        classes: number of classes K.
-        parts: into how many parts of equal size the rows are dealt at random.
-        seed: which part a row falls into.
+    The rows (N, d) are dealt at random into `parts` of equal size; a ridge classifier learns each.
 
     Raises:
         ValueError: there are fewer than two parts, or more parts than rows.
@@ -46,7 +54,7 @@ def out_of_part_votes(
         [np.clip(features, -CLIP, CLIP), np.ones((len(labels), 1), np.float32)], 1
     )
     rows /= np.sqrt(np.float32(rows.shape[1]))
-    weights = [_ridge(rows[part == one], labels[part == one], classes) for one in range(parts)]
+    weights = [_ridge(rows[part == k], labels[part == k], classes) for k in range(parts)]
     counts = torch.zeros(len(labels), classes)
     asked, home = torch.from_numpy(rows), torch.from_numpy(part)
     for first in range(0, parts, AT_ONCE):
@@ -54,9 +62,9 @@ def out_of_part_votes(
         for start in range(0, len(labels), ROWS):
             block = slice(start, start + ROWS)
             answers = asked[block] @ some.flatten(1)
-            said = F.one_hot(answers.reshape(-1, *some.shape[1:]).argmax(2), classes)  # (n, P, K)
+            votes = F.one_hot(answers.reshape(-1, *some.shape[1:]).argmax(2), classes)  # (n, P, K)
             other = home[block, None] != first + torch.arange(some.shape[1])
-            counts[block] += (said * other[:, :, None]).sum(1)  # no vote on its own
+            counts[block] += (votes * other[:, :, None]).sum(1)  # no vote on its own
     return (counts / counts.sum(1, keepdim=True)).double().numpy()
 
 

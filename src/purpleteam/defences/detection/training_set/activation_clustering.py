@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
-from purpleteam.defences.detection.training_set._base import (
+from purpleteam.defences.detection.training_set._analysis import (
     TRAINING_SET_DETECTORS,
+    Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._survey import Survey
-
-__all__ = ["ActivationClustering", "two_clusters"]
 
 
 def two_clusters(
@@ -30,9 +28,9 @@ def two_clusters(
     """
     kept = min(components, *features.shape)
     projected = PCA(kept, svd_solver="full").fit_transform(features.astype(np.float64))
-    found = KMeans(2, n_init=4, random_state=seed).fit(projected)
-    sizes = np.bincount(found.labels_, minlength=2)
-    distances = found.transform(projected)  # (N, 2)
+    clusters = KMeans(2, n_init=4, random_state=seed).fit(projected)
+    sizes = np.bincount(clusters.labels_, minlength=2)
+    distances = clusters.transform(projected)  # (N, 2)
     small = int(sizes.argmin())
     return distances[:, 1 - small] - distances[:, small], float(sizes.min() / sizes.sum())
 
@@ -45,14 +43,14 @@ class ActivationClustering(TrainingSetDetector):
     components: int = 10
     """Dimensions that are kept before clustering."""
 
-    def scores(self, survey: Survey) -> NDArray[np.float64]:
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
         """Return the nearness to the smaller cluster over the share that it holds."""
-        scores = np.zeros(len(survey.images))
-        for rows in survey.rows_by_label():
+        scores = np.zeros(len(analysis.images))
+        for rows in analysis.rows_by_label():
             if len(rows) < 4:
                 continue
             nearness, share = two_clusters(
-                survey.model_features[rows], components=self.components, seed=survey.seed
+                analysis.model_features[rows], components=self.components, seed=analysis.seed
             )
             scale = max(float(np.abs(nearness).mean()), 1e-12)
             scores[rows] = nearness / scale * (0.5 - share)

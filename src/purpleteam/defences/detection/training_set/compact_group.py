@@ -11,13 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._base import (
+from purpleteam.defences.detection.training_set._analysis import (
     TRAINING_SET_DETECTORS,
+    Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._survey import Survey
-
-__all__ = ["CompactGroups"]
 
 
 @TRAINING_SET_DETECTORS.register("compact_group")
@@ -25,9 +23,9 @@ __all__ = ["CompactGroups"]
 class CompactGroups(TrainingSetDetector):
     """How far towards its label's tightest group an image lies, weighed by the group's gap."""
 
-    def scores(self, survey: Survey) -> NDArray[np.float64]:
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
         """Return the share of the way to the group times its gap."""
-        scores = np.zeros(len(survey.images))
-        for group in survey.compact:
+        scores = np.zeros(len(analysis.images))
+        for group in analysis.compact:
             scores += group.towards * group.gap  # 0 outside the group's label
         return scores

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._base import (
+from purpleteam.defences.detection.training_set._analysis import (
     TRAINING_SET_DETECTORS,
+    Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._margins import margins
-from purpleteam.defences.detection.training_set._survey import Survey
-
-__all__ = ["LabelErrors", "confident_joint"]
+from purpleteam.defences.detection.training_set._votes import margins
 
 
 def confident_joint(
@@ -35,8 +33,8 @@ def confident_joint(
     classes = probabilities.shape[1]
     thresholds = np.array(
         [
-            probabilities[labels == one, one].mean() if (labels == one).any() else np.inf
-            for one in range(classes)
+            probabilities[labels == k, k].mean() if (labels == k).any() else np.inf
+            for k in range(classes)
         ]
     )
     reached = np.where(probabilities >= thresholds, probabilities, -np.inf)
@@ -51,9 +49,9 @@ def confident_joint(
 class LabelErrors(TrainingSetDetector):
     """Images confidently read as another class, by normalised margin; the rest below them."""
 
-    def scores(self, survey: Survey) -> NDArray[np.float64]:
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
         """Return the margin against the label, 2 higher off the joint's diagonal."""
-        labels = survey.images.labels
-        _, read = confident_joint(survey.votes, labels)
-        against, _ = margins(survey.votes, labels)
+        labels = analysis.images.labels
+        _, read = confident_joint(analysis.votes, labels)
+        against, _ = margins(analysis.votes, labels)
         return np.asarray(-against + 2.0 * ((read >= 0) & (read != labels)))

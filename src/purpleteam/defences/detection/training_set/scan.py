@@ -7,29 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._base import (
+from purpleteam.defences.detection.training_set._analysis import (
     TRAINING_SET_DETECTORS,
+    Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._split import between_halves
-from purpleteam.defences.detection.training_set._survey import Survey
-
-__all__ = ["SCAn", "TwoGroups", "two_groups"]
+from purpleteam.defences.detection.training_set._splits import discriminant
 
 
 @dataclass(frozen=True, eq=False)
 class TwoGroups:
-    """The best split of one class in two groups of equal covariance.
-
-    Attributes:
-        statistic: twice the log likelihood ratio of two groups against one.
-        towards: (N,) how far each row lies on the smaller group's side; above 0 is in it.
-        share: share of the rows in the smaller group.
-    """
+    """The best split of one class in two groups of equal covariance."""
 
     statistic: float
+    """Twice the log likelihood ratio of two groups against one."""
     towards: NDArray[np.float64]
+    """(N,) how far each row lies on the smaller group's side; above 0 is in it."""
     share: float
+    """Share of the rows in the smaller group."""
 
 
 def two_groups(white: NDArray[np.floating]) -> TwoGroups:
@@ -39,7 +34,7 @@ def two_groups(white: NDArray[np.floating]) -> TwoGroups:
     """
     rows = white.astype(np.float64) - white.mean(0, dtype=np.float64)
     _, vectors = np.linalg.eigh(rows.T @ rows)
-    towards = between_halves(rows, rows @ vectors[:, -1])
+    towards = discriminant(rows, rows @ vectors[:, -1])
     if towards is None:
         return TwoGroups(0.0, np.zeros(len(rows)), 0.0)
     second = towards > 0
@@ -59,10 +54,10 @@ class SCAn(TrainingSetDetector):
     components: int = 32
     """Principal components of the variation within classes."""
 
-    def scores(self, survey: Survey) -> NDArray[np.float64]:
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
         """Return the side of the smaller group times the class's anomaly index."""
-        features = survey.model_features.astype(np.float64)
-        groups, found = survey.rows_by_label(), []
+        features = analysis.model_features.astype(np.float64)
+        groups = analysis.rows_by_label()
         residual = features.copy()
         for rows in groups:
             residual[rows] -= residual[rows].mean(0)
@@ -70,12 +65,12 @@ class SCAn(TrainingSetDetector):
         kept = vectors[:, -self.components :] / np.sqrt(
             np.maximum(values[-self.components :], 1e-6 * max(float(values[-1]), 1e-12))
         )
-        found = [two_groups(residual[rows] @ kept) for rows in groups]
-        index = anomaly_index(np.array([np.log1p(one.statistic) for one in found]))
+        splits = [two_groups(residual[rows] @ kept) for rows in groups]
+        index = anomaly_index(np.array([np.log1p(split.statistic) for split in splits]))
         scores = np.zeros(len(features))
-        for rows, one, weight in zip(groups, found, index, strict=True):
-            scale = max(float(np.abs(one.towards).mean()), 1e-12)
-            scores[rows] = one.towards / scale * max(weight, 0.0)
+        for rows, split, weight in zip(groups, splits, index, strict=True):
+            scale = max(float(np.abs(split.towards).mean()), 1e-12)
+            scores[rows] = split.towards / scale * max(weight, 0.0)
         return scores
 
 

@@ -1,9 +1,17 @@
-"""The scan of a training set: every detector's ranking, one combined, and a verdict."""
+"""The scan of a training set: evidence against each label, a verdict, and every detector's scores.
+
+Two things give a planted group away while it is small, and a third where it is large. A strong
+trigger moves its images further along one direction than any honest group moves. A weak one still
+joins images of many contents, where hard images of a label are confused with one or two others: a
+serif makes a 1 look like a 2, but nothing makes a 0, a 5 and an 8 look like a 1 in the same way.
+What is so frequent that nothing contradicts it is a part of its label by itself, and is classified
+as something else by a net that never saw it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +23,58 @@ from torch import nn
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet, check_is_set
-from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict, accused
-from purpleteam.defences.detection.training_set._base import TRAINING_SET_DETECTORS
-from purpleteam.defences.detection.training_set._survey import Survey
-from purpleteam.defences.detection.training_set._verdict import (
-    FALSE_ALARM_RATE,
-    compact_evidence,
-    judge,
+from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict, is_backdoored
+from purpleteam.defences.detection.training_set._analysis import (
+    CERTAIN,
+    TRAINING_SET_DETECTORS,
+    Analysis,
+)
+from purpleteam.defences.detection.training_set._groups import (
+    ALIKE,
+    HALF,
+    CompactGroup,
+    SharedGroup,
+)
+from purpleteam.defences.detection.training_set._splits import (
+    LEADING,
+    PartPrediction,
+    Split,
+    unflagged_half_is_planted,
 )
 
-__all__ = ["TrainingSetScan", "scan_training_set"]
+FALSE_ALARM_RATE = 0.02
+"""Stated share of clean sets in which some label is accused.
+
+No less than the tail of a Gumbel distribution fitted to the evidence on disjoint clean subsets
+(results/backdoors.json, calibration); so few sets do not prove so low a rate by counting.
+"""
+
+STRONG = {"pixels": 7.0, "patches": 20.0, "fine_patches": 15.0}
+"""Strength from which a group of one or two contents is planted, by kind of features."""
+BROAD = 5.0  # certain members outside the leading contents from which a group is planted
+BROAD_SHARE = 0.0022  # the same as a share of the label's images, where that is more
+STRONG_MEMBERS = 28.0
+"""Certain members of any content from which a strong group is planted: fewer may be a style."""
+MOST_APART = 1.4
+"""Apartness up to which images can be ordinary ones of their content with a trigger on them."""
+LEAST_STRENGTH = 2.5  # strength below which a broad group shares nothing
+SUSPICION_WEIGHT = 0.8
+"""With it, a certain suspect of an accused label is flagged unless the trigger is a strong one."""
+LEAST_ALIGNED = 1.6 * ALIKE
+"""Deviations along the shared direction from which an image of no suspicion is planted."""
+GAP = 5.0  # gap from which a compact group is planted
+COMPACT_MEMBERS = 20.0  # members from which it is: fewer are a writer's habit
+HONEST = 0.999  # what the scores of an accused label's other images stay below, of a threshold of 1
+LARGE = 0.15  # share of a label's images from which the flagged may be the honest ones
+SPLIT_SURE = 0.6
+"""Share of a label's smaller part that is surely something else from which it is planted ..."""
+SPLIT_STRENGTH = 5.0
+"""... if by so many deviations they share in pixels what their contents do not have ..."""
+SPLIT_BROAD = 0.25
+"""... and, whatever they share, the share outside the leading contents from which it is."""
+SPLIT_ALONE = 2.5
+"""So many times as many must be as in any other label: a rare view occurs in all of them."""
+
 
 DEFAULT_DETECTORS = (
     "small_subsets",
@@ -52,40 +102,139 @@ the largest, have styles: a trigger does that to one label, a few templates to m
 """
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingSetScan:
-    """What a scan found.
-
-    Attributes:
-        scores: (N,) how suspicious each image is; flagged is what reaches the threshold, and
-            nothing where nothing is established.
-        threshold: the same for every data set, fixed on clean ones.
-        flagged: places of the flagged images, the most suspicious first.
-        verdict: what is established: backdoored where a label stands accused.
-        reasons: why nothing is established, a line each; none where something is.
-        target_label: which label stands accused; None where none does.
-        score: the evidence against it, or the most there is against any; 1 is the limit. None
-            where nothing was compared.
-        false_alarm_rate: stated share of clean sets in which some label is accused.
-        by_detector: (N,) scores of each detector that was asked.
-        seconds: CPU time of the process for the whole scan.
-    """
+@dataclass(frozen=True, eq=False)
+class Accusation:
+    """The label with the most evidence against it, and what follows for each image."""
 
     scores: NDArray[np.float64]
-    threshold: float
-    flagged: NDArray[np.int64]
-    verdict: Verdict
-    reasons: tuple[str, ...] = ()
+    """(N,) evidence that an image is planted, as multiples of the threshold, which is 1."""
     target_label: int | None
-    score: float | None
-    false_alarm_rate: float
+    """The accused label; None where there is none."""
+    evidence: float
+    """The greatest evidence against a label, as a multiple of its limit."""
+
+
+def shared_evidence(analysis: Analysis, group: SharedGroup) -> float:
+    """Return the evidence that a shared group is planted, as a multiple of the limit."""
+    members = group.members[analysis.suspicion[group.members] > CERTAIN]
+    counts = np.sort(np.bincount(analysis.content[members], minlength=analysis.classes))
+    of_label = float((analysis.images.labels == group.label).sum())
+    broad = min(
+        float(counts[:-LEADING].sum()) / max(BROAD, BROAD_SHARE * of_label),
+        group.strength / LEAST_STRENGTH,
+    )
+    strong = min(
+        group.strength / STRONG[group.features],
+        float(counts.sum()) / STRONG_MEMBERS,
+        MOST_APART / max(group.apartness, 1e-12),
+    )
+    return max(strong, broad, 0.0)
+
+
+def compact_evidence(group: CompactGroup) -> float:
+    """Return the evidence that a compact group is planted, as a multiple of the limit."""
+    return min(group.gap / GAP, len(group.members) / COMPACT_MEMBERS)
+
+
+def split_evidence(parts: Sequence[PartPrediction]) -> list[tuple[float, Split]]:
+    """Return the evidence that each smaller part is planted, as a multiple of the limit."""
+    broad = [part.broad for part in parts]
+    evidence = []
+    for place, part in enumerate(parts):
+        next_most = max(broad[:place] + broad[place + 1 :], default=0)
+        size = len(part.split.members)
+        as_broad = min(
+            part.broad / (SPLIT_BROAD * size), part.broad / (SPLIT_ALONE * max(next_most, 1))
+        )
+        as_triggered = 0.0
+        if part.group is not None:
+            as_triggered = min(
+                part.sure / (SPLIT_SURE * size),
+                part.group.strength / SPLIT_STRENGTH,
+                MOST_APART / max(part.group.apartness, 1e-12),
+            )
+        evidence.append((max(as_broad, as_triggered, 0.0), part.split))
+    return evidence
+
+
+def accuse(analysis: Analysis) -> Accusation:
+    """Accuse the label with the most evidence, if it is enough, and score every image.
+
+    Without an accusation no score reaches 1; with one, only scores of its label do.
+    """
+    scores = analysis.suspicion / (1 + analysis.suspicion)
+    most, label, raised = _strongest(analysis)
+    if most < 1:
+        return Accusation(scores, None, most)
+    own = analysis.images.labels == label
+    scores[own] = np.maximum(HONEST * scores, raised)[own]
+    flagged = own & (scores >= 1)
+    large = LARGE * own.sum() < flagged.sum() < own.sum()
+    if large and unflagged_half_is_planted(analysis, label, flagged):
+        mirrored = np.maximum(2 - scores, 0)
+        mirrored = np.where(flagged, np.minimum(mirrored, HONEST), mirrored)
+        scores = np.where(own, mirrored, scores)
+    return Accusation(scores, label, most)
+
+
+def _strongest(analysis: Analysis) -> tuple[float, int, NDArray[np.float64]]:
+    """Return the greatest evidence, the label it is against, and the scores it raises to, (N,).
+
+    Scores that single images give go before those of a split, a line through all of them.
+    """
+    shared = [(shared_evidence(analysis, group), group) for group in analysis.groups]
+    compact = [(compact_evidence(group), group) for group in analysis.compact]
+    by_label = [(size, group.label) for size, group in shared]
+    by_label += [(size, group.label) for size, group in compact]
+    parts = [(size, split) for size, split in split_evidence(analysis.splits) if size >= 1]
+    if parts:  # so large a part makes suspects of other labels too, and they make evidence
+        in_part, planted = max(parts, key=lambda pair: pair[0])
+        by_label = [pair for pair in by_label if pair[1] == planted.label]
+        if max(by_label, default=(0.0, -1))[0] < 1:
+            return in_part, planted.label, planted.towards / HALF
+    most, label = max(by_label, default=(0.0, -1))
+    raised = np.zeros(len(analysis.images))
+    of_label = [(size, group) for size, group in shared if group.label == label and size >= 1]
+    if of_label:
+        strongest = max(of_label, key=lambda pair: pair[0])[1]
+        limit = max(LEAST_ALIGNED, strongest.strength / 4)
+        raised = (strongest.scores + SUSPICION_WEIGHT * analysis.suspicion) / limit
+    for size, small in compact:
+        if small.label == label and size >= 1:
+            raised = np.maximum(raised, small.towards / HALF)
+    return most, label, raised
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingSetScan:
+    """What a scan of a training set found."""
+
+    verdict: Verdict
+    """What is established: backdoored where a label stands accused."""
+    reasons: tuple[str, ...] = ()
+    """Why nothing is established, a line each; none where something is."""
+    scores: NDArray[np.float64]
+    """(N,) how suspicious each image is."""
+    threshold: float = 1.0
+    """The score from which on an image is flagged: the same for every set, fixed on clean ones."""
+    flagged: NDArray[np.int64]
+    """Places of the flagged images, the most suspicious first; none if nothing is established."""
+    target_label: int | None = None
+    """Which label stands accused; None where none does."""
+    score: float | None = None
+    """The evidence against it, or the most there is against any; 1 is the limit. None where
+    nothing was compared."""
+    false_alarm_rate: float = FALSE_ALARM_RATE
+    """Stated share of clean sets in which some label is accused."""
     by_detector: Mapping[str, NDArray[np.float64]]
+    """(N,) scores of each detector that was asked."""
     seconds: float
+    """CPU time of the process for the whole scan."""
 
     @property
     def backdoored(self) -> bool | None:
         """Whether a label stands accused; None where nothing is established."""
-        return accused(self.verdict)
+        return is_backdoored(self.verdict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple detect --training-set --json`."""
@@ -137,22 +286,23 @@ def scan_training_set(
     """
     started = time.process_time()
     asked = [TRAINING_SET_DETECTORS[name]() for name in detectors]
-    _check(images, classes)
+    check_is_set(images)
+    if classes < 1:
+        raise UsageError(f"classes must be at least 1, not {classes}")
+    outside = images.labels[(images.labels < 0) | (images.labels >= classes)]
+    if len(outside):
+        raise DataError(f"label {outside[0]} is none of the {classes} classes")
     reasons = CALIBRATED.reasons(images, classes, "training images")
     if reasons:
         return TrainingSetScan(
             verdict="not_established",
             reasons=reasons,
             scores=np.zeros(len(images)),
-            threshold=1.0,
             flagged=np.zeros(0, np.int64),
-            target_label=None,
-            score=None,
-            false_alarm_rate=FALSE_ALARM_RATE,
             by_detector={},
             seconds=time.process_time() - started,
         )
-    survey = Survey(
+    analysis = Analysis(
         images=images,
         classes=classes,
         seed=seed,
@@ -164,55 +314,43 @@ def scan_training_set(
         progress=progress,
     )
     with progress.task("training set scan", 1 + len(asked)) as task:
-        verdict = judge(survey)
+        accusation = accuse(analysis)
         task.advance(1)
         by_detector = {}
         for detector in asked:
-            if detector.applies(survey):
-                by_detector[detector.name] = detector.scores(survey)
+            by_detector[detector.name] = detector.scores(analysis)
             task.advance(1, detector=detector.name)
-    order = np.argsort(-verdict.scores, kind="stable")
-    flagged = order[verdict.scores[order] >= 1.0].astype(np.int64)
-    found: Verdict = "nothing_found" if verdict.target_label is None else "backdoored"
-    reasons = _unlike(survey)
+    order = np.argsort(-accusation.scores, kind="stable")
+    flagged = order[accusation.scores[order] >= 1.0].astype(np.int64)
+    verdict: Verdict = "nothing_found" if accusation.target_label is None else "backdoored"
+    reasons = _unlike(analysis)
     if reasons:
-        found, flagged = "not_established", flagged[:0]
+        verdict, flagged = "not_established", flagged[:0]
     return TrainingSetScan(
-        verdict=found,
+        verdict=verdict,
         reasons=reasons,
-        scores=verdict.scores,
-        threshold=1.0,
+        scores=accusation.scores,
         flagged=flagged,
-        target_label=None if reasons else verdict.target_label,
-        score=verdict.evidence,
-        false_alarm_rate=FALSE_ALARM_RATE,
+        target_label=None if reasons else accusation.target_label,
+        score=accusation.evidence,
         by_detector=by_detector,
         seconds=time.process_time() - started,
     )
 
 
-def _unlike(survey: Survey) -> tuple[str, ...]:
-    """Return what the survey shows that sets of handwritten digits do not."""
-    found = []
-    read = float((survey.votes.argmax(1) == survey.images.labels).mean())
+def _unlike(analysis: Analysis) -> tuple[str, ...]:
+    """Return what the analysis shows that sets of handwritten digits do not."""
+    reasons = []
+    read = float((analysis.votes.argmax(1) == analysis.images.labels).mean())
     if read < LEAST_READ:
-        found.append(
+        reasons.append(
             f"{UNLIKE}: small subsets read {read:.0%} of the images as their label, "
             f"at least {LEAST_READ:.0%}"
         )
-    parts = {part.split.label: len(part.split.members) for part in survey.splits}
+    parts = {part.split.label: len(part.split.members) for part in analysis.splits}
     styles = {label for label, size in parts.items() if 2 * size >= max(parts.values())}
-    styles |= {group.label for group in survey.compact if compact_evidence(group) >= 1}
+    styles |= {group.label for group in analysis.compact if compact_evidence(group) >= 1}
     if len(styles) >= ALIKE_PARTS:
         names = ", ".join(map(str, sorted(styles)))
-        found.append(f"{UNLIKE}: labels {names} each fall in two, as by templates or styles")
-    return tuple(found)
-
-
-def _check(images: ImageSet, classes: int) -> None:
-    check_is_set(images)
-    if classes < 1:
-        raise UsageError(f"classes must be at least 1, not {classes}")
-    outside = images.labels[(images.labels < 0) | (images.labels >= classes)]
-    if len(outside):
-        raise DataError(f"label {outside[0]} is none of the {classes} classes")
+        reasons.append(f"{UNLIKE}: labels {names} each fall in two, as by templates or styles")
+    return tuple(reasons)

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._base import (
+from purpleteam.defences.detection.training_set._analysis import (
     TRAINING_SET_DETECTORS,
+    Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._margins import margins
-from purpleteam.defences.detection.training_set._survey import Survey
-
-__all__ = ["SmallSubsets"]
+from purpleteam.defences.detection.training_set._votes import margins
 
 
 @TRAINING_SET_DETECTORS.register("small_subsets")
@@ -28,7 +26,7 @@ __all__ = ["SmallSubsets"]
 class SmallSubsets(TrainingSetDetector):
     """The share of the out-of-part votes for another label, less the share for its own."""
 
-    def scores(self, survey: Survey) -> NDArray[np.float64]:
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
         """Return how far the vote prefers another label, in [-1, 1]."""
-        found, _ = margins(survey.votes, survey.images.labels)
-        return -found
+        margin, _ = margins(analysis.votes, analysis.images.labels)
+        return -margin

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._base import (
+from purpleteam.defences.detection.training_set._analysis import (
     TRAINING_SET_DETECTORS,
+    Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._survey import Survey
-
-__all__ = ["SpectralSignatures", "spectral_signature_scores"]
 
 
 def spectral_signature_scores(features: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -39,10 +37,10 @@ def spectral_signature_scores(features: NDArray[np.floating]) -> NDArray[np.floa
 class SpectralSignatures(TrainingSetDetector):
     """Outliers along the direction in which a class's features vary the most."""
 
-    def scores(self, survey: Survey) -> NDArray[np.float64]:
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
         """Return the score of each image within its class, in units of the class's mean score."""
-        scores = np.zeros(len(survey.images))
-        for rows in survey.rows_by_label():
-            found = spectral_signature_scores(survey.model_features[rows])
-            scores[rows] = found / max(found.mean(), np.finfo(np.float64).tiny)
+        scores = np.zeros(len(analysis.images))
+        for rows in analysis.rows_by_label():
+            of_class = spectral_signature_scores(analysis.model_features[rows])
+            scores[rows] = of_class / max(of_class.mean(), np.finfo(np.float64).tiny)
         return scores

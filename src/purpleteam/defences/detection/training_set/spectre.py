@@ -7,13 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._base import (
+from purpleteam.defences.detection.training_set._analysis import (
     TRAINING_SET_DETECTORS,
+    Analysis,
     TrainingSetDetector,
 )
-from purpleteam.defences.detection.training_set._survey import Survey
-
-__all__ = ["Spectre", "quantum_entropy_scores", "robustly_whitened"]
 
 SHARPNESS = 4.0
 """The paper's exponent: how much the scores lean to the direction of greatest variance."""
@@ -24,14 +22,9 @@ def robustly_whitened(
 ) -> NDArray[np.float64]:
     """Return the rows (N, k) on k principal components, whitened by a trimmed covariance.
 
-    Mean and covariance come from the rows nearest to the mean in that same metric, found in a
-    few rounds: a stand-in for the paper's robust estimator, which needs a semidefinite program.
-
-    Args:
-        features: (N, d) of one class.
-        components: most principal components that are kept.
-        trim: share of the rows that is left out, in [0, 1).
-        rounds: how often the rows are chosen anew.
+    Mean and covariance come from the rows (N, d) nearest to the mean in that same metric, chosen
+    anew in each round: a stand-in for the paper's robust estimator, which needs a semidefinite
+    program. `trim` is the share of the rows that is left out, in [0, 1).
     """
     centred = features.astype(np.float64) - np.median(features, 0)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
@@ -70,15 +63,15 @@ class Spectre(TrainingSetDetector):
     trim: float = 0.05
     """Share of a class that the covariance leaves out."""
 
-    def scores(self, survey: Survey) -> NDArray[np.float64]:
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
         """Return the score of each image within its class, in units of the class's median."""
-        scores = np.zeros(len(survey.images))
-        for rows in survey.rows_by_label():
+        scores = np.zeros(len(analysis.images))
+        for rows in analysis.rows_by_label():
             if len(rows) < 4:
                 continue
             white = robustly_whitened(
-                survey.model_features[rows], components=self.components, trim=self.trim
+                analysis.model_features[rows], components=self.components, trim=self.trim
             )
-            found = quantum_entropy_scores(white)
-            scores[rows] = found / max(float(np.median(found)), 1e-12)
+            of_class = quantum_entropy_scores(white)
+            scores[rows] = of_class / max(float(np.median(of_class)), 1e-12)
         return scores

@@ -1,0 +1,296 @@
+"""What every detector of a training set is, and what they share, each piece computed once.
+
+The clean reference is a net that learns only from images whose label is not in doubt. It begins
+without the images that the votes doubt, and takes back, round by round, those whose label it
+predicts itself. A poisoned image does not come back, since nothing that the net has learned from
+speaks for its label; a hard image comes back as soon as the net classifies it. Should a few poisons
+have slipped in and taught the trigger, those that the votes were sure of stay out all the same.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.registry import Registry
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.detection.training_set._features import (
+    patch_features,
+    penultimate,
+    pixel_features,
+)
+from purpleteam.defences.detection.training_set._groups import (
+    LEAST_MEMBERS,
+    STARTERS,
+    CompactGroup,
+    SharedGroup,
+    compact_groups,
+    contents_in_turn,
+    shared_group,
+    whiten,
+)
+from purpleteam.defences.detection.training_set._splits import (
+    PartPrediction,
+    classify_parts,
+    split_labels,
+)
+from purpleteam.defences.detection.training_set._votes import (
+    log_probabilities,
+    margins,
+    out_of_part_votes,
+)
+from purpleteam.models import build
+from purpleteam.models.inference import logits
+from purpleteam.models.recipes import Recipe
+from purpleteam.models.training import train
+
+PART_SIZE = 275
+"""Images a part: too few to hold more than one or two of a hundred poisons in 55,000."""
+LEAST_PARTS = 40
+DOUBTED_SHARE = 0.1  # the least share of the images that is set aside at first
+DOUBTED_SHARE_OF_FEW = 0.25
+"""The same for a small set, which a net passes so often that three poisons teach a trigger."""
+FEW = 10_000
+BARRED = 0.1  # share of the votes for its own label under which an image never comes back
+CERTAIN = 5.0  # suspicion from which a label is surely contradicted
+FEATURES = ("pixels", "patches", "fine_patches")
+MOST_DOUBTED = 0.5
+"""On data that the small subsets cannot classify, at least half must be left to learn from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ToTheEnd(Recipe):
+    """No validation set is needed: the last epoch's weights are kept."""
+
+    keep: ClassVar[Literal["best", "last"]] = "last"
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the clean reference predicts for the images that it never learned from."""
+
+    suspects: NDArray[np.int64]
+    """Places of the images that never came back, growing."""
+    margin: NDArray[np.float64]
+    """Log probability of their label less that of the best other one, (S,)."""
+    content: NDArray[np.int64]
+    """The most probable label other than their own, (S,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Analysis:
+    """A training set under suspicion, and what has been computed of it so far."""
+
+    images: ImageSet
+    classes: int
+    seed: int = 0
+    architecture: str = "small_cnn"
+    epochs: int = 3
+    """Passes of each net over the set; small sets are passed over more often."""
+    rounds: int = 4
+    """How often images may come back to the clean reference."""
+    trusted: ImageSet | None = None
+    model: nn.Module | None = None
+    """A model that was trained on the set; one is trained where it is None."""
+    device: torch.device | None = None
+    progress: Progress = SILENT
+
+    def rows_by_label(self) -> list[NDArray[np.int64]]:
+        """Return the places of each label's images, labels that do not occur left out."""
+        rows = [np.flatnonzero(self.images.labels == label) for label in range(self.classes)]
+        return [some for some in rows if len(some)]
+
+    @cached_property
+    def patch_features(self) -> NDArray[np.float32]:
+        """Features (N, d) that need no label."""
+        return patch_features(self.images.images, seed=self.seed)
+
+    def features(self, name: str) -> NDArray[np.float32]:
+        """Return a kind of features (N, d) of all images."""
+        if name == "pixels":
+            return pixel_features(self.images.images)
+        if name == "patches":
+            return self.patch_features
+        return patch_features(
+            self.images.images, filters=24, side=3, pools=7, stride=1, seed=self.seed + 1
+        )
+
+    @cached_property
+    def votes(self) -> NDArray[np.float64]:
+        """Shares (N, K) of the votes of the small subsets that an image is not in."""
+        parts = min(max(LEAST_PARTS, len(self.images) // PART_SIZE), len(self.images) // 2)
+        return out_of_part_votes(
+            self.patch_features, self.images.labels, self.classes, parts=parts, seed=self.seed
+        )
+
+    @property
+    def own_share(self) -> NDArray[np.float64]:
+        """Share of the votes for each image's own label, (N,)."""
+        return self.votes[np.arange(len(self.images)), self.images.labels]
+
+    @cached_property
+    def doubted(self) -> NDArray[np.bool_]:
+        """Which labels the small subsets doubt, (N,)."""
+        margin, _ = margins(self.votes, self.images.labels)
+        share = DOUBTED_SHARE if len(margin) >= FEW else DOUBTED_SHARE_OF_FEW
+        least, most = np.quantile(margin, (share, MOST_DOUBTED))
+        return np.asarray(margin <= min(max(least, 0.0), most))
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What the clean reference predicts for the suspects."""
+        labels, module = self.images.labels, self._untrained()
+        aside = np.flatnonzero(self.doubted)
+        barred = self.doubted & (self.own_share < BARRED)
+        for turn in range(self.rounds + 1):
+            module = self._train(
+                module,
+                np.setdiff1d(np.arange(len(labels)), aside),
+                epochs=self._epochs if turn == 0 else max(1, self._epochs // 3),
+                learning_rate=2e-3 if turn == 0 else 1e-3,
+                seed=self.seed + turn,
+                description=f"clean reference {turn + 1}/{self.rounds + 1}",
+            )
+            scores = np.zeros((0, self.classes))
+            if len(aside):  # every doubted image may have come back
+                scores = log_probabilities(logits(module, self.images.images[aside]))
+            margin, content = margins(scores, labels[aside])
+            if turn < self.rounds:
+                aside = aside[(margin <= 0) | barred[aside]]
+        return Reference(aside, margin, content)
+
+    @cached_property
+    def trained(self) -> nn.Module:
+        """The given model, or one that was trained on the whole set."""
+        if self.model is not None:
+            return self.model
+        return self.learned(np.arange(len(self.images)), "net of all images", "none")
+
+    @cached_property
+    def model_features(self) -> NDArray[np.float32]:
+        """What enters the last layer (N, d) of the model that learned from all images."""
+        return penultimate(self.trained, self.images.images)
+
+    @cached_property
+    def suspicion(self) -> NDArray[np.float64]:
+        """How surely reference and votes together contradict a label, (N,); 0 for no suspect."""
+        suspects = self.reference.suspects
+        suspicion = np.zeros(len(self.images))
+        votes_against = -np.log(self.own_share[suspects] + 0.01)
+        suspicion[suspects] = np.maximum(-self.reference.margin, 0) / 3 + votes_against
+        return suspicion
+
+    @cached_property
+    def content(self) -> NDArray[np.int64]:
+        """What each image shows (N,): its label, or for a suspect what the reference predicts."""
+        content = self.images.labels.copy()
+        content[self.reference.suspects] = self.reference.content
+        return content
+
+    @cached_property
+    def groups(self) -> tuple[SharedGroup, ...]:
+        """What the suspects of each label share, in each kind of features."""
+        suspects, labels = self.reference.suspects, self.images.labels
+        trusted = np.setdiff1d(np.arange(len(self.images)), suspects)
+        candidates = [
+            contents_in_turn(
+                suspects[labels[suspects] == label], self.suspicion, self.content, certain=CERTAIN
+            )
+            for label in range(self.classes)
+        ]
+        groups = []
+        for name in FEATURES:
+            white = whiten(self.features(name), labels, self.content, trusted, seed=self.seed)
+            for label, of_label in enumerate(candidates):
+                starters = min(STARTERS, max(LEAST_MEMBERS, len(of_label) // 2))
+                groups.append(
+                    shared_group(white, of_label, label=label, features=name, starters=starters)
+                )
+        return tuple(group for group in groups if group is not None)
+
+    @cached_property
+    def compact(self) -> tuple[CompactGroup, ...]:
+        """The tightest group of pixels that stands off within each label."""
+        pixels = self.features("pixels")
+        return tuple(compact_groups(pixels, self.images.labels, self.classes, seed=self.seed))
+
+    @cached_property
+    def splits(self) -> tuple[PartPrediction, ...]:
+        """Labels that fall in two, with what a net that never saw it predicts for each part."""
+        splits = split_labels(self.patch_features, self.images.labels, self.classes)
+        return classify_parts(self, splits) if splits else ()
+
+    def learned(
+        self, rows: NDArray[np.int64], description: str, augmentation: str = "shift"
+    ) -> nn.Module:
+        """Return a net that learned from the images at `rows` alone."""
+        return self._train(
+            self._untrained(),
+            rows,
+            epochs=self._epochs,
+            learning_rate=2e-3,
+            seed=self.seed,
+            description=description,
+            augmentation=augmentation,
+        )
+
+    def _untrained(self) -> nn.Module:
+        height, width, channels = self.images.images.shape[1:]
+        return build(self.architecture, (channels, height, width), self.classes, seed=self.seed)
+
+    def _train(
+        self,
+        module: nn.Module,
+        rows: NDArray[np.int64],
+        *,
+        epochs: int,
+        learning_rate: float,
+        seed: int,
+        description: str,
+        augmentation: str = "shift",
+    ) -> nn.Module:
+        """Train `module` in place on the images at `rows`, with no validation, and return it."""
+        images = self.images.take(rows)
+        recipe = _ToTheEnd(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=128 if len(self.images) >= FEW else 32,
+            augmentation=augmentation,
+        )
+        return train(
+            module,
+            images,
+            images,
+            recipe,
+            seed=seed,
+            validate=lambda _: 0.0,
+            device=self.device,
+            description=description,
+            progress=self.progress,
+        ).module
+
+    @property
+    def _epochs(self) -> int:
+        return self.epochs if len(self.images) >= FEW else 4 * self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetDetector(ABC):
+    """Ranks the images of a training set by how much they look planted."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
+        """Return a finite score (N,) for each image; the higher, the more suspicious."""
+
+
+TRAINING_SET_DETECTORS: Registry[type[TrainingSetDetector]] = Registry("training set detector")
