@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from purpleteam.core.checks import CHECKS, Check, Outcome, Target
+from purpleteam.core.checks import CHECKS, Absent, Check, Outcome, Target
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
 
@@ -22,14 +22,16 @@ class _NothingFound(Check):
 
     def examine(self, target: Target) -> Outcome:
         notes = [note for note in _notes(target, self.search) if note.facts.get("own")]
+        if not notes:
+            raise Absent(f"no {self.search} of the run's own models was recorded")
         found = [note for note in notes if note.facts.get("backdoored")]
         unsure = [note for note in notes if note.facts.get("backdoored") is None]
         reasons = [reason for note in unsure for reason in note.facts.get("reasons", [])]
-        message = "" if notes else f"no {self.search} of what is served was recorded"
+        message = ""
         if unsure and not found:  # not found is not the same as nothing there
             message = f"not established: {'; '.join(reasons) or 'the scan gave no verdict'}"
         return Outcome(
-            passed=bool(notes) and not found and not unsure,
+            passed=not found and not unsure,
             measured={
                 "looked_into": len(notes),
                 "backdoored": len(found),
@@ -49,10 +51,10 @@ class _NothingFound(Check):
 
 @CHECKS.register("model.backdoor-scan")
 class BackdoorScan(_NothingFound):
-    """A scan of the served model with trusted images alone found no backdoor."""
+    """Scans of the run's own models with trusted images alone found no backdoor."""
 
     id = "model.backdoor-scan"
-    proves = "Trigger inversion on the served model found no label that is too easy to reach."
+    proves = "Trigger inversion found no label that is too easy to reach, in any model scanned."
     search = MODEL_SCAN
 
 
