@@ -1,17 +1,15 @@
-"""What can go wrong with the whole system, and what the executed checks say about it; no torch.
+"""What can go wrong with a system, and what the executed checks say about it; no torch.
 
-    system.yaml   the MNIST app: parts, flows, threats, mitigations, and two earlier reports
-    model         a system as frozen data;  `loading` reads one, `validation` refuses nonsense
-    stride        the six letters and the cells that each kind of part must answer
-    risk          likelihood x impact by the OWASP matrix; what a verified mitigation takes off
-    status        from verdicts to mitigations to threats; nothing here can be typed
-    tables        the matrix of parts and letters, what is missing, counts
-    seeds         the earlier reports' own tables, theirs beside ours
-    layout        where everything lies;  `diagram` draws the data-flow diagram as SVG
+    system.yaml   an image classifier: parts, flows, threats and mitigations, each with when it is
+                  there; a file of a user's own has the same form
+    model         a system as frozen data; STRIDE; risk by the OWASP matrix
+    loading       reads one, refuses nonsense, and leaves out what is not there
+    status        from check results to mitigations to threats; the matrix, what is missing, counts
+    diagram       the data-flow diagram as SVG
     facts         all of it as plain JSON for the run's record
 
-A mitigation is a sentence with the checks that prove it. The rooms that own those checks run them;
-here their verdicts are only read.
+A mitigation is a sentence with the checks that prove it, and with what they must have looked at.
+The rooms that own those checks run them; here their results are only read.
 """
 
 from __future__ import annotations
@@ -24,16 +22,12 @@ _HOMES = {
     "derive": "status",
     "draw": "diagram",
     "load_system": "loading",
-    "matrix": "tables",
-    "missing": "tables",
-    "seed_a_matrix": "seeds",
-    "seed_b_appendix": "seeds",
-    "seed_b_categories": "seeds",
-    "seed_lines": "seeds",
-    "summary": "tables",
+    "matrix": "status",
+    "missing": "status",
+    "summary": "status",
     "system_from": "loading",
     "to_facts": "facts",
-    "unmodelled": "tables",
+    "unmodelled": "status",
     "verdicts": "status",
 }
 
@@ -44,10 +38,6 @@ __all__ = [
     "load_system",
     "matrix",
     "missing",
-    "seed_a_matrix",
-    "seed_b_appendix",
-    "seed_b_categories",
-    "seed_lines",
     "summary",
     "system_from",
     "to_facts",

@@ -102,7 +102,7 @@ def threats(
 
     from purpleteam.core.checks import CHECKS
     from purpleteam.pipeline.checks import load_checks
-    from purpleteam.threats import derive, load_system, summary, verdicts
+    from purpleteam.threats import derive, load_system, summary
     from purpleteam.threats import missing as gaps_of
 
     out = file_to_write(out)
@@ -115,7 +115,7 @@ def threats(
         return
     with progress(quiet or as_json) as bar:
         results = _run_checks(_target(model, run, url, code, data), bar)
-    statuses = derive(system, verdicts(results), date.today())
+    statuses = derive(system, results, date.today())
     values = {
         "threats": [_threat(one) for one in statuses],
         "checks": [one.to_json() for one in results],
