@@ -155,7 +155,9 @@ def test_a_pass_counts_only_where_the_check_looked_at_the_subject(bend, looked_a
     results = [ran("model.format", "pass", *looked_at)]
     facts = derive(system, results, TODAY, subjects)[0].mitigations["M-FORMAT"]
     assert facts["status"] == state
-    assert facts.get("not_looked_at", []) == ([] if state == "verified" else ["model"])
+    assert facts.get("not_looked_at", []) == (
+        [] if state == "verified" else ["the model under test"]
+    )
 
 
 def test_a_failure_counts_whatever_the_check_did_not_look_at_but_not_against_nothing(bend):

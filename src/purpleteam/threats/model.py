@@ -62,10 +62,18 @@ Condition = Literal[
 Subject = Literal[
     "data", "pinned", "training", "model", "hardened", "files", "deployed", "code", "package"
 ]
-"""What a check can have looked at, each a set of digests: images that were read again from the
-folder that they came from; images whose digests are pinned in the source code; the training
-images; the model under test; the hardened model; all model files in use; the served model, or
-without an app the model under test; the scanned code; Purpleteam's own code."""
+"""What a check can have looked at, each a set of digests."""
+SUBJECTS: dict[Subject, str] = {
+    "data": "the images in the folder that they came from",
+    "pinned": "images whose digests the source code pins",
+    "training": "the training images",
+    "model": "the model under test",
+    "hardened": "a hardened model",
+    "files": "all model files in use",
+    "deployed": "the model in use",
+    "code": "the scanned code",
+    "package": "Purpleteam's own code",
+}
 
 
 def level(likelihood: Rating, impact: Rating) -> Severity:

@@ -29,6 +29,7 @@ from purpleteam.threats.model import (
     LETTERS,
     LEVELS,
     REQUIRED,
+    SUBJECTS,
     Cell,
     Checks,
     Kind,
@@ -132,7 +133,7 @@ def _evidence(
     for name in mitigation.about if subjects is not None and checks.ids else ():
         wanted = set((subjects or {}).get(name, ()))
         if not wanted or not wanted <= seen:
-            unseen.append(name)
+            unseen.append(SUBJECTS[name])
             state = state if wanted and state == "failed" else "unverified"
     return {
         "statement": mitigation.statement,

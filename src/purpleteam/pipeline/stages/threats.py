@@ -165,7 +165,10 @@ def _name(work: Work) -> str:
 
 
 def _run_checks(work: Work, inventory: Inventory) -> list[CheckResult]:
-    """Run each check on everything of its kind; what is not there is skipped, once."""
+    """Run each check on everything of its kind; what is not there is skipped, once.
+
+    Where no app is part of the run its checks are no part of it either.
+    """
     with ExitStack() as stack, work.progress.task("checks", len(CHECKS)) as task:
         target = Target(
             data=_folder_read(work) or _folder_written(work),
@@ -178,7 +181,9 @@ def _run_checks(work: Work, inventory: Inventory) -> list[CheckResult]:
         for name in CHECKS:
             needs = CHECKS[name].needs
             targets = [target]
-            if "model" in needs:
+            if "url" in needs and "served" not in inventory.present:
+                targets = []
+            elif "model" in needs:
                 of = inventory.models + (inventory.files if name == "model.format" else [])
                 targets = [replace(target, model=path) for path in of] or targets
             elif "code" in needs:
