@@ -14,22 +14,11 @@ The rooms that own those checks run them; here their results are only read.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
-_HOMES = {
-    "SystemModel": "model",
-    "derive": "status",
-    "draw": "diagram",
-    "load_system": "loading",
-    "matrix": "status",
-    "missing": "status",
-    "summary": "status",
-    "system_from": "loading",
-    "to_facts": "facts",
-    "unmodelled": "status",
-    "verdicts": "status",
-}
+from purpleteam.threats.diagram import draw
+from purpleteam.threats.facts import to_facts
+from purpleteam.threats.loading import load_system, system_from
+from purpleteam.threats.model import SystemModel
+from purpleteam.threats.status import derive, matrix, missing, summary, unmodelled, verdicts
 
 __all__ = [
     "SystemModel",
@@ -44,9 +33,3 @@ __all__ = [
     "unmodelled",
     "verdicts",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"purpleteam.threats.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'purpleteam.threats' has no attribute {name!r}")

@@ -123,7 +123,9 @@ def threats(
     }
     if out is not None:
         write_answer(out, values)
-    rows = [(one.verdict, one.check, one.message or one.proves) for one in results]
+    rows: list[tuple[str, str, str]] = [
+        (one.verdict, one.check, one.message or one.proves) for one in results
+    ]
     rows += [
         (one.status, one.threat, one.title) for one in statuses if one.status != "not_applicable"
     ]
