@@ -62,7 +62,6 @@ def test_one_attack_that_breaks_it_is_enough_to_fail(tmp_path: Path, other: Meas
         robust(verdict="weak"),
         robust(verdict="not_established"),
         robust(knowledge="transfer"),
-        robust(model_name="baseline"),
         robust(norm="l2"),
         robust(curve=True),
     ],
@@ -72,6 +71,24 @@ def test_nothing_but_a_sound_white_box_attack_on_itself_passes(
 ) -> None:
     found = result(ModelRobust(), tmp_path, only)
     assert found.verdict == "fail" and "no sound white-box attack" in found.message
+
+
+def test_where_a_model_was_hardened_no_other_counts(tmp_path: Path) -> None:
+    plain = robust(model_name="baseline")
+    found = result(ModelRobust(), tmp_path, plain, robust(verdict="weak"))
+    assert found.verdict == "fail" and "hardened" in found.message
+
+
+def test_where_none_was_hardened_the_model_under_test_is_looked_at(tmp_path: Path) -> None:
+    found = result(ModelRobust(), tmp_path, robust(950, model_name="baseline"))
+    assert found.verdict == "pass" and set(found.inputs.values()) == {"sha256:1"}
+    other = result(ModelRobust(), tmp_path / "other", robust(700, model_name="baseline"))
+    assert other.verdict == "fail"
+
+
+def test_where_nothing_was_attacked_nothing_is_said(tmp_path: Path) -> None:
+    found = result(ModelRobust(), tmp_path, robust(model_name="served"))
+    assert found.verdict == "skipped" and "no attack on the hardened" in found.message
 
 
 def test_a_number_that_is_not_established_counts_for_nothing(tmp_path: Path) -> None:
@@ -91,7 +108,7 @@ def test_a_sweep_that_found_a_trigger_fails(tmp_path: Path, successes: int) -> N
 
 def test_without_a_sweep_no_absence_is_claimed(tmp_path: Path) -> None:
     found = result(BackdoorRate(), tmp_path, robust())
-    assert found.verdict == "fail" and "no sweep" in found.message
+    assert found.verdict == "skipped" and "no sweep" in found.message
 
 
 @pytest.mark.parametrize("check", [ModelRobust(), BackdoorRate()], ids=["robust", "backdoor"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from purpleteam.core.checks import Check, Outcome, Target, run_check
+from purpleteam.core.checks import Absent, Check, Outcome, Target, run_check
 from purpleteam.core.errors import DataError
 from purpleteam.core.records import record_from_json
 
@@ -65,6 +65,14 @@ def test_a_check_without_its_target_is_skipped_and_says_what_it_needs():
     found = run_check(Said(), Target(code=Path("src")))
     assert (found.verdict, found.message) == ("skipped", "needs data")
     assert found.negative_control == NOT_RUN
+
+
+def test_a_check_that_finds_nothing_of_its_kind_is_skipped_and_says_why():
+    found = run_check(Said(good=Absent("no model was scanned")), Target(data=Path("real")))
+    assert (found.verdict, found.message) == ("skipped", "no model was scanned")
+    assert found.negative_control == RAN
+    useless = run_check(Said(good=Absent("none"), bad=True), Target(data=Path("real")))
+    assert useless.verdict == "broken"
 
 
 def test_a_result_holds_what_was_seen():

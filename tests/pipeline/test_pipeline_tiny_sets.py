@@ -18,7 +18,7 @@ from tiny_sets import KINDS, TinySet
 from purpleteam.attacks.poison.asked import aimed_at
 from purpleteam.cli import main
 from purpleteam.core.ledger import Ledger
-from purpleteam.core.records import CheckResult, Failure, Note
+from purpleteam.core.records import CheckResult, Failure, Note, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
 
 CONFIG = """
@@ -132,6 +132,27 @@ def test_the_threats_are_judged_of_a_set_that_teaches_nothing(tmp_path: Path) ->
     assert checks["data.digest"].verdict == "pass"
     assert checks["data.schema"].message == "no training image of class class 0, class 1, class 2"
     assert checks["model.format"].message == "needs model"
+    assert not [name for name in checks if name.startswith("web.")]  # there is no app
+
+
+def test_the_threats_are_those_of_the_model_that_was_brought(tmp_path: Path) -> None:
+    tiny = TinySet(3, 60, ("all", "all", "all"), channels=3)
+    ended = purple_run(tmp_path, tiny, "right", ("models", "threats"))
+    assert look_at(tmp_path / "run", ("models", "threats"), *ended) == []
+    records = RunFolder.open(tmp_path / "run").records()
+    (note,) = [one for one in records if isinstance(one, Note) and one.name == "system-model"]
+    assert note.facts["name"] == "tiny_sets:right_3 on tiny"
+    parts = {part["id"] for part in (*note.facts["elements"], *note.facts["flows"])}
+    assert {"weights", "supplier", "dataset"} <= parts and not {"app", "trainer"} & parts
+    threats = {one.threat: one for one in records if isinstance(one, ThreatStatus)}
+    of_ours = re.compile(r"mnist|digit|draw|course|app\b", re.IGNORECASE)
+    said = [note.facts, *((one.title, dict(one.mitigations)) for one in threats.values())]
+    assert not of_ours.findall(json.dumps(said))
+    proved = {name for one in threats.values() for name, facts in one.mitigations.items()
+              if facts["status"] == "verified"}  # fmt: skip
+    assert proved == {"M-DATA-SCHEMA", "M-DATA-UNCHANGED", "M-LEDGER", "M-LINEAGE", "M-NO-SECRETS"}
+    digests = threats["T-DATASET-T1"].mitigations["M-DATA-DIGEST"]
+    assert digests["checks"] == {"data.digest": "pass"} and digests["status"] == "unverified"
 
 
 def test_black_digits_are_drawn_and_not_read(tmp_path: Path) -> None:

@@ -46,7 +46,6 @@ SMALL: dict[str, Any] = {
             "inherent": {"likelihood": "high", "impact": "medium", "why": "It is writable."},
             "mitigations": ["M-DIGEST", "M-FORMAT"],
             "refs": {"cwe": ["CWE-345"]},
-            "origin": ["A-T-1"],
         }
     ],
     "mitigations": [
@@ -66,16 +65,6 @@ SMALL: dict[str, Any] = {
         },
     ],
     "not_applicable": [{"element": "file", "stride": ["R", "I"], "reason": "Public."}],
-    "seed_items": [
-        {
-            "id": "A-T-1",
-            "seed": "A",
-            "kind": "threat",
-            "element": "Model",
-            "stride": "T",
-            "says": "X.",
-        }
-    ],
     "catalogue": {"CWE-345": "Insufficient Verification of Data Authenticity"},
 }
 

@@ -5,10 +5,14 @@ import math
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from purpleteam.threats import draw, load_system, system_from
-from purpleteam.threats.layout import BADGE, lay_out
+from purpleteam.threats.diagram import BADGE, lay_out
+from purpleteam.threats.loading import CONDITIONS, only
 
+WHOLE = load_system(None, CONDITIONS)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -84,3 +88,13 @@ def test_elements_without_a_place_get_a_column_for_each_zone(small):
 @pytest.mark.parametrize("standalone", [True, False])
 def test_a_file_of_its_own_brings_its_style(shipped, standalone):
     assert ("<style>" in draw(shipped, standalone=standalone)) is standalone
+
+
+@given(st.sets(st.sampled_from(CONDITIONS)))
+def test_whatever_is_there_nothing_in_the_picture_covers_another(present):
+    layout = lay_out(only(WHOLE, present))
+    for first, second in itertools.combinations(layout.zones.values(), 2):
+        apart = first.x + first.width <= second.x or second.x + second.width <= first.x
+        assert apart or first.y + first.height <= second.y or second.y + second.height <= first.y
+    for x, y in (arrow.badge for arrow in layout.arrows):
+        assert not any(box.contains(x, y, 0) for box in layout.elements.values())

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.threats.risk import LEVELS, RATINGS, Effect, Risk, level, worst
+from purpleteam.threats.model import LEVELS, RATINGS, Effect, Risk, level, worst
 
 MATRIX = {
     ("low", "low"): "note",

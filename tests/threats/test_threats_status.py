@@ -6,11 +6,11 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threat_results import passing, ran, said
 
 from purpleteam.core.records import CheckResult, Verdict
 from purpleteam.threats import derive, load_system, system_from, verdicts
-from purpleteam.threats.model import Checks
-from purpleteam.threats.risk import LEVELS
+from purpleteam.threats.model import LEVELS, Checks
 from purpleteam.threats.status import mitigation_state
 
 TODAY = date(2026, 11, 20)
@@ -21,13 +21,8 @@ RESULTS = st.dictionaries(st.sampled_from(CHECKS), st.sampled_from(VERDICTS))
 IDS = st.lists(st.sampled_from(CHECKS[:4]), unique=True, max_size=4).map(tuple)
 
 
-def ran(check: str, verdict: Verdict, *, controlled: bool = True) -> CheckResult:
-    control = {"ran": True, "failed_as_required": controlled}
-    return CheckResult(check=check, proves="", verdict=verdict, negative_control=control)
-
-
 def only(system, results):
-    return derive(system, results, TODAY)[0]
+    return derive(system, said(results), TODAY)[0]
 
 
 @given(IDS, IDS, RESULTS)
@@ -58,15 +53,15 @@ def test_any_fails_only_where_every_one_fails():
 @settings(deadline=None)
 @given(RESULTS)
 def test_what_remains_is_never_above_what_was(results):
-    for one in derive(SHIPPED, results, TODAY):
+    for one in derive(SHIPPED, said(results), TODAY):
         assert LEVELS.index(one.residual) <= LEVELS.index(one.inherent)
 
 
 @settings(deadline=None)
 @given(RESULTS, st.sampled_from(CHECKS))
 def test_one_more_pass_never_raises_what_remains(results, check):
-    before = derive(SHIPPED, results, TODAY)
-    after = derive(SHIPPED, results | {check: "pass"}, TODAY)
+    before = derive(SHIPPED, said(results), TODAY)
+    after = derive(SHIPPED, said(results | {check: "pass"}), TODAY)
     for old, new in zip(before, after, strict=True):
         assert LEVELS.index(new.residual) <= LEVELS.index(old.residual)
 
@@ -74,7 +69,7 @@ def test_one_more_pass_never_raises_what_remains(results, check):
 @settings(deadline=None)
 @given(RESULTS)
 def test_mitigated_means_all_verified_and_little_left(results):
-    for one in derive(SHIPPED, results, TODAY):
+    for one in derive(SHIPPED, said(results), TODAY):
         states = [facts["status"] for facts in one.mitigations.values()]
         if one.status == "mitigated":
             assert set(states) == {"verified"}
@@ -82,7 +77,7 @@ def test_mitigated_means_all_verified_and_little_left(results):
 
 
 def test_without_any_result_nothing_is_mitigated_and_nothing_lowered():
-    for one in derive(SHIPPED, {}, TODAY):
+    for one in derive(SHIPPED, [], TODAY):
         assert one.status in ("open", "accepted", "not_applicable")
         assert one.residual == one.inherent
 
@@ -107,8 +102,8 @@ def test_an_acceptance_holds_through_its_last_day_and_no_longer(small):
     last = date(2027, 1, 1)
     accepted = {"threat": "T-FILE-T1", "reason": "a demo", "by": "us", "until": last}
     system = system_from(small | {"accepted": [accepted]})
-    assert derive(system, {}, last)[0].status == "accepted"
-    assert derive(system, {}, last + timedelta(days=1))[0].status == "open"
+    assert derive(system, [], last)[0].status == "accepted"
+    assert derive(system, [], last + timedelta(days=1))[0].status == "open"
 
 
 def test_the_evidence_names_each_check_and_its_verdict(small):
@@ -121,7 +116,7 @@ def test_the_evidence_names_each_check_and_its_verdict(small):
 
 
 def test_cells_that_are_not_applicable_come_with_their_reason(small):
-    cells = derive(system_from(small), {}, TODAY)[1:]
+    cells = derive(system_from(small), [], TODAY)[1:]
     assert [(one.threat, one.status, one.title) for one in cells] == [
         ("N-FILE-R", "not_applicable", "Public."),
         ("N-FILE-I", "not_applicable", "Public."),
@@ -137,3 +132,51 @@ def test_a_pass_whose_negative_control_did_not_fail_is_no_pass():
     assert verdicts([ran("a.b", "pass", controlled=False)]) == {"a.b": "broken"}
     bare = CheckResult(check="a.c", proves="", verdict="pass")
     assert verdicts([bare]) == {"a.c": "broken"}
+
+
+ABOUT = {"model": {"sha256:mine"}}
+
+
+@pytest.mark.parametrize(
+    ("looked_at", "subjects", "state"),
+    [
+        (("sha256:mine",), ABOUT, "verified"),
+        (("sha256:mine", "sha256:other"), ABOUT, "verified"),
+        (("sha256:other",), ABOUT, "unverified"),
+        ((), ABOUT, "unverified"),
+        (("sha256:mine",), {"model": {"sha256:mine", "sha256:other"}}, "unverified"),
+        (("sha256:mine",), {"model": set()}, "unverified"),
+        (("sha256:mine",), {}, "unverified"),
+        (("sha256:other",), None, "verified"),  # the caller says that it was given the system
+    ],
+)
+def test_a_pass_counts_only_where_the_check_looked_at_the_subject(bend, looked_at, subjects, state):
+    system = system_from(bend("mitigations", 1, about=["model"]))
+    results = [ran("model.format", "pass", *looked_at)]
+    facts = derive(system, results, TODAY, subjects)[0].mitigations["M-FORMAT"]
+    assert facts["status"] == state
+    assert facts.get("not_looked_at", []) == (
+        [] if state == "verified" else ["the model under test"]
+    )
+
+
+def test_a_failure_counts_whatever_the_check_did_not_look_at_but_not_against_nothing(bend):
+    system = system_from(bend("mitigations", 0, about=["model"]))
+    results = [ran("model.digest", "fail", "sha256:swapped")]
+
+    def state(subjects):
+        return derive(system, results, TODAY, subjects)[0].mitigations["M-DIGEST"]["status"]
+
+    assert (state(ABOUT), state({})) == ("failed", "unverified")
+
+
+def test_what_looked_at_another_model_lowers_nothing_of_the_one_at_hand():
+    system = load_system(None, {"data", "model", "brought", "run", "code"})
+    others = passing(system, "sha256:shipped")
+    mine = {name: {"sha256:mine"} for name in ("model", "files", "deployed", "package")}
+    for one in derive(system, others, TODAY, mine):
+        if one.element == "weights":
+            assert one.residual == one.inherent and one.status in ("open", "not_applicable")
+    both = passing(system, "sha256:shipped", "sha256:mine")
+    states = {one.threat: one.status for one in derive(system, both, TODAY, mine)}
+    assert states["T-WEIGHTS-E1"] == "mitigated" and states["T-WEIGHTS-T4"] == "partly"

@@ -11,9 +11,10 @@ import numpy as np
 from torch import nn
 
 from purpleteam.assignment.defences import fgsm_set, wrapped_fgsm_set
+from purpleteam.assignment.threats import tables_of
 from purpleteam.attacks.poison import POISONS, PoisonAttack
 from purpleteam.core.config import from_file
-from purpleteam.core.records import Note, Record
+from purpleteam.core.records import Note, Record, ThreatStatus
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.evaluate import transfer_accuracy
 from purpleteam.defences.training import DEFENCES
@@ -22,6 +23,7 @@ from purpleteam.pipeline.run import STAGES
 from purpleteam.pipeline.stages.defences import defence_of, hardened_by
 from purpleteam.pipeline.stages.models import baseline, recipe_of
 from purpleteam.pipeline.stages.poison import poisoned_model
+from purpleteam.pipeline.stages.threats import system_of
 from purpleteam.pipeline.state import Piece, Run
 
 REPORTS = ("report_a", "report_b")
@@ -137,6 +139,19 @@ def _transfer(
     return run.cell("defences", f"transfer {name}", depends_on, measure)
 
 
+def trace_threats(run: Run) -> None:
+    """Record which threats of both reports are answered, and how."""
+    statuses = [one for one in run.folder.records() if isinstance(one, ThreatStatus)]
+    depends_on = {"of": [status.id for status in statuses]}
+
+    def trace() -> list[Record]:
+        facts = tables_of(system_of(run), statuses)
+        return [Note(name="published-threats", facts=facts)]
+
+    run.cell("threats", "published threats", depends_on, trace)
+
+
 STAGES["data"].append(publish)
+STAGES["threats"].append(trace_threats)
 STAGES["attacks"].append(poison_as_reported)
 STAGES["defences"].insert(1, defend_as_reported)

@@ -22,7 +22,9 @@ from purpleteam.core.errors import PurpleError
 from purpleteam.core.records import CheckResult, Verdict
 from purpleteam.core.registry import Registry
 
-__all__ = ["CHECKS", "Check", "Outcome", "Target", "run_check"]
+
+class Absent(PurpleError):
+    """What a check would look at is not there: it is skipped, and the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,12 @@ class Check(ABC):
 
     @abstractmethod
     def examine(self, target: Target) -> Outcome:
-        """Look at the target; any exception, or what JSON cannot say, makes it `error`."""
+        """Look at the target and name all that was looked at in `inputs`, with its digest.
+
+        Raises:
+            Absent: the target holds nothing of that kind: the check is `skipped`. Any other
+                exception, or what JSON cannot say, makes it `error`.
+        """
 
     @abstractmethod
     def bad_example(self, folder: Path) -> Target:
@@ -118,6 +125,8 @@ def _examine(check: Check, target: Target) -> tuple[Outcome, Verdict]:
     try:
         outcome = check.examine(target)
         canonical_json([outcome.measured, outcome.threshold, outcome.inputs])
+    except Absent as error:
+        return Outcome(passed=False, message=_one_line(error)), "skipped"
     except Exception as error:
         return Outcome(passed=False, message=_one_line(error)), "error"
     return outcome, "pass" if outcome.passed else "fail"

@@ -21,8 +21,8 @@ class RunLedger(Check):
 
     id = "run.ledger"
     proves = (
-        "No line was edited, lost or moved, but by someone who rewrote records.jsonl and "
-        "run.json together: the hash chain verifies and ends where run.json says."
+        "No record was lost, moved or damaged by accident: the hash chain verifies and ends where "
+        "run.json says; without a key it shows nothing of someone who wrote both files anew."
     )
     needs = ("run",)
 
@@ -54,7 +54,10 @@ class RunLineage(Check):
     """run.json names the actor, the request with its seed, versions and machine."""
 
     id = "run.lineage"
-    proves = "The run names who asked for what, with which seed, versions, machine and data."
+    proves = (
+        "The run says who asked for what, with which seed, versions, machine and data, "
+        "in files that its owner can rewrite."
+    )
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:

@@ -161,14 +161,15 @@ def _digest(pixels: NDArray[np.uint8]) -> str:
 
 @CHECKS.register("data.digest")
 class DataDigest(Check):
-    """The data are the pinned ones, byte for byte.
+    """The folder holds the images that were asked for, byte for byte.
 
     `data_digests` names files (digest of the content after decompression) or splits (digest of
-    the image set); where it is empty, the folder must be MNIST.
+    the image set); where it is empty, the folder must be MNIST. Whether somebody pinned those
+    digests before, or the run took them from the folder itself, is for the caller to say.
     """
 
     id = "data.digest"
-    proves = "The data that were used have the pinned digests: not one byte was changed."
+    proves = "The data in the folder have the digests that were asked for, to the byte."
     needs = ("data",)
 
     def examine(self, target: Target) -> Outcome:

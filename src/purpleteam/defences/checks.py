@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from purpleteam.core.checks import CHECKS, Check, Outcome, Target
+from purpleteam.core.checks import CHECKS, Absent, Check, Outcome, Target
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
 
@@ -19,20 +19,17 @@ class _NothingFound(Check):
     scan = ""
 
     def examine(self, target: Target) -> Outcome:
-        records = RunFolder.open(target.run or Path()).records()
-        notes = [
-            record
-            for record in records
-            if isinstance(record, Note) and record.name == self.scan and record.facts.get("own")
-        ]
+        notes = [note for note in _notes(target, self.scan) if note.facts.get("own")]
+        if not notes:
+            raise Absent(f"no {self.scan} of the run's own models was recorded")
         found = [note for note in notes if note.facts.get("backdoored")]
         unsure = [note for note in notes if note.facts.get("backdoored") is None]
         reasons = [reason for note in unsure for reason in note.facts.get("reasons", [])]
-        message = "" if notes else f"no {self.scan} of what is served was recorded"
+        message = ""
         if unsure and not found:  # not found is not the same as nothing there
             message = f"not established: {'; '.join(reasons) or 'the scan gave no verdict'}"
         return Outcome(
-            passed=bool(notes) and not found and not unsure,
+            passed=not found and not unsure,
             measured={
                 "looked_into": len(notes),
                 "backdoored": len(found),
@@ -52,10 +49,10 @@ class _NothingFound(Check):
 
 @CHECKS.register("model.backdoor-scan")
 class BackdoorScan(_NothingFound):
-    """A scan of the served model with trusted images alone found no backdoor."""
+    """Scans of the run's own models with trusted images alone found no backdoor."""
 
     id = "model.backdoor-scan"
-    proves = "Trigger inversion on the served model found no label that is too easy to reach."
+    proves = "Trigger inversion found no label that is too easy to reach, in any model scanned."
     scan = MODEL_SCAN
 
 
@@ -66,3 +63,8 @@ class PoisonSearch(_NothingFound):
     id = "data.poison-search"
     proves = "A search of the training images found no group that teaches a backdoor."
     scan = TRAINING_SET_SCAN
+
+
+def _notes(target: Target, name: str) -> list[Note]:
+    records = RunFolder.open(target.run or Path()).records()
+    return [note for note in records if isinstance(note, Note) and note.name == name]

@@ -146,6 +146,14 @@ class ScanConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ThreatsConfig:
+    """Whose threats are derived."""
+
+    system: str | None = None
+    """A YAML file with a system of your own; by default the one that the run shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One run, from data to report. Everything that its numbers depend on is in here."""
 
@@ -167,6 +175,7 @@ class RunConfig:
     defences: DefencesConfig = field(default_factory=DefencesConfig)
     backdoors: BackdoorsConfig = field(default_factory=BackdoorsConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
+    threats: ThreatsConfig = field(default_factory=ThreatsConfig)
     plugins: tuple[str, ...] = ()
     """Modules, or names of installed plug-ins, that are loaded."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)

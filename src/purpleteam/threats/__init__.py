@@ -1,41 +1,24 @@
-"""What can go wrong with the whole system, and what the executed checks say about it; no torch.
+"""What can go wrong with a system, and what the executed checks say about it; no torch.
 
-    system.yaml   the MNIST app: parts, flows, threats, mitigations, and two earlier reports
-    model         a system as frozen data;  `loading` reads one, `validation` refuses nonsense
-    stride        the six letters and the cells that each kind of part must answer
-    risk          likelihood x impact by the OWASP matrix; what a verified mitigation takes off
-    status        from verdicts to mitigations to threats; nothing here can be typed
-    tables        the matrix of parts and letters, what is missing, counts
-    seeds         the earlier reports' own tables, theirs beside ours
-    layout        where everything lies;  `diagram` draws the data-flow diagram as SVG
+    system.yaml   an image classifier: parts, flows, threats and mitigations, each with when it is
+                  there; a file of a user's own has the same form
+    model         a system as frozen data; STRIDE; risk by the OWASP matrix
+    loading       reads one, refuses nonsense, and leaves out what is not there
+    status        from check results to mitigations to threats; the matrix, what is missing, counts
+    diagram       the data-flow diagram as SVG
     facts         all of it as plain JSON for the run's record
 
-A mitigation is a sentence with the checks that prove it. The rooms that own those checks run them;
-here their verdicts are only read.
+A mitigation is a sentence with the checks that prove it, and with what they must have looked at.
+The rooms that own those checks run them; here their results are only read.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
-_HOMES = {
-    "SystemModel": "model",
-    "derive": "status",
-    "draw": "diagram",
-    "load_system": "loading",
-    "matrix": "tables",
-    "missing": "tables",
-    "seed_a_matrix": "seeds",
-    "seed_b_appendix": "seeds",
-    "seed_b_categories": "seeds",
-    "seed_lines": "seeds",
-    "summary": "tables",
-    "system_from": "loading",
-    "to_facts": "facts",
-    "unmodelled": "tables",
-    "verdicts": "status",
-}
+from purpleteam.threats.diagram import draw
+from purpleteam.threats.facts import to_facts
+from purpleteam.threats.loading import load_system, system_from
+from purpleteam.threats.model import SystemModel
+from purpleteam.threats.status import derive, matrix, missing, summary, unmodelled, verdicts
 
 __all__ = [
     "SystemModel",
@@ -44,19 +27,9 @@ __all__ = [
     "load_system",
     "matrix",
     "missing",
-    "seed_a_matrix",
-    "seed_b_appendix",
-    "seed_b_categories",
-    "seed_lines",
     "summary",
     "system_from",
     "to_facts",
     "unmodelled",
     "verdicts",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"purpleteam.threats.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'purpleteam.threats' has no attribute {name!r}")

@@ -1,38 +1,119 @@
 """A system as data: its parts, what can go wrong with each, and what is done about it.
 
-zones          what trusts each other; a flow between two zones crosses a trust boundary
-elements       external parties, processes and stores;  flows: what moves between them
-threats        one (part, STRIDE letter) each, with likelihood, impact and mitigations
-mitigations    a sentence, what it takes off the risk, and the checks that prove it
-not_applicable cells with the reason why nothing can go wrong there
-accepted       threats that somebody lives with, until a date
-seed_items     what two earlier reports said, in our words, for `origin` to point at
+STRIDE per element (Shostack 2014) names six ways to go wrong, and the kind of a part says which
+of them must be answered. A risk is rated by the OWASP matrix; no level is ever typed:
+
+                     likelihood low   medium   high
+    impact high      medium           high     critical
+    impact medium    low              medium   high
+    impact low       note             low      medium
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from typing import Literal
 
-from purpleteam.threats.risk import Effect, Rating, Risk
-from purpleteam.threats.stride import Cell, Kind, Letter
+from purpleteam.core.records import Severity
 
-__all__ = [
-    "Acceptance",
-    "Checks",
-    "Element",
-    "Flow",
-    "Mitigation",
-    "NotApplicable",
-    "SeedItem",
-    "SeedLevel",
-    "SystemModel",
-    "Threat",
-    "Zone",
+Letter = Literal["S", "T", "R", "I", "D", "E"]
+Kind = Literal["external", "process", "store", "flow"]
+Rating = Literal["low", "medium", "high"]
+Cell = tuple[str, Letter]
+"""A part's id and a letter, written `weights/T`."""
+
+STRIDE: dict[Letter, str] = {
+    "S": "Spoofing",
+    "T": "Tampering",
+    "R": "Repudiation",
+    "I": "Information disclosure",
+    "D": "Denial of service",
+    "E": "Elevation of privilege",
+}
+LETTERS: tuple[Letter, ...] = tuple(STRIDE)
+REQUIRED: dict[Kind, tuple[Letter, ...]] = {
+    "external": ("S", "R"),
+    "process": LETTERS,
+    "store": ("T", "R", "I", "D"),
+    "flow": ("T", "I", "D"),
+}
+"""The letters that a part of each kind must answer, by a threat or by a reason for none."""
+RATINGS: tuple[Rating, ...] = ("low", "medium", "high")
+LEVELS: tuple[Severity, ...] = ("note", "low", "medium", "high", "critical")
+
+Condition = Literal[
+    "data",
+    "download",
+    "public-data",
+    "private-data",
+    "training",
+    "model",
+    "brought",
+    "public-model",
+    "private-model",
+    "run",
+    "code",
+    "served",
 ]
+"""What can be there; the head of system.yaml says what each word means."""
+Subject = Literal[
+    "data", "pinned", "training", "model", "hardened", "files", "deployed", "code", "package"
+]
+"""What a check can have looked at, each a set of digests."""
+SUBJECTS: dict[Subject, str] = {
+    "data": "the images in the folder that they came from",
+    "pinned": "images whose digests the source code pins",
+    "training": "the training images",
+    "model": "the model under test",
+    "hardened": "a hardened model",
+    "files": "all model files in use",
+    "deployed": "the model in use",
+    "code": "the scanned code",
+    "package": "Purpleteam's own code",
+}
+
+
+def level(likelihood: Rating, impact: Rating) -> Severity:
+    """Return the level that the matrix gives."""
+    return LEVELS[RATINGS.index(likelihood) + RATINGS.index(impact)]
+
+
+def worst(levels: Iterable[Severity]) -> Severity | None:
+    """Return the highest of the levels; None where there is none."""
+    return max(levels, key=LEVELS.index, default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What a mitigation takes off, in steps of a rating, once it is verified."""
+
+    likelihood: Literal[-1, 0] = 0
+    impact: Literal[-1, 0] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Risk:
+    """How likely a threat is and how bad, with the reason."""
+
+    likelihood: Rating
+    impact: Rating
+    why: str
+
+    @property
+    def level(self) -> Severity:
+        """The level before any mitigation is credited."""
+        return level(self.likelihood, self.impact)
+
+    def after(self, effects: Iterable[Effect]) -> Severity:
+        """Return the level that remains; no rating falls below low."""
+        likelihood, impact = RATINGS.index(self.likelihood), RATINGS.index(self.impact)
+        for effect in effects:
+            likelihood += effect.likelihood
+            impact += effect.impact
+        return LEVELS[max(0, likelihood) + max(0, impact)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +134,22 @@ class Element:
     name: str
     zone: str
     description: str
-    origin: tuple[str, ...] = ()
+    when: tuple[Condition, ...] = ()
+    """It is there where one of these is; always, where none is named."""
     at: tuple[int, int] | None = None
     """Column and row in the diagram; without it the element goes below its zone's others."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """Something that moves from one element to another."""
+    """Something that moves from one element to another; it is there where both are."""
 
     id: str
     name: str
     source: str
     target: str
     description: str
-    origin: tuple[str, ...] = ()
+    when: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +164,7 @@ class Threat:
     description: str
     inherent: Risk
     mitigations: tuple[str, ...] = ()
-    origin: tuple[str, ...] = ()
-    """Seed items that say, or deny, the same."""
+    when: tuple[Condition, ...] = ()
     refs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Ids in public catalogues: `atlas`, `cwe`, `owasp_ml`, `nist`."""
 
@@ -111,7 +192,8 @@ class Mitigation:
     why: str
     """Why it takes that much off, or what stands in the way of a check."""
     checks: Checks
-    origin: tuple[str, ...] = ()
+    about: tuple[Subject, ...] = ()
+    """What its checks must have looked at: every digest of each must be among their inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +203,7 @@ class NotApplicable:
     element: str
     stride: tuple[Letter, ...]
     reason: str
-    origin: tuple[str, ...] = ()
+    when: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,38 +214,6 @@ class Acceptance:
     reason: str
     by: str
     until: date
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedItem:
-    """One statement of an earlier report, in our words."""
-
-    id: str
-    seed: Literal["A", "B"]
-    kind: Literal["part", "interaction", "threat", "denied", "blank", "mitigation", "finding"]
-    """`denied`: the report says there is no such threat; `blank`: it says nothing there."""
-    says: str
-    element: str = ""
-    """The part as that report calls it."""
-    stride: Letter | None = None
-    level: str = ""
-    """The level that the report states."""
-    answer: str = ""
-    """The mitigation that the report claims."""
-    note: str = ""
-    """What we make of it, where the two do not agree."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedLevel:
-    """The three places where seed B rates a STRIDE category."""
-
-    stride: Letter
-    table: str
-    analysis: str
-    likelihood: Rating
-    impact: Rating
-    appendix: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +229,6 @@ class SystemModel:
     mitigations: tuple[Mitigation, ...]
     not_applicable: tuple[NotApplicable, ...] = ()
     accepted: tuple[Acceptance, ...] = ()
-    seed_items: tuple[SeedItem, ...] = ()
-    seed_levels: tuple[SeedLevel, ...] = ()
     catalogue: Mapping[str, str] = field(default_factory=dict)
     """Names of the public ids that threats refer to."""
 
@@ -192,41 +240,31 @@ class SystemModel:
     @cached_property
     def kinds(self) -> dict[str, Kind]:
         """The kind of every part, elements first, in the order of the file."""
-        kinds: dict[str, Kind] = {one.id: one.kind for one in self.elements}
-        return kinds | {one.id: "flow" for one in self.flows}
+        kinds: dict[str, Kind] = {element.id: element.kind for element in self.elements}
+        return kinds | {flow.id: "flow" for flow in self.flows}
 
     @cached_property
     def names(self) -> dict[str, str]:
         """The name of every part."""
-        return {one.id: one.name for one in self.parts}
+        return {part.id: part.name for part in self.parts}
 
     @cached_property
     def mitigation(self) -> dict[str, Mitigation]:
         """Every mitigation by its id."""
-        return {one.id: one for one in self.mitigations}
-
-    @cached_property
-    def origins(self) -> dict[str, tuple[str, ...]]:
-        """What each part, threat, mitigation and reason says that it comes from."""
-        named: tuple[Element | Flow | Threat | Mitigation, ...]
-        named = (*self.parts, *self.threats, *self.mitigations)
-        found = {one.id: one.origin for one in named}
-        for reason in self.not_applicable:
-            found[f"{reason.element}/{''.join(reason.stride)}"] = reason.origin
-        return found
+        return {mitigation.id: mitigation for mitigation in self.mitigations}
 
     def threats_at(self, cell: Cell) -> tuple[Threat, ...]:
         """Return the threats in a cell."""
-        return tuple(one for one in self.threats if (one.element, one.stride) == cell)
+        return tuple(threat for threat in self.threats if (threat.element, threat.stride) == cell)
 
-    def reason_at(self, cell: Cell) -> NotApplicable | None:
-        """Return the reason why nothing can go wrong in a cell, where one is given."""
+    def reason_at(self, cell: Cell) -> str:
+        """Return why nothing can go wrong in a cell; empty where no reason is given."""
         element, letter = cell
         reasons = (one for one in self.not_applicable if one.element == element)
-        return next((one for one in reasons if letter in one.stride), None)
+        return next((one.reason for one in reasons if letter in one.stride), "")
 
     def crosses(self, flow: Flow) -> tuple[str, str] | None:
         """Return the two zones between which a flow crosses a trust boundary."""
-        zone = {one.id: one.zone for one in self.elements}
+        zone = {element.id: element.zone for element in self.elements}
         ends = zone[flow.source], zone[flow.target]
         return None if ends[0] == ends[1] else ends

@@ -1,9 +1,10 @@
-"""Derive, never type: the state of mitigations and threats from the verdicts of checks.
+"""Derive, never type: the state of mitigations and threats from the results of checks.
 
 Mitigation
-    verified     it names checks, and all of them (or one of `any`) passed
+    verified     it names checks, all of them (or one of `any`) passed, and they looked at what
+                 the mitigation is `about`
     failed       one of `all` failed, or every one of `any` did
-    unverified   anything else: no check, not run, skipped, error, broken, stale
+    unverified   anything else: no check, not run, skipped, error, broken, stale, another subject
 
 Threat, the first that fits
     mitigated       it names mitigations, all are verified, and what remains is low or a note
@@ -17,24 +18,38 @@ What remains is the OWASP level after the credits of the verified mitigations al
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 from purpleteam.core.records import CheckResult, Severity, ThreatStatus, Verdict
-from purpleteam.threats.model import Checks, Mitigation, NotApplicable, SystemModel, Threat
-from purpleteam.threats.risk import LEVELS
-
-__all__ = ["TOLERABLE", "MitigationState", "derive", "mitigation_state", "verdicts"]
+from purpleteam.threats.model import (
+    LETTERS,
+    LEVELS,
+    REQUIRED,
+    SUBJECTS,
+    Cell,
+    Checks,
+    Kind,
+    Letter,
+    Mitigation,
+    SystemModel,
+    Threat,
+    worst,
+)
 
 MitigationState = Literal["verified", "failed", "unverified"]
-ThreatState = Literal["mitigated", "partly", "open", "accepted", "not_applicable"]
+Subjects = Mapping[str, Collection[str]]
+"""For each `model.Subject` the digests of what it is in the system at hand."""
 
 TOLERABLE: Severity = "low"
 """The highest level that may remain of a threat that counts as mitigated."""
-
 RANK: tuple[Verdict, ...] = ("fail", "broken", "error", "stale", "skipped", "pass")
 """Of several verdicts of one check the first in this row stands."""
+STATUSES = ("open", "partly", "accepted", "mitigated", "not_applicable")
+"""Worst first."""
 
 
 def verdicts(results: Iterable[CheckResult]) -> dict[str, Verdict]:
@@ -42,90 +57,41 @@ def verdicts(results: Iterable[CheckResult]) -> dict[str, Verdict]:
 
     A pass without a negative control that failed as required is no pass, but `broken`.
     """
-    found: dict[str, Verdict] = {}
-    for one in results:
-        proved = one.verdict != "pass" or one.negative_control.get("failed_as_required") is True
-        verdict: Verdict = one.verdict if proved else "broken"
-        found[one.check] = min(found.get(one.check, verdict), verdict, key=RANK.index)
-    return found
+    worst_of: dict[str, Verdict] = {}
+    for result in results:
+        proved = result.verdict != "pass" or result.negative_control.get("failed_as_required")
+        verdict: Verdict = result.verdict if proved is True else "broken"
+        worst_of[result.check] = min(worst_of.get(result.check, verdict), verdict, key=RANK.index)
+    return worst_of
 
 
-def mitigation_state(checks: Checks, results: Mapping[str, Verdict]) -> MitigationState:
-    """Return what the verdicts say of a mitigation; only `pass` can verify one."""
-    if checks.all and all(results.get(one) == "pass" for one in checks.all):
-        return "verified"
-    if any(results.get(one) == "pass" for one in checks.any):
-        return "verified"
-    if any(results.get(one) == "fail" for one in checks.all):
-        return "failed"
-    if checks.any and all(results.get(one) == "fail" for one in checks.any):
-        return "failed"
-    return "unverified"
-
-
-def derive(system: SystemModel, results: Mapping[str, Verdict], today: date) -> list[ThreatStatus]:
+def derive(
+    system: SystemModel,
+    results: Iterable[CheckResult],
+    today: date,
+    subjects: Subjects | None = None,
+) -> list[ThreatStatus]:
     """Return the status of every threat, then of every cell that is not applicable.
 
     Args:
         system: what can go wrong and what is done about it.
-        results: the verdict of each check by its id; see `verdicts`.
+        results: what the checks said, with their inputs.
         today: the day on which acceptances are looked at.
+        subjects: the digests that a mitigation's checks must have among their inputs; a subject
+            that is not in it was looked at by no check. Without `subjects` the caller says that
+            the checks were given this very system.
     """
-    states = {one.id: mitigation_state(one.checks, results) for one in system.mitigations}
+    results = list(results)
+    verdict = verdicts(results)
+    inputs: dict[str, set[str]] = {}
+    for result in results:
+        inputs.setdefault(result.check, set()).update(map(str, result.inputs.values()))
+    evidence = {one.id: _evidence(one, verdict, inputs, subjects) for one in system.mitigations}
     accepted = {one.threat for one in system.accepted if today <= one.until}
-    threats = [
-        _status(system, threat, states, results, threat.id in accepted) for threat in system.threats
-    ]
-    return threats + [cell for one in system.not_applicable for cell in _reasons(one)]
-
-
-def _status(
-    system: SystemModel,
-    threat: Threat,
-    states: Mapping[str, MitigationState],
-    results: Mapping[str, Verdict],
-    accepted: bool,
-) -> ThreatStatus:
-    named = [system.mitigation[name] for name in threat.mitigations]
-    verified = [one for one in named if states[one.id] == "verified"]
-    residual = threat.inherent.after(one.effect for one in verified)
-    return ThreatStatus(
-        threat=threat.id,
-        element=threat.element,
-        stride=threat.stride,
-        title=threat.title,
-        inherent=threat.inherent.level,
-        residual=residual,
-        status=_word(len(named), len(verified), residual, accepted),
-        mitigations={one.id: _evidence(one, states[one.id], results) for one in named},
-        origin=threat.origin,
-    )
-
-
-def _word(named: int, verified: int, residual: Severity, accepted: bool) -> ThreatState:
-    tolerable = LEVELS.index(residual) <= LEVELS.index(TOLERABLE)
-    if named and verified == named and tolerable:
-        return "mitigated"
-    if accepted:
-        return "accepted"
-    return "partly" if verified else "open"
-
-
-def _evidence(
-    one: Mitigation, state: MitigationState, results: Mapping[str, Verdict]
-) -> dict[str, object]:
-    return {
-        "statement": one.statement,
-        "status": state,
-        "checks": {check: results.get(check, "not run") for check in one.checks.ids},
-    }
-
-
-def _reasons(one: NotApplicable) -> list[ThreatStatus]:
-    name = one.element.removeprefix("f-").upper()
-    return [
+    threats = [_status(system, one, evidence, one.id in accepted) for one in system.threats]
+    cells = [
         ThreatStatus(
-            threat=f"N-{name}-{letter}",
+            threat=f"N-{one.element.removeprefix('f-').upper()}-{letter}",
             element=one.element,
             stride=letter,
             title=one.reason,
@@ -133,7 +99,195 @@ def _reasons(one: NotApplicable) -> list[ThreatStatus]:
             residual="note",
             status="not_applicable",
             mitigations={},
-            origin=one.origin,
         )
+        for one in system.not_applicable
         for letter in one.stride
     ]
+    return threats + cells
+
+
+def mitigation_state(checks: Checks, results: Mapping[str, Verdict]) -> MitigationState:
+    """Return what the verdicts say of a mitigation; only `pass` can verify one."""
+    every = {results.get(check) for check in checks.all}
+    some = {results.get(check) for check in checks.any}
+    if every == {"pass"} or "pass" in some:
+        return "verified"
+    return "failed" if "fail" in every or some == {"fail"} else "unverified"
+
+
+def _evidence(
+    mitigation: Mitigation,
+    results: Mapping[str, Verdict],
+    inputs: Mapping[str, set[str]],
+    subjects: Subjects | None,
+) -> dict[str, Any]:
+    """Return the state of a mitigation with what shows it.
+
+    A check that failed counts against it whatever it did not look at; but nothing counts for or
+    against what is not there.
+    """
+    checks = mitigation.checks
+    state = mitigation_state(checks, results)
+    seen = {digest for check in checks.ids for digest in inputs.get(check, ())}
+    unseen = []
+    for name in mitigation.about if subjects is not None and checks.ids else ():
+        wanted = set((subjects or {}).get(name, ()))
+        if not wanted or not wanted <= seen:
+            unseen.append(SUBJECTS[name])
+            state = state if wanted and state == "failed" else "unverified"
+    return {
+        "statement": mitigation.statement,
+        "status": state,
+        "checks": {check: results.get(check, "not run") for check in checks.ids},
+    } | ({"not_looked_at": unseen} if unseen else {})
+
+
+def _status(
+    system: SystemModel, threat: Threat, evidence: Mapping[str, dict[str, Any]], accepted: bool
+) -> ThreatStatus:
+    named = {name: evidence[name] for name in threat.mitigations}
+    verified = [name for name, facts in named.items() if facts["status"] == "verified"]
+    residual = threat.inherent.after(system.mitigation[name].effect for name in verified)
+    tolerable = LEVELS.index(residual) <= LEVELS.index(TOLERABLE)
+    status: Literal["mitigated", "accepted", "partly", "open"]
+    if named and len(verified) == len(named) and tolerable:
+        status = "mitigated"
+    elif accepted:
+        status = "accepted"
+    else:
+        status = "partly" if verified else "open"
+    return ThreatStatus(
+        threat=threat.id,
+        element=threat.element,
+        stride=threat.stride,
+        title=threat.title,
+        inherent=threat.inherent.level,
+        residual=residual,
+        status=status,
+        mitigations=named,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixCell:
+    """One part and one letter: the threats there, or why there are none."""
+
+    stride: Letter
+    required: bool
+    threats: tuple[str, ...] = ()
+    reason: str = ""
+    inherent: Severity | None = None
+    residual: Severity | None = None
+    status: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixRow:
+    """One part with its six cells."""
+
+    element: str
+    name: str
+    kind: Kind
+    cells: tuple[MatrixCell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaps:
+    """What a system leaves unanswered; empty everywhere where nothing is missing."""
+
+    cells: tuple[str, ...] = ()
+    """Required STRIDE cells with neither a threat nor a reason, such as `weights/T`."""
+    unchecked: tuple[str, ...] = ()
+    """Mitigations without a check: plans."""
+    unmitigated: tuple[str, ...] = ()
+    """Threats that name no mitigation."""
+    unknown_checks: tuple[str, ...] = ()
+    """Checks that mitigations name and nobody has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Counts of a derived list; levels are of threats alone, without not-applicable cells."""
+
+    statuses: dict[str, int] = field(default_factory=dict)
+    inherent: dict[str, int] = field(default_factory=dict)
+    residual: dict[str, int] = field(default_factory=dict)
+    mitigations: dict[str, int] = field(default_factory=dict)
+    worst: Severity | None = None
+    """The highest level that remains."""
+
+
+def matrix(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> tuple[MatrixRow, ...]:
+    """Return the table of parts and letters, with what was derived where it was."""
+    derived = {status.threat: status for status in statuses}
+
+    def at(cell: Cell, kind: Kind) -> MatrixCell:
+        threats = system.threats_at(cell)
+        here = [derived[threat.id] for threat in threats if threat.id in derived]
+        reason = system.reason_at(cell)
+        return MatrixCell(
+            stride=cell[1],
+            required=cell[1] in REQUIRED[kind],
+            threats=tuple(threat.id for threat in threats),
+            reason=reason,
+            inherent=worst(threat.inherent.level for threat in threats),
+            residual=worst(status.residual for status in here),
+            status="not_applicable" if reason else worst_status(here),
+        )
+
+    return tuple(
+        MatrixRow(
+            element=part,
+            name=system.names[part],
+            kind=kind,
+            cells=tuple(at((part, letter), kind) for letter in LETTERS),
+        )
+        for part, kind in system.kinds.items()
+    )
+
+
+def missing(system: SystemModel, known_checks: Iterable[str] | None = None) -> Gaps:
+    """Return what is unanswered; `known_checks` are the ids that can run, where that is known."""
+    named = {check for mitigation in system.mitigations for check in mitigation.checks.ids}
+    return Gaps(
+        cells=tuple(
+            f"{row.element}/{cell.stride}"
+            for row in matrix(system)
+            for cell in row.cells
+            if cell.required and not cell.threats and not cell.reason
+        ),
+        unchecked=tuple(one.id for one in system.mitigations if not one.checks.ids),
+        unmitigated=tuple(threat.id for threat in system.threats if not threat.mitigations),
+        unknown_checks=() if known_checks is None else tuple(sorted(named - set(known_checks))),
+    )
+
+
+def summary(statuses: Sequence[ThreatStatus]) -> Summary:
+    """Return how many threats are in which state, and how bad what remains is."""
+    threats = [one for one in statuses if one.status != "not_applicable"]
+    states = {
+        name: str(facts["status"]) for one in statuses for name, facts in one.mitigations.items()
+    }
+    return Summary(
+        statuses=_counted(STATUSES, (one.status for one in statuses)),
+        inherent=_counted(LEVELS, (one.inherent for one in threats)),
+        residual=_counted(LEVELS, (one.residual for one in threats)),
+        mitigations=_counted(("verified", "failed", "unverified"), states.values()),
+        worst=worst(one.residual for one in threats),
+    )
+
+
+def _counted(names: Sequence[str], items: Iterable[str]) -> dict[str, int]:
+    counted = Counter(items)
+    return {name: counted[name] for name in names}
+
+
+def unmodelled(system: SystemModel, cwes: Iterable[str]) -> tuple[str, ...]:
+    """Return the weaknesses that scanners found and no threat names: the model is behind."""
+    named = {ref for threat in system.threats for ref in threat.refs.get("cwe", ())}
+    return tuple(sorted(set(cwes) - named))
+
+
+def worst_status(statuses: Iterable[ThreatStatus]) -> str:
+    """Return the worst of several states, `open` first; empty where there is none."""
+    return min((one.status for one in statuses), key=STATUSES.index, default="")

@@ -89,18 +89,18 @@ def threats(
     from datetime import date
 
     from purpleteam.core.checks import CHECKS
-    from purpleteam.threats import derive, load_system, summary, to_facts, verdicts
+    from purpleteam.threats import derive, load_system, summary, to_facts
     from purpleteam.threats import missing as gaps_of
     from purpleteam.verbs.checks import load_checks
     from purpleteam.verbs.outputs import file_to_write, write_answer
 
     target = file_to_write(out)
     load_checks()
-    described: SystemModel = load_system()
+    described: SystemModel = load_system(None if system is None else Path(system))
     if missing:
         return ThreatsDerived(gaps=asdict(gaps_of(described, known_checks=CHECKS)))
     results = run_checks(_target(model, records_of, url, code, data), progress)
-    statuses = derive(described, verdicts(results), date.today())
+    statuses = derive(described, results, date.today())
     note = Note(name="system-model", facts=to_facts(described, statuses))
     result = ThreatsDerived(
         checks=tuple(results),

@@ -30,9 +30,9 @@ from purpleteam.report.view import (
 __all__ = ["chapter"]
 
 MEANS = (
-    "A mitigation counts only while a check that ran proves it, and the check only after it failed "
-    "on an example made to fail. Levels are computed from likelihood and impact by one matrix, "
-    "and lowered only by proved mitigations."
+    "A mitigation counts only while a check that ran on this very system proves it, and the check "
+    "only after it failed on an example made to fail. Levels are computed from likelihood and "
+    "impact by one matrix, and lowered only by proved mitigations."
 )
 MEANS_NOT = (
     "A list of threats is never complete, and a proved mitigation is proved for the files and the "
@@ -200,6 +200,8 @@ def _mitigation(
         parts += [" ", Mono(f"{check} {verdict}"), " "]
         if str(check) in known:
             parts.append(RecordLink(known[str(check)].id))
+    if unseen := facts.get("not_looked_at"):
+        parts.append(f"No check of it looked at {'; '.join(map(str, unseen))}.")
     parts.append("\n")
     return parts
 

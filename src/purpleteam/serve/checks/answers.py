@@ -53,7 +53,8 @@ class ModelDigest(WebCheck):
         url = address(target)
         wanted = target.served_digest
         said = (_fields(ask(url, "GET", "/version")) or {}).get("digest")
-        return Outcome(passed=said == wanted, measured=said, threshold=wanted)
+        inputs = {"/version": str(said)}
+        return Outcome(passed=said == wanted, measured=said, threshold=wanted, inputs=inputs)
 
     @contextmanager
     def bad_target(self, folder: Path) -> Iterator[Target]:

@@ -27,7 +27,7 @@ for one in sorted(path.glob("[!.]*.safetensors")) if path.is_dir() else [path]:
     stored.verify()
     session = open_session(stored)
     session.run(None, {session.get_inputs()[0].name: np.zeros((1, *stored.card.shape), np.float32)})
-    print(stored.card.name)
+    print(stored.card.digest, stored.card.name)
 """
 CARELESS = """
 import socket
@@ -94,11 +94,12 @@ class NoUpload(Check):
         killed = done.returncode == -signal.SIGSYS
         if done.returncode and not killed:
             raise ModelError(" ".join(done.stderr.split("\n")[-2:]).strip() or "it ended early")
-        asked = done.stdout.split()
+        asked = [line.split(" ", 1) for line in done.stdout.splitlines()]
         return Outcome(
             passed=bool(asked) and not killed and not written,
             measured={"models": len(asked), "opened a socket": killed, "written": written},
             threshold="a model at least, no socket, no file",
+            inputs={name: digest for digest, name in asked},
         )
 
     def bad_example(self, folder: Path) -> Target:
