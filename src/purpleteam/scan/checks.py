@@ -22,20 +22,9 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import UsageError
 from purpleteam.scan.engine import scan
 from purpleteam.scan.formats.sniff import sniff
-from purpleteam.scan.result import ScanResult
+from purpleteam.scan.scanner import PYTHON, ScanResult, Tree, walk
 from purpleteam.scan.scanners.model_file import model_problems
-from purpleteam.scan.tree import Tree, walk
 
-__all__ = [
-    "DebugOff",
-    "ModelDigest",
-    "ModelFormat",
-    "NoSecrets",
-    "NoUnsafeLoad",
-    "StaticAnalysis",
-]
-
-SOURCE = frozenset({".py", ".pyw"})
 SHOWN = 5
 
 
@@ -196,11 +185,11 @@ def _needed(path: Path | None, what: str) -> Path:
 
 def _unread(tree: Tree, result: ScanResult) -> Iterable[tuple[str, str]]:
     """Return source files that a scanner skipped, and folders that could not be opened."""
-    sources = {tree.name(file) for file in tree.files if file.suffix in SOURCE}
+    sources = {tree.name(file) for file in tree.files if file.suffix in PYTHON}
     return [
         (name, why)
         for name, why in result.skipped
-        if name in sources or Path(name).suffix in SOURCE or why.startswith("cannot be read")
+        if name in sources or Path(name).suffix in PYTHON or why.startswith("cannot be read")
     ]
 
 

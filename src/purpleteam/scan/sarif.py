@@ -12,14 +12,12 @@ from urllib.parse import quote
 
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.records import Finding
-from purpleteam.scan.result import ScanResult
-
-__all__ = ["to_sarif"]
+from purpleteam.scan.scanner import ScanResult
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
-HOME = "purpleteam"
+OWN = "purpleteam"
 LEVELS = {
     "critical": "error",
     "high": "error",
@@ -59,14 +57,14 @@ def to_sarif(result: ScanResult, *, version: str | None = None) -> dict[str, Any
 
 def _tools(findings: Iterable[Finding]) -> dict[str, dict[str, Finding]]:
     """Return for each tool, ours first, one finding of each of its rules."""
-    tools: dict[str, dict[str, Finding]] = {HOME: {}}
+    tools: dict[str, dict[str, Finding]] = {OWN: {}}
     for finding in sorted(findings, key=lambda one: (one.tool, one.rule)):
         tools.setdefault(_owner(finding), {}).setdefault(finding.rule, finding)
     return tools
 
 
 def _owner(finding: Finding) -> str:
-    return HOME if finding.tool.startswith(HOME) else finding.tool
+    return OWN if finding.tool.startswith(OWN) else finding.tool
 
 
 def _component(name: str, rules: Mapping[str, Finding]) -> dict[str, Any]:
@@ -94,7 +92,7 @@ def _result(
     owner = _owner(finding)
     index = list(tools[owner]).index(finding.rule)
     reference: dict[str, Any] = {"id": finding.rule, "index": index}
-    if owner != HOME:
+    if owner != OWN:
         reference["toolComponent"] = {
             "name": owner.partition(" ")[0],
             "index": names.index(owner) - 1,

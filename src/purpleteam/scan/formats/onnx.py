@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from purpleteam.scan.formats.problem import Malformed, Problem
 
-__all__ = ["inspect_onnx", "looks_like_onnx"]
-
 MAX_DEPTH = 40
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 EXTERNAL = 1
@@ -72,7 +70,8 @@ class _Walk:
     def model(self, top: list[_Field]) -> Iterator[Problem]:
         functions = [field.message for field in top if field.number == MODEL_FUNCTIONS]
         for function in functions:
-            texts = {one.number: one.text for one in self.fields(function) if one.number in (1, 10)}
+            parts = [part for part in self.fields(function) if part.number in (1, 10)]
+            texts = {part.number: part.text for part in parts}
             self.own.add((texts.get(10, ""), texts.get(1, "")))
         for field in top:
             if field.number == MODEL_GRAPH:
