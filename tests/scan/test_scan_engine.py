@@ -11,9 +11,9 @@ import scan_corpus as corpus
 
 from purpleteam.core.errors import UsageError
 from purpleteam.scan import SCANNERS, ScanResult, engine, scan, severity_at_least
+from purpleteam.scan.scanner import walk
 from purpleteam.scan.scanners import bandit_code
 from purpleteam.scan.scanners.secrets import PATTERNS, scan_for_secrets
-from purpleteam.scan.scanner import walk
 
 KEY = "AKIA" + "Z3" * 8
 
