@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.serve.crowd import Crowd
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import Limits
+from purpleteam.serve.wire import Crowd
 
 
 @dataclass(eq=False)

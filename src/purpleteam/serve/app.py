@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra
 from purpleteam.serve.engine import IMAGE_BYTES, Engine
-from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, problem
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, Limits, problem
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     Endpoint = Callable[[Request], Awaitable[Response]]
 
-__all__ = ["ASSETS", "Asset", "build_app", "read_assets"]
 
 ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),

@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
 from purpleteam.serve.app import build_app
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import ANY_ADDRESS, LOOPBACK_HOSTS
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import ANY_ADDRESS, LOOPBACK_HOSTS, Limits
 
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["listen", "running_app", "serve"]
 
 DRAIN_SECONDS = 10
 START_SECONDS = 30.0

@@ -12,8 +12,6 @@ from pathlib import Path
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import ModelError
 
-__all__ = ["NoUpload"]
-
 SECONDS = 120.0
 ASK = """
 import sys

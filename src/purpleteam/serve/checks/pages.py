@@ -9,11 +9,8 @@ from urllib.parse import urljoin
 
 from purpleteam.core.checks import CHECKS, Outcome, Target
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.serve.checks._client import OCTETS, STROKE, Reply, ask
-from purpleteam.serve.checks._web import WebCheck, address
+from purpleteam.serve.checks._web import OCTETS, STROKE, Reply, WebCheck, address, ask
 from purpleteam.serve.checks.requests import LEAK
-
-__all__ = ["DebugOff", "Headers", "NoInline"]
 
 REQUIRED = {
     "x-content-type-options": "nosniff",
