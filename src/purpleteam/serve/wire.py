@@ -49,49 +49,50 @@ class Crowd:
         self._places: Counter[object] = Counter()
         self._requests: dict[object, deque[Callable[[], None]]] = {}
 
-    def enter(self, one: Connection) -> None:
+    def enter(self, client: Connection) -> None:
         """Count a connection."""
-        self._connections[one] = None
-        self._places[one.address] += 1
+        self._connections[client] = None
+        self._places[client.address] += 1
 
-    def leave(self, one: Connection) -> None:
+    def leave(self, client: Connection) -> None:
         """Count a connection no longer, if it still is."""
-        if self._connections.pop(one, one) is None:
-            self._places[one.address] -= 1
-            if not self._places[one.address]:
-                del self._places[one.address]
+        if client in self._connections:
+            del self._connections[client]
+            self._places[client.address] -= 1
+            if not self._places[client.address]:
+                del self._places[client.address]
 
-    def wait(self, one: Connection) -> None:
+    def wait(self, client: Connection) -> None:
         """Begin the wait of a connection anew."""
-        one.waits_since = monotonic()
-        if one in self._connections:
-            del self._connections[one]
-            self._connections[one] = None
+        client.waits_since = monotonic()
+        if client in self._connections:
+            del self._connections[client]
+            self._connections[client] = None
 
-    def make_room(self, one: Connection) -> bool:
+    def make_room(self, client: Connection) -> bool:
         """Cut whoever has to go for a new connection; return whether it may stay.
 
         Of an address that has too many, or of those with the most where there are too many in
         all, it is the idle connection that has waited longest, else the longest at work.
         """
-        if self._places[one.address] > self._limits.connections_each:
-            of = {one.address}
+        if self._places[client.address] > self._limits.connections_each:
+            crowded = {client.address}
         elif len(self._connections) > self._limits.connections:
             most = max(self._places.values())
-            of = {address for address, number in self._places.items() if number == most}
+            crowded = {address for address, number in self._places.items() if number == most}
         else:
             return True
-        young, busy = monotonic() - self._limits.at_work_seconds, one
+        young, busy = monotonic() - self._limits.at_work_seconds, None
         for other in self._connections:
-            if other is not one and other.address in of:
+            if other is not client and other.address in crowded:
                 if other.is_idle():
                     other.cut()
                     return True
-                if busy is one and other.waits_since < young:
+                if busy is None and other.waits_since < young:
                     busy = other
-        if busy is not one:
+        if busy is not None:
             busy.cut()
-        return busy is not one
+        return busy is not None
 
     def queue(
         self, loop: asyncio.AbstractEventLoop, address: object, answer: Callable[[], None]

@@ -123,7 +123,7 @@ class HeadCap(_Loosened):
         url = address(target)
         large, many = b"X: " + b"a" * 65_536 + b"\r\n", b"X: a\r\n" * 120
         chunked = POST + LAST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
-        found = {
+        statuses = {
             "20 fields": _status(url, GET + LAST + b"X: a\r\n" * 18 + b"\r\n"),
             "120 fields": _status(url, GET + LAST + many + b"\r\n"),
             "a field of 64 KB": _status(url, GET + LAST + large + b"\r\n"),
@@ -133,10 +133,10 @@ class HeadCap(_Loosened):
             "120 trailers": _status(url, chunked + many + b"\r\n"),
             "a trailer of 64 KB": _status(url, chunked + large + b"\r\n"),
         }
-        refused = all(status in (0, 400, 413, 414, 431) for status in list(found.values())[1:])
+        first, *others = statuses.values()
         return Outcome(
-            passed=found["20 fields"] == 200 and refused,
-            measured={name: status or "cut" for name, status in found.items()},
+            passed=first == 200 and all(status in (0, 400, 413, 414, 431) for status in others),
+            measured={name: status or "cut" for name, status in statuses.items()},
             threshold="200, then 431 or another refusal",
         )
 
@@ -251,10 +251,9 @@ def _seconds(url: str) -> dict[str, float]:
     reply = ask(url, "GET", "/version")
     try:
         limits = json.loads(reply.body).get("limits", {})
-        found = {name: float(limits[name]) for name in limits if name.endswith("_seconds")}
+        return {name: float(limits[name]) for name in limits if name.endswith("_seconds")}
     except (ValueError, TypeError, AttributeError):
         return {}
-    return found
 
 
 def _is_open(bare: socket.socket) -> bool:
