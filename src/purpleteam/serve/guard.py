@@ -173,21 +173,25 @@ class _Hardened:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            ours = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
-            theirs = [(name, value) for name, value in message["headers"] if name not in ours]
-            message = {**message, "headers": [*theirs, *ours.items()]}
+            added = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+            others = [(name, value) for name, value in message["headers"] if name not in added]
+            message = {**message, "headers": [*others, *added.items()]}
         await self._send(message)
 
 
-async def _answer(send: Send, refusal: _Refusal) -> None:
-    content = problem(refusal.status, refusal.detail)
-    headers = {
+def last_headers(content: bytes) -> dict[str, str]:
+    """Return the headers of a problem document that ends its connection."""
+    return {
         "content-type": "application/problem+json",
         "content-length": str(len(content)),
         "cache-control": "no-store",
         "connection": "close",
-        **refusal.headers,
     }
+
+
+async def _answer(send: Send, refusal: _Refusal) -> None:
+    content = problem(refusal.status, refusal.detail)
+    headers = last_headers(content) | refusal.headers
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
     await send({"type": "http.response.body", "body": content, "more_body": True})

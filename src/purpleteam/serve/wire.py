@@ -18,12 +18,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from purpleteam.serve.guard import SECURITY_HEADERS, Limits, problem
+from purpleteam.serve.guard import SECURITY_HEADERS, Limits, last_headers, problem
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, Scope
     from uvicorn._types import ASGIReceiveCallable as Receive
     from uvicorn._types import ASGISendCallable as Send
+PIECE = 256
+"""Bytes that the parser gets at a time: after each it can be seen what came of them."""
+WRITTEN = 8192
+"""Bytes of answers that wait for a client to take them; then the next one waits to be written."""
+BODY_KEPT = 4096
+"""Bytes of a body that wait for the guard at most; it refuses far shorter ones."""
 
 
 class Connection(Protocol):
@@ -115,14 +121,6 @@ class Crowd:
         if self._requests:
             loop.call_soon(self._next, loop)
         answer()
-
-
-PIECE = 256
-"""Bytes that the parser gets at a time: after each it can be seen what came of them."""
-WRITTEN = 8192
-"""Bytes of answers that wait for a client to take them; then the next one waits to be written."""
-BODY_KEPT = 4096
-"""Bytes of a body that wait for the guard at most; it refuses far shorter ones."""
 
 
 def bounded(limits: Limits) -> type[BoundedProtocol]:
@@ -274,13 +272,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         content = problem(status, detail)
-        headers = {
-            **SECURITY_HEADERS,
-            "content-type": "application/problem+json",
-            "content-length": str(len(content)),
-            "cache-control": "no-store",
-            "connection": "close",
-        }
+        headers = SECURITY_HEADERS | last_headers(content)
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)

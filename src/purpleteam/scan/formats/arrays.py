@@ -50,6 +50,12 @@ ORDERS: dict[str | bytes, Literal["<", ">", "="]] = {
 FLAGS = (0, 8)
 """Of numbers, and of text; others mark Python objects."""
 CODE = re.compile(r"[biufSUOVcmM][0-9]{1,9}")
+MAX_DEPTH = 8
+MAX_ARRAYS = 200_000
+MAX_VALUES = 3_000_000
+"""Plain numbers in lists, which may name one another many times."""
+MAX_TEXT = 1 << 30
+ALONE = "array"
 
 
 @dataclass(eq=False)
@@ -148,14 +154,6 @@ class _ArrayReader(PickleReader):
         if not CODE.fullmatch(text):
             raise self.refused(f"names number format {text[:40]!r}")
         return _Format(text)
-
-
-MAX_DEPTH = 8
-MAX_ARRAYS = 200_000
-MAX_VALUES = 3_000_000
-"""Plain numbers in lists, which may name one another many times."""
-MAX_TEXT = 1 << 30
-ALONE = "array"
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -168,11 +168,11 @@ class PickleReader(Cursor):
     def name(self, module: Any, attribute: Any) -> None:
         if not (isinstance(module, str) and isinstance(attribute, str)):
             raise self.refused("names something by what is no text")
-        found = None if "." in attribute else self.known(module, attribute)
-        if found is None:
+        value = None if "." in attribute else self.known(module, attribute)
+        if value is None:
             full = f"{module}.{attribute}"
             raise self.refused(f"names {full[:80]!r}, which is not on the allow-list")
-        self.stack.append(found)
+        self.stack.append(value)
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()

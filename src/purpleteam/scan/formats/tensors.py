@@ -22,6 +22,11 @@ MAX_SIZE = 1 << 31
 """Largest size of one dimension; an empty tensor could claim any otherwise."""
 ALL_ONES_EXPONENT = 0x7F80
 """The bits of a bfloat16 that are all set in NaN and the infinities."""
+NPY_MAGIC = b"\x93NUMPY"
+MAX_HEADER = 10_000
+"""NumPy's own limit."""
+KINDS = "biufSU"
+ITEM_SIZES = frozenset({1, 2, 4, 8})
 
 
 @dataclass(frozen=True)
@@ -121,13 +126,6 @@ def converted(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-NPY_MAGIC = b"\x93NUMPY"
-MAX_HEADER = 10_000
-"""NumPy's own limit."""
-KINDS = "biufSU"
-ITEM_SIZES = frozenset({1, 2, 4, 8})
-
-
 @dataclass(frozen=True)
 class NpyHeader:
     """What the header says; `start` is the first byte behind it."""
@@ -180,7 +178,7 @@ def is_shape(shape: Any) -> bool:
     return (
         type(shape) is tuple
         and len(shape) <= MAX_DIMENSIONS
-        and all(type(one) is int and 0 <= one <= MAX_SIZE for one in shape)
+        and all(type(size) is int and 0 <= size <= MAX_SIZE for size in shape)
     )
 
 

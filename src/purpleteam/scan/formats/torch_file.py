@@ -38,6 +38,14 @@ CALLABLE = frozenset(
 )
 ALLOWED = CALLABLE | STORAGE_NAMES.keys() | DTYPE_NAMES.keys() | {UNTYPED}
 """Every name that a state dict may hold; the rest of Python is refused by default."""
+NOTES = {
+    "version": re.compile(rb"([1-9]|10)\n?"),
+    "byteorder": re.compile(rb"little"),
+    ".data/serialization_id": re.compile(rb"[0-9]{1,64}"),
+    ".format_version": re.compile(rb"[0-9]{1,4}"),
+    ".storage_alignment": re.compile(rb"[0-9]{1,8}"),
+}
+"""The small files beside the pickle, and all that they may say."""
 
 
 @dataclass(frozen=True)
@@ -154,16 +162,6 @@ class _StateReader(PickleReader):
 
 def _counts(values: Any) -> bool:
     return type(values) is tuple and all(type(value) is int for value in values)
-
-
-NOTES = {
-    "version": re.compile(rb"([1-9]|10)\n?"),
-    "byteorder": re.compile(rb"little"),
-    ".data/serialization_id": re.compile(rb"[0-9]{1,64}"),
-    ".format_version": re.compile(rb"[0-9]{1,4}"),
-    ".storage_alignment": re.compile(rb"[0-9]{1,8}"),
-}
-"""The small files beside the pickle, and all that they may say."""
 
 
 def open_archive(data: memoryview) -> tuple[Any, dict[str, memoryview]]:

@@ -140,10 +140,14 @@ def _end_records(data: memoryview) -> tuple[int, int, int, str]:
     lies there, as of an archive in the archive, that is odd and left to the caller.
     """
     tail = bytes(data[max(0, len(data) - END.size - MAX_COMMENT) :])
-    places = [one.start() for one in re.finditer(b"PK\x05\x06", tail)]
+    places = [match.start() for match in re.finditer(b"PK\x05\x06", tail)]
     if not places:
         raise _bad("the archive is damaged: it has no end record")
-    fitting = [one for one in places if _comment_end(tail, one) == len(tail)]
+    fitting = []  # those whose comment ends with the file
+    for place in places:
+        comment = int.from_bytes(tail[place + END.size - 2 : place + END.size], "little")
+        if place + END.size + comment == len(tail):
+            fitting.append(place)
     if len(fitting) > 1:
         raise _bad("the archive has two end records; readers choose differently")
     if fitting != places[-1:]:
@@ -167,11 +171,6 @@ def _end_records(data: memoryview) -> tuple[int, int, int, str]:
     if offset + size != end:
         raise _bad(f"the directory ends at byte {offset + size}, not {end}: bytes are hidden")
     return offset, end, count, odd
-
-
-def _comment_end(tail: bytes, at: int) -> int:
-    """Return where the comment of a supposed end record would end."""
-    return at + END.size + int.from_bytes(tail[at + END.size - 2 : at + END.size], "little")
 
 
 def _end64(data: memoryview, locator: int, told: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -252,20 +251,22 @@ def _check_kind(name: bytes, attributes: int, size: int) -> None:
 
 def _zip64(name: bytes, extra: memoryview) -> tuple[int, ...] | None:
     """Return the numbers of the ZIP64 extra field, or None if there is none."""
-    found, at = None, 0
+    numbers, at = None, 0
     while at < len(extra):
         if len(extra) - at < 4:
             raise _bad(f"{_shown(name)} has a damaged extra field")
         kind, length = struct.unpack_from("<2H", extra, at)
         body = extra[at + 4 : at + 4 + length]
         at += 4 + length
-        if at > len(extra) or (kind == ZIP64 and (found is not None or length not in (8, 16, 24))):
+        if at > len(extra) or (
+            kind == ZIP64 and (numbers is not None or length not in (8, 16, 24))
+        ):
             raise _bad(f"{_shown(name)} has a damaged extra field")
         if kind in RENAMING:
             raise _bad(f"{_shown(name)} has extra field {kind:#06x}, which not every reader heeds")
         if kind == ZIP64:
-            found = struct.unpack(f"<{length // 8}Q", body)
-    return found
+            numbers = struct.unpack(f"<{length // 8}Q", body)
+    return numbers
 
 
 def _local(data: memoryview, entry: _Entry, limit: int) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from html.parser import HTMLParser
 from urllib.parse import urljoin
 
@@ -121,15 +120,18 @@ class _PageReader(HTMLParser):
         self._in_script = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
         self._in_script = tag == "script"
         if tag == "style":
             self.faults.append("<style>")
-        for name, value in given.items():
-            if name == "style" or name.startswith("on") or name == "srcdoc":
+        for name, value in dict(attrs).items():
+            if name in ("style", "srcdoc") or name.startswith("on"):
                 self.faults.append(f"{name} on <{tag}>")
-            if name in ("src", "href", "action", "data", "poster"):
-                self._visit(tag, value)
+            if name not in ("src", "href", "action", "data", "poster"):
+                continue
+            if re.match(r"\s*(?:[a-z][a-z0-9+.-]*:|//)", place := value or "", re.IGNORECASE):
+                self.faults.append(f"<{tag}> leads to {place[:60]}")
+            elif tag in ("script", "link", "img"):
+                self.files.append(urljoin("/", place))
 
     def handle_data(self, data: str) -> None:
         if self._in_script and data.strip():
@@ -137,12 +139,6 @@ class _PageReader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._in_script = False
-
-    def _visit(self, tag: str, place: str) -> None:
-        if re.match(r"\s*(?:[a-z][a-z0-9+.-]*:|//)", place, re.IGNORECASE):
-            self.faults.append(f"<{tag}> leads to {place[:60]}")
-        elif tag in ("script", "link", "img"):
-            self.files.append(urljoin("/", place))
 
 
 def _imports(file: Reply) -> list[str]:
@@ -156,13 +152,9 @@ def _faults(reply: Reply) -> list[str]:
         return ["no response"]
     faults = [name for name, value in REQUIRED.items() if reply.headers.get(name) != value]
     faults += [name for name in ("server", "access-control-allow-origin") if name in reply.headers]
-    return faults + _policy_faults(reply.headers)
-
-
-def _policy_faults(headers: Mapping[str, str]) -> list[str]:
-    parts = [part.split() for part in headers.get("content-security-policy", "").split(";")]
+    parts = [part.split() for part in reply.headers.get("content-security-policy", "").split(";")]
     policy = {part[0].lower(): part[1:] for part in parts if part}
-    faults = [f"{name} is not 'none'" for name in CLOSED if policy.get(name) != ["'none'"]]
+    faults += [f"{name} is not 'none'" for name in CLOSED if policy.get(name) != ["'none'"]]
     for name, sources in policy.items():
-        faults += [f"{name} allows {one}" for one in sources if one not in SOURCES]
+        faults += [f"{name} allows {source}" for source in sources if source not in SOURCES]
     return faults
