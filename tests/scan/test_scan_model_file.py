@@ -163,3 +163,11 @@ def test_a_pickle_of_plain_values_imports_nothing(value):
 
 def test_rule_names_are_unique_and_well_formed():
     assert len({one.rule for one in PROBLEMS.values()}) == len(PROBLEMS)
+
+
+def test_a_finding_has_the_same_id_at_every_scan(tmp_path):
+    path = tmp_path / "x.npy"
+    header = b"{'descr': print, 'fortran_order': False, 'shape': (1,)}\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 8)
+    (finding,) = scan_model_files(path).findings
+    assert "cannot be read" in finding.message and "0x" not in finding.message

@@ -158,7 +158,8 @@ def read_npy_header(data: memoryview) -> NpyHeader:
                 raise _bad("the NumPy header has other keys than descr, fortran_order, shape")
             dtype = np.lib.format.descr_to_dtype(fields["descr"])
     except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError) as error:
-        raise _bad(f"the NumPy header cannot be read: {error}"[:200]) from None
+        why = re.sub(r" at 0x[0-9a-f]+", "", str(error))  # else a finding's id changes at each scan
+        raise _bad(f"the NumPy header cannot be read: {why}"[:200]) from None
     shape, fortran = fields["shape"], fields["fortran_order"]
     if not is_shape(shape) or type(fortran) is not bool:
         raise _bad(f"the NumPy header has shape {shape!r}, which is none"[:200])

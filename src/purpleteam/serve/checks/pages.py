@@ -128,7 +128,8 @@ class _PageReader(HTMLParser):
                 self.faults.append(f"{name} on <{tag}>")
             if name not in ("src", "href", "action", "data", "poster"):
                 continue
-            if re.match(r"\s*(?:[a-z][a-z0-9+.-]*:|//)", place := value or "", re.IGNORECASE):
+            place = value or ""
+            if re.match(r"\s*(?:[a-z][a-z0-9+.-]*:|//)", place, re.IGNORECASE):
                 self.faults.append(f"<{tag}> leads to {place[:60]}")
             elif tag in ("script", "link", "img"):
                 self.files.append(urljoin("/", place))
