@@ -35,7 +35,7 @@ PROGRAM = """
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import Limits
 from purpleteam.serve.main import _server, listen
 from purpleteam.serve.wire import bounded
 server = _server(Engine.load("standard"))

@@ -21,8 +21,8 @@ import numpy as np
 
 from purpleteam.core.errors import PurpleError
 from purpleteam.scan.formats import read_arrays
-from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.sniff import mapped
 from purpleteam.scan.formats.zip_layout import read_layout
 from purpleteam.scan.gate import read_state_dict
 

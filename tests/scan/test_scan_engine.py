@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import scan_corpus as corpus
 
 from purpleteam.core.errors import UsageError
-from purpleteam.scan import SCANNERS, ScanResult, scan, severity_at_least
+from purpleteam.scan import SCANNERS, ScanResult, engine, scan, severity_at_least
+from purpleteam.scan.scanner import walk
 from purpleteam.scan.scanners import bandit_code
 from purpleteam.scan.scanners.secrets import PATTERNS, scan_for_secrets
-from purpleteam.scan.tree import walk
 
 KEY = "AKIA" + "Z3" * 8
 
@@ -161,3 +162,45 @@ def test_the_scanners_are_known_by_name_and_start_at_once():
 
 def test_a_result_is_json_with_the_four_promised_fields():
     assert {"findings", "scanned", "skipped", "errors"} <= ScanResult().to_json().keys()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The paths at which a scanner `counted` was called; it fails on a file named `fails.py`."""
+    made: list[Path] = []
+
+    def counted(path: Path) -> ScanResult:
+        made.append(path)
+        files = tuple(file.name for file in walk(path).files)
+        return ScanResult(scanned=files, errors=("failed",) if "fails.py" in files else ())
+
+    monkeypatch.setitem(SCANNERS._items, "counted", counted)
+    monkeypatch.setattr(engine, "_results", {})
+    return made
+
+
+def test_the_same_content_is_scanned_once_and_changed_content_again(tmp_path, calls):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    first = scan([tmp_path], ["counted"])
+    assert scan([tmp_path], ["counted"]) == first and len(calls) == 1
+    (tmp_path / "a.py").write_text("x = 2\n")
+    scan([tmp_path], ["counted"])
+    (tmp_path / "b.py").write_text("x = 2\n")
+    assert scan([tmp_path], ["counted"]).scanned == ("a.py", "b.py") and len(calls) == 3
+
+
+def test_a_scanner_that_failed_is_asked_again(tmp_path, calls):
+    (tmp_path / "fails.py").write_text("x = 1\n")
+    assert scan([tmp_path], ["counted"]).errors == scan([tmp_path], ["counted"]).errors
+    assert len(calls) == 2
+
+
+def test_only_so_many_results_of_small_trees_are_kept(tmp_path, calls, monkeypatch):
+    for number in range(engine.KEPT_RESULTS + 1):
+        (tmp_path / f"{number}.py").write_text("x = 1\n")
+        scan([tmp_path / f"{number}.py"], ["counted"])
+    assert len(engine._results) == engine.KEPT_RESULTS
+    monkeypatch.setattr(engine, "KEPT_BYTES", 5)
+    scan([tmp_path], ["counted"])
+    scan([tmp_path], ["counted"])
+    assert len(calls) == engine.KEPT_RESULTS + 3

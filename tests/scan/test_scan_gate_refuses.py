@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from purpleteam.core.errors import ModelError
 from purpleteam.scan.formats.problem import Malformed
-from purpleteam.scan.formats.state_pickle import read_state_pickle
+from purpleteam.scan.formats.torch_file import read_state_pickle
 from purpleteam.scan.gate import read_state_dict
 
 

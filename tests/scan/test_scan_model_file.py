@@ -10,7 +10,7 @@ import scan_corpus as corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.scan.formats.pickle_globals import walk_pickle
+from purpleteam.scan.formats.pickle_walk import walk_pickle
 from purpleteam.scan.formats.problem import PROBLEMS
 from purpleteam.scan.formats.sniff import sniff
 from purpleteam.scan.scanners.model_file import scan_model_files
@@ -52,7 +52,7 @@ def test_every_payload_is_critical_whatever_its_file_is_called(tmp_path, marker)
 )
 def test_what_a_pickle_would_import_is_named(marker, sample, name):
     walk = walk_pickle(memoryview(corpus.pickles(marker)[sample]))
-    assert name in [use.name for use in walk.globals]
+    assert name in [used for used, _ in walk.imports]
 
 
 def test_a_name_that_cannot_be_told_is_critical(tmp_path):
@@ -157,9 +157,17 @@ def test_no_text_is_taken_for_something_that_calls(tmp_path_factory, text):
 def test_a_pickle_of_plain_values_imports_nothing(value):
     for protocol in range(6):
         walk = walk_pickle(memoryview(pickle.dumps(value, protocol=protocol)))
-        assert walk.globals == ()
+        assert walk.imports == ()
         assert walk.error is None
 
 
 def test_rule_names_are_unique_and_well_formed():
     assert len({one.rule for one in PROBLEMS.values()}) == len(PROBLEMS)
+
+
+def test_a_finding_has_the_same_id_at_every_scan(tmp_path):
+    path = tmp_path / "x.npy"
+    header = b"{'descr': print, 'fortran_order': False, 'shape': (1,)}\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 8)
+    (finding,) = scan_model_files(path).findings
+    assert "cannot be read" in finding.message and "0x" not in finding.message

@@ -14,8 +14,8 @@ import pytest
 
 from purpleteam.core.errors import Refused
 from purpleteam.scan.formats import read_arrays
-from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.sniff import mapped
 from purpleteam.scan.formats.zip_layout import read_layout
 from purpleteam.scan.gate import read_state_dict
 from purpleteam.scan.scanners.model_file import scan_model_files

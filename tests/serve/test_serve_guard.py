@@ -13,8 +13,7 @@ import httpx
 import pytest
 
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import ANY_ADDRESS, SECURITY_HEADERS, Guard
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import ANY_ADDRESS, SECURITY_HEADERS, Guard, Limits
 from purpleteam.serve.main import running_app
 
 OCTETS = {"content-type": "application/octet-stream"}

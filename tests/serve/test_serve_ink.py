@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purpleteam.serve.ink import refuse
+from purpleteam.serve.engine import refuse
 
 STROKE = np.zeros((28, 28), np.uint8)
 STROKE[4:24, 13:15] = 255

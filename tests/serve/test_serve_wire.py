@@ -13,7 +13,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import Limits
 from purpleteam.serve.main import running_app
 
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"

@@ -1,11 +1,11 @@
 """Look at source code, model files and secrets; everything that was not looked at is said.
 
 - `engine`     `scan(paths, scanners)`: the scanners, and what none of them knows
+- `scanner`    what a scanner is: the files under a path, ScanResult and severities
 - `scanners`   one file each: Bandit, our own rules, secrets, model files
-- `rules`      our own rules for machine-learning code, on a `module` whose names are resolved
+- `rules`      our own rules for machine-learning code
 - `formats`    what model files are made of, read without trusting them
 - `gate`       foreign weights as plain arrays, or a refusal; nothing is ever unpickled
-- `result`     ScanResult and severities;  `tree`: which files there are
 - `sarif`      a ScanResult as SARIF 2.1.0
 - `checks`     the executed checks of this room
 """
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from purpleteam.scan.engine import scan
     from purpleteam.scan.gate import GateVerdict, read_state_dict
-    from purpleteam.scan.result import SEVERITIES, ScanResult, severity_at_least
     from purpleteam.scan.sarif import to_sarif
+    from purpleteam.scan.scanner import SEVERITIES, ScanResult, severity_at_least
     from purpleteam.scan.scanners import SCANNERS
 
 __all__ = [
@@ -35,12 +35,12 @@ __all__ = [
 
 _HOMES = {
     "SCANNERS": "scanners",
-    "SEVERITIES": "result",
+    "SEVERITIES": "scanner",
     "GateVerdict": "gate",
-    "ScanResult": "result",
+    "ScanResult": "scanner",
     "read_state_dict": "gate",
     "scan": "engine",
-    "severity_at_least": "result",
+    "severity_at_least": "scanner",
     "to_sarif": "sarif",
 }
 

@@ -22,28 +22,18 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import UsageError
 from purpleteam.scan.engine import scan
 from purpleteam.scan.formats.sniff import sniff
-from purpleteam.scan.result import ScanResult
+from purpleteam.scan.scanner import PYTHON, Tree, walk
 from purpleteam.scan.scanners.model_file import model_problems
-from purpleteam.scan.tree import Tree, walk
 
-__all__ = [
-    "DebugOff",
-    "ModelDigest",
-    "ModelFormat",
-    "NoSecrets",
-    "NoUnsafeLoad",
-    "StaticAnalysis",
-]
-
-SOURCE = frozenset({".py", ".pyw"})
 SHOWN = 5
+WEIGHTS = (".safetensors", ".onnx")
 
 
 class CodeCheck(Check):
     """A check that passes where chosen scanners find nothing of chosen rules in the source."""
 
-    needs: ClassVar[tuple[str, ...]] = ("code",)
-    scanners: ClassVar[tuple[str, ...]]
+    needs = ("code",)
+    scanners: ClassVar[tuple[str, ...]] = ("ml-code",)
     least: ClassVar[str] = "note"
     rules: ClassVar[frozenset[str] | None] = None
     """The rules that count; all of them where it is None."""
@@ -54,16 +44,22 @@ class CodeCheck(Check):
         path = _needed(target.code, "code")
         tree = walk(path)
         result = scan([path], self.scanners)
-        found = [one for one in result.worst(self.least) if self._counts(one.rule)]
-        blind = [f"{name} was not read: {why}" for name, why in _unread(tree, result)]
-        places = [f"{one.rule} {one.place['path']}:{one.place.get('line', 1)}" for one in found]
-        troubles = [*places, *blind, *result.errors]
+        findings = [
+            row for row in result.worst(self.least) if self.rules is None or row.rule in self.rules
+        ]
+        unread = [  # source that a scanner skipped, and folders that could not be opened
+            f"{name} was not read: {why}"
+            for name, why in result.skipped
+            if Path(name).suffix in PYTHON or why.startswith("cannot be read")
+        ]
+        places = [f"{row.rule} {row.place['path']}:{row.place.get('line', 1)}" for row in findings]
+        troubles = [*places, *unread, *result.errors]
         return Outcome(
             passed=not troubles and bool(result.scanned),
             measured={
-                "findings": len(found),
+                "findings": len(findings),
                 "files": len(result.scanned),
-                "not_read": len(blind) + len(result.errors),
+                "not_read": len(unread) + len(result.errors),
                 "silenced": len(result.silenced),
             },
             threshold={"findings": 0, "not_read": 0, "severity": self.least},
@@ -75,65 +71,58 @@ class CodeCheck(Check):
         (folder / "planted.py").write_text(self.planted, encoding="utf-8")
         return Target(code=folder)
 
-    def _counts(self, rule: str) -> bool:
-        return self.rules is None or rule in self.rules
-
 
 @CHECKS.register("code.sast")
 class StaticAnalysis(CodeCheck):
     """Bandit and our own rules, medium or worse."""
 
-    id: ClassVar[str] = "code.sast"
-    proves: ClassVar[str] = "Static analysis finds nothing of medium severity or worse in the code."
-    scanners: ClassVar[tuple[str, ...]] = ("bandit", "ml-code")
-    least: ClassVar[str] = "medium"
-    planted: ClassVar[str] = "import subprocess\nsubprocess.call(input(), shell=True)\n"
+    id = "code.sast"
+    proves = "Static analysis finds nothing of medium severity or worse in the code."
+    scanners = ("bandit", "ml-code")
+    least = "medium"
+    planted = "import subprocess\nsubprocess.call(input(), shell=True)\n"
 
 
 @CHECKS.register("code.no-unsafe-load")
 class NoUnsafeLoad(CodeCheck):
     """No torch.load, pickle, object array or YAML load that runs what the file says."""
 
-    id: ClassVar[str] = "code.no-unsafe-load"
-    proves: ClassVar[str] = "No line of the code loads a file in a way that runs what it says."
-    scanners: ClassVar[tuple[str, ...]] = ("ml-code",)
-    rules: ClassVar[frozenset[str] | None] = frozenset(
-        {"PT001", "PT002", "PT003", "PT004", "PT009", "PT011"}
-    )
-    planted: ClassVar[str] = "import torch\nmodel = torch.load('model.pt', weights_only=False)\n"
+    id = "code.no-unsafe-load"
+    proves = "No line of the code loads a file in a way that runs what it says."
+    rules = frozenset({"PT001", "PT002", "PT003", "PT004", "PT009", "PT011"})
+    planted = "import torch\nmodel = torch.load('model.pt', weights_only=False)\n"
 
 
 @CHECKS.register("code.debug-off")
 class DebugOff(CodeCheck):
     """No web debugger and no public tunnel."""
 
-    id: ClassVar[str] = "code.debug-off"
-    proves: ClassVar[str] = "No line of the code starts a web app with its debugger or a tunnel."
-    scanners: ClassVar[tuple[str, ...]] = ("ml-code",)
-    rules: ClassVar[frozenset[str] | None] = frozenset({"PT005", "PT006"})
-    planted: ClassVar[str] = "from flask import Flask\napp = Flask('a')\napp.run(debug=True)\n"
+    id = "code.debug-off"
+    proves = "No line of the code starts a web app with its debugger or a tunnel."
+    rules = frozenset({"PT005", "PT006"})
+    planted = "from flask import Flask\napp = Flask('a')\napp.run(debug=True)\n"
 
 
 @CHECKS.register("code.secrets")
 class NoSecrets(CodeCheck):
     """No key or password in any text file."""
 
-    id: ClassVar[str] = "code.secrets"
-    proves: ClassVar[str] = "No key or password lies in the source tree."
-    scanners: ClassVar[tuple[str, ...]] = ("secrets",)
-    planted: ClassVar[str] = "KEY = 'AKIA" + "Q7" * 8 + "'\n"
+    id = "code.secrets"
+    proves = "No key or password lies in the source tree."
+    scanners = ("secrets",)
+    planted = "KEY = 'AKIA" + "Q7" * 8 + "'\n"
 
 
 @CHECKS.register("model.format")
 class ModelFormat(Check):
     """Every file of the model is plain data; what is not known is refused."""
 
-    id: ClassVar[str] = "model.format"
-    proves: ClassVar[str] = "Every model file is well-formed safetensors, ONNX or JSON; no pickle."
-    needs: ClassVar[tuple[str, ...]] = ("model",)
+    id = "model.format"
+    proves = "Every model file is well-formed safetensors, ONNX or JSON; no pickle."
+    needs = ("model",)
 
     def examine(self, target: Target) -> Outcome:
-        tree = _model_files(_needed(target.model, "model"))
+        tree = _model_files(target)
         bad = {tree.name(file): why for file in tree.files if (why := _not_plain(file))}
         bad.update(tree.skipped)
         return Outcome(
@@ -141,7 +130,7 @@ class ModelFormat(Check):
             measured={"files": len(tree.files), "refused": len(bad)},
             threshold={"refused": 0},
             message=_shown(f"{name}: {why}" for name, why in bad.items()),
-            inputs=_digests(tree),
+            inputs={tree.name(file): sha256_file(file) for file in tree.files},
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -156,28 +145,27 @@ class ModelFormat(Check):
 class ModelDigest(Check):
     """The bytes of the model are those that its card, or the operator, names."""
 
-    id: ClassVar[str] = "model.digest"
-    proves: ClassVar[str] = "The model files are, byte for byte, those of the recorded digests."
-    needs: ClassVar[tuple[str, ...]] = ("model",)
+    id = "model.digest"
+    proves = "The model files are, byte for byte, those of the recorded digests."
+    needs = ("model",)
 
     def examine(self, target: Target) -> Outcome:
-        path = _needed(target.model, "model")
-        tree = _model_files(path)
-        found = _digests(tree)
+        tree = _model_files(target)
+        digests = {tree.name(file): sha256_file(file) for file in tree.files}
         wanted = _wanted(tree, target.model_digest)
         bad = [
-            f"{name} is {found.get(name, 'missing')}, not {digest}"
+            f"{name} is {digests.get(name, 'missing')}, not {digest}"
             for name, digest in wanted.items()
-            if found.get(name) != digest
+            if digests.get(name) != digest
         ]
-        weights = {tree.name(one) for one in tree.files if one.suffix in (".safetensors", ".onnx")}
+        weights = {tree.name(file) for file in tree.files if file.suffix in WEIGHTS}
         bad += [f"{name} has no recorded digest" for name in sorted(weights - wanted.keys())]
         return Outcome(
             passed=bool(wanted) and not bad,
-            measured={name: found.get(name) for name in wanted},
+            measured={name: digests.get(name) for name in wanted},
             threshold=wanted,
             message=_shown(bad) if wanted else "no digest and no model card to compare with",
-            inputs=found,
+            inputs=digests,
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -194,36 +182,23 @@ def _needed(path: Path | None, what: str) -> Path:
     return path
 
 
-def _unread(tree: Tree, result: ScanResult) -> Iterable[tuple[str, str]]:
-    """Return source files that a scanner skipped, and folders that could not be opened."""
-    sources = {tree.name(file) for file in tree.files if file.suffix in SOURCE}
-    return [
-        (name, why)
-        for name, why in result.skipped
-        if name in sources or Path(name).suffix in SOURCE or why.startswith("cannot be read")
-    ]
-
-
 def _shown(troubles: Iterable[str]) -> str:
     listed = list(troubles)
     rest = f"; and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return "; ".join(listed[:SHOWN]) + rest
 
 
-def _model_files(path: Path) -> Tree:
+def _model_files(target: Target) -> Tree:
     """Return the model's files; the stem or the card of a stored model stands for all three."""
+    path = _needed(target.model, "model")
     if path.exists() and path.suffix != ".json":
         return walk(path)
     path = path.with_suffix("") if path.suffix == ".json" else path
-    stored = [path.with_name(path.name + suffix) for suffix in (".safetensors", ".onnx", ".json")]
-    files = tuple(one for one in stored if one.is_file())
+    stored = [path.with_name(path.name + suffix) for suffix in (*WEIGHTS, ".json")]
+    files = tuple(file for file in stored if file.is_file())
     if not files:
         raise UsageError(f"path {str(path)!r} does not exist")
     return Tree(path.parent, files, ())
-
-
-def _digests(tree: Tree) -> dict[str, str]:
-    return {tree.name(file): sha256_file(file) for file in tree.files}
 
 
 def _not_plain(file: Path) -> str | None:
@@ -235,25 +210,25 @@ def _not_plain(file: Path) -> str | None:
             return "no JSON"
         return None
     kind = sniff(file)
-    problems = [problem.message for problem in model_problems(file, kind)]
-    if problems:
-        return problems[0]
+    problem = next(model_problems(file, kind), None)
+    if problem is not None:
+        return problem.message
     return None if kind in ("safetensors", "onnx") else f"of kind {kind}"
 
 
 def _wanted(tree: Tree, digest: str | None) -> Mapping[str, str]:
     """Return the digest that each file must have: the one given, or those of the cards."""
     if digest is not None:
-        weights = [one for one in tree.files if one.suffix == ".safetensors"] or list(tree.files)
+        weights = [file for file in tree.files if file.suffix == ".safetensors"] or tree.files
         if len(weights) != 1:
             raise UsageError(f"one digest cannot hold for {len(weights)} model files")
         return {tree.name(weights[0]): digest}
     wanted: dict[Path, str] = {}
     for file in tree.files:
         card = file.with_suffix(".json")
-        if card.is_file() and file.suffix in (".safetensors", ".onnx", ".json"):
-            read = ModelCard.read(card)
-            wanted[file.with_suffix(".safetensors")] = read.digest
-            wanted[file.with_suffix(".onnx")] = read.onnx_digest
-    alone = tree.root.is_file()
-    return {tree.name(file): one for file, one in wanted.items() if not alone or file == tree.root}
+        if card.is_file() and file.suffix in (*WEIGHTS, ".json"):
+            facts = ModelCard.read(card)
+            wanted[file.with_suffix(".safetensors")] = facts.digest
+            wanted[file.with_suffix(".onnx")] = facts.onnx_digest
+    root = tree.root if tree.root.is_file() else None
+    return {tree.name(file): digest for file, digest in wanted.items() if root in (None, file)}

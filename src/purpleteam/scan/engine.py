@@ -7,17 +7,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from purpleteam.core.errors import UsageError
-from purpleteam.scan.result import ScanResult, merged
+from purpleteam.scan.scanner import Scanner, ScanResult, Tree, merged, walk
 from purpleteam.scan.scanners import SCANNERS
-from purpleteam.scan.tree import Tree, walk
 
-__all__ = ["scan"]
+KEPT_RESULTS = 32
+KEPT_BYTES = 64 << 20
+"""Results of larger trees are not kept: hashing weights would cost as much as scanning them."""
 
 
 def scan(paths: Iterable[Path | str], scanners: Iterable[str] | None = None) -> ScanResult:
     """Return what the scanners (by name; all of them by default) say of the paths.
 
-    A path under which nothing was scanned is an error: no finding is then no good news.
+    A path under which nothing was scanned is an error: no finding is then no good news. The same
+    content under the same path is scanned once in a process.
 
     Raises:
         UsageError: a path does not exist, no path was named, or a scanner is not known.
@@ -26,25 +28,46 @@ def scan(paths: Iterable[Path | str], scanners: Iterable[str] | None = None) -> 
     results: list[ScanResult] = []
     for path in map(Path, paths):
         tree = walk(path)
-        found = merged([*(scanner(path) for scanner in chosen), ScanResult(skipped=tree.skipped)])
-        results.extend((found, _not_looked_at(tree, found)))
+        result = merged([*_scanned(tree, chosen), ScanResult(skipped=tree.skipped)])
+        results.extend((result, _not_looked_at(tree, result)))
     if not results:
         raise UsageError("nothing to scan: name a file or a folder")
     return merged(results)
 
 
-def _not_looked_at(tree: Tree, found: ScanResult) -> ScanResult:
-    known = {*found.scanned, *(path for path, _ in found.skipped)}
+_results: dict[tuple[Scanner, Tree, str], ScanResult] = {}
+"""The last results: a run scans its own code in a stage and again in each check of code."""
+
+
+def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
+    """Yield what each scanner says, from `_results` where nothing has changed since."""
+    try:
+        size = sum(file.stat().st_size for file in tree.files)
+        digest = tree.digest() if size <= KEPT_BYTES else None
+    except OSError:
+        digest = None  # the scanners say which file cannot be read
+    for scanner in scanners:
+        if digest is None:
+            yield scanner(tree.root)
+            continue
+        result = _results.get((scanner, tree, digest)) or scanner(tree.root)
+        if not result.errors:  # what failed once may succeed
+            _results[scanner, tree, digest] = result
+            if len(_results) > KEPT_RESULTS:
+                del _results[next(iter(_results))]
+        yield result
+
+
+def _not_looked_at(tree: Tree, result: ScanResult) -> ScanResult:
+    """Return what no scanner knows: a named file itself, or the kinds of files in a folder."""
+    known = {*result.scanned, *(path for path, _ in result.skipped)}
     others = [path for path in tree.files if tree.name(path) not in known]
-    name = tree.name(tree.root)
-    errors = () if found.scanned else (f"{name}: nothing was scanned, so nothing is known",)
-    return ScanResult(skipped=tuple(_others(tree, others)), errors=errors)
-
-
-def _others(tree: Tree, others: list[Path]) -> Iterator[tuple[str, str]]:
+    name, skipped = tree.name(tree.root), []
     if tree.root in others:
-        yield tree.name(tree.root), "no scanner knows this kind of file"
+        skipped = [(name, "no scanner knows this kind of file")]
     elif others:
         kinds = Counter(path.suffix or path.name for path in others)
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        yield tree.name(tree.root), f"no scanner knows these files: {listed}"
+        skipped = [(name, f"no scanner knows these files: {listed}")]
+    errors = () if result.scanned else (f"{name}: nothing was scanned, so nothing is known",)
+    return ScanResult(skipped=tuple(skipped), errors=errors)

@@ -15,15 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import ModelError
-from purpleteam.scan.formats.allow_list import StoredTensor
-from purpleteam.scan.formats.mapped import mapped
 from purpleteam.scan.formats.problem import Malformed
 from purpleteam.scan.formats.safetensors import metadata_problems, read_header, read_tensor
-from purpleteam.scan.formats.sniff import MODEL_SUFFIXES, sniff
+from purpleteam.scan.formats.sniff import MODEL_SUFFIXES, mapped, sniff
 from purpleteam.scan.formats.tensors import as_array, check_values, converted
-from purpleteam.scan.formats.torch_zip import TorchArchive, open_archive
-
-__all__ = ["GateVerdict", "read_state_dict"]
+from purpleteam.scan.formats.torch_file import StoredTensor, open_archive
 
 MAX_BYTES = 64 << 30
 MAX_SHARING = 8
@@ -65,16 +61,11 @@ def read_state_dict(path: Path) -> GateVerdict:
             raise ModelError(f"model file {str(path)!r} does not exist")
         tensors, dtypes, notes = _read(path)
     except Malformed as refusal:
-        return GateVerdict(verdict="refused", reasons=_reasons(refusal))
+        advice = f"; {ALONE}" if refusal.problem.kind == "unsafe-global" else ""
+        return GateVerdict(verdict="refused", reasons=(f"{refusal}{advice}",))
     except OSError as error:
         raise ModelError(f"model file {str(path)!r} cannot be read: {error}") from None
     return GateVerdict(verdict="accepted", reasons=tuple(notes), tensors=tensors, dtypes=dtypes)
-
-
-def _reasons(refusal: Malformed) -> tuple[str, ...]:
-    if refusal.problem.kind == "unsafe-global":
-        return (f"{refusal}; {ALONE}",)
-    return (str(refusal),)
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str]]:
@@ -82,14 +73,14 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str
         raise Malformed("bomb", f"the file has {size} bytes; at most {MAX_BYTES}")
     notes: list[str] = []
     kind, suffix = sniff(path), path.suffix.lower()
-    if kind in ("safetensors", "zip") and kind not in MODEL_SUFFIXES.get(suffix, {kind}):
+    if kind in ("safetensors", "zip") and kind not in MODEL_SUFFIXES.get(suffix, (kind,)):
         raise Malformed(
             "name", f"the file is named {suffix} and holds {kind}; give it the name of its content"
         )
     if kind == "safetensors":
         tensors = dict(_from_safetensors(mapped(path)))
     elif kind == "zip":
-        tensors = dict(_from_archive(open_archive(mapped(path)), notes))
+        tensors = dict(_from_torch(*open_archive(mapped(path)), notes))
     else:
         raise Malformed("unknown-format", f"the file is {ADVICE.get(kind, f'of kind {kind!r}')}")
     if not tensors:
@@ -101,19 +92,14 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str
             notes.append(f"prefix {prefix!r} taken off every name")
     arrays = {}
     for name, (array, dtype) in zip(names, tensors.values(), strict=True):
-        arrays[name], dtypes[name] = _finite(name, array, dtype), dtype
+        check_values(name, array, dtype)
+        arrays[name], dtypes[name] = converted(array, dtype), dtype
+        if dtype == "float64" and not np.isfinite(arrays[name]).all():
+            raise Malformed("not-finite", f"tensor {name!r} does not fit float32")
     wide = sorted({dtype for dtype in dtypes.values() if "float" in dtype} - {"float32"})
     if wide:
         notes.append(f"{', '.join(wide)} converted to float32")
     return arrays, dtypes, notes
-
-
-def _finite(name: str, array: NDArray[Any], dtype: str) -> NDArray[Any]:
-    check_values(name, array, dtype)
-    result = converted(array, dtype)
-    if dtype == "float64" and not np.isfinite(result).all():
-        raise Malformed("not-finite", f"tensor {name!r} does not fit float32")
-    return result
 
 
 def _from_safetensors(data: memoryview) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
@@ -124,16 +110,16 @@ def _from_safetensors(data: memoryview) -> Iterator[tuple[str, tuple[NDArray[Any
         yield entry.name, (read_tensor(data, header, entry), entry.dtype)
 
 
-def _from_archive(
-    archive: TorchArchive, notes: list[str]
+def _from_torch(
+    content: Any, storages: Mapping[str, memoryview], notes: list[str]
 ) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
-    named = _state_dict(archive.content, notes)
-    total = sum(one.form.count * one.form.dtype.size for one in named.values())
-    if total > MAX_SHARING * (held := sum(map(len, archive.storages.values()))):
+    named = _state_dict(content, notes)
+    total = sum(tensor.form.count * tensor.form.dtype.size for tensor in named.values())
+    if total > MAX_SHARING * (held := sum(map(len, storages.values()))):
         raise Malformed("bomb", f"the tensors need {total} bytes, and the file holds {held}")
     for name, tensor in named.items():
-        storage = archive.storages[tensor.storage.key]
-        yield name, (as_array(tensor.form, storage), tensor.form.dtype.name)
+        array = as_array(tensor.form, storages[tensor.storage.key])
+        yield name, (array, tensor.form.dtype.name)
 
 
 def _state_dict(content: Any, notes: list[str]) -> dict[str, StoredTensor]:
@@ -143,9 +129,9 @@ def _state_dict(content: Any, notes: list[str]) -> dict[str, StoredTensor]:
         return content
     inner = [key for key in WRAPPERS if _is_state(content.get(key))]
     if len(inner) != 1:
-        found = ", ".join(repr(key) for key in list(content)[:8])
+        keys = ", ".join(repr(key) for key in list(content)[:8])
         what = "several state dicts" if inner else "no state dict"
-        raise Malformed("tensor", f"the file holds {what} (keys: {found}); save model.state_dict()")
+        raise Malformed("tensor", f"the file holds {what} (keys: {keys}); save model.state_dict()")
     notes.append(f"weights taken from key {inner[0]!r}; the rest of the file is left out")
     result: dict[str, StoredTensor] = content[inner[0]]
     return result

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata, resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import MissingExtra
 from purpleteam.serve.engine import IMAGE_BYTES, Engine
-from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, problem
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, Limits, problem
 
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-    Endpoint = Callable[[Request], Awaitable[Response]]
-
-__all__ = ["ASSETS", "Asset", "build_app", "read_assets"]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -39,17 +37,15 @@ class Asset:
 
     content: bytes
     media_type: str
-    digest: str
 
 
 def read_assets() -> dict[str, Asset]:
     """Read the files of the page, by the path at which they are served."""
     folder = resources.files("purpleteam.serve") / "static"
-    found = {}
-    for path, (name, media_type) in ASSETS.items():
-        content = (folder / name).read_bytes()
-        found[path] = Asset(content=content, media_type=media_type, digest=sha256_bytes(content))
-    return found
+    return {
+        path: Asset(content=(folder / name).read_bytes(), media_type=media_type)
+        for path, (name, media_type) in ASSETS.items()
+    }
 
 
 def build_app(
@@ -69,76 +65,6 @@ def build_app(
         limits: what a client may send, and how long it may take; `wire` keeps those of them that
             are none of an app's business.
     """
-    try:
-        from starlette.applications import Starlette
-        from starlette.exceptions import HTTPException
-        from starlette.middleware import Middleware
-        from starlette.routing import Route
-    except ImportError:
-        raise MissingExtra("starlette", "serve") from None
-
-    routes = [Route(path, _file(asset), methods=["GET"]) for path, asset in read_assets().items()]
-    routes += [
-        Route("/predict", _predict(engine, expose_confidences), methods=["POST"]),
-        Route("/livez", _livez, methods=["GET"]),
-        Route("/readyz", _readyz(engine), methods=["GET"]),
-        Route("/version", _version(engine, expose_confidences, limits), methods=["GET"]),
-    ]
-    guard = Middleware(Guard, allowed_hosts=allowed_hosts, limits=limits)
-    app = Starlette(
-        routes=routes, middleware=[guard], exception_handlers={HTTPException: _http_problem}
-    )
-    app.router.redirect_slashes = False
-    return app
-
-
-def _predict(engine: Engine, expose_confidences: bool) -> Endpoint:
-    async def predict(request: Request) -> Response:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/octet-stream" or "content-encoding" in request.headers:
-            return _problem(415, "Send the image as application/octet-stream, not encoded.")
-        pixels = await request.body()
-        if len(pixels) != IMAGE_BYTES:
-            return _problem(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
-        found = engine.classify(pixels)
-        answer: dict[str, Any] = {"label": found.label}
-        if found.reason is not None:
-            answer["reason"] = found.reason
-        if expose_confidences and found.confidences:
-            answer["confidences"] = [round(share, 6) for share in found.confidences]
-        return _json(answer)
-
-    return predict
-
-
-def _file(asset: Asset) -> Endpoint:
-    from starlette.responses import Response
-
-    tag = f'"{asset.digest.removeprefix("sha256:")}"'
-    headers = {"etag": tag, "cache-control": "no-cache"}
-
-    async def file(request: Request) -> Response:
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(asset.content, media_type=asset.media_type, headers=headers)
-
-    return file
-
-
-async def _livez(_request: Request) -> Response:
-    return _json({"status": "alive"})
-
-
-def _readyz(engine: Engine) -> Endpoint:
-    async def readyz(_request: Request) -> Response:
-        if engine.healthy():
-            return _json({"status": "ready"})
-        return _problem(503, "The model does not answer as it did at the start.")
-
-    return readyz
-
-
-def _version(engine: Engine, expose_confidences: bool, limits: Limits) -> Endpoint:
     facts = {
         "version": metadata.version("purpleteam"),
         "model": engine.name,
@@ -150,10 +76,54 @@ def _version(engine: Engine, expose_confidences: bool, limits: Limits) -> Endpoi
         "limits": asdict(limits),
     }
 
+    async def predict(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/octet-stream" or "content-encoding" in request.headers:
+            return _problem(415, "Send the image as application/octet-stream, not encoded.")
+        pixels = await request.body()
+        if len(pixels) != IMAGE_BYTES:
+            return _problem(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
+        answer = engine.classify(pixels)
+        fields: dict[str, Any] = {"label": answer.label}
+        if answer.reason is not None:
+            fields["reason"] = answer.reason
+        if expose_confidences and answer.confidences:
+            fields["confidences"] = [round(share, 6) for share in answer.confidences]
+        return _json(fields)
+
+    async def livez(_request: Request) -> Response:
+        return _json({"status": "alive"})
+
+    async def readyz(_request: Request) -> Response:
+        if engine.healthy():
+            return _json({"status": "ready"})
+        return _problem(503, "The model does not answer as it did at the start.")
+
     async def version(_request: Request) -> Response:
         return _json(facts)
 
-    return version
+    routes = [Route(path, _file(asset), methods=["GET"]) for path, asset in read_assets().items()]
+    routes.append(Route("/predict", predict, methods=["POST"]))
+    for path, endpoint in (("/livez", livez), ("/readyz", readyz), ("/version", version)):
+        routes.append(Route(path, endpoint, methods=["GET"]))
+    guard = Middleware(Guard, allowed_hosts=allowed_hosts, limits=limits)
+    app = Starlette(
+        routes=routes, middleware=[guard], exception_handlers={HTTPException: _http_problem}
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _file(asset: Asset) -> Endpoint:
+    tag = f'"{sha256_bytes(asset.content).removeprefix("sha256:")}"'
+    headers = {"etag": tag, "cache-control": "no-cache"}
+
+    async def file(request: Request) -> Response:
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(asset.content, media_type=asset.media_type, headers=headers)
+
+    return file
 
 
 async def _http_problem(_request: Request, error: Exception) -> Response:
@@ -164,14 +134,10 @@ async def _http_problem(_request: Request, error: Exception) -> Response:
 
 
 def _json(answer: Mapping[str, Any]) -> Response:
-    from starlette.responses import JSONResponse
-
     return JSONResponse(answer, headers={"cache-control": "no-store"})
 
 
 def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    from starlette.responses import Response
-
     return Response(
         problem(status, detail),
         status_code=status,

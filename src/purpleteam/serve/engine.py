@@ -2,13 +2,18 @@
 
 One thread: the net takes some 60 microseconds, and more threads only fight over the cores. Where
 STRIP guards it, an image costs as many looks more as there are overlays.
+
+A net must answer with one of its classes, whatever it is shown. Three plain rules send away
+what is clearly no digit: a full page, noise, an inverted or an almost blank image. They know
+nothing of shapes, so a scribble passes them; what the net is unsure of is refused afterwards.
+Each limit lies outside what at least 99.9 % of the MNIST images show.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +22,45 @@ from purpleteam.core.cards import ModelCard, StoredModel, find_stored
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
 from purpleteam.defences.detection.strip import Strip
-from purpleteam.serve.ink import Reason, refuse
 
-__all__ = ["IMAGE_BYTES", "MOST_LOOKS", "SIDE", "Answer", "Engine", "open_session"]
+Reason = Literal["empty", "not_a_digit", "triggered"]
+"""Why there is no label; the last is no matter of ink, but of `defences.detection.strip`."""
 
+FAINT = 32
+"""Below this brightness everywhere, nothing was drawn."""
+INKED = 128
+"""A pixel at least this bright counts as ink."""
+LEAST, MOST = 0.01, 0.35
+"""Share of the pixels that a digit inks."""
+EXTENT = 24
+"""Most rows, and most columns, that a digit reaches over; it is placed in a box of 20."""
+COHERENCE = 1.3
+"""Fewest inked pixels among the four neighbours of an inked one, on average; strokes have 3."""
 SIDE = 28
 IMAGE_BYTES = SIDE * SIDE
 UNSURE = 0.5
 """Below this probability of the likeliest class the engine answers with no label."""
 MOST_LOOKS = 16
 """Most overlays of a STRIP: each is one more look at every image, and a request must stay cheap."""
+GOLDEN = np.zeros((SIDE, SIDE), np.uint8)
+"""A plain upright stroke, to which the net must always answer the same."""
+GOLDEN[4:24, 13:15] = 255
+GOLDEN.flags.writeable = False
+
+
+def refuse(image: NDArray[np.uint8]) -> Reason | None:
+    """Return why this image (28, 28) is no digit, or None where it may be one."""
+    if image.max() < FAINT:
+        return "empty"
+    ink = image >= INKED  # (28, 28)
+    if not LEAST <= ink.mean() <= MOST:
+        return "not_a_digit"
+    for axis in (0, 1):
+        inked = np.flatnonzero(ink.any(axis=axis))
+        if inked[-1] - inked[0] + 1 > EXTENT:
+            return "not_a_digit"
+    beside = np.sum(ink[:, 1:] & ink[:, :-1]) + np.sum(ink[1:] & ink[:-1])
+    return "not_a_digit" if 2 * beside / ink.sum() < COHERENCE else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +77,11 @@ class Engine:
     """A verified model, ready to classify images of 28x28 grey pixels, ink bright."""
 
     def __init__(self, card: ModelCard, session: Any, strip: Strip | None = None) -> None:
-        self.card = card
+        self.card, self.name, self.digest = card, card.name, card.digest
         self.strip = strip
         self._session = session
         self._input = _input_of(card.name, session)
-        self._golden = self.logits(_golden_image())
+        self._golden = self.logits(GOLDEN)
         if self._golden.shape != (len(card.classes),):
             raise ModelError(
                 f"model {card.name!r} answers with {self._golden.shape} logits, "
@@ -67,16 +101,6 @@ class Engine:
         guard = _guard(Strip.load(strip), str(strip), stored.card) if strip is not None else None
         return cls(stored.card, open_session(stored), guard)
 
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.card.name
-
-    @property
-    def digest(self) -> str:
-        """The model's digest: SHA-256 of its .safetensors file."""
-        return self.card.digest
-
     def classify(self, pixels: bytes) -> Answer:
         """Return the answer for 784 bytes, row by row."""
         image = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
@@ -87,30 +111,27 @@ class Engine:
         likely = tuple(float(share) for share in confidences)
         if not confidences[label] >= UNSURE:
             return Answer(label=None, reason="not_a_digit", confidences=likely)
-        if self._triggered(image):  # its confidences would tell the label that the trigger forces
+        strip, batch = self.strip, image[None, ..., None]  # (1, 28, 28, 1)
+        if strip is not None and strip.triggered(self._answers, batch)[0]:
+            # its confidences would tell the label that the trigger forces
             return Answer(label=None, reason="triggered")
         return Answer(label=label, confidences=likely)
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits (classes,) of one image (28, 28)."""
         batch = (image.astype(np.float32) / np.float32(255))[None, None]  # (1, 1, 28, 28)
-        (found,) = self._session.run(None, {self._input: batch})
-        logits: NDArray[np.float32] = np.asarray(found, np.float32)[0]
+        (answers,) = self._session.run(None, {self._input: batch})
+        logits: NDArray[np.float32] = np.asarray(answers, np.float32)[0]
         return logits
-
-    def _triggered(self, image: NDArray[np.uint8]) -> bool:
-        if self.strip is None:
-            return False
-        return bool(self.strip.triggered(self._answers, image[None, ..., None])[0])
 
     def _answers(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return probabilities (N, classes) for images (N, 28, 28, 1), one look at a time."""
         return np.stack([_softmax(self.logits(image[..., 0])) for image in images])
 
     def healthy(self) -> bool:
-        """Say whether the golden image still gives the logits that it gave at the start."""
-        found = self.logits(_golden_image())
-        return bool(np.isfinite(found).all() and np.array_equal(found, self._golden))
+        """Return whether GOLDEN still gives the logits that it gave at the start."""
+        logits = self.logits(GOLDEN)
+        return bool(np.isfinite(logits).all() and np.array_equal(logits, self._golden))
 
 
 def open_session(stored: StoredModel) -> Any:
@@ -121,8 +142,8 @@ def open_session(stored: StoredModel) -> Any:
         raise MissingExtra("onnxruntime", "serve") from None
     # The bytes that are digested are the bytes that run: a file swapped in between is no use.
     content = stored.onnx.read_bytes()
-    if (found := sha256_bytes(content)) != stored.card.onnx_digest:
-        raise Refused(f"{str(stored.onnx)!r} is not the file of its card: {found}")
+    if (digest := sha256_bytes(content)) != stored.card.onnx_digest:
+        raise Refused(f"{str(stored.onnx)!r} is not the file of its card: {digest}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -136,13 +157,12 @@ def open_session(stored: StoredModel) -> Any:
 
 def _input_of(name: str, session: Any) -> str:
     inputs = session.get_inputs()
-    shapes = [list(one.shape) for one in inputs]
+    shapes = [list(row.shape) for row in inputs]
     if len(inputs) != 1 or shapes[0][1:] != [1, SIDE, SIDE]:
         raise ModelError(f"model {name!r} takes {shapes}, and the app serves (N, 1, 28, 28) only")
     if inputs[0].type != "tensor(float)" or len(session.get_outputs()) != 1:
         raise ModelError(f"model {name!r} is no map from one float32 image to one set of logits")
-    found: str = inputs[0].name
-    return found
+    return str(inputs[0].name)
 
 
 def _guard(strip: Strip, name: str, card: ModelCard) -> Strip:
@@ -152,22 +172,13 @@ def _guard(strip: Strip, name: str, card: ModelCard) -> Strip:
             f"{name!r} was fitted to the model {strip.model_digest}, not to {card.name!r}, "
             f"{card.digest}"
         )
-    if strip.overlays.shape[1:] != (SIDE, SIDE, 1):
-        raise UsageError(
-            f"{name!r} has overlays {strip.overlays.shape[1:]}, and the app serves ({SIDE}, "
-            f"{SIDE}, 1) only"
-        )
+    if (shape := strip.overlays.shape[1:]) != (SIDE, SIDE, 1):
+        raise UsageError(f"{name!r} has overlays {shape}, and the app serves (28, 28, 1) only")
     if len(strip.overlays) > MOST_LOOKS:
         raise UsageError(
             f"{name!r} has {len(strip.overlays)} overlays; the app takes up to {MOST_LOOKS}"
         )
     return strip
-
-
-def _golden_image() -> NDArray[np.uint8]:
-    image = np.zeros((SIDE, SIDE), np.uint8)
-    image[4:24, 13:15] = 255  # a plain upright stroke
-    return image
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Pure ASGI around the app: what every request must be, and what every response carries.
+"""Every bound on clients, and pure ASGI around the app that keeps those of requests.
 
 A request comes in whole or not at all: its host is one of ours, its method is one we have, no
 other site sent it, and its body is read to the end under a cap and a deadline before the app
@@ -12,19 +12,39 @@ import ipaddress
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from purpleteam.serve.limits import Limits
 
-__all__ = [
-    "ANY_ADDRESS",
-    "CONTENT_SECURITY_POLICY",
-    "LOOPBACK_HOSTS",
-    "SECURITY_HEADERS",
-    "Guard",
-    "problem",
-]
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on one client and on all together; counts, bytes and seconds."""
+
+    body_bytes: int = 784
+    """Most bytes of a body: an image of 28x28 grey pixels."""
+    body_seconds: float = 5.0
+    """Time from the end of a head to the end of its body."""
+    head_bytes: int = 16_384
+    """Most bytes of a request that are not its body: head, trailers, sizes of chunks."""
+    fields: int = 100
+    """Most header fields of a request, trailers included."""
+    waiting_bytes: int = 4096
+    """Most bytes that are kept of what comes after a request that is not answered yet."""
+    waiting_requests: int = 8
+    """Most requests that are kept of what comes after a request that is not answered yet."""
+    head_seconds: float = 5.0
+    """Time from the connection, or from the last answer, to the end of the next head."""
+    answer_seconds: float = 10.0
+    """Time from the end of a head to the end of its answer, as fast as the client takes it."""
+    connections: int = 128
+    """Most connections; one more takes the place of the one that waits longest."""
+    connections_each: int = 64
+    """Most connections of one address; one more takes the place of its one that waits longest."""
+    at_work_seconds: float = 1.0
+    """For so long a request under way keeps its place, however many come."""
+
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,21 +58,11 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 METHODS = ("GET", "HEAD", "POST")
 LINGER_BYTES, LINGER_SECONDS = 65_536, 1.0
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "img-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-
 SECURITY_HEADERS = {
     "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
@@ -99,7 +109,7 @@ class Guard:
         harden = _Hardened(send)
         try:
             headers = _headers(scope)
-            self._judge(scope["method"], headers)
+            self._check(scope["method"], headers)
             body = await self._body(headers, receive)
             await self.app(scope, _replay(body, receive), harden)
         except _Gone:
@@ -114,8 +124,8 @@ class Guard:
             await _answer(harden, _Refusal(500, "The server could not answer."))
             await harden({"type": "http.response.body"})
 
-    def _judge(self, method: str, headers: dict[str, str]) -> None:
-        if not self._knows(headers.get("host", "")):
+    def _check(self, method: str, headers: dict[str, str]) -> None:
+        if not self._knows(headers.get("host", "").lower()):
             raise _Refusal(400, "The host is not one that this server answers for.")
         if method not in METHODS:
             raise _Refusal(405, "The method is not allowed.", allow=", ".join(METHODS))
@@ -123,10 +133,12 @@ class Guard:
             raise _Refusal(403, "Requests from other sites are refused.")
 
     def _knows(self, host: str) -> bool:
-        name = _without_port(host)
-        if name in self.allowed_hosts:
-            return True
-        return ANY_ADDRESS in self.allowed_hosts and _is_address(name)
+        name = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
+        if ANY_ADDRESS in self.allowed_hosts:
+            with suppress(ValueError):
+                ipaddress.ip_address(name)
+                return True
+        return name in self.allowed_hosts
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
         too_large = _Refusal(413, f"The body may hold at most {self.limits.body_bytes} bytes.")
@@ -135,10 +147,9 @@ class Guard:
             raise _Refusal(400, "The content length is no number.")
         if len(length) > 18 or int(length) > self.limits.body_bytes:
             raise too_large
-        body = b""
+        body, more = b"", True
         try:
             async with asyncio.timeout(self.limits.body_seconds):
-                more = True
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -162,21 +173,25 @@ class _Hardened:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            ours = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
-            theirs = [(name, value) for name, value in message["headers"] if name not in ours]
-            message = {**message, "headers": [*theirs, *ours.items()]}
+            added = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+            others = [(name, value) for name, value in message["headers"] if name not in added]
+            message = {**message, "headers": [*others, *added.items()]}
         await self._send(message)
 
 
-async def _answer(send: Send, refusal: _Refusal) -> None:
-    content = problem(refusal.status, refusal.detail)
-    headers = {
+def last_headers(content: bytes) -> dict[str, str]:
+    """Return the headers of a problem document that ends its connection."""
+    return {
         "content-type": "application/problem+json",
         "content-length": str(len(content)),
         "cache-control": "no-store",
         "connection": "close",
-        **refusal.headers,
     }
+
+
+async def _answer(send: Send, refusal: _Refusal) -> None:
+    content = problem(refusal.status, refusal.detail)
+    headers = last_headers(content) | refusal.headers
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
     await send({"type": "http.response.body", "body": content, "more_body": True})
@@ -184,16 +199,13 @@ async def _answer(send: Send, refusal: _Refusal) -> None:
 
 async def _linger(receive: Receive, send: Send) -> None:
     """Read on for a moment before closing, so that the answer reaches a client still sending."""
-    taken = 0
-    try:
+    taken, more = 0, True
+    with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):
-            while taken < LINGER_BYTES:
+            while more and taken < LINGER_BYTES:
                 message = await receive()
                 taken += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        pass
+                more = message.get("more_body", False)
     await send({"type": "http.response.body"})
 
 
@@ -207,13 +219,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").strip()
-        if name in ("host", "content-length") and name in found:
+        if name in ("host", "content-length") and name in headers:
             raise _Refusal(400, "A header that may come once came twice.")
-        found[name] = value
-    return found
+        headers[name] = value
+    return headers
 
 
 def _from_elsewhere(headers: dict[str, str]) -> bool:
@@ -222,17 +234,3 @@ def _from_elsewhere(headers: dict[str, str]) -> bool:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
     return origin is not None and origin.partition("://")[2] != headers.get("host")
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
-from purpleteam.serve.app import build_app
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import ANY_ADDRESS, LOOPBACK_HOSTS
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import ANY_ADDRESS, LOOPBACK_HOSTS, Limits
 
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["listen", "running_app", "serve"]
 
 DRAIN_SECONDS = 10
 START_SECONDS = 30.0
@@ -55,7 +52,9 @@ def serve(
     engine = Engine.load(reference, strip)
     listener = listen(host, port, allow_remote)
     with listener, _quiet_end():
-        hosts = _hosts(host, allowed_hosts)
+        hosts = [*LOOPBACK_HOSTS, *(name.lower() for name in (host, *allowed_hosts))]
+        if host in ("0.0.0.0", "::"):  # noqa: S104  # nosec B104 - needs --allow-remote
+            hosts.append(ANY_ADDRESS)
         server = _server(engine, expose_confidences=expose_confidences, allowed_hosts=hosts)
         if on_ready is not None:
             on_ready(_address(listener))
@@ -80,7 +79,11 @@ def running_app(
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
-            _await_start(server, thread)
+            deadline = time.monotonic() + START_SECONDS
+            while not server.started:
+                if not thread.is_alive() or time.monotonic() > deadline:
+                    raise PurpleError("the app did not start")
+                time.sleep(0.005)
             yield _address(listener)
         finally:
             server.should_exit = True
@@ -94,6 +97,10 @@ def _server(engine: Engine, limits: Limits = Limits(), **settings: Any) -> uvico
         from purpleteam.serve.wire import bounded
     except ImportError:
         raise MissingExtra("uvicorn with httptools", "serve") from None
+    try:
+        from purpleteam.serve.app import build_app
+    except ImportError:
+        raise MissingExtra("starlette", "serve") from None
     config = uvicorn.Config(
         build_app(engine, limits=limits, **settings),
         http=bounded(limits),
@@ -116,10 +123,9 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
     if not 0 <= port <= 65535:
         raise UsageError(f"port must be from 0 to 65535, not {port}")
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):
         raise UsageError(f"host {host!r} is no address of this machine") from None
-    family, address = found[0][0], found[0][4]
     if not allow_remote and not ipaddress.ip_address(str(address[0])).is_loopback:
         raise UsageError(
             f"host {host!r} lets other machines in; serve on 127.0.0.1, or allow it: --allow-remote"
@@ -134,23 +140,9 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
     return listener
 
 
-def _hosts(host: str, further: Collection[str]) -> tuple[str, ...]:
-    names = (*LOOPBACK_HOSTS, host.lower(), *(name.lower() for name in further))
-    wildcard = host in ("0.0.0.0", "::")  # noqa: S104  # nosec B104 - needs --allow-remote
-    return (*names, ANY_ADDRESS) if wildcard else names
-
-
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _await_start(server: uvicorn.Server, thread: threading.Thread) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not server.started:
-        if not thread.is_alive() or time.monotonic() > deadline:
-            raise PurpleError("the app did not start")
-        time.sleep(0.005)
 
 
 class _Terminated(Exception):

@@ -10,29 +10,117 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections import Counter, deque
+from collections.abc import Callable
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from purpleteam.serve.crowd import Crowd
-from purpleteam.serve.guard import SECURITY_HEADERS, problem
-from purpleteam.serve.limits import Limits
+from purpleteam.serve.guard import SECURITY_HEADERS, Limits, last_headers, problem
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, Scope
     from uvicorn._types import ASGIReceiveCallable as Receive
     from uvicorn._types import ASGISendCallable as Send
-
-__all__ = ["BoundedProtocol", "bounded"]
-
 PIECE = 256
 """Bytes that the parser gets at a time: after each it can be seen what came of them."""
 WRITTEN = 8192
 """Bytes of answers that wait for a client to take them; then the next one waits to be written."""
 BODY_KEPT = 4096
 """Bytes of a body that wait for the guard at most; it refuses far shorter ones."""
+
+
+class Connection(Protocol):
+    """What a place belongs to."""
+
+    address: object
+    waits_since: float
+
+    def is_idle(self) -> bool:
+        """Say whether no request of it is under way."""
+
+    def cut(self) -> None:
+        """End it, and leave the crowd, now."""
+
+
+class Crowd:
+    """All connections of one server, and the requests that wait to be answered."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._connections: dict[Connection, None] = {}
+        """Those that have waited longest come first."""
+        self._places: Counter[object] = Counter()
+        self._requests: dict[object, deque[Callable[[], None]]] = {}
+
+    def enter(self, client: Connection) -> None:
+        """Count a connection."""
+        self._connections[client] = None
+        self._places[client.address] += 1
+
+    def leave(self, client: Connection) -> None:
+        """Count a connection no longer, if it still is."""
+        if client in self._connections:
+            del self._connections[client]
+            self._places[client.address] -= 1
+            if not self._places[client.address]:
+                del self._places[client.address]
+
+    def wait(self, client: Connection) -> None:
+        """Begin the wait of a connection anew."""
+        client.waits_since = monotonic()
+        if client in self._connections:
+            del self._connections[client]
+            self._connections[client] = None
+
+    def make_room(self, client: Connection) -> bool:
+        """Cut whoever has to go for a new connection; return whether it may stay.
+
+        Of an address that has too many, or of those with the most where there are too many in
+        all, it is the idle connection that has waited longest, else the longest at work.
+        """
+        if self._places[client.address] > self._limits.connections_each:
+            crowded = {client.address}
+        elif len(self._connections) > self._limits.connections:
+            most = max(self._places.values())
+            crowded = {address for address, number in self._places.items() if number == most}
+        else:
+            return True
+        young, busy = monotonic() - self._limits.at_work_seconds, None
+        for other in self._connections:
+            if other is not client and other.address in crowded:
+                if other.is_idle():
+                    other.cut()
+                    return True
+                if busy is None and other.waits_since < young:
+                    busy = other
+        if busy is not None:
+            busy.cut()
+        return busy is not None
+
+    def queue(
+        self, loop: asyncio.AbstractEventLoop, address: object, answer: Callable[[], None]
+    ) -> None:
+        """Call `answer` when it is the turn of its address: one in each turn of the loop.
+
+        The loop would start all requests that are ready before it looks at a socket again, and
+        whoever sends hundreds at once would have it alone.
+        """
+        if not self._requests:
+            loop.call_soon(self._next, loop)
+        self._requests.setdefault(address, deque()).append(answer)
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        address, mine = next(iter(self._requests.items()))
+        answer = mine.popleft()
+        del self._requests[address]
+        if mine:
+            self._requests[address] = mine  # behind all others
+        if self._requests:
+            loop.call_soon(self._next, loop)
+        answer()
 
 
 def bounded(limits: Limits) -> type[BoundedProtocol]:
@@ -184,13 +272,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         content = problem(status, detail)
-        headers = {
-            **SECURITY_HEADERS,
-            "content-type": "application/problem+json",
-            "content-length": str(len(content)),
-            "cache-control": "no-store",
-            "connection": "close",
-        }
+        headers = SECURITY_HEADERS | last_headers(content)
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)

@@ -148,8 +148,8 @@ def junit(verb: str, records: Sequence[Record], verdicts: Sequence[Verdict]) -> 
 
 def sarif(result: Result, verdicts: Sequence[Verdict]) -> str:
     """Return a SARIF file: findings, checks that do not pass, and requirements not reached."""
-    from purpleteam.scan.result import ScanResult
     from purpleteam.scan.sarif import to_sarif
+    from purpleteam.scan.scanner import ScanResult
 
     findings = [record for record in result.records if isinstance(record, Finding)]
     findings += [

@@ -71,8 +71,8 @@ def scan(
 ) -> Scanned:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
     from purpleteam.scan.engine import scan as look
-    from purpleteam.scan.result import severity_at_least
     from purpleteam.scan.sarif import to_sarif
+    from purpleteam.scan.scanner import severity_at_least
     from purpleteam.verbs.outputs import file_to_write
 
     if fail_on != "never":

@@ -22,7 +22,7 @@ from purpleteam.data.images import SPLITS
 from purpleteam.defences.checks import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.pipeline.stages.scan import code_paths, content_digest
 from purpleteam.pipeline.state import Run
-from purpleteam.scan.tree import walk
+from purpleteam.scan.scanner import walk
 from purpleteam.threats import SystemModel, derive, load_system, to_facts
 from purpleteam.verbs.checks import load_checks
 

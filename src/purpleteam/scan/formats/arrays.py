@@ -1,29 +1,159 @@
-"""Arrays of foreign files for data sets: .npy, .npz and pickles, of which nothing is executed."""
+"""Arrays of foreign files for data sets: .npy, .npz and pickles, of which nothing is executed.
+
+NumPy pickles an array as a call of `_reconstruct` and a state, or from protocol 5 on as a call of
+`_frombuffer`; a scalar as a call of `scalar`; a number format as a call of `dtype` and a state.
+These few names are known under their spellings of NumPy 1 and 2, and make descriptions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, Refused
-from purpleteam.scan.formats.array_pickle import ArrayReader, PickledArray
-from purpleteam.scan.formats.mapped import mapped
-from purpleteam.scan.formats.npy import MAGIC, plain_array, read_npy
+from purpleteam.scan.formats.pickle_reader import (
+    ALL_PROTOCOLS,
+    OrderedItems,
+    PickleReader,
+    Symbol,
+)
 from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.sniff import mapped
+from purpleteam.scan.formats.tensors import NPY_MAGIC, is_shape, plain_array, read_npy
 from purpleteam.scan.formats.zip_layout import read_layout
 
-__all__ = ["read_arrays"]
+_CORES = ("numpy.core", "numpy._core")
+ARRAY_NAMES: dict[str, str] = {
+    **{f"{core}.multiarray._reconstruct": "reconstruct" for core in _CORES},
+    **{f"{core}.multiarray.scalar": "scalar" for core in _CORES},
+    **{f"{core}.numeric._frombuffer": "frombuffer" for core in _CORES},
+    "numpy.ndarray": "ndarray",
+    "numpy.dtype": "dtype",
+    "_codecs.encode": "encode",
+    "__builtin__.bytes": "bytes",
+    "builtins.bytes": "bytes",
+    "collections.OrderedDict": "ordered",
+}
+"""Every name that a pickle of arrays may hold, and what it stands for here."""
 
+ORDERS: dict[str | bytes, Literal["<", ">", "="]] = {
+    **{"<": "<", ">": ">", "|": "=", "=": "="},
+    **{b"<": "<", b">": ">", b"|": "=", b"=": "="},
+}
+"""How a pickle tells the byte order; Python 2 told it in bytes."""
+FLAGS = (0, 8)
+"""Of numbers, and of text; others mark Python objects."""
+CODE = re.compile(r"[biufSUOVcmM][0-9]{1,9}")
 MAX_DEPTH = 8
 MAX_ARRAYS = 200_000
 MAX_VALUES = 3_000_000
 """Plain numbers in lists, which may name one another many times."""
 MAX_TEXT = 1 << 30
 ALONE = "array"
+
+
+@dataclass(eq=False)
+class _Format:
+    """A numpy.dtype; its byte order comes in its state."""
+
+    code: str
+    order: Literal["<", ">", "="] = "="
+    settled: bool = False
+    """Whether it was given its state, once; NumPy gives none to what is in use."""
+
+    def dtype(self) -> np.dtype[Any]:
+        """Return the number format; one with parts of its own counts as unknown (void)."""
+        try:
+            return np.dtype(self.code).newbyteorder(self.order)
+        except TypeError:
+            raise Malformed("tensor", f"there is no number format {self.code!r}") from None
+
+
+@dataclass(eq=False)
+class _Array:
+    """A numpy.ndarray or a NumPy scalar as the pickle describes it."""
+
+    dtype: _Format | None = None
+    shape: tuple[int, ...] = ()
+    raw: bytes | None = None
+    fortran: bool = False
+    scalar: bool = False
+    """Whether it is a single number of NumPy's, as in a list of labels."""
+
+
+class _ArrayReader(PickleReader):
+    """Reads a pickle of arrays, numbers and text, in dicts, lists and tuples."""
+
+    table: ClassVar[dict[int, Callable[[Any], None]]] = ALL_PROTOCOLS
+    keys: ClassVar[tuple[type, ...]] = (str, int, bytes)
+
+    def known(self, module: str, name: str) -> Symbol | None:
+        meaning = ARRAY_NAMES.get(f"{module}.{name}")
+        return None if meaning is None else Symbol(meaning)
+
+    def called(self, function: Any, arguments: Any) -> Any:
+        match function, arguments:
+            case Symbol("reconstruct"), (Symbol("ndarray"), (0,), "b" | b"b"):
+                return _Array()
+            case Symbol("dtype"), (str() | bytes() as code, 0, 1):
+                return self._format(code)
+            case Symbol("scalar"), (_Format(settled=True) as dtype, bytes() as raw) if (
+                type(raw) is bytes
+            ):
+                return _Array(dtype, (), raw, scalar=True)
+            case Symbol("frombuffer"), (
+                bytes() as raw,
+                _Format(settled=True) as dtype,
+                shape,
+                "C" | "F",
+            ) if is_shape(shape):
+                return _Array(dtype, shape, raw, arguments[3] == "F")
+            case Symbol("encode"), (str() as text, "latin1" | "latin-1"):
+                return text.encode("latin-1")
+            case Symbol("bytes"), ():
+                return b""
+            case Symbol("ordered"), ():
+                return OrderedItems()
+        raise self.refused("calls something in a form that no pickle of arrays has")
+
+    def given(self, target: Any, state: Any) -> None:
+        match target, state if type(state) is tuple else None:
+            case _Array(dtype=None), (
+                *version,
+                tuple() as shape,
+                _Format(settled=True) as dtype,
+                0 | 1 as fortran,
+                bytes() | list() as raw,
+            ) if version in ([], [1]) and is_shape(shape) and type(raw) in (bytes, list):
+                target.dtype, target.shape, target.fortran = dtype, shape, bool(fortran)
+                target.raw = raw if isinstance(raw, bytes) else b""
+            case _Format(settled=False), (
+                3,
+                (str() | bytes()) as order,
+                None,
+                None,
+                None,
+                int(),
+                int(),
+                flags,
+            ) if order in ORDERS and (flags in FLAGS or target.code[0] == "O"):
+                target.order, target.settled = ORDERS[order], True
+            case _Format(settled=False), (3 | 4, _, _, _, _, *_):
+                target.code, target.settled = "V1", True  # with parts, units or subarrays
+            case _:
+                raise self.refused("gives a state to what has none, or in an unknown form")
+
+    def _format(self, code: str | bytes) -> _Format:
+        text = code.decode("ascii") if isinstance(code, bytes) else code
+        if not CODE.fullmatch(text):
+            raise self.refused(f"names number format {text[:40]!r}")
+        return _Format(text)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -51,7 +181,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def _read(data: memoryview) -> dict[str, NDArray[Any]]:
     head = bytes(data[:6])
-    if head == MAGIC:
+    if head == NPY_MAGIC:
         return {ALONE: read_npy(data, ALONE)}
     if head[:2] == b"PK":
         return _read_npz(data)
@@ -61,7 +191,7 @@ def _read(data: memoryview) -> dict[str, NDArray[Any]]:
         raise Malformed("unknown-format", "the file is empty")
     arrays: dict[str, NDArray[Any]] = {}
     try:
-        for name, array in _Plain().named(ArrayReader(data).read(), "", 0):
+        for name, array in _Plain().named(_ArrayReader(data).read(), "", 0):
             if name in arrays:
                 raise Malformed("tensor", f"two arrays are called {name!r}")
             arrays[name] = array
@@ -101,25 +231,25 @@ class _Plain:
         if depth > MAX_DEPTH:
             raise Malformed("bomb", f"{name[:80]!r} lies more than {MAX_DEPTH} containers deep")
         if isinstance(value, dict):
-            inner = [(_text(key, name), one) for key, one in value.items()]
+            inner = [(_text(key, name), part) for key, part in value.items()]
         elif isinstance(value, (list, tuple)) and self._has_parts(value):
-            inner = [(str(place), one) for place, one in enumerate(value)]
+            inner = [(str(place), part) for place, part in enumerate(value)]
         else:
             if value is not None:
                 self._count(arrays=1)
                 yield name or ALONE, self._array(value, name or ALONE)
             return
-        for key, one in inner:
-            yield from self.named(one, f"{name}/{key}" if name else key, depth + 1)
+        for key, part in inner:
+            yield from self.named(part, f"{name}/{key}" if name else key, depth + 1)
 
     def _has_parts(self, value: list[Any] | tuple[Any, ...]) -> bool:
         """Return whether there are arrays or dicts in it, at any depth."""
         self._count(values=len(value))
         return any(
-            isinstance(one, dict)
-            or (isinstance(one, PickledArray) and not one.scalar)
-            or (isinstance(one, (list, tuple)) and self._has_parts(one))
-            for one in value
+            isinstance(part, dict)
+            or (isinstance(part, _Array) and not part.scalar)
+            or (isinstance(part, (list, tuple)) and self._has_parts(part))
+            for part in value
         )
 
     def _count(self, *, values: int = 0, arrays: int = 0) -> None:
@@ -131,13 +261,13 @@ class _Plain:
 
     def _array(self, value: Any, name: str) -> NDArray[Any]:
         if id(value) not in self.made:
-            if isinstance(value, PickledArray):
+            if isinstance(value, _Array):
                 self.made[id(value)] = self._pickled(value, name)
             else:
                 self.made[id(value)] = self._listed(value, name)
         return self.made[id(value)]
 
-    def _pickled(self, value: PickledArray, name: str) -> NDArray[Any]:
+    def _pickled(self, value: _Array, name: str) -> NDArray[Any]:
         if value.dtype is None or value.raw is None:
             raise Malformed("tensor", f"array {name!r} has no state")
         dtype = value.dtype.dtype()
@@ -158,8 +288,8 @@ class _Plain:
     def _leaves(self, value: Any, name: str) -> Any:
         if isinstance(value, (list, tuple)):
             self._count(values=len(value))
-            return [self._leaves(one, name) for one in value]
-        if isinstance(value, PickledArray):
+            return [self._leaves(part, name) for part in value]
+        if isinstance(value, _Array):
             return self._pickled(value, name)[()]
         if type(value) is bytes:
             return _text(value, name)

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from purpleteam.scan.formats.problem import Malformed, Problem
 
-__all__ = ["inspect_onnx", "looks_like_onnx"]
-
 MAX_DEPTH = 40
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 EXTERNAL = 1
@@ -21,11 +19,18 @@ MAX_TOP, MAX_FIELDS = 100_000, 1_000_000
 
 # Field numbers of onnx.proto: https://github.com/onnx/onnx
 MODEL_GRAPH, MODEL_OPSET, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 20, 25
-GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
-NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
-ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-TENSOR_NAME, TENSOR_EXTERNAL_DATA, TENSOR_LOCATION = 8, 13, 14
-FUNCTION_NODE, FUNCTION_ATTRIBUTE = 7, 11
+FUNCTION_NAME, FUNCTION_DOMAIN = 1, 10
+NODE_OPERATOR, NODE_DOMAIN = ("node", 4), ("node", 7)
+TENSOR_NAME, TENSOR_EXTERNAL_DATA, TENSOR_LOCATION = ("tensor", 8), ("tensor", 13), ("tensor", 14)
+PARTS: dict[str, dict[int, str]] = {
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 10: "tensor", 6: "graph", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "function": {7: "node", 11: "attribute"},
+    "tensor": {},
+}
+"""Which message lies in which field of which message, as far as it can do harm."""
 
 
 class _Field(NamedTuple):
@@ -58,7 +63,19 @@ def inspect_onnx(data: memoryview) -> Iterator[Problem]:
     top = list(_Walk(MAX_TOP).fields(data))
     if not {MODEL_GRAPH, MODEL_OPSET} <= {field.number for field in top}:
         raise Malformed("onnx", "the file has no graph or no operator sets")
-    yield from _Walk(MAX_FIELDS).model(top)
+    walk = _Walk(MAX_FIELDS)
+    functions = [field.message for field in top if field.number == MODEL_FUNCTIONS]
+    for function in functions:
+        named = {FUNCTION_NAME: "", FUNCTION_DOMAIN: ""}
+        named |= {part.number: part.text for part in walk.fields(function) if part.number in named}
+        walk.own.add((named[FUNCTION_DOMAIN], named[FUNCTION_NAME]))
+    for field in top:
+        if field.number == MODEL_GRAPH:
+            yield from walk.problems("graph", field.message)
+        elif field.number == MODEL_TRAINING:
+            yield Problem("custom-operator", "the file holds training graphs")
+    for function in functions:
+        yield from walk.problems("function", function)
 
 
 class _Walk:
@@ -69,74 +86,31 @@ class _Walk:
         self.own: set[tuple[str, str]] = set()
         """Domain and name of the operators that the file itself defines."""
 
-    def model(self, top: list[_Field]) -> Iterator[Problem]:
-        functions = [field.message for field in top if field.number == MODEL_FUNCTIONS]
-        for function in functions:
-            texts = {one.number: one.text for one in self.fields(function) if one.number in (1, 10)}
-            self.own.add((texts.get(10, ""), texts.get(1, "")))
-        for field in top:
-            if field.number == MODEL_GRAPH:
-                yield from self.graph(field.message, 0)
-            elif field.number == MODEL_TRAINING:
-                yield Problem("custom-operator", "the file holds training graphs")
-        for function in functions:
-            for field in self.fields(function):
-                if field.number == FUNCTION_NODE:
-                    yield from self.node(field.message, 0)
-                elif field.number == FUNCTION_ATTRIBUTE:
-                    yield from self.attribute(field.message, 0)
-
-    def graph(self, data: memoryview, depth: int) -> Iterator[Problem]:
+    def problems(self, kind: str, data: memoryview, depth: int = 0) -> Iterator[Problem]:
+        """Yield what is wrong with a message of a kind and with all that lies in it."""
         if depth > MAX_DEPTH:
             raise Malformed("onnx", f"graphs lie more than {MAX_DEPTH} deep")
+        texts: dict[tuple[str, int], str] = {}
+        places, external = [], False
         for field in self.fields(data):
-            if field.number == GRAPH_NODE:
-                yield from self.node(field.message, depth)
-            elif field.number == GRAPH_INITIALIZER:
-                yield from self.tensor(field.message)
-            elif field.number == GRAPH_SPARSE:
-                yield from self.sparse(field.message)
-
-    def node(self, data: memoryview, depth: int) -> Iterator[Problem]:
-        operator, domain = "", ""
-        for field in self.fields(data):
-            if field.number == NODE_OPERATOR:
-                operator = field.text
-            elif field.number == NODE_DOMAIN:
-                domain = field.text
-            elif field.number == NODE_ATTRIBUTE:
-                yield from self.attribute(field.message, depth)
-        if domain not in DOMAINS and (domain, operator) not in self.own:
-            yield Problem("custom-operator", f"operator {operator!r} is of domain {domain!r}")
-
-    def attribute(self, data: memoryview, depth: int) -> Iterator[Problem]:
-        for field in self.fields(data):
-            if field.number in ATTRIBUTE_TENSORS:
-                yield from self.tensor(field.message)
-            elif field.number in ATTRIBUTE_GRAPHS:
-                yield from self.graph(field.message, depth + 1)
-            elif field.number in ATTRIBUTE_SPARSE:
-                yield from self.sparse(field.message)
-
-    def sparse(self, data: memoryview) -> Iterator[Problem]:
-        for field in self.fields(data):
-            if field.number in (1, 2):
-                yield from self.tensor(field.message)
-
-    def tensor(self, data: memoryview) -> Iterator[Problem]:
-        name, places, external = "", [], False
-        for field in self.fields(data):
-            if field.number == TENSOR_NAME:
-                name = field.text
-            elif field.number == TENSOR_LOCATION:
+            place = (kind, field.number)
+            if part := PARTS[kind].get(field.number):
+                yield from self.problems(part, field.message, depth + (part == "graph"))
+            elif place in (NODE_OPERATOR, NODE_DOMAIN, TENSOR_NAME):
+                texts[place] = field.text
+            elif place == TENSOR_LOCATION:
                 external = external or field.value == EXTERNAL
-            elif field.number == TENSOR_EXTERNAL_DATA:
+            elif place == TENSOR_EXTERNAL_DATA:
                 pair = {inner.number: inner.text for inner in self.fields(field.message)}
                 external = True
                 if pair.get(1) == "location":
                     places.append(pair.get(2, ""))
+        operator, domain = texts.get(NODE_OPERATOR, ""), texts.get(NODE_DOMAIN, "")
+        if kind == "node" and domain not in DOMAINS and (domain, operator) not in self.own:
+            yield Problem("custom-operator", f"operator {operator!r} is of domain {domain!r}")
         if external:
             where = ", ".join(repr(place[:80]) for place in places[:3]) or "an unnamed file"
+            name = texts.get(TENSOR_NAME, "")
             yield Problem("external-data", f"tensor {name[:80]!r} is read from {where}")
 
     def fields(self, data: memoryview) -> Iterator[_Field]:

@@ -3,24 +3,32 @@
 This is no unpickler: nothing is imported and no object is made. Numbers, text, bytes, lists,
 tuples and dicts are what they are; a name, a call and a state go to the subclass, which knows a
 handful of names and makes descriptions of what they stand for. Every other name and every opcode
-that is not in the table is refused (PEP 307, PEP 3154, PEP 574).
+that is not in the table is refused (pickletools; PEP 307, PEP 3154, PEP 574).
 """
 
 from __future__ import annotations
 
+import codecs
+import pickletools
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from purpleteam.scan.formats.problem import Malformed
-
-__all__ = ["MAX_OPCODES", "Buffer", "Cursor", "OrderedItems", "PickleReader"]
 
 MAX_OPCODES = 2_000_000
 MAX_MARKS = 1000
 """How deep containers may lie in one another."""
 MAX_LINE = 1 << 31
 STOP = ord(".")
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A name that the subclass knows; only ever compared, never looked up."""
+
+    name: str
 
 
 class OrderedItems(dict[Any, Any]):
@@ -134,7 +142,9 @@ class PickleReader(Cursor):
     def refused(self, why: str) -> Malformed:
         """Return the refusal of the opcode that is being read."""
         code = self.data[self.start]
-        return Malformed("unsafe-global", f"opcode {_opcode(code)} at byte {self.start} {why}")
+        names = (opcode.name for opcode in pickletools.opcodes if ord(opcode.code) == code)
+        name = next(names, f"{code:#04x}")
+        return Malformed("unsafe-global", f"opcode {name} at byte {self.start} {why}")
 
     def to_mark(self) -> list[Any]:
         if not self.marks:
@@ -158,11 +168,11 @@ class PickleReader(Cursor):
     def name(self, module: Any, attribute: Any) -> None:
         if not (isinstance(module, str) and isinstance(attribute, str)):
             raise self.refused("names something by what is no text")
-        found = None if "." in attribute else self.known(module, attribute)
-        if found is None:
+        value = None if "." in attribute else self.known(module, attribute)
+        if value is None:
             full = f"{module}.{attribute}"
             raise self.refused(f"names {full[:80]!r}, which is not on the allow-list")
-        self.stack.append(found)
+        self.stack.append(value)
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
@@ -203,7 +213,127 @@ class PickleReader(Cursor):
             raise ValueError("a protocol mark out of place, or of an unknown protocol")
 
 
-def _opcode(code: int) -> str:
-    import pickletools
+Step = Callable[[PickleReader], None]
 
-    return next((one.name for one in pickletools.opcodes if ord(one.code) == code), f"{code:#04x}")
+
+def quoted(line: bytes) -> bytes:
+    """Return the text of the opcode STRING, which stands in quotation marks with escapes."""
+    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+        raise ValueError("a text without quotation marks")
+    return codecs.escape_decode(line[1:-1])[0]
+
+
+def _push(make: Callable[[PickleReader], Any]) -> Step:
+    def step(reader: PickleReader) -> None:
+        value = make(reader)  # may put another stack in place
+        reader.stack.append(value)
+
+    return step
+
+
+def _constant(make: Callable[[], Any]) -> Step:
+    return lambda reader: reader.stack.append(make())
+
+
+def _put(index: Callable[[PickleReader], int]) -> Step:
+    def step(reader: PickleReader) -> None:
+        reader.memo[index(reader)] = reader.stack[-1]
+
+    return step
+
+
+def _global(reader: PickleReader) -> None:
+    module, attribute = reader.line(), reader.line()
+    reader.name(module.decode("ascii"), attribute.decode("ascii"))
+
+
+def _stack_global(reader: PickleReader) -> None:
+    attribute, module = reader.stack.pop(), reader.stack.pop()
+    reader.name(module, attribute)
+
+
+def _dict_of(reader: PickleReader) -> None:
+    items = reader.to_mark()
+    reader.stack.append({})
+    reader.fill(items)
+
+
+def _int(text: bytes) -> int | bool:
+    return text == b"01" if text in (b"00", b"01") else int(text)
+
+
+def _long(data: bytes) -> int:
+    return int.from_bytes(data, "little", signed=True)
+
+
+def _byte(reader: PickleReader) -> bytes:
+    return reader.take(reader.take(1)[0])
+
+
+def _four(reader: PickleReader) -> bytes:
+    return reader.take(reader.number("<I", 4))
+
+
+def _eight(reader: PickleReader) -> bytes:
+    return reader.take(reader.number("<Q", 8))
+
+
+BINARY: dict[int, Step] = {
+    0x80: PickleReader.proto,
+    ord("("): PickleReader.mark,
+    ord("N"): _constant(lambda: None),
+    0x88: _constant(lambda: True),
+    0x89: _constant(lambda: False),
+    ord("J"): _push(lambda reader: reader.number("<i", 4)),
+    ord("K"): _push(lambda reader: reader.take(1)[0]),
+    ord("M"): _push(lambda reader: reader.number("<H", 2)),
+    0x8A: _push(lambda reader: _long(_byte(reader))),
+    ord("G"): _push(lambda reader: struct.unpack(">d", reader.take(8))[0]),
+    ord("X"): _push(lambda reader: _four(reader).decode("utf-8")),
+    ord("}"): _constant(dict),
+    ord("]"): _constant(list),
+    ord(")"): _constant(tuple),
+    ord("t"): _push(lambda reader: tuple(reader.to_mark())),
+    0x85: lambda reader: reader.tuple_of(1),
+    0x86: lambda reader: reader.tuple_of(2),
+    0x87: lambda reader: reader.tuple_of(3),
+    ord("q"): _put(lambda reader: reader.take(1)[0]),
+    ord("r"): _put(lambda reader: reader.number("<I", 4)),
+    ord("h"): _push(lambda reader: reader.memo[reader.take(1)[0]]),
+    ord("j"): _push(lambda reader: reader.memo[reader.number("<I", 4)]),
+    ord("c"): _global,
+    ord("a"): lambda reader: reader.extend([reader.stack.pop()]),
+    ord("e"): lambda reader: reader.extend(reader.to_mark()),
+    ord("s"): lambda reader: reader.fill([reader.stack.pop(-2), reader.stack.pop()]),
+    ord("u"): lambda reader: reader.fill(reader.to_mark()),
+    ord("b"): PickleReader.build,
+    ord("R"): PickleReader.call,
+    ord("Q"): _push(lambda reader: reader.outside(reader.stack.pop())),
+}
+"""Protocol 2, as torch.save writes it and as torch.load(weights_only=True) reads it."""
+
+ALL_PROTOCOLS: dict[int, Step] = BINARY | {
+    # protocols 0 and 1, and the text of Python 2, which is bytes
+    ord("I"): _push(lambda reader: _int(reader.line())),
+    ord("L"): _push(lambda reader: int(reader.line().removesuffix(b"L"))),
+    ord("F"): _push(lambda reader: float(reader.line())),
+    ord("S"): _push(lambda reader: quoted(reader.line())),
+    ord("V"): _push(lambda reader: reader.line().decode("raw-unicode-escape")),
+    ord("T"): _push(_four),
+    ord("U"): _push(_byte),
+    ord("l"): _push(PickleReader.to_mark),
+    ord("d"): _dict_of,
+    ord("p"): _put(lambda reader: int(reader.line())),
+    ord("g"): _push(lambda reader: reader.memo[int(reader.line())]),
+    # protocols 3 to 5
+    0x8B: _push(lambda reader: _long(_four(reader))),
+    ord("B"): _push(_four),
+    ord("C"): _push(_byte),
+    0x8C: _push(lambda reader: _byte(reader).decode("utf-8")),
+    0x8D: _push(lambda reader: _eight(reader).decode("utf-8")),
+    0x8E: _push(_eight),
+    0x93: _stack_global,
+    0x94: _put(lambda reader: len(reader.memo)),
+    0x95: PickleReader.frame,
+    0x96: _push(lambda reader: Buffer(_eight(reader))),
+}

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from purpleteam.core.errors import Refused
 from purpleteam.core.records import Severity
 
-__all__ = ["PROBLEMS", "Malformed", "Problem", "ProblemKind"]
-
 
 @dataclass(frozen=True)
 class ProblemKind:

@@ -16,36 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.scan.formats.pickle_globals import walk_pickle
+from purpleteam.scan.formats.pickle_walk import walk_pickle
 from purpleteam.scan.formats.problem import Malformed, Problem
 from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, check_values
-
-__all__ = [
-    "Header",
-    "TensorEntry",
-    "inspect_safetensors",
-    "metadata_problems",
-    "read_header",
-    "read_tensor",
-]
 
 MAX_HEADER = 8 << 20
 MAX_OPCODES = 100_000
 NAMES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
 CODE = re.compile(r"\w\(|__\w+__|<\s*/?\s*\w|\bimport\s+\w|\blambda\b|\$[({]|\{\{|[\x00-\x08]")
 """What calls, dunder names, markup, imports and templates have and a description has not."""
 
@@ -81,7 +62,10 @@ def read_header(data: memoryview) -> Header:
     metadata = fields.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _bad("the metadata holds something that is no text")
-    entries = sorted((_entry(name, value) for name, value in fields.items()), key=_place)
+    entries = sorted(
+        (_entry(name, value) for name, value in fields.items()),
+        key=lambda entry: (entry.start, entry.end),
+    )
     end = 0
     for entry in entries:
         if entry.start != end:
@@ -160,12 +144,8 @@ def _entry(name: str, value: Any) -> TensorEntry:
             f"tensor {name!r} has number format {value['dtype']!r}; known: {', '.join(NAMES)}"
         )
     shape, offsets = value["shape"], value["data_offsets"]
-    if (
-        not _counts(shape)
-        or not _counts(offsets)
-        or len(offsets) != 2
-        or len(shape) > MAX_DIMENSIONS
-    ):
+    counts = _counts(shape) and _counts(offsets)
+    if not counts or len(offsets) != 2 or len(shape) > MAX_DIMENSIONS:
         raise _bad(f"tensor {name!r} has a shape or offsets that are no counts")
     dtype = NAMES[value["dtype"]]
     if (
@@ -178,11 +158,7 @@ def _entry(name: str, value: Any) -> TensorEntry:
 
 
 def _counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(one) is int and one >= 0 for one in values)
-
-
-def _place(entry: TensorEntry) -> tuple[int, int]:
-    return entry.start, entry.end
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def _bad(message: str) -> Malformed:

@@ -1,38 +1,53 @@
-"""What a file is, by its content; its name is only a claim."""
+"""A file as bytes, and what it is by its content; its name is only a claim."""
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
-from purpleteam.scan.formats.mapped import mapped
-from purpleteam.scan.formats.pickle_globals import walk_pickle
+from purpleteam.scan.formats.onnx import looks_like_onnx
+from purpleteam.scan.formats.pickle_walk import walk_pickle
 
-__all__ = ["MODEL_KINDS", "MODEL_SUFFIXES", "sniff"]
-
-MODEL_SUFFIXES = {
-    ".safetensors": {"safetensors"},
-    ".onnx": {"onnx"},
-    ".pt": {"zip", "pickle", "tar"},
-    ".pth": {"zip", "pickle", "tar"},
-    ".ckpt": {"zip", "pickle", "hdf5"},
-    ".bin": {"zip", "pickle"},
-    ".pkl": {"pickle"},
-    ".pickle": {"pickle"},
-    ".joblib": {"pickle", "gzip"},
-    ".h5": {"hdf5"},
-    ".hdf5": {"hdf5"},
-    ".keras": {"zip"},
-    ".npy": {"numpy"},
-    ".npz": {"zip"},
-    ".tflite": set(),
-    ".gguf": set(),
+_TORCH = ("zip", "pickle", "tar")
+MODEL_SUFFIXES: dict[str, tuple[str, ...]] = {
+    ".safetensors": ("safetensors",),
+    ".onnx": ("onnx",),
+    ".pt": _TORCH,
+    ".pth": _TORCH,
+    ".ckpt": ("zip", "pickle", "hdf5"),
+    ".bin": ("zip", "pickle"),
+    ".pkl": ("pickle",),
+    ".pickle": ("pickle",),
+    ".joblib": ("pickle", "gzip"),
+    ".h5": ("hdf5",),
+    ".hdf5": ("hdf5",),
+    ".keras": ("zip",),
+    ".npy": ("numpy",),
+    ".npz": ("zip",),
+    ".tflite": (),
+    ".gguf": (),
 }
 """Names that claim to be a model, and the kinds of content that such a name may have."""
-
 MODEL_KINDS = frozenset({"safetensors", "onnx", "pickle", "zip", "numpy", "hdf5", "tar", "7z"})
+MAGIC = {
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"\x93NUMPY": "numpy",
+    b"\x89HDF\r\n\x1a\n": "hdf5",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"\x1f\x8b": "gzip",
+}
 MAX_HEAD = 512
 MAX_BYTES = 1 << 20
 MAX_OPCODES = 100_000
+
+
+def mapped(path: Path) -> memoryview:
+    """Return the bytes of a file, mapped into memory once: every reader sees the same ones."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def sniff(path: Path) -> str:
@@ -44,14 +59,7 @@ def sniff(path: Path) -> str:
         head = file.read(MAX_HEAD)
     if not head:
         return "empty"
-    for magic, kind in (
-        (b"PK\x03\x04", "zip"),
-        (b"PK\x05\x06", "zip"),
-        (b"\x93NUMPY", "numpy"),
-        (b"\x89HDF\r\n\x1a\n", "hdf5"),
-        (b"7z\xbc\xaf\x27\x1c", "7z"),
-        (b"\x1f\x8b", "gzip"),
-    ):
+    for magic, kind in MAGIC.items():
         if head.startswith(magic):
             return kind
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
@@ -60,9 +68,13 @@ def sniff(path: Path) -> str:
         return "tar"
     if _is_pickle(path, marked=head[0] == 0x80):
         return "pickle"
-    if head[0] == 0x08 and _is_onnx(path):
+    if head[0] == 0x08 and looks_like_onnx(mapped(path)):
         return "onnx"
-    return "text" if _is_text(head) else "unknown"
+    try:
+        head[:-3].decode("utf-8")
+    except UnicodeDecodeError:
+        return "unknown"
+    return "unknown" if b"\x00" in head else "text"
 
 
 def _is_pickle(path: Path, *, marked: bool) -> bool:
@@ -74,20 +86,6 @@ def _is_pickle(path: Path, *, marked: bool) -> bool:
     with path.open("rb") as file:
         walk = walk_pickle(memoryview(file.read(MAX_BYTES)), limit=MAX_OPCODES)
     if marked:
-        return walk.error is None or bool(walk.globals) or path.suffix.lower() in MODEL_SUFFIXES
+        return walk.error is None or bool(walk.imports) or path.suffix.lower() in MODEL_SUFFIXES
     # No text has so many opcodes; what follows is for the scanner to find out.
     return walk.opcodes == MAX_OPCODES or walk.calls_a_name
-
-
-def _is_onnx(path: Path) -> bool:
-    from purpleteam.scan.formats.onnx import looks_like_onnx
-
-    return looks_like_onnx(mapped(path))
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        head[:-3].decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return b"\x00" not in head

@@ -10,6 +10,7 @@ behind or twice. All of that is known before anything is unpacked.
 
 from __future__ import annotations
 
+import re
 import struct
 import unicodedata
 import zlib
@@ -17,9 +18,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from purpleteam.scan.formats.problem import Malformed
-from purpleteam.scan.formats.zip_end import MAX32, MAX_VERSION, end_records
-
-__all__ = ["Archive", "Member", "read_layout"]
 
 ENTRY = struct.Struct("<4s2B5H3L5H2L")
 LOCAL = struct.Struct("<4s5H3L2H")
@@ -37,6 +35,14 @@ MAX_TOTAL = 64 << 30
 MAX_RATIO = 100
 SMALL = 64 << 20
 """What unpacks to no more than this is no bomb, however well it was packed."""
+END = struct.Struct("<4s4H2LH")
+END64 = struct.Struct("<4sQ2H2L4Q")
+LOCATOR = struct.Struct("<4sLQL")
+MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
+MAX_COMMENT = MAX16
+MAX_VERSION = 63
+"""The newest version of the format; Python's reader refuses a newer one, others do not look."""
+MAX_MEMBERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +105,7 @@ class _Entry:
 def read_layout(data: memoryview) -> Archive:
     """Return the archive if it can be read in one way only; any other is `Malformed`."""
     try:
-        begin, end, count, odd = end_records(data)
+        begin, end, count, odd = _end_records(data)
         entries = sorted(_directory(data, begin, end, count), key=lambda entry: entry.offset)
         place, members, total = 0, [], 0
         for entry in entries:
@@ -124,6 +130,68 @@ def read_layout(data: memoryview) -> Archive:
     _check_names([member.name for member in members])
     files = {member.name: member for member in members if not member.name.endswith("/")}
     return Archive(data, files, odd)
+
+
+def _end_records(data: memoryview) -> tuple[int, int, int, str]:
+    """Return where the directory begins and ends, its number of entries, and what is odd.
+
+    Readers look for the end record from the last byte backwards, over the longest comment. Where
+    another one fits the end of the file as well, they may choose differently; where one merely
+    lies there, as of an archive in the archive, that is odd and left to the caller.
+    """
+    tail = bytes(data[max(0, len(data) - END.size - MAX_COMMENT) :])
+    places = [match.start() for match in re.finditer(b"PK\x05\x06", tail)]
+    if not places:
+        raise _bad("the archive is damaged: it has no end record")
+    fitting = []  # those whose comment ends with the file
+    for place in places:
+        comment = int.from_bytes(tail[place + END.size - 2 : place + END.size], "little")
+        if place + END.size + comment == len(tail):
+            fitting.append(place)
+    if len(fitting) > 1:
+        raise _bad("the archive has two end records; readers choose differently")
+    if fitting != places[-1:]:
+        raise _bad("bytes follow the archive")
+    at = len(data) - len(tail) + places[-1]
+    _, disk, start_disk, here, count, size, offset, length = END.unpack_from(data, at)
+    odd = "two end records, of which readers choose one" if len(places) > 1 else ""
+    if length:
+        odd = "a comment, in which something may be hidden"
+    if (locator := at - LOCATOR.size) >= 0 and bytes(data[locator : locator + 4]) == b"PK\x06\x07":
+        told = (disk, start_disk, here, count, size, offset)
+        end, count, size, offset = _end64(data, locator, told)
+    else:
+        end = at
+        if (disk, start_disk) != (0, 0) or here != count:
+            raise _bad("the archive is one part of several")
+        if count == MAX16 or MAX32 in (size, offset):
+            raise _bad("the end record leaves its numbers to a ZIP64 record, and there is none")
+    if count > MAX_MEMBERS:
+        raise Malformed("bomb", f"the archive has {count} files; at most {MAX_MEMBERS}")
+    if offset + size != end:
+        raise _bad(f"the directory ends at byte {offset + size}, not {end}: bytes are hidden")
+    return offset, end, count, odd
+
+
+def _end64(data: memoryview, locator: int, told: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return what the ZIP64 end record says, if it lies where every reader looks for it."""
+    _, disk, place, disks = LOCATOR.unpack_from(data, locator)
+    if place != locator - END64.size:
+        raise _bad(
+            f"the ZIP64 locator points to byte {place}, and the record before it is at byte "
+            f"{locator - END64.size}: some readers would read another archive"
+        )
+    magic, length, _, version, this, start_disk, here, count, size, offset = END64.unpack_from(
+        data, place
+    )
+    if magic != b"PK\x06\x06" or length != END64.size - 12 or version > MAX_VERSION:
+        raise _bad("the ZIP64 end record is damaged or of an unknown form")
+    if (disk, disks, this, start_disk) != (0, 1, 0, 0) or here != count:
+        raise _bad("the archive is one part of several")
+    short = (min(count, MAX16), min(count, MAX16), min(size, MAX32), min(offset, MAX32))
+    if told != (0, 0, *short):
+        raise _bad("the end record and the ZIP64 end record say different things")
+    return place, count, size, offset
 
 
 def _directory(data: memoryview, begin: int, end: int, count: int) -> list[_Entry]:
@@ -183,20 +251,22 @@ def _check_kind(name: bytes, attributes: int, size: int) -> None:
 
 def _zip64(name: bytes, extra: memoryview) -> tuple[int, ...] | None:
     """Return the numbers of the ZIP64 extra field, or None if there is none."""
-    found, at = None, 0
+    numbers, at = None, 0
     while at < len(extra):
         if len(extra) - at < 4:
             raise _bad(f"{_shown(name)} has a damaged extra field")
         kind, length = struct.unpack_from("<2H", extra, at)
         body = extra[at + 4 : at + 4 + length]
         at += 4 + length
-        if at > len(extra) or (kind == ZIP64 and (found is not None or length not in (8, 16, 24))):
+        if at > len(extra) or (
+            kind == ZIP64 and (numbers is not None or length not in (8, 16, 24))
+        ):
             raise _bad(f"{_shown(name)} has a damaged extra field")
         if kind in RENAMING:
             raise _bad(f"{_shown(name)} has extra field {kind:#06x}, which not every reader heeds")
         if kind == ZIP64:
-            found = struct.unpack(f"<{length // 8}Q", body)
-    return found
+            numbers = struct.unpack(f"<{length // 8}Q", body)
+    return numbers
 
 
 def _local(data: memoryview, entry: _Entry, limit: int) -> tuple[int, int]:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import ClassVar
 
-from purpleteam.core.records import Severity
-from purpleteam.scan.module import Module, argument, is_true
-from purpleteam.scan.rules.rule import RULES, Hit, Rule
-
-__all__ = ["AllConfidences", "DebugServer", "ExceptionText", "NoUploadLimit", "PublicShare"]
+from purpleteam.scan.rules.rule import RULES, Hit, Module, Rule, argument, is_literal
 
 FRAMEWORKS = ("flask", "fastapi", "starlette", "gradio", "django", "bottle", "aiohttp", "sanic")
 APPS = ("Flask", "FastAPI", "Starlette")
-ANSWERS = frozenset(
-    {
-        *("jsonify", "make_response", "json_response", "abort", "HTTPException"),
-        *("Response", "JSONResponse", "PlainTextResponse", "HTMLResponse"),
-    }
-)
-ROUTES = frozenset(
-    {
-        *("route", "get", "post", "put", "patch", "delete", "websocket"),
-        *("errorhandler", "exception_handler"),
-    }
+ANSWERS = frozenset({
+    "jsonify", "make_response", "json_response", "abort", "HTTPException",
+    "Response", "JSONResponse", "PlainTextResponse", "HTMLResponse",
+})  # fmt: skip
+ROUTES = frozenset({
+    "route", "get", "post", "put", "patch", "delete", "websocket",
+    "errorhandler", "exception_handler",
+})  # fmt: skip
+REQUEST_BODIES = frozenset(
+    f"flask.request.{name}" for name in ("files", "data", "json", "get_json", "get_data")
 )
 TRACES = frozenset({"traceback.format_exc", "traceback.format_exception"})
 SOFTMAX = frozenset({"softmax", "Softmax", "log_softmax", "predict_proba"})
@@ -34,22 +28,19 @@ SOFTMAX = frozenset({"softmax", "Softmax", "log_softmax", "predict_proba"})
 class DebugServer(Rule):
     """A web app that is started with its debugger."""
 
-    id: ClassVar[str] = "PT005"
-    severity: ClassVar[Severity] = "high"
-    confidence: ClassVar[str] = "high"
-    cwe: ClassVar[str] = "CWE-489"
-    fix: ClassVar[str] = "leave debug off; Werkzeug's debugger runs code for whoever reaches it"
+    id = "PT005"
+    severity = "high"
+    cwe = "CWE-489"
+    fix = "leave debug off; Werkzeug's debugger runs code for whoever reaches it"
 
     def look(self, module: Module) -> Iterator[Hit]:
         for call, name in module.calls():
             starts = name.endswith((".run", ".run_server")) or name.split(".")[-1] in APPS
-            if starts and module.imports(*FRAMEWORKS) and is_true(argument(call, "debug")):
+            if starts and module.imports(*FRAMEWORKS) and is_literal(argument(call, "debug"), True):
                 yield Hit(call, f"{name} with debug=True")
         for node in module.nodes:
             if isinstance(node, ast.Assign) and any(map(_is_debug, node.targets)):
-                on = is_true(node.value) or (
-                    isinstance(node.value, ast.Constant) and node.value.value in ("1", "true", 1)
-                )
+                on = isinstance(node.value, ast.Constant) and node.value.value in ("1", "true", 1)
                 if on and module.imports(*FRAMEWORKS, "os"):
                     yield Hit(node, "the debugger is switched on")
 
@@ -67,16 +58,15 @@ def _is_debug(target: ast.expr) -> bool:
 class PublicShare(Rule):
     """A Gradio app that opens a public tunnel."""
 
-    id: ClassVar[str] = "PT006"
-    severity: ClassVar[Severity] = "medium"
-    confidence: ClassVar[str] = "high"
-    cwe: ClassVar[str] = "CWE-668"
-    fix: ClassVar[str] = "leave share out, and bind to 127.0.0.1"
+    id = "PT006"
+    severity = "medium"
+    cwe = "CWE-668"
+    fix = "leave share out, and bind to 127.0.0.1"
 
     def look(self, module: Module) -> Iterator[Hit]:
         for call, name in module.calls():
             launches = name.endswith("launch") or getattr(call.func, "attr", "") == "launch"
-            if launches and is_true(argument(call, "share")):
+            if launches and is_literal(argument(call, "share"), True):
                 yield Hit(call, "launch with share=True opens a public address")
 
 
@@ -84,11 +74,11 @@ class PublicShare(Rule):
 class ExceptionText(Rule):
     """The text of an exception in an answer to a client."""
 
-    id: ClassVar[str] = "PT007"
-    severity: ClassVar[Severity] = "medium"
-    confidence: ClassVar[str] = "medium"
-    cwe: ClassVar[str] = "CWE-209"
-    fix: ClassVar[str] = "log the exception; answer with a fixed text"
+    id = "PT007"
+    severity = "medium"
+    confidence = "medium"
+    cwe = "CWE-209"
+    fix = "log the exception; answer with a fixed text"
 
     def look(self, module: Module) -> Iterator[Hit]:
         for function in _functions(module):
@@ -108,8 +98,8 @@ def _functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDe
 
 
 def _is_route(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    calls = (one.func if isinstance(one, ast.Call) else one for one in function.decorator_list)
-    return any(isinstance(one, ast.Attribute) and one.attr in ROUTES for one in calls)
+    names = (call.func if isinstance(call, ast.Call) else call for call in function.decorator_list)
+    return any(isinstance(name, ast.Attribute) and name.attr in ROUTES for name in names)
 
 
 def _answers(module: Module, node: ast.AST, served: bool) -> bool:
@@ -124,20 +114,17 @@ def _answers(module: Module, node: ast.AST, served: bool) -> bool:
 
 
 def _tells(module: Module, node: ast.AST, name: str | None) -> bool:
+    """Tell the text of an exception of that name, or a traceback, in an answer."""
     for inner in ast.walk(node):
         match inner:
-            case ast.Call(func=ast.Name(id="str" | "repr"), args=[ast.Name(id=used)]):
-                told = used == name
-            case ast.FormattedValue(value=ast.Name(id=used)):
-                told = used == name
-            case ast.Attribute(value=ast.Name(id=used), attr="args" | "message"):
-                told = used == name
-            case ast.Call():
-                told = module.dotted(inner.func) in TRACES
-            case _:
-                told = False
-        if told:
-            return True
+            case (
+                ast.Call(func=ast.Name(id="str" | "repr"), args=[ast.Name(id=used)])
+                | ast.FormattedValue(value=ast.Name(id=used))
+                | ast.Attribute(value=ast.Name(id=used), attr="args" | "message")
+            ) if used == name:
+                return True
+            case ast.Call() if module.dotted(inner.func) in TRACES:
+                return True
     return False
 
 
@@ -145,21 +132,16 @@ def _tells(module: Module, node: ast.AST, name: str | None) -> bool:
 class NoUploadLimit(Rule):
     """A Flask app that reads a request of any size."""
 
-    id: ClassVar[str] = "PT010"
-    severity: ClassVar[Severity] = "medium"
-    confidence: ClassVar[str] = "medium"
-    cwe: ClassVar[str] = "CWE-770"
-    fix: ClassVar[str] = "set app.config['MAX_CONTENT_LENGTH'] to what an image needs"
+    id = "PT010"
+    severity = "medium"
+    confidence = "medium"
+    cwe = "CWE-770"
+    fix = "set app.config['MAX_CONTENT_LENGTH'] to what an image needs"
 
     def look(self, module: Module) -> Iterator[Hit]:
         limited = any("MAX_CONTENT_LENGTH" in line for line in module.lines)
-        reads = any(
-            module.dotted(node)
-            in ("flask.request.files", "flask.request.data", "flask.request.json")
-            or module.dotted(node) in ("flask.request.get_json", "flask.request.get_data")
-            for node in module.nodes
-            if isinstance(node, ast.Attribute)
-        )
+        attributes = (node for node in module.nodes if isinstance(node, ast.Attribute))
+        reads = any(module.dotted(node) in REQUEST_BODIES for node in attributes)
         for call, name in module.calls():
             if name == "flask.Flask" and reads and not limited:
                 yield Hit(call, "the app reads uploads and sets no MAX_CONTENT_LENGTH")
@@ -169,11 +151,11 @@ class NoUploadLimit(Rule):
 class AllConfidences(Rule):
     """A served function that returns a score for every class: help for whoever copies the model."""
 
-    id: ClassVar[str] = "PT012"
-    severity: ClassVar[Severity] = "low"
-    confidence: ClassVar[str] = "low"
-    cwe: ClassVar[str] = "CWE-200"
-    fix: ClassVar[str] = "answer with the label, or with the best score rounded"
+    id = "PT012"
+    severity = "low"
+    confidence = "low"
+    cwe = "CWE-200"
+    fix = "answer with the label, or with the best score rounded"
 
     def look(self, module: Module) -> Iterator[Hit]:
         if not module.imports(*FRAMEWORKS):

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from purpleteam.core.registry import Registry
-from purpleteam.scan.result import Scanner
+from purpleteam.scan.scanner import SCANNERS
 
 __all__ = ["SCANNERS"]
 
-SCANNERS: Registry[Scanner] = Registry("scanner")
 SCANNERS.load(sys.modules[__name__])

@@ -11,35 +11,25 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.records import Finding, Severity
-from purpleteam.scan.result import ScanResult, merged
-from purpleteam.scan.scanners import SCANNERS
-from purpleteam.scan.tree import Tree, walk
+from purpleteam.scan.scanner import PYTHON, SCANNERS, ScanResult, merged, walk
 
-__all__ = ["PYTHON", "scan_with_bandit"]
-
-PYTHON = frozenset({".py", ".pyw"})
 FILES_AT_ONCE = 500
 SECONDS = 300
 NO_FOLDER = "/no/folder/is/left/out/"
-LEVELS: dict[str, Severity] = {
-    "UNDEFINED": "note",
-    "LOW": "low",
-    "MEDIUM": "medium",
-    "HIGH": "high",
-}
+LEVELS: dict[str, Severity] = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
 
 
 @SCANNERS.register("bandit")
 def scan_with_bandit(path: Path) -> ScanResult:
     """Return what Bandit finds in the Python files under `path`."""
     tree = walk(path)
-    names = {str(file.resolve()): tree.name(file) for file in _python(tree)}
+    names = {str(file.resolve()): tree.name(file) for file in tree.files if file.suffix in PYTHON}
     files = sorted(names)
     try:
         tool = f"bandit {metadata.version('bandit')}"
@@ -51,11 +41,8 @@ def scan_with_bandit(path: Path) -> ScanResult:
     )
 
 
-def _python(tree: Tree) -> Iterable[Path]:
-    return (file for file in tree.files if file.suffix in PYTHON)
-
-
 def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
+    """Return what Bandit says of files; `names` are theirs in findings, by path."""
     command = [sys.executable, "-P", "-m", "bandit", "-q", "-f", "json", "-x", NO_FOLDER, *names]
     try:
         with tempfile.TemporaryDirectory() as cache:  # its plug-in loader would fill the user's
@@ -73,45 +60,33 @@ def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         said = last[0][:200] if last else "nothing"
         return ScanResult(errors=(f"bandit ended with {done.returncode} and said: {said}",))
-    return _result(tool, names, report)
-
-
-def _result(tool: str, names: Mapping[str, str], report: Mapping[str, Any]) -> ScanResult:
-    broken = {error["filename"]: str(error["reason"]) for error in report["errors"]}
-    metrics = report["metrics"]
-    skipped = [(names.get(file, file), f"bandit: {reason}") for file, reason in broken.items()]
-    skipped += [
-        (name, "bandit left it out")
-        for file, name in names.items()
-        if file not in metrics and file not in broken
-    ]
-    scanned = [name for file, name in names.items() if file in metrics and file not in broken]
-    silenced = [
-        (name, f"bandit: {count} silenced by # nosec")
-        for file, name in names.items()
-        if (count := _silenced(metrics.get(file, {})))
-    ]
+    broken = {error["filename"]: f"bandit: {error['reason']}" for error in report["errors"]}
+    read = {file: row for file, row in report["metrics"].items() if file not in broken}
+    skipped = [(names.get(file, file), reason) for file, reason in broken.items()]
+    silenced = []
+    for file, name in names.items():
+        if file not in read and file not in broken:
+            skipped.append((name, "bandit left it out"))
+        counts = report["metrics"].get(file, {})
+        if count := counts.get("nosec", 0) + counts.get("skipped_tests", 0):
+            silenced.append((name, f"bandit: {count} silenced by # nosec"))
     return ScanResult(
-        findings=tuple(_finding(tool, names, one) for one in report["results"]),
-        scanned=tuple(scanned),
+        findings=tuple(_finding(tool, names, row) for row in report["results"]),
+        scanned=tuple(name for file, name in names.items() if file in read),
         skipped=tuple(skipped),
         silenced=tuple(silenced),
     )
 
 
-def _silenced(metrics: Mapping[str, int]) -> int:
-    return metrics.get("nosec", 0) + metrics.get("skipped_tests", 0)
-
-
-def _finding(tool: str, names: Mapping[str, str], one: Mapping[str, Any]) -> Finding:
-    cwe = one.get("issue_cwe", {}).get("id")
+def _finding(tool: str, names: Mapping[str, str], row: Mapping[str, Any]) -> Finding:
+    cwe = row.get("issue_cwe", {}).get("id")
     return Finding(
         tool=tool,
-        rule=one["test_id"],
-        severity=LEVELS.get(one["issue_severity"], "note"),
-        confidence=str(one["issue_confidence"]).lower(),
+        rule=row["test_id"],
+        severity=LEVELS.get(row["issue_severity"], "note"),
+        confidence=str(row["issue_confidence"]).lower(),
         cwe=f"CWE-{cwe}" if cwe else None,
-        place={"path": names.get(one["filename"], one["filename"]), "line": one["line_number"]},
-        message=f"{one['test_name']}: {' '.join(str(one['issue_text']).split())}",
-        fix=one.get("more_info"),
+        place={"path": names.get(row["filename"], row["filename"]), "line": row["line_number"]},
+        message=f"{row['test_name']}: {' '.join(str(row['issue_text']).split())}",
+        fix=row.get("more_info"),
     )

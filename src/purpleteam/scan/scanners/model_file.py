@@ -1,46 +1,57 @@
-"""Model files, by content and not by name: what is not known to be plain data is refused."""
+"""Model files, by content and not by name: what is not known to be plain data is refused.
+
+Pickles hide in raw pickles, torch archives and NumPy object arrays; all are walked, none is loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from purpleteam.core.records import Finding
-from purpleteam.scan.formats.mapped import mapped
+from purpleteam.scan.formats.arrays import ARRAY_NAMES
 from purpleteam.scan.formats.onnx import inspect_onnx
-from purpleteam.scan.formats.pickled import inspect_numpy, inspect_pickle, inspect_zip
+from purpleteam.scan.formats.pickle_walk import MAX_WALK, walk_pickle
 from purpleteam.scan.formats.problem import Malformed, Problem
 from purpleteam.scan.formats.safetensors import inspect_safetensors
-from purpleteam.scan.formats.sniff import MODEL_KINDS, MODEL_SUFFIXES, sniff
-from purpleteam.scan.result import ScanResult
-from purpleteam.scan.scanners import SCANNERS
-from purpleteam.scan.tree import walk
+from purpleteam.scan.formats.sniff import MODEL_KINDS, MODEL_SUFFIXES, mapped, sniff
+from purpleteam.scan.formats.tensors import NPY_MAGIC, read_npy_header
+from purpleteam.scan.formats.torch_file import ALLOWED, MAX_PICKLE, open_archive
+from purpleteam.scan.formats.zip_layout import Archive, read_layout
+from purpleteam.scan.scanner import SCANNERS, ScanResult, scan_files
 
-__all__ = ["model_problems", "scan_model_files"]
-
-TOOL = "purpleteam model-file"
 ARCHIVES = frozenset({"tar", "7z", "hdf5"})
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How torch files from before version 1.6 begin: a pickle of their magic number."""
+LEGACY_PICKLES = 5
+MAX_PICKLES = 100
 
 
 @SCANNERS.register("model-file")
 def scan_model_files(path: Path) -> ScanResult:
     """Return findings on every file that is, or claims to be, a model."""
-    tree = walk(path)
-    findings: list[Finding] = []
-    scanned: list[str] = []
-    skipped: list[tuple[str, str]] = []
-    for file in tree.files:
-        try:
-            kind = sniff(file)
-            if not _is_model(file, kind):
-                continue
-            problems = list(model_problems(file, kind))
-        except OSError as error:
-            skipped.append((tree.name(file), f"cannot be read: {error.strerror}"))
-            continue
-        scanned.append(tree.name(file))
-        findings.extend(_finding(problem, tree.name(file)) for problem in problems)
-    return ScanResult(findings=tuple(findings), scanned=tuple(scanned), skipped=tuple(skipped))
+    return scan_files(path, _look)
+
+
+def _look(file: Path, name: str) -> ScanResult | None:
+    kind = sniff(file)
+    claims = file.suffix.lower() in MODEL_SUFFIXES
+    if not claims and (kind not in MODEL_KINDS or kind in ARCHIVES):
+        return None
+    findings = [
+        Finding(
+            tool="purpleteam model-file",
+            rule=problem.rule.rule,
+            severity=problem.rule.severity,
+            confidence="high",
+            cwe=problem.rule.cwe,
+            place={"path": name},
+            message=problem.message,
+            fix=problem.rule.fix,
+        )
+        for problem in model_problems(file, kind)
+    ]
+    return ScanResult(findings=tuple(findings), scanned=(name,))
 
 
 def model_problems(path: Path, kind: str) -> Iterator[Problem]:
@@ -58,11 +69,13 @@ def model_problems(path: Path, kind: str) -> Iterator[Problem]:
 def _inspect(data: memoryview, kind: str, suffix: str) -> Iterator[Problem]:
     match kind, suffix:
         case "pickle", _:
-            yield from inspect_pickle(data)
+            why = "the file is a pickle, which is refused by default: loading runs code"
+            yield Problem("pickle", why)
+            yield from _PickleWalks().pickles(data, "")
         case "zip", _:
-            yield from inspect_zip(data, is_model=suffix in MODEL_SUFFIXES)
+            yield from _inspect_zip(data, claims_model=suffix in MODEL_SUFFIXES)
         case "numpy", _:
-            yield from inspect_numpy(data)
+            yield from _PickleWalks().array(data, "")
         case "onnx", _:
             yield from inspect_onnx(data)
         case ("safetensors", _) | (_, ".safetensors"):
@@ -75,19 +88,74 @@ def _inspect(data: memoryview, kind: str, suffix: str) -> Iterator[Problem]:
             )
 
 
-def _is_model(path: Path, kind: str) -> bool:
-    return path.suffix.lower() in MODEL_SUFFIXES or (kind in MODEL_KINDS and kind not in ARCHIVES)
+def _inspect_zip(data: memoryview, *, claims_model: bool) -> Iterator[Problem]:
+    """Yield what is wrong with an archive; a torch archive is a pickle with numbers beside."""
+    archive = read_layout(data)
+    names = list(archive.members)
+    pickled = any(name.split("/", 1)[-1] == "data.pkl" for name in names)
+    if pickled:
+        yield Problem("pickle", "the file is a torch archive, a pickle: refused by default")
+    elif claims_model and not (names and all(name.endswith(".npy") for name in names)):
+        yield Problem("unknown-format", "the archive is of no known model format")
+    if archive.odd and (pickled or claims_model):
+        yield Problem("archive", f"the archive has {archive.odd}")
+    walks = _PickleWalks()
+    for name in names:
+        yield from walks.member(archive, name, torch=pickled)
+    if pickled and not archive.odd:
+        open_archive(data)
 
 
-def _finding(problem: Problem, name: str) -> Finding:
-    rule = problem.rule
-    return Finding(
-        tool=TOOL,
-        rule=rule.rule,
-        severity=rule.severity,
-        confidence="high",
-        cwe=rule.cwe,
-        place={"path": name},
-        message=problem.message,
-        fix=rule.fix,
-    )
+class _PickleWalks:
+    """Walks the pickles of one file, which share a limit of opcodes."""
+
+    def __init__(self) -> None:
+        self.left = MAX_WALK
+
+    def member(self, archive: Archive, name: str, *, torch: bool) -> Iterator[Problem]:
+        """Look into a file that is, or claims to be, a pickle, an array or a model."""
+        head = archive.head(name)
+        array, storage = head.startswith(NPY_MAGIC), torch and "/data/" in name
+        if array or name.endswith(".npy"):
+            yield from self.array(archive.read(name), f"{name}: ")
+        elif name.endswith(".pkl") or (head[:1] == b"\x80" and not storage):
+            if (size := archive.members[name].size) > MAX_PICKLE:
+                yield Problem("bomb", f"{name!r} unpacks to {size} bytes, over {MAX_PICKLE}")
+            else:
+                yield from self.pickles(archive.read(name), f"{name}: ")
+        elif not torch and PurePosixPath(name).suffix.lower() in MODEL_SUFFIXES.keys() - {".bin"}:
+            yield Problem("unknown-format", f"{name!r} is a model in an archive: not looked into")
+
+    def array(self, data: memoryview, where: str) -> Iterator[Problem]:
+        """Look at the header of an array, and at the pickle behind it if there is one."""
+        header = read_npy_header(data)
+        if header.dtype.hasobject:
+            yield Problem(
+                "object-array", f"{where}the array holds Python objects, which are a pickle"
+            )
+            yield from self.pickles(data[header.start :], where)
+
+    def pickles(self, data: memoryview, where: str) -> Iterator[Problem]:
+        """Walk pickle after pickle to the end of the file, or to where no pickle follows."""
+        legacy = data[: len(LEGACY_TORCH)] == LEGACY_TORCH
+        seen: set[str | None] = set(ALLOWED | ARRAY_NAMES.keys())
+        place = 0
+        for number in range(MAX_PICKLES):
+            walk = walk_pickle(data, place, self.left)
+            self.left = max(1, self.left - walk.opcodes)
+            for name, position in walk.imports:
+                if name not in seen:
+                    seen.add(name)
+                    why = f"loading would import {name[:120]!r} (byte {position})" if name else ""
+                    why = why or f"a name at byte {position} cannot be told"
+                    yield Problem("unsafe-global", where + why)
+            if walk.error:
+                if number == 0 or walk.imports or self.left == 1:
+                    yield Problem("damaged-pickle", f"{where}the pickle is broken: {walk.error}")
+                return
+            place = walk.end
+            if (legacy and number + 1 >= LEGACY_PICKLES) or place == len(data):
+                return
+            if number == 0 and not legacy:
+                yield Problem("damaged-pickle", f"{where}more follows behind the end of the pickle")
+        yield Problem("damaged-pickle", f"{where}more than {MAX_PICKLES} pickles follow each other")

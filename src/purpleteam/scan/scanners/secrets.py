@@ -7,33 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from purpleteam.core.records import Finding
-from purpleteam.scan.result import ScanResult
-from purpleteam.scan.scanners import SCANNERS
-from purpleteam.scan.tree import walk
+from purpleteam.scan.scanner import SCANNERS, ScanResult, scan_files
 
-__all__ = ["RULE", "scan_for_secrets"]
-
-RULE = "PT020"
-TOOL = "purpleteam secrets"
 MAX_BYTES = 1 << 20
-TEXT = frozenset(
-    {
-        *(".py", ".pyw", ".ipynb", ".js", ".sh", ".html", ".md", ".txt", ".tf"),
-        *(
-            ".env",
-            ".yaml",
-            ".yml",
-            ".json",
-            ".toml",
-            ".ini",
-            ".cfg",
-            ".conf",
-            ".properties",
-            ".xml",
-        ),
-        *(".pem", ".key"),
-    }
-)
+TEXT = frozenset({
+    ".py", ".pyw", ".ipynb", ".js", ".sh", ".html", ".md", ".txt", ".tf", ".env", ".yaml", ".yml",
+    ".json", ".toml", ".ini", ".cfg", ".conf", ".properties", ".xml", ".pem", ".key",
+})  # fmt: skip
 NAMES = frozenset({".env", "Dockerfile", "Makefile", ".netrc", ".npmrc", ".pypirc"})
 PATTERNS = {
     "AWS access key": re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
@@ -62,25 +42,16 @@ HARMLESS = re.compile(
 @SCANNERS.register("secrets")
 def scan_for_secrets(path: Path) -> ScanResult:
     """Return the places under `path` where something looks like a key or a password."""
-    tree = walk(path)
-    findings: list[Finding] = []
-    scanned: list[str] = []
-    skipped: list[tuple[str, str]] = []
-    for file in tree.files:
-        if file.suffix.lower() not in TEXT and file.name not in NAMES:
-            continue
-        name = tree.name(file)
-        try:
-            if file.stat().st_size > MAX_BYTES:
-                skipped.append((name, f"secrets: larger than {MAX_BYTES} bytes"))
-                continue
-            text = file.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            skipped.append((name, f"cannot be read: {error.strerror}"))
-            continue
-        scanned.append(name)
-        findings.extend(_secrets(name, text))
-    return ScanResult(findings=tuple(findings), scanned=tuple(scanned), skipped=tuple(skipped))
+    return scan_files(path, _look)
+
+
+def _look(file: Path, name: str) -> ScanResult | None:
+    if file.suffix.lower() not in TEXT and file.name not in NAMES:
+        return None
+    if file.stat().st_size > MAX_BYTES:
+        return ScanResult(skipped=((name, f"secrets: larger than {MAX_BYTES} bytes"),))
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return ScanResult(findings=tuple(_secrets(name, text)), scanned=(name,))
 
 
 def _secrets(name: str, text: str) -> Iterator[Finding]:
@@ -90,8 +61,8 @@ def _secrets(name: str, text: str) -> Iterator[Finding]:
             if match is None or _harmless(match):
                 continue
             yield Finding(
-                tool=TOOL,
-                rule=RULE,
+                tool="purpleteam secrets",
+                rule="PT020",
                 severity="high",
                 confidence="medium",
                 cwe="CWE-798",

@@ -1,17 +1,33 @@
-"""What the checks of a running app share: they need its address, and fear the same server."""
+"""What the checks of a running app share: how they ask, and the server that they must fail on.
+
+They ask with the standard library alone; what comes back, or how it was cut off, is a `Reply`.
+The careless server is wrong in every way that the checks look for. It is harmless: it answers
+with constants, on loopback, for as long as a check looks at it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import http.client
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from purpleteam.core.checks import Check, Target
 from purpleteam.core.errors import UsageError
-from purpleteam.serve.checks._careless import careless_server
 
-__all__ = ["WebCheck", "address"]
+SECONDS = 5.0
+"""How long the answer to one request is waited for; twice as long for what is no HTTP."""
+MOST_BYTES = 1_000_000
+OCTETS = {"Content-Type": "application/octet-stream"}
+_ROWS = (bytes(13) + (b"\xff\xff" if 4 <= row < 24 else bytes(2)) + bytes(13) for row in range(28))
+STROKE = b"".join(_ROWS)
+"""A plain upright stroke, 784 bytes: to most models a 1."""
 
 
 class WebCheck(Check):
@@ -33,3 +49,179 @@ def address(target: Target) -> str:
     if target.url is None:
         raise UsageError("the check needs the address of a running app")
     return target.url.rstrip("/")
+
+
+def endpoint(url: str) -> tuple[str, int]:
+    """Return host and port of an http address."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise UsageError(f"address {url!r} is not of the form http://HOST:PORT")
+    return parts.hostname, parts.port or 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A response; status 0 where the server cut the connection, or was silent, before one."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By name in lower case."""
+    body: bytes = b""
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "replace")
+
+
+def ask(
+    url: str,
+    method: str,
+    path: str,
+    *,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
+    """Send one ordinary request; a server that is not there is an OSError."""
+    with _connected(url) as connection:
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+        except (BrokenPipeError, ConnectionResetError):
+            return Reply(status=0)
+        return _reply(connection)
+
+
+def pour(url: str, path: str, chunk: bytes, times: int) -> Reply:
+    """Send a body in chunks, without its length, until it is whole or the server cuts it."""
+    frame = f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n"
+    with _connected(url) as connection:
+        _open(connection, path, {**OCTETS, "Transfer-Encoding": "chunked"})
+        with suppress(ConnectionError):
+            for _ in range(times):
+                connection.send(frame)
+            connection.send(b"0\r\n\r\n")
+        return _reply(connection)
+
+
+def announce(url: str, path: str, length: int) -> Reply:
+    """Announce a body of `length` bytes, send none of it, and see what the server says."""
+    with _connected(url) as connection:
+        _open(connection, path, {**OCTETS, "Content-Length": str(length)})
+        return _reply(connection)
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[http.client.HTTPConnection]:
+    with closing(http.client.HTTPConnection(*endpoint(url), timeout=SECONDS)) as connection:
+        connection.connect()
+        yield connection
+
+
+def _open(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> None:
+    connection.putrequest("POST", path)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+
+
+def _reply(connection: http.client.HTTPConnection) -> Reply:
+    try:
+        with connection.getresponse() as response:
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            body = response.read(MOST_BYTES)
+            return Reply(status=response.status, headers=headers, body=body)
+    except (http.client.HTTPException, ConnectionError, TimeoutError):
+        return Reply(status=0)
+
+
+@contextmanager
+def plug(url: str, elsewhere: bool = False) -> Iterator[socket.socket]:
+    """Yield a bare connection; from another address of this machine, where it has one."""
+    host, port = endpoint(url)
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bare:
+        bare.settimeout(2 * SECONDS)
+        if elsewhere and host.startswith("127."):
+            with suppress(OSError):
+                bare.bind(("127.0.0.9", 0))
+        bare.connect((host, port))
+        yield bare
+
+
+def talk(url: str, raw: bytes) -> bytes:
+    """Send bytes that may be no HTTP at all, then read until the connection ends."""
+    answer = b""
+    with plug(url) as bare, suppress(OSError):
+        with suppress(OSError):
+            bare.sendall(raw)
+        while part := bare.recv(65536):
+            answer += part
+    return answer
+
+
+PAGE = b"""<html><head><style>body { color: black }</style>
+<script>document.body.innerHTML = location.hash</script>
+<script src="https://cdn.example/app.js"></script></head>
+<body onload="start()" style="margin: 0"></body></html>"""
+TRACEBACK = b"""Traceback (most recent call last):
+  File "/home/app/server.py", line 41, in predict
+ValueError: cannot reshape <_io.BytesIO object at 0x7f2a10c3d0e0>"""
+ANSWER = b'{"label": 7, "confidences": [0.1, 0.9], "logits": [1.5, 3.5]}'
+VERSION = (
+    b'{"version": "0", "model": "unknown", "digest": "sha256:0", "limits": {"head_seconds": 0.1}}'
+)
+CONSOLE = b"<h1>Interactive Console</h1> Werkzeug debugger"
+PAGES = {"/": PAGE, "/console": CONSOLE, "/predict": ANSWER, "/version": VERSION}
+PATIENCE = 10_000_000
+
+
+class _Careless(BaseHTTPRequestHandler):
+    server_version = "Werkzeug/0.1"
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self) -> None:
+        known = self.path in PAGES
+        self._answer(200 if known else 500, PAGES.get(self.path, TRACEBACK))
+
+    def do_POST(self) -> None:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline() or b"0", 16):
+                self.rfile.read(size + 2)
+        else:
+            length = int(self.headers.get("Content-Length", 0))
+            self.rfile.read(length if 0 < length <= PATIENCE else 0)
+        if self.headers.get("Content-Type") != "application/octet-stream":
+            self._answer(500, TRACEBACK)
+        else:
+            self._answer(200, ANSWER)
+
+    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_POST  # noqa: N815
+
+    def _answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: the checks send what this server cannot read."""
+
+
+@contextmanager
+def careless_server() -> Iterator[str]:
+    """Run the careless server on a free loopback port; yield its address."""
+    with _Quiet(("127.0.0.1", 0), _Careless) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,26 +1,93 @@
-"""Checks of what one client can take from the others: memory, time and places."""
+"""Checks of what one client can take from the others: memory, time, places, other doors."""
 
 from __future__ import annotations
 
+import inspect
+import ipaddress
 import json
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from purpleteam.core.checks import CHECKS, Outcome, Target
-from purpleteam.serve.checks._client import OCTETS, STROKE, ask, endpoint
-from purpleteam.serve.checks._web import WebCheck, address
-from purpleteam.serve.limits import Limits
+from purpleteam.core.errors import UsageError
+from purpleteam.serve.checks._web import (
+    OCTETS,
+    STROKE,
+    WebCheck,
+    address,
+    ask,
+    endpoint,
+    plug,
+    talk,
+)
+from purpleteam.serve.guard import Limits
+from purpleteam.serve.main import listen, running_app, serve
 
-__all__ = ["Deadlines", "FairShare", "HeadCap", "PipelineLimit"]
+REMOTE = ("0.0.0.0", "::", "192.0.2.1")  # noqa: S104  # nosec B104 - to see them refused
+ELSEWHERE = ("127.0.0.2", "127.0.0.3")
+"""At these an app on another loopback address does not answer, and one on all of them does."""
+
+
+@CHECKS.register("web.loopback-default")
+class LoopbackDefault(WebCheck):
+    """The default host is loopback, others are refused, and this app answers nowhere else."""
+
+    id = "web.loopback-default"
+    proves = "The app listens on loopback alone unless remote clients were allowed explicitly."
+
+    def examine(self, target: Target) -> Outcome:
+        host, port = endpoint(address(target))
+        default = str(inspect.signature(serve).parameters["host"].default)
+        accepted = [remote for remote in REMOTE if not _refused(remote)]
+        reached = [other for other in ELSEWHERE if other != host and _answers(other, port)]
+        here = _is_loopback(host)
+        return Outcome(
+            passed=_is_loopback(default) and here and not accepted and not reached,
+            measured={
+                "default": default,
+                "address": host,
+                "accepted without permission": accepted,
+                "also reached at": reached,
+            },
+            threshold="loopback, nothing else",
+        )
+
+    @contextmanager
+    def bad_target(self, folder: Path) -> Iterator[Target]:
+        # Nobody ever accepts on this socket: it only shows that an open door is seen.
+        with socket.create_server(("", 0)) as door:
+            yield Target(url=f"http://127.0.0.1:{door.getsockname()[1]}")
+
+
+def _refused(host: str) -> bool:
+    try:
+        listen(host, 0, False).close()
+    except UsageError:
+        return True
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
 
 MANY = 10**9
-SECONDS = 10.0
-"""How long any one answer is waited for."""
 UNSAID_SECONDS = 30.0
 """How long a client may take, where the app does not say it at /version."""
 GRACE_SECONDS = 3.0
@@ -39,8 +106,6 @@ class _Loosened(WebCheck):
 
     @contextmanager
     def bad_target(self, folder: Path) -> Iterator[Target]:
-        from purpleteam.serve.main import running_app
-
         lifted: Mapping[str, Any] = dict.fromkeys(self.loosened, MANY)
         with running_app(limits=replace(Limits(), **lifted)) as url:
             yield Target(url=url)
@@ -58,7 +123,7 @@ class HeadCap(_Loosened):
         url = address(target)
         large, many = b"X: " + b"a" * 65_536 + b"\r\n", b"X: a\r\n" * 120
         chunked = POST + LAST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
-        found = {
+        statuses = {
             "20 fields": _status(url, GET + LAST + b"X: a\r\n" * 18 + b"\r\n"),
             "120 fields": _status(url, GET + LAST + many + b"\r\n"),
             "a field of 64 KB": _status(url, GET + LAST + large + b"\r\n"),
@@ -68,10 +133,10 @@ class HeadCap(_Loosened):
             "120 trailers": _status(url, chunked + many + b"\r\n"),
             "a trailer of 64 KB": _status(url, chunked + large + b"\r\n"),
         }
-        refused = all(status in (0, 400, 413, 414, 431) for status in list(found.values())[1:])
+        first, *others = statuses.values()
         return Outcome(
-            passed=found["20 fields"] == 200 and refused,
-            measured={name: status or "cut" for name, status in found.items()},
+            passed=first == 200 and all(status in (0, 400, 413, 414, 431) for status in others),
+            measured={name: status or "cut" for name, status in statuses.items()},
             threshold="200, then 431 or another refusal",
         )
 
@@ -86,8 +151,8 @@ class PipelineLimit(_Loosened):
 
     def examine(self, target: Target) -> Outcome:
         url, request = address(target), GET + b"\r\n"
-        two = _talk(url, request + GET + LAST + b"\r\n").count(b"HTTP/1.1 200 ")
-        many = _talk(url, request * SENT_ON + GET + LAST + b"\r\n").count(b"HTTP/1.1 200 ")
+        two = talk(url, request + GET + LAST + b"\r\n").count(b"HTTP/1.1 200 ")
+        many = talk(url, request * SENT_ON + GET + LAST + b"\r\n").count(b"HTTP/1.1 200 ")
         return Outcome(
             passed=two == 2 and many < MOST_ANSWERED,
             measured={"of 2": two, f"of {SENT_ON}": many},
@@ -106,7 +171,7 @@ class FairShare(_Loosened):
     def examine(self, target: Target) -> Outcome:
         url = address(target)
         with ExitStack() as stack:
-            crowd = [stack.enter_context(_plug(url, elsewhere=True)) for _ in range(CROWD)]
+            crowd = [stack.enter_context(plug(url, elsewhere=True)) for _ in range(CROWD)]
             served = [ask(url, "POST", "/predict", body=STROKE, headers=OCTETS) for _ in range(5)]
             until = time.monotonic() + GRACE_SECONDS
             while (held := sum(map(_is_open, crowd))) > MOST_OF_CROWD and time.monotonic() < until:
@@ -123,7 +188,7 @@ class FairShare(_Loosened):
 class _Rude:
     """A connection that sends a piece now and again, until the app ends it."""
 
-    plug: socket.socket
+    bare: socket.socket
     piece: bytes
     took: float | None = None
 
@@ -152,8 +217,8 @@ class Deadlines(WebCheck):
         with ExitStack() as stack:
             rudes = {}
             for name, (start, piece) in ways.items():
-                rudes[name] = _Rude(stack.enter_context(_plug(url)), piece)
-                rudes[name].plug.sendall(start)
+                rudes[name] = _Rude(stack.enter_context(plug(url)), piece)
+                rudes[name].bare.sendall(start)
             began = time.monotonic()
             while time.monotonic() < began + patience:
                 for rude in rudes.values():
@@ -174,11 +239,11 @@ class Deadlines(WebCheck):
 def _goes_on(rude: _Rude) -> bool:
     if rude.piece:
         try:
-            rude.plug.sendall(rude.piece)
+            rude.bare.sendall(rude.piece)
         except OSError:
             return False
         return True
-    return _is_open(rude.plug)
+    return _is_open(rude.bare)
 
 
 def _seconds(url: str) -> dict[str, float]:
@@ -186,47 +251,22 @@ def _seconds(url: str) -> dict[str, float]:
     reply = ask(url, "GET", "/version")
     try:
         limits = json.loads(reply.body).get("limits", {})
-        found = {name: float(limits[name]) for name in limits if name.endswith("_seconds")}
+        return {name: float(limits[name]) for name in limits if name.endswith("_seconds")}
     except (ValueError, TypeError, AttributeError):
         return {}
-    return found
 
 
-@contextmanager
-def _plug(url: str, elsewhere: bool = False) -> Iterator[socket.socket]:
-    """Yield a bare connection; from another address of this machine, where it has one."""
-    host, port = endpoint(url)
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as plug:
-        plug.settimeout(SECONDS)
-        if elsewhere and host.startswith("127."):
-            with suppress(OSError):
-                plug.bind(("127.0.0.9", 0))
-        plug.connect((host, port))
-        yield plug
-
-
-def _is_open(plug: socket.socket) -> bool:
-    plug.setblocking(False)
+def _is_open(bare: socket.socket) -> bool:
+    bare.setblocking(False)
     try:
-        return plug.recv(1, socket.MSG_PEEK) != b""
+        return bare.recv(1, socket.MSG_PEEK) != b""
     except BlockingIOError:
         return True
     except OSError:
         return False
 
 
-def _talk(url: str, raw: bytes) -> bytes:
-    """Send it all before anything is read; return what came until the connection ended."""
-    found = b""
-    with _plug(url) as plug, suppress(OSError):
-        with suppress(OSError):
-            plug.sendall(raw)
-        while part := plug.recv(65536):
-            found += part
-    return found
-
-
 def _status(url: str, raw: bytes) -> int:
     """Return the status of the answer; 0 where the connection was cut before one."""
-    head = _talk(url, raw)[:12]
+    head = talk(url, raw)[:12]
     return int(head[9:12]) if head[9:12].isdigit() else 0

@@ -1,4 +1,4 @@
-"""Check that the stored models are run without a word to anybody, and without a trace on disk."""
+"""Check that the stored models run without opening a connection or leaving a file behind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import ModelError
-
-__all__ = ["NoUpload"]
 
 SECONDS = 120.0
 ASK = """
@@ -81,7 +79,7 @@ class NoUpload(Check):
         wall = (sys.executable, "-c", WITHOUT_SOCKETS, *map(str, SOCKET[platform.machine()]))
         with tempfile.TemporaryDirectory(prefix="purple-offline-") as empty:
             places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), empty)
-            done = subprocess.run(  # noqa: S603  # nosec B603 - the command is ours
+            done = subprocess.run(  # noqa: S603  # nosec B603 - our own command
                 [*wall, *command],
                 cwd=empty,
                 env={**places, "PYTHONPATH": ":".join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from html.parser import HTMLParser
 from urllib.parse import urljoin
 
 from purpleteam.core.checks import CHECKS, Outcome, Target
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.serve.checks._client import OCTETS, STROKE, Reply, ask
-from purpleteam.serve.checks._web import WebCheck, address
+from purpleteam.serve.checks._web import OCTETS, STROKE, Reply, WebCheck, address, ask
 from purpleteam.serve.checks.requests import LEAK
-
-__all__ = ["DebugOff", "Headers", "NoInline"]
 
 REQUIRED = {
     "x-content-type-options": "nosniff",
@@ -124,15 +120,19 @@ class _PageReader(HTMLParser):
         self._in_script = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
         self._in_script = tag == "script"
         if tag == "style":
             self.faults.append("<style>")
-        for name, value in given.items():
-            if name == "style" or name.startswith("on") or name == "srcdoc":
+        for name, value in dict(attrs).items():
+            if name in ("style", "srcdoc") or name.startswith("on"):
                 self.faults.append(f"{name} on <{tag}>")
-            if name in ("src", "href", "action", "data", "poster"):
-                self._visit(tag, value)
+            if name not in ("src", "href", "action", "data", "poster"):
+                continue
+            place = value or ""
+            if re.match(r"\s*(?:[a-z][a-z0-9+.-]*:|//)", place, re.IGNORECASE):
+                self.faults.append(f"<{tag}> leads to {place[:60]}")
+            elif tag in ("script", "link", "img"):
+                self.files.append(urljoin("/", place))
 
     def handle_data(self, data: str) -> None:
         if self._in_script and data.strip():
@@ -140,12 +140,6 @@ class _PageReader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._in_script = False
-
-    def _visit(self, tag: str, place: str) -> None:
-        if re.match(r"\s*(?:[a-z][a-z0-9+.-]*:|//)", place, re.IGNORECASE):
-            self.faults.append(f"<{tag}> leads to {place[:60]}")
-        elif tag in ("script", "link", "img"):
-            self.files.append(urljoin("/", place))
 
 
 def _imports(file: Reply) -> list[str]:
@@ -159,13 +153,9 @@ def _faults(reply: Reply) -> list[str]:
         return ["no response"]
     faults = [name for name, value in REQUIRED.items() if reply.headers.get(name) != value]
     faults += [name for name in ("server", "access-control-allow-origin") if name in reply.headers]
-    return faults + _policy_faults(reply.headers)
-
-
-def _policy_faults(headers: Mapping[str, str]) -> list[str]:
-    parts = [part.split() for part in headers.get("content-security-policy", "").split(";")]
+    parts = [part.split() for part in reply.headers.get("content-security-policy", "").split(";")]
     policy = {part[0].lower(): part[1:] for part in parts if part}
-    faults = [f"{name} is not 'none'" for name in CLOSED if policy.get(name) != ["'none'"]]
+    faults += [f"{name} is not 'none'" for name in CLOSED if policy.get(name) != ["'none'"]]
     for name, sources in policy.items():
-        faults += [f"{name} allows {one}" for one in sources if one not in SOURCES]
+        faults += [f"{name} allows {source}" for source in sources if source not in SOURCES]
     return faults

@@ -1,16 +1,29 @@
-"""Checks of what comes in: its size, its method, and requests that make no sense."""
+"""Checks of what comes in and what is said of it: sizes, methods, nonsense, labels, digest."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from purpleteam.core.checks import CHECKS, Outcome, Target
-from purpleteam.serve.checks._client import OCTETS, STROKE, Reply, announce, ask, pour, shout
-from purpleteam.serve.checks._web import WebCheck, address
+from purpleteam.serve.checks._web import (
+    OCTETS,
+    STROKE,
+    Reply,
+    WebCheck,
+    address,
+    announce,
+    ask,
+    careless_server,
+    pour,
+    talk,
+)
 
-__all__ = ["LEAK", "ErrorsClean", "MethodNotAllowed", "SizeCap"]
-
+IMAGES = {"stroke": STROKE, "full page": b"\xff" * 784, "empty page": bytes(784)}
 CHUNK, CHUNKS = bytes(5000), 1000
 HUGE = 100_000_000
 LEAK = re.compile(
@@ -18,6 +31,61 @@ LEAK = re.compile(
     r"|\w+(?:Error|Exception)\b"
 )
 """What an error must not say: traces, addresses in memory, paths, names of exceptions."""
+
+
+@CHECKS.register("web.no-confidences")
+class NoConfidences(WebCheck):
+    """The answers to three images hold nothing but a label or a reason."""
+
+    id = "web.no-confidences"
+    proves = "The app answers with a label or a reason, never with scores."
+
+    def examine(self, target: Target) -> Outcome:
+        answers = {
+            name: _fields(ask(address(target), "POST", "/predict", body=image, headers=OCTETS))
+            for name, image in IMAGES.items()
+        }
+        return Outcome(
+            passed=all(_is_bare(answer) for answer in answers.values()),
+            measured={name: sorted(answer or ()) for name, answer in answers.items()},
+            threshold="label, and reason where there is no label",
+        )
+
+
+@CHECKS.register("web.model-digest")
+class ModelDigest(WebCheck):
+    """/version names the digest of the model that should be served."""
+
+    id = "web.model-digest"
+    proves = "The running app serves the model whose digest is on record."
+    needs = ("url", "served_digest")
+
+    def examine(self, target: Target) -> Outcome:
+        wanted = target.served_digest
+        told = (_fields(ask(address(target), "GET", "/version")) or {}).get("digest")
+        inputs = {"/version": str(told)}
+        return Outcome(passed=told == wanted, measured=told, threshold=wanted, inputs=inputs)
+
+    @contextmanager
+    def bad_target(self, folder: Path) -> Iterator[Target]:
+        with careless_server() as url:
+            yield Target(url=url, served_digest="sha256:" + 64 * "a")
+
+
+def _is_bare(answer: dict[str, Any] | None) -> bool:
+    if answer is None or "label" not in answer:
+        return False
+    if answer["label"] is None:
+        return set(answer) == {"label", "reason"} and isinstance(answer["reason"], str)
+    return set(answer) == {"label"} and type(answer["label"]) is int
+
+
+def _fields(reply: Reply) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(reply.body)
+    except ValueError:
+        return None
+    return answer if reply.status == 200 and isinstance(answer, dict) else None
 
 
 @CHECKS.register("web.size-cap")
@@ -29,20 +97,18 @@ class SizeCap(WebCheck):
 
     def examine(self, target: Target) -> Outcome:
         url = address(target)
-        whole = ask(url, "POST", "/predict", body=STROKE, headers=OCTETS)
-        over = ask(url, "POST", "/predict", body=STROKE + b"\0", headers=OCTETS)
-        poured = pour(url, "/predict", CHUNK, CHUNKS)
-        announced = announce(url, "/predict", HUGE)
+        whole = ask(url, "POST", "/predict", body=STROKE, headers=OCTETS).status
+        over = ask(url, "POST", "/predict", body=STROKE + b"\0", headers=OCTETS).status
+        poured = pour(url, "/predict", CHUNK, CHUNKS).status
+        announced = announce(url, "/predict", HUGE).status
+        refused = over in (400, 413) and poured in (0, 400, 413) and announced in (400, 413)
         return Outcome(
-            passed=whole.status == 200
-            and over.status in (400, 413)
-            and poured.status in (0, 400, 413)
-            and announced.status in (400, 413),
+            passed=whole == 200 and refused,
             measured={
-                "784 bytes": whole.status,
-                "785 bytes": over.status,
-                "5 MB in chunks": poured.status or "cut",
-                "100 MB announced": announced.status or "waited for",
+                "784 bytes": whole,
+                "785 bytes": over,
+                "5 MB in chunks": poured or "cut",
+                "100 MB announced": announced or "waited for",
             },
             threshold="200, then 400 or 413; the chunks may be cut",
         )
@@ -56,16 +122,14 @@ class MethodNotAllowed(WebCheck):
     proves = "Only the methods that a path has are answered."
 
     def examine(self, target: Target) -> Outcome:
-        url = address(target)
         others = ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
         asked = [(method, path) for path in ("/predict", "/") for method in others]
         asked += [("GET", "/predict"), ("POST", "/"), ("POST", "/version")]
-        replies = {f"{method} {path}": ask(url, method, path) for method, path in asked}
-        wrong = {
-            name: reply.status
-            for name, reply in replies.items()
-            if reply.status != 405 or "allow" not in reply.headers
-        }
+        wrong = {}
+        for method, path in asked:
+            reply = ask(address(target), method, path)
+            if reply.status != 405 or "allow" not in reply.headers:
+                wrong[f"{method} {path}"] = reply.status
         return Outcome(passed=not wrong, measured={"wrong": wrong}, threshold="405 with Allow")
 
 
@@ -78,13 +142,14 @@ class ErrorsClean(WebCheck):
 
     def examine(self, target: Target) -> Outcome:
         url = address(target)
-        found = {name: _fault(reply) for name, reply in _malformed(url).items()}
-        broken = shout(url, b"THIS IS NO HTTP\r\n\r\n")
-        found["no HTTP"] = _raw_fault(broken)
-        wrong = {name: fault for name, fault in found.items() if fault}
+        faults = {name: _fault(reply) for name, reply in _malformed(url).items()}
+        head, _, body = talk(url, b"THIS IS NO HTTP\r\n\r\n").partition(b"\r\n\r\n")
+        refused = re.match(rb"HTTP/1\.[01] 4\d\d ", head)
+        faults["no HTTP"] = _leak(body.decode("utf-8", "replace")) if refused else "no 4xx"
+        wrong = {name: fault for name, fault in faults.items() if fault}
         return Outcome(
             passed=not wrong,
-            measured={"asked": len(found), "wrong": wrong},
+            measured={"asked": len(faults), "wrong": wrong},
             threshold="4xx, application/problem+json, no trace, path, address or exception",
         )
 
@@ -117,13 +182,6 @@ def _fault(reply: Reply) -> str:
     return _leak(reply.text)
 
 
-def _raw_fault(raw: bytes) -> str:
-    head, _, body = raw.partition(b"\r\n\r\n")
-    if not re.match(rb"HTTP/1\.[01] 4\d\d ", head):
-        return "no 4xx"
-    return _leak(body.decode("utf-8", "replace"))
-
-
 def _leak(text: str) -> str:
-    match: Any = LEAK.search(text)
+    match = LEAK.search(text)
     return f"leaks {match.group(0)!r}" if match else ""

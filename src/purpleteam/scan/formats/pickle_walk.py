@@ -12,13 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from purpleteam.scan.formats.pickle_opcodes import quoted
-from purpleteam.scan.formats.pickle_reader import Cursor
-
-__all__ = ["MAX_WALK", "GlobalUse", "PickleWalk", "walk_pickle"]
+from purpleteam.scan.formats.pickle_reader import STOP, Cursor, quoted
 
 CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
-IMPORTS = frozenset(["GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"])
 MAX_WALK = 1_000_000
 """Opcodes that are looked at in one file; a longer pickle counts as broken."""
 MAX_NAME = 1000
@@ -28,19 +24,11 @@ _UNKNOWN = object()
 
 
 @dataclass(frozen=True)
-class GlobalUse:
-    """A name that the pickle imports, and where; None where it cannot be told."""
-
-    name: str | None
-    position: int
-    opcode: str
-
-
-@dataclass(frozen=True)
 class PickleWalk:
     """What the opcodes up to STOP, or up to the first broken one, say."""
 
-    globals: tuple[GlobalUse, ...]
+    imports: tuple[tuple[str | None, int], ...]
+    """Each name that it imports, None where it cannot be told, and at which byte."""
     calls: bool
     """Whether anything is called, built or given a state."""
     end: int
@@ -52,15 +40,8 @@ class PickleWalk:
     @property
     def calls_a_name(self) -> bool:
         """Whether it calls something, and all that it imports may be names of Python."""
-        names = [use.name for use in self.globals]
-        return (
-            self.calls
-            and bool(names)
-            and all(
-                name is None or all(part.isidentifier() for part in name.split("."))
-                for name in names
-            )
-        )
+        parts = [part for name, _ in self.imports if name is not None for part in name.split(".")]
+        return self.calls and bool(self.imports) and all(part.isidentifier() for part in parts)
 
 
 def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
@@ -73,7 +54,7 @@ class _Walker(Cursor):
         super().__init__(data, start)
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.found: list[GlobalUse] = []
+        self.imports: list[tuple[str | None, int]] = []
         self.calls = False
         self.position = start
 
@@ -92,9 +73,9 @@ class _Walker(Cursor):
                 argument = None if read is None else read(self)
                 self.position = at
                 if effect is None:
-                    self._step(name, argument)
+                    self._follow(name, argument)
                 else:
-                    self._generic(name, argument, effect)
+                    self._take_and_put(name, argument, *effect)
                 if code == STOP:
                     break
             else:
@@ -102,9 +83,10 @@ class _Walker(Cursor):
         except (ValueError, IndexError, KeyError, OverflowError, struct.error) as reason:
             error = f"{reason} after byte {self.position}"[:200]
         end = self.position if error else self.at
-        return PickleWalk(tuple(self.found), self.calls, end, count + 1, error)
+        return PickleWalk(tuple(self.imports), self.calls, end, count + 1, error)
 
-    def _step(self, name: str, argument: Any) -> None:
+    def _follow(self, name: str, argument: Any) -> None:
+        """Do what an opcode of text, of the memo or of marks does."""
         if name in TEXTS:
             self.stack.append(_UNKNOWN if argument is None else argument)
         elif name == "MARK":
@@ -118,35 +100,32 @@ class _Walker(Cursor):
         else:
             self.stack.append(self.memo[argument])
 
-    def _generic(self, name: str, argument: Any, effect: _Effect) -> None:
+    def _take_and_put(self, name: str, argument: Any, to_mark: bool, takes: int, puts: int) -> None:
         """Take from the stack and put on it as many values as the opcode's description says."""
-        if name in IMPORTS:
-            self._imports(name, argument)
-        if name in CALLS:
-            self.calls = True
-        if effect.to_mark:
-            while self.stack.pop() is not _MARK:
-                pass
-        if effect.takes:
-            if effect.takes > len(self.stack):
-                raise ValueError("takes more from the stack than there is")
-            del self.stack[-effect.takes :]
-        for _ in range(effect.puts):
-            self.stack.append(_UNKNOWN)
-
-    def _imports(self, name: str, argument: Any) -> None:
         if name in ("GLOBAL", "INST"):
-            module, attribute = argument
-            self.found.append(GlobalUse(f"{module}.{attribute}", self.position, name))
+            self.imports.append((".".join(argument), self.position))
         elif name == "STACK_GLOBAL":
             parts = self.stack[-2:]
             known = len(parts) == 2 and all(isinstance(part, str) for part in parts)
-            self.found.append(GlobalUse(".".join(parts) if known else None, self.position, name))
-        elif name.startswith("EXT"):
-            self.found.append(GlobalUse(None, self.position, name))
+            self.imports.append((".".join(parts) if known else None, self.position))
+        elif name in ("EXT1", "EXT2", "EXT4"):
+            self.imports.append((None, self.position))
+        if name in CALLS:
+            self.calls = True
+        if to_mark:
+            while self.stack.pop() is not _MARK:
+                pass
+        if takes > len(self.stack):
+            raise ValueError("takes more from the stack than there is")
+        if takes:
+            del self.stack[-takes:]
+        self.stack.extend([_UNKNOWN] * puts)
 
 
-def _counted(size: int, encoding: str | None) -> Callable[[Cursor], str | None]:
+Reader = Callable[[Cursor], Any]
+
+
+def _counted(size: int, encoding: str | None) -> Reader:
     """Return what reads text behind its length; where there is no encoding, what skips bytes."""
     form = {1: "<B", 4: "<I", 8: "<Q"}[size]
 
@@ -160,11 +139,11 @@ def _counted(size: int, encoding: str | None) -> Callable[[Cursor], str | None]:
     return read
 
 
-def _skip(size: int) -> Callable[[Cursor], None]:
-    return lambda cursor: cursor.skip(size)
+def _two_lines(cursor: Cursor) -> tuple[str, str]:
+    return cursor.line().decode("utf-8"), cursor.line().decode("utf-8")
 
 
-TEXTS: dict[str, Callable[[Cursor], str | None]] = {
+TEXTS: dict[str, Reader] = {
     "STRING": lambda cursor: quoted(cursor.line()).decode("latin-1"),
     "UNICODE": lambda cursor: cursor.line().decode("raw-unicode-escape"),
     "BINSTRING": _counted(4, "latin-1"),
@@ -174,18 +153,15 @@ TEXTS: dict[str, Callable[[Cursor], str | None]] = {
     "BINUNICODE8": _counted(8, "utf-8"),
 }
 """The opcodes of text, and how each is read."""
-ARGUMENTS: dict[str, Callable[[Cursor], Any]] = {
-    **TEXTS,
-    "GLOBAL": lambda cursor: (cursor.line().decode("utf-8"), cursor.line().decode("utf-8")),
-    "INST": lambda cursor: (cursor.line().decode("utf-8"), cursor.line().decode("utf-8")),
-    "PUT": lambda cursor: int(cursor.line()),
-    "GET": lambda cursor: int(cursor.line()),
-    "BINPUT": lambda cursor: cursor.take(1)[0],
-    "BINGET": lambda cursor: cursor.take(1)[0],
-    "LONG_BINPUT": lambda cursor: cursor.number("<I", 4),
-    "LONG_BINGET": lambda cursor: cursor.number("<I", 4),
+MEMO: dict[str, Reader] = {
+    **dict.fromkeys(("PUT", "GET"), lambda cursor: int(cursor.line())),
+    **dict.fromkeys(("BINPUT", "BINGET"), lambda cursor: cursor.take(1)[0]),
+    **dict.fromkeys(("LONG_BINPUT", "LONG_BINGET"), lambda cursor: cursor.number("<I", 4)),
 }
-LENGTHS = {
+ARGUMENTS: dict[str, Reader] = {**TEXTS, **MEMO, "GLOBAL": _two_lines, "INST": _two_lines}
+FOLLOWED = {*TEXTS, *MEMO, "MARK", "DUP", "MEMOIZE"}
+"""The opcodes after which the walker knows what lies on the stack."""
+LENGTHS: dict[int, Reader] = {
     pickletools.UP_TO_NEWLINE: Cursor.line,
     pickletools.TAKEN_FROM_ARGUMENT1: _counted(1, None),
     pickletools.TAKEN_FROM_ARGUMENT4: _counted(4, None),
@@ -193,37 +169,21 @@ LENGTHS = {
     pickletools.TAKEN_FROM_ARGUMENT8U: _counted(8, None),
 }
 """How the arguments that nothing depends on are skipped."""
-SPECIAL = {*TEXTS, "MARK", "DUP", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"} | {
-    *("GET", "BINGET", "LONG_BINGET")
-}
-"""The opcodes after which the walker knows what lies on the stack."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Effect:
-    """What an opcode takes from the stack and puts on it."""
-
-    to_mark: bool
-    takes: int
-    puts: int
-
-
-def _effect(opcode: pickletools.OpcodeInfo) -> _Effect | None:
-    if opcode.name in SPECIAL:
-        return None
-    before = list(opcode.stack_before)
+def _described(
+    opcode: pickletools.OpcodeInfo,
+) -> tuple[str, Reader | None, tuple[bool, int, int] | None]:
+    """Return name, reader and effect: whether it takes up to a mark, how many it takes and puts."""
+    read, before = None, list(opcode.stack_before)
+    if opcode.arg is not None:
+        length = opcode.arg.n
+        read = ARGUMENTS.get(opcode.name) or LENGTHS.get(length) or (lambda at: at.skip(length))
+    if opcode.name in FOLLOWED:
+        return opcode.name, read, None
     to_mark = pickletools.markobject in before
     takes = before.index(pickletools.markobject) if to_mark else len(before)
-    return _Effect(to_mark, takes, len(opcode.stack_after))
+    return opcode.name, read, (to_mark, takes, len(opcode.stack_after))
 
 
-def _reader(opcode: pickletools.OpcodeInfo) -> Callable[[Cursor], Any] | None:
-    if opcode.arg is None:
-        return None
-    return ARGUMENTS.get(opcode.name) or LENGTHS.get(opcode.arg.n) or _skip(opcode.arg.n)
-
-
-OPCODES: dict[int, tuple[str, Callable[[Cursor], Any] | None, _Effect | None]] = {
-    ord(one.code): (one.name, _reader(one), _effect(one)) for one in pickletools.opcodes
-}
-STOP = ord(".")
+OPCODES = {ord(opcode.code): _described(opcode) for opcode in pickletools.opcodes}

@@ -1,0 +1,183 @@
+"""Files, texts and downloads that become code when they are read.
+
+torch.load unpickles: whoever made the file runs code, unless weights_only is True. So do pickle
+and its kin, object arrays, YAML with tags, eval, and models that bring their own code along.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from purpleteam.scan.rules.rule import RULES, Hit, Module, Rule, argument, is_literal
+
+TORCH_LOADERS = frozenset(
+    {
+        "torch.load",
+        "torch.serialization.load",
+        "torch.hub.load_state_dict_from_url",
+        "torch.utils.model_zoo.load_url",
+    }
+)
+PICKLES = ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "pickle5")
+UNPICKLERS = frozenset(
+    {f"{package}.{name}" for package in PICKLES for name in ("load", "loads", "Unpickler")}
+    | {"joblib.load", "pandas.read_pickle", "shelve.open", "jsonpickle.decode", "torch.jit.load"}
+    | {"sklearn.externals.joblib.load", "marshal.load", "marshal.loads"}
+    | {"torch.package.PackageImporter"}
+)
+YAML = frozenset({"yaml.load", "yaml.load_all"})
+YAML_UNSAFE = frozenset(
+    {"yaml.unsafe_load", "yaml.unsafe_load_all", "yaml.full_load", "yaml.full_load_all"}
+)
+YAML_SAFE = frozenset({"yaml.SafeLoader", "yaml.CSafeLoader", "yaml.BaseLoader"})
+EVALUATORS = frozenset({"eval", "exec", "builtins.eval", "builtins.exec", "pandas.eval"})
+TRUST = ("trust_remote_code", "trust_repo")
+
+
+@RULES.register("PT001")
+class UnsafeTorchLoad(Rule):
+    """A torch loader that is called, or handed on, without weights_only=True."""
+
+    id = "PT001"
+    severity = "medium"
+    cwe = "CWE-502"
+    fix = "pass weights_only=True with torch 2.10 or newer, or load safetensors"
+
+    def look(self, module: Module) -> Iterator[Hit]:
+        called: set[ast.AST] = set()
+        for call, name in _loads(module, None):
+            called.update((call.func, *call.args[:1]))
+            chosen = argument(call, "weights_only")
+            if is_literal(chosen, False):
+                yield Hit(call, f"{name} with weights_only=False runs what the file says", "high")
+            elif not is_literal(chosen, True):
+                yield Hit(call, f"{name} without weights_only=True may run what the file says")
+        for node in module.nodes:  # `load = torch.load`: the calls of `load` count instead
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                called.add(node.value)
+        for node in module.nodes:
+            name = module.dotted(node) if _is_used(node) and node not in called else ""
+            if name in TORCH_LOADERS:
+                yield Hit(node, f"{name} is handed on without weights_only=True")
+
+
+@RULES.register("PT002")
+class UnsafeSecondTry(Rule):
+    """A safe load whose failure leads to an unsafe one: the file chooses which."""
+
+    id = "PT002"
+    severity = "high"
+    cwe = "CWE-502"
+    fix = "let the safe load fail; whoever makes the file can make it fail"
+
+    def look(self, module: Module) -> Iterator[Hit]:
+        for node in module.nodes:
+            if not isinstance(node, ast.Try):
+                continue
+            tried = (call for part in node.body for call, _ in _loads(module, part))
+            if any(is_literal(argument(call, "weights_only"), True) for call in tried):
+                for handler in node.handlers:
+                    for call, name in _loads(module, handler):
+                        if not is_literal(argument(call, "weights_only"), True):
+                            yield Hit(call, f"{name} is tried again without weights_only=True")
+
+
+def _loads(module: Module, inside: ast.AST | None) -> Iterator[tuple[ast.Call, str]]:
+    for call, name in module.calls(inside):
+        if name in TORCH_LOADERS:
+            yield call, name
+        elif name == "functools.partial" and call.args:
+            loader = module.dotted(call.args[0])
+            if loader in TORCH_LOADERS:
+                yield call, loader
+
+
+def _is_used(node: ast.AST) -> bool:
+    """Tell a name that is read: called, or handed on."""
+    return isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
+
+
+@RULES.register("PT003")
+class Unpickling(Rule):
+    """pickle, joblib, dill and others that run what the file says; also when handed on."""
+
+    id = "PT003"
+    severity = "high"
+    cwe = "CWE-502"
+    fix = "store weights as safetensors, settings as JSON"
+
+    def look(self, module: Module) -> Iterator[Hit]:
+        for node in module.nodes:
+            called = _is_used(node) or isinstance(node, ast.Call)
+            if called and (name := module.dotted(node)) in UNPICKLERS:
+                yield Hit(node, f"{name} runs what the file says")
+
+
+@RULES.register("PT004")
+class ObjectArrays(Rule):
+    """A NumPy load that unpickles objects."""
+
+    id = "PT004"
+    severity = "high"
+    cwe = "CWE-502"
+    fix = "leave allow_pickle out; store plain numbers"
+
+    def look(self, module: Module) -> Iterator[Hit]:
+        for call, name in module.calls():
+            chosen = argument(call, "allow_pickle")
+            reads = (name.startswith("numpy.") and "load" in name) or name.endswith("read_array")
+            if chosen is not None and not is_literal(chosen, False) and reads:
+                yield Hit(call, f"{name} with allow_pickle runs what the file says")
+
+
+@RULES.register("PT008")
+class EvalOrExec(Rule):
+    """Python's eval or exec on anything but a constant."""
+
+    id = "PT008"
+    severity = "medium"
+    cwe = "CWE-95"
+    fix = "parse the text (json, ast.literal_eval), or look names up in a table"
+
+    def look(self, module: Module) -> Iterator[Hit]:
+        own = {node.name for node in module.nodes if isinstance(node, ast.FunctionDef)}
+        for call, name in module.calls():
+            constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
+            if name in EVALUATORS - own and not constant:
+                yield Hit(call, f"{name} runs text as code")
+
+
+@RULES.register("PT009")
+class UnsafeYaml(Rule):
+    """A YAML load that builds any object the file names."""
+
+    id = "PT009"
+    severity = "high"
+    cwe = "CWE-502"
+    fix = "call yaml.safe_load"
+
+    def look(self, module: Module) -> Iterator[Hit]:
+        for call, name in module.calls():
+            loader = argument(call, "Loader") or (call.args[1] if len(call.args) > 1 else None)
+            unsafe = name in YAML and module.dotted(loader) not in YAML_SAFE
+            if unsafe or name in YAML_UNSAFE:
+                yield Hit(call, f"{name} builds what the file says")
+
+
+@RULES.register("PT011")
+class CodeOfAModel(Rule):
+    """A download that may bring its own code along."""
+
+    id = "PT011"
+    severity = "high"
+    cwe = "CWE-829"
+    fix = "download weights only, at a pinned revision, and check their digest"
+
+    def look(self, module: Module) -> Iterator[Hit]:
+        for call, name in module.calls():
+            for option in TRUST:
+                chosen = argument(call, option)
+                constant = isinstance(chosen, ast.Constant) and chosen.value in (None, "check")
+                if chosen is not None and not is_literal(chosen, False) and not constant:
+                    yield Hit(call, f"{name or 'a call'} with {option} runs code from elsewhere")

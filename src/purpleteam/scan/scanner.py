@@ -1,0 +1,183 @@
+"""What a scanner is and gives: the files under a path, and a result that says what was left out.
+
+A scanner is a callable from a path to a `ScanResult`, registered in SCANNERS by its own file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
+from purpleteam.core.errors import UsageError, unknown
+from purpleteam.core.records import Finding, Severity
+from purpleteam.core.registry import Registry
+
+PYTHON = frozenset({".py", ".pyw"})
+SEVERITIES: tuple[str, ...] = get_args(Severity)
+"""From the mildest to the worst."""
+CACHES = frozenset({
+    "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache",
+    ".hypothesis", ".import_linter_cache",
+})  # fmt: skip
+FOREIGN = {
+    **dict.fromkeys((".git", ".hg", ".svn"), "version control"),
+    **dict.fromkeys((".tox", ".nox"), "virtual environments"),
+    **dict.fromkeys(("node_modules", "site-packages"), "installed packages"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanResult:
+    """Findings, and what was and was not looked at."""
+
+    findings: tuple[Finding, ...] = ()
+    scanned: tuple[str, ...] = ()
+    """Files that a scanner has read to the end."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Path and reason."""
+    errors: tuple[str, ...] = ()
+    """Where a scanner itself failed; its silence then says nothing."""
+    silenced: tuple[tuple[str, str], ...] = ()
+    """Path, and what a comment in the code keeps from being a finding."""
+
+    def worst(self, least: str) -> tuple[Finding, ...]:
+        """Return the findings of severity `least` or worse."""
+        return tuple(row for row in self.findings if severity_at_least(row.severity, least))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `purple scan --json` prints."""
+        return {
+            "findings": [finding.to_json() for finding in self.findings],
+            "scanned": list(self.scanned),
+            "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
+            "errors": list(self.errors),
+            "silenced": [{"path": path, "reason": reason} for path, reason in self.silenced],
+        }
+
+
+Scanner = Callable[[Path], ScanResult]
+"""Looks at a file or a folder."""
+SCANNERS: Registry[Scanner] = Registry("scanner")
+
+
+def severity_at_least(severity: str, least: str) -> bool:
+    """Return whether a severity is `least` or worse, as for --fail-on."""
+    for value in (severity, least):
+        if value not in SEVERITIES:
+            raise UsageError(unknown("severity", value, SEVERITIES))
+    return SEVERITIES.index(severity) >= SEVERITIES.index(least)
+
+
+def merged(results: Iterable[ScanResult]) -> ScanResult:
+    """Return all results as one: each thing once, in order of place."""
+    results = list(results)
+    findings = {row.id: row for result in results for row in result.findings}
+    return ScanResult(
+        findings=tuple(sorted(findings.values(), key=_place)),
+        scanned=tuple(sorted({path for result in results for path in result.scanned})),
+        skipped=tuple(sorted({pair for result in results for pair in result.skipped})),
+        errors=tuple(dict.fromkeys(text for result in results for text in result.errors)),
+        silenced=tuple(sorted({pair for result in results for pair in result.silenced})),
+    )
+
+
+def _place(finding: Finding) -> tuple[str, int, str, str]:
+    path, line = finding.place.get("path", ""), finding.place.get("line", 0)
+    return str(path), int(line), finding.rule, finding.message
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files under one path, in order of name, and what was left out, with the reason."""
+
+    root: Path
+    files: tuple[Path, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    def name(self, path: Path) -> str:
+        """Return the file's name in findings: as asked for, below the root's own name if absolute.
+
+        So the same tree has the same names wherever it lies and wherever the scan was started.
+        """
+        return _name(self.root, path)
+
+    def digest(self) -> str:
+        """Return one digest over the names and the digests of all files."""
+        base = self.root if self.root.is_dir() else self.root.parent
+        listed = {path.relative_to(base).as_posix(): sha256_file(path) for path in self.files}
+        return sha256_bytes(canonical_json(listed).encode())
+
+
+def walk(root: Path) -> Tree:
+    """Return the files under `root`, which may be a file; links inside are not followed.
+
+    Raises:
+        UsageError: there is no such file or folder.
+    """
+    if root.is_file():
+        return Tree(root, (root,), ())
+    if not root.is_dir():
+        raise UsageError(f"path {str(root)!r} does not exist")
+    files: list[Path] = []
+    skipped: list[tuple[str, str]] = []
+    caches: Counter[str] = Counter()
+
+    def failed(error: OSError) -> None:
+        skipped.append((_name(root, Path(error.filename)), f"cannot be read: {error.strerror}"))
+
+    for folder, names, members in os.walk(root, onerror=failed):
+        here = Path(folder)
+        caches.update(name for name in names if name in CACHES)
+        names[:] = sorted(set(names) - CACHES)
+        for name in tuple(names):
+            if reason := _left_out(here / name):
+                skipped.append((_name(root, here / name), reason))
+                names.remove(name)
+        for name in sorted(members):
+            if (here / name).is_symlink() or not (here / name).is_file():
+                skipped.append((_name(root, here / name), "a link or no plain file"))
+            else:
+                files.append(here / name)
+    if caches:
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(caches.items()))
+        skipped.append((_name(root, root), f"caches left out: {listed}"))
+    return Tree(root, tuple(files), tuple(sorted(skipped)))
+
+
+def _left_out(folder: Path) -> str | None:
+    if folder.is_symlink():
+        return "a link, not followed"
+    if (folder / "pyvenv.cfg").is_file():
+        return "a virtual environment"
+    return FOREIGN.get(folder.name)
+
+
+def _name(root: Path, path: Path) -> str:
+    if not root.is_absolute():
+        return path.as_posix()
+    return (Path(root.name) / path.relative_to(root)).as_posix()
+
+
+def scan_files(path: Path, look: Callable[[Path, str], ScanResult | None]) -> ScanResult:
+    """Return all that `look(file, name)` says of the files under `path`, as most scanners do.
+
+    `look` returns None for a file that is none of its business; one that it cannot read is skipped.
+    """
+    tree = walk(path)
+
+    def results() -> Iterator[ScanResult]:
+        for file in tree.files:
+            name = tree.name(file)
+            try:
+                result = look(file, name)
+            except OSError as error:
+                result = ScanResult(skipped=((name, f"cannot be read: {error.strerror}"),))
+            if result is not None:
+                yield result
+
+    return merged(results())
