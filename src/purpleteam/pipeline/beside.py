@@ -82,9 +82,9 @@ def work(start: dict[str, object], number: int) -> None:
     ready = deque(pieces[::-1] if number % 2 else pieces)
     waiting: list[tuple[Piece, str]] = []
     while ready or waiting:
-        if not ready:
-            ready.extend(piece for piece, key in waiting if not folder.taken(key))
-            waiting = [(piece, key) for piece, key in waiting if folder.taken(key)]
+        free = [entry for entry in waiting if not folder.taken(entry[1])]
+        waiting = [entry for entry in waiting if entry not in free]
+        ready.extendleft(piece for piece, _ in reversed(free))  # what others need comes first
         if not ready:
             time.sleep(PAUSE)
             continue
