@@ -137,7 +137,6 @@ def test_what_needs_more_says_in_one_line_what_to_install(
     "name",
     [
         "py.typed",
-        "pipeline/not_tested.toml",
         "pipeline/profiles/demo.toml",
         "report/templates/report.html.j2",
         "serve/static/index.html",

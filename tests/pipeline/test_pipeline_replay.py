@@ -29,7 +29,7 @@ WANTED: dict[str, dict[str, Any]] = {
     "finding": {"kind": "finding"},
     "outcomes": {"kind": "artefact", "path": "outcomes/baseline-fgsm-linf-0.1.npz"},
     "model": {"kind": "artefact", "path": "models/hardened.safetensors"},
-    "picture": {"kind": "artefact", "path": "images/digit-0.png"},
+    "picture": {"kind": "artefact", "path": "images/class-0.png"},
     "note": {"name": "dataset"},
     "check": {"check": "code.secrets"},
     "threat": {"kind": "threat"},

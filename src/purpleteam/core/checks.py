@@ -22,8 +22,6 @@ from purpleteam.core.errors import PurpleError
 from purpleteam.core.records import CheckResult, Verdict
 from purpleteam.core.registry import Registry
 
-__all__ = ["CHECKS", "Check", "Outcome", "Target", "run_check"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Target:

@@ -20,7 +20,6 @@ from purpleteam.core.errors import ConfigError, unknown
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["build", "from_file", "merge", "number", "override", "parse_part", "to_mapping"]
 
 T = TypeVar("T")
 

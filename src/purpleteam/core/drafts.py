@@ -8,8 +8,6 @@ import os
 from purpleteam.core.records import Record
 from purpleteam.core.runfolder import RunFolder
 
-__all__ = ["Drafts"]
-
 
 class Drafts(RunFolder):
     """A run that another process is writing: what is done here is left beside it as drafts."""

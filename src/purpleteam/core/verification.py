@@ -18,8 +18,6 @@ from purpleteam.core.ledger import Ledger, Look, end_differs
 from purpleteam.core.records import NO_METRIC, Artefact, Note, record_from_json
 from purpleteam.core.runfolder import CELL, RunFolder
 
-__all__ = ["PROVES", "Part", "Verification", "verify", "verify_records"]
-
 PROVES = (
     "A pass rules out accident, reordering and edits of one file. Whoever owns both "
     "records.jsonl and run.json can write them anew; only measuring again shows that."

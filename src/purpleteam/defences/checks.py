@@ -7,11 +7,9 @@ from pathlib import Path
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN
 
 __all__ = ["MODEL_SCAN", "TRAINING_SET_SCAN", "BackdoorScan", "PoisonSearch"]
-
-MODEL_SCAN, TRAINING_SET_SCAN = "model-scan", "training-set-scan"
-"""What the notes with a search's whole answer are called."""
 
 
 class _NothingFound(Check):

@@ -13,7 +13,7 @@ __all__ = ["kept_records", "write_results"]
 
 NOTES = (
     *("dataset", "seeds-figures", "scan", "served"),
-    *("model-scan", "training-set-scan", "no-repair"),
+    *("model", "model-scan", "training-set-scan", "no-repair"),
 )
 
 

@@ -219,9 +219,6 @@ def _disk_is_full(error: BaseException | None) -> bool:
 
 
 def _context() -> list[Record]:
-    """Return what stands beside our numbers: the seeds' figures, and what was not tested."""
+    """Return what stands beside our numbers: the figures of the two course reports."""
     folder = Path(str(resources.files("purpleteam"))) / "pipeline"
-    return [
-        Note(name="seeds-figures", facts=from_file(folder / "seeds_figures.toml")),
-        Note(name="not-tested", facts=from_file(folder / "not_tested.toml")),
-    ]
+    return [Note(name="seeds-figures", facts=from_file(folder / "seeds_figures.toml"))]

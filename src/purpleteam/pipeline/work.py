@@ -21,6 +21,7 @@ from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import NOT_TESTED, TRAINING, Role, model_note
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.architectures import Shape
@@ -136,7 +137,7 @@ class Work:
     def left_out(self, stage: str, what: str, why: str) -> None:
         """Record what cannot be asked of these images: the report lists it as not tested."""
         facts = {"items": [{"what": what, "why": why}]}
-        self.cell(stage, f"leave out {what}", facts, lambda: [Note(name="not-tested", facts=facts)])
+        self.cell(stage, f"leave out {what}", facts, lambda: [Note(name=NOT_TESTED, facts=facts)])
 
     def subject(
         self, model: LoadedModel, name: str, *, split: str = "test", limit: int | None = None
@@ -144,11 +145,18 @@ class Work:
         """Return what a number about `model` on a split is about, digests included."""
         return subject_of(model, self.dataset, name, split=split, limit=limit)
 
+    def plays(self, stage: str, model: LoadedModel, name: str, role: Role) -> None:
+        """Record what part a model plays that was not trained here."""
+        note = model_note(model.digest, name, role)
+        self.cell(stage, f"role of {name}", dict(note.facts), lambda: [note])
+
     def trained(
         self,
         stage: str,
         name: str,
         *,
+        role: Role,
+        lab: bool = False,
         stem: str | None = None,
         architecture: str | None = None,
         seed: int,
@@ -177,9 +185,13 @@ class Work:
             )
             stored = store(training.module, path, provenance)
             checkpoint.unlink(missing_ok=True)
-            return self._training_records(
-                name, seed, stored.card.digest, recipe, training, right, path
-            )
+            part = model_note(stored.card.digest, name, role, lab=lab)
+            return [
+                part,
+                *self._training_records(
+                    name, seed, stored.card.digest, recipe, training, right, path
+                ),
+            ]
 
         depends_on = {
             "architecture": architecture,
@@ -226,7 +238,7 @@ class Work:
             for one in training.epochs
         ]
         note = Note(
-            name="training",
+            name=TRAINING,
             facts={
                 "model_name": name,
                 "model": digest,

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from purpleteam.core.verification import PROVES, Verification
 
-__all__ = ["Alarm", "alarm_of", "verified_line"]
-
 
 @dataclass(frozen=True)
 class Alarm:

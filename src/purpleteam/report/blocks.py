@@ -30,18 +30,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = [
-    "bar_of",
-    "checks_block",
-    "colour_of",
-    "confusion",
-    "facts_table",
-    "galleries",
-    "given",
-    "matrices",
-    "verdict_badge",
-]
-
 TONES = {"fail": "bad", "error": "bad", "broken": "bad", "stale": "warn"}
 LARGEST_PICTURE = 400_000
 """Bytes; a larger PNG is named and not shown, so that the page stays light."""

@@ -20,8 +20,6 @@ from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.statistics import Counts
 from purpleteam.core.verification import Verification, verify
 
-__all__ = ["Evidence", "items", "model_name", "team"]
-
 R = TypeVar("R", bound=Record)
 
 MODEL_ORDER = (

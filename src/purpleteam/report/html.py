@@ -14,8 +14,6 @@ from purpleteam.report.alarm import alarm_of, verified_line
 from purpleteam.report.collect import Evidence
 from purpleteam.report.view import Block, Chapter, Inline, Number
 
-__all__ = ["to_html"]
-
 POLICY = (
     "default-src 'none'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; form-action 'none'"
 )

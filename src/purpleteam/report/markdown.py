@@ -30,8 +30,6 @@ from purpleteam.report.view import (
     Table,
 )
 
-__all__ = ["cell", "inline", "table", "to_markdown"]
-
 SPECIAL = re.compile(r"([\\`*_\[\]|#])")
 TO_FILE = ("again", "records")
 """Chapters whose long tables Markdown leaves to the page and to the file of records."""

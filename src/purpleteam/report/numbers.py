@@ -10,20 +10,6 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Counts, Estimate, Rate, Value
 from purpleteam.report.view import DASH, Number
 
-__all__ = [
-    "count",
-    "grouped",
-    "number_of",
-    "number_or_dash",
-    "of_fraction",
-    "of_value",
-    "percent",
-    "plain",
-    "radius",
-    "seconds",
-    "short_digest",
-]
-
 SPACE = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 FRACTIONS = ("accuracy", "rate", "f1", "precision", "recall", "calibration_error")

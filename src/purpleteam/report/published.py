@@ -15,8 +15,6 @@ from purpleteam.report.collect import Evidence, items, model_name
 from purpleteam.report.numbers import number_of, of_fraction
 from purpleteam.report.view import DASH, Cell, Inline, Number, Published, RecordLink, Table, row
 
-__all__ = ["beside", "published_table", "with_published"]
-
 NOTHING: Cell = (DASH,)
 DATASET = "mnist"
 """What both reports are about: their figures stand beside no other images."""

@@ -11,8 +11,6 @@ from purpleteam.report.collect import Evidence
 from purpleteam.report.html import to_html
 from purpleteam.report.markdown import to_markdown
 
-__all__ = ["ReportFiles", "differing", "render"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReportFiles:

@@ -17,8 +17,6 @@ from purpleteam.report.markdown import table
 from purpleteam.report.numbers import number_of, number_or_dash
 from purpleteam.report.view import DASH, Row, Table, row
 
-__all__ = ["readme_table", "render_results"]
-
 
 def render_results(results: Path) -> str:
     """Return the tables of a file of results, or of every .json file in a folder of them."""

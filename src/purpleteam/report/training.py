@@ -12,8 +12,6 @@ from purpleteam.report.figures import Point, Series, curves
 from purpleteam.report.numbers import of_fraction
 from purpleteam.report.view import DASH, Block, Cell, Figure, Inline, RecordLink, Table, row
 
-__all__ = ["training"]
-
 
 def training(evidence: Evidence, models: Sequence[str], title: str) -> list[Block]:
     """Return loss and validation accuracy over the epochs for those models."""

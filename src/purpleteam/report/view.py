@@ -11,34 +11,6 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-__all__ = [
-    "DASH",
-    "Badge",
-    "Block",
-    "Card",
-    "Cards",
-    "Chapter",
-    "Drawing",
-    "Figure",
-    "Gallery",
-    "Given",
-    "Heading",
-    "Inline",
-    "Missing",
-    "Mono",
-    "Number",
-    "Picture",
-    "Prose",
-    "Published",
-    "Reading",
-    "RecordLink",
-    "Row",
-    "Table",
-    "Tone",
-    "numbers_in",
-    "row",
-]
-
 DASH = "\N{EN DASH}"
 """Where a table has nothing to say."""
 

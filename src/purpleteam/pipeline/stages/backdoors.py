@@ -187,6 +187,8 @@ def _model(work: Work, lesson: _Lesson) -> LoadedModel:
     return work.trained(
         "defences",
         lesson.name,
+        role="clean_twin" if lesson.poison is None else "poisoned",
+        lab=True,
         stem=stem,
         architecture=asked.architecture,
         seed=lesson.seed,

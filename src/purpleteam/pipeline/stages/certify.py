@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from purpleteam.certify.partition import PartitionCertificate, certify_partitions, seeded
 from purpleteam.core.records import Measurement, Record
+from purpleteam.core.schema import model_note
 from purpleteam.pipeline.work import Work
 
 __all__ = ["certify_partition"]
@@ -35,7 +36,7 @@ def certify_partition(work: Work) -> None:
     work.cell("certify", "partitions", asdict(asked), look)
 
 
-def _measured(work: Work, found: PartitionCertificate) -> list[Measurement]:
+def _measured(work: Work, found: PartitionCertificate) -> list[Record]:
     subject = {
         "model": found.digest,
         "model_name": NAME,
@@ -57,6 +58,7 @@ def _measured(work: Work, found: PartitionCertificate) -> list[Measurement]:
         cost=cost,
     )
     return [
+        model_note(found.digest, NAME, "partitions"),
         clean,
         *(
             Measurement(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from purpleteam.core.records import Artefact, Note, Record
+from purpleteam.core.schema import DATASET
 from purpleteam.data.images import SPLITS
 from purpleteam.pipeline.stages.pictures import gallery
 from purpleteam.pipeline.work import Work
@@ -38,7 +39,7 @@ def describe_data(work: Work) -> None:
             "splits": splits,
             "origin": {key: value for key, value in dataset.origin.items() if key != "folder"},
         }
-        note = Note(name="dataset", facts=facts)
+        note = Note(name=DATASET, facts=facts)
         return [note, *_look(work)]
 
     work.cell("data", "describe", {}, describe)
@@ -52,7 +53,7 @@ def _look(work: Work) -> list[Note | Artefact]:
         if (images.labels == label).any()
     ]
     pictures = [
-        (f"digit-{number}", images.images[place], work.dataset.classes[int(images.labels[place])])
+        (f"class-{number}", images.images[place], work.dataset.classes[int(images.labels[place])])
         for number, place in enumerate(first[:20])
     ]
-    return gallery(work.run, "digits", "One training image of each class", pictures)
+    return gallery(work.run, "classes", "One training image of each class", pictures)

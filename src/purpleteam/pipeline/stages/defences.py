@@ -78,6 +78,7 @@ def _hardened(work: Work, defence: Defence, name: str, before: LoadedModel) -> L
     return work.trained(
         "defences",
         name,
+        role="hardened",
         seed=work.config.seed,
         recipe={"name": defence.name, **asdict(defence)},
         data_digest=work.train.digest,

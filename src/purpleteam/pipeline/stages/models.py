@@ -79,6 +79,7 @@ def baseline(work: Work) -> LoadedModel:
                 normalise=asked.normalise,
                 classes=asked.classes,
             )
+            work.plays("models", work.models[BASELINE], BASELINE, "brought")
         return work.models[BASELINE]
     if BASELINE in work.models:
         return work.models[BASELINE]
@@ -87,6 +88,7 @@ def baseline(work: Work) -> LoadedModel:
     return work.trained(
         "models",
         BASELINE,
+        role="baseline",
         seed=work.config.seed,
         recipe={"name": asked.recipe, **asdict(recipe)},
         data_digest=images.digest,
@@ -135,6 +137,7 @@ def served(work: Work, stage: str, what: str) -> LoadedModel | None:
     except ModelError as error:
         work.left_out(stage, what, str(error))
         return None
+    work.plays(stage, model, model.name, "served")
     return model
 
 

@@ -169,6 +169,7 @@ def _trained(
     return work.trained(
         "attacks",
         name,
+        role="poisoned" if poison else "clean_twin",
         stem=stem,
         architecture=architecture,
         seed=seed,

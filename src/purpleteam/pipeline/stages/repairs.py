@@ -16,6 +16,7 @@ from purpleteam.core.config import parse_part
 from purpleteam.core.errors import UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.core.records import Measurement, Note, Record
+from purpleteam.core.schema import NO_REPAIR, model_note
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.metrics import residual_poisons
@@ -54,7 +55,7 @@ def repaired(work: Work, trial: Trial, text: str) -> None:
     scan = scanned_model(work, trial) if asked.scan_models else []
     one = _Repair(work, trial, repair, flagged, recovered_by(work, scan))
     records = work.cell("defences", f"repair {one.stem}", one.depends_on, one.done)
-    if any(isinstance(record, Note) and record.name == "no-repair" for record in records):
+    if any(isinstance(record, Note) and record.name == NO_REPAIR for record in records):
         return
     code = one.architecture if is_factory(one.architecture) else None
     model = load(str(one.path), arch=code, device=work.device)
@@ -112,7 +113,7 @@ class _Repair:
             made = run_repair(self.repair, self.given())
         except UsageError as error:
             facts = {"model_name": self.name, "seed": self.trial.seed, "why": str(error)}
-            return [Note(name="no-repair", facts=facts)]
+            return [Note(name=NO_REPAIR, facts=facts)]
         return self.stored(made)
 
     def given(self) -> Repairing:
@@ -165,7 +166,8 @@ class _Repair:
             cost={"seconds": made.seconds, "cpu_seconds": made.cpu_seconds},
         )
         files = [self.path.with_name(self.stem + end) for end in (".safetensors", ".onnx", ".json")]
-        return [measured, *(work.run.artefact(file, measured.id) for file in files)]
+        part = model_note(card.digest, self.name, "repaired", lab=True)
+        return [part, measured, *(work.run.artefact(file, measured.id) for file in files)]
 
     def measured(self, model: LoadedModel) -> list[Record]:
         """Return what the trigger still does to the repaired model, on test images."""

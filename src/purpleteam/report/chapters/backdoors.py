@@ -37,8 +37,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter", "is_told_of"]
-
 LEAD = "Backdoors that were planted, looked for without being told, and taken out again."
 OWN_LEAD = "What a search for backdoors says of the models and of the training set."
 OWN_MEANS = (

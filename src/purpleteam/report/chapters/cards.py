@@ -9,8 +9,6 @@ from purpleteam.report.collect import Evidence, model_name, team
 from purpleteam.report.numbers import count, number_of, radius
 from purpleteam.report.view import Card, Cards, Given
 
-__all__ = ["cards"]
-
 
 def cards(evidence: Evidence) -> Cards | None:
     """Return a card for everything that was measured, or None where nothing was."""

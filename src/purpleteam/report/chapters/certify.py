@@ -20,8 +20,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter"]
-
 MEANS = (
     "Many tiny networks are trained, each on a part of the training set that the images' content "
     "alone decides, and vote. An image that is put in or taken out can change one of them, so an "

@@ -26,8 +26,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapters"]
-
 LONGEST = 600
 """Characters of a record that the appendix shows; the file has all of it."""
 KNOWN_ROOMS = (

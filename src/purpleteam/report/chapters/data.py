@@ -26,8 +26,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter"]
-
 MEANS = (
     "A digest names exact pixels and labels in their order: two numbers are comparable only where "
     "it is the same. Models and thresholds are chosen on validation images, never on test images."

@@ -26,8 +26,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter"]
-
 MEANS = (
     "Each defence is compared with the undefended model on three things at once: clean images, one "
     "quick attack, and the strongest attack here on the defended model itself."

@@ -29,8 +29,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter", "soundness"]
-
 MEANS = (
     "Robust accuracy counts an image only when the model reads it rightly unchanged and under "
     "every attack tried on that very model within the radius. Pixels run from zero to one, so ε "

@@ -27,8 +27,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter", "clean_matrices"]
-
 MEANS = (
     "Clean accuracy is the share of unchanged test images that a model reads rightly. Calibration "
     "error says how far its stated confidence is from how often it is right."

@@ -30,8 +30,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter"]
-
 MEANS = (
     "Attack success rate counts triggered images of other classes that get the label the attacker "
     "wants. The base rate is how often a clean model gives that label to the same images: only "

@@ -24,8 +24,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter", "severity_badge"]
-
 MEANS = (
     "A finding is a place that a rule matched, with how grave it would be and how sure the rule "
     "is. Files that were skipped or could not be read are counted as such, never as clean."

@@ -18,18 +18,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = [
-    "about",
-    "note_about",
-    "rankings",
-    "repairs",
-    "searches",
-    "seed_of",
-    "shares",
-    "success",
-    "verdict",
-]
-
 
 def success(evidence: Evidence) -> list[Measurement]:
     """Return the lab's attack success rates, those after a repair included."""

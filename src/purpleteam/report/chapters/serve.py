@@ -21,8 +21,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter"]
-
 MEANS = (
     "Test digits are drawn again at other sizes and places, and read both ways: placed as MNIST "
     "places a digit, and merely resized. The gap is what preparation alone is worth."

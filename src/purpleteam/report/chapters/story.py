@@ -23,8 +23,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter", "claims_figure"]
-
 MEANS = (
     "Each card is a verdict and the number behind it. Follow a number to its record, and from the "
     "record to the command that measures it again."

@@ -21,8 +21,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["system_drawing", "system_tables"]
-
 STATES = {"mitigated": "good", "verified": "good", "partly": "warn", "open": "bad", "failed": "bad"}
 TOLD = ("columns", "diagram", "stride", "cells", "threats", "summary", "seed_tables")
 """What the chapter shows in a form of its own; every other list becomes a folded table."""

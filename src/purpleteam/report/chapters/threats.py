@@ -27,8 +27,6 @@ from purpleteam.report.view import (
     row,
 )
 
-__all__ = ["chapter"]
-
 MEANS = (
     "A mitigation counts only while a check that ran proves it, and the check only after it failed "
     "on an example made to fail. Levels are computed from likelihood and impact by one matrix, "

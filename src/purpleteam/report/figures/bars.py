@@ -9,8 +9,6 @@ from markupsafe import Markup
 
 from purpleteam.report.figures.svg import drawing, element, line, text
 
-__all__ = ["Bar", "bars"]
-
 WIDTH = 520
 LEFT, RIGHT, TOP, BOTTOM = 4, 84, 10, 30
 LABEL, THICK, GAP, GROUP_GAP = 22, 20, 4, 14

@@ -18,8 +18,6 @@ from purpleteam.report.figures.svg import (
     text,
 )
 
-__all__ = ["Point", "Series", "curves"]
-
 WIDTH, HEIGHT = 660, 340
 LEFT, RIGHT, TOP, BOTTOM = 52, 150, 18, 48
 MARKERS = 4

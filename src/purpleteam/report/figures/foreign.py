@@ -10,8 +10,6 @@ from html.parser import HTMLParser
 
 from markupsafe import Markup
 
-__all__ = ["only_drawing"]
-
 ELEMENTS = frozenset(
     (
         "svg",

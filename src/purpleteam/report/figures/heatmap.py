@@ -9,8 +9,6 @@ from markupsafe import Markup
 
 from purpleteam.report.figures.svg import drawing, element, text
 
-__all__ = ["heatmap"]
-
 CELL, LEFT, TOP = 40, 64, 50
 
 

@@ -12,8 +12,6 @@ from itertools import pairwise
 
 from markupsafe import Markup, escape
 
-__all__ = ["drawing", "element", "line", "polygon", "polyline", "short", "spread", "text"]
-
 
 def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
     """Return an element; `class_` and `data_record` become `class` and `data-record`."""
