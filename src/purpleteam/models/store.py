@@ -24,7 +24,7 @@ from purpleteam.core.cards import ModelCard, StoredModel
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import portable
-from purpleteam.core.runfolder import versions
+from purpleteam.core.machine import versions
 from purpleteam.models.architectures import Shape
 from purpleteam.models.class_order import Ordered, Scored
 from purpleteam.models.guard import guarded, switched
