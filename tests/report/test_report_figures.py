@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.report.figures import Bar, Point, Series, bars, curves, heatmap, only_drawing
-from purpleteam.report.figures.svg import spread
+from purpleteam.report.figures import Bar, Point, Series, bars, curves, heatmap, spread
+from purpleteam.report.foreign import only_drawing
 
 POINTS = (
     Point(x=0.0, y=0.99, low=0.98, high=1.0, record="m-1"),

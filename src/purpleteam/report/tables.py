@@ -12,7 +12,7 @@ from typing import Any
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.records import Measurement, Record, record_from_json
-from purpleteam.report.collect import Evidence, model_name, team
+from purpleteam.report.collect import UNDEFENDED, Evidence, model_name
 from purpleteam.report.markdown import table
 from purpleteam.report.numbers import number_of, number_or_dash
 from purpleteam.report.view import DASH, Row, Table, row
@@ -23,23 +23,27 @@ def render_results(results: Path) -> str:
     paths = sorted(results.glob("*.json")) if results.is_dir() else [results]
     if not paths:
         raise RunError(f"{str(results)!r} holds no results: no .json file is in it")
-    parts = [f"### {path.stem}\n\n{readme_table(_read(path))}" for path in paths]
-    return "\n".join(parts) if results.is_dir() else readme_table(_read(paths[0]))
+    parts = [f"### {path.stem}\n\n{_tables(_read(path))}" for path in paths]
+    return "\n".join(parts) if results.is_dir() else _tables(_read(paths[0]))
 
 
 def readme_table(records: Iterable[Record]) -> str:
     """Return what is measured, in two Markdown tables: robustness, then backdoors."""
-    evidence = Evidence(Path(), {}, list(records))
+    return _tables(Evidence(Path(), {}, list(records)))
+
+
+def _tables(evidence: Evidence) -> str:
     found = [one for one in (_robustness(evidence), _backdoors(evidence)) if one is not None]
     if not found:
         return "Nothing is measured yet.\n"
     return "\n".join("\n".join(table(one)) + "\n" for one in found)
 
 
-def _read(path: Path) -> list[Record]:
+def _read(path: Path) -> Evidence:
     try:
         content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return [record_from_json(line) for line in content["records"]]
+        records = [record_from_json(line) for line in content["records"]]
+        return Evidence(Path(), content.get("run", {}), records)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"results {str(path)!r} cannot be read: {error}") from None
 
@@ -47,7 +51,8 @@ def _read(path: Path) -> list[Record]:
 def _robustness(evidence: Evidence) -> Table | None:
     epsilon = evidence.headline_epsilon
     measured = evidence.models_with("clean_accuracy", "robust_accuracy")
-    names = [name for name in measured if team(name) in ("plain", "defence")]
+    shown = evidence.models_of(*UNDEFENDED, "hardened")
+    names = [name for name in measured if name in shown]
     if not names:
         return None
     rows = tuple(_model_row(evidence, name, epsilon) for name in names)

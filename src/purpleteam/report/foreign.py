@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from markupsafe import Markup
 
 ELEMENTS = frozenset(
-    (
+    [
         "svg",
         "g",
         "title",
@@ -23,8 +23,10 @@ ELEMENTS = frozenset(
         "line",
         "polyline",
         "polygon",
-    )
-) | {"text", "tspan"}
+        "text",
+        "tspan",
+    ]
+)
 ATTRIBUTES = frozenset(
     [
         "aria-label",
