@@ -6,68 +6,24 @@ animation, no foreign object, and nothing that names another file.
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 from markupsafe import Markup
 
 ELEMENTS = frozenset(
-    [
-        "svg",
-        "g",
-        "title",
-        "desc",
-        "path",
-        "rect",
-        "circle",
-        "ellipse",
-        "line",
-        "polyline",
-        "polygon",
-        "text",
-        "tspan",
-    ]
+    re.findall(r"\S+", "svg g title desc path rect circle ellipse line polyline polygon text tspan")
 )
 ATTRIBUTES = frozenset(
-    [
-        "aria-label",
-        "class",
-        "cx",
-        "cy",
-        "d",
-        "dx",
-        "dy",
-        "fill",
-        "fill-opacity",
-        "fill-rule",
-        "font-family",
-        "font-size",
-        "font-style",
-        "font-weight",
-        "height",
-        "letter-spacing",
-        "opacity",
-        "points",
-        "r",
-        "role",
-        "rx",
-        "ry",
-        "stroke",
-        "stroke-dasharray",
-        "stroke-linecap",
-        "stroke-linejoin",
-        "stroke-opacity",
-        "stroke-width",
-        "text-anchor",
-        "transform",
-        "viewbox",
-        "width",
-        "x",
-        "x1",
-        "x2",
-        "y",
-        "y1",
-        "y2",
-    ]
+    re.findall(
+        r"\S+",
+        """
+        aria-label class cx cy d dx dy fill fill-opacity fill-rule font-family font-size
+        font-style font-weight height letter-spacing opacity points r role rx ry stroke
+        stroke-dasharray stroke-linecap stroke-linejoin stroke-opacity stroke-width text-anchor
+        transform viewbox width x x1 x2 y y1 y2
+        """,
+    )
 )
 
 

@@ -277,10 +277,9 @@ def _steps(evidence: Evidence, robust: Measurement | None, scan: Note | None) ->
         steps.append(("Take the backdoor out, or train anew. ", Command(command)))
     for finding in evidence.findings():
         if finding.severity in ("critical", "high"):
+            fix = f"; {finding.fix}" if finding.fix else ""
             place = f"{finding.place.get('path')}:{finding.place.get('line', '')}".rstrip(":")
-            steps.append(
-                (f"{finding.message} {finding.fix or ''} ({place}) ", RecordLink(finding.id))
-            )
+            steps.append((f"{finding.message}{fix} ({place}) ", RecordLink(finding.id)))
             break
     if robust is not None:
         steps += _robust_step(evidence, robust, model, str(dataset))
