@@ -103,8 +103,8 @@ def test_a_number_below_a_failed_floor_is_not_praised_above_it(make_run: Maker) 
     )
     text = render(make_run(one, floor)).html.read_text("utf-8")
     card = text.split("Robust accuracy</a>")[1].split("</li>")[0]
-    assert "below the floor of model.robust" in card and "not broken yet" not in card
-    assert "silhouettes breaks" in text
+    assert "below the floor of model.robust" in card and "withstands" not in text
+    assert "silhouettes is below the floor of model.robust" in text
 
 
 def test_a_backdoor_that_was_found_comes_first(make_run: Maker) -> None:

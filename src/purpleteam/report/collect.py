@@ -19,7 +19,7 @@ from purpleteam.core.records import (
     ThreatStatus,
 )
 from purpleteam.core.runfolder import RunFolder
-from purpleteam.core.schema import GALLERY, MODEL, ROLES, TRAINING, Role
+from purpleteam.core.schema import DATASET, GALLERY, MODEL, ROLES, TRAINING, Role
 from purpleteam.core.statistics import Counts
 from purpleteam.core.verification import Verification, verify
 
@@ -186,6 +186,13 @@ class Evidence:
             ),
             model,
         )
+
+    @property
+    def typed(self) -> tuple[str, str]:
+        """How a command names the model at hand and the images of this run."""
+        names = (str(note.facts.get("name")) for note in self.notes(DATASET))
+        dataset = self.asked.get("dataset") or next(names, "DATASET")
+        return self.file_of(self.at_hand) or "MODEL", str(dataset)
 
     @cached_property
     def models(self) -> list[str]:

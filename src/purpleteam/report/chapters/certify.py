@@ -27,7 +27,7 @@ def _figure(evidence: Evidence) -> list[Block]:
         found = evidence.find("certified_accuracy", name)
         clean = about(evidence.find("clean_accuracy"), found[0])
         groups = [("no change", [(clean, "plain", "clean")])] if clean is not None else []
-        groups += [(_bound(one), [(one, "true", "certified")]) for one in found]
+        groups += [(bound_of(one), [(one, "true", "certified")]) for one in found]
         blocks.append(
             bars_figure(
                 f"Certified accuracy, {name}",
@@ -39,7 +39,8 @@ def _figure(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def _bound(one: Measurement) -> str:
+def bound_of(one: Measurement) -> str:
+    """Return the bound within which a certificate holds."""
     votes = isinstance(one.how.get("layout"), Mapping)  # then the bound counts training images
     return (
         f"{one.how.get('epsilon')} changed training images"
@@ -68,7 +69,7 @@ CHAPTERS.register("certify")(
                     "Method": of_how("method"),
                     "Parts": _parts,
                     heading("clean_accuracy"): beside("clean_accuracy"),
-                    "Bound": lambda _, one: Given(_bound(one), one.id),
+                    "Bound": lambda _, one: Given(bound_of(one), one.id),
                     heading("certified_accuracy"): of_itself,
                 },
             ),

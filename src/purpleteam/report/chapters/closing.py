@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
-from purpleteam.core.schema import DATASET, GALLERY, MODEL, NOT_TESTED, SERVED
+from purpleteam.core.schema import GALLERY, MODEL, NOT_TESTED, SERVED
 from purpleteam.core.statistics import Counts
 from purpleteam.report.blocks import checks_table, gallery_blocks
 from purpleteam.report.chapter import CHAPTERS, ordered
@@ -63,9 +63,7 @@ Gap = tuple[str, str]
 
 def gaps(evidence: Evidence) -> list[Gap]:
     """Return what was not tested: told from the records that are not there."""
-    model = evidence.file_of(evidence.at_hand) or "MODEL"
-    names = [str(note.facts.get("name")) for note in evidence.notes(DATASET)]
-    dataset = evidence.asked.get("dataset") or next(iter(names), "DATASET")
+    model, dataset = evidence.typed
     found = [
         (chapter.gap, chapter.try_.format(model=model, dataset=dataset))
         for chapter in map(CHAPTERS.__getitem__, ordered())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from purpleteam.core.records import CheckResult, Measurement, Note
-from purpleteam.core.schema import DATASET, MODEL_SCAN
+from purpleteam.core.schema import MODEL_SCAN
+from purpleteam.report.chapters.certify import bound_of
 from purpleteam.report.chapters.closing import Gap
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.collect import Evidence, model_name, value_of
@@ -19,7 +20,6 @@ from purpleteam.report.view import (
     Inline,
     Jump,
     Missing,
-    Number,
     Prose,
     Reading,
     RecordLink,
@@ -46,7 +46,7 @@ def first_section(evidence: Evidence, gaps: Sequence[Gap], told: set[str]) -> Se
         for card in (
             _clean_card(evidence),
             _robust_card(evidence, robust),
-            _backdoor_card(evidence, scan),
+            _backdoor_card(scan),
             _certified_card(evidence),
             _checks_card(evidence, told),
         )
@@ -96,15 +96,19 @@ def _robust(evidence: Evidence) -> Measurement | None:
     """Return the robust accuracy that counts: in linf at the headline's radius, else the lowest."""
     name = evidence.at_hand
     found = evidence.weakest(name, evidence.headline_epsilon) or evidence.weakest(name)
-    others = evidence.find("robust_accuracy", name)
-    return found or min(others, key=value_of, default=None)
+    return found or min(evidence.find("robust_accuracy", name), key=value_of, default=None)
 
 
 def _scan(evidence: Evidence) -> Note | None:
-    """Return the scan for a backdoor of the model at hand, or of another that is not the lab's."""
-    own = [note for note in evidence.notes(MODEL_SCAN) if note.facts.get("own", True)]
-    own = [note for note in own if not evidence.in_lab(str(note.facts.get("model_name")))]
-    return next((note for note in own if note.facts.get("model_name") == evidence.at_hand), None)
+    """Return the scan of the model at hand for a backdoor; not one of the lab's."""
+    return next(
+        (
+            note
+            for note in evidence.notes(MODEL_SCAN)
+            if note.facts.get("model_name") == evidence.at_hand and note.facts.get("own", True)
+        ),
+        None,
+    )
 
 
 def _sentence(evidence: Evidence, robust: Measurement | None, scan: Note | None) -> Prose:
@@ -115,47 +119,41 @@ def _sentence(evidence: Evidence, robust: Measurement | None, scan: Note | None)
     if scan is not None and scan.facts.get("backdoored"):
         parts.append("A backdoor was found. ")
     if robust is None and clean is None:
-        counted = evidence.measurements
-        said = f"Nothing was measured of {name}." if name else "Nothing was measured of a model."
-        if counted and not name:
-            said = "This run measured no single model."
-        return Prose((*parts, said), style="verdict")
-    if robust is not None:
+        parts.append(f"Nothing was measured of {name or 'a model'}.")
+    elif robust is None and clean is not None:
+        parts += [f"{name} classifies ", number_of(clean), " of unchanged images correctly; "]
+        parts.append("it was not attacked.")
+    elif robust is not None:
         number = number_of(robust)
-        below = _failed_floor(evidence, robust) or number.value < HALF
-        word = "breaks" if below else "withstands the attacks tried"
+        word = f"{name} {_word(evidence, robust)}"
         parts.append(
-            f"{name} {word}: "
-            if number.established
-            else f"How robust {name} is was not established: "
+            f"{word}: " if number.established else f"Not established how robust {name} is: "
         )
         if clean is not None:
             parts += [number_of(clean), " of test images are classified correctly unchanged, "]
         parts += ["at most ", number, "" if clean is not None else " of test images", " under "]
         parts += [_attack(robust), "."]
-    elif clean is not None:
-        parts += [f"{name} classifies ", number_of(clean), " of unchanged images correctly; "]
-        parts += ["it was not attacked."]
     return Prose(tuple(parts), style="verdict")
+
+
+def _word(evidence: Evidence, robust: Measurement) -> str:
+    """Return what the model at hand does under attack, in one verdict for the whole page."""
+    if value_of(robust) < HALF:
+        return "breaks"
+    floor = _failed_floor(evidence, robust)
+    return f"is below the floor of {floor.check}" if floor else "withstands the attacks tried"
 
 
 def _attack(one: Measurement) -> Given:
     how = one.how
-    return Given(
-        f"{how.get('attack')}, {how.get('norm', 'linf')} {radius(how.get('epsilon'))}", one.id
-    )
+    said = f"{how.get('attack')}, {how.get('norm', 'linf')} {radius(how.get('epsilon'))}"
+    return Given(said, one.id)
 
 
 def _failed_floor(evidence: Evidence, one: Measurement) -> CheckResult | None:
     """Return a check that counted this very number and did not pass."""
-    return next(
-        (
-            check
-            for check in evidence.of(CheckResult)
-            if one.id in check.inputs and check.verdict != "pass"
-        ),
-        None,
-    )
+    counted = (check for check in evidence.of(CheckResult) if one.id in check.inputs)
+    return next((check for check in counted if check.verdict != "pass"), None)
 
 
 def _clean_card(evidence: Evidence) -> Card | None:
@@ -176,13 +174,10 @@ def _clean_card(evidence: Evidence) -> Card | None:
 def _robust_card(evidence: Evidence, measured: Measurement | None) -> Card | None:
     if measured is None:
         return None
-    number, floor = number_of(measured), _failed_floor(evidence, measured)
+    number, verdict = number_of(measured), _word(evidence, measured)
+    tone = "good" if verdict.startswith("withstands") else "bad"
     if not number.established:
         tone, verdict = "warn", "not established"
-    elif floor is not None:
-        tone, verdict = "bad", f"below the floor of {floor.check}"
-    else:
-        tone, verdict = ("bad", "breaks") if number.value < HALF else ("good", "not broken yet")
     return Card(
         title="Robust accuracy",
         tone=tone,
@@ -192,70 +187,57 @@ def _robust_card(evidence: Evidence, measured: Measurement | None) -> Card | Non
             "of test images stay right under ",
             _attack(measured),
             ". Evaluation: ",
-            *soundness(measured)[:1],
-            ".",
+            soundness(measured)[0],
         ),
         target="evasion",
     )
 
 
-def _backdoor_card(evidence: Evidence, scan: Note | None) -> Card | None:
+def _backdoor_card(scan: Note | None) -> Card | None:
     if scan is None:
         return None
-    facts, found = scan.facts, scan.facts.get("backdoored")
-    score, limit = facts.get("score"), facts.get("threshold")
-    number = (
-        of_fraction(float(score), "score", scan.id)
-        if isinstance(score, int | float)
-        else count([scan.id])
-    )
-    if found is None:
-        tone, verdict, said = (
-            "warn",
-            "not established",
-            "; ".join(map(str, facts.get("reasons", ()))),
-        )
-    elif found:
+    facts, score, limit = scan.facts, scan.facts.get("score"), scan.facts.get("threshold")
+    number, scale = count([scan.id]), "scan"
+    if isinstance(score, int | float):
+        number, scale = of_fraction(float(score), "score", scan.id), "is the anomaly score"
+    tone, verdict, said = "good", "none found", "weak and adaptive triggers pass"
+    if facts.get("backdoored") is None:
+        tone, verdict = "warn", "not established"
+        said = "; ".join(map(str, facts.get("reasons", ())))
+    elif facts["backdoored"]:
         tone, verdict, said = "bad", "backdoor found", f"it leads to {facts.get('target_label')}"
-    else:
-        tone, verdict, said = "good", "none found", "weak and adaptive triggers pass"
-    known = f"; flagged from {limit:.3g}" if isinstance(limit, int | float) else ""
-    scale = "is the anomaly score" if isinstance(score, int | float) else "scan"
+    flagged = f"; flagged from {limit:.3g}" if isinstance(limit, int | float) else ""
     return Card(
         title="Backdoor scan",
         tone=tone,
         verdict=verdict,
         number=number,
-        sentence=(Given(f"{scale}{known}: {said}.", scan.id),),
+        sentence=(Given(f"{scale}{flagged}: {said}.", scan.id),),
         target="backdoors",
     )
 
 
 def _certified_card(evidence: Evidence) -> Card | None:
-    found = evidence.find("certified_accuracy")
-    if not found:
+    one = max(evidence.find("certified_accuracy"), key=value_of, default=None)
+    if one is None:
         return None
-    one = max(found, key=value_of)
     other = model_name(one) != evidence.at_hand
     whose = f"of another classifier, {model_name(one)}, " if other else ""
-    bound = one.how.get("epsilon")
-    within = f"{bound} changed training images" if "layout" in one.how else radius(bound)
     return Card(
         title="Certified accuracy",
         tone="quiet",
         verdict="proved",
         number=number_of(one),
-        sentence=(f"of test images {whose}cannot be changed within ", Given(within, one.id), "."),
+        sentence=(f"of test images {whose}hold against ", Given(bound_of(one), one.id), "."),
         target="certify",
     )
 
 
 def _checks_card(evidence: Evidence, told: set[str]) -> Card | None:
-    checks = [one for one in evidence.of(CheckResult) if one.verdict != "skipped"]
-    if not checks:
+    ran = [one for one in evidence.of(CheckResult) if one.verdict != "skipped"]
+    if not ran:
         return None
-    failed = [one.id for one in checks if one.verdict != "pass"]
-    every = [one.id for one in checks]
+    failed, every = [one.id for one in ran if one.verdict != "pass"], [one.id for one in ran]
     return Card(
         title="Failed checks",
         tone="bad" if failed else "good",
@@ -268,21 +250,17 @@ def _checks_card(evidence: Evidence, told: set[str]) -> Card | None:
 
 def _steps(evidence: Evidence, robust: Measurement | None, scan: Note | None) -> list[Cell]:
     """Return what to do, the gravest first, each with the command to type."""
-    model = evidence.file_of(evidence.at_hand)
-    names = [str(note.facts.get("name")) for note in evidence.notes(DATASET)]
-    dataset = evidence.asked.get("dataset") or next(iter(names), "DATASET")
+    model, dataset = evidence.typed
     steps: list[Cell] = []
     if scan is not None and scan.facts.get("backdoored"):
         command = f"purple repair --model {model} --dataset {dataset} --method unlearn"
         steps.append(("Take the backdoor out, or train anew. ", Command(command)))
-    for finding in evidence.findings():
-        if finding.severity in ("critical", "high"):
-            fix = f"; {finding.fix}" if finding.fix else ""
-            place = f"{finding.place.get('path')}:{finding.place.get('line', '')}".rstrip(":")
-            steps.append((f"{finding.message}{fix} ({place}) ", RecordLink(finding.id)))
-            break
-    if robust is not None:
-        steps += _robust_step(evidence, robust, model, str(dataset))
+    grave = [one for one in evidence.findings() if one.severity in ("critical", "high")]
+    for finding in grave[:1]:
+        fix = f"; {finding.fix}" if finding.fix else ""
+        place = f"{finding.place.get('path')}:{finding.place.get('line', '')}".rstrip(":")
+        steps.append((f"{finding.message}{fix} ({place}) ", RecordLink(finding.id)))
+    steps += [] if robust is None else _robust_steps(evidence, robust)
     for check in evidence.of(CheckResult):
         if check.verdict in ("fail", "error", "broken"):
             why = f"{check.message}. " if check.message else ""
@@ -293,27 +271,21 @@ def _steps(evidence: Evidence, robust: Measurement | None, scan: Note | None) ->
     return steps
 
 
-def _robust_step(evidence: Evidence, robust: Measurement, model: str, dataset: str) -> list[Cell]:
-    number = number_of(robust)
-    if not number.established:
+def _robust_steps(evidence: Evidence, robust: Measurement) -> list[Cell]:
+    """Return what to do about a model that breaks: ship the hardened one, or harden."""
+    model, dataset = evidence.typed
+    if not number_of(robust).established:
         command = f"purple attack --model {model} --dataset {dataset} --attack autoattack"
         return [("Evaluate anew with a stronger ladder of attacks. ", Command(command))]
-    if number.value >= HALF and _failed_floor(evidence, robust) is None:
+    if _word(evidence, robust).startswith("withstands"):
         return []
     epsilon = robust.how.get("epsilon")
-    better = [
-        one
-        for name in evidence.models_of("hardened")
-        if (one := evidence.weakest(name, epsilon)) is not None
-        and number_of(one).established
-        and value_of(one) > max(HALF, value_of(robust))
-    ]
-    if better:
-        best: Measurement = max(better, key=value_of)
-        left: Number = number_of(best)
-        path = evidence.file_of(model_name(best))
-        words = f"Use {model_name(best)} instead ({path}): it keeps "
-        return [(words, left, " under ", _attack(best), ".")]
+    hardened = [evidence.weakest(name, epsilon) for name in evidence.models_of("hardened")]
+    better = [one for one in hardened if one is not None and number_of(one).established]
+    best = max(better, key=value_of, default=None)
+    if best is not None and value_of(best) > max(HALF, value_of(robust)):
+        words = f"Use {model_name(best)} instead ({evidence.file_of(model_name(best))}): it keeps "
+        return [(words, number_of(best), " under ", _attack(best), ".")]
     shown = f"{epsilon:.4g}" if isinstance(epsilon, float) else epsilon
     command = f"purple harden --dataset {dataset} --recipe pgd --epsilon {shown}"
     return [("Train against the attack. ", Command(command, robust.id))]
