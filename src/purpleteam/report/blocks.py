@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from purpleteam.report.view import (
     Cell,
     Figure,
     Gallery,
-    Given,
     Inline,
     Mono,
     Picture,
@@ -39,30 +38,30 @@ def checks(caption: str, *rooms: str) -> Part:
     """Return a part that shows the checks of those rooms, what did not pass first."""
 
     def table(evidence: Evidence) -> list[Block]:
-        found = evidence.checks(*rooms)
-        return [checks_table(found, caption)] if found else []
+        results = evidence.checks(*rooms)
+        return [checks_table(results, caption)] if results else []
 
     return table
 
 
-def checks_table(found: Sequence[CheckResult], caption: str) -> Table:
+def checks_table(results: Sequence[CheckResult], caption: str) -> Table:
     """Return a table of executed checks."""
-    ordered = sorted(found, key=lambda one: (one.verdict == "pass", one.check))
+    ordered = sorted(results, key=lambda record: (record.verdict == "pass", record.check))
     columns = ("Check", "Verdict", "What a pass proves, and what was measured", "Can fail")
     return Table(
         caption=caption,
         columns=columns,
         rows=tuple(
             row(
-                (Mono(one.check), RecordLink(one.id)),
-                Badge(one.verdict, TONES.get(one.verdict, "quiet")),
-                _seen(one),
+                (Mono(record.check), RecordLink(record.id)),
+                Badge(record.verdict, TONES.get(record.verdict, "quiet")),
+                _seen(record),
                 Badge("shown", "good")
-                if one.negative_control.get("failed_as_required", False)
+                if record.negative_control.get("failed_as_required", False)
                 else Badge("not shown", "warn"),
-                record=one.id,
+                record=record.id,
             )
-            for one in ordered
+            for record in ordered
         ),
         stacked=True,
     )
@@ -87,7 +86,9 @@ def gallery_blocks(evidence: Evidence, *kinds: str) -> list[Gallery]:
     return [
         Gallery(
             title=str(note.facts.get("title", "Pictures")),
-            pictures=tuple(_picture(evidence.root, one) for one in items(note.facts, "images")),
+            pictures=tuple(
+                _picture(evidence.root, record) for record in items(note.facts, "images")
+            ),
             record=note.id,
             kind=str(note.facts.get("kind", "")),
             note=str(note.facts.get("note", "")),
@@ -151,9 +152,9 @@ def bars_figure(
     """
     drawn = [(label, [bar_of(*bar) for bar in group]) for label, group in groups]
     rows = tuple(
-        row(label, name or DASH, number_of(one))
+        row(label, name or DASH, number_of(record))
         for label, group in groups
-        for one, _, name in group
+        for record, _, name in group
     )
     table = Table(caption=title, columns=("Of", "Which", "Value"), rows=rows, folded=True)
     return Figure(title=title, svg=bars(title, description, drawn), caption=caption, table=table)
@@ -171,48 +172,58 @@ def matrices(
         lab: of the poison lab or not, where asked.
     """
     names = evidence.models_of(*roles, lab=lab)
-    found = [one for name in names for one in evidence.find("confusion_matrix", name)]
+    records = [record for name in names for record in evidence.find("confusion_matrix", name)]
     wanted = [
-        one
-        for one in found
-        if (one.how.get(key) if key else not (one.how.get("attack") or one.how.get("trigger")))
+        record
+        for record in records
+        if (
+            record.how.get(key)
+            if key
+            else not (record.how.get("attack") or record.how.get("trigger"))
+        )
     ]
-    return [figure for one in wanted if (figure := _matrix(one)) is not None]
+    return [figure for record in wanted if (figure := _matrix(record)) is not None]
 
 
-def _matrix(one: Measurement) -> Figure | None:
-    value = one.value
+def _matrix(record: Measurement) -> Figure | None:
+    value = record.value
     if not isinstance(value, Counts):
         return None
-    classes = [str(name) for name in one.detail.get("classes") or range(len(value.value))]
+    classes = [str(name) for name in record.detail.get("classes") or range(len(value.value))]
     classes = classes[: len(value.value)]
-    seed = "" if one.seed is None else f", seed {one.seed}"
-    under = " on triggered images" if one.how.get("trigger") else ""
-    under = f" under {one.how['attack']}" if one.how.get("attack") else under
-    title = f"{model_name(one) or 'Model'}{seed}: confusion matrix{under}"
+    seed = "" if record.seed is None else f", seed {record.seed}"
+    under = " on triggered images" if record.how.get("trigger") else ""
+    under = f" under {record.how['attack']}" if record.how.get("attack") else under
+    title = f"{model_name(record) or 'Model'}{seed}: confusion matrix{under}"
     about = "Rows are true classes, columns predicted ones; the diagonal is right."
     rows = tuple(
         row(f"true {name}", *(grouped(cell) for cell in counts))
         for name, counts in zip(classes, value.value, strict=False)
     )
-    caption = (number_of(one), " images; darker: a larger share of the row. ", RecordLink(one.id))
+    caption = (
+        number_of(record),
+        " images; darker: a larger share of the row. ",
+        RecordLink(record.id),
+    )
     return Figure(
         title=title,
-        svg=heatmap(title, about, value.value, classes, one.id),
+        svg=heatmap(title, about, value.value, classes, record.id),
         caption=caption,
         table=Table(caption=title, columns=("", *classes), rows=rows, folded=True, dense=True),
         folded=True,
-        record=one.id,
+        record=record.id,
     )
 
 
 def trainings(evidence: Evidence, title: str, *roles: Role, lab: bool | None = None) -> list[Block]:
     """Return, folded, loss and validation accuracy over the epochs of those models."""
     models = evidence.models_of(*roles, lab=lab)
-    notes = [one for one in evidence.notes(TRAINING) if one.facts.get("model_name") in models]
+    notes = [
+        record for record in evidence.notes(TRAINING) if record.facts.get("model_name") in models
+    ]
     blocks: list[Block] = []
     for key, label in (("loss", "training loss"), ("validation_accuracy", "validation accuracy")):
-        series = [one for note in notes if (one := _series(evidence, note, key)).points]
+        series = [record for note in notes if (record := _series(evidence, note, key)).points]
         if series:
             blocks.append(_training_figure(f"{title}: {label}", series, notes, key))
     return blocks
@@ -227,7 +238,9 @@ def _series(evidence: Evidence, note: Note, key: str) -> Series:
         if isinstance(value, int | float) and not isinstance(value, bool):
             x, y = float(epoch.get("epoch", place)), float(value)
             points.append(Point(x=x, y=y, low=y, high=y, record=note.id))
-    several = sum(one.facts.get("model_name") == model for one in evidence.notes(TRAINING)) > 1
+    several = (
+        sum(record.facts.get("model_name") == model for record in evidence.notes(TRAINING)) > 1
+    )
     seed = f" {note.facts['seed']}" if several and note.facts.get("seed") is not None else ""
     return Series(label=model + seed, points=tuple(points), colour=colour_of(evidence, model))
 
@@ -236,7 +249,7 @@ def _training_figure(
     title: str, series: Sequence[Series], notes: Sequence[Note], key: str
 ) -> Figure:
     share, words = key.endswith("accuracy"), key.replace("_", " ")
-    lowest = min(point.y for one in series for point in one.points)
+    lowest = min(point.y for record in series for point in record.points)
     # The small differences near the top are the news: an accuracy's scale need not start at zero.
     floor = next((floor for floor in (0.96, 0.9, 0.8, 0.6) if floor <= lowest), 0.0)
     svg = curves(
@@ -249,30 +262,30 @@ def _training_figure(
         percent=share,
         height=230,
     )
-    epochs = sorted({point.x for one in series for point in one.points})
-    values = [{point.x: point for point in one.points} for one in series]
+    epochs = sorted({point.x for record in series for point in record.points})
+    values = [{point.x: point for point in record.points} for record in series]
     rows = tuple(
         row(
             f"{epoch:g}",
             *(
-                of_fraction(found[epoch].y, key, found[epoch].record) if epoch in found else DASH
-                for found in values
+                of_fraction(points[epoch].y, key, points[epoch].record) if epoch in points else DASH
+                for points in values
             ),
         )
         for epoch in epochs
     )
-    columns = ("Epoch", *(one.label for one in series))
+    columns = ("Epoch", *(record.label for record in series))
     table = Table(caption=title, columns=columns, rows=rows, folded=True, dense=True)
     links = (part for note in notes for part in (RecordLink(note.id), " "))
     caption: Cell = ("As recorded; an accuracy's scale need not start at zero. ", *links)
     return Figure(title=title, svg=svg, caption=caption, table=table, folded=True)
 
 
-def point_of(epsilon: float, one: Measurement) -> Point:
+def point_of(epsilon: float, record: Measurement) -> Point:
     """Return a measurement as a point of a curve, with its interval."""
-    middle = value_of(one)
-    low, high = getattr(one.value, "low", middle), getattr(one.value, "high", middle)
-    return Point(x=epsilon, y=middle, low=low, high=high, record=one.id)
+    middle = value_of(record)
+    low, high = getattr(record.value, "low", middle), getattr(record.value, "high", middle)
+    return Point(x=epsilon, y=middle, low=low, high=high, record=record.id)
 
 
 def facts_table(note: Note, caption: str) -> Table:
@@ -304,8 +317,3 @@ def brief(value: Any, limit: int = 240) -> str:
         text = str(value)
         text = text[:19] + "…" if text.startswith("sha256:") else text  # the record has all of it
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def joined(found: Iterable[Given]) -> Cell:
-    """Return inlines with commas between."""
-    return tuple(part for one in found for part in (", ", one))[1:]

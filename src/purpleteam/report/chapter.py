@@ -61,21 +61,21 @@ class Sheet:
 
     def __call__(self, evidence: Evidence) -> list[Block]:
         """Return the table, or nothing where nothing of it was measured."""
-        found = [
-            one
+        records = [
+            record
             for name in self.metrics
-            for one in evidence.find(name)
-            if self.where is None or self.where(evidence, one)
+            for record in evidence.find(name)
+            if self.where is None or self.where(evidence, record)
         ]
         place = {name: number for number, name in enumerate(evidence.models)}
-        found.sort(key=lambda one: place.get(model_name(one), -1))
-        return [self.of(evidence, found)] if found else []
+        records.sort(key=lambda record: place.get(model_name(record), -1))
+        return [self.of(evidence, records)] if records else []
 
-    def of(self, evidence: Evidence, found: Iterable[Measurement]) -> Table:
+    def of(self, evidence: Evidence, records: Iterable[Measurement]) -> Table:
         """Return the table of those measurements."""
         lines = [
-            (one, {name: cell(evidence, one) for name, cell in self.columns.items()})
-            for one in found
+            (record, {name: cell(evidence, record) for name, cell in self.columns.items()})
+            for record in records
         ]
         names = [
             name
@@ -83,7 +83,9 @@ class Sheet:
             if name not in self.optional
             or any(cells[name] not in (DASH, (DASH,)) for _, cells in lines)
         ]
-        rows = tuple(row(*(cells[name] for name in names), record=one.id) for one, cells in lines)
+        rows = tuple(
+            row(*(cells[name] for name in names), record=record.id) for record, cells in lines
+        )
         return Table(
             caption=self.caption,
             columns=tuple(names),
@@ -133,7 +135,7 @@ class Chapter:
     def is_told(self, evidence: Evidence) -> bool:
         """Say whether there is anything to tell."""
         return bool(
-            any(self._counts(evidence, one) for one in evidence.measurements)
+            any(self._counts(evidence, record) for record in evidence.measurements)
             or evidence.notes(*self.notes)
             or any(evidence.of(kind) for kind in self.kinds)
             or evidence.checks(*self.checks)
@@ -141,16 +143,16 @@ class Chapter:
             or (self.stage and evidence.failures(self.stage))
         )
 
-    def _counts(self, evidence: Evidence, one: Measurement) -> bool:
+    def _counts(self, evidence: Evidence, record: Measurement) -> bool:
         return (
-            one.name in self.metrics
-            and (not self.roles or evidence.role(model_name(one)) in self.roles)
-            and (self.lab is None or bool(one.how.get("lab")) == self.lab)
+            record.name in self.metrics
+            and (not self.roles or evidence.role(model_name(record)) in self.roles)
+            and (self.lab is None or bool(record.how.get("lab")) == self.lab)
         )
 
     def section(self, id: str, evidence: Evidence) -> Section:
         """Return the chapter on that run; work of its stage that failed stands first."""
-        failed = [_failed(one) for one in evidence.failures(self.stage)] if self.stage else []
+        failed = [_failed(record) for record in evidence.failures(self.stage)] if self.stage else []
         blocks = [block for part in self.parts for block in part(evidence)]
         reading = [Reading(self.means, self.means_not)] if self.means else []
         return Section(id=id, title=self.title, lead=self.lead, blocks=(*failed, *blocks, *reading))
@@ -171,50 +173,54 @@ def ordered() -> list[str]:
         following.setdefault(after if after in CHAPTERS else "", []).append(name)
 
     def behind(name: str) -> list[str]:
-        lines = [[one, *behind(one)] for one in following.get(name, [])]
-        return [one for listed in sorted(lines, key=lambda it: (len(it), it)) for one in listed]
+        lines = [[record, *behind(record)] for record in following.get(name, [])]
+        return [
+            record for listed in sorted(lines, key=lambda it: (len(it), it)) for record in listed
+        ]
 
     return behind("")
 
 
-def _failed(one: Failure) -> Prose:
-    text = f" {one.what}: {one.reason} "
-    return Prose((Badge("failed", "bad"), text, RecordLink(one.id)), style="callout")
+def _failed(record: Failure) -> Prose:
+    text = f" {record.what}: {record.reason} "
+    return Prose((Badge("failed", "bad"), text, RecordLink(record.id)), style="callout")
 
 
-def of_model(evidence: Evidence, one: Measurement) -> Inline:
+def of_model(evidence: Evidence, record: Measurement) -> Inline:
     """Return the name of the model that a measurement is about."""
-    return model_name(one) or DASH
+    return model_name(record) or DASH
 
 
-def of_seed(evidence: Evidence, one: Measurement) -> Inline:
+def of_seed(evidence: Evidence, record: Measurement) -> Inline:
     """Return the seed of a measurement."""
-    return DASH if one.seed is None else Given(str(one.seed), one.id)
+    return DASH if record.seed is None else Given(str(record.seed), record.id)
 
 
-def of_itself(evidence: Evidence, one: Measurement) -> Number:
+def of_itself(evidence: Evidence, record: Measurement) -> Number:
     """Return the measured number."""
-    return number_of(one)
+    return number_of(record)
 
 
-def given(one: Measurement, key: str) -> Inline:
+def given(record: Measurement, key: str) -> Inline:
     """Return a parameter of how something was measured, or a dash where it has none."""
-    value = one.how.get(key)
+    value = record.how.get(key)
     if value is None:
         return DASH
-    return Given(plain(value) if isinstance(value, int | float) else str(value), one.id)
+    return Given(plain(value) if isinstance(value, int | float) else str(value), record.id)
 
 
 def of_how(key: str) -> Column:
     """Return a column that shows a parameter of how something was measured."""
-    return lambda _, one: given(one, key)
+    return lambda _, record: given(record, key)
 
 
 def beside(name: str, **how: object) -> Column:
     """Return a column that shows the metric `name` of the same model, done in that way."""
 
-    def cell(evidence: Evidence, one: Measurement) -> Inline:
-        same = one.name == name and all(one.how.get(key) == value for key, value in how.items())
-        return number_or_dash(one if same else about(evidence.find(name), one, **how))
+    def cell(evidence: Evidence, record: Measurement) -> Inline:
+        same = record.name == name and all(
+            record.how.get(key) == value for key, value in how.items()
+        )
+        return number_or_dash(record if same else about(evidence.find(name), record, **how))
 
     return cell

@@ -73,26 +73,31 @@ class Evidence:
     def find(self, name: str, model: str | None = None, **how: Any) -> list[Measurement]:
         """Return the measurements of that name, about that model, done in that way."""
         return [
-            one
-            for one in self.measurements
-            if one.name == name
-            and (model is None or model_name(one) == model)
-            and all(one.how.get(key) == value for key, value in how.items())
+            record
+            for record in self.measurements
+            if record.name == name
+            and (model is None or model_name(record) == model)
+            and all(record.how.get(key) == value for key, value in how.items())
         ]
 
-    def one(self, name: str, model: str, **how: Any) -> Measurement | None:
+    def best(self, name: str, model: str, **how: Any) -> Measurement | None:
         """Return the most telling of the measurements found: on test, on most images, first."""
-        found = self.find(name, model, **how)
+        records = self.find(name, model, **how)
         return max(
-            found, key=lambda one: (one.subject.get("split") == "test", one.value.n), default=None
+            records,
+            key=lambda record: (record.subject.get("split") == "test", record.value.n),
+            default=None,
         )
 
     @cached_property
     def _roles(self) -> dict[tuple[str, str], tuple[Role, bool]]:
         noted = [note.facts for note in self.notes(MODEL) if note.facts.get("role") in ROLES]
         return {
-            (str(one.get("model")), str(one.get("model_name"))): (one["role"], bool(one.get("lab")))
-            for one in noted
+            (str(record.get("model")), str(record.get("model_name"))): (
+                record["role"],
+                bool(record.get("lab")),
+            )
+            for record in noted
         }
 
     def role(self, model: str) -> Role:
@@ -125,21 +130,21 @@ class Evidence:
         Of several evaluations by one attack the one on most images stands for it.
         """
         widest: dict[str, Measurement] = {}
-        for one in self.white_box(model, norm):
-            if epsilon is None or one.how.get("epsilon") == epsilon:
-                attack = str(one.how.get("attack"))
+        for record in self.white_box(model, norm):
+            if epsilon is None or record.how.get("epsilon") == epsilon:
+                attack = str(record.how.get("attack"))
                 before = widest.get(attack)
-                if before is None or one.value.n > before.value.n:
-                    widest[attack] = one
+                if before is None or record.value.n > before.value.n:
+                    widest[attack] = record
         return min(widest.values(), key=_strength, default=None)
 
     def white_box(self, model: str | None = None, norm: str | None = None) -> list[Measurement]:
         """Return the robust accuracies of attacks on the model itself."""
         return [
-            one
-            for one in self.find("robust_accuracy", model)
-            if one.how.get("knowledge", "white-box") == "white-box"
-            and (norm is None or one.how.get("norm", "linf") == norm)
+            record
+            for record in self.find("robust_accuracy", model)
+            if record.how.get("knowledge", "white-box") == "white-box"
+            and (norm is None or record.how.get("norm", "linf") == norm)
         ]
 
     def editions(self, model: str, *names: str) -> list[tuple[int | None, list[Measurement]]]:
@@ -147,15 +152,15 @@ class Evidence:
 
         Several trainings of one recipe are several models; the seed is None where there is one.
         """
-        found: dict[Any, list[Measurement]] = {}
+        editions: dict[Any, list[Measurement]] = {}
         for name in names:
-            for one in self.find(name, model):
-                found.setdefault(one.subject.get("model"), []).append(one)
+            for record in self.find(name, model):
+                editions.setdefault(record.subject.get("model"), []).append(record)
         seeds = {
-            digest: next((one.seed for one in same if one.seed is not None), None)
-            for digest, same in found.items()
+            digest: next((record.seed for record in same if record.seed is not None), None)
+            for digest, same in editions.items()
         }
-        return [(seeds[key] if len(found) > 1 else None, same) for key, same in found.items()]
+        return [(seeds[key] if len(editions) > 1 else None, same) for key, same in editions.items()]
 
     def around(self, backdoor: Measurement) -> tuple[Measurement | None, Measurement | None]:
         """Return what an attack success rate never stands without: clean accuracy, base rate."""
@@ -163,16 +168,26 @@ class Evidence:
         if base is None:  # recorded as a number about the clean model
             keys = ("target_label", "trigger", "poisoned")
             same = {key: backdoor.how.get(key) for key in keys}
-            rates = (one for one in self.find("base_rate") if one.seed == backdoor.seed)
+            rates = (record for record in self.find("base_rate") if record.seed == backdoor.seed)
             base = next(
-                (one for one in rates if all(one.how.get(k) == v for k, v in same.items())), None
+                (
+                    record
+                    for record in rates
+                    if all(record.how.get(k) == v for k, v in same.items())
+                ),
+                None,
             )
         return clean, base
 
     def name_of(self, digest: Any) -> str:
         """Return the name of the model with that digest; nothing where no number is about it."""
         return next(
-            (model_name(one) for one in self.measurements if one.subject.get("model") == digest), ""
+            (
+                model_name(record)
+                for record in self.measurements
+                if record.subject.get("model") == digest
+            ),
+            "",
         )
 
     def file_of(self, model: str) -> str:
@@ -180,9 +195,9 @@ class Evidence:
         digests = {digest for digest, name in self._roles if name == model}
         return next(
             (
-                one.path
-                for one in self.of(Artefact)
-                if one.digest in digests and one.path.endswith(".safetensors")
+                record.path
+                for record in self.of(Artefact)
+                if record.digest in digests and record.path.endswith(".safetensors")
             ),
             model,
         )
@@ -197,14 +212,14 @@ class Evidence:
     @cached_property
     def models(self) -> list[str]:
         """Names of all models that were measured or trained, in the order of their parts."""
-        names = [model_name(one) for one in self.measurements]
+        names = [model_name(record) for record in self.measurements]
         names += [str(note.facts.get("model_name", "")) for note in self.notes(TRAINING)]
         present = list(dict.fromkeys(name for name in names if name))
         return sorted(present, key=lambda name: ROLES.index(self.role(name)))
 
     def models_with(self, *names: str) -> list[str]:
         """Return the models of which at least one of those measurements was taken."""
-        measured = {model_name(one) for one in self.measurements if one.name in names}
+        measured = {model_name(record) for record in self.measurements if record.name in names}
         return [name for name in self.models if name in measured]
 
     @cached_property
@@ -213,16 +228,16 @@ class Evidence:
 
         Points of a curve count only where there is nothing else.
         """
-        found = [one for one in self.white_box(norm="linf") if epsilon_of(one) > 0]
-        found = [one for one in found if not one.how.get("curve")] or found
+        records = [record for record in self.white_box(norm="linf") if epsilon_of(record) > 0]
+        records = [record for record in records if not record.how.get("curve")] or records
         models: dict[float, set[str]] = {}
-        for one in found:
-            models.setdefault(epsilon_of(one), set()).add(model_name(one))
+        for record in records:
+            models.setdefault(epsilon_of(record), set()).add(model_name(record))
         return max(models, key=lambda epsilon: (len(models[epsilon]), epsilon), default=None)
 
     def failures(self, *stages: str) -> list[Failure]:
         """Return what was asked for and is not done, of those stages or of all."""
-        return [one for one in self.of(Failure) if not stages or one.stage in stages]
+        return [record for record in self.of(Failure) if not stages or record.stage in stages]
 
     def notes(self, *names: str) -> list[Note]:
         """Return the notes of those names, a name at a time."""
@@ -230,18 +245,20 @@ class Evidence:
 
     def checks(self, *rooms: str) -> list[CheckResult]:
         """Return the checks whose id starts with the name of one of the rooms."""
-        return [one for one in self.of(CheckResult) if one.check.split(".")[0] in rooms]
+        return [record for record in self.of(CheckResult) if record.check.split(".")[0] in rooms]
 
     def findings(self) -> list[Finding]:
         """Return the findings, the gravest first."""
         return sorted(
             self.of(Finding),
-            key=lambda one: SEVERITIES.index(one.severity) if one.severity in SEVERITIES else 9,
+            key=lambda record: (
+                SEVERITIES.index(record.severity) if record.severity in SEVERITIES else 9
+            ),
         )
 
     def threats(self) -> list[ThreatStatus]:
         """Return the threats in order of their id."""
-        return sorted(self.of(ThreatStatus), key=lambda one: one.threat)
+        return sorted(self.of(ThreatStatus), key=lambda record: record.threat)
 
     def galleries(self, *kinds: str) -> list[Note]:
         """Return the gallery notes of those kinds."""
@@ -253,19 +270,19 @@ def model_name(measurement: Measurement) -> str:
     return str(measurement.subject.get("model_name", "") or "")
 
 
-def about(found: Iterable[Measurement], one: Measurement, **how: object) -> Measurement | None:
-    """Return the first of `found` that is about the same model, done in that way."""
-    model = one.subject.get("model")
-    same = (other for other in found if other.subject.get("model") == model)
+def about(records: Iterable[Measurement], record: Measurement, **how: object) -> Measurement | None:
+    """Return the first of `records` that is about the same model, done in that way."""
+    model = record.subject.get("model")
+    same = (other for other in records if other.subject.get("model") == model)
     return next((o for o in same if all(o.how.get(k) == v for k, v in how.items())), None)
 
 
 def items(facts: Mapping[str, Any], *names: str) -> list[Mapping[str, Any]]:
     """Return the list of mappings under the first of those names that holds one."""
     for name in names or tuple(facts):
-        found = facts.get(name)
-        if isinstance(found, Iterable) and not isinstance(found, str | Mapping):
-            return [one for one in found if isinstance(one, Mapping)]
+        listed = facts.get(name)
+        if isinstance(listed, Iterable) and not isinstance(listed, str | Mapping):
+            return [record for record in listed if isinstance(record, Mapping)]
     return []
 
 

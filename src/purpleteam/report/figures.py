@@ -228,19 +228,19 @@ def curves(
 
     Each line carries its label where it ends; the drawing grows until no two labels touch.
     """
-    drawn = [one for one in series if one.points]
-    xs = sorted({point.x for one in drawn for point in one.points})
-    peak = max((point.high for one in drawn for point in one.points), default=1.0)
+    drawn = [curve for curve in series if curve.points]
+    xs = sorted({point.x for curve in drawn for point in curve.points})
+    peak = max((point.high for curve in drawn for point in curve.points), default=1.0)
     height = max(height, LABEL_GAP * len(drawn) + TOP + BOTTOM)
-    room = max(96, round(LETTER * max((len(one.label) for one in drawn), default=0)) + 22)
+    room = max(96, round(LETTER * max((len(curve.label) for curve in drawn), default=0)) + 22)
     floor, ceiling = scale or (0.0, _ceiling(peak))
     low, high = min(xs, default=0.0), max(xs, default=1.0)
     frame = _Frame(low, high, floor, ceiling, CHART - min(room, 300), height - BOTTOM)
     parts = _axes(frame, xs, percent)
     parts.append(text(x_label, (LEFT + frame.right) / 2, height - 8, "axis-label middle"))
     parts.append(text(y_label, LEFT, TOP - 7, "axis-label"))
-    parts += [_band(one, frame) for one in drawn]
-    parts += [_stroke(one, frame) for one in drawn]
+    parts += [_band(curve, frame) for curve in drawn]
+    parts += [_stroke(curve, frame) for curve in drawn]
     parts += _labels(drawn, frame)
     return drawing(title, description, CHART, height, parts)
 
@@ -263,20 +263,23 @@ def _axes(frame: _Frame, xs: Sequence[float], percent: bool) -> list[Markup]:
     return parts
 
 
-def _band(one: Series, frame: _Frame) -> Markup:
-    upper = [(frame.x(point.x), frame.y(point.high)) for point in one.points]
-    lower = [(frame.x(point.x), frame.y(point.low)) for point in reversed(one.points)]
-    return shape("polygon", [*upper, *lower], f"band series-{one.colour}")
+def _band(curve: Series, frame: _Frame) -> Markup:
+    upper = [(frame.x(point.x), frame.y(point.high)) for point in curve.points]
+    lower = [(frame.x(point.x), frame.y(point.low)) for point in reversed(curve.points)]
+    return shape("polygon", [*upper, *lower], f"band series-{curve.colour}")
 
 
-def _stroke(one: Series, frame: _Frame) -> Markup:
-    style = f"series-{one.colour} dash-{one.colour % MARKERS}"
-    places = [(frame.x(point.x), frame.y(point.y)) for point in one.points]
+def _stroke(curve: Series, frame: _Frame) -> Markup:
+    style = f"series-{curve.colour} dash-{curve.colour % MARKERS}"
+    places = [(frame.x(point.x), frame.y(point.y)) for point in curve.points]
     marks = [
         element(
-            "g", element("title", one.label), _marker(one.colour, x, y), data_record=point.record
+            "g",
+            element("title", curve.label),
+            _marker(curve.colour, x, y),
+            data_record=point.record,
         )
-        for point, (x, y) in zip(one.points, places, strict=True)
+        for point, (x, y) in zip(curve.points, places, strict=True)
     ]
     path = shape("polyline", places, f"stroke {style}")
     return element("g", path, *(marks if len(marks) <= MOST else ()))
@@ -297,17 +300,17 @@ def _marker(colour: int, x: float, y: float) -> Markup:
 
 
 def _labels(drawn: Sequence[Series], frame: _Frame) -> list[Markup]:
-    ends = [frame.y(one.points[-1].y) for one in drawn]
+    ends = [frame.y(curve.points[-1].y) for curve in drawn]
     parts = []
-    for one, end, place in zip(
+    for curve, end, place in zip(
         drawn, ends, spread(ends, LABEL_GAP, TOP + 4, frame.base), strict=True
     ):
-        x, record = frame.x(one.points[-1].x), one.points[-1].record
+        x, record = frame.x(curve.points[-1].x), curve.points[-1].record
         if place != end or x < frame.right - 1:
-            leader = f"leader series-{one.colour}"
+            leader = f"leader series-{curve.colour}"
             parts.append(line(x + 6, end, frame.right + 12, place, leader))
         parts.append(
-            text(one.label, frame.right + 15, place + 4, f"label series-{one.colour}", record)
+            text(curve.label, frame.right + 15, place + 4, f"label series-{curve.colour}", record)
         )
     return parts
 

@@ -76,13 +76,14 @@ def _block(block: Block) -> list[str]:
         ]
     if isinstance(block, Cards):
         return [
-            f"- **{_escape(one.title)}: {_escape(one.verdict)}.** "
-            f"{inline(one.number)} {cell(one.sentence)}"
-            for one in block.cards
+            f"- **{_escape(card.title)}: {_escape(card.verdict)}.** "
+            f"{inline(card.number)} {cell(card.sentence)}"
+            for card in block.cards
         ]
     if isinstance(block, Gallery):
         return [f"**{_escape(block.title)}** [{block.record}]", ""] + [
-            f"- {_escape(one.caption)} (`{one.path.replace('`', '')}`)" for one in block.pictures
+            f"- {_escape(picture.caption)} (`{picture.path.replace('`', '')}`)"
+            for picture in block.pictures
         ]
     return [_sentence(block)]
 
@@ -107,7 +108,9 @@ def table(block: Table) -> list[str]:
     lines = [f"**{_escape(block.caption)}**", ""]
     lines.append("| " + " | ".join(_escape(column) or " " for column in block.columns) + " |")
     lines.append("|" + " --- |" * len(block.columns))
-    lines += ["| " + " | ".join(cell(one) or " " for one in row.cells) + " |" for row in block.rows]
+    lines += [
+        "| " + " | ".join(cell(parts) or " " for parts in row.cells) + " |" for row in block.rows
+    ]
     return [*lines, "", cell(block.note)] if block.note else lines
 
 

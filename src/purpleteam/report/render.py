@@ -91,7 +91,7 @@ def _facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(machine, dict):
         cores = f"{machine.get('cores')} cores" if machine.get("cores") else ""
         shown = (machine.get("system"), machine.get("processor"), cores)
-        facts.append(("Machine", ", ".join(str(one) for one in shown if one)))
+        facts.append(("Machine", ", ".join(str(fact) for fact in shown if fact)))
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
 
 
@@ -100,7 +100,7 @@ def _banner(verification: Verification | None) -> Banner | None:
     if verification is None or verification.verdict == "pass":
         return None
     wrong = verification.of(verification.verdict)
-    lines = tuple(f"{one.name}: {one.message}." for one in wrong)
+    lines = tuple(f"{part.name}: {part.message}." for part in wrong)
     if verification.verdict == "fail":
         advice = "Rely on no number below before it was measured again: purple verify --replay."
         title = "This run fails its verification"

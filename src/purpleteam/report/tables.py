@@ -33,10 +33,12 @@ def readme_table(records: Iterable[Record]) -> str:
 
 
 def _tables(evidence: Evidence) -> str:
-    found = [one for one in (_robustness(evidence), _backdoors(evidence)) if one is not None]
-    if not found:
+    tables = [
+        record for record in (_robustness(evidence), _backdoors(evidence)) if record is not None
+    ]
+    if not tables:
         return "Nothing is measured yet.\n"
-    return "\n".join("\n".join(table(one)) + "\n" for one in found)
+    return "\n".join("\n".join(table(record)) + "\n" for record in tables)
 
 
 def _read(path: Path) -> Evidence:
@@ -69,24 +71,24 @@ def _robustness(evidence: Evidence) -> Table | None:
 
 def _model_row(evidence: Evidence, name: str, epsilon: float | None) -> Row:
     robust = None if epsilon is None else evidence.weakest(name, epsilon)
-    claimed = None if epsilon is None else evidence.one("transfer_accuracy", name, epsilon=epsilon)
+    claimed = None if epsilon is None else evidence.best("transfer_accuracy", name, epsilon=epsilon)
     attack = DASH if robust is None else str(robust.how.get("attack", DASH))
-    clean = evidence.one("clean_accuracy", name)
+    clean = evidence.best("clean_accuracy", name)
     return row(name, number_or_dash(clean), number_or_dash(robust), attack, number_or_dash(claimed))
 
 
 def _backdoors(evidence: Evidence) -> Table | None:
-    rows = tuple(_backdoor_row(evidence, one) for one in evidence.find("attack_success_rate"))
+    rows = tuple(_backdoor_row(evidence, record) for record in evidence.find("attack_success_rate"))
     columns = ("Model", "Seed", "Clean accuracy", "Attack success rate", "Base rate")
     return Table(caption="Backdoors", columns=columns, rows=rows) if rows else None
 
 
-def _backdoor_row(evidence: Evidence, one: Measurement) -> Row:
-    clean, base = evidence.around(one)
+def _backdoor_row(evidence: Evidence, record: Measurement) -> Row:
+    clean, base = evidence.around(record)
     return row(
-        model_name(one),
-        DASH if one.seed is None else str(one.seed),
+        model_name(record),
+        DASH if record.seed is None else str(record.seed),
         number_or_dash(clean),
-        number_of(one),
+        number_of(record),
         number_or_dash(base),
     )

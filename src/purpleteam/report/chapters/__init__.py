@@ -27,5 +27,5 @@ def sections(evidence: Evidence) -> tuple[Section, ...]:
         for name in ordered()
         if CHAPTERS[name].is_told(evidence)
     ]
-    first = first_section(evidence, gaps(evidence), {one.id for one in told})
+    first = first_section(evidence, gaps(evidence), {record.id for record in told})
     return first, *told, *last_sections(evidence, (first, *told))

@@ -126,22 +126,22 @@ def beside(evidence: Evidence, measurement: Measurement) -> list[tuple[str, Numb
 def _beside(evidence: Evidence) -> list[Block]:
     """Return every measurement of which a report published the same."""
     rows = []
-    for one in evidence.measurements:
-        published = beside(evidence, one)
+    for record in evidence.measurements:
+        published = beside(evidence, record)
         if published:
-            words = [f"{word}{one.how[key]}" for key, word in WORDS.items() if key in one.how]
+            words = [f"{word}{record.how[key]}" for key, word in WORDS.items() if key in record.how]
             cells: list[Inline] = []
             for report, value in published:
                 cells += [f"{report}:\N{NO-BREAK SPACE}", value, "\n"]
-            seed = "" if one.seed is None else f", seed {one.seed}"
+            seed = "" if record.seed is None else f", seed {record.seed}"
             rows.append(
                 row(
-                    (", ".join([one.name.replace("_", " "), *words]), RecordLink(one.id)),
-                    (model_name(one), Given(seed, one.id)),
+                    (", ".join([record.name.replace("_", " "), *words]), RecordLink(record.id)),
+                    (model_name(record), Given(seed, record.id)),
                     tuple(cells[:-1]),
-                    number_of(one),
-                    number_or_dash(_itself(evidence, one)),
-                    record=one.id,
+                    number_of(record),
+                    number_or_dash(_itself(evidence, record)),
+                    record=record.id,
                 )
             )
     columns = ("What", "Model", "Published", "Measured here", "Attacked itself, same ε")
@@ -152,10 +152,10 @@ def _beside(evidence: Evidence) -> list[Block]:
 WORDS = {"attack": "", "epsilon": "ε = "}
 
 
-def _itself(evidence: Evidence, one: Measurement) -> Measurement | None:
-    if one.name != "transfer_accuracy":
+def _itself(evidence: Evidence, record: Measurement) -> Measurement | None:
+    if record.name != "transfer_accuracy":
         return None
-    return evidence.weakest(model_name(one), epsilon_of(one))
+    return evidence.weakest(model_name(record), epsilon_of(record))
 
 
 def _published(evidence: Evidence) -> list[Block]:

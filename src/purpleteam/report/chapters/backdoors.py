@@ -68,16 +68,16 @@ def _in_lab(evidence: Evidence) -> list[Measurement]:
     return evidence.find("attack_success_rate", lab=True)
 
 
-def _planted(evidence: Evidence, one: Measurement) -> bool:
-    return bool(one.how.get("lab")) and "repair" not in one.how
+def _planted(evidence: Evidence, record: Measurement) -> bool:
+    return bool(record.how.get("lab")) and "repair" not in record.how
 
 
-def _repaired(evidence: Evidence, one: Measurement) -> bool:
-    return bool(one.how.get("lab")) and "repair" in one.how
+def _repaired(evidence: Evidence, record: Measurement) -> bool:
+    return bool(record.how.get("lab")) and "repair" in record.how
 
 
-def _scanned(evidence: Evidence, one: Measurement) -> Cell:
-    model = one.subject.get("model")
+def _scanned(evidence: Evidence, record: Measurement) -> Cell:
+    model = record.subject.get("model")
     notes = (note for note in evidence.notes(MODEL_SCAN) if note.facts.get("model") == model)
     return verdict(next(notes, None))
 
@@ -102,37 +102,37 @@ def verdict(note: Note | None) -> Cell:
     return (Badge("found", "good") if right else Badge("wrong target", "bad"), " to ", target)
 
 
-def _after(evidence: Evidence, one: Measurement) -> list[Measurement]:
+def _after(evidence: Evidence, record: Measurement) -> list[Measurement]:
     """Return the success rates of the repaired versions of a backdoored model."""
-    before = one.subject.get("model")
-    return [other for other in _in_lab(evidence) if other.subject.get("before") == before]
+    before = record.subject.get("model")
+    return [repair for repair in _in_lab(evidence) if repair.subject.get("before") == before]
 
 
-def _best_repair(evidence: Evidence, one: Measurement) -> Cell:
-    best = min(_after(evidence, one), key=value_of, default=None)
+def _best_repair(evidence: Evidence, record: Measurement) -> Cell:
+    best = min(_after(evidence, record), key=value_of, default=None)
     if best is None:
         return (DASH,)
     return (number_or_dash(best), " ", Given(str(best.how["repair"]), best.id))
 
 
 def _figure(evidence: Evidence) -> list[Block]:
-    planted = [one for one in _in_lab(evidence) if _planted(evidence, one)]
+    planted = [record for record in _in_lab(evidence) if _planted(evidence, record)]
     shown = [
-        (one, after)
-        for one in planted
-        if one.seed == planted[0].seed and (after := _after(evidence, one))
+        (record, after)
+        for record in planted
+        if record.seed == planted[0].seed and (after := _after(evidence, record))
     ]
     if not shown:
         return []
     groups = [
         (
-            model_name(one),
+            model_name(record),
             [
-                (one, "attack", "not repaired"),
-                *((other, "plain", str(other.how["repair"])) for other in after),
+                (record, "attack", "not repaired"),
+                *((repair, "plain", str(repair.how["repair"])) for repair in after),
             ],
         )
-        for one, after in shown
+        for record, after in shown
     ]
     title = "What the trigger still does after each repair"
     caption = "Red: before. Grey: after each repair; the shorter, the better. First seed."
@@ -158,7 +158,7 @@ def _shares(evidence: Evidence) -> list[Block]:
     sheet = Sheet(
         caption="How often the detectors are right",
         metrics=SHARES,
-        columns={"What": lambda _, one: heading(one.name), "Share": of_itself},
+        columns={"What": lambda _, record: heading(record.name), "Share": of_itself},
     )
     return sheet(evidence)
 
@@ -188,14 +188,14 @@ def _fact(note: Note, key: str) -> Inline:
     return of_fraction(float(value), key, note.id) if known else DASH  # type: ignore[arg-type]
 
 
-def _auroc(evidence: Evidence, one: Measurement) -> Inline:
+def _auroc(evidence: Evidence, record: Measurement) -> Inline:
     areas = evidence.find("detector_auroc", lab=True)
-    return number_or_dash(about(areas, one, detector=one.how.get("detector")))
+    return number_or_dash(about(areas, record, detector=record.how.get("detector")))
 
 
 def _repairs(evidence: Evidence) -> list[Block]:
     """Return every repair, the failures included."""
-    counts = sorted({int(one.how["planted_again"]) for one in evidence.find(AGAIN)})
+    counts = sorted({int(record.how["planted_again"]) for record in evidence.find(AGAIN)})
     sheet = Sheet(
         caption="Every repair",
         metrics=("attack_success_rate",),
@@ -241,7 +241,7 @@ def _refused(evidence: Evidence) -> list[Block]:
 
 
 def _reading(evidence: Evidence) -> Sequence[Block]:
-    planted = any(_planted(evidence, one) for one in _in_lab(evidence))
+    planted = any(_planted(evidence, record) for record in _in_lab(evidence))
     return [Reading(MEANS, MEANS_NOT) if planted else Reading(OWN_MEANS, OWN_MEANS_NOT)]
 
 
@@ -281,7 +281,7 @@ CHAPTERS.register("backdoors")(
             Sheet(
                 caption="What each detector's ranking of the training images is worth",
                 metrics=("average_precision",),
-                where=lambda _, one: bool(one.how.get("lab")),
+                where=lambda _, record: bool(record.how.get("lab")),
                 columns={
                     "Model": of_model,
                     "Seed": of_seed,

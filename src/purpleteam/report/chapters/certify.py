@@ -24,10 +24,10 @@ def _figure(evidence: Evidence) -> list[Block]:
     """Return a figure for each certified model: clean, then certified at each bound."""
     blocks: list[Block] = []
     for name in evidence.models_with("certified_accuracy"):
-        found = evidence.find("certified_accuracy", name)
-        clean = about(evidence.find("clean_accuracy"), found[0])
+        records = evidence.find("certified_accuracy", name)
+        clean = about(evidence.find("clean_accuracy"), records[0])
         groups = [("no change", [(clean, "plain", "clean")])] if clean is not None else []
-        groups += [(bound_of(one), [(one, "true", "certified")]) for one in found]
+        groups += [(bound_of(record), [(record, "true", "certified")]) for record in records]
         blocks.append(
             bars_figure(
                 f"Certified accuracy, {name}",
@@ -39,19 +39,19 @@ def _figure(evidence: Evidence) -> list[Block]:
     return blocks
 
 
-def bound_of(one: Measurement) -> str:
+def bound_of(record: Measurement) -> str:
     """Return the bound within which a certificate holds."""
-    votes = isinstance(one.how.get("layout"), Mapping)  # then the bound counts training images
+    votes = isinstance(record.how.get("layout"), Mapping)  # then the bound counts training images
     return (
-        f"{one.how.get('epsilon')} changed training images"
+        f"{record.how.get('epsilon')} changed training images"
         if votes
-        else radius(one.how.get("epsilon"))
+        else radius(record.how.get("epsilon"))
     )
 
 
-def _parts(evidence: Evidence, one: Measurement) -> Inline:
-    layout = one.how.get("layout")
-    return Given(str(layout.get("parts", "")) if isinstance(layout, Mapping) else "", one.id)
+def _parts(evidence: Evidence, record: Measurement) -> Inline:
+    layout = record.how.get("layout")
+    return Given(str(layout.get("parts", "")) if isinstance(layout, Mapping) else "", record.id)
 
 
 CHAPTERS.register("certify")(
@@ -69,7 +69,7 @@ CHAPTERS.register("certify")(
                     "Method": of_how("method"),
                     "Parts": _parts,
                     heading("clean_accuracy"): beside("clean_accuracy"),
-                    "Bound": lambda _, one: Given(bound_of(one), one.id),
+                    "Bound": lambda _, record: Given(bound_of(record), record.id),
                     heading("certified_accuracy"): of_itself,
                 },
             ),

@@ -64,13 +64,13 @@ Gap = tuple[str, str]
 def gaps(evidence: Evidence) -> list[Gap]:
     """Return what was not tested: told from the records that are not there."""
     model, dataset = evidence.typed
-    found = [
+    chapters = [
         (chapter.gap, chapter.try_.format(model=model, dataset=dataset))
         for chapter in map(CHAPTERS.__getitem__, ordered())
         if chapter.gap and not chapter.is_told(evidence)
     ]
     attack = f"purple attack --model {model} --dataset {dataset}"
-    return [*_attack_gaps(evidence, attack), *found]
+    return [*_attack_gaps(evidence, attack), *chapters]
 
 
 def _attack_gaps(evidence: Evidence, command: str) -> list[Gap]:
@@ -78,22 +78,24 @@ def _attack_gaps(evidence: Evidence, command: str) -> list[Gap]:
     met = evidence.find("robust_accuracy", evidence.at_hand)
     if not met:
         return []
-    attacks = "+".join(str(one.how.get("attack")) for one in met)
-    knowledge = {str(one.how.get("knowledge", "white-box")) for one in met}
-    norms = [norm for norm in NORMS if all(one.how.get("norm", "linf") != norm for one in met)]
-    found: list[Gap] = []
+    attacks = "+".join(str(record.how.get("attack")) for record in met)
+    knowledge = {str(record.how.get("knowledge", "white-box")) for record in met}
+    norms = [
+        norm for norm in NORMS if all(record.how.get("norm", "linf") != norm for record in met)
+    ]
+    missing: list[Gap] = []
     if "autoattack" not in attacks:
-        found.append(
+        missing.append(
             ("The strongest ladder of attacks, AutoAttack", f"{command} --attack autoattack")
         )
     if knowledge <= {"white-box", "transfer"} and "autoattack" not in attacks:
-        found.append(
+        missing.append(
             ("Black-box attacks, which show gradient masking", f"{command} --attack square")
         )
     if norms:
         said = f"Evasion within other norms: {', '.join(norms)}"
-        found.append((said, f"{command} --norm {norms[0]} --epsilon EPSILON"))
-    return found
+        missing.append((said, f"{command} --norm {norms[0]} --epsilon EPSILON"))
+    return missing
 
 
 def last_sections(evidence: Evidence, told: tuple[Section, ...]) -> tuple[Section, Section]:
@@ -103,8 +105,12 @@ def last_sections(evidence: Evidence, told: tuple[Section, ...]) -> tuple[Sectio
 
 def _not_tested(evidence: Evidence) -> Section:
     failed = tuple(
-        row((f"{one.stage}: {one.what}", RecordLink(one.id)), one.reason, one.needs or DASH)
-        for one in evidence.failures()
+        row(
+            (f"{record.stage}: {record.what}", RecordLink(record.id)),
+            record.reason,
+            record.needs or DASH,
+        )
+        for record in evidence.failures()
     )
     noted = [
         row(what, why or DASH, record=note.id)
@@ -158,18 +164,18 @@ def _items(evidence: Evidence, facts: Mapping[str, Any]) -> list[tuple[str, str]
 
 def _records(evidence: Evidence, told: tuple[Section, ...]) -> Section:
     shown = {record for number in numbers_in(told) if not number.tally for record in number.records}
-    rest = [one for one in evidence.measurements if one.id not in shown]
+    rest = [record for record in evidence.measurements if record.id not in shown]
     blocks: list[Block] = []
     if rest:
         rows = tuple(
             row(
-                (one.name.replace("_", " "), RecordLink(one.id)),
-                model_name(one) or DASH,
-                Mono(_text(one.how)) if one.how else DASH,
-                number_of(one),
-                record=one.id,
+                (record.name.replace("_", " "), RecordLink(record.id)),
+                model_name(record) or DASH,
+                Mono(_text(record.how)) if record.how else DASH,
+                number_of(record),
+                record=record.id,
             )
-            for one in rest
+            for record in rest
         )
         columns = ("Measurement", "Model", "How", "Value")
         caption = "Measurements that no chapter tells of"
@@ -179,14 +185,16 @@ def _records(evidence: Evidence, told: tuple[Section, ...]) -> Section:
     kinds = {str(note.facts.get("kind")) for note in evidence.notes(GALLERY)}
     blocks += gallery_blocks(evidence, *sorted(kinds - shown_kinds))
     rooms = {room for chapter in CHAPTERS.values() for room in chapter.checks} | {"run"}
-    checks = [one for one in evidence.of(CheckResult) if one.check.split(".")[0] not in rooms]
+    checks = [
+        record for record in evidence.of(CheckResult) if record.check.split(".")[0] not in rooms
+    ]
     blocks += [checks_table(checks, "Other checks")] if checks else []
     blocks.append(_asked(evidence.info))
     for kind, title in KINDS.items():
-        found = tuple(_row(one) for one in evidence.records if one.kind == kind)
-        if found:
+        listed = tuple(_row(record) for record in evidence.records if record.kind == kind)
+        if listed:
             of = ("Record", "What", "Of")
-            table = Table(caption=title, columns=of, rows=found, folded=True, dense=True)
+            table = Table(caption=title, columns=of, rows=listed, folded=True, dense=True)
             blocks.append(table)
     return Section(
         id="records",
@@ -236,15 +244,15 @@ def _view(record: Record) -> RecordView:
 
 def _title(record: Record) -> str:
     for name in ("name", "rule", "check", "threat", "path", "what"):
-        found = getattr(record, name, None)
-        if isinstance(found, str):
+        text = getattr(record, name, None)
+        if isinstance(text, str):
             plain = isinstance(record, Measurement | Note)
             role = (
                 f": {record.facts.get('role')}"
-                if isinstance(record, Note) and found == MODEL
+                if isinstance(record, Note) and text == MODEL
                 else ""
             )
-            return (found.replace("_", " ") if plain else found) + role
+            return (text.replace("_", " ") if plain else text) + role
     return record.kind
 
 

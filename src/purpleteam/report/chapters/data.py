@@ -26,8 +26,8 @@ def _loaded(evidence: Evidence) -> list[Block]:
 
 def _splits(note: Note) -> Table:
     splits = note.facts.get("splits")
-    found: list[tuple[str, Any]] = list(splits.items()) if isinstance(splits, Mapping) else []
-    found.sort(key=lambda pair: SPLITS.index(pair[0]) if pair[0] in SPLITS else 9)
+    pairs: list[tuple[str, Any]] = list(splits.items()) if isinstance(splits, Mapping) else []
+    pairs.sort(key=lambda pair: SPLITS.index(pair[0]) if pair[0] in SPLITS else 9)
     rows = tuple(
         row(
             name,
@@ -35,7 +35,7 @@ def _splits(note: Note) -> Table:
             Given(", ".join(map(str, facts.get("per_class") or ())) or DASH, note.id),
             record=note.id,
         )
-        for name, facts in found
+        for name, facts in pairs
         if isinstance(facts, Mapping)
     )
     size = " by ".join(str(note.facts.get(key, "?")) for key in ("height", "width", "channels"))
@@ -53,18 +53,18 @@ def _splits(note: Note) -> Table:
 def _sets(evidence: Evidence) -> list[Block]:
     """Return the sets of images that numbers are about; their digests are in the records."""
     groups: dict[tuple[str, ...], list[Measurement]] = {}
-    for one in evidence.measurements:
-        subject = one.subject
+    for record in evidence.measurements:
+        subject = record.subject
         if subject.get("dataset_name") or subject.get("dataset"):
             keys = ("dataset_name", "split", "selection", "dataset")
-            groups.setdefault(tuple(str(subject.get(key, DASH)) for key in keys), []).append(one)
+            groups.setdefault(tuple(str(subject.get(key, DASH)) for key in keys), []).append(record)
     rows = []
-    for (name, split, selection, _), found in groups.items():
-        whole = max(found, key=lambda one: one.value.n)
+    for (name, split, selection, _), records in groups.items():
+        whole = max(records, key=lambda record: record.value.n)
         n = whole.value.n
         cases = Number(text=grouped(n), value=n, records=(whole.id,), tally=True)
         chosen = selection if selection == "all" else Badge(selection, "warn")
-        about = count([one.id for one in found])
+        about = count([record.id for record in records])
         rows.append(row(name, split, chosen, cases, about, record=whole.id))
     columns = ("Images", "Split", "Selection", "Cases", "Numbers about them")
     table = Table(caption="Image sets of this run", columns=columns, rows=tuple(rows))

@@ -23,7 +23,7 @@ def _before_and_after(evidence: Evidence) -> list[Block]:
         (name, clean, robust)
         for name in before + names
         if (robust := evidence.weakest(name, epsilon)) is not None
-        and (clean := evidence.one("clean_accuracy", name)) is not None
+        and (clean := evidence.best("clean_accuracy", name)) is not None
     ]
     blocks: list[Block] = []
     if pairs:
@@ -55,18 +55,18 @@ def _row(evidence: Evidence, name: str, epsilon: float) -> Row:
     strongest = evidence.weakest(name, epsilon)
     return row(
         name,
-        number_or_dash(evidence.one("clean_accuracy", name)),
-        number_or_dash(evidence.one("robust_accuracy", name, attack="fgsm", epsilon=epsilon)),
+        number_or_dash(evidence.best("clean_accuracy", name)),
+        number_or_dash(evidence.best("robust_accuracy", name, attack="fgsm", epsilon=epsilon)),
         _strongest(strongest),
-        number_or_dash(evidence.one("transfer_accuracy", name, epsilon=epsilon)),
+        number_or_dash(evidence.best("transfer_accuracy", name, epsilon=epsilon)),
     )
 
 
-def _strongest(one: Measurement | None) -> Cell:
-    if one is None or one.how.get("attack") is None:
-        return (number_or_dash(one),)
-    attack = Given(str(one.how["attack"]), one.id)
-    return (number_or_dash(one), " ", attack, " ", soundness(one)[0])
+def _strongest(record: Measurement | None) -> Cell:
+    if record is None or record.how.get("attack") is None:
+        return (number_or_dash(record),)
+    attack = Given(str(record.how["attack"]), record.id)
+    return (number_or_dash(record), " ", attack, " ", soundness(record)[0])
 
 
 CHAPTERS.register("defences")(

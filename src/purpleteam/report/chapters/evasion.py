@@ -28,7 +28,7 @@ MANY = 16
 
 
 def _curves(evidence: Evidence) -> list[Block]:
-    norms = {str(one.how.get("norm", "linf")) for one in evidence.find("robust_accuracy")}
+    norms = {str(record.how.get("norm", "linf")) for record in evidence.find("robust_accuracy")}
     figures = [_curve(evidence, norm) for norm in sorted(norms, reverse=True)]
     return [figure for figure in figures if figure is not None]
 
@@ -43,7 +43,7 @@ def _curve(evidence: Evidence, norm: str) -> Figure | None:
         Series(
             label=name,
             colour=colour_of(evidence, name),
-            points=tuple(point_of(epsilon, one) for epsilon, one in sorted(line.items())),
+            points=tuple(point_of(epsilon, record) for epsilon, record in sorted(line.items())),
         )
         for name, line in lines.items()
     ]
@@ -78,14 +78,14 @@ def _curve(evidence: Evidence, norm: str) -> Figure | None:
 
 def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Measurement]:
     """Return one measurement for each radius: of a curve where there is one, else the lowest."""
-    found = evidence.white_box(model, norm)
+    records = evidence.white_box(model, norm)
     line: dict[float, Measurement] = {}
-    for one in [one for one in found if one.how.get("curve")] or found:
-        epsilon = epsilon_of(one)
-        if epsilon >= 0 and (epsilon not in line or value_of(one) < value_of(line[epsilon])):
-            line[epsilon] = one
-    sizes = {one.value.n for one in line.values()}
-    clean = [one for one in evidence.find("clean_accuracy", model) if one.value.n in sizes]
+    for record in [record for record in records if record.how.get("curve")] or records:
+        epsilon = epsilon_of(record)
+        if epsilon >= 0 and (epsilon not in line or value_of(record) < value_of(line[epsilon])):
+            line[epsilon] = record
+    sizes = {record.value.n for record in line.values()}
+    clean = [record for record in evidence.find("clean_accuracy", model) if record.value.n in sizes]
     if line and clean:
         line.setdefault(0.0, clean[0])
     return line
@@ -94,13 +94,13 @@ def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Measurement]
 def _attacks(evidence: Evidence) -> list[Block]:
     """Return each attack on each model; many of them, folded."""
     order = {name: place for place, name in enumerate(evidence.models)}
-    found = sorted(
+    records = sorted(
         evidence.find("robust_accuracy"),
-        key=lambda one: (
-            order.get(model_name(one), 99),
-            str(one.how.get("norm")),
-            str(one.how.get("attack")),
-            epsilon_of(one),
+        key=lambda record: (
+            order.get(model_name(record), 99),
+            str(record.how.get("norm")),
+            str(record.how.get("attack")),
+            epsilon_of(record),
         ),
     )
     sheet = Sheet(
@@ -108,49 +108,49 @@ def _attacks(evidence: Evidence) -> list[Block]:
         metrics=(),
         columns={
             "Model": of_model,
-            "Attack": lambda _, one: _attack(one),
+            "Attack": lambda _, record: _attack(record),
             "Norm": of_how("norm"),
             "ε": of_how("epsilon"),
             heading("robust_accuracy"): of_itself,
-            "Evaluation": lambda _, one: soundness(one),
+            "Evaluation": lambda _, record: soundness(record),
         },
-        folded=len(found) > MANY,
+        folded=len(records) > MANY,
         note=(
             "White box throughout, unless the row says otherwise. Steps, restarts and step size "
             "are as recorded. Robust accuracy also counts what the check on the evaluation broke.",
         ),
     )
-    return [sheet.of(evidence, found)] if found else []
+    return [sheet.of(evidence, records)] if records else []
 
 
-def _attack(one: Measurement) -> Cell:
-    knowledge = str(one.how.get("knowledge", "white-box"))
+def _attack(record: Measurement) -> Cell:
+    knowledge = str(record.how.get("knowledge", "white-box"))
     who = "" if knowledge == "white-box" else f" ({knowledge})"
-    return (given(one, "attack"), who, _settings(one))
+    return (given(record, "attack"), who, _settings(record))
 
 
-def _settings(one: Measurement) -> Inline:
+def _settings(record: Measurement) -> Inline:
     names = {"steps": "steps", "restarts": "restarts", "step_size": "step size"}
     said = []
     for key, word in names.items():
-        if (value := one.how.get(key)) is not None:
+        if (value := record.how.get(key)) is not None:
             said.append(f"{value:.4g} {word}" if isinstance(value, float) else f"{value} {word}")
-    ladder = one.detail.get("attacks")
+    ladder = record.detail.get("attacks")
     rungs = list(ladder) if isinstance(ladder, list | tuple) else []
     if len(rungs) > 1:
         said.append("ladder " + ", ".join(map(_rung, rungs)))
     if members := [part for rung in rungs for part in _members(rung)]:
         said.append("which are " + ", ".join(map(_rung, members)))
-    if (alone := _alone(one, rungs)) is not None:
+    if (alone := _alone(record, rungs)) is not None:
         said.append(f"alone {100 * alone:.1f} %")
-    return Given(" " + ", ".join(said) if said else "", one.id)
+    return Given(" " + ", ".join(said) if said else "", record.id)
 
 
-def _alone(one: Measurement, rungs: Sequence[Any]) -> float | None:
+def _alone(record: Measurement, rungs: Sequence[Any]) -> float | None:
     """Return what the attack itself left, where the check on the evaluation broke more."""
     last = rungs[-1].get("survived") if rungs and isinstance(rungs[-1], Mapping) else None
     left = last.get("value") if isinstance(last, Mapping) else None
-    return left if isinstance(left, float) and left > value_of(one) + 1e-9 else None
+    return left if isinstance(left, float) and left > value_of(record) + 1e-9 else None
 
 
 def _rung(rung: Any) -> str:
@@ -160,39 +160,41 @@ def _rung(rung: Any) -> str:
 
 def _members(rung: Any) -> Sequence[Any]:
     """Return the attacks that a rung consists of, where it is several."""
-    found = rung.get("members", ()) if isinstance(rung, Mapping) else ()
-    return found if isinstance(found, list | tuple) else ()
+    members = rung.get("members", ()) if isinstance(rung, Mapping) else ()
+    return members if isinstance(members, list | tuple) else ()
 
 
 def soundness(measurement: Measurement) -> Cell:
     """Return the verdict on the evaluation itself, with its reasons."""
-    found = measurement.detail.get("soundness")
-    if not isinstance(found, Mapping):
+    sound = measurement.detail.get("soundness")
+    if not isinstance(sound, Mapping):
         return ("not checked",)
     verdict = soundness_of(measurement)
-    words = "; ".join([*map(str, found.get("reasons") or ()), *_overstated(measurement)])
+    words = "; ".join([*map(str, sound.get("reasons") or ()), *_overstated(measurement)])
     badge = Badge(verdict.replace("_", " "), TONES.get(verdict, "warn"))
     return (badge, Given(f" {words}", measurement.id)) if words else (badge,)
 
 
 def _overstated(measurement: Measurement) -> list[str]:
     """Say so of a record from before the verdict had it among its reasons; not of a curve."""
-    found = measurement.detail["soundness"]
-    points = round(100 * float((found.get("checks") or {}).get("overstated_by") or 0))
-    if "overstates" in found or measurement.how.get("curve") or points <= 0:
+    sound = measurement.detail["soundness"]
+    points = round(100 * float((sound.get("checks") or {}).get("overstated_by") or 0))
+    if "overstates" in sound or measurement.how.get("curve") or points <= 0:
         return []
     return [f"a few more attacks break {points} more in 100 images"]
 
 
-def _source(evidence: Evidence, one: Measurement) -> Inline:
-    source = evidence.name_of(one.how.get("made_against")) or str(one.how.get("source_model", DASH))
-    made = f", as {one.how['made_as']} makes them" if one.how.get("made_as") else ""
-    return Given(source + made, one.id)
+def _source(evidence: Evidence, record: Measurement) -> Inline:
+    source = evidence.name_of(record.how.get("made_against")) or str(
+        record.how.get("source_model", DASH)
+    )
+    made = f", as {record.how['made_as']} makes them" if record.how.get("made_as") else ""
+    return Given(source + made, record.id)
 
 
-def _largest(evidence: Evidence, one: Measurement) -> Inline:
-    largest = one.detail.get("largest_linf")
-    return of_fraction(largest, "largest change", one.id) if isinstance(largest, float) else DASH
+def _largest(evidence: Evidence, record: Measurement) -> Inline:
+    largest = record.detail.get("largest_linf")
+    return of_fraction(largest, "largest change", record.id) if isinstance(largest, float) else DASH
 
 
 CHAPTERS.register("evasion")(

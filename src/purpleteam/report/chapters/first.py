@@ -95,8 +95,8 @@ def called(evidence: Evidence) -> str:
 def _robust(evidence: Evidence) -> Measurement | None:
     """Return the robust accuracy that counts: in linf at the headline's radius, else the lowest."""
     name = evidence.at_hand
-    found = evidence.weakest(name, evidence.headline_epsilon) or evidence.weakest(name)
-    return found or min(evidence.find("robust_accuracy", name), key=value_of, default=None)
+    strongest = evidence.weakest(name, evidence.headline_epsilon) or evidence.weakest(name)
+    return strongest or min(evidence.find("robust_accuracy", name), key=value_of, default=None)
 
 
 def _scan(evidence: Evidence) -> Note | None:
@@ -114,7 +114,7 @@ def _scan(evidence: Evidence) -> Note | None:
 def _sentence(evidence: Evidence, robust: Measurement | None, scan: Note | None) -> Prose:
     """Return one sentence: what the model does unchanged, and under the attack that counts."""
     name = called(evidence)
-    clean = evidence.one("clean_accuracy", evidence.at_hand)
+    clean = evidence.best("clean_accuracy", evidence.at_hand)
     parts: list[Inline] = []
     if scan is not None and scan.facts.get("backdoored"):
         parts.append("A backdoor was found. ")
@@ -144,20 +144,20 @@ def _word(evidence: Evidence, robust: Measurement) -> str:
     return f"is below the floor of {floor.check}" if floor else "withstands the attacks tried"
 
 
-def _attack(one: Measurement) -> Given:
-    how = one.how
+def _attack(record: Measurement) -> Given:
+    how = record.how
     said = f"{how.get('attack')}, {how.get('norm', 'linf')} {radius(how.get('epsilon'))}"
-    return Given(said, one.id)
+    return Given(said, record.id)
 
 
-def _failed_floor(evidence: Evidence, one: Measurement) -> CheckResult | None:
+def _failed_floor(evidence: Evidence, record: Measurement) -> CheckResult | None:
     """Return a check that counted this very number and did not pass."""
-    counted = (check for check in evidence.of(CheckResult) if one.id in check.inputs)
+    counted = (check for check in evidence.of(CheckResult) if record.id in check.inputs)
     return next((check for check in counted if check.verdict != "pass"), None)
 
 
 def _clean_card(evidence: Evidence) -> Card | None:
-    measured = evidence.one("clean_accuracy", evidence.at_hand)
+    measured = evidence.best("clean_accuracy", evidence.at_hand)
     if measured is None:
         return None
     images = str(measured.subject.get("dataset_name", "")) or "the dataset"
@@ -218,26 +218,29 @@ def _backdoor_card(scan: Note | None) -> Card | None:
 
 
 def _certified_card(evidence: Evidence) -> Card | None:
-    one = max(evidence.find("certified_accuracy"), key=value_of, default=None)
-    if one is None:
+    record = max(evidence.find("certified_accuracy"), key=value_of, default=None)
+    if record is None:
         return None
-    other = model_name(one) != evidence.at_hand
-    whose = f"of another classifier, {model_name(one)}, " if other else ""
+    other = model_name(record) != evidence.at_hand
+    whose = f"of another classifier, {model_name(record)}, " if other else ""
     return Card(
         title="Certified accuracy",
         tone="quiet",
         verdict="proved",
-        number=number_of(one),
-        sentence=(f"of test images {whose}hold against ", Given(bound_of(one), one.id), "."),
+        number=number_of(record),
+        sentence=(f"of test images {whose}hold against ", Given(bound_of(record), record.id), "."),
         target="certify",
     )
 
 
 def _checks_card(evidence: Evidence, told: set[str]) -> Card | None:
-    ran = [one for one in evidence.of(CheckResult) if one.verdict != "skipped"]
+    ran = [record for record in evidence.of(CheckResult) if record.verdict != "skipped"]
     if not ran:
         return None
-    failed, every = [one.id for one in ran if one.verdict != "pass"], [one.id for one in ran]
+    failed, every = (
+        [record.id for record in ran if record.verdict != "pass"],
+        [record.id for record in ran],
+    )
     return Card(
         title="Failed checks",
         tone="bad" if failed else "good",
@@ -255,7 +258,7 @@ def _steps(evidence: Evidence, robust: Measurement | None, scan: Note | None) ->
     if scan is not None and scan.facts.get("backdoored"):
         command = f"purple repair --model {model} --dataset {dataset} --method unlearn"
         steps.append(("Take the backdoor out, or train anew. ", Command(command)))
-    grave = [one for one in evidence.findings() if one.severity in ("critical", "high")]
+    grave = [record for record in evidence.findings() if record.severity in ("critical", "high")]
     for finding in grave[:1]:
         fix = f"; {finding.fix}" if finding.fix else ""
         place = f"{finding.place.get('path')}:{finding.place.get('line', '')}".rstrip(":")
@@ -281,7 +284,7 @@ def _robust_steps(evidence: Evidence, robust: Measurement) -> list[Cell]:
         return []
     epsilon = robust.how.get("epsilon")
     hardened = [evidence.weakest(name, epsilon) for name in evidence.models_of("hardened")]
-    better = [one for one in hardened if one is not None and number_of(one).established]
+    better = [record for record in hardened if record is not None and number_of(record).established]
     best = max(better, key=value_of, default=None)
     if best is not None and value_of(best) > max(HALF, value_of(robust)):
         words = f"Use {model_name(best)} instead ({evidence.file_of(model_name(best))}): it keeps "

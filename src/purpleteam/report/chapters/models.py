@@ -26,39 +26,39 @@ SCORES = ("precision", "recall", "f1")
 METRICS = ("clean_accuracy", "validation_accuracy")
 
 
-def _time(evidence: Evidence, one: Measurement) -> Inline:
-    spent = one.cost.get("seconds_per_image")
-    return DASH if spent is None else seconds(float(spent), one.id)
+def _time(evidence: Evidence, record: Measurement) -> Inline:
+    spent = record.cost.get("seconds_per_image")
+    return DASH if spent is None else seconds(float(spent), record.id)
 
 
-def _first_of_model(evidence: Evidence, one: Measurement) -> bool:
+def _first_of_model(evidence: Evidence, record: Measurement) -> bool:
     """Say whether a measurement stands for its model in the table: clean accuracy, if there."""
-    if one.how.get("repair"):
+    if record.how.get("repair"):
         return False
-    return one.name == "clean_accuracy" or about(evidence.find("clean_accuracy"), one) is None
+    return record.name == "clean_accuracy" or about(evidence.find("clean_accuracy"), record) is None
 
 
 def _notes(evidence: Evidence) -> list[Block]:
     return [
-        Prose((Given(f"Of {note.facts['model_name']}: {one}.", note.id),), "callout")
+        Prose((Given(f"Of {note.facts['model_name']}: {record}.", note.id),), "callout")
         for note in evidence.notes(MODEL_NOTES)
-        for one in note.facts["notes"]
+        for record in note.facts["notes"]
     ]
 
 
 def _per_class(evidence: Evidence) -> list[Block]:
     tables: list[Block] = [
-        _classes(name, seed, found)
+        _classes(name, seed, records)
         for name in evidence.models_with(*SCORES)
-        for seed, found in evidence.editions(name, *SCORES)
+        for seed, records in evidence.editions(name, *SCORES)
     ]
     return [Heading("Precision, recall and F1 of each class"), *tables] if tables else []
 
 
-def _classes(name: str, seed: int | None, found: Sequence[Measurement]) -> Table:
+def _classes(name: str, seed: int | None, records: Sequence[Measurement]) -> Table:
     classes: dict[str, dict[str, Measurement]] = {}
-    for one in found:
-        classes.setdefault(str(one.how.get("class", "all")), {}).setdefault(one.name, one)
+    for record in records:
+        classes.setdefault(str(record.how.get("class", "all")), {}).setdefault(record.name, record)
     rows = tuple(
         row(label, *(number_or_dash(scores.get(score)) for score in SCORES))
         for label, scores in classes.items()
@@ -69,7 +69,7 @@ def _classes(name: str, seed: int | None, found: Sequence[Measurement]) -> Table
         rows=rows,
         folded=True,
         dense=True,
-        note=(RecordLink(found[0].id),),
+        note=(RecordLink(records[0].id),),
     )
 
 

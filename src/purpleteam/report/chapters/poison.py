@@ -33,34 +33,36 @@ ROLES: tuple[Role, ...] = ("poisoned", "clean_twin")
 MEANS_OVER_TRAININGS = ("attack_success_rate_mean", "clean_accuracy_difference_mean")
 
 
-def _planted(evidence: Evidence, one: Measurement) -> bool:
-    return not one.how.get("lab")
+def _planted(evidence: Evidence, record: Measurement) -> bool:
+    return not record.how.get("lab")
 
 
-def _recipe(evidence: Evidence, one: Measurement) -> Cell:
+def _recipe(evidence: Evidence, record: Measurement) -> Cell:
     parts: list[Inline] = []
-    if one.how.get("poisoned") is not None:
-        parts += [given(one, "poisoned"), " images, "]
-    if "relabel" in one.how:
-        parts.append("relabelled" if one.how["relabel"] else "label kept")
-    if one.how.get("target_label") is not None:
-        parts += [", target ", given(one, "target_label")]
+    if record.how.get("poisoned") is not None:
+        parts += [given(record, "poisoned"), " images, "]
+    if "relabel" in record.how:
+        parts.append("relabelled" if record.how["relabel"] else "label kept")
+    if record.how.get("target_label") is not None:
+        parts += [", target ", given(record, "target_label")]
     return tuple(parts) or (DASH,)
 
 
-def _pooled(evidence: Evidence, one: Measurement) -> Inline:
+def _pooled(evidence: Evidence, record: Measurement) -> Inline:
     """Return the counts of the trainings together, or each value where they are no counts."""
-    ids = one.detail.get("records") or ()
+    ids = record.detail.get("records") or ()
     rates = [found.value for found in evidence.measurements if found.id in ids]
     counts = [rate for rate in rates if isinstance(rate, Rate)]
     if counts and len(counts) == len(ids):
         hits, n = sum(rate.successes for rate in counts), sum(rate.n for rate in counts)
-        return Given(f"{hits} of {n} in {len(counts)} trainings", one.id)
-    mean = one.value
+        return Given(f"{hits} of {n} in {len(counts)} trainings", record.id)
+    mean = record.value
     if not isinstance(mean, Estimate):
         return DASH
-    each = (of_value(replace(mean, value=value), one.name, one.id).text for value in mean.values)
-    return Given("; ".join(each) or DASH, one.id)
+    each = (
+        of_value(replace(mean, value=value), record.name, record.id).text for value in mean.values
+    )
+    return Given("; ".join(each) or DASH, record.id)
 
 
 def beside_success(*, lab: bool) -> Sheet:
@@ -68,7 +70,7 @@ def beside_success(*, lab: bool) -> Sheet:
     return Sheet(
         caption="What stands beside the success rate",
         metrics=("triggered_accuracy",),
-        where=lambda _, one: bool(one.how.get("lab")) == lab,
+        where=lambda _, record: bool(record.how.get("lab")) == lab,
         columns={
             "Model": of_model,
             "Seed": of_seed,
@@ -91,15 +93,16 @@ def beside_success(*, lab: bool) -> Sheet:
 def _per_source(evidence: Evidence) -> list[Block]:
     """Return the success rate by true class of the backdoor that works best, and all as a table."""
     shown: dict[str, Measurement] = {}
-    for one in evidence.find("attack_success_rate"):
-        if _planted(evidence, one) and isinstance(one.detail.get("per_source"), Mapping):
-            shown.setdefault(model_name(one), one)
+    for record in evidence.find("attack_success_rate"):
+        if _planted(evidence, record) and isinstance(record.detail.get("per_source"), Mapping):
+            shown.setdefault(model_name(record), record)
     if not shown:
         return []
     best = max(shown.values(), key=value_of)
-    labels = list(dict.fromkeys(label for one in shown.values() for label in _sources(one)))
+    labels = list(dict.fromkeys(label for record in shown.values() for label in _sources(record)))
     rows = tuple(
-        row(name, *(_source_number(one, label) for label in labels)) for name, one in shown.items()
+        row(name, *(_source_number(record, label) for label in labels))
+        for name, record in shown.items()
     )
     title = f"Attack success rate by true class, {model_name(best)}"
     table = Table(
@@ -119,24 +122,24 @@ def _per_source(evidence: Evidence) -> list[Block]:
     return [Figure(title=title, svg=svg, caption=caption, table=table, folded=True)]
 
 
-def _sources(one: Measurement) -> dict[str, Rate]:
-    rates: Mapping[str, Any] = one.detail.get("per_source") or {}
+def _sources(record: Measurement) -> dict[str, Rate]:
+    rates: Mapping[str, Any] = record.detail.get("per_source") or {}
     return {
         str(label): rate if isinstance(rate, Rate) else Rate(**rate)
         for label, rate in sorted(rates.items(), key=lambda pair: str(pair[0]))
     }
 
 
-def _bar(rate: Rate, one: Measurement) -> Bar:
-    shown = of_value(rate, one.name, one.id).text
+def _bar(rate: Rate, record: Measurement) -> Bar:
+    shown = of_value(rate, record.name, record.id).text
     return Bar(
-        value=rate.value, low=rate.low, high=rate.high, text=shown, record=one.id, style="attack"
+        value=rate.value, low=rate.low, high=rate.high, text=shown, record=record.id, style="attack"
     )
 
 
-def _source_number(one: Measurement, label: str) -> Inline:
-    rate = _sources(one).get(label)
-    return DASH if rate is None else of_value(rate, one.name, one.id)
+def _source_number(record: Measurement, label: str) -> Inline:
+    rate = _sources(record).get(label)
+    return DASH if rate is None else of_value(rate, record.name, record.id)
 
 
 CHAPTERS.register("poison")(
@@ -154,12 +157,12 @@ CHAPTERS.register("poison")(
                     "Model": of_model,
                     "Poison": _recipe,
                     "Seed": of_seed,
-                    heading("clean_accuracy"): lambda evidence, one: number_or_dash(
-                        evidence.around(one)[0]
+                    heading("clean_accuracy"): lambda evidence, record: number_or_dash(
+                        evidence.around(record)[0]
                     ),
                     heading("attack_success_rate"): of_itself,
-                    heading("base_rate"): lambda evidence, one: number_or_dash(
-                        evidence.around(one)[1]
+                    heading("base_rate"): lambda evidence, record: number_or_dash(
+                        evidence.around(record)[1]
                     ),
                 },
             ),
@@ -168,7 +171,7 @@ CHAPTERS.register("poison")(
                 metrics=MEANS_OVER_TRAININGS,
                 columns={
                     "Model": of_model,
-                    "What": lambda _, one: heading(one.name),
+                    "What": lambda _, record: heading(record.name),
                     "Mean": of_itself,
                     "All trainings together, or each": _pooled,
                 },

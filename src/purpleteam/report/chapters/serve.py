@@ -29,14 +29,14 @@ def _app(evidence: Evidence) -> list[Block]:
 def _redrawn(evidence: Evidence) -> list[Block]:
     """Return images that were drawn again, read with either preparation."""
     cases: dict[tuple[str, str], dict[str, Measurement]] = {}
-    for one in evidence.find("redrawn_accuracy"):
-        key = (model_name(one), str(one.how.get("case", DASH)))
-        cases.setdefault(key, {})[str(one.how.get("preprocessing", DASH))] = one
-    ways = list(dict.fromkeys(way for found in cases.values() for way in found))
+    for record in evidence.find("redrawn_accuracy"):
+        key = (model_name(record), str(record.how.get("case", DASH)))
+        cases.setdefault(key, {})[str(record.how.get("preprocessing", DASH))] = record
+    ways = list(dict.fromkeys(way for measured in cases.values() for way in measured))
     rows = []
-    for (model, _), found in cases.items():
-        first = next(iter(found.values()))
-        numbers = (number_of(found[way]) if way in found else DASH for way in ways)
+    for (model, _), measured in cases.items():
+        first = next(iter(measured.values()))
+        numbers = (number_of(measured[way]) if way in measured else DASH for way in ways)
         rows.append(row((model, RecordLink(first.id)), given(first, "case"), *numbers))
     caption = "Images drawn again, read with either preparation"
     columns = (
@@ -61,7 +61,7 @@ CHAPTERS.register("serve")(
                 metrics=ASKED,
                 columns={
                     "Model": of_model,
-                    "Measured": lambda _, one: heading(one.name),
+                    "Measured": lambda _, record: heading(record.name),
                     "Drawing": of_how("case"),
                     "Value": of_itself,
                 },

@@ -59,7 +59,7 @@ LONG = 30
 def _summary(evidence: Evidence) -> list[Block]:
     parts: list[Inline] = []
     for status in WORST_FIRST:
-        ids = [one.id for one in evidence.threats() if one.status == status]
+        ids = [threat.id for threat in evidence.threats() if threat.status == status]
         if ids:
             parts += [" · " if parts else "", count(ids), f" {status.replace('_', ' ')}"]
     return [Prose(tuple(parts), style="tally")] if parts else []
@@ -70,7 +70,7 @@ def _diagram(evidence: Evidence) -> list[Block]:
     return [
         Drawing(title=title, svg=svg, record=note.id)
         for note in evidence.notes(SYSTEM_MODEL)
-        if isinstance(found := note.facts.get("diagram"), str) and (svg := only_drawing(found))
+        if isinstance(diagram := note.facts.get("diagram"), str) and (svg := only_drawing(diagram))
     ]
 
 
@@ -86,11 +86,13 @@ def _matrix(evidence: Evidence) -> list[Block]:
     names = _names(evidence)
     cells: dict[str, dict[str, list[ThreatStatus]]] = {}
     place = {name: number for number, name in enumerate(names)}
-    for one in evidence.threats():
-        cells.setdefault(one.element, {}).setdefault(one.stride[:1].upper(), []).append(one)
+    for threat in evidence.threats():
+        cells.setdefault(threat.element, {}).setdefault(threat.stride[:1].upper(), []).append(
+            threat
+        )
     rows = tuple(
-        row(names.get(element, element), *(_worst(found.get(letter, [])) for letter in STRIDE))
-        for element, found in sorted(cells.items(), key=lambda pair: place.get(pair[0], 999))
+        row(names.get(element, element), *(_worst(threats.get(letter, [])) for letter in STRIDE))
+        for element, threats in sorted(cells.items(), key=lambda pair: place.get(pair[0], 999))
     )
     note = "The worst status of a cell's threats; a dash where the kind of part has no such cell."
     table = Table(
@@ -103,8 +105,8 @@ def _matrix(evidence: Evidence) -> list[Block]:
     return [table] if rows else []
 
 
-def _worst(found: Sequence[ThreatStatus]) -> Inline:
-    worst = min((one.status for one in found), key=WORST_FIRST.index, default=None)
+def _worst(threats: Sequence[ThreatStatus]) -> Inline:
+    worst = min((threat.status for threat in threats), key=WORST_FIRST.index, default=None)
     if worst is None:
         return DASH
     return "n/a" if worst == "not_applicable" else _status(worst)
@@ -116,59 +118,65 @@ def _status(status: str) -> Badge:
 
 def _remaining(evidence: Evidence) -> list[Block]:
     """Return what remains grave, open to the eye, and the rest folded."""
-    real = [one for one in evidence.threats() if one.status != "not_applicable"]
+    real = [threat for threat in evidence.threats() if threat.status != "not_applicable"]
     real.sort(
-        key=lambda one: (SEVERITIES.index(one.residual), WORST_FIRST.index(one.status), one.threat)
+        key=lambda threat: (
+            SEVERITIES.index(threat.residual),
+            WORST_FIRST.index(threat.status),
+            threat.threat,
+        )
     )
     names = _names(evidence)
-    known = {one.check: one for one in evidence.of(CheckResult)}
+    known = {check.check: check for check in evidence.of(CheckResult)}
     details = {
-        str(one.get("id")): one
+        str(item.get("id")): item
         for note in evidence.notes(SYSTEM_MODEL)
-        for one in items(note.facts, "threats")
+        for item in items(note.facts, "threats")
     }
-    grave = [one for one in real if one.residual in ("high", "critical")]
-    rest = [one for one in real if one not in grave]
+    grave = [threat for threat in real if threat.residual in ("high", "critical")]
+    rest = [threat for threat in real if threat not in grave]
     return [
         Table(
             caption=caption,
             columns=COLUMNS,
-            rows=tuple(_row(one, names, known, details.get(one.threat, {})) for one in found),
+            rows=tuple(
+                _row(threat, names, known, details.get(threat.threat, {})) for threat in threats
+            ),
             folded=folded,
             stacked=True,
         )
-        for caption, found, folded in (
+        for caption, threats, folded in (
             ("Threats that remain high or critical", grave, False),
             ("Threats of which less remains", rest, bool(grave)),
         )
-        if found
+        if threats
     ]
 
 
 def _row(
-    one: ThreatStatus,
+    threat: ThreatStatus,
     names: Mapping[str, str],
     known: Mapping[str, CheckResult],
     detail: Mapping[str, Any],
 ) -> Row:
-    named = [*map(str, detail.get("references") or ()), *one.origin]
+    named = [*map(str, detail.get("references") or ()), *threat.origin]
     public = (Mono(", ".join(named)),) if named else ()
     mitigations: list[Inline] = []
-    for name, facts in one.mitigations.items():
+    for name, facts in threat.mitigations.items():
         mitigations += _mitigation(name, facts if isinstance(facts, Mapping) else {}, known)
     return row(
-        (Mono(one.threat), " " + one.title, *public, RecordLink(one.id)),
-        (names.get(one.element, one.element), ", " + _kind(one).lower()),
-        severity_badge(one.inherent),
-        severity_badge(one.residual),
-        _status(one.status),
+        (Mono(threat.threat), " " + threat.title, *public, RecordLink(threat.id)),
+        (names.get(threat.element, threat.element), ", " + _kind(threat).lower()),
+        severity_badge(threat.inherent),
+        severity_badge(threat.residual),
+        _status(threat.status),
         tuple(mitigations) or "none",
-        record=one.id,
+        record=threat.id,
     )
 
 
-def _kind(one: ThreatStatus) -> str:
-    return STRIDE.get(one.stride[:1].upper(), one.stride)
+def _kind(threat: ThreatStatus) -> str:
+    return STRIDE.get(threat.stride[:1].upper(), threat.stride)
 
 
 def _mitigation(
@@ -187,9 +195,11 @@ def _mitigation(
 def _not_applicable(evidence: Evidence) -> list[Block]:
     names = _names(evidence)
     rows = tuple(
-        row(names.get(one.element, one.element), _kind(one), one.title, record=one.id)
-        for one in evidence.threats()
-        if one.status == "not_applicable"
+        row(
+            names.get(threat.element, threat.element), _kind(threat), threat.title, record=threat.id
+        )
+        for threat in evidence.threats()
+        if threat.status == "not_applicable"
     )
     columns = ("Part", "Kind", "Why nothing can go wrong there")
     table = Table(caption="Cells that do not apply", columns=columns, rows=rows, folded=True)
@@ -218,18 +228,18 @@ def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> li
     """
     title = f"{title} {key}".strip()
     if isinstance(value, Mapping):
-        inner = [listed(name, one, order, record, title) for name, one in value.items()]
+        inner = [listed(name, threat, order, record, title) for name, threat in value.items()]
         return [table for tables in inner for table in tables]
-    found = (
-        [one for one in value if isinstance(one, Mapping)]
+    items_of = (
+        [item for item in value if isinstance(item, Mapping)]
         if isinstance(value, list | tuple)
         else []
     )
-    present = dict.fromkeys(name for one in found for name in one)
+    present = dict.fromkeys(name for item in items_of for name in item)
     asked = (order.get(key) or ()) if isinstance(order, Mapping) else ()
     columns = tuple(dict.fromkeys([*(name for name in asked if name in present), *present]))
     rows = tuple(
-        row(*(_cell(name, one.get(name)) for name in columns), record=record) for one in found
+        row(*(_cell(name, item.get(name)) for name in columns), record=record) for item in items_of
     )
     table = Table(
         caption=(title[:1].upper() + title[1:]).replace("_", " "),
@@ -255,10 +265,10 @@ def _cell(name: str, value: Any) -> Inline:
 
 def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
-        words = [_words(one) for one in value]
-        return ("\n" if any(len(one) > LONG for one in words) else ", ").join(words) or DASH
+        words = [_words(item) for item in value]
+        return ("\n" if any(len(word) > LONG for word in words) else ", ").join(words) or DASH
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_words(one)}" for key, one in value.items() if one) or DASH
+        return "; ".join(f"{key}: {_words(item)}" for key, item in value.items() if item) or DASH
     return DASH if value is None or value == "" else str(value)
 
 
