@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = re.compile(r"[^:]*(:[A-Z]\w*(?=:|$))?")
-"""What a part is called: a name of ours, or `library:Name` as another library has it."""
+"""What a part is called: a name of Purpleteam's, or `library:Name` as another library has it."""
 BETWEEN_FIELDS = re.compile(r",(?![^\[]*\])(?![^{]*\})")
 """A comma that is not inside brackets or braces."""
 

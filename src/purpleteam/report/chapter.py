@@ -5,7 +5,7 @@ A new chapter is one file that registers itself, here or in a plug-in:
     CHAPTERS.register("depth")(
         Chapter(
             title="Depth",
-            lead="How well the model judges depth.",
+            lead="How well the model tells depth.",
             metrics=("depth_accuracy",),
             parts=(Sheet(caption="Depth", metrics=("depth_accuracy",),
                          columns={"Model": of_model, "Accuracy": of_itself}),),
@@ -23,7 +23,7 @@ from purpleteam.core.records import Failure, Finding, Measurement, ThreatStatus
 from purpleteam.core.registry import Registry
 from purpleteam.core.schema import Role
 from purpleteam.report.collect import Evidence, about, model_name
-from purpleteam.report.numbers import number_of, number_or_dash, plain
+from purpleteam.report.numbers import number_of, number_or_dash, of_epsilon, plain
 from purpleteam.report.view import (
     DASH,
     Badge,
@@ -206,6 +206,8 @@ def given(record: Measurement, key: str) -> Inline:
     value = record.how.get(key)
     if value is None:
         return DASH
+    if key == "epsilon":
+        return Given(of_epsilon(value), record.id)
     return Given(plain(value) if isinstance(value, int | float) else str(value), record.id)
 
 

@@ -207,7 +207,15 @@ class Evidence:
         """How a command names the model at hand and the images of this run."""
         names = (str(note.facts.get("name")) for note in self.notes(DATASET))
         dataset = self.asked.get("dataset") or next(names, "DATASET")
-        return self.file_of(self.at_hand) or "MODEL", str(dataset)
+        return self.brought or self.file_of(self.at_hand) or "MODEL", str(dataset)
+
+    @property
+    def brought(self) -> str:
+        """What the user named as the model at hand; empty where it was trained here."""
+        models = self.asked.get("models")
+        use = models.get("use") if isinstance(models, Mapping) else None
+        named = use or self.asked.get("model") or ""
+        return str(named) if self.role(self.at_hand) == "brought" else ""
 
     @cached_property
     def models(self) -> list[str]:

@@ -135,8 +135,15 @@ def grouped(value: int) -> str:
 
 def radius(epsilon: Any) -> str:
     """Return a radius with its letter, never broken over two lines."""
-    shown = f"{epsilon:.4g}" if isinstance(epsilon, float) else epsilon
-    return f"ε\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{shown}"
+    return f"ε\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{of_epsilon(epsilon)}"
+
+
+def of_epsilon(epsilon: Any) -> str:
+    """Return a radius as papers write it: 0.3, and 8/255 where it is so many steps of a byte."""
+    if not isinstance(epsilon, float) or epsilon == round(epsilon, 3):
+        return str(epsilon)
+    steps = round(255 * epsilon)
+    return f"{steps}/255" if abs(255 * epsilon - steps) < 1e-6 else f"{epsilon:.4g}"
 
 
 def seconds(value: float, record: str) -> Number:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from purpleteam.core.records import CheckResult, Measurement, Note
 from purpleteam.core.schema import MODEL_SCAN
@@ -10,7 +10,7 @@ from purpleteam.report.chapters.certify import bound_of
 from purpleteam.report.chapters.closing import Gap
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.collect import Evidence, model_name, value_of
-from purpleteam.report.numbers import count, number_of, of_fraction, radius
+from purpleteam.report.numbers import count, number_of, of_epsilon, of_fraction, radius
 from purpleteam.report.view import (
     Card,
     Cards,
@@ -84,12 +84,7 @@ _READING = (
 
 def called(evidence: Evidence) -> str:
     """Return what the reader knows the model at hand by."""
-    name, models = evidence.at_hand, evidence.asked.get("models")
-    use = models.get("use") if isinstance(models, Mapping) else None
-    use = use or evidence.asked.get("model")
-    if evidence.role(name) == "brought" and use:
-        return str(use).replace("\\", "/").rsplit("/", 1)[-1]
-    return name
+    return evidence.brought.replace("\\", "/").rsplit("/", 1)[-1] or evidence.at_hand
 
 
 def _robust(evidence: Evidence) -> Measurement | None:
@@ -289,6 +284,5 @@ def _robust_steps(evidence: Evidence, robust: Measurement) -> list[Cell]:
     if best is not None and value_of(best) > max(HALF, value_of(robust)):
         words = f"Use {model_name(best)} instead ({evidence.file_of(model_name(best))}): it keeps "
         return [(words, number_of(best), " under ", _attack(best), ".")]
-    shown = f"{epsilon:.4g}" if isinstance(epsilon, float) else epsilon
-    command = f"purple harden --dataset {dataset} --recipe pgd --epsilon {shown}"
+    command = f"purple harden --dataset {dataset} --recipe pgd --epsilon {of_epsilon(epsilon)}"
     return [("Train against the attack. ", Command(command, robust.id))]
