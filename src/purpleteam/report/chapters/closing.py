@@ -46,6 +46,7 @@ ALWAYS = (
     "Rotations, translations, weather and physical attacks",
     "Privacy: membership inference, model inversion and extraction",
     "Triggers of other kinds than those that the detectors know",
+    "Published vulnerabilities of the dependencies: no advisories are consulted",
 )
 """What no run of this version looks at."""
 ON_THE_APP = (
