@@ -82,22 +82,19 @@ class Evidence:
 
     def best(self, name: str, model: str, **how: Any) -> Measurement | None:
         """Return the most telling of the measurements found: on test, on most images, first."""
-        records = self.find(name, model, **how)
-        return max(
-            records,
-            key=lambda record: (record.subject.get("split") == "test", record.value.n),
-            default=None,
-        )
+
+        def telling(record: Measurement) -> tuple[bool, int]:
+            return record.subject.get("split") == "test", record.value.n
+
+        return max(self.find(name, model, **how), key=telling, default=None)
 
     @cached_property
     def _roles(self) -> dict[tuple[str, str], tuple[Role, bool]]:
+        """The part, and whether it is one of the lab, by digest and name."""
         noted = [note.facts for note in self.notes(MODEL) if note.facts.get("role") in ROLES]
         return {
-            (str(record.get("model")), str(record.get("model_name"))): (
-                record["role"],
-                bool(record.get("lab")),
-            )
-            for record in noted
+            (str(part.get("model")), str(part.get("model_name"))): (part["role"], "lab" in part)
+            for part in noted
         }
 
     def role(self, model: str) -> Role:
@@ -129,10 +126,10 @@ class Evidence:
 
         Of several evaluations by one attack the one on most images stands for it.
         """
-        widest: dict[str, Measurement] = {}
+        widest: dict[tuple[str, float], Measurement] = {}
         for record in self.white_box(model, norm):
             if epsilon is None or record.how.get("epsilon") == epsilon:
-                attack = str(record.how.get("attack"))
+                attack = (str(record.how.get("attack")), epsilon_of(record))
                 before = widest.get(attack)
                 if before is None or record.value.n > before.value.n:
                     widest[attack] = record

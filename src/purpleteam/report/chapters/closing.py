@@ -81,18 +81,15 @@ def _attack_gaps(evidence: Evidence, command: str) -> list[Gap]:
         return []
     attacks = "+".join(str(record.how.get("attack")) for record in met)
     knowledge = {str(record.how.get("knowledge", "white-box")) for record in met}
-    norms = [
-        norm for norm in NORMS if all(record.how.get("norm", "linf") != norm for record in met)
-    ]
+    tried = {record.how.get("norm", "linf") for record in met}
+    norms = [norm for norm in NORMS if norm not in tried]
     missing: list[Gap] = []
-    if "autoattack" not in attacks:
-        missing.append(
-            ("The strongest ladder of attacks, AutoAttack", f"{command} --attack autoattack")
-        )
-    if knowledge <= {"white-box", "transfer"} and "autoattack" not in attacks:
-        missing.append(
-            ("Black-box attacks, which show gradient masking", f"{command} --attack square")
-        )
+    if "autoattack" not in attacks:  # its last member is a black-box attack
+        what = "The strongest ladder of attacks, AutoAttack"
+        missing.append((what, f"{command} --attack autoattack"))
+        if knowledge <= {"white-box", "transfer"}:
+            what = "Black-box attacks, which show gradient masking"
+            missing.append((what, f"{command} --attack square"))
     if norms:
         said = f"Evasion within other norms: {', '.join(norms)}"
         missing.append((said, f"{command} --norm {norms[0]} --epsilon EPSILON"))
