@@ -41,6 +41,8 @@ BASELINE = "baseline"
 def train_models(work: Work) -> None:
     """Train or bring the baseline, and evaluate it."""
     model = baseline(work)
+    if work.config.models.use is not None:
+        work.plays("models", model, BASELINE, "brought")
     evaluated(work, "models", model, BASELINE)
     if model.notes:  # what was seen of a brought model on the way
         facts = {"model_name": BASELINE, "model": model.digest, "notes": list(model.notes)}
@@ -79,7 +81,6 @@ def baseline(work: Work) -> LoadedModel:
                 normalise=asked.normalise,
                 classes=asked.classes,
             )
-            work.plays("models", work.models[BASELINE], BASELINE, "brought")
         return work.models[BASELINE]
     if BASELINE in work.models:
         return work.models[BASELINE]
