@@ -45,7 +45,7 @@ from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.attacks.evasion.autoattack import AutoAttack
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError
-from purpleteam.core.runfolder import machine, versions
+from purpleteam.core.machine import machine, versions
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.data.sources.mnist import find_mnist, load_mnist

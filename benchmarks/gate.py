@@ -29,7 +29,7 @@ import numpy as np
 import safetensors
 import torch
 
-from purpleteam.core.runfolder import machine, versions
+from purpleteam.core.machine import machine, versions
 from purpleteam.scan.gate import read_state_dict
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,7 +14,7 @@ import venv
 from pathlib import Path
 
 from purpleteam import __version__
-from purpleteam.core.runfolder import machine
+from purpleteam.core.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "install.json"

@@ -34,8 +34,8 @@ from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.journal import Journal
 from purpleteam.attacks.outcomes import NOT_BROKEN
 from purpleteam.cli.screen import progress
+from purpleteam.core.machine import machine, versions
 from purpleteam.core.records import Measurement
-from purpleteam.core.runfolder import machine, versions
 from purpleteam.core.statistics import Rate
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from purpleteam.core.runfolder import machine, versions
+from purpleteam.core.machine import machine, versions
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.devices import to_batch

@@ -25,7 +25,7 @@ import numpy as np
 from purpleteam.attacks.poison.badnets import BadNets
 from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.certify.partition import PartitionCertificate, certify_partitions, seeded
-from purpleteam.core.runfolder import machine, versions
+from purpleteam.core.machine import machine, versions
 from purpleteam.core.statistics import Rate
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet

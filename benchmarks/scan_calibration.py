@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from verdicts_attacks import colours
 
-from purpleteam.core.runfolder import machine, versions
+from purpleteam.core.machine import machine, versions
 from purpleteam.core.statistics import Rate
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from purpleteam.core.errors import DataError
-from purpleteam.core.runfolder import machine, versions
+from purpleteam.core.machine import machine, versions
 from purpleteam.data.images import ImageSet
 from purpleteam.data.sources.mnist import find_mnist, load_mnist
 from purpleteam.models.architectures import ARCHITECTURES, initialise

@@ -28,7 +28,7 @@ from torch import nn
 from verdicts_attacks import ladder, loops
 
 from purpleteam.attacks.poison.asked import poison_from
-from purpleteam.core.runfolder import machine, versions
+from purpleteam.core.machine import machine, versions
 from purpleteam.core.statistics import Rate
 from purpleteam.data.folders import load_dataset
 from purpleteam.defences.detection.model import scan_model

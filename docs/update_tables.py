@@ -20,13 +20,13 @@ import attack_tables
 import backdoor_tables
 import verdict_tables
 
+from purpleteam.assignment.chapters import beside
 from purpleteam.core.records import Measurement, record_from_json
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.markdown import table
 from purpleteam.report.numbers import number_of, number_or_dash
-from purpleteam.report.published import beside
 from purpleteam.report.tables import render_results
-from purpleteam.report.view import DASH, Cell, Number, Published, Table, row
+from purpleteam.report.view import DASH, Cell, Number, Table, row
 
 __all__ = ["BLOCK", "render", "updated"]
 
@@ -81,7 +81,7 @@ def _claims(evidence: Evidence) -> Table | None:
     """Return what the earlier reports published beside the same thing measured here."""
     groups: dict[tuple[str, ...], list[Measurement]] = {}
     for one in evidence.measurements:
-        if any(isinstance(part, Published) for part in beside(evidence, one)):
+        if beside(evidence, one):
             key = (one.name, model_name(one), *map(str, _attack(one)))
             groups.setdefault(key, []).append(one)
     rows = tuple(
@@ -118,10 +118,12 @@ def _joined(numbers: list[Number]) -> Cell:
     return tuple(part for one in numbers for part in (one, "; "))[:-1]
 
 
-def _theirs(parts: Cell) -> str:
-    found = [part for part in parts if isinstance(part, Published)]
-    texts = [one.value.text if isinstance(one.value, Number) else str(one.value) for one in found]
-    return "; ".join(f"{one.seed}: {text}" for one, text in zip(found, texts, strict=True)) or DASH
+def _theirs(published: list[tuple[str, Number | str]]) -> str:
+    texts = (
+        f"{report}: {value.text if isinstance(value, Number) else value}"
+        for report, value in published
+    )
+    return "; ".join(texts) or DASH
 
 
 def _training(path: Path) -> str:

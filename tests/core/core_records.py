@@ -6,6 +6,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
+from purpleteam.core.metrics import METRICS
 from purpleteam.core.records import (
     Artefact,
     CheckResult,
@@ -55,7 +56,7 @@ KINDS: dict[type[Record], st.SearchStrategy[Record]] = {
     Failure: st.builds(Failure, stage=TEXT, what=TEXT, reason=TEXT, needs=TEXT, **SHARED),
     Measurement: st.builds(
         Measurement,
-        name=TEXT,
+        name=st.sampled_from(sorted(METRICS)),
         value=RATES | ESTIMATES | TABLES,
         subject=FACTS,
         how=FACTS,

@@ -20,7 +20,11 @@ from purpleteam.core.errors import (
 from purpleteam.core.progress import SILENT
 
 HEAVY = ["torch", "numpy", "scipy", "sklearn", "pydantic", "onnxruntime", "starlette", "bandit"]
-KINDS = [vars(errors)[name] for name in errors.__all__ if name[0].isupper()]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, PurpleError)
+]
 
 
 def test_every_error_is_in_the_tree_that_the_docstring_draws():

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purpleteam.core.digest import canonical_json
-from purpleteam.core.errors import RunError
+from purpleteam.core.errors import RunError, UsageError
+from purpleteam.core.metrics import METRICS, Metric, add
 from purpleteam.core.records import Artefact, Measurement, Note, Record, record_from_json
 from purpleteam.core.statistics import Rate
 
@@ -58,6 +59,8 @@ CHANGES: dict[str, Any] = {
     "origin": ("changed",),
     "negative_control": {"changed": True},
 }
+CHANGED_NAMES = {Measurement: "base_rate"}
+"""Of a measurement only a known metric is another name."""
 MAPPINGS = ("subject", "how", "detail", "place", "facts", "mitigations", "inputs")
 FIELDS = [
     (kind, one.name)
@@ -70,6 +73,8 @@ FIELDS = [
 @pytest.mark.parametrize(("kind", "name"), FIELDS, ids=[f"{k.kind}.{n}" for k, n in FIELDS])
 def test_an_id_changes_with_every_other_field(kind, name):
     changed = {"changed": "yes"} if name in MAPPINGS else CHANGES.get(name, "changed to this text")
+    if name == "name":
+        changed = CHANGED_NAMES.get(kind, changed)
 
     @given(KINDS[kind].filter(lambda record: getattr(record, name) != changed))
     def check(record):
@@ -113,5 +118,25 @@ def test_a_line_that_lacks_a_field_is_a_clear_error(line):
 
 
 def test_a_field_of_a_later_version_is_passed_over():
-    record = Measurement(name="x", value=Rate.of(1, 2), subject={})
+    record = Measurement(name="loss", value=Rate.of(1, 2), subject={})
     assert record_from_json(record.to_json() | {"later": 1, "chain": "sha256:"}) == record
+
+
+def test_a_measurement_of_no_metric_names_the_nearest():
+    with pytest.raises(UsageError, match=r"unknown metric 'clean_acuracy' .*'clean_accuracy'"):
+        Measurement(name="clean_acuracy", value=Rate.of(1, 2), subject={})
+
+
+def test_a_metric_that_a_plug_in_adds_is_one_and_without_it_a_file_is_read_all_the_same():
+    add(Metric("depth_accuracy", "Fraction of images whose depth is right.", "fraction", "higher"))
+    record = Measurement(name="depth_accuracy", value=Rate.of(1, 2), subject={})
+    assert METRICS["depth_accuracy"].better == "higher"
+    del METRICS._items["depth_accuracy"]  # as where the plug-in is not loaded
+    read = again(record)
+    assert read == record and dataclasses.replace(read, seed=1).name == "depth_accuracy"
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_says_in_a_sentence_what_it_means(name):
+    assert METRICS[name].name == name
+    assert METRICS[name].meaning.endswith(".") and METRICS[name].meaning[0].isupper()

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import NeedsFailed, RunError
 from purpleteam.core.ledger import Ledger
+from purpleteam.core.machine import machine, versions
 from purpleteam.core.records import Artefact, Failure, Note, Record
-from purpleteam.core.runfolder import CELL, FOLDERS, RunFolder, machine, versions
+from purpleteam.core.runfolder import CELL, FOLDERS, RunFolder
 
 ASKED = {"dataset": "digits", "seed": 0, "evasion": {"curve": (0.1, 0.2)}}
 

@@ -177,10 +177,12 @@ def test_a_run_that_was_changed_is_not_gone_on_with(run: Path) -> None:
         RunFolder.resume(run, ASKED)
 
 
-@pytest.mark.parametrize("schema", [2, "2", None, 1.5])
+@pytest.mark.parametrize("schema", [3, "2", None, 1.5, True])
 def test_a_run_of_another_version_is_refused_in_one_line(run: Path, schema: object) -> None:
     info = json.loads((run / "run.json").read_text("utf-8")) | {"schema": schema}
     (run / "run.json").write_text(json.dumps(info), "utf-8")
-    with pytest.raises(RunError, match=r"has schema .*, this version reads 1; install") as refused:
+    with pytest.raises(
+        RunError, match=r"has schema .*, this version reads 0 to 2; install"
+    ) as refused:
         verify_records(run)
     assert "\n" not in str(refused.value)

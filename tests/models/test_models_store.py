@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from purpleteam.core.cards import StoredModel, find_stored
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
-from purpleteam.core.runfolder import versions
+from purpleteam.core.machine import versions
 from purpleteam.models import Provenance, build, load, store
 from purpleteam.models.weights import load_weights, put_weights
 

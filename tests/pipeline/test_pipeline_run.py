@@ -17,6 +17,7 @@ from purpleteam.core.errors import ConfigError, RunError
 from purpleteam.core.ledger import Ledger
 from purpleteam.core.records import Artefact, CheckResult, Measurement, Note, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import MODEL, ROLES, misfits
 from purpleteam.core.statistics import Rate
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.results import write_results
@@ -208,3 +209,12 @@ def test_the_typed_command_is_kept_and_is_no_part_of_a_metric(
     work.command = ("purple", "run")
     (note,) = work.cell("data", "look", {}, lambda: [Note(name="seen", facts={})])
     assert note.command == ("purple", "run") and "command" not in note.metric()
+
+
+def test_records_are_of_known_metrics_fields_and_roles(finished: Path) -> None:
+    records = RunFolder.open(finished).records()
+    assert [wrong for one in records for wrong in misfits(one)] == []
+    noted = {str(one.facts["model"]): one.facts for one in records if isinstance(one, Note) and one.name == MODEL}  # fmt: skip  # noqa: E501
+    assert {one["role"] for one in noted.values()} <= set(ROLES)
+    about = {str(one.subject["model"]) for one in records if isinstance(one, Measurement) and "model" in one.subject}  # fmt: skip  # noqa: E501
+    assert about <= set(noted)

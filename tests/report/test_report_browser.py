@@ -46,6 +46,13 @@ def test_the_page_opens_from_disk_without_a_complaint(
     asked = [line for line in said if not line.startswith(("data:", "file:"))]
     assert asked == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.scrollHeight") < 5 * 900  # all folded
+    page.click("nav a[href='#evasion']")  # a chapter opens where it is jumped to
+    assert page.evaluate("document.querySelector('#evasion').closest('details').open")
+    page.locator(".card .number").first.click()  # a number opens its record
+    assert page.locator(".sheet:popover-open .copy").inner_text().startswith("purple replay . m-")
+    page.locator(".sheet:popover-open .close").click()
+    assert page.locator(".sheet:popover-open").count() == 0
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     found = axe.Axe().run(page).response["violations"]
     grave = [one["id"] for one in found if one["impact"] in ("serious", "critical")]

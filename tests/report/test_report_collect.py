@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from purpleteam.report.chapters.assignment import claims
 from report_records import measured
 
 from purpleteam.core.records import Measurement
+from purpleteam.core.schema import Role, model_note
 from purpleteam.core.statistics import Rate
 from purpleteam.report.collect import Evidence, model_name
 
@@ -38,7 +40,7 @@ def test_another_norm_is_another_question() -> None:
 
 def test_a_claim_is_compared_at_its_own_radius() -> None:
     claim = measured("transfer_accuracy", Rate.of(99, 100), "m", {"attack": "fgsm", "epsilon": 0.1})
-    pairs = evidence(claim, robust(3, "pgd", 0.3), robust(60, "pgd", 0.1)).claims()
+    pairs = claims(evidence(claim, robust(3, "pgd", 0.3), robust(60, "pgd", 0.1)))
     assert [(a.value.value, b.value.value) for a, b in pairs] == [(0.99, 0.6)]
 
 
@@ -49,7 +51,7 @@ def test_images_beyond_their_radius_are_no_claim_but_for_the_seed_that_made_them
             measured("transfer_accuracy", Rate.of(99, 100), model, how),
             detail={"largest_linf": 0.9},
         )
-        assert len(evidence(claim, robust(60, "pgd", 0.1, model)).claims()) == pairs
+        assert len(claims(evidence(claim, robust(60, "pgd", 0.1, model)))) == pairs
 
 
 def test_the_headline_radius_is_where_most_models_were_attacked() -> None:
@@ -57,10 +59,21 @@ def test_the_headline_radius_is_where_most_models_were_attacked() -> None:
     assert evidence(*records).headline_epsilon == 0.1
 
 
-def test_models_come_in_the_order_of_the_story() -> None:
-    names = ("zebra", "hardened", "baseline")
-    records = (measured("clean_accuracy", Rate.of(1, 2), name) for name in names)
-    assert evidence(*records).models == ["baseline", "hardened", "zebra"]
+def test_models_come_in_the_order_of_their_parts_whatever_they_are_called() -> None:
+    parts: dict[str, Role] = {
+        "zebra": "hardened",
+        "hardened": "served",
+        "x": "brought",
+        "y": "baseline",
+    }
+    measurements = [measured("clean_accuracy", Rate.of(1, 2), name) for name in parts]
+    notes = [
+        model_note(one.subject["model"], name, role)
+        for one, (name, role) in zip(measurements, parts.items(), strict=True)
+    ]
+    found = Evidence(Path(), {"schema": 2}, [*measurements, *notes])
+    assert found.models == ["y", "x", "zebra", "hardened"]
+    assert found.at_hand == "y" and found.models_of("hardened") == ["zebra"]
 
 
 def test_a_record_written_twice_counts_once() -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.report.figures import Bar, Point, Series, bars, curves, heatmap, only_drawing
-from purpleteam.report.figures.svg import spread
+from purpleteam.report.figures import Bar, Point, Series, bars, curves, heatmap, spread
+from purpleteam.report.foreign import only_drawing
 
 POINTS = (
     Point(x=0.0, y=0.99, low=0.98, high=1.0, record="m-1"),
@@ -67,6 +67,24 @@ def test_a_figure_of_nothing_does_not_fail() -> None:
 def test_labels_never_overlap(places: list[float]) -> None:
     moved = sorted(spread(places, 10, 0, 200))
     assert all(b - a >= 10 - 1e-6 for a, b in pairwise(moved))
+
+
+@pytest.mark.parametrize("count", [1, 5, 30])
+def test_the_labels_of_lines_that_end_at_one_point_stand_apart_inside_the_drawing(
+    count: int,
+) -> None:
+    series = [Series(label=f"model {n}", points=POINTS, colour=n % 8) for n in range(count)]
+    svg = curves("t", "d", series, x_label="", y_label="")
+    height = int(re.findall(r'viewBox="0 0 660 (\d+)"', svg)[0])
+    places = sorted(map(float, re.findall(r'y="([\d.]+)" class="label', svg)))
+    assert len(places) == count and places[0] > 0 and places[-1] < height
+    assert all(b - a >= 16.9 for a, b in pairwise(places))
+
+
+def test_names_wider_than_a_cell_stand_aslant_above_a_matrix() -> None:
+    svg = heatmap("t", "d", ((9, 1), (0, 10)), ("elephant", "ox"), "m-1")
+    assert svg.count("rotate(-40") == 2
+    assert "rotate" not in heatmap("t", "d", ((9, 1), (0, 10)), ("0", "1"), "m-1")
 
 
 HOSTILE = (

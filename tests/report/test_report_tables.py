@@ -63,6 +63,6 @@ def test_a_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_an_interval_says_what_n_counts_and_where_it_has_no_end() -> None:
     alike = of_value(mean_over_seeds([1.0, 1.0], bounds=(0, 1)), "attack_success_rate", "m-1")
-    assert alike.interval == "15.81 to 100.00, n\u202f=\u202f2\u202fseeds"
+    assert alike.interval == "15.81 to 100.00, n\u202f=\u202f2\u202ftrainings"
     loss = of_value(mean([0.5], bounds=(0, math.inf)), "loss", "m-2")
     assert loss.interval == "0.0125 to \u221e, n\u202f=\u202f1"

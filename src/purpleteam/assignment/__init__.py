@@ -7,14 +7,20 @@ measures when it is measured right. Nothing else in Purpleteam names it: it regi
 
 - `poisons`    their poisoned sevens;  `defences`: their adversarial training
 - `nets`       their architecture and training recipe
-- `stages`     what they did, as parts of the run's stages
+- `stages`     what they did, as parts of the run's stages;  `chapters`: what the report tells
+- `threats`    their tables, each statement beside the system's threats
 - `figures.toml` what they published
 - `profiles/`  assignment (MNIST) and demo (embedded digits)
 """
 
 from __future__ import annotations
 
-from purpleteam.assignment import defences, nets, poisons, stages
+import importlib
 
-__all__ = ["defences", "nets", "poisons", "stages"]
-"""The parts; importing them registers them."""
+__all__ = ["register"]
+
+
+def register() -> None:
+    """Load every part, by which it registers itself; `chapters` alone needs no torch."""
+    for part in ("chapters", "nets", "poisons", "defences", "stages"):
+        importlib.import_module(f"{__name__}.{part}")

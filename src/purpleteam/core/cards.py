@@ -17,8 +17,6 @@ from typing import Any
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, unknown
 
-__all__ = ["ModelCard", "StoredModel", "find_stored", "zoo_names"]
-
 FORMATS = (".safetensors", ".onnx", ".json")
 
 

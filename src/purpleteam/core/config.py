@@ -20,12 +20,11 @@ from purpleteam.core.errors import ConfigError, unknown
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-__all__ = ["build", "from_file", "merge", "number", "override", "parse_part", "to_mapping"]
 
 T = TypeVar("T")
 
 NAME = re.compile(r"[^:]*(:[A-Z]\w*(?=:|$))?")
-"""What a part is called: a name of ours, or `library:Name` as another library has it."""
+"""What a part is called: a name of Purpleteam's, or `library:Name` as another library has it."""
 BETWEEN_FIELDS = re.compile(r",(?![^\[]*\])(?![^{]*\})")
 """A comma that is not inside brackets or braces."""
 

@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["canonical_json", "sha256_bytes", "sha256_file", "short_id"]
-
 
 def canonical_json(value: Any) -> str:
     """Return the one spelling of `value` as JSON: sorted keys, no spaces, no NaN."""

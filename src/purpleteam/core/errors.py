@@ -19,20 +19,6 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = [
-    "ConfigError",
-    "DataError",
-    "MissingExtra",
-    "ModelError",
-    "NeedsFailed",
-    "PurpleError",
-    "Refused",
-    "RunError",
-    "UsageError",
-    "place_of",
-    "unknown",
-]
-
 
 class PurpleError(Exception):
     """Anything that Purpleteam says no to, in one line."""

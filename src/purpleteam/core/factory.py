@@ -20,8 +20,6 @@ from types import ModuleType
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import PurpleError, place_of
 
-__all__ = ["call_factory", "called_as", "file_of", "is_factory", "portable"]
-
 _CALLED: dict[str, str] = {}
 """By how a card names it: what the user named in this process, and was called."""
 

@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import RunError
 
-__all__ = ["Ledger", "Look", "end_differs"]
-
 GENESIS = "sha256:" + 64 * "0"
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from purpleteam.core.reproducible import is_reproducible
 
-__all__ = ["actor", "machine", "versions"]
-
 
 def versions() -> dict[str, str]:
     """Return the versions of Purpleteam, Python and the packages that shape numbers."""

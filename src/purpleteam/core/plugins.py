@@ -18,6 +18,7 @@ from purpleteam.core.errors import PurpleError, UsageError, place_of
 
 GROUP = "purpleteam.plugins"
 _asked: list[str] = []
+_loaded: set[str] = set()
 
 
 def installed_plugins() -> dict[str, str]:
@@ -50,6 +51,8 @@ def asked_plugins() -> tuple[str, ...]:
 def load_plugin(name: str, *, asked: bool = False) -> None:
     """Import a plug-in, by which it registers itself; a second time is no work.
 
+    One of several modules has a function `register` that imports them.
+
     Args:
         name: a module on the Python path or in the current folder, or an installed plug-in.
         asked: it was asked for on the command line, for whatever is done there.
@@ -60,15 +63,18 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
     module = module_of(name)
     if asked and name not in _asked:
         _asked.append(name)
-    if module in sys.modules:
+    if module in _loaded:
         return
+    _loaded.add(module)
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        importlib.import_module(module)
+        loaded = importlib.import_module(module)
+        getattr(loaded, "register", int)()
     except PurpleError:
         raise
     except ModuleNotFoundError as error:
+        _loaded.discard(module)
         if error.name and not f"{module}.".startswith(f"{error.name}."):
             raise  # something that the plug-in needs is not installed
         known = ", ".join(sorted(installed_plugins())) or "none"
@@ -84,3 +90,24 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
         ) from error
     finally:
         sys.path.remove(here)
+
+
+def load_chapters(name: str) -> None:
+    """Import what an installed plug-in adds to the report: its module `chapters`, if it has one.
+
+    A run folder may be a stranger's, so a name in it is never looked up on the Python path; and a
+    report can be rendered where torch, or the plug-in itself, is not installed.
+    """
+    if name in installed_plugins():
+        with suppress(ImportError):
+            importlib.import_module(f"{module_of(name)}.chapters")
+
+
+def check_trusted(name: str) -> None:
+    """Refuse to load a plug-in because a run folder names it, where nobody here asked for it.
+
+    Raises:
+        UsageError: it is neither installed nor asked for on the command line.
+    """
+    if name not in (*installed_plugins(), *_asked):
+        raise UsageError(f"the run was made with the plug-in {name!r}: add --plugin {name}")

@@ -20,20 +20,8 @@ from typing import Any, ClassVar, Literal
 
 from purpleteam.core.digest import short_id
 from purpleteam.core.errors import RunError, unknown
+from purpleteam.core.metrics import METRICS
 from purpleteam.core.statistics import Value, value_from_json
-
-__all__ = [
-    "Artefact",
-    "CheckResult",
-    "Failure",
-    "Finding",
-    "Measurement",
-    "Note",
-    "Record",
-    "ThreatStatus",
-    "Verdict",
-    "record_from_json",
-]
 
 Severity = Literal["note", "low", "medium", "high", "critical"]
 Verdict = Literal["pass", "fail", "error", "skipped", "broken", "stale"]
@@ -83,9 +71,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
+class NameInFile(str):
+    """A metric's name as a file has it: of a plug-in, perhaps, that is not loaded here."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement(Record):
-    """A number with its interval: `name` of `subject`, found as `how` says."""
+    """A number with its interval: the metric `name` of `subject`, measured as `how` says.
+
+    A name that is none of METRICS is a UsageError, but where it was read from a file.
+    """
 
     kind: ClassVar[str] = "measurement"
     letter: ClassVar[str] = "m"
@@ -98,6 +95,11 @@ class Measurement(Record):
     detail: Mapping[str, Any] = field(default_factory=dict)
     """What belongs to the result beside the number: soundness, rates per source class."""
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is no metric."""
+        if not isinstance(self.name, NameInFile):
+            METRICS[self.name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +209,8 @@ def record_from_json(line: Mapping[str, Any]) -> Record:
     try:
         if cls is Measurement:
             values["value"] = value_from_json(values["value"])
+            if values["name"] not in METRICS:
+                values["name"] = NameInFile(values["name"])
         return cls(**values)
     except (KeyError, TypeError) as error:
         raise RunError(f"{cls.kind} record {line.get('id')!r} is not whole: {error}") from None

@@ -15,8 +15,6 @@ from typing import Any, Generic, TypeVar
 
 from purpleteam.core.errors import UsageError, unknown
 
-__all__ = ["Registry"]
-
 T = TypeVar("T")
 Part = TypeVar("Part")
 
@@ -38,7 +36,7 @@ class Registry(Mapping[str, T], Generic[T]):
             if name in self._items:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._items[name] = part  # type: ignore[assignment]
-            if isinstance(getattr(part, "name", None), str):
+            if isinstance(part, type) and isinstance(getattr(part, "name", None), str):
                 part.name = name  # type: ignore[attr-defined]
             return part
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["KERNELS", "is_reproducible", "restart"]
-
 KERNELS = {
     "MKL_CBWR": "COMPATIBLE",
     "ATEN_CPU_CAPABILITY": "default",

@@ -10,8 +10,6 @@ from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.verification import verify_records
 
-__all__ = ["RunLedger", "RunLineage"]
-
 LINEAGE = ("actor", "asked", "versions", "machine")
 
 

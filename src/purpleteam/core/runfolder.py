@@ -25,14 +25,14 @@ from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import NeedsFailed, RunError
 from purpleteam.core.ledger import Ledger, end_differs
 from purpleteam.core.machine import actor, machine, versions
+from purpleteam.core.migrations import migrate
 from purpleteam.core.records import Artefact, Failure, Note, Record, record_from_json
-
-__all__ = ["CELL", "DRAFTS", "FOLDERS", "RunFolder", "machine", "versions"]
+from purpleteam.core.schema import SCHEMA
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
 CELL = "cell"
-SCHEMA = 1
-"""Version of run.json and of the lines of records.jsonl; runs before it named none."""
+READ = tuple(range(SCHEMA + 1))
+"""Versions that are read: those before the present one through `migrations`."""
 DRAFTS = ".drafts"
 
 
@@ -126,10 +126,11 @@ class RunFolder:
             raise RunError(f"{str(self.path / 'run.json')!r} cannot be read: {error}") from None
         if not isinstance(info, dict) or not isinstance(info.get("asked"), dict):
             raise RunError(f"{str(self.path / 'run.json')!r} does not say what was asked")
-        if (schema := info.get("schema", SCHEMA)) != SCHEMA:
+        schema = info.get("schema", 0)
+        if type(schema) is not int or schema not in READ:
             raise RunError(
                 f"{str(self.path / 'run.json')!r} has schema {schema!r}, this version reads "
-                f"{SCHEMA}; install the version of Purpleteam that wrote it"
+                f"{READ[0]} to {READ[-1]}; install the version of Purpleteam that wrote it"
             )
         return info
 
@@ -138,7 +139,11 @@ class RunFolder:
 
         Of a cell that was done again, because a file of it had changed, the newest ones stand,
         in the place of the first: what a run says does not hang on how often it was stopped.
+        Records of an earlier version come as `migrations` makes them.
         """
+        return migrate(self._on_disk(), self.info)
+
+    def _on_disk(self) -> list[Record]:
         return _newest(map(record_from_json, self._ledger.read()))
 
     def readable(self) -> list[Record]:
@@ -154,11 +159,11 @@ class RunFolder:
                 found.append(record_from_json(line))
         if look.problems and not found:
             raise RunError(look.problems[0])
-        return _newest(found)
+        return migrate(_newest(found), self.info)
 
     def metrics(self) -> str:
         """Return the records less cost and time, one canonical line each: what must not vary."""
-        return "".join(canonical_json(record.metric()) + "\n" for record in self.records())
+        return "".join(canonical_json(record.metric()) + "\n" for record in self._on_disk())
 
     def cell(
         self,

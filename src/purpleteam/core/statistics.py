@@ -15,20 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = [
-    "CONFIDENCE",
-    "Counts",
-    "Estimate",
-    "Rate",
-    "Value",
-    "Z",
-    "fraction_interval",
-    "mean",
-    "mean_over_seeds",
-    "paired_difference",
-    "value_from_json",
-]
-
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
 Z = 1.959963984540054

@@ -18,8 +18,6 @@ from purpleteam.core.ledger import Ledger, Look, end_differs
 from purpleteam.core.records import NO_METRIC, Artefact, Note, record_from_json
 from purpleteam.core.runfolder import CELL, RunFolder
 
-__all__ = ["PROVES", "Part", "Verification", "verify", "verify_records"]
-
 PROVES = (
     "A pass rules out accident, reordering and edits of one file. Whoever owns both "
     "records.jsonl and run.json can write them anew; only measuring again shows that."
@@ -54,19 +52,19 @@ class Verification:
     @property
     def verdict(self) -> Verdict:
         """`fail` where any part does, else `unknown` where any is, else `pass`."""
-        found = {one.verdict for one in self.parts}
+        found = {part.verdict for part in self.parts}
         return "fail" if "fail" in found else "unknown" if "unknown" in found else "pass"
 
     def of(self, verdict: Verdict) -> list[Part]:
         """Return the parts with that verdict."""
-        return [one for one in self.parts if one.verdict == verdict]
+        return [part for part in self.parts if part.verdict == verdict]
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple verify --json`."""
         return {
             "verdict": self.verdict,
             "status": self.status,
-            "parts": [asdict(one) for one in self.parts],
+            "parts": [asdict(part) for part in self.parts],
             "proves": PROVES,
         }
 
@@ -99,7 +97,7 @@ def _chain(look: Look) -> Part:
     if not look.lines and not look.problems:
         return Part("chain", "fail", "records.jsonl holds no record")
     fine = f"{len(look.lines)} lines, each follows from the one before"
-    return _part("chain", [one.rsplit("/", 1)[-1] for one in look.problems], fine)
+    return _part("chain", [problem.rsplit("/", 1)[-1] for problem in look.problems], fine)
 
 
 def _end(info: Mapping[str, Any], look: Look) -> Part:
@@ -155,10 +153,12 @@ def _lines(look: Look) -> Part:
 def _files(run: RunFolder) -> Iterator[Part]:
     info, root = run.info, run.path.resolve()
     noted = {str(path): digest for path, digest in dict(info.get("artefacts", {})).items()}
-    recorded = {str(one.path): one.digest for one in run.readable() if isinstance(one, Artefact)}
+    recorded = {
+        str(file.path): file.digest for file in run.readable() if isinstance(file, Artefact)
+    }
     named = {**noted, **recorded}
     inside = {path for path in named if (root / path).resolve().is_relative_to(root)}
-    names = [f"{one} leads outside the run" for one in sorted(named.keys() - inside)]
+    names = [f"{path} leads outside the run" for path in sorted(named.keys() - inside)]
     if "records" in info:  # a kill may leave the last files out of run.json
         names += [
             f"run.json and records.jsonl differ about {path}"
@@ -177,7 +177,7 @@ def _files(run: RunFolder) -> Iterator[Part]:
     there = {
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
-        if not path.is_dir() and not any(one[0] == "." for one in path.relative_to(root).parts)
+        if not path.is_dir() and not any(name[0] == "." for name in path.relative_to(root).parts)
     }
     left_half_done: Verdict = "fail" if info.get("status") == "finished" else "unknown"
     unexpected = sorted(there - named.keys() - WRITTEN_LAST)

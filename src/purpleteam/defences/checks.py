@@ -7,9 +7,7 @@ from pathlib import Path
 from purpleteam.core.checks import CHECKS, Absent, Check, Outcome, Target
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
-
-MODEL_SCAN, TRAINING_SET_SCAN = "model-scan", "training-set-scan"
-"""Names of the notes that hold a scan's result."""
+from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN
 
 
 class _NothingFound(Check):

@@ -24,7 +24,7 @@ from purpleteam.core.cards import ModelCard, StoredModel
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import call_factory, called_as, file_of, is_factory, portable
-from purpleteam.core.runfolder import versions
+from purpleteam.core.machine import versions
 from purpleteam.models.adapters import Normalisation, Normalised, Ordered, Scored
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.guard import guarded, switched

@@ -17,7 +17,7 @@ import numpy as np
 from purpleteam.core.config import build
 from purpleteam.core.errors import PurpleError, RunError, UsageError, unknown
 from purpleteam.core.ledger import Ledger
-from purpleteam.core.plugins import load_plugin
+from purpleteam.core.plugins import check_trusted, load_plugin
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Artefact, Measurement, Note, Record, record_from_json
 from purpleteam.core.runfolder import RunFolder
@@ -174,6 +174,7 @@ class _Again:
         """For each wanted record, what its cell makes now, or why it cannot be made."""
         config = build(RunConfig, RunFolder.open(copy).info["asked"], f"{copy.name}/run.json")
         for name in config.plugins:
+            check_trusted(name)
             load_plugin(name)
         run = prepare(config, copy, resume=True, progress=progress)
         run.folder, run.processes = _ReplayFolder(copy, wanted, self.made), 1

@@ -10,8 +10,8 @@ from purpleteam.core.records import Artefact, CheckResult, Finding, Measurement,
 from purpleteam.core.runfolder import RunFolder
 
 NOTES = (
-    *("dataset", "seeds-figures", "scan", "served"),
-    *("model-scan", "training-set-scan", "no-repair"),
+    *("dataset", "published-figures", "scan", "served"),
+    *("model", "model-scan", "training-set-scan", "no-repair"),
 )
 
 

@@ -21,6 +21,7 @@ from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import MODEL, NOT_TESTED, Role, model_note
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.adapters import Normalisation
 from purpleteam.models.loading import LoadedModel, build, load
@@ -160,13 +161,20 @@ class Run:
     def left_out(self, stage: str, what: str, why: str) -> None:
         """Record what cannot be asked of these images: the report lists it as not tested."""
         facts = {"items": [{"what": what, "why": why}]}
-        self.cell(stage, f"leave out {what}", facts, lambda: [Note(name="not-tested", facts=facts)])
+        self.cell(stage, f"leave out {what}", facts, lambda: [Note(name=NOT_TESTED, facts=facts)])
+
+    def plays(self, stage: str, model: LoadedModel, name: str, role: Role) -> None:
+        """Record what part a model plays that was not trained here."""
+        note = model_note(model.digest, name, role)
+        self.cell(stage, f"role of {name}", dict(note.facts), lambda: [note])
 
     def trained(
         self,
         stage: str,
         name: str,
         *,
+        role: Role,
+        lab: bool = False,
         stem: str | None = None,
         architecture: str | None = None,
         seed: int,
@@ -197,6 +205,8 @@ class Run:
                 recipe,
                 fit,
                 seed=seed,
+                role=role,
+                lab=lab,
                 name=name,
                 data_digest=data_digest,
                 parent=parent,
@@ -212,3 +222,8 @@ class Run:
         """Return a model that this run stored."""
         code = architecture if is_factory(architecture) else None
         return load(str(path), arch=code, device=self.device)
+
+
+def is_part(record: Record) -> bool:
+    """Say whether a record is the note of a model's part."""
+    return isinstance(record, Note) and record.name == MODEL

@@ -1,18 +1,27 @@
 """A run folder into a report: a pure function, without torch and without re-running.
 
+- `render`     the two pages of a run;  `tables`: results/*.json into the tables of the README
 - `collect`    the run folder, read once and asked by name
 - `view`       what a page is made of; a `Number` cannot be made without its record's id
 - `numbers`    how figures are written: percent only here, interval and n beside
-- `published`  the figures of the two seed reports, to stand beside ours
-- `chapters/`  the story in the order of the flow; `blocks` are what they share
-- `figures/`   inline SVG; `png`: a PNG writer on zlib alone
-- `html`, `markdown`  the same chapters as one self-contained page, and as text
-- `tables`     results/*.json into the tables of the README
+- `chapter`    a chapter is a declaration in CHAPTERS;  `chapters/`: one file each
+- `blocks`     what chapters share;  `figures`: inline SVG;  `foreign`: drawings of other rooms
+- `html`, `markdown`  the same page as one self-contained file, and as text;  `png`: a PNG writer
 """
 
 from __future__ import annotations
 
+from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet
 from purpleteam.report.render import ReportFiles, differing, render
 from purpleteam.report.tables import readme_table, render_results
 
-__all__ = ["ReportFiles", "differing", "readme_table", "render", "render_results"]
+__all__ = [
+    "CHAPTERS",
+    "Chapter",
+    "ReportFiles",
+    "Sheet",
+    "differing",
+    "readme_table",
+    "render",
+    "render_results",
+]

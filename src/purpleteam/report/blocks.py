@@ -1,16 +1,18 @@
-"""Blocks that several chapters share: checks, galleries, confusion matrices, facts."""
+"""Blocks that several chapters share: checks, galleries, confusion matrices, trainings, facts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.records import CheckResult, Measurement, Note
+from purpleteam.core.schema import TRAINING, Role
 from purpleteam.core.statistics import Counts
-from purpleteam.report.collect import Evidence, items, model_name
-from purpleteam.report.figures import Bar, heatmap
-from purpleteam.report.numbers import grouped, number_of, plain
+from purpleteam.report.chapter import Part
+from purpleteam.report.collect import Evidence, items, model_name, value_of
+from purpleteam.report.figures import Bar, Point, Series, bars, curves, heatmap
+from purpleteam.report.numbers import grouped, number_of, of_fraction, plain
 from purpleteam.report.png import data_uri, png_size
 from purpleteam.report.view import (
     DASH,
@@ -19,104 +21,89 @@ from purpleteam.report.view import (
     Cell,
     Figure,
     Gallery,
-    Given,
     Inline,
-    Missing,
     Mono,
     Picture,
     RecordLink,
-    Row,
     Table,
     row,
 )
 
-__all__ = [
-    "bar_of",
-    "checks_block",
-    "colour_of",
-    "confusion",
-    "facts_table",
-    "galleries",
-    "given",
-    "matrices",
-    "verdict_badge",
-]
-
-TONES = {"fail": "bad", "error": "bad", "broken": "bad", "stale": "warn"}
+TONES = {"pass": "good", "fail": "bad", "error": "bad", "broken": "bad", "stale": "warn"}
 LARGEST_PICTURE = 400_000
 """Bytes; a larger PNG is named and not shown, so that the page stays light."""
 
 
-def verdict_badge(verdict: str) -> Badge:
-    """Return a check's verdict as a badge; only `pass` is good."""
-    return Badge(verdict, "good" if verdict == "pass" else TONES.get(verdict, "quiet"))
+def checks(caption: str, *rooms: str) -> Part:
+    """Return a part that shows the checks of those rooms, what did not pass first."""
+
+    def table(evidence: Evidence) -> list[Block]:
+        results = evidence.checks(*rooms)
+        return [checks_table(results, caption)] if results else []
+
+    return table
 
 
-def given(measurement: Measurement, key: str, prefix: str = "") -> Inline:
-    """Return a parameter of how something was measured, or a dash where it has none."""
-    value = measurement.how.get(key)
-    if value is None:
-        return DASH
-    shown = plain(value) if isinstance(value, int | float) else str(value)
-    return Given(prefix + shown, measurement.id)
-
-
-def colour_of(evidence: Evidence, model: str) -> int:
-    """Return the model's colour, the same in every figure."""
-    return evidence.models.index(model) % 8 if model in evidence.models else 0
-
-
-def checks_block(checks: Sequence[CheckResult], caption: str, missing: str) -> Block:
-    """Return a table of executed checks, or say plainly that none was."""
-    if not checks:
-        return Missing(missing)
-    rows = tuple(_check_row(check) for check in sorted(checks, key=lambda one: one.check))
-    columns = (
-        "Check",
-        "Verdict",
-        "What a pass proves, and what was measured",
-        "Proved able to fail",
+def checks_table(results: Sequence[CheckResult], caption: str) -> Table:
+    """Return a table of executed checks."""
+    ordered = sorted(results, key=lambda record: (record.verdict == "pass", record.check))
+    columns = ("Check", "Verdict", "What a pass proves, and what was measured", "Can fail")
+    return Table(
+        caption=caption,
+        columns=columns,
+        rows=tuple(
+            row(
+                (Mono(record.check), RecordLink(record.id)),
+                Badge(record.verdict, TONES.get(record.verdict, "quiet")),
+                _seen(record),
+                Badge("shown", "good")
+                if record.negative_control.get("failed_as_required", False)
+                else Badge("not shown", "warn"),
+                record=record.id,
+            )
+            for record in ordered
+        ),
+        stacked=True,
     )
-    return Table(caption=caption, columns=columns, rows=rows)
 
 
-def _check_row(check: CheckResult) -> Row:
-    control = check.negative_control.get("failed_as_required", False)
+def _seen(check: CheckResult) -> Cell:
     seen: list[Inline] = [check.proves]
     if check.measured is not None:
-        seen += ["\n", Mono(_brief(check.measured))]
+        seen += ["\n", Mono(brief(check.measured))]
     if check.threshold is not None:
-        seen += [" against ", Mono(_brief(check.threshold))]
-    if check.message:
-        seen.append(f"\n{check.message}")
-    return row(
-        (Mono(check.check), RecordLink(check.id)),
-        verdict_badge(check.verdict),
-        tuple(seen),
-        Badge("yes", "good") if control else Badge("no", "warn"),
-        record=check.id,
-    )
+        seen += [" against ", Mono(brief(check.threshold))]
+    return (*seen, f"\n{check.message}") if check.message else tuple(seen)
 
 
-def galleries(evidence: Evidence, *kinds: str) -> list[Gallery]:
+def galleries(*kinds: str) -> Part:
+    """Return a part that shows the galleries of those kinds."""
+    return lambda evidence: gallery_blocks(evidence, *kinds)
+
+
+def gallery_blocks(evidence: Evidence, *kinds: str) -> list[Gallery]:
     """Return the galleries of those kinds with their pictures inside the page."""
-    return [_gallery(evidence.root, note) for note in evidence.galleries(*kinds)]
-
-
-def _gallery(root: Path, note: Note) -> Gallery:
-    pictures = tuple(_picture(root, image) for image in items(note.facts, "images"))
-    return Gallery(
-        title=str(note.facts.get("title", "Pictures")),
-        pictures=pictures,
-        record=note.id,
-        kind=str(note.facts.get("kind", "")),
-        note=str(note.facts.get("note", "")),
-    )
+    return [
+        Gallery(
+            title=str(note.facts.get("title", "Pictures")),
+            pictures=tuple(
+                _picture(evidence.root, record) for record in items(note.facts, "images")
+            ),
+            record=note.id,
+            kind=str(note.facts.get("kind", "")),
+            note=str(note.facts.get("note", "")),
+        )
+        for note in evidence.galleries(*kinds)
+    ]
 
 
 def _picture(root: Path, image: Mapping[str, Any]) -> Picture:
     path, caption = str(image.get("path", "")), str(image.get("caption", ""))
-    content = _content(root, path)
+    content = b""
+    for candidate in (root / path, root / "images" / path):  # nothing outside is ever read
+        if candidate.resolve().is_relative_to(root.resolve()) and candidate.is_file():
+            content = candidate.read_bytes()
+            break
     size = png_size(content)
     if size is None or len(content) > LARGEST_PICTURE:
         return Picture(uri="", path=path, caption=caption, width=0, height=0)
@@ -130,13 +117,9 @@ def _picture(root: Path, image: Mapping[str, Any]) -> Picture:
     )
 
 
-def _content(root: Path, path: str) -> bytes:
-    """Return the bytes of a file inside the run folder; nothing outside is ever read."""
-    for candidate in (root / path, root / "images" / path):
-        inside = candidate.resolve().is_relative_to(root.resolve())
-        if inside and candidate.is_file():
-            return candidate.read_bytes()
-    return b""
+def colour_of(evidence: Evidence, model: str) -> int:
+    """Return the model's colour, the same in every figure."""
+    return evidence.models.index(model) % 8 if model in evidence.models else 0
 
 
 def bar_of(measurement: Measurement, style: str, name: str) -> Bar:
@@ -153,79 +136,184 @@ def bar_of(measurement: Measurement, style: str, name: str) -> Bar:
     )
 
 
-def matrices(found: Iterable[Measurement], *, first_open: bool = False) -> list[Block]:
-    """Return confusion matrices, folded, the first of them open where that is asked for."""
-    figures = [
-        confusion(one, folded=bool(place) or not first_open) for place, one in enumerate(found)
+def bars_figure(
+    title: str,
+    description: str,
+    groups: Sequence[tuple[str, Sequence[tuple[Measurement, str, str]]]],
+    caption: Cell,
+) -> Figure:
+    """Return groups of bars and the same as a table.
+
+    Args:
+        title: of the figure.
+        description: for those who cannot see it.
+        groups: a label, and of each bar its measurement, style and name.
+        caption: what the colours mean.
+    """
+    drawn = [(label, [bar_of(*bar) for bar in group]) for label, group in groups]
+    rows = tuple(
+        row(label, name or DASH, number_of(record))
+        for label, group in groups
+        for record, _, name in group
+    )
+    table = Table(caption=title, columns=("Of", "Which", "Value"), rows=rows, folded=True)
+    return Figure(title=title, svg=bars(title, description, drawn), caption=caption, table=table)
+
+
+def matrices(
+    evidence: Evidence, *roles: Role, key: str = "", lab: bool | None = None
+) -> list[Block]:
+    """Return, folded, the confusion matrices of models that play those parts.
+
+    Args:
+        evidence: the run.
+        *roles: the parts.
+        key: `attack` or `trigger`: those with that in `how`; else those on clean images.
+        lab: of the poison lab or not, where asked.
+    """
+    names = evidence.models_of(*roles, lab=lab)
+    records = [record for name in names for record in evidence.find("confusion_matrix", name)]
+    wanted = [
+        record
+        for record in records
+        if (
+            record.how.get(key)
+            if key
+            else not (record.how.get("attack") or record.how.get("trigger"))
+        )
     ]
-    return [figure for figure in figures if figure is not None]
+    return [figure for record in wanted if (figure := _matrix(record)) is not None]
 
 
-def confusion(measurement: Measurement, *, folded: bool = False) -> Figure | None:
-    """Return a confusion matrix as a heat map with its table; None for other values."""
-    value = measurement.value
+def _matrix(record: Measurement) -> Figure | None:
+    value = record.value
     if not isinstance(value, Counts):
         return None
-    names = measurement.detail.get("classes") or range(len(value.value))
-    classes = [str(name) for name in names][: len(value.value)]
-    seed = "" if measurement.seed is None else f", seed {measurement.seed}"
-    about = f"{model_name(measurement) or 'Model'}{seed}"
-    title = f"{about}: confusion matrix{_circumstances(measurement)}"
-    total = number_of(measurement)
-    svg = heatmap(
-        title,
-        "Rows are true classes, columns predicted ones; the diagonal is right.",
-        value.value,
-        classes,
-        measurement.id,
-    )
+    classes = [str(name) for name in record.detail.get("classes") or range(len(value.value))]
+    classes = classes[: len(value.value)]
+    seed = "" if record.seed is None else f", seed {record.seed}"
+    under = " on triggered images" if record.how.get("trigger") else ""
+    under = f" under {record.how['attack']}" if record.how.get("attack") else under
+    title = f"{model_name(record) or 'Model'}{seed}: confusion matrix{under}"
+    about = "Rows are true classes, columns predicted ones; the diagonal is right."
     rows = tuple(
-        row(f"true {name}", *(grouped(cell) for cell in line))
-        for name, line in zip(classes, value.value, strict=False)
+        row(f"true {name}", *(grouped(cell) for cell in counts))
+        for name, counts in zip(classes, value.value, strict=False)
     )
-    table = Table(caption=title, columns=("", *classes), rows=rows, folded=True, dense=True)
     caption = (
-        total,
-        " images; darker means a larger share of the row. ",
-        RecordLink(measurement.id),
+        number_of(record),
+        " images; darker: a larger share of the row. ",
+        RecordLink(record.id),
     )
     return Figure(
-        title=title, svg=svg, caption=caption, table=table, folded=folded, record=measurement.id
+        title=title,
+        svg=heatmap(title, about, value.value, classes, record.id),
+        caption=caption,
+        table=Table(caption=title, columns=("", *classes), rows=rows, folded=True, dense=True),
+        folded=True,
+        record=record.id,
     )
 
 
-def _circumstances(measurement: Measurement) -> str:
-    how = measurement.how
-    if how.get("attack"):
-        return f" under {how['attack']}"
-    return " on triggered images" if how.get("trigger") else ""
+def trainings(evidence: Evidence, title: str, *roles: Role, lab: bool | None = None) -> list[Block]:
+    """Return, folded, loss and validation accuracy over the epochs of those models."""
+    models = evidence.models_of(*roles, lab=lab)
+    notes = [
+        record for record in evidence.notes(TRAINING) if record.facts.get("model_name") in models
+    ]
+    blocks: list[Block] = []
+    for key, label in (("loss", "training loss"), ("validation_accuracy", "validation accuracy")):
+        series = [record for note in notes if (record := _series(evidence, note, key)).points]
+        if series:
+            blocks.append(_training_figure(f"{title}: {label}", series, notes, key))
+    return blocks
 
 
-def facts_table(note: Note, caption: str, leave_out: Sequence[str] = ()) -> Table:
+def _series(evidence: Evidence, note: Note, key: str) -> Series:
+    model = str(note.facts.get("model_name", ""))
+    points = []
+    for place, epoch in enumerate(items(note.facts, "epochs"), 1):
+        value = epoch.get(key)
+        value = value.get("value") if isinstance(value, Mapping) else value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            x, y = float(epoch.get("epoch", place)), float(value)
+            points.append(Point(x=x, y=y, low=y, high=y, record=note.id))
+    several = (
+        sum(record.facts.get("model_name") == model for record in evidence.notes(TRAINING)) > 1
+    )
+    seed = f" {note.facts['seed']}" if several and note.facts.get("seed") is not None else ""
+    return Series(label=model + seed, points=tuple(points), colour=colour_of(evidence, model))
+
+
+def _training_figure(
+    title: str, series: Sequence[Series], notes: Sequence[Note], key: str
+) -> Figure:
+    share, words = key.endswith("accuracy"), key.replace("_", " ")
+    lowest = min(point.y for record in series for point in record.points)
+    # The small differences near the top are the news: an accuracy's scale need not start at zero.
+    floor = next((floor for floor in (0.96, 0.9, 0.8, 0.6) if floor <= lowest), 0.0)
+    svg = curves(
+        title,
+        f"{words} after each epoch",
+        series,
+        x_label="epoch",
+        y_label=words,
+        scale=(floor, 1.0) if share else None,
+        percent=share,
+        height=230,
+    )
+    epochs = sorted({point.x for record in series for point in record.points})
+    values = [{point.x: point for point in record.points} for record in series]
+    rows = tuple(
+        row(
+            f"{epoch:g}",
+            *(
+                of_fraction(points[epoch].y, key, points[epoch].record) if epoch in points else DASH
+                for points in values
+            ),
+        )
+        for epoch in epochs
+    )
+    columns = ("Epoch", *(record.label for record in series))
+    table = Table(caption=title, columns=columns, rows=rows, folded=True, dense=True)
+    links = (part for note in notes for part in (RecordLink(note.id), " "))
+    caption: Cell = ("As recorded; an accuracy's scale need not start at zero. ", *links)
+    return Figure(title=title, svg=svg, caption=caption, table=table, folded=True)
+
+
+def point_of(epsilon: float, record: Measurement) -> Point:
+    """Return a measurement as a point of a curve, with its interval."""
+    middle = value_of(record)
+    low, high = getattr(record.value, "low", middle), getattr(record.value, "high", middle)
+    return Point(x=epsilon, y=middle, low=low, high=high, record=record.id)
+
+
+def facts_table(note: Note, caption: str) -> Table:
     """Return a note's facts one below the other, all of them traced to the note."""
     rows = tuple(
         row(key.replace("_", " "), _fact(value), record=note.id)
         for key, value in note.facts.items()
-        if key not in leave_out
+        if not str(value).startswith("sha256:")
     )
-    return Table(
-        caption=caption, columns=("Fact", "As recorded"), rows=rows, note=(RecordLink(note.id),)
-    )
+    columns = ("Fact", "As recorded")
+    return Table(caption=caption, columns=columns, rows=rows, note=(RecordLink(note.id),))
 
 
-def _fact(value: Any) -> Cell:
+def _fact(value: Any) -> Inline:
     if isinstance(value, str):
-        return (value,)
-    return (Mono(_brief(value)),) if value or value == 0 else ("none",)
+        return value
+    return Mono(brief(value)) if value or value == 0 else "none"
 
 
-def _brief(value: Any, limit: int = 240) -> str:
+def brief(value: Any, limit: int = 240) -> str:
+    """Return any JSON in few characters."""
     if isinstance(value, Mapping):
-        text = ", ".join(f"{key} {_brief(item)}" for key, item in value.items())
+        text = ", ".join(f"{key} {brief(item)}" for key, item in value.items())
     elif isinstance(value, list | tuple):
-        text = ", ".join(_brief(item) for item in value)
+        text = ", ".join(brief(item) for item in value)
     elif isinstance(value, int | float):
         text = plain(value)
     else:
         text = str(value)
+        text = text[:19] + "…" if text.startswith("sha256:") else text  # the record has all of it
     return text if len(text) <= limit else text[: limit - 1] + "…"

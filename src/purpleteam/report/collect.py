@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from purpleteam.core.migrations import migrate
 from purpleteam.core.records import (
+    Artefact,
     CheckResult,
     Failure,
     Finding,
@@ -17,26 +19,15 @@ from purpleteam.core.records import (
     ThreatStatus,
 )
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import DATASET, GALLERY, MODEL, ROLES, TRAINING, Role
 from purpleteam.core.statistics import Counts
 from purpleteam.core.verification import Verification, verify
 
-__all__ = ["Evidence", "items", "model_name", "team"]
-
 R = TypeVar("R", bound=Record)
 
-MODEL_ORDER = (
-    "standard",
-    "baseline",
-    "clean-twin",
-    "clean-twin-kept",
-    "poisoned-kept",
-    "poisoned-relabelled",
-    "seed-a-defence",
-    "seed-b-defence",
-    "hardened-fast",
-    "hardened",
-)
-"""The models of the built-in story in the order in which it is told; others follow."""
+SEVERITIES = ("critical", "high", "medium", "low", "note")
+UNDEFENDED: tuple[Role, ...] = ("brought", "baseline", "served")
+"""Models that nothing was done to, for or against."""
 
 
 class Evidence:
@@ -52,7 +43,7 @@ class Evidence:
         self.root = root
         self.info = info
         self.verification = verification
-        self.records = tuple({record.id: record for record in records}.values())
+        self.records = tuple({record.id: record for record in migrate(records, info)}.values())
 
     @classmethod
     def read(cls, path: Path) -> Evidence:
@@ -63,6 +54,12 @@ class Evidence:
         """
         run = RunFolder.open(path)
         return cls(path, run.info, run.readable(), verify(path))
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """What the run was asked."""
+        asked = self.info.get("asked")
+        return asked if isinstance(asked, Mapping) else {}
 
     def of(self, kind: type[R]) -> list[R]:
         """Return the records of one kind, in the order in which they were written."""
@@ -76,73 +73,104 @@ class Evidence:
     def find(self, name: str, model: str | None = None, **how: Any) -> list[Measurement]:
         """Return the measurements of that name, about that model, done in that way."""
         return [
-            one
-            for one in self.measurements
-            if one.name == name
-            and (model is None or model_name(one) == model)
-            and all(one.how.get(key) == value for key, value in how.items())
+            record
+            for record in self.measurements
+            if record.name == name
+            and (model is None or model_name(record) == model)
+            and all(record.how.get(key) == value for key, value in how.items())
         ]
 
-    def one(self, name: str, model: str, **how: Any) -> Measurement | None:
+    def best(self, name: str, model: str, **how: Any) -> Measurement | None:
         """Return the most telling of the measurements found: on test, on most images, first."""
-        found = self.find(name, model, **how)
-        return max(
-            found, key=lambda one: (one.subject.get("split") == "test", one.value.n), default=None
-        )
 
-    def weakest(self, model: str, epsilon: float, norm: str = "linf") -> Measurement | None:
-        """Return the lowest white-box robust accuracy: the attack that counts.
+        def telling(record: Measurement) -> tuple[bool, int]:
+            return record.subject.get("split") == "test", record.value.n
+
+        return max(self.find(name, model, **how), key=telling, default=None)
+
+    @cached_property
+    def _roles(self) -> dict[tuple[str, str], tuple[Role, bool]]:
+        """The part, and whether it is one of the lab, by digest and name."""
+        noted = [note.facts for note in self.notes(MODEL) if note.facts.get("role") in ROLES]
+        return {
+            (str(part.get("model")), str(part.get("model_name"))): (part["role"], "lab" in part)
+            for part in noted
+        }
+
+    def role(self, model: str) -> Role:
+        """Return the part that the model of that name plays; `brought` where no record says."""
+        played = [role for (_, name), (role, _) in self._roles.items() if name == model]
+        return min(played, key=ROLES.index, default="brought")
+
+    def in_lab(self, model: str) -> bool:
+        """Say whether a model was trained to plant a backdoor, or as the clean one beside it."""
+        return any(lab for (_, name), (_, lab) in self._roles.items() if name == model)
+
+    def models_of(self, *roles: Role, lab: bool | None = None) -> list[str]:
+        """Return the models that play one of those parts, in order; of the lab or not, if asked."""
+        return [
+            name
+            for name in self.models
+            if self.role(name) in roles and (lab is None or self.in_lab(name) == lab)
+        ]
+
+    @cached_property
+    def at_hand(self) -> str:
+        """The model that the run is about: brought or trained, else the first that was measured."""
+        return next(iter(self.models_of("brought", "baseline")), next(iter(self.models), ""))
+
+    def weakest(
+        self, model: str, epsilon: float | None = None, norm: str = "linf"
+    ) -> Measurement | None:
+        """Return the lowest white-box robust accuracy at a radius: the attack that counts.
 
         Of several evaluations by one attack the one on most images stands for it.
         """
-        widest: dict[str, Measurement] = {}
-        for one in self.white_box(model, norm):
-            if one.how.get("epsilon") == epsilon:
-                attack = str(one.how.get("attack"))
+        widest: dict[tuple[str, float], Measurement] = {}
+        for record in self.white_box(model, norm):
+            if epsilon is None or record.how.get("epsilon") == epsilon:
+                attack = (str(record.how.get("attack")), epsilon_of(record))
                 before = widest.get(attack)
-                if before is None or one.value.n > before.value.n:
-                    widest[attack] = one
+                if before is None or record.value.n > before.value.n:
+                    widest[attack] = record
         return min(widest.values(), key=_strength, default=None)
 
     def white_box(self, model: str | None = None, norm: str | None = None) -> list[Measurement]:
         """Return the robust accuracies of attacks on the model itself."""
         return [
-            one
-            for one in self.find("robust_accuracy", model)
-            if one.how.get("knowledge", "white-box") == "white-box"
-            and (norm is None or one.how.get("norm", "linf") == norm)
+            record
+            for record in self.find("robust_accuracy", model)
+            if record.how.get("knowledge", "white-box") == "white-box"
+            and (norm is None or record.how.get("norm", "linf") == norm)
         ]
 
     def editions(self, model: str, *names: str) -> list[tuple[int | None, list[Measurement]]]:
         """Return, for each digest of that name, its seed and those measurements of it.
 
-        Several seeds of one recipe are several models; the seed is None where there is but one.
+        Several trainings of one recipe are several models; the seed is None where there is one.
         """
-        found: dict[Any, list[Measurement]] = {}
+        editions: dict[Any, list[Measurement]] = {}
         for name in names:
-            for one in self.find(name, model):
-                found.setdefault(one.subject.get("model"), []).append(one)
+            for record in self.find(name, model):
+                editions.setdefault(record.subject.get("model"), []).append(record)
         seeds = {
-            digest: next((one.seed for one in same if one.seed is not None), None)
-            for digest, same in found.items()
+            digest: next((record.seed for record in same if record.seed is not None), None)
+            for digest, same in editions.items()
         }
-        return [(seeds[key] if len(found) > 1 else None, same) for key, same in found.items()]
+        return [(seeds[key] if len(editions) > 1 else None, same) for key, same in editions.items()]
 
     def around(self, backdoor: Measurement) -> tuple[Measurement | None, Measurement | None]:
         """Return what an attack success rate never stands without: clean accuracy, base rate."""
-        model = backdoor.subject.get("model")
-        clean, base = (
-            next((one for one in self.find(name) if one.subject.get("model") == model), None)
-            for name in ("clean_accuracy", "base_rate")
-        )
+        clean, base = (about(self.find(name), backdoor) for name in ("clean_accuracy", "base_rate"))
         if base is None:  # recorded as a number about the clean model
-            same = ("target_label", "trigger", "poisoned")
+            keys = ("target_label", "trigger", "poisoned")
+            same = {key: backdoor.how.get(key) for key in keys}
+            rates = (record for record in self.find("base_rate") if record.seed == backdoor.seed)
             base = next(
                 (
-                    one
-                    for one in self.find("base_rate")
-                    if one.seed == backdoor.seed
-                    and all(one.how.get(key) == backdoor.how.get(key) for key in same)
+                    record
+                    for record in rates
+                    if all(record.how.get(k) == v for k, v in same.items())
                 ),
                 None,
             )
@@ -151,45 +179,53 @@ class Evidence:
     def name_of(self, digest: Any) -> str:
         """Return the name of the model with that digest; nothing where no number is about it."""
         return next(
-            (model_name(one) for one in self.measurements if one.subject.get("model") == digest), ""
+            (
+                model_name(record)
+                for record in self.measurements
+                if record.subject.get("model") == digest
+            ),
+            "",
         )
+
+    def file_of(self, model: str) -> str:
+        """Return the path in the run of a model's weights, or its name where none was stored."""
+        digests = {digest for digest, name in self._roles if name == model}
+        return next(
+            (
+                record.path
+                for record in self.of(Artefact)
+                if record.digest in digests and record.path.endswith(".safetensors")
+            ),
+            model,
+        )
+
+    @property
+    def typed(self) -> tuple[str, str]:
+        """How a command names the model at hand and the images of this run."""
+        names = (str(note.facts.get("name")) for note in self.notes(DATASET))
+        dataset = self.asked.get("dataset") or next(names, "DATASET")
+        return self.brought or self.file_of(self.at_hand) or "MODEL", str(dataset)
+
+    @property
+    def brought(self) -> str:
+        """What the user named as the model at hand; empty where it was trained here."""
+        models = self.asked.get("models")
+        use = models.get("use") if isinstance(models, Mapping) else None
+        named = use or self.asked.get("model") or ""
+        return str(named) if self.role(self.at_hand) == "brought" else ""
 
     @cached_property
     def models(self) -> list[str]:
-        """Names of all models that were measured or trained, in the order of the story."""
-        names = [model_name(one) for one in self.measurements]
-        names += [str(note.facts.get("model_name", "")) for note in self.notes("training")]
+        """Names of all models that were measured or trained, in the order of their parts."""
+        names = [model_name(record) for record in self.measurements]
+        names += [str(note.facts.get("model_name", "")) for note in self.notes(TRAINING)]
         present = list(dict.fromkeys(name for name in names if name))
-        known = [name for name in MODEL_ORDER if name in present]
-        return known + [name for name in present if name not in MODEL_ORDER]
+        return sorted(present, key=lambda name: ROLES.index(self.role(name)))
 
     def models_with(self, *names: str) -> list[str]:
         """Return the models of which at least one of those measurements was taken."""
-        measured = {model_name(one) for one in self.measurements if one.name in names}
+        measured = {model_name(record) for record in self.measurements if record.name in names}
         return [name for name in self.models if name in measured]
-
-    def claims(self) -> list[tuple[Measurement, Measurement]]:
-        """Return, a model at a time, what transferred images claim and what an attack on it shows.
-
-        Both at one radius: the headline's where there is such a pair, else the model's largest.
-        Images that left their radius (cast to bytes unclipped) are no fair claim about a model,
-        but for the one whose seed tested it so.
-        """
-        pairs = []
-        for model in self.models_with("transfer_accuracy"):
-            both = [
-                (claimed, true)
-                for claimed in self.find("transfer_accuracy", model)
-                if (true := self.weakest(model, _epsilon(claimed))) is not None
-                and (_within_radius(claimed) or _own_claim(claimed))
-            ]
-            if both:
-                pairs.append(max(both, key=self._prominence))
-        return pairs
-
-    def _prominence(self, pair: tuple[Measurement, Measurement]) -> tuple[bool, float, float]:
-        epsilon = _epsilon(pair[0])
-        return epsilon == self.headline_epsilon, epsilon, _value(pair[0])
 
     @cached_property
     def headline_epsilon(self) -> float | None:
@@ -197,40 +233,41 @@ class Evidence:
 
         Points of a curve count only where there is nothing else.
         """
-        found = [one for one in self.white_box(norm="linf") if _epsilon(one) > 0]
-        found = [one for one in found if not one.how.get("curve")] or found
+        records = [record for record in self.white_box(norm="linf") if epsilon_of(record) > 0]
+        records = [record for record in records if not record.how.get("curve")] or records
         models: dict[float, set[str]] = {}
-        for one in found:
-            models.setdefault(_epsilon(one), set()).add(model_name(one))
+        for record in records:
+            models.setdefault(epsilon_of(record), set()).add(model_name(record))
         return max(models, key=lambda epsilon: (len(models[epsilon]), epsilon), default=None)
 
     def failures(self, *stages: str) -> list[Failure]:
         """Return what was asked for and is not done, of those stages or of all."""
-        return [one for one in self.of(Failure) if not stages or one.stage in stages]
+        return [record for record in self.of(Failure) if not stages or record.stage in stages]
 
-    def notes(self, name: str) -> list[Note]:
-        """Return the notes of that name."""
-        return [note for note in self.of(Note) if note.name == name]
+    def notes(self, *names: str) -> list[Note]:
+        """Return the notes of those names, a name at a time."""
+        return [note for name in names for note in self.of(Note) if note.name == name]
 
     def checks(self, *rooms: str) -> list[CheckResult]:
         """Return the checks whose id starts with the name of one of the rooms."""
-        return [one for one in self.of(CheckResult) if one.check.split(".")[0] in rooms]
+        return [record for record in self.of(CheckResult) if record.check.split(".")[0] in rooms]
 
     def findings(self) -> list[Finding]:
         """Return the findings, the gravest first."""
-        order = ("critical", "high", "medium", "low", "note")
-        found = self.of(Finding)
         return sorted(
-            found, key=lambda one: order.index(one.severity) if one.severity in order else 9
+            self.of(Finding),
+            key=lambda record: (
+                SEVERITIES.index(record.severity) if record.severity in SEVERITIES else 9
+            ),
         )
 
     def threats(self) -> list[ThreatStatus]:
         """Return the threats in order of their id."""
-        return sorted(self.of(ThreatStatus), key=lambda one: one.threat)
+        return sorted(self.of(ThreatStatus), key=lambda record: record.threat)
 
     def galleries(self, *kinds: str) -> list[Note]:
         """Return the gallery notes of those kinds."""
-        return [note for note in self.notes("gallery") if note.facts.get("kind") in kinds]
+        return [note for note in self.notes(GALLERY) if note.facts.get("kind") in kinds]
 
 
 def model_name(measurement: Measurement) -> str:
@@ -238,46 +275,34 @@ def model_name(measurement: Measurement) -> str:
     return str(measurement.subject.get("model_name", "") or "")
 
 
-def team(model: str) -> str:
-    """Return the chapter that a model belongs to by its name: poison, lab, defence or plain."""
-    if model.startswith(("backdoored", "backdoors", "partitions")):
-        return "lab"
-    if model.startswith(("poisoned", "clean-twin")):
-        return "poison"
-    return "defence" if model.startswith("hardened") or model.endswith("-defence") else "plain"
+def about(records: Iterable[Measurement], record: Measurement, **how: object) -> Measurement | None:
+    """Return the first of `records` that is about the same model, done in that way."""
+    model = record.subject.get("model")
+    same = (other for other in records if other.subject.get("model") == model)
+    return next((o for o in same if all(o.how.get(k) == v for k, v in how.items())), None)
 
 
 def items(facts: Mapping[str, Any], *names: str) -> list[Mapping[str, Any]]:
     """Return the list of mappings under the first of those names that holds one."""
     for name in names or tuple(facts):
-        found = facts.get(name)
-        if isinstance(found, Iterable) and not isinstance(found, str | Mapping):
-            return [one for one in found if isinstance(one, Mapping)]
+        listed = facts.get(name)
+        if isinstance(listed, Iterable) and not isinstance(listed, str | Mapping):
+            return [record for record in listed if isinstance(record, Mapping)]
     return []
 
 
-def _epsilon(measurement: Measurement) -> float:
+def epsilon_of(measurement: Measurement) -> float:
+    """Return the radius of an attack, or -1 where it has none."""
     epsilon = measurement.how.get("epsilon")
     return float(epsilon) if isinstance(epsilon, int | float) else -1.0
 
 
-def _strength(measurement: Measurement) -> tuple[float, float]:
-    """Lowest accuracy first; of equals the attack with more steps is named."""
-    return _value(measurement), -float(measurement.how.get("steps") or 0)
-
-
-def _value(measurement: Measurement) -> float:
+def value_of(measurement: Measurement) -> float:
+    """Return the number of a measurement; of a table of counts their sum."""
     value = measurement.value
     return float(value.n if isinstance(value, Counts) else value.value)
 
 
-def _within_radius(claimed: Measurement) -> bool:
-    """Say whether the transferred images lie within their radius, but for rounding to bytes."""
-    largest = claimed.detail.get("largest_linf", 0.0)
-    return float(largest) <= _epsilon(claimed) + 1 / 255
-
-
-def _own_claim(claimed: Measurement) -> bool:
-    """Say whether the model is the defence of the seed that made such images."""
-    maker = str(claimed.how.get("made_as", "")).replace("_", "-")
-    return bool(maker) and model_name(claimed).startswith(maker)
+def _strength(measurement: Measurement) -> tuple[float, float]:
+    """Lowest accuracy first; of equals the attack with more steps is named."""
+    return value_of(measurement), -float(measurement.how.get("steps") or 0)

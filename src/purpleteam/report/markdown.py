@@ -1,62 +1,66 @@
-"""The same chapters as Markdown: every number with its record's id in brackets."""
+"""The same page as Markdown: every number with its record's id in brackets."""
 
 from __future__ import annotations
 
 import html
 import re
 
-from purpleteam.report.alarm import alarm_of
-from purpleteam.report.collect import Evidence
 from purpleteam.report.view import (
     Badge,
     Block,
-    Card,
     Cards,
     Cell,
-    Chapter,
+    Command,
     Drawing,
     Figure,
     Gallery,
     Given,
     Heading,
     Inline,
+    Jump,
     Missing,
     Mono,
     Number,
+    Page,
     Prose,
-    Published,
     Reading,
     RecordLink,
+    Section,
+    Steps,
     Table,
 )
 
-__all__ = ["cell", "inline", "table", "to_markdown"]
-
 SPECIAL = re.compile(r"([\\`*_\[\]|#])")
-TO_FILE = ("again", "records")
-"""Chapters whose long tables Markdown leaves to the page and to the file of records."""
+TO_FILE = "records"
+"""The section whose long tables Markdown leaves to the page and to the file of records."""
 MANY = 3
 """A number that counts more records than this names the first and says that there are more."""
 
 
-def to_markdown(evidence: Evidence, chapters: tuple[Chapter, ...]) -> str:
-    """Return the report as Markdown."""
-    status = _escape(str(evidence.info.get("status", "unknown")))
-    head = [
-        "# Purpleteam report",
-        "",
-        f"Run: {status}. In brackets: the record that backs a number.",
-    ]
-    if alarm := alarm_of(evidence.verification):
-        head += ["", f"> **{alarm.title}.**", *(f"> - {_escape(line)}" for line in alarm.lines)]
-    for chapter in chapters:
-        head += ["", f"## {chapter.title}", "", chapter.lead]
-        for block in chapter.blocks:
-            if not (isinstance(block, Table) and block.folded and chapter.id in TO_FILE):
-                head += ["", *_block(block)]
-        if chapter.id in TO_FILE:
-            head += ["", "Each record is a line of records.jsonl, and a row of report.html."]
+def to_markdown(page: Page) -> str:
+    """Return the page as Markdown."""
+    facts = dict(page.facts)
+    head = [f"# {_escape(page.title)}", ""]
+    head.append(
+        f"Run: {_escape(facts.get('Run', 'unknown'))}. In brackets: the record that backs a number."
+    )
+    if page.banner:
+        lines = (f"> - {_escape(line)}" for line in page.banner.lines)
+        head += ["", f"> **{page.banner.title}.**", *lines]
+    for section in page.sections:
+        head += ["", *_section(section)]
     return "\n".join(head).rstrip() + "\n"
+
+
+def _section(section: Section) -> list[str]:
+    lines = [f"## {section.title}"]
+    lines += ["", section.lead] if section.lead else []
+    for block in section.blocks:
+        if not (isinstance(block, Table) and block.folded and section.id == TO_FILE):
+            lines += ["", *_block(block)]
+    if section.id == TO_FILE:
+        lines += ["", "Each record is a line of records.jsonl, and opens in report.html."]
+    return lines
 
 
 def _block(block: Block) -> list[str]:
@@ -64,25 +68,30 @@ def _block(block: Block) -> list[str]:
         return table(block)
     if isinstance(block, Figure):
         return [*table(block.table), "", cell(block.caption)]
+    if isinstance(block, Steps):
+        return [
+            f"**{_escape(block.title)}**",
+            "",
+            *(f"{number}. {cell(step)}" for number, step in enumerate(block.steps, 1)),
+        ]
     if isinstance(block, Cards):
-        return [_card(card) for card in block.cards]
+        return [
+            f"- **{_escape(card.title)}: {_escape(card.verdict)}.** "
+            f"{inline(card.number)} {cell(card.sentence)}"
+            for card in block.cards
+        ]
     if isinstance(block, Gallery):
-        lines = [f"**{_escape(block.title)}** [{block.record}]", ""]
-        return lines + [
-            f"- {_escape(one.caption)} (`{one.path.replace('`', '')}`)" for one in block.pictures
+        return [f"**{_escape(block.title)}** [{block.record}]", ""] + [
+            f"- {_escape(picture.caption)} (`{picture.path.replace('`', '')}`)"
+            for picture in block.pictures
         ]
     return [_sentence(block)]
-
-
-def _card(card: Card) -> str:
-    verdict = f"**{_escape(card.title)}: {_escape(card.verdict)}.**"
-    return f"- {verdict} {inline(card.number)} {cell(card.sentence)}"
 
 
 def _sentence(block: Prose | Heading | Missing | Reading | Drawing) -> str:
     if isinstance(block, Prose):
         text = cell(block.parts)
-        return f"**{text}**" if block.style == "headline" else text
+        return f"**{text}**" if block.style in ("verdict", "headline") else text
     if isinstance(block, Heading):
         return f"### {_escape(block.text)}"
     if isinstance(block, Missing):
@@ -99,30 +108,26 @@ def table(block: Table) -> list[str]:
     lines = [f"**{_escape(block.caption)}**", ""]
     lines.append("| " + " | ".join(_escape(column) or " " for column in block.columns) + " |")
     lines.append("|" + " --- |" * len(block.columns))
-    lines += ["| " + " | ".join(cell(one) or " " for one in row.cells) + " |" for row in block.rows]
+    lines += [
+        "| " + " | ".join(cell(parts) or " " for parts in row.cells) + " |" for row in block.rows
+    ]
     return [*lines, "", cell(block.note)] if block.note else lines
 
 
 def cell(parts: Cell) -> str:
     """Return inlines as one line of Markdown."""
-    return (
-        " ".join("".join(map(inline, parts)).split(" "))
-        .strip()
-        .replace("\n", "<br>")
-        .removesuffix("<br>")
-    )
+    text = " ".join("".join(map(inline, parts)).split(" ")).strip()
+    return text.replace("\n", "<br>").removesuffix("<br>")
 
 
 def inline(part: Inline) -> str:
     """Return one inline as Markdown."""
     if isinstance(part, Number):
         return _number(part)
-    if isinstance(part, Given | Badge):
+    if isinstance(part, Given | Badge | Jump):
         return _escape(part.text)
-    if isinstance(part, Mono):
+    if isinstance(part, Mono | Command):
         return "`" + part.text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "` "
-    if isinstance(part, Published):
-        return f" (report {_escape(part.seed)} published {inline(part.value)})"
     if isinstance(part, RecordLink):
         return f" [{part.id}]"
     return _escape(part)

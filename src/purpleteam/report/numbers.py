@@ -6,28 +6,31 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from purpleteam.core.metrics import METRICS, Metric
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Counts, Estimate, Rate, Value
 from purpleteam.report.view import DASH, Number
 
-__all__ = [
-    "count",
-    "grouped",
-    "number_of",
-    "number_or_dash",
-    "of_fraction",
-    "of_value",
-    "percent",
-    "plain",
-    "radius",
-    "seconds",
-    "short_digest",
-]
-
 SPACE = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 FRACTIONS = ("accuracy", "rate", "f1", "precision", "recall", "calibration_error")
-"""An estimate whose name holds one of these is a fraction, and is shown in percent."""
+"""A name that is no metric, such as a field of a record, is a fraction if it holds one of these."""
+BETTER = {"higher": " Higher is better.", "lower": " Lower is better.", "neither": ""}
+ARROWS = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", "neither": ""}
+
+
+def metric_of(name: str) -> Metric | None:
+    """Return what is known of a metric; nothing of a plug-in's that is not loaded here."""
+    found: Metric | None = METRICS.get(name)
+    return found
+
+
+def heading(name: str, text: str = "") -> str:
+    """Return a column's heading for a metric, with an arrow to where better values are."""
+    metric = metric_of(name)
+    return (text or name.replace("_", " ").capitalize()) + ARROWS[
+        metric.better if metric else "neither"
+    ]
 
 
 def number_of(measurement: Measurement) -> Number:
@@ -36,8 +39,7 @@ def number_of(measurement: Measurement) -> Number:
     selection = str(measurement.subject.get("selection", "all"))
     if selection.startswith("first"):
         flags.append(f"{selection}: no random sample")
-    soundness = measurement.detail.get("soundness")
-    verdict = str(soundness.get("verdict", "sound")) if isinstance(soundness, Mapping) else "sound"
+    verdict = soundness_of(measurement)
     if verdict == "weak":
         flags.append("weak evaluation")
     return of_value(
@@ -49,6 +51,12 @@ def number_of(measurement: Measurement) -> Number:
     )
 
 
+def soundness_of(measurement: Measurement) -> str:
+    """Return the verdict on the evaluation itself: sound where it has none."""
+    found = measurement.detail.get("soundness")
+    return str(found.get("verdict", "sound")) if isinstance(found, Mapping) else "sound"
+
+
 def number_or_dash(measurement: Measurement | None) -> Number | str:
     """Return a measurement as it is shown, or a dash where there is none."""
     return DASH if measurement is None else number_of(measurement)
@@ -57,38 +65,47 @@ def number_or_dash(measurement: Measurement | None) -> Number | str:
 def of_value(
     value: Value, name: str, record: str, *, flag: str = "", established: bool = True
 ) -> Number:
-    """Return a value of the record as it is shown; `name` says what it is."""
+    """Return a value of the record as it is shown; `name` is its metric."""
+    metric = metric_of(name)
+    meaning = metric.meaning + BETTER[metric.better] if metric else ""
     if isinstance(value, Counts):
-        return Number(text=grouped(value.n), value=value.n, records=(record,), flag=flag)
+        return Number(
+            text=grouped(value.n), value=value.n, records=(record,), flag=flag, meaning=meaning
+        )
     if isinstance(value, Rate):
         decimals = 2 if value.n >= 5000 else 1
         text = percent(value.value, decimals)
         span = _span(100 * value.low, 100 * value.high, decimals)
     else:
-        text, span = _estimate(value, name)
+        text, span = _estimate(value, _unit(name))
+    of = f"{SPACE}trainings" if isinstance(value, Estimate) and value.values else ""
     return Number(
         text=text,
         value=value.value,
         records=(record,),
-        interval=f"{span}, n{SPACE}={SPACE}{grouped(value.n)}{_unit(value)}",
+        interval=f"{span}, n{SPACE}={SPACE}{grouped(value.n)}{of}",
+        meaning=meaning,
         flag=flag,
         established=established,
     )
 
 
-def _unit(value: Rate | Estimate) -> str:
-    return f"{SPACE}seeds" if isinstance(value, Estimate) and value.values else ""
-
-
-def _estimate(value: Estimate, name: str) -> tuple[str, str]:
+def _unit(name: str) -> str:
+    if metric := metric_of(name):
+        return metric.unit
     if "difference" in name:
+        return "points"
+    return "fraction" if any(word in name for word in FRACTIONS) else "score"
+
+
+def _estimate(value: Estimate, unit: str) -> tuple[str, str]:
+    if unit == "points":
         text = f"{100 * value.value:+.2f}{SPACE}points".replace("-", MINUS)
         return text, _span(100 * value.low, 100 * value.high, 2)
-    if any(word in name for word in FRACTIONS):
+    if unit == "fraction":
         low, high = max(0.0, value.low), min(1.0, value.high)  # a t interval knows no bounds
         return percent(value.value, 2), _span(100 * low, 100 * high, 2)
-    digits = 4 if abs(value.value) < 1 else 3
-    return plain(value.value), _span(value.low, value.high, digits)
+    return plain(value.value), _span(value.low, value.high, 4 if abs(value.value) < 1 else 3)
 
 
 def _span(low: float, high: float, decimals: int) -> str:
@@ -118,7 +135,15 @@ def grouped(value: int) -> str:
 
 def radius(epsilon: Any) -> str:
     """Return a radius with its letter, never broken over two lines."""
-    return f"ε\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{epsilon}"
+    return f"ε\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{of_epsilon(epsilon)}"
+
+
+def of_epsilon(epsilon: Any) -> str:
+    """Return a radius as papers write it: 0.3, and 8/255 where it is so many steps of a byte."""
+    if not isinstance(epsilon, float) or epsilon == round(epsilon, 3):
+        return str(epsilon)
+    steps = round(255 * epsilon)
+    return f"{steps}/255" if abs(255 * epsilon - steps) < 1e-6 else f"{epsilon:.4g}"
 
 
 def seconds(value: float, record: str) -> Number:
@@ -144,12 +169,7 @@ def count(records: Sequence[str], among: Sequence[str] = ()) -> Number:
 
 def of_fraction(value: float, name: str, record: str) -> Number:
     """Return a bare value of the record, in percent where its name says that it is a fraction."""
-    fraction = any(word in name for word in FRACTIONS) and 0 <= value <= 1
-    text = percent(value, 2) if fraction else plain(value)
-    return Number(text=text, value=value, records=(record,))
-
-
-def short_digest(digest: Any) -> str:
-    """Return enough of a digest to tell files apart."""
-    text = str(digest).removeprefix("sha256:")
-    return text[:12] + "…" if len(text) > 12 else text
+    fraction = _unit(name) == "fraction" and 0 <= value <= 1
+    return Number(
+        text=percent(value, 2) if fraction else plain(value), value=value, records=(record,)
+    )

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError
 
-__all__ = ["data_uri", "encode_png", "png_size", "write_png"]
-
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {2: 0, 3: 2}
 """PNG colour type by number of array axes: grey, and red-green-blue."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from purpleteam.core.verification import Verification
-from purpleteam.report.chapters import chapters
+from purpleteam.core.plugins import load_chapters
+from purpleteam.core.verification import PROVES, Verification
+from purpleteam.report.chapters import sections
+from purpleteam.report.chapters.closing import record_views
+from purpleteam.report.chapters.first import called
 from purpleteam.report.collect import Evidence
 from purpleteam.report.html import to_html
 from purpleteam.report.markdown import to_markdown
-
-__all__ = ["ReportFiles", "differing", "render"]
+from purpleteam.report.view import Banner, Page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,27 +36,79 @@ def render(run: Path) -> ReportFiles:
     Raises:
         RunError: the folder is no run, or not one of its records can be read.
     """
-    evidence, html, markdown = _pages(run)
-    files = ReportFiles(
-        html=run / "report.html", markdown=run / "report.md", verification=evidence.verification
+    evidence = Evidence.read(run)
+    files = {name: run / name for name in ("report.html", "report.md")}
+    for name, text in _pages(evidence).items():
+        files[name].write_text(text, encoding="utf-8", newline="\n")
+    return ReportFiles(
+        html=files["report.html"],
+        markdown=files["report.md"],
+        verification=evidence.verification,
     )
-    files.html.write_text(html, encoding="utf-8", newline="\n")
-    files.markdown.write_text(markdown, encoding="utf-8", newline="\n")
-    return files
 
 
 def differing(run: Path) -> list[str]:
     """Return which of the two files are there and are not what the run folder renders to."""
-    _, html, markdown = _pages(run)
-    pages = {"report.html": html, "report.md": markdown}
     return [
         name
-        for name, text in pages.items()
+        for name, text in _pages(Evidence.read(run)).items()
         if (run / name).exists() and (run / name).read_bytes() != text.encode()
     ]
 
 
-def _pages(run: Path) -> tuple[Evidence, str, str]:
-    evidence = Evidence.read(run)
-    told = chapters(evidence)
-    return evidence, to_html(evidence, told), to_markdown(evidence, told)
+def _pages(evidence: Evidence) -> dict[str, str]:
+    checked = evidence.verification
+    whole = checked is not None and checked.verdict == "pass"
+    plugins = evidence.asked.get("plugins")
+    for name in plugins if isinstance(plugins, list) else ():
+        load_chapters(str(name))
+    page = Page(
+        title=_title(evidence),
+        facts=tuple(_facts(evidence.info)),
+        banner=_banner(checked),
+        verified=f"Records and files are as run.json has them. {PROVES}" if whole else "",
+        sections=sections(evidence),
+        records=record_views(evidence),
+    )
+    return {"report.html": to_html(page), "report.md": to_markdown(page)}
+
+
+def _title(evidence: Evidence) -> str:
+    """Return what the run was about: its name, else the model and the images."""
+    asked = evidence.asked
+    if asked.get("name"):
+        return f"Purpleteam: {asked['name']}"
+    dataset = str(asked.get("dataset") or "").rstrip("/").rsplit("/", 1)[-1]
+    about = " on ".join(filter(None, (called(evidence), dataset)))
+    return f"Purpleteam: {about}" if about else "Purpleteam report"
+
+
+def _facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the head of the page says of the run, all of it from run.json."""
+    asked, versions, machine = (info.get(key) for key in ("asked", "versions", "machine"))
+    facts: list[tuple[str, Any]] = [("Run", info.get("status"))]
+    if isinstance(asked, dict):
+        facts.append(("Seed", asked.get("seed")))
+    if isinstance(versions, dict):
+        names = [name for name in ("purpleteam", "torch", "python") if name in versions]
+        facts.append(("Versions", ", ".join(f"{name} {versions[name]}" for name in names)))
+    if isinstance(machine, dict):
+        cores = f"{machine.get('cores')} cores" if machine.get("cores") else ""
+        shown = (machine.get("system"), machine.get("processor"), cores)
+        facts.append(("Machine", ", ".join(str(fact) for fact in shown if fact)))
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def _banner(verification: Verification | None) -> Banner | None:
+    """Return the banner of a run that does not pass its verification; a whole one has none."""
+    if verification is None or verification.verdict == "pass":
+        return None
+    wrong = verification.of(verification.verdict)
+    lines = tuple(f"{part.name}: {part.message}." for part in wrong)
+    if verification.verdict == "fail":
+        advice = "Rely on no number below before it was measured again: purple verify --replay."
+        title = "This run fails its verification"
+        return Banner(tone="bad", title=title, lines=(*lines, advice))
+    ended = verification.status == "finished"
+    title = "This run cannot be verified" if ended else "This run is not finished"
+    return Banner(tone="warn", title=title, lines=lines)

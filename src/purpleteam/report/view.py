@@ -1,43 +1,15 @@
 """What a page is made of: plain frozen parts that the HTML and the Markdown are both drawn from.
 
-A chapter is a list of blocks; a block holds inlines. `Number` is the only inline that may show
+A section is a list of blocks; a block holds inlines. `Number` is the only inline that may show
 a figure, and it cannot be made without the ids of the records that it comes from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup
-
-__all__ = [
-    "DASH",
-    "Badge",
-    "Block",
-    "Card",
-    "Cards",
-    "Chapter",
-    "Drawing",
-    "Figure",
-    "Gallery",
-    "Given",
-    "Heading",
-    "Inline",
-    "Missing",
-    "Mono",
-    "Number",
-    "Picture",
-    "Prose",
-    "Published",
-    "Reading",
-    "RecordLink",
-    "Row",
-    "Table",
-    "Tone",
-    "numbers_in",
-    "row",
-]
 
 DASH = "\N{EN DASH}"
 """Where a table has nothing to say."""
@@ -54,6 +26,8 @@ class Number:
     value: float
     records: tuple[str, ...]
     interval: str = ""
+    meaning: str = ""
+    """What the metric means and which way is better: shown on pointing at it."""
     flag: str = ""
     """What the reader must know beside it: `first 1000`, `weak evaluation`."""
     tally: bool = False
@@ -72,9 +46,17 @@ class Given:
 
 @dataclass(frozen=True)
 class Mono:
-    """A name that is typed or computed: a digest, a command, a rule."""
+    """A name that is typed or computed: a digest, a rule."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command to type: one click selects all of it. It is made of what was asked."""
+
+    text: str
+    record: str = "run.json"
 
 
 @dataclass(frozen=True)
@@ -87,20 +69,20 @@ class Badge:
 
 @dataclass(frozen=True)
 class RecordLink:
-    """A link to a record's row in the appendix."""
+    """Opens a record."""
 
     id: str
 
 
 @dataclass(frozen=True)
-class Published:
-    """What one of the seed reports published for the same thing, and which."""
+class Jump:
+    """A link to a section of the page, by its id."""
 
-    seed: str
-    value: Number | str
+    text: str
+    target: str
 
 
-Inline = str | Number | Given | Mono | Badge | RecordLink | Published
+Inline = str | Number | Given | Mono | Command | Badge | RecordLink | Jump
 Cell = tuple[Inline, ...]
 
 
@@ -110,13 +92,13 @@ class Row:
 
     cells: tuple[Cell, ...]
     record: str = ""
-    anchor: str = ""
 
 
-def row(*cells: Inline | Cell, record: str = "", anchor: str = "") -> Row:
+def row(*cells: Inline | Cell, record: str = "") -> Row:
     """Return a row; a lone inline is a cell by itself."""
-    whole = tuple(cell if isinstance(cell, tuple) else (cell,) for cell in cells)
-    return Row(cells=whole, record=record, anchor=anchor)
+    return Row(
+        cells=tuple(cell if isinstance(cell, tuple) else (cell,) for cell in cells), record=record
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +112,8 @@ class Table:
     """Long or secondary: closed until it is asked for."""
     note: Cell = ()
     dense: bool = False
+    stacked: bool = False
+    """On a phone each row is a small list of its own."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +122,22 @@ class Prose:
 
     parts: Cell
     style: str = ""
-    """`headline` for the one sentence that carries the story, `callout` for a warning."""
+    """`verdict` or `headline` for the one sentence that counts, `callout` for a warning."""
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading inside a chapter."""
+    """A heading inside a section."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A numbered list: each step in a sentence, and the command to type, where there is one."""
+
+    title: str
+    steps: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the chapter's numbers mean, and what they do not mean."""
+    """What the section's numbers mean, and what they do not mean."""
 
     means: str
     means_not: str
@@ -209,7 +201,7 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A verdict of the first page: the number first, then what it says."""
+    """A verdict of the first screen: the number, what it says, and which section has more."""
 
     title: str
     tone: Tone
@@ -217,33 +209,67 @@ class Card:
     number: Number
     sentence: Cell
     target: str
-    """Id of the chapter that has the whole of it."""
 
 
 @dataclass(frozen=True)
 class Cards:
-    """The verdict cards."""
+    """The cards of the first screen."""
 
     cards: tuple[Card, ...]
 
 
-Block = Prose | Heading | Missing | Reading | Table | Figure | Drawing | Gallery | Cards
+Block = Prose | Heading | Steps | Missing | Reading | Table | Figure | Drawing | Gallery | Cards
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chapter:
-    """One chapter: an anchor, a title, one line that says what it is about, and its blocks."""
+class Section:
+    """One section of the page: an anchor, a title, one line that says what it is about."""
 
     id: str
     title: str
     lead: str
-    blocks: tuple[Block, ...] = field(default_factory=tuple)
+    blocks: tuple[Block, ...] = ()
+    folded: bool = True
 
 
-def numbers_in(chapters: tuple[Chapter, ...]) -> Iterator[Number]:
-    """Yield every number that the chapters show."""
-    for chapter in chapters:
-        for block in chapter.blocks:
+@dataclass(frozen=True, kw_only=True)
+class Banner:
+    """What stands above everything else: that the run below is not, or not yet, whole."""
+
+    tone: Tone
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordView:
+    """A record as it opens on the page: what it is, how to repeat it, and its content."""
+
+    id: str
+    title: str
+    meaning: str
+    command: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """All that a page shows."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    """Of run.json, in the head of the page."""
+    banner: Banner | None
+    verified: str
+    """What the head says of a run that passes its verification, and what that proves."""
+    sections: tuple[Section, ...]
+    records: tuple[RecordView, ...]
+
+
+def numbers_in(sections: tuple[Section, ...]) -> Iterator[Number]:
+    """Yield every number that the sections show."""
+    for section in sections:
+        for block in section.blocks:
             for cell in _cells(block):
                 yield from (part for part in cell if isinstance(part, Number))
 
@@ -251,6 +277,8 @@ def numbers_in(chapters: tuple[Chapter, ...]) -> Iterator[Number]:
 def _cells(block: Block) -> Iterator[Cell]:
     if isinstance(block, Prose):
         yield block.parts
+    elif isinstance(block, Steps):
+        yield from block.steps
     elif isinstance(block, Figure):
         yield block.caption
         yield from _cells(block.table)

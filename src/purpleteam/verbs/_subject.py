@@ -13,6 +13,8 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import Note
+from purpleteam.core.schema import model_note
 from purpleteam.data import dataset_from
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
@@ -94,6 +96,11 @@ class Subject:
             subject_of(model or self.loaded, self.dataset, split=self.split, limit=self.limit)
             | more
         )
+
+    @property
+    def part(self) -> Note:
+        """The record of the part that the model plays: it was brought."""
+        return model_note(self.loaded.digest, self.loaded.name, "brought")
 
     def data(self, used: str | None = None) -> dict[str, Any]:
         """Return what images there are, by split, and which are used, for --json."""

@@ -236,7 +236,7 @@ def attack(
         data=subject.data(subject.split),
         cross_check=crossed,
         as_bytes=rounded,
-        records=(*records, *(crossed.findings if crossed else ())),
+        records=(subject.part, *records, *(crossed.findings if crossed else ())),
         notes=tuple(notes),
     )
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Measurement
+from purpleteam.core.records import Measurement, Record
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import model_note
 from purpleteam.verbs.options import Images, Limit, Out, Seed, Split, Threads
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
@@ -144,7 +145,7 @@ def _numbers(given: Any) -> list[int]:
 
 def _measured(
     certificate: PartitionCertificate, changes: Sequence[int], subject: Mapping[str, Any]
-) -> list[Measurement]:
+) -> list[Record]:
     facts = certificate.to_json(list(changes))
     how = {name: facts[name] for name in ("method", "norm", "layout", "learner")}
     cost = {"cpu_seconds": facts["seconds"]}
@@ -157,6 +158,7 @@ def _measured(
         cost=cost,
     )
     return [
+        model_note(certificate.digest, NAME, "partitions"),
         clean,
         *(
             Measurement(

@@ -186,7 +186,7 @@ def detect_model(
     """
     import time
 
-    from purpleteam.defences.checks import MODEL_SCAN
+    from purpleteam.core.schema import MODEL_SCAN
     from purpleteam.defences.detection.model import scan_model
 
     loaded, dataset = subject.loaded, subject.dataset
@@ -246,7 +246,7 @@ def detect_training_set(
     """
     import time
 
-    from purpleteam.defences.checks import TRAINING_SET_SCAN
+    from purpleteam.core.schema import TRAINING_SET_SCAN
     from purpleteam.defences.detection.training_set import (
         TRAINING_SET_DETECTORS,
         scan_training_set,

@@ -115,7 +115,7 @@ def evaluate(
         classes=names,
         subject=subject.about(),
         data=subject.data(subject.split),
-        records=tuple(numbers.measurements(subject.about())),
+        records=(subject.part, *numbers.measurements(subject.about())),
         notes=subject.notes,
     )
     if target is not None:

@@ -96,6 +96,7 @@ def harden(
             )
         ),
         seed=seed,
+        role="hardened",
         name=name,
         parent=baseline.digest if baseline is not None and defence.needs_baseline else None,
         run=run,

@@ -275,6 +275,7 @@ class _Poisoning:
             recipe,
             lambda net, _: self._fit(net, made.images, "train on the poisoned set"),
             seed=self.seed,
+            role="poisoned",
             data_digest=made.images.digest,
             run=self.run,
         )

@@ -12,6 +12,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement, Record
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import model_note
 from purpleteam.verbs.options import (
     Classes,
     Code,
@@ -172,6 +173,7 @@ def repair_and_store(
     flagged: NDArray[np.int64] | None = None,
     trigger: RecoveredTrigger | None = None,
     name: str | None = None,
+    lab: bool = False,
     run: RunFolder | None = None,
     progress: Progress = SILENT,
 ) -> tuple[StoredModel, list[Record]]:
@@ -189,6 +191,7 @@ def repair_and_store(
         flagged: places of suspicious training images, where a repair needs them.
         trigger: the recovered trigger, where a repair needs it.
         name: of the repaired model in records; by default that of its files.
+        lab: it is one of the poison lab's.
         run: the run folder, where the files lie in one.
         progress: where to report.
 
@@ -237,7 +240,8 @@ def repair_and_store(
         seed=seed,
         cost={"seconds": made.seconds, "cpu_seconds": made.cpu_seconds},
     )
-    return stored, [measured, *kept_files(run, stem, measured.id)]
+    part = model_note(stored.card.digest, name or stem.name, "repaired", lab=lab)
+    return stored, [part, measured, *kept_files(run, stem, measured.id)]
 
 
 @dataclass

@@ -11,6 +11,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import SCAN
 from purpleteam.verbs.options import Out
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
@@ -87,7 +88,7 @@ def scan(
         target.write_text(sarif, encoding="utf-8")
     facts = result.to_json()
     facts |= {"findings": len(result.findings), "paths": [path.name for path in given]}
-    note = Note(name="scan", facts=facts)
+    note = Note(name=SCAN, facts=facts)
     records: list[Record] = [*result.findings, note]
     if run is not None:
         kept = run.path / "exports" / "scan.sarif"

@@ -11,6 +11,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import CheckResult, Note, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import SYSTEM_MODEL
 from purpleteam.verbs.options import Out
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
@@ -101,7 +102,7 @@ def threats(
         return ThreatsDerived(gaps=asdict(gaps_of(described, known_checks=CHECKS)))
     results = run_checks(_target(model, records_of, url, code, data), progress)
     statuses = derive(described, results, date.today())
-    note = Note(name="system-model", facts=to_facts(described, statuses))
+    note = Note(name=SYSTEM_MODEL, facts=to_facts(described, statuses))
     result = ThreatsDerived(
         checks=tuple(results),
         statuses=tuple(statuses),

@@ -65,6 +65,7 @@ def train(
             budget_seconds=seconds,
         ),
         seed=seed,
+        role="baseline",
         name=name,
         run=run,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Measurement, Note, Record
+from purpleteam.core.schema import TRAINING, Role, model_note
 from purpleteam.verbs.result import Result, table
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def train_and_store(
     fit: Callable[[nn.Module, Path], Training],
     *,
     seed: int,
+    role: Role,
+    lab: bool = False,
     name: str | None = None,
     data_digest: str | None = None,
     parent: str | None = None,
@@ -86,6 +89,8 @@ def train_and_store(
         recipe: what card and records say of the training, its name included.
         fit: trains a net and keeps a checkpoint in the file.
         seed: of weights, order and everything else that is random.
+        role: the part that the model plays.
+        lab: it is one of the poison lab's.
         name: of the model in records; by default that of its files.
         data_digest: of the images that were learned, where not the training split.
         parent: digest of the model that it came from.
@@ -125,7 +130,9 @@ def train_and_store(
         "best_epoch": training.best.epoch,
         "epochs": epochs,
     }
-    records = [measured, Note(name="training", facts=facts), *kept_files(run, stem, measured.id)]
+    part = model_note(digest, called, role, lab=lab)
+    files = kept_files(run, stem, measured.id)
+    records = [part, measured, Note(name=TRAINING, facts=facts), *files]
     return stored, training, records
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from purpleteam.core.records import Note, Record
+from purpleteam.core.schema import DATASET
 from purpleteam.data.images import SPLITS, Dataset
 from purpleteam.pipeline.state import Run
 from purpleteam.verbs._pictures import gallery
@@ -27,7 +28,7 @@ def describe_data(run: Run) -> None:
         ]
         title = "One training image of each class"
         return [
-            Note(name="dataset", facts=facts_of(dataset)),
+            Note(name=DATASET, facts=facts_of(dataset)),
             *gallery(run.folder, "classes", title, pictures),
         ]
 

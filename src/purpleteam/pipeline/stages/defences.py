@@ -50,6 +50,7 @@ def hardened(
     return run.trained(
         "defences",
         name,
+        role="hardened",
         seed=run.config.seed,
         recipe=described(recipe, defence),
         data_digest=run.train.digest,

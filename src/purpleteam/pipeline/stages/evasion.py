@@ -13,7 +13,7 @@ from purpleteam.core.records import Record
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import baseline
-from purpleteam.pipeline.state import Piece, Run
+from purpleteam.pipeline.state import Piece, Run, is_part
 from purpleteam.verbs.ladders import attack_from
 
 USUAL = "usual"
@@ -95,8 +95,8 @@ def _attacked(
         "seed": seed,
     }
 
-    def measure() -> tuple[Record, ...]:
-        return verbs.attack(
+    def measure() -> list[Record]:
+        result = verbs.attack(
             replace(model, name=name),
             run.dataset,
             attack=None if asked == USUAL else asked,
@@ -106,6 +106,7 @@ def _attacked(
             checked=checked,
             seed=seed,
             **run.doing,
-        ).records
+        )
+        return [one for one in result.records if not is_part(one)]  # it has one already
 
     return run.cell(stage, f"{what} {name}", depends_on, measure)

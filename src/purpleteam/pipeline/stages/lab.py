@@ -15,9 +15,9 @@ from functools import partial
 from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
 from purpleteam.attacks.poison.asked import aimed_at, poison_from
 from purpleteam.core.records import Measurement, Note, Record
+from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.checks import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import baseline, evaluated, learned, recipe_of, served
 from purpleteam.pipeline.stages.trial import (
@@ -133,6 +133,8 @@ def _model(run: Run, lesson: _Lesson) -> LoadedModel:
         lesson.name,
         lesson.images,
         recipe_of(asked.recipe, asked.epochs),
+        role="poisoned" if how else "clean_twin",
+        lab=True,
         seed=lesson.seed,
         stem=f"{lesson.name}-{lesson.seed}",
         architecture=asked.architecture,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from purpleteam import verbs
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement, Note, Record
+from purpleteam.core.schema import MODEL_NOTES, Role
 from purpleteam.core.statistics import Rate
 from purpleteam.data.drawing import CASES, FIELD, EmptyDrawing, RedrawCase, place, redraw
 from purpleteam.data.images import ImageSet
@@ -30,10 +31,12 @@ BASELINE = "baseline"
 def train_models(run: Run) -> None:
     """Train or bring the model at hand, and evaluate it."""
     model = baseline(run)
+    if run.config.models.use is not None:
+        run.plays("models", model, model.name, "brought")
     evaluated(run, "models", model, model.name)
     if model.notes:  # what was seen of a brought model on the way
         facts = {"model_name": model.name, "model": model.digest, "notes": list(model.notes)}
-        run.cell("models", "notes", facts, lambda: [Note(name="model-notes", facts=facts)])
+        run.cell("models", "notes", facts, lambda: [Note(name=MODEL_NOTES, facts=facts)])
 
 
 def read_served(run: Run) -> Iterator[Piece]:
@@ -78,6 +81,8 @@ def learned(
     images: ImageSet,
     recipe: tuple[str, Recipe],
     *,
+    role: Role = "baseline",
+    lab: bool = False,
     seed: int | None = None,
     stem: str | None = None,
     architecture: str | None = None,
@@ -91,6 +96,8 @@ def learned(
         name: of the model in records.
         images: what it learns.
         recipe: the training recipe, by name.
+        role: the part that the model plays.
+        lab: it is one of the poison lab's.
         seed: of the training; by default the run's.
         stem: what its files are called; by default `name`.
         architecture: where not the run's.
@@ -101,6 +108,8 @@ def learned(
     return run.trained(
         stage,
         name,
+        role=role,
+        lab=lab,
         stem=stem,
         architecture=architecture,
         seed=seed,
@@ -138,7 +147,8 @@ def evaluated(
             seed=run.config.seed,
             **run.doing,
         )
-        return [replace(record, seed=seed) for record in result.records]  # type: ignore[call-arg]
+        measured = [one for one in result.records if isinstance(one, Measurement)]
+        return [replace(one, seed=seed) for one in measured]
 
     return run.cell(stage, f"evaluate {name}", {"model": model.digest, "seed": seed}, look)
 
@@ -155,6 +165,7 @@ def served(run: Run, stage: str, what: str) -> LoadedModel | None:
     except ModelError as error:
         run.left_out(stage, what, str(error))
         return None
+    run.plays(stage, model, model.name, "served")
     return model
 
 

@@ -98,6 +98,7 @@ def poisoned_model(
             name,
             images,
             recipe,
+            role="poisoned" if facts else "clean_twin",
             seed=seed,
             stem=f"{name}-{seed}",
             architecture=architecture,

@@ -17,9 +17,9 @@ from purpleteam.core.cards import find_stored, zoo_names
 from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.core.errors import MissingExtra, ModelError
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
+from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.data.idx import has_idx
 from purpleteam.data.images import SPLITS
-from purpleteam.defences.checks import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.pipeline.stages.scan import code_paths, content_digest
 from purpleteam.pipeline.state import Run
 from purpleteam.scan.scanner import walk

@@ -15,9 +15,9 @@ from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
 from purpleteam.attacks.poison.evaluate import evaluate_backdoor
 from purpleteam.core.errors import PurpleError, UsageError
 from purpleteam.core.records import Artefact, Measurement, Note, Record
+from purpleteam.core.schema import NO_REPAIR, NO_SEARCH, TRAINING_SET_SCAN
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.checks import TRAINING_SET_SCAN
 from purpleteam.defences.detection.metrics import (
     auroc,
     average_precision,
@@ -203,12 +203,13 @@ def repair_trial(run: Run, trial: Trial, text: str) -> None:
                 flagged=np.array(flagged, np.int64),
                 trigger=trigger,
                 name=name,
+                lab=True,
                 run=run.folder,
                 progress=run.progress,
             )
         except UsageError as error:
             facts = {"model_name": name, "seed": trial.seed, "why": str(error)}
-            return [Note(name="no-repair", facts=facts)]
+            return [Note(name=NO_REPAIR, facts=facts)]
         return records
 
     depends_on = {
@@ -220,7 +221,7 @@ def repair_trial(run: Run, trial: Trial, text: str) -> None:
         "trusted": asked.trusted,
     }
     records = run.cell("defences", f"repair {stem}", depends_on, work)
-    if any(isinstance(record, Note) and record.name == "no-repair" for record in records):
+    if any(isinstance(record, Note) and record.name == NO_REPAIR for record in records):
         return
     model = run.stored(path, arch).in_order_of(run.dataset.classes, run.dataset.name)
     run.models[stem] = model
@@ -264,7 +265,7 @@ def _or_say_why(
             if not trial.own:
                 raise
             facts = {"model_name": trial.name, "model": trial.model.digest, "why": str(error)}
-            return [Note(name="no-search", facts=facts)]
+            return [Note(name=NO_SEARCH, facts=facts)]
 
     return attempt
 

@@ -2,87 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from purpleteam.core.records import Measurement
-from purpleteam.report.blocks import bar_of
-from purpleteam.report.collect import Evidence, model_name
-from purpleteam.report.figures import bars
-from purpleteam.report.numbers import number_of, number_or_dash
-from purpleteam.report.view import (
-    Block,
+from purpleteam.report.blocks import bars_figure, checks
+from purpleteam.report.chapter import (
+    CHAPTERS,
     Chapter,
-    Figure,
-    Given,
-    Missing,
-    Reading,
-    Table,
-    row,
+    Sheet,
+    beside,
+    of_how,
+    of_itself,
+    of_model,
 )
-
-__all__ = ["chapter"]
-
-MEANS = (
-    "Many tiny networks are trained, each on a part of the training set that the images' content "
-    "alone decides, and vote. An image that is put in or taken out can change one of them, so an "
-    "answer with a wide enough lead cannot be turned by so many changed images, whatever they "
-    "are. A replaced image counts as two changes."
-)
-MEANS_NOT = (
-    "The certificate is about this vote, not about the other models of the report, and about the "
-    "training images alone: it says nothing of an image that is changed when it is read."
-)
+from purpleteam.report.collect import Evidence, about
+from purpleteam.report.numbers import heading, radius
+from purpleteam.report.view import Block, Given, Inline
 
 
-def chapter(evidence: Evidence) -> Chapter:
-    """Return the chapter."""
-    found = evidence.find("certified_accuracy")
+def _figure(evidence: Evidence) -> list[Block]:
+    """Return a figure for each certified model: clean, then certified at each bound."""
     blocks: list[Block] = []
-    if found:
-        blocks += [_figure(evidence, found), _table(evidence, found), Reading(MEANS, MEANS_NOT)]
-    else:
-        blocks.append(Missing("Nothing was certified: what follows is what attacks tried."))
-    lead = "What holds against every adversary within the bound, tried or not."
-    return Chapter(id="certify", title="Certificates", lead=lead, blocks=tuple(blocks))
+    for name in evidence.models_with("certified_accuracy"):
+        records = evidence.find("certified_accuracy", name)
+        clean = about(evidence.find("clean_accuracy"), records[0])
+        groups = [("no change", [(clean, "plain", "clean")])] if clean is not None else []
+        groups += [(bound_of(record), [(record, "true", "certified")]) for record in records]
+        blocks.append(
+            bars_figure(
+                f"Certified accuracy, {name}",
+                "One bar for each bound.",
+                groups,
+                ("Each bar is a lower bound: no adversary within the bound leaves less.",),
+            )
+        )
+    return blocks
 
 
-def _figure(evidence: Evidence, found: Sequence[Measurement]) -> Figure:
-    clean = evidence.one("clean_accuracy", model_name(found[0]))
-    groups = [("training set as it is", (bar_of(clean, "plain", "clean"),))] if clean else []
-    groups += [(_changes(one), (bar_of(one, "true", "certified"),)) for one in found]
-    title = "Certified accuracy over changed training images"
-    return Figure(
-        title=title,
-        svg=bars(title, "One bar for each number of inserted or removed images.", groups),
-        caption=("Each bar is a lower bound that no poison of so many images can break.",),
-        table=Table(
-            caption=title,
-            columns=("Changed training images", "Certified accuracy"),
-            rows=tuple(row(_changes(one), number_of(one)) for one in found),
-            folded=True,
-        ),
+def bound_of(record: Measurement) -> str:
+    """Return the bound within which a certificate holds."""
+    votes = isinstance(record.how.get("layout"), Mapping)  # then the bound counts training images
+    return (
+        f"{record.how.get('epsilon')} changed training images"
+        if votes
+        else radius(record.how.get("epsilon"))
     )
 
 
-def _changes(one: Measurement) -> str:
-    return f"{one.how.get('epsilon')} changed"
+def _parts(evidence: Evidence, record: Measurement) -> Inline:
+    layout = record.how.get("layout")
+    return Given(str(layout.get("parts", "")) if isinstance(layout, Mapping) else "", record.id)
 
 
-def _table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
-    rows = []
-    for one in found:
-        layout = one.how.get("layout")
-        parts = layout.get("parts") if isinstance(layout, Mapping) else None
-        clean = evidence.one("clean_accuracy", model_name(one))
-        rows.append(
-            row(
-                model_name(one),
-                Given(str(one.how.get("method")), one.id),
-                Given(str(parts), one.id),
-                number_or_dash(clean),
-                Given(str(one.how.get("epsilon")), one.id),
-                number_of(one),
-            )
-        )
-    columns = ("Model", "Method", "Parts", "Clean accuracy", "Changes", "Certified accuracy")
-    return Table(caption="Certified accuracy", columns=columns, rows=tuple(rows))
+CHAPTERS.register("certify")(
+    Chapter(
+        title="Certificates",
+        lead="What holds against every adversary within the bound, tried or not.",
+        metrics=("certified_accuracy",),
+        parts=(
+            _figure,
+            Sheet(
+                caption="Certified accuracy",
+                metrics=("certified_accuracy",),
+                columns={
+                    "Model": of_model,
+                    "Method": of_how("method"),
+                    "Parts": _parts,
+                    heading("clean_accuracy"): beside("clean_accuracy"),
+                    "Bound": lambda _, record: Given(bound_of(record), record.id),
+                    heading("certified_accuracy"): of_itself,
+                },
+            ),
+            checks("Checks of the certificates", "certify", "certificate"),
+        ),
+        means="Deep Partition Aggregation trains many small networks, each on a part of the "
+        "training set that the images' content alone decides, and lets them vote. An image that "
+        "is put in or taken out can change one of them, so an answer with a wide enough lead "
+        "cannot be turned by so many changed images. A replaced image counts as two changes.",
+        means_not="The certificate is about this vote, not about the other models of the report, "
+        "and about the training images alone: it says nothing of an image that is changed when it "
+        "is classified.",
+        checks=("certify", "certificate"),
+        stage="certify",
+        gap="Certificates: nothing was proved; every robust accuracy is an upper bound that a "
+        "better attack may lower",
+        try_="purple certify --dataset {dataset}",
+        after="poison",
+    )
+)

@@ -1,170 +1,36 @@
-"""The end: what was not tested, how to run each number again, and every record."""
+"""The end of the page: what was not tested, and every record; and how a record opens."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
+from purpleteam.core.schema import GALLERY, MODEL, NOT_TESTED, SERVED
 from purpleteam.core.statistics import Counts
-from purpleteam.report.blocks import checks_block, galleries
+from purpleteam.report.blocks import checks_table, gallery_blocks
+from purpleteam.report.chapter import CHAPTERS, ordered
 from purpleteam.report.collect import Evidence, model_name
-from purpleteam.report.numbers import number_of
+from purpleteam.report.numbers import BETTER, metric_of, number_of
 from purpleteam.report.view import (
     DASH,
     Block,
-    Chapter,
-    Missing,
+    Cell,
+    Command,
     Mono,
-    Prose,
     Reading,
     RecordLink,
+    RecordView,
     Row,
+    Section,
     Table,
     numbers_in,
     row,
 )
 
-__all__ = ["chapters"]
-
-LONGEST = 600
-"""Characters of a record that the appendix shows; the file has all of it."""
-KNOWN_ROOMS = (
-    "data",
-    "model",
-    "models",
-    "attack",
-    "attacks",
-    "defence",
-    "defences",
-    "scan",
-    "code",
-    "serve",
-    "app",
-    "web",
-    "probe",
-)
-KNOWN_PICTURES = ("digits", "evasion", "trigger", "planted", "recovered", "drawing")
-
-
-def chapters(evidence: Evidence, told: Sequence[Chapter]) -> tuple[Chapter, ...]:
-    """Return the last three chapters; `told` are the ones before, to find what they left out."""
-    return _not_tested(evidence), _again(evidence), _appendix(evidence, tuple(told))
-
-
-def _not_tested(evidence: Evidence) -> Chapter:
-    lines = [
-        (note.id, item) for note in evidence.notes("not-tested") for item in _lines(note.facts)
-    ]
-    failures = evidence.failures()
-    blocks: list[Block] = [
-        Table(
-            caption="Asked for and not done",
-            columns=("What", "Why", "Needs"),
-            rows=tuple(
-                row((f"{one.stage}: {one.what}", RecordLink(one.id)), one.reason, one.needs or DASH)
-                for one in failures
-            ),
-            note=("purple run --resume tries these again.",),
-        )
-    ] * bool(failures)
-    blocks += [
-        Table(
-            caption="Not tested, and what that leaves open",
-            columns=("What", "Why, and what follows"),
-            rows=tuple(row(what, why or DASH, record=record) for record, (what, why) in lines),
-        )
-        if lines
-        else Missing(
-            "The run recorded no list of what it did not test; take nothing as tested that has "
-            "no record."
-        ),
-        Reading(
-            "A report is as honest as its list of gaps. Whoever relies on a number above should "
-            "read this list first.",
-            "That something is missing here does not mean that it was tested: only a record does.",
-        ),
-    ]
-    return Chapter(
-        id="not-tested",
-        title="What was not tested",
-        lead="The gaps, said by the run itself.",
-        blocks=tuple(blocks),
-    )
-
-
-def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    lines = []
-    for item in facts.get("items") or ():
-        if isinstance(item, Mapping):
-            values = [str(value) for value in item.values()]
-            lines.append((values[0] if values else "", "; ".join(values[1:])))
-        else:
-            what, _, why = str(item).partition(": ")
-            lines.append((what, why))
-    return lines
-
-
-def _again(evidence: Evidence) -> Chapter:
-    blocks: list[Block] = [
-        Prose(
-            (
-                "Each number has a record, and each record can be measured again. Inside the "
-                "folder that holds this report, type the command in its row; it measures the same "
-                "thing anew and says whether the two agree.",
-            )
-        )
-    ]
-    rows = tuple(_replay(one) for one in evidence.measurements)
-    if rows:
-        columns = ("Number", "As recorded", "Command")
-        blocks.append(Table(caption="Commands", columns=columns, rows=rows, folded=True))
-    else:
-        blocks.append(Missing("This run measured nothing, so there is nothing to run again."))
-    checks = [one for one in evidence.of(CheckResult) if one.check.split(".")[0] not in KNOWN_ROOMS]
-    blocks += [checks_block(checks, "Checks of the record itself", "")] if checks else []
-    return Chapter(
-        id="again",
-        title="How to run each number again",
-        lead="No number here has to be believed.",
-        blocks=tuple(blocks),
-    )
-
-
-def _replay(one: Measurement) -> Row:
-    about = " ".join(part for part in (one.name.replace("_", " "), "of", model_name(one)) if part)
-    return row(
-        (about if model_name(one) else one.name.replace("_", " "), " ", RecordLink(one.id)),
-        number_of(one),
-        Mono(f"purple replay . {one.id}"),
-        record=one.id,
-    )
-
-
-def _appendix(evidence: Evidence, told: tuple[Chapter, ...]) -> Chapter:
-    shown = {record for number in numbers_in(told) if not number.tally for record in number.records}
-    rest = [one for one in evidence.measurements if one.id not in shown]
-    blocks: list[Block] = []
-    if rest:
-        blocks.append(_rest(rest))
-    kinds = {str(note.facts.get("kind")) for note in evidence.notes("gallery")}
-    blocks += galleries(evidence, *sorted(kinds - set(KNOWN_PICTURES)))
-    blocks.append(_asked(evidence.info))
-    for kind, title in KINDS.items():
-        found = [record for record in evidence.records if record.kind == kind]
-        if found:
-            rows = tuple(_record_row(record) for record in found)
-            columns = ("Record", "What", "Content")
-            blocks.append(Table(caption=title, columns=columns, rows=rows, folded=True, dense=True))
-    return Chapter(
-        id="records",
-        title="All records",
-        lead="Everything that the run wrote down; every number above leads here.",
-        blocks=tuple(blocks),
-    )
-
-
+LONGEST = 900
+"""Characters of a record that the page shows; the file has all of it."""
 KINDS = {
     "measurement": "Measurements",
     "finding": "Findings",
@@ -174,21 +40,166 @@ KINDS = {
     "note": "Notes",
     "failure": "Failures",
 }
+NORMS = ("linf", "l2", "l1", "l0")
+ALWAYS = (
+    "Adaptive attacks by a person, written against this very model",
+    "Rotations, translations, weather and physical attacks",
+    "Privacy: membership inference, model inversion and extraction",
+    "Triggers of other kinds than those that the detectors know",
+    "Published vulnerabilities of the dependencies: no advisories are consulted",
+)
+"""What no run of this version looks at."""
+ON_THE_APP = (
+    "The app under load, behind a proxy or on a network: it is asked on the loopback address only",
+    "Drawings by people: what is drawn here are test images, enlarged and shifted",
+)
+"""What no run looks at where an app was started."""
+
+DERIVED = 2
+"""From this version of a run on the list is derived; before, each run carried the same lines."""
+
+Gap = tuple[str, str]
+"""What was not tested, and the command that tests it; without one, none does."""
 
 
-def _rest(rest: Sequence[Measurement]) -> Table:
-    rows = tuple(
+def gaps(evidence: Evidence) -> list[Gap]:
+    """Return what was not tested: told from the records that are not there."""
+    model, dataset = evidence.typed
+    chapters = [
+        (chapter.gap, chapter.try_.format(model=model, dataset=dataset))
+        for chapter in map(CHAPTERS.__getitem__, ordered())
+        if chapter.gap and not chapter.is_told(evidence)
+    ]
+    attack = f"purple attack --model {model} --dataset {dataset}"
+    return [*_attack_gaps(evidence, attack), *chapters]
+
+
+def _attack_gaps(evidence: Evidence, command: str) -> list[Gap]:
+    """Return which kinds of attack the model at hand did not meet."""
+    met = evidence.find("robust_accuracy", evidence.at_hand)
+    if not met:
+        return []
+    attacks = "+".join(str(record.how.get("attack")) for record in met)
+    knowledge = {str(record.how.get("knowledge", "white-box")) for record in met}
+    tried = {record.how.get("norm", "linf") for record in met}
+    norms = [norm for norm in NORMS if norm not in tried]
+    missing: list[Gap] = []
+    if "autoattack" not in attacks:  # its last member is a black-box attack
+        what = "The strongest ladder of attacks, AutoAttack"
+        missing.append((what, f"{command} --attack autoattack"))
+        if knowledge <= {"white-box", "transfer"}:
+            what = "Black-box attacks, which show gradient masking"
+            missing.append((what, f"{command} --attack square"))
+    if norms:
+        said = f"Evasion within other norms: {', '.join(norms)}"
+        missing.append((said, f"{command} --norm {norms[0]} --epsilon EPSILON"))
+    return missing
+
+
+def last_sections(evidence: Evidence, told: tuple[Section, ...]) -> tuple[Section, Section]:
+    """Return the last two sections; `told` are those before, to find what they left out."""
+    return _not_tested(evidence), _records(evidence, told)
+
+
+def _not_tested(evidence: Evidence) -> Section:
+    failed = tuple(
         row(
-            (one.name.replace("_", " "), RecordLink(one.id)),
-            model_name(one) or DASH,
-            Mono(_text({**one.how})) if one.how else DASH,
-            number_of(one),
-            record=one.id,
+            (f"{record.stage}: {record.what}", RecordLink(record.id)),
+            record.reason,
+            record.needs or DASH,
         )
-        for one in rest
+        for record in evidence.failures()
     )
-    columns = ("Measurement", "Model", "How", "Value")
-    return Table(caption="Measurements that no chapter tells of", columns=columns, rows=rows)
+    noted = [
+        row(what, why or DASH, record=note.id)
+        for note in evidence.notes(NOT_TESTED)
+        for what, why in _items(evidence, note.facts)
+    ]
+    served = evidence.notes(SERVED)
+    rows = [row(what, Command(how) if how else DASH) for what, how in gaps(evidence)]
+    rows += noted
+    rows += [row(what, "no run looks at it") for what in (*ALWAYS, *(ON_THE_APP if served else ()))]
+    blocks: list[Block] = []
+    if failed:
+        columns = ("What", "Why", "Needs")
+        note = ("purple run --resume tries these again.",)
+        caption = "Asked for and not done"
+        blocks.append(Table(caption=caption, columns=columns, rows=failed, note=note, stacked=True))
+    blocks.append(
+        Table(
+            caption="Not tested",
+            columns=("What", "What to type, or why it is not"),
+            rows=tuple(rows),
+            stacked=True,
+        )
+    )
+    blocks.append(
+        Reading(
+            "Nothing above says anything about these. The list follows from the records: what has "
+            "none was not tested.",
+            "That something is missing here does not mean that it was tested: only a record does.",
+        )
+    )
+    return Section(
+        id="not-tested",
+        title="What was not tested",
+        lead="The gaps, and the command that fills each.",
+        blocks=tuple(blocks),
+    )
+
+
+def _items(evidence: Evidence, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    for item in facts.get("items") or ():
+        if isinstance(item, Mapping):
+            first, *rest = [*map(str, item.values()), ""]
+            lines.append((first, "; ".join(filter(None, rest))))
+        elif evidence.info.get("schema", 0) >= DERIVED:
+            what, _, why = str(item).partition(": ")
+            lines.append((what, why))
+    return lines
+
+
+def _records(evidence: Evidence, told: tuple[Section, ...]) -> Section:
+    shown = {record for number in numbers_in(told) if not number.tally for record in number.records}
+    rest = [record for record in evidence.measurements if record.id not in shown]
+    blocks: list[Block] = []
+    if rest:
+        rows = tuple(
+            row(
+                (record.name.replace("_", " "), RecordLink(record.id)),
+                model_name(record) or DASH,
+                Mono(_text(record.how)) if record.how else DASH,
+                number_of(record),
+                record=record.id,
+            )
+            for record in rest
+        )
+        columns = ("Measurement", "Model", "How", "Value")
+        caption = "Measurements that no chapter tells of"
+        blocks.append(Table(caption=caption, columns=columns, rows=rows, folded=len(rest) > 9))
+    shown_kinds = {kind for chapter in CHAPTERS.values() for kind in chapter.galleries}
+    shown_kinds |= {"planted", "recovered"}
+    kinds = {str(note.facts.get("kind")) for note in evidence.notes(GALLERY)}
+    blocks += gallery_blocks(evidence, *sorted(kinds - shown_kinds))
+    rooms = {room for chapter in CHAPTERS.values() for room in chapter.checks} | {"run"}
+    checks = [
+        record for record in evidence.of(CheckResult) if record.check.split(".")[0] not in rooms
+    ]
+    blocks += [checks_table(checks, "Other checks")] if checks else []
+    blocks.append(_asked(evidence.info))
+    for kind, title in KINDS.items():
+        listed = tuple(_row(record) for record in evidence.records if record.kind == kind)
+        if listed:
+            of = ("Record", "What", "Of")
+            table = Table(caption=title, columns=of, rows=listed, folded=True, dense=True)
+            blocks.append(table)
+    return Section(
+        id="records",
+        title="All records",
+        lead="Everything that the run wrote down, and the command that measures each number again.",
+        blocks=tuple(blocks),
+    )
 
 
 def _asked(info: Mapping[str, Any]) -> Table:
@@ -197,44 +208,59 @@ def _asked(info: Mapping[str, Any]) -> Table:
         for key, value in sorted(info.items())
         if key != "artefacts"
     )
-    return Table(
-        caption="What was asked, and of what",
-        columns=("Entry", "In run.json"),
-        rows=rows,
-        folded=True,
-    )
+    columns = ("Entry", "In run.json")
+    return Table(caption="What was asked, and of what", columns=columns, rows=rows, folded=True)
 
 
-def _record_row(record: Record) -> Row:
+def _row(record: Record) -> Row:
+    about: Cell = (model_name(record),) if isinstance(record, Measurement) else ()
+    return row(RecordLink(record.id), _title(record), about or DASH, record=record.id)
+
+
+def record_views(evidence: Evidence) -> tuple[RecordView, ...]:
+    """Return every record as it opens on the page."""
+    return tuple(map(_view, evidence.records))
+
+
+def _view(record: Record) -> RecordView:
     content = record.to_json()
     for name in ("id", "kind", "command", "cost"):
         content.pop(name, None)
-    return row(
-        Mono(record.id), _title(record), Mono(_text(content)), record=record.id, anchor=record.id
+    title, meaning, command = _title(record), "", ""
+    if isinstance(record, Measurement):
+        title = f"{title}, {model_name(record)}" if model_name(record) else title
+        metric = metric_of(record.name)
+        meaning = metric.meaning + BETTER[metric.better] if metric else ""
+        command = f"purple replay . {record.id}"
+    if isinstance(record, CheckResult):
+        meaning = record.proves
+    lines = (f"{key}: {_text(value)}" for key, value in content.items() if value not in ({}, None))
+    return RecordView(
+        id=record.id, title=title, meaning=meaning, command=command, content="\n".join(lines)
     )
 
 
 def _title(record: Record) -> str:
     for name in ("name", "rule", "check", "threat", "path", "what"):
-        found = getattr(record, name, None)
-        if isinstance(found, str):
-            about = (
-                f", {model_name(record)}"
-                if isinstance(record, Measurement) and model_name(record)
+        text = getattr(record, name, None)
+        if isinstance(text, str):
+            plain = isinstance(record, Measurement | Note)
+            role = (
+                f": {record.facts.get('role')}"
+                if isinstance(record, Note) and text == MODEL
                 else ""
             )
-            return (
-                found.replace("_", " ") + about if isinstance(record, Measurement | Note) else found
-            )
+            return (text.replace("_", " ") if plain else text) + role
     return record.kind
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Counts):
         value = value.to_json()
-    text = json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(", ", ": "), default=str
-    )
-    return (
-        text if len(text) <= LONGEST else text[:LONGEST] + " … (cut; records.jsonl has all of it)"
-    )
+    if isinstance(value, str):
+        text = value
+    else:
+        text = json.dumps(
+            value, ensure_ascii=False, sort_keys=True, separators=(", ", ": "), default=str
+        )
+    return text if len(text) <= LONGEST else text[:LONGEST] + " … (cut; records.jsonl has it all)"

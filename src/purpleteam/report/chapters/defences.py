@@ -1,147 +1,97 @@
-"""Defences: before and after, judged by attacks on the defended model itself."""
+"""Defences: before and after, by attacks on the defended model itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from purpleteam.core.records import Measurement
-from purpleteam.report.blocks import bar_of, checks_block, matrices
+from purpleteam.report.blocks import bars_figure, checks, matrices, trainings
+from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.chapters.evasion import soundness
-from purpleteam.report.chapters.models import clean_matrices
-from purpleteam.report.collect import Evidence, model_name, team
-from purpleteam.report.figures import bars
-from purpleteam.report.numbers import number_of, number_or_dash, radius
-from purpleteam.report.published import with_published
-from purpleteam.report.training import training
-from purpleteam.report.view import (
-    Block,
-    Chapter,
-    Figure,
-    Given,
-    Inline,
-    Missing,
-    Reading,
-    Row,
-    Table,
-    row,
-)
-
-__all__ = ["chapter"]
-
-MEANS = (
-    "Each defence is compared with the undefended model on three things at once: clean images, one "
-    "quick attack, and the strongest attack here on the defended model itself."
-)
-MEANS_NOT = (
-    "A defence that only scores on images made against another model has learnt those images. "
-    "A defence that stops the one-step attack and falls to the iterated one hides its gradients "
-    "rather than being robust. And what holds at one radius need not hold at a larger one."
-)
+from purpleteam.report.collect import UNDEFENDED, Evidence
+from purpleteam.report.numbers import heading, number_or_dash, radius
+from purpleteam.report.view import Block, Cell, Given, Missing, Row, Table, row
 
 
-def chapter(evidence: Evidence) -> Chapter:
-    """Return the chapter."""
-    names = [name for name in evidence.models if team(name) == "defence"]
-    epsilon = evidence.headline_epsilon
-    before = [
-        name
-        for name in evidence.models
-        if team(name) == "plain" and epsilon is not None and evidence.weakest(name, epsilon)
+def _before_and_after(evidence: Evidence) -> list[Block]:
+    """Return the undefended and the hardened models side by side, as figure and table."""
+    names, epsilon = evidence.models_of("hardened"), evidence.headline_epsilon
+    if not names:
+        return []
+    if epsilon is None:
+        return [Missing("Hardened models were not attacked: nothing is known about the defences.")]
+    before = [name for name in evidence.models_of(*UNDEFENDED) if evidence.weakest(name, epsilon)]
+    pairs = [
+        (name, clean, robust)
+        for name in before + names
+        if (robust := evidence.weakest(name, epsilon)) is not None
+        and (clean := evidence.best("clean_accuracy", name)) is not None
     ]
     blocks: list[Block] = []
-    if not names:
-        blocks.append(Missing("No defence was trained or measured."))
-    elif epsilon is None:
-        blocks.append(
-            Missing("Defended models were not attacked, so nothing is known about the defences.")
-        )
-    else:
-        figure = _figure(evidence, before + names, epsilon)
-        blocks += [figure] if figure is not None else []
-        blocks.append(_table(evidence, before + names, epsilon))
-    blocks += clean_matrices(evidence, names)
-    blocks += _matrices(evidence)
-    blocks += training(evidence, names, "Training of the defences")
-    checks = evidence.checks("defence", "defences")
-    blocks += [checks_block(checks, "Checks of the defences", "")] if checks else []
-    blocks.append(Reading(MEANS, MEANS_NOT))
-    lead = "What hardening buys, and what it costs on clean images."
-    return Chapter(id="defences", title="Defences", lead=lead, blocks=tuple(blocks))
-
-
-def _table(evidence: Evidence, names: Sequence[str], epsilon: float) -> Table:
+    if pairs:
+        given = Given(radius(epsilon), pairs[0][2].id)
+        caption = ("Grey: clean. Red: what the strongest white-box attack left, ", given, ".")
+        groups = [
+            (name, ((clean, "plain", "clean"), (robust, "attack", "under attack")))
+            for name, clean, robust in pairs
+        ]
+        about = "For each model, clean accuracy and robust accuracy."
+        blocks.append(bars_figure("Clean and under attack", about, groups, caption))
     columns = (
         "Model",
-        "Clean accuracy",
-        f"FGSM, ε = {epsilon:g}",
-        f"Strongest attack, ε = {epsilon:g}",
-        "Transferred images",
+        heading("clean_accuracy"),
+        heading("robust_accuracy", f"FGSM, ε = {epsilon:.4g}"),
+        heading("robust_accuracy", f"Strongest attack, ε = {epsilon:.4g}"),
+        heading("transfer_accuracy", "Transferred images"),
     )
-    return Table(
+    table = Table(
         caption="Before and after",
         columns=columns,
-        rows=tuple(_row(evidence, name, epsilon) for name in names),
+        rows=tuple(_row(evidence, name, epsilon) for name in before + names),
         note=("The middle columns are white-box, on the model in the row.",),
     )
+    return [*blocks, table]
 
 
 def _row(evidence: Evidence, name: str, epsilon: float) -> Row:
-    clean = evidence.one("clean_accuracy", name)
-    one_step = evidence.one("robust_accuracy", name, attack="fgsm", epsilon=epsilon)
     strongest = evidence.weakest(name, epsilon)
-    claimed = evidence.one("transfer_accuracy", name, epsilon=epsilon)
     return row(
         name,
-        with_published(evidence, clean),
-        number_or_dash(one_step),
-        (number_or_dash(strongest), *_attack(strongest)),
-        with_published(evidence, claimed),
+        number_or_dash(evidence.best("clean_accuracy", name)),
+        number_or_dash(evidence.best("robust_accuracy", name, attack="fgsm", epsilon=epsilon)),
+        _strongest(strongest),
+        number_or_dash(evidence.best("transfer_accuracy", name, epsilon=epsilon)),
     )
 
 
-def _attack(measurement: Measurement | None) -> tuple[Inline, ...]:
-    if measurement is None or measurement.how.get("attack") is None:
-        return ()
-    verdict = soundness(measurement)[0]
-    return (" ", Given(str(measurement.how["attack"]), measurement.id), " ", verdict)
+def _strongest(record: Measurement | None) -> Cell:
+    if record is None or record.how.get("attack") is None:
+        return (number_or_dash(record),)
+    attack = Given(str(record.how["attack"]), record.id)
+    return (number_or_dash(record), " ", attack, " ", soundness(record)[0])
 
 
-def _figure(evidence: Evidence, names: Sequence[str], epsilon: float) -> Figure | None:
-    pairs = [
-        (name, clean, robust)
-        for name in names
-        if (robust := evidence.weakest(name, epsilon)) is not None
-        and (clean := evidence.one("clean_accuracy", name)) is not None
-    ]
-    if not pairs:
-        return None
-    groups = [
-        (name, (bar_of(clean, "plain", "clean"), bar_of(robust, "attack", "under attack")))
-        for name, clean, robust in pairs
-    ]
-    title = "Clean and under attack"
-    rows = tuple(row(name, number_of(clean), number_of(robust)) for name, clean, robust in pairs)
-    return Figure(
-        title=title,
-        svg=bars(title, "For each model, clean accuracy and robust accuracy.", groups),
-        caption=(
-            "Grey: clean accuracy. Red: what the strongest white-box attack here left, ",
-            Given(radius(epsilon), pairs[0][2].id),
-            ".",
+CHAPTERS.register("defences")(
+    Chapter(
+        title="Defences",
+        lead="What hardening buys, and what it costs on clean images.",
+        metrics=("clean_accuracy", "robust_accuracy", "transfer_accuracy", "validation_accuracy"),
+        roles=("hardened",),
+        parts=(
+            _before_and_after,
+            lambda evidence: matrices(evidence, "hardened"),
+            lambda evidence: matrices(evidence, "hardened", key="attack"),
+            lambda evidence: trainings(evidence, "Training of the defences", "hardened"),
+            checks("Checks of the defences", "defence", "defences"),
         ),
-        table=Table(
-            caption=title,
-            columns=("Model", "Clean accuracy", "Robust accuracy"),
-            rows=rows,
-            folded=True,
-        ),
+        means="Each defence is compared with the undefended model on three things at once: clean "
+        "images, one quick attack, and the strongest attack here on the defended model itself.",
+        means_not="A defence that only scores on images made against another model has learnt "
+        "those images. A defence that stops the one-step attack and falls to the iterated one "
+        "hides its gradients rather than being robust. And what holds at one radius need not hold "
+        "at a larger one.",
+        checks=("defence", "defences"),
+        stage="defences",
+        gap="Hardening: no defence was trained or attacked",
+        try_="purple harden --dataset {dataset} --recipe pgd",
+        after="certify",
     )
-
-
-def _matrices(evidence: Evidence) -> list[Block]:
-    found = [
-        one
-        for one in evidence.find("confusion_matrix")
-        if one.how.get("attack") and team(model_name(one)) == "defence"
-    ]
-    return matrices(found)
+)

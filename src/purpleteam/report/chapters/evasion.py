@@ -6,67 +6,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purpleteam.core.records import Measurement
-from purpleteam.core.statistics import Counts
-from purpleteam.report.blocks import checks_block, colour_of, galleries, given, matrices
-from purpleteam.report.collect import Evidence, model_name, team
-from purpleteam.report.figures import Point, Series, curves
-from purpleteam.report.numbers import number_of, of_fraction
-from purpleteam.report.published import beside, with_published
-from purpleteam.report.view import (
-    DASH,
-    Badge,
-    Block,
-    Cell,
+from purpleteam.report.blocks import checks, colour_of, galleries, matrices, point_of
+from purpleteam.report.chapter import (
+    CHAPTERS,
     Chapter,
-    Figure,
-    Given,
-    Inline,
-    Missing,
-    Reading,
-    RecordLink,
-    Row,
-    Table,
-    row,
+    Sheet,
+    given,
+    of_how,
+    of_itself,
+    of_model,
 )
+from purpleteam.report.collect import UNDEFENDED, Evidence, epsilon_of, model_name, value_of
+from purpleteam.report.figures import Series, curves
+from purpleteam.report.numbers import heading, number_of, of_fraction, soundness_of
+from purpleteam.report.view import DASH, Badge, Block, Cell, Figure, Given, Inline, Table, row
 
-__all__ = ["chapter", "soundness"]
-
-MEANS = (
-    "Robust accuracy counts an image only when the model reads it rightly unchanged and under "
-    "every attack tried on that very model within the radius. Pixels run from zero to one, so ε "
-    "is the largest change of any pixel."
-)
-MEANS_NOT = (
-    "It is an upper bound, not a guarantee. An evaluation that fails its own checks is marked as "
-    "not established. Accuracy on transferred images is not robustness: an adversary who has the "
-    "model need not borrow images from another."
-)
 TONES = {"sound": "good", "weak": "warn", "not_established": "bad"}
-
-
-def chapter(evidence: Evidence) -> Chapter:
-    """Return the chapter."""
-    blocks: list[Block] = []
-    found = evidence.find("robust_accuracy")
-    if not found:
-        blocks.append(Missing("No model was attacked, so nothing is known about robustness."))
-    norms = sorted({str(one.how.get("norm", "linf")) for one in found}, reverse=True)
-    for norm in norms:
-        figure = _curve(evidence, norm)
-        blocks += [figure] if figure is not None else []
-    blocks += galleries(evidence, "evasion")
-    blocks += [_robust_table(evidence, found)] if found else []
-    transferred = [one for one in evidence.measurements if one.name in TRANSFERRED]
-    blocks += [_transfer_table(evidence, transferred)] if transferred else []
-    blocks += _matrices(evidence)
-    checks = evidence.checks("attack", "attacks")
-    blocks += [checks_block(checks, "Checks of the attacks", "")] if checks else []
-    blocks.append(Reading(MEANS, MEANS_NOT))
-    lead = "How far each model bends when the attacker can see all of it."
-    return Chapter(id="evasion", title="Attacks: evasion", lead=lead, blocks=tuple(blocks))
-
-
 TRANSFERRED = ("transfer_accuracy", "adversarial_set_accuracy")
+MANY = 16
+"""A table of more attacks is folded."""
+
+
+def _curves(evidence: Evidence) -> list[Block]:
+    norms = {str(record.how.get("norm", "linf")) for record in evidence.find("robust_accuracy")}
+    figures = [_curve(evidence, norm) for norm in sorted(norms, reverse=True)]
+    return [figure for figure in figures if figure is not None]
 
 
 def _curve(evidence: Evidence, norm: str) -> Figure | None:
@@ -79,7 +43,7 @@ def _curve(evidence: Evidence, norm: str) -> Figure | None:
         Series(
             label=name,
             colour=colour_of(evidence, name),
-            points=tuple(_point(epsilon, one) for epsilon, one in sorted(line.items())),
+            points=tuple(point_of(epsilon, record) for epsilon, record in sorted(line.items())),
         )
         for name, line in lines.items()
     ]
@@ -104,7 +68,7 @@ def _curve(evidence: Evidence, norm: str) -> Figure | None:
         ),
         table=Table(
             caption=title,
-            columns=("Model", *(f"ε = {epsilon:g}" for epsilon in radii)),
+            columns=("Model", *(f"ε = {epsilon:.4g}" for epsilon in radii)),
             rows=rows,
             folded=True,
             dense=True,
@@ -114,167 +78,164 @@ def _curve(evidence: Evidence, norm: str) -> Figure | None:
 
 def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Measurement]:
     """Return one measurement for each radius: of a curve where there is one, else the lowest."""
-    found = evidence.white_box(model, norm)
-    found = [one for one in found if one.how.get("curve")] or found
+    records = evidence.white_box(model, norm)
     line: dict[float, Measurement] = {}
-    for one in found:
-        epsilon = one.how.get("epsilon")
-        if isinstance(epsilon, int | float):
-            before = line.get(float(epsilon))
-            if before is None or number_of(one).value < number_of(before).value:
-                line[float(epsilon)] = one
-    sizes = {one.value.n for one in line.values()}
-    clean = [one for one in evidence.find("clean_accuracy", model) if one.value.n in sizes]
+    for record in [record for record in records if record.how.get("curve")] or records:
+        epsilon = epsilon_of(record)
+        if epsilon >= 0 and (epsilon not in line or value_of(record) < value_of(line[epsilon])):
+            line[epsilon] = record
+    sizes = {record.value.n for record in line.values()}
+    clean = [record for record in evidence.find("clean_accuracy", model) if record.value.n in sizes]
     if line and clean:
         line.setdefault(0.0, clean[0])
     return line
 
 
-def _point(epsilon: float, one: Measurement) -> Point:
-    value = one.value
-    middle = number_of(one).value
-    low, high = (middle, middle) if isinstance(value, Counts) else (value.low, value.high)
-    return Point(x=epsilon, y=middle, low=low, high=high, record=one.id)
-
-
-def _robust_table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
+def _attacks(evidence: Evidence) -> list[Block]:
+    """Return each attack on each model; many of them, folded."""
     order = {name: place for place, name in enumerate(evidence.models)}
-    ordered = sorted(
-        found,
-        key=lambda one: (
-            order.get(model_name(one), 99),
-            str(one.how.get("norm")),
-            str(one.how.get("attack")),
-            float(one.how.get("epsilon") or 0),
+    records = sorted(
+        evidence.find("robust_accuracy"),
+        key=lambda record: (
+            order.get(model_name(record), 99),
+            str(record.how.get("norm")),
+            str(record.how.get("attack")),
+            epsilon_of(record),
         ),
     )
-    columns = ("Model", "Attack", "Norm", "ε", "Robust accuracy", "Evaluation", "Published")
-    return Table(
+    sheet = Sheet(
         caption="Each attack on each model",
-        columns=columns,
-        rows=tuple(_robust_row(evidence, one) for one in ordered),
-        folded=len(ordered) > 16,
+        metrics=(),
+        columns={
+            "Model": of_model,
+            "Attack": lambda _, record: _attack(record),
+            "Norm": of_how("norm"),
+            "ε": of_how("epsilon"),
+            heading("robust_accuracy"): of_itself,
+            "Evaluation": lambda _, record: soundness(record),
+        },
+        folded=len(records) > MANY,
         note=(
             "White box throughout, unless the row says otherwise. Steps, restarts and step size "
             "are as recorded. Robust accuracy also counts what the check on the evaluation broke.",
         ),
     )
+    return [sheet.of(evidence, records)] if records else []
 
 
-def _robust_row(evidence: Evidence, one: Measurement) -> Row:
-    knowledge = str(one.how.get("knowledge", "white-box"))
-    attack: list[Inline] = [given(one, "attack")]
-    if knowledge != "white-box":
-        attack.append(f" ({knowledge})")
-    attack += [_settings(one)]
-    return row(
-        (model_name(one), RecordLink(one.id)),
-        tuple(attack),
-        given(one, "norm"),
-        given(one, "epsilon"),
-        number_of(one),
-        soundness(one),
-        beside(evidence, one),
-        record=one.id,
-    )
+def _attack(record: Measurement) -> Cell:
+    knowledge = str(record.how.get("knowledge", "white-box"))
+    who = "" if knowledge == "white-box" else f" ({knowledge})"
+    return (given(record, "attack"), who, _settings(record))
 
 
-def _settings(one: Measurement) -> Inline:
+def _settings(record: Measurement) -> Inline:
     names = {"steps": "steps", "restarts": "restarts", "step_size": "step size"}
-    said = [
-        f"{one.how[key]:.4g} {word}"
-        if isinstance(one.how[key], float)
-        else f"{one.how[key]} {word}"
-        for key, word in names.items()
-        if one.how.get(key) is not None
-    ]
-    ladder = one.detail.get("attacks")
-    if isinstance(ladder, list | tuple):
-        if len(ladder) > 1:
-            said.append("ladder " + ", ".join(_rung(rung) for rung in ladder))
-        members = [part for rung in ladder for part in _members(rung)]
-        if members:
-            said.append("which are " + ", ".join(_rung(part) for part in members))
-        if (alone := _alone(one, ladder)) is not None:
-            said.append(f"alone {100 * alone:.1f} %")
-    return Given(" " + ", ".join(said) if said else "", one.id)
+    said = []
+    for key, word in names.items():
+        if (value := record.how.get(key)) is not None:
+            said.append(f"{value:.4g} {word}" if isinstance(value, float) else f"{value} {word}")
+    ladder = record.detail.get("attacks")
+    rungs = list(ladder) if isinstance(ladder, list | tuple) else []
+    if len(rungs) > 1:
+        said.append("ladder " + ", ".join(map(_rung, rungs)))
+    if members := [part for rung in rungs for part in _members(rung)]:
+        said.append("which are " + ", ".join(map(_rung, members)))
+    if (alone := _alone(record, rungs)) is not None:
+        said.append(f"alone {100 * alone:.1f} %")
+    return Given(" " + ", ".join(said) if said else "", record.id)
 
 
-def _alone(one: Measurement, ladder: Sequence[Any]) -> float | None:
+def _alone(record: Measurement, rungs: Sequence[Any]) -> float | None:
     """Return what the attack itself left, where the check on the evaluation broke more."""
-    last = ladder[-1].get("survived") if ladder and isinstance(ladder[-1], Mapping) else None
+    last = rungs[-1].get("survived") if rungs and isinstance(rungs[-1], Mapping) else None
     left = last.get("value") if isinstance(last, Mapping) else None
-    more = isinstance(left, float) and left > number_of(one).value + 1e-9
-    return left if more else None
+    return left if isinstance(left, float) and left > value_of(record) + 1e-9 else None
 
 
 def _rung(rung: Any) -> str:
-    return (
-        str(rung.get("name", rung.get("attack", "?"))) if isinstance(rung, Mapping) else str(rung)
-    )
+    named = isinstance(rung, Mapping)
+    return str(rung.get("name", rung.get("attack", "?"))) if named else str(rung)
 
 
 def _members(rung: Any) -> Sequence[Any]:
     """Return the attacks that a rung consists of, where it is several."""
-    found = rung.get("members", ()) if isinstance(rung, Mapping) else ()
-    return found if isinstance(found, list | tuple) else ()
+    members = rung.get("members", ()) if isinstance(rung, Mapping) else ()
+    return members if isinstance(members, list | tuple) else ()
 
 
 def soundness(measurement: Measurement) -> Cell:
     """Return the verdict on the evaluation itself, with its reasons."""
-    found = measurement.detail.get("soundness")
-    if not isinstance(found, Mapping):
+    sound = measurement.detail.get("soundness")
+    if not isinstance(sound, Mapping):
         return ("not checked",)
-    verdict = str(found.get("verdict", "not_established"))
-    reasons = found.get("reasons") or ()
-    words = "; ".join([*map(str, reasons), *_overstated(measurement)])
+    verdict = soundness_of(measurement)
+    words = "; ".join([*map(str, sound.get("reasons") or ()), *_overstated(measurement)])
     badge = Badge(verdict.replace("_", " "), TONES.get(verdict, "warn"))
     return (badge, Given(f" {words}", measurement.id)) if words else (badge,)
 
 
 def _overstated(measurement: Measurement) -> list[str]:
     """Say so of a record from before the verdict had it among its reasons; not of a curve."""
-    if "overstates" in measurement.detail["soundness"]:
+    sound = measurement.detail["soundness"]
+    points = round(100 * float((sound.get("checks") or {}).get("overstated_by") or 0))
+    if "overstates" in sound or measurement.how.get("curve") or points <= 0:
         return []
-    checks = measurement.detail["soundness"].get("checks")
-    by = checks.get("overstated_by") if isinstance(checks, Mapping) else None
-    if not isinstance(by, int | float) or measurement.how.get("curve"):
-        return []
-    points = round(100 * by)
-    return [f"a few more attacks break {points} more in 100 images"] if points > 0 else []
+    return [f"a few more attacks break {points} more in 100 images"]
 
 
-def _transfer_table(evidence: Evidence, found: Sequence[Measurement]) -> Table:
-    return Table(
-        caption="Images made against another model: what both seeds called robustness",
-        columns=("Model", "Images made against", "Attack", "ε", "Largest change", "Accuracy"),
-        rows=tuple(_transfer_row(evidence, one) for one in found),
-        note=(
-            "The largest change of a pixel is measured on the images themselves; where it exceeds "
-            "ε, the images are not what they were said to be.",
+def _source(evidence: Evidence, record: Measurement) -> Inline:
+    source = evidence.name_of(record.how.get("made_against")) or str(
+        record.how.get("source_model", DASH)
+    )
+    made = f", as {record.how['made_as']} makes them" if record.how.get("made_as") else ""
+    return Given(source + made, record.id)
+
+
+def _largest(evidence: Evidence, record: Measurement) -> Inline:
+    largest = record.detail.get("largest_linf")
+    return of_fraction(largest, "largest change", record.id) if isinstance(largest, float) else DASH
+
+
+CHAPTERS.register("evasion")(
+    Chapter(
+        title="Attacks: evasion",
+        lead="How far each model bends when the adversary can see all of it.",
+        metrics=("robust_accuracy", *TRANSFERRED),
+        parts=(
+            galleries("evasion"),
+            _curves,
+            _attacks,
+            Sheet(
+                caption="Images made against another model: no robustness",
+                metrics=TRANSFERRED,
+                columns={
+                    "Model": of_model,
+                    "Images made against": _source,
+                    "Attack": of_how("attack"),
+                    "ε": of_how("epsilon"),
+                    "Largest change": _largest,
+                    heading("transfer_accuracy", "Accuracy"): of_itself,
+                },
+                note=(
+                    "The largest change of a pixel is measured on the images themselves; where it "
+                    "exceeds ε, the images are not what they were said to be.",
+                ),
+            ),
+            lambda evidence: matrices(evidence, *UNDEFENDED, key="attack"),
+            checks("Checks of the attacks", "attack", "attacks"),
         ),
+        means="Robust accuracy counts an image only when the model classifies it correctly "
+        "unchanged and under every attack tried on that very model within the radius. Pixels run "
+        "from zero to one; in linf, ε is the largest change of any pixel.",
+        means_not="It is an upper bound, not a guarantee. An evaluation that fails its own checks "
+        "is marked as not established. Accuracy on transferred images is not robustness: an "
+        "adversary who has the model need not borrow images from another.",
+        checks=("attack", "attacks"),
+        galleries=("evasion",),
+        stage="attacks",
+        gap="Evasion: no model was attacked, so nothing is known about robustness",
+        try_="purple attack --model {model} --dataset {dataset} --attack autoattack",
+        after="models",
     )
-
-
-def _transfer_row(evidence: Evidence, one: Measurement) -> Row:
-    source = evidence.name_of(one.how.get("made_against")) or str(one.how.get("source_model", DASH))
-    made = f", as {one.how['made_as']} makes them" if one.how.get("made_as") else ""
-    largest = one.detail.get("largest_linf", DASH)
-    return row(
-        (model_name(one), RecordLink(one.id)),
-        Given(source + made, one.id),
-        given(one, "attack"),
-        given(one, "epsilon"),
-        of_fraction(largest, "largest change", one.id) if isinstance(largest, float) else DASH,
-        with_published(evidence, one),
-        record=one.id,
-    )
-
-
-def _matrices(evidence: Evidence) -> list[Block]:
-    found = [
-        one
-        for one in evidence.find("confusion_matrix")
-        if one.how.get("attack") and team(model_name(one)) != "defence"
-    ]
-    return matrices(found)
+)

@@ -1,0 +1,228 @@
+"""A chapter is a declaration: which records it is about, which tables and figures it makes.
+
+A new chapter is one file that registers itself, here or in a plug-in:
+
+    CHAPTERS.register("depth")(
+        Chapter(
+            title="Depth",
+            lead="How well the model tells depth.",
+            metrics=("depth_accuracy",),
+            parts=(Sheet(caption="Depth", metrics=("depth_accuracy",),
+                         columns={"Model": of_model, "Accuracy": of_itself}),),
+            after="models",
+        )
+    )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from purpleteam.core.records import Failure, Finding, Measurement, ThreatStatus
+from purpleteam.core.registry import Registry
+from purpleteam.core.schema import Role
+from purpleteam.report.collect import Evidence, about, model_name
+from purpleteam.report.numbers import number_of, number_or_dash, of_epsilon, plain
+from purpleteam.report.view import (
+    DASH,
+    Badge,
+    Block,
+    Cell,
+    Given,
+    Inline,
+    Number,
+    Prose,
+    Reading,
+    RecordLink,
+    Section,
+    Table,
+    row,
+)
+
+Column = Callable[[Evidence, Measurement], "Inline | Cell"]
+"""What stands in a column of the row about a measurement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table that is declared: which measurements, one a row, and what its columns show."""
+
+    caption: str
+    metrics: tuple[str, ...]
+    columns: Mapping[str, Column]
+    where: Callable[[Evidence, Measurement], bool] | None = None
+    """Which of those measurements; all of them where it is not given."""
+    folded: bool = False
+    dense: bool = False
+    note: Cell = ()
+    optional: tuple[str, ...] = ()
+    """Columns that go where every row has a dash."""
+
+    def __call__(self, evidence: Evidence) -> list[Block]:
+        """Return the table, or nothing where nothing of it was measured."""
+        records = [
+            record
+            for name in self.metrics
+            for record in evidence.find(name)
+            if self.where is None or self.where(evidence, record)
+        ]
+        place = {name: number for number, name in enumerate(evidence.models)}
+        records.sort(key=lambda record: place.get(model_name(record), -1))
+        return [self.of(evidence, records)] if records else []
+
+    def of(self, evidence: Evidence, records: Iterable[Measurement]) -> Table:
+        """Return the table of those measurements."""
+        lines = [
+            (record, {name: cell(evidence, record) for name, cell in self.columns.items()})
+            for record in records
+        ]
+        names = [
+            name
+            for name in self.columns
+            if name not in self.optional
+            or any(cells[name] not in (DASH, (DASH,)) for _, cells in lines)
+        ]
+        rows = tuple(
+            row(*(cells[name] for name in names), record=record.id) for record, cells in lines
+        )
+        return Table(
+            caption=self.caption,
+            columns=tuple(names),
+            rows=rows,
+            folded=self.folded,
+            dense=self.dense,
+            note=self.note,
+        )
+
+
+Part = Callable[[Evidence], Iterable[Block]]
+"""A Sheet, or a function that returns blocks: none where it has nothing to show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """One chapter of the report.
+
+    It is told where one of its records is there, or where work of its stage failed. Where it is
+    not, `gap` says what that leaves open, in the list of what was not tested.
+    """
+
+    title: str
+    lead: str
+    parts: tuple[Part, ...]
+    """In the order of the page."""
+    means: str = ""
+    """What the numbers mean, and in `means_not` what they do not mean."""
+    means_not: str = ""
+    metrics: tuple[str, ...] = ()
+    roles: tuple[Role, ...] = ()
+    """Where given: only measurements about models that play one of these parts count."""
+    lab: bool | None = None
+    """Where given: only measurements of the poison lab count, or only others."""
+    notes: tuple[str, ...] = ()
+    kinds: tuple[type[Finding] | type[ThreatStatus], ...] = ()
+    checks: tuple[str, ...] = ()
+    """Rooms whose checks it shows, as their ids begin."""
+    galleries: tuple[str, ...] = ()
+    stage: str = ""
+    gap: str = ""
+    try_: str = ""
+    """The command that fills the gap; `{model}` and `{dataset}` stand for those of the run."""
+    after: str = ""
+    """The chapter that it follows."""
+
+    def is_told(self, evidence: Evidence) -> bool:
+        """Say whether there is anything to tell."""
+        return bool(
+            any(self._counts(evidence, record) for record in evidence.measurements)
+            or evidence.notes(*self.notes)
+            or any(evidence.of(kind) for kind in self.kinds)
+            or evidence.checks(*self.checks)
+            or evidence.galleries(*self.galleries)
+            or (self.stage and evidence.failures(self.stage))
+        )
+
+    def _counts(self, evidence: Evidence, record: Measurement) -> bool:
+        return (
+            record.name in self.metrics
+            and (not self.roles or evidence.role(model_name(record)) in self.roles)
+            and (self.lab is None or bool(record.how.get("lab")) == self.lab)
+        )
+
+    def section(self, id: str, evidence: Evidence) -> Section:
+        """Return the chapter on that run; work of its stage that failed stands first."""
+        failed = [_failed(record) for record in evidence.failures(self.stage)] if self.stage else []
+        blocks = [block for part in self.parts for block in part(evidence)]
+        reading = [Reading(self.means, self.means_not)] if self.means else []
+        return Section(id=id, title=self.title, lead=self.lead, blocks=(*failed, *blocks, *reading))
+
+
+CHAPTERS: Registry[Chapter] = Registry("chapter")
+
+
+def ordered() -> list[str]:
+    """Return the names of all chapters, each after the one that it follows.
+
+    What follows the same chapter comes in order of length, so that a plug-in's one chapter does
+    not wait for the end of the page.
+    """
+    following: dict[str, list[str]] = {}
+    for name in CHAPTERS:
+        after = CHAPTERS[name].after
+        following.setdefault(after if after in CHAPTERS else "", []).append(name)
+
+    def behind(name: str) -> list[str]:
+        lines = [[record, *behind(record)] for record in following.get(name, [])]
+        return [
+            record for listed in sorted(lines, key=lambda it: (len(it), it)) for record in listed
+        ]
+
+    return behind("")
+
+
+def _failed(record: Failure) -> Prose:
+    text = f" {record.what}: {record.reason} "
+    return Prose((Badge("failed", "bad"), text, RecordLink(record.id)), style="callout")
+
+
+def of_model(evidence: Evidence, record: Measurement) -> Inline:
+    """Return the name of the model that a measurement is about."""
+    return model_name(record) or DASH
+
+
+def of_seed(evidence: Evidence, record: Measurement) -> Inline:
+    """Return the seed of a measurement."""
+    return DASH if record.seed is None else Given(str(record.seed), record.id)
+
+
+def of_itself(evidence: Evidence, record: Measurement) -> Number:
+    """Return the measured number."""
+    return number_of(record)
+
+
+def given(record: Measurement, key: str) -> Inline:
+    """Return a parameter of how something was measured, or a dash where it has none."""
+    value = record.how.get(key)
+    if value is None:
+        return DASH
+    if key == "epsilon":
+        return Given(of_epsilon(value), record.id)
+    return Given(plain(value) if isinstance(value, int | float) else str(value), record.id)
+
+
+def of_how(key: str) -> Column:
+    """Return a column that shows a parameter of how something was measured."""
+    return lambda _, record: given(record, key)
+
+
+def beside(name: str, **how: object) -> Column:
+    """Return a column that shows the metric `name` of the same model, done in that way."""
+
+    def cell(evidence: Evidence, record: Measurement) -> Inline:
+        same = record.name == name and all(
+            record.how.get(key) == value for key, value in how.items()
+        )
+        return number_or_dash(record if same else about(evidence.find(name), record, **how))
+
+    return cell

@@ -1,0 +1,148 @@
+"""Chapters are declarations: one that a plug-in registers is told, in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from report_records import measured
+
+from purpleteam.core.metrics import METRICS, Metric, add
+from purpleteam.core.records import CheckResult, Measurement, Note
+from purpleteam.core.schema import MODEL_SCAN, model_note
+from purpleteam.core.statistics import Rate, mean_over_seeds
+from purpleteam.report import CHAPTERS, Chapter, Sheet, render
+from purpleteam.report.chapter import of_itself, of_model, ordered
+
+Maker = Callable[..., Path]
+
+
+@pytest.fixture
+def depth() -> Iterator[None]:
+    """A plug-in's metric and chapter, taken away again."""
+    add(Metric("depth_accuracy", "Fraction of images whose depth is right.", "fraction", "higher"))
+    CHAPTERS.register("depth")(
+        Chapter(
+            title="Depth",
+            lead="How well the model tells depth.",
+            metrics=("depth_accuracy",),
+            parts=(
+                Sheet(
+                    caption="Depth of each model",
+                    metrics=("depth_accuracy",),
+                    columns={"Model": of_model, "Accuracy": of_itself},
+                ),
+            ),
+            gap="Depth: it was not measured",
+            try_="purple depth --model {model}",
+            after="models",
+        )
+    )
+    yield
+    del CHAPTERS._items["depth"], METRICS._items["depth_accuracy"]
+
+
+@pytest.mark.usefixtures("depth")
+def test_a_chapter_of_a_plug_in_is_told_in_its_place(make_run: Maker) -> None:
+    one = measured("depth_accuracy", Rate.of(9, 10), "m")
+    page = render(make_run(one, measured("clean_accuracy", Rate.of(9, 10), "m"))).html
+    text = page.read_text("utf-8")
+    assert "Depth of each model" in text and 'title="Fraction of images whose depth' in text
+    order = ordered()
+    assert order.index("models") + 1 == order.index("depth") < order.index("poison")
+    assert text.index('id="models"') < text.index('id="depth"')
+
+
+@pytest.mark.usefixtures("depth")
+def test_a_chapter_without_records_is_a_gap_with_the_command_that_fills_it(make_run: Maker) -> None:
+    text = render(make_run(measured("clean_accuracy", Rate.of(9, 10), "m"))).html.read_text("utf-8")
+    assert 'id="depth"' not in text
+    assert "Depth: it was not measured" in text and "purple depth --model m" in text
+
+
+def test_what_was_not_tested_follows_from_the_records(make_run: Maker) -> None:
+    pgd = {"attack": "pgd", "norm": "linf", "epsilon": 0.3, "knowledge": "white-box"}
+    run = make_run(measured("robust_accuracy", Rate.of(3, 10), "m", pgd))
+    text = render(run).markdown.read_text("utf-8").split("## What was not tested")[1]
+    assert "AutoAttack" in text and "l2, l1, l0" in text and "no model was attacked" not in text
+    assert "neither a model nor a training set was scanned" in text
+    assert "Drawings by people" not in text  # no app was asked
+
+
+def robust(survived: int, **more: object) -> Measurement:
+    how = {"attack": "pgd", "norm": "linf", "epsilon": 0.1, "knowledge": "white-box", **more}
+    sound = {"soundness": {"verdict": "sound", "reasons": []}}
+    return measured("robust_accuracy", Rate.of(survived, 100), "silhouettes", how, sound)
+
+
+def test_a_run_of_one_attack_is_one_page_with_verdict_pictures_and_the_next_step(
+    make_run: Maker,
+) -> None:
+    one = robust(3)
+    pictures = Note(
+        name="gallery",
+        facts={
+            "title": "What broke",
+            "kind": "evasion",
+            "images": [{"path": "x.png", "caption": "a"}],
+        },
+    )
+    role = model_note(one.subject["model"], "silhouettes", "brought")
+    text = render(make_run(one, role, pictures)).html.read_text("utf-8")
+    verdict = text.split('<p class="verdict">')[1].split("</p>")[0]
+    assert "silhouettes breaks" in verdict and 'value="0.03"' in verdict
+    assert '<details class="chapter" open>' in text.split("What broke")[0]
+    assert "purple harden" in text and "What was not tested" in text
+
+
+def test_a_number_below_a_failed_floor_is_not_praised_above_it(make_run: Maker) -> None:
+    one = robust(72)
+    floor = CheckResult(
+        check="model.robust", proves="It stays right.", verdict="fail", inputs={one.id: "sha256:0"}
+    )
+    text = render(make_run(one, floor)).html.read_text("utf-8")
+    card = text.split("Robust accuracy</a>")[1].split("</li>")[0]
+    assert "below the floor of model.robust" in card and "withstands" not in text
+    assert "silhouettes is below the floor of model.robust" in text
+
+
+def test_a_backdoor_that_was_found_comes_first(make_run: Maker) -> None:
+    one = robust(72)
+    facts = {"model": one.subject["model"], "model_name": "silhouettes", "own": True,
+             "backdoored": True, "target_label": 3, "score": 5.1, "threshold": 2.0}  # fmt: skip
+    text = render(make_run(one, Note(name=MODEL_SCAN, facts=facts))).markdown.read_text("utf-8")
+    first = text.split("## Data")[0]
+    assert "A backdoor was found." in first
+    assert "1. Take the backdoor out" in first and "purple repair" in first
+
+
+def test_a_mean_of_equal_trainings_has_pooled_counts_beside_it(make_run: Maker) -> None:
+    rates = [measured("attack_success_rate", Rate.of(90, 100), "p", seed=seed) for seed in (0, 1)]
+    mean = measured("attack_success_rate_mean", mean_over_seeds([0.9, 0.9], bounds=(0, 1)), "p")
+    object.__setattr__(mean, "detail", {"records": [one.id for one in rates]})
+    text = render(make_run(*rates, mean)).markdown.read_text("utf-8")
+    row = next(line for line in text.splitlines() if "Attack success rate mean" in line)
+    assert "180 of 200 in 2 trainings" in row and "90.00 to 90.00" not in row
+
+
+def test_the_shipped_model_is_no_subject_of_the_first_screen_beside_another(
+    make_run: Maker,
+) -> None:
+    mine, shipped = robust(72), measured("clean_accuracy", Rate.of(1, 10), "standard")
+    roles = (
+        model_note(mine.subject["model"], "silhouettes", "brought"),
+        model_note(shipped.subject["model"], "standard", "served"),
+    )
+    text = render(make_run(shipped, mine, *roles)).markdown.read_text("utf-8")
+    assert "standard" not in text.split("## Data")[0]
+
+
+def test_no_word_of_digits_or_the_course_stands_on_a_page_about_other_images(
+    make_run: Maker,
+) -> None:
+    one = robust(72)
+    object.__setattr__(one, "subject", {**one.subject, "dataset_name": "animals"})
+    text = render(make_run(one)).html.read_text("utf-8").lower()
+    for word in ("mnist", "digit", "course", "seed_a", "seeds"):
+        assert word not in text.split("</style>")[1], word
