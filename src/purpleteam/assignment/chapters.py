@@ -1,7 +1,7 @@
 """The two course reports: what they claimed beside what is measured here.
 
-A figure of the note `published-figures` is `{report, what, value, where}`. It stands by a measurement
-where `what` is the measurement's name and `model_name`, `split` and every parameter that the
+A figure of the note `published-figures` is `{report, what, value, where}`. It stands where
+`what` is the measurement's name and `model_name`, `split` and every parameter that the
 figure gives (`attack`, `epsilon`, ...) agree, on MNIST.
 """
 

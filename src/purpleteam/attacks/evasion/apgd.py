@@ -150,7 +150,7 @@ class AutoPGD(GradientAttack):
 @ATTACKS.register("apgd_ce")
 @dataclass(frozen=True, kw_only=True)
 class APGDCE(AutoPGD):
-    """Climbs the cross-entropy; finds its own step sizes."""
+    """Auto-PGD on the cross-entropy (Croce & Hein 2020, arXiv:2003.01690)."""
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         return self.climb(driver, x, noise, cross_entropy)
@@ -159,7 +159,7 @@ class APGDCE(AutoPGD):
 @ATTACKS.register("apgd_dlr")
 @dataclass(frozen=True, kw_only=True)
 class APGDDLR(AutoPGD):
-    """Climbs a loss that no scale of the logits can flatten; needs 3 classes."""
+    """Auto-PGD on the differences of logits ratio (Croce & Hein 2020, arXiv:2003.01690)."""
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         if driver.classes < 3:
@@ -173,7 +173,7 @@ class APGDDLR(AutoPGD):
 @ATTACKS.register("apgd_t")
 @dataclass(frozen=True, kw_only=True)
 class APGDT(AutoPGD):
-    """Aims at the likeliest wrong classes in turn, as long as an image stands."""
+    """Targeted Auto-PGD: one wrong class after the other (Croce & Hein 2020, arXiv:2003.01690)."""
 
     ranges = "targets at least 1"
 
