@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from purpleteam.core.checks import Absent, Check, Outcome, Target, run_check
-from purpleteam.core.errors import DataError
+from purpleteam.core.checks import Check, Outcome, Target, run_check
+from purpleteam.core.errors import Absent, DataError
 from purpleteam.core.records import record_from_json
 
 RAN = {"ran": True, "failed_as_required": True}

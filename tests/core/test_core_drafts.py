@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from purpleteam.core.drafts import Drafts
+from purpleteam.core.drafts import Claimed, Drafts
+from purpleteam.core.errors import NeedsFailed
 from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import DRAFTS, RunFolder
 
@@ -30,7 +31,7 @@ def ahead(run: RunFolder) -> Drafts:
 
 
 def left(run: RunFolder) -> list[Path]:
-    return list((run.path / DRAFTS).iterdir())
+    return list((run.path / DRAFTS).glob("*.json"))
 
 
 @pytest.mark.parametrize("made", [[note("found")], []])
@@ -40,7 +41,7 @@ def test_a_drafted_cell_is_taken_over_and_its_draft_removed(
     ahead.cell("data", {"of": 1}, lambda: made)
     assert run.records() == [] and len(left(run)) == 1
     assert run.cell("data", {"of": 1}, never) == made == run.records()
-    assert left(run) == []
+    assert not list((run.path / DRAFTS).iterdir())
 
 
 def test_records_stand_in_the_order_of_the_run(run: RunFolder, ahead: Drafts) -> None:
@@ -55,11 +56,9 @@ def test_what_is_drafted_or_finished_is_not_done_ahead_again(run: RunFolder, ahe
     drafted = ahead.cell("data", {"of": 1}, lambda: [note("draft")])
     assert ahead.cell("data", {"of": 1}, never) == drafted
     run.cell("data", {"of": 1}, never)
-    ahead.look_again()
     assert ahead.cell("data", {"of": 1}, never) == drafted
     run.cell("data", {"of": 2}, lambda: [note("done")])
-    ahead.look_again()  # at the cells, of which it knew some
-    assert ahead.cell("data", {"of": 2}, never) == [note("done")]
+    assert Drafts(run.path).cell("data", {"of": 2}, never) == [note("done")]
 
 
 def test_a_draft_whose_file_changed_or_that_is_damaged_is_no_draft(
@@ -73,6 +72,35 @@ def test_a_draft_whose_file_changed_or_that_is_damaged_is_no_draft(
     ahead.cell("data", {"of": 2}, lambda: [note("draft")])
     left(run)[0].write_text('[{"kind": "nothing"}]')
     assert run.cell("data", {"of": 2}, lambda: [note("again")]) == [note("again")]
+
+
+def test_two_workers_share_the_cells_and_none_is_done_twice(run: RunFolder) -> None:
+    first, second = Drafts(run.path), Drafts(run.path)
+
+    def meanwhile() -> list[Record]:
+        with pytest.raises(Claimed) as claimed:
+            second.cell("data", {"of": 1}, never)
+        assert second.taken(claimed.value.key)
+        return [note("first")]
+
+    assert first.cell("data", {"of": 1}, meanwhile) == second.cell("data", {"of": 1}, never)
+
+
+def test_what_failed_there_is_not_tried_here_and_what_waits_gives_its_claim_back(
+    run: RunFolder,
+) -> None:
+    first, second = Drafts(run.path), Drafts(run.path)
+    with pytest.raises(ZeroDivisionError):
+        first.cell("data", {"what": "divide"}, lambda: [note(str(1 / 0))])
+    with pytest.raises(NeedsFailed, match="'divide'"):
+        second.cell("data", {"what": "divide"}, never)
+
+    def waits() -> list[Record]:
+        raise Claimed("another")
+
+    with pytest.raises(Claimed):
+        first.cell("data", {"of": 2}, waits)
+    assert second.cell("data", {"of": 2}, lambda: [note("second")]) == [note("second")]
 
 
 def test_drafts_outlive_a_stop_and_go_with_the_end(run: RunFolder, ahead: Drafts) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from purpleteam.report.chapters.assignment import claims
 from report_records import measured
 
 from purpleteam.core.records import Measurement
@@ -36,22 +34,6 @@ def test_a_transferred_attack_is_no_white_box_attack() -> None:
 
 def test_another_norm_is_another_question() -> None:
     assert evidence(robust(40, "pgd", norm="l2")).weakest("m", 0.3) is None
-
-
-def test_a_claim_is_compared_at_its_own_radius() -> None:
-    claim = measured("transfer_accuracy", Rate.of(99, 100), "m", {"attack": "fgsm", "epsilon": 0.1})
-    pairs = claims(evidence(claim, robust(3, "pgd", 0.3), robust(60, "pgd", 0.1)))
-    assert [(a.value.value, b.value.value) for a, b in pairs] == [(0.99, 0.6)]
-
-
-def test_images_beyond_their_radius_are_no_claim_but_for_the_seed_that_made_them() -> None:
-    how = {"attack": "fgsm", "epsilon": 0.1, "made_as": "seed_b"}
-    for model, pairs in (("hardened", 0), ("seed-b-defence", 1)):
-        claim = replace(
-            measured("transfer_accuracy", Rate.of(99, 100), model, how),
-            detail={"largest_linf": 0.9},
-        )
-        assert len(claims(evidence(claim, robust(60, "pgd", 0.1, model)))) == pairs
 
 
 def test_the_headline_radius_is_where_most_models_were_attacked() -> None:

@@ -158,7 +158,7 @@ def _asked_for(name: str, option: Option, default: Any) -> inspect.Parameter:
     called = option.name or "--" + name.replace("_", "-")
     kind, facts = option.kind, dict[str, Any](help=option.help)
     if kind in (float, list[float]):
-        facts |= {"parser": _number, "metavar": "<number>"}
+        facts |= {"parser": number_of, "metavar": "<number>"}
     if option.least is not None or option.most is not None:
         facts |= {"min": option.least, "max": option.most}
     if default is None:
@@ -184,7 +184,8 @@ def _option_of(kind: Any) -> str:
     return str(info.param_decls[0] if info.param_decls else info.default)
 
 
-def _number(text: str) -> float:
+def number_of(text: str) -> float:
+    """Return the number that a text means: a decimal, or a fraction such as 8/255."""
     try:
         return number(text)
     except ConfigError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from purpleteam.cli.build import number_of
 from purpleteam.cli.options import Debug, Device, Json, Out, Quiet, SeedOrNone, Threads
 from purpleteam.cli.screen import answer, progress, say
 from purpleteam.core.errors import RunError
@@ -52,7 +53,10 @@ def demo(
 def run(
     profile: Annotated[
         str | None,
-        typer.Option("--profile", help="demo, quick, mnist or backdoors; demo by default."),
+        typer.Option(
+            "--profile",
+            help="See purple ls; with --model alone model, which trains nothing, else demo.",
+        ),
     ] = None,
     config: Config = None,
     settings: Settings = None,
@@ -64,6 +68,18 @@ def run(
         typer.Option("--model", help="Bring the model under test instead of training one."),
     ] = None,
     weights: Annotated[str | None, typer.Option("--weights", help="For module:factory.")] = None,
+    normalise: Annotated[
+        str | None, typer.Option("--normalise", help="What the model wants of images in [0, 1].")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Class names in the order of its outputs.")
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            "--epsilon", parser=number_of, metavar="<number>", help="Radius in linf, such as 8/255."
+        ),
+    ] = None,
     out: Out = None,
     resume: Resume = False,
     seed: SeedOrNone = None,
@@ -83,9 +99,10 @@ def run(
     given = _given(
         seed=seed, threads=threads, dataset=dataset, device=None if device == "auto" else device
     )
-    models = _given(use=model, weights=weights)
-    given += [*(f"models.{one}" for one in models)]
-    profile = profile or (None if config else "demo")
+    models = _given(use=model, weights=weights, normalise=normalise, classes=classes)
+    given += [f"models.{setting}" for setting in models]
+    given += [f"evasion.{setting}" for setting in _given(epsilon=epsilon)]
+    profile = profile or (None if config else "demo" if model is None else "model")
     asked = _resolved(profile, config, [*(settings or []), *given])
     folder = out or _folder(profile or (config.stem if config else "run"), resume)
     file = file_to_write(results)
@@ -95,13 +112,14 @@ def run(
 def list_all(as_json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """What there is: zoo models, runs, profiles, and parts by name."""
     from purpleteam.core.cards import zoo_names
+    from purpleteam.data import DATASETS
     from purpleteam.pipeline.config import profile_names
 
     runs = sorted(str(path.parent) for path in Path("runs").glob("*/run.json"))
     states = {run: _state(Path(run)) for run in runs}
     values: dict[str, Any] = {
         "models": zoo_names(),
-        "datasets": ["mnist", "digits"],
+        "datasets": list(DATASETS),
         "profiles": profile_names(),
         "runs": runs,
         "verification": states,

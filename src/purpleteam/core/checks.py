@@ -18,13 +18,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from purpleteam.core.digest import canonical_json
-from purpleteam.core.errors import PurpleError
+from purpleteam.core.errors import Absent, PurpleError
 from purpleteam.core.records import CheckResult, Verdict
 from purpleteam.core.registry import Registry
-
-
-class Absent(PurpleError):
-    """What a check would look at is not there: it is skipped, and the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ PurpleError                  exit code 2: usage, unreadable input, tool error
 ├── RunError                 a run folder that is missing, damaged or in use
 │   └── NeedsFailed          work that needs other work of the run, which failed
 ├── MissingExtra             an optional part that is not installed
+├── Absent                   what a check would look at is not there: it is skipped
 └── Refused                  exit code 1: the honest answer is no
 """
 
@@ -59,6 +60,10 @@ class MissingExtra(PurpleError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed; try: pip install 'purpleteam[{extra}]'")
+
+
+class Absent(PurpleError):
+    """What a check would look at is not there: it is skipped, and the message says why."""
 
 
 class Refused(PurpleError):

@@ -228,7 +228,8 @@ class RunFolder:
             info.pop("records", None)  # of an end that was not the end
             self._write({**info, "artefacts": {**info["artefacts"], **artefacts}})
         self._done[key] = made
-        self._draft(key).unlink(missing_ok=True)
+        for ending in (".json", ".claim", ".failed"):  # of whoever did it ahead
+            self._draft(key).with_suffix(ending).unlink(missing_ok=True)
         return made
 
     def _finished(self, key: str) -> list[Record] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from purpleteam.core.checks import CHECKS, Absent, Check, Outcome, Target
+from purpleteam.core.checks import CHECKS, Check, Outcome, Target
+from purpleteam.core.errors import Absent
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN

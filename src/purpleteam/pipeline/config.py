@@ -46,17 +46,18 @@ class EvasionConfig:
 
     attacks: tuple[str, ...] = ("fgsm", "pgd:steps=40,restarts=3")
     """Attacks that each model meets, each by itself."""
-    epsilon: float = 0.3
-    """Radius of the L-infinity ball for the numbers of the first page."""
+    epsilon: float | None = None
+    """Radius of the L-infinity ball for the numbers of the first page; by default the usual one:
+    0.3 for grey images, 8/255 for images in colour."""
     checked: int = 500
     """Images that the check of each evaluation looks at."""
     limit: int | None = None
     """First so many test images; all of them by default."""
-    curve: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
-    """Radii of the accuracy-over-epsilon curve under PGD."""
+    curve: tuple[float, ...] | None = None
+    """Radii of the accuracy-over-epsilon curve under PGD; by default around the usual one."""
     curve_images: int = 1000
     """First so many test images for the curves."""
-    l2_epsilon: float | None = 2.0
+    l2_epsilon: float | None = None
     """Radius of the L2 ball for one PGD attack on the model at hand and the hardened one."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.poison.asked import aimed_at
 from purpleteam.core.cards import find_stored
 from purpleteam.core.config import build as build_part
@@ -28,6 +29,7 @@ from purpleteam.models.loading import LoadedModel, build, load
 from purpleteam.models.training import Training
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.verbs._subject import Subject
+from purpleteam.verbs.ladders import usual_epsilon
 from purpleteam.verbs.trained import train_and_store
 
 T = TypeVar("T")
@@ -107,6 +109,19 @@ class Run:
             "run": self.folder,
             "progress": self.progress,
         }
+
+    @property
+    def epsilon(self) -> float:
+        """The radius of the numbers of the first page, in linf."""
+        asked = self.config.evasion.epsilon
+        usual = usual_epsilon("linf", self.dataset.shape[2])
+        return asked if asked is not None else usual or PGD.epsilon
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """The radii of the curve over epsilon."""
+        asked = self.config.evasion.curve
+        return tuple(self.epsilon * part / 6 for part in range(1, 9)) if asked is None else asked
 
     def options(self, name: str, kind: type[T]) -> T:
         """Return what the request says to a plug-in, as its own dataclass."""

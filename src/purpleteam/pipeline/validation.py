@@ -123,9 +123,9 @@ def _evasion(run: Run) -> None:
         raise ConfigError("evasion.attacks names no attack")
     for text in asked.attacks:
         if text != USUAL:
-            attack_from(text, epsilon=asked.epsilon)
+            attack_from(text, epsilon=run.epsilon)
     with _named("evasion.curve"):
-        for epsilon in asked.curve:
+        for epsilon in run.curve:
             PGD(epsilon=epsilon)
     with _named("evasion.l2_epsilon"):
         if asked.l2_epsilon is not None:

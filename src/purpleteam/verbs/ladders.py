@@ -64,7 +64,6 @@ def ladders_of(
 ) -> dict[float, list[EvasionAttack]]:
     """Return the ladder of attacks for each radius: one norm and one epsilon, or no number."""
     from purpleteam.attacks.evaluate import check_attacks
-    from purpleteam.attacks.norms import NORMS
     from purpleteam.core.config import parse_part
 
     given = [one for one in asked if not isinstance(one, str)]
@@ -79,8 +78,7 @@ def ladders_of(
     first = made(asked[0], None, norm)
     named = [t for t in asked if not isinstance(t, str) or "epsilon" in parse_part(t)[1]]
     own = [made(one, None, norm).epsilon for one in named]
-    usual = NORMS[first.norm].usual_epsilon or first.epsilon
-    usual = COLOUR.get(first.norm, usual) if channels > 1 else usual
+    usual = usual_epsilon(first.norm, channels) or first.epsilon
     ladders = {
         radius: [made(one, radius, norm or first.norm) for one in asked]
         for radius in sorted(set(radii or own or [usual]))
@@ -94,6 +92,14 @@ def ladders_of(
                     "itself"
                 )
     return ladders
+
+
+def usual_epsilon(norm: str, channels: int) -> float | None:
+    """Return the radius that is asked about where none is named; None of a norm without one."""
+    from purpleteam.attacks.norms import NORMS
+
+    usual = NORMS[norm].usual_epsilon
+    return COLOUR.get(norm, usual) if channels > 1 else usual
 
 
 def usual_attack(subject: Subject, radii: int) -> tuple[str, list[str]]:

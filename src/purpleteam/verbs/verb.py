@@ -72,7 +72,8 @@ def verb(name: str | None = None, *, measures: bool = True) -> Callable[[V], V]:
             asked = _asked(called, function, args, given)
             path = Path(run)
             new = not (path / "run.json").exists()
-            folder = RunFolder.create(path, asked) if new else RunFolder.reopen(path)
+            whole = _whole(function, asked)
+            folder = RunFolder.create(path, whole) if new else RunFolder.reopen(path)
             try:
                 result = function(*args, run=folder, **given)
                 return _left(result, folder, asked, command)
@@ -116,6 +117,19 @@ def _asked(name: str, function: Callable[..., Any], args: Any, given: Any) -> di
         plain = _plain(value)
         options[key] = {"given": type(value).__name__} if plain is None else plain
     return {"verb": name, "options": options}
+
+
+def _whole(function: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what run.json says of a call: with the dataset and the seed, defaults included."""
+    defaults = {
+        key: one.default
+        for key, one in inspect.signature(function).parameters.items()
+        if _plain(one.default) is not None
+    }
+    options = defaults | asked["options"]
+    images = options.get("training_set") or options.get("images")
+    facts = {"dataset": images, "seed": options.get("seed"), "threads": options.get("threads")}
+    return asked | {key: value for key, value in facts.items() if _plain(value) is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ def harden_models(run: Run) -> Iterator[Piece]:
         name = NAMES.get(recipe, f"hardened-{recipe}")
         yield Piece(f"harden by {recipe}", partial(hardened_by, run, recipe, name, before))
     others = {defence_of(run, recipe).epsilon for recipe in recipes}
-    for epsilon in sorted(others - {run.config.evasion.epsilon}):
+    for epsilon in sorted(others - {run.epsilon}):
         yield from each_attack(run, "defences", before, before.name, epsilon)
 
 
@@ -36,7 +36,7 @@ def hardened_by(run: Run, recipe: str, name: str, before: LoadedModel) -> Iterat
     defence = defence_of(run, recipe)
     model = hardened(run, defence, recipe, name, before)
     yield Piece(f"evaluate {name}", partial(evaluated, run, "defences", model, name))
-    for epsilon in sorted({run.config.evasion.epsilon, defence.epsilon}):
+    for epsilon in sorted({run.epsilon, defence.epsilon}):
         yield from each_attack(run, "defences", model, name, epsilon)
     yield Piece(f"curve {name}", partial(over_epsilon, run, "defences", model, name))
     if recipe == "pgd":
@@ -78,5 +78,5 @@ def defence_of(run: Run, recipe: str) -> Defence:
         options.setdefault("epochs", asked.epochs)
     kind = DEFENCES[recipe]
     if not kind.needs_baseline:  # the radius of one that attacks beforehand is part of it
-        options.setdefault("epsilon", run.config.evasion.epsilon)
+        options.setdefault("epsilon", run.epsilon)
     return build(kind, options, f"recipe {recipe}")

@@ -24,7 +24,7 @@ WHITE_BOX = "white-box"
 def attack_baseline(run: Run) -> Iterator[Piece]:
     """Attack the model at hand: each attack by itself, the curve, and L2."""
     model = baseline(run)
-    yield from each_attack(run, "attacks", model, model.name, run.config.evasion.epsilon)
+    yield from each_attack(run, "attacks", model, model.name, run.epsilon)
     yield Piece(f"curve {model.name}", partial(over_epsilon, run, "attacks", model, model.name))
     yield from l2_attack(run, "attacks", model, model.name)
 
@@ -62,14 +62,13 @@ def l2_attack(run: Run, stage: str, model: LoadedModel, name: str) -> Iterator[P
 
 def over_epsilon(run: Run, stage: str, model: LoadedModel, name: str) -> list[Record]:
     """Measure robust accuracy under PGD at each radius of the curve, as one cell."""
-    asked = run.config.evasion
-    if not asked.curve:
+    if not run.curve:
         return []
     if isinstance(model.module, BlackBox):
         run.left_out(stage, "Robust accuracy over epsilon", "the model gives no gradients")
         return []
-    attack, limit = PGD(steps=40, epsilon=max(asked.curve)), asked.curve_images
-    return _attacked(run, stage, model, name, attack, list(asked.curve), limit, "curve")
+    attack, limit = PGD(steps=40, epsilon=max(run.curve)), run.config.evasion.curve_images
+    return _attacked(run, stage, model, name, attack, list(run.curve), limit, "curve")
 
 
 def _attacked(
