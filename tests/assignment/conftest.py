@@ -1,13 +1,16 @@
-"""The embedded digits, and a net that was trained on them as they are."""
+"""The assignment's parts registered, the embedded digits, and a net trained on them."""
 
 from __future__ import annotations
 
 import pytest
 from torch import nn
 
+from purpleteam.core.plugins import load_plugin
 from purpleteam.data.images import Dataset
 from purpleteam.data.sources.digits import load_digits
 from purpleteam.models import RECIPES, build, train
+
+load_plugin("assignment")
 
 
 @pytest.fixture(scope="session")

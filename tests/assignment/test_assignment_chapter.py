@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,18 +14,12 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Rate
 from purpleteam.report import render
 from purpleteam.report.collect import Evidence
-
-PATH = Path(__file__).resolve().parents[1] / "report" / "report_records.py"
-SPEC = importlib.util.spec_from_file_location("report_records", PATH)
-assert SPEC is not None and SPEC.loader is not None
-records = sys.modules.setdefault("report_records", importlib.util.module_from_spec(SPEC))
-SPEC.loader.exec_module(records)
-measured = records.measured
+from report_records import measured, write_full_run
 
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
-    run = records.write_full_run(tmp_path_factory.mktemp("report") / "full")
+    run = write_full_run(tmp_path_factory.mktemp("report") / "full")
     return render(run).html.read_text("utf-8")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-import purpleteam.assignment  # noqa: F401 - registers them
 from purpleteam.attacks.poison import POISONS
 from purpleteam.data.images import Dataset
 

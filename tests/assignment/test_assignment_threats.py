@@ -6,23 +6,28 @@ from collections import Counter
 from datetime import date
 
 import pytest
-from threat_results import passing
 
 from purpleteam.assignment.threats import (
     lines,
     report_a_matrix,
     report_b_categories,
     reports,
+    tables_of,
     untraced,
     with_origins,
-    with_tables,
 )
-from purpleteam.threats import derive, to_facts
+from purpleteam.threats import derive, load_system, to_facts
 from purpleteam.threats.model import LETTERS, STRIDE
+from threat_results import passing
 
 A_DENIES = {"Dataset": "SIE", "Model": "SIE", "Python object": "STRIDE", "User interface": ""}
 A_NAMES = {"Dataset": "TRD", "Model": "TRD", "Python object": "", "User interface": "TD"}
 B_NAMES = {"S": 3, "T": 3, "R": 2, "I": 3, "D": 2, "E": 2}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_system()
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,7 @@ def statuses(shipped):
 
 @pytest.fixture(scope="module")
 def facts(shipped, statuses):
-    return with_tables(to_facts(shipped, statuses), shipped, statuses)
+    return tables_of(shipped, statuses)
 
 
 def test_every_statement_of_both_reports_is_answered(shipped):
@@ -118,7 +123,7 @@ def test_a_claimed_mitigation_is_verified_only_if_all_that_answer_it_are(shipped
 
 
 def test_the_facts_tell_what_report_a_says_and_what_stands_here(facts):
-    rows = facts["seed_tables"]["A, elements and letters"]
+    rows = facts["tables"]["A, elements and letters"]
     assert rows[1]["tampering"] == (
         "says: a threat; ours: T-WEIGHTS-T1, T-WEIGHTS-T2 (high, remains high, open)"
     )
@@ -126,7 +131,7 @@ def test_the_facts_tell_what_report_a_says_and_what_stands_here(facts):
 
 
 def test_the_facts_name_the_level_that_report_b_states_beside_the_computed_one(facts):
-    row = facts["seed_tables"]["B, appendix"][1]
+    row = facts["tables"]["B, appendix"][1]
     assert (row["category"], row["said_level"], row["computed_level"], row["agrees"]) == (
         "Tampering",
         "High",
@@ -136,7 +141,7 @@ def test_the_facts_name_the_level_that_report_b_states_beside_the_computed_one(f
 
 
 def test_every_table_has_flat_rows_and_says_in_which_order_its_columns_are_read(facts):
-    for name, rows in facts["seed_tables"].items():
+    for name, rows in facts["tables"].items():
         assert all(set(row) == set(facts["columns"][name]) for row in rows), name
         for value in (value for row in rows for value in row.values()):
             assert not isinstance(value, dict)
@@ -144,4 +149,4 @@ def test_every_table_has_flat_rows_and_says_in_which_order_its_columns_are_read(
 
 
 def test_without_them_nothing_here_names_the_reports(shipped, statuses):
-    assert "seed_tables" not in to_facts(shipped, statuses)
+    assert "tables" not in to_facts(shipped, statuses)

@@ -11,6 +11,7 @@ from purpleteam.attacks.checks import BackdoorRate, ModelRobust
 from purpleteam.core.checks import Target, run_check
 from purpleteam.core.records import CheckResult, Measurement
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import ROLES, model_note
 from purpleteam.core.statistics import Rate
 
 
@@ -18,7 +19,7 @@ def robust(successes: int = 950, *, verdict: str = "sound", **how: Any) -> Measu
     return Measurement(
         name="robust_accuracy",
         value=Rate.of(successes, 1000),
-        subject={"model": "sha256:1", "model_name": how.pop("model_name", "hardened")},
+        subject={"model": how.pop("model", "sha256:1"), "model_name": how.pop("name", "hardened")},
         how={"knowledge": "white-box", "norm": "linf", "epsilon": 0.3} | how,
         detail={"soundness": {"verdict": verdict}},
     )
@@ -32,7 +33,9 @@ def swept(successes: int) -> Measurement:
 
 def result(check: ModelRobust | BackdoorRate, folder: Path, *found: Measurement) -> CheckResult:
     run = RunFolder.create(folder / "run", {})
-    run.cell("attacks", {}, lambda: list(found))
+    pairs = {(one.subject["model"], one.subject.get("model_name")) for one in found}
+    parts = [model_note(digest, name, name) for digest, name in sorted(pairs) if name in ROLES]
+    run.cell("attacks", {}, lambda: [*found, *parts])
     return run_check(check, Target(run=run.path))
 
 
@@ -74,20 +77,20 @@ def test_nothing_but_a_sound_white_box_attack_on_itself_passes(
 
 
 def test_where_a_model_was_hardened_no_other_counts(tmp_path: Path) -> None:
-    plain = robust(model_name="baseline")
+    plain = robust(name="baseline", model="sha256:2")
     found = result(ModelRobust(), tmp_path, plain, robust(verdict="weak"))
     assert found.verdict == "fail" and "hardened" in found.message
 
 
 def test_where_none_was_hardened_the_model_under_test_is_looked_at(tmp_path: Path) -> None:
-    found = result(ModelRobust(), tmp_path, robust(950, model_name="baseline"))
+    found = result(ModelRobust(), tmp_path, robust(950, name="baseline"))
     assert found.verdict == "pass" and set(found.inputs.values()) == {"sha256:1"}
-    other = result(ModelRobust(), tmp_path / "other", robust(700, model_name="baseline"))
+    other = result(ModelRobust(), tmp_path / "other", robust(700, name="baseline"))
     assert other.verdict == "fail"
 
 
 def test_where_nothing_was_attacked_nothing_is_said(tmp_path: Path) -> None:
-    found = result(ModelRobust(), tmp_path, robust(model_name="served"))
+    found = result(ModelRobust(), tmp_path, robust(name="served"))
     assert found.verdict == "skipped" and "no attack on the hardened" in found.message
 
 

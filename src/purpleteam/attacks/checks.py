@@ -6,8 +6,9 @@ from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import Absent
-from purpleteam.core.records import Measurement
+from purpleteam.core.records import Measurement, Note
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import MODEL, model_note
 from purpleteam.core.statistics import Rate
 
 ROBUST_FLOOR = 0.8
@@ -29,21 +30,28 @@ class ModelRobust(Check):
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
-        measured = _measured(target, "robust_accuracy")
-        names = [str(record.subject.get("model_name")) for record in measured]
-        if not names:
-            raise Absent("no attack on a model was recorded")
-        name = "hardened" if "hardened" in names else names[0]  # the model at hand comes first
-        attacked = [
-            one
-            for one in measured
-            if one.subject.get("model_name") == name
-            and one.how.get("knowledge") == "white-box"
-            and not one.how.get("curve")
-            and one.how.get("norm") == "linf"
+        attacked: dict[str, list[Measurement]] = {}
+        for record in _measured(target, "robust_accuracy"):
+            attacked.setdefault(str(record.subject.get("model")), []).append(record)
+        of_interest = attacked.keys() & _playing(target, "hardened")
+        of_interest = of_interest or attacked.keys() & _playing(target, "baseline", "brought")
+        if not of_interest:
+            raise Absent("no attack on the hardened model or the model under test was recorded")
+        outcomes = [self._outcome(attacked[digest]) for digest in sorted(of_interest)]
+        return max(outcomes, key=lambda it: (it.passed, it.measured["lowest_lower_bound"]))
+
+    def _outcome(self, measured: list[Measurement]) -> Outcome:
+        """Return what the attacks on one model say."""
+        name = measured[0].subject.get("model_name")
+        white_box = [
+            record
+            for record in measured
+            if record.how.get("knowledge") == "white-box"
+            and not record.how.get("curve")
+            and record.how.get("norm") == "linf"
         ]
-        sound = [record for record in attacked if _verdict(record) == "sound"]
-        counted = [record for record in attacked if _verdict(record) != "not_established"]
+        sound = [record for record in white_box if _verdict(record) == "sound"]
+        counted = [record for record in white_box if _verdict(record) != "not_established"]
         # a weak attack may break it, too
         worst = min((_rate(record).low for record in counted), default=0.0)
         return Outcome(
@@ -55,7 +63,7 @@ class ModelRobust(Check):
             },
             threshold=ROBUST_FLOOR,
             message="" if sound else f"no sound white-box attack on the {name} model was recorded",
-            inputs={one.id: str(one.subject.get("model")) for one in counted},
+            inputs={record.id: str(record.subject.get("model")) for record in counted},
         )
 
     def bad_example(self, folder: Path) -> Target:
@@ -109,5 +117,12 @@ def _run_with(
     subject = {"model": "sha256:0", "model_name": model_name}
     detail = {"soundness": {"verdict": "sound"}}
     bad = Measurement(name=name, value=value, subject=subject, how=how, detail=detail)
-    run.cell("control", {}, lambda: [bad])
+    run.cell("control", {}, lambda: [bad, model_note("sha256:0", model_name, "hardened")])
     return Target(run=run.path)
+
+
+def _playing(target: Target, *roles: str) -> set[str]:
+    """Return the digests of the models that play one of these parts."""
+    records = RunFolder.open(target.run or Path()).records()
+    notes = [record for record in records if isinstance(record, Note) and record.name == MODEL]
+    return {str(note.facts["model"]) for note in notes if note.facts.get("role") in roles}

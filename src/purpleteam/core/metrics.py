@@ -91,6 +91,11 @@ _OTHERS: dict[str, tuple[str, Unit, Better]] = {
         "points",
         "higher",
     ),
+    "clean_accuracy_mean": (
+        "Share of unchanged test images classified correctly, mean over several trainings.",
+        "fraction",
+        "higher",
+    ),
     "cross_check_difference": (
         "Robust accuracy by another library less the one measured here, on the same images.",
         "points",

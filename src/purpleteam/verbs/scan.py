@@ -82,7 +82,8 @@ def scan(
     given = [Path(path) for path in (paths if isinstance(paths, list | tuple) else [paths])]
     if not given:
         raise UsageError("nothing to scan: give a file or a folder")
-    result = look([_from_here(path) for path in given])
+    inside = None if run is None else run.path.resolve()
+    result = look([_from_here(path, inside) for path in given])
     sarif = json.dumps(to_sarif(result), indent=2) + "\n"
     if target is not None:
         target.write_text(sarif, encoding="utf-8")
@@ -97,7 +98,12 @@ def scan(
     return Scanned(scanned=result, fail_on=fail_on, records=tuple(records))
 
 
-def _from_here(path: Path) -> Path:
-    """Return a path below the current folder relative to it, as reviewers' tools expect it."""
+def _from_here(path: Path, run: Path | None) -> Path:
+    """Return a path below the current folder relative to it, as reviewers' tools expect it.
+
+    A path in the run stays: its findings are named alike wherever the run lies.
+    """
     here = Path.cwd()
+    if run is not None and path.is_relative_to(run):
+        return path
     return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path

@@ -17,7 +17,7 @@ from purpleteam.core.cards import find_stored, zoo_names
 from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.core.errors import MissingExtra, ModelError
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
-from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN
+from purpleteam.core.schema import MODEL, MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.data.idx import has_idx
 from purpleteam.data.images import SPLITS
 from purpleteam.pipeline.stages.scan import code_paths, content_digest
@@ -108,10 +108,10 @@ def _inventory(run: Run) -> Inventory:
     if _folder_read(run) is not None:
         inventory.subjects["data"] = splits
 
-    measured = [one for one in run.folder.records() if isinstance(one, Measurement)]
-    for name, subject in (("baseline", "model"), ("hardened", "hardened")):
-        found = [one.subject for one in measured if one.subject.get("model_name") == name]
-        inventory.subjects[subject] = {str(one["model"]) for one in found if "model" in one}
+    parts = [note for note in run.folder.records() if isinstance(note, Note) and note.name == MODEL]
+    for roles, subject in ((("baseline", "brought"), "model"), (("hardened",), "hardened")):
+        played = [note.facts for note in parts if note.facts["role"] in roles]
+        inventory.subjects[subject] = {str(facts["model"]) for facts in played}
     trained = (run.folder.path / "models").resolve()  # named alike wherever the run is
     if any(trained.glob("[!.]*")):
         inventory.present.add("training")
