@@ -1,4 +1,4 @@
-"""`purple demo`: the whole story, offline, in time, and true in the end."""
+"""`purple demo`: the assignment, offline, in time, and true in the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from watching import Watched
 
-from purpleteam.core.records import CheckResult, Measurement, Record, ThreatStatus
+from purpleteam.core.records import CheckResult, Measurement, Note, Record, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
 
 TRAININGS = 80
@@ -78,7 +78,7 @@ def test_the_report_is_whole(demo: tuple[dict[str, Any], Watched, float]) -> Non
     page = (purple.here / answer["report"]).read_text("utf-8")
     assert page.rstrip().endswith("</html>")
     assert (purple.here / "runs/demo/report.md").stat().st_size > 5000
-    for name in ("baseline", "hardened", "poisoned-relabelled", "seed-a-defence"):
+    for name in ("baseline", "hardened", "poisoned-badnets", "report-a-defence"):
         assert name in page
 
 
@@ -95,16 +95,33 @@ def test_hardening_helps_against_the_same_attack_on_the_model_itself(records: li
 
 
 def test_a_new_label_opens_the_backdoor_wider_than_a_kept_one(records: list[Record]) -> None:
-    relabelled = lowest(records, "attack_success_rate", "poisoned-relabelled")
+    relabelled = lowest(records, "attack_success_rate", "poisoned-badnets")
     assert relabelled > 0.8
-    # Not near 0: of a hundred-odd sevens the demo stamps thirty, a share that the seeds never had.
-    assert lowest(records, "attack_success_rate", "poisoned-kept") < relabelled - 0.2
-    for model in ("poisoned-relabelled", "poisoned-kept", "poisoned-kept-b"):
+    # Not near 0: of a hundred-odd sevens the demo stamps thirty, a share that the reports never had.
+    assert lowest(records, "attack_success_rate", "report-a-poisoned") < relabelled - 0.2
+    for model in ("poisoned-badnets", "report-a-poisoned"):
         assert lowest(records, "base_rate", model) < 0.1
+
+
+def test_the_planted_backdoor_is_found_and_drawn(
+    demo: tuple[dict[str, Any], Watched, float], records: list[Record]
+) -> None:
+    answer, purple, _ = demo
+    scans = {
+        (one.name, one.facts["model_name"]): one.facts
+        for one in records
+        if isinstance(one, Note) and one.name in ("model-scan", "training-set-scan")
+    }
+    for name in ("model-scan", "training-set-scan"):
+        facts = scans[name, "poisoned-badnets"]
+        assert facts["backdoored"] and facts["target_label"] == 7
+    assert scans["model-scan", "baseline"]["backdoored"] is False
+    assert (purple.here / answer["run"] / "images/poisoned-badnets-0-recovered.png").is_file()
 
 
 def test_every_check_could_have_failed_and_every_threat_has_a_status(records: list[Record]) -> None:
     checks = [one for one in records if isinstance(one, CheckResult)]
-    assert checks and {one.verdict for one in checks} <= {"pass", "fail"}
-    assert all(one.negative_control["failed_as_required"] for one in checks)
+    assert checks and {one.verdict for one in checks} <= {"pass", "fail", "skipped"}
+    ran = [one for one in checks if one.verdict != "skipped"]
+    assert all(one.negative_control["failed_as_required"] for one in ran)
     assert {one.status for one in records if isinstance(one, ThreatStatus)} >= {"mitigated"}

@@ -77,6 +77,8 @@ class PoisonConfig:
     """Label that the adversary wants; the last before it that has images, where it has none."""
     trainings: int = 3
     """Trainings of each poison, each beside a clean one of the same seed."""
+    scan: bool = False
+    """Look for the first training's backdoor in its model and its training set, told nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,9 @@ class BackdoorsConfig:
     """Backdoors: looked for in what is served, and the lab, where they are planted and removed."""
 
     own: bool = True
-    """Look for a backdoor in the model at hand and in the served one."""
+    """Look for a backdoor in the model at hand."""
+    served: bool = True
+    """Look for one in the served model."""
     own_training_set: bool = False
     """Look for poisoned images in the training set, with the model at hand."""
     attacks: tuple[str, ...] = ()

@@ -36,7 +36,8 @@ from purpleteam.pipeline.state import Piece, Run
 def look_at_own(run: Run) -> Iterator[Piece]:
     """Look into the model at hand, its training set and the served model: nothing was planted."""
     asked = run.config.backdoors
-    if not asked.own and not asked.own_training_set:
+    other = served(run, "defences", "A backdoor in the served model") if asked.served else None
+    if not (asked.own or asked.own_training_set or other):
         return
     model = baseline(run)
     own = Trial(model.name, run.config.seed, run.dataset.train, model, own=True)
@@ -44,10 +45,9 @@ def look_at_own(run: Run) -> Iterator[Piece]:
         yield Piece("search the training set", partial(scan_images, run, own))
     if asked.own:
         yield Piece(f"scan {model.name}", partial(scan_trial_model, run, own))
-        other = served(run, "defences", "A backdoor in the served model")
-        if other is not None and other.digest != model.digest:
-            trial = replace(own, name=other.name, model=other)
-            yield Piece(f"scan {other.name}", partial(scan_trial_model, run, trial))
+    if other is not None and not (asked.own and other.digest == model.digest):
+        trial = replace(own, name=other.name, model=other)
+        yield Piece(f"scan {other.name}", partial(scan_trial_model, run, trial))
 
 
 def run_trials(run: Run) -> Iterator[Piece]:

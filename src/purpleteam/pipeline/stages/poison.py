@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from purpleteam.attacks.poison import PoisonAttack
+from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
 from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.attacks.poison.evaluate import sweep
 from purpleteam.core.config import parse_part
@@ -22,6 +22,7 @@ from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel
 from purpleteam.models.recipes import Recipe
 from purpleteam.pipeline.stages.models import evaluated, learned, recipe_of, served
+from purpleteam.pipeline.stages.trial import Trial, scan_images, scan_trial_model
 from purpleteam.pipeline.state import Piece, Run
 from purpleteam.verbs._pictures import Picture, gallery
 from purpleteam.verbs.poison import backdoor_records
@@ -48,6 +49,18 @@ def poison_models(run: Run) -> Iterator[Piece]:
             yield Piece(f"means {text}", partial(over_trainings, run, plan, results))
         if results and plan.shown == "trigger":
             yield Piece(f"gallery {text}", partial(show_trigger, run, plan))
+        if asked.scan:
+            yield Piece(f"look into poisoned-{plan.name}", partial(_look_into, run, plan, recipe))
+
+
+def _look_into(run: Run, plan: PoisonAttack, recipe: tuple[str, Recipe]) -> Iterator[Piece]:
+    """Look into the first training on a poison as if nothing were known of it."""
+    seed, name = run.config.seed, f"poisoned-{plan.name}"
+    made = plan.apply(run.train, seed=seed)
+    clean, model = _both(run, plan, made, name, "clean", run.train, recipe, seed)
+    trial = Trial(name, seed, made.images, model, poison=plan, poisoned=made, clean=clean)
+    yield Piece(f"scan {trial.stem}", partial(scan_trial_model, run, trial))
+    yield Piece(f"search {trial.stem}", partial(scan_images, run, trial))
 
 
 def sweep_served(run: Run) -> None:
@@ -89,7 +102,35 @@ def poisoned_model(
     """Train on a poisoned set and on the clean one; measure what the trigger does to both."""
     plan.check(images, seed=seed, test=run.dataset.test)
     made = plan.apply(images, seed=seed)
+    clean, poisoned = _both(
+        run, plan, made, name, clean_name, images, recipe, seed, architecture, more
+    )
+    evaluated(run, "attacks", clean, clean_name, seed)
+    evaluated(run, "attacks", poisoned, name, seed)
     how = plan.describe(run.dataset.shape[2])
+    depends_on = {"poison": how, "model": poisoned.digest, "clean": clean.digest, "seed": seed}
+    subject = run.subject(poisoned, name)
+    return run.cell(
+        "attacks",
+        f"backdoor {name}",
+        depends_on,
+        lambda: backdoor_records(subject, subject.loaded, clean, plan, made, seed),
+    )
+
+
+def _both(
+    run: Run,
+    plan: PoisonAttack,
+    made: PoisonedSet,
+    name: str,
+    clean_name: str,
+    images: ImageSet,
+    recipe: tuple[str, Recipe],
+    seed: int,
+    architecture: str | None = None,
+    more: dict[str, object] | None = None,
+) -> tuple[LoadedModel, LoadedModel]:
+    """Return the clean model and the poisoned one, of the same recipe and seed."""
 
     def model(name: str, images: ImageSet, facts: dict[str, object]) -> LoadedModel:
         return learned(
@@ -105,18 +146,8 @@ def poisoned_model(
             more=(more or {}) | facts,
         )
 
-    clean = model(clean_name, images, {})
-    poisoned = model(name, made.images, {"poison": how})
-    evaluated(run, "attacks", clean, clean_name, seed)
-    evaluated(run, "attacks", poisoned, name, seed)
-    depends_on = {"poison": how, "model": poisoned.digest, "clean": clean.digest, "seed": seed}
-    subject = run.subject(poisoned, name)
-    return run.cell(
-        "attacks",
-        f"backdoor {name}",
-        depends_on,
-        lambda: backdoor_records(subject, subject.loaded, clean, plan, made, seed),
-    )
+    poison: dict[str, object] = {"poison": plan.describe(run.dataset.shape[2])}
+    return model(clean_name, images, {}), model(name, made.images, poison)
 
 
 def over_trainings(run: Run, plan: PoisonAttack, results: Sequence[Sequence[Record]]) -> None:
