@@ -7,10 +7,10 @@ import resource
 from typing import Any
 
 import pytest
-from watching import Watched
 
 from purpleteam.core.records import CheckResult, Measurement, Note, Record, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
+from watching import Watched
 
 TRAININGS = 80
 """What the demo may cost, in trainings of its baseline: on a slow or shared machine it is as
@@ -97,7 +97,7 @@ def test_hardening_helps_against_the_same_attack_on_the_model_itself(records: li
 def test_a_new_label_opens_the_backdoor_wider_than_a_kept_one(records: list[Record]) -> None:
     relabelled = lowest(records, "attack_success_rate", "poisoned-badnets")
     assert relabelled > 0.8
-    # Not near 0: of a hundred-odd sevens the demo stamps thirty, a share that the reports never had.
+    # Not near 0: of a hundred-odd sevens the demo stamps a share that the reports never had.
     assert lowest(records, "attack_success_rate", "report-a-poisoned") < relabelled - 0.2
     for model in ("poisoned-badnets", "report-a-poisoned"):
         assert lowest(records, "base_rate", model) < 0.1
