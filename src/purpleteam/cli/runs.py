@@ -42,7 +42,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """The whole story on embedded real digits, offline."""
+    """Every stage from data to report on embedded real digits, offline."""
     given = _given(seed=seed, threads=threads, device=None if device == "auto" else device)
     asked = _resolved("demo", None, given)
     folder = out or _folder("demo", resume)
@@ -52,7 +52,9 @@ def demo(
 def run(
     profile: Annotated[
         str | None,
-        typer.Option("--profile", help="demo, quick, mnist or backdoors; demo by default."),
+        typer.Option(
+            "--profile", help="A name that `purple ls` lists; model with --model, else demo."
+        ),
     ] = None,
     config: Config = None,
     settings: Settings = None,
@@ -85,7 +87,7 @@ def run(
     )
     models = _given(use=model, weights=weights)
     given += [*(f"models.{one}" for one in models)]
-    profile = profile or (None if config else "demo")
+    profile = profile or (None if config else "model" if model else "demo")
     asked = _resolved(profile, config, [*(settings or []), *given])
     folder = out or _folder(profile or (config.stem if config else "run"), resume)
     file = file_to_write(results)
