@@ -47,10 +47,41 @@ def backdoors(path: Path) -> str:
     return "\n\n".join([*parts, *_stated(found), *_took(found), found.circumstances])
 
 
+SUMMARY = {
+    "Attack success rate": ("attack_success_rate", {}),
+    "The same on a clean model": ("base_rate", {}),
+    "Poisoned images that are flagged": ("detection_recall", {"detector": "combined"}),
+    "Clean images that are flagged": ("false_positive_rate", {"detector": "combined"}),
+    "Attack success after `retrain`": ("attack_success_rate", {"repair": "retrain"}),
+    "Attack success after `unlearn`": ("attack_success_rate", {"repair": "unlearn"}),
+}
+"""What the first page tells of one backdoor, and how the records say it."""
+
+
 def summary(path: Path) -> str:
-    """Return the first screen: one backdoor from end to end, over its seeds."""
+    """Return one backdoor from end to end: the range over its trainings, without records."""
     found = _Found(path)
-    return "\n".join(table(one)).strip() if (one := _patch(found)) else "*Not yet measured.*"
+    lines = ["| 100 relabelled patch images of 55,000 | Lowest | Highest |", "| --- " * 3 + "|"]
+    trainings = 0
+    for told, (name, how) in SUMMARY.items():
+        rows = found.measured("patch", name, **how)
+        values = sorted(_value(one) for one in rows if how or "repair" not in one.how)
+        trainings = max(trainings, len(values))
+        lines.append(f"| {told} | {100 * values[0]:.2f} % | {100 * values[-1]:.2f} % |")
+    scans = [note for note in found.notes("model-scan", "patch") if _planted(note)]
+    right = sum(_verdict([note]).startswith("found") for note in scans)
+    return "\n".join(lines) + (
+        f"\n\n{trainings} trainings; the scan of the model found the trigger and its target label "
+        f"in {right} of {len(scans)}."
+    )
+
+
+def _value(one: Measurement) -> float:
+    return float(one.value.value)  # type: ignore[arg-type]
+
+
+def _planted(note: Note) -> bool:
+    return note.facts["planted"].get("poison") not in (None, "none", "unknown")
 
 
 class _Found:
