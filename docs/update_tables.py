@@ -20,8 +20,6 @@ import attack_tables
 import backdoor_tables
 import verdict_tables
 
-from attack_tables import shortly
-
 from purpleteam.core.records import Measurement, record_from_json
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.markdown import table
@@ -33,8 +31,9 @@ from purpleteam.report.view import DASH, Cell, Number, Published, Table, row
 __all__ = ["BLOCK", "render", "updated"]
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", ROOT / "SECURITY.md") + tuple(
-    ROOT / "docs" / f"{name}.md" for name in ("attacks", "backdoors", "measured", "assignment")
+DOCS = ("assignment", "attacks", "backdoors", "measured")
+PAGES = tuple(
+    ROOT / f"{name}.md" for name in ("README", "SECURITY", *(f"docs/{one}" for one in DOCS))
 )
 RESULTS = ROOT / "results"
 BLOCK = re.compile(r"(<!-- (?:results|code):([a-z_]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
@@ -73,6 +72,10 @@ def _claims_of(path: Path) -> str:
     return NOT_YET if claims is None else "\n".join(table(claims)).strip()
 
 
+def _short(one: Measurement | None) -> str:
+    return DASH if one is None else attack_tables.shortly(one)
+
+
 def _mnist_summary(path: Path) -> str:
     """Return clean and robust accuracy of the models that a run trains, without records."""
     evidence = _evidence(path)
@@ -86,9 +89,7 @@ def _mnist_summary(path: Path) -> str:
             if (one.name, model_name(one)) == ("clean_accuracy", name)
         )
         robust = evidence.weakest(name, 0.3)
-        lines.append(
-            f"| {told} | {shortly(clean)} | {DASH if robust is None else shortly(robust)} |"
-        )
+        lines.append(f"| {told} | {_short(clean)} | {_short(robust)} |")
     return "\n".join(lines) + "\n\nTest images: 10,000. Intervals are 95 %."
 
 

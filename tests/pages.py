@@ -1,7 +1,8 @@
 """Do what a page of the documentation says: its files, Python and shell lines, in their order.
 
 All of it is done in one process of its own, because plug-ins register themselves for good.
-A Python block that begins with `# NAME.py` is a file; other Python blocks are run as a notebook
+A block that begins with `# NAME.py` or `# NAME.toml` is a file, several of one name are one; other
+Python blocks are run as a notebook
 runs its cells. Of a shell block, lines with `purple` and `python` are run.
 """
 
@@ -30,6 +31,7 @@ class Step:
 
     text: str
     out: str
+    error: str
     code: int
 
 
@@ -57,9 +59,10 @@ def do(
         leave: beginnings of lines that are left out, since another test runs them.
     """
     steps: list[tuple[str, str]] = []
+    files: dict[str, str] = {}
     for language, body in FENCE.findall(text):
         if (named := FILE.match(body)) and language in ("python", "toml"):
-            (folder / named[1]).write_text(body, "utf-8")
+            files[named[1]] = files.get(named[1], "") + body
         elif language == "python":
             steps.append(("python", body))
         elif language in SHELL:
@@ -68,6 +71,8 @@ def do(
                     added = [add for start, add in (more or {}).items() if line.startswith(start)]
                     words = shlex.split(" ".join([line.partition("  #")[0], *added]))
                     steps.append((words[0], json.dumps(words[1:])))
+    for name, content in files.items():
+        (folder / name).write_text(content, "utf-8")
     kept = {**os.environ, "XDG_CACHE_HOME": str(folder / ".cache"), "PYTHONPATH": _path()}
     done = subprocess.run(
         [sys.executable, __file__],
@@ -79,14 +84,18 @@ def do(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    parts = done.stdout.split(MARK)
-    outs = [parts[0], *(part.partition("\n")[2] for part in parts[1:])]
-    codes = [int(part.partition("\n")[0]) for part in parts[1:]]
+    outs, errors = done.stdout.split(MARK), done.stderr.split(MARK)
+    codes = [int(part.partition("\n")[0]) for part in outs[1:]]
     assert len(codes) == len(steps), done.stdout + done.stderr
     return [
-        Step(_text(*step), out, code)
-        for step, out, code in zip(steps, outs[: len(steps)], codes, strict=True)
+        Step(_text(*step), _after(out), _after(error), code)
+        for step, out, error, code in zip(steps, outs, errors, codes)
     ]
+
+
+def _after(part: str) -> str:
+    """Return what was printed, without the exit code of what was done before."""
+    return part.partition("\n")[2] if part.startswith(" ") else part
 
 
 def _path() -> str:
@@ -126,5 +135,6 @@ if __name__ == "__main__":
     sys.path[0] = ""
     for asked in json.load(sys.stdin):
         ended_with = _run(*asked)
-        sys.stdout.write(f"{MARK} {ended_with}\n")
-        sys.stdout.flush()
+        for stream in (sys.stdout, sys.stderr):
+            stream.write(f"{MARK} {ended_with}\n")
+            stream.flush()

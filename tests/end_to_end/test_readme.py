@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pages
 import pytest
 import typer
 
+import pages
 from purpleteam.cli.app import app
 from purpleteam.pipeline.config import profile_names
 

@@ -184,8 +184,8 @@ def _option_of(kind: Any) -> str:
     return str(info.param_decls[0] if info.param_decls else info.default)
 
 
-def _number(text: str) -> float:
+def _number(text: str | float) -> float:
     try:
-        return number(text)
+        return number(str(text))  # a default comes as the number that it is
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
