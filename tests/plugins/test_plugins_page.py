@@ -78,6 +78,13 @@ def test_the_profile_loads_it_by_itself(done: tuple[Path, dict[str, pages.Step]]
     assert "halving" in attacks
 
 
+def test_what_it_measured_is_measured_again_without_naming_it(
+    done: tuple[Path, dict[str, pages.Step]],
+) -> None:
+    (step,) = pages.do("```sh\npurple verify runs/attack --replay 1\n```\n", done[0])
+    assert step.code == 0, step.out + step.error
+
+
 def test_a_plug_in_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
     (step,) = pages.do("```sh\npurple --plugin nosuch ls\n```\n", tmp_path)
     assert step.code == 2

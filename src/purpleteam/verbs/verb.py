@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from purpleteam.core.errors import RunError, UsageError
+from purpleteam.core.plugins import asked_plugins
 from purpleteam.core.records import Note, Record
 from purpleteam.core.registry import Registry
 from purpleteam.core.runfolder import RunFolder
@@ -117,7 +118,8 @@ def _asked(name: str, function: Callable[..., Any], args: Any, given: Any) -> di
             continue
         plain = _plain(value)
         options[key] = {"given": type(value).__name__} if plain is None else plain
-    return {"verb": name, "options": options}
+    plugins = list(asked_plugins())
+    return {"verb": name, "options": options} | ({"plugins": plugins} if plugins else {})
 
 
 def _plain(value: Any) -> Any:
