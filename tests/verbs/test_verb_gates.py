@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -113,10 +114,26 @@ FINDING = Finding(
 )
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Answer(Result):
+    """What a verb returns that has an answer of its own."""
+
+    stage = "defences"
+    code: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return self.code
+
+    def lines(self) -> list[str]:
+        return ["verdict  backdoored", "because  of a patch"]
+
+
 def test_junit_has_a_test_for_each_requirement_number_check_and_finding() -> None:
     wanted = [parse_requirement("robust_accuracy>=0.8"), parse_requirement("nothing>=1")]
-    records = [ROBUST, CHECK, FINDING]
-    root = ElementTree.fromstring(junit("attack", records, require(wanted, records)))  # noqa: S314
+    records = (ROBUST, CHECK, FINDING)
+    text = junit("attack", Answer(records=records), require(wanted, records))
+    root = ElementTree.fromstring(text)  # noqa: S314
     (suite,) = root.findall("testsuite")
     cases = suite.findall("testcase")
     failed = [case.get("name") for case in cases if case.find("failure") is not None]
@@ -139,6 +156,20 @@ def test_sarif_holds_findings_failed_checks_and_requirements_not_reached() -> No
         tools = [run["tool"]["driver"], *run["tool"]["extensions"]]
         rules = {rule["id"] for tool in tools for rule in tool["rules"]}
         assert {result["ruleId"] for result in run["results"]} <= rules
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_the_answer_of_a_verb_without_numbers_is_in_both_files(code: int) -> None:
+    result = Answer(code=code)
+    root = ElementTree.fromstring(junit("detect", result, []))  # noqa: S314
+    log = json.loads(sarif(result, []))
+    assert (root.get("tests"), root.get("failures")) == ("1", str(int(code > 0)))
+    assert [one["ruleId"] for run in log["runs"] for one in run["results"]] == ["answer"] * (
+        code > 0
+    )
+    if code:
+        (failure,) = root.iter("failure")
+        assert failure.get("message") == "verdict  backdoored; because  of a patch"
 
 
 def test_both_files_are_written_by_the_command(purple: Purple, here: Path) -> None:

@@ -88,7 +88,7 @@ def command_of(verb: Verb) -> Callable[..., None]:
                 more["progress"] = bar
             result = verb.call(**given, **more)
         verdicts = require(requirements, result.records)
-        texts = (junit(verb.called, result.records, verdicts), sarif(result, verdicts))
+        texts = (junit(verb.called, result, verdicts), sarif(result, verdicts))
         for path, text in zip(files, texts, strict=True):
             if path is not None:
                 path.write_text(text, encoding="utf-8")
