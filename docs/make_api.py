@@ -84,7 +84,7 @@ def entry(name: str, thing: Any) -> Iterator[str]:
         yield f"`{thing}`"  # the name of a type
         return
     text = inspect.getdoc(thing) or ""
-    yield f"```python\n{signature(name, thing)}\n```"
+    yield f"```text\n{signature(name, thing)}\n```"
     if not text.startswith(f"{name}("):  # what dataclasses write by themselves
         yield first_paragraph(text)
     rows = [*fields(thing), *options(name, thing), *arguments(text)]
