@@ -8,13 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from purpleteam.pipeline.helper import serve
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.runfolder import DRAFTS, RunFolder
 from purpleteam.pipeline import beside as module
 from purpleteam.pipeline.beside import Job, beside
 from purpleteam.pipeline.config import resolve
+from purpleteam.pipeline.helper import serve
 from purpleteam.pipeline.run import prepare, run
 from purpleteam.pipeline.state import Run
 
