@@ -27,7 +27,7 @@ peers: $(STAMP)  ## Add the libraries whose attacks are borrowed and compared wi
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[peers]'
 	@$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 secml-torch==1.5 cleverhans==4.0.0 adv-lib==0.2.8
 
-demo: $(STAMP)  ## The whole story on embedded digits, offline; ends with the report's path
+demo: $(STAMP)  ## Every stage on embedded digits, offline; ends with the report's path
 	@$(BIN)/purple demo
 
 # Two processes, each file's tests in one of them: what a file sets up is set up once.
@@ -46,8 +46,9 @@ bench: $(STAMP)  ## Measure what training, attacks, the gate and an installation
 	@$(BIN)/python benchmarks/install.py
 	@$(BIN)/python benchmarks/gate.py
 
-docs: $(STAMP)  ## Write the tables of README.md anew from results/
+docs: $(STAMP)  ## Write the tables of the pages anew from results/, and docs/api.md from docstrings
 	@$(BIN)/python docs/update_tables.py
+	@$(BIN)/python docs/make_api.py
 
 clean:  ## Remove what the tools left, but neither .venv nor runs
 	rm -rf build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

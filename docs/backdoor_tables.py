@@ -22,7 +22,7 @@ SEARCHES = (
     ("model, 100 trusted images", "model-scan", ("few",)),
     ("training set", "training-set-scan", ()),
 )
-"""What is searched, by which records, of which parts; no part is all of them."""
+"""What is scanned, by which records, of which parts; no part is all of them."""
 
 FIFTY = "50 poisons of each family, class and number unknown, one setting for all"
 FREQUENT = "Poisons that are a fifth to more than half of the images of their label"
@@ -33,8 +33,8 @@ def backdoors(path: Path) -> str:
     found = _Found(path)
     tables = (
         _patch(found),
-        _searched(found, "fifty", FIFTY),
-        _searched(found, "frequent", FREQUENT),
+        _set_scans(found, "fifty", FIFTY),
+        _set_scans(found, "frequent", FREQUENT),
         _rankings(found),
         _shares(found),
         _families(found),
@@ -47,10 +47,41 @@ def backdoors(path: Path) -> str:
     return "\n\n".join([*parts, *_stated(found), *_took(found), found.circumstances])
 
 
+SUMMARY = {
+    "Attack success rate": ("attack_success_rate", {}),
+    "The same on a clean model": ("base_rate", {}),
+    "Poisoned images that are flagged": ("detection_recall", {"detector": "combined"}),
+    "Clean images that are flagged": ("false_positive_rate", {"detector": "combined"}),
+    "Attack success after `retrain`": ("attack_success_rate", {"repair": "retrain"}),
+    "Attack success after `unlearn`": ("attack_success_rate", {"repair": "unlearn"}),
+}
+"""What the first page tells of one backdoor, and how the records say it."""
+
+
 def summary(path: Path) -> str:
-    """Return the first screen: one backdoor from end to end, over its seeds."""
+    """Return one backdoor from end to end: the range over its trainings, without records."""
     found = _Found(path)
-    return "\n".join(table(one)).strip() if (one := _patch(found)) else "*Not yet measured.*"
+    lines = ["| 100 relabelled patch images of 55,000 | Lowest | Highest |", "| --- " * 3 + "|"]
+    trainings = 0
+    for told, (name, how) in SUMMARY.items():
+        rows = found.measured("patch", name, **how)
+        values = sorted(_value(one) for one in rows if how or "repair" not in one.how)
+        trainings = max(trainings, len(values))
+        lines.append(f"| {told} | {100 * values[0]:.2f} % | {100 * values[-1]:.2f} % |")
+    scans = [note for note in found.notes("model-scan", "patch") if _planted(note)]
+    right = sum(_verdict([note]).startswith("found") for note in scans)
+    return "\n".join(lines) + (
+        f"\n\n{trainings} trainings; the scan of the model found the trigger and its target label "
+        f"in {right} of {len(scans)}."
+    )
+
+
+def _value(one: Measurement) -> float:
+    return float(one.value.value)  # type: ignore[arg-type]
+
+
+def _planted(note: Note) -> bool:
+    return note.facts["planted"].get("poison") not in (None, "none", "unknown")
 
 
 class _Found:
@@ -86,13 +117,13 @@ class _Found:
         return (
             f"purpleteam {run['versions']['purpleteam']}, torch {run['versions']['torch']}, "
             f"{run['machine']['system']} {run['machine']['processor']}, real MNIST, a thread a "
-            "process. Intervals are 95 %: of a rate Clopper-Pearson, over seeds a t interval, or, "
-            "where all seeds agree, a bound that holds for any distribution."
+            "process. Intervals are 95 %: of a rate Clopper-Pearson, over trainings a t interval, "
+            "or, where all agree, a bound that holds for any distribution."
         )
 
 
 def _patch(found: _Found) -> Table | None:
-    """Return the relabelled patch, seed by seed, from planting to repair."""
+    """Return the relabelled patch, training by training, from planting to repair."""
     planted = [o for o in found.measured("patch", "attack_success_rate") if "repair" not in o.how]
     columns = (
         "Seed",
@@ -107,7 +138,7 @@ def _patch(found: _Found) -> Table | None:
         "Accuracy change (unlearn)",
     )
     rows = tuple(_patch_row(found, one) for one in planted)
-    caption = "100 relabelled patch images of 55,000: planted, found, removed, seed by seed"
+    caption = "100 relabelled patch images of 55,000: planted, found, removed, training by training"
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
@@ -156,14 +187,14 @@ def _verdict(notes: Sequence[Note]) -> str:
 
 
 def _curves(found: _Found) -> str:
-    """Return attack success over the number of poisoned images, with t intervals over seeds."""
+    """Return attack success over the number of poisoned images, with t intervals over trainings."""
     content = found.content.get("curve")
     if content is None:
         return ""
     curves = content["curves"]
     counts = [point["count"] for point in next(iter(curves.values()))["curve"]]
     lines = [
-        "**Attack success over the number of poisoned images, mean over seeds**",
+        "**Attack success over the number of poisoned images, mean over trainings**",
         "",
         "| Poisoned images | " + " | ".join(curves) + " |",
         "| --- | " + " | ".join("---" for _ in curves) + " |",
@@ -175,15 +206,15 @@ def _curves(found: _Found) -> str:
             for p in points
         )
         lines.append(f"| {count} | " + " | ".join(shown) + " |")
-    seeds = len(next(iter(curves.values()))["seeds"])
+    trainings = len(next(iter(curves.values()))["seeds"])
     lines += [
         "",
-        f"{seeds} seeds a point, `{content['architecture']}`; no poison is the base rate.",
+        f"{trainings} trainings a point, `{content['architecture']}`; no poison is the base rate.",
     ]
     return "\n".join(lines)
 
 
-def _searched(found: _Found, part: str, caption: str) -> Table | None:
+def _set_scans(found: _Found, part: str, caption: str) -> Table | None:
     """Return how many poisons of each set of a part one default setting finds."""
     recall = found.measured(part, "detection_recall", detector="combined")
     rows = tuple(
@@ -196,19 +227,25 @@ def _searched(found: _Found, part: str, caption: str) -> Table | None:
         )
         for name in _names(found.measured(part, "false_positive_rate"))
     )
-    columns = ("Training set", "Attack success rate", "Found", "Clean images flagged", "By seed")
+    columns = (
+        "Training set",
+        "Attack success rate",
+        "Found",
+        "Clean images flagged",
+        "By training",
+    )
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
 def _stated(found: _Found) -> list[str]:
-    """Return what the stated false-alarm rate of the search of a training set rests on."""
+    """Return what the stated false-alarm rate of the scan of a training set rests on."""
     fitted = found.content.get("calibration")
     if not fitted:
         return []
     evidence = [one["evidence"] for one in fitted["sets"]]
     value, low, high = (100 * fitted["flagged"][key] for key in ("value", "low", "high"))
     return [
-        "The search of a training set states a false-alarm rate of "
+        "The scan of a training set states a false-alarm rate of "
         f"{100 * fitted['stated']:.0f} %. Against {len(evidence)} clean subsets of MNIST and the "
         f"embedded digits (disjoint within a draw) it had at most {max(evidence):.2f} of the "
         f"limit, and flagged {value:.0f} % ({low:.1f} to {high:.1f}); the tail of a Gumbel "
@@ -241,7 +278,7 @@ def _rankings(found: _Found) -> Table | None:
         for name in _names(measured)
     )
     columns = ("Training set", *(one.replace("_", " ") for one in detectors))
-    caption = "Average precision of each detector's ranking, mean over seeds"
+    caption = "Average precision of each detector's ranking, mean over trainings"
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
@@ -279,7 +316,7 @@ def _seconds(notes: Sequence[Note]) -> str:
 
 
 def _shares(found: _Found) -> Table | None:
-    """Return how often scans and searches were right, pooled over models, never over seeds."""
+    """Return how often scans were right, pooled over models, never over trainings."""
     rows = []
     for what, name, parts in SEARCHES:
         notes = found.notes(name, *parts)
@@ -299,7 +336,7 @@ def _shares(found: _Found) -> Table | None:
         row("small model: false alarms on clean ones", of_value(one.value, "rate", one.id))
         for one in found.measured("small", "model_false_alarm_rate")
     ]
-    caption = "How often the searches are right"
+    caption = "How often the scans are right"
     return Table(caption=caption, columns=("What", "Share"), rows=tuple(rows)) if rows else None
 
 
@@ -308,14 +345,14 @@ def _rate(hits: Sequence[bool], notes: Sequence[Note]) -> Number:
 
 
 def _repairs(found: _Found) -> Table | None:
-    """Return what each repair leaves of each family, mean over seeds, failures shown."""
+    """Return what each repair leaves of each family, mean over trainings, failures shown."""
     parts = ("patch", "families", "removed", "frequent")
-    return _repaired(found, parts, "Every repair, mean over seeds")
+    return _repaired(found, parts, "Every repair, mean over trainings")
 
 
 def _few(found: _Found) -> Table | None:
     """Return what is left where a hundred trusted images are all there is."""
-    return _repaired(found, ("few",), "Repair with 100 trusted images, mean over seeds")
+    return _repaired(found, ("few",), "Repair with 100 trusted images, mean over trainings")
 
 
 def _repaired(found: _Found, parts: tuple[str, ...], caption: str) -> Table | None:
@@ -343,7 +380,9 @@ def _again(found: _Found) -> Table | None:
         for name in _names(measured)
     )
     columns = ("Model / repair", *(f"After {count} fresh poisons" for count in counts))
-    caption = "Attack success when a few poisons are planted again by fine-tuning, mean over seeds"
+    caption = (
+        "Attack success when a few poisons are planted again by fine-tuning, mean over trainings"
+    )
     return Table(caption=caption, columns=columns, rows=rows) if rows else None
 
 
@@ -356,7 +395,7 @@ def _values(found: Iterable[Measurement], name: str) -> list[Measurement]:
 
 
 def _mean(found: Iterable[Measurement], name: str) -> Inline:
-    """Return the mean over seeds with its t interval, or the one value there is."""
+    """Return the mean over trainings with its t interval, or the one value there is."""
     same = _values(found, name)
     if len(same) < 2:
         return _of(same)

@@ -88,7 +88,7 @@ def command_of(verb: Verb) -> Callable[..., None]:
                 more["progress"] = bar
             result = verb.call(**given, **more)
         verdicts = require(requirements, result.records)
-        texts = (junit(verb.called, result.records, verdicts), sarif(result, verdicts))
+        texts = (junit(verb.called, result, verdicts), sarif(result, verdicts))
         for path, text in zip(files, texts, strict=True):
             if path is not None:
                 path.write_text(text, encoding="utf-8")
@@ -184,9 +184,9 @@ def _option_of(kind: Any) -> str:
     return str(info.param_decls[0] if info.param_decls else info.default)
 
 
-def number_of(text: str) -> float:
+def number_of(text: str | float) -> float:
     """Return the number that a text means: a decimal, or a fraction such as 8/255."""
     try:
-        return number(text)
+        return number(str(text))  # a default comes as the number that it is
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None

@@ -43,7 +43,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """The whole story on embedded real digits, offline."""
+    """Every stage from data to report on embedded real digits, offline."""
     given = _given(seed=seed, threads=threads, device=None if device == "auto" else device)
     asked = _resolved("demo", None, given)
     folder = out or _folder("demo", resume)

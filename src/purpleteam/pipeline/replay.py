@@ -112,6 +112,8 @@ def _called_again(asked: Mapping[str, Any], progress: Progress) -> Sequence[Reco
     if not callable_again(asked):
         given = [key for key, value in asked["options"].items() if isinstance(value, Mapping)]
         return f"{' and '.join(given)} came through Python: call {asked['verb']} again there"
+    for name in asked.get("plugins", ()):
+        load_plugin(name)
     verb = VERBS[asked["verb"]]
     takes = inspect.signature(verb.call).parameters
     with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:

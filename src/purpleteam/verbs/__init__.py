@@ -8,7 +8,7 @@
 
 - `verb`      what makes a function a verb: VERBS, its `Option`s, the run that it leaves
 - `options`   the parameters that mean the same everywhere;  `result`: what a verb returns
-- `subject`   images and a model in whatever form they are given;  `trained`: nets stored
+- `open_subject`  images and a model in whatever form they are given;  `trained`: nets stored
 - `gate`      requirements, JUnit and SARIF;  `outputs`: files that are written
 - `_pictures`  galleries of a run;  `checks`: all rooms' checks
 
@@ -21,6 +21,7 @@ Importing this package is quick; each function loads what it needs.
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 from purpleteam.verbs.attack import attack
 from purpleteam.verbs.certify import certify
@@ -37,6 +38,9 @@ from purpleteam.verbs.threats import threats
 from purpleteam.verbs.train import train
 from purpleteam.verbs.verb import VERBS, Option, verb
 
+if TYPE_CHECKING:
+    from purpleteam.verbs._subject import open_subject
+
 __all__ = [
     "VERBS",
     "Option",
@@ -48,6 +52,7 @@ __all__ = [
     "export",
     "harden",
     "import_model",
+    "open_subject",
     "poison",
     "repair",
     "scan",
@@ -57,3 +62,11 @@ __all__ = [
 ]
 
 VERBS.load(sys.modules[__name__])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_subject":  # it needs torch, which the list of verbs does not
+        from purpleteam.verbs._subject import open_subject
+
+        return open_subject
+    raise AttributeError(f"module 'purpleteam.verbs' has no attribute {name!r}")

@@ -112,13 +112,17 @@ def _shown(record: Measurement) -> str:
     return record.name + at
 
 
-def junit(verb: str, records: Sequence[Record], verdicts: Sequence[Verdict]) -> str:
-    """Return a JUnit file: a test for each requirement, each number and each check."""
+def junit(verb: str, result: Result, verdicts: Sequence[Verdict]) -> str:
+    """Return a JUnit file: a test for each requirement, number, check and finding.
+
+    There is one for the verb's own answer where that is no and nothing else says so, or where
+    there would be none: build servers take an empty file for a failure.
+    """
     cases: list[tuple[str, str | None, str]] = [
         (f"require {v.requirement.text}", None if v.passed else v.message, v.message)
         for v in verdicts
     ]
-    for record in records:
+    for record in result.records:
         if isinstance(record, Measurement):
             cases.append((f"{_shown(record)} [{record.id}]", None, json.dumps(record.to_json())))
         if isinstance(record, CheckResult) and record.verdict != "skipped":
@@ -128,6 +132,10 @@ def junit(verb: str, records: Sequence[Record], verdicts: Sequence[Verdict]) -> 
         if isinstance(record, Finding):
             text = f"{record.severity}: {record.message} ({record.place})"
             cases.append((f"{record.rule} [{record.id}]", text, text))
+    failed = any(failure is not None for _, failure, _ in cases)
+    if not cases or (result.exit_code and not failed):
+        text = "; ".join(result.lines())
+        cases.insert(0, (f"purple {verb}", text if result.exit_code else None, text))
     failures = sum(failure is not None for _, failure, _ in cases)
     counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0"}
     suite = ElementTree.Element("testsuite", {"name": f"purple {verb}", **counts})
@@ -147,7 +155,10 @@ def junit(verb: str, records: Sequence[Record], verdicts: Sequence[Verdict]) -> 
 
 
 def sarif(result: Result, verdicts: Sequence[Verdict]) -> str:
-    """Return a SARIF file: findings, checks that do not pass, and requirements not reached."""
+    """Return a SARIF file: findings, checks that do not pass, and requirements not reached.
+
+    Where there is none of these and the verb's answer is no, that is the finding.
+    """
     from purpleteam.scan.sarif import to_sarif
     from purpleteam.scan.scanner import ScanResult
 
@@ -161,6 +172,8 @@ def sarif(result: Result, verdicts: Sequence[Verdict]) -> str:
         if isinstance(record, CheckResult) and record.verdict in ("fail", "error", "broken"):
             text = f"{record.check}: {record.verdict}: {record.message or record.proves}"
             findings.append(_finding("check", text))
+    if result.exit_code and not findings:
+        findings.append(_finding("answer", "; ".join(result.lines())))
     looked_at: ScanResult = getattr(result, "scanned", ScanResult())
     return json.dumps(to_sarif(replace(looked_at, findings=tuple(findings))), indent=2) + "\n"
 

@@ -66,8 +66,9 @@ class Result:
         """Return the answer as a notebook shows it."""
         lines = html.escape("\n".join(self.lines()))
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in [*self._summary(), *self.notes])
-        link = f'<p>Report: <a href="{html.escape(str(self.report))}">{html.escape(str(self.report))}</a></p>'  # noqa: E501
-        return f"<pre>{lines}</pre><ul>{notes}</ul>{link if self.run else ''}"
+        page = html.escape(str(self.report))
+        link = f'<p>Report: <a href="{page}">{page}</a></p>' if self.run else ""
+        return f"<pre>{lines}</pre><ul>{notes}</ul>{link}"
 
 
 def table(rows: Sequence[Sequence[object]]) -> list[str]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from purpleteam.core.errors import UsageError
+from purpleteam.core.errors import RunError, UsageError
+from purpleteam.core.plugins import asked_plugins
 from purpleteam.core.records import Note, Record
 from purpleteam.core.registry import Registry
 from purpleteam.core.runfolder import RunFolder
@@ -56,8 +57,8 @@ VERBS: Registry[Verb] = Registry("verb")
 def verb(name: str | None = None, *, measures: bool = True) -> Callable[[V], V]:
     """Register a function as a verb. One that measures also takes `run` and `command`.
 
-    `run` is where its records go: a folder, made where it does not exist; None keeps them in the
-    result alone. A `RunFolder` is only written files into: its owner keeps the records.
+    `run` is where its records go: a run, or a folder that is empty or not there yet; None keeps
+    them in the result alone. A `RunFolder` is only written files into: its owner keeps the records.
     """
 
     def register(function: V) -> V:
@@ -72,6 +73,8 @@ def verb(name: str | None = None, *, measures: bool = True) -> Callable[[V], V]:
             asked = _asked(called, function, args, given)
             path = Path(run)
             new = not (path / "run.json").exists()
+            if new and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+                raise RunError(f"{str(path)!r} is neither a run nor an empty folder")
             whole = _whole(function, asked)
             folder = RunFolder.create(path, whole) if new else RunFolder.reopen(path)
             try:
@@ -116,7 +119,8 @@ def _asked(name: str, function: Callable[..., Any], args: Any, given: Any) -> di
             continue
         plain = _plain(value)
         options[key] = {"given": type(value).__name__} if plain is None else plain
-    return {"verb": name, "options": options}
+    plugins = list(asked_plugins())
+    return {"verb": name, "options": options} | ({"plugins": plugins} if plugins else {})
 
 
 def _whole(function: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,162 @@
+"""docs/assignment.md, command by command; and Purpleteam without the folder that it is about."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pages
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "purpleteam"
+PAGE = (ROOT / "docs" / "assignment.md").read_text("utf-8")
+FEW = "--dataset digits"
+QUICK = f"{FEW} --arch small_cnn --epochs 1"
+RUN = (
+    f"{FEW} --quiet --set models.epochs=1 --set poison.epochs=1 --set poison.trainings=2 "
+    "--set architecture=small_cnn --set options.assignment.architecture=small_cnn "
+    "--set evasion.limit=20 --set evasion.curve_images=20 --set evasion.curve=[] "
+    "--set evasion.checked=20 --set models.redrawn=0 --set defences.recipes=[] "
+    """--set 'options.assignment.defences=["report_a"]' """
+    """--set 'stages=["data","models","attacks"]'"""
+)
+SMALLER = {
+    "purple train": QUICK,
+    "purple evaluate": FEW,
+    "purple poison": f"{QUICK} --count 20",
+    "purple --plugin assignment poison": f"{QUICK} --count 20",
+    "purple attack": f"{FEW} --limit 20 --checked 20",
+    "purple harden": f"{QUICK} --recipe pgd:steps=1,validation_images=20",
+    "purple --plugin assignment harden": QUICK,
+    "purple run": RUN,
+}
+"""Options that make a command small enough for a test; it is otherwise what the page says."""
+ELSEWHERE = {
+    "purple data fetch": "data/test_data_fetch.py",
+    "purple demo": "assignment/test_demo.py",
+    "purple serve": "cli/test_cli_serve.py",
+}
+"""Commands that another test runs: one needs a network, one takes long, one does not end."""
+
+WORDS = re.compile(
+    r"seed[-_]?[ab]\b|report[-_][ab]\b|course report|seed report|\bassignment\b", re.I
+)
+IGNORED = re.compile(r"type: ignore\[assignment\]|the discriminant and the assignment")
+"""What a type checker calls it, and Hungarian assignment in a clustering."""
+NOT_YET: tuple[str, ...] = ()
+"""Rooms that still name the two reports; to be emptied."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[pages.Step]]:
+    folder = tmp_path_factory.mktemp("assignment")
+    return folder, pages.do(PAGE, folder, SMALLER, leave=ELSEWHERE)
+
+
+def test_every_command_of_the_page_works(done: tuple[Path, list[pages.Step]]) -> None:
+    codes = {step.text.partition(" --dataset")[0]: step.code for step in done[1]}
+    bad = {text: code for text, code in codes.items() if code}
+    # 1 is the right answer of these two: there is something to find, and something open.
+    want = {"purple scan my_app.py": 1}
+    threats = "purple threats --model models/clean.safetensors --code my_app.py"
+    assert bad == {**want, threats: 1}, [step.error for step in done[1] if step.code]
+    assert len(codes) >= 12
+
+
+def test_a_command_that_is_left_out_is_run_by_another_test() -> None:
+    for start, test in ELSEWHERE.items():
+        assert any(line.startswith(start) for line in pages.commands(PAGE))
+        assert (ROOT / "tests" / test).is_file()
+
+
+def test_the_numbers_that_the_page_explains_are_printed(
+    done: tuple[Path, list[pages.Step]],
+) -> None:
+    by_verb: dict[str, str] = {}
+    for step in done[1]:
+        words = step.text.removeprefix("purple ").removeprefix("--plugin assignment ").split()
+        by_verb[words[0]] = by_verb.get(words[0], "") + step.out
+    assert "clean accuracy" in by_verb["evaluate"]
+    assert "attack success rate" in by_verb["poison"] and "base rate" in by_verb["poison"]
+    assert "robust accuracy" in by_verb["attack"] and "soundness" in by_verb["attack"]
+    assert {"B301", "B602"} <= set(re.findall(r"\bB\d{3}\b", by_verb["scan"]))
+    assert re.search(r"^open +T-", by_verb["threats"], re.MULTILINE)
+
+
+def test_the_profile_repeats_both_poisons_and_publishes_the_figures(
+    done: tuple[Path, list[pages.Step]],
+) -> None:
+    lines = (done[0] / "runs" / "assignment" / "records.jsonl").read_text("utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    models = {one.get("subject", {}).get("model_name") for one in records if "value" in one}
+    assert {"report-a-poisoned", "report-b-poisoned"} <= models
+    assert any(one.get("name") == "published-figures" for one in records)
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return an environment with a Purpleteam that lacks the folder."""
+    folder = tmp_path_factory.mktemp("without")
+    ignored = shutil.ignore_patterns("__pycache__", "assignment")
+    shutil.copytree(SOURCE, folder / "purpleteam", ignore=ignored)
+    return {**os.environ, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / ".cache")}
+
+
+def run(environment: dict[str, str], where: Path, *command: str) -> str:
+    done = subprocess.run(
+        command, cwd=where, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+PURPLE = (sys.executable, "-c", "from purpleteam.cli import main; main()")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (sys.executable, "-c", "import purpleteam as pt; pt.attack, pt.attacks, pt.pipeline"),
+        (*PURPLE, "--help"),
+        (*PURPLE, "ls"),
+        (*PURPLE, "attack", "--attack", "fgsm", "--limit", "20", "--checked", "20"),
+    ],
+    ids=["import", "help", "ls", "attack"],
+)
+def test_the_rest_works_without_the_folder(
+    without: dict[str, str], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    assert "assignment" not in run(without, tmp_path, *command)
+
+
+def test_tests_of_other_rooms_pass_without_it(without: dict[str, str]) -> None:
+    core = [f"tests/core/test_core_{name}.py" for name in ("records", "registry", "statistics")]
+    some = [*core, "tests/verbs/test_verb_gates.py", "tests/cli/test_cli_help.py"]
+    quiet = ("-q", "-x", "-p", "no:cacheprovider")
+    out = run(without, ROOT, sys.executable, "-m", "pytest", *quiet, *some)
+    assert re.search(r"\d{2,} passed", out)
+
+
+@pytest.mark.parametrize("room", sorted(p.name for p in SOURCE.iterdir() if p.is_dir()))
+def test_no_other_room_names_the_course_reports(room: str) -> None:
+    if room in ("assignment", "__pycache__"):
+        return
+    named = [
+        f"{path.relative_to(SOURCE)}: {line.strip()}"
+        for path in (SOURCE / room).rglob("*")
+        if path.suffix in (".py", ".toml", ".yaml", ".md", ".html", ".css", ".js")
+        for line in path.read_text("utf-8").splitlines()
+        if WORDS.search(IGNORED.sub("", line))
+    ]
+    if room in NOT_YET and named:
+        pytest.skip(f"{len(named)} lines of {room} still name them")
+    assert named == []

@@ -1,0 +1,92 @@
+"""Every example of docs/plugins.md, used through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import pages
+
+PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text("utf-8")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, pages.Step]]:
+    """Do what the page says; return where, and each step by its verb."""
+    folder = tmp_path_factory.mktemp("plugins")
+    steps = pages.do(PAGE, folder, {"purple --plugin my_module detect": "--trusted 100"})
+    return folder, {step.text.replace("--plugin my_module ", "").split()[1]: step for step in steps}
+
+
+def records(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "records.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_every_line_does_its_work(done: tuple[Path, dict[str, pages.Step]]) -> None:
+    codes = {name: step.code for name, step in done[1].items()}
+    # 1 of threats: the example's own file begins with no licence
+    want = ("attack", "train", "harden", "detect", "my-verb", "run")
+    assert codes == dict.fromkeys(want, 0) | {"threats": 1}
+
+
+def test_the_attack_is_in_the_record_with_its_fields(
+    done: tuple[Path, dict[str, pages.Step]],
+) -> None:
+    (record,) = [
+        one for one in records(done[0] / "runs" / "attack") if one["kind"] == "measurement"
+    ]
+    how = record["how"]
+    assert isinstance(how, dict)
+    assert (how["attack"], how["steps"], how["epsilon"]) == ("halving", 3, 0.1)
+
+
+def test_the_data_set_and_the_defence_train_a_model(
+    done: tuple[Path, dict[str, pages.Step]],
+) -> None:
+    card = json.loads((done[0] / "models" / "noisy.json").read_text("utf-8"))
+    assert (card["recipe"]["name"], card["recipe"]["epsilon"]) == ("noise", 0.1)
+    assert card["classes"][1] == "18 degrees"
+
+
+def test_the_detector_is_asked_beside_the_others(done: tuple[Path, dict[str, pages.Step]]) -> None:
+    detectors = json.loads(done[1]["detect"].out)["detectors"]
+    assert {"grey", "patch", "max_margin"} <= set(detectors)
+
+
+def test_the_check_fails_on_what_it_should(done: tuple[Path, dict[str, pages.Step]]) -> None:
+    (check,) = [
+        one for one in records(done[0] / "runs" / "threats") if one.get("check") == "code.licence"
+    ]
+    assert check["verdict"] == "fail" and check["message"] == "my_module.py"
+    assert check["negative_control"] == {"ran": True, "failed_as_required": True}
+
+
+def test_the_verb_shows_gates_and_leaves_a_run(done: tuple[Path, dict[str, pages.Step]]) -> None:
+    out = done[1]["my-verb"].out
+    assert re.search(r"^sure  \d+\.\d+% \(.*n=40\)$", out, re.MULTILINE)
+    assert "reached: sure>=0.1: " in out and "report: runs/my-verb/report.html" in out
+
+
+def test_the_profile_loads_it_by_itself(done: tuple[Path, dict[str, pages.Step]]) -> None:
+    made = records(done[0] / "runs" / "my_profile")
+    attacks = {one["how"]["attack"] for one in made if one.get("name") == "robust_accuracy"}  # type: ignore[index]
+    assert "halving" in attacks
+
+
+def test_what_it_measured_is_measured_again_without_naming_it(
+    done: tuple[Path, dict[str, pages.Step]],
+) -> None:
+    (step,) = pages.do("```sh\npurple verify runs/attack --replay 1\n```\n", done[0])
+    assert step.code == 0, step.out + step.error
+
+
+def test_a_plug_in_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    (step,) = pages.do("```sh\npurple --plugin nosuch ls\n```\n", tmp_path)
+    assert step.code == 2
+    assert step.error.startswith("error: plug-in 'nosuch' is no module on the Python path")
+    assert step.error.count("\n") == 1

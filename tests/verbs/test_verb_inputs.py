@@ -1,0 +1,111 @@
+"""Images and models in every form that people have them in: one number whatever the form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import purpleteam as pt
+from purpleteam.core.errors import PurpleError
+from purpleteam.data.images import ImageSet
+from purpleteam.verbs.attack import Attacked
+
+
+def as_bytes(images: ImageSet) -> Any:
+    return images.images, images.labels
+
+
+def as_grey(images: ImageSet) -> Any:
+    return images.images[..., 0], images.labels
+
+
+def as_tensors(images: ImageSet) -> Any:
+    x = torch.from_numpy(images.images.copy()).permute(0, 3, 1, 2).float() / 255
+    return x, torch.from_numpy(images.labels.copy())
+
+
+def as_floats(images: ImageSet) -> Any:
+    x, y = as_tensors(images)
+    return x.numpy(), y.numpy()
+
+
+def as_loader(images: ImageSet) -> Any:
+    return DataLoader(TensorDataset(*as_tensors(images)), batch_size=7), None
+
+
+def as_pairs(images: ImageSet) -> Any:
+    x, y = as_tensors(images)
+    return [(x[i], int(y[i])) for i in range(len(y))], None
+
+
+FORMS = {
+    "image set": lambda images: (images, None),
+    "bytes": as_bytes,
+    "grey": as_grey,
+    "floats": as_floats,
+    "tensors": as_tensors,
+    "loader": as_loader,
+    "pairs": as_pairs,
+}
+
+
+def attacked(model: Any, images: Any, labels: Any = None) -> Attacked:
+    return pt.attack(model, images, labels, attack="fgsm", epsilon=0.05)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_images_in_every_form_give_the_same_number(
+    net: nn.Module, images: ImageSet, form: str
+) -> None:
+    want = attacked(net, images)
+    result = attacked(net, *FORMS[form](images))
+    assert result.robust_accuracy == want.robust_accuracy
+    assert result.evaluation.broken_by.tolist() == want.evaluation.broken_by.tolist()
+
+
+def module(net: nn.Module) -> Any:
+    return net
+
+
+def function(net: nn.Module) -> Any:
+    def scores(x: Tensor) -> Tensor:
+        return net(x)  # type: ignore[no-any-return]
+
+    return scores
+
+
+@pytest.mark.parametrize("form", [module, function])
+def test_a_module_and_a_function_are_attacked_alike(
+    net: nn.Module, images: ImageSet, form: Callable[[nn.Module], Any]
+) -> None:
+    result = attacked(form(net), images)
+    assert result.robust_accuracy == attacked(net, images).robust_accuracy
+    assert result.clean_accuracy.value > 0.5
+
+
+def test_a_zoo_name_is_a_model() -> None:
+    result = pt.attack("standard", "digits", attack="fgsm", epsilon=0.05, limit=20)
+    assert (result.subject["model_name"], result.robust_accuracy.n) == ("standard", 20)
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "labels", "said"),
+    [
+        ("net", "pictures", None, "unknown dataset 'pictures'"),
+        ("net", np.zeros((3, 4)), [0, 1, 2], "images"),
+        ("nosuch", "digits", None, "nosuch"),
+        (3, "digits", None, "model"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(
+    net: nn.Module, model: Any, images: Any, labels: Any, said: str
+) -> None:
+    with pytest.raises(PurpleError) as refused:
+        attacked(net if model == "net" else model, images, labels)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
