@@ -30,7 +30,7 @@ def records(run: Path) -> list[dict[str, object]]:
 def test_every_line_does_its_work(done: tuple[Path, dict[str, pages.Step]]) -> None:
     codes = {name: step.code for name, step in done[1].items()}
     # 1 of threats: the example's own file begins with no licence
-    want = ("attack", "train", "harden", "detect", "my-verb", "run")
+    want = ("attack", "train", "harden", "detect", "my-verb", "report", "run")
     assert codes == dict.fromkeys(want, 0) | {"threats": 1}
 
 
@@ -70,6 +70,12 @@ def test_the_verb_shows_gates_and_leaves_a_run(done: tuple[Path, dict[str, pages
     out = done[1]["my-verb"].out
     assert re.search(r"^sure  \d+\.\d+% \(.*n=40\)$", out, re.MULTILINE)
     assert "reached: sure>=0.1: " in out and "report: runs/my-verb/report.html" in out
+
+
+def test_the_chapter_stands_in_the_report(done: tuple[Path, dict[str, pages.Step]]) -> None:
+    page = (done[0] / "runs" / "my-verb" / "report.md").read_text("utf-8")
+    chapter = page.split("## Sureness")[1].split("\n## ")[0]
+    assert "How often it is sure" in chapter and "n\u202f=\u202f40" in chapter
 
 
 def test_the_profile_loads_it_by_itself(done: tuple[Path, dict[str, pages.Step]]) -> None:

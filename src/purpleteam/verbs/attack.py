@@ -236,7 +236,7 @@ def attack(
         data=subject.data(subject.split),
         cross_check=crossed,
         as_bytes=rounded,
-        records=(subject.part, *records, *(crossed.findings if crossed else ())),
+        records=(*records, *(crossed.findings if crossed else ()), subject.part),
         notes=tuple(notes),
     )
 

@@ -115,7 +115,7 @@ def evaluate(
         classes=names,
         subject=subject.about(),
         data=subject.data(subject.split),
-        records=(subject.part, *numbers.measurements(subject.about())),
+        records=(*numbers.measurements(subject.about()), subject.part),
         notes=subject.notes,
     )
     if target is not None:

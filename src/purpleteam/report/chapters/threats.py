@@ -49,7 +49,7 @@ COLUMNS = ("Threat", "Part", "Inherent", "Remains", "Status", "Mitigations, and 
 SHOWN = ("columns", "diagram", "stride", "cells", "threats", "summary", "course_tables")
 """Facts of a system model that have a form of their own; every other list is a folded table."""
 ELSEWHERE = ("seed_tables",)
-"""Facts that the chapter on the course reports shows."""
+"""Facts of runs of schema 1 that a plug-in's chapter shows."""
 LEVELS = ("our_level", "remains", "inherent", "residual", "level", "computed")
 NAMES = ("id", "ours", "origin", "references", "all_of", "any_of")
 LONG = 30
