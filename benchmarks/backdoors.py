@@ -63,10 +63,10 @@ FREQUENT = (
 )
 """Up to more than half of what carries the target label."""
 PARTS: dict[str, tuple[str, ...]] = {
-    "patch": (f"attacks={json.dumps([PATCH])}", "seeds=5", "plant_again=[10, 50]"),
+    "patch": (f"attacks={json.dumps([PATCH])}", "trainings=5", "plant_again=[10, 50]"),
     "families": (
         f"attacks={json.dumps(FAMILIES)}",
-        "seeds=3",
+        "trainings=3",
         "search_training_set=false",
         'repairs=["unlearn"]',
         "plant_again=[]",
@@ -74,28 +74,28 @@ PARTS: dict[str, tuple[str, ...]] = {
     "clean": ("clean=20", "search_training_set=false"),
     "removed": (
         f"attacks={json.dumps(FAMILIES)}",
-        "seeds=1",
+        "trainings=1",
         "scan_models=false",
         'repairs=["retrain"]',
         "plant_again=[]",
     ),
     "frequent": (
         f"attacks={json.dumps(FREQUENT)}",
-        "seeds=1",
+        "trainings=1",
         "scan_models=false",
         'repairs=["retrain"]',
         "plant_again=[]",
     ),
     "few": (
         f"attacks={json.dumps([PATCH])}",
-        "seeds=5",
+        "trainings=5",
         "trusted=100",
         "search_training_set=false",
         'repairs=["unlearn"]',
         "plant_again=[]",
     ),
     "small": ("clean=300", "architecture=small_cnn", "epochs=1", "search_training_set=false"),
-    "fifty": (f"attacks={json.dumps(FIFTY)}", "seeds=5", "scan_models=false", "repairs=[]"),
+    "fifty": (f"attacks={json.dumps(FIFTY)}", "trainings=5", "scan_models=false", "repairs=[]"),
 }
 """What each part asks of the lab, over the profile `backdoors`."""
 
@@ -118,7 +118,7 @@ SEEDS = 5
 
 def asked(part: str) -> RunConfig:
     """Return the configuration of a part."""
-    alone = ("backdoors.attacks=[]", "backdoors.processes=1")  # two would slow each other down
+    alone = ("backdoors.attacks=[]", "processes=1")  # two would slow each other down
     settings = [*alone, *(f"backdoors.{one}" for one in PARTS[part])]
     return resolve("backdoors", None, settings)
 
@@ -138,7 +138,7 @@ def time_the_lab(work: Path) -> None:
     found = run(config, folder / "run", command=("python", "benchmarks/backdoors.py"))
     facts = {
         "seconds": round(found.seconds, 1),
-        "processes": config.backdoors.processes,
+        "processes": config.processes,
         "machine": RunFolder.open(found.run).info["machine"],
     }
     (folder / "took.json").write_text(json.dumps(facts, sort_keys=True) + "\n", encoding="utf-8")
@@ -146,7 +146,7 @@ def time_the_lab(work: Path) -> None:
 
 def draw_curves(work: Path) -> None:
     """Measure attack success over the number of poisoned images, or go on with it."""
-    recipe = recipe_of("plain", 3)
+    _, recipe = recipe_of("plain", 3)
     dataset = load_dataset("mnist")
     found = {}
     with progress(False) as bar:

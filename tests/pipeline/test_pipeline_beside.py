@@ -1,10 +1,9 @@
-"""The lab's jobs in several processes: the same records, an error told, and nobody left behind."""
+"""Several processes for one run: the same records, errors told, and nobody left behind."""
 
 from __future__ import annotations
 
-import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,8 @@ import pytest
 from purpleteam.core.errors import RunError
 from purpleteam.core.runfolder import DRAFTS, RunFolder
 from purpleteam.pipeline import beside as module
-from purpleteam.pipeline.beside import Job, beside
+from purpleteam.pipeline.beside import work, work_ahead
 from purpleteam.pipeline.config import resolve
-from purpleteam.pipeline.helper import serve
 from purpleteam.pipeline.run import prepare, run
 from purpleteam.pipeline.state import Run
 
@@ -33,7 +31,7 @@ def lab(folder: Path, *settings: str) -> Run:
 def test_two_processes_leave_the_records_of_one(tmp_path: Path) -> None:
     metrics = []
     for processes in (1, 2):
-        asked = resolve("backdoors", None, (*SETTINGS, f"backdoors.processes={processes}"))
+        asked = resolve("backdoors", None, (*SETTINGS, f"processes={processes}"))
         done = RunFolder.open(run(asked, tmp_path / str(processes)).run)
         assert not (done.path / DRAFTS).exists()
         metrics.append(done.metrics())
@@ -41,28 +39,31 @@ def test_two_processes_leave_the_records_of_one(tmp_path: Path) -> None:
     assert "fine_tune" in metrics[0] and "model-scan" in metrics[0]
 
 
-def test_a_job_leaves_drafts_and_the_run_untouched(tmp_path: Path) -> None:
-    work, answers = lab(tmp_path / "run"), io.StringIO()
-    start = {"run": str(work.folder.path), "command": ["purple", "run"]}
-    serve(start, [json.dumps(asdict(Job("learn", 0)))], answers)
-    assert json.loads(answers.getvalue()) == {}
-    assert work.folder.records() == []
-    (draft,) = (work.folder.path / DRAFTS).iterdir()
-    assert json.loads(draft.read_text())[0]["command"] == ["purple", "run"]
+def test_a_worker_drafts_every_cell_from_either_end_and_leaves_the_run_untouched(
+    tmp_path: Path,
+) -> None:
+    few = ("backdoors.scan_models=false", "backdoors.repairs=[]")
+    drafts = []
+    for number in (0, 1):
+        state = lab(tmp_path / str(number), *few)
+        work({"run": str(state.folder.path), "command": ["purple", "run"]}, number)
+        assert state.folder.records() == []
+        drafts.append({path.name for path in (state.folder.path / DRAFTS).glob("*.json")})
+    assert drafts[0] == drafts[1] != set()
 
 
 def test_what_goes_wrong_there_leaves_no_draft_for_the_run_meets_it_itself(tmp_path: Path) -> None:
-    work, answers = lab(tmp_path / "run"), io.StringIO()
-    start = {"run": str(work.folder.path), "command": []}
-    serve(start, [json.dumps(asdict(Job("learn", 0, "nosuch")))], answers)
-    assert "unknown poison attack 'nosuch'" in json.loads(answers.getvalue())["failed"]
-    assert not (work.folder.path / DRAFTS).exists()
+    state = lab(tmp_path / "run", 'backdoors.attacks=["badnets:count=5000"]')
+    work({"run": str(state.folder.path), "command": []}, 0)
+    drafts = [path.read_text() for path in (state.folder.path / DRAFTS).glob("*.json")]
+    trained = [json.loads(text) for text in drafts if "models/" in text]
+    assert {one["facts"]["model_name"] for (one, *_) in trained} == {"backdoors-clean"}
 
 
 def test_a_process_that_ends_is_an_error_and_no_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = replace(lab(tmp_path / "run"), processes=2)
-    monkeypatch.setattr(module, "HELPER", "this")  # ends at once, having printed something
-    with pytest.raises(RunError, match="to learn has ended"), beside(work) as together:
-        together([Job("learn", 0), Job("learn", 1), Job("learn", 2)])
+    state = replace(lab(tmp_path / "run"), processes=2)
+    monkeypatch.setattr(module, "WORKER", "nosuch_module")
+    with pytest.raises(RunError, match="a process beside the run ended with code 1"):
+        work_ahead(state)
