@@ -84,11 +84,14 @@ def test_the_profile_loads_it_by_itself(done: tuple[Path, dict[str, pages.Step]]
     assert "halving" in attacks
 
 
-def test_what_it_measured_is_measured_again_without_naming_it(
+def test_what_it_measured_is_measured_again_where_it_is_asked_for(
     done: tuple[Path, dict[str, pages.Step]],
 ) -> None:
-    (step,) = pages.do("```sh\npurple verify runs/attack --replay 1\n```\n", done[0])
-    assert step.code == 0, step.out + step.error
+    lines = "purple --plugin my_module verify runs/attack --replay 1\npurple verify runs/attack --replay 1"
+    asked, not_asked = pages.do(f"```sh\n{lines}\n```\n", done[0])
+    assert asked.code == 0, asked.out + asked.error
+    told = not_asked.out + not_asked.error
+    assert not_asked.code == 2 and "add --plugin my_module" in told  # a run may be a stranger's
 
 
 def test_a_plug_in_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def _called_again(asked: Mapping[str, Any], progress: Progress) -> Sequence[Reco
         given = [key for key, value in asked["options"].items() if isinstance(value, Mapping)]
         return f"{' and '.join(given)} came through Python: call {asked['verb']} again there"
     for name in asked.get("plugins", ()):
+        check_trusted(name)
         load_plugin(name)
     verb = VERBS[asked["verb"]]
     takes = inspect.signature(verb.call).parameters
