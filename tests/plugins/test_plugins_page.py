@@ -87,7 +87,8 @@ def test_the_profile_loads_it_by_itself(done: tuple[Path, dict[str, pages.Step]]
 def test_what_it_measured_is_measured_again_where_it_is_asked_for(
     done: tuple[Path, dict[str, pages.Step]],
 ) -> None:
-    lines = "purple --plugin my_module verify runs/attack --replay 1\npurple verify runs/attack --replay 1"
+    again = "verify runs/attack --replay 1"
+    lines = f"purple --plugin my_module {again}\npurple {again}"
     asked, not_asked = pages.do(f"```sh\n{lines}\n```\n", done[0])
     assert asked.code == 0, asked.out + asked.error
     told = not_asked.out + not_asked.error
