@@ -88,8 +88,8 @@ def test_what_it_measured_is_measured_again_where_it_is_asked_for(
     done: tuple[Path, dict[str, pages.Step]],
 ) -> None:
     again = "verify runs/attack --replay 1"
-    lines = f"purple --plugin my_module {again}\npurple {again}"
-    asked, not_asked = pages.do(f"```sh\n{lines}\n```\n", done[0])
+    (asked,) = pages.do(f"```sh\npurple --plugin my_module {again}\n```\n", done[0])
+    (not_asked,) = pages.do(f"```sh\npurple {again}\n```\n", done[0])
     assert asked.code == 0, asked.out + asked.error
     told = not_asked.out + not_asked.error
     assert not_asked.code == 2 and "add --plugin my_module" in told  # a run may be a stranger's
