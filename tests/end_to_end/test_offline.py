@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
 from watching import STRACE, Watched, terminate
 
 
@@ -16,16 +17,17 @@ def purple(tmp_path: Path) -> Watched:
     return Watched(tmp_path)
 
 
-def test_evaluate_asks_nobody_and_writes_nothing(purple: Watched) -> None:
+def test_evaluate_asks_nobody_and_writes_its_run_alone(purple: Watched) -> None:
     purple.ended(purple.start("evaluate", "--limit", "20", "--json"))
-    assert (purple.reached(), purple.wrote()) == ([], [])
-    assert list(purple.home.iterdir()) == list(purple.here.iterdir()) == []
+    assert (purple.reached(), purple.wrote(purple.here / "runs")) == ([], [])
+    assert [path.name for path in purple.here.iterdir()] == ["runs"]
+    assert list(purple.home.iterdir()) == []
 
 
-def test_scan_asks_nobody_and_writes_nothing(purple: Watched) -> None:
+def test_scan_asks_nobody_and_writes_its_run_alone(purple: Watched) -> None:
     (purple.here / "one.py").write_text("print(1)\n")
     purple.ended(purple.start("scan", "one.py", "--json"))
-    assert (purple.reached(), purple.wrote()) == ([], [])
+    assert (purple.reached(), purple.wrote(purple.here / "runs")) == ([], [])
     assert list(purple.home.iterdir()) == []
 
 
@@ -69,4 +71,4 @@ def test_a_model_that_does_both_natively_is_seen(purple: Watched) -> None:
     process = purple.start("evaluate", "--model", "careless:build")
     process.communicate(timeout=600)
     assert len(purple.reached()) == 1 and "192.0.2.1" in purple.reached()[0]
-    assert purple.wrote() == [str(purple.home / "deviceid")]
+    assert purple.wrote(purple.here / "runs") == [str(purple.home / "deviceid")]

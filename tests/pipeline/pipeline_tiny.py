@@ -41,6 +41,7 @@ parts = 8
 
 [backdoors]
 own = false
+served = false
 
 [defences]
 recipes = ["pgd"]

@@ -235,6 +235,8 @@ class GalleryFacts(TypedDict, total=False):
     title: str
     kind: str
     images: list[Mapping[str, Any]]
+    of: str
+    """The measurement whose images they are."""
     note: str
 
 

@@ -269,7 +269,8 @@ def _journal(
         "seed": seed,
         "batch_size": batch_size,
     }
-    return Journal.of(facts)
+    whole_run = run is not None and "verb" not in run.info["asked"]
+    return Journal.of(facts, run.path / "under-way" if run is not None and whole_run else None)
 
 
 def _crossed(subject: Subject, attack: EvasionAttack, seed: int, progress: Progress) -> CrossCheck:
