@@ -26,7 +26,7 @@ ALL: list[MinimumNormAttack] = [
     *(FMN(norm=norm) for norm in ("linf", "l2", "l1", "l0")),
 ]
 CLOSE = {"linf": 1.05, "l2": 1.05, "l1": 1.25, "l0": 1.25}
-BATCHES = [((1, 4, 4), 1), ((3, 3, 5), 3), ((1, 12, 9), 8)]
+BATCHES = [(2, (1, 4, 4), 1), (3, (3, 3, 5), 3), (10, (1, 12, 9), 8), (2, (1, 12, 9), 8)]
 every_attack = pytest.mark.parametrize("attack", ALL, ids=lambda one: f"{one.name}-{one.norm}")
 
 
@@ -36,8 +36,7 @@ def test_every_minimum_norm_attack_is_tested_here() -> None:
 
 
 @every_attack
-@pytest.mark.parametrize("classes", [2, 3, 10])
-@pytest.mark.parametrize(("shape", "n"), BATCHES)
+@pytest.mark.parametrize(("classes", "shape", "n"), BATCHES)
 def test_on_a_linear_net_it_ends_close_to_the_closed_form(
     attack: MinimumNormAttack, classes: int, shape: tuple[int, ...], n: int
 ) -> None:

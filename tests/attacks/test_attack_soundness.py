@@ -1,4 +1,7 @@
-"""Soundness: each check fires on a model or evaluation made to deceive, and only there."""
+"""Soundness of an evaluation that was forged, grows with epsilon, is of one step or of nothing.
+
+Models made to deceive are in test_attack_soundness_broken.py, honest ones in the file beside it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from attack_models import Answer, Deceiver, with_gradient_times
-from torch import Tensor, nn
+from attack_models import Deceiver
+from torch import nn
 
 from purpleteam.attacks import FGSM, PGD, RobustEvaluation, Soundness, evaluate, soundness_of
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
@@ -20,55 +23,16 @@ from purpleteam.models import RECIPES, train
 
 ATTACK = PGD(epsilon=0.1, steps=20)
 L2 = PGD(norm="l2", epsilon=1.0, steps=20)
-DECEPTIONS: dict[str, Answer] = {
-    "no gradient": lambda net, x: net(x.detach()) + 0 * net(x),
-    "NaN gradient": with_gradient_times(float("nan")),
-    "quantised input": lambda net, x: net((x * 16).round() / 16),
-    "very high temperature": lambda net, x: 1000 * net(x),
-    "reversed gradient": with_gradient_times(-1.0),
-    "shattered gradient": lambda net, x: net(x + 0.05 * torch.sin(500 * x)),
-}
 
 
 def verdict(model: nn.Module, images: ImageSet, *attacks: EvasionAttack) -> Soundness:
     return soundness_of(model, images, attacks, [evaluate(model, images, *attacks)])
 
 
-@pytest.mark.parametrize("name", DECEPTIONS)
-def test_masked_gradients_establish_nothing(
-    standard: nn.Module, images: ImageSet, name: str
-) -> None:
-    model = Deceiver(standard, DECEPTIONS[name])
-    assert evaluate(model, images, ATTACK).robust_accuracy.value > 0.7  # it looks robust
-    assert verdict(model, images, ATTACK).verdict == "not_established"
-
-
-@pytest.mark.parametrize(
-    ("name", "check", "least", "reason"),
-    [
-        ("no gradient", "zero_gradients", 1.0, "zero or NaN on 100%"),
-        ("NaN gradient", "zero_gradients", 1.0, "zero or NaN on 100%"),
-        ("quantised input", "zero_gradients", 1.0, "zero or NaN on 100%"),
-        ("very high temperature", "zero_gradients", 0.5, "zero or NaN on "),
-        ("reversed gradient", "steps_that_do_not_climb", 0.95, "raises no loss on "),
-        ("shattered gradient", "steps_that_do_not_climb", 0.5, "raises no loss on "),
-        ("reversed gradient", "survived_unbounded", 5, "unbounded attack leaves "),
-        ("no gradient", "survived_unbounded", 5, "unbounded attack leaves "),
-    ],
-)
-def test_each_deception_is_found_by_the_check_that_is_meant_for_it(
-    standard: nn.Module, images: ImageSet, name: str, check: str, least: float, reason: str
-) -> None:
-    found = verdict(Deceiver(standard, DECEPTIONS[name]), images, ATTACK)
-    assert found.checks[check] >= least
-    assert any(reason in one for one in found.reasons)
-
-
-@pytest.mark.parametrize("attack", [ATTACK, L2], ids=["linf", "l2"])
 def test_the_evaluation_of_an_honest_model_is_not_thrown_away(
-    standard: nn.Module, hardened: nn.Module, images: ImageSet, attack: PGD
+    standard: nn.Module, hardened: nn.Module, images: ImageSet
 ) -> None:
-    for model in (standard, hardened):
+    for model, attack in ((standard, ATTACK), (hardened, L2)):
         found = verdict(model, images, attack)
         assert found.verdict != "not_established", found.reasons
         assert found.checks["zero_gradients"] == found.checks["steps_that_do_not_climb"] == 0
@@ -95,37 +59,10 @@ def test_a_net_with_batch_norm_is_sound_and_left_as_it_was(
     assert net.training
 
 
-def test_probabilities_for_logits_are_weak(standard: nn.Module, images: ImageSet) -> None:
-    found = verdict(Deceiver(standard, lambda net, x: net(x).softmax(1)), images, ATTACK)
-    assert found.checks["probabilities"] and found.verdict == "weak"
-    assert "probabilities" in " ".join(found.reasons)
-
-
-def test_an_output_that_changes_from_call_to_call_is_weak(
-    standard: nn.Module, images: ImageSet
-) -> None:
-    def noisy(net: nn.Module, x: Tensor) -> Tensor:
-        return net(x + 0.02 * torch.randn_like(x))
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        found = verdict(Deceiver(standard, noisy), images, ATTACK)
-    assert found.checks["randomised"] and found.verdict == "weak"
-    assert any("call to call" in reason for reason in found.reasons)
-
-
 def test_one_step_alone_is_weak(hardened: nn.Module, images: ImageSet) -> None:
     found = verdict(hardened, images, FGSM(epsilon=0.03))
     assert found.verdict == "weak" and found.checks["most_steps"] == 1
     assert any("1 step" in reason for reason in found.reasons)
-
-
-def test_a_ladder_that_a_single_step_beats_establishes_nothing(
-    standard: nn.Module, images: ImageSet
-) -> None:
-    idle = PGD(epsilon=0.1, steps=20, step_size=1e-6)
-    found = verdict(standard, images, idle)
-    assert found.checks["broken_by_fgsm_only"] > 10 and found.verdict == "not_established"
 
 
 def forged(found: RobustEvaluation, x_adv: np.ndarray) -> RobustEvaluation:
@@ -136,6 +73,7 @@ def forged(found: RobustEvaluation, x_adv: np.ndarray) -> RobustEvaluation:
 def test_an_example_just_beyond_its_ball_establishes_nothing(
     standard: nn.Module, images: ImageSet, attack: PGD, share: float
 ) -> None:
+    images = images.first(12)
     honest = evaluate(standard, images, attack)
     x_adv = honest.x_adv.copy()
     towards = 1 - 2 * (images.images[3] > 127).astype(np.float32)  # every pixel, into the range
@@ -149,6 +87,7 @@ def test_an_example_just_beyond_its_ball_establishes_nothing(
 def test_an_example_outside_the_range_establishes_nothing(
     standard: nn.Module, images: ImageSet, value: float
 ) -> None:
+    images = images.first(12)
     honest = evaluate(standard, images, ATTACK)
     x_adv = honest.x_adv.copy()
     x_adv[0, 0, 0, 0] = value
@@ -163,6 +102,7 @@ def growing(found: RobustEvaluation, counts: Sequence[int]) -> list[RobustEvalua
 def test_robust_accuracy_that_grows_with_epsilon_establishes_nothing(
     standard: nn.Module, images: ImageSet
 ) -> None:
+    images = images.first(12)
     honest = evaluate(standard, images, ATTACK)
     found = soundness_of(standard, images, [ATTACK], growing(honest, [30, 20, 25, 10]))
     assert found.verdict == "not_established"
@@ -179,5 +119,5 @@ def test_where_nothing_is_right_when_clean_nothing_is_established(images: ImageS
 
 
 def test_the_verdict_becomes_plain_json(standard: nn.Module, images: ImageSet) -> None:
-    found = verdict(standard, images, ATTACK)
+    found = verdict(standard, images.first(12), ATTACK)
     assert json.loads(json.dumps(found.to_json()))["verdict"] == found.verdict

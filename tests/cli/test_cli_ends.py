@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from purpleteam.core.runfolder import DRAFTS
+
 PURPLE = [sys.executable, "-c", "from purpleteam.cli import main; main()"]
 
 
@@ -20,8 +22,8 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_knows_that_it_was(tmp_path:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        until = time.monotonic() + 60
-        while not (tmp_path / "run" / "records.jsonl").exists() and time.monotonic() < until:
+        until = time.monotonic() + 120
+        while not (tmp_path / "run" / DRAFTS).exists() and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

@@ -90,12 +90,14 @@ def test_the_record_is_json_and_holds_what_was_asked_for(planted: ModelScan) -> 
     assert set(record["detectors"]) == set(MODEL_DETECTORS) | {JOINT}
 
 
-def test_the_same_seed_gives_the_same_answer_and_another_one_the_same_verdict() -> None:
-    first, again, other = (
+def test_the_same_seed_gives_the_same_answer_and_another_one_the_same_verdict(
+    planted: ModelScan,
+) -> None:
+    again, other = (
         scan_model(Planted("patch"), TRUSTED, classes=CLASSES, seed=seed).to_json()
-        for seed in (0, 0, 1)
+        for seed in (0, 1)
     )
-    assert first | {"seconds": 0} == again | {"seconds": 0}
+    assert planted.to_json() | {"seconds": 0} == again | {"seconds": 0}
     assert (other["backdoored"], other["target_label"]) == (True, 3)
 
 

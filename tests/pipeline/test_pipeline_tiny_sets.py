@@ -109,7 +109,7 @@ def look_at(folder: Path, stages: tuple[str, ...], code: int, out: str, err: str
 @example(tiny=TinySet(50, 30, ("without the last", "one", "a rare last")), model=None)
 @example(tiny=TinySet(3, 40, ("none", "all", "all"), channels=3), model="right")
 @example(tiny=TinySet(2, 20, ("one", "all", "all")), model=None)
-@settings(max_examples=2, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=1, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_every_stage_ends_in_records_or_in_a_plain_reason(
     stages: tuple[str, ...], tiny: TinySet, model: str | None
 ) -> None:
