@@ -128,4 +128,4 @@ def terminate(process: subprocess.Popen[str]) -> None:
 
 
 def _is_neutral(name: str) -> bool:
-    return not name.startswith(("XDG_", "PURPLETEAM_", "ORT_", "COV_"))
+    return not name.startswith(("XDG_", "PURPLETEAM_", "ORT_", "COV_", "TORCHINDUCTOR_"))
