@@ -72,6 +72,7 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
         loaded = importlib.import_module(module)
         getattr(loaded, "register", int)()
     except PurpleError:
+        _loaded.discard(module)
         raise
     except ModuleNotFoundError as error:
         _loaded.discard(module)
@@ -83,6 +84,7 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
             f"installed: {known}"
         ) from None
     except Exception as error:
+        _loaded.discard(module)
         text = " ".join(str(error).split())[:200]
         place = place_of(error)[1]
         raise UsageError(
