@@ -182,6 +182,7 @@ BAD = [
     ("run --set defences.options.pdg.steps=1", "'pdg' 'pgd'"),
     ("run --set defences.options.pgd.steps=0", "pgd steps 0"),
     ("""run --set 'scan.paths=["nosuch"]'""", "scan.paths 'nosuch'"),
+    ("run --set threats.system=nosuch.yaml", "'nosuch.yaml'"),
     ("run --dataset nosuch", "'nosuch' digits"),
     ("run --model nosuch", "'nosuch' standard"),
     ("run --model own:net", "own:net --weights"),

@@ -19,6 +19,7 @@ from purpleteam.pipeline.stages.models import baseline, recipe_of
 from purpleteam.pipeline.stages.poison import poison_of
 from purpleteam.pipeline.stages.trial import repair_of
 from purpleteam.pipeline.state import Run
+from purpleteam.threats import load_system
 from purpleteam.verbs.ladders import attack_from
 
 LEARNING = {"models", "attacks", "certify", "defences"}
@@ -45,6 +46,7 @@ def check_request(run: Run) -> None:
         _defences,
         _backdoors,
         _scan,
+        _threats,
     )
     for part in checked:
         part(run)
@@ -183,6 +185,11 @@ def _scan(run: Run) -> None:
     for path in run.config.scan.paths:
         if not Path(path).exists():
             raise ConfigError(f"scan.paths: {path!r} does not exist")
+
+
+def _threats(run: Run) -> None:
+    if run.config.threats.system is not None:
+        load_system(Path(run.config.threats.system))
 
 
 @contextmanager
