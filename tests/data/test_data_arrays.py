@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import pkgutil
+import re
 
 import numpy as np
 import pytest
@@ -168,7 +170,7 @@ def packed(tmp_path):
         (lambda _: b"\x93NUMPY\x01\x00\x10\x00{'descr': '<u1', ", "broken or cut off"),
         (lambda _: b"\x93NUMPY\x01\x00\x10\x00" + b"{}" + b" " * 14, "broken or cut off"),
         (lambda _: b"<html>404</html>", "no .npz and no .npy file: write it as np.savez"),
-        (lambda _: pickle.dumps({}), "pickled, .* read_arrays=purpleteam.pipeline"),
+        (lambda _: pickle.dumps({}), "pickled, .* read_arrays=purpleteam.scan.formats.read_arrays"),
         (lambda whole: b"\x1f\x8b" + whole, "packed by gzip"),
     ],
     ids=["empty", "cut", "overwritten", "cut header", "no header", "html", "pickle", "gzip"],
@@ -230,3 +232,12 @@ def test_pickled_sets_pass_the_gate_or_are_refused(tmp_path):
 
 def same_order(part, pixels):
     return part.images.tobytes() == pixels.tobytes()
+
+
+def test_the_reader_that_a_pickled_file_asks_for_reads_it(tmp_path):
+    file = tmp_path / "set.pkl"
+    file.write_bytes(pickle.dumps({"x": np.zeros((30, 4, 4), np.uint8)}))
+    with pytest.raises(Refused) as error:
+        load_dataset(file)
+    (named,) = re.findall(r"read_arrays=(\S+)", str(error.value))
+    assert pkgutil.resolve_name(named)(file)["x"].shape == (30, 4, 4)

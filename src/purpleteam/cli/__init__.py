@@ -1,10 +1,11 @@
 """The command line: a thin skin over the rooms; every verb takes --json.
 
-- `app`       `main`, which turns every error into one line and an exit code;  `verbs`: the list
-- `commands/` one file for each part of the flow; heavy imports are inside the commands
-- `options`   what an option is called and means, the same everywhere;  `outputs`: where --out goes
+- `app`       `main`, which turns every error into one line and an exit code
+- `flow`      the list of verbs;  `build`: a command for each, from the verb's own parameters
+- `runs`, `data`, `evidence`, `serve`: the commands that are written by hand
+- `options`   what an option is called and means, the same everywhere
 - `screen`    progress on standard error, the answer or one JSON object on standard output
-- `lab`       what the verbs that work on one model share (torch);  `doctor`: what is installed
+- `doctor`    what is installed
 """
 
 import os

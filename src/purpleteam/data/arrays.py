@@ -36,7 +36,7 @@ ENDS = (".npz", ".npy", ".pkl", ".pickle")
 CIFAR = re.compile(r"(data_batch_\d+|test_batch|batches\.meta|train|test|meta)$")
 """The files of CIFAR-10 and CIFAR-100, which have no ending."""
 WRITE_IT = "write it as np.savez('set.npz', x=images, y=labels)"
-READ_PICKLED = "read_arrays=purpleteam.pipeline.importing.read_arrays reads it without"
+READ_PICKLED = "read_arrays=purpleteam.scan.formats.read_arrays reads it without"
 NO_OBJECTS = "give numbers or text, such as np.stack(x).astype('uint8')"
 IMAGES = ("images", "image", "imgs", "img", "x", "data", "pixels", "inputs")
 LABELS = ("labels", "label", "y", "targets", "target")

@@ -50,7 +50,7 @@ def load_dataset(
         reference: a name, a folder, a file of arrays or `module:factory`, and behind a colon
             how image files are read: `my_images:resize=32,skip_unreadable=true`.
         read_arrays: reads a file of arrays; the default takes .npz and .npy alone, and
-            `pipeline.importing.read_arrays` pickled ones too, of which nothing is unpickled.
+            `scan.formats.read_arrays` pickled ones too, of which nothing is unpickled.
         progress: where to report.
 
     Raises:

@@ -151,7 +151,7 @@ def load(
         arch: the code of a stored model whose card names `module:factory`.
         device: where it goes; the default is the CPU.
         read_weights: reads that file; the default takes .safetensors alone, and
-            `pipeline.importing.read_weights` takes what passes the gate of `scan`.
+            `verbs.open_subject` reads whatever passes the gate of `scan`.
         normalisation: a layer to put in front of the net; a card may say another.
         shape: of the images that it will be shown, where no card says it: a net is then laid out
             in memory for speed, and a function is asked a few.

@@ -4,7 +4,7 @@
 - `run`       STAGES, and a run from data to report, resumable at any moment
 - `stages/`   one file a stage; each piece of work is a cell of the run folder
 - `validation` what a stage would stumble over, refused before any work
-- `work`      what the stages share;  `checks`: all rooms' checks
+- `state`     what the stages share;  `beside`: trainings in processes of their own
+- `results`   the records of a finished run as one JSON file
 - `replay`    re-run the cell behind one record and compare
-- `importing` a foreign checkpoint, judged by `scan`'s gate, stored by `models`
 """

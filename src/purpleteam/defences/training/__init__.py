@@ -1,4 +1,4 @@
-"""Defences by training, one file each; `harden` makes a new model from a dataset.
+"""Defences by training, one file each: `DEFENCES` has them; each trains a model on a dataset.
 
 - `pgd`     adversarial training against the current model, several steps
 - `fast`    the same with a single step from a random start
