@@ -41,12 +41,10 @@ def _figure(evidence: Evidence) -> list[Block]:
 
 def bound_of(record: Measurement) -> str:
     """Return the bound within which a certificate holds."""
-    votes = isinstance(record.how.get("layout"), Mapping)  # then the bound counts training images
-    return (
-        f"{record.how.get('epsilon')} changed training images"
-        if votes
-        else radius(record.how.get("epsilon"))
-    )
+    bound = record.how.get("epsilon")
+    if not isinstance(record.how.get("layout"), Mapping):
+        return radius(bound)
+    return f"{bound} changed training image{'' if bound == 1 else 's'}"  # it counts them
 
 
 def _parts(evidence: Evidence, record: Measurement) -> Inline:
