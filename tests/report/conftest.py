@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from report_records import write_full_run
 
 from purpleteam.core.records import Record
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.report import ReportFiles, render
+from report_records import write_full_run
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from report_records import measured
-
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.statistics import Rate, paired_difference
 from purpleteam.report import render
+from report_records import measured
 
 Maker = Callable[..., Path]
 LAB = {"lab": True, "poison": "badnets", "target_label": 7}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from report_records import measured
 
 from purpleteam.core.metrics import METRICS, Metric, add
 from purpleteam.core.records import CheckResult, Measurement, Note
@@ -14,6 +13,7 @@ from purpleteam.core.schema import MODEL_SCAN, model_note
 from purpleteam.core.statistics import Rate, mean_over_seeds
 from purpleteam.report import CHAPTERS, Chapter, Sheet, render
 from purpleteam.report.chapter import of_itself, of_model, ordered
+from report_records import measured
 
 Maker = Callable[..., Path]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from report_records import measured
-
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import Role, model_note
 from purpleteam.core.statistics import Rate
 from purpleteam.report.collect import Evidence, model_name
+from report_records import measured
 
 
 def robust(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_records import measured
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.ledger import Ledger
@@ -22,6 +21,7 @@ from purpleteam.core.statistics import Rate
 from purpleteam.report import CHAPTERS, render
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.png import encode_png
+from report_records import measured
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 

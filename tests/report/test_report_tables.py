@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 
 import pytest
-from report_records import attack_records, clean_records, measured, poison_records
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.records import Record
 from purpleteam.core.statistics import Rate, mean, mean_over_seeds
 from purpleteam.report import readme_table, render_results
 from purpleteam.report.numbers import of_value
+from report_records import attack_records, clean_records, measured, poison_records
 
 
 def results(path: Path, *records: Record) -> Path:

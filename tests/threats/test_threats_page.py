@@ -6,11 +6,10 @@ import re
 from datetime import date
 from pathlib import Path
 
-from threat_results import ran
-
 from purpleteam.threats import derive, load_system
 from purpleteam.threats.loading import CONDITIONS
 from purpleteam.threats.model import SUBJECTS
+from threat_results import ran
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "threats.md").read_text("utf-8")
 

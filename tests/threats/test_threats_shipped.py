@@ -9,13 +9,13 @@ from datetime import date
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from threat_results import passing, ran
 
 from purpleteam.core.errors import ConfigError
 from purpleteam.core.records import ThreatStatus
 from purpleteam.threats import derive, load_system, missing, summary, to_facts
 from purpleteam.threats.loading import APP, CONDITIONS, only
 from purpleteam.threats.model import REQUIRED
+from threat_results import passing, ran
 
 TODAY = date(2026, 11, 20)
 

@@ -6,12 +6,12 @@ from typing import get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from threat_results import passing, ran, said
 
 from purpleteam.core.records import CheckResult, Verdict
 from purpleteam.threats import derive, load_system, system_from, verdicts
 from purpleteam.threats.model import LEVELS, Checks
 from purpleteam.threats.status import mitigation_state
+from threat_results import passing, ran, said
 
 TODAY = date(2026, 11, 20)
 VERDICTS = get_args(Verdict)

@@ -4,7 +4,6 @@ import json
 from datetime import date
 
 import pytest
-from threat_results import passing
 
 from purpleteam.core.records import Note, record_from_json
 from purpleteam.threats import (
@@ -16,6 +15,7 @@ from purpleteam.threats import (
     unmodelled,
 )
 from purpleteam.threats.model import LETTERS
+from threat_results import passing
 
 TODAY = date(2026, 11, 20)
 
