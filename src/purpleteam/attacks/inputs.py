@@ -1,9 +1,7 @@
-"""What an attack is given: options in their ranges, images in [0, 1], labels; or one line."""
+"""What an attack is given: images in [0, 1], labels and indices; or one line."""
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Any
 
 import torch
@@ -17,39 +15,6 @@ ROUNDING = 1e-6
 """How far outside [0, 1] a value may be and still be meant as its end."""
 OVER = 2
 """Values up to here are none from 0 to 255: such images would be black."""
-
-LIMIT = re.compile(r"(at least|above|at most|under|below|from|to|between|and) (-?[\d.]+)|finite")
-
-
-def check_ranges(part: object) -> None:
-    """Refuse an option outside its range, as `ranges` of the part's classes words it.
-
-    Such as `ranges = "targets at least 1; decay from 0 to 1"`; None is always allowed.
-
-    Raises:
-        ValueError: it names the option, its range and what was given.
-    """
-    for kind in reversed(type(part).__mro__):
-        for option in filter(None, vars(kind).get("ranges", "").split("; ")):
-            name, _, wanted = option.partition(" ")
-            value = getattr(part, name)
-            if value is not None and not all(
-                _within(value, word, limit) for word, limit in LIMIT.findall(wanted)
-            ):
-                raise ValueError(f"{name} must be {wanted}, not {value}")
-
-
-def _within(value: float, word: str, limit: str) -> bool:
-    match word:
-        case "at least" | "from":
-            return value >= float(limit)
-        case "above" | "between":
-            return value > float(limit)
-        case "at most" | "to":
-            return value <= float(limit)
-        case "under" | "below" | "and":  # between 0 and 1
-            return value < float(limit)
-    return math.isfinite(value)
 
 
 def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,12 @@ file and no edit anywhere else.
 from __future__ import annotations
 
 import importlib
+import math
+import operator
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +21,14 @@ from purpleteam.core.errors import UsageError, unknown
 
 T = TypeVar("T")
 Part = TypeVar("Part")
+
+LIMIT = re.compile(r"(at least|above|at most|under|below|from|to|between|and) (-?[\d.]+)|finite")
+HOLDS: dict[str, Callable[[float, float], bool]] = {
+    **dict.fromkeys(("at least", "from"), operator.ge),
+    **dict.fromkeys(("above", "between"), operator.gt),
+    **dict.fromkeys(("at most", "to"), operator.le),
+    **dict.fromkeys(("under", "below", "and"), operator.lt),  # between 0 and 1
+}
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -66,3 +78,31 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+def check_ranges(part: object) -> None:
+    """Refuse an option outside its range, as `ranges` of the part's classes words it.
+
+    Such as `ranges = "targets at least 1; decay from 0 to 1"`, of which each class gives those that
+    it adds. None is always allowed, an option that the part lacks is passed over, and one of type
+    int must be whole.
+
+    Raises:
+        ValueError: it names the option, its range and what was given.
+    """
+    fields = getattr(part, "__dataclass_fields__", {})
+    for kind in reversed(type(part).__mro__):
+        for option in filter(None, vars(kind).get("ranges", "").split("; ")):
+            name, _, wanted = option.partition(" ")
+            value = getattr(part, name, None)
+            whole = name in fields and fields[name].type in (int, "int", "int | None")
+            limits = LIMIT.findall(wanted)
+            if not isinstance(value, (Integral if whole else Real) | None):
+                wanted = f"{'whole' if whole else 'a number'} and {wanted}"
+            elif value is None or all(_holds(float(value), *limit) for limit in limits):
+                continue
+            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _holds(value: float, word: str, limit: str) -> bool:
+    return HOLDS[word](value, float(limit)) if word else math.isfinite(value)

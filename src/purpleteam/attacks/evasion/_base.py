@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import ClassVar, final
 
 import numpy as np
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from purpleteam.attacks.driver import Cost, Driver, Search
-from purpleteam.attacks.inputs import check_labels, check_ranges, checked, checked_index
+from purpleteam.attacks.inputs import check_labels, checked, checked_index
 from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import DENSE, NORMS, distance, whole_cube
 from purpleteam.core.errors import UsageError, unknown
-from purpleteam.core.registry import Registry
+from purpleteam.core.registry import Registry, check_ranges
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import Classifier, forked
@@ -71,8 +71,11 @@ class EvasionAttack(ABC):
     """The norms in which the attack is defined."""
     one_for_all: ClassVar[bool] = False
     """Whether it tries on each image what was fitted on others before it is made."""
-    ranges: ClassVar[str] = ""
-    """The ranges of the options that the class adds, as `check_ranges` reads them."""
+    ranges: ClassVar[str] = (
+        "steps at least 1; restarts at least 1; queries at least 1; samples at least 1; "
+        "step_size above 0 and finite"
+    )
+    """Those of the options that the class adds, and of common ones; read by `check_ranges`."""
 
     norm: str = "linf"
     """How the size of a perturbation is measured."""
@@ -93,13 +96,6 @@ class EvasionAttack(ABC):
                 f"epsilon is in pixel units of [0, 1], so at most {most:g} in {self.norm}, not "
                 f"{self.epsilon:g} (did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
             )
-        for count in ("steps", "restarts", "queries", "samples"):
-            if not isinstance(value := getattr(self, count, 1), Integral) or int(value) < 1:
-                whole = "" if isinstance(value, Integral) else "whole and "
-                raise ValueError(f"{count} must be {whole}at least 1, not {value!r}")
-        step_size = getattr(self, "step_size", None)
-        if step_size is not None and not 0 < step_size < float("inf"):
-            raise ValueError(f"step_size must be above 0 and finite, not {step_size}")
         check_ranges(self)
 
     def __init_subclass__(cls) -> None:

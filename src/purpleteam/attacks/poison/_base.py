@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from purpleteam.attacks.inputs import check_ranges
 from purpleteam.attacks.poison.triggers import AnyTrigger, Trigger
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.registry import Registry
+from purpleteam.core.registry import Registry, check_ranges
 from purpleteam.data.images import ImageSet
 
 Sources = str | tuple[int, ...]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.inputs import check_ranges
+from purpleteam.core.registry import check_ranges
 
 WAVES = 6
 """Random waves that make up a picture: enough for shapes, few enough to stay smooth."""
