@@ -21,7 +21,7 @@ import numpy as np
 
 from purpleteam.core.errors import PurpleError
 from purpleteam.scan.formats import read_arrays
-from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.sniff import mapped
 from purpleteam.scan.formats.zip_layout import read_layout
 from purpleteam.scan.gate import read_state_dict
@@ -44,7 +44,7 @@ def _layout(path: Path) -> dict[str, bytes] | None:
     try:
         archive = read_layout(mapped(path))
         return {name: bytes(archive.read(name)) for name in archive.members}
-    except Malformed:
+    except Problem:
         return None
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from purpleteam.core.errors import ModelError
-from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.torch_file import read_state_pickle
 from purpleteam.scan.gate import read_state_dict
 
@@ -107,7 +107,7 @@ def test_a_missing_file_is_an_error_and_no_verdict(tmp_path):
 
 @given(st.binary(max_size=60))
 def test_no_bytes_make_the_interpreter_do_anything_but_refuse(data):
-    with contextlib.suppress(Malformed):
+    with contextlib.suppress(Problem):
         read_state_pickle(b"\x80\x02" + data)
 
 
@@ -191,7 +191,7 @@ OTHERWISE = {
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_a_pickle_that_torch_reads_otherwise_or_not_at_all_is_refused(name):
     data, reason = OTHERWISE[name]
-    with pytest.raises(Malformed, match=reason):
+    with pytest.raises(Problem, match=reason):
         read_state_pickle(data)
 
 

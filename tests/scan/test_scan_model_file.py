@@ -10,7 +10,7 @@ import scan_corpus as corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.scan.formats.pickle_walk import walk_pickle
+from purpleteam.scan.formats.pickles import walk_pickle
 from purpleteam.scan.formats.problem import PROBLEMS
 from purpleteam.scan.formats.sniff import sniff
 from purpleteam.scan.scanners.model_file import scan_model_files
@@ -162,7 +162,7 @@ def test_a_pickle_of_plain_values_imports_nothing(value):
 
 
 def test_rule_names_are_unique_and_well_formed():
-    assert len({one.rule for one in PROBLEMS.values()}) == len(PROBLEMS)
+    assert len({one.id for one in PROBLEMS.values()}) == len(PROBLEMS)
 
 
 def test_a_finding_has_the_same_id_at_every_scan(tmp_path):

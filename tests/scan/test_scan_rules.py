@@ -40,9 +40,9 @@ def test_every_rule_has_a_line_that_triggers_it():
 
 def test_every_rule_says_what_it_is_and_what_to_do():
     for name in RULES:
-        rule = RULES[name]
+        rule, look = RULES[name]
         assert rule.id == name
-        assert rule.__doc__
+        assert look.__doc__
         assert rule.fix
         assert re.fullmatch(r"CWE-\d+", rule.cwe)
 

@@ -14,7 +14,7 @@ import pytest
 
 from purpleteam.core.errors import Refused
 from purpleteam.scan.formats import read_arrays
-from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.sniff import mapped
 from purpleteam.scan.formats.zip_layout import read_layout
 from purpleteam.scan.gate import read_state_dict
@@ -268,5 +268,5 @@ def test_a_packed_file_that_goes_on_behind_its_end_is_refused():
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x", b"a" * 1000)
     short = target.getvalue().replace(struct.pack("<L", 1000), struct.pack("<L", 999))
-    with pytest.raises(Malformed, match="does not unpack to the 999 bytes"):
+    with pytest.raises(Problem, match="does not unpack to the 999 bytes"):
         read_layout(memoryview(short)).read("x")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from purpleteam.scan.formats import zip_layout
-from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.zip_layout import Archive, read_layout
 
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
@@ -190,7 +190,7 @@ REFUSED = RENAMING | {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_readers_could_read_differently_is_refused(name: str) -> None:
     data, reason = REFUSED[name]
-    with pytest.raises(Malformed, match=reason):
+    with pytest.raises(Problem, match=reason):
         read(data)
 
 
@@ -208,18 +208,18 @@ def test_a_file_may_unpack_to_64_megabytes_or_a_hundred_times_its_bytes(
     most: tuple[int], raw: bytes
 ) -> None:
     assert read(claims(*most, raw=raw)).members["0"].size == most[0]
-    with pytest.raises(Malformed, match=f"'0' unpacks {len(raw)} bytes to {most[0] + 1}"):
+    with pytest.raises(Problem, match=f"'0' unpacks {len(raw)} bytes to {most[0] + 1}"):
         read(claims(most[0] + 1, raw=raw))
 
 
 def test_an_archive_may_unpack_to_as_much_in_all() -> None:
     assert len(read(claims(SMALL // 2, SMALL // 2)).members) == 2
-    with pytest.raises(Malformed, match="the archive unpacks"):
+    with pytest.raises(Problem, match="the archive unpacks"):
         read(claims(SMALL // 2, SMALL // 2 + 1))
     room = (len(HUNDREDTH) + 2 - len(claims(0, 0, raw=b""))) // 2
     whole = 100 * len(claims(0, 0, raw=bytes(room)))
     assert whole > SMALL and len(read(claims(SMALL, whole - SMALL, raw=bytes(room))).members) == 2
-    with pytest.raises(Malformed, match="the archive unpacks"):
+    with pytest.raises(Problem, match="the archive unpacks"):
         read(claims(SMALL, whole + 1 - SMALL, raw=bytes(room)))
 
 
@@ -228,13 +228,13 @@ def test_an_archive_is_no_larger_than_a_disk(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(zip_layout, "MAX_TOTAL", 6)
     assert len(read(data).members) == 2
     monkeypatch.setattr(zip_layout, "MAX_TOTAL", 5)
-    with pytest.raises(Malformed, match=r"unpacks .* bytes to 6"):
+    with pytest.raises(Problem, match=r"unpacks .* bytes to 6"):
         read(data)
 
 
 @pytest.mark.parametrize("raw", [packed(b"abc", zlib.Z_SYNC_FLUSH), packed(b"abc") + b"more"])
 def test_a_packed_file_ends_where_its_bytes_end(raw: bytes) -> None:
-    with pytest.raises(Malformed, match="does not unpack to the 3 bytes"):
+    with pytest.raises(Problem, match="does not unpack to the 3 bytes"):
         read(archive(file(raw, **DEFLATED))).read("x")
 
 

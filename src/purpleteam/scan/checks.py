@@ -212,7 +212,7 @@ def _not_plain(file: Path) -> str | None:
     kind = sniff(file)
     problem = next(model_problems(file, kind), None)
     if problem is not None:
-        return problem.message
+        return str(problem)
     return None if kind in ("safetensors", "onnx") else f"of kind {kind}"
 
 

@@ -6,7 +6,7 @@ by its checked header. Nothing of the file is ever executed: what is not underst
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import ModelError
-from purpleteam.scan.formats.problem import Malformed
-from purpleteam.scan.formats.safetensors import metadata_problems, read_header, read_tensor
+from purpleteam.scan.formats.problem import Problem
+from purpleteam.scan.formats.safetensors import read_safetensors
 from purpleteam.scan.formats.sniff import MODEL_SUFFIXES, mapped, sniff
-from purpleteam.scan.formats.tensors import as_array, check_values, converted
+from purpleteam.scan.formats.tensors import Tensor
 from purpleteam.scan.formats.torch_file import StoredTensor, open_archive
 
 MAX_BYTES = 64 << 30
@@ -56,82 +56,80 @@ def read_state_dict(path: Path) -> GateVerdict:
     Raises:
         ModelError: the file does not exist or cannot be read.
     """
+    notes: list[str] = []
     try:
         if not path.is_file():
             raise ModelError(f"model file {str(path)!r} does not exist")
-        tensors, dtypes, notes = _read(path)
-    except Malformed as refusal:
-        advice = f"; {ALONE}" if refusal.problem.kind == "unsafe-global" else ""
-        return GateVerdict(verdict="refused", reasons=(f"{refusal}{advice}",))
+        tensors = _read(path, notes)
+        arrays = {name: _checked(name, tensor) for name, tensor in tensors.items()}
+    except Problem as problem:
+        advice = f"; {ALONE}" if problem.kind == "unsafe-global" else ""
+        return GateVerdict(verdict="refused", reasons=(f"{problem}{advice}",))
     except OSError as error:
         raise ModelError(f"model file {str(path)!r} cannot be read: {error}") from None
-    return GateVerdict(verdict="accepted", reasons=tuple(notes), tensors=tensors, dtypes=dtypes)
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    if wide := sorted({kind for kind in dtypes.values() if "float" in kind} - {"float32"}):
+        notes.append(f"{', '.join(wide)} converted to float32")
+    return GateVerdict(verdict="accepted", reasons=tuple(notes), tensors=arrays, dtypes=dtypes)
 
 
-def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str], list[str]]:
+def _read(path: Path, notes: list[str]) -> dict[str, Tensor]:
+    """Return the tensors by their names without a wrapper's prefix."""
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise Malformed("bomb", f"the file has {size} bytes; at most {MAX_BYTES}")
-    notes: list[str] = []
+        raise Problem("bomb", f"the file has {size} bytes; at most {MAX_BYTES}")
     kind, suffix = sniff(path), path.suffix.lower()
     if kind in ("safetensors", "zip") and kind not in MODEL_SUFFIXES.get(suffix, (kind,)):
-        raise Malformed(
-            "name", f"the file is named {suffix} and holds {kind}; give it the name of its content"
-        )
+        why = f"the file is named {suffix} and holds {kind}; give it the name of its content"
+        raise Problem("name", why)
     if kind == "safetensors":
-        tensors = dict(_from_safetensors(mapped(path)))
+        tensors, odd = read_safetensors(mapped(path))
+        for problem in odd:
+            raise problem
     elif kind == "zip":
-        tensors = dict(_from_torch(*open_archive(mapped(path)), notes))
+        tensors = _from_torch(*open_archive(mapped(path)), notes)
     else:
-        raise Malformed("unknown-format", f"the file is {ADVICE.get(kind, f'of kind {kind!r}')}")
+        raise Problem("unknown-format", f"the file is {ADVICE.get(kind, f'of kind {kind!r}')}")
     if not tensors:
-        raise Malformed("tensor", "the file holds no tensor")
-    names, dtypes = list(tensors), {}
+        raise Problem("tensor", "the file holds no tensor")
     for prefix in PREFIXES:
-        if all(name.startswith(prefix) and name != prefix for name in names):
-            names = [name.removeprefix(prefix) for name in names]
+        if all(name.startswith(prefix) and name != prefix for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
             notes.append(f"prefix {prefix!r} taken off every name")
-    arrays = {}
-    for name, (array, dtype) in zip(names, tensors.values(), strict=True):
-        check_values(name, array, dtype)
-        arrays[name], dtypes[name] = converted(array, dtype), dtype
-        if dtype == "float64" and not np.isfinite(arrays[name]).all():
-            raise Malformed("not-finite", f"tensor {name!r} does not fit float32")
-    wide = sorted({dtype for dtype in dtypes.values() if "float" in dtype} - {"float32"})
-    if wide:
-        notes.append(f"{', '.join(wide)} converted to float32")
-    return arrays, dtypes, notes
+    return tensors
 
 
-def _from_safetensors(data: memoryview) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
-    header = read_header(data)
-    for problem in metadata_problems(header):
-        raise Malformed(problem.kind, problem.message)
-    for entry in header.tensors:
-        yield entry.name, (read_tensor(data, header, entry), entry.dtype)
+def _checked(name: str, tensor: Tensor) -> NDArray[Any]:
+    for problem in tensor.problems(name):
+        raise problem
+    array = tensor.converted()
+    if tensor.dtype == "float64" and not np.isfinite(array).all():
+        raise Problem("not-finite", f"tensor {name!r} does not fit float32")
+    return array
 
 
 def _from_torch(
     content: Any, storages: Mapping[str, memoryview], notes: list[str]
-) -> Iterator[tuple[str, tuple[NDArray[Any], str]]]:
+) -> dict[str, Tensor]:
     named = _state_dict(content, notes)
-    total = sum(tensor.form.count * tensor.form.dtype.size for tensor in named.values())
-    if total > MAX_SHARING * (held := sum(map(len, storages.values()))):
-        raise Malformed("bomb", f"the tensors need {total} bytes, and the file holds {held}")
-    for name, tensor in named.items():
-        array = as_array(tensor.form, storages[tensor.storage.key])
-        yield name, (array, tensor.form.dtype.name)
+    total, held = (
+        sum(stored.form.bytes for stored in named.values()),
+        sum(map(len, storages.values())),
+    )
+    if total > MAX_SHARING * held:
+        raise Problem("bomb", f"the tensors need {total} bytes, and the file holds {held}")
+    return {name: stored.form.read(storages[stored.storage.key]) for name, stored in named.items()}
 
 
 def _state_dict(content: Any, notes: list[str]) -> dict[str, StoredTensor]:
     if not isinstance(content, dict):
-        raise Malformed("tensor", "the file holds no dict of tensors; save model.state_dict()")
+        raise Problem("tensor", "the file holds no dict of tensors; save model.state_dict()")
     if _is_state(content):
         return content
     inner = [key for key in WRAPPERS if _is_state(content.get(key))]
     if len(inner) != 1:
         keys = ", ".join(repr(key) for key in list(content)[:8])
         what = "several state dicts" if inner else "no state dict"
-        raise Malformed("tensor", f"the file holds {what} (keys: {keys}); save model.state_dict()")
+        raise Problem("tensor", f"the file holds {what} (keys: {keys}); save model.state_dict()")
     notes.append(f"weights taken from key {inner[0]!r}; the rest of the file is left out")
     result: dict[str, StoredTensor] = content[inner[0]]
     return result

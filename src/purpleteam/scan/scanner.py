@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -29,6 +29,30 @@ FOREIGN = {
     **dict.fromkeys((".tox", ".nox"), "virtual environments"),
     **dict.fromkeys(("node_modules", "site-packages"), "installed packages"),
 }
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a finding of ours is called, how bad it is, and what to do; an id keeps its meaning."""
+
+    id: str
+    severity: Severity
+    cwe: str
+    fix: str
+    confidence: str = "high"
+
+    def finding(self, tool: str, message: str, **place: Any) -> Finding:
+        """Return the finding of one of our scanners at a place."""
+        return Finding(
+            tool=f"purpleteam {tool}",
+            rule=self.id,
+            severity=self.severity,
+            confidence=self.confidence,
+            cwe=self.cwe,
+            place=place,
+            message=message,
+            fix=self.fix,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +100,13 @@ def severity_at_least(severity: str, least: str) -> bool:
 def merged(results: Iterable[ScanResult]) -> ScanResult:
     """Return all results as one: each thing once, in order of place."""
     results = list(results)
+
+    def place(row: Finding) -> tuple[str, int, str, str]:
+        return str(row.place.get("path", "")), int(row.place.get("line", 0)), row.rule, row.message
+
     findings = {row.id: row for result in results for row in result.findings}
     return ScanResult(
-        findings=tuple(sorted(findings.values(), key=_place)),
+        findings=tuple(sorted(findings.values(), key=place)),
         scanned=tuple(sorted({path for result in results for path in result.scanned})),
         skipped=tuple(sorted({pair for result in results for pair in result.skipped})),
         errors=tuple(dict.fromkeys(text for result in results for text in result.errors)),
@@ -86,25 +114,22 @@ def merged(results: Iterable[ScanResult]) -> ScanResult:
     )
 
 
-def _place(finding: Finding) -> tuple[str, int, str, str]:
-    path, line = finding.place.get("path", ""), finding.place.get("line", 0)
-    return str(path), int(line), finding.rule, finding.message
-
-
 @dataclass(frozen=True)
 class Tree:
     """The files under one path, in order of name, and what was left out, with the reason."""
 
     root: Path
-    files: tuple[Path, ...]
-    skipped: tuple[tuple[str, str], ...]
+    files: tuple[Path, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     def name(self, path: Path) -> str:
         """Return the file's name in findings: as asked for, below the root's own name if absolute.
 
         So the same tree has the same names wherever it lies and wherever the scan was started.
         """
-        return _name(self.root, path)
+        if self.root.is_absolute():
+            path = Path(self.root.name) / path.relative_to(self.root)
+        return path.as_posix()
 
     def digest(self) -> str:
         """Return one digest over the names and the digests of all files."""
@@ -120,47 +145,40 @@ def walk(root: Path) -> Tree:
         UsageError: there is no such file or folder.
     """
     if root.is_file():
-        return Tree(root, (root,), ())
+        return Tree(root, (root,))
     if not root.is_dir():
         raise UsageError(f"path {str(root)!r} does not exist")
     files: list[Path] = []
-    skipped: list[tuple[str, str]] = []
+    left_out: list[tuple[Path, str]] = []
     caches: Counter[str] = Counter()
 
     def failed(error: OSError) -> None:
-        skipped.append((_name(root, Path(error.filename)), f"cannot be read: {error.strerror}"))
+        left_out.append((Path(error.filename), f"cannot be read: {error.strerror}"))
 
     for folder, names, members in os.walk(root, onerror=failed):
         here = Path(folder)
         caches.update(name for name in names if name in CACHES)
-        names[:] = sorted(set(names) - CACHES)
-        for name in tuple(names):
-            if reason := _left_out(here / name):
-                skipped.append((_name(root, here / name), reason))
-                names.remove(name)
+        inside, names[:] = sorted(set(names) - CACHES), []
+        for name in inside:
+            reason = FOREIGN.get(name)
+            if (here / name / "pyvenv.cfg").is_file():
+                reason = "a virtual environment"
+            if (here / name).is_symlink():
+                reason = "a link, not followed"
+            if reason is None:
+                names.append(name)
+            else:
+                left_out.append((here / name, reason))
         for name in sorted(members):
             if (here / name).is_symlink() or not (here / name).is_file():
-                skipped.append((_name(root, here / name), "a link or no plain file"))
+                left_out.append((here / name, "a link or no plain file"))
             else:
                 files.append(here / name)
     if caches:
         listed = ", ".join(f"{count} {name}" for name, count in sorted(caches.items()))
-        skipped.append((_name(root, root), f"caches left out: {listed}"))
-    return Tree(root, tuple(files), tuple(sorted(skipped)))
-
-
-def _left_out(folder: Path) -> str | None:
-    if folder.is_symlink():
-        return "a link, not followed"
-    if (folder / "pyvenv.cfg").is_file():
-        return "a virtual environment"
-    return FOREIGN.get(folder.name)
-
-
-def _name(root: Path, path: Path) -> str:
-    if not root.is_absolute():
-        return path.as_posix()
-    return (Path(root.name) / path.relative_to(root)).as_posix()
+        left_out.append((root, f"caches left out: {listed}"))
+    skipped = sorted((Tree(root).name(path), reason) for path, reason in left_out)
+    return Tree(root, tuple(files), tuple(skipped))
 
 
 def scan_files(path: Path, look: Callable[[Path, str], ScanResult | None]) -> ScanResult:
@@ -169,15 +187,11 @@ def scan_files(path: Path, look: Callable[[Path, str], ScanResult | None]) -> Sc
     `look` returns None for a file that is none of its business; one that it cannot read is skipped.
     """
     tree = walk(path)
-
-    def results() -> Iterator[ScanResult]:
-        for file in tree.files:
-            name = tree.name(file)
-            try:
-                result = look(file, name)
-            except OSError as error:
-                result = ScanResult(skipped=((name, f"cannot be read: {error.strerror}"),))
-            if result is not None:
-                yield result
-
-    return merged(results())
+    results = []
+    for file in tree.files:
+        name = tree.name(file)
+        try:
+            results.append(look(file, name) or ScanResult())
+        except OSError as error:
+            results.append(ScanResult(skipped=((name, f"cannot be read: {error.strerror}"),)))
+    return merged(results)

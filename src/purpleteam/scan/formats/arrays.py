@@ -8,7 +8,7 @@ These few names are known under their spellings of NumPy 1 and 2, and make descr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,13 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, Refused
-from purpleteam.scan.formats.pickle_reader import (
-    ALL_PROTOCOLS,
-    OrderedItems,
-    PickleReader,
-    Symbol,
-)
-from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.pickles import OrderedItems, PickleReader, Symbol
+from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.sniff import mapped
 from purpleteam.scan.formats.tensors import NPY_MAGIC, is_shape, plain_array, read_npy
 from purpleteam.scan.formats.zip_layout import read_layout
@@ -67,13 +62,6 @@ class _Format:
     settled: bool = False
     """Whether it was given its state, once; NumPy gives none to what is in use."""
 
-    def dtype(self) -> np.dtype[Any]:
-        """Return the number format; one with parts of its own counts as unknown (void)."""
-        try:
-            return np.dtype(self.code).newbyteorder(self.order)
-        except TypeError:
-            raise Malformed("tensor", f"there is no number format {self.code!r}") from None
-
 
 @dataclass(eq=False)
 class _Array:
@@ -81,39 +69,43 @@ class _Array:
 
     dtype: _Format | None = None
     shape: tuple[int, ...] = ()
-    raw: bytes | None = None
+    raw: bytes = b""
     fortran: bool = False
     scalar: bool = False
     """Whether it is a single number of NumPy's, as in a list of labels."""
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Return the array; a number format with parts of its own counts as unknown (void)."""
+        if self.dtype is None:
+            raise Problem("tensor", f"array {name!r} has no state")
+        try:
+            dtype = np.dtype(self.dtype.code).newbyteorder(self.dtype.order)
+        except TypeError:
+            raise Problem("tensor", f"there is no number format {self.dtype.code!r}") from None
+        return plain_array(name, dtype, self.shape, self.raw, self.fortran)
 
 
 class _ArrayReader(PickleReader):
     """Reads a pickle of arrays, numbers and text, in dicts, lists and tuples."""
 
-    table: ClassVar[dict[int, Callable[[Any], None]]] = ALL_PROTOCOLS
+    names: ClassVar[dict[str, Symbol]] = {full: Symbol(name) for full, name in ARRAY_NAMES.items()}
     keys: ClassVar[tuple[type, ...]] = (str, int, bytes)
 
-    def known(self, module: str, name: str) -> Symbol | None:
-        meaning = ARRAY_NAMES.get(f"{module}.{name}")
-        return None if meaning is None else Symbol(meaning)
-
-    def called(self, function: Any, arguments: Any) -> Any:
+    def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         match function, arguments:
             case Symbol("reconstruct"), (Symbol("ndarray"), (0,), "b" | b"b"):
                 return _Array()
             case Symbol("dtype"), (str() | bytes() as code, 0, 1):
-                return self._format(code)
-            case Symbol("scalar"), (_Format(settled=True) as dtype, bytes() as raw) if (
-                type(raw) is bytes
-            ):
+                text = code.decode("ascii") if isinstance(code, bytes) else code
+                if not CODE.fullmatch(text):
+                    raise self.refused(f"names number format {text[:40]!r}")
+                return _Format(text)
+            case Symbol("scalar"), (_Format(settled=True) as dtype, raw) if type(raw) is bytes:
                 return _Array(dtype, (), raw, scalar=True)
-            case Symbol("frombuffer"), (
-                bytes() as raw,
-                _Format(settled=True) as dtype,
-                shape,
-                "C" | "F",
-            ) if is_shape(shape):
-                return _Array(dtype, shape, raw, arguments[3] == "F")
+            case Symbol("frombuffer"), (bytes(raw), _Format() as dtype, shape, order) if (
+                dtype.settled and is_shape(shape) and order in ("C", "F")
+            ):
+                return _Array(dtype, shape, raw, order == "F")
             case Symbol("encode"), (str() as text, "latin1" | "latin-1"):
                 return text.encode("latin-1")
             case Symbol("bytes"), ():
@@ -124,36 +116,21 @@ class _ArrayReader(PickleReader):
 
     def given(self, target: Any, state: Any) -> None:
         match target, state if type(state) is tuple else None:
-            case _Array(dtype=None), (
-                *version,
-                tuple() as shape,
-                _Format(settled=True) as dtype,
-                0 | 1 as fortran,
-                bytes() | list() as raw,
-            ) if version in ([], [1]) and is_shape(shape) and type(raw) in (bytes, list):
-                target.dtype, target.shape, target.fortran = dtype, shape, bool(fortran)
+            case _Array(dtype=None), (*version, shape, _Format() as dtype, order, raw) if (
+                version in ([], [1]) and dtype.settled and is_shape(shape) and order in (0, 1)
+            ):
+                if type(raw) not in (bytes, list):
+                    raise self.refused("gives an array something else than bytes")
+                target.dtype, target.shape, target.fortran = dtype, shape, bool(order)
                 target.raw = raw if isinstance(raw, bytes) else b""
-            case _Format(settled=False), (
-                3,
-                (str() | bytes()) as order,
-                None,
-                None,
-                None,
-                int(),
-                int(),
-                flags,
-            ) if order in ORDERS and (flags in FLAGS or target.code[0] == "O"):
+            case _Format(settled=False), (3, order, None, None, None, int(), int(), flags) if (
+                order in ORDERS and (flags in FLAGS or target.code[0] == "O")
+            ):
                 target.order, target.settled = ORDERS[order], True
             case _Format(settled=False), (3 | 4, _, _, _, _, *_):
                 target.code, target.settled = "V1", True  # with parts, units or subarrays
             case _:
                 raise self.refused("gives a state to what has none, or in an unknown form")
-
-    def _format(self, code: str | bytes) -> _Format:
-        text = code.decode("ascii") if isinstance(code, bytes) else code
-        if not CODE.fullmatch(text):
-            raise self.refused(f"names number format {text[:40]!r}")
-        return _Format(text)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -169,54 +146,46 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         Refused: it is of another kind, or holds anything but numbers and text, such as an array
             of Python objects, which is named.
     """
+    arrays: dict[str, NDArray[Any]] = {}
     try:
         if not path.is_file():
             raise DataError(f"data file {str(path)!r} does not exist")
-        return _read(mapped(path))
+        for name, array in _named_arrays(mapped(path)):
+            if name in arrays:
+                raise Problem("tensor", f"two arrays are called {name!r}")
+            arrays[name] = array
+        if not arrays:
+            raise Problem("tensor", "the file holds no array")
     except OSError as error:
         raise DataError(f"data file {str(path)!r} cannot be read: {error}") from None
-    except Malformed as refusal:
-        raise Refused(f"data file {str(path)!r} is refused: {refusal}") from None
+    except RecursionError:
+        why = "the pickle holds lists in lists without an end"
+        raise Refused(f"data file {str(path)!r} is refused: {why}") from None
+    except Problem as problem:
+        raise Refused(f"data file {str(path)!r} is refused: {problem}") from None
+    return arrays
 
 
-def _read(data: memoryview) -> dict[str, NDArray[Any]]:
+def _named_arrays(data: memoryview) -> Iterator[tuple[str, NDArray[Any]]]:
     head = bytes(data[:6])
     if head == NPY_MAGIC:
-        return {ALONE: read_npy(data, ALONE)}
-    if head[:2] == b"PK":
-        return _read_npz(data)
-    if head[:2] == b"\x1f\x8b":
-        raise Malformed("unknown-format", "the file is packed by gzip; unpack it with gunzip first")
-    if not data:
-        raise Malformed("unknown-format", "the file is empty")
-    arrays: dict[str, NDArray[Any]] = {}
-    try:
-        for name, array in _Plain().named(_ArrayReader(data).read(), "", 0):
-            if name in arrays:
-                raise Malformed("tensor", f"two arrays are called {name!r}")
-            arrays[name] = array
-    except RecursionError:
-        raise Malformed("bomb", "the pickle holds lists in lists without an end") from None
-    if not arrays:
-        raise Malformed("tensor", "the pickle holds no array")
-    return arrays
-
-
-def _read_npz(data: memoryview) -> dict[str, NDArray[Any]]:
-    archive = read_layout(data)
-    if archive.odd:
-        raise Malformed("archive", f"the archive has {archive.odd}")
-    arrays = {}
-    for member in archive.members:
-        name = member.removesuffix(".npy")
-        if name == member or not name:
-            raise Malformed(
-                "unknown-format", f"the archive holds {member!r}; an .npz holds .npy files alone"
-            )
-        arrays[name] = read_npy(archive.read(member), name)
-    if not arrays:
-        raise Malformed("tensor", "the archive holds no array")
-    return arrays
+        yield ALONE, read_npy(data, ALONE)
+    elif head[:2] == b"PK":
+        archive = read_layout(data)
+        if archive.odd:
+            raise Problem("archive", f"the archive has {archive.odd}")
+        for member in archive.members:
+            name = member.removesuffix(".npy")
+            if name == member or not name:
+                why = f"the archive holds {member!r}; an .npz holds .npy files alone"
+                raise Problem("unknown-format", why)
+            yield name, read_npy(archive.read(member), name)
+    elif head[:2] == b"\x1f\x8b":
+        raise Problem("unknown-format", "the file is packed by gzip; unpack it with gunzip first")
+    elif not data:
+        raise Problem("unknown-format", "the file is empty")
+    else:
+        yield from _Plain().named(_ArrayReader(data).read(), "", 0)
 
 
 class _Plain:
@@ -224,22 +193,23 @@ class _Plain:
 
     def __init__(self) -> None:
         self.made: dict[int, NDArray[Any]] = {}
-        self.values = 0
-        self.arrays = 0
+        self.values = self.arrays = 0
 
     def named(self, value: Any, name: str, depth: int) -> Iterator[tuple[str, NDArray[Any]]]:
         if depth > MAX_DEPTH:
-            raise Malformed("bomb", f"{name[:80]!r} lies more than {MAX_DEPTH} containers deep")
+            raise Problem("bomb", f"{name[:80]!r} lies more than {MAX_DEPTH} containers deep")
         if isinstance(value, dict):
-            inner = [(_text(key, name), part) for key, part in value.items()]
+            parts = [(_text(key, name), part) for key, part in value.items()]
         elif isinstance(value, (list, tuple)) and self._has_parts(value):
-            inner = [(str(place), part) for place, part in enumerate(value)]
+            parts = [(str(place), part) for place, part in enumerate(value)]
         else:
             if value is not None:
                 self._count(arrays=1)
-                yield name or ALONE, self._array(value, name or ALONE)
+                if id(value) not in self.made:
+                    self.made[id(value)] = self._array(value, name or ALONE)
+                yield name or ALONE, self.made[id(value)]
             return
-        for key, part in inner:
+        for key, part in parts:
             yield from self.named(part, f"{name}/{key}" if name else key, depth + 1)
 
     def _has_parts(self, value: list[Any] | tuple[Any, ...]) -> bool:
@@ -255,34 +225,21 @@ class _Plain:
     def _count(self, *, values: int = 0, arrays: int = 0) -> None:
         self.values, self.arrays = self.values + values, self.arrays + arrays
         if self.values > MAX_VALUES or self.arrays > MAX_ARRAYS:
-            raise Malformed(
-                "bomb", f"the pickle names over {MAX_ARRAYS} arrays or {MAX_VALUES} plain values"
-            )
+            most = f"{MAX_ARRAYS} arrays or {MAX_VALUES} plain values"
+            raise Problem("bomb", f"the pickle names over {most}")
 
     def _array(self, value: Any, name: str) -> NDArray[Any]:
-        if id(value) not in self.made:
-            if isinstance(value, _Array):
-                self.made[id(value)] = self._pickled(value, name)
-            else:
-                self.made[id(value)] = self._listed(value, name)
-        return self.made[id(value)]
-
-    def _pickled(self, value: _Array, name: str) -> NDArray[Any]:
-        if value.dtype is None or value.raw is None:
-            raise Malformed("tensor", f"array {name!r} has no state")
-        dtype = value.dtype.dtype()
-        return plain_array(name, dtype, value.shape, value.raw, fortran=value.fortran)
-
-    def _listed(self, value: Any, name: str) -> NDArray[Any]:
+        if isinstance(value, _Array):
+            return value.read(name)
         plain = self._leaves(value, name)
         try:
             array = np.array(plain)
         except (ValueError, TypeError, OverflowError):
-            raise Malformed("tensor", f"{name!r} is a list of parts of different lengths") from None
+            raise Problem("tensor", f"{name!r} is a list of parts of different lengths") from None
         if array.dtype.kind not in "biufU" or array.nbytes > MAX_TEXT:
-            raise Malformed("tensor", f"{name!r} is no list of numbers or of text of moderate size")
+            raise Problem("tensor", f"{name!r} is no list of numbers or of text of moderate size")
         if array.dtype.kind == "U" and not _all_text(plain):
-            raise Malformed("tensor", f"{name!r} mixes text and numbers")
+            raise Problem("tensor", f"{name!r} mixes text and numbers")
         return array
 
     def _leaves(self, value: Any, name: str) -> Any:
@@ -290,14 +247,12 @@ class _Plain:
             self._count(values=len(value))
             return [self._leaves(part, name) for part in value]
         if isinstance(value, _Array):
-            return self._pickled(value, name)[()]
+            return value.read(name)[()]
         if type(value) is bytes:
             return _text(value, name)
-        if isinstance(value, str) and "\0" not in value:
+        if type(value) in (int, float, bool) or (isinstance(value, str) and "\0" not in value):
             return value
-        if type(value) in (int, float, bool):
-            return value
-        raise Malformed("tensor", f"{name!r} holds something that is neither a number nor text")
+        raise Problem("tensor", f"{name!r} holds something that is neither a number nor text")
 
 
 def _all_text(value: Any) -> bool:
@@ -309,7 +264,7 @@ def _text(value: Any, name: str) -> str:
         try:
             value = value.decode("utf-8")
         except UnicodeDecodeError:
-            raise Malformed("tensor", f"{name!r} holds bytes that are no text in UTF-8") from None
+            value = "\0"
         if "\0" in value:
-            raise Malformed("tensor", f"{name!r} holds bytes that are no text in UTF-8")
+            raise Problem("tensor", f"{name!r} holds bytes that are no text in UTF-8")
     return str(value)

@@ -7,9 +7,10 @@ a native library brings. Both are found in every graph, also in those inside of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
-from purpleteam.scan.formats.problem import Malformed, Problem
+from purpleteam.scan.formats.problem import Problem
 
 MAX_DEPTH = 40
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
@@ -31,6 +32,7 @@ PARTS: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 """Which message lies in which field of which message, as far as it can do harm."""
+_bad = partial(Problem, "onnx")
 
 
 class _Field(NamedTuple):
@@ -39,21 +41,21 @@ class _Field(NamedTuple):
 
     @property
     def message(self) -> memoryview:
-        """The bytes of a nested message or text; a number there is Malformed."""
+        """The bytes of a nested message or text; a number there is a Problem."""
         if isinstance(self.value, int):
-            raise Malformed("onnx", f"field {self.number} is a number where a message belongs")
+            raise _bad(f"field {self.number} is a number where a message belongs")
         return self.value
 
     @property
     def text(self) -> str:
-        return bytes(self.message).decode("utf-8", "replace")
+        return str(self.message, "utf-8", "replace")
 
 
 def looks_like_onnx(data: memoryview) -> bool:
     """Return whether the file is one protobuf message with a graph and operator sets."""
     try:
         numbers = {field.number for field in _Walk(MAX_TOP).fields(data)}
-    except Malformed:
+    except Problem:
         return False
     return {MODEL_GRAPH, MODEL_OPSET} <= numbers
 
@@ -62,7 +64,7 @@ def inspect_onnx(data: memoryview) -> Iterator[Problem]:
     """Yield what is wrong with the file: external data, operators of foreign domains."""
     top = list(_Walk(MAX_TOP).fields(data))
     if not {MODEL_GRAPH, MODEL_OPSET} <= {field.number for field in top}:
-        raise Malformed("onnx", "the file has no graph or no operator sets")
+        raise _bad("the file has no graph or no operator sets")
     walk = _Walk(MAX_FIELDS)
     functions = [field.message for field in top if field.number == MODEL_FUNCTIONS]
     for function in functions:
@@ -89,14 +91,14 @@ class _Walk:
     def problems(self, kind: str, data: memoryview, depth: int = 0) -> Iterator[Problem]:
         """Yield what is wrong with a message of a kind and with all that lies in it."""
         if depth > MAX_DEPTH:
-            raise Malformed("onnx", f"graphs lie more than {MAX_DEPTH} deep")
-        texts: dict[tuple[str, int], str] = {}
+            raise _bad(f"graphs lie more than {MAX_DEPTH} deep")
+        texts = {NODE_OPERATOR: "", NODE_DOMAIN: "", TENSOR_NAME: ""}
         places, external = [], False
         for field in self.fields(data):
             place = (kind, field.number)
             if part := PARTS[kind].get(field.number):
                 yield from self.problems(part, field.message, depth + (part == "graph"))
-            elif place in (NODE_OPERATOR, NODE_DOMAIN, TENSOR_NAME):
+            elif place in texts:
                 texts[place] = field.text
             elif place == TENSOR_LOCATION:
                 external = external or field.value == EXTERNAL
@@ -105,21 +107,20 @@ class _Walk:
                 external = True
                 if pair.get(1) == "location":
                     places.append(pair.get(2, ""))
-        operator, domain = texts.get(NODE_OPERATOR, ""), texts.get(NODE_DOMAIN, "")
+        operator, domain, name = texts.values()
         if kind == "node" and domain not in DOMAINS and (domain, operator) not in self.own:
             yield Problem("custom-operator", f"operator {operator!r} is of domain {domain!r}")
         if external:
             where = ", ".join(repr(place[:80]) for place in places[:3]) or "an unnamed file"
-            name = texts.get(TENSOR_NAME, "")
             yield Problem("external-data", f"tensor {name[:80]!r} is read from {where}")
 
     def fields(self, data: memoryview) -> Iterator[_Field]:
-        """Yield the fields of one protobuf message; anything else is Malformed."""
+        """Yield the fields of one protobuf message; anything else is a Problem."""
         at = 0
         while at < len(data):
             self.left -= 1
             if self.left < 0:
-                raise Malformed("bomb", f"the file has more than {self.limit} fields")
+                raise Problem("bomb", f"the file has more than {self.limit} fields")
             key, at = _varint(data, at)
             number, wire = key >> 3, key & 7
             if wire == 0:
@@ -131,21 +132,17 @@ class _Walk:
             elif wire in (1, 5):
                 length = 8 if wire == 1 else 4
             else:
-                raise Malformed("onnx", f"byte {at} begins no field")
+                raise _bad(f"byte {at} begins no field")
             if number == 0 or length > len(data) - at:
-                raise Malformed("onnx", f"field {number} at byte {at} reaches behind its end")
+                raise _bad(f"field {number} at byte {at} reaches behind its end")
             yield _Field(number, data[at : at + length])
             at += length
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            break
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
+    for place, byte in enumerate(data[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value, at
-    raise Malformed("onnx", f"the number at byte {at} has no end")
+            return value, at + place + 1
+    raise _bad(f"the number at byte {at} has no end")

@@ -6,26 +6,20 @@ import mmap
 from pathlib import Path
 
 from purpleteam.scan.formats.onnx import looks_like_onnx
-from purpleteam.scan.formats.pickle_walk import walk_pickle
+from purpleteam.scan.formats.pickles import walk_pickle
 
-_TORCH = ("zip", "pickle", "tar")
 MODEL_SUFFIXES: dict[str, tuple[str, ...]] = {
     ".safetensors": ("safetensors",),
     ".onnx": ("onnx",),
-    ".pt": _TORCH,
-    ".pth": _TORCH,
+    **dict.fromkeys((".pt", ".pth"), ("zip", "pickle", "tar")),
     ".ckpt": ("zip", "pickle", "hdf5"),
     ".bin": ("zip", "pickle"),
-    ".pkl": ("pickle",),
-    ".pickle": ("pickle",),
+    **dict.fromkeys((".pkl", ".pickle"), ("pickle",)),
     ".joblib": ("pickle", "gzip"),
-    ".h5": ("hdf5",),
-    ".hdf5": ("hdf5",),
-    ".keras": ("zip",),
+    **dict.fromkeys((".h5", ".hdf5"), ("hdf5",)),
+    **dict.fromkeys((".keras", ".npz"), ("zip",)),
     ".npy": ("numpy",),
-    ".npz": ("zip",),
-    ".tflite": (),
-    ".gguf": (),
+    **dict.fromkeys((".tflite", ".gguf"), ()),
 }
 """Names that claim to be a model, and the kinds of content that such a name may have."""
 MODEL_KINDS = frozenset({"safetensors", "onnx", "pickle", "zip", "numpy", "hdf5", "tar", "7z"})
@@ -55,37 +49,31 @@ def sniff(path: Path) -> str:
 
     One of safetensors, onnx, zip, pickle, numpy, hdf5, tar, 7z, gzip, empty, text, unknown.
     """
-    with path.open("rb") as file:
-        head = file.read(MAX_HEAD)
+    data = mapped(path)
+    head = bytes(data[:MAX_HEAD])
     if not head:
         return "empty"
     for magic, kind in MAGIC.items():
         if head.startswith(magic):
             return kind
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8:
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= len(data) - 8:
         return "safetensors"
     if head[257:262] == b"ustar":
         return "tar"
-    if _is_pickle(path, marked=head[0] == 0x80):
+    walk = walk_pickle(data[:MAX_BYTES], limit=MAX_OPCODES)
+    if head[0] == 0x80:
+        claims = path.suffix.lower() in MODEL_SUFFIXES
+        if walk.error is None or walk.imports or claims:
+            return "pickle"
+    # One of protocol 0 or 1 has no mark at its beginning. It must call something: one that calls
+    # nothing is harmless, and every text that begins with a full stop would be one. No text has so
+    # many opcodes; what follows them is for the scanner to find out.
+    elif walk.opcodes == MAX_OPCODES or walk.calls_a_name:
         return "pickle"
-    if head[0] == 0x08 and looks_like_onnx(mapped(path)):
+    if head[0] == 0x08 and looks_like_onnx(data):
         return "onnx"
     try:
         head[:-3].decode("utf-8")
     except UnicodeDecodeError:
         return "unknown"
     return "unknown" if b"\x00" in head else "text"
-
-
-def _is_pickle(path: Path, *, marked: bool) -> bool:
-    """Tell a pickle by its opcodes; one of protocol 0 or 1 has no mark at its beginning.
-
-    Without the mark it must call something: one that calls nothing is harmless, and every text
-    that begins with a full stop would be one.
-    """
-    with path.open("rb") as file:
-        walk = walk_pickle(memoryview(file.read(MAX_BYTES)), limit=MAX_OPCODES)
-    if marked:
-        return walk.error is None or bool(walk.imports) or path.suffix.lower() in MODEL_SUFFIXES
-    # No text has so many opcodes; what follows is for the scanner to find out.
-    return walk.opcodes == MAX_OPCODES or walk.calls_a_name

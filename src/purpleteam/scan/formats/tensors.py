@@ -9,13 +9,13 @@ import ast
 import math
 import re
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.scan.formats.problem import Malformed
+from purpleteam.scan.formats.problem import Problem
 
 MAX_DIMENSIONS = 32
 MAX_SIZE = 1 << 31
@@ -27,108 +27,97 @@ MAX_HEADER = 10_000
 """NumPy's own limit."""
 KINDS = "biufSU"
 ITEM_SIZES = frozenset({1, 2, 4, 8})
-
-
-@dataclass(frozen=True)
-class NumberFormat:
-    """How one number lies in the file; bfloat16 is read as its 16 bits."""
-
-    name: str
-    numpy: str
-    size: int
-
-
-_CODES = {
-    "float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2",
-    "int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "i1",
-    "uint64": "<u8", "uint32": "<u4", "uint16": "<u2", "uint8": "u1", "bool": "u1",
+DTYPES = {
+    name: np.dtype(code)
+    for name, code in {
+        "float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2",
+        "int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "i1",
+        "uint64": "<u8", "uint32": "<u4", "uint16": "<u2", "uint8": "u1", "bool": "u1",
+    }.items()
 }  # fmt: skip
-DTYPES: dict[str, NumberFormat] = {
-    name: NumberFormat(name, code, np.dtype(code).itemsize) for name, code in _CODES.items()
-}
+"""How one number of each format lies in a file; a bfloat16 is read as its 16 bits."""
 
 
-@dataclass(frozen=True)
-class TensorForm:
+class Tensor(NamedTuple):
+    """A tensor as it lies in a file, and the name of its number format."""
+
+    array: NDArray[Any]
+    dtype: str
+
+    def problems(self, name: str) -> Iterator[Problem]:
+        """Yield NaN, infinities and truth values that are neither 0 nor 1."""
+        array = self.array
+        if self.dtype == "bfloat16":
+            finite = not ((array & ALL_ONES_EXPONENT) == ALL_ONES_EXPONENT).any()
+        else:
+            finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+        if not finite:
+            yield Problem("not-finite", f"tensor {name!r} holds NaN or an infinity")
+        elif self.dtype == "bool":
+            yield from _half_truths(f"tensor {name!r}", array)
+
+    def converted(self) -> NDArray[Any]:
+        """Return the array as the store keeps it: every float format becomes float32."""
+        array = self.array
+        if self.dtype == "bfloat16":
+            return (array.astype("<u4") << np.uint32(16)).view("<f4").astype(np.float32)
+        if self.dtype == "bool":
+            return array.astype(np.bool_)
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                return array.astype(np.float32, copy=False)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+class TensorForm(NamedTuple):
     """Where a tensor lies in its storage: all counts in numbers, not in bytes."""
 
-    dtype: NumberFormat
+    dtype: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
 
     @property
-    def count(self) -> int:
-        """How many numbers the tensor has."""
-        return math.prod(self.shape)
+    def bytes(self) -> int:
+        """How many bytes the tensor takes by itself."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def check(self, name: str, storage: int) -> None:
         """Refuse a tensor that reaches outside of its storage, of so many bytes."""
         if len(self.shape) != len(self.stride) or len(self.shape) > MAX_DIMENSIONS:
-            raise Malformed("tensor", f"{name} has {len(self.shape)} dimensions")
+            raise Problem("tensor", f"{name} has {len(self.shape)} dimensions")
         numbers = (*self.shape, *self.stride, self.offset)
         if min(numbers) < 0 or max(numbers) > MAX_SIZE:
-            raise Malformed("tensor", f"{name} has a size, stride or offset out of range")
+            raise Problem("tensor", f"{name} has a size, stride or offset out of range")
         if math.prod(filter(None, self.shape)) > MAX_SIZE * MAX_DIMENSIONS:
-            raise Malformed("tensor", f"{name} has an impossible shape")
-        available, rest = divmod(storage, self.dtype.size)
+            raise Problem("tensor", f"{name} has an impossible shape")
+        available, rest = divmod(storage, DTYPES[self.dtype].itemsize)
         if rest:
-            raise Malformed("tensor", f"{name} has a storage of {storage} bytes")
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
-        if not self.count:
-            last = self.offset - 1
-        if self.count > available or last >= available:
-            raise Malformed(
-                "tensor",
-                f"{name} claims {self.count} numbers up to place {last} "
-                f"of a storage of {available}",
-            )
+            raise Problem("tensor", f"{name} has a storage of {storage} bytes")
+        count, last = math.prod(self.shape), self.offset - 1
+        if count:
+            steps = zip(self.shape, self.stride, strict=True)
+            last = self.offset + sum((size - 1) * step for size, step in steps)
+        if count > available or last >= available:
+            why = f"claims {count} numbers up to place {last} of a storage of {available}"
+            raise Problem("tensor", f"{name} {why}")
+
+    def read(self, storage: memoryview) -> Tensor:
+        """Return the tensor, contiguous, as a view of its storage or a copy; `check` it first."""
+        dtype, place = DTYPES[self.dtype], self.offset * DTYPES[self.dtype].itemsize
+        if not self.bytes:
+            return Tensor(np.zeros(self.shape, dtype), self.dtype)
+        if self.stride == tuple(math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))):
+            flat = np.frombuffer(storage, dtype, math.prod(self.shape), place)
+            return Tensor(flat.reshape(self.shape), self.dtype)
+        flat = np.frombuffer(storage, dtype, offset=place)
+        steps = tuple(step * flat.itemsize for step in self.stride)
+        view = np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
+        return Tensor(np.array(view, order="C"), self.dtype)
 
 
-def as_array(form: TensorForm, storage: bytes | memoryview) -> NDArray[Any]:
-    """Return the tensor, contiguous, as a view of its storage or a copy; first `form.check`."""
-    count, place = form.count, form.offset * form.dtype.size
-    if count == 0:
-        return np.zeros(form.shape, dtype=form.dtype.numpy)
-    if form.stride == tuple(math.prod(form.shape[i + 1 :]) for i in range(len(form.shape))):
-        flat = np.frombuffer(storage, form.dtype.numpy, count, place)
-        return flat.reshape(form.shape)
-    flat = np.frombuffer(storage, form.dtype.numpy, offset=place)
-    steps = tuple(step * flat.itemsize for step in form.stride)
-    view = np.lib.stride_tricks.as_strided(flat, form.shape, steps, writeable=False)
-    return np.array(view, order="C")
-
-
-def check_values(name: str, array: NDArray[Any], dtype: str) -> None:
-    """Refuse a tensor, as it lies in the file, that holds NaN, an infinity or half a truth."""
-    if dtype == "bfloat16":
-        finite = not ((array & ALL_ONES_EXPONENT) == ALL_ONES_EXPONENT).any()
-    else:
-        finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
-    if not finite:
-        raise Malformed("not-finite", f"tensor {name!r} holds NaN or an infinity")
-    if dtype == "bool" and array.size and array.max() > 1:
-        raise Malformed("tensor", f"tensor {name!r} of truth values holds another byte than 0 or 1")
-
-
-def converted(array: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Return the array as the store keeps it: every float format becomes float32."""
-    if dtype == "float32":
-        return array.astype(np.float32, copy=False)
-    if dtype == "bfloat16":
-        wide = array.astype("<u4") << np.uint32(16)
-        return wide.view("<f4").astype(np.float32)
-    if dtype == "bool":
-        return array.astype(np.bool_)
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return array.astype(np.float32)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-@dataclass(frozen=True)
-class NpyHeader:
-    """What the header says; `start` is the first byte behind it."""
+class NpyHeader(NamedTuple):
+    """What the header of a NumPy array says; `start` is the first byte behind it."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -137,84 +126,69 @@ class NpyHeader:
 
 
 def read_npy_header(data: memoryview) -> NpyHeader:
-    """Return the header of a NumPy array; anything else is `Malformed`."""
+    """Return the header of a NumPy array; anything else is a `Problem`."""
     if bytes(data[:6]) != NPY_MAGIC:
-        raise _bad("the file is no NumPy array")
+        raise Problem("unknown-format", "the file is no NumPy array")
     major, minor = bytes(data[6:8]) if len(data) > 12 else (0, 0)
-    if major not in (1, 2, 3) or minor != 0:
-        raise _bad(f"the NumPy header is of version {major}.{minor}; known: 1.0, 2.0, 3.0")
     start = 10 if major == 1 else 12
     length = int.from_bytes(data[8:start], "little")
-    if length > min(MAX_HEADER, len(data) - start):
-        raise _bad(f"the NumPy header claims {length} bytes; at most {MAX_HEADER}")
-    raw = bytes(data[start : start + length])
+    if major not in (1, 2, 3) or minor or length > min(MAX_HEADER, len(data) - start):
+        why = f"is of version {major}.{minor} (known: 1.0, 2.0, 3.0) and claims {length} bytes"
+        raise Problem("unknown-format", f"the NumPy header {why}; at most {MAX_HEADER}")
     try:
-        text = raw.decode("utf-8" if major == 3 else "latin-1")
+        text = str(data[start : start + length], "utf-8" if major == 3 else "latin-1")
         text = re.sub(r"(?<=\d)L(?=[,)])", "", text)  # as Python 2 wrote whole numbers
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fields = ast.literal_eval(text)
             if not isinstance(fields, dict) or fields.keys() != {"descr", "fortran_order", "shape"}:
-                raise _bad("the NumPy header has other keys than descr, fortran_order, shape")
+                raise ValueError("it needs descr, fortran_order, shape, and nothing else")
             dtype = np.lib.format.descr_to_dtype(fields["descr"])
+        shape, fortran = fields["shape"], fields["fortran_order"]
+        if not is_shape(shape) or type(fortran) is not bool:
+            raise ValueError(f"its shape {shape!r} is none")
     except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError) as error:
         why = re.sub(r" at 0x[0-9a-f]+", "", str(error))  # else a finding's id changes at each scan
-        raise _bad(f"the NumPy header cannot be read: {why}"[:200]) from None
-    shape, fortran = fields["shape"], fields["fortran_order"]
-    if not is_shape(shape) or type(fortran) is not bool:
-        raise _bad(f"the NumPy header has shape {shape!r}, which is none"[:200])
+        raise Problem("unknown-format", f"the NumPy header cannot be read: {why}"[:200]) from None
     return NpyHeader(dtype, shape, fortran, start + length)
 
 
 def read_npy(data: memoryview, name: str) -> NDArray[Any]:
     """Return the array of a .npy file, as numbers or text of this machine's byte order."""
-    header = read_npy_header(data)
-    return plain_array(
-        name, header.dtype, header.shape, data[header.start :], fortran=header.fortran
-    )
+    dtype, shape, fortran, start = read_npy_header(data)
+    return plain_array(name, dtype, shape, data[start:], fortran)
 
 
 def is_shape(shape: Any) -> bool:
     """Return whether a value is the shape of an array."""
-    return (
-        type(shape) is tuple
-        and len(shape) <= MAX_DIMENSIONS
-        and all(type(size) is int and 0 <= size <= MAX_SIZE for size in shape)
-    )
+    sizes = type(shape) is tuple and len(shape) <= MAX_DIMENSIONS
+    return sizes and all(type(size) is int and 0 <= size <= MAX_SIZE for size in shape)
 
 
 def plain_array(
-    name: str,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
-    raw: bytes | memoryview,
-    *,
-    fortran: bool,
+    name: str, dtype: np.dtype[Any], shape: tuple[int, ...], raw: bytes | memoryview, fortran: bool
 ) -> NDArray[Any]:
-    """Return an array of its own memory; what is neither numbers nor text is `Malformed`."""
+    """Return an array of its own memory; what is neither numbers nor text is a `Problem`."""
     if dtype.hasobject:
-        raise Malformed(
-            "object-array", f"array {name!r} holds Python objects, which only unpickling could read"
-        )
+        why = "holds Python objects, which only unpickling could read"
+        raise Problem("object-array", f"array {name!r} {why}")
     known = dtype.itemsize > 0 if dtype.kind in "SU" else dtype.itemsize in ITEM_SIZES
     if dtype.kind not in KINDS or not known:
-        raise Malformed(
-            "tensor",
-            f"array {name!r} has number format {str(dtype)[:60]!r}; known: whole numbers, "
-            "floats of 2, 4 or 8 bytes, truth values, text",
-        )
+        why = "known: whole numbers, floats of 2, 4 or 8 bytes, truth values, text"
+        raise Problem("tensor", f"array {name!r} has number format {str(dtype)[:60]!r}; {why}")
     size = math.prod(shape) * dtype.itemsize
     if size != len(raw):
-        raise Malformed("tensor", f"array {name!r} claims {size} bytes and has {len(raw)}")
-    if dtype.kind == "b" and size and int(np.frombuffer(raw, np.uint8).max()) > 1:
-        raise Malformed("tensor", f"array {name!r} of truth values holds another byte than 0 or 1")
-    flat = np.frombuffer(raw, dtype) if size else np.zeros(0, dtype)
+        raise Problem("tensor", f"array {name!r} claims {size} bytes and has {len(raw)}")
+    if dtype.kind == "b":
+        for problem in _half_truths(f"array {name!r}", np.frombuffer(raw, np.uint8)):
+            raise problem
     try:
-        array = flat.reshape(shape, order="F" if fortran else "C")
+        array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
         return array.astype(dtype.newbyteorder("="), order="C", copy=True)
     except ValueError as error:  # an empty array of impossible sizes, text of no characters
-        raise Malformed("tensor", f"array {name!r} cannot be read: {error}") from None
+        raise Problem("tensor", f"array {name!r} cannot be read: {error}") from None
 
 
-def _bad(message: str) -> Malformed:
-    return Malformed("unknown-format", message)
+def _half_truths(what: str, numbers: NDArray[Any]) -> Iterator[Problem]:
+    if numbers.size and numbers.max() > 1:
+        yield Problem("tensor", f"{what} of truth values holds another byte than 0 or 1")

@@ -9,13 +9,12 @@ floats.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from purpleteam.scan.formats.pickle_reader import BINARY, OrderedItems, PickleReader, Symbol
-from purpleteam.scan.formats.problem import Malformed
-from purpleteam.scan.formats.tensors import DTYPES, NumberFormat, TensorForm
+from purpleteam.scan.formats.pickles import OrderedItems, PickleReader, Symbol
+from purpleteam.scan.formats.problem import Problem
+from purpleteam.scan.formats.tensors import DTYPES, TensorForm
 from purpleteam.scan.formats.zip_layout import Archive, read_layout
 
 MAX_PICKLE = 64 << 20
@@ -24,20 +23,20 @@ STORAGES = {
     "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
     "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
-DTYPE_NAMES = {f"torch.{name}": dtype for name, dtype in DTYPES.items()}
-STORAGE_NAMES = {f"torch.{name}": DTYPES[dtype] for name, dtype in STORAGES.items()}
-UNTYPED = "torch.storage.UntypedStorage"
-CALLABLE = frozenset(
-    {
-        "collections.OrderedDict",
-        "torch.Size",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_tensor_v2",
-        "torch._utils._rebuild_tensor_v3",
-    }
+STORAGE_NAMES: dict[str, str | None] = {f"torch.{name}": dtype for name, dtype in STORAGES.items()}
+STORAGE_NAMES["torch.storage.UntypedStorage"] = None
+DTYPE_NAMES = {f"torch.{name}": name for name in DTYPES}
+REBUILDS = {f"torch._utils._rebuild_{kind}" for kind in ("parameter", "tensor_v2", "tensor_v3")}
+ALLOWED = frozenset(
+    {"collections.OrderedDict", "torch.Size", *REBUILDS, *STORAGE_NAMES, *DTYPE_NAMES}
 )
-ALLOWED = CALLABLE | STORAGE_NAMES.keys() | DTYPE_NAMES.keys() | {UNTYPED}
 """Every name that a state dict may hold; the rest of Python is refused by default."""
+OPCODES = (
+    "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
+    "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET "
+    "LONG_BINGET GLOBAL APPEND APPENDS SETITEM SETITEMS BUILD REDUCE BINPERSID"
+)
+"""Protocol 2, as torch.save writes it and as torch.load(weights_only=True) reads it."""
 NOTES = {
     "version": re.compile(rb"([1-9]|10)\n?"),
     "byteorder": re.compile(rb"little"),
@@ -50,18 +49,16 @@ NOTES = {
 
 @dataclass(frozen=True)
 class StorageRef:
-    """One data/N of the archive."""
+    """One data/N of the archive: of so many numbers, or bytes where their format is not known."""
 
     key: str
-    dtype: NumberFormat | None
-    """None where the numbers' format is not known from the storage."""
+    dtype: str | None
     count: int
-    """Numbers, or bytes where the format is not known."""
 
     @property
     def bytes(self) -> int:
         """The size of the storage."""
-        return self.count * (self.dtype.size if self.dtype else 1)
+        return self.count * (DTYPES[self.dtype].itemsize if self.dtype else 1)
 
 
 @dataclass(frozen=True)
@@ -72,30 +69,25 @@ class StoredTensor:
     form: TensorForm
 
 
-SYMBOLS = {full: Symbol(full) for full in ALLOWED}
-
-
 def read_state_pickle(data: bytes | memoryview) -> tuple[Any, dict[str, StorageRef]]:
     """Return what the pickle describes and every storage that it names, by its key.
 
     Raises:
-        Malformed: for any opcode, name or form that a state dict does not need.
+        Problem: for any opcode, name or form that a state dict does not need.
     """
     if data[:1] != b"\x80":
-        raise Malformed("damaged-pickle", "the pickle does not begin with its protocol")
-    reader = _StateReader(data)
+        raise Problem("damaged-pickle", "the pickle does not begin with its protocol")
+    reader = _StateReader(memoryview(data))
     return reader.read(), reader.storages
 
 
 class _StateReader(PickleReader):
-    table: ClassVar[dict[int, Callable[[Any], None]]] = BINARY
+    names: ClassVar[dict[str, Symbol]] = {name: Symbol(name) for name in ALLOWED}
+    allowed: ClassVar[frozenset[str]] = frozenset(OPCODES.split())
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: memoryview) -> None:
         super().__init__(data)
         self.storages: dict[str, StorageRef] = {}
-
-    def known(self, module: str, name: str) -> Symbol | None:
-        return SYMBOLS.get(f"{module}.{name}")
 
     def given(self, target: Any, state: Any) -> None:
         if not isinstance(target, OrderedItems) or not isinstance(state, dict):
@@ -108,20 +100,20 @@ class _StateReader(PickleReader):
             case ("storage", Symbol(name), str(key), str(), int(count)) if (
                 re.fullmatch(r"[0-9]{1,9}", key) and type(count) is int and count >= 0
             ):
-                if name not in STORAGE_NAMES and name != UNTYPED:
+                if name not in STORAGE_NAMES:
                     raise self.refused(f"names {name!r}, which is no storage")
-                ref = StorageRef(key, STORAGE_NAMES.get(name), count)
+                ref = StorageRef(key, STORAGE_NAMES[name], count)
                 if self.storages.setdefault(key, ref) != ref:
                     raise self.refused(f"names storage {key} in two formats or sizes")
                 return ref
         raise self.refused("names a storage in a form that is not known")
 
-    def called(self, function: Any, arguments: Any) -> Any:
+    def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         match function, arguments:
             case (
                 Symbol("torch._utils._rebuild_tensor_v2"),
-                (StorageRef(_, NumberFormat() as dtype) as ref, *place, bool(grad), hooks)
-                | (StorageRef(_, NumberFormat() as dtype) as ref, *place, bool(grad), hooks, None),
+                (StorageRef(_, str(dtype)) as ref, *place, bool(grad), hooks)
+                | (StorageRef(_, str(dtype)) as ref, *place, bool(grad), hooks, None),
             ) if len(place) == 3:
                 return self._tensor(ref, dtype, place, grad, hooks)
             case (
@@ -143,21 +135,21 @@ class _StateReader(PickleReader):
         raise self.refused("calls something in a form that no state dict has")
 
     def _tensor(
-        self, ref: StorageRef, dtype: NumberFormat, place: list[Any], grad: bool, hooks: Any
+        self, ref: StorageRef, dtype: str, place: list[Any], grad: bool, hooks: Any
     ) -> StoredTensor:
         self._check_gradient(dtype, grad, hooks)
         offset, size, stride = place
         if not (type(offset) is int and _counts(size) and _counts(stride)):
             raise self.refused("describes a tensor by something that is no whole number")
         form = TensorForm(dtype, size, stride, offset)
-        form.check(f"the tensor at byte {self.start} of the pickle", ref.bytes)
+        form.check(f"the tensor at byte {self.at} of the pickle", ref.bytes)
         return StoredTensor(ref, form)
 
-    def _check_gradient(self, dtype: NumberFormat, grad: bool, hooks: Any) -> None:
+    def _check_gradient(self, dtype: str, grad: bool, hooks: Any) -> None:
         if not isinstance(hooks, OrderedItems) or hooks:
             raise self.refused("gives a tensor hooks")
-        if grad and "float" not in dtype.name:
-            raise self.refused(f"asks for a gradient of {dtype.name}, which torch refuses")
+        if grad and "float" not in dtype:
+            raise self.refused(f"asks for a gradient of {dtype}, which torch refuses")
 
 
 def _counts(values: Any) -> bool:
@@ -167,22 +159,32 @@ def _counts(values: Any) -> bool:
 def open_archive(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
     """Return what an archive's pickle describes, and the storages that it names, by their keys.
 
-    It must be exactly what torch.save makes of plain tensors.
+    It must be exactly what torch.save makes of plain tensors. Every storage is checked for its CRC,
+    whether it is used or not.
 
     Raises:
-        Malformed: a file too many or too few, a wrong CRC, a pickle that does anything else.
+        Problem: a file too many or too few, a wrong CRC, a pickle that does anything else.
     """
     archive = read_layout(data)
     top = _check_entries(archive)
     if (size := archive.members[f"{top}/data.pkl"].size) > MAX_PICKLE:
-        raise Malformed("bomb", f"data.pkl has {size} bytes, over {MAX_PICKLE}")
-    content, named = read_state_pickle(bytes(archive.read(f"{top}/data.pkl")))
+        raise Problem("bomb", f"data.pkl has {size} bytes, over {MAX_PICKLE}")
+    content, named = read_state_pickle(archive.read(f"{top}/data.pkl"))
     for name, form in NOTES.items():
         if (member := archive.members.get(f"{top}/{name}")) is not None:
             text = bytes(archive.read(member.name)) if member.size <= 100 else b"(long)"
             if not form.fullmatch(text):
-                raise Malformed("archive", f"{name!r} says {text[:20]!r}, which is not supported")
-    return content, _storages(archive, f"{top}/data/", named)
+                raise Problem("archive", f"{name!r} says {text[:20]!r}, which is not supported")
+    folder, storages = f"{top}/data/", {}
+    held = {name.removeprefix(folder) for name in archive.members if name.startswith(folder)}
+    if odd := held ^ named.keys():
+        why = "is in the pickle or in the archive, not in both"
+        raise Problem("archive", f"'data/{min(odd)}' {why}")
+    for key, ref in named.items():
+        storages[key] = archive.read(folder + key)
+        if (size := len(storages[key])) != ref.bytes:
+            raise Problem("tensor", f"storage {key} claims {ref.bytes} bytes and has {size}")
+    return content, storages
 
 
 def _check_entries(archive: Archive) -> str:
@@ -190,36 +192,17 @@ def _check_entries(archive: Archive) -> str:
     tops = {name.partition("/")[0] for name in archive.members}
     top = tops.pop() if tops else ""
     if any(name.startswith(f"{top}/code/") for name in archive.members):
-        raise Malformed(
-            "archive", "the archive is TorchScript, which is code; save model.state_dict() instead"
-        )
+        why = "the archive is TorchScript, which is code; save model.state_dict() instead"
+        raise Problem("archive", why)
     if tops or not {f"{top}/data.pkl", f"{top}/version"} <= archive.members.keys():
-        raise Malformed("archive", "the archive is not one folder with data.pkl and version in it")
+        raise Problem("archive", "the archive is not one folder with data.pkl and version in it")
     if archive.odd:
-        raise Malformed("archive", f"the archive has {archive.odd}")
+        raise Problem("archive", f"the archive has {archive.odd}")
     for full, member in archive.members.items():
         name = full.partition("/")[2]
         if name != "data.pkl" and name not in NOTES and not re.fullmatch(r"data/[0-9]{1,9}", name):
-            raise Malformed("archive", f"the archive holds {name!r}, which torch.save never writes")
+            raise Problem("archive", f"the archive holds {name!r}, which torch.save never writes")
         if member.deflated:
-            raise Malformed(
-                "bomb",
-                f"{name!r} unpacks {member.packed} bytes to {member.size}; torch.save never packs",
-            )
+            why = f"unpacks {member.packed} bytes to {member.size}; torch.save never packs"
+            raise Problem("bomb", f"{name!r} {why}")
     return top
-
-
-def _storages(
-    archive: Archive, folder: str, named: Mapping[str, StorageRef]
-) -> dict[str, memoryview]:
-    """Return the bytes of every storage, each checked for its CRC, whether it is used or not."""
-    held = {name.removeprefix(folder) for name in archive.members if name.startswith(folder)}
-    if held != named.keys():
-        odd = min(held ^ named.keys())
-        raise Malformed("archive", f"'data/{odd}' is in the pickle or in the archive, not in both")
-    storages = {}
-    for key, ref in named.items():
-        storages[key] = archive.read(folder + key)
-        if (size := len(storages[key])) != ref.bytes:
-            raise Malformed("tensor", f"storage {key} claims {ref.bytes} bytes and has {size}")
-    return storages

@@ -7,18 +7,14 @@ and its kin, object arrays, YAML with tags, eval, and models that bring their ow
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from purpleteam.scan.rules.rule import RULES, Hit, Module, Rule, argument, is_literal
+from purpleteam.scan.rules.rule import Hit, Module, argument, is_literal, rule
 
-TORCH_LOADERS = frozenset(
-    {
-        "torch.load",
-        "torch.serialization.load",
-        "torch.hub.load_state_dict_from_url",
-        "torch.utils.model_zoo.load_url",
-    }
-)
+TORCH_LOADERS = frozenset({
+    "torch.load", "torch.serialization.load",
+    "torch.hub.load_state_dict_from_url", "torch.utils.model_zoo.load_url",
+})  # fmt: skip
 PICKLES = ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "pickle5")
 UNPICKLERS = frozenset(
     {f"{package}.{name}" for package in PICKLES for name in ("load", "loads", "Unpickler")}
@@ -35,62 +31,12 @@ EVALUATORS = frozenset({"eval", "exec", "builtins.eval", "builtins.exec", "panda
 TRUST = ("trust_remote_code", "trust_repo")
 
 
-@RULES.register("PT001")
-class UnsafeTorchLoad(Rule):
-    """A torch loader that is called, or handed on, without weights_only=True."""
-
-    id = "PT001"
-    severity = "medium"
-    cwe = "CWE-502"
-    fix = "pass weights_only=True with torch 2.10 or newer, or load safetensors"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        called: set[ast.AST] = set()
-        for call, name in _loads(module, None):
-            called.update((call.func, *call.args[:1]))
-            chosen = argument(call, "weights_only")
-            if is_literal(chosen, False):
-                yield Hit(call, f"{name} with weights_only=False runs what the file says", "high")
-            elif not is_literal(chosen, True):
-                yield Hit(call, f"{name} without weights_only=True may run what the file says")
-        for node in module.nodes:  # `load = torch.load`: the calls of `load` count instead
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                called.add(node.value)
-        for node in module.nodes:
-            name = module.dotted(node) if _is_used(node) and node not in called else ""
-            if name in TORCH_LOADERS:
-                yield Hit(node, f"{name} is handed on without weights_only=True")
-
-
-@RULES.register("PT002")
-class UnsafeSecondTry(Rule):
-    """A safe load whose failure leads to an unsafe one: the file chooses which."""
-
-    id = "PT002"
-    severity = "high"
-    cwe = "CWE-502"
-    fix = "let the safe load fail; whoever makes the file can make it fail"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        for node in module.nodes:
-            if not isinstance(node, ast.Try):
-                continue
-            tried = (call for part in node.body for call, _ in _loads(module, part))
-            if any(is_literal(argument(call, "weights_only"), True) for call in tried):
-                for handler in node.handlers:
-                    for call, name in _loads(module, handler):
-                        if not is_literal(argument(call, "weights_only"), True):
-                            yield Hit(call, f"{name} is tried again without weights_only=True")
-
-
-def _loads(module: Module, inside: ast.AST | None) -> Iterator[tuple[ast.Call, str]]:
-    for call, name in module.calls(inside):
-        if name in TORCH_LOADERS:
-            yield call, name
-        elif name == "functools.partial" and call.args:
-            loader = module.dotted(call.args[0])
-            if loader in TORCH_LOADERS:
-                yield call, loader
+def _loads(module: Module, calls: Iterable[tuple[ast.Call, str]]) -> Iterator[tuple[ast.Call, str]]:
+    for call, name in calls:
+        partial = name == "functools.partial" and call.args
+        loader = module.dotted(call.args[0]) if partial else name
+        if loader in TORCH_LOADERS:
+            yield call, loader
 
 
 def _is_used(node: ast.AST) -> bool:
@@ -98,86 +44,103 @@ def _is_used(node: ast.AST) -> bool:
     return isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
 
 
-@RULES.register("PT003")
-class Unpickling(Rule):
+@rule(
+    "PT001",
+    "medium",
+    "CWE-502",
+    "pass weights_only=True with torch 2.10 or newer, or load safetensors",
+)
+def unsafe_torch_load(module: Module) -> Iterator[Hit]:
+    """A torch loader that is called, or handed on, without weights_only=True."""
+    called: set[ast.AST] = set()
+    for call, name in _loads(module, module.calls):
+        called.update((call.func, *call.args[:1]))
+        chosen = argument(call, "weights_only")
+        if is_literal(chosen, False):
+            yield Hit(call, f"{name} with weights_only=False runs what the file says", "high")
+        elif not is_literal(chosen, True):
+            yield Hit(call, f"{name} without weights_only=True may run what the file says")
+    for node in module.nodes:  # `load = torch.load`: the calls of `load` count instead
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            called.add(node.value)
+    for node in module.nodes:
+        name = module.dotted(node) if _is_used(node) and node not in called else ""
+        if name in TORCH_LOADERS:
+            yield Hit(node, f"{name} is handed on without weights_only=True")
+
+
+@rule("PT002", "high", "CWE-502", "let the safe load fail; whoever makes the file can make it fail")
+def unsafe_second_try(module: Module) -> Iterator[Hit]:
+    """A safe load whose failure leads to an unsafe one: the file chooses which."""
+
+    def loads(part: ast.AST) -> Iterator[tuple[ast.Call, str, bool]]:
+        for call, name in _loads(module, module.calls_in(ast.walk(part))):
+            yield call, name, is_literal(argument(call, "weights_only"), True)
+
+    for node in module.nodes:
+        if isinstance(node, ast.Try) and any(
+            safe for part in node.body for *_, safe in loads(part)
+        ):
+            for call, name, safe in (row for handler in node.handlers for row in loads(handler)):
+                if not safe:
+                    yield Hit(call, f"{name} is tried again without weights_only=True")
+
+
+@rule("PT003", "high", "CWE-502", "store weights as safetensors, settings as JSON")
+def unpickling(module: Module) -> Iterator[Hit]:
     """pickle, joblib, dill and others that run what the file says; also when handed on."""
-
-    id = "PT003"
-    severity = "high"
-    cwe = "CWE-502"
-    fix = "store weights as safetensors, settings as JSON"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        for node in module.nodes:
-            called = _is_used(node) or isinstance(node, ast.Call)
-            if called and (name := module.dotted(node)) in UNPICKLERS:
-                yield Hit(node, f"{name} runs what the file says")
+    for node in module.nodes:
+        called = _is_used(node) or isinstance(node, ast.Call)
+        if called and (name := module.dotted(node)) in UNPICKLERS:
+            yield Hit(node, f"{name} runs what the file says")
 
 
-@RULES.register("PT004")
-class ObjectArrays(Rule):
+@rule("PT004", "high", "CWE-502", "leave allow_pickle out; store plain numbers")
+def object_arrays(module: Module) -> Iterator[Hit]:
     """A NumPy load that unpickles objects."""
-
-    id = "PT004"
-    severity = "high"
-    cwe = "CWE-502"
-    fix = "leave allow_pickle out; store plain numbers"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        for call, name in module.calls():
-            chosen = argument(call, "allow_pickle")
-            reads = (name.startswith("numpy.") and "load" in name) or name.endswith("read_array")
-            if chosen is not None and not is_literal(chosen, False) and reads:
-                yield Hit(call, f"{name} with allow_pickle runs what the file says")
+    for call, name in module.calls:
+        chosen = argument(call, "allow_pickle")
+        reads = (name.startswith("numpy.") and "load" in name) or name.endswith("read_array")
+        if chosen is not None and not is_literal(chosen, False) and reads:
+            yield Hit(call, f"{name} with allow_pickle runs what the file says")
 
 
-@RULES.register("PT008")
-class EvalOrExec(Rule):
+@rule(
+    "PT008",
+    "medium",
+    "CWE-95",
+    "parse the text (json, ast.literal_eval), or look names up in a table",
+)
+def eval_or_exec(module: Module) -> Iterator[Hit]:
     """Python's eval or exec on anything but a constant."""
-
-    id = "PT008"
-    severity = "medium"
-    cwe = "CWE-95"
-    fix = "parse the text (json, ast.literal_eval), or look names up in a table"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        own = {node.name for node in module.nodes if isinstance(node, ast.FunctionDef)}
-        for call, name in module.calls():
-            constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
-            if name in EVALUATORS - own and not constant:
-                yield Hit(call, f"{name} runs text as code")
+    own = {node.name for node in module.nodes if isinstance(node, ast.FunctionDef)}
+    for call, name in module.calls:
+        constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
+        if name in EVALUATORS - own and not constant:
+            yield Hit(call, f"{name} runs text as code")
 
 
-@RULES.register("PT009")
-class UnsafeYaml(Rule):
+@rule("PT009", "high", "CWE-502", "call yaml.safe_load")
+def unsafe_yaml(module: Module) -> Iterator[Hit]:
     """A YAML load that builds any object the file names."""
-
-    id = "PT009"
-    severity = "high"
-    cwe = "CWE-502"
-    fix = "call yaml.safe_load"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        for call, name in module.calls():
-            loader = argument(call, "Loader") or (call.args[1] if len(call.args) > 1 else None)
-            unsafe = name in YAML and module.dotted(loader) not in YAML_SAFE
-            if unsafe or name in YAML_UNSAFE:
-                yield Hit(call, f"{name} builds what the file says")
+    for call, name in module.calls:
+        loader = argument(call, "Loader") or (call.args[1] if len(call.args) > 1 else None)
+        unsafe = name in YAML and module.dotted(loader) not in YAML_SAFE
+        if unsafe or name in YAML_UNSAFE:
+            yield Hit(call, f"{name} builds what the file says")
 
 
-@RULES.register("PT011")
-class CodeOfAModel(Rule):
+@rule(
+    "PT011",
+    "high",
+    "CWE-829",
+    "download weights only, at a pinned revision, and check their digest",
+)
+def code_of_a_model(module: Module) -> Iterator[Hit]:
     """A download that may bring its own code along."""
-
-    id = "PT011"
-    severity = "high"
-    cwe = "CWE-829"
-    fix = "download weights only, at a pinned revision, and check their digest"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        for call, name in module.calls():
-            for option in TRUST:
-                chosen = argument(call, option)
-                constant = isinstance(chosen, ast.Constant) and chosen.value in (None, "check")
-                if chosen is not None and not is_literal(chosen, False) and not constant:
-                    yield Hit(call, f"{name or 'a call'} with {option} runs code from elsewhere")
+    for call, name in module.calls:
+        for option in TRUST:
+            chosen = argument(call, option)
+            constant = isinstance(chosen, ast.Constant) and chosen.value in (None, "check")
+            if chosen is not None and not is_literal(chosen, False) and not constant:
+                yield Hit(call, f"{name or 'a call'} with {option} runs code from elsewhere")

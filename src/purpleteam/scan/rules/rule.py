@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import NamedTuple
 
 from purpleteam.core.records import Severity
 from purpleteam.core.registry import Registry
+from purpleteam.scan.scanner import Rule
 
 ALLOW = re.compile(r"#\s*purple: allow (PT\d{3}(?:,\s*PT\d{3})*)\s+\S.{5,}")
 """`# purple: allow PT004 because ...`; without a reason it allows nothing."""
@@ -45,19 +45,14 @@ class Module:
                 return name if self.dotted(function) in IMPORTERS else ""
         return ""
 
-    def calls(self, inside: ast.AST | None = None) -> Iterator[tuple[ast.Call, str]]:
-        """Yield every call, in the file or in one of its nodes, with the name of what is called."""
-        if inside is None:
-            yield from self._calls
-            return
-        for node in ast.walk(inside):
-            if isinstance(node, ast.Call):
-                yield node, self.dotted(node.func)
-
     @cached_property
-    def _calls(self) -> tuple[tuple[ast.Call, str], ...]:
-        calls = (node for node in self.nodes if isinstance(node, ast.Call))
-        return tuple((call, self.dotted(call.func)) for call in calls)
+    def calls(self) -> tuple[tuple[ast.Call, str], ...]:
+        """Every call of the file, with the name of what is called."""
+        return tuple(self.calls_in(self.nodes))
+
+    def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
+        """Yield the calls among nodes, with the name of what is called."""
+        return ((node, self.dotted(node.func)) for node in nodes if isinstance(node, ast.Call))
 
     def imports(self, *packages: str) -> bool:
         """Return whether the file imports one of the packages."""
@@ -103,32 +98,25 @@ def is_literal(node: ast.expr | None, value: bool) -> bool:
     return isinstance(node, ast.Constant) and node.value is value
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One line that breaks a rule; `severity` where it differs from the rule's own."""
+class Hit(NamedTuple):
+    """A node that breaks a rule; `severity` where it differs from the rule's own."""
 
     node: ast.AST
     message: str
     severity: Severity | None = None
 
-    @property
-    def line(self) -> int:
-        """The line of the node."""
-        return int(getattr(self.node, "lineno", 1))
+
+Look = Callable[[Module], Iterator[Hit]]
+RULES: Registry[tuple[Rule, Look]] = Registry("rule")
 
 
-class Rule(ABC):
-    """One rule; its identifier never changes its meaning."""
+def rule(
+    id: str, severity: Severity, cwe: str, fix: str, confidence: str = "high"
+) -> Callable[[Look], Look]:
+    """Register the decorated function as what yields the breaches of a rule."""
 
-    id: ClassVar[str]
-    severity: ClassVar[Severity]
-    confidence: ClassVar[str] = "high"
-    cwe: ClassVar[str]
-    fix: ClassVar[str]
+    def add(look: Look) -> Look:
+        RULES.register(id)((Rule(id, severity, cwe, fix, confidence), look))
+        return look
 
-    @abstractmethod
-    def look(self, module: Module) -> Iterator[Hit]:
-        """Yield the lines that break the rule."""
-
-
-RULES: Registry[type[Rule]] = Registry("rule")
+    return add

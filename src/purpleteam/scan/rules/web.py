@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from purpleteam.scan.rules.rule import RULES, Hit, Module, Rule, argument, is_literal
+from purpleteam.scan.rules.rule import Hit, Module, argument, is_literal, rule
 
 FRAMEWORKS = ("flask", "fastapi", "starlette", "gradio", "django", "bottle", "aiohttp", "sanic")
 APPS = ("Flask", "FastAPI", "Starlette")
@@ -22,79 +22,58 @@ REQUEST_BODIES = frozenset(
 )
 TRACES = frozenset({"traceback.format_exc", "traceback.format_exception"})
 SOFTMAX = frozenset({"softmax", "Softmax", "log_softmax", "predict_proba"})
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@RULES.register("PT005")
-class DebugServer(Rule):
+@rule(
+    "PT005",
+    "high",
+    "CWE-489",
+    "leave debug off; Werkzeug's debugger runs code for whoever reaches it",
+)
+def debug_server(module: Module) -> Iterator[Hit]:
     """A web app that is started with its debugger."""
-
-    id = "PT005"
-    severity = "high"
-    cwe = "CWE-489"
-    fix = "leave debug off; Werkzeug's debugger runs code for whoever reaches it"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        for call, name in module.calls():
-            starts = name.endswith((".run", ".run_server")) or name.split(".")[-1] in APPS
-            if starts and module.imports(*FRAMEWORKS) and is_literal(argument(call, "debug"), True):
-                yield Hit(call, f"{name} with debug=True")
-        for node in module.nodes:
-            if isinstance(node, ast.Assign) and any(map(_is_debug, node.targets)):
-                on = isinstance(node.value, ast.Constant) and node.value.value in ("1", "true", 1)
-                if on and module.imports(*FRAMEWORKS, "os"):
-                    yield Hit(node, "the debugger is switched on")
+    for call, name in module.calls:
+        starts = name.endswith((".run", ".run_server")) or name.split(".")[-1] in APPS
+        if starts and module.imports(*FRAMEWORKS) and is_literal(argument(call, "debug"), True):
+            yield Hit(call, f"{name} with debug=True")
+    for node in module.nodes:
+        if isinstance(node, ast.Assign) and any(map(_is_debug, node.targets)):
+            on = isinstance(node.value, ast.Constant) and node.value.value in ("1", "true", 1)
+            if on and module.imports(*FRAMEWORKS, "os"):
+                yield Hit(node, "the debugger is switched on")
 
 
 def _is_debug(target: ast.expr) -> bool:
     match target:
-        case ast.Attribute(attr="debug"):
-            return True
-        case ast.Subscript(slice=ast.Constant(value="DEBUG" | "FLASK_DEBUG")):
+        case (
+            ast.Attribute(attr="debug")
+            | ast.Subscript(slice=ast.Constant(value="DEBUG" | "FLASK_DEBUG"))
+        ):
             return True
     return False
 
 
-@RULES.register("PT006")
-class PublicShare(Rule):
+@rule("PT006", "medium", "CWE-668", "leave share out, and bind to 127.0.0.1")
+def public_share(module: Module) -> Iterator[Hit]:
     """A Gradio app that opens a public tunnel."""
-
-    id = "PT006"
-    severity = "medium"
-    cwe = "CWE-668"
-    fix = "leave share out, and bind to 127.0.0.1"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        for call, name in module.calls():
-            launches = name.endswith("launch") or getattr(call.func, "attr", "") == "launch"
-            if launches and is_literal(argument(call, "share"), True):
-                yield Hit(call, "launch with share=True opens a public address")
+    for call, name in module.calls:
+        launches = name.endswith("launch") or getattr(call.func, "attr", "") == "launch"
+        if launches and is_literal(argument(call, "share"), True):
+            yield Hit(call, "launch with share=True opens a public address")
 
 
-@RULES.register("PT007")
-class ExceptionText(Rule):
+@rule("PT007", "medium", "CWE-209", "log the exception; answer with a fixed text", "medium")
+def exception_text(module: Module) -> Iterator[Hit]:
     """The text of an exception in an answer to a client."""
-
-    id = "PT007"
-    severity = "medium"
-    confidence = "medium"
-    cwe = "CWE-209"
-    fix = "log the exception; answer with a fixed text"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        for function in _functions(module):
+    for function in module.nodes:
+        if isinstance(function, FUNCTIONS):
             served = _is_route(function)
             for handler in ast.walk(function):
-                if not isinstance(handler, ast.ExceptHandler):
-                    continue
-                for node in ast.walk(handler):
-                    if _answers(module, node, served) and _tells(module, node, handler.name):
-                        yield Hit(node, "the text of an exception goes to the client")
-
-
-def _functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in module.nodes:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+                if isinstance(handler, ast.ExceptHandler):
+                    for node in ast.walk(handler):
+                        if _answers(module, node, served) and _tells(module, node, handler.name):
+                            yield Hit(node, "the text of an exception goes to the client")
 
 
 def _is_route(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -106,11 +85,8 @@ def _answers(module: Module, node: ast.AST, served: bool) -> bool:
     """Tell an answer: a return of a route, or a response that is built or raised."""
     if isinstance(node, ast.Return):
         return served
-    return (
-        isinstance(node, ast.Call)
-        and module.imports(*FRAMEWORKS)
-        and module.dotted(node.func).split(".")[-1] in ANSWERS
-    )
+    built = isinstance(node, ast.Call) and module.dotted(node.func).split(".")[-1] in ANSWERS
+    return built and module.imports(*FRAMEWORKS)
 
 
 def _tells(module: Module, node: ast.AST, name: str | None) -> bool:
@@ -128,45 +104,32 @@ def _tells(module: Module, node: ast.AST, name: str | None) -> bool:
     return False
 
 
-@RULES.register("PT010")
-class NoUploadLimit(Rule):
+@rule(
+    "PT010",
+    "medium",
+    "CWE-770",
+    "set app.config['MAX_CONTENT_LENGTH'] to what an image needs",
+    "medium",
+)
+def no_upload_limit(module: Module) -> Iterator[Hit]:
     """A Flask app that reads a request of any size."""
-
-    id = "PT010"
-    severity = "medium"
-    confidence = "medium"
-    cwe = "CWE-770"
-    fix = "set app.config['MAX_CONTENT_LENGTH'] to what an image needs"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        limited = any("MAX_CONTENT_LENGTH" in line for line in module.lines)
-        attributes = (node for node in module.nodes if isinstance(node, ast.Attribute))
-        reads = any(module.dotted(node) in REQUEST_BODIES for node in attributes)
-        for call, name in module.calls():
-            if name == "flask.Flask" and reads and not limited:
+    limited = any("MAX_CONTENT_LENGTH" in line for line in module.lines)
+    attributes = (node for node in module.nodes if isinstance(node, ast.Attribute))
+    if not limited and any(module.dotted(node) in REQUEST_BODIES for node in attributes):
+        for call, name in module.calls:
+            if name == "flask.Flask":
                 yield Hit(call, "the app reads uploads and sets no MAX_CONTENT_LENGTH")
 
 
-@RULES.register("PT012")
-class AllConfidences(Rule):
+@rule("PT012", "low", "CWE-200", "answer with the label, or with the best score rounded", "low")
+def all_confidences(module: Module) -> Iterator[Hit]:
     """A served function that returns a score for every class: help for whoever copies the model."""
-
-    id = "PT012"
-    severity = "low"
-    confidence = "low"
-    cwe = "CWE-200"
-    fix = "answer with the label, or with the best score rounded"
-
-    def look(self, module: Module) -> Iterator[Hit]:
-        if not module.imports(*FRAMEWORKS):
-            return
-        for function in _functions(module):
-            names = {name.split(".")[-1] for _, name in module.calls(function)}
-            methods = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
-            many = any(
-                isinstance(node, ast.Return)
-                and isinstance(node.value, ast.Dict | ast.DictComp | ast.ListComp)
-                for node in ast.walk(function)
-            )
-            if many and SOFTMAX & (names | methods):
+    many = ast.Dict | ast.DictComp | ast.ListComp
+    for function in module.nodes if module.imports(*FRAMEWORKS) else ():
+        if isinstance(function, FUNCTIONS):
+            inner = tuple(ast.walk(function))
+            names = {name.split(".")[-1] for _, name in module.calls_in(inner)}
+            names |= {node.attr for node in inner if isinstance(node, ast.Attribute)}
+            returned = [node.value for node in inner if isinstance(node, ast.Return)]
+            if SOFTMAX & names and any(isinstance(value, many) for value in returned):
                 yield Hit(function, f"{function.name} returns the scores of all classes")

@@ -5,6 +5,7 @@ A line may carry `# purple: allow PT004 because ...`: what that silences is coun
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from purpleteam.core.records import Finding
@@ -36,20 +37,13 @@ def _look(file: Path, name: str) -> ScanResult | None:
         return ScanResult(skipped=((name, why),))
     findings: dict[tuple[str, int], Finding] = {}
     silenced: list[tuple[str, str]] = []
-    for rule in RULES.values():
-        for hit in rule().look(module):
-            if rule.id in module.allowed(hit.line):
-                silenced.append((name, f"line {hit.line}: {rule.id} allowed by comment"))
+    for rule, look in RULES.values():
+        for node, message, severity in look(module):
+            line = int(getattr(node, "lineno", 1))
+            if rule.id in module.allowed(line):
+                silenced.append((name, f"line {line}: {rule.id} allowed by comment"))
                 continue
-            finding = Finding(
-                tool="purpleteam rules",
-                rule=rule.id,
-                severity=hit.severity or rule.severity,
-                confidence=rule.confidence,
-                cwe=rule.cwe,
-                place={"path": name, "line": hit.line},
-                message=hit.message,
-                fix=rule.fix,
-            )
-            findings.setdefault((rule.id, hit.line), finding)
+            meant = replace(rule, severity=severity or rule.severity)
+            finding = meant.finding("rules", message, path=name, line=line)
+            findings.setdefault((rule.id, line), finding)
     return ScanResult(findings=tuple(findings.values()), scanned=(name,), silenced=tuple(silenced))

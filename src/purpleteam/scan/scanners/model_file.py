@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from purpleteam.core.records import Finding
 from purpleteam.scan.formats.arrays import ARRAY_NAMES
 from purpleteam.scan.formats.onnx import inspect_onnx
-from purpleteam.scan.formats.pickle_walk import MAX_WALK, walk_pickle
-from purpleteam.scan.formats.problem import Malformed, Problem
+from purpleteam.scan.formats.pickles import MAX_WALK, walk_pickle
+from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.safetensors import inspect_safetensors
 from purpleteam.scan.formats.sniff import MODEL_KINDS, MODEL_SUFFIXES, mapped, sniff
 from purpleteam.scan.formats.tensors import NPY_MAGIC, read_npy_header
@@ -38,19 +37,8 @@ def _look(file: Path, name: str) -> ScanResult | None:
     claims = file.suffix.lower() in MODEL_SUFFIXES
     if not claims and (kind not in MODEL_KINDS or kind in ARCHIVES):
         return None
-    findings = [
-        Finding(
-            tool="purpleteam model-file",
-            rule=problem.rule.rule,
-            severity=problem.rule.severity,
-            confidence="high",
-            cwe=problem.rule.cwe,
-            place={"path": name},
-            message=problem.message,
-            fix=problem.rule.fix,
-        )
-        for problem in model_problems(file, kind)
-    ]
+    problems = model_problems(file, kind)
+    findings = [row.rule.finding("model-file", str(row), path=name) for row in problems]
     return ScanResult(findings=tuple(findings), scanned=(name,))
 
 
@@ -60,32 +48,25 @@ def model_problems(path: Path, kind: str) -> Iterator[Problem]:
     expected = MODEL_SUFFIXES.get(suffix)
     if expected is not None and kind not in expected and kind in MODEL_KINDS:
         yield Problem("name", f"the file is named {suffix} and holds {kind}")
+    data = mapped(path)
     try:
-        yield from _inspect(mapped(path), kind, suffix)
-    except Malformed as malformed:
-        yield malformed.problem
-
-
-def _inspect(data: memoryview, kind: str, suffix: str) -> Iterator[Problem]:
-    match kind, suffix:
-        case "pickle", _:
+        if kind == "pickle":
             why = "the file is a pickle, which is refused by default: loading runs code"
             yield Problem("pickle", why)
             yield from _PickleWalks().pickles(data, "")
-        case "zip", _:
+        elif kind == "zip":
             yield from _inspect_zip(data, claims_model=suffix in MODEL_SUFFIXES)
-        case "numpy", _:
+        elif kind == "numpy":
             yield from _PickleWalks().array(data, "")
-        case "onnx", _:
-            yield from inspect_onnx(data)
-        case ("safetensors", _) | (_, ".safetensors"):
+        elif kind == "safetensors" or (kind != "onnx" and suffix == ".safetensors"):
             yield from inspect_safetensors(data)
-        case _, ".onnx":
+        elif kind == "onnx" or suffix == ".onnx":
             yield from inspect_onnx(data)
-        case _:
-            yield Problem(
-                "unknown-format", f"the file is of kind {kind!r}, which is not looked into"
-            )
+        else:
+            why = f"the file is of kind {kind!r}, which is not looked into"
+            yield Problem("unknown-format", why)
+    except Problem as problem:
+        yield problem
 
 
 def _inspect_zip(data: memoryview, *, claims_model: bool) -> Iterator[Problem]:
@@ -130,9 +111,8 @@ class _PickleWalks:
         """Look at the header of an array, and at the pickle behind it if there is one."""
         header = read_npy_header(data)
         if header.dtype.hasobject:
-            yield Problem(
-                "object-array", f"{where}the array holds Python objects, which are a pickle"
-            )
+            why = "the array holds Python objects, which are a pickle"
+            yield Problem("object-array", f"{where}{why}")
             yield from self.pickles(data[header.start :], where)
 
     def pickles(self, data: memoryview, where: str) -> Iterator[Problem]:

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from purpleteam.core.records import Finding
-from purpleteam.scan.scanner import SCANNERS, ScanResult, scan_files
+from purpleteam.scan.scanner import SCANNERS, Rule, ScanResult, scan_files
 
+RULE = Rule(
+    *("PT020", "high", "CWE-798"),
+    fix="revoke it, and read it from the environment or a secret store",
+    confidence="medium",
+)
 MAX_BYTES = 1 << 20
 TEXT = frozenset({
     ".py", ".pyw", ".ipynb", ".js", ".sh", ".html", ".md", ".txt", ".tf", ".env", ".yaml", ".yml",
@@ -57,23 +62,10 @@ def _look(file: Path, name: str) -> ScanResult | None:
 def _secrets(name: str, text: str) -> Iterator[Finding]:
     for number, line in enumerate(text.splitlines(), 1):
         for what, pattern in PATTERNS.items():
-            match = pattern.search(line)
-            if match is None or _harmless(match):
+            if (match := pattern.search(line)) is None:
                 continue
-            yield Finding(
-                tool="purpleteam secrets",
-                rule="PT020",
-                severity="high",
-                confidence="medium",
-                cwe="CWE-798",
-                place={"path": name, "line": number},
-                message=f"{what} in plain text",
-                fix="revoke it, and read it from the environment or a secret store",
-            )
+            value = match.groupdict().get("value")  # of any password; maybe a placeholder
+            if value is not None and (HARMLESS.search(value) or len(set(value)) < 5):
+                continue
+            yield RULE.finding("secrets", f"{what} in plain text", path=name, line=number)
             break
-
-
-def _harmless(match: re.Match[str]) -> bool:
-    """Tell a placeholder, where the pattern is one for any password."""
-    value = match.groupdict().get("value")
-    return value is not None and (bool(HARMLESS.search(value)) or len(set(value)) < 5)

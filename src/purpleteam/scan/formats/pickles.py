@@ -1,0 +1,387 @@
+"""Pickles read opcode by opcode: what one would import, and the plain data that one describes.
+
+This is no unpickler: nothing is imported and no object is made. `walk_pickle` follows text through
+the stack and the memo, so that a name put together by STACK_GLOBAL is known; where it cannot be
+known, that itself is the answer. `PickleReader` interprets numbers, text, lists, tuples and dicts;
+every name and every opcode that its subclass does not know is refused (pickletools; PEP 307, PEP
+3154, PEP 574).
+"""
+
+from __future__ import annotations
+
+import codecs
+import pickletools
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, ClassVar
+
+from purpleteam.scan.formats.problem import Problem
+
+MAX_LINE = 1 << 31
+MAX_NAME = 1000
+"""A longer text is no name of anything that can be imported."""
+MAX_WALK = 1_000_000
+"""Opcodes that are walked over in one file; a longer pickle counts as broken."""
+MAX_OPCODES = 2_000_000
+"""Opcodes that are read of one pickle."""
+MAX_MARKS = 1000
+"""How deep containers may lie in one another."""
+CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
+PUTS, GETS = ("BINPUT", "LONG_BINPUT", "PUT"), ("BINGET", "LONG_BINGET", "GET")
+TEXTS = {
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), "latin-1"),
+    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), "utf-8"),
+    "UNICODE": "raw-unicode-escape",
+}
+"""The opcodes of text, and its encoding."""
+_MARK = object()
+
+
+def _described(opcode: pickletools.OpcodeInfo) -> tuple[str, int, bool, int, int]:
+    """Return name, length of the argument, whether it takes up to a mark, and takes, and puts."""
+    before = list(opcode.stack_before)
+    to_mark = pickletools.markobject in before
+    takes = before.index(pickletools.markobject) if to_mark else len(before)
+    length = opcode.arg.n if opcode.arg else 0
+    return opcode.name, length, to_mark, takes, len(opcode.stack_after)
+
+
+OPCODES = {ord(opcode.code): _described(opcode) for opcode in pickletools.opcodes}
+EFFECTS = {name: effect for name, _, *effect in OPCODES.values()}
+WIDTHS = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+"""Bytes of the length that stands before an argument."""
+
+
+def opcodes(data: memoryview, at: int = 0) -> Iterator[tuple[str, memoryview, int, int]]:
+    """Yield each opcode up to STOP: name, argument as it lies there, first byte, byte behind.
+
+    Raises:
+        ValueError: the bytes are no opcode, or end early.
+    """
+    name = ""
+    while name != "STOP":
+        if at >= len(data):
+            raise ValueError("the pickle ends early")
+        if data[at] not in OPCODES:
+            raise ValueError(f"there is no opcode {data[at]:#04x}")
+        name, length, *_ = OPCODES[data[at]]
+        begin, ending = at + 1, 0
+        if length == pickletools.UP_TO_NEWLINE:
+            length, ending = _to_newline(data, begin), 1
+            if name in ("GLOBAL", "INST"):  # two lines
+                length += 1 + _to_newline(data, begin + length + 1)
+        elif length < 0:
+            width = WIDTHS[length]
+            length = int.from_bytes(data[begin : begin + width], "little")
+            begin += width
+        end = begin + length + ending
+        if end > len(data):
+            raise ValueError("the pickle ends early")
+        yield name, data[begin : begin + length], at, end
+        at = end
+
+
+def _to_newline(data: memoryview, at: int) -> int:
+    length = 64
+    while length <= MAX_LINE:
+        piece = bytes(data[at : at + length])
+        if (found := piece.find(b"\n")) >= 0:
+            return found
+        if len(piece) < length:
+            break
+        length *= 8
+    raise ValueError("a line without an end")
+
+
+def _quoted(line: bytes) -> bytes:
+    """Return the text of the opcode STRING, which stands in quotation marks with escapes."""
+    if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+        raise ValueError("a text without quotation marks")
+    return codecs.escape_decode(line[1:-1])[0]
+
+
+@dataclass(frozen=True)
+class PickleWalk:
+    """What the opcodes up to STOP, or up to the first broken one, say."""
+
+    imports: tuple[tuple[str | None, int], ...]
+    """Each name that it imports, None where it cannot be told, and at which byte."""
+    calls: bool
+    """Whether anything is called, built or given a state."""
+    end: int
+    """The first byte behind STOP; where the walk broke, the byte of the last whole opcode."""
+    opcodes: int
+    """How many there were."""
+    error: str | None = None
+
+    @property
+    def calls_a_name(self) -> bool:
+        """Whether it calls something, and all that it imports may be names of Python."""
+        parts = [part for name, _ in self.imports if name is not None for part in name.split(".")]
+        return self.calls and bool(self.imports) and all(part.isidentifier() for part in parts)
+
+
+def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
+    """Walk one pickle from byte `start` on, for at most `limit` opcodes."""
+    stack: list[Any] = []  # texts, marks, and None for whatever else
+    memo: dict[int, Any] = {}
+    imports: list[tuple[str | None, int]] = []
+    calls, count, at, end, error = False, 0, start, start, None
+    try:
+        for name, raw, at, end in islice(opcodes(data, start), limit):  # noqa: B007 - `end` is said
+            count += 1
+            calls = calls or name in CALLS
+            if name in TEXTS:
+                text = _quoted(bytes(raw)) if name == "STRING" else raw
+                known = len(text) <= MAX_NAME
+                stack.append(str(text, TEXTS[name], "surrogatepass") if known else None)
+            elif name in PUTS:
+                memo[ARGUMENTS[name](bytes(raw))] = stack[-1]
+            elif name in GETS:
+                stack.append(memo[ARGUMENTS[name](bytes(raw))])
+            elif name == "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            elif name == "DUP":
+                stack.append(stack[-1])
+            elif name == "MARK":
+                stack.append(_MARK)
+            else:
+                if name in ("GLOBAL", "INST"):
+                    imports.append((str(raw, "utf-8").replace("\n", "."), at))
+                elif name == "STACK_GLOBAL":
+                    parts = [part for part in stack[-2:] if isinstance(part, str)]
+                    imports.append((".".join(parts) if len(parts) == 2 else None, at))
+                elif name in ("EXT1", "EXT2", "EXT4"):
+                    imports.append((None, at))
+                to_mark, takes, puts = EFFECTS[name]
+                if to_mark:
+                    while stack.pop() is not _MARK:
+                        pass
+                if takes > len(stack):
+                    raise ValueError("takes more from the stack than there is")
+                del stack[len(stack) - takes :]
+                stack.extend([None] * puts)
+            if name == "STOP":
+                break
+        else:
+            error = f"more than {limit} opcodes"
+    except (ValueError, LookupError, OverflowError, struct.error) as reason:
+        error = f"{reason} after byte {at}"[:200]
+    return PickleWalk(tuple(imports), calls, at if error else end, count, error)
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A name that the reader knows; only ever compared, never looked up."""
+
+    name: str
+
+
+class OrderedItems(dict[Any, Any]):
+    """A collections.OrderedDict of the pickle."""
+
+
+class Buffer(bytes):
+    """A bytearray of the pickle."""
+
+
+def _unsigned(raw: bytes) -> int:
+    return int.from_bytes(raw, "little")
+
+
+def _signed(raw: bytes) -> int:
+    return int.from_bytes(raw, "little", signed=True)
+
+
+VALUES: dict[str, Callable[[bytes], Any]] = {
+    "NONE": lambda _: None,
+    "NEWTRUE": lambda _: True,
+    "NEWFALSE": lambda _: False,
+    "EMPTY_DICT": lambda _: {},
+    "EMPTY_LIST": lambda _: [],
+    "EMPTY_TUPLE": lambda _: (),
+    **dict.fromkeys(("BININT1", "BININT2"), _unsigned),
+    **dict.fromkeys(("BININT", "LONG1", "LONG4"), _signed),
+    "BINFLOAT": lambda raw: struct.unpack(">d", raw)[0],
+    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), bytes.decode),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), bytes),
+    "BYTEARRAY8": Buffer,
+    # protocols 0 and 1, and the text of Python 2, which is bytes
+    "INT": lambda raw: raw == b"01" if raw in (b"00", b"01") else int(raw),
+    "LONG": lambda raw: int(raw.removesuffix(b"L")),
+    "FLOAT": float,
+    "STRING": _quoted,
+    "UNICODE": lambda raw: raw.decode("raw-unicode-escape"),
+    **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), bytes),
+}
+"""The opcodes that are a value by themselves."""
+ARGUMENTS: dict[str, Callable[[bytes], Any]] = VALUES | {
+    **dict.fromkeys(("PUT", "GET"), int),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"), _unsigned),
+    **dict.fromkeys(("FRAME", "PROTO"), _unsigned),
+    "GLOBAL": lambda raw: raw.decode("ascii").split("\n"),
+}
+"""What the bytes behind an opcode mean."""
+
+
+class PickleReader:
+    """Reads one pickle; a subclass says which names it knows and what they make.
+
+    Numbers, text, bytes, lists, tuples and dicts are what they are; of a name, a call and a state
+    the subclass makes descriptions.
+    """
+
+    names: ClassVar[Mapping[str, Symbol]]
+    """The names that a pickle may hold, and what stands for each."""
+    keys: ClassVar[tuple[type, ...]] = (str, int)
+    allowed: ClassVar[frozenset[str]] = frozenset(EFFECTS)
+    """The opcodes that are read, as far as they are understood at all."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data = data
+        self.opcode, self.at, self.end, self.frame_end = "", 0, 0, 0
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+        """Return what a call stands for."""
+        raise NotImplementedError
+
+    def given(self, target: Any, state: Any) -> None:
+        """Give `target` a state."""
+        raise NotImplementedError
+
+    def outside(self, reference: Any) -> Any:
+        """Return what stands for something that lies outside of the pickle."""
+        raise self.refused("names something outside of the pickle")
+
+    def refused(self, why: str) -> Problem:
+        """Return the refusal of the opcode that is being read."""
+        return Problem("unsafe-global", f"opcode {self.opcode} at byte {self.at} {why}")
+
+    def read(self) -> Any:
+        """Return what the pickle describes.
+
+        Raises:
+            Problem: for any opcode, name or form that is not understood.
+        """
+        found = islice(opcodes(self.data), MAX_OPCODES)
+        try:
+            for self.opcode, raw, self.at, self.end in found:
+                if self.opcode not in self.allowed:
+                    raise self.refused("is not needed by plain data")
+                if self.opcode in VALUES:
+                    self.stack.append(VALUES[self.opcode](bytes(raw)))
+                elif self.opcode != "STOP":
+                    self._step(ARGUMENTS.get(self.opcode, bytes)(bytes(raw)))
+        except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
+            why = f"broken at byte {self.at}: {error or type(error).__name__}"[:200]
+            raise Problem("damaged-pickle", why) from None
+        if self.opcode != "STOP":
+            raise Problem("bomb", f"the pickle has more than {MAX_OPCODES} opcodes")
+        if self.end != len(self.data):
+            behind = len(self.data) - self.end
+            raise Problem("damaged-pickle", f"{behind} bytes follow the pickle")
+        if len(self.stack) != 1 or self.marks:
+            why = "the pickle ends with a stack that is not of one value"
+            raise Problem("damaged-pickle", why)
+        return self.stack[0]
+
+    def _step(self, argument: Any) -> None:
+        """Do what an opcode does that is no value by itself."""
+        stack = self.stack
+        match self.opcode:
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                self.memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(self.memo[argument])
+            case "MARK":
+                if len(self.marks) >= MAX_MARKS:
+                    why = f"the pickle is more than {MAX_MARKS} containers deep"
+                    raise Problem("bomb", why)
+                self.marks.append(stack)
+                self.stack = []
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                first = len(stack) - int(self.opcode[-1])
+                if first < 0:
+                    raise ValueError("takes more from the stack than there is")
+                stack[first:] = [tuple(stack[first:])]
+            case "TUPLE" | "LIST":
+                items = self._to_mark()
+                self.stack.append(tuple(items) if self.opcode == "TUPLE" else items)
+            case "DICT":
+                items = self._to_mark()
+                self.stack.append({})
+                self._fill(items)
+            case "APPENDS":
+                self._extend(self._to_mark())
+            case "SETITEMS":
+                self._fill(self._to_mark())
+            case "APPEND":
+                self._extend([stack.pop()])
+            case "SETITEM":
+                self._fill([stack.pop(-2), stack.pop()])
+            case "GLOBAL":
+                self._name(*argument)
+            case "STACK_GLOBAL":
+                self._name(stack.pop(-2), stack.pop())
+            case "REDUCE":
+                arguments, function = stack.pop(), stack.pop()
+                if type(arguments) is not tuple:
+                    raise self.refused("calls something with what is no tuple")
+                stack.append(self.called(function, arguments))
+            case "BUILD":
+                state = stack.pop()
+                self.given(stack[-1], state)
+            case "BINPERSID":
+                stack.append(self.outside(stack.pop()))
+            case "FRAME":  # claims that the next opcodes lie in one piece of so many bytes
+                end = self.end + argument
+                if not self.frame_end <= self.at <= end <= len(self.data):
+                    raise ValueError("a frame that reaches into another, or behind the end")
+                self.frame_end = end
+            case "PROTO":
+                if self.at or argument > 5:
+                    raise ValueError("a protocol mark out of place, or of an unknown protocol")
+            case _:
+                raise self.refused("is not needed by plain data")
+
+    def _to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise ValueError("no mark on the stack")
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def _extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not list:
+            raise self.refused("adds to something that is no list")
+        self.stack[-1].extend(items)
+
+    def _fill(self, items: list[Any]) -> None:
+        target, keys = self.stack[-1], items[::2]
+        if not isinstance(target, dict) or len(items) % 2:
+            raise self.refused("sets items of something that is no dict")
+        if any(type(key) not in self.keys for key in keys):
+            raise self.refused("sets a key that is neither text nor a whole number")
+        before = len(target)
+        target.update(zip(keys, items[1::2], strict=True))
+        if len(target) != before + len(keys):
+            raise self.refused("sets a key twice")
+
+    def _name(self, module: Any, attribute: Any) -> None:
+        if not (isinstance(module, str) and isinstance(attribute, str)):
+            raise self.refused("names something by what is no text")
+        full = f"{module}.{attribute}"
+        if "." in attribute or full not in self.names:
+            raise self.refused(f"names {full[:80]!r}, which is not on the allow-list")
+        self.stack.append(self.names[full])
