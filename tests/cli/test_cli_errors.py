@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cli_values import Purple
 
-from purpleteam.cli.flow import FLOW
+from purpleteam.cli.build import FLOW
 
 
 @pytest.mark.parametrize(

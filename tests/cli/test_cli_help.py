@@ -15,7 +15,7 @@ import typer
 from cli_values import Purple
 
 from purpleteam.cli.app import app
-from purpleteam.cli.flow import FLOW
+from purpleteam.cli.build import FLOW
 
 HEAVY = ("torch", "numpy", "sklearn", "scipy", "onnxruntime", "starlette", "bandit", "yaml")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

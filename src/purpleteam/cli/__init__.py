@@ -1,11 +1,9 @@
-"""The command line: a thin skin over the rooms; every verb takes --json.
+"""The command line: a thin skin over the rooms; every command takes --json.
 
 - `app`       `main`, which turns every error into one line and an exit code
-- `flow`      the list of verbs;  `build`: a command for each, from the verb's own parameters
-- `runs`, `data`, `evidence`, `serve`: the commands that are written by hand
-- `options`   what an option is called and means, the same everywhere
+- `build`     a command's options, made from the parameters of a verb or of a function here
+- `runs`, `data`, `evidence`, `doctor`: what is no verb of `purpleteam.verbs`
 - `screen`    progress on standard error, the answer or one JSON object on standard output
-- `doctor`    what is installed
 """
 
 import os

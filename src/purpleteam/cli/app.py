@@ -1,31 +1,34 @@
-"""The verbs of `purple`, in the order of the flow, and how every command ends."""
+"""The commands of `purple`, and how each of them ends."""
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli import data, evidence, runs, screen, serve
-from purpleteam.cli.build import add_verbs
-from purpleteam.cli.flow import Verbs
+from purpleteam.cli import build, data, doctor, evidence, runs, screen
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, UsageError, place_of, unknown
 from purpleteam.core.plugins import load_plugin
 from purpleteam.core.reproducible import restart
+from purpleteam.verbs import VERBS
 
+SKIN: dict[str, Any] = {
+    "cls": build.Verbs,
+    "no_args_is_help": True,
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
 app = typer.Typer(
-    name="purple",
-    cls=Verbs,
-    help="Red- and blue-team an image classifier, and prove what you claim.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    name="purple", help="Red- and blue-team an image classifier, and prove what you claim.", **SKIN
 )
+of_data = typer.Typer(help="Get datasets, and verify them.", **SKIN)
+app.add_typer(of_data, name="data")
 USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of every error of the option parser
 STOPPED = 130
 
@@ -55,12 +58,26 @@ def _before_the_verb(
         raise typer.Exit
 
 
-for file in (runs, evidence, data, serve):
-    file.add_to(app)
-for command in app.registered_commands:
-    if command.callback is not None:
-        command.callback = screen.only_answers(command.callback)
-add_verbs(app)
+COMMANDS: tuple[Callable[..., Any], ...] = (
+    *(runs.demo, runs.run, runs.serve, evidence.report, evidence.replay, evidence.verify),
+    doctor.doctor,
+)
+
+
+def _add_verbs() -> None:
+    """Add every registered verb that is not there yet."""
+    known = {command.name for command in app.registered_commands}
+    for name, verb in VERBS.items():
+        if name not in known:
+            build.add(app, name, verb.call, measures=verb.measures)
+
+
+for command in COMMANDS:
+    build.add(app, command.__name__, command)
+build.add(app, "ls", doctor.list_all)
+build.add(of_data, "fetch", data.fetch)
+build.add(of_data, "verify", data.verify)
+_add_verbs()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -75,24 +92,17 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         arguments = _load_plugins(arguments)
         code = app(arguments, prog_name="purple", standalone_mode=False)
-        screen.end()
-    except PurpleError as error:
-        if debug and not isinstance(error, Refused):
-            raise
-        kind, cause, facts = type(error).__name__, error.__cause__, {}
-        if cause is not None:
-            facts["whose"], facts["place"] = place_of(cause)
-        code = screen.refuse(kind, str(error), error.exit_code, as_json=as_json, **facts)
+        screen.write()  # what others left in standard output: help, the version
     except KeyboardInterrupt:
         code = STOPPED
     except (Exception, SystemExit) as error:
-        if debug:
+        if debug and not isinstance(error, Refused):
             raise
-        code = _unexpected(error, as_json)
+        code = screen.refuse(_told(error), as_json=as_json)
     if code == STOPPED:
         screen.say("stopped; a run goes on where it was with --resume")
     with suppress(OSError):  # where this fails, it was said
-        screen.end()
+        screen.write()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -108,23 +118,28 @@ def _load_plugins(arguments: list[str]) -> list[str]:
             raise UsageError("--plugin needs the name of a module")
         load_plugin(name, asked=True)
     if len(rest) < len(arguments):
-        add_verbs(app)
+        _add_verbs()
     return rest
 
 
-def _unexpected(error: BaseException, as_json: bool) -> int:
-    """Say in a line what was raised, by whose code, and what to try."""
+def _told(error: BaseException) -> dict[str, Any]:
+    """Return what was raised as `--json` has it: in a line, by whose code, and what to try."""
     kind, text = type(error).__name__, " ".join(str(error).split())[:300]
+    facts: dict[str, Any] = {"exit_code": 2}
+    package = str(getattr(error, "name", "")).partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in EXTRAS:
+        error = MissingExtra(package, EXTRAS[package])
+    if isinstance(error, PurpleError):
+        facts = {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+        if error.__cause__ is not None:
+            facts["whose"], facts["place"] = place_of(error.__cause__)
+        return facts
     if isinstance(error, USAGE_ERROR):
-        return screen.refuse("UsageError", _usage(error), 2, as_json=as_json)
-    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get(_package(error))):
-        return screen.refuse(
-            "MissingExtra", str(MissingExtra(_package(error), extra)), 2, as_json=as_json
-        )
+        return facts | {"kind": "UsageError", "message": _usage(error)}
     whose, place = place_of(error)
     if isinstance(error, OSError) and error.strerror and whose != "user":
         told = f"{str(error.filename)!r}: {error.strerror}" if error.filename else error.strerror
-        return screen.refuse(kind, told, 2, as_json=as_json)
+        return facts | {"kind": kind, "message": told}
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         hint = "there is too little memory; try a smaller --batch-size or --limit"
     elif whose == "user":
@@ -134,7 +149,7 @@ def _unexpected(error: BaseException, as_json: bool) -> int:
     else:
         hint = f"{whose} raised it; if it was in a net of yours, call that by itself on one batch"
     told = f"{kind}: {text} in {place}; {hint} (the traceback comes with --debug)"
-    return screen.refuse(kind, told, 2, as_json=as_json, place=place, whose=whose)
+    return facts | {"kind": kind, "message": told, "place": place, "whose": whose}
 
 
 def _usage(error: Any) -> str:
@@ -148,7 +163,3 @@ def _usage(error: Any) -> str:
         value = reason.errors()[0]["input"]
         return text.replace("Invalid value for", f"Invalid value {value!r} for", 1)
     return text
-
-
-def _package(error: ModuleNotFoundError) -> str:
-    return str(error.name).partition(".")[0]

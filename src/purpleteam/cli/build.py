@@ -1,4 +1,4 @@
-"""A command for each verb: its options are made from the verb's own parameters."""
+"""A command's options are made from the parameters of its function that carry an `Option`."""
 
 from __future__ import annotations
 
@@ -8,124 +8,143 @@ import re
 import sys
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from purpleteam.cli.options import Debug, Json, Quiet
-from purpleteam.cli.screen import answer, only_answers, progress
+from purpleteam.cli import screen
+from purpleteam.core.address import without_secrets
 from purpleteam.core.config import number
-from purpleteam.core.errors import ConfigError, PurpleError, UsageError
-from purpleteam.verbs import VERBS
-from purpleteam.verbs.gate import Verdict, junit, parse_requirement, require, sarif
+from purpleteam.core.errors import ConfigError, PurpleError, UsageError, unknown
+from purpleteam.verbs import gate
 from purpleteam.verbs.outputs import file_to_write
 from purpleteam.verbs.result import Result
-from purpleteam.verbs.verb import Option, Verb, new_run
+from purpleteam.verbs.verb import Option, new_run
 
-READING = {
-    "resize": Annotated[
-        str | None,
-        typer.Option("--resize", help="Size of all images of a folder: 32, or 32x48 (HxW)."),
-    ],
-    "label_file": Annotated[
-        str | None, typer.Option("--labels", help="File of file,label for a folder of images.")
-    ],
-    "skip_unreadable": Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out images that cannot be read.")
-    ],
-}
-"""How the images of `--dataset` or `--training-set` are read."""
+FLOW = (
+    *("demo", "run", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
+    *("repair", "certify", "import", "export", "scan", "threats", "serve", "report"),
+    *("replay", "verify", "ls", "doctor"),
+)
+"""The verbs as `purple --help` lists them; others follow."""
 GATES = {
-    "run": Annotated[
-        Path | None,
-        typer.Option("--run", help="Run folder to add the records to; a new one by default."),
-    ],
-    "required": Annotated[
-        list[str] | None,
-        typer.Option("--require", help="Such as robust_accuracy>=0.8; else exit 1. Repeatable."),
-    ],
-    "junit": Annotated[Path | None, typer.Option("--junit", help="JUnit file for build servers.")],
-    "sarif": Annotated[Path | None, typer.Option("--sarif", help="SARIF file for code hosts.")],
+    "run": Option(kind=Path, help="Run folder to add the records to; a new one by default."),
+    "required": Option(
+        name="--require",
+        kind=list[str],
+        help="Such as robust_accuracy>=0.8; else exit 1. Repeatable.",
+    ),
+    "junit": Option(kind=Path, help="JUnit file for build servers."),
+    "sarif": Option(kind=Path, help="SARIF file for code hosts."),
 }
 """What every verb that measures takes beside its own options."""
-ENDS = {"as_json": Json, "quiet": Quiet, "debug": Debug}
+READING = {
+    "resize": Option(help="Size of all images of a folder: 32, or 32x48 (HxW)."),
+    "label_file": Option(name="--labels", help="File of file,label for a folder of images."),
+    "skip_unreadable": Option(kind=bool, help="Leave out images that cannot be read."),
+}
+"""How the images of `--dataset` or `--training-set` are read."""
+ENDS = {
+    "as_json": Option(kind=bool, name="--json", help="Print one JSON object on standard output."),
+    "quiet": Option(kind=bool, help="Show no progress."),
+    "debug": Option(kind=bool, help="Show the traceback of an error."),
+}
 IMAGES = ("training_set", "images")
 """Parameters that name a dataset, the first that is given goes before."""
 
 
-def add_verbs(app: typer.Typer) -> None:
-    """Add every registered verb that the app does not have yet."""
-    known = {command.name for command in app.registered_commands}
-    for name, verb in VERBS.items():
-        if name not in known:
-            app.command(name, help=_help(verb))(only_answers(command_of(verb)))
+class Verbs(TyperGroup):
+    """A group of commands in the order of the flow; an unknown one is told which there are."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: FLOW.index(name) if name in FLOW else len(FLOW))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise UsageError(unknown("verb", args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
 
 
-def command_of(verb: Verb) -> Callable[..., None]:
-    """Return what the command line calls for a verb: parse, call, show, gate."""
-    own = _own_parameters(verb.call)
-    takes = inspect.signature(verb.call).parameters
-    shared: dict[str, Any] = {**ENDS}
-    if any(name in takes for name in IMAGES):
-        shared = READING | shared
-    if verb.measures:
-        taken = {_option_of(one.annotation) for one in own}
-        free = {key: kind for key, kind in GATES.items() if _option_of(kind) not in taken}
-        shared = free | shared
+@dataclass(frozen=True)
+class How:
+    """How a command was typed."""
 
-    def run_verb(**given: Any) -> None:
-        as_json, quiet, _ = (given.pop(key) for key in ENDS)
-        gates = {key: given.pop(key, None) for key in GATES}
+    as_json: bool
+    quiet: bool
+    debug: bool
+
+    @property
+    def typed(self) -> tuple[str, ...]:
+        """The command line, without the secrets of an address."""
+        return ("purple", *map(without_secrets, sys.argv[1:]))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Answer(Result):
+    """What a command says that measures nothing."""
+
+    values: dict[str, Any]
+    shown: list[str]
+    exit_code: int = 0
+
+    def answer(self) -> dict[str, Any]:
+        return self.values
+
+    def text(self) -> list[str]:
+        return self.shown
+
+
+def add(
+    app: typer.Typer, name: str, call: Callable[..., Result | None], *, measures: bool = False
+) -> None:
+    """Add a command that parses, calls, shows and gates; None is answered by the call itself.
+
+    Parameters called `progress` and `how` are filled in.
+    """
+    takes = inspect.signature(call).parameters
+    hints = typing.get_type_hints(call, include_extras=True)
+    own = {
+        key: option
+        for key in takes
+        for option in getattr(hints.get(key), "__metadata__", ())
+        if isinstance(option, Option)
+    }
+    shared = READING if any(key in takes for key in IMAGES) else {}
+    if measures:
+        names = [_called(*pair) for pair in own.items()]
+        shared = {key: one for key, one in GATES.items() if _called(key, one) not in names} | shared
+
+    def command(**given: Any) -> None:
+        how = How(*(given.pop(key) for key in ENDS))
+        gates = {key: given.pop(key, None) for key in GATES if key in shared}
         _put_reading(given)
-        requirements = [parse_requirement(text) for text in gates["required"] or ()]
-        files = [file_to_write(gates[key]) for key in ("junit", "sarif")]
-        more: dict[str, Any] = {}
-        if verb.measures:
-            more = {"run": gates["run"] or new_run(verb.called), "command": _typed()}
-        with progress(quiet or as_json) as bar:
-            if "progress" in takes:
-                more["progress"] = bar
-            result = verb.call(**given, **more)
-        verdicts = require(requirements, result.records)
-        texts = (junit(verb.called, result, verdicts), sarif(result, verdicts))
-        for path, text in zip(files, texts, strict=True):
-            if path is not None:
-                path.write_text(text, encoding="utf-8")
-        _show(result, verdicts, as_json)
+        requirements = [gate.parse_requirement(text) for text in gates.get("required") or ()]
+        for_builds, for_hosts = (file_to_write(gates.get(key)) for key in ("junit", "sarif"))
+        if measures:
+            given |= {"run": gates.get("run") or new_run(name), "command": how.typed}
+        with screen.progress(how.quiet or how.as_json or "progress" not in takes) as bar:
+            filled = {"progress": bar, "how": how}
+            result = call(**given, **{key: filled[key] for key in filled if key in takes})
+        if result is None:
+            return
+        verdicts = gate.require(requirements, result.records)
+        if for_builds:
+            for_builds.write_text(gate.junit(name, result, verdicts), encoding="utf-8")
+        if for_hosts:
+            for_hosts.write_text(gate.sarif(result, verdicts), encoding="utf-8")
+        _show(result, verdicts, how.as_json)
 
-    parameters = [*own, *(_parameter(name, kind) for name, kind in shared.items())]
-    run_verb.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run_verb.__annotations__ = {one.name: one.annotation for one in parameters}
-    return run_verb
-
-
-def _help(verb: Verb) -> str:
-    """Return what a verb's docstring says before its parameters."""
-    return re.split(r"\n\n(?:Args|Raises|Returns):", inspect.getdoc(verb.call) or "")[0]
-
-
-def _show(result: Result, verdicts: list[Verdict], as_json: bool) -> None:
-    """Print the answer, and end with the code that it means."""
-    values, lines = result.answer(), result.text()
-    if verdicts:
-        values["required"] = [verdict.to_json() for verdict in verdicts]
-        for verdict in verdicts:
-            word = "reached" if verdict.passed else "NOT REACHED"
-            lines.append(f"{word}: {verdict.requirement.text}: {verdict.message}")
-    answer(values, lines, as_json=as_json)
-    if problem := getattr(result, "problem", None):
-        raise PurpleError(problem)
-    code = result.exit_code or int(not all(verdict.passed for verdict in verdicts))
-    if code:
-        raise typer.Exit(code)
-
-
-def _typed() -> tuple[str, ...]:
-    """Return the command line that was typed, without the secrets of an address."""
-    from purpleteam.core.address import without_secrets
-
-    return ("purple", *map(without_secrets, sys.argv[1:]))
+    parameters = [_parameter(key, option, takes[key].default) for key, option in own.items()]
+    for key, option in (shared | ENDS).items():
+        parameters.append(_parameter(key, option, False if option.kind is bool else None))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    told = re.split(r"\n\n(?:Args|Raises|Returns):", inspect.getdoc(call) or "")[0]
+    app.command(name, help=told)(screen.only_answers(command))
 
 
 def _put_reading(given: dict[str, Any]) -> None:
@@ -144,47 +163,45 @@ def _put_reading(given: dict[str, Any]) -> None:
     given[key] = f"{given[key]}:{','.join(fields)}"
 
 
-def _own_parameters(call: Callable[..., Result]) -> list[inspect.Parameter]:
-    """Return the parameters that a verb asks for on the command line, as typer takes them."""
-    hints = typing.get_type_hints(call, include_extras=True)
-    found = []
-    for name, one in inspect.signature(call).parameters.items():
-        facts = getattr(hints.get(name), "__metadata__", ())
-        found += [_asked_for(name, o, one.default) for o in facts if isinstance(o, Option)]
-    return found
+def _show(result: Result, verdicts: list[gate.Verdict], as_json: bool) -> None:
+    """Print the answer, and end with the code that it means."""
+    values, lines = result.answer(), result.text()
+    if verdicts:
+        values["required"] = [verdict.to_json() for verdict in verdicts]
+    for verdict in verdicts:
+        word = "reached" if verdict.passed else "NOT REACHED"
+        lines.append(f"{word}: {verdict.requirement.text}: {verdict.message}")
+    screen.answer(values, lines, as_json=as_json)
+    if problem := getattr(result, "problem", None):
+        raise PurpleError(problem)
+    if code := result.exit_code or int(not all(verdict.passed for verdict in verdicts)):
+        raise typer.Exit(code)
 
 
-def _asked_for(name: str, option: Option, default: Any) -> inspect.Parameter:
-    called = option.name or "--" + name.replace("_", "-")
-    kind, facts = option.kind, dict[str, Any](help=option.help)
+def _called(key: str, option: Option) -> str:
+    return option.name or "--" + key.replace("_", "-")
+
+
+def _parameter(key: str, option: Option, default: Any) -> inspect.Parameter:
+    """Return a parameter as typer takes it."""
+    kind, called, facts = option.kind, _called(key, option), dict[str, Any](help=option.help)
     if kind in (float, list[float]):
-        facts |= {"parser": number_of, "metavar": "<number>"}
+        facts |= {"parser": _number, "metavar": "<number>"}
     if option.least is not None or option.most is not None:
         facts |= {"min": option.least, "max": option.most}
-    if default is None:
-        kind = kind | None
     if called.startswith("-"):
         info: Any = typer.Option(called, **facts)
     else:
         info = typer.Argument(metavar=called, **facts)
-    required = default is inspect.Parameter.empty
-    return _parameter(name, Annotated[kind, info], ... if required else default)
+    return inspect.Parameter(
+        key,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind | None if default is None else kind, info],
+    )
 
 
-def _parameter(name: str, kind: Any, default: Any = None) -> inspect.Parameter:
-    if default is None and kind.__origin__ is bool:
-        default = False
-    given = {} if default is ... else {"default": default}
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, **given)
-
-
-def _option_of(kind: Any) -> str:
-    """Return the name of the option, such as --run, that an annotation stands for."""
-    info = kind.__metadata__[0]
-    return str(info.param_decls[0] if info.param_decls else info.default)
-
-
-def number_of(text: str | float) -> float:
+def _number(text: str | float) -> float:
     """Return the number that a text means: a decimal, or a fraction such as 8/255."""
     try:
         return number(str(text))  # a default comes as the number that it is

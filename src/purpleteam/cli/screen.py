@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
-from purpleteam.core.progress import SILENT, Progress, Task
+from purpleteam.core.progress import SILENT, Progress
 from purpleteam.verbs.outputs import json_text
 
 _answered = False
@@ -43,19 +43,14 @@ def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) ->
     """Print the one JSON object, or the lines for people."""
     global _answered
     _answered = True
-    text = json_text(values) if as_json else "\n".join(map(_printable, lines))
-    _write(_out or sys.stdout, text + "\n")
+    write(json_text(values) if as_json else "\n".join(map(_printable, lines)), _out)
 
 
-def end() -> None:
-    """Write what others left in standard output: help, the version."""
-    _write(sys.stdout, "")
-
-
-def _write(out: TextIO, text: str) -> None:
-    """Write it all, and leave nothing that would fail once more as the interpreter ends."""
+def write(text: str = "", out: TextIO | None = None) -> None:
+    """Write a line, and what others left there; nothing is left that would fail at the end."""
+    out = out or sys.stdout
     try:
-        out.write(text)
+        out.write(text + "\n" if text else "")
         out.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
@@ -63,18 +58,17 @@ def _write(out: TextIO, text: str) -> None:
             raise
 
 
-def refuse(kind: str, text: str, code: int, *, as_json: bool, **facts: str) -> int:
+def refuse(error: Mapping[str, Any], *, as_json: bool) -> int:
     """Say why there is no answer, as a line and as the one JSON object; return the exit code.
 
     Where an answer was printed already, such as a scan's that is not whole, the line is all.
     """
-    message = " ".join(text.split())
+    text, message = error["message"], " ".join(error["message"].split())
     say(text if text.startswith("Usage:") else f"error: {message}")
     if as_json and not _answered:
-        error = {"kind": kind, "message": message, "exit_code": code, **facts}
         with suppress(OSError):  # the disk is full, and the line has been said
-            answer({"error": error}, [], as_json=True)
-    return code
+            answer({"error": {**error, "message": message}}, [], as_json=True)
+    return int(error["exit_code"])
 
 
 def say(text: str) -> None:
@@ -84,11 +78,11 @@ def say(text: str) -> None:
 
 def _printable(text: str) -> str:
     """Return text of which no character moves the cursor: names of files may be a stranger's."""
-    if text.isprintable():
-        return text
     return "".join(
-        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
-        for one in text
+        letter
+        if letter.isprintable() or letter in "\n\t"
+        else letter.encode("unicode_escape").decode()
+        for letter in text
     )
 
 
@@ -116,24 +110,18 @@ def progress(quiet: bool) -> Iterator[Progress]:
 
 
 class _Live:
-    """`core.progress` drawn by rich."""
+    """`core.progress` drawn by rich: all bars, or the one that a task advances."""
 
-    def __init__(self, bars: Any) -> None:
-        self._bars = bars
+    def __init__(self, bars: Any, number: Any = None) -> None:
+        self._bars, self._number = bars, number
 
     @contextmanager
-    def task(self, description: str, total: float) -> Iterator[Task]:
+    def task(self, description: str, total: float) -> Iterator[_Live]:
         number = self._bars.add_task(description, total=total, facts="")
         try:
-            yield _LiveTask(self._bars, number)
+            yield _Live(self._bars, number)
         finally:
             self._bars.remove_task(number)
-
-
-class _LiveTask:
-    def __init__(self, bars: Any, number: int) -> None:
-        self._bars = bars
-        self._number = number
 
     def advance(self, steps: float = 1, **facts: object) -> None:
         shown = {"facts": "  ".join(f"{k} {v}" for k, v in facts.items())} if facts else {}
