@@ -24,7 +24,8 @@ import numpy as np
 
 from purpleteam.attacks.poison.badnets import BadNets
 from purpleteam.attacks.poison.triggers import Trigger
-from purpleteam.certify.partition import PartitionCertificate, certify_partitions, seeded
+from purpleteam.certify.dpa import PartitionCertificate, certify_partitions
+from purpleteam.certify.learners import seeded
 from purpleteam.core.machine import machine, versions
 from purpleteam.core.statistics import Rate
 from purpleteam.data.folders import load_dataset

@@ -7,12 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from purpleteam.certify.partition import (
-    LEARNERS,
-    Layout,
-    PartitionCertificate,
-    certify_partitions,
-)
+from purpleteam.certify import LEARNERS, PartitionCertificate, certify_partitions
+from purpleteam.certify.dpa import Layout
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset, ImageSet
 

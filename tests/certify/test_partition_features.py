@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.certify.partition.features import CANVAS, FEATURES, edge_pairs, to_canvas
+from purpleteam.certify.features import CANVAS, FEATURES, edge_pairs, to_canvas
 from purpleteam.data.images import Dataset
 from purpleteam.models.devices import to_batch
 

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.certify.partition import LEARNERS, Layout, Learner
-from purpleteam.certify.partition.certificate import certified_radii, deal, winners
-from purpleteam.certify.partition.dpa import PartitionEnsemble, train_parts
+from purpleteam.certify.dpa import Ensemble, Layout, certified_radii, deal
+from purpleteam.certify.learners import LEARNERS, Learner
 from purpleteam.data.images import Dataset, ImageSet
 
 LAYOUT = Layout(parts=64, capacity=40)
@@ -27,13 +26,13 @@ def learner(request: pytest.FixtureRequest) -> Learner:
 
 def trained(
     train: ImageSet, learner: Learner, parts: list[NDArray[np.int64]] | None = None
-) -> PartitionEnsemble:
+) -> Ensemble:
     parts = deal(train, LAYOUT) if parts is None else parts
-    return train_parts(train, parts, learner, capacity=LAYOUT.capacity, classes=10)
+    return Ensemble.trained(learner, train, parts, capacity=LAYOUT.capacity, classes=10)
 
 
 @pytest.fixture(scope="module")
-def ensemble(digits: Dataset, learner: Learner) -> PartitionEnsemble:
+def ensemble(digits: Dataset, learner: Learner) -> Ensemble:
     return trained(digits.train, learner)
 
 
@@ -48,9 +47,9 @@ def with_poison(train: ImageSet, count: int, seed: int = 0, place: int = 0) -> I
     )
 
 
-def changed(before: PartitionEnsemble, after: PartitionEnsemble) -> list[int]:
+def changed(before: Ensemble, after: Ensemble) -> list[int]:
     """Return the parts whose networks differ in any bit."""
-    pairs = ((before.network(part), after.network(part)) for part in range(len(before)))
+    pairs = ((before.network(part), after.network(part)) for part in range(LAYOUT.parts))
     return [part for part, (one, other) in enumerate(pairs) if not same(one, other)]
 
 
@@ -60,7 +59,7 @@ def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
 
 @pytest.mark.parametrize("place", [0, 700, 1297])
 def test_one_poison_changes_one_part_and_no_other_bit_for_bit(
-    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner, place: int
+    digits: Dataset, ensemble: Ensemble, learner: Learner, place: int
 ) -> None:
     poisoned = with_poison(digits.train, 1, seed=place, place=place)
     (part,) = [n for n, part in enumerate(deal(poisoned, LAYOUT)) if place in part]
@@ -68,21 +67,21 @@ def test_one_poison_changes_one_part_and_no_other_bit_for_bit(
 
 
 def test_one_removed_image_changes_one_part(
-    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner
+    digits: Dataset, ensemble: Ensemble, learner: Learner
 ) -> None:
     left = digits.train.take(np.delete(np.arange(len(digits.train)), 500))
     assert len(changed(ensemble, trained(left, learner))) == 1
 
 
 def test_the_order_of_the_training_set_changes_no_bit(
-    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner
+    digits: Dataset, ensemble: Ensemble, learner: Learner
 ) -> None:
     shuffled = digits.train.take(np.random.default_rng(0).permutation(len(digits.train)))
     assert changed(ensemble, trained(shuffled, learner)) == []
 
 
 def test_a_part_trained_alone_is_the_same_as_among_all(
-    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner
+    digits: Dataset, ensemble: Ensemble, learner: Learner
 ) -> None:
     parts = [NOTHING] * LAYOUT.parts
     parts[5] = deal(digits.train, LAYOUT)[5]
@@ -91,25 +90,25 @@ def test_a_part_trained_alone_is_the_same_as_among_all(
 
 @pytest.mark.parametrize("poisons", [4, 12])
 def test_no_certified_answer_changes_when_so_many_poisons_are_really_planted(
-    digits: Dataset, ensemble: PartitionEnsemble, learner: Learner, poisons: int
+    digits: Dataset, ensemble: Ensemble, learner: Learner, poisons: int
 ) -> None:
     images = digits.validation.images
     votes = ensemble.votes(images)
     attacked = trained(with_poison(digits.train, poisons), learner).votes(images)
     certified = certified_radii(votes) >= poisons
     assert certified.mean() > 0.5
-    assert np.array_equal(winners(votes)[certified], winners(attacked)[certified])
+    assert np.array_equal(votes.argmax(1)[certified], attacked.argmax(1)[certified])
     assert np.abs(attacked - votes).max() <= poisons
 
 
 def test_an_image_gets_the_same_votes_alone_and_among_others(
-    digits: Dataset, ensemble: PartitionEnsemble
+    digits: Dataset, ensemble: Ensemble
 ) -> None:
     images = digits.validation.images
     votes = ensemble.votes(images)
     assert np.array_equal(ensemble.votes(images[:1]), votes[:1])
     assert np.array_equal(ensemble.votes(images[:77]), votes[:77])
-    assert (votes.sum(axis=1) == len(ensemble)).all()
+    assert (votes.sum(axis=1) == LAYOUT.parts).all()
 
 
 def test_an_empty_part_does_not_vote(digits: Dataset, learner: Learner) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from purpleteam.certify.partition.certificate import Layout, deal
+from purpleteam.certify.dpa import Layout, deal
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 

@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.certify.partition.features import FEATURES
-from purpleteam.certify.partition.learners import Part, seeded
-from purpleteam.certify.partition.learners._base import described
-from purpleteam.certify.partition.learners.networks import SCALE, TinyNetworks
-from purpleteam.data.images import Dataset
-from purpleteam.models.devices import to_batch
+from purpleteam.certify.features import FEATURES
+from purpleteam.certify.learners import Layers, seeded
+from purpleteam.certify.learners.networks import SCALE, TinyNetworks
+from purpleteam.data.images import Dataset, ImageSet
 
 LEARNER = TinyNetworks(width=5, steps=30, turn=12.0, seed=3)
 ROUNDING = 1e-5
@@ -26,16 +24,17 @@ Equal bytes are promised for one machine, shape, place and number of threads alo
 
 
 @pytest.fixture(scope="module")
-def parts(digits: Dataset) -> list[Part]:
+def parts(digits: Dataset) -> list[ImageSet]:
     """Two parts, of 20 images and of 31."""
-    train = digits.train
-    cuts = (slice(0, 20), slice(20, 51))
-    return [Part(to_batch(train.images[c]), torch.tensor(train.labels[c])) for c in cuts]
+    return [digits.train.part(0, 20), digits.train.part(20, 51)]
 
 
-def fitted(parts: list[Part], first: int = 6) -> list[tuple[Tensor, ...]]:
-    group = LEARNER.fit(parts, first=first, capacity=32, classes=10)
-    return [group.network(place) for place in range(len(parts))]
+def fitted(parts: list[ImageSet], first: int = 6) -> list[Layers]:
+    return alone(LEARNER.fit(parts, first=first, capacity=32, classes=10))
+
+
+def alone(networks: Layers) -> list[Layers]:
+    return [tuple(layer[place] for layer in networks) for place in range(len(networks[0]))]
 
 
 def assert_alike(one: Tensor, other: Tensor) -> None:
@@ -45,17 +44,18 @@ def assert_alike(one: Tensor, other: Tensor) -> None:
     )
 
 
-def by_torch(part: Part, number: int) -> nn.Sequential:
+def by_torch(part: ImageSet, number: int) -> nn.Sequential:
     """Train a part's network as anyone would: torch's layers, loss and optimizer."""
     inner, outer = nn.Linear(FEATURES, LEARNER.width), nn.Linear(LEARNER.width, 10)
-    first, second = LEARNER._drawn(number, 1, 10)
+    first, second = LEARNER.first_weights([number], 10)
     for layer, weights in ((inner, first[0].T), (outer, second[0].T)):
         layer.weight.data, layer.bias.data = weights.clone(), torch.zeros_like(layer.bias)
     net = nn.Sequential(inner, nn.ReLU(), outer)
     descent = torch.optim.SGD(net.parameters(), lr=LEARNER.learning_rate, momentum=LEARNER.momentum)
     fall = torch.optim.lr_scheduler.LambdaLR(descent, lambda step: 1 - step / LEARNER.steps)
-    weights = torch.bincount(part.labels, minlength=10).clamp_min(1).float() ** -LEARNER.balance
-    x, y = SCALE * described(part.images, LEARNER.turn), part.labels.repeat(3)
+    features, y, counts = LEARNER.lesson(part, 10)
+    x = SCALE * features
+    weights = counts.clamp_min(1) ** -LEARNER.balance
     for _ in range(LEARNER.steps):
         descent.zero_grad()
         F.cross_entropy(net(x), y, weight=weights).backward()
@@ -64,7 +64,7 @@ def by_torch(part: Part, number: int) -> nn.Sequential:
     return net
 
 
-def test_a_network_is_what_torch_makes_of_the_same_part(parts: list[Part]) -> None:
+def test_a_network_is_what_torch_makes_of_the_same_part(parts: list[ImageSet]) -> None:
     for number, part, (inner, inner_bias, outer, bias) in zip(
         (6, 7), parts, fitted(parts), strict=True
     ):
@@ -77,21 +77,21 @@ def test_a_network_is_what_torch_makes_of_the_same_part(parts: list[Part]) -> No
         assert_alike(bias[seen], cast(Tensor, net[2].bias)[seen])
 
 
-def test_scores_are_those_of_each_network_alone(parts: list[Part]) -> None:
+def test_scores_are_those_of_each_network_alone(parts: list[ImageSet]) -> None:
     x = torch.rand(4, FEATURES, generator=torch.Generator().manual_seed(0))
-    group = LEARNER.fit(parts, first=0, capacity=32, classes=10)
-    for place, (inner, inner_bias, outer, bias) in enumerate(map(group.network, (0, 1))):
-        alone = (x @ inner + inner_bias).relu() @ outer + bias
-        assert_alike(group.scores(x)[:, place], alone)
+    networks = LEARNER.fit(parts, first=0, capacity=32, classes=10)
+    for place, (inner, inner_bias, outer, bias) in enumerate(alone(networks)):
+        by_itself = (x @ inner + inner_bias).relu() @ outer + bias
+        assert_alike(LEARNER.scores(networks, x)[:, place], by_itself)
 
 
-def test_the_number_of_a_part_and_the_seed_draw_its_first_weights(parts: list[Part]) -> None:
+def test_the_number_of_a_part_and_the_seed_draw_its_first_weights(parts: list[ImageSet]) -> None:
     same = [parts[0], parts[0]]
     (one, *_), (other, *_) = fitted(same)
     assert float((one - other).abs().max()) > 0.1
     assert_alike(fitted(same, first=7)[0][0], other)
-    drawn = TinyNetworks(width=5, seed=4)._drawn(6, 1, 10)[0]
-    assert not torch.equal(drawn, LEARNER._drawn(6, 1, 10)[0])
+    drawn = TinyNetworks(width=5, seed=4).first_weights([6], 10)[0]
+    assert not torch.equal(drawn, LEARNER.first_weights([6], 10)[0])
 
 
 def test_the_seed_goes_to_the_learner_that_has_one() -> None:
@@ -108,10 +108,10 @@ def test_what_no_network_can_be_trained_by_is_refused(field: str, value: float) 
         TinyNetworks(**{field: value})  # type: ignore[arg-type]
 
 
-def test_images_of_a_part_alone_move_the_first_layer(parts: list[Part]) -> None:
+def test_images_of_a_part_alone_move_the_first_layer(parts: list[ImageSet]) -> None:
     (inner, *_), _ = fitted(parts)
-    moved = inner / SCALE - LEARNER._drawn(6, 1, 10)[0][0]
-    x = described(parts[0].images, LEARNER.turn)
+    moved = inner / SCALE - LEARNER.first_weights([6], 10)[0][0]
+    x, _, _ = LEARNER.lesson(parts[0], 10)
     back = x.T @ torch.linalg.lstsq(x.T, moved).solution
     assert float((back - moved).norm() / moved.norm()) < 1e-3
     assert np.linalg.matrix_rank(moved.numpy()) == LEARNER.width

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from purpleteam.attacks.evasion.pgd import PGD
-from purpleteam.certify.partition import fitting, seeded
+from purpleteam.certify.dpa import fitting
+from purpleteam.certify.learners import seeded
 from purpleteam.core.errors import ConfigError, DataError, UsageError, unknown
 from purpleteam.defences.training import DEFENCES
 from purpleteam.models.loading import load

@@ -16,7 +16,7 @@ from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
-    from purpleteam.certify.partition import PartitionCertificate
+    from purpleteam.certify.dpa import PartitionCertificate
 
 METHODS = ("dpa",)
 NAME = "partitions"
@@ -80,7 +80,8 @@ def certify(
 
     The certificate is for the vote of many small networks, each trained on a part of the images.
     """
-    from purpleteam.certify.partition import certify_partitions, seeded
+    from purpleteam.certify.dpa import certify_partitions
+    from purpleteam.certify.learners import seeded
     from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import file_to_write, write_answer
 

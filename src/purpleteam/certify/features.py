@@ -21,6 +21,15 @@ SPREAD = 0.37  # standard deviation that a figure's height gets, where half the 
 WIDE = 0.75  # how much narrower than high figures are
 PLAIN = 0.05  # mean difference from the ground along the border up to which it is plain
 TINY_MASS = 1e-3
+ORIENTATIONS = 8
+SQUARINGS = 3  # an edge's share of an orientation: the cosine between the two to the power 2^3
+SIGMA = 0.7  # of the Gaussian whose derivatives are the gradient, in pixels of the canvas
+HALF = CANVAS // 2
+OFFSETS = ((0, 2), (2, 0))  # from one edge to the other: down, across, halved pixels
+WINDOWS = 4  # a side
+WINDOW_SIGMA = 1.5  # halved pixels
+FEATURES = len(OFFSETS) * ORIENTATIONS**2 * WINDOWS**2  # numbers that describe an image
+TINY = 1e-12
 
 
 def to_canvas(x: Tensor, degrees: float = 0.0) -> Tensor:
@@ -60,7 +69,8 @@ def _frame(x: Tensor) -> Tensor:
     """Return where the upright figure lies in each image: affine maps (N, 2, 3)."""
     mass = x.abs().mean(dim=1)  # (N, H, W)
     mass = mass / mass.sum(dim=(1, 2), keepdim=True).clamp_min(TINY_MASS)
-    rows, columns = (_places(size) for size in mass.shape[1:])
+    # the middles of the pixels, as `affine_grid` counts them: in [-1, 1]
+    rows, columns = ((torch.arange(size) + 0.5) * 2 / size - 1 for size in mass.shape[1:])
     by_row, by_column = mass.sum(dim=2), mass.sum(dim=1)
     row, column = by_row @ rows, by_column @ columns  # (N,)
     down, right = rows - row[:, None], columns - column[:, None]
@@ -77,22 +87,6 @@ def _frame(x: Tensor) -> Tensor:
     return frame
 
 
-def _places(size: int) -> Tensor:
-    """Return the middles of so many pixels, as `affine_grid` counts them: in [-1, 1]."""
-    return (torch.arange(size) + 0.5) * 2 / size - 1
-
-
-ORIENTATIONS = 8
-SQUARINGS = 3  # an edge's share of an orientation: the cosine between the two to the power 2^3
-SIGMA = 0.7  # of the Gaussian whose derivatives are the gradient, in pixels of the canvas
-HALF = CANVAS // 2
-OFFSETS = ((0, 2), (2, 0))  # from one edge to the other: down, across, halved pixels
-WINDOWS = 4  # a side
-WINDOW_SIGMA = 1.5  # halved pixels
-FEATURES = len(OFFSETS) * ORIENTATIONS**2 * WINDOWS**2  # numbers that describe an image
-TINY = 1e-12
-
-
 def edge_pairs(x: Tensor, degrees: float = 0.0) -> Tensor:
     """Return how often each pair of edges stands side by side, in each window of the image.
 
@@ -104,8 +98,15 @@ def edge_pairs(x: Tensor, degrees: float = 0.0) -> Tensor:
         (N, FEATURES), at least 0, each row of length 1, or of zeros where an image has no edge.
     """
     edges = F.avg_pool2d(_rooted(_oriented(to_canvas(x, degrees))), 2)  # (N, O, HALF, HALF)
-    first = (edges.flatten(2)[:, :, None] * _windows()).flatten(1, 2)  # (N, O * windows, pixels)
-    second = torch.cat([_moved(edges, *offset) for offset in OFFSETS], dim=1).flatten(2)
+    middles = (torch.arange(WINDOWS) + 0.5) * HALF / WINDOWS - 0.5
+    weights = _bell(torch.arange(HALF) - middles[:, None], WINDOW_SIGMA)  # (WINDOWS, HALF)
+    windows = torch.einsum("ay,bx->abyx", weights, weights).reshape(WINDOWS**2, HALF**2)
+    first = (edges.flatten(2)[:, :, None] * windows).flatten(1, 2)  # (N, O * windows, pixels)
+    moved = []
+    for down, right in OFFSETS:  # what lies there from each pixel, 0 beyond the border
+        padded = F.pad(edges, (0, right, 0, down))
+        moved.append(padded[:, :, down:, right:])
+    second = torch.cat(moved, dim=1).flatten(2)
     return _rooted((first @ second.mT).flatten(1))
 
 
@@ -116,8 +117,7 @@ def _oriented(x: Tensor) -> Tensor:
     smooth = _bell(t, SIGMA) / _bell(t, SIGMA).sum()
     slope = -t / SIGMA**2 * smooth
     across, down = _filtered(x, smooth, slope), _filtered(x, slope, smooth)  # (N, C, H, W)
-    strength = (across**2 + down**2).sqrt()
-    strength, channel = strength.max(dim=1, keepdim=True)
+    strength, channel = (across**2 + down**2).sqrt().max(dim=1, keepdim=True)
     across, down = across.gather(1, channel), down.gather(1, channel)
     angles = torch.arange(ORIENTATIONS) * (2 * math.pi / ORIENTATIONS)
     cosine = across * angles.cos()[:, None, None] + down * angles.sin()[:, None, None]
@@ -132,25 +132,11 @@ def _rooted(x: Tensor) -> Tensor:
     return (x / x.flatten(1).sum(dim=1).clamp_min(TINY).view(-1, *[1] * (x.ndim - 1))).sqrt()
 
 
-def _moved(x: Tensor, down: int, across: int) -> Tensor:
-    """Return what lies so far down and across from each pixel, 0 beyond the border."""
-    padded = F.pad(x, (abs(across), abs(across), 0, down))
-    start = abs(across) + across
-    return padded[:, :, down : down + HALF, start : start + HALF]
-
-
 def _filtered(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Return every channel correlated with `down` over rows and `across` over columns."""
     single, reach = x.flatten(0, 1)[:, None], len(down) // 2
     single = F.conv2d(single, down.view(1, 1, -1, 1), padding=(reach, 0))
     return F.conv2d(single, across.view(1, 1, 1, -1), padding=(0, reach)).view_as(x)
-
-
-def _windows() -> Tensor:
-    """Return the weight of each pixel of the halved canvas in each window, (windows, pixels)."""
-    middles = (torch.arange(WINDOWS) + 0.5) * HALF / WINDOWS - 0.5
-    weights = _bell(torch.arange(HALF) - middles[:, None], WINDOW_SIGMA)  # (WINDOWS, HALF)
-    return torch.einsum("ay,bx->abyx", weights, weights).reshape(WINDOWS**2, HALF**2)
 
 
 def _bell(t: Tensor, sigma: float) -> Tensor:
