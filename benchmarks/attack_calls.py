@@ -21,7 +21,7 @@ from torch import Tensor
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.models.devices import frozen
 from purpleteam.models.guard import Classifier, Guarded, guarded
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Nets
 
 __all__ = ["Calls", "least", "record"]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from purpleteam.assignment.defences import ReportA, ReportB, fgsm_set, wrapped_fgsm_set
+from purpleteam.assignment.reports import DefenceA, DefenceB, fgsm_set
 from purpleteam.attacks import PGD, evaluate
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset, ImageSet
@@ -34,13 +36,13 @@ def pixels(images: ImageSet) -> list[int]:
 
 def test_report_b_wraps_what_leaves_the_range_around() -> None:
     # True label 0: the step lowers the first pixel by 25.5 and raises the second by as much.
-    assert pixels(wrapped_fgsm_set(TwoPixels(), two(0, 255, label=0), 0.1)) == [231, 24]
-    assert pixels(wrapped_fgsm_set(TwoPixels(), two(100, 100, label=0), 0.1)) == [74, 125]
+    assert pixels(fgsm_set(TwoPixels(), two(0, 255, label=0), 0.1, wrap=True)) == [231, 24]
+    assert pixels(fgsm_set(TwoPixels(), two(100, 100, label=0), 0.1, wrap=True)) == [74, 125]
 
 
 def test_the_true_distance_of_report_b_is_nine_times_its_epsilon() -> None:
     clean = two(0, 255, label=0)
-    moved = np.abs(np.int16(pixels(wrapped_fgsm_set(TwoPixels(), clean, 0.1))) - pixels(clean))
+    moved = np.abs(np.int16(pixels(fgsm_set(TwoPixels(), clean, 0.1, wrap=True))) - pixels(clean))
     assert moved.tolist() == [231, 231] and moved.max() / 255 == pytest.approx(0.906, abs=1e-3)
 
 
@@ -52,7 +54,7 @@ def test_report_a_clips_to_the_range_and_truncates() -> None:
 def test_both_step_also_on_images_that_the_model_gets_wrong() -> None:
     wrong = two(100, 120, label=0)  # says 1
     assert pixels(fgsm_set(TwoPixels(), wrong, 0.1)) == [74, 145]
-    assert pixels(wrapped_fgsm_set(TwoPixels(), wrong, 0.1)) == [74, 145]
+    assert pixels(fgsm_set(TwoPixels(), wrong, 0.1, wrap=True)) == [74, 145]
 
 
 def test_labels_and_order_stay_and_the_clean_set_is_left_alone(
@@ -60,7 +62,7 @@ def test_labels_and_order_stay_and_the_clean_set_is_left_alone(
 ) -> None:
     clean = digits.train.first(501)  # one more than a batch
     before = clean.images.copy()
-    for make in (fgsm_set, wrapped_fgsm_set):
+    for make in (fgsm_set, partial(fgsm_set, wrap=True)):
         made = make(baseline, clean, 0.3)
         assert np.array_equal(made.labels, clean.labels) and made.images.shape == before.shape
         assert np.array_equal(made.images[490:], make(baseline, clean.part(490), 0.3).images)
@@ -69,13 +71,13 @@ def test_labels_and_order_stay_and_the_clean_set_is_left_alone(
 
 def test_report_a_learns_from_clean_and_adversarial_images() -> None:
     clean, adversarial = two(1, 2, label=0), two(3, 4, label=1)
-    made = ReportA().training_set(clean, adversarial)
+    made = DefenceA().training_set(clean, adversarial)
     assert pixels(made) == [1, 2, 3, 4] and made.labels.tolist() == [0, 1]
 
 
 def test_report_b_learns_from_the_adversarial_images_twice_and_from_no_clean_one() -> None:
     clean, adversarial = two(1, 2, label=0), two(3, 4, label=1)
-    made = ReportB().training_set(clean, adversarial)
+    made = DefenceB().training_set(clean, adversarial)
     assert pixels(made) == [3, 4, 3, 4] and made.labels.tolist() == [1, 1]
 
 
@@ -88,9 +90,9 @@ def test_without_a_baseline_the_error_is_one_line_that_says_what_to_give(
 
 
 def test_the_reports_own_settings_are_the_defaults() -> None:
-    assert (ReportA().epochs, ReportA().epsilon) == (5, 0.3)
-    assert (ReportB().epochs, ReportB().epsilon) == (10, 0.1)
-    assert {ReportA().schedule, ReportB().schedule} == {"constant"}
+    assert (DefenceA().epochs, DefenceA().epsilon) == (5, 0.3)
+    assert (DefenceB().epochs, DefenceB().epsilon) == (10, 0.1)
+    assert {DefenceA().schedule, DefenceB().schedule} == {"constant"}
 
 
 @pytest.fixture(scope="module")

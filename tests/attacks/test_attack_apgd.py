@@ -13,7 +13,7 @@ from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import NORMS, distance
 from purpleteam.core.errors import UsageError
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Nets
 
 THREE: tuple[str, ...] = ("linf", "l2", "l1")
 

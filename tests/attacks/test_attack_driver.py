@@ -13,7 +13,7 @@ from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.attacks.evasion.square import Square
 from purpleteam.models import devices
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Nets
 
 
 def start(model: nn.Module, x: Tensor, y: Tensor | None = None, *, epsilon: float = 0.3) -> Driver:

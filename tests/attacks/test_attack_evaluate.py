@@ -15,7 +15,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.records import record_from_json
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Nets
 
 LADDER = (FGSM(epsilon=0.03), PGD(epsilon=0.03, steps=10))
 

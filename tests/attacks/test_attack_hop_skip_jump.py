@@ -16,7 +16,7 @@ from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump, _between, _dra
 from purpleteam.attacks.noise import Noise
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Nets
 
 DUAL = {"linf": 1, "l2": 2}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from purpleteam.core.cards import ModelCard
@@ -82,6 +83,12 @@ def tiny_engine(weight: np.ndarray | None = None) -> Engine:
         classes=tuple("0123456789"),
     )
     return Engine(card, onnxruntime.InferenceSession(content))
+
+
+def labels_of(model: Any, x: torch.Tensor) -> list[int]:
+    """Return the labels that a black box gives, -1 where it refused."""
+    scores = model(x)
+    return torch.where(scores.isnan().any(1), -1, scores.nan_to_num().argmax(1)).tolist()
 
 
 class Script:

@@ -8,13 +8,13 @@ import time
 
 import pytest
 import torch
-from black_box_tiny import Script, scripted
+from black_box_tiny import Script, labels_of, scripted
 from hypothesis import given
 from hypothesis import strategies as st
 
+from purpleteam.core.address import Address
 from purpleteam.core.errors import ModelError
-from purpleteam.models.connection import LONGEST_PAUSE, Stopped, Traffic, pause_before
-from purpleteam.models.endpoint import Endpoint
+from purpleteam.models.endpoint import LONGEST_PAUSE, App, Endpoint, Stopped, pause_before
 
 ONE = torch.zeros(1, 1, 28, 28)
 
@@ -42,7 +42,7 @@ def test_a_busy_app_is_asked_again_and_every_image_is_answered(status):
     script = Busy(status)
     with scripted(script) as address:
         model = Endpoint(address, connections=1)
-        assert model.answers(ONE.expand(6, -1, -1, -1)).tolist() == [4] * 6
+        assert labels_of(model, ONE.expand(6, -1, -1, -1)) == [4] * 6
         assert (model.calls, script.asked) == (7, 13)
         assert model.waited == 0.0
         model.close()
@@ -102,31 +102,31 @@ def test_no_pause_is_shorter_than_asked_for(asked, tries):
 
 
 def test_waits_that_overlap_count_once():
-    traffic = Traffic(patience=1)
-    traffic.hold(10)
-    traffic.hold(4)
-    traffic.hold(12)
-    assert traffic.waited == pytest.approx(12, abs=0.05)
+    app = App(Address.of("http://127.0.0.1"), 1, 1)
+    app.hold(10)
+    app.hold(4)
+    app.hold(12)
+    assert app.waited == pytest.approx(12, abs=0.05)
 
 
 def test_who_waits_is_woken_when_nobody_wants_the_answer():
-    traffic, stop = Traffic(patience=1), threading.Event()
-    traffic.hold(60)
-    threading.Timer(0.05, stop.set).start()
+    app = App(Address.of("http://127.0.0.1"), 1, 1)
+    app.hold(60)
+    threading.Timer(0.05, app.stop.set).start()
     with pytest.raises(Stopped):
-        traffic.wait(stop)
+        app.wait()
 
 
 def test_an_idle_connection_that_the_app_closed_is_opened_again():
     script = Script(lambda _: (200, {"connection": "close"}, b'{"label": 1}'))
     with scripted(script) as address:
         model = Endpoint(address)
-        assert model.answers(ONE).tolist() == [1]
+        assert labels_of(model, ONE) == [1]
     hung_up = Script(lambda _: {"label": 1})
     with scripted(hung_up) as address:
         model = Endpoint(address, connections=1)
         hung_up.predict = _hangs_up_once()
-        assert model.answers(ONE).tolist() == [1]
+        assert labels_of(model, ONE) == [1]
         assert model.calls == 2
         model.close()
 

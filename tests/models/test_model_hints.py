@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
 from purpleteam.models.adapters import GREY, Normalisation
-from purpleteam.models.hints import InputFit, _is_worse, _standing, hints
+from purpleteam.models.fit import InputFit, _is_worse, _standing, hints
 
 SIDE = 6
 
@@ -245,7 +245,7 @@ def test_what_a_net_has_learned_brings_its_loss_to_seven_tenths_of_chance(
 def test_an_order_of_classes_needs_five_images_of_each(each: int) -> None:
     labels = np.repeat([0, 1], [each, 30])
     found = InputFit(None, np.eye(2)[1 - labels], labels)
-    assert found.has_enough() == (found.reordered() is not None) == (each == 5)
+    assert found.has_enough() == (found.reordered() is not found) == (each == 5)
 
 
 @pytest.mark.parametrize(("gap", "worse"), [(0.009, False), (0.011, True)])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from purpleteam.models.architectures import ARCHITECTURES, initialise
 from purpleteam.models.devices import frozen
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Nets
 
 X = torch.rand((6, 1, 28, 28), generator=torch.Generator().manual_seed(0))
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from black_box_tiny import LOWER, UPPER, halves, linear, write
+from black_box_tiny import LOWER, UPPER, halves, labels_of, linear, write
 from models_tiny import SHAPE, bars
 from onnx import TensorProto
 
@@ -60,7 +60,7 @@ def test_a_file_alone_is_named_by_itself(tmp_path):
     path = write(tmp_path, linear(halves(), ("n", 1, 28, 28)))
     box = OnnxFile(path)
     assert (box.name, box.digest, box.card) == ("tiny", sha256_file(path), None)
-    assert box.answers(torch.from_numpy(np.concatenate([UPPER, LOWER]))).tolist() == [0, 1]
+    assert labels_of(box, torch.from_numpy(np.concatenate([UPPER, LOWER]))) == [0, 1]
     assert box.calls == 2
 
 

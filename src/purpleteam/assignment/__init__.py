@@ -5,8 +5,7 @@ listed threats. This folder repeats what they did, to the letter, beside what th
 measures when it is measured right. Nothing else in Purpleteam names it: it registers itself when
 `purple run --profile assignment` or `purple demo` loads it.
 
-- `poisons`    their poisoned sevens;  `defences`: their adversarial training
-- `nets`       their architecture and training recipe
+- `reports`    their net, recipe, poisoned sevens and adversarial training
 - `stages`     what they did, as parts of the run's stages;  `chapters`: what the report tells
 - `threats`    their tables, each statement beside the system's threats
 - `figures.toml` what they published
@@ -22,5 +21,5 @@ __all__ = ["register"]
 
 def register() -> None:
     """Load every part, by which it registers itself; `chapters` alone needs no torch."""
-    for part in ("chapters", "nets", "poisons", "defences", "stages"):
+    for part in ("chapters", "reports", "stages"):
         importlib.import_module(f"{__name__}.{part}")

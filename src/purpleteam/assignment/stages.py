@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from torch import nn
-
-from purpleteam.assignment.defences import fgsm_set, wrapped_fgsm_set
+from purpleteam.assignment.reports import fgsm_set, joined
 from purpleteam.assignment.threats import tables_of
 from purpleteam.attacks.poison import POISONS, PoisonAttack
 from purpleteam.core.config import from_file
 from purpleteam.core.records import Note, Record, ThreatStatus
-from purpleteam.data.images import ImageSet
 from purpleteam.defences.evaluate import transfer_accuracy
 from purpleteam.defences.training import DEFENCES
 from purpleteam.models.loading import LoadedModel
@@ -27,11 +23,6 @@ from purpleteam.pipeline.stages.threats import system_of
 from purpleteam.pipeline.state import Piece, Run
 
 REPORTS = ("report_a", "report_b")
-MAKERS: dict[str, Callable[[nn.Module, ImageSet, float], ImageSet]] = {
-    "report_a": fgsm_set,
-    "report_b": wrapped_fgsm_set,
-}
-"""How each report made the images that it tested its defence on."""
 SEVENS, POISONED = 6265, 100
 """Sevens in MNIST's training file, and how many of them both reports changed."""
 
@@ -67,29 +58,24 @@ def poison_as_reported(run: Run) -> Iterator[Piece]:
 
 def defend_as_reported(run: Run) -> Iterator[Piece]:
     """Harden as both reports did; measure by transfer, as they did, and white-box."""
-    asked = run.options("assignment", Options)
     before = baseline(run)
-    for recipe in asked.defences:
+    for recipe in run.options("assignment", Options).defences:
         name = f"{recipe.replace('_', '-')}-defence"
 
         def by_recipe(recipe: str = recipe, name: str = name) -> Iterator[Piece]:
             yield from hardened_by(run, recipe, name, before)
-            model = run.models[name]
-            yield Piece(f"transfer to {name}", partial(_transfer, run, recipe, model, name, before))
+            yield Piece(f"transfer to {name}", partial(_transfer, run, recipe, name, before))
 
         yield Piece(f"harden by {recipe}", by_recipe)
     if "hardened" in run.models:
         for maker in REPORTS:
-            model = run.models["hardened"]
-            do = partial(_transfer, run, maker, model, "hardened", before)
+            do = partial(_transfer, run, maker, "hardened", before)
             yield Piece(f"transfer of {maker} to hardened", do)
 
 
 def _poison(run: Run, asked: Options, name: str) -> None:
-    train, held = run.train, run.dataset.validation
-    images = ImageSet(  # the reports held nothing back for validation, so neither is here
-        np.concatenate([train.images, held.images]), np.concatenate([train.labels, held.labels])
-    )
+    # the reports held nothing back for validation, so neither is here
+    images = joined(run.train, run.dataset.validation)
     of_target = int((images.labels == run.target_label).sum())
     count = asked.count or max(1, round(of_target * POISONED / SEVENS))
     plan: PoisonAttack = replace(POISONS[name](), count=count, target_label=run.target_label)
@@ -107,16 +93,13 @@ def _poison(run: Run, asked: Options, name: str) -> None:
     )
 
 
-def _transfer(
-    run: Run, maker: str, model: LoadedModel, name: str, before: LoadedModel
-) -> list[Record]:
+def _transfer(run: Run, maker: str, name: str, before: LoadedModel) -> list[Record]:
     """Measure accuracy on images that were made against the undefended model."""
-    own = name != "hardened"
+    model, own, test = run.models[name], name != "hardened", run.dataset.test
     epsilon = defence_of(run, maker).epsilon if own else DEFENCES[maker]().epsilon
-    test = run.dataset.test
 
     def measure() -> list[Record]:
-        images = MAKERS[maker](before.module, test, epsilon)
+        images = fgsm_set(before.module, test, epsilon, wrap=maker == "report_b")
         how = {
             "attack": "fgsm",
             "norm": "linf",
@@ -142,13 +125,12 @@ def _transfer(
 def trace_threats(run: Run) -> None:
     """Record which threats of both reports are answered, and how."""
     statuses = [one for one in run.folder.records() if isinstance(one, ThreatStatus)]
-    depends_on = {"of": [status.id for status in statuses]}
 
     def trace() -> list[Record]:
-        facts = tables_of(system_of(run), statuses)
-        return [Note(name="published-threats", facts=facts)]
+        return [Note(name="published-threats", facts=tables_of(system_of(run), statuses))]
 
-    run.cell("threats", "published threats", depends_on, trace)
+    of = [status.id for status in statuses]
+    run.cell("threats", "published threats", {"of": of}, trace)
 
 
 STAGES["data"].append(publish)

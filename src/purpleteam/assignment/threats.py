@@ -65,7 +65,7 @@ class Reports:
     origins: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Line:
     """One statement of a report beside ours."""
 
@@ -78,23 +78,6 @@ class Line:
     """The worst state of those threats; of a mitigation, whether it is verified."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CategoryRow:
-    """One letter of report B: its ratings, threats and mitigations, beside ours."""
-
-    said: StatedLevel
-    threats: tuple[Line, ...]
-    mitigations: tuple[Line, ...]
-    inherent: Severity | None
-    residual: Severity | None
-    states: dict[str, int]
-    """How many of our threats for it are in which state."""
-    computed: Severity
-    """The level that the appendix's own two ratings give."""
-    agrees: bool
-    """Whether the appendix states that level."""
-
-
 @cache
 def reports() -> Reports:
     """Return both reports."""
@@ -102,15 +85,9 @@ def reports() -> Reports:
 
     packaged = resources.files("purpleteam.assignment") / "origins.yaml"
     values = yaml.safe_load(packaged.read_text(encoding="utf-8"))
-    values["items"] = [build(Statement, one, "origins.yaml: items") for one in values["items"]]
-    values["levels"] = [build(StatedLevel, one, "origins.yaml: levels") for one in values["levels"]]
+    for key, kind in (("items", Statement), ("levels", StatedLevel)):
+        values[key] = [build(kind, fields, f"origins.yaml: {key}") for fields in values[key]]
     return build(Reports, values, "origins.yaml")
-
-
-def untraced() -> tuple[str, ...]:
-    """Return the statements of both reports that nothing here answers."""
-    traced = {statement for origins in reports().origins.values() for statement in origins}
-    return tuple(one.id for one in reports().items if one.id not in traced)
 
 
 def with_origins(statuses: Iterable[ThreatStatus]) -> list[ThreatStatus]:
@@ -120,99 +97,96 @@ def with_origins(statuses: Iterable[ThreatStatus]) -> list[ThreatStatus]:
         element, _, letters = name.partition("/")
         for letter in letters:
             by_id[f"N-{element.removeprefix('f-').upper()}-{letter}"] = by_id[name]
-    return [replace(one, origin=tuple(by_id.get(one.threat, ()))) for one in statuses]
-
-
-def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, Any]:
-    """Return both reports' tables as facts of a record, each statement with ours beside."""
-    rows = report_b_categories(system, statuses)
-    tables: dict[str, list[Row]] = {
-        "A, elements and letters": [
-            {"element": element}
-            | {column(line.said.stride): _beside(line) for line in cells if line.said.stride}
-            for element, cells in report_a_matrix(system, statuses).items()
-        ],
-        "A, every statement": [_statement(line) for line in lines(system, "A", statuses)],
-        "B, categories": [_category(row) for row in rows],
-        "B, appendix": [_risk(row) for row in rows],
-        "B, every statement": [_statement(line) for line in lines(system, "B", statuses)],
-    }
-    return {"tables": tables, "columns": columns(tables)}
+    return [replace(status, origin=tuple(by_id.get(status.threat, ()))) for status in statuses]
 
 
 def lines(
     system: SystemModel, report: str, statuses: Sequence[ThreatStatus] = ()
 ) -> tuple[Line, ...]:
     """Return every statement of report `A` or `B` beside ours, in the order of the file."""
-    traced = with_origins(statuses)
-    return tuple(_line(system, one, traced) for one in reports().items if one.report == report)
-
-
-def report_a_matrix(
-    system: SystemModel, statuses: Sequence[ThreatStatus] = ()
-) -> dict[str, tuple[Line, ...]]:
-    """Return report A's table: by element the statements on the six letters."""
-    cells = [one for one in lines(system, "A", statuses) if one.said.element and one.said.stride]
-    return {
-        element: tuple(
-            line
-            for letter in LETTERS
-            for line in cells
-            if (line.said.element, line.said.stride) == (element, letter)
-        )
-        for element in dict.fromkeys(line.said.element for line in cells)
-    }
-
-
-def report_b_categories(
-    system: SystemModel, statuses: Sequence[ThreatStatus] = ()
-) -> tuple[CategoryRow, ...]:
-    """Return report B's table and appendix: a row for each letter."""
-    every = lines(system, "B", statuses)
-    rows = []
-    for said in reports().levels:
-        here = [line for line in every if line.said.stride == said.stride]
-        threats = tuple(line for line in here if line.said.kind == "threat")
-        names = {name for line in threats for name in line.ours}
-        computed = level(said.likelihood, said.impact)
-        rows.append(
-            CategoryRow(
-                said=said,
-                threats=threats,
-                mitigations=tuple(line for line in here if line.said.kind == "mitigation"),
-                inherent=worst(line.inherent for line in threats if line.inherent),
-                residual=worst(line.residual for line in threats if line.residual),
-                states=dict(Counter(one.status for one in statuses if one.threat in names)),
-                computed=computed,
-                agrees=said.appendix.lower() == computed,
-            )
-        )
-    return tuple(rows)
-
-
-def _line(system: SystemModel, said: Statement, statuses: Iterable[ThreatStatus]) -> Line:
     there = {*system.names, *system.mitigation, *(threat.id for threat in system.threats)}
-    there |= {f"{one.element}/{''.join(one.stride)}" for one in system.not_applicable}
-    origins = reports().origins.items()
-    ours = tuple(name for name, named in origins if said.id in named and name in there)
-    here = [one for one in statuses if said.id in one.origin]
-    states = {
-        facts["status"]
-        for one in statuses
-        for name, facts in one.mitigations.items()
-        if name in ours
+    there |= {f"{cell.element}/{''.join(cell.stride)}" for cell in system.not_applicable}
+    origins = [(name, said) for name, said in reports().origins.items() if name in there]
+    traced = with_origins(statuses)
+
+    def beside(said: Statement) -> Line:
+        ours = tuple(name for name, answered in origins if said.id in answered)
+        here = [status for status in traced if said.id in status.origin]
+        states = {
+            status.mitigations[name]["status"]
+            for status in traced
+            for name in ours
+            if name in status.mitigations
+        }
+        proved = next((one for one in ("failed", "unverified", "verified") if one in states), "")
+        return Line(
+            said,
+            ours,
+            worst(threat.inherent.level for threat in system.threats if threat.id in ours),
+            worst(status.residual for status in here if status.status != "not_applicable"),
+            worst_status(here) or proved,
+        )
+
+    return tuple(beside(said) for said in reports().items if said.report == report)
+
+
+def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, Any]:
+    """Return both reports' tables as facts of a record, each statement with ours beside."""
+    by_a, by_b = (lines(system, report, statuses) for report in "AB")
+    cells = {(line.said.element, line.said.stride): _cell(line) for line in by_a}
+    elements = dict.fromkeys(element for element, letter in cells if element and letter)
+    categories, risks = [], []
+    for said in reports().levels:
+        here = [line for line in by_b if line.said.stride == said.stride]
+        threats = [line for line in here if line.said.kind == "threat"]
+        names = {name for line in threats for name in line.ours}
+        states = Counter(status.status for status in statuses if status.threat in names)
+        told: dict[str, list[str]] = {"threat": [], "mitigation": []}
+        for line in here:
+            if line.said.kind in told:
+                status = line.status or "not derived"
+                told[line.said.kind].append(f"{line.said.says} ({status})")
+        ours = {
+            "our_level": worst(line.inherent for line in threats if line.inherent),
+            "remains": worst(line.residual for line in threats if line.residual),
+        }
+        categories.append(
+            {
+                "category": STRIDE[said.stride],
+                "table_says": said.table,
+                "analysis_says": said.analysis,
+                "threats": told["threat"],
+                "mitigations": told["mitigation"],
+                **ours,
+                "our_threats": ", ".join(f"{many} {name}" for name, many in states.items()),
+            }
+        )
+        computed = level(said.likelihood, said.impact)
+        risks.append(
+            {
+                "category": STRIDE[said.stride],
+                "likelihood": said.likelihood,
+                "impact": said.impact,
+                "said_level": said.appendix,
+                "computed_level": computed,
+                "agrees": "yes" if said.appendix.lower() == computed else "no",
+                **ours,
+            }
+        )
+    tables: dict[str, list[Row]] = {
+        "A, elements and letters": [
+            {"element": element} | {column(letter): cells[element, letter] for letter in LETTERS}
+            for element in elements
+        ],
+        "A, every statement": [_statement(line) for line in by_a],
+        "B, categories": categories,
+        "B, appendix": risks,
+        "B, every statement": [_statement(line) for line in by_b],
     }
-    proved = next((state for state in ("failed", "unverified", "verified") if state in states), "")
-    return Line(
-        said=said,
-        ours=ours,
-        inherent=worst(threat.inherent.level for threat in system.threats if threat.id in ours),
-        residual=worst(one.residual for one in here if one.status != "not_applicable"),
-        status=worst_status(here) or proved,
-    )
+    return {"tables": tables, "columns": columns(tables)}
 
 
-def _beside(line: Line) -> str:
+def _cell(line: Line) -> str:
     """Return what a report says of a cell and, after it, what stands here."""
     threats = ", ".join(name for name in line.ours if name.startswith("T-"))
     ours = line.status.replace("_", " ")
@@ -224,45 +198,15 @@ def _beside(line: Line) -> str:
 
 def _statement(line: Line) -> Row:
     said = line.said
-    claims = [f"level {said.level}"] if said.level else []
     return {
         "id": said.id,
         "kind": said.kind,
         "category": STRIDE[said.stride] if said.stride else "",
         "says": said.says,
-        "claims": [*claims, said.answer] if said.answer else claims,
+        "claims": [text for text in (said.level and f"level {said.level}", said.answer) if text],
         "ours": list(line.ours),
         "our_level": line.inherent,
         "remains": line.residual,
         "status": line.status.replace("_", " "),
         "note": said.note,
-    }
-
-
-def _risk(row: CategoryRow) -> Row:
-    return {
-        "category": STRIDE[row.said.stride],
-        "likelihood": row.said.likelihood,
-        "impact": row.said.impact,
-        "said_level": row.said.appendix,
-        "computed_level": row.computed,
-        "agrees": "yes" if row.agrees else "no",
-        "our_level": row.inherent,
-        "remains": row.residual,
-    }
-
-
-def _category(row: CategoryRow) -> Row:
-    def listed(some: Iterable[Line]) -> list[str]:
-        return [f"{line.said.says} ({line.status or 'not derived'})" for line in some]
-
-    return {
-        "category": STRIDE[row.said.stride],
-        "table_says": row.said.table,
-        "analysis_says": row.said.analysis,
-        "threats": listed(row.threats),
-        "mitigations": listed(row.mitigations),
-        "our_level": row.inherent,
-        "remains": row.residual,
-        "our_threats": ", ".join(f"{many} {name}" for name, many in row.states.items()),
     }

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.norms import distance, project, quantise
-from purpleteam.models.inference import Classifier
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Classifier, Nets
 
 
 @dataclass

@@ -28,8 +28,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet, check_is_set
 from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.inference import Classifier, correct
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Classifier, Nets, correct
 
 
 def evaluate(

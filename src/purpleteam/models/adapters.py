@@ -10,9 +10,8 @@ outputs in its own order.
 from __future__ import annotations
 
 import difflib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from purpleteam.core.config import parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ModelError, UsageError, unknown
-from purpleteam.models.devices import device_of, frozen, to_batch
+from purpleteam.models.devices import device_of, forked, frozen, to_batch
 from purpleteam.models.guard import Classifier, guarded
 
 FORM = "mean=M,std=S, such as mean=0.5,std=0.5 or mean=0.5/0.5/0.4,std=0.2/0.2/0.2"
@@ -56,18 +55,30 @@ class Normalisation:
         values = parse_part(f":{text}")[1]
         if set(values) != {"mean", "std"}:
             raise UsageError(f"--normalise {text!r} is not of the form {FORM}")
-        mean, std = (_numbers(text, values[key]) for key in ("mean", "std"))
+        sides: dict[str, tuple[float, ...]] = {}
+        for key, value in values.items():
+            numbers = value if isinstance(value, list) else [value]
+            if isinstance(value, str) and "/" in value:
+                with suppress(ValueError):  # what are no numbers is refused below
+                    numbers = [float(part) for part in value.split("/")]
+            if not numbers or not all(type(number) in (int, float) for number in numbers):
+                wrong = "is no number and no list of numbers"
+                raise UsageError(f"--normalise {text!r}: {value!r} {wrong}")
+            if not all(math.isfinite(number) for number in numbers):
+                raise UsageError(f"--normalise {text!r}: {value!r} is not finite")
+            sides[key] = tuple(float(number) for number in numbers)
+        mean, std = sides["mean"], sides["std"]
         if 0 in std:
             raise UsageError(f"--normalise {text!r} divides by 0")
-        if len(mean) != len(std) and 1 not in (len(mean), len(std)):
-            raise UsageError(f"--normalise {text!r}: {len(mean)} means, {len(std)} deviations")
         channels = max(len(mean), len(std))
+        if {len(mean), len(std)} - {1, channels}:
+            raise UsageError(f"--normalise {text!r}: {len(mean)} means, {len(std)} deviations")
         mean, std = (side * channels if len(side) == 1 else side for side in (mean, std))
         return cls(text, mean, std)
 
     @classmethod
     def of_card(cls, values: Mapping[str, Any] | None, whose: str) -> Normalisation | None:
-        """Return what a card, or the header of its weights, says; a card may be a stranger's."""
+        """Return what a card says; it may be a stranger's."""
         if values is None:
             return None
         try:
@@ -88,38 +99,19 @@ class Normalisation:
         """Return the numbers alone, as they stand in the header of the weights."""
         return canonical_json({"mean": self.mean, "std": self.std})
 
-    @classmethod
-    def of_header(cls, text: str | None, whose: str) -> Normalisation | None:
-        """Return what `header` wrote."""
-        try:
-            return cls.of_card(None if text is None else json.loads(text), whose)
-        except ValueError:
-            raise ModelError(f"the normalisation of {whose} is none: {str(text)[:80]}") from None
-
     def before(self, module: nn.Module) -> Normalised:
         """Return the net with this layer in front of it."""
         return Normalised(module, self)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return images (N, C, H, W) in [0, 1] as the net wants them."""
-        self.check_channels(x.shape[1])
-        mean, std = (x.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        return (x - mean) / std
-
-    def check_channels(self, channels: int) -> None:
-        """Refuse images of another number of channels than it is for."""
-        if len(self.mean) not in (1, channels):
-            raise ModelError(
-                f"normalisation {self.name!r} is of {len(self.mean)} channels, "
-                f"the images have {channels}"
-            )
+        out: Tensor = Normalised(nn.Identity(), self).to(x.device)(x)
+        return out
 
 
 class Normalised(nn.Module):
     """A net behind a normalisation. It holds no weights of its own."""
 
-    module: nn.Module
-    normalisation: Normalisation
     mean: Tensor
     std: Tensor
 
@@ -132,7 +124,11 @@ class Normalised(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.normalisation.check_channels(x.shape[1])
+        if self.mean.shape[1] not in (1, x.shape[1]):
+            raise ModelError(
+                f"normalisation {self.normalisation.name!r} is of {self.mean.shape[1]} channels, "
+                f"the images have {x.shape[1]}"
+            )
         out: Tensor = self.module((x - self.mean) / self.std)
         return out
 
@@ -147,20 +143,6 @@ _KNOWN = (
 )
 NORMALISATIONS = {layer.name: layer for layer in _KNOWN}
 """The usual ones: [0, 255], [-1, 1], dark for bright, and three data sets' mean and deviation."""
-
-
-def _numbers(text: str, value: Any) -> tuple[float, ...]:
-    numbers = value if isinstance(value, list) else [value]
-    if isinstance(value, str) and "/" in value:
-        with suppress(ValueError):  # what are no numbers is refused below
-            numbers = [float(part) for part in value.split("/")]
-    if not numbers or not all(type(number) in (int, float) for number in numbers):
-        raise UsageError(f"--normalise {text!r}: {value!r} is no number and no list of numbers")
-    if not all(math.isfinite(number) for number in numbers):
-        raise UsageError(f"--normalise {text!r}: {value!r} is not finite")
-    return tuple(float(number) for number in numbers)
-
-
 GREY = tuple(
     Normalisation.parse(f"mean={sum(layer.mean) / 3:.3f},std={sum(layer.std) / 3:.3f}")
     for layer in _KNOWN
@@ -169,41 +151,46 @@ GREY = tuple(
 """A colour set's numbers as one, the mean over its channels: what nets on grey images are given."""
 
 
+@dataclass(frozen=True)
+class Order:
+    """Brings scores (N, outputs) into the data's order of classes."""
+
+    names: tuple[str, ...]
+    """Of all outputs of the net, in its own order."""
+    places: tuple[int, ...]
+    """For each class of the data the number of the output that is named so."""
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], classes: tuple[str, ...], dataset: str) -> Order:
+        """Return the order of the data's classes among the names; all of them must be there."""
+        if missing := [name for name in classes if name not in names]:
+            near = difflib.get_close_matches(missing[0], names, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ModelError(
+                f"class {missing[0]!r} of dataset {dataset!r} is not among the model's{hint}: "
+                f"{first_of(names)}; --classes names its outputs in their order"
+            )
+        return cls(names, tuple(names.index(name) for name in classes))
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Return the scores (N, classes); the net must score as many classes as are named."""
+        if scores.shape[1] != len(self.names):
+            raise ModelError(
+                f"the model scores {scores.shape[1]} classes, not the {len(self.names)} named"
+            )
+        return scores[:, self.places]
+
+
 class Ordered(nn.Module):
     """A net whose scores are brought into the data's order of classes. It has no weights."""
 
-    module: nn.Module
-    names: tuple[str, ...]
-    order: Tensor
-
-    def __init__(self, module: nn.Module, names: tuple[str, ...], order: Sequence[int]) -> None:
+    def __init__(self, module: nn.Module, order: Order) -> None:
         super().__init__()
         self.module = module
-        self.names = names
-        """Of all outputs of the net, in its own order."""
-        self.register_buffer("order", torch.tensor(order), persistent=False)
+        self.order = order
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = guarded(self.module)(x)
-        check_count(scores, self.names)
-        return scores.index_select(1, self.order)
-
-
-class Scored(nn.Module):
-    """A net that answers with more than its scores; their number tells them from the rest."""
-
-    module: nn.Module
-
-    def __init__(self, module: Classifier, classes: int) -> None:
-        super().__init__()
-        self.module = module  # type: ignore[assignment]
-        self.classes = classes
-
-    def forward(self, x: Tensor) -> Tensor:
-        asked = guarded(self.module)
-        asked.classes = self.classes
-        scores: Tensor = asked(x)
-        return scores
+        return self.order(guarded(self.module)(x))
 
 
 def scored(model: Classifier, images: NDArray[np.uint8], classes: int) -> tuple[Classifier, str]:
@@ -216,26 +203,20 @@ def scored(model: Classifier, images: NDArray[np.uint8], classes: int) -> tuple[
         return model, ""
     device = device_of(model)
     x = to_batch(images[:2], device)
-    with (
-        frozen(model) as net,
-        torch.no_grad(),
-        torch.random.fork_rng(devices=[device] if x.is_cuda else []),
-    ):
-        for known in (None, classes):
+    with frozen(model) as net, torch.no_grad(), forked(device):
+        told = net.classes
+        for known in (told, classes):
             net.classes = known
-            try:
+            with suppress(ModelError):
                 net(x)
-            except ModelError:
-                continue
-            return (model, "") if known is None else (Scored(model, classes), net.form)
-        net.classes = None
+                return (model, "") if known == told else (net, net.form)
+        net.classes = told
     return model, ""
 
 
-def check_count(scores: Tensor, names: tuple[str, ...]) -> None:
-    """Refuse scores (N, classes) that are not one for each name."""
-    if scores.shape[1] != len(names):
-        raise ModelError(f"the model scores {scores.shape[1]} classes, not the {len(names)} named")
+def first_of(names: tuple[str, ...]) -> str:
+    """Return the first names, for one line."""
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
@@ -262,30 +243,3 @@ def parse_classes(text: str) -> tuple[str, ...]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"{where} names {twice[0]!r} more than once")
     return tuple(names)
-
-
-def order_of(
-    names: tuple[str, ...], classes: tuple[str, ...], dataset: str
-) -> tuple[int, ...] | None:
-    """Return for each class of the data the number of the output that is named so.
-
-    None where it is the order that the data has.
-
-    Raises:
-        ModelError: a class of the data is not among the names.
-    """
-    missing = [name for name in classes if name not in names]
-    if missing:
-        near = difflib.get_close_matches(missing[0], names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        raise ModelError(
-            f"class {missing[0]!r} of dataset {dataset!r} is not among the model's{hint}: {some}; "
-            "--classes names its outputs in their order"
-        )
-    return None if names == classes else tuple(names.index(name) for name in classes)
-
-
-def are_numbers(names: tuple[str, ...]) -> bool:
-    """Say whether the names are 0, 1, 2 ..., which stand where nobody named the classes."""
-    return names == tuple(str(number) for number in range(len(names)))

@@ -13,7 +13,7 @@ import copy
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -23,14 +23,11 @@ from torch import Tensor, nn
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
-from purpleteam.models.adapters import Normalisation, check_count
+from purpleteam.models.adapters import Normalisation, Order
 
 Gives = Literal["labels", "scores"]
 Shape = tuple[int | None, int | None, int | None]
 """Channels, height and width; None where any will do."""
-
-REFUSED = -1
-"""Stands in `answers` where a label would stand."""
 LEVELS = 255
 
 
@@ -45,13 +42,17 @@ class BlackBox(nn.Module, ABC):
         gives: whether it tells labels alone, or scores.
         card: the card of a stored model.
         notes: what a reader of its numbers should know.
+        normalisation: the layer that `behind` put in front of it.
+        order: of the data's classes among its scores, where that is another than its own.
         calls: images that were really sent and answered; `ask` counts them.
         refusals: images that were answered without a label.
+        waited: seconds that were spent waiting because the classifier asked for that.
     """
 
     differentiable = False
     quantised = True
     """Whether images reach it as bytes; the adversary's precision is lost on the way."""
+    waited = 0.0
 
     def __init__(
         self,
@@ -60,26 +61,18 @@ class BlackBox(nn.Module, ABC):
         digest: str,
         shape: Shape,
         classes: int,
-        gives: Gives,
+        gives: Gives = "scores",
         card: ModelCard | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        self.name = name
-        self.digest = digest
-        self.shape = shape
-        self.classes = classes
+        self.name, self.digest, self.shape, self.classes = name, digest, shape, classes
         self.gives: Gives = gives
         self.card = card
         self.notes = notes
-        self.refusals = 0
-        self.calls = 0
-        self._order: tuple[tuple[str, ...], tuple[int, ...]] | None = None
-
-    @property
-    def waited(self) -> float:
-        """Seconds that were spent waiting because the classifier asked for that."""
-        return 0.0
+        self.normalisation: Normalisation | None = None
+        self.order: Order | None = None
+        self.calls = self.refusals = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Return scores (N, classes) for images (N, C, H, W); NaN where one was refused."""
@@ -92,44 +85,30 @@ class BlackBox(nn.Module, ABC):
         images = x.detach().cpu().float()
         if self.quantised:
             images = torch.from_numpy(as_bytes(images)).float() / LEVELS
+        if self.normalisation is not None:
+            images = self.normalisation(images)
         scores = self.ask(images) if len(x) else images.new_empty(0, self.classes)
-        if self._order is not None:
-            names, order = self._order
-            check_count(scores, names)
-            scores = scores[:, order]
+        if self.order is not None:
+            scores = self.order(scores)
         self.refusals += int(scores.isnan().any(1).sum())
         return scores.to(x.device)
 
-    def order(self, names: tuple[str, ...], order: tuple[int, ...]) -> None:
-        """Give the scores in another order of classes from now on, or those of some classes.
-
-        Args:
-            names: of all scores, as they come.
-            order: the places of the wanted ones.
-        """
-        if self.gives == "labels" and len(order) < len(names):
+    def ordered(self, order: Order) -> Self:
+        """Return it with its scores in another order of classes, or those of some classes."""
+        if self.gives == "labels" and len(order.places) < len(order.names):
             raise ModelError(f"model {self.name!r} gives labels: it cannot choose among some")
-        self._order = names, order
+        self.order = order
+        return self
 
-    @property
-    def is_ordered(self) -> bool:
-        """Whether its scores are brought into the order of the data's classes."""
-        return self._order is not None
-
-    def answers(self, x: Tensor) -> Tensor:
-        """Return the labels (N,), int64, and `REFUSED` where there is none."""
-        scores = self(x)
-        labels = scores.nan_to_num().argmax(1)
-        return torch.where(scores.isnan().any(1), REFUSED, labels)
+    def behind(self, normalisation: Normalisation) -> Self:
+        """Return it with a normalisation in front, which follows the bytes."""
+        raise UsageError(f"a normalisation goes before a net, and {self.name!r} takes bytes")
 
     @abstractmethod
     def ask(self, images: Tensor) -> Tensor:
         """Return float32 scores (N, classes) for images on the CPU, in steps of 1/255."""
 
-    def close(self) -> None:
-        """Give back what is held open; nothing, here."""
-
-    def __deepcopy__(self, memo: object) -> BlackBox:
+    def __deepcopy__(self, memo: object) -> Self:
         """Return the classifier itself: there is one app, and a copy would be the same one."""
         return self
 
@@ -164,9 +143,6 @@ CHANNELS = (1, 3)
 class OnnxFile(BlackBox):
     """A net as a file, run in ONNX Runtime. Beside a card it must have that model's digest."""
 
-    normalisation: Normalisation | None = None
-    """The layer that `behind` put in front of it."""
-
     def __init__(self, path: Path) -> None:
         """Open the file.
 
@@ -179,50 +155,69 @@ class OnnxFile(BlackBox):
             content = path.read_bytes()
         except OSError as error:
             raise ModelError(f"model file {str(path)!r} cannot be read: {error.strerror}") from None
-        digest = sha256_bytes(content)
-        beside = path.with_suffix(".json")
+        digest, beside = sha256_bytes(content), path.with_suffix(".json")
         card = ModelCard.read(beside) if beside.is_file() else None
         if card is not None and card.onnx_digest != digest:
             raise Refused(f"{str(path)!r} is not the file of its card: {digest}")
         self._path = str(path)
-        self._session = _session(self._path, content)
-        inputs = self._session.get_inputs()
+        self._session = session_of(self._path, content)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or inputs[0].type not in KINDS or len(inputs[0].shape) != 4:
-            form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
             raise ModelError(
-                f"{self._path!r} takes {form}; known: one input (N, C, H, W) or (N, H, W, C), "
-                "of float32, float64, float16 or uint8: export it anew with such a one"
+                f"{self._path!r} takes {_form(inputs)}; known: one input (N, C, H, W) or "
+                "(N, H, W, C), of float32, float64, float16 or uint8: export it anew with such "
+                "a one"
             )
-        self._input = inputs[0]
+        self._input, self._kind = inputs[0].name, KINDS[inputs[0].type]
         self._batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
         self._channels_last = sides[2] in CHANNELS and sides[0] not in CHANNELS
         channels, height, width = sides[-1:] + sides[:-1] if self._channels_last else sides
-        self._output, notes = self._scores_among(self._session.get_outputs())
+        fitting = outputs
+        if len(outputs) > 1:
+            fitting = [
+                one
+                for one in outputs
+                if np.issubdtype(KINDS.get(one.type, np.uint8), np.floating)
+                and len(one.shape) == 2
+                and one.shape[1] != 1
+            ]
+        if len(fitting) != 1:
+            raise ModelError(
+                f"{self._path!r} gives {_form(outputs)}; known: one output (N, classes) of scores: "
+                "export it anew with that one alone"
+            )
+        self._output = fitting[0].name
+        notes = ["the file is asked as a black box: no gradients"]
         if self._channels_last:
-            notes += ("it takes images (N, H, W, C): they are turned",)
-        scores = self._run(_samples((channels, height, width)))
+            notes.insert(0, "it takes images (N, H, W, C): they are turned")
+        if len(outputs) > 1:
+            taken = f"of its {len(outputs)} outputs {self._output!r} is taken for the scores"
+            notes.insert(0, taken)
+        # a black image, and one from dark to bright
+        sample = torch.zeros(2, channels or 1, height or USUAL_SIDE, width or USUAL_SIDE)
+        sample[1] = torch.linspace(0, 1, sample[1].numel()).reshape(sample[1].shape)
+        scores = self._run(sample)
         super().__init__(
             card.name if card else path.stem,
             digest=digest,
             shape=(channels, height, width),
             classes=scores.shape[1],
-            gives="scores",
             card=card,
-            notes=(*notes, "the file is asked as a black box: no gradients"),
+            notes=tuple(notes),
         )
-        self._probabilities = _are_probabilities(scores)
+        self._sample, self._probabilities = sample, _are_probabilities(scores)
         if card is not None and len(card.classes) != self.classes:
             raise ModelError(
                 f"{self._path!r} scores {self.classes} classes, its card {len(card.classes)}"
             )
 
-    def behind(self, normalisation: Normalisation) -> OnnxFile:
+    def behind(self, normalisation: Normalisation) -> Self:
         """Return the file with a normalisation in front of it, which follows the bytes."""
-        if KINDS[self._input.type] is np.uint8:
-            raise UsageError(f"a normalisation goes before a net, and {self._path!r} takes bytes")
+        if self._kind is np.uint8:
+            return super().behind(normalisation)
         made = copy.copy(self)
         made.normalisation = normalisation
-        made._probabilities = _are_probabilities(made._run(_samples(self.shape)))
+        made._probabilities = _are_probabilities(self._run(normalisation(self._sample)))
         return made
 
     def ask(self, images: Tensor) -> Tensor:
@@ -233,10 +228,7 @@ class OnnxFile(BlackBox):
 
     def _run(self, images: Tensor) -> Tensor:
         """Return what the file answers, in batches of the size that it was made for."""
-        if self.normalisation is not None:
-            images = self.normalisation(images)
-        kind = KINDS[self._input.type]
-        pixels = as_bytes(images) if kind is np.uint8 else images.numpy().astype(kind)
+        pixels = as_bytes(images) if self._kind is np.uint8 else images.numpy().astype(self._kind)
         if self._channels_last:
             pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
         size = self._batch or len(pixels)
@@ -245,9 +237,9 @@ class OnnxFile(BlackBox):
             part = pixels[start : start + size]
             full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
             try:
-                (scores,) = self._session.run([self._output], {self._input.name: full})
+                (scores,) = self._session.run([self._output], {self._input: full})
             except Exception as error:
-                raise ModelError(f"{self._path!r} cannot be run: {_one_line(error)}") from None
+                raise ModelError(f"{self._path!r} cannot be run: {one_line(error)}") from None
             if not isinstance(scores, np.ndarray) or scores.ndim != 2 or len(scores) != size:
                 form = getattr(scores, "shape", type(scores).__name__)
                 raise ModelError(
@@ -258,28 +250,9 @@ class OnnxFile(BlackBox):
             parts.append(scores[: len(part)])
         return torch.from_numpy(np.concatenate(parts)).float()
 
-    def _scores_among(self, outputs: list[Any]) -> tuple[str, tuple[str, ...]]:
-        """Return the output that gives scores, and what is to be said of that."""
-        if len(outputs) == 1:
-            return outputs[0].name, ()
-        floats = {kind for kind, number in KINDS.items() if np.issubdtype(number, np.floating)}
-        fitting = [
-            one.name
-            for one in outputs
-            if one.type in floats and len(one.shape) == 2 and one.shape[1] != 1
-        ]
-        if len(fitting) != 1:
-            form = ", ".join(f"{one.name} {one.type} {one.shape}" for one in outputs)
-            raise ModelError(
-                f"{self._path!r} gives {form}; known: one output (N, classes) of scores: export "
-                "it anew with that one alone"
-            )
-        name = fitting[0]
-        return name, (f"of its {len(outputs)} outputs {name!r} is taken for the scores",)
 
-
-def _session(name: str, content: bytes) -> Any:
-    """Open the file; what it would read from other files is looked for where nothing is."""
+def session_of(name: str, content: bytes) -> Any:
+    """Open an ONNX file; what it would read from other files is looked for where nothing is."""
     try:
         import onnxruntime
     except ImportError:
@@ -296,24 +269,21 @@ def _session(name: str, content: bytes) -> Any:
                 content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            reason = _one_line(error)
+            reason = one_line(error)
             if "xternal data" in reason:
                 reason = "it reads its weights from other files, which is not allowed"
             raise ModelError(f"{name!r} cannot be opened by ONNX Runtime: {reason}") from None
 
 
-def _samples(shape: Shape) -> Tensor:
-    """Return two images to try the file on: a black one, and one from dark to bright."""
-    channels, height, width = shape
-    images = torch.zeros(2, channels or 1, height or USUAL_SIDE, width or USUAL_SIDE)
-    images[1] = torch.linspace(0, 1, images[1].numel()).reshape(images[1].shape)
-    return images
+def one_line(error: Exception) -> str:
+    """Return what an error says, fit for one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _form(nodes: list[Any]) -> str:
+    return ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
 
 
 def _are_probabilities(scores: Tensor) -> bool:
     in_range = bool(((scores >= 0) & (scores <= 1)).all())
     return in_range and bool(((scores.sum(1) - 1).abs() < 1e-3).all())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

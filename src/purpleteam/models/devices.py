@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,40 +18,31 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.reproducible import is_reproducible
-from purpleteam.models.guard import Guarded, guarded, switched
+from purpleteam.models.guard import Guarded, M, guarded, switched
 
-MAX_THREADS = 256
-"""Thousands of threads do not make torch slow, they bring the process down."""
-ALIKE = 1e-4
-"""Largest difference, as a share of their spread, that two orders in memory may make to numbers."""
+MAX_THREADS = 256  # thousands do not make torch slow, they bring the process down
+ALIKE = 1e-4  # largest difference, as a share of their spread, between two orders in memory
+DEVICES = ("auto", "cpu", "cuda")
 GPU_NAMES = ("gpu", "cuda", "nvidia", "rocm", "hip")
 """What people call it, also with a number behind it; torch's own word is `cuda`, for AMD's too."""
-_BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")
-_WITHOUT_BF16 = (
-    "SSE41",
-    "AVX",
-    "AVX2",
-    "AVX2_VNNI",
-    "AVX2_VNNI_2",
-    "AVX512_CORE",
-    "AVX512_CORE_VNNI",
-)
+_BF16_UNITS = {"avx512_bf16", "amx_bf16", "bf16"}
+_WITHOUT_BF16 = re.compile(r"SSE41|AVX|AVX2(_VNNI(_2)?)?|AVX512_CORE(_VNNI)?", re.IGNORECASE)
 """What ONEDNN_MAX_CPU_ISA may allow oneDNN at most, so that it emulates bfloat16."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device of that name; `auto` takes a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        if name.lower().partition(":")[0] in GPU_NAMES:
-            raise UsageError(
-                f"unknown device {name!r}: the first GPU that is visible is called 'cuda'; "
-                "known: auto, cpu, cuda"
-            )
-        raise UsageError(unknown("device", name, ("auto", "cpu", "cuda")))
+    if name not in DEVICES and name.lower().partition(":")[0] in GPU_NAMES:
+        raise UsageError(
+            f"unknown device {name!r}: the first GPU that is visible is called 'cuda'; "
+            f"known: {', '.join(DEVICES)}"
+        )
+    if name not in DEVICES:
+        raise UsageError(unknown("device", name, DEVICES))
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda' is not here; known: auto, cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
@@ -73,18 +65,16 @@ def use_threads(threads: int | None) -> int:
 
 @cache
 def has_fast_bf16(device_type: str) -> bool:
-    """Say whether bfloat16 is faster than float32 there, by what the hardware has."""
+    """Say whether the hardware is faster in bfloat16; reproducible runs stay in float32."""
     if is_reproducible():
         return False
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16:
+    if _WITHOUT_BF16.fullmatch(os.environ.get("ONEDNN_MAX_CPU_ISA", "")):
         return False  # emulated, which is far slower than float32
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    return any(unit in flags for unit in _BF16_UNITS)
+    with suppress(OSError):
+        return not _BF16_UNITS.isdisjoint(Path("/proc/cpuinfo").read_text("utf-8").split())
+    return False
 
 
 def fast_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -96,12 +86,7 @@ def fast_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 def to_batch(images: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
     """Return uint8 images (N, H, W, C) as float32 (N, C, H, W) in [0, 1], in torch's own order."""
-    return planes(torch.from_numpy(np.array(images)).to(device or "cpu"))
-
-
-def planes(pixels: Tensor) -> Tensor:
-    """Return uint8 (N, H, W, C) as float32 (N, C, H, W) in [0, 1], in torch's own order."""
-    return channels_first(pixels.float() / 255)
+    return channels_first(torch.from_numpy(np.array(images)).to(device or "cpu").float() / 255)
 
 
 def channels_first(x: Tensor) -> Tensor:
@@ -123,46 +108,50 @@ def lay_out(module: nn.Module, images: Tensor) -> None:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def channels_last_copy(module: nn.Module, images: Tensor) -> nn.Module | None:
+def channels_last_copy(module: M, images: Tensor) -> M | None:
     """Return a copy in eval mode with its weights channels last; None where it answers otherwise.
 
     What a convolution gives is then in that order too. A net that calls `view` on it fails, and
-    one that reads its memory directly may answer otherwise: scores and slopes are compared.
-
-    Args:
-        module: the net, left alone.
-        images: (N, C, H, W), of a shape that it takes; noise of that shape is shown to it.
+    one that reads its memory directly may answer otherwise: scores and slopes of noise of the
+    images' shape (N, C, H, W) are compared.
     """
     rng = torch.Generator().manual_seed(0)
     x = torch.rand((2, *images.shape[1:]), generator=rng).to(images.device)
+    answers = []
     try:
         moved = switched(copy.deepcopy(module))
-        before = _scores_and_slope(moved, x)
-        moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        after = _scores_and_slope(moved, x)
+        for layout in (torch.preserve_format, torch.channels_last):
+            moved.to(memory_format=layout)  # type: ignore[call-overload]
+            with forked(x.device):
+                torch.manual_seed(0)
+                answers.append(scores_and_slope(guarded(moved), x))
     except Exception:  # the net may be anybody's code; in its own order it is only slower
         return None
-    alike = all(map(_near, after, before))
-    return moved if alike else None
+    for parts in zip(*answers, strict=True):
+        before, after = (x.new_zeros(1) if part is None else part for part in parts)
+        spread = before.amax() - before.amin()  # a difference beyond rounding, as a share of it
+        if not (after - before).abs().amax() <= ALIKE * spread + 1e-6:
+            return None
+    return moved
 
 
-def _scores_and_slope(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores of images and the slope of a mixture of them, 0 where there is none."""
+def scores_and_slope(net: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the scores of images and the slope of a mixture of them; None where there is none."""
     asked = x.clone().requires_grad_(True)
-    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.enable_grad():
-        torch.manual_seed(0)
-        scores = guarded(net)(asked)
+    with torch.enable_grad():
+        scores = net(asked)
         mixture = (scores * torch.linspace(-1, 1, scores.shape[1], device=x.device)).sum()
-        slope = None
-        if mixture.requires_grad:
+        if not mixture.requires_grad:
+            return scores.detach(), None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*autograd kernel was not registered")
             (slope,) = torch.autograd.grad(mixture, asked, allow_unused=True)
-    return scores.detach(), torch.zeros_like(x) if slope is None else slope
+    return scores.detach(), slope
 
 
-def _near(values: Tensor, others: Tensor) -> bool:
-    """Say whether no difference is larger than rounding, as a share of the spread."""
-    spread = others.amax() - others.amin()
-    return bool((values - others).abs().amax() <= ALIKE * spread + 1e-6)
+def forked(device: torch.device) -> AbstractContextManager[None]:
+    """Leave torch's generators where they are, whatever a model draws."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 @contextmanager
@@ -170,8 +159,7 @@ def frozen(model: object) -> Iterator[Guarded]:
     """Put a net in eval mode without parameter gradients, and restore both at the end.
 
     Yields the classifier as it is to be asked: with copies of the images. A net that `eval` does
-    not reach, as a graph exported in train mode, may change its running statistics as it answers;
-    these are restored too.
+    not reach, as an exported graph, may change its running statistics: they are restored too.
     """
     if not isinstance(model, nn.Module):
         yield guarded(model)

@@ -1,21 +1,29 @@
-"""A deployed classifier that is asked over HTTP, as `purple serve` answers.
+"""A deployed classifier that is asked over HTTP, as `purple serve` answers, at the pace it wants.
 
 `POST /predict` takes the 784 bytes of one 28x28 grey image and answers `{"label": 7}`, or a null
 label where it refuses, and with `confidences` where they are exposed. `GET /version` says what is
 behind it, where the app has one, and `GET /readyz` whether it is ready. Nothing is followed
 elsewhere: a redirect is an error that names where it points to.
+
+A busy app (429 Too Many Requests, 503 Service Unavailable; RFC 9110 and RFC 6585) is asked again
+when its Retry-After says so, else after a pause that doubles.
 """
 
 from __future__ import annotations
 
+import email.utils
+import http.client
 import json
 import math
+import queue
 import re
+import ssl
 import threading
+import time
 import weakref
-from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,15 +33,187 @@ from torch import Tensor
 
 from purpleteam.core.address import Address
 from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.errors import ModelError
 from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
-from purpleteam.models.connection import PATIENCE, Connection, Stopped, Traffic
 
-SIDE = 28
-CONNECTIONS = 4
-"""Requests under way at once: an app far away answers as often more per second."""
-USUAL_CLASSES = 10
-FAINTEST = 5e-7
-"""Confidences have six digits: what is rounded to 0 is below this."""
+SIDE, USUAL_CLASSES = 28, 10
+CONNECTIONS = 4  # requests under way at once: an app far away answers as often more per second
+FAINTEST = 5e-7  # confidences have six digits: what is rounded to 0 is below this
+SECONDS, PATIENCE = 30.0, 300.0
+"""How long an app may be silent, and one image wait for a busy app, all in all."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+MOST_BYTES = 1_000_000
+BUSY = (429, 503)
+REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (ConnectionRefusedError, "does not answer: connection refused"),
+    (TimeoutError, f"does not answer: silent for {SECONDS:.0f} s"),
+    (ConnectionError, "closed the connection without an answer"),
+    (ssl.SSLCertVerificationError, "has no valid certificate: {}"),
+    (http.client.IncompleteRead, "closed the connection in mid-answer"),
+    (http.client.HTTPException, "does not speak HTTP as expected: {}"),
+    (Exception, "cannot be reached: {}"),
+)
+"""What an error of a connection means, the first that it is one of."""
+
+
+class Stopped(Exception):
+    """Another request failed, or the user stopped: this one need not go out."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back."""
+
+    status: int
+    body: bytes
+    retry_after: str | None
+    location: str | None
+
+    @property
+    def shown(self) -> str:
+        """The start of the body, fit for one line."""
+        return repr(" ".join(self.body.decode("utf-8", "replace").split())[:120])
+
+
+class App:
+    """An app, and the kept-alive connections to it, each used by one thread at a time."""
+
+    def __init__(self, address: Address, patience: float, connections: int) -> None:
+        self.address, self.patience = address, patience
+        self.answered, self.waited = 0, 0.0
+        self.stop = threading.Event()
+        """Set once nobody wants the answers that are still waited for."""
+        self._free_at, self._lock = 0.0, threading.Lock()
+        self.lines = [self._line() for _ in range(connections)]
+        self._idle: queue.SimpleQueue[http.client.HTTPConnection] = queue.SimpleQueue()
+        for line in self.lines:
+            self._idle.put(line)
+
+    def _line(self) -> http.client.HTTPConnection:
+        host, port = self.address.host, self.address.port
+        if not self.address.secure:
+            return http.client.HTTPConnection(host, port, timeout=SECONDS)
+        tls = ssl.create_default_context()
+        return http.client.HTTPSConnection(host, port, timeout=SECONDS, context=tls)
+
+    def hold(self, seconds: float) -> None:
+        """Let no request out for so long; waits that overlap count once."""
+        with self._lock:
+            now = time.monotonic()
+            self.waited += max(0.0, now + seconds - max(self._free_at, now))
+            self._free_at = max(self._free_at, now + seconds)
+
+    def wait(self) -> None:
+        """Return when a request may go out."""
+        while (left := self._free_at - time.monotonic()) > 0 and not self.stop.wait(left):
+            pass
+        if self.stop.is_set():
+            raise Stopped
+
+    def answer(self, pixels: bytes) -> dict[str, Any]:
+        """Return what the app answers for one image: an object with a label, maybe null."""
+        reply = self.ask("POST", "/predict", pixels)
+        if 300 <= reply.status < 400:
+            place = (reply.location or "nowhere")[:100]
+            raise self.error(f"points elsewhere (status {reply.status}): {place!r}")
+        if reply.status != 200:
+            raise self.error(f"answered POST /predict with status {reply.status}: {reply.shown}")
+        try:
+            answer = json.loads(reply.body)
+        except (ValueError, RecursionError):
+            raise self.error(f"answered with what is no JSON: {reply.shown}") from None
+        if not isinstance(answer, dict) or "label" not in answer:
+            raise self.error(f"answered without a label: {reply.shown}")
+        with self._lock:
+            self.answered += 1
+        return answer
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        """Return the reply to one request, the first that is not "busy"."""
+        spent, tries = 0.0, 0
+        while True:
+            self.wait()
+            reply = self.send(method, path, body)
+            if reply.status not in BUSY:
+                return reply
+            pause = pause_before(reply.retry_after, tries)
+            spent, tries = spent + pause, tries + 1
+            if spent > self.patience:
+                raise self.error(
+                    f"is busy (status {reply.status}) and asks to wait {pause:.0f} s; "
+                    f"the limit for one image is {self.patience:.0f} s"
+                )
+            self.hold(pause)
+
+    def send(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        """Return the reply to one request, whatever it says."""
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/octet-stream"
+        if self.address.authorisation is not None:
+            headers["Authorization"] = self.address.authorisation
+        line = self._idle.get()
+        fresh = line.sock is None
+
+        def exchange() -> Reply:
+            line.request(method, self.address.target(path), body, headers)
+            return _read(line.getresponse())
+
+        try:
+            try:
+                return exchange()
+            except ConnectionError:
+                line.close()
+                if fresh:
+                    raise
+                return exchange()  # it had only closed the idle connection
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            line.close()
+            reason = next(text for kind, text in REASONS if isinstance(error, kind))
+            told = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
+            said = str(error)[:100] if isinstance(error, http.client.HTTPException) else told
+            raise self.error(reason.format(said or type(error).__name__)) from None
+        finally:
+            self._idle.put(line)
+
+    def error(self, what: str) -> ModelError:
+        """Return the error that names the app, what came, and how far one got."""
+        far = f"; {self.answered} images were answered before" if self.answered else ""
+        return ModelError(f"{self.address.name} {what}{far}")
+
+    def close(self) -> None:
+        """Close the sockets; the next request opens another."""
+        for line in self.lines:
+            line.close()
+
+
+def _read(response: http.client.HTTPResponse) -> Reply:
+    with response:
+        content = response.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise http.client.HTTPException(f"answers with more than {MOST_BYTES} bytes")
+        if response.length:  # less came than was announced
+            raise http.client.IncompleteRead(content)
+        told = (response.getheader(name) for name in ("Retry-After", "Location"))
+        return Reply(response.status, content, *told)
+
+
+def pause_before(retry_after: str | None, tries: int) -> float:
+    """Return how long to wait: what was asked for, or twice as long each time.
+
+    Retry-After is seconds or a date (RFC 9110, 10.2.3). Who asks for 0 seconds is asked again at
+    once, and the second time after a pause.
+    """
+    own = min(FIRST_PAUSE * 2.0 ** min(tries, 20), LONGEST_PAUSE)
+    asked = (retry_after or "").strip()
+    if asked.isascii() and asked.isdigit():
+        seconds = float(asked)
+    else:
+        try:
+            seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
+        except ValueError:
+            return own
+    return max(seconds, own if tries else 0.0)
 
 
 class Endpoint(BlackBox):
@@ -47,161 +227,89 @@ class Endpoint(BlackBox):
         patience: float = PATIENCE,
         connections: int = CONNECTIONS,
     ) -> None:
-        """Open an app.
+        """Open an app; a ModelError where nobody answers there, or not as a classifier does.
 
         Args:
             url: `http://HOST:PORT`, or https; a user and password in it are sent and never shown.
             classes: how many there are; by default what the app says, else 10.
             patience: seconds that one image may wait for a busy app.
             connections: requests under way at once.
-
-        Raises:
-            UsageError: that is no such address.
-            ModelError: nobody answers there, or not what a classifier answers.
         """
-        address = Address.of(url)
-        traffic = Traffic(patience)
-        lines = [Connection(address, traffic) for _ in range(connections)]
-        weakref.finalize(self, _close, lines)
-        facts = _facts(lines[0])
+        self._app = app = App(Address.of(url), patience, connections)
+        weakref.finalize(self, app.close)
+        ready = app.send("GET", "/readyz")
+        if ready.status >= 500:
+            raise app.error(f"is not ready (status {ready.status}): {ready.shown}")
+        version, facts = app.ask("GET", "/version"), {}
+        with suppress(ValueError, RecursionError):
+            said = json.loads(version.body) if version.status == 200 else None
+            facts = said if isinstance(said, dict) else {}
         stroke = np.zeros((SIDE, SIDE), np.uint8)  # upright: an app for digits takes it for one
         stroke[4:24, 13:15] = 255
-        first = _answer(lines[0], stroke.tobytes())
+        first = app.answer(stroke.tobytes())
         tells = facts.get("confidences") is True or "confidences" in first
         stated = facts.get("digest")
-        if not isinstance(stated, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", stated):
-            stated = None
-        note = "the model's digest is the one that the app states of itself"
-        if stated is None:
+        if isinstance(stated, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", stated):
+            note = "the model's digest is the one that the app states of itself"
+        else:
+            stated = sha256_bytes(app.address.name.encode())
             note = "the app states no digest: the model's is of its address, and may hide a change"
         lists = (facts.get("classes"), first.get("confidences"))
-        shown = next((len(one) for one in lists if isinstance(one, list) and one), USUAL_CLASSES)
+        shown = next((len(part) for part in lists if isinstance(part, list) and part), 0)
         super().__init__(
-            address.name,
-            digest=stated or sha256_bytes(address.name.encode()),
+            app.address.name,
+            digest=stated,
             shape=(1, SIDE, SIDE),
-            classes=classes or shown,
+            classes=classes or shown or USUAL_CLASSES,
             gives="scores" if tells else "labels",
             notes=(note,) if tells else (note, "the app tells labels alone, no scores"),
         )
-        self.traffic = traffic
-        self.calls = traffic.answered  # one
-        self._lines = lines
-        self._row(lines[0], first)  # an answer that means nothing is an error now, not later
-
-    @property
-    def waited(self) -> float:
-        """Seconds that were spent waiting because the app was busy."""
-        return self.traffic.waited
+        self.calls, self.waited = app.answered, app.waited
+        self._row(first)  # an answer that means nothing is an error now, not later
 
     def ask(self, images: Tensor) -> Tensor:
         """Return float32 scores (N, classes), a row of NaN where the app refused an image."""
-        pixels = as_bytes(images)
-        lines = self._lines[: len(pixels)]
-        scores = np.empty((len(pixels), self.classes), np.float32)
-        try:
-            for place, rows in enumerate(self._parts(lines, pixels)):
-                scores[place :: len(lines)] = rows
-        finally:
-            self.calls = self.traffic.answered
-        return torch.from_numpy(scores)
+        app = self._app
+        app.stop.clear()
+        with ThreadPoolExecutor(len(app.lines)) as pool:
+            rows = [
+                pool.submit(lambda pixels: self._row(app.answer(pixels)), image.tobytes())
+                for image in as_bytes(images)
+            ]
+            try:
+                wait(rows, return_when=FIRST_EXCEPTION)
+            finally:  # all are done, or one failed, or the user stopped
+                app.stop.set()
+                pool.shutdown(cancel_futures=True)
+                self.calls, self.waited = app.answered, app.waited
+        for error in (row.exception() for row in rows if not row.cancelled()):
+            if error is not None and not isinstance(error, Stopped):
+                raise error
+        return torch.from_numpy(np.stack([row.result() for row in rows]))
 
     def close(self) -> None:
         """Close the connections; asking opens them again."""
-        _close(self._lines)
+        self._app.close()
 
-    def _parts(
-        self, lines: Sequence[Connection], pixels: NDArray[np.uint8]
-    ) -> list[list[NDArray[np.float32]]]:
-        """Return the scores of each connection's share of the images, asked side by side."""
-        stop = threading.Event()
-        if len(lines) == 1:
-            return [self._rows(lines[0], pixels, stop)]
-        with ThreadPoolExecutor(len(lines)) as pool:
-            parts = [
-                pool.submit(self._rows, line, pixels[place :: len(lines)], stop)
-                for place, line in enumerate(lines)
-            ]
-            try:
-                wait(parts, return_when=FIRST_EXCEPTION)
-            finally:
-                stop.set()  # all are done, or one failed, or the user stopped
-        return [part.result() for part in parts]
-
-    def _rows(
-        self, line: Connection, pixels: NDArray[np.uint8], stop: threading.Event
-    ) -> list[NDArray[np.float32]]:
-        """Return a row of scores for each image, in order; fewer where it is told to stop."""
-        rows: list[NDArray[np.float32]] = []
-        with suppress(Stopped):
-            for image in pixels:
-                if stop.is_set():
-                    break
-                rows.append(self._row(line, _answer(line, image.tobytes(), stop)))
-        return rows
-
-    def _row(self, line: Connection, answer: Mapping[str, Any]) -> NDArray[np.float32]:
+    def _row(self, answer: dict[str, Any]) -> NDArray[np.float32]:
         """Return the scores (classes,) that an answer means."""
-        label, shares = answer["label"], answer.get("confidences")
+        label, shares, classes = answer["label"], answer.get("confidences"), self.classes
         if label is None:
-            return np.full(self.classes, np.nan, np.float32)
-        if type(label) is not int or not 0 <= label < self.classes:
-            raise line.error(
-                f"answered with label {label!r:.50}, not one of 0 to {self.classes - 1}"
-            )
+            return np.full(classes, np.nan, np.float32)
+        if type(label) is not int or not 0 <= label < classes:
+            wrong = f"answered with label {label!r:.50}, not one of 0 to {classes - 1}"
+            raise self._app.error(wrong)
         if self.gives == "labels":
-            row: NDArray[np.float32] = np.eye(self.classes, dtype=np.float32)[label]
-            return row
-        if not _is_distribution(shares, self.classes):
-            raise line.error(
-                f"answered with confidences {shares!r:.60}, not {self.classes} that sum to 1"
-            )
+            return np.asarray(np.arange(classes) == label, np.float32)
+        if not (
+            isinstance(shares, list)
+            and len(shares) == classes
+            and all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)
+            and math.isclose(sum(shares), 1, abs_tol=0.01)
+        ):
+            wrong = f"answered with confidences {shares!r:.60}, not {classes} that sum to 1"
+            raise self._app.error(wrong)
         scores: NDArray[np.float32] = log_scores(torch.tensor(shares), FAINTEST).numpy()
         if scores.argmax() != label:  # the app decides otherwise than by the largest
             scores[label] = np.nextafter(scores.max(), np.float32(np.inf))
         return scores
-
-
-def _facts(line: Connection) -> dict[str, Any]:
-    """Return what the app says of itself; nothing where it is another kind of app."""
-    ready = line.send("GET", "/readyz")
-    if ready.status >= 500:
-        raise line.error(f"is not ready (status {ready.status}): {ready.shown}")
-    version = line.ask("GET", "/version")
-    if version.status != 200:
-        return {}
-    with suppress(ValueError, RecursionError):
-        facts = json.loads(version.body)
-        return facts if isinstance(facts, dict) else {}
-    return {}
-
-
-def _answer(line: Connection, pixels: bytes, stop: threading.Event | None = None) -> dict[str, Any]:
-    """Return what the app answers for one image: an object with a label, maybe null."""
-    reply = line.ask("POST", "/predict", pixels, stop)
-    if 300 <= reply.status < 400:
-        place = (reply.location or "nowhere")[:100]
-        raise line.error(f"points elsewhere (status {reply.status}): {place!r}")
-    if reply.status != 200:
-        raise line.error(f"answered POST /predict with status {reply.status}: {reply.shown}")
-    try:
-        answer = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        raise line.error(f"answered with what is no JSON: {reply.shown}") from None
-    if not isinstance(answer, dict) or "label" not in answer:
-        raise line.error(f"answered without a label: {reply.shown}")
-    line.traffic.count()
-    return answer
-
-
-def _close(lines: Sequence[Connection]) -> None:
-    for line in lines:
-        line.close()
-
-
-def _is_distribution(shares: object, classes: int) -> bool:
-    if not isinstance(shares, list) or len(shares) != classes:
-        return False
-    if not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares):
-        return False
-    return math.isclose(sum(shares), 1, abs_tol=0.01)

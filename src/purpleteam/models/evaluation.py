@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics as stdlib_statistics
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import CONFIDENCE, Counts, Estimate, Rate, fraction_interval, mean
 from purpleteam.data.images import ImageSet, check_is_set
 from purpleteam.models.adapters import scored
-from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.inference import CACHE_BATCH, Classifier, forked, logits
+from purpleteam.models.devices import device_of, forked, frozen, to_batch
+from purpleteam.models.inference import CACHE_BATCH, Classifier, logits
 
 BINS = 15
 
@@ -57,36 +58,28 @@ class Evaluation:
             "calibration_error": self.calibration_error.to_json(),
             "confusion_matrix": self.confusion_matrix.to_json()["value"],
             "per_class": [
-                {
-                    "class": number,
-                    "precision": own.precision.to_json() if own.precision else None,
-                    "recall": own.recall.to_json() if own.recall else None,
-                    "f1": own.f1.to_json(),
-                }
-                for number, own in enumerate(self.per_class)
+                {"class": number}
+                | {name: value and value.to_json() for name, value in vars(scores).items()}
+                for number, scores in enumerate(self.per_class)
             ],
             "seconds_per_image": self.seconds_per_image,
         }
 
     def measurements(self, subject: Mapping[str, Any]) -> list[Measurement]:
         """Return the same numbers as records about `subject`."""
-        cost = {"seconds_per_image": self.seconds_per_image}
-        accuracy = self.clean_accuracy
-        records = [
-            Measurement(name="clean_accuracy", value=accuracy, subject=subject, cost=cost),
-            Measurement(name="loss", value=self.loss, subject=subject),
-            Measurement(name="calibration_error", value=self.calibration_error, subject=subject),
-            Measurement(name="confusion_matrix", value=self.confusion_matrix, subject=subject),
+        cost = {"clean_accuracy": {"seconds_per_image": self.seconds_per_image}}
+        whole = ("clean_accuracy", "loss", "calibration_error", "confusion_matrix")
+        return [
+            Measurement(
+                name=name, value=getattr(self, name), subject=subject, cost=cost.get(name, {})
+            )
+            for name in whole
+        ] + [
+            Measurement(name=name, value=value, subject=subject, how={"class": number})
+            for number, scores in enumerate(self.per_class)
+            for name, value in vars(scores).items()
+            if value is not None
         ]
-        for number, own in enumerate(self.per_class):
-            how = {"class": number}
-            scores = {"precision": own.precision, "recall": own.recall, "f1": own.f1}
-            records += [
-                Measurement(name=name, value=value, subject=subject, how=how)
-                for name, value in scores.items()
-                if value is not None
-            ]
-        return records
 
 
 def evaluate(
@@ -122,20 +115,24 @@ def evaluate(
             f"labels reach from {images.labels.min()} to {images.labels.max()}; "
             f"wanted: 0 to {classes - 1}, one for each of the {classes} scores of the model"
         )
-    seconds = _seconds_per_image(model, images, batch_size)
+    batch, seconds = to_batch(images.images[:batch_size], device_of(model)), []
+    with frozen(model) as net, torch.no_grad(), forked(batch.device):
+        net(batch)  # warm-up
+        for _ in range(5):
+            started = time.perf_counter()
+            net(batch)
+            seconds.append((time.perf_counter() - started) / len(batch))
     answered = ~np.isnan(scores).any(1)
     if not answered.any():
         raise ModelError(f"the model gave no label to any of {len(images)} images")
     right = (scores.argmax(1) == images.labels) & answered
-    scores, labels = scores[answered], images.labels[answered]
-    scores = scores.astype(np.float64)
-    shifted = scores - scores.max(1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    scores, labels = scores[answered].astype(np.float64), images.labels[answered]
+    log_probabilities = log_softmax(scores, axis=1)
     losses = -log_probabilities[np.arange(len(labels)), labels]
     confidence = np.exp(log_probabilities.max(1))
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (labels, scores.argmax(1)), 1)
-    hits, read, true = np.diagonal(table), table.sum(0), table.sum(1)
+    counts = np.stack([np.diagonal(table), table.sum(0), table.sum(1)], 1).tolist()
     return Evaluation(
         clean_accuracy=Rate.of(int(right.sum()), len(images)),
         loss=mean(losses.tolist(), bounds=(0, math.inf)),
@@ -143,19 +140,15 @@ def evaluate(
         confusion_matrix=Counts(value=tuple(map(tuple, table.tolist())), n=len(labels)),
         per_class=tuple(
             ClassScores(
-                precision=_rate(hits[c], read[c]),
-                recall=_rate(hits[c], true[c]),
-                f1=_f1(int(hits[c]), int(read[c] + true[c] - hits[c])),
+                precision=Rate.of(hits, read) if read else None,
+                recall=Rate.of(hits, true) if true else None,
+                f1=_f1(hits, read + true - hits),
             )
-            for c in range(classes)
+            for hits, read, true in counts
         ),
-        seconds_per_image=seconds,
+        seconds_per_image=statistics.median(seconds),
         correct=right,
     )
-
-
-def _rate(successes: np.int64, n: np.int64) -> Rate | None:
-    return Rate.of(int(successes), int(n)) if n else None
 
 
 def _f1(hits: int, cases: int) -> Estimate:
@@ -164,10 +157,7 @@ def _f1(hits: int, cases: int) -> Estimate:
     The share j that is both is a rate, and F1 is 2 j / (1 + j), so the ends of its interval are
     those of the rate (Lam et al. 2023, arXiv:2309.14621). Without a case F1 is 0 and all is open.
     """
-    shares = (0.0, 0.0, 1.0)
-    if cases:
-        low, high = fraction_interval(hits, cases)
-        shares = (hits / cases, low, high)
+    shares = (hits / cases, *fraction_interval(hits, cases)) if cases else (0.0, 0.0, 1.0)
     value, low, high = (2 * share / (1 + share) for share in shares)
     return Estimate(value=value, n=cases, low=low, high=high, method="clopper-pearson-of-f1")
 
@@ -194,25 +184,5 @@ def _calibration_error(
         errors.append(float(np.abs(again - sums).sum()))
     value, unseen = float(np.abs(sums).sum()), 1 - (1 - CONFIDENCE) ** (1 / n)
     half = max(float(np.quantile(errors, CONFIDENCE)), unseen)
-    return Estimate(
-        value=value,
-        n=n,
-        low=max(0.0, value - half),
-        high=max(value, min(1.0, value + half)),
-        method="bootstrap-of-gaps",
-    )
-
-
-def _seconds_per_image(
-    model: Classifier, images: ImageSet, batch_size: int, rounds: int = 5
-) -> float:
-    device = device_of(model)
-    batch = to_batch(images.images[:batch_size], device)
-    seconds = []
-    with frozen(model) as net, torch.no_grad(), forked(device):
-        net(batch)  # warm-up
-        for _ in range(rounds):
-            started = time.perf_counter()
-            net(batch)
-            seconds.append((time.perf_counter() - started) / len(batch))
-    return stdlib_statistics.median(seconds)
+    low, high = max(0.0, value - half), max(value, min(1.0, value + half))
+    return Estimate(value=value, n=n, low=low, high=high, method="bootstrap-of-gaps")

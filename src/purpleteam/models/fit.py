@@ -1,36 +1,59 @@
 """Does a brought model fit these images? What a few answers show, before any number is taken.
 
 A classifier is asked for logits of images in [0, 1]. Other people's answer with probabilities,
-want another range, or answer at random; each of these is seen on a few images and said.
+at random, or want another range or order of classes; each is seen on a few images and said. A net
+behind the wrong normalisation is still right often enough to be believed, so what tells is its
+loss. A scale alone is no evidence: it makes any net more or less sure of the same answers, so a
+better input must also be better at the temperature that suits it best (Guo et al. 2017,
+arXiv:1706.04599). A net that is near chance in every way, as an untrained one is, is left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import ImageSet
-from purpleteam.models.adapters import Normalised, Ordered, Scored
+from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation, Normalised, Ordered
 from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.hints import hints
-from purpleteam.models.inference import DRAWS, is_random, logits
+from purpleteam.models.guard import Guarded
+from purpleteam.models.inference import DRAWS, Nets, is_random, logits
 from purpleteam.models.loading import LoadedModel
-from purpleteam.models.nets import Nets
 from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
-SAMPLE = 200
-"""Images that a model is shown, spread evenly over the split."""
-
-SUM = 1e-3
-"""How far a row of probabilities may be from adding up to 1."""
+SAMPLE = 200  # images that a model is shown, spread evenly over the split
+SUM = 1e-3  # how far a row of probabilities may be from adding up to 1
+GOOD = 0.02  # loss below which nothing can be far better
+SHARE = 0.75
+"""Of the loss of images as they are: a candidate's must be below it, and so at its best scale."""
+HALF = 0.5  # the same where only the scale is better
+UNSURE, OFF = 2.0, 2.5
+"""Temperatures: below the first a net is as sure as it is right, above the second it is not."""
+CLEAR = 4.0  # standard errors, or the like for counts, that make a difference clear
+NEAR = 0.01  # difference of losses that is none
+CHANCE_LOSS = 0.7  # of the loss of a uniform guess: what a net has learned brings it below this
+EACH = 5  # images of each class that an order of classes needs
+TEMPERATURES = np.geomspace(1 / 16, 64, 31)
+COARSE, FINE, FINEST = 40, 200, 1000
+"""Images on which all candidates are tried, then those that may still be the best."""
+FEWEST = 20  # images that say something
+RARE = ("mean=0.5,std=1", "mean=0,std=0.5")
+"""Inputs that are named only where the usual ones are worse."""
+ALIKE, WORSE = 2.0, 3.0
+"""Standard errors within which two candidates count as equal, and beyond which one is out."""
 
 
 def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
@@ -56,34 +79,29 @@ def examine(
     Raises:
         ModelError: it does not take the images, or does not return finite logits (N, classes).
     """
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(np.int64))
-    sample = images.take(chosen)
+    sample = _spread(images, SAMPLE)
     scores = logits(module, sample.images)
-    inner = [module]
-    while isinstance(inner[-1], Normalised | Ordered | Scored):
-        inner.append(inner[-1].module)
-    plain = () if isinstance(inner[-1], ObjectNet | ObjectClassifier | OnnxFile) else _form(scores)
-    notes = [*plain, *_habits(module, to_batch(sample.images[:100], device_of(module)))]
-    if any(getattr(part, "normalisation", None) for part in inner):  # the user has said it already
-        return tuple(notes)
-    names = classes or [str(number) for number in range(scores.shape[1])]
-    return (*notes, *hints(module, images, names))
+    parts: list[Any] = [module]
+    while isinstance(outer := parts[-1], Normalised | Ordered | Guarded):
+        parts.append(outer.model if isinstance(outer, Guarded) else outer.module)
+    notes = []
+    if not isinstance(parts[-1], ObjectNet | ObjectClassifier | OnnxFile):
+        wide = scores.astype(np.float64)
+        if (wide >= 0).all() and (abs(wide.sum(1) - 1) < SUM).all():
+            notes.append(
+                "it returns probabilities, not logits, which flattens the gradients of white-box "
+                "attacks: return what goes into its softmax"
+            )
+        elif (wide <= 0).all() and (abs(np.logaddexp.reduce(wide, axis=1)) < SUM).all():
+            notes.append("it returns log-probabilities; attacks take them as logits")
+    notes += _habits(module, to_batch(sample.images[:100], device_of(module)))
+    if not any(getattr(part, "normalisation", None) for part in parts):  # else the user has said it
+        names = classes or [str(number) for number in range(scores.shape[1])]
+        notes += hints(module, images, names)
+    return tuple(notes)
 
 
-def _form(scores: NDArray[np.float32]) -> tuple[str, ...]:
-    """Say where rows are distributions: a softmax flattens the loss that attacks climb."""
-    wide = scores.astype(np.float64)
-    if (wide >= 0).all() and (abs(wide.sum(1) - 1) < SUM).all():
-        return (
-            "it returns probabilities, not logits, which flattens the gradients of white-box "
-            "attacks: return what goes into its softmax",
-        )
-    if (wide <= 0).all() and (abs(np.logaddexp.reduce(wide, axis=1)) < SUM).all():
-        return ("it returns log-probabilities; attacks take them as logits",)
-    return ()
-
-
-def _habits(module: nn.Module, x: Tensor) -> tuple[str, ...]:
+def _habits(module: nn.Module, x: Tensor) -> list[str]:
     """Say how it answers: in what form and precision, at random, or for its neighbours' sake."""
     notes = []
     with frozen(module) as net, torch.no_grad():
@@ -119,4 +137,264 @@ def _habits(module: nn.Module, x: Tensor) -> tuple[str, ...]:
                 "no gradient reaches the images (inference_mode, no_grad, detach or quantised "
                 "layers in its forward?): only attacks that need none can be made"
             )
-    return tuple(notes)
+    return notes
+
+
+@dataclass(frozen=True, eq=False)
+class InputFit:
+    """How a net reads images behind an input, its scores in an order of classes."""
+
+    layer: Normalisation | None
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    order: NDArray[np.int64] | None = None
+
+    @property
+    def name(self) -> str:
+        """What `--normalise` would say."""
+        return "" if self.layer is None else self.layer.name
+
+    @cached_property
+    def loss(self) -> NDArray[np.float64]:
+        """The cross-entropy of each image."""
+        return self._loss(1.0)
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image is read as what it is."""
+        return np.asarray(self.scores.argmax(1) == self.labels)
+
+    @cached_property
+    def temperature(self) -> float:
+        """Where the mean loss is least: 1 for a net that is as sure as it is right."""
+        return float(min(TEMPERATURES, key=lambda value: float(self._loss(value).mean())))
+
+    @cached_property
+    def best_loss(self) -> NDArray[np.float64]:
+        """The loss of each image at that temperature."""
+        return self._loss(self.temperature)
+
+    def _loss(self, temperature: float) -> NDArray[np.float64]:
+        chances = log_softmax(self.scores / temperature, axis=1)
+        return -np.asarray(chances[np.arange(len(self.labels)), self.labels])
+
+    def has_learned(self) -> bool:
+        """Say whether it is far from what chance gives: no untrained net is."""
+        classes = self.scores.shape[1]
+        sure = self.loss.mean() <= CHANCE_LOSS * np.log(max(classes, 2))
+        return bool(sure and self.right.mean() >= (1 + 1 / classes) / 2)
+
+    def beats(self, other: InputFit) -> bool:
+        """Say whether it is clearly and far better than the other on the same images.
+
+        That is with answers that are better whatever the scale, or with answers as good and as
+        sure as they are right, where the other's are not.
+        """
+        if other.best_loss.mean() < GOOD:  # all is right as it is, and the scale says nothing
+            return False
+        gain = other.loss - self.loss
+        share = self.loss.mean() / other.loss.mean()
+        at_best = self.best_loss.mean() / other.best_loss.mean()
+        sure = 1 / UNSURE < self.temperature < UNSURE
+        other_is = 1 / OFF < other.temperature < OFF
+        return bool(
+            gain.mean() > CLEAR * gain.std() / np.sqrt(len(gain))
+            and self.right.sum() >= other.right.sum() - NEAR * len(gain)
+            and (
+                (share < SHARE and at_best < SHARE)
+                or (share < HALF and at_best < 1 + NEAR and sure and not other_is)
+            )
+        )
+
+    def has_enough(self) -> bool:
+        """Say whether there are enough images of each class to tell their order."""
+        return bool(np.bincount(self.labels, minlength=self.scores.shape[1]).min() >= EACH)
+
+    def in_any_order(self) -> InputFit:
+        """Return it in the order of classes that makes most images right."""
+        classes = self.scores.shape[1]
+        table = np.zeros((classes, classes))
+        np.add.at(table, (self.labels, self.scores.argmax(1)), 1)
+        _, order = linear_sum_assignment(-table)
+        return InputFit(self.layer, self.scores[:, order], self.labels, order)
+
+    def reordered(self) -> InputFit:
+        """Return it in the order of classes that fits far better than its own, if one does."""
+        if self.scores.shape[1] < 2 or not self.has_enough():
+            return self
+        other = self.in_any_order()
+        won = int((other.right & ~self.right).sum())
+        lost = int((self.right & ~other.right).sum())
+        clear = won - lost > CLEAR * np.sqrt(max(won + lost, 1))
+        return other if clear and other.has_learned() else self
+
+
+def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return a note where another input, another order of classes, or both fit far better.
+
+    Args:
+        module: as it is asked, without a normalisation.
+        images: of which up to 1,000 are shown to it.
+        classes: names of the data's classes, in order.
+    """
+    if len(images) < FEWEST:
+        return ()
+    left: Sequence[Normalisation] = _candidates(images)
+    better: list[InputFit] = []
+    for count in (FINE, FINEST):
+        sample = _spread(images, count)
+        asked = _tried(module, sample, [None])
+        if not asked or asked[0].labels.max() >= asked[0].scores.shape[1]:
+            return ()
+        plain = asked[0]
+        now = plain.reordered()
+        if now.loss.mean() < GOOD:
+            break
+        if count == FINE:
+            tried = _tried(module, _spread(images, COARSE), left)
+            left = _not_out([fit.in_any_order() for fit in tried])
+        fits = [fit.reordered() for fit in _tried(module, sample, left)]
+        better, left = _chosen(fits, now), _not_out(fits)
+        lower = any(fit.loss.mean() < now.loss.mean() for fit in fits)
+        unsure = lower or (not plain.has_enough() and plain.right.mean() < 1 - SHARE / 2)
+        if not unsure or len(better) == len(left) == 1:
+            break
+    first, notes = better[0] if better else now, []
+    if better:
+        names = [fit.name for fit in better[1:3]]
+        as_well = f" ({' and '.join(names)} would fit as well)" if names else ""
+        notes.append(
+            f"of {len(now.labels)} images in [0, 1] it gets {now.right.mean():.0%} right (loss "
+            f"{now.loss.mean():.2g}), and {first.right.mean():.0%} with --normalise "
+            f"{first.name} (loss {first.loss.mean():.2g}): does it expect that?{as_well}"
+        )
+    if first.order is not None:
+        ordered = [classes[place] for place in np.argsort(first.order)]
+        typed = ",".join(ordered)
+        if any("," in name for name in ordered):
+            typed = f"FILE, one name a line: {'; '.join(ordered)}"
+        notes.append(
+            f"in the order of the data's classes it gets {plain.right.mean():.0%} of "
+            f"{len(plain.labels)} images right, and {first.right.mean():.0%} with --classes "
+            f"{typed}: did it learn them in that order?"
+        )
+    return (*notes, *_flipped(module, sample, first, alone=not better))
+
+
+def _tried(
+    module: nn.Module, images: ImageSet, layers: Iterable[Normalisation | None]
+) -> list[InputFit]:
+    """Return how the net reads the images behind each input for which it gives numbers."""
+    fits = []
+    for layer in layers:
+        try:
+            net = module
+            if layer is not None and isinstance(module, OnnxFile):
+                net = module.behind(layer)
+            elif layer is not None:
+                net = layer.before(module)
+            scores = logits(net, images.images).astype(np.float64)
+        except PurpleError:  # infinite, so far out of its range; or it takes bytes
+            continue
+        if np.isfinite(scores).all():
+            fits.append(InputFit(layer, scores, images.labels))
+    return fits
+
+
+def _not_out(fits: Sequence[InputFit]) -> list[Normalisation]:
+    """Return the inputs of those that may still be the best."""
+    best = min(fits, key=lambda fit: float(fit.loss.mean()), default=None)
+    return [
+        fit.layer
+        for fit in fits
+        if best and fit.layer and not _is_worse(fit.loss, best.loss, WORSE)
+    ]
+
+
+def _chosen(fits: Sequence[InputFit], now: InputFit) -> list[InputFit]:
+    """Return the input that fits far better than `now`, then those that fit as well."""
+    good = [fit for fit in fits if fit.has_learned() and fit.beats(now)]
+    usual, rare = (
+        _ranked([fit for fit in good if (fit.name in RARE) == is_rare]) for is_rare in (False, True)
+    )
+    if not usual or (
+        rare
+        and usual[0].best_loss.mean() > GOOD  # where all is right, the scale says nothing
+        and _is_worse(usual[0].loss, rare[0].loss)
+        and not _is_worse(rare[0].best_loss, usual[0].best_loss)
+    ):
+        return rare
+    return usual
+
+
+def _ranked(good: Sequence[InputFit]) -> list[InputFit]:
+    if not good:
+        return []
+    # How sure a net is tells its own input among those that give the same answers.
+    sharpest = min(good, key=lambda fit: float(fit.best_loss.mean()))
+    good = [fit for fit in good if not _is_worse(fit.best_loss, sharpest.best_loss)]
+    best = min(good, key=lambda fit: float(fit.loss.mean()))
+    alike = [fit for fit in good if not _is_worse(fit.loss, best.loss)]
+    return sorted(alike, key=lambda fit: _standing(fit, best))
+
+
+def _standing(fit: InputFit, best: InputFit) -> tuple[bool, float, bool, float]:
+    """Return what those that fit alike are sorted by: the images' own numbers last, then loss.
+
+    One with a name goes before what is no more than a standard error better.
+    """
+    gap, named = fit.loss - best.loss, fit.name in NORMALISATIONS
+    away = max(float(gap.mean()) - NEAR, 0.0) / max(float(gap.std()) / len(gap) ** 0.5, 1e-12)
+    own = fit.layer not in (*NORMALISATIONS.values(), *GREY)
+    return own, max(away - named, 0.0), not named, float(fit.loss.mean())
+
+
+def _is_worse(loss: NDArray[np.float64], best: NDArray[np.float64], errors: float = ALIKE) -> bool:
+    gap = loss - best
+    return bool(gap.mean() > max(NEAR, errors * gap.std() / np.sqrt(len(gap))))
+
+
+def _candidates(images: ImageSet) -> list[Normalisation]:
+    """Return what people put in front of nets, for images of so many channels."""
+    channels = images.images.shape[3]
+    layers = [layer for layer in NORMALISATIONS.values() if len(layer.mean) in (1, channels)]
+    layers += GREY if channels == 1 else ()
+    pixels = _spread(images, FINEST).images.reshape(-1, channels) / 255
+    mean, std = pixels.mean(0), pixels.std(0)
+    if (std > 0.001).all():
+        texts = ("/".join(f"{value:.4f}" for value in values) for values in (mean, std))
+        layers.append(Normalisation.parse("mean={},std={}".format(*texts)))
+    return [*layers, *map(Normalisation.parse, RARE)]
+
+
+def _flipped(module: nn.Module, images: ImageSet, now: InputFit, alone: bool) -> tuple[str, ...]:
+    """Return a note where colours fit far better in the order blue, green, red, as OpenCV's.
+
+    `alone`: no other input was found in the usual order, so all are tried in this one.
+    """
+    if images.images.shape[3] != 3:
+        return ()
+    flipped = ImageSet(images.images[..., ::-1], images.labels)
+    layers = [now.layer, *(_candidates(images) if alone else ())]
+    # for the channels in the other order: as if these were flipped behind it
+    turned = [
+        layer and replace(layer, mean=layer.mean[::-1], std=layer.std[::-1]) for layer in layers
+    ]
+    fits = [
+        fit if now.order is None else fit.reordered() for fit in _tried(module, flipped, turned)
+    ]
+    good = _ranked([fit for fit in fits if fit.has_learned() and fit.beats(now)])
+    if not good:
+        return ()
+    behind = f"--normalise {good[0].name} and " if good[0].name else ""
+    return (
+        f"of {len(now.labels)} images in red, green, blue it gets {now.right.mean():.0%} right "
+        f"(loss {now.loss.mean():.2g}), and {good[0].right.mean():.0%} with {behind}blue, green, "
+        f"red (loss {good[0].loss.mean():.2g}): OpenCV's order? wrap it, net(x.flip(1))",
+    )
+
+
+def _spread(images: ImageSet, count: int) -> ImageSet:
+    """Return so many of the images at most, spread evenly, as a set may be sorted by class."""
+    places = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+    return images.take(np.unique(places))

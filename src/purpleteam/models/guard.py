@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -18,18 +18,11 @@ from purpleteam.core.errors import ModelError, PurpleError, UsageError, place_of
 
 Classifier = Callable[[Tensor], Tensor]
 """Images (N, C, H, W) in [0, 1] to logits (N, classes)."""
-
-
-EXPORTED = "a graph on a shelf: give its .module(), which is called with images"
-AGAIN = "torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('n')},))"
-
-
-def is_exported(model: object) -> bool:
-    """Say whether it is what `torch.export` returns, which is no module and cannot be called."""
-    return isinstance(model, torch.export.ExportedProgram)
-
-
 M = TypeVar("M", bound=nn.Module)
+
+AGAIN = "torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('n')},))"
+DEEPEST, MANY, MOST_LISTED = 4, 64, 4
+"""How deep and wide an answer is looked through for its logits, and how many are listed."""
 
 
 def switched(module: M, training: bool = False) -> M:
@@ -54,14 +47,15 @@ def guarded(model: object) -> Guarded:
     """
     if isinstance(model, Guarded):
         return model
-    if is_exported(model):
-        raise UsageError(f"model is a {type(model).__name__}, {EXPORTED}")
-    if not callable(model):
-        inner = getattr(model, "module", None)
-        hint = "; its .module is one" if isinstance(inner, nn.Module) else ""
+    kind = type(model).__name__
+    if isinstance(model, torch.export.ExportedProgram):  # it is no module and cannot be called
         raise UsageError(
-            f"model is a {type(model).__name__}, not a classifier that is called with images{hint}"
+            f"model is a {kind}, a graph on a shelf: give its .module(), which is called with "
+            "images"
         )
+    if not callable(model):
+        hint = "; its .module is one" if isinstance(getattr(model, "module", 0), nn.Module) else ""
+        raise UsageError(f"model is a {kind}, not a classifier that is called with images{hint}")
     return Guarded(model)
 
 
@@ -73,6 +67,9 @@ class Guarded(nn.Module):
         form: how its logits are got out of what it returns; "" where it returns them.
         precision: what its weights are in, and so what the copies are in.
         classes: how many it scores, where that is known: it tells logits from features.
+        differentiable: whether it says of itself that it gives gradients; most say nothing.
+        quantised: whether images reach it as bytes, in steps of 1/255.
+        gives: whether it tells `labels` alone, or `scores`.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -83,21 +80,9 @@ class Guarded(nn.Module):
         floats = (tensor.dtype for tensor in parameters if tensor.is_floating_point())
         self.precision = next(floats, torch.float32)
         self.classes: int | None = None
-
-    @property
-    def differentiable(self) -> bool:
-        """Whether the model says of itself that it gives gradients; most say nothing."""
-        return bool(getattr(self.model, "differentiable", True))
-
-    @property
-    def quantised(self) -> bool:
-        """Whether images reach the model as bytes, in steps of 1/255."""
-        return bool(getattr(self.model, "quantised", False))
-
-    @property
-    def gives(self) -> str:
-        """Whether it tells `labels` alone, or `scores`."""
-        return str(getattr(self.model, "gives", "scores"))
+        self.differentiable = bool(getattr(model, "differentiable", True))
+        self.quantised = bool(getattr(model, "quantised", False))
+        self.gives = str(getattr(model, "gives", "scores"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits, and leave `x` alone.
@@ -105,25 +90,19 @@ class Guarded(nn.Module):
         Raises:
             ModelError: the model's own code failed, or what it returned are no logits.
         """
+        # What `torch.compile` made is asked as it was written: compiling takes minutes.
+        compiled = "torch._dynamo" in sys.modules
         try:
-            with _uncompiled():
+            with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
                 out = self.model(x.to(self.precision, copy=True))
         except (PurpleError, MemoryError):  # they say what is wrong already
             raise
         except Exception as error:  # the model may be anybody's code
             raise ModelError(_what_failed(self.model, x, error)) from error
-        scores, form = taken(out, len(x), self.classes)
+        scores, form = scores_in(out, len(x), self.classes)
         if form != self.form:
             self.form = form
-        return checked(scores, len(x), form).to(torch.float32, copy=True)
-
-
-def _uncompiled() -> AbstractContextManager[object]:
-    """Ask what `torch.compile` made as it was written: compiling takes minutes and a compiler."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
+        return scores.to(torch.float32, copy=True)
 
 
 def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
@@ -132,18 +111,28 @@ def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200] or "no reason given"
     if graph := _graph_takes(model, x):
         return f"the model does not take {len(x)} images of shape {tuple(x.shape[1:])}: {graph}"
-    hint = next((f" ({text})" for text, other in _others(x) if _takes(model, other)), "")
+    # In what other forms it may want these images, and how to wrap it for that. The first is the
+    # form that failed: where it goes without gradients, no other is the matter.
+    pixels, last, as_bytes = (255 * x).byte(), (0, 2, 3, 1), "net((255 * x).round().byte()"
+    others = {
+        "it does where no gradient is asked for": x,
+        f"it takes one image, not {len(x)}: wrap it, "
+        "torch.cat([net(one) for one in x.split(1)])": x[:1] if len(x) > 1 else x[:0],
+        f"it takes bytes: wrap it, {as_bytes})": pixels,
+        f"it takes channels last: wrap it, net(x.permute{last})": x.permute(last),
+        f"it takes bytes, channels last: wrap it, {as_bytes}.permute{last})": pixels.permute(last),
+    }
+    hint = next((f" ({text})" for text, other in others.items() if _takes(model, other)), "")
     return (
         f"the model does not take images of shape {tuple(x.shape[1:])}: "
-        f"{type(error).__name__}: {reason}{f' in {place}' if whose == 'user' else ''}"
-        f"{hint}"
+        f"{type(error).__name__}: {reason}{f' in {place}' if whose == 'user' else ''}{hint}"
     )
 
 
 def _graph_takes(model: Classifier, x: Tensor) -> str:
     """Return what an exported graph takes, where that are no such images; "" where it is none."""
     parts = model.modules() if isinstance(model, nn.Module) else ()
-    graphs = [one.graph for one in parts if isinstance(one, torch.fx.GraphModule)]
+    graphs = [part.graph for part in parts if isinstance(part, torch.fx.GraphModule)]
     nodes = [node for graph in graphs for node in graph.nodes if node.op == "placeholder"]
     shape = getattr(nodes[0].meta.get("val"), "shape", None) if nodes else None
     if shape is None or len(shape) != x.ndim:
@@ -156,42 +145,57 @@ def _graph_takes(model: Classifier, x: Tensor) -> str:
     return f"its graph was exported for {n} at once: export it for any number, {AGAIN}"
 
 
-def _others(x: Tensor) -> list[tuple[str, Tensor]]:
-    """Return in what other forms the model may want these images, and how to wrap it for that.
-
-    The first is the form that failed: where it goes without gradients, no other is the matter.
-    """
-    pixels, last = (255 * x).byte(), (0, 2, 3, 1)
-    as_bytes = "net((255 * x).round().byte()"
-    one = f"it takes one image, not {len(x)}: wrap it, torch.cat([net(one) for one in x.split(1)])"
-    return [
-        ("it does where no gradient is asked for", x),
-        *([(one, x[:1])] if len(x) > 1 else []),
-        (f"it takes bytes: wrap it, {as_bytes})", pixels),
-        (f"it takes channels last: wrap it, net(x.permute{last})", x.permute(last)),
-        (
-            f"it takes bytes, channels last: wrap it, {as_bytes}.permute{last})",
-            pixels.permute(last),
-        ),
-    ]
-
-
 def _takes(model: Classifier, x: Tensor) -> bool:
-    """Say whether the model has an answer for each of the images."""
+    """Say whether the model has an answer for each of the images, of which there are some."""
     try:
         with torch.no_grad():
-            out, _ = taken(model(x.clone()), len(x))
+            out, _ = _found(model(x.clone()), len(x))
     except Exception:  # as before
         return False
-    return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x)
+    return isinstance(out, Tensor) and out.ndim > 0 and len(out) == len(x) > 0
 
 
-DEEPEST, MANY, MOST_LISTED = 4, 64, 4
-"""How deep and wide an answer is looked through for its logits, and how many are listed."""
-
-
-def taken(out: Any, n: int, classes: int | None = None) -> tuple[Any, str]:
+def scores_in(out: Any, n: int, classes: int | None = None) -> tuple[Tensor, str]:
     """Return the scores of `n` images out of what hubs' models return, and where they were.
+
+    Raises:
+        ModelError: there are none, or they are no logits (N, classes); it says what to do.
+    """
+    scores, form = _found(out, n, classes)
+    if not isinstance(scores, Tensor):
+        keys = f" with {', '.join(map(repr, out))}" if isinstance(out, Mapping) else ""
+        raise ModelError(
+            f"the model returned {type(out).__name__}{keys}, not logits ({n}, classes): wrap it in "
+            f"a module that returns the tensor of logits alone{_such_as(out, n)}"
+        )
+    shape, fits = tuple(scores.shape), scores.ndim == 2 and len(scores) == n
+    remedy = ""
+    if form and not fits:
+        remedy = ": wrap it in a module that returns the tensor of logits alone"
+    elif scores.is_meta:
+        remedy = ": it holds no numbers, on the device 'meta'; load the weights"
+    elif scores.is_complex():
+        remedy = ": its numbers are complex; wrap it to return their .real"
+    elif not scores.is_floating_point():
+        kind = str(scores.dtype).removeprefix("torch.")
+        remedy = f": its {kind} numbers look like labels, which have no gradient"
+    elif shape in ((n,), (n, 1)):
+        inside = bool(((scores >= 0) & (scores <= 1)).all())
+        column = "torch.logit(net(x).flatten(), 1e-6)" if inside else "net(x).flatten()"
+        remedy = (
+            f": one {'probability' if inside else 'score'} an image? wrap it to return "
+            f"torch.stack([-z, z], 1) with z = {column}"
+        )
+    elif scores.ndim == 4 and len(scores) == n:
+        remedy = ": a map of scores? wrap it to return their mean, x.mean((2, 3))"
+    if remedy or not fits:
+        came = f"{shape} ({form})" if form else f"{shape}"
+        raise ModelError(f"the model returned {came}, not logits ({n}, classes){remedy}")
+    return scores, form
+
+
+def _found(out: Any, n: int, classes: int | None = None) -> tuple[Any, str]:
+    """Return what may be the scores in an answer, and where; the answer itself where none is.
 
     What is called logits is taken, and in a tuple, whose parts have no names, what alone has the
     form of logits; of two that have it none is, unless one scores as many `classes` as are known.
@@ -232,40 +236,6 @@ def _fits(part: Any, n: int, classes: int | None = None) -> bool:
     if not isinstance(part, Tensor) or part.ndim != 2 or not part.is_floating_point():
         return False
     return len(part) == n and part.shape[1] > 1 and classes in (None, part.shape[1])
-
-
-def checked(out: Any, n: int, form: str = "") -> Tensor:
-    """Return the scores of `n` images, or say why they are none."""
-    if not isinstance(out, Tensor):
-        keys = f" with {', '.join(map(repr, out))}" if isinstance(out, Mapping) else ""
-        raise ModelError(
-            f"the model returned {type(out).__name__}{keys}, not logits ({n}, classes): wrap it in "
-            f"a module that returns the tensor of logits alone{_such_as(out, n)}"
-        )
-    shape = tuple(out.shape)
-    came = f"{shape} ({form})" if form else f"{shape}"
-    wrong = f"the model returned {came}, not logits ({n}, classes)"
-    if form and not (out.ndim == 2 and len(out) == n):
-        raise ModelError(f"{wrong}: wrap it in a module that returns the tensor of logits alone")
-    if out.is_meta:
-        raise ModelError(f"{wrong}: it holds no numbers, on the device 'meta'; load the weights")
-    if out.is_complex():
-        raise ModelError(f"{wrong}: its numbers are complex; wrap it to return their .real")
-    if not out.is_floating_point():
-        kind = str(out.dtype).removeprefix("torch.")
-        raise ModelError(f"{wrong}: its {kind} numbers look like labels, which have no gradient")
-    if shape in ((n,), (n, 1)):
-        inside = bool(((out >= 0) & (out <= 1)).all())
-        column = "torch.logit(net(x).flatten(), 1e-6)" if inside else "net(x).flatten()"
-        raise ModelError(
-            f"{wrong}: one {'probability' if inside else 'score'} an image? wrap it to return "
-            f"torch.stack([-z, z], 1) with z = {column}"
-        )
-    if out.ndim == 4 and len(out) == n:
-        raise ModelError(f"{wrong}: a map of scores? wrap it to return their mean, x.mean((2, 3))")
-    if out.ndim != 2 or len(out) != n:
-        raise ModelError(wrong)
-    return out
 
 
 def _such_as(out: Any, n: int) -> str:

@@ -1,37 +1,49 @@
-"""What a model answers: logits for images, in float32, without touching the model.
+"""What a model answers: logits for images, in float32, without touching it; and how attacks ask it.
 
-The answer of a model that draws random numbers is the mean of its logits over many draws.
+The answer of a model that draws random numbers is the mean of its logits over many draws. An
+attack asks a net thousands of times for each image: it asks a fast replica, whose weights lie in
+memory as the processor likes them, and the model itself has the last word wherever two classes are
+so close that rounding could matter.
 """
 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
-from purpleteam.models.devices import device_of, frozen, to_batch
+from purpleteam.models.devices import (
+    channels_last_copy,
+    device_of,
+    forked,
+    frozen,
+    scores_and_slope,
+    to_batch,
+)
 from purpleteam.models.guard import Classifier as Classifier
+from purpleteam.models.guard import Guarded, guarded
 
 CACHE_BATCH = 100
 """Images a call: small enough that a layer's activations stay in the processor's cache."""
-
 DRAWS = 32
 """Calls whose mean is the answer of a model that draws random numbers."""
-
 SHOWN = 16
 """Images that are shown again and again to see whether the answers change."""
-REPEATED = 128
-"""Of them in all, where torch's generator moved: one that errs in 1 call of 10 shows itself."""
-UNMOVED = 32
-"""Of them in all, where it did not: the model may have a generator of its own."""
+REPEATED, UNMOVED = 128, 32
+"""Of them in all, where torch's generator moved (one that errs in 1 call of 10 shows itself), and
+where it did not: the model may have a generator of its own."""
 SAME = 1e-5
 """Share of the scores' spread by which they may differ from call to call: rounding on a GPU."""
+CLEAR = 1e-3
+"""Lead of the first score over the second, as a share of their spread, that no rounding undoes."""
+INWARD = 1e-6
+"""How far inside the range a gradient is taken of a net that has none at its ends."""
 
 
 def logits(
@@ -86,20 +98,12 @@ def is_random(net: Classifier, x: Tensor) -> bool:
     few = x[:SHOWN]
     with forked(x.device), torch.no_grad():
         before = torch.get_rng_state()
-        first = net(few)
+        first = torch.nan_to_num(net(few))
+        apart = SAME * (first.amax() - first.amin())
         moved = x.is_cuda or not torch.equal(before, torch.get_rng_state())
         repeats = math.ceil((REPEATED if moved else UNMOVED) / len(few))
-        return any(_differ(first, net(few)) for _ in range(repeats))
-
-
-def forked(device: torch.device) -> AbstractContextManager[None]:
-    """Leave torch's generators where they are, whatever a model draws."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def _differ(scores: Tensor, others: Tensor) -> bool:
-    scores, others = torch.nan_to_num(scores), torch.nan_to_num(others)
-    return bool((scores - others).abs().amax() > SAME * (scores.amax() - scores.amin()))
+        others = (torch.nan_to_num(net(few)) for _ in range(repeats))
+        return any(bool((first - other).abs().amax() > apart) for other in others)
 
 
 def correct(
@@ -109,3 +113,83 @@ def correct(
     scores = logits(model, images.images, batch_size=batch_size)
     refused = np.isnan(scores).any(1)
     return np.asarray((scores.argmax(1) == images.labels) & ~refused)
+
+
+@dataclass(frozen=True, eq=False)
+class Nets:
+    """A model and its fast replica.
+
+    Attributes:
+        model: as the user has it, asked with copies; the truth.
+        fast: the same function in float32, or the model itself.
+        classes: number of scores that it gives an image.
+        differentiable: whether gradients of its scores reach the images.
+        random: whether its scores change from call to call.
+        inward: how far inside [0, 1] gradients are taken: above 0 for a net that clips its input
+            by a function without a slope at the ends of the range.
+    """
+
+    model: Guarded
+    fast: Guarded
+    classes: int
+    differentiable: bool = True
+    random: bool = False
+    inward: float = 0.0
+
+    @classmethod
+    def of(cls, model: Classifier | Nets, x: Tensor) -> Nets:
+        """Return what an attack asks of `model`, which is in eval mode, seen on some of `x`."""
+        if isinstance(model, Nets):
+            return model
+        asked = guarded(model)
+        if len(x) == 0 or not asked.differentiable:
+            classes = int(getattr(asked.model, "classes", 0))
+            return cls(asked, asked, classes, asked.differentiable)
+        x = x[:SHOWN].detach()
+        with forked(x.device):
+            slope = _slope(asked, x[:4])
+            random = is_random(asked, x)
+            inward = 0.0 if random or slope is None else _inward(asked, x)
+            with torch.no_grad():
+                classes = asked(x).shape[1]
+        fast = None
+        if not random and isinstance(asked.model, nn.Module):
+            fast = channels_last_copy(asked, x)
+        return cls(asked, fast or asked, classes, slope is not None, random, inward)
+
+    def too_close_to_call(self, scores: Tensor) -> Tensor:
+        """Say for which scores of `fast`, (N, classes), the model itself might say otherwise."""
+        if self.fast is self.model or scores.shape[1] < 2:
+            return torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+        first, second = scores.topk(2, dim=1).values.unbind(1)
+        spread = scores.amax(1) - scores.amin(1)
+        return ~(first - second > CLEAR * spread)  # NaN is no clear answer
+
+    @property
+    def quantised(self) -> bool:
+        """Whether images reach the model as bytes, in steps of 1/255."""
+        return self.model.quantised
+
+
+def _slope(net: Classifier, x: Tensor) -> Tensor | None:
+    """Return the slope of a mixture of the scores at `x`; None where the images get no gradient."""
+    try:
+        return scores_and_slope(net, x)[1]
+    except ModelError:  # as of x.numpy(), or of weights made in inference_mode
+        with torch.no_grad():
+            net(x)
+    except (RuntimeError, UserWarning):  # an operation without a derivative
+        pass
+    return None
+
+
+def _inward(net: Classifier, x: Tensor) -> float:
+    """Return how far inside the range to take gradients, for a net whose slope ends at its ends."""
+    rng = torch.Generator().manual_seed(0)
+    noise = (3 * torch.rand(x[:2].shape, generator=rng) - 1).clamp(0, 1).to(x.device)
+    at, inside = _slope(net, noise), _slope(net, noise.clamp(INWARD, 1 - INWARD))
+    if at is None or inside is None:
+        return 0.0
+    ends = [end for end in (noise == 0, noise == 1) if end.any()]
+    flat = any(not at[end].any() and bool(inside[end].any()) for end in ends)
+    return INWARD if flat else 0.0

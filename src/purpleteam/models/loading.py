@@ -7,6 +7,7 @@ Python object: an `nn.Module`, a MAITE model, or any callable from images to sco
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,35 +17,20 @@ import torch
 from torch import nn
 
 from purpleteam.core.cards import ModelCard, find_stored
-from purpleteam.core.digest import sha256_file
+from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
-from purpleteam.models.adapters import Normalisation, Normalised, Ordered, are_numbers, order_of
+from purpleteam.models import weights as read_in
+from purpleteam.models.adapters import Normalisation, Normalised, Order, Ordered, first_of
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox, OnnxFile
-from purpleteam.models.devices import device_of, frozen, lay_out
+from purpleteam.models.devices import frozen, lay_out
 from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.guard import guarded, switched
-from purpleteam.models.objects import (
-    ObjectClassifier,
-    callable_classifier,
-    digest_of_code,
-    is_maite,
-    maite_classifier,
-    name_of,
-    net_of_maite,
-)
+from purpleteam.models.objects import ObjectClassifier, digest_of_code, is_maite, name_of, net_of
 from purpleteam.models.store import build as build
 from purpleteam.models.store import made_by, module_of, unwrapped
-from purpleteam.models.weights import (
-    WeightsReader,
-    as_float32,
-    digest_of,
-    fill,
-    other_floats,
-    plain_weights,
-    tensors_of,
-)
+from purpleteam.models.weights import WeightsReader, other_floats, plain_weights
 
 OWN_WEIGHTS = "without --weights the factory's own are used; the digest is of its state dict"
 BY_NAME = "; --classes NAME,NAME,... (or a file of them) says which output is which class"
@@ -71,9 +57,10 @@ class LoadedModel:
         """Of its outputs in their order, where its card or its own code says more than numbers."""
         if isinstance(self.module, ObjectClassifier):
             return self.module.labels
-        if self.card is None or (are_numbers(self.card.classes) and not self.card.recipe):
+        if self.card is None:
             return None
-        return self.card.classes
+        numbers = tuple(map(str, range(len(self.card.classes))))  # where nobody named them
+        return None if self.card.classes == numbers and not self.card.recipe else self.card.classes
 
     def behind(self, net: nn.Module) -> nn.Module:
         """Return another net behind the same normalisation: what is compared sees the same."""
@@ -95,16 +82,12 @@ class LoadedModel:
         names = named or self.names
         if names is None or (named is None and not set(names) & set(classes)):
             return self  # nobody has said anything: the order is taken as it is
-        order = order_of(names, classes, dataset)
-        if order is None:
+        order, box = Order.of(names, classes, dataset), self.module
+        if names == classes:
             return self
-        module = self.module
-        if isinstance(module, BlackBox):
-            module.order(names, order)
-        else:
-            module = Ordered(module, names, order).to(device_of(module))
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        return replace(self, module=module).noting(f"its outputs are, in this order: {shown}")
+        module = box.ordered(order) if isinstance(box, BlackBox) else Ordered(box, order)
+        note = f"its outputs are, in this order: {first_of(names)}"
+        return replace(self, module=module).noting(note)
 
     def check_fits(self, shape: Shape, classes: int, dataset: str) -> None:
         """Refuse images that the stored model was not made for."""
@@ -115,9 +98,8 @@ class LoadedModel:
                 f"model {self.name!r} takes images {self.card.shape}, "
                 f"dataset {dataset!r} has {shape}"
             )
-        if isinstance(self.module, Ordered) or getattr(self.module, "is_ordered", False):
-            return
-        if len(self.card.classes) != classes:
+        ordered = isinstance(self.module, Ordered | BlackBox) and self.module.order is not None
+        if len(self.card.classes) != classes and not ordered:
             raise ModelError(
                 f"model {self.name!r} has {len(self.card.classes)} classes, "
                 f"dataset {dataset!r} has {classes}{BY_NAME}"
@@ -164,23 +146,22 @@ def load(
         return reference
     if not isinstance(reference, str):
         if weights is not None or arch is not None:
-            raise UsageError(
-                f"weights and arch go with a name, not with a {type(reference).__name__}"
-            )
+            kind = type(reference).__name__
+            raise UsageError(f"weights and arch go with a name, not with a {kind}")
         loaded = _from_object(reference, normalisation, shape)
     elif is_factory(reference):
         if arch is not None:
             raise UsageError(f"--arch goes with a stored model: {reference!r} is code itself")
         loaded = _from_factory(reference, weights, read_weights, normalisation)
     else:
+        only_asked = "://" in reference or reference.endswith(".onnx")
         if weights is not None:
             raise UsageError(f"--weights goes with --model module:factory, not with {reference!r}")
-        black_box = "://" in reference or reference.endswith(".onnx")
-        if arch is not None and black_box:
+        if arch is not None and only_asked:
             raise UsageError(f"--arch goes with a stored model, not with {reference!r}")
         loaded = (
             _black_box(reference, normalisation)
-            if black_box
+            if only_asked
             else _stored(reference, arch, normalisation)
         )
     module = switched(loaded.module.to(device or "cpu"))
@@ -192,12 +173,9 @@ def load(
 
 def _black_box(reference: str, asked: Normalisation | None) -> LoadedModel:
     """Return the app or the ONNX file that can only be asked."""
-    if "://" in reference:
-        if asked is not None:
-            raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
-        app = Endpoint(reference)
-        return LoadedModel(app.name, app.digest, app, app.card, notes=app.notes)
-    box = OnnxFile(Path(reference))
+    if "://" in reference and asked is not None:
+        raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
+    box: BlackBox = Endpoint(reference) if "://" in reference else OnnxFile(Path(reference))
     layer = asked
     if box.card is not None and box.card.normalisation is not None:
         layer = _of_card_or_asked(box.card, asked)  # and the file has it in it
@@ -209,11 +187,11 @@ def _black_box(reference: str, asked: Normalisation | None) -> LoadedModel:
 def _stored(reference: str, arch: str | None, asked: Normalisation | None) -> LoadedModel:
     stored = find_stored(reference)
     stored.verify()
-    layer = _of_card_or_asked(stored.card, asked)
+    card, layer = stored.card, _of_card_or_asked(stored.card, asked)
     module = module_of(stored, arch)
     if layer is not None and not isinstance(module, Normalised):
         module = layer.before(module)
-    return LoadedModel(stored.card.name, stored.card.digest, module, stored.card, layer)
+    return LoadedModel(card.name, card.digest, module, card, layer)
 
 
 def _of_card_or_asked(card: ModelCard, asked: Normalisation | None) -> Normalisation | None:
@@ -232,33 +210,31 @@ def _from_factory(
 ) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
         made = made_by(reference)
-    maite = is_maite(made)
-    net = net_of_maite(made)
-    notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if maite else ()
+    net = net_of(made)
+    notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if is_maite(made) else ()
     digest = converted = None
     if weights is not None:
         if net is None:
             raise UsageError(f"{reference!r} returned a MAITE model with no net for --weights")
-        read_in = read(weights)
-        notes += fill(net, read_in, str(weights))
-        converted = read_in.other_floats or other_floats(read_in.tensors)
+        tensors = read(weights)
+        notes += read_in.fill(net, tensors, str(weights))
+        converted = tensors.other_floats or other_floats(tensors.tensors)
         digest = sha256_file(weights)
-    if net is not None and (kinds := _active_in_training(net)):
-        notes += (f"the factory returned it in train mode ({kinds}); it is used in eval mode",)
-    if maite or net is None:
-        box = maite_classifier(made, reference, digest, layer)
-        return LoadedModel(reference, box.digest, box, None, layer, notes=notes)
+    if net is not None:
+        notes += _in_train_mode(net, "the factory returned it")
+    if net is None or is_maite(made):
+        return _boxed(made, reference, layer, digest, notes)
     if digest is None:
-        again = tensors_of(build(reference, (0, 0, 0), 0, seed=1).state_dict())
-        own = tensors_of(net.state_dict())
+        again = read_in.tensors_of(build(reference, (0, 0, 0), 0, seed=1).state_dict())
+        own = read_in.tensors_of(net.state_dict())
         same = own.keys() == again.keys()
         if not same or not all(torch.equal(own[name], again[name]) for name in own):
             raise UsageError(
                 f"--model {reference} needs --weights FILE (.safetensors, .pt or .pth): the "
                 "factory sets other weights each time that it is called"
             )
-        digest, converted = digest_of(net), other_floats(net.state_dict())
-        notes += (*as_float32(net), OWN_WEIGHTS)
+        digest, converted = read_in.digest_of(net), other_floats(net.state_dict())
+        notes += (*read_in.as_float32(net), OWN_WEIGHTS)
     net = net if layer is None else layer.before(net)
     return LoadedModel(reference, digest, net, None, layer, converted or None, notes)
 
@@ -273,31 +249,53 @@ def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) ->
     if isinstance(made, BlackBox):
         return LoadedModel(made.name, made.digest, made, made.card, layer, notes=made.notes)
     notes: tuple[str, ...] = ()
-    if is_maite(made) or not isinstance(made, nn.Module):
-        if is_maite(made):
-            box, notes = maite_classifier(made, name, None, layer), ("it is a MAITE model",)
-        else:
-            box = callable_classifier(made, shape, layer)
-            notes = box.notes
-        return LoadedModel(name, box.digest, box, None, layer, notes=notes)
+    if is_maite(made):
+        return _boxed(made, name, layer, notes=("it is a MAITE model",))
+    if not isinstance(made, nn.Module):
+        return _boxed(made, name, layer, shape=shape)
     try:
         net = copy.deepcopy(made)
     except Exception:  # such as of tensors that are results of others
         net, notes = made, ("it cannot be copied: the net itself is used, in eval mode",)
-    if kinds := _active_in_training(net):
-        notes += (f"it was in train mode ({kinds}); it is used in eval mode",)
+    notes += _in_train_mode(net, "it was")
     converted = other_floats(net.state_dict())
     with frozen(net) as asked:
         digest, note = digest_of_code(made, shape, net.state_dict(), asked)
     net = net if layer is None else layer.before(net)
-    notes += (*as_float32(net, "the net"), note)
+    notes += (*read_in.as_float32(net, "the net"), note)
     return LoadedModel(name, digest, net, None, layer, converted or None, notes)
 
 
-def _active_in_training(module: nn.Module) -> str:
-    """Return the kinds of layers that are in train mode and answer otherwise in it."""
+def _boxed(
+    made: Any,
+    name: str,
+    layer: Normalisation | None,
+    digest: str | None = None,
+    notes: tuple[str, ...] = (),
+    shape: Shape | None = None,
+) -> LoadedModel:
+    """Return a MAITE model or a function as a black box; `fit.opened` may make more of it."""
+    box = ObjectClassifier(made, name)
+    box.normalisation = layer
+    if digest is None and not is_maite(made):
+        state = getattr(
+            getattr(made, "__self__", made), "state_dict", dict
+        )  # of a bound method too
+        digest, note = digest_of_code(made, shape, state(), guarded(box))
+        notes, box.calls = (*notes, note), 0
+    elif digest is None and box.net is not None:
+        digest = read_in.digest_of(box.net)
+    elif digest is None:
+        code = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+        about = canonical_json({"reference": name, "id": str(made.metadata["id"])}).encode()
+        digest = sha256_bytes(about, b"" if code is None else Path(code).read_bytes())
+    box.digest = digest
+    return LoadedModel(name, digest, box, None, layer, notes=notes)
+
+
+def _in_train_mode(module: nn.Module, who: str) -> tuple[str, ...]:
+    """Note the kinds of layers that are in train mode and answer otherwise in it."""
     active = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    kinds = {
-        type(one).__name__ for one in module.modules() if isinstance(one, active) and one.training
-    }
-    return ", ".join(sorted(kinds))
+    layers = [layer for layer in module.modules() if isinstance(layer, active) and layer.training]
+    kinds = ", ".join(sorted({type(layer).__name__ for layer in layers}))
+    return (f"{who} in train mode ({kinds}); it is used in eval mode",) if kinds else ()

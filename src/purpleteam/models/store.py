@@ -25,12 +25,13 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import call_factory, called_as, file_of, is_factory, portable
 from purpleteam.core.machine import versions
-from purpleteam.models.adapters import Normalisation, Normalised, Ordered, Scored
+from purpleteam.models.adapters import Normalisation, Normalised, Ordered
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
-from purpleteam.models.guard import guarded, switched
+from purpleteam.models.black_box import one_line, session_of
+from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.inference import logits
 from purpleteam.models.objects import is_maite
-from purpleteam.models.weights import ANYWHERE, load_weights
+from purpleteam.models.weights import ANYWHERE, owned, plain_weights, put_weights
 
 TOLERANCE = 1e-3
 """Largest difference of logits that PyTorch and ONNX Runtime may have on the same image."""
@@ -65,47 +66,42 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
         stem.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write {str(stem)!r}: {error.strerror}") from None
-    weights = stem.with_name(stem.name + ".safetensors")
-    onnx = stem.with_name(stem.name + ".onnx")
+    weights, onnx, card_file = (
+        stem.with_name(stem.name + end) for end in (".safetensors", ".onnx", ".json")
+    )
+    facts: dict[str, Any] = dict(vars(provenance))
     module = switched(module).cpu()
-    classes = provenance.classes
     if isinstance(module, Ordered):  # its order is the data's, not the net's
-        classes, module = module.names, module.module
-    net: nn.Module = module.module if isinstance(module, Scored) else module
+        facts["classes"], module = module.order.names, module.module
+    net: Any = module.model if isinstance(module, Guarded) else module
     layer: Normalisation | None = None
     if isinstance(net, Normalised):
         layer, net = net.normalisation, net.module
-    channels, height, width = provenance.shape
+    channels, height, width = shape = facts.pop("shape")
     scores = logits(module, np.zeros((2, height, width, channels), np.uint8)).shape[1]
-    if scores != len(classes):
-        raise ModelError(f"the net scores {scores} classes, not {len(classes)}")
-    # Tensors that share memory (tied weights) get their own, as safetensors requires.
-    tensors = {name: one.detach().contiguous().clone() for name, one in net.state_dict().items()}
-    save_file(tensors, weights, metadata=None if layer is None else {HEADER: layer.header()})
+    if scores != len(facts["classes"]):
+        raise ModelError(f"the net scores {scores} classes, not {len(facts['classes'])}")
+    header = None if layer is None else {HEADER: layer.header()}
+    save_file(owned(net.state_dict()), weights, metadata=header)
     weights.chmod(0o644)
-    _export(module, provenance.shape, onnx)
-    difference, scale = onnx_difference(module, onnx, provenance.shape, seed=0)
+    _export(module, shape, onnx)
+    difference, scale = onnx_difference(module, onnx, shape, seed=0)
     if not difference <= TOLERANCE * scale:
         raise ModelError(
             f"PyTorch and ONNX Runtime disagree by {difference:.3g} on the logits of {onnx.name}"
         )
+    facts["architecture"] = portable(provenance.architecture)
     card = ModelCard(
         name=stem.name,
         digest=sha256_file(weights),
         onnx_digest=sha256_file(onnx),
-        architecture=portable(provenance.architecture),
         input={"channels": channels, "height": height, "width": width, "range": [0, 1]},
-        classes=classes,
         normalisation=None if layer is None else layer.to_json(),
-        recipe=provenance.recipe,
-        data_digest=provenance.data_digest,
-        parent=provenance.parent,
-        converted_from=provenance.converted_from,
-        validation_accuracy=provenance.validation_accuracy,
         versions=versions(),
         onnx_difference=round(difference, 8),
+        **facts,
     )
-    card.write(stem.with_name(stem.name + ".json"))
+    card.write(card_file)
     return StoredModel(stem, card)
 
 
@@ -128,15 +124,15 @@ def _export(module: nn.Module, shape: Shape, path: Path) -> None:
                 dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             )
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ModelError(f"the net cannot be exported to ONNX: {reason}") from None
     finally:
         logger.setLevel(level)
     if program is None:
         raise ModelError("the net cannot be exported to ONNX")
     proto = program.model_proto
-    del proto.metadata_props[:], proto.graph.metadata_props[:]
-    for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.initializer):
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]  # holds stack traces: paths of the machine that exported
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
@@ -147,19 +143,14 @@ def onnx_difference(module: nn.Module, onnx: Path, shape: Shape, seed: int) -> t
     Raises:
         ModelError: ONNX Runtime cannot run the file.
     """
-    from onnxruntime import InferenceSession, SessionOptions
-
-    options = SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = InferenceSession(onnx.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = session_of(onnx.name, onnx.read_bytes())
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
         expected = guarded(module)(x).numpy()
     try:
         scores = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         if "invalid dimensions" in reason:  # it kept the two images that it was exported with
             reason = "it takes two images a call, no more; does it ask for len(x)? take x.shape[0]"
         raise ModelError(f"ONNX Runtime cannot run {onnx.name}: {reason}") from None
@@ -177,14 +168,14 @@ def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
         Refused: the card names another normalisation than the header of the weights.
         ModelError: the card names code outside the current folder, or does not fit the weights.
     """
-    card = stored.card
+    card, path = stored.card, stored.weights
     net = net_of(card, arch)
-    load_weights(net, stored.weights)
-    with safe_open(stored.weights, framework="pt") as file:
+    put_weights(net, plain_weights(path).tensors, str(path))
+    with safe_open(path, framework="pt") as file:
         header = (file.metadata() or {}).get(HEADER)
     layer = Normalisation.of_card(card.normalisation, f"card {card.name!r}")
     # The digest of the model is that of its weights' file, so the header is part of it.
-    if Normalisation.of_header(header, str(stored.weights)) != layer:
+    if header != (None if layer is None else layer.header()):
         raise Refused(
             f"the card of {card.name!r} names another normalisation than its weights were stored "
             "with; make them a model again: purple import FILE --normalise ..."
@@ -195,40 +186,28 @@ def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
 def net_of(card: ModelCard, arch: str | None = None) -> nn.Module:
     """Return the net that a card names, its weights still to be loaded.
 
-    Args:
-        card: of a stored model; it may be a stranger's.
-        arch: the code to take where the card names code: the user's own word.
-
-    Raises:
-        ModelError: the card names code outside the current folder.
+    A card may be a stranger's: code that it names outside the current folder is a ModelError, and
+    nothing is imported to find out; the file, or the first part of the module's name, must lie
+    right here. `arch` is the code to take instead: the user's own word.
     """
     named = card.architecture
     if is_factory(named):
-        named = arch or called_as(named) or named
-        if arch is None and called_as(card.architecture) is None:
-            _refuse_foreign_code(card)
+        here, file = Path.cwd().resolve(), file_of(named)
+        if file is not None:
+            whole = (here / file).resolve()
+            is_here = not file.is_absolute() and whole.is_relative_to(here) and whole.is_file()
+        else:
+            package = named.partition(":")[0].partition(".")[0]
+            is_here = (here / f"{package}.py").is_file() or (here / package).is_dir()
+        called = arch or called_as(named)
+        if called is None and not is_here:
+            raise ModelError(
+                f"the card of {card.name!r} names the code {named!r}, which is not in the current "
+                "folder, so it is not called: a card may be a stranger's; if you trust that code, "
+                f"add: {arch_to_type(named)}"
+            )
+        named = called or named
     return build(named, card.shape, len(card.classes), seed=0)
-
-
-def _refuse_foreign_code(card: ModelCard) -> None:
-    """Refuse a card that names code outside the current folder: a card may be a stranger's.
-
-    Nothing is imported to find out; the file, or the first part of the module's name, must lie
-    right here.
-    """
-    here = Path.cwd().resolve()
-    if (file := file_of(card.architecture)) is not None:
-        whole = (here / file).resolve()
-        is_here = not file.is_absolute() and whole.is_relative_to(here) and whole.is_file()
-    else:
-        package = card.architecture.partition(":")[0].partition(".")[0]
-        is_here = (here / f"{package}.py").is_file() or (here / package).is_dir()
-    if not is_here:
-        raise ModelError(
-            f"the card of {card.name!r} names the code {card.architecture!r}, which is not in the "
-            "current folder, so it is not called: a card may be a stranger's; if you trust that "
-            f"code, add: {arch_to_type(card.architecture)}"
-        )
 
 
 def arch_to_type(architecture: str) -> str:
@@ -241,28 +220,38 @@ def arch_to_type(architecture: str) -> str:
 
 def build(architecture: str, shape: Shape, classes: int, *, seed: int) -> nn.Module:
     """Return a net with seeded random weights: a registered name or `module:factory`."""
-    if not is_factory(architecture):
-        return initialise(ARCHITECTURES[architecture], shape, classes, seed)
 
-    def net(*_: object) -> nn.Module:
+    def own(*_: object) -> nn.Module:
         made = made_by(architecture)
         if not isinstance(made, nn.Module):
             raise ModelError(f"{architecture!r} returned a MAITE model, not a torch nn.Module")
         return made
 
-    return initialise(net, shape, classes, seed)
+    make = own if is_factory(architecture) else ARCHITECTURES[architecture]
+    return initialise(make, shape, classes, seed)
 
 
 def made_by(reference: str) -> object:
-    """Return the net, or the MAITE model, that the user's code makes.
-
-    Raises:
-        ModelError: the code cannot be imported or fails, or it makes something else.
-    """
+    """Return the net, or the MAITE model, that the user's code makes."""
     made = unwrapped(call_factory(reference, ModelError, _is_model))
-    if not _is_model(made):
-        raise ModelError(f"{reference!r} returned {_no_net(made)}")
-    return made
+    if _is_model(made):
+        return made
+    kind, remedy = type(made).__name__, REMEDIES.get(type(made).__name__, "")
+    what = f"{kind}, not a torch nn.Module or a MAITE model{remedy}"
+    if isinstance(made, type):
+        what = f"the class {made.__name__}, not a net: return {made.__name__}()"
+    raise ModelError(f"{reference!r} returned {what}")
+
+
+_WITH_WEIGHTS = ": return the net, and give the file of its weights as --weights"
+REMEDIES = {
+    "tuple": ": return the net alone",
+    "dict": _WITH_WEIGHTS,
+    "OrderedDict": _WITH_WEIGHTS,
+    "ExportedProgram": ": return its .module()",
+    "NoneType": ": does it end with `return net`?",
+}
+"""What to do where a factory returned something else than a net."""
 
 
 def unwrapped(made: object) -> object:
@@ -274,18 +263,3 @@ def unwrapped(made: object) -> object:
 
 def _is_model(made: object) -> bool:
     return isinstance(made, nn.Module) or (is_maite(made) and not isinstance(made, type))
-
-
-def _no_net(made: object) -> str:
-    if isinstance(made, type):
-        return f"the class {made.__name__}, not a net: return {made.__name__}()"
-    kind = type(made).__name__
-    with_weights = ": return the net, and give the file of its weights as --weights"
-    remedy = {
-        "tuple": ": return the net alone",
-        "dict": with_weights,
-        "OrderedDict": with_weights,
-        "ExportedProgram": ": return its .module()",
-        "NoneType": ": does it end with `return net`?",
-    }
-    return f"{kind}, not a torch nn.Module or a MAITE model{remedy.get(kind, '')}"

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
-from purpleteam.models.devices import fast_autocast, lay_out, planes, to_batch
+from purpleteam.models.devices import channels_first, fast_autocast, lay_out, to_batch
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.inference import correct
 from purpleteam.models.recipes import AUGMENTATIONS, Recipe
+from purpleteam.models.weights import digest_of, owned
 
 Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
 """Makes the images to learn from: (model, x, y, rng, done) -> x of the same shape.
@@ -97,11 +98,11 @@ def train(
     """
     started = time.perf_counter()
     device = device or torch.device("cpu")
-    module.to(device)
-    asked = guarded(module)
+    asked = guarded(module.to(device))
     lay_out(module, to_batch(images.images[:2], device))
-    pixels = torch.from_numpy(np.array(images.images)).to(device)
-    labels = torch.from_numpy(np.array(images.labels)).to(device)
+    pixels, labels = (
+        torch.from_numpy(np.array(part)).to(device) for part in (images.images, images.labels)
+    )
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
@@ -118,13 +119,13 @@ def train(
             "threads": torch.get_num_threads(),
             "device": device.type,
             "torch": torch.__version__,
-            "start": _digest(module.state_dict()),
+            "start": digest_of(module),
         }
     )
-    history, best = _resume(checkpoint, identity, module, optimizer)
+    state = _State(module, optimizer, identity, checkpoint)
     with progress.task(description, recipe.epochs * steps) as task:
-        task.advance(len(history) * steps)
-        for epoch in range(len(history), recipe.epochs):
+        task.advance(len(state.history) * steps)
+        for epoch in range(len(state.history), recipe.epochs):
             before = time.perf_counter()
             switched(module, training=True)
             order = torch.randperm(len(images), generator=_generator(seed, epoch, 0)).to(device)
@@ -134,11 +135,10 @@ def train(
                 torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
                 for step in range(steps):
                     done = (epoch * steps + step) / (recipe.epochs * steps)
-                    rate = _rate(recipe, done)
                     for group in optimizer.param_groups:
-                        group["lr"] = rate
+                        group["lr"] = _rate(recipe, done)
                     chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                    x = planes(pixels[chosen])  # (B, C, H, W)
+                    x = channels_first(pixels[chosen].float() / 255)  # (B, C, H, W)
                     x = AUGMENTATIONS[recipe.augmentation](x, rng)
                     y = labels[chosen]
                     if craft is not None:
@@ -151,19 +151,14 @@ def train(
                     total += loss.detach() * len(chosen)
                     task.advance(1)
             score = validate(module) if validate else float(correct(module, validation).mean())
-            history.append(Epoch(epoch + 1, float(total) / len(images), score))
-            earlier = [epoch.validation_accuracy for epoch in history[:-1]]
-            if recipe.keep == "last" or not best or score > max(earlier):
-                best = {name: value.clone() for name, value in module.state_dict().items()}
-            if checkpoint is not None:
-                _write(checkpoint, identity, module, optimizer, history, best)
+            state.add(Epoch(epoch + 1, float(total) / len(images), score), recipe.keep)
             task.advance(0, validation=f"{score:.4f}")
             now = time.perf_counter()
             if budget_seconds is not None and now - started + (now - before) > budget_seconds:
                 break
-    module.load_state_dict(best)
+    module.load_state_dict(state.best)
     switched(module)
-    return Training(module, tuple(history), time.perf_counter() - started, recipe.keep)
+    return Training(module, tuple(state.history), time.perf_counter() - started, recipe.keep)
 
 
 def _rate(recipe: Recipe, done: float) -> float:
@@ -181,64 +176,62 @@ def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(key[7:22], 16))
 
 
-def _resume(
-    path: Path | None, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """Continue where a whole file of the same training exists; anything else starts anew."""
-    if path is None or not path.exists():
-        return [], {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            if facts.get("identity") != identity:
-                return [], {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError):
-        return [], {}
-    if facts.get("digest") != _digest(tensors, facts.get("history", "")):
-        return [], {}
-    parts: dict[str, dict[str, Tensor]] = {"module": {}, "best": {}, "optimizer": {}}
-    for name, value in tensors.items():
-        part, _, key = name.partition("/")
-        parts[part][key] = value
-    module.load_state_dict(parts["module"])
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        number, _, key = name.partition("/")
-        parameter, laid_out = parameters[int(number)], value
-        if value.shape == parameter.shape and value.ndim:
-            # The fused step goes through memory, so averages must lie there as the weights do.
-            laid_out = torch.empty_like(parameter).copy_(value)
-        state.setdefault(int(number), {})[key] = laid_out
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return [Epoch(**epoch) for epoch in json.loads(facts["history"])], parts["best"]
+@dataclass
+class _State:
+    """What a training has come to; continued from a whole file of the same training."""
 
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    identity: str
+    path: Path | None
+    history: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
 
-def _write(
-    path: Path,
-    identity: str,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    history: list[Epoch],
-    best: dict[str, Tensor],
-) -> None:
-    """Replace the file, in one step, by the state after the newest epoch, with its digest."""
-    tensors = {f"module/{name}": value for name, value in module.state_dict().items()}
-    tensors |= {f"best/{name}": value for name, value in best.items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
-    facts = {"identity": identity, "history": json.dumps([asdict(epoch) for epoch in history])}
-    facts["digest"] = _digest(tensors, facts["history"])
-    fresh = path.with_suffix(".tmp")
-    fresh.write_bytes(save(_plain(tensors), facts))
-    fresh.replace(path)
+    def __post_init__(self) -> None:
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                facts = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return
+        told = (facts.get("identity"), facts.get("digest"))
+        if told != (self.identity, digest_of(tensors, facts.get("history", ""))):
+            return
+        parts: dict[str, dict[str, Tensor]] = {"module": {}, "best": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            part, _, key = name.partition("/")
+            parts[part][key] = value
+        self.module.load_state_dict(parts["module"])
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            number, _, key = name.partition("/")
+            parameter, laid_out = parameters[int(number)], value
+            if value.shape == parameter.shape and value.ndim:
+                # The fused step goes through memory: averages must lie there as the weights do.
+                laid_out = torch.empty_like(parameter).copy_(value)
+            state.setdefault(int(number), {})[key] = laid_out
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.history = [Epoch(**epoch) for epoch in json.loads(facts["history"])]
+        self.best = parts["best"]
 
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return each tensor by itself (tied weights share memory), as safetensors takes them."""
-    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-
-
-def _digest(tensors: dict[str, Tensor], *texts: str) -> str:
-    return sha256_bytes(save(_plain(tensors)), *(text.encode() for text in texts))
+    def add(self, epoch: Epoch, keep: str) -> None:
+        """Note an epoch; replace the file, in one step, by the state after it, with its digest."""
+        earlier = [one.validation_accuracy for one in self.history]
+        if keep == "last" or not self.best or epoch.validation_accuracy > max(earlier):
+            self.best = {name: value.clone() for name, value in self.module.state_dict().items()}
+        self.history.append(epoch)
+        if self.path is None:
+            return
+        tensors = {f"module/{name}": value for name, value in self.module.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
+        history = json.dumps([asdict(one) for one in self.history])
+        facts = {"identity": self.identity, "history": history}
+        facts["digest"] = digest_of(tensors, history)
+        fresh = self.path.with_suffix(".tmp")
+        fresh.write_bytes(save(owned(tensors), facts))
+        fresh.replace(self.path)

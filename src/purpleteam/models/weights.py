@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError
 
-MOST_NAMES = 1000
-"""Names among which the nearest is looked for."""
-ANYWHERE = "_orig_mod"
-"""What torch.compile puts into names, before whichever part was compiled."""
+MOST_NAMES = 1000  # among which the nearest is looked for
+ANYWHERE = "_orig_mod"  # what torch.compile puts into names, before whichever part was compiled
 PREFIXES = ("module.", "model.", "net.")
 """What DataParallel, Lightning and the like put before every name."""
 COUNTER = "num_batches_tracked"
@@ -57,11 +55,6 @@ def plain_weights(path: Path) -> Weights:
         raise ModelError(f"weights {str(path)!r} cannot be read: {error}") from None
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Put the weights of a .safetensors file into `module`; see `put_weights`."""
-    put_weights(module, plain_weights(path).tensors, str(path))
-
-
 def put_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Put tensors into `module`.
 
@@ -94,11 +87,7 @@ def put_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -
 
 
 def fill(module: nn.Module, weights: Weights, source: str) -> tuple[str, ...]:
-    """Put the weights into `module` as float32 and return what had to be changed, line by line.
-
-    Raises:
-        ModelError: as `put_weights` does.
-    """
+    """Put the weights into `module` as float32 and return what had to be changed, line by line."""
     notes = [*weights.notes, *as_float32(module)]
     wanted = module.state_dict()
     names = _renaming(list(weights.tensors), list(wanted))
@@ -124,13 +113,18 @@ def as_float32(module: nn.Module, whose: str = "the factory's net") -> tuple[str
     return (f"{whose} is {odd}: made float32",) if odd else ()
 
 
-def digest_of(net: nn.Module | Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of a net's state dict, its tensors written as safetensors.
+def owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return each tensor by itself (tied weights share memory), as safetensors takes them."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+
+def digest_of(net: nn.Module | Mapping[str, Tensor], *texts: str) -> str:
+    """Return the SHA-256 of a net's state dict, its tensors written as safetensors, and of texts.
 
     That is over their names, sorted by size and name, with formats, shapes and bytes.
     """
     state = tensors_of(net.state_dict() if isinstance(net, nn.Module) else net)
-    return sha256_bytes(save({name: one.contiguous().clone() for name, one in state.items()}))
+    return sha256_bytes(save(owned(state)), *(text.encode() for text in texts))
 
 
 def tensors_of(state: object, name: str = "") -> dict[str, Tensor]:
@@ -140,26 +134,19 @@ def tensors_of(state: object, name: str = "") -> dict[str, Tensor]:
     """
     if isinstance(state, Tensor):
         return {name: (state.dequantize() if state.is_quantized else state).detach().cpu()}
-    if isinstance(state, Mapping):
-        parts = {str(key): value for key, value in state.items()}
-    elif isinstance(state, tuple | list):
-        parts = {str(number): value for number, value in enumerate(state)}
-    else:
-        return {}
+    if isinstance(state, tuple | list):
+        state = dict(enumerate(state))
     tensors: dict[str, Tensor] = {}
-    for key, value in parts.items():
-        tensors |= tensors_of(value, f"{name}.{key}" if name else key)
+    for key, value in state.items() if isinstance(state, Mapping) else ():
+        tensors |= tensors_of(value, f"{name}.{key}" if name else str(key))
     return tensors
 
 
 def other_floats(tensors: Mapping[str, object]) -> str:
     """Return the number formats that are not float32, with commas; empty where there is none."""
-    kinds = {
-        value.dtype
-        for value in tensors.values()
-        if isinstance(value, Tensor) and value.is_floating_point()
-    }
-    return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds - {torch.float32}))
+    kinds = {value.dtype for value in tensors.values() if isinstance(value, Tensor)}
+    odd = {kind for kind in kinds - {torch.float32} if kind.is_floating_point}
+    return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in odd))
 
 
 def _renaming(names: list[str], wanted: list[str]) -> dict[str, str]:

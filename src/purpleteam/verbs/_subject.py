@@ -18,10 +18,11 @@ from purpleteam.core.schema import model_note
 from purpleteam.data import dataset_from
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
-from purpleteam.models.adapters import Normalisation, Scored, parse_classes, scored
+from purpleteam.models.adapters import Normalisation, parse_classes, scored
 from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.models.fit import SAMPLE, examine, opened
+from purpleteam.models.guard import Guarded
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import BY_NAME, LoadedModel, build, load
 from purpleteam.models.objects import ObjectClassifier
@@ -302,7 +303,7 @@ def shown_of(dataset: Dataset) -> ImageSet:
 def _scored(loaded: LoadedModel, images: ImageSet, classes: int) -> LoadedModel:
     """Return the model with its scores told from what else it answers, where that is needed."""
     module, form = scored(loaded.module, images.images, classes)
-    if not isinstance(module, Scored):
+    if not isinstance(module, Guarded):
         return loaded
     return replace(loaded, module=module).noting(f"it returns {form}")
 

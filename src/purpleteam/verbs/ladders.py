@@ -109,7 +109,7 @@ def usual_attack(subject: Subject, radii: int) -> tuple[str, list[str]]:
     """
     from purpleteam.attacks.evasion.ladder import Ladder
     from purpleteam.models.devices import device_of, frozen, to_batch
-    from purpleteam.models.nets import Nets
+    from purpleteam.models.inference import Nets
 
     model, images = subject.loaded.module, subject.images
     some = to_batch(images.images[:TIMED], device_of(model))

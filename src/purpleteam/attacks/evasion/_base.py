@@ -22,9 +22,8 @@ from purpleteam.attacks.norms import DENSE, NORMS, distance, whole_cube
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.registry import Registry, check_ranges
 from purpleteam.data.images import ImageSet
-from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.inference import Classifier, forked
-from purpleteam.models.nets import Nets
+from purpleteam.models.devices import device_of, forked, frozen, to_batch
+from purpleteam.models.inference import Classifier, Nets
 
 ROUNDING = 2e-7
 """By how much float32 may leave the ball: of its radius, and of the whole range in each value."""

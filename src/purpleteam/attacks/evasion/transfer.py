@@ -18,9 +18,8 @@ from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.errors import UsageError
 from purpleteam.models.devices import frozen
-from purpleteam.models.inference import Classifier
+from purpleteam.models.inference import Classifier, Nets
 from purpleteam.models.loading import LoadedModel, load
-from purpleteam.models.nets import Nets
 
 
 @ATTACKS.register("transfer")

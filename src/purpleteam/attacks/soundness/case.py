@@ -18,8 +18,7 @@ from purpleteam.attacks.norms import NORMS
 from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, device_of, to_batch
-from purpleteam.models.inference import Classifier
-from purpleteam.models.nets import Nets
+from purpleteam.models.inference import Classifier, Nets
 
 LOOKED_AT = 500
 """Images, at even distances, whose part that still stands is attacked anew: 10 of them are 2 points
