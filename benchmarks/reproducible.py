@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.machine import machine, versions
-from purpleteam.core.reproducible import KERNELS
+from purpleteam.core.machine import KERNELS, machine, versions
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "reproducible.json"
 PROCESSORS = ("Nehalem", "Haswell", "EPYC")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,6 @@ from torch import nn
 from purpleteam.attacks import evaluate
 from purpleteam.attacks.evasion.universal import Universal
 from purpleteam.attacks.norms import distance, project
-from purpleteam.core.config import to_mapping
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.devices import to_batch
@@ -81,7 +81,7 @@ def test_its_row_is_what_was_asked_for_and_can_be_recorded(
     attack = Universal(epsilon=0.2, steps=15)
     found = evaluate(standard, images, attack, fit_on=digits.validation)
     config = json.loads(json.dumps(found.attacks[0].to_json()))["config"]
-    assert config == to_mapping(attack)
+    assert config == dataclasses.asdict(attack)
     assert found.robust_accuracy.value < found.clean_accuracy.value
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack, autoattack
 from purpleteam.attacks.norms import distance
-from purpleteam.core.config import build, to_mapping
+from purpleteam.core.config import build
 from purpleteam.core.errors import ConfigError
 
 CASES = [(name, norm) for name in ATTACKS for norm in ATTACKS[name].norms]
@@ -177,7 +177,7 @@ def test_a_plain_function_is_attacked_as_a_net_is(name: str, norm: str) -> None:
 def test_it_is_a_frozen_description_that_can_be_recorded(name: str, norm: str) -> None:
     attack = make(name, norm, SMALL[norm])
     assert attack.name == name
-    again = build(ATTACKS[name], json.loads(json.dumps(to_mapping(attack))), name)
+    again = build(ATTACKS[name], json.loads(json.dumps(dataclasses.asdict(attack))), name)
     assert again == attack
     with pytest.raises(dataclasses.FrozenInstanceError):
         attack.epsilon = 0.5  # type: ignore[misc]

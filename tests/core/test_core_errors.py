@@ -59,7 +59,7 @@ def test_silent_progress_takes_everything_and_says_nothing(capsys):
 
 @pytest.mark.parametrize(
     "module",
-    ["purpleteam", "purpleteam.core", "purpleteam.core.run_checks", "purpleteam.core.cards"],
+    ["purpleteam", "purpleteam.core", "purpleteam.core.verification", "purpleteam.core.cards"],
 )
 def test_importing_core_loads_nothing_heavy(module):
     code = f"import sys, {module}; print([one for one in {HEAVY} if one in sys.modules])"

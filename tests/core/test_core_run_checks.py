@@ -10,8 +10,8 @@ import pytest
 from purpleteam.core.checks import CHECKS, Check, Target, run_check
 from purpleteam.core.ledger import Ledger
 from purpleteam.core.records import CheckResult, Note
-from purpleteam.core.run_checks import RunLedger, RunLineage
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.verification import RunLedger, RunLineage
 
 ASKED = {"dataset": "digits", "seed": 0}
 

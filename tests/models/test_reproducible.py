@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 
-from purpleteam.core.reproducible import KERNELS, is_reproducible
+from purpleteam.core.machine import KERNELS, is_reproducible
 
 RESTARTED = """
-from purpleteam.core.reproducible import is_reproducible
+from purpleteam.core.machine import is_reproducible
 from purpleteam.cli import main
 if is_reproducible():
     print("under the settings")

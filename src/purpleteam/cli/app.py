@@ -13,8 +13,8 @@ import typer
 from purpleteam import __version__
 from purpleteam.cli import build, data, doctor, evidence, runs, screen
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, UsageError, place_of, unknown
+from purpleteam.core.machine import restart
 from purpleteam.core.plugins import load_plugin
-from purpleteam.core.reproducible import restart
 from purpleteam.verbs import VERBS
 
 SKIN: dict[str, Any] = {

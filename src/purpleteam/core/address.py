@@ -41,18 +41,21 @@ class Address:
         if parts.scheme not in ("http", "https") or not host:
             shown = url.rpartition("@")[2].partition("?")[0]
             raise UsageError(f"address {shown!r} is not of the form http://HOST:PORT or https://")
+        secure = parts.scheme == "https"
         path = quote(parts.path.rstrip("/").removesuffix("/predict"), safe="/%~")
-        shown_host = f"[{host}]" if ":" in host else host
-        default = 443 if parts.scheme == "https" else 80
-        place = shown_host if port is None else f"{shown_host}:{port}"
+        place = (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
+        basic = None
+        if parts.username is not None:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            basic = f"Basic {base64.b64encode(pair).decode()}"
         return cls(
             name=f"{parts.scheme}://{place}{path}",
-            secure=parts.scheme == "https",
+            secure=secure,
             host=host,
-            port=default if port is None else port,
+            port=(443 if secure else 80) if port is None else port,
             path=path,
             query=quote(parts.query, safe="=&%~+"),
-            authorisation=_basic(parts.username, parts.password),
+            authorisation=basic,
         )
 
     def target(self, path: str) -> str:
@@ -63,10 +66,3 @@ class Address:
 def without_secrets(typed: str) -> str:
     """Return what was typed with each address in it as it may be shown."""
     return QUERY.sub(r"\1", USER.sub("", typed))
-
-
-def _basic(user: str | None, password: str | None) -> str | None:
-    if user is None:
-        return None
-    pair = f"{unquote(user)}:{unquote(password or '')}".encode()
-    return f"Basic {base64.b64encode(pair).decode()}"

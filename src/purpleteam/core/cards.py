@@ -116,28 +116,26 @@ def find_stored(reference: str) -> StoredModel:
         ModelError: nothing is there, or the file is of a format that is never loaded; the
             message says how to import it.
     """
-    names = zoo_names()
+    names, path = zoo_names(), Path(reference)
     if reference in names:
         stem = _zoo() / reference
+    elif not path.name:
+        raise ModelError(f"{unknown('model', reference, names)}; or the path of a stored model")
     else:
-        path = Path(reference)
-        if not path.name:
-            raise ModelError(unknown("model", reference, names) + "; or the path of a stored model")
         stem = path.with_suffix("") if path.suffix in FORMATS else path
-        card = stem.with_name(stem.name + ".json")
-        if path.is_file() and path.suffix not in FORMATS:
-            raise ModelError(
-                f"{reference!r} is not a stored model; make it one with: "
-                f"purple import {reference} --arch NAME"
-            )
-        if not card.exists() and path.is_file():
-            raise ModelError(
-                f"{reference!r} has no card {str(card)!r} beside it; make it a stored model with: "
-                f"purple import {reference} --arch NAME"
-            )
-        if not card.exists():
-            raise ModelError(unknown("model", reference, names) + "; or the path of a stored model")
-    return StoredModel(stem, ModelCard.read(stem.with_name(stem.name + ".json")))
+    card = stem.with_name(f"{stem.name}.json")
+    if path.is_file() and path.suffix not in FORMATS and reference not in names:
+        problem = "is not a stored model"
+    elif card.exists():
+        return StoredModel(stem, ModelCard.read(card))
+    elif path.is_file():
+        problem = f"has no card {str(card)!r} beside it"
+    else:
+        raise ModelError(f"{unknown('model', reference, names)}; or the path of a stored model")
+    raise ModelError(
+        f"{reference!r} {problem}; make it a stored model with: "
+        f"purple import {reference} --arch NAME"
+    )
 
 
 def _zoo() -> Path:

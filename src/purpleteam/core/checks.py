@@ -12,13 +12,13 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from purpleteam.core.digest import canonical_json
-from purpleteam.core.errors import Absent, PurpleError
+from purpleteam.core.errors import Absent, PurpleError, reason_of
 from purpleteam.core.records import CheckResult, Verdict
 from purpleteam.core.registry import Registry
 
@@ -91,19 +91,28 @@ CHECKS: Registry[type[Check]] = Registry("check")
 def run_check(check: Check, target: Target) -> CheckResult:
     """Run the negative control, then the check; return the verdict with its evidence."""
     started = time.perf_counter()
+    verdict: Verdict
     missing = [name for name in check.needs if getattr(target, name) is None]
+    control = {"ran": False, "failed_as_required": False}
     if missing:
-        return CheckResult(
-            check=check.id,
-            proves=check.proves,
-            verdict="skipped",
-            message=f"needs {', '.join(missing)}",
-            negative_control={"ran": False, "failed_as_required": False},
-        )
-    control = _negative_control(check)
-    outcome, verdict = _examine(check, target)
-    if not control["failed_as_required"]:
-        verdict = "broken"
+        outcome, verdict = Outcome(passed=False, message=f"needs {', '.join(missing)}"), "skipped"
+    else:
+        with tempfile.TemporaryDirectory(prefix="purple-control-") as folder, suppress(Exception):
+            with check.bad_target(Path(folder)) as bad:
+                failed = not check.examine(bad).passed
+            control = {"ran": True, "failed_as_required": failed}
+        try:
+            outcome = check.examine(target)
+            canonical_json([outcome.measured, outcome.threshold, outcome.inputs])
+            verdict = "pass" if outcome.passed else "fail"
+        except Exception as error:
+            text = reason_of(error, 300)
+            if not isinstance(error, PurpleError):
+                text = f"{type(error).__name__}: {text}"[:300]
+            outcome = Outcome(passed=False, message=text)
+            verdict = "skipped" if isinstance(error, Absent) else "error"
+        if not control["failed_as_required"]:
+            verdict = "broken"
     return CheckResult(
         check=check.id,
         proves=check.proves,
@@ -113,30 +122,5 @@ def run_check(check: Check, target: Target) -> CheckResult:
         message=outcome.message,
         inputs=outcome.inputs,
         negative_control=control,
-        cost={"seconds": round(time.perf_counter() - started, 4)},
+        cost={} if missing else {"seconds": round(time.perf_counter() - started, 4)},
     )
-
-
-def _examine(check: Check, target: Target) -> tuple[Outcome, Verdict]:
-    try:
-        outcome = check.examine(target)
-        canonical_json([outcome.measured, outcome.threshold, outcome.inputs])
-    except Absent as error:
-        return Outcome(passed=False, message=_one_line(error)), "skipped"
-    except Exception as error:
-        return Outcome(passed=False, message=_one_line(error)), "error"
-    return outcome, "pass" if outcome.passed else "fail"
-
-
-def _negative_control(check: Check) -> dict[str, bool]:
-    with tempfile.TemporaryDirectory(prefix="purple-control-") as folder:
-        try:
-            with check.bad_target(Path(folder)) as bad:
-                return {"ran": True, "failed_as_required": not check.examine(bad).passed}
-        except Exception:
-            return {"ran": False, "failed_as_required": False}
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error) if isinstance(error, PurpleError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:300]

@@ -6,20 +6,16 @@ part on the command line (`--attack pgd:steps=40,restarts=3`); a number may be a
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from purpleteam.core.errors import ConfigError, unknown
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
-
 
 T = TypeVar("T")
 
@@ -39,28 +35,36 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    known = {one.name: one for one in dataclasses.fields(cls) if one.init}  # type: ignore[arg-type]
-    for key in values:
+    known = [one.name for one in fields(cls) if one.init]  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    ready: dict[str, Any] = {}
+    for key, value in values.items():
         if key not in known:
             raise ConfigError(f"{where}: {unknown('key', key, known)}")
-    hints = typing.get_type_hints(cls)
-    for key in (key for key in values if _of_floats(hints[key])):
-        try:
-            values = {**values, key: _fractions(values[key])}
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {key} = {error}") from None
-    nested: dict[str, Any] = {
-        key: build(kind, value, f"{where}: {key}")
-        for key, value in values.items()
-        if isinstance(value, Mapping) and _is_part(kind := hints[key])
-    }
+        ready[key], kind = value, hints[key]
+        if _of_floats(kind):
+            try:
+                ready[key] = _fractions(value)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {key} = {error}") from None
+        elif isinstance(value, Mapping) and isinstance(kind, type) and is_dataclass(kind):
+            ready[key] = build(kind, value, f"{where}: {key}")
     try:
-        made = TypeAdapter(cls).validate_python({**values, **nested})
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_problem(error)}") from None
+        made = TypeAdapter(cls).validate_python(ready)
+    except ValidationError as errors:
+        first = errors.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        problem = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            problem = f"{place} is missing"
+        elif (
+            place
+        ):  # otherwise it is from the part's own __post_init__, which names field and value
+            problem = f"{place} = {first['input']!r}: {problem}"
+        raise ConfigError(f"{where}: {problem}") from None
     for key in values:
         if not _finite(getattr(made, key)):  # no record could hold it
-            raise ConfigError(f"{where}: {key} = {values[key]!r}: must be finite")
+            raise ConfigError(f"{where}: {key} = {ready[key]!r}: must be finite")
     return made
 
 
@@ -76,7 +80,7 @@ def from_file(path: Path) -> dict[str, Any]:
 
 def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     """Return `values` with each `a.b=c` of `settings` put in its place."""
-    result = merge({}, values)
+    result = dict(values)
     for setting in settings:
         path, separator, text = setting.partition("=")
         keys = path.strip().split(".")
@@ -91,13 +95,11 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Return `first` with the values of `second` over it, key by key, nested mappings merged."""
-    result = {key: merge({}, v) if isinstance(v, Mapping) else v for key, v in first.items()}
+    result = dict(first)
     for key, value in second.items():
-        before = result.get(key)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            result[key] = merge(before, value)
-        else:
-            result[key] = merge({}, value) if isinstance(value, Mapping) else value
+        before = first.get(key)
+        nested = before if isinstance(before, Mapping) else {}
+        result[key] = merge(nested, value) if isinstance(value, Mapping) else value
     return result
 
 
@@ -137,11 +139,6 @@ def number(text: str) -> float:
     return value
 
 
-def to_mapping(part: Any) -> dict[str, Any]:
-    """Return a dataclass as plain data, as it is recorded."""
-    return dataclasses.asdict(part)
-
-
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
@@ -149,10 +146,6 @@ def _value(text: str) -> Any:
         if text.startswith("[") and text.endswith("]"):  # such as [2/255,8/255]
             return [_value(one.strip()) for one in BETWEEN_FIELDS.split(text[1:-1])]
         return text
-
-
-def _is_part(kind: Any) -> bool:
-    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def _of_floats(kind: Any) -> bool:
@@ -169,20 +162,7 @@ def _fractions(value: Any) -> Any:
     return number(value) if isinstance(value, str) and "/" in value else value
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"{place} is missing"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if not place:  # from the part's own __post_init__, which names the field and the value
-        return message
-    return f"{place} = {first['input']!r}: {message}"
-
-
 def _finite(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
-    if isinstance(value, list | tuple):
-        return all(map(_finite, value))
+    if isinstance(value, Mapping | list | tuple):
+        return all(map(_finite, value.values() if isinstance(value, Mapping) else value))
     return not isinstance(value, float) or math.isfinite(value)

@@ -32,10 +32,7 @@ class Drafts(RunFolder):
     """A run that another process writes: cells are claimed, and left beside it as drafts."""
 
     def cell(
-        self,
-        stage: str,
-        depends_on: Mapping[str, Any],
-        work: Callable[[], Sequence[Record]],
+        self, stage: str, depends_on: Mapping[str, Any], work: Callable[[], Sequence[Record]]
     ) -> list[Record]:
         """Return the finished or drafted cell, or do it where nobody is at it.
 
@@ -44,13 +41,11 @@ class Drafts(RunFolder):
             NeedsFailed: it failed before, here or there.
         """
         key = key_of(stage, depends_on)
-        made = self._finished(key)
-        made = self._drafted(key) if made is None else made
-        if made is not None:
+        if (made := self._finished(key)) is not None or (made := self._drafted(key)) is not None:
             return made
-        what, claim = str(depends_on.get("what", stage)), self._draft(key).with_suffix(CLAIM)
+        claim = self._draft(key).with_suffix(CLAIM)
         if claim.with_suffix(FAILED).exists():
-            raise NeedsFailed(what)
+            raise NeedsFailed(str(depends_on.get("what", stage)))
         claim.parent.mkdir(exist_ok=True)
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -71,13 +66,13 @@ class Drafts(RunFolder):
     def taken(self, key: str) -> bool:
         """Say whether a worker is at the cell and has neither ended nor failed."""
         draft = self._draft(key)
-        others = (draft, draft.with_suffix(FAILED))
-        return draft.with_suffix(CLAIM).exists() and not any(path.exists() for path in others)
+        ends = (draft, draft.with_suffix(FAILED))
+        return draft.with_suffix(CLAIM).exists() and not any(path.exists() for path in ends)
 
     def forget_claims(self) -> None:
         """Remove what workers of a run that was killed left of their claims."""
-        for ending in (CLAIM, FAILED):
-            for path in (self.path / DRAFTS).glob(f"*{ending}"):
+        for path in (self.path / DRAFTS).glob("*"):
+            if path.suffix in (CLAIM, FAILED):
                 path.unlink()
 
     def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:

@@ -80,6 +80,11 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
     return f"unknown {kind} {str(value)!r}{hint}; known: {', '.join(known)}"
 
 
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """Return what an error says, in one line of at most so many characters."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def place_of(error: BaseException) -> tuple[str, str]:
     """Return whose code raised an error, `user`, `purpleteam` or a library, and where that was.
 
@@ -101,8 +106,7 @@ def place_of(error: BaseException) -> tuple[str, str]:
             whose = "user"
             path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         frames.append((whose, f"{path}, line {line} ({frame.f_code.co_name})"))
-    for whose, place in reversed(frames):
-        if whose == "user":
-            return whose, place
-    inner = frames[-1][0] if frames else "purpleteam"
-    return inner, next((place for whose, place in reversed(frames) if whose == "purpleteam"), "")
+    for wanted in ("user", "purpleteam"):
+        if place := next((place for whose, place in reversed(frames) if whose == wanted), ""):
+            return (wanted if wanted == "user" else frames[-1][0]), place
+    return (frames[-1][0] if frames else "purpleteam"), ""

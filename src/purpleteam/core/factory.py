@@ -13,12 +13,12 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import PurpleError, place_of
+from purpleteam.core.errors import PurpleError, place_of, reason_of
 
 _CALLED: dict[str, str] = {}
 """By how a card names it: what the user named in this process, and was called."""
@@ -28,13 +28,14 @@ def is_factory(reference: str) -> bool:
     """Say whether a reference has the form `module:factory` or `path/to/module.py:factory`."""
     module, separator, factory = reference.rpartition(":")
     dotted = all(part.isidentifier() for part in module.split("."))
-    return bool(separator) and factory.isidentifier() and (dotted or _is_path(module))
+    return bool(separator) and factory.isidentifier() and (dotted or file_of(reference) is not None)
 
 
 def file_of(reference: str) -> Path | None:
     """Return the file that a reference names; None for a dotted module."""
     module = reference.rpartition(":")[0]
-    if not _is_path(module):
+    is_path = module.endswith(".py") or "/" in module or "\\" in module
+    if "://" in module or not is_path or not Path(module).stem:
         return None
     return Path(module if module.endswith(".py") else f"{module}.py")
 
@@ -68,15 +69,27 @@ def call_factory(
             itself; a copy of it is returned.
     """
     name, _, factory_name = reference.rpartition(":")
-    with contextlib.redirect_stdout(sys.stderr), _importable(reference):
+    file = file_of(reference)
+    whole = file.expanduser().resolve() if file else None
+    with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as after:
         try:  # standard output is for the answer
-            module = _module(reference, error)
+            if whole is None:
+                if (here := str(Path.cwd())) not in sys.path:
+                    sys.path.insert(0, here)
+                module = importlib.import_module(name)
+            else:
+                beside = str(_root(whole))
+                sys.path.insert(0, beside)
+                after.callback(_leave, beside)
+                if not whole.is_file():
+                    raise error(f"{reference!r}: there is no file {str(file)!r}")
+                module = _module(whole)
         except PurpleError:
             raise
         except (Exception, SystemExit) as problem:  # whatever the user's file does when imported
             raise error(
                 f"{reference!r}: module {name!r} cannot be imported: {_what(problem)}; "
-                f"{_remedy(problem, reference)}"
+                f"{_remedy(problem, None if whole else name)}"
             ) from None
         factory = getattr(module, factory_name, None)
         if factory is None:
@@ -88,36 +101,24 @@ def call_factory(
         try:
             made: object = copy.deepcopy(factory) if is_ready(factory) else factory()
         except (Exception, SystemExit) as problem:
+            form = ""
+            remedy = f"name a function that takes none: def build(): return {factory_name}(...)"
+            with contextlib.suppress(TypeError, ValueError):  # no function, or one that hides it
+                signature = inspect.signature(factory)
+                form = str(signature)
+                signature.bind()
+                remedy = f"try {factory_name}() by itself, and see that it returns what is wanted"
             raise error(
-                f"{reference!r}{_signature(factory)} failed when called without arguments: "
-                f"{_what(problem)}; it is code of yours: {_call(factory, factory_name)}"
+                f"{reference!r}{form} failed when called without arguments: {_what(problem)}; it "
+                f"is code of yours: {remedy}"
             ) from None
     _CALLED[portable(reference)] = reference
     return made
 
 
-def _is_path(module: str) -> bool:
-    slashes = "/" in module or "\\" in module
-    return "://" not in module and (module.endswith(".py") or slashes) and Path(module).stem != ""
-
-
-@contextlib.contextmanager
-def _importable(reference: str) -> Iterator[None]:
-    """Let a file import what lies beside it, and a module what lies in the current folder."""
-    file = file_of(reference)
-    if file is None:
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)
-        yield
-        return
-    beside = str(_root(file.expanduser().resolve()))
-    sys.path.insert(0, beside)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the user's own code may have taken it out
-            sys.path.remove(beside)
+def _leave(folder: str) -> None:
+    with contextlib.suppress(ValueError):  # the user's own code may have taken it out
+        sys.path.remove(folder)
 
 
 def _root(file: Path) -> Path:
@@ -128,23 +129,17 @@ def _root(file: Path) -> Path:
     return folder
 
 
-def _module(reference: str, error: type[PurpleError]) -> ModuleType:
-    file = file_of(reference)
-    if file is None:
-        return importlib.import_module(reference.rpartition(":")[0])
-    whole = file.expanduser().resolve()
-    if not whole.is_file():
-        raise error(f"{reference!r}: there is no file {str(file)!r}")
-    parts = whole.relative_to(_root(whole)).with_suffix("").parts
+def _module(file: Path) -> ModuleType:
+    parts = file.relative_to(_root(file)).with_suffix("").parts
     if len(parts) > 1:  # of a package: it may import from `.`
         return importlib.import_module(".".join(parts))
     # A name of its own: a file may be called as a module that others import, `test` or `types`.
-    name = f"{whole.stem}_{sha256_bytes(str(whole).encode())[7:15]}"
+    name = f"{file.stem}_{sha256_bytes(str(file).encode())[7:15]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, whole)
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise error(f"{reference!r}: {str(file)!r} is no Python file")
+        raise ImportError(f"{file.name} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -155,36 +150,19 @@ def _module(reference: str, error: type[PurpleError]) -> ModuleType:
     return module
 
 
-def _signature(factory: object) -> str:
-    try:
-        return str(inspect.signature(factory))  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # no function, or one that does not tell
-        return ""
-
-
-def _call(factory: object, name: str) -> str:
-    """Return what to try where a factory failed."""
-    try:
-        inspect.signature(factory).bind()  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return f"name a function that takes none, such as def build(): return {name}(...)"
-    return f"try {name}() by itself, and see that it returns what is wanted"
-
-
 def _what(problem: BaseException) -> str:
     """Return in one line what went wrong, and where in other people's code."""
-    text = " ".join(str(problem).split())[:300] or type(problem).__name__
-    whose, place = place_of(problem)
+    text, (whose, place) = reason_of(problem, 300), place_of(problem)
     if whose == "purpleteam" or isinstance(problem, SyntaxError):  # its text says the line already
         return text
     return f"{text} ({type(problem).__name__}{f' in {place}' if place else ''})"
 
 
-def _remedy(problem: BaseException, reference: str) -> str:
-    name = reference.rpartition(":")[0]
+def _remedy(problem: BaseException, dotted: str | None) -> str:
     missing = problem.name if isinstance(problem, ModuleNotFoundError) else None
-    if missing and file_of(reference) is None and name.split(".")[0] == missing.split(".")[0]:
+    if not missing:
+        return "the module is code of yours, and must be importable by itself"
+    package = missing.split(".")[0]
+    if dotted and dotted.split(".")[0] == package:
         return f"it is looked for in the current folder; or give its file: PATH/{missing}.py:NAME"
-    if missing:
-        return f"the module is code of yours and needs {missing.split('.')[0]!r} to be installed"
-    return "the module is code of yours, and must be importable by itself"
+    return f"the module is code of yours and needs {package!r} to be installed"

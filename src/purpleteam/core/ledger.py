@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import RunError
@@ -20,22 +21,25 @@ from purpleteam.core.errors import RunError
 GENESIS = "sha256:" + 64 * "0"
 
 
-class _Line(NamedTuple):
-    content: dict[str, Any]
-    chain: str
-    end: int
-    """Where the line ends in the file, in bytes."""
-
-
-class Look(NamedTuple):
+@dataclass
+class Look:
     """What a file holds that may be damaged."""
 
-    lines: list[dict[str, Any]]
+    lines: list[dict[str, Any]] = field(default_factory=list)
     """The content of each line that can be read."""
-    head: dict[str, Any]
-    """How many those are, and the chain value that the last one claims."""
-    problems: list[str]
+    ends: list[int] = field(default_factory=list)
+    """Where each of them ends in the file, in bytes."""
+    chain: str = GENESIS
+    """The chain value that the last one claims, which names them all."""
+    damage: list[str] = field(default_factory=list)
     """What is wrong, from the first line to the last; none: the chain is whole."""
+    torn: list[str] = field(default_factory=list)
+    """The same of a last line that was not written to its end: no damage, but lost."""
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """How many lines there are, and the chain value of the last."""
+        return {"lines": len(self.lines), "chain": self.chain}
 
 
 class Ledger:
@@ -47,23 +51,19 @@ class Ledger:
 
     def read(self) -> list[dict[str, Any]]:
         """Return all whole lines; a broken chain is a RunError, a torn last line is left out."""
-        return [line.content for line in self._whole()]
-
-    def look(self) -> Look:
-        """Read a file that may be damaged: what is left of it, and all that is wrong."""
-        lines, problems, torn = self._scan()
-        if torn:
-            problems = [*problems, f"{self.path}: line {len(lines) + 1} is torn"]
-        return Look([line.content for line in lines], _head(lines), problems)
+        return self._undamaged().lines
 
     def head(self) -> dict[str, Any]:
         """Return how many lines there are and the chain value of the last, which names them all."""
-        return _head(self._whole())
+        return self._undamaged().head
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add the lines in one write, flushed to the disk before this returns."""
         if self._last is None:
-            self._last = self._cut_torn_tail()
+            look = self._undamaged()
+            if look.torn:
+                os.truncate(self.path, look.ends[-1] if look.ends else 0)
+            self._last = look.chain
         text, last = b"", self._last
         for line in lines:
             last = _chain(last, line)
@@ -77,49 +77,39 @@ class Ledger:
 
     def keep(self, count: int) -> None:
         """Cut the file back to its first `count` lines: what a killed cell left half done."""
-        lines = self._whole()[:count]
+        ends = self._undamaged().ends[:count]
         self._last = None
-        with self.path.open("rb+") as file:
-            file.truncate(lines[-1].end if lines else 0)
+        os.truncate(self.path, ends[-1] if ends else 0)
 
-    def _whole(self) -> list[_Line]:
-        lines, problems, _ = self._scan()
-        if problems:
-            raise RunError(problems[0])
-        return lines
-
-    def _scan(self) -> tuple[list[_Line], list[str], bool]:
-        """Return the lines, what is wrong with them, and whether the last one is torn.
+    def look(self) -> Look:
+        """Read a file that may be damaged: what is left of it, and all that is wrong.
 
         After a line that was edited the chain is followed from what that line claims.
         """
-        lines: list[_Line] = []
-        problems: list[str] = []
-        if not self.path.exists():
-            return lines, problems, False
-        last, end = GENESIS, 0
-        *whole, torn = self.path.read_bytes().split(b"\n")
+        look, end = Look(), 0
+        *whole, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
         for number, raw in enumerate(whole, 1):
             end += len(raw) + 1
             content = _parsed(raw)
             if content is None or not isinstance(claimed := content.pop("chain", None), str):
-                problems.append(f"{self.path}: line {number} is damaged")
+                look.damage.append(f"{self.path}: line {number} is damaged")
                 continue
-            if raw + b"\n" != _written(content, claimed) or claimed != _chain(last, content):
-                problems.append(f"{self.path}: the hash chain breaks at line {number}")
-            last = claimed
-            lines.append(_Line(content, claimed, end))
+            if raw + b"\n" != _written(content, claimed) or claimed != _chain(look.chain, content):
+                look.damage.append(f"{self.path}: the hash chain breaks at line {number}")
+            look.chain = claimed
+            look.lines.append(content)
+            look.ends.append(end)
         if torn.endswith(b"}", 0, -1) and _parsed(torn[:-1]) is not None:
             # A kill leaves the beginning of a line; a whole one that ends otherwise was edited.
-            problems.append(f"{self.path}: line {len(whole) + 1} is damaged")
-        return lines, problems, bool(torn)
+            look.damage.append(f"{self.path}: line {len(whole) + 1} is damaged")
+        if torn:
+            look.torn = [f"{self.path}: line {len(look.lines) + 1} is torn"]
+        return look
 
-    def _cut_torn_tail(self) -> str:
-        lines = self._whole()
-        if self.path.exists():
-            with self.path.open("rb+") as file:
-                file.truncate(lines[-1].end if lines else 0)
-        return lines[-1].chain if lines else GENESIS
+    def _undamaged(self) -> Look:
+        if (look := self.look()).damage:
+            raise RunError(look.damage[0])
+        return look
 
 
 def end_differs(ended: object, head: Mapping[str, Any]) -> str:
@@ -133,15 +123,10 @@ def end_differs(ended: object, head: Mapping[str, Any]) -> str:
         return f"run.json names an end of the records that cannot be read: {str(ended)[:60]!r}"
     if ended["lines"] != head["lines"]:
         return f"run.json tells of {ended['lines']} lines, records.jsonl holds {head['lines']}"
-    was, found = (str(one["chain"])[:19] for one in (ended, head))
     return (
-        f"run.json ends the chain with {was}, records.jsonl with {found}: "
-        "a line was changed and the chain written anew"
+        f"run.json ends the chain with {str(ended['chain'])[:19]}, records.jsonl with "
+        f"{head['chain'][:19]}: a line was changed and the chain written anew"
     )
-
-
-def _head(lines: list[_Line]) -> dict[str, Any]:
-    return {"lines": len(lines), "chain": lines[-1].chain if lines else GENESIS}
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:

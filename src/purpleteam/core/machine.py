@@ -1,15 +1,32 @@
-"""Who runs on what: the actor, the machine, and the versions of what shapes numbers."""
+"""Who runs on what: the actor, the machine, the versions and kernels that shape numbers.
+
+Libraries choose their kernels by the processor they find, and kernels round differently. For
+`--reproducible` each is told to take those that every x86-64 processor since 2008 has (SSE4.2), and
+Intel's MKL to leave out instructions whose result is approximate. These settings are read when a
+library is loaded, so the command starts itself anew under them. torch's root of a tensor is MKL's
+all the same; `models.devices` takes another. ONNX Runtime has no such setting: what it answers may
+differ in the last bits.
+"""
 
 from __future__ import annotations
 
 import getpass
 import os
 import platform
+import sys
 from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
-from purpleteam.core.reproducible import is_reproducible
+KERNELS = {
+    "MKL_CBWR": "COMPATIBLE",
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4",
+}
+"""What torch, MKL, oneDNN, OpenBLAS, NumPy and the C library read from the environment."""
 
 
 def versions() -> dict[str, str]:
@@ -37,3 +54,15 @@ def actor() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+def is_reproducible() -> bool:
+    """Say whether this process computes as every x86 processor does."""
+    return all(os.environ.get(name) == value for name, value in KERNELS.items())
+
+
+def restart() -> None:
+    """Start this command anew under the settings, unless it runs under them already."""
+    if not is_reproducible():
+        command = [sys.executable, *sys.orig_argv[1:]]
+        os.execve(sys.executable, command, os.environ | KERNELS)  # noqa: S606

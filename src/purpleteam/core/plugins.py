@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-from purpleteam.core.errors import PurpleError, UsageError, place_of
+from purpleteam.core.errors import PurpleError, UsageError, place_of, reason_of
 
 GROUP = "purpleteam.plugins"
 _asked: list[str] = []
@@ -65,17 +65,13 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
         _asked.append(name)
     if module in _loaded:
         return
-    _loaded.add(module)
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        loaded = importlib.import_module(module)
-        getattr(loaded, "register", int)()
+        getattr(importlib.import_module(module), "register", int)()
     except PurpleError:
-        _loaded.discard(module)
         raise
     except ModuleNotFoundError as error:
-        _loaded.discard(module)
         if error.name and not f"{module}.".startswith(f"{error.name}."):
             raise  # something that the plug-in needs is not installed
         known = ", ".join(sorted(installed_plugins())) or "none"
@@ -84,14 +80,11 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
             f"installed: {known}"
         ) from None
     except Exception as error:
-        _loaded.discard(module)
-        text = " ".join(str(error).split())[:200]
-        place = place_of(error)[1]
-        raise UsageError(
-            f"plug-in {name!r} cannot be loaded: {type(error).__name__}: {text} in {place}"
-        ) from error
+        told = f"{type(error).__name__}: {reason_of(error)} in {place_of(error)[1]}"
+        raise UsageError(f"plug-in {name!r} cannot be loaded: {told}") from error
     finally:
         sys.path.remove(here)
+    _loaded.add(module)
 
 
 def load_chapters(name: str) -> None:

@@ -49,16 +49,13 @@ class Record:
 
     def metric(self) -> dict[str, Any]:
         """Return the record as JSON without what differs from run to run."""
-        return {name: value for name, value in self._fields().items() if name not in NO_METRIC} | {
-            "kind": self.kind
-        }
+        told = {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        return {name: told[name] for name in told if name not in NO_METRIC} | {"kind": self.kind}
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole record as JSON, id and kind first."""
-        return {"id": self.id, "kind": self.kind} | self._fields()
-
-    def _fields(self) -> dict[str, Any]:
-        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        told = {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        return {"id": self.id, "kind": self.kind} | told
 
 
 def _plain(value: Any) -> Any:
@@ -190,17 +187,12 @@ class Failure(Record):
     """The piece of work that failed before, without which this one cannot be done."""
 
 
-_KINDS: dict[str, type[Record]] = {
-    cls.kind: cls
-    for cls in (Measurement, Finding, CheckResult, Artefact, ThreatStatus, Note, Failure)
-}
-
-
 def record_from_json(line: Mapping[str, Any]) -> Record:
     """Return the record that `to_json` wrote; another kind or other fields are a RunError."""
-    cls = _KINDS.get(str(line.get("kind")))
+    kinds = {cls.kind: cls for cls in Record.__subclasses__()}
+    cls = kinds.get(str(line.get("kind")))
     if cls is None:
-        raise RunError(unknown("record kind", line.get("kind"), _KINDS))
+        raise RunError(unknown("record kind", line.get("kind"), kinds))
     wanted = {one.name for one in fields(cls)}
     values = {key: value for key, value in line.items() if key in wanted}
     for name in ("command", "origin"):

@@ -25,14 +25,11 @@ from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import NeedsFailed, RunError
 from purpleteam.core.ledger import Ledger, end_differs
 from purpleteam.core.machine import actor, machine, versions
-from purpleteam.core.migrations import migrate
 from purpleteam.core.records import Artefact, Failure, Note, Record, record_from_json
-from purpleteam.core.schema import SCHEMA
+from purpleteam.core.schema import SCHEMA, migrate
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
 CELL = "cell"
-READ = tuple(range(SCHEMA + 1))
-"""Versions that are read: those before the present one through `migrations`."""
 DRAFTS = ".drafts"
 
 
@@ -56,45 +53,9 @@ class RunFolder:
         for folder in FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
         run = cls(path)
-        run._write(
-            {
-                "schema": SCHEMA,
-                "asked": dict(asked),
-                "actor": actor(),
-                "versions": versions(),
-                "machine": machine(),
-                "status": "running",
-                "artefacts": {},
-            }
-        )
-        return run
-
-    @classmethod
-    def resume(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
-        """Continue a run that asked for the same; half-written cells are dropped."""
-        run = cls.open(path)
-        before, now = run.info["asked"], json.loads(canonical_json(asked))
-        if before != now:
-            changed = sorted(
-                key
-                for key in before.keys() | now.keys()
-                if key not in before or key not in now or before[key] != now[key]
-            )
-            raise RunError(
-                f"{str(path)!r} was started with another request (differs in: "
-                f"{', '.join(changed)}); choose another --out"
-            )
-        if differs := end_differs(run.info.get("records"), run._ledger.head()):
-            raise RunError(
-                f"{str(path)!r} is not as it was left: {differs}; look with purple verify, "
-                "or choose another --out"
-            )
-        run._drop_half_cell()
-        run._drop_failures()
-        info = {**run.info, "status": "running"}
-        info["artefacts"] = {**info["artefacts"], **_artefacts(run.records())}
-        info.pop("records", None)
-        run._write(info)
+        by = {"actor": actor(), "versions": versions(), "machine": machine()}
+        start = {"asked": dict(asked), "status": "running", "artefacts": {}}
+        run._write({"schema": SCHEMA, **start, **by})
         return run
 
     @classmethod
@@ -117,6 +78,34 @@ class RunFolder:
             )
         return run
 
+    @classmethod
+    def resume(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
+        """Continue a run that asked for the same; half-written cells and failures are dropped."""
+        before, now = cls.open(path).info["asked"], json.loads(canonical_json(asked))
+        if before != now:
+            keys = sorted(before.keys() | now.keys())
+            changed = [key for key in keys if before.get(key, ...) != now.get(key, ...)]
+            raise RunError(
+                f"{str(path)!r} was started with another request (differs in: "
+                f"{', '.join(changed)}); choose another --out"
+            )
+        run = cls.reopen(path)
+        if lines := run._ledger.read():
+            ends = [
+                number
+                for number, line in enumerate(lines, 1)
+                if line.get("kind") == Note.kind and line.get("name") == CELL
+            ]
+            run._ledger.keep(ends[-1] if ends else 0)
+        for key, records in list(run._cells_done().items()):
+            if any(isinstance(one, Failure) for one in records):
+                run._keep(key, "resume", [])  # an empty cell stands for it: it is tried again
+        info = {**run.info, "status": "running"}
+        info["artefacts"] = {**info["artefacts"], **_artefacts(run.records())}
+        info.pop("records", None)
+        run._write(info)
+        return run
+
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json."""
@@ -127,10 +116,10 @@ class RunFolder:
         if not isinstance(info, dict) or not isinstance(info.get("asked"), dict):
             raise RunError(f"{str(self.path / 'run.json')!r} does not say what was asked")
         schema = info.get("schema", 0)
-        if type(schema) is not int or schema not in READ:
+        if type(schema) is not int or not 0 <= schema <= SCHEMA:
             raise RunError(
                 f"{str(self.path / 'run.json')!r} has schema {schema!r}, this version reads "
-                f"{READ[0]} to {READ[-1]}; install the version of Purpleteam that wrote it"
+                f"0 to {SCHEMA}; install the version of Purpleteam that wrote it"
             )
         return info
 
@@ -139,12 +128,9 @@ class RunFolder:
 
         Of a cell that was done again, because a file of it had changed, the newest ones stand,
         in the place of the first: what a run says does not hang on how often it was stopped.
-        Records of an earlier version come as `migrations` makes them.
+        Records of an earlier version come as `migrate` makes them.
         """
-        return migrate(self._on_disk(), self.info)
-
-    def _on_disk(self) -> list[Record]:
-        return _newest(map(record_from_json, self._ledger.read()))
+        return migrate(_newest(map(record_from_json, self._ledger.read())), self.info)
 
     def readable(self) -> list[Record]:
         """Return the records of a run that may be damaged: all that can still be read.
@@ -157,19 +143,17 @@ class RunFolder:
         for line in look.lines:
             with suppress(RunError):
                 found.append(record_from_json(line))
-        if look.problems and not found:
-            raise RunError(look.problems[0])
+        if not found and (problems := look.damage + look.torn):
+            raise RunError(problems[0])
         return migrate(_newest(found), self.info)
 
     def metrics(self) -> str:
         """Return the records less cost and time, one canonical line each: what must not vary."""
-        return "".join(canonical_json(record.metric()) + "\n" for record in self._on_disk())
+        records = _newest(map(record_from_json, self._ledger.read()))
+        return "".join(canonical_json(record.metric()) + "\n" for record in records)
 
     def cell(
-        self,
-        stage: str,
-        depends_on: Mapping[str, Any],
-        work: Callable[[], Sequence[Record]],
+        self, stage: str, depends_on: Mapping[str, Any], work: Callable[[], Sequence[Record]]
     ) -> list[Record]:
         """Do `work` once: return its records, from the file where the cell is finished.
 
@@ -198,8 +182,7 @@ class RunFolder:
 
     def failed(self, failure: Failure) -> None:
         """Record that a piece of work failed, until the run is resumed."""
-        key = key_of(failure.stage, {"failure": failure.what})
-        self._keep(key, failure.stage, [failure])
+        self._keep(key_of(failure.stage, {"failure": failure.what}), failure.stage, [failure])
 
     def knows(self, stage: str, depends_on: Mapping[str, Any]) -> bool:
         """Say whether the cell was done once, whatever became of its files."""
@@ -207,9 +190,8 @@ class RunFolder:
 
     def artefact(self, path: Path, made_by: str) -> Artefact:
         """Return the record of a file inside the run folder."""
-        return Artefact(
-            path=path.relative_to(self.path).as_posix(), digest=sha256_file(path), made_by=made_by
-        )
+        inside = path.relative_to(self.path).as_posix()
+        return Artefact(path=inside, digest=sha256_file(path), made_by=made_by)
 
     def finish(self, status: str, **facts: Any) -> None:
         """Write how the run ended, and the head of its records, by which a missing end shows."""
@@ -219,7 +201,7 @@ class RunFolder:
 
     def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
         """Write the records of a cell with its closing line, and return them."""
-        if any(map(_is_closing, made)):
+        if any(isinstance(record, Note) and record.name == CELL for record in made):
             raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
         closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
         self._ledger.append(record.to_json() for record in [*made, closing])
@@ -227,7 +209,7 @@ class RunFolder:
         if (artefacts := _artefacts(made)) or "records" in info:
             info.pop("records", None)  # of an end that was not the end
             self._write({**info, "artefacts": {**info["artefacts"], **artefacts}})
-        self._done[key] = made
+        self._cells_done()[key] = made
         for ending in (".json", ".claim", ".failed"):  # of whoever did it ahead
             self._draft(key).with_suffix(ending).unlink(missing_ok=True)
         return made
@@ -260,22 +242,6 @@ class RunFolder:
             for path, digest in _artefacts(records).items()
         )
 
-    def _drop_half_cell(self) -> None:
-        lines = self._ledger.read()
-        whole = 0
-        for number, line in enumerate(lines, 1):
-            if line.get("kind") == Note.kind and line.get("name") == CELL:
-                whole = number
-        if lines:
-            self._ledger.keep(whole)
-        self._done = {}
-
-    def _drop_failures(self) -> None:
-        """Let newer, empty cells stand for the failures: what failed is tried again."""
-        for key, records in dict(_cells(map(record_from_json, self._ledger.read()))).items():
-            if any(isinstance(one, Failure) for one in records):
-                self._keep(key, "resume", [])
-
     def _write(self, info: Mapping[str, Any]) -> None:
         target = self.path / "run.json"
         fresh = target.with_suffix(".tmp")
@@ -283,12 +249,12 @@ class RunFolder:
         fresh.replace(target)
 
 
-def _cells(lines: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
+def _cells(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
     """Yield the key and records of each cell in order; a half-written last one has no key."""
     waiting: list[Record] = []
-    for record in lines:
-        if _is_closing(record):
-            yield record.facts.get("cell", ""), waiting  # type: ignore[attr-defined]
+    for record in records:
+        if isinstance(record, Note) and record.name == CELL:
+            yield record.facts.get("cell", ""), waiting
             waiting = []
         else:
             waiting.append(record)
@@ -296,8 +262,8 @@ def _cells(lines: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
         yield "", waiting
 
 
-def _newest(lines: Iterable[Record]) -> list[Record]:
-    return [record for records in dict(_cells(lines)).values() for record in records]
+def _newest(records: Iterable[Record]) -> list[Record]:
+    return [record for found in dict(_cells(records)).values() for record in found]
 
 
 def key_of(stage: str, depends_on: Mapping[str, Any]) -> str:
@@ -307,7 +273,3 @@ def key_of(stage: str, depends_on: Mapping[str, Any]) -> str:
 
 def _artefacts(records: Sequence[Record]) -> dict[str, str]:
     return {record.path: record.digest for record in records if isinstance(record, Artefact)}
-
-
-def _is_closing(record: Record) -> bool:
-    return isinstance(record, Note) and record.name == CELL

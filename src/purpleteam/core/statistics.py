@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 CONFIDENCE = 0.95
@@ -48,13 +48,7 @@ class Rate:
 
     def to_json(self) -> dict[str, Any]:
         """Return the five fields that every rate has in --json and in records."""
-        return {
-            "value": self.value,
-            "n": self.n,
-            "low": self.low,
-            "high": self.high,
-            "method": self.method,
-        }
+        return asdict(self)
 
     def __str__(self) -> str:
         percent = [100 * number for number in (self.value, self.low, self.high)]
@@ -76,14 +70,9 @@ class Estimate:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields for --json and records; `values` only where there are several."""
-        fields = {
-            "value": self.value,
-            "n": self.n,
-            "low": self.low,
-            "high": self.high if math.isfinite(self.high) else None,
-            "method": self.method,
-        }
-        return fields | ({"values": list(self.values)} if self.values else {})
+        fields = asdict(self) | {"high": self.high if math.isfinite(self.high) else None}
+        values = fields.pop("values")
+        return fields | ({"values": list(values)} if values else {})
 
     def __str__(self) -> str:
         return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g}, n={self.n})"
@@ -99,7 +88,7 @@ class Counts:
 
     def to_json(self) -> dict[str, Any]:
         """Return the table with its total."""
-        return {"value": [list(row) for row in self.value], "n": self.n, "method": self.method}
+        return asdict(self) | {"value": [list(row) for row in self.value]}
 
 
 Value = Rate | Estimate | Counts
@@ -130,9 +119,8 @@ def fraction_interval(successes: float, n: int) -> tuple[float, float]:
 def mean(values: Sequence[float], *, bounds: tuple[float, float]) -> Estimate:
     """Return the mean of the values with its t interval, cut to the range of such values.
 
-    Where all are alike, as a single one is, nothing is known of their spread. But if a value lay
-    below these with more than a certain chance, n of them would hardly have missed it: whatever
-    the distribution, all n reach v in at least 2.5 % of samples only if the mean is at least
+    Where all are alike, as a single one is, nothing is known of their spread. But whatever the
+    distribution, all n reach v in at least 2.5 % of samples only if the mean is at least
     low + (v - low) 0.025^(1/n). At the edge of the range this is the Clopper-Pearson bound.
 
     Args:
@@ -193,10 +181,10 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate
     return Estimate(value=value, n=n, low=low, high=high, method="newcombe-paired")
 
 
-def _wilson(p: float, n: int, z: float = Z) -> tuple[float, float]:
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+def _wilson(p: float, n: int) -> tuple[float, float]:
+    centre = p + Z * Z / (2 * n)
+    half = Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
+    return (centre - half) / (1 + Z * Z / n), (centre + half) / (1 + Z * Z / n)
 
 
 def _paired_half(a: float, b: float, phi: float) -> float:
@@ -212,10 +200,7 @@ def _beta_quantile(p: float, a: float, b: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(100):
         middle = (low + high) / 2
-        if _beta_cdf(middle, a, b) < p:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if _beta_cdf(middle, a, b) < p else (low, middle)
     return (low + high) / 2
 
 
@@ -231,12 +216,9 @@ def _beta_cdf(x: float, a: float, b: float) -> float:
     c, d, fraction = 1.0, 0.0, 1.0
     for i in range(1000):
         m = i // 2
-        if i == 0:
-            term = 1.0
-        elif i % 2 == 0:
-            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        else:
-            term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        term = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        if i % 2 == 0:
+            term = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)) if m else 1.0
         d = 1 + term * d
         d = 1 / (d if abs(d) > tiny else tiny)
         c = 1 + term / c

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_file, short_id
 from purpleteam.core.errors import RunError
 from purpleteam.core.ledger import Ledger, Look, end_differs
@@ -26,6 +27,12 @@ WRITTEN_LAST = frozenset({"run.json", "records.jsonl", "report.html", "report.md
 """Files of a run that no record names: they hold the records, or are made of them."""
 MANY = 5
 """So many names or lines are told; the rest are counted."""
+UNFINISHED = {
+    "running": "the run is under way or was killed; continue it with --resume",
+    "stopped": "the run was stopped before its end; continue it with --resume",
+    "incomplete": "some of its work failed; try that again with --resume",
+}
+LINEAGE = ("actor", "asked", "versions", "machine")
 
 Verdict = Literal["pass", "fail", "unknown"]
 
@@ -61,12 +68,8 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple verify --json`."""
-        return {
-            "verdict": self.verdict,
-            "status": self.status,
-            "parts": [asdict(part) for part in self.parts],
-            "proves": PROVES,
-        }
+        parts = [asdict(part) for part in self.parts]
+        return {"verdict": self.verdict, "status": self.status, "parts": parts, "proves": PROVES}
 
 
 def verify(path: Path) -> Verification:
@@ -76,8 +79,7 @@ def verify(path: Path) -> Verification:
         RunError: the folder is no run, or its run.json cannot be read.
     """
     known = verify_records(path)
-    run = RunFolder.open(path)
-    return Verification((*known.parts, *_files(run)), known.status)
+    return Verification((*known.parts, *_files(RunFolder.open(path))), known.status)
 
 
 def verify_records(path: Path) -> Verification:
@@ -86,25 +88,28 @@ def verify_records(path: Path) -> Verification:
     Raises:
         RunError: the folder is no run, or its run.json cannot be read.
     """
-    info = RunFolder.open(path).info
-    look = Ledger(path / "records.jsonl").look()
+    info, look = RunFolder.open(path).info, Ledger(path / "records.jsonl").look()
     status = str(info.get("status"))
-    parts = (_chain(look), _end(info, look), _status(status), _lines(look))
-    return Verification(parts, status)
-
-
-def _chain(look: Look) -> Part:
-    if not look.lines and not look.problems:
-        return Part("chain", "fail", "records.jsonl holds no record")
-    fine = f"{len(look.lines)} lines, each follows from the one before"
-    return _part("chain", [problem.rsplit("/", 1)[-1] for problem in look.problems], fine)
+    broken = [problem.rsplit("/", 1)[-1] for problem in (*look.damage, *look.torn)]
+    if not look.lines and not broken:
+        chain = Part("chain", "fail", "records.jsonl holds no record")
+    else:
+        fine = f"{len(look.lines)} lines, each follows from the one before"
+        chain = _part("chain", broken, fine)
+    if status == "finished":
+        ended = Part("status", "pass", "finished")
+    else:
+        why = UNFINISHED.get(status, f"status {status!r} is not known")
+        ended = Part("status", "unknown", why)
+    lines = _part("records", list(_misread(look)), "each has the id of its content")
+    return Verification((chain, _end(info, look), ended, lines), status)
 
 
 def _end(info: Mapping[str, Any], look: Look) -> Part:
     if differs := end_differs(info.get("records"), look.head):
         return Part("end", "fail", differs)
     if "records" in info:
-        return Part("end", "pass", f"{look.head['lines']} lines, {look.head['chain'][:19]}")
+        return Part("end", "pass", f"{len(look.lines)} lines, {look.chain[:19]}")
     if info.get("status") == "running":
         return Part("end", "unknown", "a run that has not ended names no end of its records")
     return Part(
@@ -115,39 +120,23 @@ def _end(info: Mapping[str, Any], look: Look) -> Part:
     )
 
 
-def _status(status: str) -> Part:
-    unfinished = {
-        "running": "the run is under way or was killed; continue it with --resume",
-        "stopped": "the run was stopped before its end; continue it with --resume",
-        "incomplete": "some of its work failed; try that again with --resume",
-    }
-    if status == "finished":
-        return Part("status", "pass", "finished")
-    return Part("status", "unknown", unfinished.get(status, f"status {status!r} is not known"))
-
-
-def _lines(look: Look) -> Part:
-    """Each line is a record, its id is that of its content, and each cell has what it closed on."""
-    wrong: list[str] = []
+def _misread(look: Look) -> Iterator[str]:
+    """Yield the lines that are no records, whose id is not theirs, or that close on too few."""
     waiting = 0
     for number, line in enumerate(look.lines, 1):
         try:
             record = record_from_json(line)
         except RunError as error:
-            wrong.append(f"line {number}: {error}")
+            yield f"line {number}: {error}"
             continue
         content = {key: line[key] for key in line.keys() - {"id", *NO_METRIC}}
         if line.get("id") != (own := short_id(record.letter, content)):
-            wrong.append(f"line {number} says it is {line.get('id')}, its content is {own}")
+            yield f"line {number} says it is {line.get('id')}, its content is {own}"
+        waiting += 1
         if isinstance(record, Note) and record.name == CELL:
-            if record.facts.get("records") != waiting:
-                wrong.append(
-                    f"line {number} closes on {record.facts.get('records')} records, not {waiting}"
-                )
+            if (closes := record.facts.get("records")) != waiting - 1:
+                yield f"line {number} closes on {closes} records, not {waiting - 1}"
             waiting = 0
-        else:
-            waiting += 1
-    return _part("records", wrong, "each has the id of its content")
 
 
 def _files(run: RunFolder) -> Iterator[Part]:
@@ -189,3 +178,65 @@ def _part(name: str, wrong: Sequence[str], fine: str, verdict: Verdict = "fail")
         return Part(name, "pass", fine)
     rest = f"; and {len(wrong) - MANY} more" if len(wrong) > MANY else ""
     return Part(name, verdict, "; ".join(wrong[:MANY]) + rest, tuple(wrong))
+
+
+@CHECKS.register("run.ledger")
+class RunLedger(Check):
+    """The hash chain of records.jsonl verifies, and ends where a finished run says it ended."""
+
+    id = "run.ledger"
+    proves = (
+        "No record was lost, moved or damaged by accident: the hash chain verifies and ends where "
+        "run.json says; without a key it shows nothing of someone who wrote both files anew."
+    )
+    needs = ("run",)
+
+    def examine(self, target: Target) -> Outcome:
+        try:
+            found = verify_records(target.run or Path())
+        except RunError as error:
+            return Outcome(passed=False, message=str(error))
+        wrong, unknown = found.of("fail"), found.of("unknown")
+        if not wrong and unknown and found.status == "finished":
+            raise RunError(unknown[0].message)
+        return Outcome(
+            passed=not wrong,
+            measured="not whole" if wrong else "whole",
+            threshold="whole",
+            message=wrong[0].message if wrong else "",
+        )
+
+    def bad_example(self, folder: Path) -> Target:
+        run = RunFolder.create(folder / "run", {"dataset": "digits"})
+        run.cell("data", {}, lambda: [Note(name="one", facts={"value": 1})])
+        path = run.path / "records.jsonl"
+        path.write_text(path.read_text("utf-8").replace('"value":1', '"value":2'), "utf-8")
+        return Target(run=run.path)
+
+
+@CHECKS.register("run.lineage")
+class RunLineage(Check):
+    """run.json names the actor, the request with its seed, versions and machine."""
+
+    id = "run.lineage"
+    proves = (
+        "The run says who asked for what, with which seed, versions, machine and data, "
+        "in files that its owner can rewrite."
+    )
+    needs = ("run",)
+
+    def examine(self, target: Target) -> Outcome:
+        run = RunFolder.open(target.run or Path())
+        missing = [key for key in LINEAGE if not run.info.get(key)]
+        missing += [key for key in ("seed", "dataset") if key not in run.info["asked"]]
+        if not any(isinstance(one, Note) and one.name == "dataset" for one in run.records()):
+            missing.append("data digest")
+        return Outcome(
+            passed=not missing,
+            measured=sorted(set(LINEAGE) - set(missing)),
+            threshold=sorted(LINEAGE),
+            message=f"missing: {', '.join(missing)}" if missing else "",
+        )
+
+    def bad_example(self, folder: Path) -> Target:
+        return Target(run=RunFolder.create(folder / "run", {"dataset": "digits"}).path)

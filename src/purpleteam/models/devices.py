@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError, unknown
-from purpleteam.core.reproducible import is_reproducible
+from purpleteam.core.machine import is_reproducible
 from purpleteam.models.guard import Guarded, M, guarded, switched
 
 MAX_THREADS = 256  # thousands do not make torch slow, they bring the process down

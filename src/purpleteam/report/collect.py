@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from purpleteam.core.migrations import migrate
 from purpleteam.core.records import (
     Artefact,
     CheckResult,
@@ -19,7 +18,7 @@ from purpleteam.core.records import (
     ThreatStatus,
 )
 from purpleteam.core.runfolder import RunFolder
-from purpleteam.core.schema import DATASET, GALLERY, MODEL, ROLES, TRAINING, Role
+from purpleteam.core.schema import DATASET, GALLERY, MODEL, ROLES, TRAINING, Role, migrate
 from purpleteam.core.statistics import Counts
 from purpleteam.core.verification import Verification, verify
 

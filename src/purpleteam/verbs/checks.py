@@ -6,7 +6,7 @@ import importlib
 from contextlib import suppress
 
 ROOMS = (
-    "purpleteam.core.run_checks",
+    "purpleteam.core.verification",
     "purpleteam.data.checks",
     "purpleteam.models.checks",
     "purpleteam.attacks.checks",
