@@ -87,7 +87,7 @@ def test_live_ready_and_version(client: httpx.Client, engine: Engine) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
     facts = client.get("/version").json()
-    assert (facts["model"], facts["digest"]) == ("tiny", engine.digest)
+    assert (facts["model"], facts["digest"]) == ("tiny", engine.card.digest)
     assert facts["classes"] == [str(digit) for digit in range(10)]
 
 
@@ -101,14 +101,14 @@ def test_not_ready_where_the_model_answers_otherwise_than_at_the_start(model: st
 @pytest.mark.parametrize("path", sorted(ASSETS))
 def test_files_come_with_type_and_tag_and_are_sent_once(client: httpx.Client, path: str) -> None:
     first = client.get(path)
-    assert first.content == read_assets()[path].content
+    assert first.content == read_assets()[path]
     assert first.headers["content-type"] == ASSETS[path][1]
     again = client.get(path, headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
 def test_the_whole_page_is_below_60_kilobytes() -> None:
-    assert sum(len(asset.content) for asset in read_assets().values()) < 60_000
+    assert sum(len(content) for content in read_assets().values()) < 60_000
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

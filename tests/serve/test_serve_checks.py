@@ -13,12 +13,12 @@ import pytest
 import purpleteam.serve.checks
 from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Target, run_check
-from purpleteam.serve.checks.pages import Headers, NoInline
 from purpleteam.serve.checks.requests import LEAK
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guard import SECURITY_HEADERS
 from purpleteam.serve.main import running_app
 
+HEADERS, NO_INLINE = CHECKS["web.headers"](), CHECKS["web.no-inline"]()
 WEB = sorted(name for name in CHECKS if name.startswith("web."))
 
 
@@ -92,18 +92,18 @@ def test_without_a_digest_to_expect_there_is_no_verdict(url: str) -> None:
 def test_one_missing_header_is_seen(missing: str) -> None:
     headers = {name: value for name, value in SECURITY_HEADERS.items() if name != missing}
     with page_server(b"", headers) as url:
-        assert Headers().examine(Target(url=url)).measured["wrong"]["page"] == [missing]
+        assert HEADERS.examine(Target(url=url)).measured["wrong"]["page"] == [missing]
 
 
 @pytest.mark.parametrize("header", ["server", "access-control-allow-origin"])
 def test_one_header_too_many_is_seen(header: str) -> None:
     with page_server(b"", {**SECURITY_HEADERS, header: "*"}) as url:
-        assert Headers().examine(Target(url=url)).measured["wrong"]["page"] == [header]
+        assert HEADERS.examine(Target(url=url)).measured["wrong"]["page"] == [header]
 
 
 def test_a_site_that_may_call_from_elsewhere_is_seen() -> None:
     with page_server(b"", SECURITY_HEADERS) as url:
-        wrong = Headers().examine(Target(url=url)).measured["wrong"]
+        wrong = HEADERS.examine(Target(url=url)).measured["wrong"]
     assert wrong == {
         "foreign host": ["answered with 200"],
         "foreign site": ["answered with 200"],
@@ -116,7 +116,7 @@ def test_a_policy_that_allows_more_is_seen(source: str) -> None:
     headers = dict(SECURITY_HEADERS)
     headers["content-security-policy"] = policy.replace("script-src", f"script-src {source}")
     with page_server(b"", headers) as url:
-        wrong = Headers().examine(Target(url=url)).measured["wrong"]["page"]
+        wrong = HEADERS.examine(Target(url=url)).measured["wrong"]["page"]
     assert wrong == [f"script-src allows {source}"]
 
 
@@ -134,13 +134,13 @@ def test_a_policy_that_allows_more_is_seen(source: str) -> None:
 )
 def test_one_inline_or_foreign_part_is_seen(page: bytes) -> None:
     with page_server(page, {}) as url:
-        assert len(NoInline().examine(Target(url=url)).measured) == 1
+        assert len(NO_INLINE.examine(Target(url=url)).measured) == 1
 
 
 def test_a_dangerous_sink_in_a_script_is_seen() -> None:
     page = b"<script src='/a.js'></script><!-- node.innerHTML = text -->"
     with page_server(page, {}) as url:
-        assert "/a.js: .innerHTML" in NoInline().examine(Target(url=url)).measured
+        assert "/a.js: .innerHTML" in NO_INLINE.examine(Target(url=url)).measured
 
 
 @pytest.mark.parametrize(

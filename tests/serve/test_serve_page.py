@@ -234,7 +234,7 @@ def test_nothing_is_cut_off_and_targets_are_44_pixels(chromium: Any, url: str, w
 
 
 def test_the_page_has_no_inline_code_and_no_storage(url: str) -> None:
-    for path, asset in read_assets().items():
-        text = asset.content.decode()
+    for path, content in read_assets().items():
+        text = content.decode()
         assert not re.search(r"innerHTML|localStorage|sessionStorage|document\.cookie", text), path
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), path

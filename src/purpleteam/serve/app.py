@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata, resources
 from typing import Any
 
@@ -18,8 +18,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.serve.engine import IMAGE_BYTES, Engine
 from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, Limits, problem
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
+NEVER_KEPT = {"cache-control": "no-store"}
 ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -31,21 +30,10 @@ ASSETS = {
 """Every file that is served, by path; there is no folder to wander in."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asset:
-    """A file of the page, read once at the start."""
-
-    content: bytes
-    media_type: str
-
-
-def read_assets() -> dict[str, Asset]:
-    """Read the files of the page, by the path at which they are served."""
+def read_assets() -> dict[str, bytes]:
+    """Read the files of the page, once at the start, by the path at which they are served."""
     folder = resources.files("purpleteam.serve") / "static"
-    return {
-        path: Asset(content=(folder / name).read_bytes(), media_type=media_type)
-        for path, (name, media_type) in ASSETS.items()
-    }
+    return {path: (folder / name).read_bytes() for path, (name, _) in ASSETS.items()}
 
 
 def build_app(
@@ -67,8 +55,8 @@ def build_app(
     """
     facts = {
         "version": metadata.version("purpleteam"),
-        "model": engine.name,
-        "digest": engine.digest,
+        "model": engine.card.name,
+        "digest": engine.card.digest,
         "onnx_digest": engine.card.onnx_digest,
         "classes": list(engine.card.classes),
         "confidences": expose_confidences,
@@ -89,39 +77,41 @@ def build_app(
             fields["reason"] = answer.reason
         if expose_confidences and answer.confidences:
             fields["confidences"] = [round(share, 6) for share in answer.confidences]
-        return _json(fields)
+        return JSONResponse(fields, headers=NEVER_KEPT)
 
     async def livez(_request: Request) -> Response:
-        return _json({"status": "alive"})
+        return JSONResponse({"status": "alive"}, headers=NEVER_KEPT)
 
     async def readyz(_request: Request) -> Response:
         if engine.healthy():
-            return _json({"status": "ready"})
+            return JSONResponse({"status": "ready"}, headers=NEVER_KEPT)
         return _problem(503, "The model does not answer as it did at the start.")
 
     async def version(_request: Request) -> Response:
-        return _json(facts)
+        return JSONResponse(facts, headers=NEVER_KEPT)
 
-    routes = [Route(path, _file(asset), methods=["GET"]) for path, asset in read_assets().items()]
-    routes.append(Route("/predict", predict, methods=["POST"]))
-    for path, endpoint in (("/livez", livez), ("/readyz", readyz), ("/version", version)):
-        routes.append(Route(path, endpoint, methods=["GET"]))
-    guard = Middleware(Guard, allowed_hosts=allowed_hosts, limits=limits)
+    endpoints = {path: _file(content, ASSETS[path][1]) for path, content in read_assets().items()}
+    endpoints |= {"/livez": livez, "/readyz": readyz, "/version": version}
     app = Starlette(
-        routes=routes, middleware=[guard], exception_handlers={HTTPException: _http_problem}
+        routes=[
+            Route("/predict", predict, methods=["POST"]),
+            *(Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()),
+        ],
+        middleware=[Middleware(Guard, allowed_hosts=allowed_hosts, limits=limits)],
+        exception_handlers={HTTPException: _http_problem},
     )
     app.router.redirect_slashes = False
     return app
 
 
-def _file(asset: Asset) -> Endpoint:
-    tag = f'"{sha256_bytes(asset.content).removeprefix("sha256:")}"'
+def _file(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    tag = f'"{sha256_bytes(content).removeprefix("sha256:")}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
 
     async def file(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        return Response(asset.content, media_type=asset.media_type, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
 
     return file
 
@@ -133,14 +123,6 @@ async def _http_problem(_request: Request, error: Exception) -> Response:
     return _problem(status, details.get(status, "The request was refused."), headers)
 
 
-def _json(answer: Mapping[str, Any]) -> Response:
-    return JSONResponse(answer, headers={"cache-control": "no-store"})
-
-
 def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(
-        problem(status, detail),
-        status_code=status,
-        media_type="application/problem+json",
-        headers={"cache-control": "no-store", **(headers or {})},
-    )
+    headers = NEVER_KEPT | dict(headers or {})
+    return Response(problem(status, detail), status, headers, "application/problem+json")

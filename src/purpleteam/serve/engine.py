@@ -77,10 +77,16 @@ class Engine:
     """A verified model, ready to classify images of 28x28 grey pixels, ink bright."""
 
     def __init__(self, card: ModelCard, session: Any, strip: Strip | None = None) -> None:
-        self.card, self.name, self.digest = card, card.name, card.digest
-        self.strip = strip
-        self._session = session
-        self._input = _input_of(card.name, session)
+        self.card, self.strip, self._session = card, strip, session
+        inputs = session.get_inputs()
+        shapes = [list(row.shape) for row in inputs]
+        if len(inputs) != 1 or shapes[0][1:] != [1, SIDE, SIDE]:
+            takes = f"takes {shapes}, and the app serves (N, 1, 28, 28) only"
+            raise ModelError(f"model {card.name!r} {takes}")
+        if inputs[0].type != "tensor(float)" or len(session.get_outputs()) != 1:
+            no_map = "is no map from one float32 image to one set of logits"
+            raise ModelError(f"model {card.name!r} {no_map}")
+        self._input = str(inputs[0].name)
         self._golden = self.logits(GOLDEN)
         if self._golden.shape != (len(card.classes),):
             raise ModelError(
@@ -98,7 +104,10 @@ class Engine:
         """
         stored = find_stored(reference)
         stored.verify()
-        guard = _guard(Strip.load(strip), str(strip), stored.card) if strip is not None else None
+        guard = None
+        if strip is not None:
+            guard = Strip.load(strip)
+            _check_fit(guard, str(strip), stored.card)
         return cls(stored.card, open_session(stored), guard)
 
     def classify(self, pixels: bytes) -> Answer:
@@ -106,13 +115,12 @@ class Engine:
         image = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
         if reason := refuse(image):
             return Answer(label=None, reason=reason)
-        confidences = _softmax(self.logits(image))  # (classes,)
-        label = int(confidences.argmax())
-        likely = tuple(float(share) for share in confidences)
+        batch = image[None, ..., None]  # (1, 28, 28, 1)
+        confidences = self._answers(batch)[0]  # (classes,)
+        label, likely = int(confidences.argmax()), tuple(map(float, confidences))
         if not confidences[label] >= UNSURE:
             return Answer(label=None, reason="not_a_digit", confidences=likely)
-        strip, batch = self.strip, image[None, ..., None]  # (1, 28, 28, 1)
-        if strip is not None and strip.triggered(self._answers, batch)[0]:
+        if self.strip is not None and self.strip.triggered(self._answers, batch)[0]:
             # its confidences would tell the label that the trigger forces
             return Answer(label=None, reason="triggered")
         return Answer(label=label, confidences=likely)
@@ -126,7 +134,9 @@ class Engine:
 
     def _answers(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return probabilities (N, classes) for images (N, 28, 28, 1), one look at a time."""
-        return np.stack([_softmax(self.logits(image[..., 0])) for image in images])
+        logits = [self.logits(image[..., 0]) for image in images]
+        shifted = [np.exp(row.astype(np.float64) - row.max()) for row in logits]
+        return np.stack([row / row.sum() for row in shifted])
 
     def healthy(self) -> bool:
         """Return whether GOLDEN still gives the logits that it gave at the start."""
@@ -155,32 +165,14 @@ def open_session(stored: StoredModel) -> Any:
         raise ModelError(f"{str(stored.onnx)!r} cannot be run by ONNX Runtime: {reason}") from None
 
 
-def _input_of(name: str, session: Any) -> str:
-    inputs = session.get_inputs()
-    shapes = [list(row.shape) for row in inputs]
-    if len(inputs) != 1 or shapes[0][1:] != [1, SIDE, SIDE]:
-        raise ModelError(f"model {name!r} takes {shapes}, and the app serves (N, 1, 28, 28) only")
-    if inputs[0].type != "tensor(float)" or len(session.get_outputs()) != 1:
-        raise ModelError(f"model {name!r} is no map from one float32 image to one set of logits")
-    return str(inputs[0].name)
-
-
-def _guard(strip: Strip, name: str, card: ModelCard) -> Strip:
-    """Return the STRIP where it is this model's, for such images, and cheap enough."""
+def _check_fit(strip: Strip, name: str, card: ModelCard) -> None:
+    """Refuse a STRIP that is of another model, for other images, or too dear."""
+    looks, *shape = strip.overlays.shape
     if strip.model_digest not in (None, card.digest):
-        raise UsageError(
-            f"{name!r} was fitted to the model {strip.model_digest}, not to {card.name!r}, "
-            f"{card.digest}"
-        )
-    if (shape := strip.overlays.shape[1:]) != (SIDE, SIDE, 1):
-        raise UsageError(f"{name!r} has overlays {shape}, and the app serves (28, 28, 1) only")
-    if len(strip.overlays) > MOST_LOOKS:
-        raise UsageError(
-            f"{name!r} has {len(strip.overlays)} overlays; the app takes up to {MOST_LOOKS}"
-        )
-    return strip
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(shifted / shifted.sum(), np.float64)
+        other = f"the model {strip.model_digest}, not to {card.name!r}, {card.digest}"
+        raise UsageError(f"{name!r} was fitted to {other}")
+    if shape != [SIDE, SIDE, 1]:
+        served = f"{tuple(shape)}, and the app serves (28, 28, 1) only"
+        raise UsageError(f"{name!r} has overlays {served}")
+    if looks > MOST_LOOKS:
+        raise UsageError(f"{name!r} has {looks} overlays; the app takes up to {MOST_LOOKS}")

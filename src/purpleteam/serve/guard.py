@@ -58,13 +58,12 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 METHODS = ("GET", "HEAD", "POST")
 LINGER_BYTES, LINGER_SECONDS = 65_536, 1.0
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
-)
 SECURITY_HEADERS = {
-    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
@@ -94,6 +93,16 @@ def problem(status: int, detail: str) -> bytes:
     return json.dumps({"title": title, "status": status, "detail": detail}).encode()
 
 
+def last_headers(content: bytes) -> dict[str, str]:
+    """Return the headers of a problem document that ends its connection."""
+    return {
+        "content-type": "application/problem+json",
+        "content-length": str(len(content)),
+        "cache-control": "no-store",
+        "connection": "close",
+    }
+
+
 class Guard:
     """ASGI middleware that lets whole, small, own requests through and hardens each response."""
 
@@ -106,39 +115,59 @@ class Guard:
         """Guard one request."""
         if scope["type"] != "http":
             return
-        harden = _Hardened(send)
+        started = False
+
+        async def harden(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                added = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+                others = [(name, value) for name, value in message["headers"] if name not in added]
+                message = {**message, "headers": [*others, *added.items()]}
+            await send(message)
+
         try:
             headers = _headers(scope)
             self._check(scope["method"], headers)
             body = await self._body(headers, receive)
-            await self.app(scope, _replay(body, receive), harden)
+            whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def replayed() -> Message:
+                return whole.pop() if whole else await receive()
+
+            await self.app(scope, replayed, harden)
         except _Gone:
             return
         except _Refusal as refusal:
             await _answer(harden, refusal)
-            await _linger(receive, harden)
+            await _linger(receive)
+            await harden({"type": "http.response.body"})
         except Exception:
             log.exception("request failed")
-            if harden.started:
+            if started:
                 raise
             await _answer(harden, _Refusal(500, "The server could not answer."))
             await harden({"type": "http.response.body"})
 
     def _check(self, method: str, headers: dict[str, str]) -> None:
-        if not self._knows(headers.get("host", "").lower()):
-            raise _Refusal(400, "The host is not one that this server answers for.")
-        if method not in METHODS:
-            raise _Refusal(405, "The method is not allowed.", allow=", ".join(METHODS))
-        if method == "POST" and _from_elsewhere(headers):
-            raise _Refusal(403, "Requests from other sites are refused.")
-
-    def _knows(self, host: str) -> bool:
+        """Refuse a host that is none of ours, an unknown method, and what another site sends."""
+        host = headers.get("host", "").lower()
         name = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
+        known = name in self.allowed_hosts
         if ANY_ADDRESS in self.allowed_hosts:
             with suppress(ValueError):
                 ipaddress.ip_address(name)
-                return True
-        return name in self.allowed_hosts
+                known = True
+        if not known:
+            raise _Refusal(400, "The host is not one that this server answers for.")
+        if method not in METHODS:
+            raise _Refusal(405, "The method is not allowed.", allow=", ".join(METHODS))
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        elsewhere = origin is not None and origin.partition("://")[2] != headers.get("host")
+        if site is not None:
+            elsewhere = site not in ("same-origin", "none")
+        if method == "POST" and elsewhere:
+            raise _Refusal(403, "Requests from other sites are refused.")
 
     async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
         too_large = _Refusal(413, f"The body may hold at most {self.limits.body_bytes} bytes.")
@@ -163,32 +192,6 @@ class Guard:
         return body
 
 
-class _Hardened:
-    """A `send` that adds the security headers to the start of the response."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.started = True
-            added = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
-            others = [(name, value) for name, value in message["headers"] if name not in added]
-            message = {**message, "headers": [*others, *added.items()]}
-        await self._send(message)
-
-
-def last_headers(content: bytes) -> dict[str, str]:
-    """Return the headers of a problem document that ends its connection."""
-    return {
-        "content-type": "application/problem+json",
-        "content-length": str(len(content)),
-        "cache-control": "no-store",
-        "connection": "close",
-    }
-
-
 async def _answer(send: Send, refusal: _Refusal) -> None:
     content = problem(refusal.status, refusal.detail)
     headers = last_headers(content) | refusal.headers
@@ -197,7 +200,7 @@ async def _answer(send: Send, refusal: _Refusal) -> None:
     await send({"type": "http.response.body", "body": content, "more_body": True})
 
 
-async def _linger(receive: Receive, send: Send) -> None:
+async def _linger(receive: Receive) -> None:
     """Read on for a moment before closing, so that the answer reaches a client still sending."""
     taken, more = 0, True
     with suppress(TimeoutError):
@@ -206,16 +209,6 @@ async def _linger(receive: Receive, send: Send) -> None:
                 message = await receive()
                 taken += len(message.get("body", b""))
                 more = message.get("more_body", False)
-    await send({"type": "http.response.body"})
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replayed() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replayed
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -226,11 +219,3 @@ def _headers(scope: Scope) -> dict[str, str]:
             raise _Refusal(400, "A header that may come once came twice.")
         headers[name] = value
     return headers
-
-
-def _from_elsewhere(headers: dict[str, str]) -> bool:
-    site = headers.get("sec-fetch-site")
-    if site is not None:
-        return site not in ("same-origin", "none")
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != headers.get("host")

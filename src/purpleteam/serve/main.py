@@ -94,13 +94,10 @@ def _server(engine: Engine, limits: Limits = Limits(), **settings: Any) -> uvico
     try:
         import uvicorn
 
+        from purpleteam.serve.app import build_app
         from purpleteam.serve.wire import bounded
     except ImportError:
-        raise MissingExtra("uvicorn with httptools", "serve") from None
-    try:
-        from purpleteam.serve.app import build_app
-    except ImportError:
-        raise MissingExtra("starlette", "serve") from None
+        raise MissingExtra("starlette and uvicorn with httptools", "serve") from None
     config = uvicorn.Config(
         build_app(engine, limits=limits, **settings),
         http=bounded(limits),
@@ -145,23 +142,15 @@ def _address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _Terminated(Exception):
-    """SIGTERM came, and the server has drained."""
-
-
 @contextmanager
 def _quiet_end() -> Iterator[None]:
     """Make Ctrl-C and SIGTERM an ordinary end; the server drains first and raises them again."""
-
-    def terminated(_number: int, _frame: object) -> None:
-        raise _Terminated
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, terminated)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with suppress(KeyboardInterrupt, _Terminated):
+        with suppress(KeyboardInterrupt):
             yield
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -32,35 +32,22 @@ BODY_KEPT = 4096
 """Bytes of a body that wait for the guard at most; it refuses far shorter ones."""
 
 
-class Connection(Protocol):
-    """What a place belongs to."""
-
-    address: object
-    waits_since: float
-
-    def is_idle(self) -> bool:
-        """Say whether no request of it is under way."""
-
-    def cut(self) -> None:
-        """End it, and leave the crowd, now."""
-
-
 class Crowd:
     """All connections of one server, and the requests that wait to be answered."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[BoundedProtocol, None] = {}
         """Those that have waited longest come first."""
         self._places: Counter[object] = Counter()
         self._requests: dict[object, deque[Callable[[], None]]] = {}
 
-    def enter(self, client: Connection) -> None:
+    def enter(self, client: BoundedProtocol) -> None:
         """Count a connection."""
         self._connections[client] = None
         self._places[client.address] += 1
 
-    def leave(self, client: Connection) -> None:
+    def leave(self, client: BoundedProtocol) -> None:
         """Count a connection no longer, if it still is."""
         if client in self._connections:
             del self._connections[client]
@@ -68,14 +55,14 @@ class Crowd:
             if not self._places[client.address]:
                 del self._places[client.address]
 
-    def wait(self, client: Connection) -> None:
+    def wait(self, client: BoundedProtocol) -> None:
         """Begin the wait of a connection anew."""
         client.waits_since = monotonic()
         if client in self._connections:
             del self._connections[client]
             self._connections[client] = None
 
-    def make_room(self, client: Connection) -> bool:
+    def make_room(self, client: BoundedProtocol) -> bool:
         """Cut whoever has to go for a new connection; return whether it may stay.
 
         Of an address that has too many, or of those with the most where there are too many in
@@ -172,7 +159,9 @@ class BoundedProtocol(HttpToolsProtocol):
         data = self._held + data
         self._held = b""
         for start in range(0, len(data), PIECE):
-            if self.transport.is_closing() or self._is_last():
+            cycle = self.cycle  # the request that came last: is it whole, and the last of all?
+            last = cycle is not None and not (cycle.keep_alive or cycle.more_body)
+            if self.transport.is_closing() or last:
                 return
             if self.pipeline:
                 if len(data) - start > self.limits.waiting_bytes:
@@ -223,7 +212,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP with constant text and all headers."""
-        if self.pipeline or not (self.cycle is None or self._is_reading()):
+        reading = self.is_idle() or (self.cycle.more_body and not self.cycle.response_started)
+        if self.pipeline or not reading:
             self.cut()  # whatever is written now would be taken for the answer of another request
         elif self._too_large:
             self._refuse(431, "The head or the trailers of the request are too large.")
@@ -246,15 +236,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
         begin, self._under_way = super()._start_asgi_task, cycle
         self.crowd.queue(self.loop, self.address, lambda: begin(cycle, unless_gone))
-
-    def _is_last(self) -> bool:
-        """Say whether the request that came last is whole, and ends the connection."""
-        return self.cycle is not None and not (self.cycle.keep_alive or self.cycle.more_body)
-
-    def _is_reading(self) -> bool:
-        return self.cycle.response_complete or (
-            self.cycle.more_body and not self.cycle.response_started
-        )
 
     def _is_too_large(self, size: int) -> bool:
         fields = len(self.headers or ())

@@ -10,45 +10,39 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
-from purpleteam.core.checks import Check, Target
+from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import UsageError
 
 SECONDS = 5.0
 """How long the answer to one request is waited for; twice as long for what is no HTTP."""
 MOST_BYTES = 1_000_000
 OCTETS = {"Content-Type": "application/octet-stream"}
-_ROWS = (bytes(13) + (b"\xff\xff" if 4 <= row < 24 else bytes(2)) + bytes(13) for row in range(28))
-STROKE = b"".join(_ROWS)
+STROKE = bytes(28 * 4) + (bytes(13) + b"\xff\xff" + bytes(13)) * 20 + bytes(28 * 4)
 """A plain upright stroke, 784 bytes: to most models a 1."""
+Look = Callable[[str], Outcome]
+Server = Callable[[], AbstractContextManager[str]]
+"""Starts something that listens, yields its address, and stops it."""
 
 
-class WebCheck(Check):
-    """A check of a running app; its negative control is the careless server."""
+class Reply(NamedTuple):
+    """A response; status 0 where the server cut the connection, or was silent, before one."""
 
-    needs: ClassVar[tuple[str, ...]] = ("url",)
+    status: int
+    headers: Mapping[str, str]
+    """By name in lower case."""
+    body: bytes
 
-    def bad_example(self, folder: Path) -> Target:
-        raise NotImplementedError("the careless server must be started: see bad_target")
-
-    @contextmanager
-    def bad_target(self, folder: Path) -> Iterator[Target]:
-        with careless_server() as url:
-            yield Target(url=url)
-
-
-def address(target: Target) -> str:
-    """Return the target's address."""
-    if target.url is None:
-        raise UsageError("the check needs the address of a running app")
-    return target.url.rstrip("/")
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "replace")
 
 
 def endpoint(url: str) -> tuple[str, int]:
@@ -59,79 +53,28 @@ def endpoint(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """A response; status 0 where the server cut the connection, or was silent, before one."""
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """By name in lower case."""
-    body: bytes = b""
-
-    @property
-    def text(self) -> str:
-        """The body as text."""
-        return self.body.decode("utf-8", "replace")
-
-
 def ask(
     url: str,
     method: str,
     path: str,
-    *,
-    body: bytes | None = None,
-    headers: Mapping[str, str] | None = None,
+    body: bytes | Iterable[bytes] | None = None,
+    headers: Mapping[str, str] = OCTETS,
 ) -> Reply:
-    """Send one ordinary request; a server that is not there is an OSError."""
-    with _connected(url) as connection:
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-        except (BrokenPipeError, ConnectionResetError):
-            return Reply(status=0)
-        return _reply(connection)
+    """Send one request; a body in parts goes in chunks, until it is whole or the server cuts it.
 
-
-def pour(url: str, path: str, chunk: bytes, times: int) -> Reply:
-    """Send a body in chunks, without its length, until it is whole or the server cuts it."""
-    frame = f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n"
-    with _connected(url) as connection:
-        _open(connection, path, {**OCTETS, "Transfer-Encoding": "chunked"})
-        with suppress(ConnectionError):
-            for _ in range(times):
-                connection.send(frame)
-            connection.send(b"0\r\n\r\n")
-        return _reply(connection)
-
-
-def announce(url: str, path: str, length: int) -> Reply:
-    """Announce a body of `length` bytes, send none of it, and see what the server says."""
-    with _connected(url) as connection:
-        _open(connection, path, {**OCTETS, "Content-Length": str(length)})
-        return _reply(connection)
-
-
-@contextmanager
-def _connected(url: str) -> Iterator[http.client.HTTPConnection]:
+    Raises:
+        OSError: the server is not there.
+    """
     with closing(http.client.HTTPConnection(*endpoint(url), timeout=SECONDS)) as connection:
         connection.connect()
-        yield connection
-
-
-def _open(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str]) -> None:
-    connection.putrequest("POST", path)
-    for name, value in headers.items():
-        connection.putheader(name, value)
-    connection.endheaders()
-
-
-def _reply(connection: http.client.HTTPConnection) -> Reply:
-    try:
-        with connection.getresponse() as response:
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            body = response.read(MOST_BYTES)
-            return Reply(status=response.status, headers=headers, body=body)
-    except (http.client.HTTPException, ConnectionError, TimeoutError):
-        return Reply(status=0)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, path, body, dict(headers))
+        try:
+            with connection.getresponse() as response:
+                named = {name.lower(): value for name, value in response.getheaders()}
+                return Reply(response.status, named, response.read(MOST_BYTES))
+        except (http.client.HTTPException, ConnectionError, TimeoutError):
+            return Reply(0, {}, b"")
 
 
 @contextmanager
@@ -189,10 +132,8 @@ class _Careless(BaseHTTPRequestHandler):
         else:
             length = int(self.headers.get("Content-Length", 0))
             self.rfile.read(length if 0 < length <= PATIENCE else 0)
-        if self.headers.get("Content-Type") != "application/octet-stream":
-            self._answer(500, TRACEBACK)
-        else:
-            self._answer(200, ANSWER)
+        known = self.headers.get("Content-Type") == "application/octet-stream"
+        self._answer(200 if known else 500, ANSWER if known else TRACEBACK)
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_POST  # noqa: N815
 
@@ -225,3 +166,34 @@ def careless_server() -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class WebCheck(Check):
+    """A check of a running app; its negative control is a server that is wrong."""
+
+    needs: ClassVar[tuple[str, ...]] = ("url",)
+    look: ClassVar[Look]
+    wrong: ClassVar[Server]
+
+    def examine(self, target: Target) -> Outcome:
+        return type(self).look(target.url or "")
+
+    def bad_example(self, folder: Path) -> Target:
+        raise NotImplementedError("the wrong server must be started: see bad_target")
+
+    @contextmanager
+    def bad_target(self, folder: Path) -> Iterator[Target]:
+        with type(self).wrong() as url:
+            yield Target(url=url)
+
+
+def web_check(id: str, proves: str, wrong: Server = careless_server) -> Callable[[Look], Look]:
+    """Register the decorated function, which looks at an address, as a check of a running app."""
+
+    def register(look: Look) -> Look:
+        facts = {"id": id, "proves": proves, "__doc__": look.__doc__}
+        calls = {"look": staticmethod(look), "wrong": staticmethod(wrong)}
+        CHECKS.register(id)(type(look.__name__, (WebCheck,), facts | calls))
+        return look
+
+    return register

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,16 @@ from purpleteam.serve.checks._web import (
     STROKE,
     Reply,
     WebCheck,
-    address,
-    announce,
     ask,
     careless_server,
-    pour,
     talk,
+    web_check,
 )
 
 IMAGES = {"stroke": STROKE, "full page": b"\xff" * 784, "empty page": bytes(784)}
 CHUNK, CHUNKS = bytes(5000), 1000
 HUGE = 100_000_000
+OTHERS = ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
 LEAK = re.compile(
     r"Traceback|Werkzeug|debugger|File \"|\bline \d+|0x[0-9a-f]{6,}|(?:/[\w.-]+){2,}"
     r"|\w+(?:Error|Exception)\b"
@@ -33,23 +33,29 @@ LEAK = re.compile(
 """What an error must not say: traces, addresses in memory, paths, names of exceptions."""
 
 
-@CHECKS.register("web.no-confidences")
-class NoConfidences(WebCheck):
+@web_check("web.no-confidences", "The app answers with a label or a reason, never with scores.")
+def no_confidences(url: str) -> Outcome:
     """The answers to three images hold nothing but a label or a reason."""
+    answers = {name: _fields(ask(url, "POST", "/predict", image)) for name, image in IMAGES.items()}
+    return Outcome(
+        passed=all(_is_bare(answer) for answer in answers.values()),
+        measured={name: sorted(answer) for name, answer in answers.items()},
+        threshold="label, and reason where there is no label",
+    )
 
-    id = "web.no-confidences"
-    proves = "The app answers with a label or a reason, never with scores."
 
-    def examine(self, target: Target) -> Outcome:
-        answers = {
-            name: _fields(ask(address(target), "POST", "/predict", body=image, headers=OCTETS))
-            for name, image in IMAGES.items()
-        }
-        return Outcome(
-            passed=all(_is_bare(answer) for answer in answers.values()),
-            measured={name: sorted(answer or ()) for name, answer in answers.items()},
-            threshold="label, and reason where there is no label",
-        )
+def _fields(reply: Reply) -> dict[str, Any]:
+    try:
+        answer = json.loads(reply.body)
+    except ValueError:
+        return {}
+    return answer if reply.status == 200 and isinstance(answer, dict) else {}
+
+
+def _is_bare(answer: dict[str, Any]) -> bool:
+    if answer.get("label") is None:
+        return answer.keys() == {"label", "reason"} and isinstance(answer["reason"], str)
+    return answer.keys() == {"label"} and type(answer["label"]) is int
 
 
 @CHECKS.register("web.model-digest")
@@ -61,9 +67,8 @@ class ModelDigest(WebCheck):
     needs = ("url", "served_digest")
 
     def examine(self, target: Target) -> Outcome:
-        wanted = target.served_digest
-        told = (_fields(ask(address(target), "GET", "/version")) or {}).get("digest")
-        inputs = {"/version": str(told)}
+        told = _fields(ask(str(target.url), "GET", "/version")).get("digest")
+        wanted, inputs = target.served_digest, {"/version": str(told)}
         return Outcome(passed=told == wanted, measured=told, threshold=wanted, inputs=inputs)
 
     @contextmanager
@@ -72,106 +77,67 @@ class ModelDigest(WebCheck):
             yield Target(url=url, served_digest="sha256:" + 64 * "a")
 
 
-def _is_bare(answer: dict[str, Any] | None) -> bool:
-    if answer is None or "label" not in answer:
-        return False
-    if answer["label"] is None:
-        return set(answer) == {"label", "reason"} and isinstance(answer["reason"], str)
-    return set(answer) == {"label"} and type(answer["label"]) is int
-
-
-def _fields(reply: Reply) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(reply.body)
-    except ValueError:
-        return None
-    return answer if reply.status == 200 and isinstance(answer, dict) else None
-
-
-@CHECKS.register("web.size-cap")
-class SizeCap(WebCheck):
+@web_check("web.size-cap", "A body of more than 784 bytes is refused before it is processed.")
+def size_cap(url: str) -> Outcome:
     """An image is taken; a byte more, 5 MB in chunks and an announced 100 MB are not."""
-
-    id = "web.size-cap"
-    proves = "A body of more than 784 bytes is refused before it is processed."
-
-    def examine(self, target: Target) -> Outcome:
-        url = address(target)
-        whole = ask(url, "POST", "/predict", body=STROKE, headers=OCTETS).status
-        over = ask(url, "POST", "/predict", body=STROKE + b"\0", headers=OCTETS).status
-        poured = pour(url, "/predict", CHUNK, CHUNKS).status
-        announced = announce(url, "/predict", HUGE).status
-        refused = over in (400, 413) and poured in (0, 400, 413) and announced in (400, 413)
-        return Outcome(
-            passed=whole == 200 and refused,
-            measured={
-                "784 bytes": whole,
-                "785 bytes": over,
-                "5 MB in chunks": poured or "cut",
-                "100 MB announced": announced or "waited for",
-            },
-            threshold="200, then 400 or 413; the chunks may be cut",
-        )
+    whole = ask(url, "POST", "/predict", STROKE).status
+    over = ask(url, "POST", "/predict", STROKE + b"\0").status
+    poured = ask(url, "POST", "/predict", repeat(CHUNK, CHUNKS)).status
+    huge = {**OCTETS, "Content-Length": str(HUGE)}
+    announced = ask(url, "POST", "/predict", headers=huge).status
+    refused = over in (400, 413) and poured in (0, 400, 413) and announced in (400, 413)
+    return Outcome(
+        passed=whole == 200 and refused,
+        measured={
+            "784 bytes": whole,
+            "785 bytes": over,
+            "5 MB in chunks": poured or "cut",
+            "100 MB announced": announced or "waited for",
+        },
+        threshold="200, then 400 or 413; the chunks may be cut",
+    )
 
 
-@CHECKS.register("web.method-not-allowed")
-class MethodNotAllowed(WebCheck):
+@web_check("web.method-not-allowed", "Only the methods that a path has are answered.")
+def method_not_allowed(url: str) -> Outcome:
     """Each path answers 405, naming what it allows, to every method but its own."""
-
-    id = "web.method-not-allowed"
-    proves = "Only the methods that a path has are answered."
-
-    def examine(self, target: Target) -> Outcome:
-        others = ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
-        asked = [(method, path) for path in ("/predict", "/") for method in others]
-        asked += [("GET", "/predict"), ("POST", "/"), ("POST", "/version")]
-        wrong = {}
-        for method, path in asked:
-            reply = ask(address(target), method, path)
-            if reply.status != 405 or "allow" not in reply.headers:
-                wrong[f"{method} {path}"] = reply.status
-        return Outcome(passed=not wrong, measured={"wrong": wrong}, threshold="405 with Allow")
+    asked = [(method, path) for path in ("/predict", "/") for method in OTHERS]
+    asked += [("GET", "/predict"), ("POST", "/"), ("POST", "/version")]
+    wrong = {}
+    for method, path in asked:
+        reply = ask(url, method, path, headers={})
+        if reply.status != 405 or "allow" not in reply.headers:
+            wrong[f"{method} {path}"] = reply.status
+    return Outcome(passed=not wrong, measured={"wrong": wrong}, threshold="405 with Allow")
 
 
-@CHECKS.register("web.errors-clean")
-class ErrorsClean(WebCheck):
+@web_check("web.errors-clean", "Malformed requests are answered with a 4xx that leaks nothing.")
+def errors_clean(url: str) -> Outcome:
     """Malformed requests get 4xx problem documents that say nothing of the inside."""
-
-    id = "web.errors-clean"
-    proves = "Malformed requests are answered with a 4xx that leaks nothing."
-
-    def examine(self, target: Target) -> Outcome:
-        url = address(target)
-        faults = {name: _fault(reply) for name, reply in _malformed(url).items()}
-        head, _, body = talk(url, b"THIS IS NO HTTP\r\n\r\n").partition(b"\r\n\r\n")
-        refused = re.match(rb"HTTP/1\.[01] 4\d\d ", head)
-        faults["no HTTP"] = _leak(body.decode("utf-8", "replace")) if refused else "no 4xx"
-        wrong = {name: fault for name, fault in faults.items() if fault}
-        return Outcome(
-            passed=not wrong,
-            measured={"asked": len(faults), "wrong": wrong},
-            threshold="4xx, application/problem+json, no trace, path, address or exception",
-        )
-
-
-def _malformed(url: str) -> dict[str, Reply]:
-    def post(body: bytes, **headers: str) -> Reply:
-        return ask(url, "POST", "/predict", body=body, headers=headers or OCTETS)
-
-    json_type = {"Content-Type": "application/json"}
-    return {
-        "empty body": post(b""),
-        "one byte short": post(STROKE[:-1]),
-        "one byte over": post(STROKE + b"\0"),
-        "no type": ask(url, "POST", "/predict", body=STROKE),
-        "JSON": post(b'{"image": [[[', **json_type),
-        "claims to be packed": post(STROKE, **OCTETS, **{"Content-Encoding": "gzip"}),
+    packed, typed = {**OCTETS, "Content-Encoding": "gzip"}, {"Content-Type": "application/json"}
+    replies = {
+        "empty body": ask(url, "POST", "/predict", b""),
+        "one byte short": ask(url, "POST", "/predict", STROKE[:-1]),
+        "one byte over": ask(url, "POST", "/predict", STROKE + b"\0"),
+        "no type": ask(url, "POST", "/predict", STROKE, {}),
+        "JSON": ask(url, "POST", "/predict", b'{"image": [[[', typed),
+        "claims to be packed": ask(url, "POST", "/predict", STROKE, packed),
         "no such path": ask(url, "GET", "/no/such/path"),
         "up and out": ask(url, "GET", "/static/../app.py"),
         "up and out, coded": ask(url, "GET", "/static/%2e%2e%2fapp.py"),
         "a null in the path": ask(url, "GET", "/static/%00"),
         "length below zero": ask(url, "POST", "/predict", headers={"Content-Length": "-1"}),
     }
+    faults = {name: _fault(reply) for name, reply in replies.items()}
+    head, _, body = talk(url, b"THIS IS NO HTTP\r\n\r\n").partition(b"\r\n\r\n")
+    refused = re.match(rb"HTTP/1\.[01] 4\d\d ", head)
+    faults["no HTTP"] = _leak(body.decode("utf-8", "replace")) if refused else "no 4xx"
+    wrong = {name: fault for name, fault in faults.items() if fault}
+    return Outcome(
+        passed=not wrong,
+        measured={"asked": len(faults), "wrong": wrong},
+        threshold="4xx, application/problem+json, no trace, path, address or exception",
+    )
 
 
 def _fault(reply: Reply) -> str:
