@@ -18,12 +18,7 @@ from purpleteam.defences.detection.metrics import (
     average_precision,
     defence_effectiveness,
     evaluate_detection,
-    false_alarm_rate,
-    precision,
-    recall,
     recall_at,
-    relative_cost,
-    residual_poisons,
 )
 
 CASES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=25).filter(
@@ -178,25 +173,24 @@ def test_the_interval_of_an_area_covers_the_truth_for_few_poisons(
     assert hits >= 0.93 * rounds
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30).filter(
+        lambda cases: not all(bad for _, bad in cases)
+    )
+)
 def test_rates_at_the_threshold_are_counts(cases: list[tuple[bool, bool]]) -> None:
     flagged, truth = np.array(cases).T
     hits = sum(flag and bad for flag, bad in cases)
-    assert residual_poisons(flagged, truth) == sum(bad and not flag for flag, bad in cases)
+    found = evaluate_detection(np.zeros(len(cases)), flagged, truth)
+    assert found.residual_poisons == sum(bad and not flag for flag, bad in cases)
     if truth.any():
-        assert (recall(flagged, truth).successes, recall(flagged, truth).n) == (hits, sum(truth))
-    if not truth.all():
-        alarms = false_alarm_rate(flagged, truth)
-        assert alarms.successes == sum(flag and not bad for flag, bad in cases)
-        assert alarms.n == len(cases) - sum(truth)
-    found = precision(flagged, truth)
-    assert (found is None) == (not flagged.any())
-    assert found is None or (found.successes, found.n) == (hits, sum(flagged))
-
-
-def test_clean_models_that_were_flagged_are_false_alarms() -> None:
-    found = false_alarm_rate(np.array([False, True, False, False]))
-    assert (found.successes, found.n) == (1, 4) and found.low < 0.25 < found.high
+        assert found.recall and (found.recall.successes, found.recall.n) == (hits, sum(truth))
+    alarms = found.false_alarm_rate
+    assert alarms.successes == sum(flag and not bad for flag, bad in cases)
+    assert alarms.n == len(cases) - sum(truth)
+    rate = found.precision
+    assert (rate is None) == (not flagged.any())
+    assert rate is None or (rate.successes, rate.n) == (hits, sum(flagged))
 
 
 def test_a_detector_is_judged_by_flags_or_by_places() -> None:
@@ -206,12 +200,12 @@ def test_a_detector_is_judged_by_flags_or_by_places() -> None:
     assert by_flag.recall is not None and by_flag.recall.value == 0.5
     assert by_flag.recall_at_count is not None and by_flag.recall_at_count.value == 0.5
     assert by_flag.false_alarm_rate.successes == 1 and by_flag.residual_poisons == 1
-    assert by_flag.to_json()["precision"]["n"] == 2
+    assert by_flag.precision is not None and by_flag.precision.n == 2
 
 
 def test_on_a_clean_set_only_false_alarms_are_left_to_see() -> None:
-    found = evaluate_detection([1.0, 2.0], [], np.array([False, False])).to_json()
-    assert {name for name, value in found.items() if value is not None} == {
+    found = evaluate_detection([1.0, 2.0], [], np.array([False, False]))
+    assert {name for name, value in vars(found).items() if value is not None} == {
         "false_alarm_rate",
         "residual_poisons",
     }
@@ -266,9 +260,3 @@ def test_lost_accuracy_never_raises_the_rating(
 def test_a_rating_of_percentages_is_refused() -> None:
     with pytest.raises(ValueError, match="rates must be from 0 to 1"):
         rating(96.0, 1.0, 98.0, 97.0)
-
-
-def test_cost_is_told_in_trainings() -> None:
-    assert relative_cost(30.0, 20.0) == 1.5
-    with pytest.raises(ValueError, match="seconds must be at least 0"):
-        relative_cost(1.0, 0.0)

@@ -1,4 +1,4 @@
-"""A trigger that a student follows too is nature; setting a label aside leaves the others."""
+"""A trigger that a student follows too is nature."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import numpy as np
 from defences_planted import CLASSES, CORNER, SIDE, Planted, trusted
 from torch import nn
 
-from purpleteam.defences.detection.model import Evidence, Scanning
-from purpleteam.defences.detection.model._base import Null
-from purpleteam.defences.detection.model.decision import without_label
+from purpleteam.defences.detection.model import Scanning
 from purpleteam.defences.detection.model.reference import success_in_both
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import to_batch
@@ -56,17 +54,3 @@ def test_a_trigger_counts_at_the_least_strength_that_moves_half_of_the_images() 
 
 def test_without_a_trigger_nothing_is_said() -> None:
     assert shares(Planted(), None) == (None, None)
-
-
-def test_a_label_that_is_set_aside_leaves_the_standing_of_the_next() -> None:
-    null = Null(location=1.0, scale=0.5, deviation=1.0)
-    one = Evidence(
-        detector="patch",
-        statistics=np.array([0.0, 9.0, 2.0]),
-        standing=16.0,
-        target_label=1,
-        details={},
-    )
-    left = without_label(1, one, null)
-    assert (left.target_label, left.standing) == (2, 2.0)
-    assert one.statistics[1] == 9.0

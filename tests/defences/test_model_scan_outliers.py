@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from purpleteam.defences.detection.model._base import Null, pair_outliers, small_outliers
 from purpleteam.defences.detection.model.source_specific import noise_of
 
-NULL = Null(location=1.0, scale=0.5, deviation=0.2, weight=5)
+NULL = Null(location=1.0, scale=0.5, deviation=0.2)
 SIZES = st.floats(-3, 3, allow_nan=False, width=32)
 
 
@@ -112,7 +112,7 @@ def test_a_class_without_images_to_start_from_is_no_pair() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"scale": 0.0}, "scale must be above 0"), ({"weight": -1.0}, "weight must be at least 0")],
+    [({"scale": 0.0}, "scale must be above 0"), ({"deviation": -1.0}, "deviation must be above 0")],
 )
 def test_a_null_that_is_none_is_refused(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

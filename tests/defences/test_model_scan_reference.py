@@ -11,8 +11,8 @@ from defences_planted import CLASSES, Planted, trusted
 from torch import Tensor, nn
 
 from purpleteam.defences.detection.model import Scanning
-from purpleteam.defences.detection.model._base import minus_natural
-from purpleteam.defences.detection.model.reference import distilled, untrained
+from purpleteam.defences.detection.model.inversion import minus_natural
+from purpleteam.defences.detection.model.reference import untrained, with_reference
 from purpleteam.models import build
 from purpleteam.models.devices import frozen, to_batch
 
@@ -21,8 +21,9 @@ LABELS = torch.tensor(trusted().labels)
 
 
 def taught(model: nn.Module, seed: int = 0) -> nn.Module | None:
+    work = Scanning(model=model, images=IMAGES, labels=trusted().labels, classes=CLASSES, seed=seed)
     with frozen(model):
-        return distilled(model, IMAGES, classes=CLASSES, seed=seed)
+        return with_reference(work).reference
 
 
 def test_a_student_answers_as_its_teacher_and_does_not_know_the_trigger() -> None:
@@ -87,6 +88,6 @@ def test_what_the_student_finds_near_too_is_taken_off_and_what_it_finds_far_is_n
         seen.append(it.model)
         return natural + 5  # in another unit
 
-    rest = minus_natural(replace(work, reference=student), found, measure, share=0.75)
+    rest = minus_natural(replace(work, reference=student), found, measure)
     assert seen == [student]
-    assert np.allclose(rest, [0.75, 0, 0, 0, 0.15])
+    assert np.allclose(rest, [0.6, 0, 0, 0, 0.12])

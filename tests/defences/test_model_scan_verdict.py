@@ -146,7 +146,7 @@ def test_detectors_of_whole_classes_are_also_judged_together() -> None:
 
 
 def test_one_detector_alone_is_not_counted_twice() -> None:
-    assert joint([evidence("a", [0.0, 1.0])]) == ()
+    assert joint([evidence("a", [0.0, 1.0])]) == []
 
 
 @pytest.mark.parametrize(

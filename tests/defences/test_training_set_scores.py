@@ -12,6 +12,9 @@ from torch import nn
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.defences.detection.training_set._features import (
+    log_probabilities,
+    margins,
+    out_of_part_votes,
     patch_features,
     penultimate,
     pixel_features,
@@ -23,13 +26,8 @@ from purpleteam.defences.detection.training_set._groups import (
     split_along,
     whiten,
 )
-from purpleteam.defences.detection.training_set._votes import (
-    log_probabilities,
-    margins,
-    out_of_part_votes,
-)
 from purpleteam.defences.detection.training_set.activation_clustering import two_clusters
-from purpleteam.defences.detection.training_set.label_errors import confident_joint
+from purpleteam.defences.detection.training_set.label_errors import confident_labels
 from purpleteam.defences.detection.training_set.mask_removal import mask_removal_scores
 from purpleteam.defences.detection.training_set.scan import anomaly_index, two_groups
 from purpleteam.defences.detection.training_set.spectral_signatures import (
@@ -63,11 +61,6 @@ def test_a_spectral_signature_is_the_centred_projection_and_ignores_the_mean(see
     assert spectral_signature_scores(rows + 1000) == pytest.approx(brute, rel=1e-6, abs=1e-6)
 
 
-def test_spectral_signatures_need_a_matrix() -> None:
-    with pytest.raises(ValueError, match="matrix"):
-        spectral_signature_scores(np.zeros(4))
-
-
 def test_two_clusters_are_told_apart_and_the_smaller_one_is_the_suspect() -> None:
     rows = a_group_among(shift=30.0)
     nearness, share = two_clusters(rows)
@@ -96,24 +89,22 @@ def test_quantum_entropy_scores_are_the_quadratic_form_of_the_exponential() -> N
 
 
 def test_two_groups_find_the_split_and_its_likelihood_ratio() -> None:
-    found = two_groups(a_group_among(shift=10.0))
-    assert set(np.flatnonzero(found.towards > 0)) == set(range(20))
+    statistic, towards = two_groups(a_group_among(shift=10.0))
+    assert set(np.flatnonzero(towards > 0)) == set(range(20))
     rows = a_group_among(shift=10.0).astype(float)
     parts = (rows[:20], rows[20:])
     within = sum(float(((part - part.mean(0)) ** 2).sum()) for part in parts)
-    assert found.statistic == pytest.approx(((rows - rows.mean(0)) ** 2).sum() - within)
+    assert statistic == pytest.approx(((rows - rows.mean(0)) ** 2).sum() - within)
 
 
 def test_the_anomaly_index_counts_deviations_of_the_median() -> None:
     assert anomaly_index(np.array([1.0, 2.0, 3.0, 4.0, 13.0]))[-1] == pytest.approx(10 / 1.4826)
 
 
-def test_the_confident_joint_is_counted_as_in_the_paper() -> None:
+def test_a_label_is_confidently_read_from_the_mean_of_its_own_rows_on() -> None:
     probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9], [0.4, 0.6]])
     labels = np.array([0, 0, 0, 1, 1])  # thresholds: 0.6 for class 0, 0.75 for class 1
-    joint, read = confident_joint(probabilities, labels)
-    assert read.tolist() == [0, 0, 1, 1, -1]
-    assert joint.tolist() == [[2, 1], [0, 1]]
+    assert confident_labels(probabilities, labels).tolist() == [0, 0, 1, 1, -1]
 
 
 def test_a_margin_is_the_own_score_less_the_best_other() -> None:
@@ -142,14 +133,6 @@ def test_no_part_votes_on_its_own_rows() -> None:
     assert votes[0, 2] == 0
 
 
-@pytest.mark.parametrize("parts", [1, 7])
-def test_votes_need_two_parts_and_a_row_in_each(parts: int) -> None:
-    with pytest.raises(ValueError, match="parts must be"):
-        out_of_part_votes(
-            np.zeros((6, 2), np.float32), np.zeros(6, np.int64), 2, parts=parts, seed=0
-        )
-
-
 def test_what_contradicted_images_share_is_found_and_chance_is_not() -> None:
     labels = np.arange(600) % 2
     rows = rng(4).normal(size=(600, 30)).astype(np.float32)
@@ -158,10 +141,7 @@ def test_what_contradicted_images_share_is_found_and_chance_is_not() -> None:
     alone = whiten(rows, labels, labels, trusted)
     rows[suspects[:30], 3] += 6
     planted = whiten(rows, labels, labels, trusted)
-    found = [
-        shared_group(white, suspects, label=0, features="f", starters=20, refinements=3)
-        for white in (planted, alone)
-    ]
+    found = [shared_group(white, suspects, 0, "f", starters=20) for white in (planted, alone)]
     assert found[0] is not None and set(found[0].members) == set(suspects[:30])
     assert found[0].strength > 4 and 0.6 < found[0].apartness < 1.6
     assert found[1] is not None and found[1].strength < 1.5

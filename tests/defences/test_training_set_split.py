@@ -14,10 +14,9 @@ from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.data.images import Dataset
 from purpleteam.defences.detection.training_set import scan_training_set
 from purpleteam.defences.detection.training_set._analysis import Analysis
-from purpleteam.defences.detection.training_set._groups import SharedGroup
+from purpleteam.defences.detection.training_set._groups import Part, SharedGroup
 from purpleteam.defences.detection.training_set._splits import (
     PartPrediction,
-    Split,
     nearness_of_others,
     outside_leading,
     split_labels,
@@ -41,7 +40,7 @@ def test_a_label_with_two_modes_is_split_there_and_no_other() -> None:
     (split,) = split_labels(rows(60, 10), LABELS, 3)
     assert split.label == 1
     assert split.members.tolist() == np.flatnonzero(LABELS == 1)[:60].tolist()
-    assert split.apart == pytest.approx(10, rel=0.2)
+    assert split.gap == pytest.approx(10, rel=0.2)
     inside = np.zeros(N, bool)
     inside[split.members] = True
     assert split.towards[inside].mean() == pytest.approx(1, abs=1e-6)
@@ -81,7 +80,7 @@ def test_the_share_outside_the_two_leading_contents_is_counted(content: list[int
 def part(label: int, *, broad: int, sure: int = 90, strength: float = 0.0) -> PartPrediction:
     """Return a part of 100 images."""
     members = np.arange(100)
-    split = Split(label=label, apart=6.0, members=members, towards=np.ones(100))
+    split = Part(label=label, gap=6.0, members=members, towards=np.ones(100))
     group = SharedGroup(label, "pixels", strength, members, np.ones(100), apartness=1.0)
     return PartPrediction(split=split, sure=sure, broad=broad, group=group)
 

@@ -9,7 +9,7 @@ import pytest
 
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.training_set._analysis import Analysis
-from purpleteam.defences.detection.training_set._groups import CompactGroup, SharedGroup
+from purpleteam.defences.detection.training_set._groups import Part, SharedGroup
 from purpleteam.defences.detection.training_set.scanning import (
     accuse,
     compact_evidence,
@@ -88,7 +88,7 @@ def test_members_that_are_not_certain_count_for_nothing() -> None:
 def test_a_compact_group_is_planted_from_a_gap_and_a_size_on(
     gap: float, members: int, is_planted: bool
 ) -> None:
-    group = CompactGroup(LABEL, gap, np.arange(members), np.zeros(200))
+    group = Part(LABEL, gap, np.arange(members), np.zeros(200))
     assert (compact_evidence(group) >= 1) == is_planted
 
 
@@ -135,8 +135,8 @@ def test_the_greatest_evidence_accuses_and_only_evidence_against_that_label_rais
     others = np.where(np.arange(600) >= 300, 9.0, 0.0)
     of_other = SharedGroup(LABEL + 1, "pixels", 7.0, group.members, others, 1.0)
     weak = SharedGroup(LABEL, "pixels", 6.9, group.members, np.full(600, 9.0), 1.0)
-    tight = CompactGroup(LABEL, 5.0, np.arange(20), np.where(np.arange(600) == 299, 0.5, 0.0))
-    loose = CompactGroup(LABEL, 4.9, np.arange(20), np.where(np.arange(600) == 298, 0.5, 0.0))
+    tight = Part(LABEL, 5.0, np.arange(20), np.where(np.arange(600) == 299, 0.5, 0.0))
+    loose = Part(LABEL, 4.9, np.arange(20), np.where(np.arange(600) == 298, 0.5, 0.0))
     analysis.__dict__.update({name: seen[name] for name in ("suspicion", "content", "splits")})
     analysis.__dict__.update(groups=(of_other, group, weak), compact=(tight, loose))
     found = accuse(analysis)

@@ -25,10 +25,13 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Estimate, Rate, Value, paired_difference
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.detection.metrics import defence_effectiveness, relative_cost
+from purpleteam.defences.detection.metrics import defence_effectiveness
 from purpleteam.defences.repair._base import Repair, Repairing, free_copy
-from purpleteam.defences.repair._tuning import Loop, label_loss, tune
+from purpleteam.defences.repair._tuning import Loop, tune
 from purpleteam.models.inference import Classifier, correct, logits
+
+AS_A_USER = Loop(augmentation="none")
+"""How the adversary fine-tunes: as any user of the model would."""
 
 
 def transfer_accuracy(
@@ -90,8 +93,6 @@ class RepairOutcome:
     residual_poisons: int | None
     """How many poisons were left in what the repaired net learned from, where that is known."""
     cpu_seconds: float
-    trainings: float | None
-    """CPU seconds as multiples of one training of the same model."""
 
     @property
     def accuracy_change(self) -> Estimate:
@@ -121,23 +122,10 @@ class RepairOutcome:
             method="interval-arithmetic",
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple repair --json`."""
-        return {
-            "repair": self.repair,
-            "before": self.before.to_json(),
-            "after": self.after.to_json(),
-            "accuracy_change": self.accuracy_change.to_json(),
-            "defence_effectiveness": self.effectiveness.to_json(),
-            "residual_poisons": self.residual_poisons,
-            "cpu_seconds": self.cpu_seconds,
-            "trainings": self.trainings,
-        }
-
     def measurements(
         self, subject: Mapping[str, Any], how: Mapping[str, Any], seed: int
     ) -> list[Measurement]:
-        """Return the same numbers as records about `subject`; `how` also names the repair."""
+        """Return the numbers as records about `subject`; `how` also names the repair."""
         after, before = self.after, self.before
         values: dict[str, tuple[Value, Value | None]] = {
             "clean_accuracy": (after.clean_accuracy, before.clean_accuracy),
@@ -147,9 +135,6 @@ class RepairOutcome:
             "clean_accuracy_difference": (self.accuracy_change, None),
             "defence_effectiveness": (self.effectiveness, None),
         }
-        cost = {"cpu_seconds": self.cpu_seconds}
-        if self.trainings is not None:
-            cost["trainings"] = self.trainings
         return [
             Measurement(
                 name=name,
@@ -159,7 +144,7 @@ class RepairOutcome:
                 detail={"residual_poisons": self.residual_poisons}
                 | ({} if old is None else {"before": old.to_json()}),
                 seed=seed,
-                cost=cost,
+                cost={"cpu_seconds": self.cpu_seconds},
             )
             for name, (value, old) in values.items()
         ]
@@ -173,7 +158,6 @@ def evaluate_repair(
     *,
     clean_model: nn.Module | None = None,
     residual_poisons: int | None = None,
-    training_cpu_seconds: float | None = None,
 ) -> RepairOutcome:
     """Measure a repaired net as the model was measured before, on the same `test` and `poison`.
 
@@ -184,38 +168,14 @@ def evaluate_repair(
         poison: gives the trigger and the target label.
         clean_model: a classifier trained without poison, for the base rate.
         residual_poisons: poisons left in what the repaired net learned from.
-        training_cpu_seconds: what one training of the model takes.
     """
-    after = evaluate_backdoor(repaired.module, test, poison, clean_model=clean_model)
-    trainings = None
-    if training_cpu_seconds is not None:
-        trainings = relative_cost(repaired.cpu_seconds, training_cpu_seconds)
     return RepairOutcome(
         repair=repaired.repair,
         before=before,
-        after=after,
+        after=evaluate_backdoor(repaired.module, test, poison, clean_model=clean_model),
         residual_poisons=residual_poisons,
         cpu_seconds=repaired.cpu_seconds,
-        trainings=trainings,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repoisoning(Loop):
-    """How the adversary fine-tunes: as any user of the model would."""
-
-    augmentation: str = "none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repoisoned:
-    """Attack success rates after fine-tuning with so many poisons; 0 is clean images alone."""
-
-    attack_success_rates: Mapping[int, Rate]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return one rate for each count."""
-        return {str(count): rate.to_json() for count, rate in self.attack_success_rates.items()}
 
 
 def repoison(
@@ -226,11 +186,11 @@ def repoison(
     *,
     target_label: int,
     counts: Sequence[int] = (0, 5, 10, 20),
-    how: Repoisoning | None = None,
+    how: Loop = AS_A_USER,
     seed: int = 0,
     device: torch.device | None = None,
     progress: Progress = SILENT,
-) -> Repoisoned:
+) -> dict[int, Rate]:
     """Fine-tune copies of a model on clean images and the first poisons; measure each.
 
     Args:
@@ -244,6 +204,9 @@ def repoison(
         seed: of order and augmentation.
         device: where to tune; the default is the CPU.
         progress: where to report.
+
+    Returns:
+        The attack success rate after fine-tuning with so many poisons.
 
     Raises:
         UsageError: there are fewer poisons than the largest count, or a count below 0.
@@ -259,12 +222,11 @@ def repoison(
         net = tune(
             free_copy(model, device, clean),
             mixed,
-            how or Repoisoning(),
-            loss=label_loss,
+            how,
             seed=seed,
             description=f"re-poison with {count}",
             progress=progress,
         )
         hits = logits(net, triggered.images).argmax(1) == target_label
         rates[count] = Rate.of(int(hits.sum()), len(hits))
-    return Repoisoned(attack_success_rates=rates)
+    return rates

@@ -231,7 +231,7 @@ def detect_training_set(
     *,
     images: ImageSet | None = None,
     facts: Mapping[str, Any] | None = None,
-    detectors: Sequence[str] | None = None,
+    detectors: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> Detected:
     """Look for poisoned training images; a manifest's truth is compared afterwards.
@@ -241,16 +241,13 @@ def detect_training_set(
         seed: the same seed and images give the same answer.
         images: the training images, where not the dataset's own.
         facts: what the record says beside, such as what was planted.
-        detectors: whose rankings are told; by default all.
+        detectors: whose rankings are told too; the verdict needs none, and no answer shows any.
         progress: where to report.
     """
     import time
 
     from purpleteam.core.schema import TRAINING_SET_SCAN
-    from purpleteam.defences.detection.training_set import (
-        TRAINING_SET_DETECTORS,
-        scan_training_set,
-    )
+    from purpleteam.defences.detection.training_set import scan_training_set
 
     dataset = subject.dataset
     looked_at = dataset.split(dataset.searched) if images is None else images
@@ -259,7 +256,7 @@ def detect_training_set(
         looked_at,
         classes=len(dataset.classes),
         model=None if subject.model is None else subject.model.module,
-        detectors=tuple(TRAINING_SET_DETECTORS) if detectors is None else tuple(detectors),
+        detectors=detectors,
         seed=seed,
         device=subject.device,
         progress=progress,

@@ -4,7 +4,7 @@
 - its flags at the deployed threshold: recall, precision, false alarms, residual poisons
 - all of these together, on a set whose poisons are known: `evaluate_detection`
 - a repair: defence effectiveness rating (Zhu et al. 2023, arXiv:2304.11823; Wu et al. 2022,
-  arXiv:2206.12654), and what it cost
+  arXiv:2206.12654)
 
 NumPy alone. Every argument that holds one value per case is an array of the same length (N,).
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,45 +68,13 @@ def average_precision(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
     return Estimate(value=value, n=m + n, low=low, high=high, method="binomial")
 
 
-def recall(flagged: ArrayLike, poisoned: ArrayLike) -> Rate:
-    """Return which share of the poisons is flagged."""
-    flags, truth = _pair(_bools(flagged), _bools(poisoned))
-    return Rate.of(int((flags & truth).sum()), int(truth.sum()))
-
-
-def precision(flagged: ArrayLike, poisoned: ArrayLike) -> Rate | None:
-    """Return which share of the flagged is poisoned; None where nothing is flagged."""
-    flags, truth = _pair(_bools(flagged), _bools(poisoned))
-    return Rate.of(int((flags & truth).sum()), int(flags.sum())) if flags.any() else None
-
-
-def false_alarm_rate(flagged: ArrayLike, poisoned: ArrayLike | None = None) -> Rate:
-    """Return which share of the clean is flagged: images of a set, or models that were scanned.
-
-    Args:
-        flagged: (N,) bool.
-        poisoned: (N,) bool, the truth; by default all are clean.
-    """
-    flags = _bools(flagged)
-    flags, truth = _pair(flags, np.zeros_like(flags) if poisoned is None else _bools(poisoned))
-    return Rate.of(int((flags & ~truth).sum()), int((~truth).sum()))
-
-
-def residual_poisons(flagged: ArrayLike, poisoned: ArrayLike) -> int:
-    """Return how many poisons are not flagged, and stay."""
-    flags, truth = _pair(_bools(flagged), _bools(poisoned))
-    return int((truth & ~flags).sum())
-
-
 def recall_at(scores: ArrayLike, poisoned: ArrayLike, n: int) -> Rate:
     """Return which share of the poisons is among the n highest scores.
 
     Where scores tie at the cut, the clean ones are taken first: the detector did not tell them
     apart, and the order of the images must not.
     """
-    values, truth = _pair(_scores(scores), _bools(poisoned))
-    if not 0 <= n <= len(values):
-        raise ValueError(f"n must be from 0 to the {len(values)} scores, not {n}")
+    values, truth = _cases(scores, poisoned)
     order = np.lexsort((truth, -values))  # by falling score, then clean before poisoned
     return Rate.of(int(truth[order[:n]].sum()), int(truth.sum()))
 
@@ -131,16 +98,6 @@ def defence_effectiveness(
     return (gained - lost + 1) / 2
 
 
-def relative_cost(cpu_seconds: float, training_cpu_seconds: float) -> float:
-    """Return CPU seconds as multiples of one training of the same model."""
-    if cpu_seconds < 0 or training_cpu_seconds <= 0:
-        raise ValueError(
-            f"seconds must be at least 0 and those of a training more, "
-            f"not {cpu_seconds} and {training_cpu_seconds}"
-        )
-    return cpu_seconds / training_cpu_seconds
-
-
 @dataclass(frozen=True, kw_only=True)
 class Detection:
     """What a detector did on one set whose poisons are known.
@@ -161,19 +118,6 @@ class Detection:
     residual_poisons: int
     """Poisons that were not flagged, and stay in the set."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields for --json and records."""
-        rates = {
-            "auroc": self.auroc,
-            "average_precision": self.average_precision,
-            "recall": self.recall,
-            "precision": self.precision,
-            "false_alarm_rate": self.false_alarm_rate,
-            "recall_at_count": self.recall_at_count,
-        }
-        values = {name: rate.to_json() if rate else None for name, rate in rates.items()}
-        return values | {"residual_poisons": self.residual_poisons}
-
 
 def evaluate_detection(scores: ArrayLike, flagged: ArrayLike, poisoned: ArrayLike) -> Detection:
     """Return how good a detector was on one set.
@@ -186,21 +130,23 @@ def evaluate_detection(scores: ArrayLike, flagged: ArrayLike, poisoned: ArrayLik
     Raises:
         ValueError: lengths differ, scores are not finite, or all is poisoned.
     """
-    truth = np.asarray(poisoned)
     flags = np.asarray(flagged)
     if flags.dtype != np.bool_:
         places = flags.astype(np.int64)  # no place at all is an empty array of floats
-        flags = np.zeros(len(truth), np.bool_)
+        flags = np.zeros(len(np.asarray(poisoned)), np.bool_)
         flags[places] = True
-    some, both = bool(truth.any()), bool(truth.any() and not truth.all())
+    values, truth = _cases(scores, poisoned)
+    if flags.shape != truth.shape:
+        raise ValueError(f"lengths must be equal, not {flags.shape} and {truth.shape}")
+    poisons, clean, hits = int(truth.sum()), int((~truth).sum()), int((flags & truth).sum())
     return Detection(
-        auroc=auroc(scores, truth) if both else None,
-        average_precision=average_precision(scores, truth) if both else None,
-        recall=recall(flags, truth) if some else None,
-        precision=precision(flags, truth),
-        false_alarm_rate=false_alarm_rate(flags, truth),
-        recall_at_count=recall_at(scores, truth, int(truth.sum())) if some else None,
-        residual_poisons=residual_poisons(flags, truth),
+        auroc=auroc(values, truth) if poisons and clean else None,
+        average_precision=average_precision(values, truth) if poisons and clean else None,
+        recall=Rate.of(hits, poisons) if poisons else None,
+        precision=Rate.of(hits, int(flags.sum())) if flags.any() else None,
+        false_alarm_rate=Rate.of(int((flags & ~truth).sum()), clean),
+        recall_at_count=recall_at(values, truth, poisons) if poisons else None,
+        residual_poisons=poisons - hits,
     )
 
 
@@ -228,7 +174,7 @@ def _at_each_rank(
     scores: ArrayLike, poisoned: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return how many poisons and how many clean cases have each score, the lowest first."""
-    values, truth = _pair(_scores(scores), _bools(poisoned))
+    values, truth = _cases(scores, poisoned)
     if truth.all() or not truth.any():
         raise ValueError("a ranking needs at least one poisoned and one clean case")
     ranks = np.unique(values, return_inverse=True)[1]  # equal scores, equal rank
@@ -236,21 +182,12 @@ def _at_each_rank(
     return np.bincount(ranks[truth], minlength=size), np.bincount(ranks[~truth], minlength=size)
 
 
-def _scores(scores: ArrayLike) -> NDArray[np.float64]:
-    values = np.asarray(scores, np.float64)
+def _cases(scores: ArrayLike, poisoned: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    values, truth = np.asarray(scores, np.float64), np.asarray(poisoned)
     if not np.isfinite(values).all():
         raise ValueError("scores must be finite")
-    return values
-
-
-def _bools(flags: ArrayLike) -> NDArray[np.bool_]:
-    values = np.asarray(flags)
-    if values.dtype != np.bool_:
-        raise ValueError(f"flags must be one bool per case, not {values.dtype} {values.shape}")
-    return values
-
-
-def _pair(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    if first.shape != second.shape or first.ndim != 1:
-        raise ValueError(f"lengths must be equal, not {first.shape} and {second.shape}")
-    return first, second
+    if truth.dtype != np.bool_ or truth.ndim != 1:
+        raise ValueError(f"flags must be one bool per case, not {truth.dtype} {truth.shape}")
+    if values.shape != truth.shape:
+        raise ValueError(f"lengths must be equal, not {values.shape} and {truth.shape}")
+    return values, truth

@@ -8,20 +8,43 @@ reason, which is neither an accusation nor a clearance.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from purpleteam.data.images import ImageSet
+from purpleteam.core.errors import DataError, UsageError
+from purpleteam.data.images import ImageSet, check_is_set
 
 Verdict = Literal["backdoored", "nothing_found", "not_established"]
 UNLIKE = "unlike what this was calibrated on"
 """How a reason begins that is about the kind of the data or the model."""
 
 
-def is_backdoored(verdict: Verdict) -> bool | None:
-    """Return the verdict as the field `backdoored`; None where nothing is established."""
-    return None if verdict == "not_established" else verdict == "backdoored"
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scan:
+    """What a scan found; what was not compared or recovered is None or empty."""
+
+    verdict: Verdict
+    """What is established: backdoored where what is clean would hardly look so."""
+    reasons: tuple[str, ...] = ()
+    """Why nothing is established, a line each; none where something is."""
+    target_label: int | None = None
+    """The label that stands accused: where the trigger leads."""
+    score: float | None = None
+    """The evidence against it, or the most there is against any."""
+    threshold: float
+    """The score from which on the scan says backdoored, or flags an image."""
+    seconds: float = 0.0
+
+    @property
+    def backdoored(self) -> bool | None:
+        """Whether there is a backdoor; None where nothing is established."""
+        return None if self.verdict == "not_established" else self.verdict == "backdoored"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `purple detect --json` and a record keep; numbers and names only."""
+        names = ("verdict", "backdoored", "target_label", "score", "threshold", "seconds")
+        return {name: getattr(self, name) for name in names} | {"reasons": list(self.reasons)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,35 +67,35 @@ class Calibrated:
     def reasons(self, images: ImageSet, classes: int, what: str) -> tuple[str, ...]:
         """Return why these images (N, H, W, C) are too few or of another kind; nothing if not.
 
-        Args:
-            images: what is there to work with.
-            classes: number of labels.
-            what: what the images are called, in the plural.
+        `what` they are called, in the plural.
+
+        Raises:
+            UsageError: there is no class.
+            DataError: a label is none of the classes.
         """
+        check_is_set(images)
+        if classes < 1:
+            raise UsageError(f"classes must be at least 1, not {classes}")
+        outside = images.labels[(images.labels < 0) | (images.labels >= classes)]
+        if len(outside):
+            raise DataError(f"{what}: labels must be from 0 to {classes - 1}, not {outside[0]}")
         height, width, channels = images.images.shape[1:]
         fewest, most = self.classes
-        reasons = []
-        if classes < fewest:
-            reasons.append(f"too few classes to compare: {classes}, at least {fewest} wanted")
-        if classes > most:
-            reasons.append(f"{UNLIKE}: {classes} classes, at most {most}")
-        if len(images) < self.images:
-            reasons.append(
-                f"too little to judge: {len(images)} {what} of {classes} classes, "
-                f"at least {self.images} wanted"
-            )
         counts = np.bincount(images.labels, minlength=classes)
         wanted = max(self.of_each, int(np.ceil(self.share_of_each * np.median(counts))))
-        rare = int(counts.argmin()) if len(counts) else 0
-        if len(counts) and counts[rare] < wanted:
-            reasons.append(
-                f"too little to judge: {counts[rare]} {what} of class {rare}, "
-                f"at least {wanted} wanted of each"
-            )
+        rare = int(counts.argmin())
         low, high = self.sides
-        if not low <= min(height, width) <= max(height, width) <= high:
-            reasons.append(f"{UNLIKE}: {width}x{height} pixels, sides of {low} to {high}")
-        if channels not in self.channels:
-            known = " or ".join(map(str, self.channels))
-            reasons.append(f"{UNLIKE}: {channels} channels, {known}")
-        return tuple(reasons)
+        known = " or ".join(map(str, self.channels))
+        checks = {
+            f"too few classes to compare: {classes}, at least {fewest} wanted": classes >= fewest,
+            f"{UNLIKE}: {classes} classes, at most {most}": classes <= most,
+            f"too little to judge: {len(images)} {what} of {classes} classes, at least "
+            f"{self.images} wanted": len(images) >= self.images,
+            f"too little to judge: {counts[rare]} {what} of class {rare}, at least {wanted} wanted "
+            "of each": counts[rare] >= wanted,
+            f"{UNLIKE}: {width}x{height} pixels, sides of {low} to {high}": (
+                low <= min(height, width) <= max(height, width) <= high
+            ),
+            f"{UNLIKE}: {channels} channels, {known}": channels in self.channels,
+        }
+        return tuple(reason for reason, holds in checks.items() if not holds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError
 
 Kind = Literal["patch", "additive", "warp"]
-KINDS: tuple[Kind, ...] = ("patch", "additive", "warp")
 """How a trigger changes an image: replaces a region, adds to all of it, or moves its pixels."""
-
-PARTS = ("mask", "pattern", "flow")
-"""What a file of it holds, as far as the kind has them."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+NEEDS = {"patch": ("mask", "pattern"), "additive": ("pattern",), "warp": ("flow",)}
+"""What a trigger of each kind is made of; the first is what its strength is."""
+FORMS = {"mask": "(H, W)", "pattern": "(C, H, W)", "flow": "(H, W, 2)"}
 
 HALF = 0.5  # A pixel belongs to the mask from here on
 
@@ -53,16 +53,14 @@ class RecoveredTrigger:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
-        needs = {"patch": ("mask", "pattern"), "additive": ("pattern",), "warp": ("flow",)}
-        for name in needs[self.kind]:
-            if getattr(self, name) is None:
+        for name, form in FORMS.items():
+            part = getattr(self, name)
+            if part is None and name in NEEDS[self.kind]:
                 raise ValueError(f"a trigger of kind {self.kind} needs a {name}")
-        if self.mask is not None and self.mask.ndim != 2:
-            raise ValueError(f"mask must be (H, W), not {self.mask.shape}")
-        if self.pattern is not None and self.pattern.ndim != 3:
-            raise ValueError(f"pattern must be (C, H, W), not {self.pattern.shape}")
-        if self.flow is not None and self.flow.shape[2:] != (2,):
-            raise ValueError(f"flow must be (H, W, 2), not {self.flow.shape}")
+            if part is not None and (
+                part.ndim != form.count(",") + 1 or (name == "flow" and part.shape[2] != 2)
+            ):
+                raise ValueError(f"{name} must be {form}, not {part.shape}")
 
     def apply(self, x: Tensor) -> Tensor:
         """Return images (N, C, H, W) in [0, 1] with the trigger on them."""
@@ -70,10 +68,8 @@ class RecoveredTrigger:
             flow = _tensor(self.flow, x)
             height, width = flow.shape[:2]
             pixel = flow.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])  # grid units
-            grid = identity_grid(height, width, x) + flow * pixel
-            warped = F.grid_sample(
-                x, grid.expand(len(x), -1, -1, -1), padding_mode="border", align_corners=True
-            )
+            grid = (identity_grid(height, width, x) + flow * pixel).expand(len(x), -1, -1, -1)
+            warped = F.grid_sample(x, grid, padding_mode="border", align_corners=True)
             return warped.clamp(0, 1)
         pattern = _tensor(self.pattern, x)
         if self.kind == "additive":
@@ -83,7 +79,7 @@ class RecoveredTrigger:
 
     def weakened(self, share: float) -> RecoveredTrigger:
         """Return the trigger at this share of its strength: of its mask, addition or shifts."""
-        part = {"patch": "mask", "additive": "pattern", "warp": "flow"}[self.kind]
+        part = NEEDS[self.kind][0]
         return replace(self, **{part: getattr(self, part) * np.float32(share)})
 
     def without(self, x: Tensor, fill: Tensor) -> Tensor:
@@ -97,17 +93,15 @@ class RecoveredTrigger:
             return (x + mask * (fill.to(x) - x)).clamp(0, 1)
         if self.kind == "additive":
             return (x - _tensor(self.pattern, x)).clamp(0, 1)
-        back = RecoveredTrigger(kind="warp", target_label=self.target_label, flow=-self._flow())
-        return back.apply(x)
+        return self.weakened(-1).apply(x)
 
     @property
     def region(self) -> NDArray[np.bool_]:
         """(H, W): the pixels that the trigger changes by at least half of its largest change."""
-        if self.kind == "patch" and self.mask is not None:
-            strength = self.mask
-            return np.asarray(strength >= HALF)
+        if self.kind == "patch":
+            return np.asarray(np.asarray(self.mask) >= HALF)
         if self.kind == "warp":
-            strength = np.linalg.norm(self._flow(), axis=2)
+            strength = np.linalg.norm(np.asarray(self.flow), axis=2)
         else:
             strength = np.abs(np.asarray(self.pattern)).max(0)
         return np.asarray((strength >= HALF * strength.max()) & (strength > 0))
@@ -123,27 +117,22 @@ class RecoveredTrigger:
         A patch lies on mid grey, an addition is drawn around mid grey, stretched to full range;
         a warp is drawn on a checkerboard, which bends where the pixels move.
         """
+        pattern = np.asarray(self.pattern)
         if self.kind == "patch":
-            drawn = HALF + np.asarray(self.mask)[None] * (np.asarray(self.pattern) - HALF)
+            drawn = HALF + np.asarray(self.mask)[None] * (pattern - HALF)
         elif self.kind == "additive":
-            pattern = np.asarray(self.pattern)
-            largest = float(np.abs(pattern).max())
-            drawn = HALF + HALF * (pattern / largest if largest else pattern)
+            drawn = HALF + HALF * (pattern / (float(np.abs(pattern).max()) or 1.0))
         else:
-            flow = self._flow()
-            rows, columns = np.indices(flow.shape[:2])
+            rows, columns = np.indices(np.asarray(self.flow).shape[:2])
             board = ((rows // 4 + columns // 4) % 2).astype(np.float32)
             drawn = self.apply(torch.from_numpy(board)[None, None])[0].numpy()
         return np.asarray(np.rint(255 * drawn.clip(0, 1)).transpose(1, 2, 0), np.uint8)
 
     def save(self, path: Path) -> Path:
         """Write the trigger to a .safetensors file and return its path."""
-        parts = {name: getattr(self, name) for name in PARTS}
-        facts = {
-            "kind": self.kind,
-            "target_label": self.target_label,
-            "source_labels": self.source_labels,
-        }
+        names = ("kind", "target_label", "source_labels")
+        facts = {name: getattr(self, name) for name in names}
+        parts = {name: getattr(self, name) for name in FORMS}
         arrays = {name: np.ascontiguousarray(a) for name, a in parts.items() if a is not None}
         path.parent.mkdir(parents=True, exist_ok=True)
         # one entry, as several are written in an order that changes from call to call
@@ -161,19 +150,16 @@ class RecoveredTrigger:
             with safe_open(path, "numpy") as file:
                 facts = json.loads((file.metadata() or {})["trigger"])
                 stored = set(file.keys())
-                arrays = {name: file.get_tensor(name) for name in PARTS if name in stored}
+                arrays = {name: file.get_tensor(name) for name in FORMS if name in stored}
             sources = facts["source_labels"]
             return cls(
-                kind=cast(Kind, facts["kind"]),
+                kind=facts["kind"],
                 target_label=int(facts["target_label"]),
                 source_labels=None if sources is None else tuple(map(int, sources)),
                 **arrays,
             )
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{str(path)!r} holds no recovered trigger: {error}") from None
-
-    def _flow(self) -> NDArray[np.float32]:
-        return np.asarray(self.flow, np.float32)
 
 
 def identity_grid(height: int, width: int, like: Tensor) -> Tensor:

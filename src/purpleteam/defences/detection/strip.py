@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, ModelError, UsageError
+from purpleteam.core.ranges import check_fields
 from purpleteam.data.images import ImageSet
 
 Answers = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
@@ -26,6 +27,13 @@ Answers = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 MOST_OVERLAYS = 100  # the paper's number; the app asks the model once for each of them and image
 FORMAT = "purpleteam strip 1"
 LARGEST_FILE = 64 * 2**20
+KINDS: dict[str, tuple[type, ...]] = {
+    "threshold": (int, float),
+    "false_rejection_rate": (int, float),
+    "calibrated_on": (int,),
+    "model_digest": (str, type(None)),
+}
+"""What a file says beside the overlays, and of which types."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,14 +60,9 @@ class Strip:
             raise ValueError(f"overlays must be uint8 (K, H, W, C), not {form}")
         if not 1 <= len(self.overlays) <= MOST_OVERLAYS:
             raise ValueError(f"overlays are 1 to {MOST_OVERLAYS} images, not {len(self.overlays)}")
-        if not (math.isfinite(self.threshold) and self.threshold >= 0):
-            raise ValueError(f"threshold must be finite and at least 0, not {self.threshold}")
-        if not 0 < self.false_rejection_rate < 1:
-            raise ValueError(
-                f"false_rejection_rate must be between 0 and 1, not {self.false_rejection_rate}"
-            )
-        if self.calibrated_on < 1:
-            raise ValueError(f"calibrated_on must be at least 1, not {self.calibrated_on}")
+        check_fields(self, "finite and at least 0", "threshold")
+        check_fields(self, "between 0 and 1", "false_rejection_rate")
+        check_fields(self, "at least 1", "calibrated_on")
         self.overlays.flags.writeable = False
 
     @classmethod
@@ -122,13 +125,7 @@ class Strip:
         """Write one .safetensors file: the overlays, and the rest as JSON in its header."""
         from safetensors.numpy import save
 
-        facts = {
-            "format": FORMAT,
-            "threshold": self.threshold,
-            "false_rejection_rate": self.false_rejection_rate,
-            "calibrated_on": self.calibrated_on,
-            "model_digest": self.model_digest,
-        }
+        facts = {"format": FORMAT} | {name: getattr(self, name) for name in KINDS}
         content = save({"overlays": self.overlays}, {"strip": json.dumps(facts)})
         try:
             path.write_bytes(content)
@@ -151,7 +148,11 @@ class Strip:
                 facts = json.loads((file.metadata() or {})["strip"])
                 if facts.pop("format") != FORMAT:
                     raise ValueError("its format is another")
-                return cls(overlays=file.get_tensor("overlays"), **_typed(facts))
+                if set(facts) != set(KINDS) or any(
+                    type(facts[name]) not in kinds for name, kinds in KINDS.items()
+                ):
+                    raise ValueError(f"its facts are not {', '.join(KINDS)}")
+                return cls(overlays=file.get_tensor("overlays"), **facts)
         except OSError as error:
             raise DataError(f"STRIP file {str(path)!r} cannot be read: {error.strerror}") from None
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -170,30 +171,17 @@ def superimpose(image: NDArray[np.uint8], overlays: NDArray[np.uint8]) -> NDArra
 def _entropies(
     answers: Answers, overlays: NDArray[np.uint8], images: NDArray[np.uint8]
 ) -> NDArray[np.float64]:
-    # One call for each image: its number is then the same to the last bit, whatever is beside it.
-    return np.array([_entropy(answers, superimpose(image, overlays)) for image in images])
-
-
-def _entropy(answers: Answers, mixed: NDArray[np.uint8]) -> float:
-    probabilities = np.asarray(answers(mixed), np.float64)  # (K, classes)
-    if probabilities.ndim != 2 or len(probabilities) != len(mixed):
-        raise ModelError(
-            f"the model answered {len(mixed)} images with {probabilities.shape}, not a row each"
-        )
-    if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
-        raise ModelError("the model gave no probabilities for a superimposed image")
-    shares = np.maximum(probabilities, np.finfo(np.float64).tiny)
-    return float(-(probabilities * np.log2(shares)).sum(1).mean())
-
-
-def _typed(facts: dict[str, Any]) -> dict[str, Any]:
-    number = (int, float)
-    kinds: dict[str, tuple[type, ...]] = {
-        "threshold": number,
-        "false_rejection_rate": number,
-        "calibrated_on": (int,),
-        "model_digest": (str, type(None)),
-    }
-    if set(facts) != set(kinds) or not all(type(facts[name]) in kinds[name] for name in kinds):
-        raise ValueError(f"its facts are not {', '.join(kinds)}")
-    return facts
+    entropies = np.empty(len(images))
+    for place, image in enumerate(images):
+        # One call for each image: its number is the same to the last bit, whatever is beside it.
+        probabilities = np.asarray(answers(superimpose(image, overlays)), np.float64)
+        if probabilities.ndim != 2 or len(probabilities) != len(overlays):
+            raise ModelError(
+                f"the model answered {len(overlays)} images with {probabilities.shape}, "
+                "not a row each"
+            )
+        if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
+            raise ModelError("the model gave no probabilities for a superimposed image")
+        shares = np.maximum(probabilities, np.finfo(np.float64).tiny)
+        entropies[place] = -(probabilities * np.log2(shares)).sum(1).mean()
+    return entropies

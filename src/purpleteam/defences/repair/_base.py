@@ -64,10 +64,10 @@ class Repairing:
     progress: Progress = SILENT
 
     def missing(self, needs: tuple[str, ...]) -> list[str]:
-        """Return those of `needs` that are not here."""
+        """Return in words those of `needs` that are not here."""
         parts = {name: getattr(self, name) for name in needs}
         return [
-            name
+            WORDS[name]
             for name, part in parts.items()
             if part is None or (isinstance(part, np.ndarray | ImageSet) and not len(part))
         ]
@@ -90,12 +90,10 @@ class Repair:
         Raises:
             UsageError: something that this repair needs is missing.
         """
-        missing = work.missing(self.needs)
-        if missing:
-            words = " and ".join(WORDS[name] for name in missing)
+        if missing := work.missing(self.needs):
             others = [name for name, part in REPAIRS.items() if not work.missing(part.needs)]
             raise UsageError(
-                f"repair {self.name!r} needs {words}; "
+                f"repair {self.name!r} needs {' and '.join(missing)}; "
                 f"with what is given: {', '.join(others) or 'none'}"
             )
         wanted_gradients = [weight.requires_grad for weight in work.model.parameters()]

@@ -20,17 +20,21 @@ from torch import Tensor, nn
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.ranges import check_fields
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import Repair, Repairing
 from purpleteam.models.devices import device_of, fast_autocast, frozen, to_batch
 from purpleteam.models.guard import guarded
 from purpleteam.models.recipes import AUGMENTATIONS
 
+RISE = 0.25  # share of the steps in which the step size rises
+
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 """(net, x, y, rng) -> a scalar to go down; y is -1 where the label is not known."""
 Step = Callable[[nn.Module, Callable[[], Tensor]], None]
 """(net, loss) -> leaves in each parameter's `grad` what the optimizer is to follow."""
 Score = Callable[[nn.Module], float]
+"""A figure of a net on held-out images; the lowest is kept."""
 
 
 def answers(net: nn.Module, x: Tensor) -> Tensor:
@@ -54,17 +58,14 @@ def divergence(given: Tensor, wanted: Tensor, temperature: float = 1.0) -> Tenso
     )
 
 
-def label_loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
+def label_loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
     """Return the mean cross-entropy."""
     return F.cross_entropy(answers(net, x), y)
 
 
-def held_out_loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross-entropy, as a score."""
-    return F.cross_entropy(answers(net, x), y)
-
-
-def mean_score(images: ImageSet, loss: Callable[[nn.Module, Tensor, Tensor], Tensor]) -> Score:
+def mean_score(
+    images: ImageSet, loss: Callable[[nn.Module, Tensor, Tensor], Tensor] = label_loss
+) -> Score:
     """Return a score: the mean of `loss` over all of `images`, without gradients."""
 
     def score(net: nn.Module) -> float:
@@ -115,11 +116,8 @@ class Loop:
     """How often the net is scored; the best check is kept."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
+        check_fields(self, "at least 1", "steps", "batch_size", "checks")
+        check_fields(self, "above 0 and finite", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +129,7 @@ class Tuning(Loop, Repair):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out must be at least 0 and below 1, not {self.held_out}")
+        check_fields(self, "at least 0 and below 1", "held_out")
 
     def tune(
         self,
@@ -155,7 +152,7 @@ class Tuning(Loop, Repair):
             self,
             loss=loss,
             seed=work.seed,
-            score=score or mean_score(others, held_out_loss),
+            score=score or mean_score(others),
             step=step,
             after_step=after_step,
             description=f"repair {self.name}",
@@ -173,9 +170,7 @@ def held_out(work: Repairing, share: float) -> tuple[ImageSet, ImageSet]:
         raise ValueError("a repair that tunes needs trusted images")
     order = np.random.default_rng(work.seed).permutation(len(trusted))
     kept = int(share * len(trusted))
-    if kept == 0:
-        return trusted, trusted
-    return trusted.take(order[kept:]), trusted.take(order[:kept])
+    return (trusted.take(order[kept:]), trusted.take(order[:kept])) if kept else (trusted, trusted)
 
 
 def tune(
@@ -183,28 +178,20 @@ def tune(
     images: ImageSet,
     loop: Loop,
     *,
-    loss: Loss,
     seed: int,
-    score: Callable[[nn.Module], float] | None = None,
+    loss: Loss = label_loss,
+    score: Score | None = None,
     step: Step | None = None,
     after_step: Callable[[nn.Module], None] | None = None,
     description: str = "tune",
     progress: Progress = SILENT,
 ) -> nn.Module:
-    """Change `net` in place and return it with the weights of its best check.
+    """Change `net`, in eval mode, in place and return it with the weights of its best check.
 
-    Args:
-        net: stays in eval mode.
-        images: what it learns from.
-        loop: steps, rates, augmentation.
-        loss: what goes down.
-        seed: of order, augmentation and the loss's random numbers.
-        score: of a net, on held-out images; the lowest is kept, the latest of equals. Without
-            one the last weights are.
-        step: fills in the gradients; the default is those of the loss.
-        after_step: restores what a step must not change.
-        description: shown beside the progress bar.
-        progress: where to report.
+    `loss` goes down on `images`; order, augmentation and its random numbers are the seed's. The
+    weights of the lowest `score` are kept, the latest of equals, or the last without one. `step`
+    fills in the gradients where they are not the loss's; `after_step` restores what a step must
+    not change.
     """
     device = device_of(net)
     labels = torch.from_numpy(images.labels.copy())
@@ -220,8 +207,11 @@ def tune(
             chosen = torch.randint(len(images), (loop.batch_size,), generator=rng)
             x = to_batch(images.images[chosen.numpy()], device)
             x, y = AUGMENTATIONS[loop.augmentation](x, rng), labels[chosen].to(device)
+            done = number / loop.steps
+            falling = (1 + math.cos(math.pi * (done - RISE) / (1 - RISE))) / 2
+            share = 0.04 + 0.96 * done / RISE if done < RISE else falling
             for group in optimizer.param_groups:
-                group["lr"] = loop.learning_rate * _rate(number / loop.steps)
+                group["lr"] = loop.learning_rate * share
             optimizer.zero_grad(set_to_none=True)
             loss_of_batch = partial(loss, net, x, y, rng)
             if step is None:
@@ -245,10 +235,3 @@ def generator(seed: int, step: int) -> torch.Generator:
     """Return the random numbers of one step, a function of (seed, step) alone."""
     key = sha256_bytes(f"repair/{seed}/{step}".encode())
     return torch.Generator().manual_seed(int(key[7:22], 16))
-
-
-def _rate(done: float) -> float:
-    rise = 0.25
-    if done < rise:
-        return 0.04 + 0.96 * done / rise
-    return (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2

@@ -10,6 +10,7 @@ pool) does not matter.
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError
+from purpleteam.core.ranges import check_fields
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import REPAIRS, Repairing
 from purpleteam.defences.repair._tuning import Tuning, held_out
@@ -34,10 +36,7 @@ class FinePrune(Tuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.loss_of_accuracy < 1:
-            raise ValueError(
-                f"loss_of_accuracy must be at least 0 and below 1, not {self.loss_of_accuracy}"
-            )
+        check_fields(self, "at least 0 and below 1", "loss_of_accuracy")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the pruned and fine-tuned net."""
@@ -89,44 +88,36 @@ def units_of(net: nn.Module, images: ImageSet) -> Units:
     Raises:
         UsageError: the net has no linear layer and no convolution.
     """
-    ran: list[tuple[str, nn.Module]] = []  # in the order in which they ran
-    read: dict[str, Tensor] = {}
+    ran: list[tuple[str, nn.Module, Tensor]] = []  # in the order in which they ran, with inputs
+    name, totals = "", []
 
     def note(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        ran.append((name, layer))
-        read[name] = inputs[0].detach()
+        ran.append((name, layer, inputs[0].detach()))
 
-    hooks = [
-        layer.register_forward_pre_hook(partial(note, name))
-        for name, layer in net.named_modules()
-        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-    ]
-    reader, totals = "", []
-    try:
-        with frozen(net) as asked, torch.no_grad():
-            for start in range(0, len(images), CACHE_BATCH):
-                ran.clear()
-                asked(to_batch(images.images[start : start + CACHE_BATCH], device_of(net)))
-                if not ran:
-                    raise UsageError("the model has no convolution and no linear layer to prune")
-                (reader, layer), channels = _reader(ran)
-                totals.append(_activity(layer, read[reader], channels).sum(0))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return Units(reader, torch.stack(totals).sum(0) / len(images))
-
-
-def _reader(ran: list[tuple[str, nn.Module]]) -> tuple[tuple[str, nn.Module], int]:
-    """Return the reader and how many channels it reads, 0 where each number is a unit."""
-    places = [place for place, (_, layer) in enumerate(ran) if isinstance(layer, nn.Conv2d)]
-    if not places or places[-1] + 1 == len(ran):
-        return ran[-1], 0
-    return ran[places[-1] + 1], int(getattr(ran[places[-1]][1], "out_channels", 0))
+    with ExitStack() as hooks, frozen(net) as asked, torch.no_grad():
+        for name, layer in net.named_modules():
+            if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
+                hooks.enter_context(layer.register_forward_pre_hook(partial(note, name)))
+        for start in range(0, len(images), CACHE_BATCH):
+            ran.clear()
+            asked(to_batch(images.images[start : start + CACHE_BATCH], device_of(net)))
+            if not ran:
+                raise UsageError("the model has no convolution and no linear layer to prune")
+            convolutions = [i for i, (_, one, _) in enumerate(ran) if isinstance(one, nn.Conv2d)]
+            place, channels = len(ran) - 1, 0
+            if convolutions and convolutions[-1] < place:
+                channels = int(getattr(ran[convolutions[-1]][1], "out_channels", 0))
+                place = convolutions[-1] + 1
+            name, layer, features = ran[place]
+            totals.append(_activity(layer, features, channels).sum(0))
+    return Units(name, torch.stack(totals).sum(0) / len(images))
 
 
 def _activity(layer: nn.Module, features: Tensor, channels: int) -> Tensor:
-    """Return the mean absolute activity (N, units) of what a layer read."""
+    """Return the mean absolute activity (N, units) of what a layer read.
+
+    It read so many channels, or 0 where each number is a unit.
+    """
     if isinstance(layer, nn.Conv2d):
         return features.abs().mean((2, 3))  # (N, C, H, W)
     width = features.shape[-1]

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from purpleteam.core.ranges import check_fields
 from purpleteam.defences.repair._base import REPAIRS, Repairing
 from purpleteam.defences.repair._tuning import Tuning
 
@@ -28,8 +29,7 @@ class FTSAM(Tuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.radius < float("inf"):
-            raise ValueError(f"radius must be above 0, not {self.radius}")
+        check_fields(self, "above 0 and finite", "radius")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net of the lowest held-out cross-entropy."""

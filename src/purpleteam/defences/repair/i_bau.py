@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from purpleteam.core.ranges import check_fields
 from purpleteam.defences.repair._base import REPAIRS, Repairing
 from purpleteam.defences.repair._tuning import Tuning, answers
 
@@ -29,10 +30,8 @@ class IBAU(Tuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.radius < float("inf"):
-            raise ValueError(f"radius must be above 0, not {self.radius}")
-        if self.inner_steps < 1:
-            raise ValueError(f"inner_steps must be at least 1, not {self.inner_steps}")
+        check_fields(self, "above 0 and finite", "radius")
+        check_fields(self, "at least 1", "inner_steps")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net of the lowest held-out cross-entropy on clean images."""

@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from purpleteam.core.ranges import check_fields
 from purpleteam.defences.detection.model import Scanning
 from purpleteam.defences.detection.model.inversion import Search, shrink_mask, slots_of
-from purpleteam.defences.detection.model.patch import recover_patch
+from purpleteam.defences.detection.model.patch import PatchInversion
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Stamp
 from purpleteam.defences.repair._tuning import (
     Tuning,
@@ -72,20 +73,14 @@ class Unlearn(Tuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("mixed", "worsened", "size"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature must be above 0, not {self.temperature}")
-        if not 0 <= self.weakest <= self.strongest < float("inf"):
+        check_fields(self, "from 0 to 1", "mixed", "worsened", "size")
+        check_fields(self, "above 0 and finite", "temperature")
+        check_fields(self, "at least 0", "nearby", "weakest")
+        check_fields(self, "at least 1", "restart", "rounds")
+        if not self.weakest <= self.strongest < float("inf"):
             raise ValueError(
-                f"weakest must be from 0 to strongest {self.strongest}, not {self.weakest}"
+                f"weakest must be up to strongest {self.strongest}, not {self.weakest}"
             )
-        if self.nearby < 0:
-            raise ValueError(f"nearby must be at least 0, not {self.nearby}")
-        for name in ("restart", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net that differs least from its guide on held-out images, with and without."""
@@ -114,7 +109,8 @@ class Unlearn(Tuning):
             sizes = shrink_mask(looking, slots_of(looking), LOOK).log_sizes
             if sizes[target] >= np.median(np.delete(sizes, target)):
                 return None
-            return recover_patch(looking, target, getattr(work.trigger, "source_labels", None))
+            sources = getattr(work.trigger, "source_labels", None)
+            return PatchInversion().recover(looking, target, sources)
 
     def _unlearned(self, net: nn.Module, work: Repairing, trigger: Stamp) -> nn.Module:
         """Teach one trigger away."""
@@ -154,17 +150,13 @@ class Unlearn(Tuning):
 
 def rolled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return images (N, C, H, W), each moved down and right by its own number, around the edge."""
-    n, channels, height, width = x.shape
-    row = (torch.arange(height, device=x.device) - rows[:, None]) % height  # (N, H)
-    column = (torch.arange(width, device=x.device) - columns[:, None]) % width  # (N, W)
-    image = torch.arange(n, device=x.device)[:, None, None, None]
-    channel = torch.arange(channels, device=x.device)[None, :, None, None]
-    return x[image, channel, row[:, None, :, None], column[:, None, None, :]]
+    moves = zip(x, rows.tolist(), columns.tolist(), strict=True)
+    return torch.stack([image.roll((row, column), (1, 2)) for image, row, column in moves])
 
 
 def moved(trigger: Stamp, x: Tensor, nearby: int, rng: torch.Generator) -> Tensor:
     """Return images with the trigger up to `nearby` pixels from its place."""
-    rows, columns = torch.randint(-nearby, nearby + 1, (2, len(x)), generator=rng).to(x.device)
+    rows, columns = torch.randint(-nearby, nearby + 1, (2, len(x)), generator=rng)
     return rolled(trigger.apply(rolled(x, -rows, -columns)), rows, columns)
 
 

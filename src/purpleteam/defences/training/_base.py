@@ -13,6 +13,7 @@ from torch import nn
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.ranges import check_fields
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.recipes import Recipe
@@ -82,8 +83,7 @@ class Defence(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.epsilon <= 1:
-            raise ValueError(f"epsilon must be above 0 and at most 1, not {self.epsilon}")
+        check_fields(self, "above 0 and at most 1", "epsilon")
 
     @abstractmethod
     def harden(self, work: Hardening) -> Training:

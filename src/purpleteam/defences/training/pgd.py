@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
+from purpleteam.core.ranges import check_fields
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded, switched
@@ -36,13 +37,9 @@ class PGDTraining(Defence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "validation_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.relative_step_size < float("inf"):
-            raise ValueError(f"relative_step_size must be above 0, not {self.relative_step_size}")
-        if not 0 <= self.warm_up <= 1:
-            raise ValueError(f"warm_up must be from 0 to 1, not {self.warm_up}")
+        check_fields(self, "at least 1", "steps", "validation_images")
+        check_fields(self, "above 0 and finite", "relative_step_size")
+        check_fields(self, "from 0 to 1", "warm_up")
 
     def harden(self, work: Hardening) -> Training:
         """Train on adversarial images only; choose the epoch by robust validation accuracy."""

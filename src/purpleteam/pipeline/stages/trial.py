@@ -18,16 +18,9 @@ from purpleteam.core.records import Artefact, Measurement, Note, Record
 from purpleteam.core.schema import NO_REPAIR, NO_SEARCH, TRAINING_SET_SCAN
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.detection.metrics import (
-    auroc,
-    average_precision,
-    false_alarm_rate,
-    precision,
-    recall,
-    residual_poisons,
-)
+from purpleteam.defences.detection.metrics import auroc, average_precision, evaluate_detection
 from purpleteam.defences.detection.recovered import RecoveredTrigger
-from purpleteam.defences.detection.training_set import TrainingSetScan
+from purpleteam.defences.detection.training_set import TRAINING_SET_DETECTORS, TrainingSetScan
 from purpleteam.defences.evaluate import Repaired, evaluate_repair, repoison
 from purpleteam.defences.repair import REPAIRS, Repair
 from purpleteam.models.loading import LoadedModel
@@ -143,7 +136,7 @@ def scan_images(run: Run, trial: Trial) -> list[Record]:
             trial.seed,
             images=trial.images,
             facts=trial.facts,
-            detectors=() if trial.poison is None else None,  # there is nothing to rank
+            detectors=tuple(TRAINING_SET_DETECTORS) if trial.poison else (),  # to be ranked
             progress=run.progress,
         )
         counted = [] if trial.own else _counted(run, trial, result.scan)  # type: ignore[arg-type]
@@ -301,13 +294,14 @@ def _counted(run: Run, trial: Trial, scan: TrainingSetScan) -> list[Measurement]
         poison |= trial.poisoned.mask
         kept &= ~trial.poisoned.cover_mask  # stamped and rightly labelled: neither of the two
     flagged[scan.flagged] = True
+    found = evaluate_detection(scan.scores[kept], flagged[kept], poison[kept])
     how: dict[str, Any] = {"lab": True, "detector": "combined", **trial.planted()}
     values: list[tuple[str, Any, Mapping[str, Any]]] = [
-        ("false_positive_rate", false_alarm_rate(flagged[kept], poison[kept]), how)
+        ("false_positive_rate", found.false_alarm_rate, how)
     ]
     if poison.any():
-        values.append(("detection_recall", recall(flagged[kept], poison[kept]), how))
-        values.append(("detection_precision", precision(flagged[kept], poison[kept]), how))
+        values.append(("detection_recall", found.recall, how))
+        values.append(("detection_precision", found.precision, how))
         for detector, scores in {**scan.by_detector, "combined": scan.scores}.items():
             ranked = how | {"detector": detector}  # what its ranking is worth at any threshold
             values.append(("detector_auroc", auroc(scores[kept], poison[kept]), ranked))
@@ -331,7 +325,7 @@ def _after(
     if trial.poisoned is not None and repair.name == "retrain":  # of what it learned from
         removed = np.zeros(len(trial.images), np.bool_)
         removed[list(flagged)] = True
-        residual = residual_poisons(removed, trial.poisoned.mask)
+        residual = int((trial.poisoned.mask & ~removed).sum())
     outcome = evaluate_repair(
         Repaired(repair=repair.name, module=model.module, cpu_seconds=0, seconds=0),
         evaluate_backdoor(trial.model.module, test, trial.poison),
@@ -387,4 +381,4 @@ def _relearned(run: Run, trial: Trial, model: LoadedModel) -> Mapping[int, Rate]
         seed=trial.seed,
         device=run.device,
         progress=run.progress,
-    ).attack_success_rates
+    )

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.ranges import check_fields
 from purpleteam.core.registry import Registry
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
-CONSISTENT = 1.4826
-"""Makes the median absolute deviation of normal numbers their standard deviation."""
+CONSISTENT = 1.4826  # makes the median absolute deviation of normal numbers their deviation
+USUAL = 5.0  # the usual deviation counts as so many classes beside the model's own
 MUTUAL = 0.7  # share of the opposite pair's nearness that counts as natural
 NATURAL = 0.75  # share of a pair's nearness in the reference that counts as natural in the model
 REWEIGHTED = 20  # rounds of reweighting
@@ -38,15 +39,9 @@ class Null:
     scale: float
     deviation: float
     """Usual deviation of log sizes between the classes of a clean model."""
-    weight: float = 5.0
-    """The usual deviation counts as so many classes beside the model's own."""
 
     def __post_init__(self) -> None:
-        for name in ("scale", "deviation"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if self.weight < 0:
-            raise ValueError(f"weight must be at least 0, not {self.weight}")
+        check_fields(self, "above 0 and finite", "scale", "deviation")
 
     def standing(self, statistic: float) -> float:
         """Return how far a statistic lies beyond the law's location, in scales of it.
@@ -56,6 +51,11 @@ class Null:
         """
         return (statistic - self.location) / self.scale
 
+    def pooled(self, rest: NDArray[np.float64], n: int) -> float:
+        """Return the robust deviation of what `n` numbers leave, drawn towards the usual one."""
+        spread = CONSISTENT * float(np.median(np.abs(rest)))
+        return math.sqrt((n * spread**2 + USUAL * self.deviation**2) / (n + USUAL))
+
 
 def small_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.float64]:
     """Return (k,): how far each size lies below the median of the others, in deviations."""
@@ -63,8 +63,7 @@ def small_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.flo
     for label, size in enumerate(log_sizes):
         others = np.delete(log_sizes, label)
         middle = float(np.median(others))
-        spread = CONSISTENT * float(np.median(np.abs(others - middle)))
-        statistics[label] = (middle - size) / pooled(spread, len(others), null)
+        statistics[label] = (middle - size) / null.pooled(others - middle, len(others))
     return statistics
 
 
@@ -91,9 +90,8 @@ def pair_outliers(
     opposite = np.zeros_like(log_sizes)
     opposite[columns, rows] = rest
     rest = rest - MUTUAL * np.minimum(opposite[rows, columns], 0)
-    spread = CONSISTENT * float(np.median(np.abs(rest)))
     statistics = np.full(log_sizes.shape, np.nan)
-    statistics[rows, columns] = -rest / pooled(spread, len(log_sizes), null)
+    statistics[rows, columns] = -rest / null.pooled(rest, len(log_sizes))
     return statistics
 
 
@@ -109,12 +107,6 @@ def _unexplained(values: NDArray[np.float64], effects: NDArray[np.float64]) -> N
     return np.asarray(rest)
 
 
-def pooled(spread: float, n: int, null: Null) -> float:
-    """Return the deviation of `n` numbers, drawn towards the usual one."""
-    total = n * spread**2 + null.weight * null.deviation**2
-    return math.sqrt(total / (n + null.weight))
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scanning:
     """What a detector works with: a frozen model and the trusted images on its device."""
@@ -127,6 +119,10 @@ class Scanning:
     seed: int
     reference: nn.Module | None = None
     """A model that was distilled from it: as near by nature, without its backdoor."""
+
+    def generator(self, stream: int) -> torch.Generator:
+        """Return random numbers of their own for each use, a pure function of the seed."""
+        return torch.Generator().manual_seed(1_000_003 * self.seed + stream)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,8 +138,19 @@ class Evidence:
     """The class that stands out most."""
     sources: tuple[tuple[int, ...], ...] | None = None
     """For each label, the classes that a trigger towards it works on; None is all."""
-    details: Mapping[str, Any]
+    details: Mapping[str, Any] = field(default_factory=dict)
     """What a record keeps beside."""
+
+    @classmethod
+    def of(
+        cls, detector: str, statistics: NDArray[np.float64], null: Null, **more: Any
+    ) -> Evidence:
+        """Return the evidence against the class of the greatest statistic."""
+        target = int(statistics.argmax())
+        standing = null.standing(float(statistics[target]))
+        return cls(
+            detector=detector, statistics=statistics, standing=standing, target_label=target, **more
+        )
 
     @property
     def source_labels(self) -> tuple[int, ...] | None:
@@ -153,7 +160,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDetector(ABC):
-    """One way of finding the easiest trigger of each class."""
+    """One way of finding the easiest trigger of each class; its fields are counts."""
 
     name: ClassVar[str] = ""
     null: ClassVar[Null]
@@ -162,9 +169,7 @@ class ModelDetector(ABC):
     """Whether it takes off what the reference explains."""
 
     def __post_init__(self) -> None:
-        for part in fields(self):
-            if getattr(self, part.name) < 1:
-                raise ValueError(f"{part.name} must be at least 1, not {getattr(self, part.name)}")
+        check_fields(self, "at least 1", *(part.name for part in fields(self)))
 
     @abstractmethod
     def examine(self, work: Scanning) -> Evidence | None:
@@ -183,39 +188,9 @@ class ModelDetector(ABC):
 
         `recorded` are the sizes as they were found, where their natural part was taken off.
         """
+        sizes = np.exp(log_sizes if recorded is None else recorded).tolist()
         statistics = small_outliers(log_sizes, self.null)
-        target = int(statistics.argmax())
-        return Evidence(
-            detector=self.name,
-            statistics=statistics,
-            standing=self.null.standing(float(statistics[target])),
-            target_label=target,
-            details={"sizes": np.exp(log_sizes if recorded is None else recorded).tolist()},
-        )
-
-
-def minus_natural(
-    work: Scanning,
-    log_sizes: NDArray[np.float64],
-    measure: Callable[[Scanning], NDArray[np.float64]],
-    *,
-    share: float = 0.6,
-) -> NDArray[np.float64]:
-    """Return log sizes less the share of the reference's nearness that counts as natural.
-
-    A class that is near in the reference too is near by nature. One that is far there proves
-    nothing: references differ most in what they have not learned, and a class must not look
-    suspicious because a reference finds it hard.
-    """
-    if work.reference is None:
-        return log_sizes
-    natural = measure(replace(work, model=work.reference, reference=None))
-    return log_sizes - share * np.minimum(natural - np.median(natural), 0)
+        return Evidence.of(self.name, statistics, self.null, details={"sizes": sizes})
 
 
 MODEL_DETECTORS: Registry[type[ModelDetector]] = Registry("model detector")
-
-
-def generator(seed: int, stream: int) -> torch.Generator:
-    """Return random numbers of their own for each use, a pure function of the seed."""
-    return torch.Generator().manual_seed(1_000_003 * seed + stream)

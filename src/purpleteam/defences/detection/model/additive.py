@@ -9,69 +9,41 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from purpleteam.defences.detection.model._base import (
-    MODEL_DETECTORS,
-    Evidence,
-    ModelDetector,
-    Null,
-    Scanning,
-    minus_natural,
-)
+from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Null, Scanning
 from purpleteam.defences.detection.model.inversion import (
-    THOROUGH,
+    Inversion,
     Inverted,
     Search,
     Slot,
     shrink_radius,
-    slots_of,
 )
-from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 
 @MODEL_DETECTORS.register("additive")
 @dataclass(frozen=True, kw_only=True)
-class AdditiveInversion(ModelDetector):
+class AdditiveInversion(Inversion):
     """Sizes are Euclidean lengths, in pixel units of [0, 1]."""
 
     compares: ClassVar[bool] = True
     null: ClassVar[Null] = Null(location=1.0, scale=0.32, deviation=0.2)
+    stream: ClassVar[int] = 20
 
-    steps: int = 70
-    """Gradient steps."""
-    images: int = 24
-    """Trusted images for each class and step."""
+    def invert(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
+        """Invert a perturbation for every slot."""
+        form = tuple(work.images.shape[1:])
+        largest = math.sqrt(math.prod(form))
 
-    def examine(self, work: Scanning) -> Evidence | None:
-        """Invert a perturbation for every class as target."""
-        search = Search(steps=self.steps, images=self.images, stream=20)
-        sizes = _shrink(work, slots_of(work), search).log_sizes
-        rest = minus_natural(
-            work, sizes, lambda it: _shrink(it, slots_of(it), search.shorter()).log_sizes
-        )
-        return self.evidence(rest, sizes)
+        def add(change: Tensor, x: Tensor) -> Tensor:
+            return (x + change[:, None]).clamp(0, 1)
 
-    def recover(
-        self, work: Scanning, target: int, sources: tuple[int, ...] | None
-    ) -> RecoveredTrigger | None:
-        """Return the shortest perturbation that works on nearly all images of the sources."""
-        inverted = _shrink(work, (Slot(target, sources),), THOROUGH)
-        pattern = inverted.parts[0][0].clamp(-1, 1).cpu().numpy()
-        return RecoveredTrigger(
-            kind="additive", target_label=target, source_labels=sources, pattern=pattern
+        return shrink_radius(
+            work, slots, search, form=form, shape=add, radius=0.1 * largest, largest=largest
         )
 
-
-def _shrink(work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
-    form = tuple(work.images.shape[1:])
-    largest = math.sqrt(math.prod(form))
-
-    def add(change: Tensor, x: Tensor) -> Tensor:
-        return (x + change[:, None]).clamp(0, 1)
-
-    return shrink_radius(
-        work, slots, search, form=form, shape=add, radius=0.1 * largest, largest=largest
-    )
+    def drawn(self, work: Scanning, parts: tuple[Tensor, ...]) -> dict[str, Any]:
+        """Return what is added."""
+        return {"kind": "additive", "pattern": parts[0][0].clamp(-1, 1).numpy()}

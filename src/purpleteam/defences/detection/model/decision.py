@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.model._base import Evidence, ModelDetector, Null, Scanning
+from purpleteam.defences.detection.model._base import Evidence, ModelDetector, Scanning
 from purpleteam.defences.detection.model.reference import (
     NATURAL_SHARE,
     success_in_both,
     with_reference,
 )
-from purpleteam.defences.detection.outcome import Verdict, is_backdoored
+from purpleteam.defences.detection.outcome import Scan, Verdict
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 FALSE_ALARM_RATE = 0.03  # share of clean models that may be flagged
@@ -48,23 +48,17 @@ smaller chance than 1 in N + 1: no p-value is smaller.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ModelScan:
-    """What a scan says of a model; what was not compared or recovered is None or empty."""
+class ModelScan(Scan):
+    """What a scan says of a model.
 
-    verdict: Verdict
-    """What is established: backdoored where a clean model would hardly look so."""
-    reasons: tuple[str, ...] = ()
-    """Why nothing is established, a line each; none where something is."""
-    target_label: int | None = None
-    """Where the trigger leads."""
+    The score is the standing that the accusing detector gives the label, in scales of its null
+    law: the median of the looks.
+    """
+
     source_labels: tuple[int, ...] | None = None
-    """The classes it works on; None is all, or no backdoor."""
+    """The classes that the trigger works on; None is all, or no backdoor."""
     kind: str | None = None
     """Of the detectors that draw a trigger, the one with the highest standing, alarm or not."""
-    score: float | None = None
-    """The standing that it gives the label, in scales of its null law; the median of the looks."""
-    threshold: float
-    """The score from which on a model is flagged."""
     p_value: float | None = None
     """Upper bound of the chance that a clean model looks so suspicious to any of the detectors,
     and never less than the calibration supports."""
@@ -81,57 +75,38 @@ class ModelScan:
     set_aside: tuple[tuple[int, str], ...] = ()
     """Natural backdoors: labels that stood out, each with the detector to which it did, and whose
     trigger moves the reference too."""
-    seconds: float = 0.0
-
-    @property
-    def backdoored(self) -> bool | None:
-        """Whether there is a backdoor; None where nothing is established."""
-        return is_backdoored(self.verdict)
-
-    @property
-    def per_class(self) -> Mapping[str, NDArray[np.float64]]:
-        """Statistics (classes,) by detector; higher is more suspicious."""
-        return {part.detector: part.statistics for part in self.evidence}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a record keeps; numbers and names only."""
-        return {
-            "verdict": self.verdict,
-            "backdoored": self.backdoored,
-            "reasons": list(self.reasons),
-            "target_label": self.target_label,
-            "source_labels": None if self.source_labels is None else list(self.source_labels),
-            "kind": self.kind,
-            "score": self.score,
-            "threshold": self.threshold,
-            "p_value": self.p_value,
-            "looks": [None if np.isinf(look) else look for look in self.looks],
-            "trigger_success": self.trigger_success,
-            "student_success": self.student_success,
-            "set_aside": [{"label": label, "kind": kind} for label, kind in self.set_aside],
-            "seconds": self.seconds,
-            "detectors": {
-                part.detector: {
-                    "standing": None if np.isinf(part.standing) else part.standing,
-                    "target_label": part.target_label,
-                    "source_labels": part.source_labels and list(part.source_labels),
-                    "statistics": [None if np.isinf(x) else float(x) for x in part.statistics],
-                    **part.details,
-                }
-                for part in self.evidence
-            },
-        }
+        """Return the fields of `purple detect --json`."""
+        names = ("kind", "p_value", "trigger_success", "student_success")
+        return (
+            super().to_json()
+            | {name: getattr(self, name) for name in names}
+            | {
+                "source_labels": None if self.source_labels is None else list(self.source_labels),
+                "looks": _finite(self.looks),
+                "set_aside": [{"label": label, "kind": kind} for label, kind in self.set_aside],
+                "detectors": {
+                    part.detector: {
+                        "standing": _finite([part.standing])[0],
+                        "target_label": part.target_label,
+                        "source_labels": part.source_labels and list(part.source_labels),
+                        "statistics": _finite(part.statistics),
+                        **part.details,
+                    }
+                    for part in self.evidence
+                },
+            }
+        )
+
+
+def _finite(values: Sequence[float] | NDArray[np.float64]) -> list[float | None]:
+    return [None if math.isinf(value) else float(value) for value in values]
 
 
 def limit_of(rate: float, tests: int) -> float:
     """Return the standing that one of so many Gumbel laws exceeds with at most this chance."""
     return -math.log(-math.log1p(-rate / tests))
-
-
-def p_value_of(standing: float, tests: int) -> float:
-    """Return the chance of such a standing in a clean model, no less than the nets support."""
-    tail = -math.expm1(-math.exp(min(-standing, 700.0)))
-    return min(1.0, max(tests * tail, 1 / (CALIBRATION_NETS + 1)))
 
 
 def settled(standings: Sequence[float], limit: float) -> bool:
@@ -165,10 +140,7 @@ def verdict_on(
 
 
 def decide(
-    work: Scanning,
-    detectors: Sequence[ModelDetector],
-    evidence: Sequence[Evidence],
-    limit: float,
+    work: Scanning, detectors: Sequence[ModelDetector], evidence: Sequence[Evidence], limit: float
 ) -> ModelScan:
     """Return the verdict on what the detectors found, each by itself and all taken together.
 
@@ -181,9 +153,8 @@ def decide(
     }
     left, natural = list(evidence), list[tuple[int, str]]()
     in_model = in_reference = None
-    scan = _scan_of(work, drawing, left, limit)
+    strongest, scan = _look(work, drawing, left, limit)
     while scan.verdict == "backdoored":
-        strongest = _strongest(drawing, left)
         label, sources = strongest.target_label, strongest.source_labels
         detector = drawing[strongest.detector]
         in_model, in_reference = success_in_both(work, detector.recover(work, label, sources))
@@ -192,9 +163,12 @@ def decide(
             scan = replace(scan, target_label=label, source_labels=sources, trigger=trigger)
             break
         natural.append((label, strongest.detector))
-        rest = without_label(label, strongest, detector.null)
+        others = strongest.statistics.copy()
+        others[label] = -math.inf
+        kept = {"sources": strongest.sources, "details": strongest.details}
+        rest = Evidence.of(strongest.detector, others, detector.null, **kept)
         left = [rest if part is strongest else part for part in left]
-        scan = _scan_of(work, drawing, left, limit)
+        strongest, scan = _look(work, drawing, left, limit)
         if scan.verdict == "backdoored" and len(natural) == NATURAL_LABELS:
             names = ", ".join(str(label) for label, _ in natural)
             why = f"labels {names} stand out, and all by nature: a student follows their triggers"
@@ -208,14 +182,18 @@ def decide(
     )
 
 
-def _scan_of(
+def _look(
     work: Scanning,
     drawing: Mapping[str, ModelDetector],
     evidence: Sequence[Evidence],
     limit: float,
-) -> ModelScan:
-    """Return the verdict on what stands out most, after as many looks as it takes."""
-    strongest = _strongest(drawing, evidence)
+) -> tuple[Evidence, ModelScan]:
+    """Return what stands out most, by a detector that draws a trigger if there is one.
+
+    Beside it is the verdict on it, after as many looks as it takes.
+    """
+    accusing = [part for part in evidence if part.detector in drawing]
+    strongest = max(accusing or evidence, key=lambda part: part.standing)
     detector = drawing.get(strongest.detector)
     standings = [strongest.standing]
     while detector is not None and not settled(standings, limit):
@@ -227,21 +205,17 @@ def _scan_of(
         )
     score = statistics.median_low(standings)
     verdict, reasons = verdict_on(score, limit, strongest if detector else None, evidence)
-    return ModelScan(
+    # the chance of such a standing in a clean model, no less than the nets support
+    tail = -math.expm1(-math.exp(min(-score, 700.0)))
+    return strongest, ModelScan(
         verdict=verdict,
         reasons=reasons,
         kind=strongest.detector,
         score=score,
         threshold=limit,
-        p_value=p_value_of(score, len(evidence)),
+        p_value=min(1.0, max(len(evidence) * tail, 1 / (CALIBRATION_NETS + 1))),
         looks=tuple(standings),
     )
-
-
-def _strongest(drawing: Mapping[str, ModelDetector], evidence: Sequence[Evidence]) -> Evidence:
-    """Return what stands out most, by a detector that draws a trigger if there is one."""
-    accusing = [part for part in evidence if part.detector in drawing]
-    return max(accusing or evidence, key=lambda part: part.standing)
 
 
 def _easiest_trigger(
@@ -261,12 +235,3 @@ def _easiest_trigger(
         if trigger is not None:
             return trigger
     return None
-
-
-def without_label(label: int, evidence: Evidence, null: Null) -> Evidence:
-    """Return what a detector says of the other labels."""
-    others = evidence.statistics.copy()
-    others[label] = -math.inf
-    target = int(others.argmax())
-    standing = null.standing(float(others[target]))
-    return replace(evidence, statistics=others, standing=standing, target_label=target)

@@ -8,7 +8,8 @@ weak: it finds what no form of change in the image describes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -46,14 +47,13 @@ class FeatureInversion(ModelDetector):
         layer = _last_linear(work.model, work.images[:1])
         if layer is None:
             return None
-        features = _features(work, layer)
-        inner = Scanning(
-            model=_FromFeatures(work.model, layer, work.images[:1]),
-            images=features,
-            labels=work.labels,
-            classes=work.classes,
-            seed=work.seed,
-        )
+        read: list[Tensor] = []
+        hook = layer.register_forward_pre_hook(lambda _module, given: read.append(given[0]))
+        with hook, torch.no_grad():
+            for batch in torch.split(work.images, AT_ONCE):
+                guarded(work.model)(batch)
+        features = torch.cat(read)[:, None, None]  # (N, 1, 1, units)
+        rest = _FromFeatures(work.model, layer, work.images[:1])
         unit = features.std().clamp_min(1e-12)
         rectified = bool(features.amin() >= 0)
 
@@ -62,8 +62,8 @@ class FeatureInversion(ModelDetector):
             return shifted.clamp_min(0) if rectified else shifted
 
         inverted = shrink_radius(
-            inner,
-            slots_of(inner),
+            replace(work, model=rest, images=features, reference=None),
+            slots_of(work),
             Search(steps=self.steps, images=self.images, stream=70),
             form=tuple(features.shape[1:]),
             shape=shift,
@@ -83,45 +83,24 @@ class _FromFeatures(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         flat = features.flatten(1)
-        handle = self.layer.register_forward_pre_hook(lambda _module, _given: (flat,))
-        try:
+        with self.layer.register_forward_pre_hook(lambda _module, _given: (flat,)):
             answers: Tensor = self.model(self.blank.expand(len(flat), -1, -1, -1))
-        finally:
-            handle.remove()
         return answers
 
 
 def _last_linear(model: nn.Module, image: Tensor) -> nn.Module | None:
     """Return the linear layer that is asked last, if it is given one vector for each image."""
-    asked: list[tuple[nn.Module, tuple[int, ...]]] = []
+    asked: list[tuple[nn.Module, int]] = []
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if given:  # by position: what is given by name, a hook does not see
-            asked.append((module, tuple(given[0].shape)))
+            asked.append((module, given[0].ndim))
 
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
-    try:
-        with torch.no_grad():
-            model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not asked:
-        return None
-    last, shape = asked[-1]
+    with ExitStack() as hooks, torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                hooks.enter_context(layer.register_forward_pre_hook(note))
+        model(image)
+    last, dimensions = asked[-1] if asked else (None, 0)
     once = sum(module is last for module, _ in asked) == 1
-    return last if once and len(shape) == 2 else None
-
-
-def _features(work: Scanning, layer: nn.Module) -> Tensor:
-    """Return what the layer is given for each trusted image, (N, 1, 1, units)."""
-    read: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _module, given: read.append(given[0]))
-    try:
-        with torch.no_grad():
-            for start in range(0, len(work.images), AT_ONCE):
-                guarded(work.model)(work.images[start : start + AT_ONCE])
-    finally:
-        handle.remove()
-    return torch.cat(read)[:, None, None]
+    return last if once and dimensions == 2 else None

@@ -9,9 +9,10 @@ on a sphere whose radius follows it (`shrink_radius`, after Rony et al. 2019, ar
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,12 +20,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.defences.detection.model._base import Scanning, generator
+from purpleteam.defences.detection.model._base import Evidence, ModelDetector, Scanning
+from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded
 
 CHUNK = 64
 """Images in one pass: small enough that a layer's activations stay in the processor's cache."""
+NATURAL = 0.6  # share of a class's nearness in the reference that counts as natural in the model
 
 Change = Callable[[slice, Tensor], Tensor]
 """Puts the triggers of some slots on their images: (slots, (S, n, C, H, W)) -> the same shape."""
@@ -71,6 +74,66 @@ class Inverted:
     """The tensors that make the triggers, (slots, ...) each."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inversion(ModelDetector):
+    """A detector by one kind of trigger, inverted for every class as target."""
+
+    stream: ClassVar[int]
+    """Which of the seed's random numbers are used."""
+
+    steps: int = 70
+    """Gradient steps."""
+    images: int = 24
+    """Trusted images for each class and step."""
+
+    @abstractmethod
+    def invert(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
+        """Return the smallest trigger for each slot."""
+
+    @abstractmethod
+    def drawn(self, work: Scanning, parts: tuple[Tensor, ...]) -> dict[str, Any]:
+        """Return the kind of a trigger, and what it is made of, from the parts of one slot."""
+
+    @property
+    def search(self) -> Search:
+        """How it looks at every class."""
+        return Search(steps=self.steps, images=self.images, stream=self.stream)
+
+    def examine(self, work: Scanning) -> Evidence | None:
+        """Size the trigger of every class as target, in model and reference."""
+        sizes = self.invert(work, slots_of(work), self.search).log_sizes
+        shorter = self.search.shorter()
+        rest = minus_natural(
+            work, sizes, lambda it: self.invert(it, slots_of(it), shorter).log_sizes
+        )
+        return self.evidence(rest, sizes)
+
+    def recover(
+        self, work: Scanning, target: int, sources: tuple[int, ...] | None
+    ) -> RecoveredTrigger | None:
+        """Return the smallest trigger that works on nearly all images of the sources."""
+        inverted = self.invert(work, (Slot(target, sources),), THOROUGH)
+        made = self.drawn(work, tuple(part.cpu() for part in inverted.parts))
+        return RecoveredTrigger(target_label=target, source_labels=sources, **made)
+
+
+def minus_natural(
+    work: Scanning,
+    log_sizes: NDArray[np.float64],
+    measure: Callable[[Scanning], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """Return log sizes less the share of the reference's nearness that counts as natural.
+
+    A class that is near in the reference too is near by nature. One that is far there proves
+    nothing: references differ most in what they have not learned, and a class must not look
+    suspicious because a reference finds it hard.
+    """
+    if work.reference is None:
+        return log_sizes
+    natural = measure(replace(work, model=work.reference, reference=None))
+    return log_sizes - NATURAL * np.minimum(natural - np.median(natural), 0)
+
+
 def slots_of(work: Scanning) -> tuple[Slot, ...]:
     """Return one slot for each class as target, from all other classes."""
     return tuple(Slot(target) for target in range(work.classes))
@@ -80,12 +143,13 @@ def shrink_mask(
     work: Scanning, slots: tuple[Slot, ...], search: Search, *, rate: float = 0.15
 ) -> Inverted:
     """Return masks and patterns: parts (slots, 1, H, W) and (slots, C, H, W), both in [0, 1]."""
-    channels, height, width = work.images.shape[1:]
-    rng, n = generator(work.seed, search.stream), len(slots)
-    mask = _leaf(0.05 * torch.randn((n, 1, height, width), generator=rng) - 1, work)
-    pattern = _leaf(0.5 * torch.randn((n, channels, height, width), generator=rng), work)
+    (channels, height, width), device = work.images.shape[1:], work.images.device
+    rng, n = work.generator(search.stream), len(slots)
+    mask = 0.05 * torch.randn((n, 1, height, width), generator=rng) - 1
+    pattern = 0.5 * torch.randn((n, channels, height, width), generator=rng)
+    mask, pattern = (start.to(device).requires_grad_(True) for start in (mask, pattern))
     optimizer = torch.optim.Adam([mask, pattern], lr=rate, betas=(0.7, 0.95))
-    price = torch.full((n,), 16.0 / (height * width), device=work.images.device)
+    price = torch.full((n,), 16.0 / (height * width), device=device)
     draw = _Draw(work, slots, search)
 
     def change(part: slice, x: Tensor) -> Tensor:
@@ -125,10 +189,14 @@ def shrink_radius(
     device, draw = work.images.device, _Draw(work, slots, search)
     change = torch.zeros((len(slots), *form), device=device)
     memory, radii = torch.zeros_like(change), torch.full((len(slots),), radius, device=device)
-    sizes = []
+    leaf, sizes = change, []
+
+    def put(part: slice, x: Tensor) -> Tensor:
+        return shape(leaf[part], x)
+
     for step in range(search.steps):
         leaf = change.clone().requires_grad_(True)
-        success = _backward(work.model, partial(_put, shape, leaf), draw(), draw.targets)
+        success = _backward(work.model, put, draw(), draw.targets)
         gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         memory = 0.7 * memory + 0.3 * _rescaled(gradient, torch.ones_like(radii))
         left = (1 + math.cos(math.pi * step / search.steps)) / 2
@@ -145,10 +213,9 @@ class _Draw:
     """Draws trusted images for each slot: of its source, or of all classes but its target."""
 
     def __init__(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> None:
-        device = work.images.device
         self.images, self.count = work.images, search.images
-        self.rng = generator(work.seed, search.stream + 1)
-        self.targets = torch.tensor([slot.target for slot in slots], device=device)
+        self.rng = work.generator(search.stream + 1)
+        self.targets = torch.tensor([slot.target for slot in slots], device=work.images.device)
         self.pools = []
         for slot in slots:
             wanted = work.labels != slot.target
@@ -184,14 +251,6 @@ def _settled(log_sizes: list[Tensor]) -> NDArray[np.float64]:
     """Return the mean over the last fifth of the steps, in which the size swings about its goal."""
     last = torch.stack(log_sizes[-max(1, len(log_sizes) // 5) :])
     return last.double().mean(0).cpu().numpy()
-
-
-def _leaf(start: Tensor, work: Scanning) -> Tensor:
-    return start.to(work.images.device).requires_grad_(True)
-
-
-def _put(shape: Shape, changes: Tensor, part: slice, x: Tensor) -> Tensor:
-    return shape(changes[part], x)
 
 
 def _rescaled(changes: Tensor, lengths: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from purpleteam.defences.detection.model._base import (
     ModelDetector,
     Null,
     Scanning,
-    generator,
 )
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded
@@ -39,23 +38,23 @@ class MaximumMargin(ModelDetector):
     def examine(self, work: Scanning) -> Evidence | None:
         """Maximise the margin of every class over inputs in [0, 1]."""
         shape = (work.classes * self.restarts, *work.images.shape[1:])
-        x = torch.rand(shape, generator=generator(work.seed, 50)).to(work.images.device)
+        x = torch.rand(shape, generator=work.generator(50)).to(work.images.device)
         targets = torch.arange(work.classes, device=x.device).repeat_interleave(self.restarts)
+
+        def margins(x: Tensor) -> Tensor:
+            with fast_autocast(x.device):
+                logits = guarded(work.model)(x)
+            own = logits.gather(1, targets[:, None])[:, 0]
+            others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
+            margin: Tensor = own - others
+            return margin
+
         for step in range(self.steps):
             x = x.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(_margins(work, x, targets).sum(), x)
+            (gradient,) = torch.autograd.grad(margins(x).sum(), x)
             stride = 0.2 * x[0].numel() ** 0.5 * (1 - step / self.steps)
             length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
             x = (x.detach() + stride * gradient / length).clamp(0, 1)
         with torch.no_grad():
-            margins = _margins(work, x, targets).view(work.classes, -1).amax(1)
-        return self.evidence(-margins.double().clamp_min(1e-6).log().cpu().numpy())
-
-
-def _margins(work: Scanning, x: Tensor, targets: Tensor) -> Tensor:
-    with fast_autocast(x.device):
-        logits = guarded(work.model)(x)
-    own = logits.gather(1, targets[:, None])[:, 0]
-    others = logits.scatter(1, targets[:, None], -torch.inf).amax(1)
-    margins: Tensor = own - others
-    return margins
+            largest = margins(x).view(work.classes, -1).amax(1)
+        return self.evidence(-largest.double().clamp_min(1e-6).log().cpu().numpy())

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.core.errors import PurpleError
 from purpleteam.defences.detection.model._base import Scanning
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models import build
@@ -47,30 +46,23 @@ SUBSTITUTE = "small_cnn"
 """Stands in for architectures that cannot be set back or do not learn so fast."""
 
 
-def distilled(model: nn.Module, images: Tensor, *, classes: int, seed: int) -> nn.Module | None:
-    """Return a student of the model in evaluation mode, of its architecture where possible.
+def with_reference(work: Scanning) -> Scanning:
+    """Return the work with a student of the model as reference, if one becomes like it.
 
-    It learns from trusted images, float32 (N, C, H, W) in [0, 1], on the model's device. None is
-    returned where no student becomes like the model.
+    The student, of the model's architecture where possible, learns from the trusted images.
     """
-    for student in (untrained(model, seed), _substitute(images, classes, seed)):
+    channels, height, width = work.images.shape[1:]
+    substitute = build(SUBSTITUTE, (channels, height, width), work.classes, seed=work.seed)
+    for student in (untrained(work.model, work.seed), substitute):
         if student is None:
             continue
-        student.to(images.device)
-        lay_out(student, images)
-        _teach(student, model, images, seed)
-        same = int((_answers(student, images) == _answers(model, images)).sum())
-        if same / len(images) >= ALIKE:
-            return student
-    return None
-
-
-def with_reference(work: Scanning) -> Scanning:
-    """Return the work with a student of the model as reference, if one becomes like it."""
-    student = distilled(work.model, work.images, classes=work.classes, seed=work.seed)
-    if student is not None:
-        student.requires_grad_(False)
-    return replace(work, reference=student)
+        student.to(work.images.device)
+        lay_out(student, work.images)
+        _teach(student, work)
+        alike = _answers(student, work.images) == _answers(work.model, work.images)
+        if int(alike.sum()) / len(work.images) >= ALIKE:
+            return replace(work, reference=student.requires_grad_(False))
+    return replace(work, reference=None)
 
 
 def untrained(model: nn.Module, seed: int) -> nn.Module | None:
@@ -90,42 +82,31 @@ def untrained(model: nn.Module, seed: int) -> nn.Module | None:
     return student.requires_grad_(True)
 
 
-def _substitute(images: Tensor, classes: int, seed: int) -> nn.Module | None:
-    try:
-        channels, height, width = images.shape[1:]
-        return build(SUBSTITUTE, (channels, height, width), classes, seed=seed)
-    except PurpleError:
-        return None
-
-
-def _teach(student: nn.Module, model: nn.Module, images: Tensor, seed: int) -> None:
-    rng = torch.Generator().manual_seed(1_000_003 * seed + 60)
+def _teach(student: nn.Module, work: Scanning) -> None:
+    images = work.images
+    rng = work.generator(60)
     optimizer = torch.optim.Adam(student.parameters(), lr=RATE)
     steps = SEEN // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
     switched(student, training=True)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout draws from the global generator
+        torch.manual_seed(work.seed)  # dropout draws from the global generator
         rounds = -(-steps * BATCH // len(images))  # every image once before any comes again
         order = torch.cat([torch.randperm(len(images), generator=rng) for _ in range(rounds)])
         for chosen in order[: steps * BATCH].view(steps, BATCH):
-            x = _varied(images[chosen.to(images.device)], rng)
+            x = shift(images[chosen.to(images.device)], rng, max(1, images.shape[2] // SIDE))
+            noisy = torch.rand((2, len(x)), generator=rng)
+            size = (NOISE * noisy[0] * (noisy[1] < NOISY))[:, None, None, None]
+            noise = size * torch.randn(x.shape, generator=rng)
+            x = (x + noise.to(x.device)).clamp(0, 1)
             with torch.no_grad():
-                answers = (guarded(model)(x) / TEMPERATURE).softmax(1)
+                answers = (guarded(work.model)(x) / TEMPERATURE).softmax(1)
             optimizer.zero_grad()
             loss = F.cross_entropy(guarded(student)(x) / TEMPERATURE, answers)
             (TEMPERATURE * loss).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
     switched(student)
-
-
-def _varied(x: Tensor, rng: torch.Generator) -> Tensor:
-    moved = shift(x, rng, max(1, x.shape[2] // SIDE))
-    noisy = torch.rand((2, len(x)), generator=rng)
-    size = NOISE * noisy[0] * (noisy[1] < NOISY)
-    noise = size[:, None, None, None] * torch.randn(x.shape, generator=rng)
-    return (moved + noise.to(x.device)).clamp(0, 1)
 
 
 def success_in_both(

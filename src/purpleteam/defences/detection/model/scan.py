@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from purpleteam.core.errors import DataError, ModelError, UsageError
+from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.progress import SILENT, Progress, Task
-from purpleteam.data.images import ImageSet, check_is_set
+from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
@@ -35,12 +35,7 @@ from purpleteam.models.guard import guarded
 from purpleteam.models.inference import correct, logits
 
 CALIBRATED = Calibrated(
-    images=100,
-    of_each=5,
-    share_of_each=0.25,
-    classes=(5, 20),
-    sides=(14, 40),
-    channels=(1, 3),
+    images=100, of_each=5, share_of_each=0.25, classes=(5, 20), sides=(14, 40), channels=(1, 3)
 )
 """Trusted images as they were there, sides and classes with some room."""
 LEAST_ACCURACY = 0.8
@@ -87,26 +82,26 @@ def scan_model(
             f"a scan needs at least one detector and a rate of {floor:.3g} to 1, as "
             f"{CALIBRATION_NETS} calibration nets support no smaller one, not {false_alarm_rate}"
         )
-    _check(model, trusted, classes)
+    guarded(model)  # says what is no classifier, and what to give instead
+    if not isinstance(model, nn.Module):
+        raise UsageError("a model scan needs gradients: a torch module, not a black box")
     reasons = CALIBRATED.reasons(trusted, classes, "trusted images")
-    if not reasons:
-        right = float(correct(model, trusted).mean())
-        if right < LEAST_ACCURACY:
-            of = f"{right:.0%} of the {len(trusted)} trusted images right"
-            reasons = (f"{UNLIKE}: the model gets {of}, at least {LEAST_ACCURACY:.0%}",)
+    answered = logits(model, trusted.images[:2]).shape[1] if len(trusted) else classes
+    if answered != classes:
+        raise ModelError(f"the model knows {answered} classes, not {classes}")
+    if not reasons and (right := float(correct(model, trusted).mean())) < LEAST_ACCURACY:
+        of = f"{right:.0%} of the {len(trusted)} trusted images right"
+        reasons = (f"{UNLIKE}: the model gets {of}, at least {LEAST_ACCURACY:.0%}",)
     if reasons:
-        return ModelScan(
-            verdict="not_established",
-            reasons=reasons,
-            threshold=limit_of(false_alarm_rate, len(parts)),
-            seconds=time.perf_counter() - started,
-        )
-    images = to_batch(trusted.images, device or device_of(model))
-    own = copy.deepcopy(model).to(images.device)
-    lay_out(own, images)  # in the order in memory in which convolutions and pools are fastest
-    work = Scanning(model=own, images=images, labels=trusted.labels, classes=classes, seed=seed)
-    with frozen(own), progress.task("scan the model", len(parts) + 2) as task:
-        scan = _scan(work, parts, false_alarm_rate, task)
+        limit = limit_of(false_alarm_rate, len(parts))
+        scan = ModelScan(verdict="not_established", reasons=reasons, threshold=limit)
+    else:
+        images = to_batch(trusted.images, device or device_of(model))
+        own = copy.deepcopy(model).to(images.device)
+        lay_out(own, images)  # in the order in memory in which convolutions and pools are fastest
+        work = Scanning(model=own, images=images, labels=trusted.labels, classes=classes, seed=seed)
+        with frozen(own), progress.task("scan the model", len(parts) + 2) as task:
+            scan = _scan(work, parts, false_alarm_rate, task)
     return replace(scan, seconds=time.perf_counter() - started)
 
 
@@ -116,10 +111,10 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
     task.advance(1)
     evidence = []
     for part in parts:
-        one = part.examine(work)
+        found = part.examine(work)
         task.advance(1)
-        if one is not None:
-            evidence.append(one)
+        if found is not None:
+            evidence.append(found)
     evidence += joint(evidence)
     limit = limit_of(rate, max(1, len(evidence)))
     if evidence and work.reference is not None:
@@ -138,37 +133,12 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
     return scan
 
 
-def joint(evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+def joint(evidence: Sequence[Evidence]) -> list[Evidence]:
     """Return the evidence of the detectors of whole classes taken together, if there are two.
 
     A warp, for one, also makes its target a little nearer in every other way.
     """
-    of_classes = [part for part in evidence if part.source_labels is None]
-    if len(of_classes) < 2:
-        return ()
-    statistics = np.mean([part.statistics for part in of_classes], axis=0)
-    target = int(statistics.argmax())
-    evidence_of_all = Evidence(
-        detector=JOINT,
-        statistics=statistics,
-        standing=JOINT_NULL.standing(float(statistics[target])),
-        target_label=target,
-        details={},
-    )
-    return (evidence_of_all,)
-
-
-def _check(model: object, trusted: ImageSet, classes: int) -> None:
-    check_is_set(trusted)
-    guarded(model)  # says what is no classifier, and what to give instead
-    if not isinstance(model, nn.Module):
-        raise UsageError("a model scan needs gradients: a torch module, not a black box")
-    if classes < 1:
-        raise UsageError(f"classes must be at least 1, not {classes}")
-    outside = trusted.labels[(trusted.labels < 0) | (trusted.labels >= classes)]
-    if len(outside):
-        raise DataError(f"trusted labels must be from 0 to {classes - 1}, not {outside[0]}")
-    if len(trusted):
-        answered = logits(model, trusted.images[:2]).shape[1]
-        if answered != classes:
-            raise ModelError(f"the model knows {answered} classes, not {classes}")
+    statistics = [part.statistics for part in evidence if part.source_labels is None]
+    if len(statistics) < 2:
+        return []
+    return [Evidence.of(JOINT, np.mean(statistics, axis=0), JOINT_NULL)]

@@ -23,12 +23,8 @@ from purpleteam.defences.detection.model._base import (
     Scanning,
     pair_outliers,
 )
-from purpleteam.defences.detection.model.inversion import (
-    Search,
-    Slot,
-    shrink_mask,
-)
-from purpleteam.defences.detection.model.patch import recover_patch
+from purpleteam.defences.detection.model.inversion import Search, Slot, shrink_mask
+from purpleteam.defences.detection.model.patch import PatchInversion
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 FEW = 15  # trusted images of a class so few that a trigger for them is half chance
@@ -60,21 +56,15 @@ class SourceSpecificInversion(ModelDetector):
         sources = sorted(set(work.labels.tolist()))
         if len(sources) < FEWEST_CLASSES:
             return None
-        slots = tuple(
-            Slot(target, (source,))
-            for source in sources
-            for target in range(work.classes)
-            if source != target
-        )
         search = Search(steps=self.steps, images=self.images, stream=40)
-        sizes = _sizes(work, slots, search)
+        sizes = _sizes(work, sources, search)
         if np.exp(np.nanmedian(sizes)) > UNSETTLED * work.images[0, 0].numel():
             return None
         natural = None
         nearer = np.nanmedian(sizes) - sizes
         if work.reference is not None:
             reference = replace(work, model=work.reference, reference=None)
-            natural = _sizes(reference, slots, search.shorter())
+            natural = _sizes(reference, sources, search.shorter())
             nearer = nearer - NATURAL * np.maximum(np.nanmedian(natural) - natural, 0)
         outlying = np.nan_to_num(pair_outliers(sizes, self.null, natural), nan=-np.inf)
         nearer = np.nan_to_num(nearer, nan=-np.inf) / noise_of(len(work.labels) / len(sources))
@@ -83,33 +73,31 @@ class SourceSpecificInversion(ModelDetector):
         target = int(outlying.max(0).argmax())
         alike = nearer >= (statistics + self.null.location) / 2
         alike[furthest] = True
+        recorded = np.exp(sizes).astype(object)
+        recorded[np.isnan(sizes)] = None
         return Evidence(
             detector=self.name,
             statistics=statistics,
             standing=self.null.standing(float(statistics[target])),
             target_label=target,
             sources=tuple(tuple(np.flatnonzero(column).tolist()) for column in alike.T),
-            details={
-                "sizes": [
-                    [None if np.isnan(size) else float(np.exp(size)) for size in row]
-                    for row in sizes
-                ]
-            },
+            details={"sizes": recorded.tolist()},
         )
 
     def recover(
         self, work: Scanning, target: int, sources: tuple[int, ...] | None
     ) -> RecoveredTrigger | None:
         """Return the smallest patch that works on nearly all images of the sources."""
-        return recover_patch(work, target, sources)
+        return PatchInversion().recover(work, target, sources)
 
 
-def _sizes(work: Scanning, slots: tuple[Slot, ...], search: Search) -> NDArray[np.float64]:
+def _sizes(work: Scanning, sources: list[int], search: Search) -> NDArray[np.float64]:
     """Return log sizes (classes, classes) from each source to each target; NaN is no pair."""
+    targets = range(work.classes)
+    pairs = [(source, target) for source in sources for target in targets if source != target]
+    slots = tuple(Slot(target, (source,)) for source, target in pairs)
     sizes = np.full((work.classes, work.classes), np.nan)
-    inverted = shrink_mask(work, slots, search, rate=0.2)
-    for slot, log_size in zip(slots, inverted.log_sizes, strict=True):
-        sizes[slot.sources, slot.target] = log_size
+    sizes[tuple(np.transpose(pairs))] = shrink_mask(work, slots, search, rate=0.2).log_sizes
     return sizes
 
 

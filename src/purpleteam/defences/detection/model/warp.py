@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.defences.detection.model._base import (
-    MODEL_DETECTORS,
-    Evidence,
-    ModelDetector,
-    Null,
-    Scanning,
-)
+from purpleteam.core.ranges import check_fields
+from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Evidence, Null, Scanning
 from purpleteam.defences.detection.model.inversion import (
-    THOROUGH,
+    Inversion,
     Inverted,
     Search,
     Slot,
     shrink_radius,
     slots_of,
 )
-from purpleteam.defences.detection.recovered import RecoveredTrigger, identity_grid
+from purpleteam.defences.detection.recovered import identity_grid
 
 HIDDEN = 0.25  # shifts of this share of the side or more hide nothing, and all count alike
 
 
 @MODEL_DETECTORS.register("warp")
 @dataclass(frozen=True, kw_only=True)
-class WarpInversion(ModelDetector):
+class WarpInversion(Inversion):
     """Sizes are root mean square shifts of the control points, as shares of the image's side."""
 
     null: ClassVar[Null] = Null(location=1.15, scale=0.3, deviation=0.2)
+    stream: ClassVar[int] = 30
 
     steps: int = 60
-    """Gradient steps."""
     images: int = 16
-    """Trusted images for each class and step."""
     grid: int = 6
     """Control points to a side; the shifts between them are interpolated."""
     coarse_grid: int = 4
@@ -48,44 +42,36 @@ class WarpInversion(ModelDetector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("grid", "coarse_grid"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} must be at least 2, not {getattr(self, name)}")
+        check_fields(self, "at least 2", "grid", "coarse_grid")
 
     def examine(self, work: Scanning) -> Evidence | None:
         """Invert a fine and a coarse flow for every class as target; the mean size counts."""
-        search = Search(steps=self.steps, images=self.images, stream=30)
-        sizes = [
-            _shrink(work, slots_of(work), search, grid).log_sizes - math.log(grid)
-            for grid in (self.grid, self.coarse_grid)
-        ]
+        sizes = []
+        for grid in (self.grid, self.coarse_grid):
+            inverted = replace(self, grid=grid).invert(work, slots_of(work), self.search)
+            sizes.append(inverted.log_sizes - math.log(grid))
         both = np.mean(sizes, axis=0)
         return self.evidence(np.minimum(both, math.log(HIDDEN)), both)
 
-    def recover(
-        self, work: Scanning, target: int, sources: tuple[int, ...] | None
-    ) -> RecoveredTrigger | None:
-        """Return the smallest warp that works on nearly all images of the sources."""
-        inverted = _shrink(work, (Slot(target, sources),), THOROUGH, self.grid)
-        height, width = work.images.shape[2:]
-        shifts = _flow(inverted.parts[0], height, width)[0]
-        pixels = shifts * shifts.new_tensor([(width - 1) / 2, (height - 1) / 2])
-        return RecoveredTrigger(
-            kind="warp", target_label=target, source_labels=sources, flow=pixels.cpu().numpy()
+    def invert(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
+        """Invert the shifts of the fine grid's control points for every slot."""
+        return shrink_radius(
+            work,
+            slots,
+            search,
+            form=(2, self.grid, self.grid),
+            shape=_warp,
+            radius=0.06 * self.grid,
+            largest=0.5 * self.grid,
+            stride=0.2,
         )
 
-
-def _shrink(work: Scanning, slots: tuple[Slot, ...], search: Search, grid: int) -> Inverted:
-    return shrink_radius(
-        work,
-        slots,
-        search,
-        form=(2, grid, grid),
-        shape=_warp,
-        radius=0.06 * grid,
-        largest=0.5 * grid,
-        stride=0.2,
-    )
+    def drawn(self, work: Scanning, parts: tuple[Tensor, ...]) -> dict[str, Any]:
+        """Return the shifts in pixels."""
+        height, width = work.images.shape[2:]
+        shifts = _flow(parts[0], height, width)[0]
+        pixels = shifts * shifts.new_tensor([(width - 1) / 2, (height - 1) / 2])
+        return {"kind": "warp", "flow": pixels.numpy()}
 
 
 def _flow(change: Tensor, height: int, width: int) -> Tensor:

@@ -13,25 +13,15 @@
 - `mask_removal`           what an image loses when the inverted trigger is taken off it
 - `activation_clustering`  a class that falls into two parts
 
-What they share is in `_analysis`, each piece computed once: `_features`, the learners that
-contradict labels, groups and splits.
+A detector is a function of the set's `_analysis`, which computes what they share once: features,
+the learners that contradict labels, groups and splits.
 """
 
 import sys
 
-from purpleteam.defences.detection.training_set._analysis import (
-    TRAINING_SET_DETECTORS,
-    Analysis,
-    TrainingSetDetector,
-)
+from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 from purpleteam.defences.detection.training_set.scanning import TrainingSetScan, scan_training_set
 
-__all__ = [
-    "TRAINING_SET_DETECTORS",
-    "Analysis",
-    "TrainingSetDetector",
-    "TrainingSetScan",
-    "scan_training_set",
-]
+__all__ = ["TRAINING_SET_DETECTORS", "Analysis", "TrainingSetScan", "scan_training_set"]
 
 TRAINING_SET_DETECTORS.load(sys.modules[__name__])

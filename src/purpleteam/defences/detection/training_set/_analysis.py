@@ -1,4 +1,4 @@
-"""What every detector of a training set is, and what they share, each piece computed once.
+"""What the detectors of a training set share, each piece computed once.
 
 The clean reference is a net that learns only from images whose label is not in doubt. It begins
 without the images that the votes doubt, and takes back, round by round, those whose label it
@@ -9,7 +9,7 @@ have slipped in and taught the trigger, those that the votes were sure of stay o
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -22,30 +22,12 @@ from torch import nn
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.detection.training_set._features import (
-    patch_features,
-    penultimate,
-    pixel_features,
-)
-from purpleteam.defences.detection.training_set._groups import (
-    LEAST_MEMBERS,
-    STARTERS,
-    CompactGroup,
-    SharedGroup,
-    compact_groups,
-    contents_in_turn,
-    shared_group,
-    whiten,
-)
+from purpleteam.defences.detection.training_set import _features as features_of
+from purpleteam.defences.detection.training_set import _groups as search
 from purpleteam.defences.detection.training_set._splits import (
     PartPrediction,
     classify_parts,
     split_labels,
-)
-from purpleteam.defences.detection.training_set._votes import (
-    log_probabilities,
-    margins,
-    out_of_part_votes,
 )
 from purpleteam.models import build
 from purpleteam.models.inference import logits
@@ -59,11 +41,16 @@ DOUBTED_SHARE = 0.1  # the least share of the images that is set aside at first
 DOUBTED_SHARE_OF_FEW = 0.25
 """The same for a small set, which a net passes so often that three poisons teach a trigger."""
 FEW = 10_000
+ROUNDS = 4  # how often images may come back to the clean reference
 BARRED = 0.1  # share of the votes for its own label under which an image never comes back
 CERTAIN = 5.0  # suspicion from which a label is surely contradicted
 FEATURES = ("pixels", "patches", "fine_patches")
 MOST_DOUBTED = 0.5
 """On data that the small subsets cannot classify, at least half must be left to learn from."""
+
+Detector = Callable[["Analysis"], NDArray[np.float64]]
+"""Gives each image a finite score (N,); the higher, the more suspicious."""
+TRAINING_SET_DETECTORS: Registry[Detector] = Registry("training set detector")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +82,6 @@ class Analysis:
     architecture: str = "small_cnn"
     epochs: int = 3
     """Passes of each net over the set; small sets are passed over more often."""
-    rounds: int = 4
-    """How often images may come back to the clean reference."""
     trusted: ImageSet | None = None
     model: nn.Module | None = None
     """A model that was trained on the set; one is trained where it is None."""
@@ -111,15 +96,15 @@ class Analysis:
     @cached_property
     def patch_features(self) -> NDArray[np.float32]:
         """Features (N, d) that need no label."""
-        return patch_features(self.images.images, seed=self.seed)
+        return features_of.patch_features(self.images.images, seed=self.seed)
 
     def features(self, name: str) -> NDArray[np.float32]:
         """Return a kind of features (N, d) of all images."""
         if name == "pixels":
-            return pixel_features(self.images.images)
+            return features_of.pixel_features(self.images.images)
         if name == "patches":
             return self.patch_features
-        return patch_features(
+        return features_of.patch_features(
             self.images.images, filters=24, side=3, pools=7, stride=1, seed=self.seed + 1
         )
 
@@ -127,7 +112,7 @@ class Analysis:
     def votes(self) -> NDArray[np.float64]:
         """Shares (N, K) of the votes of the small subsets that an image is not in."""
         parts = min(max(LEAST_PARTS, len(self.images) // PART_SIZE), len(self.images) // 2)
-        return out_of_part_votes(
+        return features_of.out_of_part_votes(
             self.patch_features, self.images.labels, self.classes, parts=parts, seed=self.seed
         )
 
@@ -139,7 +124,7 @@ class Analysis:
     @cached_property
     def doubted(self) -> NDArray[np.bool_]:
         """Which labels the small subsets doubt, (N,)."""
-        margin, _ = margins(self.votes, self.images.labels)
+        margin, _ = features_of.margins(self.votes, self.images.labels)
         share = DOUBTED_SHARE if len(margin) >= FEW else DOUBTED_SHARE_OF_FEW
         least, most = np.quantile(margin, (share, MOST_DOUBTED))
         return np.asarray(margin <= min(max(least, 0.0), most))
@@ -147,23 +132,19 @@ class Analysis:
     @cached_property
     def reference(self) -> Reference:
         """What the clean reference predicts for the suspects."""
-        labels, module = self.images.labels, self._untrained()
+        labels, module = self.images.labels, None
         aside = np.flatnonzero(self.doubted)
         barred = self.doubted & (self.own_share < BARRED)
-        for turn in range(self.rounds + 1):
-            module = self._train(
-                module,
-                np.setdiff1d(np.arange(len(labels)), aside),
-                epochs=self._epochs if turn == 0 else max(1, self._epochs // 3),
-                learning_rate=2e-3 if turn == 0 else 1e-3,
-                seed=self.seed + turn,
-                description=f"clean reference {turn + 1}/{self.rounds + 1}",
-            )
+        for turn in range(ROUNDS + 1):
+            kept = np.setdiff1d(np.arange(len(labels)), aside)
+            what = f"clean reference {turn + 1}/{ROUNDS + 1}"
+            module = self.learned(kept, what, module=module, turn=turn)
             scores = np.zeros((0, self.classes))
             if len(aside):  # every doubted image may have come back
-                scores = log_probabilities(logits(module, self.images.images[aside]))
-            margin, content = margins(scores, labels[aside])
-            if turn < self.rounds:
+                answers = logits(module, self.images.images[aside])
+                scores = features_of.log_probabilities(answers)
+            margin, content = features_of.margins(scores, labels[aside])
+            if turn < ROUNDS:
                 aside = aside[(margin <= 0) | barred[aside]]
         return Reference(aside, margin, content)
 
@@ -172,12 +153,13 @@ class Analysis:
         """The given model, or one that was trained on the whole set."""
         if self.model is not None:
             return self.model
-        return self.learned(np.arange(len(self.images)), "net of all images", "none")
+        every = np.arange(len(self.images))
+        return self.learned(every, "net of all images", augmentation="none")
 
     @cached_property
     def model_features(self) -> NDArray[np.float32]:
         """What enters the last layer (N, d) of the model that learned from all images."""
-        return penultimate(self.trained, self.images.images)
+        return features_of.penultimate(self.trained, self.images.images)
 
     @cached_property
     def suspicion(self) -> NDArray[np.float64]:
@@ -196,31 +178,26 @@ class Analysis:
         return content
 
     @cached_property
-    def groups(self) -> tuple[SharedGroup, ...]:
+    def groups(self) -> tuple[search.SharedGroup, ...]:
         """What the suspects of each label share, in each kind of features."""
         suspects, labels = self.reference.suspects, self.images.labels
         trusted = np.setdiff1d(np.arange(len(self.images)), suspects)
-        candidates = [
-            contents_in_turn(
-                suspects[labels[suspects] == label], self.suspicion, self.content, certain=CERTAIN
-            )
-            for label in range(self.classes)
-        ]
         groups = []
         for name in FEATURES:
-            white = whiten(self.features(name), labels, self.content, trusted, seed=self.seed)
-            for label, of_label in enumerate(candidates):
-                starters = min(STARTERS, max(LEAST_MEMBERS, len(of_label) // 2))
-                groups.append(
-                    shared_group(white, of_label, label=label, features=name, starters=starters)
+            white = search.whiten(self.features(name), labels, self.content, trusted, self.seed)
+            for label in range(self.classes):
+                of_label = search.contents_in_turn(
+                    suspects[labels[suspects] == label], self.suspicion, self.content, CERTAIN
                 )
+                starters = min(search.STARTERS, max(search.LEAST_MEMBERS, len(of_label) // 2))
+                groups.append(search.shared_group(white, of_label, label, name, starters))
         return tuple(group for group in groups if group is not None)
 
     @cached_property
-    def compact(self) -> tuple[CompactGroup, ...]:
+    def compact(self) -> tuple[search.Part, ...]:
         """The tightest group of pixels that stands off within each label."""
         pixels = self.features("pixels")
-        return tuple(compact_groups(pixels, self.images.labels, self.classes, seed=self.seed))
+        return search.compact_groups(pixels, self.images.labels, self.classes, self.seed)
 
     @cached_property
     def splits(self) -> tuple[PartPrediction, ...]:
@@ -229,40 +206,28 @@ class Analysis:
         return classify_parts(self, splits) if splits else ()
 
     def learned(
-        self, rows: NDArray[np.int64], description: str, augmentation: str = "shift"
-    ) -> nn.Module:
-        """Return a net that learned from the images at `rows` alone."""
-        return self._train(
-            self._untrained(),
-            rows,
-            epochs=self._epochs,
-            learning_rate=2e-3,
-            seed=self.seed,
-            description=description,
-            augmentation=augmentation,
-        )
-
-    def _untrained(self) -> nn.Module:
-        height, width, channels = self.images.images.shape[1:]
-        return build(self.architecture, (channels, height, width), self.classes, seed=self.seed)
-
-    def _train(
         self,
-        module: nn.Module,
         rows: NDArray[np.int64],
-        *,
-        epochs: int,
-        learning_rate: float,
-        seed: int,
         description: str,
+        *,
+        module: nn.Module | None = None,
+        turn: int = 0,
         augmentation: str = "shift",
     ) -> nn.Module:
-        """Train `module` in place on the images at `rows`, with no validation, and return it."""
-        images = self.images.take(rows)
+        """Return a net that learned from the images at `rows` alone, without validation.
+
+        A `module` goes on learning in a later `turn`, more shortly and slowly.
+        """
+        few, images = len(self.images) < FEW, self.images.take(rows)
+        epochs = 4 * self.epochs if few else self.epochs
+        if module is None:
+            height, width, channels = images.images.shape[1:]
+            shape = (channels, height, width)
+            module = build(self.architecture, shape, self.classes, seed=self.seed)
         recipe = _ToTheEnd(
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=128 if len(self.images) >= FEW else 32,
+            epochs=max(1, epochs // 3) if turn else epochs,
+            learning_rate=1e-3 if turn else 2e-3,
+            batch_size=32 if few else 128,
             augmentation=augmentation,
         )
         return train(
@@ -270,27 +235,9 @@ class Analysis:
             images,
             images,
             recipe,
-            seed=seed,
+            seed=self.seed + turn,
             validate=lambda _: 0.0,
             device=self.device,
             description=description,
             progress=self.progress,
         ).module
-
-    @property
-    def _epochs(self) -> int:
-        return self.epochs if len(self.images) >= FEW else 4 * self.epochs
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSetDetector(ABC):
-    """Ranks the images of a training set by how much they look planted."""
-
-    name: ClassVar[str] = ""
-
-    @abstractmethod
-    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
-        """Return a finite score (N,) for each image; the higher, the more suspicious."""
-
-
-TRAINING_SET_DETECTORS: Registry[type[TrainingSetDetector]] = Registry("training set detector")

@@ -1,4 +1,4 @@
-"""Features of images: pixels, random patches as filters, and a trained net's last hidden layer.
+"""Features of images, and the votes of learners on small disjoint parts of them.
 
 Random patches (Coates, Ng and Lee 2011, AISTATS) need no labels: a net that was trained on poisoned
 labels has learned the trigger; filters cut from the images themselves have not, and cost seconds.
@@ -19,9 +19,12 @@ CUTS = 4000  # patches from which the whitening is estimated and the filters are
 FLAT = 0.02  # least deviation of a patch, in [0, 1]: flat ground is no filter
 THRESHOLD = 0.5  # activations below it are cut off, which keeps the features sparse
 MOST_PIXELS = 1200  # A covariance of this many columns still takes seconds
-BATCH = 500
-PENULTIMATE_BATCH = 200
+BATCH = 200
 CACHE_BATCH = 50  # images whose activations stay in the processor's cache; the bits are the same
+RIDGE = 0.1  # ridge in units of the mean squared length of a row
+CLIP = 3.0  # deviations at which a feature is cut: a rare one would decide alone in its part
+AT_ONCE = 20  # learners that are asked in one product
+ROWS = 5000
 
 
 def patch_features(
@@ -49,7 +52,9 @@ def patch_features(
             batch = batch.permute(0, 3, 1, 2).contiguous()  # one channel as it lies: faster here
             response = F.conv2d(batch, weight, bias, stride=stride).sub_(THRESHOLD).relu_()
             rows.append(F.adaptive_avg_pool2d(response, pools).flatten(1).numpy())
-    return standardised(np.concatenate(rows))
+    features = np.concatenate(rows)
+    centred = features - features.mean(0)
+    return np.asarray(centred / np.maximum(centred.std(0), 1e-6))
 
 
 def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -80,17 +85,11 @@ def penultimate(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float
     hook = layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1)))
     try:
         with frozen(model) as net, torch.no_grad():
-            for start in range(0, len(images), PENULTIMATE_BATCH):
-                net(to_batch(images[start : start + PENULTIMATE_BATCH], device_of(model)))
+            for start in range(0, len(images), BATCH):
+                net(to_batch(images[start : start + BATCH], device_of(model)))
     finally:
         hook.remove()
     return torch.cat(seen).float().cpu().numpy()
-
-
-def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the features (N, d) with mean 0 and deviation 1 in each column that varies."""
-    centred = features - features.mean(0)
-    return np.asarray(centred / np.maximum(centred.std(0), 1e-6))
 
 
 def _filters(
@@ -120,3 +119,66 @@ def _filters(
     kernel -= kernel.mean(1, keepdims=True)  # a filter answers to shape, not to brightness
     weight = torch.from_numpy(kernel.reshape(filters, channels, side, side)).float()
     return weight, bias
+
+
+def margins(
+    table: NDArray[np.floating], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return each row's score of its label less the best other (N,), and which that is (N,)."""
+    rows = np.arange(len(labels))
+    others = table.astype(np.float64)
+    own = others[rows, labels]
+    others[rows, labels] = -np.inf
+    rival = others.argmax(1)
+    return own - others[rows, rival], rival
+
+
+def log_probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return log softmax (N, K) of logits (N, K)."""
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+
+
+def out_of_part_votes(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: int,
+    *,
+    parts: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Return for each row the shares (N, K) of the votes of all parts but its own.
+
+    The rows (N, d) are dealt at random into `parts` of equal size, 2 or more; a ridge classifier
+    learns each.
+    """
+    part = np.empty(len(labels), np.int64)
+    part[np.random.default_rng(seed).permutation(len(labels))] = np.arange(len(labels)) % parts
+    rows = np.concatenate(
+        [np.clip(features, -CLIP, CLIP), np.ones((len(labels), 1), np.float32)], 1
+    )
+    rows /= np.sqrt(np.float32(rows.shape[1]))
+    weights = [_ridge(rows[part == k], labels[part == k], classes) for k in range(parts)]
+    counts = torch.zeros(len(labels), classes)
+    asked, home = torch.from_numpy(rows), torch.from_numpy(part)
+    for first in range(0, parts, AT_ONCE):
+        some = torch.from_numpy(np.stack(weights[first : first + AT_ONCE], 1))  # (d + 1, P, K)
+        for start in range(0, len(labels), ROWS):
+            block = slice(start, start + ROWS)
+            answers = asked[block] @ some.flatten(1)
+            votes = F.one_hot(answers.reshape(-1, *some.shape[1:]).argmax(2), classes)  # (n, P, K)
+            other = home[block, None] != first + torch.arange(some.shape[1])
+            counts[block] += (votes * other[:, :, None]).sum(1)  # no vote on its own
+    return (counts / counts.sum(1, keepdim=True)).double().numpy()
+
+
+def _ridge(
+    rows: NDArray[np.float32], labels: NDArray[np.int64], classes: int
+) -> NDArray[np.float32]:
+    """Return the weights (d, K) of a ridge regression on centred one-hot labels, by its dual."""
+    wanted = np.eye(classes, dtype=np.float32)[labels] - np.float32(1 / classes)
+    kernel = rows @ rows.T
+    kernel[np.diag_indices_from(kernel)] += np.float32(RIDGE) * max(
+        kernel.trace() / len(rows), 1e-6
+    )
+    return np.asarray(rows.T @ np.linalg.solve(kernel, wanted))

@@ -25,9 +25,10 @@ RIDGE = 0.02  # share of the mean variance that is added to every direction
 NORMAL_68 = 0.6827  # share of a normal distribution within one deviation of its middle
 LEAST_MEMBERS = 8  # fewer images than this can share anything by chance
 STARTERS = 40  # how many suspects of a label the search for what they share begins with
+REFINEMENTS = 3  # how often a shared group is drawn anew from all suspects
 ALIKE = 2.5  # deviations from which an image belongs to a shared group
-STARTS = 200
-"""Images of each label, drawn from the more outlying half, that a direction is grown from."""
+LEAST_ALIKE = 20  # undoubted images of a label from which its own scale is known
+STARTS = 200  # images of the outlying half of a label that directions are grown from
 ROUNDS = 4  # how often a direction becomes the mean of the images that lie furthest along it
 FURTHEST = 20  # how many images that are
 MOST_VARIED = 6  # directions of greatest variance that are searched as well
@@ -52,19 +53,14 @@ class Whitened:
         A member is compared with the mean of the *other* members, so that a group of strangers
         gains nothing from its own noise. Middle and deviation are those of undoubted images, of
         all labels or of `label`, whichever is the stricter.
-
-        Raises:
-            ValueError: there are fewer than two members.
         """
-        if len(members) < 2:
-            raise ValueError(f"members must be at least 2, not {len(members)}")
         mean = self.rows[members].mean(0)
         along = (self.rows @ mean).astype(np.float64)
         own = (self.rows[members].astype(np.float64) ** 2).sum(1)
         along[members] = (len(members) * along[members] - own) / (len(members) - 1)
         middle, deviation = _middle_and_deviation(along[self.check])
         alike = self.check[self.labels[self.check] == label]
-        if len(alike) >= 20:
+        if len(alike) >= LEAST_ALIKE:
             of_label = _middle_and_deviation(along[alike])
             middle, deviation = max(middle, of_label[0]), max(deviation, of_label[1])
         return np.asarray((along - middle) / max(deviation, 1e-12))
@@ -88,7 +84,6 @@ def whiten(
     labels: NDArray[np.int64],
     content: NDArray[np.int64],
     trusted: NDArray[np.int64],
-    *,
     seed: int = 0,
 ) -> Whitened:
     """Take the content, (N,), out of features (N, d) and whiten what is left.
@@ -142,11 +137,9 @@ class SharedGroup:
 def shared_group(
     white: Whitened,
     candidates: NDArray[np.int64],
-    *,
     label: int,
     features: str,
-    starters: int,
-    refinements: int = 3,
+    starters: int = STARTERS,
 ) -> SharedGroup | None:
     """Return what the suspects of one label share, or None where there are too few.
 
@@ -158,7 +151,7 @@ def shared_group(
     members = candidates[:starters]
     scores = white.scores(members, label)
     strength = float(np.median(scores[members]))
-    for _ in range(refinements):
+    for _ in range(REFINEMENTS):
         chosen = candidates[scores[candidates] > max(ALIKE, strength / 4)]
         if len(chosen) < LEAST_MEMBERS:
             break
@@ -170,7 +163,6 @@ def contents_in_turn(
     candidates: NDArray[np.int64],
     suspicion: NDArray[np.float64],
     content: NDArray[np.int64],
-    *,
     certain: float,
 ) -> NDArray[np.int64]:
     """Return the candidates of one label, the certain ones first, of these each content's in turn.
@@ -188,22 +180,22 @@ def contents_in_turn(
 
 
 @dataclass(frozen=True, eq=False)
-class CompactGroup:
-    """The tightest group that stands off within one label."""
+class Part:
+    """Images of one label that lie apart from its others: a compact group, or half of a split."""
 
     label: int
     gap: float
-    """Distance of the group from the rest of its label, over the deviations of both."""
+    """Distance from the rest of the label, in deviations."""
     members: NDArray[np.int64]
     """Places of its images."""
     towards: NDArray[np.float64]
-    """(N,) distance of each image of the label from the rest, as a share of the group's."""
+    """(N,) how far from the rest, 0, to the part, 1, an image lies; 0 for other labels."""
 
 
 def compact_groups(
-    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, *, seed: int = 0
-) -> list[CompactGroup]:
-    """Return the best group of each label that has images enough, from features (N, d)."""
+    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, seed: int = 0
+) -> tuple[Part, ...]:
+    """Return the tightest group of each label that has images enough, from features (N, d)."""
     rows = [np.flatnonzero(labels == label) for label in range(classes)]
     scatter = []
     for some in rows:
@@ -214,22 +206,18 @@ def compact_groups(
     for label, some in enumerate(rows):
         if len(some) < 4 * LEAST_MEMBERS or len(labels) - len(some) < 2 * LEAST_MEMBERS:
             continue
-        others = (total - scatter[label]) / (len(labels) - len(some))
-        white = _whitened(features[some], others)
+        covariance = (total - scatter[label]) / (len(labels) - len(some))  # of the other labels
+        ridge = RIDGE * covariance.trace() / len(covariance) + 1e-9
+        factor = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance)))
+        centred = (features[some] - features[some].mean(0)).T
+        solved = scipy.linalg.solve_triangular(factor.astype(np.float32), centred, lower=True)
+        white = np.ascontiguousarray(solved.T, np.float32)
         along = white @ _directions(white, np.random.default_rng((seed, label)))
         gap, towards = max((split_along(column) for column in along.T), key=lambda group: group[0])
         spread = np.zeros(len(labels))
         spread[some] = towards
-        groups.append(CompactGroup(label, gap, some[towards > HALF], spread))
-    return groups
-
-
-def _whitened(rows: NDArray[np.float32], covariance: NDArray[np.float64]) -> NDArray[np.float32]:
-    ridge = RIDGE * covariance.trace() / len(covariance) + 1e-9
-    factor = np.linalg.cholesky(covariance + ridge * np.eye(len(covariance)))
-    centred = (rows - rows.mean(0)).T
-    solved = scipy.linalg.solve_triangular(factor.astype(np.float32), centred, lower=True)
-    return np.ascontiguousarray(solved.T, np.float32)
+        groups.append(Part(label, gap, some[towards > HALF], spread))
+    return tuple(groups)
 
 
 def _directions(white: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -255,22 +243,21 @@ def split_along(values: NDArray[np.floating]) -> tuple[float, NDArray[np.float64
     the rest to the median of the group. The gap is that way over the sum of both deviations.
     """
     numbers = values.astype(np.float64)
-    inside = np.zeros(len(numbers), bool)
-    inside[np.argsort(numbers, kind="stable")[-TAIL:]] = True
-    towards = np.zeros(len(numbers))
+    ordered = np.sort(numbers)
+    low = high = 0.0
+    size = TAIL  # of the group, which is always the upper end
     for _ in range(20):
-        if not LEAST_MEMBERS <= inside.sum() <= len(numbers) // 2:
-            return 0.0, np.zeros(len(numbers))
-        low, high = np.median(numbers[~inside]), np.median(numbers[inside])
-        towards = (numbers - low) / max(float(high - low), 1e-12)
-        if np.array_equal(towards > HALF, inside):
+        if not LEAST_MEMBERS <= size <= len(ordered) // 2:
+            return 0.0, np.zeros(len(ordered))
+        rest = len(ordered) - size
+        low = (ordered[(rest - 1) // 2] + ordered[rest // 2]) / 2  # medians of what is in order
+        high = (ordered[rest + (size - 1) // 2] + ordered[rest + size // 2]) / 2
+        before, size = size, int((((ordered - low) / max(high - low, 1e-12)) > HALF).sum())
+        if size == before:
             break
-        inside = towards > HALF
-    deviations = _deviation(numbers[inside]) + _deviation(numbers[~inside])
+    towards = (numbers - low) / max(high - low, 1e-12)
+    deviations = 0.0
+    for part in (numbers[towards > HALF], numbers[towards <= HALF]):
+        # the greater of the usual deviation and the robust one, which a long tail fools
+        deviations += max(_middle_and_deviation(part)[1], float(part.std()))
     return float(high - low) / max(deviations, 1e-12), towards
-
-
-def _deviation(values: NDArray[np.float64]) -> float:
-    """Return the greater of the usual deviation and the robust one, which a long tail fools."""
-    robust = float(np.quantile(np.abs(values - np.median(values)), 0.6827))
-    return max(robust, float(values.std()))

@@ -10,21 +10,22 @@ label, and tested by such a net instead of by a statistic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.defences.detection.training_set._features import log_probabilities, margins
 from purpleteam.defences.detection.training_set._groups import (
     HALF,
-    STARTERS,
+    RIDGE,
+    Part,
     SharedGroup,
     shared_group,
     whiten,
 )
-from purpleteam.defences.detection.training_set._votes import log_probabilities, margins
 from purpleteam.models.inference import logits
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ COMPONENTS = 32  # principal components of the variation within labels
 STARTS = 8  # directions of greatest variance of a label that a split starts from
 ROUNDS = 30  # turns of the discriminant and the assignment; they settle after a few
 OUTER = 0.1  # share of the label's images, at the ends of a direction, that a split starts from
-LEADING = 2
-"""Contents with the most members that do not count: those a label is honestly confused with."""
+LEADING = 2  # most frequent contents, which do not count: a label is honestly confused with those
 SURELY_NOT = -2.0
 """Log probability of its label less that of another below which an image is surely another."""
 BROADER = 0.25
@@ -45,30 +45,15 @@ PLAINLY = 0.9
 BINS = 60
 LEAST_APART = 5.0  # distance of the two means in deviations from which there are two modes
 DEEPEST = 0.25  # height of the valley between them as a share of the lower mode, at most
-RIDGE = 0.02  # share of the mean variance that is added to every direction
 MOST_ROWS = 10_000  # images of other labels that the variation within labels is estimated from
 LEAST_MEMBERS = 40
 LEAST_SHARE = 0.01  # share of a label's images that a part must have
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The best split of one label."""
-
-    label: int
-    apart: float
-    """Distance of the two means along the line between them, in deviations."""
-    members: NDArray[np.int64]
-    """Places of the images in the smaller part."""
-    towards: NDArray[np.float64]
-    """(N,) where each image of the label lies on the line from the larger part's mean, 0, to the
-    smaller one's, 1; 0 for other labels."""
-
-
 def split_labels(
     features: NDArray[np.floating], labels: NDArray[np.int64], classes: int
-) -> list[Split]:
-    """Return a split of each label that has two modes, from features (N, d)."""
+) -> list[Part]:
+    """Return the smaller part of each label that has two modes, from features (N, d)."""
     rows = [np.flatnonzero(labels == label) for label in range(classes)]
     centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
     for some in rows:
@@ -77,43 +62,24 @@ def split_labels(
     values, vectors = np.linalg.eigh((centred.T @ centred / len(centred)).astype(np.float64))
     values, vectors = values[-COMPONENTS:], vectors[:, -COMPONENTS:]
     scaled = vectors / np.sqrt(np.maximum(values, 1e-6 * max(float(values[-1]), 1e-12)))
-    splits = []
+    parts = []
     for label, some in enumerate(rows):
         if len(some) < 2 * LEAST_MEMBERS:
             continue
         white = centred[some].astype(np.float64) @ scaled
-        best = max(filter(_has_two_modes, _lines(white)), key=_apart, default=None)
+        _, axes = np.linalg.eigh(white.T @ white)
+        lines = []
+        for start in range(1, min(STARTS, white.shape[1]) + 1):
+            along = discriminant(white, white @ axes[:, -start])
+            if along is not None and 0 < (along > 0).sum() < len(along):
+                lines.append(along if (along > 0).mean() <= HALF else -along)
+        best = max(filter(_has_two_modes, lines), key=_apart, default=None)
         if best is not None:
             towards = np.zeros(len(labels))
             start, end = best[best <= 0].mean(), best[best > 0].mean()
             towards[some] = (best - start) / (end - start)
-            splits.append(Split(label, _apart(best), some[best > 0], towards))
-    return splits
-
-
-def nearness_of_others(
-    features: NDArray[np.floating],
-    labels: NDArray[np.int64],
-    label: int,
-    flagged: NDArray[np.bool_],
-) -> float:
-    """Return where the other labels lie between the two parts of one, from features (N, d).
-
-    0 is the mean of its images that are not flagged (N,), 1 that of those that are, along the
-    discriminant that the variation within the other labels makes of them; the median of labels.
-    """
-    own = labels == label
-    others = np.flatnonzero(~own)[:: max(1, (~own).sum() // MOST_ROWS)]
-    rows = features[others].astype(np.float64)
-    names, place = np.unique(labels[others], return_inverse=True)
-    means = np.stack([rows[place == k].mean(0) for k in range(len(names))])
-    rows -= means[place]
-    scatter = rows.T @ rows / len(rows)
-    scatter[np.diag_indices_from(scatter)] += RIDGE * max(scatter.trace() / len(scatter), 1e-12)
-    start = features[own & ~flagged].mean(0, dtype=np.float64)
-    line = features[own & flagged].mean(0, dtype=np.float64) - start
-    direction = np.linalg.solve(scatter, line)
-    return float(np.median((means - start) @ direction) / (line @ direction))
+            parts.append(Part(label, _apart(best), some[best > 0], towards))
+    return parts
 
 
 def discriminant(
@@ -140,16 +106,8 @@ def discriminant(
     return towards
 
 
-def _lines(white: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """Yield where each row lies along a line; above 0 is in the smaller part."""
-    _, vectors = np.linalg.eigh(white.T @ white)
-    for start in range(1, min(STARTS, white.shape[1]) + 1):
-        along = discriminant(white, white @ vectors[:, -start])
-        if along is not None and 0 < (along > 0).sum() < len(along):
-            yield along if (along > 0).mean() <= HALF else -along
-
-
 def _apart(along: NDArray[np.float64]) -> float:
+    """Return the distance of the means of both sides of 0, in deviations."""
     first, second = along[along <= 0], along[along > 0]
     deviation = np.sqrt((first.var() + second.var()) / 2)
     return float((second.mean() - first.mean()) / max(deviation, 1e-12))
@@ -171,7 +129,7 @@ def _has_two_modes(along: NDArray[np.float64]) -> bool:
 class PartPrediction:
     """The smaller part of a label that falls in two, classified by a net that never saw it."""
 
-    split: Split
+    split: Part
     sure: int
     """How many of its images are surely something else than their label."""
     broad: int
@@ -186,7 +144,7 @@ def outside_leading(content: NDArray[np.int64], classes: int) -> float:
     return float(counts[:-LEADING].sum() / max(1, counts.sum()))
 
 
-def classify_parts(analysis: Analysis, splits: Sequence[Split]) -> tuple[PartPrediction, ...]:
+def classify_parts(analysis: Analysis, splits: Sequence[Part]) -> tuple[PartPrediction, ...]:
     """Train a net on all but the smaller parts, and classify them with it."""
     images = analysis.images
     aside = np.concatenate([split.members for split in splits])
@@ -196,17 +154,12 @@ def classify_parts(analysis: Analysis, splits: Sequence[Split]) -> tuple[PartPre
     content, surely = images.labels.copy(), np.zeros(len(images))
     margin, content[aside] = margins(scores, images.labels[aside])
     surely[aside] = np.maximum(SURELY_NOT - margin, 0)
-    white = whiten(analysis.features("pixels"), images.labels, content, rest, seed=analysis.seed)
+    white = whiten(analysis.features("pixels"), images.labels, content, rest, analysis.seed)
     parts = []
     for split in splits:
         sure = split.members[surely[split.members] > 0]
-        group = shared_group(
-            white,
-            sure[np.argsort(-surely[sure], kind="stable")],
-            label=split.label,
-            features="pixels",
-            starters=STARTERS,
-        )
+        ranked = sure[np.argsort(-surely[sure], kind="stable")]
+        group = shared_group(white, ranked, split.label, "pixels")
         broad = round(outside_leading(content[sure], analysis.classes) * len(sure))
         parts.append(PartPrediction(split=split, sure=len(sure), broad=broad, group=group))
     return tuple(parts)
@@ -235,3 +188,28 @@ def unflagged_half_is_planted(analysis: Analysis, label: int, flagged: NDArray[n
     total_variation = float(np.abs(shares[0] - shares[1]).sum() / 2)
     least = HALF if total_variation < HALF else PLAINLY
     return nearness_of_others(analysis.patch_features, labels, label, flagged) > least
+
+
+def nearness_of_others(
+    features: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    label: int,
+    flagged: NDArray[np.bool_],
+) -> float:
+    """Return where the other labels lie between the two parts of one, from features (N, d).
+
+    0 is the mean of its images that are not flagged (N,), 1 that of those that are, along the
+    discriminant that the variation within the other labels makes of them; the median of labels.
+    """
+    own = labels == label
+    others = np.flatnonzero(~own)[:: max(1, (~own).sum() // MOST_ROWS)]
+    rows = features[others].astype(np.float64)
+    names, place = np.unique(labels[others], return_inverse=True)
+    means = np.stack([rows[place == k].mean(0) for k in range(len(names))])
+    rows -= means[place]
+    scatter = rows.T @ rows / len(rows)
+    scatter[np.diag_indices_from(scatter)] += RIDGE * max(scatter.trace() / len(scatter), 1e-12)
+    start = features[own & ~flagged].mean(0, dtype=np.float64)
+    line = features[own & flagged].mean(0, dtype=np.float64) - start
+    direction = np.linalg.solve(scatter, line)
+    return float(np.median((means - start) @ direction) / (line @ direction))

@@ -6,26 +6,16 @@ share is divided out, but of pixels and not of a poisoned net's features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._analysis import (
-    TRAINING_SET_DETECTORS,
-    Analysis,
-    TrainingSetDetector,
-)
+from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
 @TRAINING_SET_DETECTORS.register("compact_group")
-@dataclass(frozen=True, kw_only=True)
-class CompactGroups(TrainingSetDetector):
-    """How far towards its label's tightest group an image lies, weighed by the group's gap."""
-
-    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
-        """Return the share of the way to the group times its gap."""
-        scores = np.zeros(len(analysis.images))
-        for group in analysis.compact:
-            scores += group.towards * group.gap  # 0 outside the group's label
-        return scores
+def compact_group(analysis: Analysis) -> NDArray[np.float64]:
+    """Return how far towards its label's tightest group an image lies, times the group's gap."""
+    scores = np.zeros(len(analysis.images))
+    for group in analysis.compact:
+        scores += group.towards * group.gap  # 0 outside the group's label
+    return scores

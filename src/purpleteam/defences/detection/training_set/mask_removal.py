@@ -6,8 +6,6 @@ label keeps it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,14 +13,11 @@ from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.recovered import RecoveredTrigger
-from purpleteam.defences.detection.training_set._analysis import (
-    TRAINING_SET_DETECTORS,
-    Analysis,
-    TrainingSetDetector,
-)
+from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 from purpleteam.models.devices import device_of, frozen, to_batch
 
 BATCH = 200
+TRUSTED = 1000  # how many undoubted images the model scan takes where none are given as trusted
 
 
 def mask_removal_scores(
@@ -47,32 +42,25 @@ def mask_removal_scores(
 
 
 @TRAINING_SET_DETECTORS.register("mask_removal")
-@dataclass(frozen=True, kw_only=True)
-class MaskRemoval(TrainingSetDetector):
-    """What each image loses with the trigger that a scan of the trained model recovers."""
+def mask_removal(analysis: Analysis) -> NDArray[np.float64]:
+    """Return the lost probability, 0 everywhere if a scan of the model recovers no trigger."""
+    from purpleteam.defences.detection.model import scan_model  # costs time to load
 
-    trusted: int = 1000
-    """How many undoubted images the scan takes where none are given as trusted."""
-
-    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
-        """Return the lost probability, 0 everywhere if the model scan recovers nothing."""
-        from purpleteam.defences.detection.model import scan_model  # costs time to load
-
-        trusted = analysis.trusted
-        if not trusted:
-            places = np.flatnonzero(~analysis.doubted)
-            rng = np.random.default_rng(analysis.seed)
-            chosen = rng.choice(places, min(self.trusted, len(places)), replace=False)
-            trusted = analysis.images.take(np.sort(chosen))
-        scan = scan_model(
-            analysis.trained,
-            trusted,
-            classes=analysis.classes,
-            seed=analysis.seed,
-            device=analysis.device,
-            progress=analysis.progress,
-        )
-        if scan.trigger is None:
-            return np.zeros(len(analysis.images))
-        fill = to_batch(trusted.images, analysis.device).median(0).values  # (C, H, W)
-        return mask_removal_scores(analysis.trained, analysis.images, scan.trigger, fill)
+    trusted = analysis.trusted
+    if not trusted:
+        places = np.flatnonzero(~analysis.doubted)
+        rng = np.random.default_rng(analysis.seed)
+        chosen = rng.choice(places, min(TRUSTED, len(places)), replace=False)
+        trusted = analysis.images.take(np.sort(chosen))
+    found = scan_model(
+        analysis.trained,
+        trusted,
+        classes=analysis.classes,
+        seed=analysis.seed,
+        device=analysis.device,
+        progress=analysis.progress,
+    )
+    if found.trigger is None:
+        return np.zeros(len(analysis.images))
+    fill = to_batch(trusted.images, analysis.device).median(0).values  # (C, H, W)
+    return mask_removal_scores(analysis.trained, analysis.images, found.trigger, fill)

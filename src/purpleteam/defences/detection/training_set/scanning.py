@@ -20,25 +20,18 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.images import ImageSet, check_is_set
-from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Verdict, is_backdoored
+from purpleteam.data.images import ImageSet
+from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Scan
 from purpleteam.defences.detection.training_set._analysis import (
     CERTAIN,
     TRAINING_SET_DETECTORS,
     Analysis,
 )
-from purpleteam.defences.detection.training_set._groups import (
-    ALIKE,
-    HALF,
-    CompactGroup,
-    SharedGroup,
-)
+from purpleteam.defences.detection.training_set._groups import ALIKE, HALF, Part, SharedGroup
 from purpleteam.defences.detection.training_set._splits import (
     LEADING,
     PartPrediction,
-    Split,
     unflagged_half_is_planted,
 )
 
@@ -86,12 +79,7 @@ DEFAULT_DETECTORS = (
 )
 """Those that the verdict is made from; the others need a net more, and are there to compare."""
 CALIBRATED = Calibrated(
-    images=300,
-    of_each=50,
-    share_of_each=0.2,
-    classes=(6, 20),
-    sides=(20, 40),
-    channels=(1,),
+    images=300, of_each=50, share_of_each=0.2, classes=(6, 20), sides=(20, 40), channels=(1,)
 )
 """Handwritten digits: subsets of MNIST and the embedded ones, with some room."""
 LEAST_READ = 0.85
@@ -131,12 +119,12 @@ def shared_evidence(analysis: Analysis, group: SharedGroup) -> float:
     return max(strong, broad, 0.0)
 
 
-def compact_evidence(group: CompactGroup) -> float:
+def compact_evidence(group: Part) -> float:
     """Return the evidence that a compact group is planted, as a multiple of the limit."""
     return min(group.gap / GAP, len(group.members) / COMPACT_MEMBERS)
 
 
-def split_evidence(parts: Sequence[PartPrediction]) -> list[tuple[float, Split]]:
+def split_evidence(parts: Sequence[PartPrediction]) -> list[tuple[float, Part]]:
     """Return the evidence that each smaller part is planted, as a multiple of the limit."""
     broad = [part.broad for part in parts]
     evidence = []
@@ -206,47 +194,22 @@ def _strongest(analysis: Analysis) -> tuple[float, int, NDArray[np.float64]]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingSetScan:
-    """What a scan of a training set found."""
+class TrainingSetScan(Scan):
+    """What a scan of a training set found; a score of 1 is the limit, for images and labels."""
 
-    verdict: Verdict
-    """What is established: backdoored where a label stands accused."""
-    reasons: tuple[str, ...] = ()
-    """Why nothing is established, a line each; none where something is."""
+    threshold: float = 1.0
+    """The same for every set, fixed on clean ones."""
     scores: NDArray[np.float64]
     """(N,) how suspicious each image is."""
-    threshold: float = 1.0
-    """The score from which on an image is flagged: the same for every set, fixed on clean ones."""
     flagged: NDArray[np.int64]
     """Places of the flagged images, the most suspicious first; none if nothing is established."""
-    target_label: int | None = None
-    """Which label stands accused; None where none does."""
-    score: float | None = None
-    """The evidence against it, or the most there is against any; 1 is the limit. None where
-    nothing was compared."""
-    false_alarm_rate: float = FALSE_ALARM_RATE
-    """Stated share of clean sets in which some label is accused."""
     by_detector: Mapping[str, NDArray[np.float64]]
     """(N,) scores of each detector that was asked."""
-    seconds: float
-    """CPU time of the process for the whole scan."""
-
-    @property
-    def backdoored(self) -> bool | None:
-        """Whether a label stands accused; None where nothing is established."""
-        return is_backdoored(self.verdict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple detect --training-set --json`."""
-        return {
-            "verdict": self.verdict,
-            "backdoored": self.backdoored,
-            "reasons": list(self.reasons),
-            "target_label": self.target_label,
-            "score": self.score,
-            "threshold": self.threshold,
-            "false_alarm_rate": self.false_alarm_rate,
-            "seconds": self.seconds,
+        return super().to_json() | {
+            "false_alarm_rate": FALSE_ALARM_RATE,
             "images": len(self.scores),
             "flagged": self.flagged.tolist(),
         }
@@ -261,7 +224,7 @@ def scan_training_set(
     seed: int = 0,
     trusted: ImageSet | None = None,
     model: nn.Module | None = None,
-    detectors: tuple[str, ...] = DEFAULT_DETECTORS,
+    detectors: Sequence[str] = DEFAULT_DETECTORS,
     device: torch.device | None = None,
     progress: Progress = SILENT,
 ) -> TrainingSetScan:
@@ -285,54 +248,39 @@ def scan_training_set(
         DataError: a label is none of the classes.
     """
     started = time.process_time()
-    asked = [TRAINING_SET_DETECTORS[name]() for name in detectors]
-    check_is_set(images)
-    if classes < 1:
-        raise UsageError(f"classes must be at least 1, not {classes}")
-    outside = images.labels[(images.labels < 0) | (images.labels >= classes)]
-    if len(outside):
-        raise DataError(f"label {outside[0]} is none of the {classes} classes")
+    asked = {name: TRAINING_SET_DETECTORS[name] for name in detectors}
     reasons = CALIBRATED.reasons(images, classes, "training images")
-    if reasons:
-        return TrainingSetScan(
-            verdict="not_established",
-            reasons=reasons,
-            scores=np.zeros(len(images)),
-            flagged=np.zeros(0, np.int64),
-            by_detector={},
-            seconds=time.process_time() - started,
+    accusation, by_detector = Accusation(np.zeros(len(images)), None, 0.0), {}
+    compared = not reasons
+    if compared:
+        analysis = Analysis(
+            images=images,
+            classes=classes,
+            seed=seed,
+            architecture=architecture,
+            epochs=epochs,
+            trusted=trusted,
+            model=model,
+            device=device,
+            progress=progress,
         )
-    analysis = Analysis(
-        images=images,
-        classes=classes,
-        seed=seed,
-        architecture=architecture,
-        epochs=epochs,
-        trusted=trusted,
-        model=model,
-        device=device,
-        progress=progress,
-    )
-    with progress.task("training set scan", 1 + len(asked)) as task:
-        accusation = accuse(analysis)
-        task.advance(1)
-        by_detector = {}
-        for detector in asked:
-            by_detector[detector.name] = detector.scores(analysis)
-            task.advance(1, detector=detector.name)
+        with progress.task("training set scan", 1 + len(asked)) as task:
+            accusation = accuse(analysis)
+            task.advance(1)
+            for name, detector in asked.items():
+                by_detector[name] = detector(analysis)
+                task.advance(1, detector=name)
+        reasons = _unlike(analysis)
     order = np.argsort(-accusation.scores, kind="stable")
     flagged = order[accusation.scores[order] >= 1.0].astype(np.int64)
-    verdict: Verdict = "nothing_found" if accusation.target_label is None else "backdoored"
-    reasons = _unlike(analysis)
-    if reasons:
-        verdict, flagged = "not_established", flagged[:0]
+    accused = accusation.target_label is not None and not reasons
     return TrainingSetScan(
-        verdict=verdict,
+        verdict="not_established" if reasons else "backdoored" if accused else "nothing_found",
         reasons=reasons,
         scores=accusation.scores,
-        flagged=flagged,
-        target_label=None if reasons else accusation.target_label,
-        score=accusation.evidence,
+        flagged=flagged if accused else flagged[:0],
+        target_label=accusation.target_label if accused else None,
+        score=accusation.evidence if compared else None,
         by_detector=by_detector,
         seconds=time.process_time() - started,
     )
@@ -343,10 +291,8 @@ def _unlike(analysis: Analysis) -> tuple[str, ...]:
     reasons = []
     read = float((analysis.votes.argmax(1) == analysis.images.labels).mean())
     if read < LEAST_READ:
-        reasons.append(
-            f"{UNLIKE}: small subsets read {read:.0%} of the images as their label, "
-            f"at least {LEAST_READ:.0%}"
-        )
+        told = f"small subsets read {read:.0%} of the images as their label"
+        reasons.append(f"{UNLIKE}: {told}, at least {LEAST_READ:.0%}")
     parts = {part.split.label: len(part.split.members) for part in analysis.splits}
     styles = {label for label, size in parts.items() if 2 * size >= max(parts.values())}
     styles |= {group.label for group in analysis.compact if compact_evidence(group) >= 1}

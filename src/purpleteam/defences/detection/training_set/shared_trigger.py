@@ -6,28 +6,17 @@ all carry one trigger: whitened and without their content, they point the same w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._analysis import (
-    TRAINING_SET_DETECTORS,
-    Analysis,
-    TrainingSetDetector,
-)
+from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
 @TRAINING_SET_DETECTORS.register("shared_trigger")
-@dataclass(frozen=True, kw_only=True)
-class SharedTrigger(TrainingSetDetector):
-    """How far an image lies along what the suspects of its label share, in deviations."""
-
-    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
-        """Return each image's greatest score over the kinds of features."""
-        labels = analysis.images.labels
-        scores = np.zeros(len(labels))
-        for group in analysis.groups:
-            of_label = labels == group.label
-            scores[of_label] = np.maximum(scores[of_label], group.scores[of_label])
-        return scores
+def shared_trigger(analysis: Analysis) -> NDArray[np.float64]:
+    """Return how far an image lies along what its label's suspects share, in any features."""
+    labels = analysis.images.labels
+    scores = np.zeros(len(labels))
+    for group in analysis.groups:
+        scores = np.where(labels == group.label, np.maximum(scores, group.scores), scores)
+    return scores

@@ -8,25 +8,14 @@ that no label has touched, so that hundreds of them take seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._analysis import (
-    TRAINING_SET_DETECTORS,
-    Analysis,
-    TrainingSetDetector,
-)
-from purpleteam.defences.detection.training_set._votes import margins
+from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
+from purpleteam.defences.detection.training_set._features import margins
 
 
 @TRAINING_SET_DETECTORS.register("small_subsets")
-@dataclass(frozen=True, kw_only=True)
-class SmallSubsets(TrainingSetDetector):
-    """The share of the out-of-part votes for another label, less the share for its own."""
-
-    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
-        """Return how far the vote prefers another label, in [-1, 1]."""
-        margin, _ = margins(analysis.votes, analysis.images.labels)
-        return -margin
+def small_subsets(analysis: Analysis) -> NDArray[np.float64]:
+    """Return the share of the out-of-part votes for another label less its own, in [-1, 1]."""
+    return -margins(analysis.votes, analysis.images.labels)[0]

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._analysis import (
-    TRAINING_SET_DETECTORS,
-    Analysis,
-    TrainingSetDetector,
-)
+from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
 def spectral_signature_scores(features: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the outlier score (N,) of each row of the features (N, d) of one class.
 
     The score is the squared projection of the *centred* row on the top right singular vector of
-    the centred matrix. Projected without centring it would hold the mean of the class, which
-    all rows share.
-
-    Raises:
-        ValueError: the features are no matrix.
+    the centred matrix. Projected without centring it would hold the mean that all rows share.
     """
-    if features.ndim != 2:
-        raise ValueError(f"features must be a matrix (N, d), not {features.shape}")
     centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
     scatter = centred.T @ centred  # (d, d): its top eigenvector is the right singular vector
     _, vectors = np.linalg.eigh(scatter)
@@ -33,14 +21,10 @@ def spectral_signature_scores(features: NDArray[np.floating]) -> NDArray[np.floa
 
 
 @TRAINING_SET_DETECTORS.register("spectral_signatures")
-@dataclass(frozen=True, kw_only=True)
-class SpectralSignatures(TrainingSetDetector):
-    """Outliers along the direction in which a class's features vary the most."""
-
-    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
-        """Return the score of each image within its class, in units of the class's mean score."""
-        scores = np.zeros(len(analysis.images))
-        for rows in analysis.rows_by_label():
-            of_class = spectral_signature_scores(analysis.model_features[rows])
-            scores[rows] = of_class / max(of_class.mean(), np.finfo(np.float64).tiny)
-        return scores
+def spectral_signatures(analysis: Analysis) -> NDArray[np.float64]:
+    """Return the score of each image within its class, in units of the class's mean score."""
+    scores = np.zeros(len(analysis.images))
+    for rows in analysis.rows_by_label():
+        of_class = spectral_signature_scores(analysis.model_features[rows])
+        scores[rows] = of_class / max(of_class.mean(), np.finfo(np.float64).tiny)
+    return scores

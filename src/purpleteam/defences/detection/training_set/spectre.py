@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._analysis import (
-    TRAINING_SET_DETECTORS,
-    Analysis,
-    TrainingSetDetector,
-)
+from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
-SHARPNESS = 4.0
-"""The paper's exponent: how much the scores lean to the direction of greatest variance."""
+COMPONENTS = 32  # principal components that are kept
+TRIM = 0.05  # share of a class that the covariance leaves out
+ROUNDS = 5  # how often the rows that make the covariance are chosen anew
+SHARPNESS = 4.0  # the paper's exponent: how much scores lean to the direction of most variance
 
 
 def robustly_whitened(
-    features: NDArray[np.floating], *, components: int, trim: float, rounds: int = 5
+    features: NDArray[np.floating], *, components: int = COMPONENTS, trim: float = TRIM
 ) -> NDArray[np.float64]:
     """Return the rows (N, k) on k principal components, whitened by a trimmed covariance.
 
     Mean and covariance come from the rows (N, d) nearest to the mean in that same metric, chosen
     anew in each round: a stand-in for the paper's robust estimator, which needs a semidefinite
-    program. `trim` is the share of the rows that is left out, in [0, 1).
+    program.
     """
     centred = features.astype(np.float64) - np.median(features, 0)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
@@ -33,7 +29,7 @@ def robustly_whitened(
     projected = centred @ vectors[:, -kept:]
     near = np.arange(len(projected))
     white = projected
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         mean = projected[near].mean(0)
         scatter = np.cov(projected[near].T, bias=True).reshape(kept, kept)
         spread, axes = np.linalg.eigh(scatter)
@@ -54,24 +50,11 @@ def quantum_entropy_scores(white: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 @TRAINING_SET_DETECTORS.register("spectre")
-@dataclass(frozen=True, kw_only=True)
-class Spectre(TrainingSetDetector):
-    """Outliers of a class after its ordinary variation has been divided out."""
-
-    components: int = 32
-    """Principal components that are kept."""
-    trim: float = 0.05
-    """Share of a class that the covariance leaves out."""
-
-    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
-        """Return the score of each image within its class, in units of the class's median."""
-        scores = np.zeros(len(analysis.images))
-        for rows in analysis.rows_by_label():
-            if len(rows) < 4:
-                continue
-            white = robustly_whitened(
-                analysis.model_features[rows], components=self.components, trim=self.trim
-            )
-            of_class = quantum_entropy_scores(white)
+def spectre(analysis: Analysis) -> NDArray[np.float64]:
+    """Return the score of each image within its class, in units of the class's median."""
+    scores = np.zeros(len(analysis.images))
+    for rows in analysis.rows_by_label():
+        if len(rows) >= 4:
+            of_class = quantum_entropy_scores(robustly_whitened(analysis.model_features[rows]))
             scores[rows] = of_class / max(float(np.median(of_class)), 1e-12)
-        return scores
+    return scores

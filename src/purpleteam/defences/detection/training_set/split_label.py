@@ -6,26 +6,16 @@ predictions of a net that never saw the part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.defences.detection.training_set._analysis import (
-    TRAINING_SET_DETECTORS,
-    Analysis,
-    TrainingSetDetector,
-)
+from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
 @TRAINING_SET_DETECTORS.register("split_label")
-@dataclass(frozen=True, kw_only=True)
-class SplitLabel(TrainingSetDetector):
-    """Where an image lies on the line to its label's smaller part, weighed by its predictions."""
-
-    def scores(self, analysis: Analysis) -> NDArray[np.float64]:
-        """Return the share of the way to the part times the share that is surely something else."""
-        scores = np.zeros(len(analysis.images))
-        for part in analysis.splits:  # 0 outside the split's label
-            scores += part.split.towards * (part.sure / len(part.split.members))
-        return scores
+def split_label(analysis: Analysis) -> NDArray[np.float64]:
+    """Return the share of the way to the smaller part times its share of surely another thing."""
+    scores = np.zeros(len(analysis.images))
+    for part in analysis.splits:  # 0 outside the split's label
+        scores += part.split.towards * (part.sure / len(part.split.members))
+    return scores
