@@ -49,7 +49,7 @@ def test_a_chapter_of_a_plug_in_is_told_in_its_place(make_run: Maker) -> None:
     page = render(make_run(one, measured("clean_accuracy", Rate.of(9, 10), "m"))).html
     text = page.read_text("utf-8")
     assert "Depth of each model" in text and 'title="Fraction of images whose depth' in text
-    order = ordered()
+    order = list(ordered())
     assert order.index("models") + 1 == order.index("depth") < order.index("poison")
     assert text.index('id="models"') < text.index('id="depth"')
 

@@ -59,7 +59,7 @@ def test_a_higher_value_is_drawn_higher() -> None:
 
 
 def test_a_figure_of_nothing_does_not_fail() -> None:
-    assert "<svg" in curves("t", "d", [], x_label="", y_label="", scale=None)
+    assert "<svg" in curves("t", "d", [], x_label="", y_label="", over=None)
     assert "<svg" in bars("t", "d", [])
 
 

@@ -21,7 +21,6 @@ from purpleteam.report.view import (
     DASH,
     Block,
     Given,
-    Heading,
     Inline,
     Number,
     Prose,
@@ -187,7 +186,7 @@ def _threats(evidence: Evidence) -> list[Block]:
         )
     ]
     title = "The threats of the two course reports, each beside the one of this system"
-    return [Heading(title), *tables] if tables else []
+    return [Prose((title,), "heading"), *tables] if tables else []
 
 
 def _figures(evidence: Evidence) -> list[tuple[str, Mapping[str, Any]]]:

@@ -1,12 +1,13 @@
 """A run folder into a report: a pure function, without torch and without re-running.
 
-- `render`     the two pages of a run;  `tables`: results/*.json into the tables of the README
+- `render`     the two pages of a run: one self-contained HTML file, and `markdown`
+- `tables`     results/*.json into the tables of the README
 - `collect`    the run folder, read once and asked by name
 - `view`       what a page is made of; a `Number` cannot be made without its record's id
 - `numbers`    how figures are written: percent only here, interval and n beside
 - `chapter`    a chapter is a declaration in CHAPTERS;  `chapters/`: one file each
-- `blocks`     what chapters share;  `figures`: inline SVG;  `foreign`: drawings of other rooms
-- `html`, `markdown`  the same page as one self-contained file, and as text;  `png`: a PNG writer
+- `blocks`     what chapters share;  `figures`: inline SVG;  `png`: a PNG writer
+- `foreign`    drawings of other rooms, cut down to what can only draw
 """
 
 from __future__ import annotations

@@ -16,32 +16,35 @@ A new chapter is one file that registers itself, here or in a plug-in:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from purpleteam.core.records import Failure, Finding, Measurement, ThreatStatus
+from purpleteam.core.records import Finding, Measurement, ThreatStatus
 from purpleteam.core.registry import Registry
 from purpleteam.core.schema import Role
-from purpleteam.report.collect import Evidence, about, model_name
-from purpleteam.report.numbers import number_of, number_or_dash, of_epsilon, plain
+from purpleteam.report.collect import Evidence, about, done, model_name
+from purpleteam.report.numbers import heading, number_of, number_or_dash, of_epsilon, plain
 from purpleteam.report.view import (
     DASH,
     Badge,
-    Block,
+    Blocks,
     Cell,
     Given,
     Inline,
-    Number,
     Prose,
     Reading,
     RecordLink,
     Section,
     Table,
+    flat,
     row,
 )
 
 Column = Callable[[Evidence, Measurement], "Inline | Cell"]
 """What stands in a column of the row about a measurement."""
+Part = Callable[[Evidence], Blocks]
+"""A Sheet, or a function that returns blocks: none where it has nothing to show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,51 +56,38 @@ class Sheet:
     columns: Mapping[str, Column]
     where: Callable[[Evidence, Measurement], bool] | None = None
     """Which of those measurements; all of them where it is not given."""
+    order: Callable[[Measurement], Any] | None = None
+    """How those of one model follow each other; as they were recorded where it is not given."""
     folded: bool = False
+    most: int | None = None
+    """Rows; where there are more, they are folded."""
     dense: bool = False
     note: Cell = ()
     optional: tuple[str, ...] = ()
     """Columns that go where every row has a dash."""
 
-    def __call__(self, evidence: Evidence) -> list[Block]:
-        """Return the table, or nothing where nothing of it was measured."""
-        records = [
-            record
-            for name in self.metrics
-            for record in evidence.find(name)
-            if self.where is None or self.where(evidence, record)
-        ]
+    def __call__(self, evidence: Evidence) -> Table:
+        """Return the table, of no rows where nothing of it was measured."""
+        records = [record for name in self.metrics for record in evidence.find(name)]
+        if self.where is not None:
+            records = [record for record in records if self.where(evidence, record)]
+        if self.order is not None:
+            records.sort(key=self.order)
         place = {name: number for number, name in enumerate(evidence.models)}
         records.sort(key=lambda record: place.get(model_name(record), -1))
-        return [self.of(evidence, records)] if records else []
-
-    def of(self, evidence: Evidence, records: Iterable[Measurement]) -> Table:
-        """Return the table of those measurements."""
-        lines = [
-            (record, {name: cell(evidence, record) for name, cell in self.columns.items()})
-            for record in records
+        columns = {
+            name: [cell(evidence, record) for record in records]
+            for name, cell in self.columns.items()
+        }
+        for name in [name for name in columns if name.rstrip(" ↑↓") in self.optional]:
+            if all(cell in (DASH, (DASH,)) for cell in columns[name]):
+                del columns[name]
+        rows = [
+            row(*cells, record=record.id)
+            for record, *cells in zip(records, *columns.values(), strict=True)
         ]
-        names = [
-            name
-            for name in self.columns
-            if name not in self.optional
-            or any(cells[name] not in (DASH, (DASH,)) for _, cells in lines)
-        ]
-        rows = tuple(
-            row(*(cells[name] for name in names), record=record.id) for record, cells in lines
-        )
-        return Table(
-            caption=self.caption,
-            columns=tuple(names),
-            rows=rows,
-            folded=self.folded,
-            dense=self.dense,
-            note=self.note,
-        )
-
-
-Part = Callable[[Evidence], Iterable[Block]]
-"""A Sheet, or a function that returns blocks: none where it has nothing to show."""
+        folded = self.folded or (self.most is not None and len(rows) > self.most)
+        return Table(self.caption, tuple(columns), rows, folded, self.note, self.dense)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +130,7 @@ class Chapter:
             or any(evidence.of(kind) for kind in self.kinds)
             or evidence.checks(*self.checks)
             or evidence.galleries(*self.galleries)
-            or (self.stage and evidence.failures(self.stage))
+            or evidence.failures(self.stage)
         )
 
     def _counts(self, evidence: Evidence, record: Measurement) -> bool:
@@ -152,17 +142,27 @@ class Chapter:
 
     def section(self, id: str, evidence: Evidence) -> Section:
         """Return the chapter on that run; work of its stage that failed stands first."""
-        failed = [_failed(record) for record in evidence.failures(self.stage)] if self.stage else []
-        blocks = [block for part in self.parts for block in part(evidence)]
-        reading = [Reading(self.means, self.means_not)] if self.means else []
-        return Section(id=id, title=self.title, lead=self.lead, blocks=(*failed, *blocks, *reading))
+        failed = [
+            Prose(
+                (
+                    Badge("failed", "bad"),
+                    f" {record.what}: {record.reason} ",
+                    RecordLink(record.id),
+                ),
+                style="callout",
+            )
+            for record in evidence.failures(self.stage)
+        ]
+        reading = Reading(self.means, self.means_not) if self.means else None
+        blocks = flat(failed, *(part(evidence) for part in self.parts), reading)
+        return Section(id, self.title, self.lead, tuple(blocks))
 
 
 CHAPTERS: Registry[Chapter] = Registry("chapter")
 
 
-def ordered() -> list[str]:
-    """Return the names of all chapters, each after the one that it follows.
+def ordered() -> dict[str, Chapter]:
+    """Return all chapters by name, each after the one that it follows.
 
     What follows the same chapter comes in order of length, so that a plug-in's one chapter does
     not wait for the end of the page.
@@ -173,17 +173,11 @@ def ordered() -> list[str]:
         following.setdefault(after if after in CHAPTERS else "", []).append(name)
 
     def behind(name: str) -> list[str]:
-        lines = [[record, *behind(record)] for record in following.get(name, [])]
-        return [
-            record for listed in sorted(lines, key=lambda it: (len(it), it)) for record in listed
-        ]
+        lines = [[next_, *behind(next_)] for next_ in following.get(name, [])]
+        lines.sort(key=lambda line: (len(line), line))
+        return [chapter for line in lines for chapter in line]
 
-    return behind("")
-
-
-def _failed(record: Failure) -> Prose:
-    text = f" {record.what}: {record.reason} "
-    return Prose((Badge("failed", "bad"), text, RecordLink(record.id)), style="callout")
+    return {name: CHAPTERS[name] for name in behind("")}
 
 
 def of_model(evidence: Evidence, record: Measurement) -> Inline:
@@ -196,7 +190,12 @@ def of_seed(evidence: Evidence, record: Measurement) -> Inline:
     return DASH if record.seed is None else Given(str(record.seed), record.id)
 
 
-def of_itself(evidence: Evidence, record: Measurement) -> Number:
+def of_name(evidence: Evidence, record: Measurement) -> Inline:
+    """Return what was measured."""
+    return heading(record.name)
+
+
+def of_itself(evidence: Evidence, record: Measurement) -> Inline:
     """Return the measured number."""
     return number_of(record)
 
@@ -216,13 +215,11 @@ def of_how(key: str) -> Column:
     return lambda _, record: given(record, key)
 
 
-def beside(name: str, **how: object) -> Column:
+def beside(name: str, text: str = "", **how: Any) -> dict[str, Column]:
     """Return a column that shows the metric `name` of the same model, done in that way."""
 
     def cell(evidence: Evidence, record: Measurement) -> Inline:
-        same = record.name == name and all(
-            record.how.get(key) == value for key, value in how.items()
-        )
+        same = record.name == name and done(record, how)
         return number_or_dash(record if same else about(evidence.find(name), record, **how))
 
-    return cell
+    return {heading(name, text): cell}

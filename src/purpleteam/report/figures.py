@@ -8,7 +8,7 @@ the class `tick`; any other figure carries the id of its record.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,32 +27,18 @@ def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value not in (None, "")
     )
-    inside = Markup("").join(escape(child) for child in children)
-    tag = Markup("{}").format(name)
-    return Markup("<{}{}>{}</{}>").format(tag, Markup("").join(pairs), inside, tag)
+    inside = Markup("").join(map(escape, children))
+    return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(pairs), inside)
 
 
 def drawing(
-    title: str,
-    description: str,
-    width: int,
-    height: int,
-    parts: Iterable[Markup],
-    class_: str = "chart",
+    title: str, about: str, size: tuple[int, int], parts: Iterable[Markup], class_: str = "chart"
 ) -> Markup:
-    """Return a whole SVG image with its title and description for those who cannot see it."""
-    return element(
-        "svg",
-        element("title", title),
-        element("desc", description),
-        *parts,
-        class_=class_,
-        viewBox=f"0 0 {width} {height}",
-        width=width,
-        height=height,
-        role="img",
-        aria_label=f"{title}. {description}",
-    )
+    """Return a whole SVG image with its title, and what it is about for those who cannot see it."""
+    named = (element("title", title), element("desc", about))
+    place = {"viewBox": f"0 0 {size[0]} {size[1]}", "width": size[0], "height": size[1]}
+    said = {"role": "img", "aria_label": f"{title}. {about}"}
+    return element("svg", *named, *parts, class_=class_, **place, **said)
 
 
 def text(content: str, x: float, y: float, class_: str, record: str = "") -> Markup:
@@ -67,30 +53,35 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
 
 def shape(name: str, points: Iterable[tuple[float, float]], class_: str) -> Markup:
     """Return a `polyline` or a `polygon` through the points."""
-    return element(
-        name, points=" ".join(f"{short(x)},{short(y)}" for x, y in points), class_=class_
-    )
+    places = " ".join(f"{short(x)},{short(y)}" for x, y in points)
+    return element(name, points=places, class_=class_)
 
 
 def spread(places: list[float], gap: float, low: float, high: float) -> list[float]:
     """Return the places moved apart to at least `gap`, order kept, inside [low, high]."""
     order = sorted(range(len(places)), key=lambda index: places[index])
-    moved = [max(low, places[index]) for index in order]
-    for before, here in pairwise(range(len(moved))):
+    moved = [max(low, place) for place in places]
+    for before, here in pairwise(order):
         moved[here] = max(moved[here], moved[before] + gap)
-    ceiling = high
-    for position in reversed(range(len(moved))):
-        moved[position] = min(moved[position], ceiling)
-        ceiling = moved[position] - gap
-    result = [0.0] * len(places)
-    for index, place in zip(order, moved, strict=True):
-        result[index] = max(low, place)
-    return result
+    for index in reversed(order):
+        moved[index] = min(moved[index], high)
+        high = moved[index] - gap
+    return [max(low, place) for place in moved]
 
 
 def short(value: float) -> str:
     """Return a coordinate with at most two decimals."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Return where a value from `low` to `high` lies between the places `start` and `end`."""
+
+    def place(value: float) -> float:
+        share = min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
+        return start + share * (end - start)
+
+    return place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,22 +102,11 @@ BARS, LEFT_OF_BARS, TOP_OF_BARS = 520, 4, 10
 LABEL, THICK, GAP, GROUP_GAP = 22, 20, 4, 14
 
 
-def bars(
-    title: str,
-    description: str,
-    groups: Sequence[tuple[str, Sequence[Bar]]],
-    *,
-    top: float = 1.0,
-) -> Markup:
-    """Return groups of horizontal bars over a scale from zero to `top`, shown in percent."""
+def bars(title: str, about: str, groups: Sequence[tuple[str, Sequence[Bar]]]) -> Markup:
+    """Return groups of horizontal bars over a scale from zero to 100 %."""
     every = [bar for _, group in groups for bar in group]
     longest = max((len(bar.text) + len(bar.name) + 2 for bar in every), default=0)
-    right = max(84, round(LETTER * longest))
-    scale = BARS - LEFT_OF_BARS - right
-
-    def x_of(value: float) -> float:
-        return LEFT_OF_BARS + min(1.0, max(0.0, value / top)) * scale
-
+    x_of = scale(0.0, 1.0, LEFT_OF_BARS, BARS - max(84, round(LETTER * longest)))
     parts: list[Markup] = []
     y = float(TOP_OF_BARS)
     for label, group in groups:
@@ -140,11 +120,10 @@ def bars(
     bottom = y - GROUP_GAP + 8
     grid = []
     for step in range(5):
-        x = x_of(top * step / 4)
-        label = f"{100 * top * step / 4:.{0 if top >= 0.2 else 1}f} %"
+        x = x_of(step / 4)
         grid.append(line(x, TOP_OF_BARS, x, bottom, "grid" if step else "axis"))
-        grid.append(text(label, x, bottom + 18, "tick middle" if step else "tick"))
-    return drawing(title, description, BARS, round(bottom + 30), [*grid, *parts], "bars")
+        grid.append(text(f"{25 * step} %", x, bottom + 18, "tick middle" if step else "tick"))
+    return drawing(title, about, (BARS, round(bottom + 30)), [*grid, *parts], "bars")
 
 
 def _bar(bar: Bar, y: float, end: float, low: float, high: float) -> Markup:
@@ -194,95 +173,71 @@ MOST = 12
 """Lines of more points have no markers."""
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """Where values lie in a chart."""
-
-    low: float
-    high: float
-    floor: float
-    ceiling: float
-    right: float
-    base: float
-
-    def x(self, value: float) -> float:
-        return LEFT + (value - self.low) / ((self.high - self.low) or 1.0) * (self.right - LEFT)
-
-    def y(self, value: float) -> float:
-        share = min(1.0, max(0.0, (value - self.floor) / (self.ceiling - self.floor)))
-        return self.base - share * (self.base - TOP)
-
-
 def curves(
     title: str,
-    description: str,
+    about: str,
     series: Sequence[Series],
     *,
     x_label: str,
     y_label: str,
-    scale: tuple[float, float] | None = (0.0, 1.0),
+    over: tuple[float, float] | None = (0.0, 1.0),
     percent: bool = True,
     height: int = HEIGHT,
 ) -> Markup:
-    """Return a line chart over `scale`, or from zero to the largest value where it is None.
+    """Return a line chart `over` a range, or from zero to the largest value where it is None.
 
     Each line carries its label where it ends; the drawing grows until no two labels touch.
     """
     drawn = [curve for curve in series if curve.points]
-    xs = sorted({point.x for curve in drawn for point in curve.points})
-    peak = max((point.high for curve in drawn for point in curve.points), default=1.0)
+    every = [point for curve in drawn for point in curve.points]
+    xs = sorted({point.x for point in every})
     height = max(height, LABEL_GAP * len(drawn) + TOP + BOTTOM)
     room = max(96, round(LETTER * max((len(curve.label) for curve in drawn), default=0)) + 22)
-    floor, ceiling = scale or (0.0, _ceiling(peak))
-    low, high = min(xs, default=0.0), max(xs, default=1.0)
-    frame = _Frame(low, high, floor, ceiling, CHART - min(room, 300), height - BOTTOM)
-    parts = _axes(frame, xs, percent)
-    parts.append(text(x_label, (LEFT + frame.right) / 2, height - 8, "axis-label middle"))
-    parts.append(text(y_label, LEFT, TOP - 7, "axis-label"))
-    parts += [_band(curve, frame) for curve in drawn]
-    parts += [_stroke(curve, frame) for curve in drawn]
-    parts += _labels(drawn, frame)
-    return drawing(title, description, CHART, height, parts)
-
-
-def _axes(frame: _Frame, xs: Sequence[float], percent: bool) -> list[Markup]:
-    parts = []
+    floor, ceiling = over or (0.0, _ceiling(max((point.high for point in every), default=1.0)))
+    right, base = CHART - min(room, 300), height - BOTTOM
+    x_of = scale(min(xs, default=0.0), max(xs, default=1.0), LEFT, right)
+    y_of = scale(floor, ceiling, base, TOP)
+    parts, bands, strokes = [], [], []
     for step in range(5):
-        value = frame.floor + (frame.ceiling - frame.floor) * step / 4
-        y = frame.y(value)
-        parts.append(line(LEFT, y, frame.right, y, "grid" if step else "axis"))
+        value = floor + (ceiling - floor) * step / 4
+        parts.append(line(LEFT, y_of(value), right, y_of(value), "grid" if step else "axis"))
         label = f"{100 * value:.3g} %" if percent else short(value)
-        parts.append(text(label, LEFT - 8, y + 4, "tick end"))
+        parts.append(text(label, LEFT - 8, y_of(value) + 4, "tick end"))
     last = -math.inf
-    for x in xs:
-        label = f"{x:.3g}"
-        if frame.x(x) - last >= LETTER * len(label) + 6:
-            last = frame.x(x)
-            parts.append(line(last, frame.base, last, frame.base + 5, "axis"))
-            parts.append(text(label, last, frame.base + 20, "tick middle"))
-    return parts
-
-
-def _band(curve: Series, frame: _Frame) -> Markup:
-    upper = [(frame.x(point.x), frame.y(point.high)) for point in curve.points]
-    lower = [(frame.x(point.x), frame.y(point.low)) for point in reversed(curve.points)]
-    return shape("polygon", [*upper, *lower], f"band series-{curve.colour}")
-
-
-def _stroke(curve: Series, frame: _Frame) -> Markup:
-    style = f"series-{curve.colour} dash-{curve.colour % MARKERS}"
-    places = [(frame.x(point.x), frame.y(point.y)) for point in curve.points]
-    marks = [
-        element(
-            "g",
-            element("title", curve.label),
-            _marker(curve.colour, x, y),
-            data_record=point.record,
-        )
-        for point, (x, y) in zip(curve.points, places, strict=True)
-    ]
-    path = shape("polyline", places, f"stroke {style}")
-    return element("g", path, *(marks if len(marks) <= MOST else ()))
+    for value in xs:
+        label = f"{value:.3g}"
+        if x_of(value) - last >= LETTER * len(label) + 6:
+            last = x_of(value)
+            parts.append(line(last, base, last, base + 5, "axis"))
+            parts.append(text(label, last, base + 20, "tick middle"))
+    parts.append(text(x_label, (LEFT + right) / 2, height - 8, "axis-label middle"))
+    parts.append(text(y_label, LEFT, TOP - 7, "axis-label"))
+    for curve in drawn:
+        upper = [(x_of(point.x), y_of(point.high)) for point in curve.points]
+        lower = [(x_of(point.x), y_of(point.low)) for point in reversed(curve.points)]
+        bands.append(shape("polygon", [*upper, *lower], f"band series-{curve.colour}"))
+        places = [(x_of(point.x), y_of(point.y)) for point in curve.points]
+        style = f"stroke series-{curve.colour} dash-{curve.colour % MARKERS}"
+        marks = [
+            element(
+                "g",
+                element("title", curve.label),
+                _marker(curve.colour, *place),
+                data_record=point.record,
+            )
+            for point, place in zip(curve.points, places, strict=True)
+        ]
+        path = shape("polyline", places, style)
+        strokes.append(element("g", path, *(marks if len(marks) <= MOST else ())))
+    parts += [*bands, *strokes]
+    ends = [y_of(curve.points[-1].y) for curve in drawn]
+    moved = spread(ends, LABEL_GAP, TOP + 4, base)
+    for curve, end, place in zip(drawn, ends, moved, strict=True):
+        x, record, colour = x_of(curve.points[-1].x), curve.points[-1].record, curve.colour
+        if place != end or x < right - 1:
+            parts.append(line(x + 6, end, right + 12, place, f"leader series-{colour}"))
+        parts.append(text(curve.label, right + 15, place + 4, f"label series-{colour}", record))
+    return drawing(title, about, (CHART, height), parts)
 
 
 def _marker(colour: int, x: float, y: float) -> Markup:
@@ -299,22 +254,6 @@ def _marker(colour: int, x: float, y: float) -> Markup:
     return shape("polygon", corners, class_)
 
 
-def _labels(drawn: Sequence[Series], frame: _Frame) -> list[Markup]:
-    ends = [frame.y(curve.points[-1].y) for curve in drawn]
-    parts = []
-    for curve, end, place in zip(
-        drawn, ends, spread(ends, LABEL_GAP, TOP + 4, frame.base), strict=True
-    ):
-        x, record = frame.x(curve.points[-1].x), curve.points[-1].record
-        if place != end or x < frame.right - 1:
-            leader = f"leader series-{curve.colour}"
-            parts.append(line(x + 6, end, frame.right + 12, place, leader))
-        parts.append(
-            text(curve.label, frame.right + 15, place + 4, f"label series-{curve.colour}", record)
-        )
-    return parts
-
-
 def _ceiling(peak: float) -> float:
     """Return the next round number at or above the peak: a few times a power of ten."""
     if peak <= 0:
@@ -327,21 +266,15 @@ CELL = 40
 
 
 def heatmap(
-    title: str,
-    description: str,
-    counts: Sequence[Sequence[int]],
-    classes: Sequence[str],
-    record: str,
+    title: str, about: str, counts: Sequence[Sequence[int]], classes: Sequence[str], record: str
 ) -> Markup:
     """Return a confusion matrix; a cell is as dark as the root of its share of the row's images.
 
     Names that are wider than a cell stand aslant above their column.
     """
-    size, longest = len(counts), max(map(len, classes), default=1)
-    aslant = longest * LETTER > CELL
-    left = max(64, round(LETTER * longest) + 18)
-    top = 50 + (round(LETTER * longest * 0.65) if aslant else 0)
-    extra = round(LETTER * longest * 0.75) if aslant else 0
+    size, wide = len(counts), LETTER * max(map(len, classes), default=1)
+    aslant = wide > CELL
+    left, top = max(64, round(wide) + 18), 50 + (round(wide * 0.65) if aslant else 0)
     parts = [
         text("predicted class", left + size * CELL / 2, 16, "axis-label middle"),
         text("true class", 4, top - 10, "axis-label"),
@@ -354,26 +287,17 @@ def heatmap(
         else:
             parts.append(text(name, x, top - 10, "tick middle"))
         parts.append(text(name, left - 10, top + (index + 0.5) * CELL + 4, "tick end"))
-    cells = [
-        _cell(left + j * CELL, top + i * CELL, value, value / (sum(counted) or 1), right=i == j)
-        for i, counted in enumerate(counts)
-        for j, value in enumerate(counted)
-    ]
+    cells = []
+    for i, counted in enumerate(counts):
+        for j, value in enumerate(counted):
+            x, y = left + j * CELL, top + i * CELL
+            depth = round(math.sqrt(value / (sum(counted) or 1)), 2)
+            kind, class_ = ("right" if i == j else "wrong"), "count"
+            class_ += " strong" if depth > 0.55 else "" if value else " nil"
+            square: dict[str, object] = {"x": x, "y": y, "width": CELL - 2, "height": CELL - 2}
+            square |= {"class_": kind, "fill_opacity": depth} if value else {"class_": "empty"}
+            cells.append(element("rect", **square))
+            cells.append(text(str(value), x + CELL // 2 - 1, y + CELL // 2 + 4, class_))
     parts.append(element("g", *cells, data_record=record))
-    width, height = left + size * CELL + 4 + extra, top + size * CELL + 4
-    return drawing(title, description, width, height, parts, class_="square")
-
-
-def _cell(x: int, y: int, value: int, share: float, *, right: bool) -> Markup:
-    depth = round(math.sqrt(share), 2)
-    square = element(
-        "rect",
-        x=x,
-        y=y,
-        width=CELL - 2,
-        height=CELL - 2,
-        class_=("right" if right else "wrong") if value else "empty",
-        fill_opacity=depth if value else None,
-    )
-    class_ = ("count strong" if depth > 0.55 else "count") if value else "count nil"
-    return square + text(str(value), x + CELL // 2 - 1, y + CELL // 2 + 4, class_)
+    width = left + size * CELL + 4 + (round(wide * 0.75) if aslant else 0)
+    return drawing(title, about, (width, top + size * CELL + 4), parts, class_="square")

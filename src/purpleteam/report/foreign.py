@@ -11,18 +11,16 @@ from html.parser import HTMLParser
 
 from markupsafe import Markup
 
+WORD = re.compile(r"[\w-]+")
 ELEMENTS = frozenset(
-    re.findall(r"\S+", "svg g title desc path rect circle ellipse line polyline polygon text tspan")
+    WORD.findall("svg g title desc path rect circle ellipse line polyline polygon text tspan")
 )
 ATTRIBUTES = frozenset(
-    re.findall(
-        r"\S+",
-        """
-        aria-label class cx cy d dx dy fill fill-opacity fill-rule font-family font-size
-        font-style font-weight height letter-spacing opacity points r role rx ry stroke
-        stroke-dasharray stroke-linecap stroke-linejoin stroke-opacity stroke-width text-anchor
-        transform viewbox width x x1 x2 y y1 y2
-        """,
+    WORD.findall(
+        "aria-label class cx cy d dx dy fill fill-opacity fill-rule font-family font-size "
+        "font-style font-weight height letter-spacing opacity points r role rx ry stroke "
+        "stroke-dasharray stroke-linecap stroke-linejoin stroke-opacity stroke-width text-anchor "
+        "transform viewbox width x x1 x2 y y1 y2"
     )
 )
 
@@ -32,9 +30,8 @@ def only_drawing(source: str) -> Markup:
     cleaner = _Cleaner()
     cleaner.feed(source)
     cleaner.close()
-    return Markup("").join(cleaner.parts) + Markup("").join(
-        Markup("</{}>").format(name) for name in reversed(cleaner.open)
-    )
+    ends = [Markup("</{}>").format(name) for name in reversed(cleaner.open)]
+    return Markup("").join([*cleaner.parts, *ends])
 
 
 class _Cleaner(HTMLParser):
@@ -51,12 +48,13 @@ class _Cleaner(HTMLParser):
         if self._dropped or tag not in ELEMENTS:
             self._dropped.append(tag)
             return
-        self.parts.append(_start(tag, attrs))
+        kept = (
+            Markup(' {}="{}"').format("viewBox" if name == "viewbox" else name, value or "")
+            for name, value in attrs
+            if name in ATTRIBUTES and "url(" not in (value or "").lower()
+        )
+        self.parts.append(Markup("<{}{}>").format(tag, Markup("").join(kept)))
         self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self.open and not self._done and not self._dropped and tag in ELEMENTS:
-            self.parts.append(_start(tag, attrs) + Markup("</{}>").format(tag))
 
     def handle_endtag(self, tag: str) -> None:
         if self._dropped:
@@ -69,12 +67,3 @@ class _Cleaner(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and not self._dropped:
             self.parts.append(Markup("{}").format(data))
-
-
-def _start(tag: str, attrs: list[tuple[str, str | None]]) -> Markup:
-    kept = (
-        Markup(' {}="{}"').format("viewBox" if name == "viewbox" else name, value or "")
-        for name, value in attrs
-        if name in ATTRIBUTES and "url(" not in (value or "").lower()
-    )
-    return Markup("<{}{}>").format(tag, Markup("").join(kept))

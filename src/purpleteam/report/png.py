@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-COLOUR_TYPES = {2: 0, 3: 2}
-"""PNG colour type by number of array axes: grey, and red-green-blue."""
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -27,19 +25,19 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """Return uint8 pixels, (H, W) grey or (H, W, 3) colour, as the bytes of a PNG file."""
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or colour) or 0 in pixels.shape:
-        raise DataError(
-            f"a PNG needs uint8 pixels of shape (H, W) or (H, W, 3), "
-            f"not {pixels.dtype} {pixels.shape}"
-        )
-    height, width = pixels.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[pixels.ndim], 0, 0, 0)
-    lines = np.ascontiguousarray(pixels).reshape(height, -1)
+    shape, colour = pixels.shape, pixels.ndim == 3 and pixels.shape[2] == 3
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or colour) or 0 in shape:
+        wanted = "uint8 pixels of shape (H, W) or (H, W, 3)"
+        raise DataError(f"a PNG needs {wanted}, not {pixels.dtype} {shape}")
+    header = struct.pack(">IIBBBBB", shape[1], shape[0], 8, 2 if colour else 0, 0, 0, 0)
+    lines = np.ascontiguousarray(pixels).reshape(shape[0], -1)
     unfiltered = np.pad(lines, ((0, 0), (1, 0)))  # (H, 1 + W * channels); filter 0 before each line
     body = zlib.compress(unfiltered.tobytes(), 9)
-    chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
-    return SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
+    content = SIGNATURE
+    for name, chunk in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
+        checksum = struct.pack(">I", zlib.crc32(name + chunk))
+        content += struct.pack(">I", len(chunk)) + name + chunk + checksum
+    return content
 
 
 def png_size(content: bytes) -> tuple[int, int] | None:
@@ -53,8 +51,3 @@ def png_size(content: bytes) -> tuple[int, int] | None:
 def data_uri(content: bytes, media_type: str) -> str:
     """Return bytes as a data URI, so that a page needs no other file."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(name + content)
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from purpleteam.core.plugins import load_chapters
 from purpleteam.core.verification import PROVES, Verification
@@ -13,9 +18,12 @@ from purpleteam.report.chapters import sections
 from purpleteam.report.chapters.closing import record_views
 from purpleteam.report.chapters.first import called
 from purpleteam.report.collect import Evidence
-from purpleteam.report.html import to_html
 from purpleteam.report.markdown import to_markdown
-from purpleteam.report.view import Banner, Page
+from purpleteam.report.view import Banner, Block, Inline, Page
+
+POLICY = (
+    "default-src 'none'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; form-action 'none'"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,78 +45,93 @@ def render(run: Path) -> ReportFiles:
         RunError: the folder is no run, or not one of its records can be read.
     """
     evidence = Evidence.read(run)
-    files = {name: run / name for name in ("report.html", "report.md")}
     for name, text in _pages(evidence).items():
-        files[name].write_text(text, encoding="utf-8", newline="\n")
-    return ReportFiles(
-        html=files["report.html"],
-        markdown=files["report.md"],
-        verification=evidence.verification,
-    )
+        (run / name).write_text(text, encoding="utf-8", newline="\n")
+    html, markdown = run / "report.html", run / "report.md"
+    return ReportFiles(html=html, markdown=markdown, verification=evidence.verification)
 
 
 def differing(run: Path) -> list[str]:
     """Return which of the two files are there and are not what the run folder renders to."""
-    return [
-        name
-        for name, text in _pages(Evidence.read(run)).items()
-        if (run / name).exists() and (run / name).read_bytes() != text.encode()
-    ]
+    pages = _pages(Evidence.read(run)).items()
+    there = [(run / name, text) for name, text in pages if (run / name).exists()]
+    return [path.name for path, text in there if path.read_bytes() != text.encode()]
 
 
 def _pages(evidence: Evidence) -> dict[str, str]:
-    checked = evidence.verification
+    checked, plugins = evidence.verification, evidence.asked.get("plugins")
     whole = checked is not None and checked.verdict == "pass"
-    plugins = evidence.asked.get("plugins")
     for name in plugins if isinstance(plugins, list) else ():
         load_chapters(str(name))
     page = Page(
         title=_title(evidence),
-        facts=tuple(_facts(evidence.info)),
-        banner=_banner(checked),
+        facts=_facts(evidence),
+        banner=None if checked is None or whole else _banner(checked),
         verified=f"Records and files are as run.json has them. {PROVES}" if whole else "",
         sections=sections(evidence),
         records=record_views(evidence),
     )
-    return {"report.html": to_html(page), "report.md": to_markdown(page)}
+    return {"report.html": _to_html(page), "report.md": to_markdown(page)}
 
 
 def _title(evidence: Evidence) -> str:
     """Return what the run was about: its name, else the model and the images."""
     asked = evidence.asked
-    if asked.get("name"):
-        return f"Purpleteam: {asked['name']}"
     dataset = str(asked.get("dataset") or "").rstrip("/").rsplit("/", 1)[-1]
-    about = " on ".join(filter(None, (called(evidence), dataset)))
+    about = asked.get("name") or " on ".join(filter(None, (called(evidence), dataset)))
     return f"Purpleteam: {about}" if about else "Purpleteam report"
 
 
-def _facts(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(evidence: Evidence) -> dict[str, str]:
     """Return what the head of the page says of the run, all of it from run.json."""
-    asked, versions, machine = (info.get(key) for key in ("asked", "versions", "machine"))
-    facts: list[tuple[str, Any]] = [("Run", info.get("status"))]
-    if isinstance(asked, dict):
-        facts.append(("Seed", asked.get("seed")))
-    if isinstance(versions, dict):
-        names = [name for name in ("purpleteam", "torch", "python") if name in versions]
-        facts.append(("Versions", ", ".join(f"{name} {versions[name]}" for name in names)))
-    if isinstance(machine, dict):
-        cores = f"{machine.get('cores')} cores" if machine.get("cores") else ""
-        shown = (machine.get("system"), machine.get("processor"), cores)
-        facts.append(("Machine", ", ".join(str(fact) for fact in shown if fact)))
-    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+    known = (evidence.info.get(key) for key in ("asked", "versions", "machine"))
+    asked, versions, machine = (facts if isinstance(facts, dict) else {} for facts in known)
+    cores = f"{machine.get('cores')} cores" if machine.get("cores") else ""
+    names = [name for name in ("purpleteam", "torch", "python") if name in versions]
+    computer = (machine.get("system"), machine.get("processor"), cores)
+    facts: dict[str, Any] = {
+        "Run": evidence.info.get("status"),
+        "Seed": asked.get("seed"),
+        "Versions": ", ".join(f"{name} {versions[name]}" for name in names),
+        "Machine": ", ".join(map(str, filter(None, computer))),
+    }
+    return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
 
-def _banner(verification: Verification | None) -> Banner | None:
-    """Return the banner of a run that does not pass its verification; a whole one has none."""
-    if verification is None or verification.verdict == "pass":
-        return None
+def _banner(verification: Verification) -> Banner:
+    """Return the banner of a run that does not pass its verification."""
     wrong = verification.of(verification.verdict)
     lines = tuple(f"{part.name}: {part.message}." for part in wrong)
     if verification.verdict == "fail":
         advice = "Rely on no number below before it was measured again: purple verify --replay."
-        title = "This run fails its verification"
-        return Banner(tone="bad", title=title, lines=(*lines, advice))
+        return Banner("bad", "This run fails its verification", (*lines, advice))
     ended = verification.status == "finished"
     title = "This run cannot be verified" if ended else "This run is not finished"
-    return Banner(tone="warn", title=title, lines=lines)
+    return Banner("warn", title, lines)
+
+
+def _to_html(page: Page) -> str:
+    """Return one self-contained page: no script, no request, its style allowed by hash."""
+    environment = Environment(
+        loader=PackageLoader("purpleteam.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(kind=_kind, breakable=_breakable)
+    names = [section.id for section in page.sections]
+    style = environment.get_template("report.css").render(names=names)
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    css = Markup(style)  # noqa: S704  # nosec B704 - our own file
+    template = environment.get_template("report.html.j2")
+    return template.render(policy=POLICY.format(digest), style=css, page=page)
+
+
+def _kind(part: Inline | Block) -> str:
+    return "str" if isinstance(part, str) else type(part).__name__.lower()
+
+
+def _breakable(text: str) -> Markup:
+    """Return a path, or text that holds an address, with places where a line may end."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_])", text))

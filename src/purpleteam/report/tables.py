@@ -6,16 +6,15 @@ A file of results is what a run recorded: {"run": run.json's facts, "records": [
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from purpleteam.core.errors import RunError
-from purpleteam.core.records import Measurement, Record, record_from_json
+from purpleteam.core.records import Record, record_from_json
 from purpleteam.report.collect import UNDEFENDED, Evidence, model_name
 from purpleteam.report.markdown import table
 from purpleteam.report.numbers import number_of, number_or_dash
-from purpleteam.report.view import DASH, Row, Table, row
+from purpleteam.report.view import DASH, Table, row
 
 
 def render_results(results: Path) -> str:
@@ -23,8 +22,8 @@ def render_results(results: Path) -> str:
     paths = sorted(results.glob("*.json")) if results.is_dir() else [results]
     if not paths:
         raise RunError(f"{str(results)!r} holds no results: no .json file is in it")
-    parts = [f"### {path.stem}\n\n{_tables(_read(path))}" for path in paths]
-    return "\n".join(parts) if results.is_dir() else _tables(_read(paths[0]))
+    parts = [(f"### {path.stem}\n\n", _tables(_read(path))) for path in paths]
+    return "\n".join(map("".join, parts)) if results.is_dir() else parts[0][1]
 
 
 def readme_table(records: Iterable[Record]) -> str:
@@ -32,63 +31,46 @@ def readme_table(records: Iterable[Record]) -> str:
     return _tables(Evidence(Path(), {}, list(records)))
 
 
-def _tables(evidence: Evidence) -> str:
-    tables = [
-        record for record in (_robustness(evidence), _backdoors(evidence)) if record is not None
-    ]
-    if not tables:
-        return "Nothing is measured yet.\n"
-    return "\n".join("\n".join(table(record)) + "\n" for record in tables)
-
-
 def _read(path: Path) -> Evidence:
     try:
-        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         records = [record_from_json(line) for line in content["records"]]
         return Evidence(Path(), content.get("run", {}), records)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"results {str(path)!r} cannot be read: {error}") from None
 
 
-def _robustness(evidence: Evidence) -> Table | None:
-    epsilon = evidence.headline_epsilon
-    measured = evidence.models_with("clean_accuracy", "robust_accuracy")
+def _tables(evidence: Evidence) -> str:
+    tables = [block for block in (_robustness(evidence), _backdoors(evidence)) if block.rows]
+    if not tables:
+        return "Nothing is measured yet.\n"
+    return "\n".join("\n".join(table(block)) + "\n" for block in tables)
+
+
+def _robustness(evidence: Evidence) -> Table:
+    epsilon, rows = evidence.headline_epsilon, []
     shown = evidence.models_of(*UNDEFENDED, "hardened")
-    names = [name for name in measured if name in shown]
-    if not names:
-        return None
-    rows = tuple(_model_row(evidence, name, epsilon) for name in names)
+    for name in evidence.models_with("clean_accuracy", "robust_accuracy"):
+        if name in shown:
+            robust = claimed = None
+            if epsilon is not None:
+                robust = evidence.weakest(name, epsilon)
+                claimed = evidence.best("transfer_accuracy", name, epsilon=epsilon)
+            attack = DASH if robust is None else str(robust.how.get("attack", DASH))
+            numbers = map(number_or_dash, (evidence.best("clean_accuracy", name), robust, claimed))
+            clean, left, transferred = numbers
+            rows.append(row(name, clean, left, attack, transferred))
     under = "White-box" if epsilon is None else f"White-box, ε = {epsilon:g}"
-    columns = (
-        "Model",
-        "Clean accuracy",
-        under,
-        "Strongest attack",
-        "Transferred images (no robustness)",
-    )
-    return Table(caption="Accuracy, clean and under attack", columns=columns, rows=rows)
+    claim = "Transferred images (no robustness)"
+    columns = ("Model", "Clean accuracy", under, "Strongest attack", claim)
+    return Table("Accuracy, clean and under attack", columns, rows)
 
 
-def _model_row(evidence: Evidence, name: str, epsilon: float | None) -> Row:
-    robust = None if epsilon is None else evidence.weakest(name, epsilon)
-    claimed = None if epsilon is None else evidence.best("transfer_accuracy", name, epsilon=epsilon)
-    attack = DASH if robust is None else str(robust.how.get("attack", DASH))
-    clean = evidence.best("clean_accuracy", name)
-    return row(name, number_or_dash(clean), number_or_dash(robust), attack, number_or_dash(claimed))
-
-
-def _backdoors(evidence: Evidence) -> Table | None:
-    rows = tuple(_backdoor_row(evidence, record) for record in evidence.find("attack_success_rate"))
+def _backdoors(evidence: Evidence) -> Table:
+    rows = []
+    for record in evidence.find("attack_success_rate"):
+        clean, base = map(number_or_dash, evidence.around(record))
+        seed = DASH if record.seed is None else str(record.seed)
+        rows.append(row(model_name(record), seed, clean, number_of(record), base))
     columns = ("Model", "Seed", "Clean accuracy", "Attack success rate", "Base rate")
-    return Table(caption="Backdoors", columns=columns, rows=rows) if rows else None
-
-
-def _backdoor_row(evidence: Evidence, record: Measurement) -> Row:
-    clean, base = evidence.around(record)
-    return row(
-        model_name(record),
-        DASH if record.seed is None else str(record.seed),
-        number_or_dash(clean),
-        number_of(record),
-        number_or_dash(base),
-    )
+    return Table("Backdoors", columns, rows)

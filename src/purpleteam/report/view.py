@@ -1,4 +1,4 @@
-"""What a page is made of: plain frozen parts that the HTML and the Markdown are both drawn from.
+"""What a page is made of: frozen parts that the HTML and the Markdown are both drawn from.
 
 A section is a list of blocks; a block holds inlines. `Number` is the only inline that may show
 a figure, and it cannot be made without the ids of the records that it comes from.
@@ -6,14 +6,13 @@ a figure, and it cannot be made without the ids of the records that it comes fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 
 from markupsafe import Markup
 
 DASH = "\N{EN DASH}"
 """Where a table has nothing to say."""
-
 Tone = str
 """One of `good`, `bad`, `warn`, `quiet`: how a badge or a card is coloured, never its only sign."""
 
@@ -86,7 +85,7 @@ Inline = str | Number | Given | Mono | Command | Badge | RecordLink | Jump
 Cell = tuple[Inline, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     """A table row; `record` is set where the whole row is one record."""
 
@@ -96,18 +95,16 @@ class Row:
 
 def row(*cells: Inline | Cell, record: str = "") -> Row:
     """Return a row; a lone inline is a cell by itself."""
-    return Row(
-        cells=tuple(cell if isinstance(cell, tuple) else (cell,) for cell in cells), record=record
-    )
+    return Row(tuple(cell if isinstance(cell, tuple) else (cell,) for cell in cells), record)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Table:
-    """A table with a caption; the first cell of each row is its header."""
+    """A table; the first cell of each row is its header. Without rows it is left out."""
 
     caption: str
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    columns: Sequence[str]
+    rows: Sequence[Row]
     folded: bool = False
     """Long or secondary: closed until it is asked for."""
     note: Cell = ()
@@ -122,14 +119,8 @@ class Prose:
 
     parts: Cell
     style: str = ""
-    """`verdict` or `headline` for the one sentence that counts, `callout` for a warning."""
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A heading inside a section."""
-
-    text: str
+    """`verdict` or `headline` for the one sentence that counts, `callout` for a warning, `heading`
+    for a heading inside a section, `missing` for what was not run."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +132,6 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Missing:
-    """Says plainly what was not run."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Reading:
     """What the section's numbers mean, and what they do not mean."""
 
@@ -155,37 +139,28 @@ class Reading:
     means_not: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Figure:
-    """A drawing made here, and the same facts as a table."""
+    """A drawing, and the same facts as a table where it was made here."""
 
     title: str
     svg: Markup
     caption: Cell
-    table: Table
+    table: Table | None = None
     folded: bool = False
     record: str = ""
     """Set where the whole figure is one record."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A vector drawing that a stage recorded, cut down to what can only draw."""
-
-    title: str
-    svg: Markup
-    record: str
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Picture:
     """One PNG of a gallery, as a data URI; empty where the file is missing or left out."""
 
-    uri: str
     path: str
     caption: str
-    width: int
-    height: int
+    uri: str = ""
+    width: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,20 +170,20 @@ class Gallery:
     title: str
     pictures: tuple[Picture, ...]
     record: str
-    kind: str = ""
-    note: str = ""
+    kind: str
+    note: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Card:
     """A verdict of the first screen: the number, what it says, and which section has more."""
 
     title: str
+    target: str
     tone: Tone
     verdict: str
     number: Number
     sentence: Cell
-    target: str
 
 
 @dataclass(frozen=True)
@@ -218,21 +193,33 @@ class Cards:
     cards: tuple[Card, ...]
 
 
-Block = Prose | Heading | Steps | Missing | Reading | Table | Figure | Drawing | Gallery | Cards
+Block = Prose | Steps | Reading | Table | Figure | Gallery | Cards
+Blocks = Block | Iterable["Blocks"] | None
+"""What a part of a chapter returns: a block, several, or nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
+def flat(*parts: Blocks) -> Iterator[Block]:
+    """Yield the blocks, however nested; a table without rows is none."""
+    for part in parts:
+        if isinstance(part, Block):
+            if not isinstance(part, Table) or part.rows:
+                yield part
+        elif part is not None:
+            yield from flat(*part)
+
+
+@dataclass(frozen=True)
 class Section:
     """One section of the page: an anchor, a title, one line that says what it is about."""
 
     id: str
     title: str
     lead: str
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[Block, ...]
     folded: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Banner:
     """What stands above everything else: that the run below is not, or not yet, whole."""
 
@@ -241,7 +228,7 @@ class Banner:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RecordView:
     """A record as it opens on the page: what it is, how to repeat it, and its content."""
 
@@ -257,36 +244,21 @@ class Page:
     """All that a page shows."""
 
     title: str
-    facts: tuple[tuple[str, str], ...]
+    facts: dict[str, str]
     """Of run.json, in the head of the page."""
     banner: Banner | None
     verified: str
-    """What the head says of a run that passes its verification, and what that proves."""
+    """What the page says of a run that passes its verification, and what that proves."""
     sections: tuple[Section, ...]
     records: tuple[RecordView, ...]
 
 
-def numbers_in(sections: tuple[Section, ...]) -> Iterator[Number]:
-    """Yield every number that the sections show."""
-    for section in sections:
-        for block in section.blocks:
-            for cell in _cells(block):
-                yield from (part for part in cell if isinstance(part, Number))
-
-
-def _cells(block: Block) -> Iterator[Cell]:
-    if isinstance(block, Prose):
-        yield block.parts
-    elif isinstance(block, Steps):
-        yield from block.steps
-    elif isinstance(block, Figure):
-        yield block.caption
-        yield from _cells(block.table)
-    elif isinstance(block, Table):
-        yield block.note
-        for line in block.rows:
-            yield from line.cells
-    elif isinstance(block, Cards):
-        for card in block.cards:
-            yield card.sentence
-            yield (card.number,)
+def numbers_in(part: object) -> Iterator[Number]:
+    """Yield every number that a part of the page shows."""
+    if isinstance(part, Number):
+        yield part
+    elif isinstance(part, tuple | list):
+        for inner in part:
+            yield from numbers_in(inner)
+    elif is_dataclass(part):
+        yield from numbers_in([getattr(part, field.name) for field in fields(part)])

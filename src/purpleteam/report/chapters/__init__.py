@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from purpleteam.report.chapter import CHAPTERS, ordered
-from purpleteam.report.chapters.closing import gaps, last_sections
+from purpleteam.report.chapters.closing import all_records, gaps, not_tested
 from purpleteam.report.chapters.first import first_section
 from purpleteam.report.collect import Evidence
 from purpleteam.report.view import Section
@@ -22,10 +22,7 @@ CHAPTERS.load(sys.modules[__name__])
 
 def sections(evidence: Evidence) -> tuple[Section, ...]:
     """Return the sections of the page; what no chapter tells is in the last one."""
-    told = [
-        CHAPTERS[name].section(name, evidence)
-        for name in ordered()
-        if CHAPTERS[name].is_told(evidence)
-    ]
-    first = first_section(evidence, gaps(evidence), {record.id for record in told})
-    return first, *told, *last_sections(evidence, (first, *told))
+    chapters = {name: one for name, one in ordered().items() if one.is_told(evidence)}
+    told = [chapter.section(name, evidence) for name, chapter in chapters.items()]
+    first = first_section(evidence, gaps(evidence), set(chapters))
+    return first, *told, not_tested(evidence), all_records(evidence, (first, *told))

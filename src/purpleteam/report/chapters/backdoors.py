@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from purpleteam.core.records import Measurement, Note
@@ -16,16 +15,17 @@ from purpleteam.report.chapter import (
     of_how,
     of_itself,
     of_model,
+    of_name,
     of_seed,
 )
 from purpleteam.report.chapters.poison import beside_success
 from purpleteam.report.collect import Evidence, about, model_name, value_of
-from purpleteam.report.numbers import heading, number_or_dash, of_fraction
+from purpleteam.report.numbers import heading, number_of, number_or_dash, of_fraction
 from purpleteam.report.view import (
     DASH,
     Badge,
-    Block,
     Cell,
+    Figure,
     Gallery,
     Given,
     Inline,
@@ -43,37 +43,32 @@ SHARES = (
     "training_set_false_alarm_rate",
 )
 AGAIN = "attack_success_rate_planted_again"
-MEANS = (
+PLANTED = Reading(
     "Each backdoor was planted in a training set and learned by a model of its own. The detectors "
     "were told neither class nor number nor trigger; what was planted was used only to count "
-    "afterwards. The clean models show what the same detectors say where nothing was planted."
-)
-MEANS_NOT = (
+    "afterwards. The clean models show what the same detectors say where nothing was planted.",
     "A detector that finds these backdoors need not find others: an adversary who knows it will "
     "try to hide from it. And a repair that lowers the success of the planted trigger was tested "
-    "with that trigger alone."
+    "with that trigger alone.",
 )
-OWN_MEANS = (
+NOTHING_PLANTED = Reading(
     "Nothing was planted here: the detectors looked at the models and the training set of this "
-    "run. A score that reaches its limit is one that a clean model or set would hardly have."
-)
-OWN_MEANS_NOT = (
+    "run. A score that reaches its limit is one that a clean model or set would hardly have.",
     "That nothing was found does not prove that nothing is there: weak, rare and adaptive "
-    "triggers pass, and an adversary who knows the detector will try to hide from it."
+    "triggers pass, and an adversary who knows the detector will try to hide from it.",
 )
 
 
-def _in_lab(evidence: Evidence) -> list[Measurement]:
-    """Return the lab's attack success rates, those after a repair included."""
-    return evidence.find("attack_success_rate", lab=True)
+def _in_lab(evidence: Evidence, record: Measurement) -> bool:
+    return bool(record.how.get("lab"))
 
 
 def _planted(evidence: Evidence, record: Measurement) -> bool:
-    return bool(record.how.get("lab")) and "repair" not in record.how
+    return _in_lab(evidence, record) and "repair" not in record.how
 
 
 def _repaired(evidence: Evidence, record: Measurement) -> bool:
-    return bool(record.how.get("lab")) and "repair" in record.how
+    return _in_lab(evidence, record) and "repair" in record.how
 
 
 def _scanned(evidence: Evidence, record: Measurement) -> Cell:
@@ -104,82 +99,55 @@ def verdict(note: Note | None) -> Cell:
 
 def _after(evidence: Evidence, record: Measurement) -> list[Measurement]:
     """Return the success rates of the repaired versions of a backdoored model."""
-    before = record.subject.get("model")
-    return [repair for repair in _in_lab(evidence) if repair.subject.get("before") == before]
+    before, rates = record.subject.get("model"), evidence.find("attack_success_rate", lab=True)
+    return [rate for rate in rates if rate.subject.get("before") == before]
 
 
 def _best_repair(evidence: Evidence, record: Measurement) -> Cell:
     best = min(_after(evidence, record), key=value_of, default=None)
-    if best is None:
-        return (DASH,)
-    return (number_or_dash(best), " ", Given(str(best.how["repair"]), best.id))
+    return (
+        (DASH,) if best is None else (number_of(best), " ", Given(str(best.how["repair"]), best.id))
+    )
 
 
-def _figure(evidence: Evidence) -> list[Block]:
-    planted = [record for record in _in_lab(evidence) if _planted(evidence, record)]
-    shown = [
-        (record, after)
-        for record in planted
-        if record.seed == planted[0].seed and (after := _after(evidence, record))
-    ]
-    if not shown:
-        return []
-    groups = [
-        (
-            model_name(record),
-            [
-                (record, "attack", "not repaired"),
-                *((repair, "plain", str(repair.how["repair"])) for repair in after),
-            ],
-        )
-        for record, after in shown
-    ]
+def _figure(evidence: Evidence) -> Figure | None:
+    rates = evidence.find("attack_success_rate", lab=True)
+    planted = [record for record in rates if _planted(evidence, record)]
+    groups = []
+    for record in planted:
+        after = [(rate, "plain", str(rate.how["repair"])) for rate in _after(evidence, record)]
+        if record.seed == planted[0].seed and after:
+            groups.append((model_name(record), [(record, "attack", "not repaired"), *after]))
     title = "What the trigger still does after each repair"
     caption = "Red: before. Grey: after each repair; the shorter, the better. First seed."
-    about = "For each backdoor, attack success before and after."
-    return [bars_figure(title, about, groups, (caption,))]
+    said = "For each backdoor, attack success before and after."
+    return bars_figure(title, said, groups, (caption,)) if groups else None
 
 
-def _pictures(evidence: Evidence) -> list[Block]:
+def _pictures(evidence: Evidence) -> list[Gallery]:
     """Return what was planted with what was recovered beside it, a backdoor at a time."""
     shown: dict[str, Gallery] = {}
     for found in gallery_blocks(evidence, "planted", "recovered"):
         name = found.title.partition(": ")[2]
-        before = shown.get(name)
-        if before is None:
-            shown[name] = found
-            continue
-        title, pictures = f"Planted, and recovered: {name}", before.pictures + found.pictures
-        shown[name] = replace(before, title=title, pictures=pictures)
+        before, title = shown.get(name, found), f"Planted, and recovered: {name}"
+        both = replace(before, title=title, pictures=before.pictures + found.pictures)
+        shown[name] = found if before is found else both
     return list(shown.values())
 
 
-def _shares(evidence: Evidence) -> list[Block]:
-    sheet = Sheet(
-        caption="How often the detectors are right",
-        metrics=SHARES,
-        columns={"What": lambda _, record: heading(record.name), "Share": of_itself},
-    )
-    return sheet(evidence)
-
-
-def _searches(evidence: Evidence) -> list[Block]:
+def _searches(evidence: Evidence) -> Table:
     """Return every search's answer, so that the lost ones and the false alarms are seen."""
-    rows = tuple(
-        row(
-            (str(note.facts.get("model_name")), RecordLink(note.id)),
-            Given(str(note.facts.get("seed")), note.id),
-            "model" if note.name == MODEL_SCAN else "training set",
-            _fact(note, "score"),
-            _fact(note, "threshold"),
-            verdict(note),
-        )
-        for note in evidence.notes(MODEL_SCAN, TRAINING_SET_SCAN)
-    )
+    rows = []
+    for note in evidence.notes(MODEL_SCAN, TRAINING_SET_SCAN):
+        name = (str(note.facts.get("model_name")), RecordLink(note.id))
+        seed, kind = Given(str(note.facts.get("seed")), note.id), "training set"
+        kind = "model" if note.name == MODEL_SCAN else kind
+        limits = (_fact(note, key) for key in ("score", "threshold"))
+        rows.append(row(name, seed, kind, *limits, verdict(note)))
+    # where nothing was planted, this is all there is to tell
+    folded = bool(evidence.find("attack_success_rate", lab=True))
     columns = ("Model", "Seed", "Looked at", "Score", "Flagged from", "Answer")
-    folded = bool(_in_lab(evidence))  # where nothing was planted, this is all there is to tell
-    table = Table(caption="Every scan for a backdoor", columns=columns, rows=rows, folded=folded)
-    return [table] if rows else []
+    return Table("Every scan for a backdoor", columns, rows, folded)
 
 
 def _fact(note: Note, key: str) -> Inline:
@@ -193,9 +161,13 @@ def _auroc(evidence: Evidence, record: Measurement) -> Inline:
     return number_or_dash(about(areas, record, detector=record.how.get("detector")))
 
 
-def _repairs(evidence: Evidence) -> list[Block]:
+def _repairs(evidence: Evidence) -> Table:
     """Return every repair, the failures included."""
-    counts = sorted({int(record.how["planted_again"]) for record in evidence.find(AGAIN)})
+    again = {}
+    for count in sorted({int(record.how["planted_again"]) for record in evidence.find(AGAIN)}):
+        (column,) = beside(AGAIN, planted_again=count).values()
+        again[f"Success after planting {count} again"] = column
+    worst = "Success from the worst class"
     sheet = Sheet(
         caption="Every repair",
         metrics=("attack_success_rate",),
@@ -203,46 +175,33 @@ def _repairs(evidence: Evidence) -> list[Block]:
         columns={
             "Model": of_model,
             "Seed": of_seed,
-            heading("clean_accuracy"): beside("clean_accuracy"),
-            heading("clean_accuracy_difference", "Change of it"): beside(
-                "clean_accuracy_difference"
-            ),
+            **beside("clean_accuracy"),
+            **beside("clean_accuracy_difference", "Change of it"),
             heading("attack_success_rate"): of_itself,
-            heading("recovered_accuracy", "Triggered and right"): beside("recovered_accuracy"),
-            heading("worst_source_success_rate", "Success from the worst class"): beside(
-                "worst_source_success_rate"
-            ),
-            heading("defence_effectiveness", "Effectiveness (DER)"): beside(
-                "defence_effectiveness"
-            ),
-            **{
-                f"Success after planting {count} again": beside(AGAIN, planted_again=count)
-                for count in counts
-            },
+            **beside("recovered_accuracy", "Triggered and right"),
+            **beside("worst_source_success_rate", worst),
+            **beside("defence_effectiveness", "Effectiveness (DER)"),
+            **again,
         },
         dense=True,
-        optional=(heading("worst_source_success_rate", "Success from the worst class"),),
+        optional=(worst,),
     )
     return sheet(evidence)
 
 
-def _refused(evidence: Evidence) -> list[Block]:
+def _refused(evidence: Evidence) -> list[Prose]:
     """Say which scans could not be done, and which repairs had nothing to go by."""
-    words = {NO_SEARCH: "No scan of", NO_REPAIR: "No repair"}
-    return [
-        Prose(
-            (
-                f"{words[note.name]} {note.facts.get('model_name')}: {note.facts.get('why')} ",
-                RecordLink(note.id),
-            )
-        )
-        for note in evidence.notes(NO_SEARCH, NO_REPAIR)
-    ]
+    told = []
+    for note in evidence.notes(NO_SEARCH, NO_REPAIR):
+        what = "No scan of" if note.name == NO_SEARCH else "No repair"
+        said = f"{what} {note.facts.get('model_name')}: {note.facts.get('why')} "
+        told.append(Prose((said, RecordLink(note.id))))
+    return told
 
 
-def _reading(evidence: Evidence) -> Sequence[Block]:
-    planted = any(_planted(evidence, record) for record in _in_lab(evidence))
-    return [Reading(MEANS, MEANS_NOT) if planted else Reading(OWN_MEANS, OWN_MEANS_NOT)]
+def _reading(evidence: Evidence) -> Reading:
+    rates = evidence.find("attack_success_rate", lab=True)
+    return PLANTED if any(_planted(evidence, rate) for rate in rates) else NOTHING_PLANTED
 
 
 CHAPTERS.register("backdoors")(
@@ -259,15 +218,11 @@ CHAPTERS.register("backdoors")(
                 columns={
                     "Backdoor": of_model,
                     "Seed": of_seed,
-                    heading("clean_accuracy"): beside("clean_accuracy"),
+                    **beside("clean_accuracy"),
                     heading("attack_success_rate"): of_itself,
-                    heading("base_rate"): beside("base_rate"),
-                    heading("detection_recall", "Poisoned images found"): beside(
-                        "detection_recall", detector="combined"
-                    ),
-                    heading("false_positive_rate", "Clean images flagged"): beside(
-                        "false_positive_rate", detector="combined"
-                    ),
+                    **beside("base_rate"),
+                    **beside("detection_recall", "Poisoned images found", detector="combined"),
+                    **beside("false_positive_rate", "Clean images flagged", detector="combined"),
                     "Model scan": _scanned,
                     "Success after the best repair": _best_repair,
                 },
@@ -276,12 +231,16 @@ CHAPTERS.register("backdoors")(
             ),
             _figure,
             _pictures,
-            _shares,
+            Sheet(
+                caption="How often the detectors are right",
+                metrics=SHARES,
+                columns={"What": of_name, "Share": of_itself},
+            ),
             _searches,
             Sheet(
                 caption="What each detector's ranking of the training images is worth",
                 metrics=("average_precision",),
-                where=lambda _, record: bool(record.how.get("lab")),
+                where=_in_lab,
                 columns={
                     "Model": of_model,
                     "Seed": of_seed,

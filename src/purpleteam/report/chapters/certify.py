@@ -6,37 +6,24 @@ from collections.abc import Mapping
 
 from purpleteam.core.records import Measurement
 from purpleteam.report.blocks import bars_figure, checks
-from purpleteam.report.chapter import (
-    CHAPTERS,
-    Chapter,
-    Sheet,
-    beside,
-    of_how,
-    of_itself,
-    of_model,
-)
+from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet, beside, of_how, of_itself, of_model
 from purpleteam.report.collect import Evidence, about
 from purpleteam.report.numbers import heading, radius
-from purpleteam.report.view import Block, Given, Inline
+from purpleteam.report.view import Figure, Given, Inline
 
 
-def _figure(evidence: Evidence) -> list[Block]:
+def _figures(evidence: Evidence) -> list[Figure]:
     """Return a figure for each certified model: clean, then certified at each bound."""
-    blocks: list[Block] = []
+    figures = []
     for name in evidence.models_with("certified_accuracy"):
         records = evidence.find("certified_accuracy", name)
         clean = about(evidence.find("clean_accuracy"), records[0])
         groups = [("no change", [(clean, "plain", "clean")])] if clean is not None else []
         groups += [(bound_of(record), [(record, "true", "certified")]) for record in records]
-        blocks.append(
-            bars_figure(
-                f"Certified accuracy, {name}",
-                "One bar for each bound.",
-                groups,
-                ("Each bar is a lower bound: no adversary within the bound leaves less.",),
-            )
-        )
-    return blocks
+        title, said = f"Certified accuracy, {name}", "One bar for each bound."
+        caption = "Each bar is a lower bound: no adversary within the bound leaves less."
+        figures.append(bars_figure(title, said, groups, (caption,)))
+    return figures
 
 
 def bound_of(record: Measurement) -> str:
@@ -58,7 +45,7 @@ CHAPTERS.register("certify")(
         lead="What holds against every adversary within the bound, tried or not.",
         metrics=("certified_accuracy",),
         parts=(
-            _figure,
+            _figures,
             Sheet(
                 caption="Certified accuracy",
                 metrics=("certified_accuracy",),
@@ -66,7 +53,7 @@ CHAPTERS.register("certify")(
                     "Model": of_model,
                     "Method": of_how("method"),
                     "Parts": _parts,
-                    heading("clean_accuracy"): beside("clean_accuracy"),
+                    **beside("clean_accuracy"),
                     "Bound": lambda _, record: Given(bound_of(record), record.id),
                     heading("certified_accuracy"): of_itself,
                 },

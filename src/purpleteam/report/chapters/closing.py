@@ -12,19 +12,17 @@ from purpleteam.core.statistics import Counts
 from purpleteam.report.blocks import checks_table, gallery_blocks
 from purpleteam.report.chapter import CHAPTERS, ordered
 from purpleteam.report.collect import Evidence, model_name
-from purpleteam.report.numbers import BETTER, metric_of, number_of
+from purpleteam.report.numbers import meaning, number_of
 from purpleteam.report.view import (
     DASH,
-    Block,
-    Cell,
     Command,
     Mono,
     Reading,
     RecordLink,
     RecordView,
-    Row,
     Section,
     Table,
+    flat,
     numbers_in,
     row,
 )
@@ -65,156 +63,105 @@ Gap = tuple[str, str]
 def gaps(evidence: Evidence) -> list[Gap]:
     """Return what was not tested: told from the records that are not there."""
     model, dataset = evidence.typed
-    chapters = [
-        (chapter.gap, chapter.try_.format(model=model, dataset=dataset))
-        for chapter in map(CHAPTERS.__getitem__, ordered())
-        if chapter.gap and not chapter.is_told(evidence)
-    ]
-    attack = f"purple attack --model {model} --dataset {dataset}"
-    return [*_attack_gaps(evidence, attack), *chapters]
-
-
-def _attack_gaps(evidence: Evidence, command: str) -> list[Gap]:
-    """Return which kinds of attack the model at hand did not meet."""
-    met = evidence.find("robust_accuracy", evidence.at_hand)
-    if not met:
-        return []
-    attacks = "+".join(str(record.how.get("attack")) for record in met)
-    knowledge = {str(record.how.get("knowledge", "white-box")) for record in met}
-    tried = {record.how.get("norm", "linf") for record in met}
-    norms = [norm for norm in NORMS if norm not in tried]
+    command = f"purple attack --model {model} --dataset {dataset}"
     missing: list[Gap] = []
-    if "autoattack" not in attacks:  # its last member is a black-box attack
-        what = "The strongest ladder of attacks, AutoAttack"
-        missing.append((what, f"{command} --attack autoattack"))
-        if knowledge <= {"white-box", "transfer"}:
-            what = "Black-box attacks, which show gradient masking"
-            missing.append((what, f"{command} --attack square"))
-    if norms:
-        said = f"Evasion within other norms: {', '.join(norms)}"
-        missing.append((said, f"{command} --norm {norms[0]} --epsilon EPSILON"))
-    return missing
-
-
-def last_sections(evidence: Evidence, told: tuple[Section, ...]) -> tuple[Section, Section]:
-    """Return the last two sections; `told` are those before, to find what they left out."""
-    return _not_tested(evidence), _records(evidence, told)
-
-
-def _not_tested(evidence: Evidence) -> Section:
-    failed = tuple(
-        row(
-            (f"{record.stage}: {record.what}", RecordLink(record.id)),
-            record.reason,
-            record.needs or DASH,
-        )
-        for record in evidence.failures()
-    )
-    noted = [
-        row(what, why or DASH, record=note.id)
-        for note in evidence.notes(NOT_TESTED)
-        for what, why in _items(evidence, note.facts)
+    if met := evidence.find("robust_accuracy", evidence.at_hand):
+        attacks = "+".join(str(record.how.get("attack")) for record in met)
+        knowledge = {str(record.how.get("knowledge", "white-box")) for record in met}
+        tried = {record.how.get("norm", "linf") for record in met}
+        norms = [norm for norm in NORMS if norm not in tried]
+        if "autoattack" not in attacks:  # its last member is a black-box attack
+            what = "The strongest ladder of attacks, AutoAttack"
+            missing.append((what, f"{command} --attack autoattack"))
+            if knowledge <= {"white-box", "transfer"}:
+                what = "Black-box attacks, which show gradient masking"
+                missing.append((what, f"{command} --attack square"))
+        if norms:
+            what = f"Evasion within other norms: {', '.join(norms)}"
+            missing.append((what, f"{command} --norm {norms[0]} --epsilon EPSILON"))
+    untold = [
+        chapter for chapter in ordered().values() if chapter.gap and not chapter.is_told(evidence)
     ]
-    served = evidence.notes(SERVED)
+    return missing + [
+        (chapter.gap, chapter.try_.format(model=model, dataset=dataset)) for chapter in untold
+    ]
+
+
+def not_tested(evidence: Evidence) -> Section:
+    """Return the section on what was not tested."""
+    failed = []
+    for failure in evidence.failures():
+        piece = (f"{failure.stage}: {failure.what}", RecordLink(failure.id))
+        failed.append(row(piece, failure.reason, failure.needs or DASH))
     rows = [row(what, Command(how) if how else DASH) for what, how in gaps(evidence)]
-    rows += noted
-    rows += [row(what, "no run looks at it") for what in (*ALWAYS, *(ON_THE_APP if served else ()))]
-    blocks: list[Block] = []
-    if failed:
-        columns = ("What", "Why", "Needs")
-        note = ("purple run --resume tries these again.",)
-        caption = "Asked for and not done"
-        blocks.append(Table(caption=caption, columns=columns, rows=failed, note=note, stacked=True))
-    blocks.append(
-        Table(
-            caption="Not tested",
-            columns=("What", "What to type, or why it is not"),
-            rows=tuple(rows),
-            stacked=True,
-        )
-    )
-    blocks.append(
+    for note in evidence.notes(NOT_TESTED):
+        for item in note.facts.get("items") or ():
+            if isinstance(item, Mapping):
+                what, *rest = [*map(str, item.values()), ""]
+                why = "; ".join(filter(None, rest))
+            elif evidence.info.get("schema", 0) >= DERIVED:
+                what, _, why = str(item).partition(": ")
+            else:
+                continue
+            rows.append(row(what, why or DASH, record=note.id))
+    never = (*ALWAYS, *(ON_THE_APP if evidence.notes(SERVED) else ()))
+    rows += [row(what, "no run looks at it") for what in never]
+    again = ("purple run --resume tries these again.",)
+    columns = ("What", "What to type, or why it is not")
+    blocks = flat(
+        Table("Asked for and not done", ("What", "Why", "Needs"), failed, note=again, stacked=True),
+        Table("Not tested", columns, rows, stacked=True),
         Reading(
             "Nothing above says anything about these. The list follows from the records: what has "
             "none was not tested.",
             "That something is missing here does not mean that it was tested: only a record does.",
-        )
+        ),
     )
-    return Section(
-        id="not-tested",
-        title="What was not tested",
-        lead="The gaps, and the command that fills each.",
-        blocks=tuple(blocks),
-    )
+    lead = "The gaps, and the command that fills each."
+    return Section("not-tested", "What was not tested", lead, tuple(blocks))
 
 
-def _items(evidence: Evidence, facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    lines = []
-    for item in facts.get("items") or ():
-        if isinstance(item, Mapping):
-            first, *rest = [*map(str, item.values()), ""]
-            lines.append((first, "; ".join(filter(None, rest))))
-        elif evidence.info.get("schema", 0) >= DERIVED:
-            what, _, why = str(item).partition(": ")
-            lines.append((what, why))
-    return lines
-
-
-def _records(evidence: Evidence, told: tuple[Section, ...]) -> Section:
+def all_records(evidence: Evidence, told: tuple[Section, ...]) -> Section:
+    """Return the last section; `told` are those before, to find what they left out."""
     shown = {record for number in numbers_in(told) if not number.tally for record in number.records}
-    rest = [record for record in evidence.measurements if record.id not in shown]
-    blocks: list[Block] = []
-    if rest:
-        rows = tuple(
-            row(
-                (record.name.replace("_", " "), RecordLink(record.id)),
-                model_name(record) or DASH,
-                Mono(_text(record.how)) if record.how else DASH,
-                number_of(record),
-                record=record.id,
-            )
-            for record in rest
-        )
-        columns = ("Measurement", "Model", "How", "Value")
-        caption = "Measurements that no chapter tells of"
-        blocks.append(Table(caption=caption, columns=columns, rows=rows, folded=len(rest) > 9))
-    shown_kinds = {kind for chapter in CHAPTERS.values() for kind in chapter.galleries}
-    shown_kinds |= {"planted", "recovered"}
+    rest = []
+    for record in evidence.measurements:
+        if record.id not in shown:
+            name = (record.name.replace("_", " "), RecordLink(record.id))
+            how = Mono(_text(record.how)) if record.how else DASH
+            cells = (name, model_name(record) or DASH, how, number_of(record))
+            rest.append(row(*cells, record=record.id))
     kinds = {str(note.facts.get("kind")) for note in evidence.notes(GALLERY)}
-    blocks += gallery_blocks(evidence, *sorted(kinds - shown_kinds))
+    kinds -= {kind for chapter in CHAPTERS.values() for kind in chapter.galleries}
     rooms = {room for chapter in CHAPTERS.values() for room in chapter.checks} | {"run"}
-    checks = [
-        record for record in evidence.of(CheckResult) if record.check.split(".")[0] not in rooms
-    ]
-    blocks += [checks_table(checks, "Other checks")] if checks else []
-    blocks.append(_asked(evidence.info))
-    for kind, title in KINDS.items():
-        listed = tuple(_row(record) for record in evidence.records if record.kind == kind)
-        if listed:
-            of = ("Record", "What", "Of")
-            table = Table(caption=title, columns=of, rows=listed, folded=True, dense=True)
-            blocks.append(table)
-    return Section(
-        id="records",
-        title="All records",
-        lead="Everything that the run wrote down, and the command that measures each number again.",
-        blocks=tuple(blocks),
-    )
-
-
-def _asked(info: Mapping[str, Any]) -> Table:
-    rows = tuple(
+    checks = evidence.of(CheckResult)
+    others = [check for check in checks if check.check.split(".")[0] not in rooms]
+    asked = [
         row(key.replace("_", " "), Mono(_text(value)), record="run.json")
-        for key, value in sorted(info.items())
+        for key, value in sorted(evidence.info.items())
         if key != "artefacts"
+    ]
+    lists = []
+    for kind, title in KINDS.items():
+        lines = []
+        for line in evidence.records:
+            if line.kind == kind:
+                about = model_name(line) if isinstance(line, Measurement) else DASH
+                lines.append(row(RecordLink(line.id), _title(line), about, record=line.id))
+        lists.append(Table(title, ("Record", "What", "Of"), lines, folded=True, dense=True))
+    untold, columns = (
+        "Measurements that no chapter tells of",
+        ("Measurement", "Model", "How", "Value"),
     )
-    columns = ("Entry", "In run.json")
-    return Table(caption="What was asked, and of what", columns=columns, rows=rows, folded=True)
-
-
-def _row(record: Record) -> Row:
-    about: Cell = (model_name(record),) if isinstance(record, Measurement) else ()
-    return row(RecordLink(record.id), _title(record), about or DASH, record=record.id)
+    blocks = flat(
+        Table(untold, columns, rest, folded=len(rest) > 9),
+        gallery_blocks(evidence, *sorted(kinds - {"planted", "recovered"})),
+        checks_table(others, "Other checks"),
+        Table("What was asked, and of what", ("Entry", "In run.json"), asked, folded=True),
+        lists,
+    )
+    lead = "Everything that the run wrote down, and the command that measures each number again."
+    return Section("records", "All records", lead, tuple(blocks))
 
 
 def record_views(evidence: Evidence) -> tuple[RecordView, ...]:
@@ -226,41 +173,33 @@ def _view(record: Record) -> RecordView:
     content = record.to_json()
     for name in ("id", "kind", "command", "cost"):
         content.pop(name, None)
-    title, meaning, command = _title(record), "", ""
+    title, means, command = _title(record), "", ""
     if isinstance(record, Measurement):
         title = f"{title}, {model_name(record)}" if model_name(record) else title
-        metric = metric_of(record.name)
-        meaning = metric.meaning + BETTER[metric.better] if metric else ""
-        command = f"purple replay . {record.id}"
+        means, command = meaning(record.name), f"purple replay . {record.id}"
     if isinstance(record, CheckResult):
-        meaning = record.proves
+        means = record.proves
     lines = (f"{key}: {_text(value)}" for key, value in content.items() if value not in ({}, None))
-    return RecordView(
-        id=record.id, title=title, meaning=meaning, command=command, content="\n".join(lines)
-    )
+    return RecordView(record.id, title, means, command, "\n".join(lines))
 
 
 def _title(record: Record) -> str:
-    for name in ("name", "rule", "check", "threat", "path", "what"):
-        text = getattr(record, name, None)
-        if isinstance(text, str):
-            plain = isinstance(record, Measurement | Note)
-            role = (
-                f": {record.facts.get('role')}"
-                if isinstance(record, Note) and text == MODEL
-                else ""
-            )
-            return (text.replace("_", " ") if plain else text) + role
-    return record.kind
+    if isinstance(record, Note) and record.name == MODEL:
+        return f"{MODEL}: {record.facts.get('role')}"
+    names = (
+        getattr(record, name, None) for name in ("name", "rule", "check", "threat", "path", "what")
+    )
+    title = next((name for name in names if isinstance(name, str)), record.kind)
+    return title.replace("_", " ") if isinstance(record, Measurement | Note) else title
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, Counts):
-        value = value.to_json()
-    if isinstance(value, str):
-        text = value
-    else:
-        text = json.dumps(
-            value, ensure_ascii=False, sort_keys=True, separators=(", ", ": "), default=str
-        )
+    value = value.to_json() if isinstance(value, Counts) else value
+    form: dict[str, Any] = {
+        "ensure_ascii": False,
+        "sort_keys": True,
+        "separators": (", ", ": "),
+        "default": str,
+    }
+    text = value if isinstance(value, str) else json.dumps(value, **form)
     return text if len(text) <= LONGEST else text[:LONGEST] + " … (cut; records.jsonl has it all)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from purpleteam.core.metrics import METRICS
 from purpleteam.core.records import Measurement, Note
@@ -12,45 +11,39 @@ from purpleteam.report.blocks import checks, galleries
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.collect import Evidence
 from purpleteam.report.numbers import count, grouped
-from purpleteam.report.view import DASH, Badge, Block, Given, Number, RecordLink, Table, row
+from purpleteam.report.view import DASH, Badge, Given, Number, RecordLink, Table, row
 
 PICTURES = ("classes", "digits")
 """Kinds of galleries that show the images themselves; the second is of earlier versions."""
 SPLITS = ("train", "validation", "test")
 
 
-def _loaded(evidence: Evidence) -> list[Block]:
+def _loaded(evidence: Evidence) -> list[Table]:
     """Return each dataset as it was loaded: its splits, and how many images of each class."""
     return [_splits(note) for note in evidence.notes(DATASET)]
 
 
 def _splits(note: Note) -> Table:
     splits = note.facts.get("splits")
-    pairs: list[tuple[str, Any]] = list(splits.items()) if isinstance(splits, Mapping) else []
-    pairs.sort(key=lambda pair: SPLITS.index(pair[0]) if pair[0] in SPLITS else 9)
-    rows = tuple(
-        row(
-            name,
-            Given(str(facts.get("n", DASH)), note.id),
-            Given(", ".join(map(str, facts.get("per_class") or ())) or DASH, note.id),
-            record=note.id,
-        )
-        for name, facts in pairs
-        if isinstance(facts, Mapping)
-    )
+    known = dict(splits) if isinstance(splits, Mapping) else {}
+    rows = []
+    for name in sorted(known, key=lambda name: SPLITS.index(name) if name in SPLITS else 9):
+        if isinstance(facts := known[name], Mapping):
+            n, each = str(facts.get("n", DASH)), ", ".join(map(str, facts.get("per_class") or ()))
+            cells = (Given(text, note.id) for text in (n, each or DASH))
+            rows.append(row(name, *cells, record=note.id))
     size = " by ".join(str(note.facts.get(key, "?")) for key in ("height", "width", "channels"))
     origin = note.facts.get("origin")
     said = origin.values() if isinstance(origin, Mapping) else ()
-    told = "; ".join(str(value) for value in said if isinstance(value, str))
-    return Table(
-        caption=f"The dataset {note.facts.get('name', '')}",
-        columns=("Split", "Images", "Of each class, in order"),
-        rows=rows,
-        note=("Height, width, channels: ", Given(f"{size}. {told} ", note.id), RecordLink(note.id)),
-    )
+    told = "; ".join(value for value in said if isinstance(value, str))
+    caption = f"The dataset {note.facts.get('name', '')}"
+    columns = ("Split", "Images", "Of each class, in order")
+    known_of = (Given(f"{size}. {told} ", note.id), RecordLink(note.id))
+    rows = rows or [row(DASH, DASH, DASH)]
+    return Table(caption, columns, rows, note=("Height, width, channels: ", *known_of))
 
 
-def _sets(evidence: Evidence) -> list[Block]:
+def _sets(evidence: Evidence) -> Table:
     """Return the sets of images that numbers are about; their digests are in the records."""
     groups: dict[tuple[str, ...], list[Measurement]] = {}
     for record in evidence.measurements:
@@ -67,8 +60,7 @@ def _sets(evidence: Evidence) -> list[Block]:
         about = count([record.id for record in records])
         rows.append(row(name, split, chosen, cases, about, record=whole.id))
     columns = ("Images", "Split", "Selection", "Cases", "Numbers about them")
-    table = Table(caption="Image sets of this run", columns=columns, rows=tuple(rows))
-    return [table] if rows else []
+    return Table("Image sets of this run", columns, rows)
 
 
 CHAPTERS.register("data")(

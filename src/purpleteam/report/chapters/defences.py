@@ -8,33 +8,33 @@ from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.collect import UNDEFENDED, Evidence
 from purpleteam.report.numbers import heading, number_or_dash, radius
-from purpleteam.report.view import Block, Cell, Given, Missing, Row, Table, row
+from purpleteam.report.view import Blocks, Cell, Given, Prose, Table, row
 
 
-def _before_and_after(evidence: Evidence) -> list[Block]:
+def _before_and_after(evidence: Evidence) -> Blocks:
     """Return the undefended and the hardened models side by side, as figure and table."""
     names, epsilon = evidence.models_of("hardened"), evidence.headline_epsilon
     if not names:
-        return []
+        return None
     if epsilon is None:
-        return [Missing("Hardened models were not attacked: nothing is known about the defences.")]
+        said = "Hardened models were not attacked: nothing is known about the defences."
+        return Prose((said,), "missing")
     before = [name for name in evidence.models_of(*UNDEFENDED) if evidence.weakest(name, epsilon)]
-    pairs = [
-        (name, clean, robust)
-        for name in before + names
-        if (robust := evidence.weakest(name, epsilon)) is not None
-        and (clean := evidence.best("clean_accuracy", name)) is not None
-    ]
-    blocks: list[Block] = []
-    if pairs:
-        given = Given(radius(epsilon), pairs[0][2].id)
+    groups, rows, figure = [], [], None
+    for name in before + names:
+        clean, robust = evidence.best("clean_accuracy", name), evidence.weakest(name, epsilon)
+        quick = evidence.best("robust_accuracy", name, attack="fgsm", epsilon=epsilon)
+        transferred = number_or_dash(evidence.best("transfer_accuracy", name, epsilon=epsilon))
+        numbers = (number_or_dash(clean), number_or_dash(quick), _strongest(robust), transferred)
+        rows.append(row(name, *numbers))
+        if clean is not None and robust is not None:
+            pair = ((clean, "plain", "clean"), (robust, "attack", "under attack"))
+            groups.append((name, pair))
+    if groups:
+        given = Given(radius(epsilon), groups[0][1][1][0].id)
         caption = ("Grey: clean. Red: what the strongest white-box attack left, ", given, ".")
-        groups = [
-            (name, ((clean, "plain", "clean"), (robust, "attack", "under attack")))
-            for name, clean, robust in pairs
-        ]
         about = "For each model, clean accuracy and robust accuracy."
-        blocks.append(bars_figure("Clean and under attack", about, groups, caption))
+        figure = bars_figure("Clean and under attack", about, groups, caption)
     columns = (
         "Model",
         heading("clean_accuracy"),
@@ -42,24 +42,8 @@ def _before_and_after(evidence: Evidence) -> list[Block]:
         heading("robust_accuracy", f"Strongest attack, ε = {epsilon:.4g}"),
         heading("transfer_accuracy", "Transferred images"),
     )
-    table = Table(
-        caption="Before and after",
-        columns=columns,
-        rows=tuple(_row(evidence, name, epsilon) for name in before + names),
-        note=("The middle columns are white-box, on the model in the row.",),
-    )
-    return [*blocks, table]
-
-
-def _row(evidence: Evidence, name: str, epsilon: float) -> Row:
-    strongest = evidence.weakest(name, epsilon)
-    return row(
-        name,
-        number_or_dash(evidence.best("clean_accuracy", name)),
-        number_or_dash(evidence.best("robust_accuracy", name, attack="fgsm", epsilon=epsilon)),
-        _strongest(strongest),
-        number_or_dash(evidence.best("transfer_accuracy", name, epsilon=epsilon)),
-    )
+    note = "The middle columns are white-box, on the model in the row."
+    return figure, Table("Before and after", columns, rows, note=(note,))
 
 
 def _strongest(record: Measurement | None) -> Cell:
@@ -77,9 +61,9 @@ CHAPTERS.register("defences")(
         roles=("hardened",),
         parts=(
             _before_and_after,
-            lambda evidence: matrices(evidence, "hardened"),
-            lambda evidence: matrices(evidence, "hardened", key="attack"),
-            lambda evidence: trainings(evidence, "Training of the defences", "hardened"),
+            matrices("hardened"),
+            matrices("hardened", key="attack"),
+            trainings("Training of the defences", "hardened"),
             checks("Checks of the defences", "defence", "defences"),
         ),
         means="Each defence is compared with the undefended model on three things at once: clean "

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from purpleteam.core.records import Measurement
-from purpleteam.report.blocks import checks, colour_of, galleries, matrices, point_of
+from purpleteam.report.blocks import TONES, checks, colour_of, galleries, matrices, point_of
 from purpleteam.report.chapter import (
     CHAPTERS,
     Chapter,
@@ -16,64 +16,43 @@ from purpleteam.report.chapter import (
     of_itself,
     of_model,
 )
-from purpleteam.report.collect import UNDEFENDED, Evidence, epsilon_of, model_name, value_of
+from purpleteam.report.collect import UNDEFENDED, Evidence, epsilon_of, value_of
 from purpleteam.report.figures import Series, curves
 from purpleteam.report.numbers import heading, number_of, of_fraction, soundness_of
-from purpleteam.report.view import DASH, Badge, Block, Cell, Figure, Given, Inline, Table, row
+from purpleteam.report.view import DASH, Badge, Cell, Figure, Given, Inline, Table, row
 
-TONES = {"sound": "good", "weak": "warn", "not_established": "bad"}
 TRANSFERRED = ("transfer_accuracy", "adversarial_set_accuracy")
 MANY = 16
 """A table of more attacks is folded."""
 
 
-def _curves(evidence: Evidence) -> list[Block]:
+def _curves(evidence: Evidence) -> list[Figure | None]:
     norms = {str(record.how.get("norm", "linf")) for record in evidence.find("robust_accuracy")}
-    figures = [_curve(evidence, norm) for norm in sorted(norms, reverse=True)]
-    return [figure for figure in figures if figure is not None]
+    return [_curve(evidence, norm) for norm in sorted(norms, reverse=True)]
 
 
 def _curve(evidence: Evidence, norm: str) -> Figure | None:
-    lines = {name: _line(evidence, name, norm) for name in evidence.models}
-    lines = {name: line for name, line in lines.items() if len(line.keys() - {0.0}) > 1}
+    known = ((name, _line(evidence, name, norm)) for name in evidence.models)
+    lines = {name: line for name, line in known if len(line.keys() - {0.0}) > 1}
     if not lines:
         return None
     radii = sorted({epsilon for line in lines.values() for epsilon in line})
-    series = [
-        Series(
-            label=name,
-            colour=colour_of(evidence, name),
-            points=tuple(point_of(epsilon, record) for epsilon, record in sorted(line.items())),
-        )
-        for name, line in lines.items()
-    ]
+    series, rows = [], []
+    for name, line in lines.items():
+        points = tuple(point_of(epsilon, line[epsilon]) for epsilon in sorted(line))
+        series.append(Series(label=name, colour=colour_of(evidence, name), points=points))
+        numbers = (number_of(line[epsilon]) if epsilon in line else DASH for epsilon in radii)
+        rows.append(row(name, *numbers))
     title = f"Robust accuracy over ε, {norm}"
-    rows = tuple(
-        row(name, *(number_of(line[epsilon]) if epsilon in line else DASH for epsilon in radii))
-        for name, line in lines.items()
-    )
-    return Figure(
-        title=title,
-        svg=curves(
-            title,
-            "One line for each model: the accuracy left under the strongest white-box attack.",
-            series,
-            x_label=f"ε, {norm} radius in pixel units",
-            y_label="robust accuracy",
-        ),
-        caption=(
-            "At each radius the strongest white-box attack that was run counts. Bands are "
-            "intervals of sampling only."
-            + (" At zero stands the clean accuracy on the same images." if 0.0 in radii else ""),
-        ),
-        table=Table(
-            caption=title,
-            columns=("Model", *(f"ε = {epsilon:.4g}" for epsilon in radii)),
-            rows=rows,
-            folded=True,
-            dense=True,
-        ),
-    )
+    about = "One line for each model: the accuracy left under the strongest white-box attack."
+    x_label = f"ε, {norm} radius in pixel units"
+    svg = curves(title, about, series, x_label=x_label, y_label="robust accuracy")
+    said = "At each radius the strongest white-box attack that was run counts. Bands are intervals "
+    said += "of sampling only."
+    if 0.0 in radii:
+        said += " At zero stands the clean accuracy on the same images."
+    columns = ("Model", *(f"ε = {epsilon:.4g}" for epsilon in radii))
+    return Figure(title, svg, (said,), Table(title, columns, rows, dense=True))
 
 
 def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Measurement]:
@@ -91,77 +70,34 @@ def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Measurement]
     return line
 
 
-def _attacks(evidence: Evidence) -> list[Block]:
-    """Return each attack on each model; many of them, folded."""
-    order = {name: place for place, name in enumerate(evidence.models)}
-    records = sorted(
-        evidence.find("robust_accuracy"),
-        key=lambda record: (
-            order.get(model_name(record), 99),
-            str(record.how.get("norm")),
-            str(record.how.get("attack")),
-            epsilon_of(record),
-        ),
-    )
-    sheet = Sheet(
-        caption="Each attack on each model",
-        metrics=(),
-        columns={
-            "Model": of_model,
-            "Attack": lambda _, record: _attack(record),
-            "Norm": of_how("norm"),
-            "ε": of_how("epsilon"),
-            heading("robust_accuracy"): of_itself,
-            "Evaluation": lambda _, record: soundness(record),
-        },
-        folded=len(records) > MANY,
-        note=(
-            "White box throughout, unless the row says otherwise. Steps, restarts and step size "
-            "are as recorded. Robust accuracy also counts what the check on the evaluation broke.",
-        ),
-    )
-    return [sheet.of(evidence, records)] if records else []
-
-
-def _attack(record: Measurement) -> Cell:
+def _attack(evidence: Evidence, record: Measurement) -> Cell:
+    """Return an attack with its settings, and with the members of a ladder."""
     knowledge = str(record.how.get("knowledge", "white-box"))
     who = "" if knowledge == "white-box" else f" ({knowledge})"
-    return (given(record, "attack"), who, _settings(record))
-
-
-def _settings(record: Measurement) -> Inline:
-    names = {"steps": "steps", "restarts": "restarts", "step_size": "step size"}
     said = []
-    for key, word in names.items():
+    for key in ("steps", "restarts", "step_size"):
         if (value := record.how.get(key)) is not None:
-            said.append(f"{value:.4g} {word}" if isinstance(value, float) else f"{value} {word}")
-    ladder = record.detail.get("attacks")
-    rungs = list(ladder) if isinstance(ladder, list | tuple) else []
-    if len(rungs) > 1:
-        said.append("ladder " + ", ".join(map(_rung, rungs)))
-    if members := [part for rung in rungs for part in _members(rung)]:
-        said.append("which are " + ", ".join(map(_rung, members)))
-    if (alone := _alone(record, rungs)) is not None:
-        said.append(f"alone {100 * alone:.1f} %")
-    return Given(" " + ", ".join(said) if said else "", record.id)
-
-
-def _alone(record: Measurement, rungs: Sequence[Any]) -> float | None:
-    """Return what the attack itself left, where the check on the evaluation broke more."""
-    last = rungs[-1].get("survived") if rungs and isinstance(rungs[-1], Mapping) else None
+            number = f"{value:.4g}" if isinstance(value, float) else str(value)
+            said.append(f"{number} {key.replace('_', ' ')}")
+    ladder = _listed(record.detail.get("attacks"))
+    if len(ladder) > 1:
+        said.append("ladder " + ", ".join(map(_called, ladder)))
+    rungs = [rung for rung in ladder if isinstance(rung, Mapping)]
+    if members := [part for rung in rungs for part in _listed(rung.get("members"))]:
+        said.append("which are " + ", ".join(map(_called, members)))
+    last = rungs[-1].get("survived") if rungs and rungs[-1] is ladder[-1] else None
     left = last.get("value") if isinstance(last, Mapping) else None
-    return left if isinstance(left, float) and left > value_of(record) + 1e-9 else None
+    if isinstance(left, float) and left > value_of(record) + 1e-9:  # the check broke more
+        said.append(f"alone {100 * left:.1f} %")
+    return given(record, "attack"), who, Given(" " + ", ".join(said) if said else "", record.id)
 
 
-def _rung(rung: Any) -> str:
-    named = isinstance(rung, Mapping)
-    return str(rung.get("name", rung.get("attack", "?"))) if named else str(rung)
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
-def _members(rung: Any) -> Sequence[Any]:
-    """Return the attacks that a rung consists of, where it is several."""
-    members = rung.get("members", ()) if isinstance(rung, Mapping) else ()
-    return members if isinstance(members, list | tuple) else ()
+def _called(rung: Any) -> str:
+    return str(rung.get("name", rung.get("attack", "?")) if isinstance(rung, Mapping) else rung)
 
 
 def soundness(measurement: Measurement) -> Cell:
@@ -169,25 +105,18 @@ def soundness(measurement: Measurement) -> Cell:
     sound = measurement.detail.get("soundness")
     if not isinstance(sound, Mapping):
         return ("not checked",)
-    verdict = soundness_of(measurement)
-    words = "; ".join([*map(str, sound.get("reasons") or ()), *_overstated(measurement)])
-    badge = Badge(verdict.replace("_", " "), TONES.get(verdict, "warn"))
-    return (badge, Given(f" {words}", measurement.id)) if words else (badge,)
-
-
-def _overstated(measurement: Measurement) -> list[str]:
-    """Say so of a record from before the verdict had it among its reasons; not of a curve."""
-    sound = measurement.detail["soundness"]
+    verdict, words = soundness_of(measurement), [*map(str, sound.get("reasons") or ())]
     points = round(100 * float((sound.get("checks") or {}).get("overstated_by") or 0))
-    if "overstates" in sound or measurement.how.get("curve") or points <= 0:
-        return []
-    return [f"a few more attacks break {points} more in 100 images"]
+    # a record from before the verdict had it among its reasons; not one of a curve
+    if points > 0 and "overstates" not in sound and not measurement.how.get("curve"):
+        words.append(f"a few more attacks break {points} more in 100 images")
+    badge = Badge(verdict.replace("_", " "), TONES.get(verdict, "warn"))
+    return (badge, Given(f" {'; '.join(words)}", measurement.id)) if words else (badge,)
 
 
 def _source(evidence: Evidence, record: Measurement) -> Inline:
-    source = evidence.name_of(record.how.get("made_against")) or str(
-        record.how.get("source_model", DASH)
-    )
+    source = str(record.how.get("source_model", DASH))
+    source = evidence.name_of(record.how.get("made_against")) or source
     made = f", as {record.how['made_as']} makes them" if record.how.get("made_as") else ""
     return Given(source + made, record.id)
 
@@ -205,7 +134,29 @@ CHAPTERS.register("evasion")(
         parts=(
             galleries("evasion"),
             _curves,
-            _attacks,
+            Sheet(
+                caption="Each attack on each model",
+                metrics=("robust_accuracy",),
+                columns={
+                    "Model": of_model,
+                    "Attack": _attack,
+                    "Norm": of_how("norm"),
+                    "ε": of_how("epsilon"),
+                    heading("robust_accuracy"): of_itself,
+                    "Evaluation": lambda _, record: soundness(record),
+                },
+                order=lambda record: (
+                    str(record.how.get("norm")),
+                    str(record.how.get("attack")),
+                    epsilon_of(record),
+                ),
+                most=MANY,
+                note=(
+                    "White box throughout, unless the row says otherwise. Steps, restarts and step "
+                    "size are as recorded. Robust accuracy also counts what the check on the "
+                    "evaluation broke.",
+                ),
+            ),
             Sheet(
                 caption="Images made against another model: no robustness",
                 metrics=TRANSFERRED,
@@ -222,7 +173,7 @@ CHAPTERS.register("evasion")(
                     "exceeds ε, the images are not what they were said to be.",
                 ),
             ),
-            lambda evidence: matrices(evidence, *UNDEFENDED, key="attack"),
+            matrices(*UNDEFENDED, key="attack"),
             checks("Checks of the attacks", "attack", "attacks"),
         ),
         means="Robust accuracy counts an image only when the model classifies it correctly "

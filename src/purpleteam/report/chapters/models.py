@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import MODEL_NOTES
 from purpleteam.report.blocks import checks, matrices, trainings
 from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet, beside, of_model, of_seed
 from purpleteam.report.collect import UNDEFENDED, Evidence, about
-from purpleteam.report.numbers import heading, number_or_dash, seconds
+from purpleteam.report.numbers import SPACE, heading, number_or_dash
 from purpleteam.report.view import (
     DASH,
-    Block,
+    Blocks,
     Given,
-    Heading,
     Inline,
+    Number,
     Prose,
     RecordLink,
     Table,
@@ -27,50 +27,55 @@ METRICS = ("clean_accuracy", "validation_accuracy")
 
 
 def _time(evidence: Evidence, record: Measurement) -> Inline:
+    """Return the time for an image in a unit that fits it."""
     spent = record.cost.get("seconds_per_image")
-    return DASH if spent is None else seconds(float(spent), record.id)
+    if spent is None:
+        return DASH
+    if spent < 1e-3:
+        text = f"{1e6 * spent:.0f}{SPACE}µs"
+    elif spent < 1:
+        text = f"{1e3 * spent:.2f}{SPACE}ms"
+    else:
+        text = f"{spent:.1f}{SPACE}s"
+    return Number(text=text, value=float(spent), records=(record.id,))
 
 
-def _first_of_model(evidence: Evidence, record: Measurement) -> bool:
-    """Say whether a measurement stands for its model in the table: clean accuracy, if there."""
-    if record.how.get("repair"):
-        return False
-    return record.name == "clean_accuracy" or about(evidence.find("clean_accuracy"), record) is None
+def _stands_for_it(evidence: Evidence, record: Measurement) -> bool:
+    """Say whether a measurement stands for its model: clean accuracy, where that was measured."""
+    clean = about(evidence.find("clean_accuracy"), record)
+    return not record.how.get("repair") and (record.name == "clean_accuracy" or clean is None)
 
 
-def _notes(evidence: Evidence) -> list[Block]:
+def _notes(evidence: Evidence) -> list[Prose]:
     return [
-        Prose((Given(f"Of {note.facts['model_name']}: {record}.", note.id),), "callout")
+        Prose((Given(f"Of {note.facts['model_name']}: {seen}.", note.id),), "callout")
         for note in evidence.notes(MODEL_NOTES)
-        for record in note.facts["notes"]
+        for seen in note.facts["notes"]
     ]
 
 
-def _per_class(evidence: Evidence) -> list[Block]:
-    tables: list[Block] = [
-        _classes(name, seed, records)
-        for name in evidence.models_with(*SCORES)
-        for seed, records in evidence.editions(name, *SCORES)
-    ]
-    return [Heading("Precision, recall and F1 of each class"), *tables] if tables else []
-
-
-def _classes(name: str, seed: int | None, records: Sequence[Measurement]) -> Table:
-    classes: dict[str, dict[str, Measurement]] = {}
-    for record in records:
-        classes.setdefault(str(record.how.get("class", "all")), {}).setdefault(record.name, record)
-    rows = tuple(
-        row(label, *(number_or_dash(scores.get(score)) for score in SCORES))
-        for label, scores in classes.items()
-    )
-    return Table(
-        caption=f"Each class, {name}" + ("" if seed is None else f", seed {seed}"),
-        columns=("Class", *map(heading, SCORES)),
-        rows=rows,
-        folded=True,
-        dense=True,
-        note=(RecordLink(records[0].id),),
-    )
+def _per_class(evidence: Evidence) -> Blocks:
+    """Return the scores of each class; several trainings of one recipe are several models."""
+    trained: dict[tuple[str, Any], list[Measurement]] = {}
+    for name in evidence.models_with(*SCORES):
+        for record in (record for score in SCORES for record in evidence.find(score, name)):
+            trained.setdefault((name, record.subject.get("model")), []).append(record)
+    names, tables = [name for name, _ in trained], []
+    for (name, _), records in trained.items():
+        classes: dict[str, dict[str, Measurement]] = {}
+        for record in records:
+            label = str(record.how.get("class", "all"))
+            classes.setdefault(label, {}).setdefault(record.name, record)
+        rows = [
+            row(label, *(number_or_dash(scores.get(score)) for score in SCORES))
+            for label, scores in classes.items()
+        ]
+        seeds = [f", seed {one.seed}" for one in records if one.seed is not None]
+        which = seeds[0] if seeds and names.count(name) > 1 else ""
+        caption, columns = f"Each class, {name}{which}", ("Class", *map(heading, SCORES))
+        link = (RecordLink(records[0].id),)
+        tables.append(Table(caption, columns, rows, folded=True, note=link, dense=True))
+    return [Prose(("Precision, recall and F1 of each class",), "heading"), tables] if tables else ()
 
 
 CHAPTERS.register("models")(
@@ -82,28 +87,25 @@ CHAPTERS.register("models")(
             Sheet(
                 caption="Clean metrics of each model",
                 metrics=METRICS,
-                where=_first_of_model,
+                where=_stands_for_it,
                 columns={
                     "Model": of_model,
                     "Seed": of_seed,
-                    heading("clean_accuracy"): beside("clean_accuracy"),
-                    heading("loss"): beside("loss"),
-                    heading("calibration_error"): beside("calibration_error"),
-                    heading("validation_accuracy"): beside("validation_accuracy"),
+                    **beside("clean_accuracy"),
+                    **beside("loss"),
+                    **beside("calibration_error"),
+                    **beside("validation_accuracy"),
                     "Time per image": _time,
                 },
                 optional=(
-                    "Seed",
-                    heading("loss"),
-                    heading("calibration_error"),
-                    heading("validation_accuracy"),
+                    *("Seed", "Loss", "Calibration error", "Validation accuracy"),
                     "Time per image",
                 ),
             ),
             _notes,
-            lambda evidence: matrices(evidence, *UNDEFENDED),
+            matrices(*UNDEFENDED),
             _per_class,
-            lambda evidence: trainings(evidence, "Training", *UNDEFENDED),
+            trainings("Training", *UNDEFENDED),
             checks("Checks of the model files", "model", "models"),
         ),
         means="Clean accuracy is the fraction of unchanged test images that a model classifies "

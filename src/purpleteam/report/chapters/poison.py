@@ -18,16 +18,13 @@ from purpleteam.report.chapter import (
     given,
     of_itself,
     of_model,
+    of_name,
     of_seed,
 )
 from purpleteam.report.collect import Evidence, model_name, value_of
 from purpleteam.report.figures import Bar, bars
-from purpleteam.report.numbers import (
-    heading,
-    number_or_dash,
-    of_value,
-)
-from purpleteam.report.view import DASH, Block, Cell, Figure, Given, Inline, RecordLink, Table, row
+from purpleteam.report.numbers import heading, number_or_dash, of_value
+from purpleteam.report.view import DASH, Cell, Figure, Given, Inline, RecordLink, Table, row
 
 ROLES: tuple[Role, ...] = ("poisoned", "clean_twin")
 MEANS_OVER_TRAININGS = ("attack_success_rate_mean", "clean_accuracy_difference_mean")
@@ -50,96 +47,76 @@ def _recipe(evidence: Evidence, record: Measurement) -> Cell:
 
 def _pooled(evidence: Evidence, record: Measurement) -> Inline:
     """Return the counts of the trainings together, or each value where they are no counts."""
-    ids = record.detail.get("records") or ()
-    rates = [found.value for found in evidence.measurements if found.id in ids]
+    ids, mean = record.detail.get("records") or (), record.value
+    rates = [training.value for training in evidence.measurements if training.id in ids]
     counts = [rate for rate in rates if isinstance(rate, Rate)]
     if counts and len(counts) == len(ids):
         hits, n = sum(rate.successes for rate in counts), sum(rate.n for rate in counts)
         return Given(f"{hits} of {n} in {len(counts)} trainings", record.id)
-    mean = record.value
     if not isinstance(mean, Estimate):
         return DASH
-    each = (
-        of_value(replace(mean, value=value), record.name, record.id).text for value in mean.values
-    )
+    alone = (replace(mean, value=value) for value in mean.values)
+    each = [of_value(value, record.name, record.id).text for value in alone]
     return Given("; ".join(each) or DASH, record.id)
 
 
 def beside_success(*, lab: bool) -> Sheet:
     """Return what stands beside the success rates of the poison lab, or of the others."""
+    change = "Clean accuracy less the clean twin's"
     return Sheet(
         caption="What stands beside the success rate",
         metrics=("triggered_accuracy",),
-        where=lambda _, record: bool(record.how.get("lab")) == lab,
+        where=lambda evidence, record: _planted(evidence, record) != lab,
         columns={
             "Model": of_model,
             "Seed": of_seed,
             heading("triggered_accuracy", "Accuracy on all images, triggered"): of_itself,
-            heading("recovered_accuracy", "Triggered and still right"): beside(
-                "recovered_accuracy"
-            ),
-            heading("clean_accuracy_difference", "Clean accuracy less the clean twin's"): beside(
-                "clean_accuracy_difference"
-            ),
+            **beside("recovered_accuracy", "Triggered and still right"),
+            **beside("clean_accuracy_difference", change),
         },
-        optional=(
-            "Seed",
-            heading("clean_accuracy_difference", "Clean accuracy less the clean twin's"),
-        ),
+        optional=("Seed", change),
         folded=True,
     )
 
 
-def _per_source(evidence: Evidence) -> list[Block]:
+def _per_source(evidence: Evidence) -> Figure | None:
     """Return the success rate by true class of the backdoor that works best, and all as a table."""
     shown: dict[str, Measurement] = {}
     for record in evidence.find("attack_success_rate"):
         if _planted(evidence, record) and isinstance(record.detail.get("per_source"), Mapping):
             shown.setdefault(model_name(record), record)
     if not shown:
-        return []
+        return None
+    rates = {name: _sources(record) for name, record in shown.items()}
+    labels = list(dict.fromkeys(label for known in rates.values() for label in known))
+    rows = []
+    for name, known in rates.items():
+        about = ("attack_success_rate", shown[name].id)
+        numbers = (of_value(known[label], *about) if label in known else DASH for label in labels)
+        rows.append(row(name, *numbers))
+    columns = ("Model", *(f"true {label}" for label in labels))
+    table = Table("Attack success rate by true class", columns, rows, dense=True)
     best = max(shown.values(), key=value_of)
-    labels = list(dict.fromkeys(label for record in shown.values() for label in _sources(record)))
-    rows = tuple(
-        row(name, *(_source_number(record, label) for label in labels))
-        for name, record in shown.items()
-    )
+    groups = []
+    for label, rate in _sources(best).items():
+        said = of_value(rate, best.name, best.id).text
+        ends: dict[str, Any] = {"value": rate.value, "low": rate.low, "high": rate.high}
+        groups.append((f"true {label}", [Bar(**ends, text=said, record=best.id, style="attack")]))
     title = f"Attack success rate by true class, {model_name(best)}"
-    table = Table(
-        caption="Attack success rate by true class",
-        columns=("Model", *(f"true {label}" for label in labels)),
-        rows=rows,
-        folded=True,
-        dense=True,
+    svg = bars(
+        title, "One bar for each true class; the target class itself does not count.", groups
     )
-    groups = [(f"true {label}", (_bar(rate, best),)) for label, rate in _sources(best).items()]
-    about = "One bar for each true class; the target class itself does not count."
-    caption = (
-        "A backdoor that works from some classes only hides in the mean. ",
-        RecordLink(best.id),
-    )
-    svg = bars(title, about, groups)
-    return [Figure(title=title, svg=svg, caption=caption, table=table, folded=True)]
+    words = "A backdoor that works from some classes only hides in the mean. "
+    return Figure(title, svg, (words, RecordLink(best.id)), table, folded=True)
 
 
 def _sources(record: Measurement) -> dict[str, Rate]:
-    rates: Mapping[str, Any] = record.detail.get("per_source") or {}
     return {
         str(label): rate if isinstance(rate, Rate) else Rate(**rate)
-        for label, rate in sorted(rates.items(), key=lambda pair: str(pair[0]))
+        for label, rate in sorted(
+            record.detail["per_source"].items(), key=lambda pair: str(pair[0])
+        )
     }
-
-
-def _bar(rate: Rate, record: Measurement) -> Bar:
-    shown = of_value(rate, record.name, record.id).text
-    return Bar(
-        value=rate.value, low=rate.low, high=rate.high, text=shown, record=record.id, style="attack"
-    )
-
-
-def _source_number(record: Measurement, label: str) -> Inline:
-    rate = _sources(record).get(label)
-    return DASH if rate is None else of_value(rate, record.name, record.id)
 
 
 CHAPTERS.register("poison")(
@@ -171,7 +148,7 @@ CHAPTERS.register("poison")(
                 metrics=MEANS_OVER_TRAININGS,
                 columns={
                     "Model": of_model,
-                    "What": lambda _, record: heading(record.name),
+                    "What": of_name,
                     "Mean": of_itself,
                     "All trainings together, or each": _pooled,
                 },
@@ -179,9 +156,9 @@ CHAPTERS.register("poison")(
             galleries("trigger"),
             _per_source,
             beside_success(lab=False),
-            lambda evidence: matrices(evidence, *ROLES, lab=False),
-            lambda evidence: matrices(evidence, *ROLES, lab=False, key="trigger"),
-            lambda evidence: trainings(evidence, "Training on poisoned data", *ROLES, lab=False),
+            matrices(*ROLES, lab=False),
+            matrices(*ROLES, lab=False, key="trigger"),
+            trainings("Training on poisoned data", *ROLES, lab=False),
         ),
         means="Attack success rate counts triggered images of other classes that get the label the "
         "adversary wants. The base rate is how often a clean model gives that label to the same "

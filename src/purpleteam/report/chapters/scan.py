@@ -3,100 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from purpleteam.core.records import Finding, Note
+from purpleteam.core.records import Finding
 from purpleteam.core.schema import SCAN
-from purpleteam.report.blocks import checks
+from purpleteam.report.blocks import badge, checks
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.collect import Evidence
-from purpleteam.report.view import (
-    DASH,
-    Badge,
-    Block,
-    Given,
-    Inline,
-    Mono,
-    Prose,
-    RecordLink,
-    Row,
-    Table,
-    row,
-)
+from purpleteam.report.view import DASH, Blocks, Cell, Given, Mono, Prose, RecordLink, Table, row
 
-TONES = {"critical": "bad", "high": "bad", "medium": "warn"}
+SEVERITIES = ("critical", "high", "medium", "low", "note")
 MANY = 25
 """A table of more findings is folded."""
 
 
-def severity_badge(severity: str) -> Badge:
-    """Return a severity or a level of risk as a badge."""
-    return Badge(severity, TONES.get(severity, "quiet"))
+def gravest_first(evidence: Evidence) -> list[Finding]:
+    """Return the findings in order of severity."""
+    place = {severity: number for number, severity in enumerate(SEVERITIES)}
+    return sorted(evidence.of(Finding), key=lambda finding: place.get(finding.severity, 9))
 
 
-def _findings(evidence: Evidence) -> list[Block]:
-    findings = evidence.findings()
-    if not findings:
-        said = Prose(("The scanners that ran reported nothing in the files below.",))
-        return [said] if evidence.notes(SCAN) else []
-    return [
-        Table(
-            caption="Findings, the gravest first",
-            columns=("Rule", "Severity", "Confidence", "Place", "What it says, and what to do"),
-            rows=tuple(_row(finding) for finding in findings),
-            folded=len(findings) > MANY,
-            stacked=True,
+def _findings(evidence: Evidence) -> Blocks:
+    rows = []
+    for finding in gravest_first(evidence):
+        cwe = (Mono(finding.cwe),) if finding.cwe else ()
+        line, path = finding.place.get("line"), str(finding.place.get("path", DASH))
+        said = (finding.message, f" ({finding.tool})", f"\n{finding.fix}" if finding.fix else "")
+        cells: tuple[Cell, ...] = (
+            (Mono(finding.rule), *cwe, RecordLink(finding.id)),
+            (badge(finding.severity),),
+            (finding.confidence,),
+            (Mono(path if line is None else f"{path}:{line}"),),
+            said,
         )
-    ]
+        rows.append(row(*cells, record=finding.id))
+    if not rows and evidence.notes(SCAN):
+        return Prose(("The scanners that ran reported nothing in the files below.",))
+    columns = ("Rule", "Severity", "Confidence", "Place", "What it says, and what to do")
+    caption = "Findings, the gravest first"
+    return Table(caption, columns, rows, folded=len(rows) > MANY, stacked=True)
 
 
-def _row(finding: Finding) -> Row:
-    rule: tuple[Inline, ...] = (Mono(finding.rule), RecordLink(finding.id))
-    line, path = finding.place.get("line"), str(finding.place.get("path", DASH))
-    return row(
-        (rule[0], Mono(finding.cwe), rule[1]) if finding.cwe else rule,
-        severity_badge(finding.severity),
-        finding.confidence,
-        Mono(path if line is None else f"{path}:{line}"),
-        (finding.message, f" ({finding.tool})", f"\n{finding.fix}" if finding.fix else ""),
-        record=finding.id,
-    )
-
-
-def _scanned(evidence: Evidence) -> list[Block]:
-    return [block for note in evidence.notes(SCAN) for block in _read(note)]
-
-
-def _read(note: Note) -> list[Block]:
+def _scanned(evidence: Evidence) -> Blocks:
     """Return how many files were read, skipped and failed on, then which, folded."""
-    lists = {
-        key: list(value)
-        for key, value in note.facts.items()
-        if isinstance(value, list | tuple) and key not in ("paths", "findings")
-    }
-    paths = ", ".join(map(str, note.facts.get("paths") or ())) or DASH
-    single = {key: v for key, v in note.facts.items() if isinstance(v, int | str)}
-    numbers = {key: str(len(value)) for key, value in lists.items()} | single
-    rows = [row("paths", paths, record=note.id)]
-    rows += [row(key, Given(str(value), note.id), record=note.id) for key, value in numbers.items()]
-    table = Table(
-        caption="What was scanned",
-        columns=("What", "How many"),
-        rows=tuple(rows),
-        note=(RecordLink(note.id),),
-    )
-    return [table, *(_listed(key, value, note.id) for key, value in lists.items() if value)]
-
-
-def _listed(key: str, value: list[Any], record: str) -> Table:
-    rows = tuple(
-        row(Mono(str(one.get("path", DASH))), str(one.get("reason", DASH)), record=record)
-        if isinstance(one, Mapping)
-        else row(Mono(str(one)), DASH, record=record)
-        for one in value
-    )
-    columns = ("File", "Reason")
-    return Table(caption=f"Files {key}", columns=columns, rows=rows, folded=True, dense=True)
+    tables = []
+    for note in evidence.notes(SCAN):
+        facts, id = note.facts, note.id
+        lists = {
+            key: list(value)
+            for key, value in facts.items()
+            if isinstance(value, list | tuple) and key not in ("paths", "findings")
+        }
+        numbers = {key: str(len(value)) for key, value in lists.items()}
+        numbers |= {key: str(value) for key, value in facts.items() if isinstance(value, int | str)}
+        paths = ", ".join(map(str, facts.get("paths") or ())) or DASH
+        rows = [row("paths", paths, record=id)]
+        rows += [row(key, Given(text, id), record=id) for key, text in numbers.items()]
+        columns = ("What", "How many")
+        tables.append(Table("What was scanned", columns, rows, note=(RecordLink(id),)))
+        for key, value in lists.items():
+            files = [file if isinstance(file, Mapping) else {"path": file} for file in value]
+            rows = [
+                row(Mono(str(file.get("path", DASH))), str(file.get("reason", DASH)), record=id)
+                for file in files
+            ]
+            columns = ("File", "Reason")
+            tables.append(Table(f"Files {key}", columns, rows, folded=True, dense=True))
+    return tables
 
 
 CHAPTERS.register("scan")(

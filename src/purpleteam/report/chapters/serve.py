@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import SERVED
-from purpleteam.report.blocks import checks, facts_table, galleries
+from purpleteam.report.blocks import brief, checks, galleries
 from purpleteam.report.chapter import (
     CHAPTERS,
     Chapter,
@@ -13,20 +15,37 @@ from purpleteam.report.chapter import (
     of_how,
     of_itself,
     of_model,
+    of_name,
 )
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.numbers import heading, number_of
-from purpleteam.report.view import DASH, Block, RecordLink, Table, row
+from purpleteam.report.view import DASH, Inline, Mono, RecordLink, Table, row
 
 WAYS = {"place": "Centred and scaled as in training", "resize": "Only resized"}
 ASKED = ("served_accuracy", "trigger_sweep_rate")
 
 
-def _app(evidence: Evidence) -> list[Block]:
-    return [facts_table(note, "The app that was started") for note in evidence.notes(SERVED)]
+def _app(evidence: Evidence) -> list[Table]:
+    """Return the facts of the app one below the other, all of them traced to the note."""
+    tables = []
+    for note in evidence.notes(SERVED):
+        rows = [
+            row(key.replace("_", " "), _fact(value), record=note.id)
+            for key, value in note.facts.items()
+            if not str(value).startswith("sha256:")
+        ]
+        columns, link = ("Fact", "As recorded"), (RecordLink(note.id),)
+        tables.append(Table("The app that was started", columns, rows, note=link))
+    return tables
 
 
-def _redrawn(evidence: Evidence) -> list[Block]:
+def _fact(value: Any) -> Inline:
+    if isinstance(value, str):
+        return value
+    return Mono(brief(value)) if value or value == 0 else "none"
+
+
+def _redrawn(evidence: Evidence) -> Table:
     """Return images that were drawn again, read with either preparation."""
     cases: dict[tuple[str, str], dict[str, Measurement]] = {}
     for record in evidence.find("redrawn_accuracy"):
@@ -38,13 +57,9 @@ def _redrawn(evidence: Evidence) -> list[Block]:
         first = next(iter(measured.values()))
         numbers = (number_of(measured[way]) if way in measured else DASH for way in ways)
         rows.append(row((model, RecordLink(first.id)), given(first, "case"), *numbers))
-    caption = "Images drawn again, read with either preparation"
-    columns = (
-        "Model",
-        "Drawing",
-        *(heading("redrawn_accuracy", WAYS.get(way, way)) for way in ways),
-    )
-    return [Table(caption=caption, columns=columns, rows=tuple(rows))] if rows else []
+    headings = (heading("redrawn_accuracy", WAYS.get(way, way)) for way in ways)
+    columns = ("Model", "Drawing", *headings)
+    return Table("Images drawn again, read with either preparation", columns, rows)
 
 
 CHAPTERS.register("serve")(
@@ -61,7 +76,7 @@ CHAPTERS.register("serve")(
                 metrics=ASKED,
                 columns={
                     "Model": of_model,
-                    "Measured": lambda _, record: heading(record.name),
+                    "Measured": of_name,
                     "Drawing": of_how("case"),
                     "Value": of_itself,
                 },

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from purpleteam.core.records import CheckResult, ThreatStatus
 from purpleteam.core.schema import SYSTEM_MODEL
-from purpleteam.report.blocks import checks
+from purpleteam.report.blocks import badge, checks
 from purpleteam.report.chapter import CHAPTERS, Chapter
-from purpleteam.report.chapters.scan import severity_badge
-from purpleteam.report.collect import SEVERITIES, Evidence, items
+from purpleteam.report.chapters.scan import SEVERITIES
+from purpleteam.report.collect import Evidence, items
 from purpleteam.report.foreign import only_drawing
 from purpleteam.report.numbers import count
 from purpleteam.report.view import (
     DASH,
-    Badge,
-    Block,
-    Drawing,
-    Heading,
+    Blocks,
+    Figure,
     Inline,
     Mono,
     Prose,
@@ -36,39 +34,35 @@ STRIDE = {
     "D": "Denial of service",
     "E": "Elevation of privilege",
 }
-TONES = {
-    "mitigated": "good",
-    "partly": "warn",
-    "open": "bad",
-    "accepted": "quiet",
-    "verified": "good",
-    "failed": "bad",
-}
 WORST_FIRST = ("open", "partly", "accepted", "mitigated", "not_applicable")
 COLUMNS = ("Threat", "Part", "Inherent", "Remains", "Status", "Mitigations, and what proves them")
 SHOWN = ("columns", "diagram", "stride", "cells", "threats", "summary", "course_tables")
 """Facts of a system model that have a form of their own; every other list is a folded table."""
 ELSEWHERE = ("seed_tables",)
 """Facts of runs of schema 1 that a plug-in's chapter shows."""
-LEVELS = ("our_level", "remains", "inherent", "residual", "level", "computed")
+IN_COLOUR = ("our_level", "remains", "inherent", "residual", "level", "computed", "status")
 NAMES = ("id", "ours", "origin", "references", "all_of", "any_of")
 LONG = 30
 """Characters from which the entries of a list stand one below the other."""
 
 
-def _summary(evidence: Evidence) -> list[Block]:
+def _threats(evidence: Evidence) -> list[ThreatStatus]:
+    return sorted(evidence.of(ThreatStatus), key=lambda record: record.threat)
+
+
+def _summary(evidence: Evidence) -> Prose | None:
     parts: list[Inline] = []
     for status in WORST_FIRST:
-        ids = [threat.id for threat in evidence.threats() if threat.status == status]
+        ids = [threat.id for threat in _threats(evidence) if threat.status == status]
         if ids:
             parts += [" · " if parts else "", count(ids), f" {status.replace('_', ' ')}"]
-    return [Prose(tuple(parts), style="tally")] if parts else []
+    return Prose(tuple(parts), style="tally") if parts else None
 
 
-def _diagram(evidence: Evidence) -> list[Block]:
+def _diagram(evidence: Evidence) -> list[Figure]:
     title = "The system: parts, numbered flows, and trust boundaries in dashes"
     return [
-        Drawing(title=title, svg=svg, record=note.id)
+        Figure(title, svg, (RecordLink(note.id),), record=note.id)
         for note in evidence.notes(SYSTEM_MODEL)
         if isinstance(diagram := note.facts.get("diagram"), str) and (svg := only_drawing(diagram))
     ]
@@ -82,140 +76,97 @@ def _names(evidence: Evidence) -> dict[str, str]:
     }
 
 
-def _matrix(evidence: Evidence) -> list[Block]:
+def _matrix(evidence: Evidence) -> Table | None:
+    """Return the worst status of each part and kind of threat."""
     names = _names(evidence)
-    cells: dict[str, dict[str, list[ThreatStatus]]] = {}
-    place = {name: number for number, name in enumerate(names)}
-    for threat in evidence.threats():
-        cells.setdefault(threat.element, {}).setdefault(threat.stride[:1].upper(), []).append(
-            threat
-        )
-    rows = tuple(
-        row(names.get(element, element), *(_worst(threats.get(letter, [])) for letter in STRIDE))
-        for element, threats in sorted(cells.items(), key=lambda pair: place.get(pair[0], 999))
-    )
+    cells: dict[str, dict[str, list[str]]] = {}
+    for threat in _threats(evidence):
+        kinds = cells.setdefault(threat.element, {})
+        kinds.setdefault(threat.stride[:1].upper(), []).append(threat.status)
+    rows = []
+    places = {name: number for number, name in enumerate(names)}
+    for element in sorted(cells, key=lambda element: places.get(element, 999)):
+        worst: list[Inline] = []
+        for letter in STRIDE:
+            status = min(cells[element].get(letter, ()), key=WORST_FIRST.index, default=DASH)
+            plain = {DASH: DASH, "not_applicable": "n/a"}.get(status)
+            worst.append(plain or badge(status))
+        rows.append(row(names.get(element, element), *worst))
     note = "The worst status of a cell's threats; a dash where the kind of part has no such cell."
-    table = Table(
-        caption="Each part against each kind of threat",
-        columns=("Part", *STRIDE.values()),
-        rows=rows,
-        note=(note,),
-        dense=True,
-    )
-    return [table] if rows else []
+    columns, caption = ("Part", *STRIDE.values()), "Each part against each kind of threat"
+    return Table(caption, columns, rows, note=(note,), dense=True)
 
 
-def _worst(threats: Sequence[ThreatStatus]) -> Inline:
-    worst = min((threat.status for threat in threats), key=WORST_FIRST.index, default=None)
-    if worst is None:
-        return DASH
-    return "n/a" if worst == "not_applicable" else _status(worst)
-
-
-def _status(status: str) -> Badge:
-    return Badge(status.replace("_", " "), TONES.get(status, "quiet"))
-
-
-def _remaining(evidence: Evidence) -> list[Block]:
+def _remaining(evidence: Evidence) -> Blocks:
     """Return what remains grave, open to the eye, and the rest folded."""
-    real = [threat for threat in evidence.threats() if threat.status != "not_applicable"]
-    real.sort(
-        key=lambda threat: (
-            SEVERITIES.index(threat.residual),
-            WORST_FIRST.index(threat.status),
-            threat.threat,
+    names, notes = _names(evidence), evidence.notes(SYSTEM_MODEL)
+    known = {check.check: check.id for check in evidence.of(CheckResult)}
+    details = {str(item.get("id")): item for note in notes for item in items(note.facts, "threats")}
+    real = [threat for threat in _threats(evidence) if threat.status != "not_applicable"]
+    real.sort(key=lambda threat: WORST_FIRST.index(threat.status))
+    real.sort(key=lambda threat: SEVERITIES.index(threat.residual))
+    grave: list[Row] = []
+    rest: list[Row] = []
+    for threat in real:
+        references = details.get(threat.threat, {}).get("references") or ()
+        named = ", ".join(map(str, (*references, *threat.origin)))
+        public = (Mono(named),) if named else ()
+        mitigations: list[Inline] = []
+        for name, facts in threat.mitigations.items():
+            mitigations += _mitigation(name, facts if isinstance(facts, Mapping) else {}, known)
+        told = row(
+            (Mono(threat.threat), " " + threat.title, *public, RecordLink(threat.id)),
+            (names.get(threat.element, threat.element), ", " + _kind(threat).lower()),
+            badge(threat.inherent),
+            badge(threat.residual),
+            badge(threat.status),
+            tuple(mitigations) or "none",
+            record=threat.id,
         )
-    )
-    names = _names(evidence)
-    known = {check.check: check for check in evidence.of(CheckResult)}
-    details = {
-        str(item.get("id")): item
-        for note in evidence.notes(SYSTEM_MODEL)
-        for item in items(note.facts, "threats")
-    }
-    grave = [threat for threat in real if threat.residual in ("high", "critical")]
-    rest = [threat for threat in real if threat not in grave]
-    return [
-        Table(
-            caption=caption,
-            columns=COLUMNS,
-            rows=tuple(
-                _row(threat, names, known, details.get(threat.threat, {})) for threat in threats
-            ),
-            folded=folded,
-            stacked=True,
-        )
-        for caption, threats, folded in (
-            ("Threats that remain high or critical", grave, False),
-            ("Threats of which less remains", rest, bool(grave)),
-        )
-        if threats
-    ]
-
-
-def _row(
-    threat: ThreatStatus,
-    names: Mapping[str, str],
-    known: Mapping[str, CheckResult],
-    detail: Mapping[str, Any],
-) -> Row:
-    named = [*map(str, detail.get("references") or ()), *threat.origin]
-    public = (Mono(", ".join(named)),) if named else ()
-    mitigations: list[Inline] = []
-    for name, facts in threat.mitigations.items():
-        mitigations += _mitigation(name, facts if isinstance(facts, Mapping) else {}, known)
-    return row(
-        (Mono(threat.threat), " " + threat.title, *public, RecordLink(threat.id)),
-        (names.get(threat.element, threat.element), ", " + _kind(threat).lower()),
-        severity_badge(threat.inherent),
-        severity_badge(threat.residual),
-        _status(threat.status),
-        tuple(mitigations) or "none",
-        record=threat.id,
-    )
+        (grave if threat.residual in ("high", "critical") else rest).append(told)
+    less, folded = "Threats of which less remains", bool(grave)
+    remain = Table("Threats that remain high or critical", COLUMNS, grave, stacked=True)
+    return remain, Table(less, COLUMNS, rest, folded, stacked=True)
 
 
 def _kind(threat: ThreatStatus) -> str:
     return STRIDE.get(threat.stride[:1].upper(), threat.stride)
 
 
-def _mitigation(
-    name: str, facts: Mapping[str, Any], known: Mapping[str, CheckResult]
-) -> list[Inline]:
+def _mitigation(name: str, facts: Mapping[str, Any], known: Mapping[str, str]) -> list[Inline]:
     status = str(facts.get("status", "unverified"))
-    parts: list[Inline] = [_status(status), f" {facts.get('statement', name)}"]
+    parts: list[Inline] = [badge(status), f" {facts.get('statement', name)}"]
     proofs = facts.get("checks")
     for check, verdict in proofs.items() if isinstance(proofs, Mapping) else ():
         parts += [" ", Mono(f"{check} {verdict}"), " "]
-        if str(check) in known:
-            parts.append(RecordLink(known[str(check)].id))
+        parts += [RecordLink(known[str(check)])] if str(check) in known else []
     if unseen := facts.get("not_looked_at"):
         parts.append(f"No check of it looked at {'; '.join(map(str, unseen))}.")
     return [*parts, "\n"]
 
 
-def _not_applicable(evidence: Evidence) -> list[Block]:
+def _not_applicable(evidence: Evidence) -> Table:
     names = _names(evidence)
-    rows = tuple(
+    rows = [
         row(
             names.get(threat.element, threat.element), _kind(threat), threat.title, record=threat.id
         )
-        for threat in evidence.threats()
+        for threat in _threats(evidence)
         if threat.status == "not_applicable"
-    )
+    ]
     columns = ("Part", "Kind", "Why nothing can go wrong there")
-    table = Table(caption="Cells that do not apply", columns=columns, rows=rows, folded=True)
-    return [table] if rows else []
+    return Table("Cells that do not apply", columns, rows, folded=True)
 
 
-def _parts(evidence: Evidence) -> list[Block]:
+def _parts(evidence: Evidence) -> Blocks:
     """Return every other list of the system model."""
-    blocks: list[Block] = []
-    for note in evidence.notes(SYSTEM_MODEL):
-        for key, value in note.facts.items():
-            if key not in (*SHOWN, *ELSEWHERE):
-                blocks += listed(key, value, note.facts.get("columns"), note.id)
-    return [Heading("The system model, part by part"), *blocks] if blocks else []
+    tables = [
+        listed(key, value, note.facts.get("columns"), note.id)
+        for note in evidence.notes(SYSTEM_MODEL)
+        for key, value in note.facts.items()
+        if key not in (*SHOWN, *ELSEWHERE)
+    ]
+    return [Prose(("The system model, part by part",), "heading"), tables] if any(tables) else None
 
 
 def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> list[Table]:
@@ -230,44 +181,30 @@ def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> li
     """
     title = f"{title} {key}".strip()
     if isinstance(value, Mapping):
-        inner = [listed(name, threat, order, record, title) for name, threat in value.items()]
+        inner = (listed(name, lists, order, record, title) for name, lists in value.items())
         return [table for tables in inner for table in tables]
-    items_of = (
-        [item for item in value if isinstance(item, Mapping)]
-        if isinstance(value, list | tuple)
-        else []
-    )
-    present = dict.fromkeys(name for item in items_of for name in item)
+    lines = items({key: value}, key)
+    present = dict.fromkeys(name for line in lines for name in line)
     asked = (order.get(key) or ()) if isinstance(order, Mapping) else ()
-    columns = tuple(dict.fromkeys([*(name for name in asked if name in present), *present]))
-    rows = tuple(
-        row(*(_cell(name, item.get(name)) for name in columns), record=record) for item in items_of
-    )
-    table = Table(
-        caption=(title[:1].upper() + title[1:]).replace("_", " "),
-        columns=tuple(name.replace("_", " ") for name in columns),
-        rows=rows,
-        folded=True,
-        note=(RecordLink(record),),
-        dense=True,
-    )
-    return [table] if rows else []
+    columns = dict.fromkeys([*(name for name in asked if name in present), *present])
+    rows = [
+        row(*(_cell(name, line.get(name)) for name in columns), record=record) for line in lines
+    ]
+    headings = [name.replace("_", " ") for name in columns]
+    caption, link = (title[:1].upper() + title[1:]).replace("_", " "), (RecordLink(record),)
+    return [Table(caption, headings, rows, folded=True, note=link, dense=True)] if rows else []
 
 
 def _cell(name: str, value: Any) -> Inline:
     text = _words(value)
-    if text == DASH:
-        return text
-    if name in LEVELS:
-        return severity_badge(text)
-    if name == "status":
-        return _status(text)
-    return Mono(text) if name in NAMES else text
+    if text != DASH and name in IN_COLOUR:
+        return badge(text)
+    return Mono(text) if text != DASH and name in NAMES else text
 
 
 def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
-        words = [_words(item) for item in value]
+        words = list(map(_words, value))
         return ("\n" if any(len(word) > LONG for word in words) else ", ").join(words) or DASH
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {_words(item)}" for key, item in value.items() if item) or DASH
