@@ -10,7 +10,7 @@ import pytest
 
 from purpleteam.core.errors import DataError
 from purpleteam.data.folders import load_dataset
-from purpleteam.data.pictures import read_image
+from purpleteam.data.pictures import read_picture
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 
@@ -72,15 +72,15 @@ def test_one_colour_image_makes_the_set_a_colour_set(tmp_path):
 @pytest.mark.parametrize("end", ["png", "bmp", "pgm", "jpg"])
 def test_the_named_formats_are_read(tmp_path, end):
     Image.fromarray(np.full((4, 3), 200, np.uint8)).save(tmp_path / f"a.{end}")
-    assert (read_image(tmp_path / f"a.{end}") == 200).all()
-    assert read_image(tmp_path / f"a.{end}").shape == (4, 3, 1)
+    assert (read_picture(tmp_path / f"a.{end}").pixels == 200).all()
+    assert read_picture(tmp_path / f"a.{end}").pixels.shape == (4, 3, 1)
 
 
 def test_transparent_pixels_are_laid_on_black(tmp_path):
     pixels = np.full((2, 2, 4), 255, np.uint8)
     pixels[0, 0, 3] = 0
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png")[:, :, 0].tolist() == [[0, 255], [255, 255]]
+    assert read_picture(tmp_path / "a.png").pixels[:, :, 0].tolist() == [[0, 255], [255, 255]]
 
 
 def test_other_formats_and_damaged_files_are_errors_that_name_the_file(tmp_path):
@@ -90,7 +90,7 @@ def test_other_formats_and_damaged_files_are_errors_that_name_the_file(tmp_path)
     (tmp_path / "note.txt").write_text("no image")
     for name in ("gif.png", "cut.png", "note.txt", "missing.png"):
         with pytest.raises(DataError, match=name):
-            read_image(tmp_path / name)
+            read_picture(tmp_path / name)
 
 
 @pytest.mark.parametrize("side", [5_000, 10_000, 40_000])
@@ -102,14 +102,17 @@ def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path, side):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b""))
     with pytest.raises(DataError, match=r"bomb\.png: .*pixels"):
-        read_image(tmp_path / "bomb.png")
+        read_picture(tmp_path / "bomb.png")
 
 
 def test_deep_grey_is_scaled_rather_than_clipped(tmp_path):
     deep = np.array([[0, 257], [40_000, 65_535]], np.uint16)
     for end in ("png", "tiff"):
         Image.fromarray(deep).save(tmp_path / f"deep.{end}")
-        assert read_image(tmp_path / f"deep.{end}")[..., 0].tolist() == [[0, 1], [156, 255]]
+        assert read_picture(tmp_path / f"deep.{end}").pixels[..., 0].tolist() == [
+            [0, 1],
+            [156, 255],
+        ]
 
 
 def test_images_of_two_sizes_are_refused_by_name(tmp_path):

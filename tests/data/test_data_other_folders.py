@@ -10,7 +10,7 @@ import pytest
 from purpleteam.core.errors import ConfigError, DataError, UsageError
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import SPLITS, ImageSet
-from purpleteam.data.pictures import read_image
+from purpleteam.data.pictures import read_picture
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 
@@ -224,7 +224,7 @@ def test_every_image_knows_the_file_that_it_came_from(tmp_path, splits):
     found = load_dataset(tmp_path)
     for part in (*map(found.split, (*SPLITS, "all")), found.train.take([2, 0]).first(1)):
         for pixels, file in zip(part.images, part.files, strict=True):
-            assert (read_image(tmp_path / file) == pixels).all()
+            assert (read_picture(tmp_path / file).pixels == pixels).all()
     assert found.test.digest == ImageSet(found.test.images, found.test.labels).digest
 
 

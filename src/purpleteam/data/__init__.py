@@ -46,28 +46,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DATASETS": "sources",
-    "dataset_from": "objects",
-    "SPLITS": "images",
-    "Dataset": "images",
-    "EmptyDrawing": "drawing",
-    "ImageSet": "images",
-    "digits": "sources.digits:load_digits",
-    "fetch_mnist": "sources.mnist",
-    "load_dataset": "folders",
-    "mnist": "sources.mnist:load_mnist",
-    "place": "drawing",
-    "save_dataset": "folders",
-    "strokes": "drawing",
-    "verify_folder": "sources.mnist",
+    "drawing": {"EmptyDrawing", "place", "strokes"},
+    "folders": {"load_dataset", "save_dataset"},
+    "images": {"SPLITS", "Dataset", "ImageSet"},
+    "objects": {"dataset_from"},
+    "sources": {"DATASETS"},
+    "sources.digits": {"digits"},
+    "sources.mnist": {"fetch_mnist", "mnist", "verify_folder"},
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'purpleteam.data' has no attribute {name!r}")
-    module, _, other = _HOMES[name].partition(":")
-    return getattr(import_module(f"{__name__}.{module}"), other or name)
+    for home, names in _HOMES.items():
+        if name in names:
+            known = {"digits": "load_digits", "mnist": "load_mnist"}
+            return getattr(import_module(f"{__name__}.{home}"), known.get(name, name))
+    raise AttributeError(f"module 'purpleteam.data' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

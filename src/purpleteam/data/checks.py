@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,10 @@ class Contents:
     """What is in a data set. It is whole where there are no problems."""
 
     classes: tuple[str, ...] = ()
-    splits: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Images of each class, by split; "" is none."""
-    sizes: dict[str, int] = field(default_factory=dict)
-    """Images of each size, width x height."""
-    modes: dict[str, int] = field(default_factory=dict)
-    """Images of each form of pixels."""
-    unreadable: dict[str, str] = field(default_factory=dict)
-    """Files that are no images, with the reason."""
+    splits: dict[str, dict[str, int]] = field(default_factory=dict)  # of each class; "" is none
+    sizes: dict[str, int] = field(default_factory=dict)  # width x height
+    modes: dict[str, int] = field(default_factory=dict)  # forms of pixels
+    unreadable: dict[str, str] = field(default_factory=dict)  # files, and why they are no images
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -61,28 +56,45 @@ def claims_mnist(folder: Path) -> bool:
 
 def examine(path: Path, read_arrays: ArraysReader) -> Contents:
     """Return what is in a folder or file; what is wrong with it is in `problems`, never raised."""
+    contents = Contents()
+    problems = contents.problems
     try:
         if is_array_file(path) or has_idx(path) or array_files(path):
-            contents, images = _of_arrays(path, read_arrays)
+            images = _of_arrays(path, read_arrays, contents)
         else:
-            contents, images = _of_pictures(path)
+            images = _of_pictures(path, contents)
     except (DataError, Refused) as error:
         return Contents(problems=[str(error)])
-    classes, problems = contents.classes, contents.problems
+    classes = contents.classes
     for split, listed in images.items():
         counts = np.bincount([label for *_, label in listed], minlength=len(classes))
         contents.splits[split] = dict(zip(classes, counts.tolist(), strict=True))
     if len(classes) < 2:
         problems.append(f"there are {len(classes)} classes; two or more are needed")
-    if empty := [
-        name for name in classes if not any(counts[name] for counts in contents.splits.values())
-    ]:
+    used = {name for counts in contents.splits.values() for name in counts if counts[name]}
+    if empty := [name for name in classes if name not in used]:
         problems.append(f"no image is of class {few(empty, 10)}")
-    _find_duplicates(images, contents)
+    first: dict[str, tuple[str, str, int]] = {}
+    leaked, torn, again = [], [], 0
+    for split, listed in images.items():
+        for digest, name, label in listed:
+            where, other, of = first.setdefault(digest, (split, name, label))
+            if (where, other) == (split, name):
+                continue
+            again += 1
+            leaked += [f"{name} is {other}"] if where != split else []
+            torn += [f"{name} is {other}"] if of != label else []
+    if leaked:
+        what = "are in two splits, so a test sees what was trained"
+        problems.append(f"{len(leaked)} images {what}: {few(leaked)}")
+    if torn:
+        problems.append(f"{len(torn)} images are of two classes: {few(torn)}")
+    if again:
+        contents.notes.append(f"{again} images are there more than once")
     return contents
 
 
-def _of_pictures(folder: Path) -> tuple[Contents, dict[str, list[Image]]]:
+def _of_pictures(folder: Path, contents: Contents) -> dict[str, list[Image]]:
     layout, album = lay_open(folder), Album(folder)
     images = {
         split: [
@@ -91,68 +103,35 @@ def _of_pictures(folder: Path) -> tuple[Contents, dict[str, list[Image]]]:
         ]
         for split, listed in layout.splits.items()
     }
-    unreadable = {album.name(path): reason for path, reason in album.unreadable.items()}
-    contents = Contents(
-        classes=layout.classes,
-        sizes={f"{width}x{height}": len(of) for (height, width), of in album.sizes.items()},
-        modes=dict(album.modes),
-        unreadable=unreadable,
-        notes=[*layout.notes, *(note for note in album.notes() if "cannot be read" not in note)],
-    )
-    if unreadable:
-        contents.problems.append(
-            f"{len(unreadable)} of {album.count} images cannot be read: {few(unreadable)}"
-        )
+    contents.classes, contents.modes = layout.classes, dict(album.modes)
+    contents.sizes = {f"{width}x{height}": len(of) for (height, width), of in album.sizes.items()}
+    contents.notes = [*layout.notes, *album.changed()]
+    lost = {album.name(path): reason for path, reason in album.unreadable.items()}
+    contents.unreadable = lost
+    if lost:
+        count = f"{len(lost)} of {album.count}"
+        contents.problems.append(f"{count} images cannot be read: {few(lost)}")
     if len(sizes := contents.sizes) > 1:
         contents.problems.append(f"images are of {len(sizes)} sizes: {few(sizes)}")
-    return contents, images
+    return images
 
 
-def _of_arrays(path: Path, read: ArraysReader) -> tuple[Contents, dict[str, list[Image]]]:
+def _of_arrays(path: Path, read: ArraysReader, contents: Contents) -> dict[str, list[Image]]:
     dataset = load_dataset(path, read_arrays=read)
     height, width, channels = dataset.shape
     names = [n for n in SPLITS if n != "validation" or dataset.validation is not dataset.test]
     parts = {"": dataset.whole} if dataset.whole else {n: dataset.split(n) for n in names}
-    images = {
+    count = sum(map(len, parts.values()))
+    contents.classes, contents.sizes = dataset.classes, {f"{width}x{height}": count}
+    contents.modes = {"L" if channels == 1 else "RGB": count}
+    contents.notes = list(dataset.origin.get("notes", ()))
+    return {
         name: [
             (_digest(image), f"{name or 'image'} {place}", int(label))
             for place, (image, label) in enumerate(zip(part.images, part.labels, strict=True))
         ]
         for name, part in parts.items()
     }
-    count = sum(map(len, images.values()))
-    contents = Contents(
-        classes=dataset.classes,
-        sizes={f"{width}x{height}": count},
-        modes={"L" if channels == 1 else "RGB": count},
-        notes=list(dataset.origin.get("notes", ())),
-    )
-    return contents, images
-
-
-def _find_duplicates(images: Mapping[str, list[Image]], contents: Contents) -> None:
-    """Add to the problems the images that are in two splits, or of two classes."""
-    first: dict[str, tuple[str, str, int]] = {}
-    leaked, torn, again = [], [], 0
-    for split, listed in images.items():
-        for digest, name, label in listed:
-            where, other, of = first.setdefault(digest, (split, name, label))
-            if other == name and where == split:
-                continue
-            again += 1
-            if where != split:
-                leaked.append(f"{name} is {other}")
-            if of != label:
-                torn.append(f"{name} is {other}")
-    if leaked:
-        contents.problems.append(
-            f"{len(leaked)} images are in two splits, so a test sees what was trained: "
-            f"{few(leaked)}"
-        )
-    if torn:
-        contents.problems.append(f"{len(torn)} images are of two classes: {few(torn)}")
-    if again:
-        contents.notes.append(f"{again} images are there more than once")
 
 
 def _digest(pixels: NDArray[np.uint8]) -> str:
@@ -175,13 +154,12 @@ class DataDigest(Check):
     def examine(self, target: Target) -> Outcome:
         folder = _folder(target)
         wanted = dict(target.data_digests) or dict(MNIST_DIGESTS)
-        splits = _read(folder) if set(wanted) & set(SPLITS) else None
-        actual = {
-            name: splits.split(name).digest
-            if splits and name in SPLITS
-            else open_idx(find_idx(folder, name.removesuffix(".gz"))).digest
-            for name in wanted
-        }
+        files = [name for name in wanted if name not in SPLITS]
+        found = {name: find_idx(folder, name.removesuffix(".gz")) for name in files}
+        actual = {name: open_idx(path).digest for name, path in found.items()}
+        if len(files) < len(wanted):
+            dataset = _read(folder)
+            actual |= {name: dataset.split(name).digest for name in SPLITS if name in wanted}
         differ = sorted(name for name in wanted if actual[name] != wanted[name])
         return Outcome(
             passed=not differ,

@@ -46,6 +46,26 @@ class Layout:
         """All files, in the order in which they are read."""
         return [path for listed in self.splits.values() for path, _ in listed]
 
+    def images_in(self, folder: Path) -> list[Path]:
+        """Return the images in a folder and in those within; count what is passed over."""
+        images: list[Path] = []
+        waiting = [folder]
+        while waiting:
+            for path in sorted(waiting.pop().iterdir()):
+                if _left_behind(path):
+                    self.ignored.append(path)
+                elif path.is_dir():
+                    (self.links if path.is_symlink() else waiting).append(path)
+                elif _is_image(path) and (path.is_file() or path.is_symlink()):  # a pipe never ends
+                    images.append(path)
+                else:
+                    self.ignored.append(path)
+        return sorted(images)
+
+    def inside(self, paths: Iterable[Path]) -> str:
+        """Return the first few of the paths, as they lie in the folder."""
+        return few(path.relative_to(self.folder) for path in paths)
+
 
 def load_class_folder(
     folder: Path, reading: Reading | None = None, *, progress: Progress = SILENT
@@ -63,19 +83,19 @@ def load_class_folder(
         name: album.read([path for path, _ in listed], progress)
         for name, listed in layout.splits.items()
     }
-    album.check()
-    piles = {
-        name: ImageSet(
+    notes = (*layout.notes, *album.check())
+    piles = {}
+    for name, images in read.items():
+        listed = [layout.splits[name][place] for place, _ in images]
+        piles[name] = ImageSet(
             album.stacked([pixels for _, pixels in images]),
-            np.array([layout.splits[name][place][1] for place, _ in images], np.int64),
-            np.array([album.name(layout.splits[name][place][0]) for place, _ in images], np.str_),
+            np.array([label for _, label in listed], np.int64),
+            np.array([album.name(path) for path, _ in listed], np.str_),
         )
-        for name, images in read.items()
-    }
     return Dataset(
         name=folder.resolve().name,
         classes=layout.classes,
-        origin={"folder": str(folder), "notes": (*layout.notes, *album.notes())},
+        origin={"folder": str(folder), "notes": notes},
         **splits_from(piles, str(folder)),
     )
 
@@ -88,17 +108,14 @@ def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
             labels is damaged.
     """
     layout = Layout(folder)
-    table = find_labels(folder, None if reading is None else reading.labels)
-    if table is not None:
-        layout.classes, layout.splits, notes = read_labels(table, folder)
-        layout.notes += notes
+    notes = layout.notes
+    if (table := find_labels(folder, reading.labels if reading else None)) is not None:
+        layout.classes, layout.splits, told = read_labels(table, folder)
+        notes += told
         named = set(layout.paths)
-        rest = [path for path in _files(folder, layout) if path not in named]
-        if rest:
-            layout.notes.append(
-                f"{len(rest)} images are not in {table.name} and were passed over: "
-                f"{few(path.relative_to(folder) for path in rest)}"
-            )
+        if rest := [path for path in layout.images_in(folder) if path not in named]:
+            passed = f"are not in {table.name} and were passed over"
+            notes.append(f"{len(rest)} images {passed}: {layout.inside(rest)}")
         return layout
     root, inner = folder, _folders(folder)
     # An unpacked zip holds one folder, which holds what is meant.
@@ -107,39 +124,31 @@ def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
             break
         root, inner = inner[0], _folders(inner[0])
     if root != folder:
-        layout.notes.append(f"its images lie in {root.relative_to(folder)}")
-    roots = _split_folders(root, inner, layout)
-    if not roots:
-        roots = {"": root}
-        if loose := _images(root):
-            layout.notes.append(
-                f"{len(loose)} images lie outside of the class folders and were passed over: "
-                f"{few(path.name for path in loose)}"
-            )
+        notes.append(f"its images lie in {root.relative_to(folder)}")
+    roots = _split_folders(root, inner, notes) or {"": root}
+    if "" in roots and (loose := _images(root)):
+        passed = "lie outside of the class folders and were passed over"
+        notes.append(f"{len(loose)} images {passed}: {few(path.name for path in loose)}")
     for place in {root, *roots.values()}:  # a link to nothing may have been meant for a folder
-        layout.links += [
-            path
-            for path in sorted(place.iterdir())
-            if path.is_symlink() and not path.exists() and not _is_image(path)
-        ]
+        dead = [path for path in place.iterdir() if path.is_symlink() and not path.exists()]
+        layout.links += sorted(path for path in dead if not _is_image(path))
     first = roots.get("train") or next(iter(roots.values()))
     layout.classes = tuple(path.name for path in _folders(first))
     for name, place in roots.items():
         if strangers := sorted({path.name for path in _folders(place)} - set(layout.classes)):
-            raise DataError(
-                f"{place}: class {strangers[0]!r} is not in {first.name}: {few(layout.classes, 20)}"
-            )
+            known = f"{first.name}: {few(layout.classes, 20)}"
+            raise DataError(f"{place}: class {strangers[0]!r} is not in {known}")
         layout.splits[name] = [
             (path, label)
             for label, class_name in enumerate(layout.classes)
             if (place / class_name).is_dir()
-            for path in _files(place / class_name, layout)
+            for path in layout.images_in(place / class_name)
         ]
     _note_surprises(layout)
     return layout
 
 
-def _split_folders(root: Path, inner: Iterable[Path], layout: Layout) -> dict[str, Path]:
+def _split_folders(root: Path, inner: Iterable[Path], notes: list[str]) -> dict[str, Path]:
     """Return the folders that are splits: named so, with class folders in them."""
     roots: dict[str, Path] = {}
     others = []
@@ -149,18 +158,17 @@ def _split_folders(root: Path, inner: Iterable[Path], layout: Layout) -> dict[st
             others.append(place.name)
         elif not _folders(place):
             if files := _images(place):
-                layout.notes.append(
-                    f"{place.name}/ holds {len(files)} images without class folders: they were "
-                    "passed over; --labels FILE gives them labels"
-                )
+                passed = "were passed over; --labels FILE gives them labels"
+                loose = f"{len(files)} images without class folders"
+                notes.append(f"{place.name}/ holds {loose}: they {passed}")
         elif split in roots:
             raise DataError(f"{root}: {roots[split].name} and {place.name} are both {split}")
         else:
             roots[split] = place
             if place.name != split:
-                layout.notes.append(f"{place.name}/ is taken as {split}")
+                notes.append(f"{place.name}/ is taken as {split}")
     if roots and others:
-        layout.notes.append(f"beside the splits, {few(others)} were passed over")
+        notes.append(f"beside the splits, {few(others)} were passed over")
     return {name: roots[name] for name in SPLITS if name in roots}
 
 
@@ -170,23 +178,6 @@ def _folders(folder: Path) -> list[Path]:
 
 def _images(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_file() and _is_image(path)]
-
-
-def _files(folder: Path, layout: Layout) -> list[Path]:
-    """Return the images in a folder and in those within, in order; count what is passed over."""
-    images: list[Path] = []
-    waiting = [folder]
-    while waiting:
-        for path in sorted(waiting.pop().iterdir()):
-            if _left_behind(path):
-                layout.ignored.append(path)
-            elif path.is_dir():
-                (layout.links if path.is_symlink() else waiting).append(path)
-            elif _is_image(path) and (path.is_file() or path.is_symlink()):  # a pipe never ends
-                images.append(path)
-            else:
-                layout.ignored.append(path)
-    return sorted(images)
 
 
 def _left_behind(path: Path) -> bool:
@@ -204,11 +195,9 @@ def _note_surprises(layout: Layout) -> None:
     if empty := [name for label, name in enumerate(classes) if label not in used]:
         notes.append(f"no image is of class {few(empty, 10)}; it is kept as a class")
     if layout.ignored:
-        names = sorted({path.name for path in layout.ignored})
-        notes.append(
-            f"{len(layout.ignored)} files are no images by their names and were passed over: "
-            f"{few(names)}"
-        )
+        names = few(sorted({path.name for path in layout.ignored}))
+        passed = "are no images by their names and were passed over"
+        notes.append(f"{len(layout.ignored)} files {passed}: {names}")
     if layout.links:
         shown = few(f"{path.relative_to(folder)} -> {path.readlink()}" for path in layout.links)
         notes.append(
@@ -218,51 +207,39 @@ def _note_surprises(layout: Layout) -> None:
     if all(name.isascii() and name.isdigit() for name in classes):
         by_number = sorted(classes, key=int)
         if by_number != list(classes):
-            notes.append(
-                f"classes are sorted by name ({few(classes)}), not by number ({few(by_number)})"
-            )
+            orders = f"by name ({few(classes)}), not by number ({few(by_number)})"
+            notes.append(f"classes are sorted {orders}")
     lower: dict[str, str] = {}
     for name in classes:
-        if name.lower() in lower:
-            notes.append(f"classes {lower[name.lower()]!r} and {name!r} differ in case only")
-        lower[name.lower()] = name
+        if (other := lower.setdefault(name.lower(), name)) != name:
+            notes.append(f"classes {other!r} and {name!r} differ in case only")
     inside, paths = folder.resolve(), layout.paths
-    away = {place for place in {path.parent for path in paths} if _is_outside(place, inside)}
-    outward = [path for path in paths if path.is_symlink() and _is_outside(path, inside)]
-    elsewhere = [path for path in paths if path.parent in away]
-    for outside, what in ((outward, "links to files outside of the folder"),
-                          (elsewhere, "in folders that are links out of the folder")):  # fmt: skip
+    away = {
+        path
+        for path in {*(path.parent for path in paths), *filter(Path.is_symlink, paths)}
+        if not path.resolve().is_relative_to(inside)
+    }
+    for outside, what in (
+        ([path for path in paths if path in away], "links to files outside of"),
+        ([path for path in paths if path.parent in away], "in folders that are links out of"),
+    ):
         if outside:
-            shown = few(path.relative_to(folder) for path in outside)
-            notes.append(f"{len(outside)} images are {what}: {shown}")
-
-
-def _is_outside(path: Path, folder: Path) -> bool:
-    return not path.resolve().is_relative_to(folder)
+            notes.append(f"{len(outside)} images are {what} the folder: {layout.inside(outside)}")
 
 
 def _check_classes(layout: Layout) -> None:
     folder, classes = layout.folder, layout.classes
-    if len(classes) < 2:
-        loose = _images(folder)
-        hint = (
-            f"; {len(loose)} images lie in it without class folders: give a file of file,label "
-            "with --labels FILE"
-            if loose
-            else ""
-        )
-        only = f" ({classes[0]!r})" if classes else ""
-        raise DataError(
-            f"{folder}: holds neither the four IDX files nor two class folders, but "
-            f"{len(classes)}{only}{hint}"
-        )
     used = {label for listed in layout.splits.values() for _, label in listed}
+    if len(classes) < 2:
+        loose = f"{len(_images(folder))} images lie in it without class folders"
+        hint = f"; {loose}: give a file of file,label with --labels FILE" if _images(folder) else ""
+        only = f" ({classes[0]!r})" if classes else ""
+        wanted = "neither the four IDX files nor two class folders"
+        raise DataError(f"{folder}: holds {wanted}, but {len(classes)}{only}{hint}")
     if not used:
         passed = f"; {few(path.name for path in layout.ignored)} are none" if layout.ignored else ""
         raise DataError(f"{folder}: too few images: none in {few(classes, 10)}{passed}")
     if len(used) == 1:
-        only, empty = classes[used.pop()], len(classes) - 1
-        raise DataError(
-            f"{folder}: too few images: all are of class {only!r}, {empty} classes have none; "
-            "a classifier is measured on images of two classes or more"
-        )
+        only = f"all are of class {classes[used.pop()]!r}, {len(classes) - 1} classes have none"
+        remedy = "a classifier is measured on images of two classes or more"
+        raise DataError(f"{folder}: too few images: {only}; {remedy}")

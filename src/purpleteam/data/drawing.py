@@ -10,20 +10,16 @@ Input: grey levels `image[y][x]`, whole numbers 0..255, ink bright on 0, each si
 2. Box: the smallest rectangle around the ink, `h` rows by `w` columns. All pixels in it keep
    their grey level, the faint ones too; everything outside it is dropped.
 3. Size: `longest = max(h, w)`; `rows = max(1, floor((40 * h + longest) / (2 * longest)))`, and
-   `columns` the same with `w`. So the longest side becomes 20, the other side is rounded, a
-   half upwards.
-4. Area filter: `rows` cells share the `h` pixels of a column evenly, so cell j covers pixel i
-   by the whole number (in units of 1/rows of a pixel)
+   `columns` the same with `w`: the longest side becomes 20, the other is rounded, a half upwards.
+4. Area filter: `rows` cells share the `h` pixels of a column evenly; cell j covers pixel i by
        `cover(i, j, h, rows) = max(0, min((i + 1) * rows, (j + 1) * h) - max(i * rows, j * h))`
    and `sum[j][k] = sum over y, x of cover(y, j, h, rows) * cover(x, k, w, columns) * box[y][x]`.
    A box smaller than 20 is enlarged by the same formula: a cell takes the pixels it lies on.
 5. Contrast: with `peak` the greatest sum, which is above 0,
-   `cell[j][k] = floor((510 * sum[j][k] + peak) / (2 * peak))`. So the brightest cell becomes
-   255, as in MNIST, whatever the pen; halves are rounded upwards.
+   `cell[j][k] = floor((510 * sum[j][k] + peak) / (2 * peak))`: the brightest becomes 255.
 6. Centre of mass: `mass = sum of cell`, `moment_x = sum of cell[j][k] * k`, and `moment_y` the
    same with `j`. `left = -floor((2 * moment_x - 27 * mass) / (2 * mass))`, and `top` the same
-   with `moment_y`. This puts the centre of mass in [13.5, 14.5) on both axes (a pixel's
-   position is its index), which is where MNIST has it.
+   with `moment_y`. So the centre lies in [13.5, 14.5) on both axes, which is where MNIST has it.
 7. Room: `left = min(max(left, 0), 28 - columns)`, `top = min(max(top, 0), 28 - rows)`: a lop-
    sided drawing stays whole rather than exactly centred.
 8. Output: 28x28 zeros with `cell[j][k]` at `[top + j][left + k]`.
@@ -39,20 +35,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, UsageError
 
-FIELD = 28
-"""Side of the image that a classifier reads."""
-BOX = 20
-"""Longest side of the placed ink."""
-INK = 64
-"""Grey level from which a pixel is ink; up to here nearly all of MNIST is 20 pixels long."""
-LARGEST_SIDE = 4096
-"""Largest side of a drawing; keeps every sum far below 2**53."""
+FIELD = 28  # side of the image that a classifier reads
+BOX = 20  # longest side of the placed ink
+INK = 64  # grey level from which a pixel is ink; up to here nearly all of MNIST is 20 pixels long
+LARGEST_SIDE = 4096  # of a drawing; keeps every sum far below 2**53
 
 
 class EmptyDrawing(DataError):
@@ -65,7 +58,13 @@ def place(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Raises:
         EmptyDrawing: no pixel is as bright as `INK`.
     """
-    box = _ink_box(image)
+    if image.dtype != np.uint8 or image.ndim != 2 or max(image.shape) > LARGEST_SIDE:
+        wanted = f"uint8 (height, width), at most {LARGEST_SIDE} a side"
+        raise DataError(f"a drawing must be {wanted}, not {image.dtype} {image.shape}")
+    if not (image >= INK).any():
+        raise EmptyDrawing(f"the drawing is empty: no pixel is {INK} or brighter")
+    (top, height), (left, width) = (_extent(image >= INK, across=axis) for axis in (1, 0))
+    box = image[top : top + height, left : left + width].astype(np.int64)
     longest = max(box.shape)
     rows, columns = (max(1, (2 * BOX * side + longest) // (2 * longest)) for side in box.shape)
     sums = _share(_share(box, rows).T, columns).T  # (rows, columns)
@@ -75,19 +74,6 @@ def place(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     placed = np.zeros((FIELD, FIELD), np.uint8)
     placed[top : top + rows, left : left + columns] = cells
     return placed
-
-
-def _ink_box(image: NDArray[np.uint8]) -> NDArray[np.int64]:
-    if image.dtype != np.uint8 or image.ndim != 2 or max(image.shape) > LARGEST_SIDE:
-        raise DataError(
-            f"a drawing must be uint8 (height, width), at most {LARGEST_SIDE} a side, "
-            f"not {image.dtype} {image.shape}"
-        )
-    ink = image >= INK
-    across, down = np.flatnonzero(ink.any(axis=0)), np.flatnonzero(ink.any(axis=1))
-    if not across.size:
-        raise EmptyDrawing(f"the drawing is empty: no pixel is {INK} or brighter")
-    return image[down[0] : down[-1] + 1, across[0] : across[-1] + 1].astype(np.int64)
 
 
 def _share(image: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
@@ -121,23 +107,13 @@ def strokes(
     y, x = np.mgrid[:size, :size] + 0.5
     for line in lines:
         for start, end in zip(line, line[1:] or line, strict=False):
-            distance = _distance(x, y, start, end)
-            np.maximum(canvas, np.clip(width / 2 + 0.5 - distance, 0.0, 1.0), out=canvas)
+            step_x, step_y = end[0] - start[0], end[1] - start[1]
+            squared = step_x**2 + step_y**2
+            along = (x - start[0]) * step_x + (y - start[1]) * step_y
+            share = np.clip(along / squared if squared else 0.0, 0.0, 1.0)
+            gap = np.hypot(x - start[0] - share * step_x, y - start[1] - share * step_y)
+            np.maximum(canvas, np.clip(width / 2 + 0.5 - gap, 0.0, 1.0), out=canvas)
     return np.floor(canvas * 255 + 0.5).astype(np.uint8)
-
-
-def _distance(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    start: tuple[float, float],
-    end: tuple[float, float],
-) -> NDArray[np.float64]:
-    """Return the distance of each pixel from the segment between two points."""
-    step_x, step_y = end[0] - start[0], end[1] - start[1]
-    squared = step_x**2 + step_y**2
-    along = ((x - start[0]) * step_x + (y - start[1]) * step_y) / squared if squared else 0.0
-    share = np.clip(along, 0.0, 1.0)
-    return np.hypot(x - start[0] - share * step_x, y - start[1] - share * step_y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +121,8 @@ class RedrawCase:
     """How digits are redrawn: the ink's longest side, and how far off the centre it may lie."""
 
     name: str
-    size: int
-    """Longest side of the ink on the canvas, in pixels."""
-    offset: int = 0
-    """Greatest shift along each axis, in pixels."""
+    size: int  # longest side of the ink on the canvas, in pixels
+    offset: int = 0  # greatest shift along each axis, in pixels
 
     def offsets(self, count: int, *, seed: int) -> NDArray[np.int64]:
         """Return a shift (x, y) for each of `count` digits, uniform over the allowed square."""
@@ -180,8 +154,7 @@ def redraw(
         raise UsageError(f"cannot redraw {digit.shape} at {size} pixels on a canvas of {canvas}")
     if not digit.any():
         raise EmptyDrawing("the digit to redraw is empty: every pixel is 0")
-    top, height = _extent(digit, across=1)
-    left, width = _extent(digit, across=0)
+    (top, height), (left, width) = (_extent(digit, across=axis) for axis in (1, 0))
     scale = size / max(height, width)
     place = np.arange(canvas, dtype=np.float64) + (0.5 - canvas / 2)
     down = (place - offset_y) / scale + top + height / 2
@@ -190,9 +163,9 @@ def redraw(
     return np.floor(grey + 0.5).astype(np.uint8)
 
 
-def _extent(digit: NDArray[np.uint8], *, across: int) -> tuple[int, int]:
+def _extent(ink: NDArray[Any], *, across: int) -> tuple[int, int]:
     """Return where the ink begins and how long it is, looking across one axis."""
-    at = np.flatnonzero(digit.any(axis=across))
+    at = np.flatnonzero(ink.any(axis=across))
     return int(at[0]), int(at[-1] - at[0] + 1)
 
 

@@ -11,8 +11,6 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -33,12 +31,12 @@ CHUNK = 1 << 16
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class _Broken(Exception):
-    """A transfer that ended early and is worth taking up again."""
-
-
 class _Rejected(Exception):
     """A mirror that cannot help: it is out of reach, or its answer or content is wrong."""
+
+
+class _Broken(_Rejected):
+    """A transfer that ended early and is worth taking up again."""
 
 
 def fetch_file(
@@ -65,34 +63,23 @@ def fetch_file(
     for url in urls:
         mark = hashlib.sha256(url.encode()).hexdigest()[:8]  # mirrors compress differently
         part = target.with_name(f"{target.name}.{mark}.part")
-        try:
-            _from_mirror(_Transfer(url, part, timeout, max_bytes, progress), digest)
-        except (_Broken, _Rejected) as error:
-            reasons.append(f"{url}: {error}")
-            continue
-        part.replace(target)
-        for leftover in target.parent.glob(f"{target.name}.*.part"):
-            leftover.unlink(missing_ok=True)
-        return
+        for attempt in range(1, TRIES + 1):
+            resumed = part.is_file()
+            try:
+                _transfer(url, part, timeout, max_bytes, progress)
+                if wrong := _wrong(part, digest):
+                    part.unlink()  # what was taken up wrongly is begun afresh
+                    raise (_Broken if resumed else _Rejected)(wrong)
+            except _Rejected as error:
+                if attempt == TRIES or not isinstance(error, _Broken):
+                    reasons.append(f"{url}: {error}")
+                    break
+            else:
+                part.replace(target)
+                for leftover in target.parent.glob(f"{target.name}.*.part"):
+                    leftover.unlink(missing_ok=True)
+                return
     raise DataError(f"cannot fetch {target.name}: {'; '.join(reasons)}")
-
-
-def _from_mirror(transfer: _Transfer, digest: str) -> None:
-    """Bring the part to the wanted content; one that was taken up wrongly is begun afresh."""
-    for attempt in range(1, TRIES + 1):
-        resumed = transfer.part.is_file()
-        try:
-            transfer.run()
-        except _Broken:
-            if attempt == TRIES:
-                raise
-            continue
-        wrong = _wrong(transfer.part, digest)
-        if not wrong:
-            return
-        transfer.part.unlink()
-        if not resumed or attempt == TRIES:
-            raise _Rejected(wrong)
 
 
 def _wrong(path: Path, digest: str) -> str:
@@ -104,78 +91,58 @@ def _wrong(path: Path, digest: str) -> str:
     return "" if actual == digest else f"content is {actual}, expected {digest}"
 
 
-@dataclass(frozen=True)
-class _Transfer:
-    """One attempt to complete `part` from `url`."""
-
-    url: str
-    part: Path
-    timeout: float
-    max_bytes: int
-    progress: Progress
-
-    def run(self) -> None:
-        have = self.part.stat().st_size if self.part.is_file() else 0
-        with self._open(have) as response:
-            # The server may send the whole file again, from its first byte.
-            is_rest = response.status == http.client.PARTIAL_CONTENT and response.headers.get(
-                "Content-Range", ""
-            ).startswith(f"bytes {have}-")
-            start = have if is_rest else 0
-            length = response.headers.get("Content-Length", "")
-            total = start + int(length) if length.isdecimal() else None
-            if (total or 0) > self.max_bytes:
-                raise _Rejected(f"offers {total} bytes, at most {self.max_bytes} are fetched")
-            name = f"fetching {self.part.name.partition('.')[0]}"
-            with (
-                self.part.open("ab" if start else "wb") as file,
-                self.progress.task(name, total or self.max_bytes) as task,
-            ):
-                task.advance(start)
-                for piece in self._pieces(response, start, total):
+def _transfer(url: str, part: Path, timeout: float, max_bytes: int, progress: Progress) -> None:
+    """Complete `part` from `url`; notice when too much, too little or too slowly arrives."""
+    have = part.stat().st_size if part.is_file() else 0
+    with _opened(url, part, have, timeout) as response:
+        # The server may send the whole file again, from its first byte.
+        span = response.headers.get("Content-Range", "")
+        if response.status != http.client.PARTIAL_CONTENT or not span.startswith(f"bytes {have}-"):
+            have = 0
+        length = response.headers.get("Content-Length", "")
+        total = have + int(length) if length.isdecimal() else None
+        if (total or 0) > max_bytes:
+            raise _Rejected(f"offers {total} bytes, at most {max_bytes} are fetched")
+        task_of = progress.task(f"fetching {part.name.partition('.')[0]}", total or max_bytes)
+        with part.open("ab" if have else "wb") as file, task_of as task:
+            task.advance(have)
+            deadline = time.monotonic() + PATIENCE
+            try:
+                while piece := response.read1(CHUNK):
+                    have += len(piece)
+                    if have > max_bytes:
+                        raise _Rejected(f"sends more than {max_bytes} bytes")
+                    if time.monotonic() > deadline:
+                        raise _Broken(f"sent only {have} bytes in {PATIENCE:.0f} s")
                     file.write(piece)
                     task.advance(len(piece))
+            except (OSError, http.client.HTTPException) as error:
+                raise _Broken(f"broke off after {have} bytes: {error}") from None
+    if total is not None and have < total:
+        raise _Broken(f"broke off after {have} of {total} bytes")
 
-    def _open(self, have: int) -> http.client.HTTPResponse:
-        _check_address(self.url)
-        headers = {"Accept-Encoding": "identity", "User-Agent": "purpleteam"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-        request = urllib.request.Request(self.url, headers=headers)  # noqa: S310  checked above
-        handlers: list[urllib.request.BaseHandler] = [_OnlySafeRedirects()]
-        if urlsplit(self.url).hostname in LOOPBACK:
-            handlers.append(urllib.request.ProxyHandler({}))
-        try:
-            opener = urllib.request.build_opener(*handlers)
-            response: http.client.HTTPResponse = opener.open(request, timeout=self.timeout)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-                self.part.unlink(missing_ok=True)
-                raise _Broken("the part was longer than the file") from None
-            raise _Rejected(f"answers {error.code} {error.reason}") from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            raise _Rejected(f"cannot be reached: {reason}") from None
-        return response
 
-    def _pieces(
-        self, response: http.client.HTTPResponse, have: int, total: int | None
-    ) -> Iterator[bytes]:
-        """Yield what arrives, and notice when it is too much, too slow or too little."""
-        deadline = time.monotonic() + PATIENCE
-        try:
-            while piece := response.read1(CHUNK):
-                have += len(piece)
-                if have > self.max_bytes:
-                    raise _Rejected(f"sends more than {self.max_bytes} bytes")
-                if time.monotonic() > deadline:
-                    raise _Broken(f"sent only {have} bytes in {PATIENCE:.0f} s")
-                yield piece
-        except (OSError, http.client.HTTPException) as error:
-            raise _Broken(f"broke off after {have} bytes: {error}") from None
-        if total is not None and have < total:
-            raise _Broken(f"broke off after {have} of {total} bytes")
+def _opened(url: str, part: Path, have: int, timeout: float) -> http.client.HTTPResponse:
+    _check_address(url)
+    headers = {"Accept-Encoding": "identity", "User-Agent": "purpleteam"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310  checked above
+    handlers: list[urllib.request.BaseHandler] = [_OnlySafeRedirects()]
+    if urlsplit(url).hostname in LOOPBACK:
+        handlers.append(urllib.request.ProxyHandler({}))
+    try:
+        opener = urllib.request.build_opener(*handlers)
+        response: http.client.HTTPResponse = opener.open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink(missing_ok=True)
+            raise _Broken("the part was longer than the file") from None
+        raise _Rejected(f"answers {error.code} {error.reason}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _Rejected(f"cannot be reached: {getattr(error, 'reason', None) or error}") from None
+    return response
 
 
 def _check_address(url: str) -> None:

@@ -22,15 +22,8 @@ from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError, UsageError, unknown
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.arrays import (
-    ArraysReader,
-    array_files,
-    is_array_file,
-    load_arrays,
-    plain_arrays,
-)
+from purpleteam.data import arrays, idx
 from purpleteam.data.class_folders import load_class_folder
-from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx, write_idx
 from purpleteam.data.images import SPLITS, Dataset
 from purpleteam.data.pictures import Reading
 from purpleteam.data.sources import DATASETS
@@ -42,7 +35,10 @@ FIELDS = re.compile(r":(\w+=.*)$", re.DOTALL)
 
 
 def load_dataset(
-    reference: str | Path, *, read_arrays: ArraysReader = plain_arrays, progress: Progress = SILENT
+    reference: str | Path,
+    *,
+    read_arrays: arrays.ArraysReader = arrays.plain_arrays,
+    progress: Progress = SILENT,
 ) -> Dataset:
     """Return the dataset of a name in `DATASETS`, in a folder or file, or that a factory makes.
 
@@ -64,9 +60,9 @@ def load_dataset(
         reading = build(Reading, values, f"dataset {name!r}")
         name = name[: fields.start()]
     folder = Path(name)
-    known = name in DATASETS or has_idx(folder) or is_array_file(folder)
+    is_file, has_idx = arrays.is_array_file(folder), idx.has_idx(folder)
     factory = is_factory(name) and not folder.is_dir()
-    if reading is not None and (known or factory):
+    if reading is not None and (name in DATASETS or is_file or has_idx or factory):
         raise UsageError(f"dataset {name!r} is no folder of image files: {reference!r}")
     if name in DATASETS:
         source = DATASETS[name]
@@ -76,37 +72,47 @@ def load_dataset(
         from purpleteam.data.objects import load_maite
 
         return load_maite(name, progress=progress)
-    if is_array_file(folder):
-        return load_arrays(folder, read_arrays)
-    if not name or not folder.is_dir():
+    if not is_file and (not name or not folder.is_dir()):
         raise UsageError(
             f"{unknown('dataset', name, DATASETS)}, or a folder, or module:factory (MAITE)"
         )
-    if has_idx(folder):
+    if has_idx:
         return load_idx_folder(folder)
-    if reading is None and array_files(folder):
-        return load_arrays(folder, read_arrays)
+    if is_file or (reading is None and arrays.array_files(folder)):
+        return arrays.load_arrays(folder, read_arrays)
     return load_class_folder(folder, reading, progress=progress)
 
 
 def load_idx_folder(folder: Path) -> Dataset:
     """Return the dataset in a folder of the four IDX files; its manifest must be true."""
-    files = {name: open_idx(find_idx(folder, name)) for name in IDX_FILES}
-    whole, test = (
-        image_set(files[images], files[labels]) for images, labels in (IDX_FILES[:2], IDX_FILES[2:])
-    )
+    files, whole, test = idx.read_four(folder)
     if whole.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"{folder}: training images are {whole.images.shape[1:]}, "
             f"test images {test.images.shape[1:]}"
         )
-    manifest = read_manifest(folder)
-    promised = _promises(folder, manifest)
-    start = len(whole) - _held_out(folder, len(whole), promised)
+    manifest, place = _manifest(folder), folder / MANIFEST
+    start, digests = len(whole) - max(1, len(whole) // 12), {}
+    if "splits" in manifest:
+        try:
+            said = [manifest["splits"][name] for name in SPLITS]
+            digests = {name: str(split["digest"]) for name, split in zip(SPLITS, said, strict=True)}
+            start, validation, _ = (int(split["n"]) for split in said)
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f"{place}: 'splits' must give n and digest of {', '.join(SPLITS)}"
+            ) from None
+        if start + validation != len(whole) or start < 0 or validation < 1:
+            raise DataError(
+                f"{place}: {start} train and {validation} validation images, "
+                f"but the training file holds {len(whole)}"
+            )
+    elif len(whole) < 2:
+        raise DataError(f"{folder}: {len(whole)} training images cannot be split in two")
     count = 1 + max(int(part.labels.max(initial=0)) for part in (whole, test))
     names = manifest.get("classes", [str(label) for label in range(count)])
     if not isinstance(names, list) or len(names) < count:
-        raise DataError(f"{folder / MANIFEST}: 'classes' must list at least {count} names")
+        raise DataError(f"{place}: 'classes' must list at least {count} names")
     dataset = Dataset(
         name=str(manifest.get("name", folder.resolve().name)),
         train=whole.part(0, start),
@@ -119,7 +125,7 @@ def load_idx_folder(folder: Path) -> Dataset:
             "manifest": manifest,
         },
     )
-    for name, (_, digest) in promised.items():
+    for name, digest in digests.items():
         if (actual := dataset.split(name).digest) != digest:
             raise DataError(f"{folder}: {name} is {actual}, but its manifest says {digest}")
     return dataset
@@ -135,30 +141,27 @@ def save_dataset(dataset: Dataset, folder: Path, manifest: Mapping[str, Any] | N
     folder.mkdir(parents=True, exist_ok=True)
     if len(dataset.classes) > 256:
         raise DataError(f"{folder}: IDX holds at most 256 classes, not {len(dataset.classes)}")
-    digests = {}
-    files = (((dataset.train, dataset.validation), IDX_FILES[:2]), ((dataset.test,), IDX_FILES[2:]))
-    for parts, (images, labels) in files:
+    digests, names = {}, iter(idx.IDX_FILES)
+    for parts in ((dataset.train, dataset.validation), (dataset.test,)):
         pixels = np.concatenate([part.images for part in parts])
-        answers = np.concatenate([part.labels for part in parts]).astype(np.uint8)
-        grey = pixels[..., 0] if pixels.shape[3] == 1 else pixels
-        for name, array in ((images, grey), (labels, answers)):
-            write_idx(folder / f"{name}.gz", array)
-            digests[name] = open_idx(folder / f"{name}.gz").digest
+        labels = np.concatenate([part.labels for part in parts]).astype(np.uint8)
+        for array in (pixels[..., 0] if pixels.shape[3] == 1 else pixels, labels):
+            path = folder / f"{(name := next(names))}.gz"
+            idx.write_idx(path, array)
+            digests[name] = idx.open_idx(path).digest
+    splits = {name: dataset.split(name) for name in SPLITS}
     own = {
         "format": "purpleteam-dataset-1",
         "name": dataset.name,
         "classes": list(dataset.classes),
-        "splits": {
-            name: {"n": len(dataset.split(name)), "digest": dataset.split(name).digest}
-            for name in SPLITS
-        },
+        "splits": {name: {"n": len(part), "digest": part.digest} for name, part in splits.items()},
         "files": digests,
     }
     (folder / MANIFEST).write_text(canonical_json({**(manifest or {}), **own}) + "\n", "utf-8")
     return folder
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest.json of a folder, or nothing where there is none."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -172,31 +175,3 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise DataError(f"{path}: must be a JSON object, not {type(manifest).__name__}")
     return manifest
-
-
-def _promises(folder: Path, manifest: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
-    """Return what a manifest says about each split: its size and its digest."""
-    if "splits" not in manifest:
-        return {}
-    try:
-        splits = {name: manifest["splits"][name] for name in SPLITS}
-        return {name: (int(split["n"]), str(split["digest"])) for name, split in splits.items()}
-    except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"{folder / MANIFEST}: 'splits' must give n and digest of {', '.join(SPLITS)}"
-        ) from None
-
-
-def _held_out(folder: Path, count: int, promised: Mapping[str, tuple[int, str]]) -> int:
-    """Return how many of the training file's images are the validation split."""
-    if not promised:
-        if count < 2:
-            raise DataError(f"{folder}: {count} training images cannot be split in two")
-        return max(1, count // 12)
-    sizes = [promised[name][0] for name in ("train", "validation")]
-    if sum(sizes) != count or sizes[0] < 0 or sizes[1] < 1:
-        raise DataError(
-            f"{folder / MANIFEST}: {sizes[0]} train and {sizes[1]} validation images, "
-            f"but the training file holds {count}"
-        )
-    return sizes[1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -30,8 +31,8 @@ IDX_FILES = (
 
 MAX_BYTES = 1 << 30
 """Largest array that is read unless the caller allows more (MNIST's largest is 47 MB)."""
-GZIP_MAGIC = b"\x1f\x8b"
-UINT8 = 0x08
+BYTES = b"\0\0\x08"
+"""How a file of uint8 begins; the number of dimensions follows."""
 DIMENSIONS = {1: "labels", 3: "grey images", 4: "images with channels"}
 CHUNK = 1 << 20
 
@@ -57,10 +58,9 @@ def find_idx(folder: Path, name: str) -> Path:
 
 def has_idx(folder: Path) -> bool:
     """Say whether a folder holds the first of the four files, and so should hold them all."""
-    try:
+    with suppress(DataError):
         return find_idx(folder, IDX_FILES[0]).is_file()
-    except DataError:
-        return False
+    return False
 
 
 def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxFile:
@@ -71,37 +71,55 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxFile:
     """
     try:
         with path.open("rb") as file:
-            compressed = file.read(2) == GZIP_MAGIC
+            compressed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file) if compressed else file)
-            header, shape = _read_header(stream, path)
-            body = _read_body(stream, path, shape, max_bytes)
+            magic = _read(stream, 4)
+            if magic[:3] != BYTES or len(magic) < 4 or magic[3] not in DIMENSIONS:
+                raise DataError(
+                    f"{path}: no IDX file of bytes (0x08) with 1, 3 or 4 dimensions: it begins "
+                    f"with {magic.hex() or 'nothing'}"
+                )
+            sizes = _read(stream, 4 * magic[3])
+            if len(sizes) < 4 * magic[3]:
+                raise DataError(f"{path}: truncated in its header after {4 + len(sizes)} bytes")
+            shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+            if (expected := math.prod(shape)) > max_bytes:
+                raise DataError(f"{path}: declares {expected} bytes, at most {max_bytes} are read")
+            body = _read(stream, expected + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{path}: damaged gzip file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if len(body) < expected:
+        raise DataError(f"{path}: truncated: expected {expected} bytes, found {len(body)}")
+    if len(body) > expected:
+        raise DataError(f"{path}: oversized: expected {expected} bytes, found more")
     array = np.frombuffer(body, np.uint8).reshape(shape)
-    return IdxFile(path, array, sha256_bytes(header, body))
+    return IdxFile(path, array, sha256_bytes(magic, sizes, body))
 
 
-def image_set(images: IdxFile, labels: IdxFile, *, classes: int | None = None) -> ImageSet:
+def read_four(folder: Path) -> tuple[dict[str, IdxFile], ImageSet, ImageSet]:
+    """Return the four files of a folder, and the images of its training and of its test files."""
+    files = {name: open_idx(find_idx(folder, name)) for name in IDX_FILES}
+    first, second, third, fourth = files.values()
+    return files, image_set(first, second), image_set(third, fourth)
+
+
+def image_set(images: IdxFile, labels: IdxFile) -> ImageSet:
     """Join two read files to an image set; refuse those that do not belong together."""
     if images.array.ndim == 1 and labels.array.ndim > 1:
         raise DataError(f"{images.path} holds labels and {labels.path} images: they are swapped")
     for file, wanted in ((images, (3, 4)), (labels, (1,))):
-        if file.array.ndim not in wanted:
+        if (holds := file.array.ndim) not in wanted:
             raise DataError(
-                f"{file.path}: holds {DIMENSIONS[file.array.ndim]}, "
-                f"expected {DIMENSIONS[wanted[0]]}"
+                f"{file.path}: holds {DIMENSIONS[holds]}, expected {DIMENSIONS[wanted[0]]}"
             )
     if len(images.array) != len(labels.array):
         raise DataError(
             f"{images.path} holds {len(images.array)} images, "
             f"but {labels.path} {len(labels.array)} labels"
         )
-    largest = int(labels.array.max(initial=0))
-    if classes is not None and largest >= classes:
-        raise DataError(f"{labels.path}: label {largest} found, expected 0 to {classes - 1}")
     pixels = images.array if images.array.ndim == 4 else images.array[..., None]
     return ImageSet(pixels, labels.array.astype(np.int64))
 
@@ -110,44 +128,13 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
     """Write an array as IDX, compressed where the name ends in .gz; same array, same bytes."""
     if array.dtype != np.uint8 or array.ndim not in DIMENSIONS:
         raise DataError(f"{path}: cannot write {array.dtype} {array.shape} as IDX")
-    header = bytes([0, 0, UINT8, array.ndim]) + np.asarray(array.shape, ">u4").tobytes()
+    header = BYTES + bytes([array.ndim]) + np.asarray(array.shape, ">u4").tobytes()
     content = header + np.ascontiguousarray(array).tobytes()
     if path.suffix != ".gz":
         path.write_bytes(content)
         return
-    with (
-        path.open("wb") as file,
-        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
-    ):
+    with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
         packed.write(content)
-
-
-def _read_header(stream: IO[bytes], path: Path) -> tuple[bytes, tuple[int, ...]]:
-    magic = _read(stream, 4)
-    if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise DataError(f"{path}: no IDX file: it begins with {magic.hex() or 'nothing'}")
-    kind, dimensions = magic[2], magic[3]
-    if kind != UINT8 or dimensions not in DIMENSIONS:
-        raise DataError(
-            f"{path}: IDX type 0x{kind:02x} with {dimensions} dimensions, "
-            f"expected type 0x08 (uint8) with {', '.join(map(str, DIMENSIONS))}"
-        )
-    sizes = _read(stream, 4 * dimensions)
-    if len(sizes) < 4 * dimensions:
-        raise DataError(f"{path}: truncated in its header after {4 + len(sizes)} bytes")
-    return magic + sizes, tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
-
-
-def _read_body(stream: IO[bytes], path: Path, shape: tuple[int, ...], max_bytes: int) -> bytes:
-    expected = math.prod(shape)
-    if expected > max_bytes:
-        raise DataError(f"{path}: declares {expected} bytes, at most {max_bytes} are read")
-    body = _read(stream, expected + 1)
-    if len(body) < expected:
-        raise DataError(f"{path}: truncated: expected {expected} bytes, found {len(body)}")
-    if len(body) > expected:
-        raise DataError(f"{path}: oversized: expected {expected} bytes, found more")
-    return body
 
 
 def _read(stream: IO[bytes], count: int) -> bytes:

@@ -16,8 +16,7 @@ from purpleteam.core.errors import DataError, UsageError, unknown
 SPLITS = ("train", "validation", "test")
 ALL = "all"
 """The split that is all images."""
-LISTED = 10
-"""Most classes whose counts are listed."""
+LISTED = 10  # most classes whose counts are listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,29 +35,25 @@ class ImageSet:
     files: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
-        given: dict[str, object] = {"images": self.images, "labels": self.labels}
+        images, labels = self.images, self.labels
+        given: dict[str, object] = {"images": images, "labels": labels}
         for name, value in given.items():
             if not isinstance(value, np.ndarray):
                 kind = type(value).__name__
                 remedy = f"{name}.numpy()" if kind == "Tensor" else f"np.array({name})"
                 raise DataError(f"{name} must be a NumPy array, not {kind}: {remedy}")
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise DataError(
-                f"images must be uint8 (N, H, W, C), not {self.images.dtype} "
-                f"{self.images.shape}{_remedy(self.images)}"
-            )
-        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
-            hint = ": one-hot? give labels.argmax(1)" if self.labels.ndim == 2 else ""
-            if self.labels.dtype.kind in "iub" and self.labels.ndim == 1:
-                hint = ": labels.astype('int64')" if self.labels.dtype != np.int64 else ""
-            raise DataError(
-                f"labels must be int64, one for each of {len(self.images)} images, "
-                f"not {self.labels.dtype} {self.labels.shape}{hint}"
-            )
-        if len(self.labels) and self.labels.min() < 0:
-            raise DataError(f"labels must be at least 0, not {self.labels.min()}")
-        self.images.flags.writeable = False
-        self.labels.flags.writeable = False
+        if images.dtype != np.uint8 or images.ndim != 4:
+            came = f"{images.dtype} {images.shape}{_remedy(images)}"
+            raise DataError(f"images must be uint8 (N, H, W, C), not {came}")
+        if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+            hint = ": one-hot? give labels.argmax(1)" if labels.ndim == 2 else ""
+            if labels.dtype.kind in "iub" and labels.ndim == 1 and labels.dtype != np.int64:
+                hint = ": labels.astype('int64')"
+            wanted = f"int64, one for each of {len(images)} images"
+            raise DataError(f"labels must be {wanted}, not {labels.dtype} {labels.shape}{hint}")
+        if len(labels) and labels.min() < 0:
+            raise DataError(f"labels must be at least 0, not {labels.min()}")
+        images.flags.writeable = labels.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,20 +101,17 @@ class Dataset:
     """All images of a set that came without splits: by digest, or as the user holds them."""
 
     def __post_init__(self) -> None:
+        count = len(self.classes)
         for name in SPLITS:
-            labels = self.split(name).labels
-            if len(labels) and labels.max() >= len(self.classes):
-                raise DataError(
-                    f"dataset {self.name!r}: {name} holds label {labels.max()}, but there are "
-                    f"{len(self.classes)} classes, 0 to {len(self.classes) - 1}"
-                )
+            if (label := self.split(name).labels.max(initial=-1)) >= count:
+                has = f"{name} holds label {label}, but there are {count} classes, 0 to {count - 1}"
+                raise DataError(f"dataset {self.name!r}: {has}")
 
     def split(self, name: str) -> ImageSet:
         """Return the split `train`, `validation` or `test`, or `all` images."""
         if name not in (*SPLITS, ALL):
             raise UsageError(unknown("split", name, (*SPLITS, ALL)))
-        images: ImageSet = getattr(self, "_all" if name == ALL else name)
-        return images
+        return self._all if name == ALL else vars(self)[name]
 
     @property
     def tested(self) -> str:
@@ -133,17 +125,14 @@ class Dataset:
 
     def check_trainable(self) -> None:
         """Refuse a set that has nothing to learn from: no training images, or one class alone."""
-        if len(self.train) == 0:
-            raise DataError(
-                f"dataset {self.name!r} has no training images, only a test split: put images "
-                "into train/<class>/, or leave the splits out to have them dealt"
-            )
-        if (self.train.labels == self.train.labels[0]).all():
-            only = self.classes[self.train.labels[0]]
-            raise DataError(
-                f"all {len(self.train)} training images of dataset {self.name!r} are of class "
-                f"{only!r}, and one class alone teaches nothing: bring training images of another"
-            )
+        name, used = f"dataset {self.name!r}", np.unique(self.train.labels)
+        if len(used) == 0:
+            remedy = "put images into train/<class>/, or leave the splits out to have them dealt"
+            raise DataError(f"{name} has no training images, only a test split: {remedy}")
+        if len(used) == 1:
+            only = f"all {len(self.train)} training images of {name} are of class"
+            remedy = "one class alone teaches nothing: bring training images of another"
+            raise DataError(f"{only} {self.classes[used[0]]!r}, and {remedy}")
 
     def summary(self, used: str | None = None) -> str:
         """Return in a line how many images and classes there are, and which of them are used."""
@@ -192,31 +181,26 @@ class Dataset:
 
 
 def _remedy(images: NDArray[Any]) -> str:
+    kind = images.dtype.kind
     if images.ndim == 3:
         return ": grey images need a last axis, images[..., None]"
-    if images.ndim == 4 and images.dtype.kind == "f":
+    if images.ndim == 4 and kind == "f":
         return ": give pixels from 0 to 255, (255 * images).round().astype('uint8')"
-    if images.dtype.kind == "O":
+    if kind == "O":
         return ": np.stack(list(images)), of images of one size"
-    if images.dtype.itemsize == 2 and images.dtype.kind == "u":
-        return ": 16 bits? give (images // 257).astype('uint8')"
-    return ""
+    is_deep = kind == "u" and images.dtype.itemsize == 2
+    return ": 16 bits? give (images // 257).astype('uint8')" if is_deep else ""
 
 
 def check_is_set(images: object) -> None:
-    """Refuse what is no set of images with labels, and say how to make one.
-
-    Raises:
-        UsageError: the line says what came and what is wanted.
-    """
-    if isinstance(images, ImageSet):
-        return
+    """Refuse what is no set of images with labels, and say how to make one, by a UsageError."""
     kind, remedy = type(images).__name__, "ImageSet(images, labels), of uint8 (N, H, W, C)"
     if isinstance(images, Dataset):
         remedy = "one of its splits, such as dataset.test"
     elif kind == "Tensor":
         remedy = "ImageSet((255 * x).round().byte().permute(0, 2, 3, 1).numpy(), y.numpy())"
-    raise UsageError(f"images are a {kind}, not an ImageSet: give {remedy}")
+    if not isinstance(images, ImageSet):
+        raise UsageError(f"images are a {kind}, not an ImageSet: give {remedy}")
 
 
 OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}
@@ -245,13 +229,8 @@ def splits_from(parts: Mapping[str, ImageSet], where: str) -> dict[str, Any]:
         train and test                  validation is 10 % of train
         train and validation            validation is the test split, and 10 % of train validates
         test alone, or validation       nothing can be trained; these images also validate
-
-    Args:
-        parts: images by split, "" for those of none; empty ones are as if they were not there.
-        where: names the set in errors.
-
-    Raises:
-        DataError: there are too few images.
+    In `parts`, "" is for images of no split, and an empty split is as if it were not there; too few
+    images are a DataError.
     """
     given = {name: images for name, images in parts.items() if len(images)}
     if "" in given and len(given) > 1:  # such as data_batch_1 beside test_batch
@@ -263,21 +242,19 @@ def splits_from(parts: Mapping[str, ImageSet], where: str) -> dict[str, Any]:
         places = _places(whole)
         splits = _dealt(whole, places, OF_ALL, where)
         return {**splits, "whole": whole.take(np.argsort(places, kind="stable"))}
-    test = given.get("test", next(iter(given.values())))
-    if "train" not in given:
-        return {"train": test.part(0, 0), "validation": given.get("validation", test), "test": test}
     if len(given) == len(SPLITS):
         return given
-    test = given["test"] if "test" in given else given["validation"]
+    test = given.get("test") or given["validation"]
+    if "train" not in given:
+        return {"train": test.part(0, 0), "validation": given.get("validation", test), "test": test}
     train = given["train"]
     return {**_dealt(train, _places(train), OF_TRAIN, where), "test": test}
 
 
 def _places(images: ImageSet) -> NDArray[np.float64]:
     """Return a number in [0, 1) for each image, by its pixels."""
-    digests = (
-        sha256_bytes(str(pixels.shape).encode(), pixels.tobytes()) for pixels in images.images
-    )
+    form = str(images.images.shape[1:]).encode()
+    digests = [sha256_bytes(form, pixels.tobytes()) for pixels in images.images]
     return np.array([int(digest[7:20], 16) / 16**13 for digest in digests])
 
 
@@ -286,10 +263,8 @@ def _dealt(
 ) -> dict[str, ImageSet]:
     names = list(ends)
     if (count := len(np.unique(places))) < len(names):
-        raise DataError(
-            f"{where}: too few images: none is in the {names[count]} split when "
-            f"{count} different ones are dealt to {', '.join(names)}"
-        )
+        few = f"none is in the {names[count]} split when {count} different ones are dealt"
+        raise DataError(f"{where}: too few images: {few} to {', '.join(names)}")
     dealt = np.searchsorted(list(ends.values()), places, side="right")
     # Images that are there under another label too: no class moves them by itself.
     pairs = np.unique(np.stack([places, images.labels.astype(np.float64)]), axis=1)

@@ -17,9 +17,12 @@ from purpleteam.data.images import SPLIT_NAMES
 from purpleteam.data.pictures import ENDS, few
 
 NAMES = ("labels.csv", "labels.tsv", "labels.txt")
-FILE_COLUMNS = ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name")
-LABEL_COLUMNS = ("label", "class", "category", "target", "labels", "y", "class_name")
-SPLIT_COLUMNS = ("split", "set", "subset", "partition")
+COLUMNS = (
+    ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name"),
+    ("label", "class", "category", "target", "labels", "y", "class_name"),
+    ("split", "set", "subset", "partition"),
+)
+"""What the columns of files, labels and splits may be called."""
 MAX_FILE = 256 << 20
 LISTED = 3
 """Most numbers without an image that are listed."""
@@ -29,12 +32,11 @@ Splits = dict[str, list[tuple[Path, int]]]
 
 def find_labels(folder: Path, asked: str | None) -> Path | None:
     """Return the file of labels: the asked one, or `labels.csv` in a folder that holds one."""
-    if asked is None:
-        return next((folder / name for name in NAMES if (folder / name).is_file()), None)
-    for path in (Path(asked), folder / asked):
-        if path.is_file():
-            return path
-    raise UsageError(f"--labels {asked!r} does not exist, neither here nor in {folder}")
+    places = [folder / name for name in NAMES] if asked is None else [Path(asked), folder / asked]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None and asked is not None:
+        raise UsageError(f"--labels {asked!r} does not exist, neither here nor in {folder}")
+    return found
 
 
 def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list[str]]:
@@ -51,7 +53,7 @@ def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list
     head = [cell.strip().lower() for cell in rows[0]]
     names, labels, split = (
         next((number for number, cell in enumerate(head) if cell in known), None)
-        for known in (FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS)
+        for known in COLUMNS
     )
     if names is None or labels is None:
         names, labels, split = 0, 1, 2 if len(head) > 2 else None
@@ -82,7 +84,12 @@ def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list
         raise DataError(
             f"{path}: {len(missing)} of {len(rows)} images are not in {folder}: {few(missing)}"
         )
-    classes, index = class_index([label for label, _ in said.values()], str(path), _named(path))
+    named, listed = [], path.with_name("classes.txt")
+    if listed.is_file():
+        named = [line.strip() for line in _text(listed).splitlines() if line.strip()]
+        if twice := next((name for name in named if named.count(name) > 1), None):
+            raise DataError(f"{listed}: names {twice!r} more than once")
+    classes, index = class_index([label for label, _ in said.values()], str(path), named)
     splits: Splits = {}
     for image, (label, part) in said.items():
         splits.setdefault(part, []).append((image, index[label]))
@@ -125,10 +132,10 @@ def class_index(
         missing = list(islice(gaps, LISTED)) or [count]
         more = high + 1 - len(used) - len(missing)
         lack = ", ".join(map(str, missing)) + (f" and {more} more" if more > 0 else "")
-        remedy = "number the classes from 0 without a gap, or list all their names in order in"
         raise DataError(
-            f"{where}: labels run from {low} to {high}, but {lack} of 0 to "
-            f"{high} has no image: {remedy} classes.txt (an array `classes` of an .npz)"
+            f"{where}: labels run from {low} to {high}, but {lack} of 0 to {high} has no image: "
+            "number the classes from 0 without a gap, or list all their names in order in "
+            "classes.txt (an array `classes` of an .npz)"
         )
     classes = tuple(named) or tuple(str(number) for number in sorted(used))
     return classes, {label: int(label) for label in distinct}
@@ -140,11 +147,7 @@ def _rows(path: Path) -> list[list[str]]:
         raise DataError(f"{path}: holds no line of the form file,label")
     between = next((mark for mark in (",", ";", "\t") if mark in lines[0]), None)
     try:
-        rows = (
-            [line.split() for line in lines]
-            if between is None
-            else list(csv.reader(lines, delimiter=between))
-        )
+        rows = [*(csv.reader(lines, delimiter=between) if between else map(str.split, lines))]
     except csv.Error as error:
         raise DataError(f"{path}: no readable table: {error}") from None
     if len(rows[0]) < 2:
@@ -162,16 +165,6 @@ def _find(folder: Path, name: str) -> Path | None:
         return next((spelling for spelling in spellings if spelling.is_file()), None)
     except (OSError, ValueError):  # a name that no file can have
         return None
-
-
-def _named(path: Path) -> list[str]:
-    listed = path.with_name("classes.txt")
-    if not listed.is_file():
-        return []
-    names = [line.strip() for line in _text(listed).splitlines() if line.strip()]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DataError(f"{listed}: names {twice!r} more than once")
-    return names
 
 
 def _text(path: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.core.errors import DataError
+from purpleteam.core.errors import DataError, reason_of
 from purpleteam.core.factory import call_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.arrays import Parts, images_of, labels_of, nearest_bytes
@@ -55,7 +55,7 @@ def dataset_from(
     if isinstance(images, Dataset):
         return images
     if _is_maite(images):
-        return _of_maite([("", images)], WHERE)
+        return _of_maite({"": images}, WHERE)
     kind = type(images).__name__
     names = range(classes) if isinstance(classes, int) else classes or ()
     parts = Parts(names=tuple(map(str, names)), quiet=True)
@@ -67,10 +67,8 @@ def dataset_from(
         pixels, labels = _pair(images, labels)
         labels = labels_of("labels", labels, WHERE, parts)
         pixels = images_of("images", pixels, len(labels), WHERE, parts)
-        if len(pixels) != len(labels):
-            raise DataError(
-                f"{WHERE}: {len(pixels)} images but {len(labels)} labels: give one each"
-            )
+        if (count := len(pixels)) != len(labels):
+            raise DataError(f"{WHERE}: {count} images but {len(labels)} labels: give one each")
         numbers, names = _numbered(labels, parts.names)
         images = ImageSet(pixels, numbers)
     try:
@@ -95,10 +93,9 @@ def _numbered(
         raise DataError(f"{WHERE}: label {low} is below 0; labels run from 0")
     count = len(names) or max(high + 1, 2)
     if high >= count:
-        raise DataError(
-            f"{WHERE}: label {high}, but there are {count} classes, 0 to {count - 1}: give all "
-            "names or their number as `classes`"
-        )
+        known = f"there are {count} classes, 0 to {count - 1}"
+        remedy = "give all names or their number as `classes`"
+        raise DataError(f"{WHERE}: label {high}, but {known}: {remedy}")
     return labels.astype(np.int64), names or tuple(map(str, range(count)))
 
 
@@ -112,47 +109,39 @@ def _pair(images: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     if hasattr(images, "shape"):
         raise DataError(f"{WHERE}: {type(images).__name__} has images and no labels: {FORMS}")
     if not isinstance(images, Iterable) and hasattr(images, "__len__"):  # torch's own data sets
-        return _joined(images[index] for index in range(len(images)))
+        images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable) or isinstance(images, str | bytes | Mapping):
         raise DataError(f"{WHERE} is a {type(images).__name__}: {FORMS}")
-    return _joined(images)
-
-
-def _joined(items: Iterable[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the images and labels of all batches or pairs."""
-    images: list[NDArray[Any]] = []
-    labels: list[NDArray[Any]] = []
-    size = 0
-    for number, item in enumerate(items):
+    pixels, answers, size = [], [], 0
+    for number, item in enumerate(images):
         if not isinstance(item, tuple | list) or len(item) < 2:
             raise DataError(f"{WHERE}: item {number} is a {type(item).__name__}: {FORMS}")
         x, y = _array(item[0], f"images of item {number}"), _array(item[1], f"labels of {number}")
-        if not _is_batch(x, y):
+        several = (
+            y.ndim > 0
+            and x.ndim >= 3
+            and (x.ndim > 3 or y.ndim > 1 or (len(x) == len(y) and y.dtype.kind != "f"))
+        )
+        if not several:  # an image with its label, maybe one-hot
             x, y = x[None], y[None]
-        images.append(x)
-        labels.append(y)
+        pixels.append(x)
+        answers.append(y)
         size += x.size
-        if x.shape[1:] != images[0].shape[1:] or y.shape[1:] != labels[0].shape[1:]:
+        forms = [(x.shape[1:], y.shape[1:]), (pixels[0].shape[1:], answers[0].shape[1:])]
+        if forms[0] != forms[1]:
             raise DataError(
-                f"{WHERE}: item {number} has images {x.shape[1:]} and labels {y.shape[1:]}, item 0 "
-                f"{images[0].shape[1:]} and {labels[0].shape[1:]}: resize or crop all to one size"
+                f"{WHERE}: item {number} has images {forms[0][0]} and labels {forms[0][1]}, item 0 "
+                f"{forms[1][0]} and {forms[1][1]}: resize or crop all to one size"
             )
         if size > MAX_BYTES:
             raise DataError(f"{WHERE}: over {MAX_BYTES} numbers: give fewer images")
-    if not images:
+    if not pixels:
         raise DataError(f"{WHERE}: holds no image: {FORMS}")
-    return np.concatenate(images), np.concatenate(labels)
-
-
-def _is_batch(x: NDArray[Any], y: NDArray[Any]) -> bool:
-    """Say whether it is a batch with its labels, not an image with its label, maybe one-hot."""
-    if y.ndim == 0 or x.ndim < 3:
-        return False
-    return x.ndim > 3 or y.ndim > 1 or (len(x) == len(y) and y.dtype.kind != "f")
+    return np.concatenate(pixels), np.concatenate(answers)
 
 
 def _array(value: Any, what: str) -> NDArray[Any]:
-    """Return what is an array, a tensor, a picture, or a list of such."""
+    """Return what somebody holds as an array of numbers or text: a tensor, a list of such."""
     try:
         if isinstance(value, tuple | list) and value and hasattr(value[0], "__array__"):
             return np.stack([_array(one, what) for one in value])
@@ -163,51 +152,17 @@ def _array(value: Any, what: str) -> NDArray[Any]:
     except DataError:
         raise
     except Exception as error:  # whatever somebody's object does
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{WHERE}: {what} are no array of one size: {reason}") from None
+        raise DataError(f"{WHERE}: {what} are no array of one size: {reason_of(error)}") from None
     if array.dtype.kind == "O":
         raise DataError(f"{WHERE}: {what} are Python objects, not numbers: {FORMS}")
     return array
 
 
 def load_maite(reference: str, *, progress: Progress = SILENT) -> Dataset:
-    """Return the data set that `module:factory` makes; see the module for its forms.
-
-    Raises:
-        DataError: the factory fails, or what it returns is no MAITE data set of images.
-    """
-    return _of_maite(_splits(call_factory(reference, DataError), reference), reference, progress)
-
-
-def _of_maite(
-    splits: Sequence[tuple[str, Any]], reference: str, progress: Progress = SILENT
-) -> Dataset:
-    """Return the dataset of MAITE data sets by split, "" being none."""
-    piles, scored, rounded = {}, set(), 0
-    for name, part in splits:
-        piles[name], classes, between = _read(part, f"{reference} {name}".strip(), progress)
-        scored.add(classes)
-        rounded += between
-    shapes = {pile.images.shape[1:] for pile in piles.values()}
-    if len(shapes) > 1 or len(scored) > 1:
-        raise DataError(
-            f"{reference!r}: its splits differ: images (H, W, C) {sorted(shapes)}, "
-            f"classes {sorted(scored)}"
-        )
-    note = f"{rounded} images of {reference!r} lay between steps of 1/255 and were rounded"
-    metadata = splits[0][1].metadata
-    return Dataset(
-        name=str(metadata["id"]),
-        classes=_classes(metadata, scored.pop(), reference),
-        origin={"maite": reference, "notes": (note,) if rounded else ()},
-        **splits_from(piles, reference),
-    )
-
-
-def _splits(made: Any, reference: str) -> list[tuple[str, Any]]:
-    """Return the data sets that the factory returned, by split; "" is for all of them."""
+    """Return the data set that `module:factory` makes; see the module for its forms."""
+    made = call_factory(reference, DataError)
     if _is_maite(made):
-        return [("", made)]
+        return _of_maite({"": made}, reference, progress)
     if isinstance(made, tuple | list) and len(made) in (2, 3):
         made = dict(zip(("train", "test") if len(made) == 2 else SPLITS, made, strict=True))
     if not isinstance(made, Mapping) or not all(map(_is_maite, made.values())):
@@ -221,13 +176,39 @@ def _splits(made: Any, reference: str) -> list[tuple[str, Any]]:
             f"{reference!r} returned splits {', '.join(sorted(names)) or 'none'}; needed: train "
             "and test, with validation or without"
         )
-    return [(name, made[name]) for name in SPLITS if name in made]
+    splits = {name: made[name] for name in SPLITS if name in made}
+    return _of_maite(splits, reference, progress)
 
 
 def _is_maite(made: object) -> bool:
     metadata = getattr(made, "metadata", None)
     has_items = hasattr(made, "__len__") and hasattr(made, "__getitem__")
     return has_items and isinstance(metadata, Mapping) and "id" in metadata
+
+
+def _of_maite(splits: Mapping[str, Any], reference: str, progress: Progress = SILENT) -> Dataset:
+    """Return the dataset of MAITE data sets by split, "" being none."""
+    piles, scored, rounded = {}, set(), 0
+    for name, part in splits.items():
+        piles[name], classes, between = _read(part, f"{reference} {name}".strip(), progress)
+        scored.add(classes)
+        rounded += between
+    shapes = {pile.images.shape[1:] for pile in piles.values()}
+    if len(shapes) > 1 or len(scored) > 1:
+        seen = f"images (H, W, C) {sorted(shapes)}, classes {sorted(scored)}"
+        raise DataError(f"{reference!r}: its splits differ: {seen}")
+    note = f"{rounded} images of {reference!r} lay between steps of 1/255 and were rounded"
+    metadata, count = next(iter(splits.values())).metadata, scored.pop()
+    named = metadata.get("index2label") or {number: number for number in range(count)}
+    if set(named) != set(range(count)):
+        names = f"index2label names {len(named)} labels"
+        raise DataError(f"{reference!r}: {names}, its targets have {count}")
+    return Dataset(
+        name=str(metadata["id"]),
+        classes=tuple(str(named[number]) for number in range(count)),
+        origin={"maite": reference, "notes": (note,) if rounded else ()},
+        **splits_from(piles, reference),
+    )
 
 
 def _read(dataset: Any, where: str, progress: Progress) -> tuple[ImageSet, int, int]:
@@ -239,14 +220,20 @@ def _read(dataset: Any, where: str, progress: Progress) -> tuple[ImageSet, int, 
             place = f"{where}, item {index}"
             try:
                 image, target, _ = dataset[index]
-                pixels, target = np.asarray(image), np.asarray(target, np.float64)
+                image, target = np.asarray(image), np.asarray(target, np.float64)
             except Exception as error:  # anybody's code
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                raise DataError(f"{place}: no image, target and metadata: {reason}") from None
-            pixels, between = _bytes(pixels, place)
-            labels.append(_label(target, classes, place))
+                why = f"no image, target and metadata: {reason_of(error)}"
+                raise DataError(f"{place}: {why}") from None
+            pixels, between = _bytes(image, place)
+            if target.ndim != 1 or len(target) < 2 or len(target) != (classes or len(target)):
+                form = f"({classes},)" if classes else "(classes,), two or more"
+                raise DataError(f"{place}: a target is {form}, not {target.shape}")
+            classes = len(target)
+            labels.append(int(target.argmax()))
+            if not abs(target - np.eye(classes)[labels[-1]]).max() <= ONE_HOT:
+                raise DataError(f"{place}: the target is not one-hot")
             images.append(pixels)
-            classes, rounded, size = len(target), rounded + between, size + pixels.size
+            rounded, size = rounded + between, size + pixels.size
             if pixels.shape != images[0].shape:
                 sides = [f"{w}x{h}x{c}" for h, w, c in (pixels.shape, images[0].shape)]
                 raise DataError(f"{place}: {sides[0]}, but item 0: {sides[1]}; all must be alike")
@@ -258,8 +245,8 @@ def _read(dataset: Any, where: str, progress: Progress) -> tuple[ImageSet, int, 
     return ImageSet(np.stack(images), np.array(labels, np.int64)), classes, rounded
 
 
-def _bytes(image: NDArray[Any], place: str) -> tuple[NDArray[np.uint8], bool]:
-    """Return an image (C, H, W) as uint8 (H, W, C), and whether it had to be rounded."""
+def _bytes(image: NDArray[Any], place: str) -> tuple[NDArray[np.uint8], int]:
+    """Return an image (C, H, W) as uint8 (H, W, C), and 1 where it had to be rounded."""
     if image.ndim != 3 or 0 in image.shape:
         raise DataError(f"{place}: an image is (C, H, W), not {image.shape}")
     if image.shape[0] > 4 and image.shape[2] in (1, 3):
@@ -267,34 +254,10 @@ def _bytes(image: NDArray[Any], place: str) -> tuple[NDArray[np.uint8], bool]:
     upright = np.moveaxis(image, 0, 2)
     low, high = upright.min(), upright.max()
     if image.dtype.kind in "ui" and low >= 0 and high <= 255:
-        return np.ascontiguousarray(upright, np.uint8), False
+        return np.ascontiguousarray(upright, np.uint8), 0
     if image.dtype.kind != "f" or not (low >= 0 and high <= 1):  # NaN is in no range
-        raise DataError(
-            f"{place}: {image.dtype} from {low} to {high}, not whole numbers from 0 to 255 or "
-            "floats from 0 to 1; leave normalisation to the model"
-        )
-    pixels, between = nearest_bytes(upright)
-    return pixels, bool(between.any())
-
-
-def _label(target: NDArray[np.float64], classes: int, place: str) -> int:
-    if target.ndim != 1 or len(target) < 2 or (classes and len(target) != classes):
-        form = f"({classes},)" if classes else "(classes,), two or more"
-        raise DataError(f"{place}: a target is {form}, not {target.shape}")
-    label = int(target.argmax())
-    rest = target.copy()
-    rest[label] -= 1
-    if not abs(rest).max() <= ONE_HOT:
-        raise DataError(f"{place}: the target is not one-hot")
-    return label
-
-
-def _classes(metadata: Mapping[str, Any], count: int, reference: str) -> tuple[str, ...]:
-    named = metadata.get("index2label")
-    if not named:
-        return tuple(str(number) for number in range(count))
-    if set(named) != set(range(count)):
-        raise DataError(
-            f"{reference!r}: index2label names {len(named)} labels, its targets have {count}"
-        )
-    return tuple(str(named[number]) for number in range(count))
+        wanted = "whole numbers from 0 to 255 or floats from 0 to 1"
+        remedy = "leave normalisation to the model"
+        raise DataError(f"{place}: {image.dtype} from {low} to {high}, not {wanted}; {remedy}")
+    pixels, rounded = nearest_bytes(upright[None])
+    return pixels[0], rounded

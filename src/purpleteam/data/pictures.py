@@ -29,8 +29,7 @@ BY_NAME = {".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}
 """Formats that are opened under their own names alone; each parser is attack surface."""
 ENDS = {*BY_NAME, ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".ppm", ".pgm", ".pbm", ".webp"}
 """How the name of an image ends, in any case."""
-MAX_PIXELS = 16 << 20
-"""Most pixels of one image, before and after resizing."""
+MAX_PIXELS = 16 << 20  # of one image, before and after resizing
 GREY, COLOUR, NEUTRAL = "grey", "colour", "neutral"
 
 
@@ -67,20 +66,11 @@ class Reading:
 class Picture:
     """One image file, decoded."""
 
-    pixels: NDArray[np.uint8]
-    """(H, W, C) with C = 1 or 3."""
-    kind: str
-    """`grey`, `colour`, or `neutral`: a palette or transparency, and every pixel grey."""
-    mode: str
-    """What Pillow calls the form of the file's pixels."""
-    size: tuple[int, int]
-    """Height and width before it was resized."""
-    changes: tuple[str, ...] = ()
-
-
-def read_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Return the pixels of an image file: (H, W, 1) where it is grey, else (H, W, 3)."""
-    return read_picture(path, size).pixels
+    pixels: NDArray[np.uint8]  # (H, W, C) with C = 1 or 3
+    kind: str  # `grey`, `colour`, or `neutral`: a palette or transparency, and every pixel grey
+    mode: str  # what Pillow calls the form of the file's pixels
+    size: tuple[int, int]  # height and width before it was resized
+    changes: Sequence[str]
 
 
 def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
@@ -104,14 +94,13 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
                     raise DataError(f"{path}: {width}x{height} is over {MAX_PIXELS} pixels")
                 return _picture(image, path, size)
     except UnidentifiedImageError:
-        raise DataError(
-            f"{path}: no image of a known format; known: {', '.join(formats)}"
-        ) from None
+        known = ", ".join(formats)
+        raise DataError(f"{path}: no image of a known format; known: {known}") from None
     except DataError:
         raise
     except Exception as error:  # a decoder may raise anything on a hostile file
-        reason = " ".join(str(error).replace(str(path), "").split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as an image: {reason[:200]}") from None
+        reason = " ".join(str(error).replace(str(path), "").split())[:200] or type(error).__name__
+        raise DataError(f"{path}: cannot be read as an image: {reason}") from None
 
 
 def _picture(image: Any, path: Path, size: tuple[int, int] | None) -> Picture:
@@ -131,29 +120,25 @@ def _picture(image: Any, path: Path, size: tuple[int, int] | None) -> Picture:
     if mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)
         if deep.min() < 0 or deep.max() > 65535:
-            raise DataError(
-                f"{path}: grey values from {deep.min()} to {deep.max()}; 16 bits hold 0 to 65535"
-            )
+            grey = f"grey values from {deep.min()} to {deep.max()}"
+            raise DataError(f"{path}: {grey}; 16 bits hold 0 to 65535")
         image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
         changes.append("had 16 bits and were scaled to 8")
     elif image.has_transparency_data:
         clear = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, (0, 0, 0, 255))
         if clear.getextrema()[3][0] < 255:
             changes.append("are transparent in places and were laid on black")
-        image = Image.alpha_composite(ground, clear)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), clear)
     image = image.convert("L" if kind == GREY else "RGB")
-    height, width = image.size[1], image.size[0]
+    whole = image.size[::-1]
     if kind == COLOUR and mode not in ("RGB", "CMYK", "YCbCr"):
         values = np.asarray(image)
         kind = NEUTRAL if (values == values[..., :1]).all() else COLOUR
-    if size is not None and (height, width) != size:
+    if size is not None and whole != size:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         changes.append(f"were resized to {size[1]}x{size[0]} (bilinear)")
     pixels = np.array(image, np.uint8)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    return Picture(pixels, kind, mode, (height, width), tuple(changes))
+    return Picture(pixels.reshape(*pixels.shape[:2], -1), kind, mode, whole, changes)
 
 
 @dataclass
@@ -194,55 +179,43 @@ class Album:
                 images.append((place, picture.pixels))
         return images
 
-    def check(self) -> None:
-        """Refuse images that cannot be read, unless they may be skipped, and those of other sizes.
-
-        Raises:
-            DataError: with the names of the first few, and the remedy.
-        """
-        if self.unreadable and not self.reading.skip_unreadable:
-            path, reason = next(iter(self.unreadable.items()))
-            raise DataError(
-                f"{path}: {reason}; {len(self.unreadable)} of {self.count} images cannot be read "
-                f"({few(map(self.name, self.unreadable))}): leave them out with --skip-unreadable"
-            )
-        if len(self.sizes) > 1 and self.reading.size is None:
-            size = max(self.sizes, key=lambda known: len(self.sizes[known]))
-            differ = [
-                (other, path)
-                for other, paths in self.sizes.items()
-                for path in paths
-                if other != size
-            ]
-            (height, width), path = differ[0]
-            raise DataError(
-                f"{path}: {width}x{height}, but {self.sizes[size][0]}: {size[1]}x{size[0]}; "
-                f"{len(differ)} of {self.count} images differ from {size[1]}x{size[0]} "
-                f"({few(self.name(path) for _, path in differ)}): give all one size with "
-                f"--resize {size[0]}x{size[1]}"
-            )
-
-    @property
-    def channels(self) -> int:
-        """1 where some images are grey and none has colour, else 3."""
-        return 1 if GREY in self.kinds and COLOUR not in self.kinds else 3
-
-    def stacked(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Return images (N, H, W, C) of the form that all of the album get."""
-        fitted = [image[..., : self.channels] for image in pixels]
-        shape = (*fitted[0].shape[:2], self.channels) if fitted else (0, 1, 1, self.channels)
-        images = np.array([np.broadcast_to(image, shape) for image in fitted], np.uint8)
-        return images.reshape((len(fitted), *shape[-3:]))
-
-    def notes(self) -> list[str]:
+    def changed(self) -> list[str]:
         """Return what was changed, a line for each kind of change."""
-        notes = [f"{count} of {self.count} images {what}" for what, count in self.changes.items()]
+        return [f"{count} of {self.count} images {what}" for what, count in self.changes.items()]
+
+    def check(self) -> list[str]:
+        """Return what was changed and skipped; a DataError names what may not be, and the remedy.
+
+        Images that cannot be read are skipped where that is asked, those of other sizes never.
+        """
+        notes = self.changed()
         if self.unreadable:
-            notes.append(
-                f"{len(self.unreadable)} of {self.count} images cannot be read and were skipped: "
-                f"{few(map(self.name, self.unreadable))}"
+            path, reason = next(iter(self.unreadable.items()))
+            lost = f"{len(self.unreadable)} of {self.count} images cannot be read"
+            names = few(map(self.name, self.unreadable))
+            if not self.reading.skip_unreadable:
+                remedy = "leave them out with --skip-unreadable"
+                raise DataError(f"{path}: {reason}; {lost} ({names}): {remedy}")
+            notes.append(f"{lost} and were skipped: {names}")
+        if len(self.sizes) > 1 and self.reading.size is None:
+            (height, width), first = max(self.sizes.items(), key=lambda known: len(known[1]))
+            others = {size: paths for size, paths in self.sizes.items() if paths is not first}
+            differ = [path for paths in others.values() for path in paths]
+            (other_height, other_width), size = next(iter(others)), f"{width}x{height}"
+            raise DataError(
+                f"{differ[0]}: {other_width}x{other_height}, but {first[0]}: {size}; "
+                f"{len(differ)} of {self.count} images differ from {size} "
+                f"({few(map(self.name, differ))}): give all one size with --resize {height}x{width}"
             )
         return notes
+
+    def stacked(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Return images (N, H, W, C): C is 1 where some are grey and none has colour, else 3."""
+        channels = 1 if GREY in self.kinds and COLOUR not in self.kinds else 3
+        if not pixels:
+            return np.zeros((0, 1, 1, channels), np.uint8)
+        shape = (*pixels[0].shape[:2], channels)
+        return np.stack([np.broadcast_to(image[..., :channels], shape) for image in pixels])
 
     def name(self, path: Path) -> str:
         """Return a file's path within the folder."""

@@ -15,7 +15,7 @@ from typing import Literal
 
 from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, image_set, open_idx
+from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, open_idx, read_four
 from purpleteam.data.images import Dataset
 from purpleteam.data.sources import DATASETS
 
@@ -62,14 +62,10 @@ def load_mnist(
         if not download:
             raise DataError(f"MNIST is not in {mnist_cache()}; try: purple data fetch mnist")
         place = fetch_mnist(progress=progress)
-    files = {name: open_idx(find_idx(place, name)) for name in IDX_FILES}
+    files, whole, test = read_four(place)
     for name, file in files.items():
         if file.digest != MNIST_DIGESTS[name]:
             raise DataError(f"{file.path}: not MNIST: {_differ(MNIST_DIGESTS[name], file.digest)}")
-    whole, test = (
-        image_set(files[images], files[labels], classes=10)
-        for images, labels in (IDX_FILES[:2], IDX_FILES[2:])
-    )
     return Dataset(
         name="mnist",
         train=whole.part(0, TRAIN),
@@ -101,19 +97,25 @@ def verify_folder(
     folder: Path, digests: Mapping[str, str] = MNIST_DIGESTS
 ) -> tuple[FileVerdict, ...]:
     """Compare the content of each named file with its digest; nothing is raised for a no."""
-    return tuple(_verify(folder, name, digest) for name, digest in digests.items())
-
-
-def _verify(folder: Path, name: str, digest: str) -> FileVerdict:
-    verdict: Literal["pass", "fail", "error"] = "error"
-    actual, reason = None, ""
-    try:
-        actual = open_idx(find_idx(folder, name)).digest
-        verdict = "pass" if actual == digest else "fail"
-        reason = "" if actual == digest else _differ(digest, actual)
-    except DataError as error:
-        reason = str(error)
-    return FileVerdict(name=name, expected=digest, found=actual, verdict=verdict, reason=reason)
+    verdicts = []
+    for name, expected in digests.items():
+        found, reason = None, ""
+        try:
+            found = open_idx(find_idx(folder, name)).digest
+            reason = "" if found == expected else _differ(expected, found)
+        except DataError as error:
+            reason = str(error)
+        verdict: Literal["pass", "fail", "error"] = "fail" if reason else "pass"
+        verdicts.append(
+            FileVerdict(
+                name=name,
+                expected=expected,
+                found=found,
+                verdict=verdict if found else "error",
+                reason=reason,
+            )
+        )
+    return tuple(verdicts)
 
 
 def _differ(expected: str, actual: str) -> str:
@@ -128,11 +130,10 @@ def mnist_cache() -> Path:
 
 def find_mnist(folder: str | Path | None = None) -> Path | None:
     """Return the folder that holds the files; one that is asked for must hold them."""
-    if folder is not None:
-        for place in (Path(folder), Path(folder) / "mnist"):
-            if has_idx(place):
-                return place
+    base = folder if folder is not None else os.environ.get("PURPLETEAM_DATA") or None
+    places = [Path(base), Path(base) / "mnist"] if base is not None else []
+    places += [mnist_cache()] if folder is None else []
+    place = next((place for place in places if has_idx(place)), None)
+    if place is None and folder is not None:
         raise DataError(f"{folder}: holds no MNIST; expected {', '.join(IDX_FILES)}")
-    asked = os.environ.get("PURPLETEAM_DATA")
-    places = [Path(asked), Path(asked) / "mnist"] if asked else []
-    return next((place for place in [*places, mnist_cache()] if has_idx(place)), None)
+    return place
