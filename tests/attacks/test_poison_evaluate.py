@@ -120,7 +120,7 @@ def test_success_above_the_base_rate_is_the_difference_on_the_same_images(
 
 def test_sources_that_no_test_image_has_cannot_measure_success() -> None:
     asked = BadNets(trigger=Trigger(size=2), sources=(5,))
-    with pytest.raises(UsageError, match=r"no test image is of the sources \(5,\)"):
+    with pytest.raises(UsageError, match=r"none of the 1 test images is of the sources \(5,\)"):
         evaluate_backdoor(reader, written([1], [1], [7]), asked)
 
 
@@ -131,7 +131,7 @@ def test_without_a_clean_model_there_is_no_base_rate() -> None:
 
 
 def test_test_images_of_the_target_alone_cannot_measure_success() -> None:
-    with pytest.raises(UsageError, match="every test image is of the target class 7"):
+    with pytest.raises(UsageError, match="all 2 test images are of the target label 7"):
         evaluate_backdoor(reader, written([7, 7], [7, 7], [7, 7]), POISON)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from purpleteam.attacks.poison._base import PoisonedSet
+from purpleteam.attacks.poison import PoisonedSet
 from purpleteam.attacks.poison.clean_label import CleanLabel
 from purpleteam.attacks.poison.evaluate import evaluate_victim
 from purpleteam.attacks.poison.witches_brew import WitchesBrew, matching

@@ -94,13 +94,6 @@ def test_the_arrows_of_a_warp_have_the_mean_length_asked_for() -> None:
     assert np.abs(corners).mean() == pytest.approx(1.5)
 
 
-def test_noise_mode_differs_from_image_to_image_and_from_the_warp() -> None:
-    same = np.repeat(IMAGES[:1], 2, axis=0)
-    rngs = [np.random.default_rng(seed) for seed in (1, 2)]
-    first, second = Warp().jittered(same, rngs)
-    assert (first != second).any() and (first != Warp().stamp(same)[0]).any()
-
-
 def test_patches_are_all_stamped_and_the_mask_is_all_of_them() -> None:
     two = Patches(patches=(Trigger(size=1, corner="top-left"), Trigger(size=2)))
     found = two.stamp(np.zeros((1, 5, 5, 1), np.uint8))[0, :, :, 0]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from purpleteam.attacks.poison.curve import _point
+from purpleteam.attacks.poison.curve import CurvePoint
 from purpleteam.core.statistics import Estimate, Rate, mean, paired_difference
 from purpleteam.defences.detection.metrics import auroc, average_precision
 from purpleteam.models.evaluation import _calibration_error, _f1
@@ -40,7 +40,7 @@ def test_a_mean(bounds: tuple[float, float], values: list[float]) -> None:
 @given(rates=st.lists(st.tuples(SHARES, SHARES), min_size=2, max_size=9))
 def test_a_point_of_a_poison_curve(rates: list[tuple[float, float]]) -> None:
     found = [{"attack_success_rate": one, "clean_accuracy": other} for one, other in rates]
-    point = _point(5, found)
+    point = CurvePoint.of(5, found)
     assert holds(point.attack_success_rate) and holds(point.clean_accuracy)
 
 

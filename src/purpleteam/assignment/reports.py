@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
+from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources
 from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from purpleteam.attacks.poison._base import PoisonAttack
+from purpleteam.attacks.poison import PoisonAttack
 from purpleteam.attacks.poison.evaluate import Backdoor, evaluate_backdoor
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress

@@ -12,14 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import (
-    POISONS,
-    Context,
-    Crafted,
-    PoisonAttack,
-    Sources,
-    generators,
-)
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, rngs
 from purpleteam.attacks.poison.triggers import Blend
 
 
@@ -43,21 +36,16 @@ class AdaptiveBlend(PoisonAttack):
     cover_sources: Sources = "any"
     """Which images may be cover."""
 
-    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
-        """Return the images with a random part of a weaker picture on each."""
+    def craft(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         images = context.clean.images[chosen]
         weaker = replace(self.trigger, ratio=self.training_ratio).stamp(images)
         height, width = images.shape[1:3]
-        rngs = generators(context.seed, chosen, "pieces")
-        seen = np.stack([self.shown_pieces(height, width, rng) for rng in rngs])
-        return Crafted(np.where(seen[..., None], weaker, images))
-
-    def shown_pieces(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Return which pixels lie in the pieces that one image shows, bool (H, W)."""
-        whole = self.pieces**2
-        kept = np.zeros(whole, np.bool_)
-        kept[rng.permutation(whole)[: max(1, round(self.kept * whole))]] = True
         rows = np.arange(height) * self.pieces // height
         columns = np.arange(width) * self.pieces // width
-        shown: NDArray[np.bool_] = kept[rows[:, None] * self.pieces + columns[None, :]]
-        return shown
+        piece = rows[:, None] * self.pieces + columns[None, :]  # of each pixel
+        whole = self.pieces**2
+        count = max(1, round(self.kept * whole))
+        shown = np.zeros((len(images), whole), np.bool_)
+        for row, rng in zip(shown, rngs(context.seed, chosen, "pieces"), strict=True):
+            row[rng.permutation(whole)[:count]] = True
+        return np.where(shown[:, piece, None], weaker, images)

@@ -12,14 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import (
-    POISONS,
-    Context,
-    Crafted,
-    PoisonAttack,
-    Sources,
-    generators,
-)
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, rngs
 from purpleteam.attacks.poison.triggers import Patches
 
 
@@ -39,13 +32,11 @@ class AdaptivePatch(PoisonAttack):
     cover_sources: Sources = "any"
     """Which images may be cover."""
 
-    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
-        """Return the images with one faint patch on each, drawn for the image."""
+    def craft(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         images = context.clean.images[chosen]
         faint = [replace(patch, opacity=self.training_opacity) for patch in self.trigger.patches]
-        rngs = generators(context.seed, chosen, "patch")
-        drawn = np.array([rng.integers(len(faint)) for rng in rngs])
+        drawn = np.array([rng.integers(len(faint)) for rng in rngs(context.seed, chosen, "patch")])
         made = images.copy()
         for number, patch in enumerate(faint):
             made[drawn == number] = patch.stamp(images[drawn == number])
-        return Crafted(made)
+        return made

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from purpleteam.attacks.poison import POISONS, PoisonAttack
-from purpleteam.core.config import build, merge, parse_part
+from purpleteam.core.config import build, parse_part
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset
 
@@ -45,12 +45,14 @@ def poison_from(
     given = {key: value for key, value in options.items() if value is not None} | fields
     if "count" in given and "rate" in given:
         raise UsageError(f"--count {given['count']} and --rate {given['rate']}: give one of them")
-    values = merge({}, {key: value for key, value in given.items() if "." not in key})
-    part = POISONS[name]
-    for key in (key for key in given if "." in key):
-        outer, _, inner = key.partition(".")
-        start = asdict(part())["trigger"] if outer == "trigger" else {}
-        values[outer] = start | dict(values.get(outer, {})) | {inner: given[key]}
+    part, values = POISONS[name], dict[str, Any]()
+    for key in sorted(given, key=lambda key: "." in key):  # a whole field before parts of it
+        outer, dot, inner = key.partition(".")
+        if dot:
+            start = asdict(part())["trigger"] if outer == "trigger" else {}
+            values[outer] = start | dict(values.get(outer, {})) | {inner: given[key]}
+        else:
+            values[key] = given[key]
     if dataset is not None and "target_label" not in values:
         values["target_label"] = aimed_at(part().target_label, dataset)
     return build(part, values, f"{where} {name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from purpleteam.attacks.poison._base import POISONS, PoisonAttack
+from purpleteam.attacks.poison import POISONS, PoisonAttack
 from purpleteam.attacks.poison.triggers import Trigger
 
 

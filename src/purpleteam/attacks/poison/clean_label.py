@@ -17,13 +17,15 @@ from torch import Tensor, nn
 
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import quantise
-from purpleteam.attacks.poison._base import POISONS, Context, Crafted, PoisonAttack, Sources
-from purpleteam.attacks.poison._surrogate import as_bytes, in_batches, surrogate, surrogate_facts
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, to_bytes
 from purpleteam.attacks.poison.triggers import Corner, Patches, Trigger
+from purpleteam.models.devices import device_of, to_batch
 
 CORNERS = tuple(Trigger(corner=corner) for corner in get_args(Corner))
 TRAINING_STEPS = 3
 """PGD steps for each batch of the surrogate's training."""
+BATCH = 50
+"""Images a call. Batches are always full, so that an image's numbers hang on nothing beside it."""
 
 
 @POISONS.register("clean_label")
@@ -56,22 +58,23 @@ class CleanLabel(PoisonAttack):
         super().__post_init__()
         PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)  # refuses what PGD refuses
 
-    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
+    def craft(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the images, hard to read for the surrogate, with the patches on top."""
-        model = surrogate(
-            context, self.architecture, self.epochs, self._hardened if self.robust else None
-        )
+        hardened = self._hardened if self.robust else None
+        model = context.surrogate(self.architecture, self.epochs, hardened)
+        context.name_surrogates(model)
         attack = PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)
-        made = context.clean.images[chosen]
+        images, labels, device = context.clean.images, context.clean.labels, device_of(model)
+        made = np.empty_like(images[chosen])
         with context.progress.task("perturb", len(chosen)) as task:
-            for places, x in in_batches(model, made.copy()):
-                full = np.concatenate([places, np.full(len(x) - len(places), places[0])])
-                y = torch.from_numpy(context.clean.labels[chosen[full]]).to(x.device)
-                index = torch.from_numpy(chosen[full])
-                x_adv = attack(model, x, y, seed=context.seed, index=index)
-                made[places] = as_bytes(quantise(x_adv, x))[: len(places)]
-                task.advance(len(places))
-        return Crafted(self.trigger.stamp(made), surrogate_facts(context, model))
+            for start in range(0, len(chosen), BATCH):
+                some = chosen[start : start + BATCH]
+                full = np.append(some, np.full(BATCH - len(some), some[0]))
+                x, y = to_batch(images[full], device), torch.from_numpy(labels[full]).to(device)
+                x_adv = attack(model, x, y, seed=context.seed, index=torch.from_numpy(full))
+                made[start : start + BATCH] = to_bytes(quantise(x_adv, x))[: len(some)]
+                task.advance(len(some))
+        return self.trigger.stamp(made)
 
     def _hardened(
         self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import PoisonAttack
+from purpleteam.attacks.poison import PoisonAttack
 from purpleteam.attacks.poison.triggers import Corner, Trigger
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.records import Measurement
@@ -40,56 +40,52 @@ class Backdoor:
     clean_accuracy: Rate
     attack_success_rate: Rate
     """Over triggered images of the classes that the trigger is meant for."""
-    per_source: Mapping[int, Rate]
-    """Attack success rate for each true class, also those that the trigger is not meant for."""
     base_rate: Rate | None
     """The clean model's rate of the target label on the same triggered images."""
+    success_rate_all_classes: Rate
+    """Attack success rate over all non-target classes, meant or not."""
+    above_base_rate: Estimate | None
+    """Attack success rate minus base rate, over the same images."""
+    worst_source: tuple[int, Rate]
+    """The class that the trigger is meant for on which it succeeds most, and its rate."""
+    per_source: Mapping[int, Rate]
+    """Attack success rate for each true class, also those that the trigger is not meant for."""
     recovered_accuracy: Rate
     """Those images that still get their true label."""
     triggered_accuracy: Rate
     """Accuracy on all triggered images, the target's own included."""
     clean_correct: NDArray[np.bool_]
-    success_rate_all_classes: Rate
-    """Attack success rate over all non-target classes, meant or not."""
-    worst_source: tuple[int, Rate]
-    """The class that the trigger is meant for on which it succeeds most, and its rate."""
-    above_base_rate: Estimate | None
-    """Attack success rate minus base rate, over the same images."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple poison --train --json`."""
-        alone = ("clean_accuracy", "attack_success_rate", "base_rate", "success_rate_all_classes")
-        last = ("recovered_accuracy", "triggered_accuracy")
         label, worst = self.worst_source
-        return (
-            {name: _json(getattr(self, name)) for name in (*alone, "above_base_rate")}
-            | {"worst_source": {"label": label} | worst.to_json()}
-            | {"per_source": {str(k): rate.to_json() for k, rate in self.per_source.items()}}
-            | {name: _json(getattr(self, name)) for name in last}
-        )
+        values: dict[str, Any] = {
+            name: rate.to_json() if isinstance(rate, Rate | Estimate) else rate
+            for name, rate in vars(self).items()
+        }
+        values["worst_source"] = {"label": label} | worst.to_json()
+        values["per_source"] = {str(k): rate.to_json() for k, rate in self.per_source.items()}
+        del values["clean_correct"]
+        return values
 
     def measurements(
         self, subject: Mapping[str, Any], how: Mapping[str, Any], seed: int
     ) -> list[Measurement]:
         """Return the same numbers as records about `subject`."""
-        sources = {str(label): rate.to_json() for label, rate in self.per_source.items()}
+        sources = {"per_source": self.to_json()["per_source"]}
         names = ("attack_success_rate", "base_rate", "recovered_accuracy", "triggered_accuracy")
         return [
             Measurement(
                 name=name,
-                value=getattr(self, name),
+                value=value,
                 subject=subject,
                 how=how,
                 seed=seed,
-                detail={"per_source": sources} if name == "attack_success_rate" else {},
+                detail=sources if name == "attack_success_rate" else {},
             )
             for name in names
-            if getattr(self, name) is not None
+            if (value := getattr(self, name)) is not None
         ]
-
-
-def _json(rate: Rate | Estimate | None) -> dict[str, Any] | None:
-    return None if rate is None else rate.to_json()
 
 
 def evaluate_backdoor(
@@ -107,16 +103,10 @@ def evaluate_backdoor(
     Raises:
         UsageError: the test images hold no class that the trigger is meant for.
     """
+    meant, others = poison.shown_on(test), test.labels != poison.target_label
     stamped = poison.triggered(test.images)
     labels = logits(model, stamped).argmax(1)
-    others = test.labels != poison.target_label
-    if not others.any():
-        raise UsageError(f"every test image is of the target class {poison.target_label}")
-    meant = poison.meant(test.labels)
-    if not meant.any():
-        raise UsageError(f"no test image is of the sources {poison.source_labels}")
-    hits = np.asarray(labels == poison.target_label)
-    right = labels == test.labels
+    hits, right = np.asarray(labels == poison.target_label), labels == test.labels
     clean_correct = np.asarray(logits(model, test.images).argmax(1) == test.labels)
     base_rate = above = None
     if clean_model is not None:
@@ -128,14 +118,14 @@ def evaluate_backdoor(
     return Backdoor(
         clean_accuracy=_share(clean_correct),
         attack_success_rate=_share(hits[meant]),
-        per_source=per_source,
         base_rate=base_rate,
+        success_rate_all_classes=_share(hits[others]),
+        above_base_rate=above,
+        worst_source=(worst, per_source[worst]),
+        per_source=per_source,
         recovered_accuracy=_share(right[meant]),
         triggered_accuracy=_share(right),
         clean_correct=clean_correct,
-        success_rate_all_classes=_share(hits[others]),
-        worst_source=(worst, per_source[worst]),
-        above_base_rate=above,
     )
 
 
@@ -173,13 +163,12 @@ def evaluate_victim(model: Classifier, images: ImageSet, manifest: Mapping[str, 
     """
     if "victim" not in manifest:
         raise UsageError(f"poison {manifest.get('poison')!r} aims at no single image")
-    named = manifest["victim"]
+    named, target = manifest["victim"], int(manifest["target_label"])
     index = int(named["index"])
     if index >= len(images) or images.take([index]).digest != named["digest"]:
         raise DataError(f"image {index} of these is not the victim {named['digest']}")
     scores = logits(model, images.images[index : index + 1])[0].astype(np.float64)
     chances = np.exp(scores - np.logaddexp.reduce(scores))
-    target = int(manifest["target_label"])
     return Victim(
         index=index,
         label=int(named["label"]),
@@ -212,12 +201,8 @@ def sweep(model: Classifier, test: ImageSet, subject: Mapping[str, Any]) -> Meas
             if not how or rate.value > worst.value:
                 facts = trigger.describe(test.images.shape[3])
                 worst, how = rate, {"trigger": facts, "target_label": int(target)}
-    return Measurement(
-        name="trigger_sweep_rate",
-        value=worst,
-        subject=subject,
-        how=how | {"triggers_tried": len(COMMON_TRIGGERS)},
-    )
+    how["triggers_tried"] = len(COMMON_TRIGGERS)
+    return Measurement(name="trigger_sweep_rate", value=worst, subject=subject, how=how)
 
 
 def _share(hits: NDArray[np.bool_]) -> Rate:

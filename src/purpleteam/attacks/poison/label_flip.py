@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import POISONS, Context, PoisonAttack, Sources, generators
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Shown, Sources, rngs
 from purpleteam.attacks.poison.triggers import Nothing
 from purpleteam.core.errors import UsageError
 
@@ -22,7 +22,7 @@ from purpleteam.core.errors import UsageError
 class LabelFlip(PoisonAttack):
     """An attack on availability: the images stay, some labels are wrong."""
 
-    shown: ClassVar[Literal["trigger", "victim", "nothing"]] = "nothing"
+    shown: ClassVar[Shown] = "nothing"
 
     trigger: Nothing = field(default_factory=Nothing)
     """There is none."""
@@ -52,7 +52,7 @@ class LabelFlip(PoisonAttack):
         own = np.searchsorted(known, context.clean.labels[chosen])
         ahead = np.ones(len(chosen), np.int64)
         if self.flip == "random":
-            rngs = generators(context.seed, chosen, "label")
-            ahead = np.array([rng.integers(1, len(known)) for rng in rngs], np.int64)
+            drawn = [rng.integers(1, len(known)) for rng in rngs(context.seed, chosen, "label")]
+            ahead = np.array(drawn, np.int64)
         flipped: NDArray[np.int64] = known[(own + ahead) % len(known)]
         return flipped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
+from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources
 from purpleteam.attacks.poison.triggers import Sinusoid
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import POISONS, PoisonAttack, Sources
+from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources
 from purpleteam.attacks.poison.triggers import Trigger
 
 

@@ -7,7 +7,6 @@ to see (Barni et al.), the image itself bent a little (Nguyen and Tran), or none
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -16,10 +15,8 @@ from numpy.typing import NDArray
 
 from purpleteam.core.registry import check_ranges
 
-WAVES = 6
-"""Random waves that make up a picture: enough for shapes, few enough to stay smooth."""
-WARPED_AT_ONCE = 2048
-"""Images, to bound the memory."""
+WAVES = 6  # random ones, that make up a picture: enough for shapes, few enough to stay smooth
+WARPED_AT_ONCE = 2048  # images, to bound the memory
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 Pattern = Literal["square", "checkerboard", "random"]
@@ -61,7 +58,7 @@ class Trigger(AnyTrigger):
     "yellow" square on MNIST is a grey one.
     """
 
-    ranges = "opacity above 0 and at most 1; pattern_seed at least 0"
+    ranges = "size at least 1 pixel; opacity above 0 and at most 1; pattern_seed at least 0"
 
     pattern: Pattern = "square"
     """`square` is filled; `checkerboard` alternates with black, the first pixel inked; `random`
@@ -83,8 +80,6 @@ class Trigger(AnyTrigger):
     """Which random pattern it is."""
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, not {self.size}")
         if len(self.colour) not in (1, 3) or not all(0 <= value <= 255 for value in self.colour):
             raise ValueError(f"colour is one or three values of 0 to 255, not {self.colour}")
         if self.place is not None and min(self.place) < 0:
@@ -270,7 +265,7 @@ class Warp(AnyTrigger):
     """
 
     kind = "warp"
-    ranges = "grid at least 2; pattern_seed at least 0"
+    ranges = "strength at least 0 pixels and finite; grid at least 2; pattern_seed at least 0"
 
     strength: float = 2.0
     """Mean length of the arrows along each axis, in pixels, before they are enlarged. The paper's
@@ -281,25 +276,8 @@ class Warp(AnyTrigger):
     pattern_seed: int = 0
     """Which warp it is."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength must be at least 0 pixels, not {self.strength}")
-        super().__post_init__()
-
     def stamp(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return warped(images, self.field(*images.shape[1:3])[None])
-
-    def jittered(
-        self, images: NDArray[np.uint8], rngs: Sequence[np.random.Generator]
-    ) -> NDArray[np.uint8]:
-        """Return the images under the warp with noise as large as itself: WaNet's noise mode.
-
-        Each pixel's arrow is jittered at random, so that a net must learn this warp, not warping.
-        """
-        field = self.field(*images.shape[1:3])
-        size = 2 * self.strength  # uniform in +-size has the mean size `strength`
-        noise = np.stack([rng.uniform(-size, size, field.shape) for rng in rngs])
-        return warped(images, field[None] + noise)
 
     def field(self, height: int, width: int) -> NDArray[np.float64]:
         """Return how far down and right each pixel is read from, in pixels, (H, W, 2)."""
@@ -333,14 +311,10 @@ def warped(images: NDArray[np.uint8], field: NDArray[np.float64]) -> NDArray[np.
 
     What points outside is read at the border.
     """
-    out = np.empty_like(images)
-    for start in range(0, len(images), WARPED_AT_ONCE):
-        part = slice(start, start + WARPED_AT_ONCE)
-        out[part] = _bilinear(images[part], field if len(field) == 1 else field[part])
-    return out
-
-
-def _bilinear(images: NDArray[np.uint8], field: NDArray[np.float64]) -> NDArray[np.uint8]:
+    if len(images) > WARPED_AT_ONCE:
+        starts = range(WARPED_AT_ONCE, len(images), WARPED_AT_ONCE)
+        fields = np.split(field, starts) if len(field) > 1 else [field] * (len(starts) + 1)
+        return np.concatenate(list(map(warped, np.split(images, starts), fields)))
     height, width = images.shape[1:3]
     rows = np.clip(np.arange(height)[None, :, None] + field[..., 0], 0, height - 1)
     columns = np.clip(np.arange(width)[None, None, :] + field[..., 1], 0, width - 1)

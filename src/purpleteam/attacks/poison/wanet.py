@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison._base import POISONS, Context, PoisonAttack, Sources, generators
-from purpleteam.attacks.poison.triggers import Warp
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, rngs
+from purpleteam.attacks.poison.triggers import Warp, warped
 
 
 @POISONS.register("wanet")
@@ -28,5 +28,10 @@ class WaNet(PoisonAttack):
     """Which images may be in noise mode."""
 
     def cover_images(self, context: Context, cover: NDArray[np.int64]) -> NDArray[np.uint8]:
-        rngs = generators(context.seed, cover, "noise mode")
-        return self.trigger.jittered(context.clean.images[cover], rngs)
+        """Return the images under the warp with noise of its size: a net must learn this warp."""
+        images = context.clean.images[cover]
+        field = self.trigger.field(*images.shape[1:3])
+        size = 2 * self.trigger.strength  # uniform in +-size has the mean size `strength`
+        drawn = rngs(context.seed, cover, "noise mode")
+        noise = np.stack([rng.uniform(-size, size, field.shape) for rng in drawn])
+        return warped(images, field[None] + noise)

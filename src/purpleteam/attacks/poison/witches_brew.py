@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,33 +17,25 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.attacks import poison
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import project, quantise
-from purpleteam.attacks.poison._base import (
-    POISONS,
-    Context,
-    Crafted,
-    PoisonAttack,
-    Sources,
-    in_drawn_order,
-)
-from purpleteam.attacks.poison._surrogate import as_bytes, surrogate, surrogate_facts
 from purpleteam.attacks.poison.triggers import Nothing
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import guarded
 
-Match = Callable[[Tensor, Tensor], Tensor]
-"""Images and labels to how far their training gradient is from the adversary's."""
+Match = Callable[[Tensor], Tensor]
+"""Images to how far their training gradient is from the adversary's."""
 
 
-@POISONS.register("witches_brew")
+@poison.POISONS.register("witches_brew")
 @dataclass(frozen=True, kw_only=True)
-class WitchesBrew(PoisonAttack):
+class WitchesBrew(poison.PoisonAttack):
     """A targeted poison: one image, the victim, shall be read as the target."""
 
-    shown: ClassVar[Literal["trigger", "victim", "nothing"]] = "victim"
+    shown: ClassVar[poison.Shown] = "victim"
     ranges = (
         "epsilon above 0 and at most 1; steps at least 1; restarts at least 1; "
         "surrogates at least 1; epochs at least 1; victim at least 0"
@@ -51,7 +43,7 @@ class WitchesBrew(PoisonAttack):
 
     trigger: Nothing = field(default_factory=Nothing)
     """There is none."""
-    sources: Sources = "target"
+    sources: poison.Sources = "target"
     """Which images are poisoned: the target's own."""
     relabel: bool = False
     """Give the poisons the target's label; they have it already."""
@@ -70,9 +62,12 @@ class WitchesBrew(PoisonAttack):
     epochs: int = 3
     """Epochs of the last one's training."""
 
-    def craft(self, context: Context, chosen: NDArray[np.int64]) -> Crafted:
+    def craft(self, context: poison.Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the images moved so that training on them acts like training on the victim."""
-        models = self._surrogates(context)
+        models = []
+        for number in range(self.surrogates if context.model is None else 1):
+            stage = -(-self.epochs * (number + 1) // self.surrogates)  # poisons act all along it
+            models.append(context.surrogate(self.architecture, stage, number=number))
         split, place, images = self._victim(context)
         device = device_of(models[0])
         x = to_batch(context.clean.images[chosen], device)
@@ -84,73 +79,59 @@ class WitchesBrew(PoisonAttack):
                 stack.enter_context(frozen(model))
             matches = [matching(model, aim, wanted) for model in models]
 
-            def match(x: Tensor, y: Tensor) -> Tensor:
+            def match(x: Tensor) -> Tensor:
                 return torch.stack([distance(x, y) for distance in matches]).mean()
 
-            before = float(match(x, y).detach())
-            x_adv, after = self._brewed(match, x, y, context, chosen)
-        facts = {
-            "victim": {
-                "split": split,
-                "index": place,
-                "label": int(images.labels[place]),
-                "digest": images.take([place]).digest,
-            },
-            "cosine": {"before": 1 - before, "after": 1 - after},
+            before = float(match(x).detach())
+            x_adv, after = self._brewed(match, x, context, chosen)
+        context.facts["victim"] = {
+            "split": split,
+            "index": place,
+            "label": int(images.labels[place]),
+            "digest": images.take([place]).digest,
         }
-        return Crafted(as_bytes(x_adv), facts | surrogate_facts(context, *models))
-
-    def _surrogates(self, context: Context) -> list[nn.Module]:
-        """Return nets at growing stages of training: poisons act all along it."""
-        if context.model is not None:
-            return [context.model]
-        stages = [-(-self.epochs * (i + 1) // self.surrogates) for i in range(self.surrogates)]
-        return [
-            surrogate(context, self.architecture, stage, number=number)
-            for number, stage in enumerate(stages)
-        ]
+        context.facts["cosine"] = {"before": 1 - before, "after": 1 - after}
+        context.name_surrogates(*models)
+        return poison.to_bytes(x_adv)
 
     def _brewed(
-        self, match: Match, x: Tensor, y: Tensor, context: Context, chosen: NDArray[np.int64]
+        self, match: Match, x: Tensor, context: poison.Context, chosen: NDArray[np.int64]
     ) -> tuple[Tensor, float]:
         best, lowest = x, float("inf")
         with context.progress.task("match gradients", self.restarts * self.steps) as task:
             for restart in range(self.restarts):
                 noise = Noise(context.seed, torch.from_numpy(chosen), restart)
-                x_adv = project(
-                    x + self.epsilon * (2 * noise.uniform(x) - 1), x, self.epsilon, "linf"
-                )
+                moved = x + self.epsilon * (2 * noise.uniform(x) - 1)
                 for step in range(self.steps):
-                    x_adv = x_adv.detach().requires_grad_()
-                    loss = match(x_adv, y)
+                    x_adv = project(moved, x, self.epsilon, "linf").detach().requires_grad_()
+                    loss = match(x_adv)
                     (gradient,) = torch.autograd.grad(loss, x_adv)
                     size = 5 * self.epsilon / self.steps * (1 - step / self.steps)
-                    x_adv = project(
-                        x_adv.detach() - size * gradient.sign(), x, self.epsilon, "linf"
-                    )
+                    moved = x_adv.detach() - size * gradient.sign()
                     task.advance(1, match=f"{float(loss.detach()):.3f}")
-                candidate = quantise(x_adv.detach(), x)
-                reached = float(match(candidate, y).detach())
+                candidate = quantise(project(moved, x, self.epsilon, "linf"), x)
+                reached = float(match(candidate).detach())
                 if reached < lowest:
                     best, lowest = candidate, reached
         return best, lowest
 
-    def _victim(self, context: Context) -> tuple[str, int, ImageSet]:
+    def _victim(self, context: poison.Context) -> tuple[str, int, ImageSet]:
         """Return split, place and images of the victim; without validation it is a clean image."""
         split = "train" if context.validation is None else "validation"
         images = context.clean if context.validation is None else context.validation
         others = np.flatnonzero(images.labels != self.target_label)
-        if self.victim is None:
-            return split, int(in_drawn_order(others, context.seed, "victim")[0]), images
-        if self.victim not in others:
+        place = self.victim
+        if place is None:
+            place = int(poison.in_drawn_order(others, context.seed, "victim")[0])
+        elif place not in others:
             raise UsageError(
-                f"victim {self.victim} is no image of another class than {self.target_label} "
-                f"among the {len(images)} of {split}"
+                f"victim {place} is no image of another class than {self.target_label} among the "
+                f"{len(images)} of {split}"
             )
-        return split, self.victim, images
+        return split, place, images
 
 
-def matching(model: nn.Module, aim: Tensor, wanted: Tensor) -> Match:
+def matching(model: nn.Module, aim: Tensor, wanted: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss of poisons: 1 - cosine of their training gradient with the adversary's.
 
     Args:
