@@ -181,7 +181,7 @@ class PoisonAttack:
             known = sources in ("other", "target", "any")
             if not known and (isinstance(sources, str) or min(sources, default=0) < 0):
                 raise ValueError(
-                    f"{name} is 'other', 'target', 'any' or labels of at least 0, not {sources!r}"
+                    f"{name} is 'other', 'target', 'any' or a list of labels, not {sources!r}"
                 )
 
     def apply(
