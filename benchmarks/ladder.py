@@ -41,7 +41,7 @@ from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset
 from purpleteam.models import load
 from purpleteam.models.loading import LoadedModel
-from purpleteam.verbs._subject import subject_of
+from purpleteam.verbs._subject import Subject
 from purpleteam.verbs.ladders import attack_from
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,7 +132,7 @@ def _measure(model: LoadedModel, dataset: Dataset, case: Case, out: Path, work: 
     nearest = isinstance(attack, MinimumNormAttack)
     found = wide.within(attack.epsilon, images) if nearest else wide
     sound = soundness_of(model.module, images, [attack], [found], seed=SEED)
-    subject = subject_of(model, dataset, model.name, limit=case.limit)
+    subject = Subject(dataset, torch.device("cpu"), model, limit=case.limit).about()
     detail: dict[str, Any] = {
         "soundness": sound.to_json(),
         "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -178,7 +178,7 @@ def _on_the_same(
     return Measurement(
         name="robust_accuracy",
         value=Rate.of(int(stands.sum()), n),
-        subject=subject_of(model, dataset, model.name, limit=n),
+        subject=Subject(dataset, torch.device("cpu"), model, limit=n).about(),
         how={
             "attack": name,
             "norm": "linf",

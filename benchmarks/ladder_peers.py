@@ -18,7 +18,7 @@ from purpleteam.core.statistics import Rate, paired_difference
 from purpleteam.data.images import Dataset
 from purpleteam.models.devices import frozen, to_batch
 from purpleteam.models.loading import LoadedModel
-from purpleteam.verbs._subject import subject_of
+from purpleteam.verbs._subject import Subject
 
 __all__ = ["compared", "compared_whole"]
 
@@ -81,7 +81,7 @@ def _record(model: LoadedModel, dataset: Dataset, row: Comparison, seed: int) ->
     return Measurement(
         name="cross_check_difference",
         value=row.difference,
-        subject=subject_of(model, dataset, model.name, limit=row.ours.n),
+        subject=Subject(dataset, torch.device("cpu"), model, limit=row.ours.n).about(),
         how={
             "attack": row.attack,
             "peer": row.peer,

@@ -13,7 +13,7 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.pipeline.config import RunConfig, resolve
 from purpleteam.pipeline.replay import replay
 from purpleteam.pipeline.run import prepare, run
-from purpleteam.pipeline.stages.trial import _recovered
+from purpleteam.pipeline.stages.lab import _recovered
 
 NAME = "backdoored-badnets-count-60-trigger-size-4"
 SETTINGS = (

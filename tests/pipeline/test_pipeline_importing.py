@@ -12,7 +12,7 @@ from purpleteam.core.errors import ModelError, Refused
 from purpleteam.data.folders import load_dataset
 from purpleteam.models.loading import build
 from purpleteam.models.weights import fill
-from purpleteam.verbs._subject import ModelOptions, load_for, read_weights
+from purpleteam.verbs._subject import open_subject, read_weights
 
 
 def test_weights_come_with_what_was_changed_on_the_way(tmp_path: Path) -> None:
@@ -53,14 +53,14 @@ def test_a_file_that_is_refused_gives_every_reason(tmp_path: Path) -> None:
 
 
 def test_a_model_of_the_zoo_has_nothing_to_tell() -> None:
-    loaded = load_for(load_dataset("digits"), "standard")
+    loaded = open_subject(load_dataset("digits"), model="standard").loaded
     assert loaded.notes == () and loaded.normalisation is None
 
 
 def test_a_normalisation_is_part_of_what_was_loaded() -> None:
     digits = load_dataset("digits")
-    loaded = load_for(digits, "standard", ModelOptions(normalise="inverted"))
+    loaded = open_subject(digits, model="standard", normalise="inverted").loaded
     assert loaded.normalisation is not None and loaded.normalisation.name == "inverted"
     x = torch.from_numpy(np.array(digits.test.images[:2])).permute(0, 3, 1, 2).float() / 255
-    plain = load_for(digits, "standard")
+    plain = open_subject(digits, model="standard").loaded
     torch.testing.assert_close(loaded.module(x), plain.module(1 - x))

@@ -83,13 +83,13 @@ def _poison(run: Run, asked: Options, name: str) -> None:
     poisoned_model(
         run,
         plan,
-        f"{name.replace('_', '-')}-poisoned",
-        "report-clean",
-        images,
+        (f"{name.replace('_', '-')}-poisoned", "report-clean"),
         recipe,
         run.config.seed,
+        images=images,
         architecture=asked.architecture,
-        more={"keep": recipe[1].keep, "trained_on": len(images)},
+        keep=recipe[1].keep,
+        trained_on=len(images),
     )
 
 

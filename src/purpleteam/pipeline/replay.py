@@ -24,7 +24,7 @@ from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.run import prepare, reason_of, run_stages
 from purpleteam.verbs import VERBS
-from purpleteam.verbs.verb import ASKED, callable_again
+from purpleteam.verbs.verb import ASKED
 
 UNRECORDED = "the run has no such work"
 
@@ -109,8 +109,8 @@ def _made_again(
 
 def _called_again(asked: Mapping[str, Any], progress: Progress) -> Sequence[Record] | str:
     """Call a verb once more as it was called, with its files in a folder that is thrown away."""
-    if not callable_again(asked):
-        given = [key for key, value in asked["options"].items() if isinstance(value, Mapping)]
+    given = [key for key, value in asked["options"].items() if isinstance(value, Mapping)]
+    if given:
         return f"{' and '.join(given)} came through Python: call {asked['verb']} again there"
     for name in asked.get("plugins", ()):
         check_trusted(name)

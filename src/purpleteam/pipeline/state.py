@@ -7,28 +7,27 @@ A stage calls `cell` for each piece of work; what is finished is never done agai
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
 
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.poison.asked import aimed_at
 from purpleteam.core.cards import find_stored
-from purpleteam.core.config import build as build_part
+from purpleteam.core.config import build
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
-from purpleteam.core.schema import MODEL, NOT_TESTED, Role, model_note
+from purpleteam.core.schema import NOT_TESTED, Role
 from purpleteam.data.images import Dataset, ImageSet
-from purpleteam.models.adapters import Normalisation
-from purpleteam.models.loading import LoadedModel, build, load
-from purpleteam.models.training import Training
+from purpleteam.models.loading import LoadedModel, load
+from purpleteam.models.recipes import Recipe
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.verbs._subject import Subject
+from purpleteam.verbs._subject import Subject, open_subject
 from purpleteam.verbs.ladders import usual_epsilon
 from purpleteam.verbs.trained import train_and_store
 
@@ -125,28 +124,23 @@ class Run:
 
     def options(self, name: str, kind: type[T]) -> T:
         """Return what the request says to a plug-in, as its own dataclass."""
-        return build_part(kind, self.config.options.get(name, {}), f"options.{name}")
+        return build(kind, self.config.options.get(name, {}), f"options.{name}")
 
-    def net(self, architecture: str, *, seed: int) -> nn.Module:
-        """Return a net for the dataset with seeded random weights.
-
-        Code of the user's own wants the same input as the model that was brought.
-        """
-        height, width, channels = self.dataset.shape
-        net = build(architecture, (channels, height, width), len(self.dataset.classes), seed=seed)
-        layer = self._layer if is_factory(architecture) else None
-        return net if layer is None else layer.before(net)
-
-    @property
-    def _layer(self) -> Normalisation | None:
-        """What the brought model wants of images."""
+    @cached_property
+    def brought(self) -> LoadedModel | None:
+        """The model that was brought instead of training one."""
         asked = self.config.models
-        if asked.normalise is not None:
-            return Normalisation.parse(asked.normalise)
-        if asked.use is None or is_factory(asked.use):
+        if asked.use is None:
             return None
-        card = find_stored(asked.use).card
-        return Normalisation.of_card(card.normalisation, f"card {card.name!r}")
+        return open_subject(
+            self.dataset,
+            model=asked.use,
+            weights=asked.weights,
+            arch=asked.arch,
+            normalise=asked.normalise,
+            classes=asked.classes,
+            **self.doing,
+        ).loaded
 
     def subject(
         self,
@@ -155,10 +149,14 @@ class Run:
         *,
         split: str = "test",
         limit: int | None = None,
+        seed: int | None = None,
     ) -> Subject:
         """Return what numbers about a model on a split are about; `name` is what records say."""
         named = model if model is None or name is None else replace(model, name=name)
-        return Subject(self.dataset, self.device, named, split, limit, made=self.net)
+        seed = self.config.seed if seed is None else seed
+        return Subject(
+            self.dataset, self.device, named, split, limit, seed, self.folder, self.progress
+        )
 
     def cell(
         self,
@@ -178,56 +176,62 @@ class Run:
         facts = {"items": [{"what": what, "why": why}]}
         self.cell(stage, f"leave out {what}", facts, lambda: [Note(name=NOT_TESTED, facts=facts)])
 
-    def plays(self, stage: str, model: LoadedModel, name: str, role: Role) -> None:
+    def plays(self, stage: str, model: LoadedModel, role: Role) -> None:
         """Record what part a model plays that was not trained here."""
-        note = model_note(model.digest, name, role)
-        self.cell(stage, f"role of {name}", dict(note.facts), lambda: [note])
+        note = self.subject(model).part(role)
+        self.cell(stage, f"role of {model.name}", dict(note.facts), lambda: [note])
 
     def trained(
         self,
         stage: str,
         name: str,
+        recipe: tuple[str, Recipe],
         *,
-        role: Role,
-        lab: bool = False,
+        role: Role = "baseline",
+        images: ImageSet | None = None,
+        baseline: LoadedModel | None = None,
+        seed: int | None = None,
         stem: str | None = None,
         architecture: str | None = None,
-        seed: int,
-        recipe: Mapping[str, Any],
-        data_digest: str,
-        parent: str | None = None,
-        fit: Callable[[nn.Module, Path], Training],
+        lab: bool = False,
+        **more: Any,
     ) -> LoadedModel:
-        """Train, store and load a model as one cell; a killed training goes on where it was."""
+        """Train, store and load a model as one cell; a killed training goes on where it was.
+
+        Args:
+            stage: whose records it is among.
+            name: of the model in records.
+            recipe: a training recipe or a defence, by its name.
+            role: the part that the model plays.
+            images: what it learns, where not the training images.
+            baseline: the undefended model, for a defence.
+            seed: where not the run's.
+            stem: what its files are called; by default `name`.
+            architecture: where not the run's.
+            lab: it is one of the poison lab's.
+            more: what its card and records say beside of the recipe, such as the poison.
+        """
         path = self.folder.path / "models" / (stem or name)
         if path.name in self.models:
             return self.models[path.name]
+        called, plan = recipe
+        images = self.train if images is None else images
+        subject = self.subject(baseline or self.brought, seed=seed)
         arch = architecture or self.architecture
+        parent = subject.loaded.digest if getattr(plan, "needs_baseline", False) else None
         depends_on = {
             "architecture": arch,
-            "recipe": dict(recipe),
-            "seed": seed,
-            "train": data_digest,
+            "recipe": {"name": called, **asdict(plan), **more},
+            "seed": subject.seed,
+            "train": images.digest,
             "parent": parent,
             "stem": path.name,
         }
 
         def work() -> list[Record]:
-            _, _, records = train_and_store(
-                self.subject(),
-                path,
-                arch,
-                recipe,
-                fit,
-                seed=seed,
-                role=role,
-                lab=lab,
-                name=name,
-                data_digest=data_digest,
-                parent=parent,
-                run=self.folder,
-            )
-            return records
+            return train_and_store(
+                subject, path, arch, recipe, role, images=images, name=name, lab=lab, **more
+            )[2]
 
         self.cell(stage, f"train {name}", depends_on, work)
         self.models[path.name] = self.stored(path, arch)
@@ -237,8 +241,3 @@ class Run:
         """Return a model that this run stored."""
         code = architecture if is_factory(architecture) else None
         return load(str(path), arch=code, device=self.device)
-
-
-def is_part(record: Record) -> bool:
-    """Say whether a record is the note of a model's part."""
-    return isinstance(record, Note) and record.name == MODEL

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.core.records import Artefact, Note
+from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.report.png import write_png
 
@@ -23,21 +24,16 @@ def gallery(
     *,
     none: str = "There is no such image.",
     made_by: str | None = None,
-) -> list[Note | Artefact]:
-    """Write the pictures and return their note and artefacts.
+) -> list[Record]:
+    """Write the pictures into a run; return their note and artefacts.
 
-    Args:
-        run: where they are written.
-        kind: which chapter shows them.
-        title: what they show.
-        pictures: may be none, of a model that reads no image rightly, say.
-        none: what the note then says.
-        made_by: the measurement whose images they are.
+    `kind` is the chapter that shows them, `none` what the note says where there are none, and
+    `made_by` the measurement whose images they are.
     """
     shown, files = [], []
     for name, pixels, caption in pictures:
         path = run.path / "images" / f"{name}.png"
-        write_png(path, pixels[:, :, 0] if pixels.shape[2] == 1 else pixels[:, :, :3])
+        save_picture(path, pixels)
         shown.append({"path": f"images/{name}.png", "caption": caption})
         files.append(path)
     facts: dict[str, object] = {"title": title, "kind": kind, "images": shown}
@@ -45,6 +41,11 @@ def gallery(
         facts["of"] = made_by
     note = Note(name="gallery", facts=facts if shown else facts | {"note": none})
     return [note, *(run.artefact(path, note.id) for path in files)]
+
+
+def save_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write pixels (H, W, C) as a PNG, grey or in colour."""
+    write_png(path, pixels[:, :, 0] if pixels.shape[2] == 1 else pixels[:, :, :3])
 
 
 def as_picture(image: NDArray[np.float32]) -> NDArray[np.uint8]:

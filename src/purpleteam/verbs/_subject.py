@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import torch
+from torch import nn
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note
-from purpleteam.core.schema import model_note
+from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import Role, model_note
 from purpleteam.data import dataset_from
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
 from purpleteam.models.adapters import Normalisation, parse_classes, scored
+from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.models.fit import SAMPLE, examine, opened
@@ -29,39 +31,24 @@ from purpleteam.models.objects import ObjectClassifier
 from purpleteam.models.weights import Weights
 from purpleteam.scan.formats import read_arrays
 from purpleteam.scan.gate import GateVerdict, read_state_dict
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from purpleteam.models.architectures import Shape
+from purpleteam.verbs.options import Measuring, OfModel
 
 FOREIGN = ("float16", "bfloat16", "float64")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """What is said of a model beside its reference."""
-
-    weights: Path | str | None = None
-    arch: str | None = None
-    """The code of a stored model whose card names some."""
-    normalise: str | None = None
-    """What it wants of images in [0, 1]."""
-    classes: str | None = None
-    """The data's class names in the order of its outputs."""
-
-
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A dataset, the model that is measured on it, and where the work is done."""
+    """A dataset, the model that is worked on, and how and where the work is done."""
 
     dataset: Dataset
     device: torch.device
     model: LoadedModel | None = None
     split: str = "test"
     limit: int | None = None
-    made: Callable[..., nn.Module] | None = None
-    """Makes a net by architecture and seed, where that is not as `net` says."""
+    seed: int = 0
+    run: RunFolder | None = None
+    """Where files go, and whose records are kept."""
+    progress: Progress = SILENT
 
     @property
     def images(self) -> ImageSet:
@@ -81,27 +68,33 @@ class Subject:
             raise UsageError("no model is given")
         return self.model
 
-    def net(self, arch: str, seed: int) -> nn.Module:
+    def net(self, arch: str) -> nn.Module:
         """Return a net for the dataset with seeded random weights.
 
         Code of the user's own wants the same input as the model at hand.
         """
-        if self.made is not None:
-            return self.made(arch, seed=seed)
-        net = build(arch, self.shape, len(self.dataset.classes), seed=seed)
+        net = build(arch, self.shape, len(self.dataset.classes), seed=self.seed)
         return net if self.model is None or not is_factory(arch) else self.model.behind(net)
 
     def about(self, model: LoadedModel | None = None, **more: Any) -> dict[str, Any]:
-        """Return what a number on these images is about, for its record."""
-        return (
-            subject_of(model or self.loaded, self.dataset, split=self.split, limit=self.limit)
-            | more
-        )
+        """Return what a number about the model on these images is about, digests included."""
+        model, images = model or self.loaded, self.dataset.split(self.split)
+        whole = self.limit is None or self.limit >= len(images)
+        about: dict[str, Any] = {
+            "model": model.digest,
+            "model_name": model.name,
+            "dataset": images.digest,
+            "dataset_name": self.dataset.name,
+            "split": self.split,
+            "selection": "all" if whole else f"first {self.limit}",
+        }
+        if (layer := model.normalisation) is not None:  # the same weights behind another input
+            about["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
+        return about | more
 
-    @property
-    def part(self) -> Note:
-        """The record of the part that the model plays: it was brought."""
-        return model_note(self.loaded.digest, self.loaded.name, "brought")
+    def part(self, role: Role = "brought") -> Note:
+        """Return the record of the part that the model plays."""
+        return model_note(self.loaded.digest, self.loaded.name, role)
 
     def data(self, used: str | None = None) -> dict[str, Any]:
         """Return what images there are, by split, and which are used, for --json."""
@@ -113,17 +106,16 @@ class Subject:
     @property
     def notes(self) -> tuple[str, ...]:
         """What to say of the images, the model and the part that is looked at."""
-        model = () if self.model is None else self.model.notes
-        return (*self.dataset.origin.get("notes", ()), *model, *self._part())
-
-    def _part(self) -> list[str]:
+        notes = [*self.dataset.origin.get("notes", ()), *(self.model.notes if self.model else ())]
         images = self.dataset.split(self.split)
-        if self.limit is None or self.limit >= len(images):
-            return []
-        shown = set(images.labels[: self.limit].tolist())
-        absent = len(set(images.labels.tolist()) - shown)
-        without = f", with none of {absent} of the classes" if absent else ""
-        return [f"the first {self.limit} of {len(images)} images are no random sample{without}"]
+        if self.limit is not None and self.limit < len(images):
+            shown = set(images.labels[: self.limit].tolist())
+            absent = len(set(images.labels.tolist()) - shown)
+            without = f", with none of {absent} of the classes" if absent else ""
+            notes.append(
+                f"the first {self.limit} of {len(images)} images are no random sample{without}"
+            )
+        return tuple(notes)
 
     def answers(self) -> str:
         """Return a digest of how the model answers: a factory's code may change, not its weights.
@@ -160,14 +152,9 @@ def open_subject(
     labels: Any = None,
     *,
     model: Any = None,
-    options: ModelOptions | None = None,
-    split: str | None = None,
-    limit: int | None = None,
-    device: Any = "auto",
-    threads: int | None = None,
     training: bool = False,
     measured: bool = False,
-    progress: Progress = SILENT,
+    **given: Unpack[Measuring],
 ) -> Subject:
     """Load the images and the model, and choose device and threads.
 
@@ -175,36 +162,26 @@ def open_subject(
         images: see `verbs.options.Images`.
         labels: of the images, where they do not hold them.
         model: see `verbs.options.Model`; None where there is none.
-        options: what is said of the model beside.
-        split: the part that is measured on; None is the one that the model has not learned.
-        limit: its first so many images.
-        device: auto, cpu, cuda, or a `torch.device`.
-        threads: torch's threads.
         training: training images are needed.
         measured: a set without splits is used whole.
-        progress: where to report.
+        given: what the verb was given beside; the split is by default the one that the model has
+            not learned.
     """
-    use_threads(threads or 1)
-    chosen = device if isinstance(device, torch.device) else choose_device(device)
+    use_threads(given.get("threads") or 1)
+    device: Any = given.get("device", "auto")
+    device = device if isinstance(device, torch.device) else choose_device(device)
+    progress, split, run = given.get("progress", SILENT), given.get("split"), given.get("run")
     dataset = open_dataset(images, labels, progress=progress)
     if training:
         dataset.check_trainable()
-    loaded = None if model is None else load_for(dataset, model, options, device=chosen)
-    if measured:
-        split = _measured_on(dataset, split, loaded)
-    return Subject(dataset, chosen, loaded, split or "test", limit)
-
-
-def _measured_on(dataset: Dataset, split: str | None, model: LoadedModel | None) -> str:
-    """Return the split that measures a model: the asked one, else what it has not learned.
-
-    A set without splits is used whole, unless the model was trained on the part of it that was
-    dealt to training.
-    """
-    card = None if model is None else model.card
-    if split is None and card is not None and card.data_digest == dataset.train.digest:
-        return "test"
-    return split or dataset.tested
+    loaded = None if model is None else _load_for(dataset, model, device, given)
+    if measured and split is None:
+        card = None if loaded is None else loaded.card
+        learned = card is not None and card.data_digest == dataset.train.digest
+        split = "test" if learned else dataset.tested  # whole, unless a part of it was learned
+    folder = run if isinstance(run, RunFolder) else None
+    seed, limit = given.get("seed", 0), given.get("limit")
+    return Subject(dataset, device, loaded, split or "test", limit, seed, folder, progress)
 
 
 def open_dataset(
@@ -240,49 +217,52 @@ def weights_of(verdict: GateVerdict) -> Weights:
     return Weights(tensors, tuple(verdict.reasons), ", ".join(foreign) or None)
 
 
-def load_for(
-    dataset: Dataset,
-    model: Any,
-    options: ModelOptions | None = None,
-    *,
-    device: torch.device | None = None,
+def loaded_from(
+    model: Any, given: OfModel, device: torch.device | None = None, shape: Shape | None = None
 ) -> LoadedModel:
+    """Return the model that a reference and what is said beside it mean."""
+    weights, layer = given.get("weights"), given.get("normalise")
+    return load(
+        str(model) if isinstance(model, Path) else model,
+        weights=None if weights is None else Path(weights),
+        arch=given.get("arch"),
+        device=device,
+        read_weights=read_weights,
+        normalisation=None if layer is None else Normalisation.parse(layer),
+        shape=shape,
+    )
+
+
+def _load_for(dataset: Dataset, model: Any, device: torch.device, given: OfModel) -> LoadedModel:
     """Return the model that is meant, seen to fit the dataset; its `notes` are to be told.
 
     A few images are shown to it, none of the test split.
     """
     if isinstance(model, LoadedModel):
         return model
-    options = options or ModelOptions()
-    layer = None if options.normalise is None else Normalisation.parse(options.normalise)
-    names = None if options.classes is None else parse_classes(options.classes)
+    names = given.get("classes")
+    names = None if names is None else parse_classes(names)
     height, width, channels = dataset.shape
-    shape = (channels, height, width)
-    loaded = load(
-        str(model) if isinstance(model, Path) else model,
-        weights=None if options.weights is None else Path(options.weights),
-        arch=options.arch,
-        device=device,
-        read_weights=read_weights,
-        normalisation=layer,
-        shape=shape,
-    )
+    shape, classes = (channels, height, width), dataset.classes
+    loaded = loaded_from(model, given, device, shape)
     images = shown_of(dataset)
-    loaded = _scored(loaded, images, len(names or loaded.names or dataset.classes))
-    loaded = opened(loaded.in_order_of(dataset.classes, dataset.name, names), images)
-    loaded.check_fits(shape, len(dataset.classes), dataset.name)
+    told, form = scored(loaded.module, images.images, len(names or loaded.names or dataset.classes))
+    if isinstance(told, Guarded):
+        loaded = replace(loaded, module=told).noting(f"it returns {form}")
+    loaded = opened(loaded.in_order_of(classes, dataset.name, names), images)
+    loaded.check_fits(shape, len(classes), dataset.name)
     scores = logits(loaded.module, dataset.validation.images[:1]).shape[1]
-    if scores != len(dataset.classes):
+    if scores != len(classes):
         raise ModelError(
             f"model {loaded.name!r} scores {scores} classes, "
-            f"dataset {dataset.name!r} has {len(dataset.classes)}{BY_NAME}"
+            f"dataset {dataset.name!r} has {len(classes)}{BY_NAME}"
         )
     asks_elsewhere = isinstance(loaded.module, BlackBox) and not isinstance(
         loaded.module, ObjectClassifier | OnnxFile
     )
     if asks_elsewhere or (loaded.card and loaded.card.recipe):
         return loaded  # each question may cost something there; and here we trained it
-    return loaded.noting(*examine(loaded.module, images, dataset.classes))
+    return loaded.noting(*examine(loaded.module, images, classes))
 
 
 def code_of(arch: str, model: Any) -> str | None:
@@ -298,35 +278,3 @@ def shown_of(dataset: Dataset) -> ImageSet:
     """Return images for a first look: of the validation split, if it holds enough of them."""
     few = len(dataset.validation) < min(SAMPLE, len(dataset.train))
     return dataset.train if few else dataset.validation
-
-
-def _scored(loaded: LoadedModel, images: ImageSet, classes: int) -> LoadedModel:
-    """Return the model with its scores told from what else it answers, where that is needed."""
-    module, form = scored(loaded.module, images.images, classes)
-    if not isinstance(module, Guarded):
-        return loaded
-    return replace(loaded, module=module).noting(f"it returns {form}")
-
-
-def subject_of(
-    model: LoadedModel,
-    dataset: Dataset,
-    name: str | None = None,
-    *,
-    split: str = "test",
-    limit: int | None = None,
-) -> dict[str, Any]:
-    """Return what a number about `model` on a split of `dataset` is about, digests included."""
-    images = dataset.split(split)
-    selection = "all" if limit is None or limit >= len(images) else f"first {limit}"
-    subject: dict[str, Any] = {
-        "model": model.digest,
-        "model_name": name or model.name,
-        "dataset": images.digest,
-        "dataset_name": dataset.name,
-        "split": split,
-        "selection": selection,
-    }
-    if (layer := model.normalisation) is not None:  # the same weights behind another input
-        subject["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
-    return subject

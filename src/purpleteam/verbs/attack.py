@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
-from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Record
-from purpleteam.core.runfolder import RunFolder
 from purpleteam.verbs.ladders import ladders_of, radii_of, several, usual_attack
-from purpleteam.verbs.options import (
-    Classes,
-    Code,
-    Device,
-    Images,
-    Limit,
-    Model,
-    Normalise,
-    Out,
-    Seed,
-    Split,
-    Threads,
-    Weights,
-)
+from purpleteam.verbs.options import Images, Measuring, Model
 from purpleteam.verbs.result import Result, percent, table
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
     from purpleteam.attacks.cross_check import CrossCheck
     from purpleteam.attacks.evasion import EvasionAttack
+    from purpleteam.attacks.journal import Journal
     from purpleteam.attacks.outcomes import AsBytes, RobustEvaluation
     from purpleteam.attacks.soundness import Soundness
+    from purpleteam.core.runfolder import RunFolder
     from purpleteam.core.statistics import Rate
     from purpleteam.verbs._subject import Subject
 
@@ -124,9 +111,16 @@ class Attacked(Result):
         lines.append(f"soundness        {sound['verdict']}{_at_most(sound)}")
         lines += [f"- {reason}" for reason in sound["reasons"]]
         if sound["cost"]:
-            calls = f"{_calls(values['cost'])}; of the check {_calls(sound['cost'])}"
-            lines.append(f"model calls      {calls}")
-        return lines + _compared(values.get("cross_check"))
+            made, check = (
+                f"{cost['forward']:,.0f} forward, {cost['backward']:,.0f} backward"
+                for cost in (values["cost"], sound["cost"])
+            )
+            lines.append(f"model calls      {made}; of the check {check}")
+        if self.cross_check is not None:  # each attack beside the same one of another library
+            lines += ["", *table([_compared(row) for row in values["cross_check"]["rows"]])]
+            absent = values["cross_check"]["absent"].items()
+            lines += [f"not compared: {name}: {reason}" for name, reason in absent]
+        return lines
 
 
 @verb()
@@ -143,8 +137,6 @@ def attack(
         Any,
         Option(kind=list[float], help="Radius in pixel units, such as 8/255; repeatable: a curve."),
     ] = None,
-    split: Split = None,
-    limit: Limit = None,
     batch_size: Annotated[int, Option(kind=int, least=1, help="Images at once.")] = 500,
     checked: Annotated[
         int, Option(kind=int, least=1, help="Images that the check of the evaluation looks at.")
@@ -155,16 +147,7 @@ def attack(
     as_bytes: Annotated[
         bool, Option(kind=bool, help="Round to bytes too, and ask the model again.")
     ] = False,
-    weights: Weights = None,
-    arch: Code = None,
-    normalise: Normalise = None,
-    classes: Classes = None,
-    out: Out = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    device: Device = "auto",
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[Measuring],
 ) -> Attacked:
     """Robust accuracy under every attack tried, with a verdict on the evaluation itself.
 
@@ -176,31 +159,19 @@ def attack(
     Raises:
         UsageError: the attacks are in different balls, or one needs what the model lacks.
     """
+    from purpleteam.attacks.cross_check import cross_check as compare
     from purpleteam.attacks.evaluate import curve
     from purpleteam.attacks.soundness import soundness_of
-    from purpleteam.verbs._subject import ModelOptions, open_subject
+    from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import file_to_write
 
-    target = file_to_write(out)
-    radii = radii_of(epsilon)
-    asked = several(attack)
+    target, radii, asked = file_to_write(given["out"]), radii_of(epsilon), several(attack)
     ladders_of(asked or ["ladder"], radii, norm)  # said before anything is read
-    subject = open_subject(
-        images,
-        labels,
-        model=model,
-        options=ModelOptions(weights=weights, arch=arch, normalise=normalise, classes=classes),
-        split=split,
-        limit=limit,
-        device=device,
-        threads=threads,
-        measured=True,
-        progress=progress,
-    )
-    loaded, chosen = subject.loaded, subject.images
+    subject = open_subject(images, labels, model=model, measured=True, **given)
+    loaded, chosen, seed = subject.loaded, subject.images, subject.seed
     usual, why = ("", []) if asked else usual_attack(subject, len(radii or [0]))
     ladders = ladders_of(asked or [usual], radii, norm, subject.shape[0])
-    journal = _journal(subject, ladders, run, seed, batch_size)
+    journal = _journal(subject, list(ladders.values()), batch_size)
     if journal.batches:
         why = [*why, f"went on where it was stopped: {journal.batches} batches were done"]
     widest = ladders[max(ladders)]
@@ -213,21 +184,35 @@ def attack(
         batch_size=batch_size,
         fit_on=subject.dataset.validation,
         journal=journal,
-        progress=progress,
+        progress=subject.progress,
     )
     evaluations = list(points.values())
     sound = soundness_of(loaded.module, chosen, widest, evaluations, seed=seed, looked_at=checked)
     points = {radius: point.counting(sound.breaks) for radius, point in points.items()}
-    crossed = _crossed(subject, widest[-1], seed, progress) if cross_check else None
+    crossed = None
+    if cross_check:
+        crossed = compare(
+            subject.white_box("--cross-check: --model", "other libraries need gradients").module,
+            chosen,
+            norm=widest[-1].norm,
+            epsilon=widest[-1].epsilon,
+            seed=seed,
+            place={"model": loaded.digest, "model_name": loaded.name},
+            progress=subject.progress,
+        )
     last = points[max(points)]
     rounded = last.as_bytes(loaded.module, chosen) if as_bytes else None
     if target is not None:
         last.save_images(target, chosen, rounded)
-    notes = [*subject.notes, *why, *_waited(subject)]
+    notes = [*subject.notes, *why]
+    if waited := getattr(loaded.module, "waited", 0.0):
+        notes.append(f"the classifier asked to be left alone for {waited:.1f} s in all")
+    if refused := getattr(loaded.module, "refusals", 0):
+        notes.append(f"the classifier refused {refused} of {loaded.module.calls} images")
     if rounded is not None:
         kept, broken = int(rounded.breaks.sum()), int((last.broken_by >= 0).sum())
         notes.append(f"as bytes, {kept} of {broken} adversarial examples still break it")
-    records = _records(subject, points, sound, seed, run)
+    records = _records(subject, points, sound)
     journal.remove()
     return Attacked(
         points=points,
@@ -236,25 +221,19 @@ def attack(
         data=subject.data(subject.split),
         cross_check=crossed,
         as_bytes=rounded,
-        records=(*records, *(crossed.findings if crossed else ()), subject.part),
+        records=(*records, *(crossed.findings if crossed else ()), subject.part()),
         notes=tuple(notes),
     )
 
 
-def _journal(
-    subject: Subject,
-    ladders: Mapping[float, Sequence[EvasionAttack]],
-    run: RunFolder | None,
-    seed: int,
-    batch_size: int,
-) -> Any:
+def _journal(subject: Subject, ladders: list[list[EvasionAttack]], batch_size: int) -> Journal:
     """Return where this very evaluation keeps its finished batches until it is done."""
     import torch
 
     from purpleteam import __version__
     from purpleteam.attacks.journal import Journal
 
-    loaded = subject.loaded
+    loaded, run = subject.loaded, subject.run
     facts = {
         "version": __version__,
         "torch": torch.__version__,
@@ -263,64 +242,35 @@ def _journal(
         "normalisation": repr(loaded.normalisation),
         "answers": subject.answers(),
         "images": [subject.images.digest, subject.dataset.validation.digest],
-        "attacks": [
-            [{"name": one.name, **asdict(one)} for one in ladder] for ladder in ladders.values()
-        ],
-        "seed": seed,
+        "attacks": [[{"name": one.name, **asdict(one)} for one in ladder] for ladder in ladders],
+        "seed": subject.seed,
         "batch_size": batch_size,
     }
     whole_run = run is not None and "verb" not in run.info["asked"]
     return Journal.of(facts, run.path / "under-way" if run is not None and whole_run else None)
 
 
-def _crossed(subject: Subject, attack: EvasionAttack, seed: int, progress: Progress) -> CrossCheck:
-    from purpleteam.attacks.cross_check import cross_check
-
-    loaded = subject.white_box("--cross-check: --model", "other libraries need gradients")
-    return cross_check(
-        loaded.module,
-        subject.images,
-        norm=attack.norm,
-        epsilon=attack.epsilon,
-        seed=seed,
-        place={"model": loaded.digest, "model_name": loaded.name},
-        progress=progress,
-    )
-
-
-def _waited(subject: Subject) -> list[str]:
-    module, notes = subject.loaded.module, []
-    if waited := getattr(module, "waited", 0.0):
-        notes.append(f"the classifier asked to be left alone for {waited:.1f} s in all")
-    if refused := getattr(module, "refusals", 0):
-        notes.append(f"the classifier refused {refused} of {module.calls} images")
-    return notes
-
-
 def _records(
-    subject: Subject,
-    points: Mapping[float, RobustEvaluation],
-    sound: Soundness,
-    seed: int,
-    run: RunFolder | None,
+    subject: Subject, points: Mapping[float, RobustEvaluation], sound: Soundness
 ) -> list[Record]:
     """Return one measurement for each radius; into a run go outcomes and pictures as well."""
     about, detail = subject.about(), {"soundness": sound.to_json()}
     how: dict[str, Any] = {"curve": True} if len(points) > 1 else {}
-    rates = [point.measurement(about, seed=seed, detail=detail, **how) for point in points.values()]
-    records: list[Record] = [*rates]
-    if run is not None:
-        last = points[max(points)]
-        name = "+".join(row.name for row in last.attacks).replace(":", "-").replace("/", "-")
-        path = run.path / "outcomes" / f"{name}-{max(points):g}-{rates[-1].id}.npz"
-        last.save_outcomes(path)
-        records.append(run.artefact(path, rates[-1].id))
-        records += _broken(subject, last, run, rates[-1].id)
-    return records
+    rates = [
+        point.measurement(about, seed=subject.seed, detail=detail, **how)
+        for point in points.values()
+    ]
+    if (run := subject.run) is None:
+        return [*rates]
+    last, made_by = points[max(points)], rates[-1].id
+    name = "+".join(row.name for row in last.attacks).replace(":", "-").replace("/", "-")
+    path = run.path / "outcomes" / f"{name}-{max(points):g}-{made_by}.npz"
+    last.save_outcomes(path)
+    return [*rates, run.artefact(path, made_by), *_broken(subject, run, last, made_by)]
 
 
 def _broken(
-    subject: Subject, evaluation: RobustEvaluation, run: RunFolder, made_by: str
+    subject: Subject, run: RunFolder, evaluation: RobustEvaluation, made_by: str
 ) -> list[Record]:
     """Show images that the evaluation broke: clean, what was added, and what is read then."""
     import numpy as np
@@ -344,17 +294,17 @@ def _broken(
             (f"{stem}-perturbation", signed_picture(added, spread), "added"),
             (f"{stem}-adversarial", as_picture(x_adv[number]), f"read as {names[int(now)]}"),
         ]
-    standing = int((evaluation.broken_by == -1).sum())
+    standing, of = int((evaluation.broken_by == -1).sum()), len(evaluation.broken_by)
     title = (
         f"{subject.loaded.name}: clean, perturbation, adversarial "
         f"({last.name}, epsilon {last.epsilon:g} in {last.norm})"
     )
     none = (
-        f"No attack broke an image: {standing} of {len(evaluation.broken_by)} stand."
+        f"No attack broke an image: {standing} of {of} stand."
         if standing
-        else f"The model reads none of the {len(evaluation.broken_by)} images rightly."
+        else f"The model reads none of the {of} images rightly."
     )
-    return [*gallery(run, "evasion", title, pictures, none=none, made_by=made_by)]
+    return gallery(run, "evasion", title, pictures, none=none, made_by=made_by)
 
 
 def _at_most(sound: Mapping[str, Any]) -> str:
@@ -366,23 +316,7 @@ def _at_most(sound: Mapping[str, Any]) -> str:
     return f": stronger attacks break {100 * by['value']:.1f} points more ({low:.1f} to {high:.1f})"
 
 
-def _calls(cost: Mapping[str, float]) -> str:
-    return f"{cost['forward']:,.0f} forward, {cost['backward']:,.0f} backward"
-
-
-def _compared(crossed: Mapping[str, Any] | None) -> list[str]:
-    """Return each attack beside the same one of another library."""
-    if crossed is None:
-        return []
-    rows = [
-        (
-            row["attack"],
-            percent(row["ours"]),
-            row["peer"],
-            percent(row["theirs"]),
-            "agree" if row["agrees"] else "DISAGREE",
-        )
-        for row in crossed["rows"]
-    ]
-    absent = [f"not compared: {name}: {reason}" for name, reason in crossed["absent"].items()]
-    return ["", *table(rows), *absent]
+def _compared(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return an attack beside the same one of another library."""
+    agree = "agree" if row["agrees"] else "DISAGREE"
+    return row["attack"], percent(row["ours"]), row["peer"], percent(row["theirs"]), agree

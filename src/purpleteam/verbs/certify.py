@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.errors import UsageError, unknown
-from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement, Record
-from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import model_note
-from purpleteam.verbs.options import Images, Limit, Out, Seed, Split, Threads
+from purpleteam.verbs.options import Certifying, Images
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
@@ -52,7 +50,7 @@ class Certified(Result):
         return table(rows)
 
 
-@verb()
+@verb(answers=True)
 def certify(
     images: Images = "digits",
     labels: Any = None,
@@ -68,13 +66,7 @@ def certify(
     learner: Annotated[
         str, Option(help="How a part's network is trained: readout, networks.")
     ] = "readout",
-    seed: Seed = 0,
-    split: Split = None,
-    limit: Limit = None,
-    out: Out = None,
-    threads: Threads = None,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[Certifying],
 ) -> Certified:
     """Prove how many training images may come or go before an answer can change.
 
@@ -83,22 +75,11 @@ def certify(
     from purpleteam.certify.dpa import certify_partitions
     from purpleteam.certify.learners import seeded
     from purpleteam.verbs._subject import open_subject
-    from purpleteam.verbs.outputs import file_to_write, write_answer
 
     if method not in METHODS:
         raise UsageError(unknown("method", method, METHODS))
-    asked, how = _numbers(changes), seeded(learner, seed)
-    target = file_to_write(out)
-    subject = open_subject(
-        images,
-        labels,
-        split=split,
-        limit=limit,
-        device="cpu",
-        threads=threads,
-        training=True,
-        progress=progress,
-    )
+    asked, how = _numbers(changes), seeded(learner, given["seed"])
+    subject = open_subject(images, labels, device="cpu", training=True, **given)
     dataset, chosen = subject.dataset, subject.images
     certificate = certify_partitions(
         dataset.train,
@@ -106,9 +87,9 @@ def certify(
         classes=len(dataset.classes),
         parts=parts,
         learner=how,
-        progress=progress,
+        progress=subject.progress,
     )
-    selection = "all" if len(chosen) == len(dataset.split(subject.split)) else f"first {limit}"
+    whole = len(chosen) == len(dataset.split(subject.split))
     about = {
         "model": certificate.digest,
         "model_name": NAME,
@@ -116,22 +97,40 @@ def certify(
         "dataset_name": dataset.name,
         "training_set": dataset.train.digest,
         "split": subject.split,
-        "selection": selection,
+        "selection": "all" if whole else f"first {subject.limit}",
     }
-    result = Certified(
+    facts = certificate.to_json(asked)
+    common: dict[str, Any] = {"subject": about, "cost": {"cpu_seconds": facts["seconds"]}}
+    made = {name: facts[name] for name in ("method", "norm", "layout", "learner")}
+    clean = Measurement(
+        name="clean_accuracy",
+        value=certificate.clean_accuracy,
+        how=made,
+        detail={name: facts[name] for name in ("median_radius", "part_accuracy", "empty_parts")},
+        **common,
+    )
+    certified: list[Record] = [
+        Measurement(
+            name="certified_accuracy",
+            value=certificate.certified_accuracy(one),
+            how=made | {"epsilon": one},
+            detail={"counts": certificate.counts(one)},
+            **common,
+        )
+        for one in sorted(set(asked))
+    ]
+    images_of = {"digest": chosen.digest, "split": subject.split, "limit": subject.limit}
+    return Certified(
         certificate=certificate,
         changes=tuple(asked),
         facts={
             "training_set": dataset.train.digest,
-            "images": {"digest": chosen.digest, "split": subject.split, "limit": limit},
+            "images": images_of,
             "data": subject.data(subject.split),
         },
-        records=tuple(_measured(certificate, asked, about)),
+        records=(model_note(certificate.digest, NAME, "partitions"), clean, *certified),
         notes=subject.notes,
     )
-    if target is not None:
-        write_answer(target, result.answer())
-    return result
 
 
 def _numbers(given: Any) -> list[int]:
@@ -142,34 +141,3 @@ def _numbers(given: Any) -> list[int]:
     if min(numbers, default=-1) < 0:
         raise UsageError(f"--changes must be numbers from 0 such as 10,50,100,500, not {given!r}")
     return numbers
-
-
-def _measured(
-    certificate: PartitionCertificate, changes: Sequence[int], subject: Mapping[str, Any]
-) -> list[Record]:
-    facts = certificate.to_json(list(changes))
-    how = {name: facts[name] for name in ("method", "norm", "layout", "learner")}
-    cost = {"cpu_seconds": facts["seconds"]}
-    clean = Measurement(
-        name="clean_accuracy",
-        value=certificate.clean_accuracy,
-        subject=subject,
-        how=how,
-        detail={name: facts[name] for name in ("median_radius", "part_accuracy", "empty_parts")},
-        cost=cost,
-    )
-    return [
-        model_note(certificate.digest, NAME, "partitions"),
-        clean,
-        *(
-            Measurement(
-                name="certified_accuracy",
-                value=certificate.certified_accuracy(one),
-                subject=subject,
-                how=how | {"epsilon": one},
-                detail={"counts": certificate.counts(one)},
-                cost=cost,
-            )
-            for one in sorted(set(changes))
-        ),
-    ]

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.errors import UsageError
-from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note, Record
-from purpleteam.core.runfolder import RunFolder
-from purpleteam.verbs.options import (
-    Classes,
-    Code,
-    Device,
-    Images,
-    ModelOrNone,
-    Normalise,
-    Out,
-    Seed,
-    Threads,
-    Trusted,
-    Weights,
-)
+from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN
+from purpleteam.verbs.options import Images, Model, OnModel, Trusted
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
@@ -93,21 +81,23 @@ class Detected(Result):
             truth = values["manifest"]
             told = f"{truth['poisoned']} poisoned, {truth['found']} of them flagged"
             rows.append(("manifest", told))
-        return [*table(rows), *_most_suspicious(values)]
+        lines = table(rows)
+        if flagged := values.get("flagged"):
+            files = values.get("flagged_files") or []
+            named = [f" ({name})" for name in files[:10]] or [""] * 10
+            first = ", ".join(f"{n}{name}" for n, name in zip(flagged, named, strict=False))
+            lines.append(f"most suspicious: {first}" + " ..." * (len(flagged) > 10))
+        return lines
 
 
-@verb()
+@verb(answers=True)
 def detect(
-    model: ModelOrNone = None,
+    model: Model = None,
     images: Images = "digits",
     labels: Any = None,
     *,
     training_set: Annotated[Any, Option(help="Look for poisoned images in it instead.")] = None,
     trusted: Trusted = 1000,
-    weights: Weights = None,
-    arch: Code = None,
-    normalise: Normalise = None,
-    classes: Classes = None,
     picture: Annotated[
         Path | str | None, Option(kind=Path, help="PNG of the recovered trigger.")
     ] = None,
@@ -115,158 +105,117 @@ def detect(
         Path | str | None,
         Option(kind=Path, help="Also fit STRIP for purple serve --strip, into this file."),
     ] = None,
-    out: Out = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    device: Device = "auto",
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[OnModel],
 ) -> Detected:
     """Look for a backdoor: in a model by --model, in images by --training-set.
 
     Exit codes: 0 nothing found, 1 found, 2 not established (too little, or unlike the calibration).
     """
-    from purpleteam.verbs._subject import ModelOptions, open_subject
-    from purpleteam.verbs.outputs import file_to_write, write_answer
+    from purpleteam.defences import fit_strip
+    from purpleteam.verbs._pictures import save_picture
+    from purpleteam.verbs._subject import open_subject
+    from purpleteam.verbs.outputs import file_to_write
 
     if model is None and training_set is None:
         raise UsageError("nothing to look into: give --model M, or --training-set D, or both")
     if training_set is not None and (picture is not None or strip is not None):
         raise UsageError("--picture and --strip go with --model alone, not with --training-set")
-    target, drawn, fitted = (file_to_write(path) for path in (out, picture, strip))
+    drawn, fitted = file_to_write(picture), file_to_write(strip)
     subject = open_subject(
         images if training_set is None else training_set,
         labels,
         model=model,
-        options=ModelOptions(weights=weights, arch=arch, normalise=normalise, classes=classes),
         split="validation" if training_set is None else None,
         limit=trusted if training_set is None else None,
-        device=device,
-        threads=threads,
         training=training_set is not None,
-        progress=progress,
+        **given,
     )
     if model is not None:
         subject.white_box("--model", "a scan needs gradients")
-    if training_set is None:
-        result = detect_model(
-            subject, trusted, seed, picture=drawn, strip=fitted, run=run, progress=progress
-        )
-    else:
-        result = detect_training_set(subject, seed, progress=progress)
-    if target is not None:
-        write_answer(target, result.answer())
-    return result
+    if training_set is not None:
+        return detect_training_set(subject)
+    result, told, notes = detect_model(subject, trusted), dict[str, Any](), list[str]()
+    if drawn is not None and result.trigger is None:
+        told["picture"] = None
+        notes.append(f"nothing was recovered, so {str(drawn)!r} is not written")
+    elif drawn is not None and result.trigger is not None:
+        save_picture(drawn, result.trigger.picture())
+        told["picture"] = str(drawn)
+    if fitted is not None:
+        loaded, (clean, _) = subject.loaded, subject.trusted(trusted)
+        net = fit_strip(loaded.module, clean, seed=subject.seed, model_digest=loaded.digest)
+        net.save(fitted)
+        told["strip"] = str(fitted)
+    return replace(result, facts={**result.facts, **told}, notes=(*result.notes, *notes))
 
 
-def detect_model(
-    subject: Subject,
-    trusted: int,
-    seed: int,
-    *,
-    picture: Path | None = None,
-    strip: Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-    stem: str | None = None,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
-) -> Detected:
-    """Scan a model for a backdoor with trusted images alone.
+def detect_model(subject: Subject, trusted: int, stem: str | None = None, **more: Any) -> Detected:
+    """Scan the subject's model for a backdoor with the first `trusted` validation images alone.
 
-    Args:
-        subject: the model, and the dataset whose validation images are trusted.
-        trusted: how many of them.
-        seed: the same seed and model give the same answer.
-        picture: a PNG of the recovered trigger to write.
-        strip: a file to fit STRIP into.
-        facts: what the record says beside, such as what was planted.
-        stem: what files in the run are called; by default the model.
-        run: the run folder that the trigger is written into.
-        progress: where to report.
+    `stem` is what files in the run are called, by default as the model; `more` is what the record
+    says beside, such as what was planted.
     """
-    import time
-
-    from purpleteam.core.schema import MODEL_SCAN
     from purpleteam.defences.detection.model import scan_model
+    from purpleteam.verbs._pictures import gallery
 
-    loaded, dataset = subject.loaded, subject.dataset
-    images, notes = subject.trusted(trusted)
-    wall, cpu = time.perf_counter(), time.process_time()
+    loaded, classes, run = subject.loaded, subject.dataset.classes, subject.run
+    images, few = subject.trusted(trusted)
+    started = time.perf_counter(), time.process_time()
     scan = scan_model(
         loaded.module,
         images,
-        classes=len(dataset.classes),
-        seed=seed,
+        classes=len(classes),
+        seed=subject.seed,
         device=subject.device,
-        progress=progress,
+        progress=subject.progress,
     )
-    cost = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-    note = Note(
-        name=MODEL_SCAN,
-        facts=_scan_facts(subject, loaded.digest, seed, scan.to_json(), facts),
-        cost=cost,
-    )
-    told: dict[str, Any] = {"trusted": len(images), "subject": subject.about()}
-    if picture is not None:
-        told["picture"] = _drawn(scan.trigger, picture)
-        if scan.trigger is None:
-            notes.append(f"nothing was recovered, so {str(picture)!r} is not written")
-    if strip is not None:
-        from purpleteam.defences import fit_strip
-
-        fit_strip(loaded.module, images, seed=seed, model_digest=loaded.digest).save(strip)
-        told["strip"] = str(strip)
-    records: list[Record] = [note, *_trigger_files(subject, scan, note, seed, stem, run)]
+    note = _note(MODEL_SCAN, subject, loaded.digest, scan, started, more)
+    records: list[Record] = [note]
+    if scan.trigger is not None and run is not None:  # as a file and as a picture
+        name = stem or f"{loaded.name.replace('/', '-').replace(':', '-')}-{subject.seed}"
+        path = scan.trigger.save(run.path / "exports" / f"{name}{TRIGGER}")
+        caption = f"recovered: {scan.trigger.kind}, to {classes[scan.trigger.target_label]}"
+        title = f"Recovered: {loaded.name}, seed {subject.seed}"
+        picture = (f"{name}-recovered", scan.trigger.picture(), caption)
+        records += [run.artefact(path, note.id), *gallery(run, "recovered", title, [picture])]
+    facts = {"trusted": len(images), "subject": subject.about()}
     return Detected(
         scan=scan,
-        facts=told | {"data": subject.data("validation")},
+        facts=facts | {"data": subject.data("validation")},
         records=tuple(records),
-        notes=(*subject.notes, *notes),
+        notes=(*subject.notes, *few),
     )
 
 
 def detect_training_set(
     subject: Subject,
-    seed: int,
-    *,
     images: ImageSet | None = None,
-    facts: Mapping[str, Any] | None = None,
     detectors: Sequence[str] = (),
-    progress: Progress = SILENT,
+    **more: Any,
 ) -> Detected:
     """Look for poisoned training images; a manifest's truth is compared afterwards.
 
     Args:
         subject: the dataset and, where there is one, a model that has learned it.
-        seed: the same seed and images give the same answer.
         images: the training images, where not the dataset's own.
-        facts: what the record says beside, such as what was planted.
         detectors: whose rankings are told too; the verdict needs none, and no answer shows any.
-        progress: where to report.
+        more: what the record says beside, such as what was planted.
     """
-    import time
-
-    from purpleteam.core.schema import TRAINING_SET_SCAN
     from purpleteam.defences.detection.training_set import scan_training_set
 
     dataset = subject.dataset
     looked_at = dataset.split(dataset.searched) if images is None else images
-    wall, cpu = time.perf_counter(), time.process_time()
+    started = time.perf_counter(), time.process_time()
     scan = scan_training_set(
         looked_at,
         classes=len(dataset.classes),
         model=None if subject.model is None else subject.model.module,
         detectors=detectors,
-        seed=seed,
+        seed=subject.seed,
         device=subject.device,
-        progress=progress,
+        progress=subject.progress,
     )
-    cost = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-    note = Note(
-        name=TRAINING_SET_SCAN,
-        facts=_scan_facts(subject, looked_at.digest, seed, scan.to_json(), facts),
-        cost=cost,
-    )
+    note = _note(TRAINING_SET_SCAN, subject, looked_at.digest, scan, started, more)
     told: dict[str, Any] = {
         "split": dataset.searched,
         "dataset": looked_at.digest,
@@ -286,60 +235,26 @@ def detect_training_set(
     return Detected(scan=scan, facts=told, records=(note,), notes=subject.notes)
 
 
-def _scan_facts(
+def _note(
+    name: str,
     subject: Subject,
     about: str,
-    seed: int,
-    answer: Mapping[str, Any],
-    more: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Return a scan's answer without its time, as its record has it."""
+    scan: ModelScan | TrainingSetScan,
+    started: tuple[float, float],
+    more: Mapping[str, Any],
+) -> Note:
+    """Return the record of a scan: its answer, and its time apart from it."""
     model = subject.model
-    return {
+    wall, cpu = started
+    facts = {
         "model_name": None if model is None else model.name,
         "model": None if model is None else model.digest,
         "subject": about,
         "own": True,
-        "seed": seed,
-        **{key: value for key, value in answer.items() if key != "seconds"},
+        "seed": subject.seed,
+        **{key: value for key, value in scan.to_json().items() if key != "seconds"},
         "planted": {"poison": "unknown"},
-        **(more or {}),
+        **more,
     }
-
-
-def _trigger_files(
-    subject: Subject, scan: ModelScan, note: Note, seed: int, stem: str | None, run: Any
-) -> list[Record]:
-    """Write the recovered trigger into the run, as a file and as a picture."""
-    if scan.trigger is None or run is None:
-        return []
-    from purpleteam.verbs._pictures import gallery
-
-    name = stem or f"{subject.loaded.name.replace('/', '-').replace(':', '-')}-{seed}"
-    path = scan.trigger.save(run.path / "exports" / f"{name}{TRIGGER}")
-    label = subject.dataset.classes[scan.trigger.target_label]
-    caption = f"recovered: {scan.trigger.kind}, to {label}"
-    title = f"Recovered: {subject.loaded.name}, seed {seed}"
-    picture = (f"{name}-recovered", scan.trigger.picture(), caption)
-    return [run.artefact(path, note.id), *gallery(run, "recovered", title, [picture])]
-
-
-def _drawn(trigger: RecoveredTrigger | None, path: Path) -> str | None:
-    """Write the picture of a recovered trigger; there is none where nothing was recovered."""
-    from purpleteam.report.png import write_png
-
-    if trigger is None:
-        return None
-    pixels = trigger.picture()
-    write_png(path, pixels[:, :, 0] if pixels.shape[2] == 1 else pixels[:, :, :3])
-    return str(path)
-
-
-def _most_suspicious(values: Mapping[str, Any]) -> list[str]:
-    if not values.get("flagged"):
-        return []
-    files = values.get("flagged_files") or []
-    named = [f" ({name})" for name in files[:10]] or [""] * 10
-    pairs = zip(values["flagged"], named, strict=False)
-    first = ", ".join(f"{number}{name}" for number, name in pairs)
-    return [f"most suspicious: {first}" + " ..." * (len(values["flagged"]) > 10)]
+    cost = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    return Note(name=name, facts=facts, cost=cost)

@@ -4,24 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.runfolder import RunFolder
-from purpleteam.verbs.options import (
-    Classes,
-    Code,
-    Device,
-    Images,
-    Limit,
-    Model,
-    Normalise,
-    Out,
-    Seed,
-    Split,
-    Threads,
-    Weights,
-)
+from purpleteam.verbs.options import Images, Measuring, Model
 from purpleteam.verbs.result import Result, percent, table
 from purpleteam.verbs.verb import verb
 
@@ -71,53 +56,25 @@ class Evaluated(Result):
         return [*lines, "", *table(scores)]
 
 
-@verb()
+@verb(answers=True)
 def evaluate(
     model: Model = "standard",
     images: Images = "digits",
     labels: Any = None,
-    *,
-    split: Split = None,
-    limit: Limit = None,
-    weights: Weights = None,
-    arch: Code = None,
-    normalise: Normalise = None,
-    classes: Classes = None,
-    out: Out = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    device: Device = "auto",
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[Measuring],
 ) -> Evaluated:
     """Accuracy, loss, per-class scores, confusion matrix, calibration and time per image."""
     from purpleteam.models.evaluation import evaluate as measure
-    from purpleteam.verbs._subject import ModelOptions, open_subject
-    from purpleteam.verbs.outputs import file_to_write, write_answer
+    from purpleteam.verbs._subject import open_subject
 
-    target = file_to_write(out)
-    subject = open_subject(
-        images,
-        labels,
-        model=model,
-        options=ModelOptions(weights=weights, arch=arch, normalise=normalise, classes=classes),
-        split=split,
-        limit=limit,
-        device=device,
-        threads=threads,
-        measured=True,
-        progress=progress,
-    )
-    names = subject.dataset.classes
-    numbers = measure(subject.loaded.module, subject.images, classes=len(names), seed=seed)
-    result = Evaluated(
+    subject = open_subject(images, labels, model=model, measured=True, **given)
+    names, about = subject.dataset.classes, subject.about()
+    numbers = measure(subject.loaded.module, subject.images, classes=len(names), seed=subject.seed)
+    return Evaluated(
         evaluation=numbers,
         classes=names,
-        subject=subject.about(),
+        subject=about,
         data=subject.data(subject.split),
-        records=(*numbers.measurements(subject.about()), subject.part),
+        records=(*numbers.measurements(about), subject.part()),
         notes=subject.notes,
     )
-    if target is not None:
-        write_answer(target, result.answer())
-    return result

@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from purpleteam.core.errors import UsageError
-from purpleteam.verbs.options import (
-    Classes,
-    Code,
-    Images,
-    Model,
-    Normalise,
-    Out,
-    Threads,
-    Weights,
-)
+from purpleteam.verbs.options import Exporting, Images, Model
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import verb
 
@@ -50,41 +40,25 @@ class Exported(Result):
 
 @verb(measures=False)
 def export(
-    model: Model = "standard",
-    images: Images = "digits",
-    *,
-    weights: Weights = None,
-    arch: Code = None,
-    normalise: Normalise = None,
-    classes: Classes = None,
-    out: Out = None,
-    threads: Threads = None,
+    model: Model = "standard", images: Images = "digits", **given: Unpack[Exporting]
 ) -> Exported:
     """Write a model as safetensors, ONNX and card, the two nets compared.
 
     Args:
         images: the dataset whose shape and classes a card names, where the model has no card.
     """
-    from purpleteam.models.adapters import Normalisation, parse_classes
+    from purpleteam.models.adapters import parse_classes
     from purpleteam.models.black_box import BlackBox
     from purpleteam.models.devices import use_threads
-    from purpleteam.models.loading import load
     from purpleteam.models.store import Provenance, store
-    from purpleteam.verbs._subject import open_dataset, read_weights
+    from purpleteam.verbs._subject import loaded_from, open_dataset
     from purpleteam.verbs.outputs import stem_to_write
 
-    if out is None:
+    if (out := given["out"]) is None:
         raise UsageError("--out FILE says where the model goes")
-    use_threads(threads)
-    layer = None if normalise is None else Normalisation.parse(normalise)
-    names = None if classes is None else parse_classes(classes)
-    loaded = load(
-        model,
-        weights=None if weights is None else Path(weights),
-        arch=arch,
-        read_weights=read_weights,
-        normalisation=layer,
-    )
+    use_threads(given["threads"])
+    names = None if given["classes"] is None else parse_classes(given["classes"])
+    loaded = loaded_from(model, given)
     if isinstance(loaded.module, BlackBox):
         raise UsageError(f"model {model!r} only gives answers: it has no weights to export")
     stem = stem_to_write(out, loaded.name.replace("/", "-").replace(":", "-"))
@@ -100,7 +74,7 @@ def export(
         )
     else:
         provenance = Provenance(
-            architecture=arch or card.architecture,
+            architecture=given["arch"] or card.architecture,
             shape=card.shape,
             classes=names or card.classes,
             recipe=card.recipe,

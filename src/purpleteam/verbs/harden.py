@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
-from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.runfolder import RunFolder
-from purpleteam.verbs.options import (
-    Arch,
-    Budget,
-    Classes,
-    Device,
-    Epochs,
-    Images,
-    ModelOrNone,
-    Normalise,
-    Out,
-    Seed,
-    Threads,
-    Weights,
-)
-from purpleteam.verbs.trained import Hardened, described, recipe_from, seconds_of, train_and_store
+from purpleteam.verbs.options import Arch, Beside, Budget, Epochs, Images, Model
+from purpleteam.verbs.trained import Hardened, recipe_from, seconds_of, train_and_store
 from purpleteam.verbs.verb import Option, verb
 
 
@@ -35,20 +20,12 @@ def harden(
     epsilon: Annotated[
         float | None, Option(kind=float, help="Radius that is trained for, such as 8/255.")
     ] = None,
-    model: ModelOrNone = None,
-    weights: Weights = None,
-    normalise: Normalise = None,
-    classes: Classes = None,
+    model: Model = None,
     arch: Arch = "classic_cnn",
     epochs: Epochs = None,
     budget: Budget = None,
-    out: Out = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    device: Device = "auto",
     name: str | None = None,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[Beside],
 ) -> Hardened:
     """Train a model by adversarial training and store it; attack it with purple attack.
 
@@ -56,50 +33,17 @@ def harden(
         model: the undefended model, for a defence that attacks one beforehand, and for code of
             the user's own that wants the same input.
     """
-    from purpleteam.defences import DEFENCES, Hardening
-    from purpleteam.verbs._subject import ModelOptions, code_of, open_subject
+    from purpleteam.defences import DEFENCES
+    from purpleteam.verbs._subject import code_of, open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
-    called, defence = recipe_from(DEFENCES, recipe, epochs, epsilon=epsilon)
-    seconds = seconds_of(budget)
-    subject = open_subject(
-        images,
-        labels,
-        model=model,
-        options=ModelOptions(
-            weights=weights, arch=code_of(arch, model), normalise=normalise, classes=classes
-        ),
-        device=device,
-        threads=threads,
-        training=True,
-        progress=progress,
-    )
-    subject.net(arch, seed)
-    stem = stem_to_write(out, f"{subject.dataset.name}-{called}")
-    baseline = subject.model
+    plan, seconds = recipe_from(DEFENCES, recipe, epochs, epsilon=epsilon), seconds_of(budget)
+    code = code_of(arch, model)
+    subject = open_subject(images, labels, model=model, arch=code, training=True, **given)
+    subject.net(arch)
+    stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan[0]}")
     stored, training, records = train_and_store(
-        subject,
-        stem,
-        arch,
-        described(called, defence),
-        lambda net, checkpoint: defence.harden(
-            Hardening(
-                net=net,
-                dataset=subject.dataset,
-                baseline=None if baseline is None else baseline.module,
-                seed=seed,
-                checkpoint=checkpoint,
-                device=subject.device,
-                description=f"harden {name or stem.name}",
-                progress=progress,
-                budget_seconds=seconds,
-            )
-        ),
-        seed=seed,
-        role="hardened",
-        name=name,
-        parent=baseline.digest if baseline is not None and defence.needs_baseline else None,
-        run=run,
+        subject, stem, arch, plan, "hardened", name=name, seconds=seconds
     )
     return Hardened(
         stored=stored,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
+from purpleteam.core.progress import Progress
+from purpleteam.core.runfolder import RunFolder
 from purpleteam.verbs.verb import Option
 
 MAX_SEED = 2**63 - 1  # what torch takes
@@ -17,7 +19,6 @@ MODEL = Option(
 Model = Annotated[Any, MODEL]
 """A reference as the command line has it, a `LoadedModel`, an `nn.Module`, or any callable from
 images (N, C, H, W) in [0, 1] to scores (N, classes)."""
-ModelOrNone = Annotated[Any, MODEL]
 Images = Annotated[
     Any,
     Option(
@@ -42,7 +43,6 @@ ARCH = Option(
     "whose card names some.",
 )
 Arch = Annotated[str, ARCH]
-Code = Annotated[str | None, ARCH]
 Normalise = Annotated[
     str | None,
     Option(
@@ -78,3 +78,68 @@ Out = Annotated[Path | str | None, Option(kind=Path, help=OUT)]
 Seed = Annotated[int, Option(kind=int, least=0, most=MAX_SEED, help=SEED)]
 Threads = Annotated[int | None, Option(kind=int, least=1, most=MAX_THREADS, help=THREADS)]
 Device = Annotated[str, Option(help=DEVICE)]
+
+
+class Leaving(TypedDict, total=False):
+    """What any verb that measures takes: where its answer and its records go."""
+
+    out: Out
+    run: RunFolder | Path | str | None
+    progress: Progress
+
+
+class Seeded(Leaving, total=False):
+    """The same, of verbs that work with torch."""
+
+    seed: Seed
+    threads: Threads
+
+
+class Doing(Seeded, total=False):
+    """The same, of verbs that may work on a GPU."""
+
+    device: Device
+
+
+class Part(TypedDict, total=False):
+    """Which images are measured on."""
+
+    split: Split
+    limit: Limit
+
+
+class Certifying(Part, Seeded, total=False):
+    """What `certify` takes beside its own."""
+
+
+class Described(TypedDict, total=False):
+    """What is said of a model beside its reference."""
+
+    weights: Weights
+    normalise: Normalise
+    classes: Classes
+
+
+class OfModel(Described, total=False):
+    """The same where no net is trained: `arch` is the code of a stored model."""
+
+    arch: Annotated[str | None, ARCH]
+
+
+class Exporting(OfModel, total=False):
+    """What `export` takes beside its own."""
+
+    out: Out
+    threads: Threads
+
+
+class Beside(Described, Doing, total=False):
+    """What the verbs take that train, and may be given a model too."""
+
+
+class OnModel(OfModel, Doing, total=False):
+    """What the verbs take that work on a model."""
+
+
+class Measuring(Part, OnModel, total=False):
+    """What the verbs take that measure a model on a split."""

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.errors import UsageError
-from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Measurement, Record
-from purpleteam.core.runfolder import RunFolder
-from purpleteam.verbs.options import (
-    Arch,
-    Classes,
-    Device,
-    Epochs,
-    Images,
-    ModelOrNone,
-    Normalise,
-    Out,
-    Seed,
-    Threads,
-    Weights,
-)
+from purpleteam.verbs.options import Arch, Beside, Epochs, Images, Model
 from purpleteam.verbs.result import Result, percent, table
-from purpleteam.verbs.trained import described, recipe_from, train_and_store
+from purpleteam.verbs.trained import fit, recipe_from, train_and_store
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
-    from purpleteam.data.images import ImageSet
     from purpleteam.models.loading import LoadedModel
     from purpleteam.models.recipes import Recipe
-    from purpleteam.models.training import Training
     from purpleteam.verbs._subject import Subject
 
 
@@ -110,19 +92,11 @@ def poison(
         int,
         Option(kind=int, least=2, name="--trainings", help="Trainings for each count of --curve."),
     ] = 5,
-    model: ModelOrNone = None,
-    weights: Weights = None,
-    normalise: Normalise = None,
-    classes: Classes = None,
+    model: Model = None,
     arch: Arch = "classic_cnn",
     recipe: Annotated[Any, Option(help="Training recipe.")] = "plain",
     epochs: Epochs = None,
-    out: Out = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    device: Device = "auto",
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[Beside],
 ) -> Poisoned:
     """Change a few training images; with --train or --curve, say what that buys.
 
@@ -131,231 +105,179 @@ def poison(
     """
     from purpleteam.attacks.poison.asked import poison_from
     from purpleteam.models.recipes import RECIPES
-    from purpleteam.verbs._subject import ModelOptions, code_of, open_subject
+    from purpleteam.verbs._subject import code_of, open_subject
 
-    called, plan = recipe_from(RECIPES, recipe, epochs)
+    named_recipe = recipe_from(RECIPES, recipe, epochs)
+    if isinstance(sources, str) and any(c.isdigit() for c in sources):
+        sources = _whole(sources, "--sources")
     asked = {
         "count": count,
         "rate": rate,
         "target_label": target_label,
-        "sources": _sources(sources),
+        "sources": sources,
         "cover": cover,
     }
     counts = None if curve is None else _whole(curve, "--curve")
     if isinstance(attack, str):
         poison_from(attack, asked, dataset=None)  # said before anything is read
-    subject = open_subject(
-        images,
-        labels,
-        model=model if train else None,
-        options=ModelOptions(
-            weights=weights, arch=code_of(arch, model), normalise=normalise, classes=classes
-        ),
-        device=device,
-        threads=threads,
-        training=True,
-        progress=progress,
-    )
+    clean = model if train else None
+    code = code_of(arch, model)
+    subject = open_subject(images, labels, model=clean, arch=code, training=True, **given)
     dataset = subject.dataset
     chosen = poison_from(attack, asked, dataset=dataset) if isinstance(attack, str) else attack
-    tested = dataset.test if train or counts else None
     several = [replace(chosen, count=n, rate=None) for n in counts or () if n]
     for one in several if counts is not None else [chosen]:
-        one.check(dataset.train, seed=seed, test=tested)
+        one.check(dataset.train, seed=subject.seed, test=dataset.test if train or counts else None)
     if train or counts:
-        subject.net(arch, seed)  # what cannot be built is refused before anything is written
-    work = _Poisoning(subject, chosen, arch, called, plan, seed, run, progress)
+        subject.net(arch)  # what cannot be built is refused before anything is written
+    out = given["out"]
     if counts is not None:
-        values, records = work.curve(counts, trainings, out)
+        made = _curve(subject, chosen, arch, named_recipe[1], counts, trainings, out)
     else:
-        values, records = work.set_and_model(out, train)
+        made = _set(subject, chosen, arch, named_recipe, out, train)
+    values, records = made
     return Poisoned(
         values=values | {"data": subject.data()}, records=tuple(records), notes=subject.notes
     )
 
 
-@dataclass(frozen=True)
-class _Poisoning:
-    """A poison for a dataset, and how what is trained on it is trained."""
+def _set(
+    subject: Subject,
+    plan: PoisonAttack,
+    arch: str,
+    recipe: tuple[str, Recipe],
+    out: Path | str | None,
+    train: bool,
+) -> tuple[dict[str, Any], list[Record]]:
+    """Write the poisoned dataset; where asked, train on it and measure."""
+    from purpleteam.attacks.poison.evaluate import evaluate_backdoor, evaluate_victim
+    from purpleteam.data.folders import save_dataset
+    from purpleteam.models.loading import LoadedModel
+    from purpleteam.models.weights import digest_of
+    from purpleteam.verbs.outputs import folder_to_write
 
-    subject: Subject
-    plan: PoisonAttack
-    arch: str
-    name: str
-    recipe: Recipe
-    seed: int
-    run: RunFolder | None
-    progress: Progress
+    data = subject.dataset
+    made = plan.apply(
+        data.train, seed=subject.seed, validation=data.validation, progress=subject.progress
+    )
+    changed = replace(data, name=f"{data.name}-{plan.name}", train=made.images)
+    folder = folder_to_write(out or Path("data") / changed.name)
+    save_dataset(changed, folder, made.manifest)
+    values: dict[str, Any] = {
+        "dataset": str(folder),
+        "digest": made.images.digest,
+        "manifest_digest": made.manifest_digest,
+        "poison": plan.name,
+        "shows": plan.shown,
+        "poisoned": len(made.indices),
+        "cover": len(made.cover),
+        "rate": made.rate,
+        "target_label": plan.target_label,
+        "trigger": plan.trigger.describe(data.shape[2]),
+    }
+    if not train:
+        return values, []
+    stored, training, records = train_and_store(
+        subject,
+        folder / "model",
+        arch,
+        recipe,
+        "poisoned",
+        images=made.images,
+        poison=plan.describe(data.shape[2]),
+    )
+    if (clean := subject.model) is None:  # one of the same recipe and seed
+        net = fit(subject, subject.net(arch), recipe[1], data.train, "train the clean model").module
+        clean = LoadedModel("clean", digest_of(net), net)
+    whose = (
+        subject.model.name if subject.model else "trained: same recipe and seed on the clean set"
+    )
+    nets = {"victim": training.module, "victim_of_clean_model": clean.module}
+    backdoor = evaluate_backdoor(training.module, data.test, plan, clean_model=clean.module)
+    values |= {"model": str(stored.weights), **backdoor.to_json()}
+    if plan.shown == "victim":
+        for key, net in nets.items():
+            values[key] = evaluate_victim(net, data.validation, made.manifest).to_json()
+    model = LoadedModel(stored.card.name, stored.card.digest, training.module, stored.card)
+    records += backdoor_records(replace(subject, model=model), clean, plan, made)
+    return values | {"clean_model": whose, "recipe": asdict(recipe[1])}, records
 
-    def set_and_model(self, out: Any, train: bool) -> tuple[dict[str, Any], list[Record]]:
-        """Write the poisoned dataset; where asked, train on it and measure."""
-        from purpleteam.data.folders import save_dataset
-        from purpleteam.verbs.outputs import folder_to_write
 
-        data, plan = self.subject.dataset, self.plan
-        made = plan.apply(
-            data.train, seed=self.seed, validation=data.validation, progress=self.progress
+def _curve(
+    subject: Subject,
+    plan: PoisonAttack,
+    arch: str,
+    recipe: Recipe,
+    counts: tuple[int, ...],
+    trainings: int,
+    out: Path | str | None,
+) -> tuple[dict[str, Any], list[Record]]:
+    """Train with each count and seed; what is finished is kept in the folder."""
+    from purpleteam.attacks.poison.curve import poison_curve
+    from purpleteam.verbs.outputs import folder_to_write, write_answer
+
+    data = subject.dataset
+    folder = folder_to_write(out or Path("data") / f"{data.name}-{plan.name}-curve")
+    points = poison_curve(
+        plan,
+        data,
+        counts=counts,
+        seeds=range(subject.seed, subject.seed + trainings),
+        architecture=arch,
+        recipe=recipe,
+        journal=folder / "trainings",
+        device=subject.device,
+        progress=subject.progress,
+    )
+    facts = plan.describe(data.shape[2])
+    facts = {key: one for key, one in facts.items() if key not in ("poisoned", "asked_rate")}
+    values = {"dataset": data.name, "file": str(folder / "curve.json")} | facts
+    values |= points.to_json() | {"architecture": arch, "recipe": asdict(recipe)}
+    values |= {"data": subject.data()}
+    write_answer(folder / "curve.json", values)
+    about = {
+        "dataset": data.test.digest,
+        "dataset_name": data.name,
+        "training_set": data.train.digest,
+        "split": "test",
+        "selection": "all",
+    }
+    records: list[Record] = [
+        Measurement(
+            name=f"{name}_mean",
+            value=getattr(point, name),
+            subject=about,
+            how=facts | {"poisoned": point.count, "seeds": list(points.seeds)},
         )
-        changed = replace(data, name=f"{data.name}-{plan.name}", train=made.images)
-        folder = folder_to_write(out or Path("data") / changed.name)
-        save_dataset(changed, folder, made.manifest)
-        values: dict[str, Any] = {
-            "dataset": str(folder),
-            "digest": made.images.digest,
-            "manifest_digest": made.manifest_digest,
-            "poison": plan.name,
-            "shows": plan.shown,
-            "poisoned": len(made.indices),
-            "cover": len(made.cover),
-            "rate": made.rate,
-            "target_label": plan.target_label,
-            "trigger": plan.trigger.describe(data.shape[2]),
-        }
-        if not train:
-            return values, []
-        measured, records = self._measured(made, folder / "model")
-        return values | measured, records
-
-    def curve(
-        self, counts: Sequence[int], trainings: int, out: Any
-    ) -> tuple[dict[str, Any], list[Record]]:
-        """Train with each count and seed; what is finished is kept in the folder."""
-        from purpleteam.attacks.poison.curve import poison_curve
-        from purpleteam.verbs.outputs import folder_to_write, write_answer
-
-        data = self.subject.dataset
-        folder = folder_to_write(out or Path("data") / f"{data.name}-{self.plan.name}-curve")
-        points = poison_curve(
-            self.plan,
-            data,
-            counts=counts,
-            seeds=range(self.seed, self.seed + trainings),
-            architecture=self.arch,
-            recipe=self.recipe,
-            journal=folder / "trainings",
-            device=self.subject.device,
-            progress=self.progress,
-        )
-        described_as = self.plan.describe(data.shape[2])
-        facts = {k: v for k, v in described_as.items() if k not in ("poisoned", "asked_rate")}
-        values = {"dataset": data.name, "file": str(folder / "curve.json")} | facts
-        values |= points.to_json() | {"architecture": self.arch, "recipe": asdict(self.recipe)}
-        values |= {"data": self.subject.data()}
-        write_answer(folder / "curve.json", values)
-        about = {
-            "dataset": data.test.digest,
-            "dataset_name": data.name,
-            "training_set": data.train.digest,
-            "split": "test",
-            "selection": "all",
-        }
-        records: list[Record] = [
-            Measurement(
-                name=f"{name}_mean",
-                value=getattr(point, name),
-                subject=about,
-                how=facts | {"poisoned": point.count, "seeds": list(points.seeds)},
-            )
-            for point in points.points
-            for name in ("attack_success_rate", "clean_accuracy")
-        ]
-        return values, records
-
-    def _measured(self, made: PoisonedSet, stem: Path) -> tuple[dict[str, Any], list[Record]]:
-        """Train, store the poisoned model, and measure what the trigger does to it."""
-        from purpleteam.attacks.poison.evaluate import evaluate_backdoor, evaluate_victim
-        from purpleteam.models.loading import LoadedModel
-
-        data, plan = self.subject.dataset, self.plan
-        recipe = described(self.name, self.recipe) | {"poison": plan.describe(data.shape[2])}
-        stored, training, records = train_and_store(
-            self.subject,
-            stem,
-            self.arch,
-            recipe,
-            lambda net, _: self._fit(net, made.images, "train on the poisoned set"),
-            seed=self.seed,
-            role="poisoned",
-            data_digest=made.images.digest,
-            run=self.run,
-        )
-        clean, whose = self._clean()
-        backdoor = evaluate_backdoor(training.module, data.test, plan, clean_model=clean.module)
-        values = backdoor.to_json()
-        if plan.shown == "victim":
-            nets: dict[str, nn.Module] = {
-                "victim": training.module,
-                "victim_of_clean_model": clean.module,
-            }
-            values |= {
-                key: evaluate_victim(net, data.validation, made.manifest).to_json()
-                for key, net in nets.items()
-            }
-        loaded = LoadedModel(stored.card.name, stored.card.digest, training.module, stored.card)
-        records += backdoor_records(self.subject, loaded, clean, plan, made, self.seed)
-        how = {"clean_model": whose, "recipe": asdict(self.recipe)}
-        return {"model": str(stored.weights)} | values | how, records
-
-    def _clean(self) -> tuple[LoadedModel, str]:
-        """Return a clean model: the given one, or one of the same recipe and seed."""
-        from purpleteam.models.loading import LoadedModel
-        from purpleteam.models.weights import digest_of
-
-        if self.subject.model is not None:
-            return self.subject.model, self.subject.model.name
-        train = self.subject.dataset.train
-        net = self._fit(self.subject.net(self.arch, self.seed), train, "train the clean model")
-        whose = "trained: same recipe and seed on the clean set"
-        return LoadedModel("clean", digest_of(net.module), net.module), whose
-
-    def _fit(self, net: nn.Module, images: ImageSet, description: str) -> Training:
-        from purpleteam.models.training import train
-
-        return train(
-            net,
-            images,
-            self.subject.dataset.validation,
-            self.recipe,
-            seed=self.seed,
-            device=self.subject.device,
-            description=description,
-            progress=self.progress,
-        )
+        for point in points.points
+        for name in ("attack_success_rate", "clean_accuracy")
+    ]
+    return values, records
 
 
 def backdoor_records(
-    subject: Subject,
-    model: LoadedModel,
-    clean: LoadedModel,
-    plan: PoisonAttack,
-    made: PoisonedSet,
-    seed: int,
+    subject: Subject, clean: LoadedModel, plan: PoisonAttack, made: PoisonedSet, lab: bool = False
 ) -> list[Record]:
-    """Measure what a trigger does to a poisoned model, beside a clean one of the same recipe."""
+    """Measure what a trigger does to the subject's model, beside a clean one of the same recipe."""
     from purpleteam.attacks.poison.evaluate import evaluate_backdoor
     from purpleteam.core.statistics import paired_difference
 
-    test = subject.dataset.test
-    backdoor = evaluate_backdoor(model.module, test, plan, clean_model=clean.module)
+    test, model, seed = subject.dataset.test, subject.loaded.module, subject.seed
+    backdoor = evaluate_backdoor(model, test, plan, clean_model=clean.module)
+    about = subject.about(clean_model=clean.digest)
+    facts = plan.describe(subject.dataset.shape[2]) | {"poison_rate": made.rate}
+    learned = {"training_set": made.images.digest}
+    if lab:
+        return [*backdoor.measurements(about | learned, facts | {"lab": True}, seed)]
     without = evaluate_backdoor(clean.module, test, plan)
-    about = subject.about(model, clean_model=clean.digest)
-    facts = plan.describe(subject.dataset.shape[2])
-    facts |= {"poison_rate": made.rate, "training_set": made.images.digest}
     difference = Measurement(
         name="clean_accuracy_difference",
         value=paired_difference(without.clean_correct.tolist(), backdoor.clean_correct.tolist()),
         subject=about,
-        how=facts,
+        how=facts | learned,
         seed=seed,
     )
-    return [*backdoor.measurements(about, facts, seed), difference]
-
-
-def _sources(given: Any) -> Any:
-    """Return what --sources means: a word, or labels."""
-    if not isinstance(given, str) or not any(c.isdigit() for c in given):
-        return given
-    return _whole(given, "--sources")
+    return [*backdoor.measurements(about, facts | learned, seed), difference]
 
 
 def _whole(given: Any, option: str) -> tuple[int, ...]:
@@ -374,6 +296,6 @@ def _curve_lines(values: Mapping[str, Any]) -> list[str]:
         (str(p["count"]), percent(p["attack_success_rate"]), percent(p["clean_accuracy"]))
         for p in values["curve"]
     ]
-    facts = [("dataset", values["dataset"]), ("poison", values["poison"]), ("file", values["file"])]
+    facts = [(key, values[key]) for key in ("dataset", "poison", "file")]
     n = len(values["seeds"])
     return [*table(facts), f"mean over {n} trainings with its 95 % t interval:", *table(rows)]

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.errors import UsageError
-from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Measurement, Record
-from purpleteam.core.runfolder import RunFolder
-from purpleteam.core.schema import model_note
-from purpleteam.verbs.options import (
-    Classes,
-    Code,
-    Device,
-    Epochs,
-    Images,
-    Model,
-    Normalise,
-    Out,
-    Seed,
-    Threads,
-    Trusted,
-    Weights,
-)
+from purpleteam.core.records import Record
+from purpleteam.verbs.detect import detect_model, detect_training_set
+from purpleteam.verbs.options import Epochs, Images, Model, OnModel, Trusted
 from purpleteam.verbs.result import Result, table
-from purpleteam.verbs.trained import kept_files, part, recipe_from, validation_subject
+from purpleteam.verbs.trained import part, recipe_from, store_measured
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
@@ -93,44 +79,25 @@ def repair(
     recipe: Annotated[Any, Option(help="For retrain: training recipe.")] = "plain",
     epochs: Epochs = None,
     trusted: Trusted = 1000,
-    weights: Weights = None,
-    arch: Code = None,
-    normalise: Normalise = None,
-    classes: Classes = None,
-    out: Out = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    device: Device = "auto",
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[OnModel],
 ) -> RepairedModel:
     """Take a backdoor out of a model; --dataset is what it learned, validation is trusted."""
-    import time
-
     from purpleteam.defences.repair import REPAIRS
     from purpleteam.models.inference import correct
     from purpleteam.models.recipes import RECIPES
-    from purpleteam.verbs._subject import ModelOptions, open_subject
+    from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
     chosen = part(REPAIRS, method, "--method")
     _, taught = recipe_from(RECIPES, recipe, epochs)
-    subject = open_subject(
-        images,
-        labels,
-        model=model,
-        options=ModelOptions(weights=weights, arch=arch, normalise=normalise, classes=classes),
-        device=device,
-        threads=threads,
-        training=True,
-        progress=progress,
-    )
-    stem = stem_to_write(out, f"{subject.dataset.name}-{chosen.name}")
+    subject = open_subject(images, labels, model=model, training=True, **given)
+    stem = stem_to_write(given["out"], f"{subject.dataset.name}-{chosen.name}")
     started = time.perf_counter()
-    work = _Repairing(subject, trusted, seed, progress)
-    flagged = work.flagged(detection) if "flagged" in chosen.needs else None
-    trigger = work.trigger() if "trigger" in chosen.needs else None
-    subject = work.subject  # without flagged validation images
+    flagged, trigger, notes = None, None, list[str]()
+    if "flagged" in chosen.needs:
+        subject, flagged, notes = _flagged(subject, detection)
+    if "trigger" in chosen.needs:
+        trigger = _recovered(subject, trusted)
     clean, few = subject.trusted(trusted)
     before = float(correct(subject.loaded.module, subject.dataset.validation).mean())
     card = subject.loaded.card
@@ -138,15 +105,12 @@ def repair(
         subject,
         chosen,
         stem,
-        str(model) if card is None else arch or card.architecture,
+        str(model) if card is None else given["arch"] or card.architecture,
         train=subject.dataset.train,
         trusted=clean,
+        recipe=taught,
         flagged=flagged,
         trigger=trigger,
-        recipe=taught,
-        seed=seed,
-        run=run,
-        progress=progress,
     )
     return RepairedModel(
         stored=stored,
@@ -156,7 +120,7 @@ def repair(
         seconds=time.perf_counter() - started,
         data=subject.data(),
         records=tuple(records),
-        notes=(*subject.notes, *work.notes, *few),
+        notes=(*subject.notes, *notes, *few),
     )
 
 
@@ -169,13 +133,10 @@ def repair_and_store(
     train: ImageSet,
     trusted: ImageSet,
     recipe: Recipe,
-    seed: int,
     flagged: NDArray[np.int64] | None = None,
     trigger: RecoveredTrigger | None = None,
     name: str | None = None,
     lab: bool = False,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
 ) -> tuple[StoredModel, list[Record]]:
     """Repair the subject's model, store it, and return the records of it.
 
@@ -187,142 +148,99 @@ def repair_and_store(
         train: what it learned.
         trusted: clean images.
         recipe: for repairs that train anew.
-        seed: of everything random.
         flagged: places of suspicious training images, where a repair needs them.
         trigger: the recovered trigger, where a repair needs it.
         name: of the repaired model in records; by default that of its files.
         lab: it is one of the poison lab's.
-        run: the run folder, where the files lie in one.
-        progress: where to report.
 
     Raises:
         UsageError: there is nothing to repair with.
     """
-    from purpleteam.core.statistics import Rate
     from purpleteam.defences.evaluate import run_repair
     from purpleteam.defences.repair import Repairing
-    from purpleteam.models.inference import correct
-    from purpleteam.models.store import Provenance, store
 
-    dataset, loaded = subject.dataset, subject.loaded
     given = Repairing(
-        model=loaded.module,
-        net=lambda: subject.net(arch, seed),
+        model=subject.loaded.module,
+        net=lambda: subject.net(arch),
         train=train,
         flagged=flagged,
         trusted=trusted,
         trigger=trigger,
         target_label=None if trigger is None else trigger.target_label,
         recipe=recipe,
-        validation=dataset.validation,
-        seed=seed,
+        validation=subject.dataset.validation,
+        seed=subject.seed,
         device=subject.device,
-        progress=progress,
+        progress=subject.progress,
     )
     made = run_repair(chosen, given)
-    right = correct(made.module, dataset.validation)
     facts = {"name": chosen.name, **asdict(chosen)}
-    provenance = Provenance(
-        architecture=arch,
-        shape=subject.shape,
-        classes=dataset.classes,
-        recipe={**facts, "repair": chosen.name, "seed": seed},
-        data_digest=train.digest,
-        parent=loaded.digest,
-        validation_accuracy=float(right.mean()),
-    )
-    stored = store(made.module, stem, provenance)
-    measured = Measurement(
-        name="validation_accuracy",
-        value=Rate.of(int(right.sum()), len(right)),
-        subject=validation_subject(dataset, stored.card.digest, name or stem.name),
+    return store_measured(
+        subject,
+        made.module,
+        stem,
+        arch,
+        "repaired",
+        train,
         how={"repair": facts},
-        seed=seed,
+        recipe=facts | {"repair": chosen.name},
         cost={"seconds": made.seconds, "cpu_seconds": made.cpu_seconds},
+        parent=subject.loaded.digest,
+        name=name,
+        lab=lab,
     )
-    part = model_note(stored.card.digest, name or stem.name, "repaired", lab=lab)
-    return stored, [part, measured, *kept_files(run, stem, measured.id)]
 
 
-@dataclass
-class _Repairing:
-    """What a repair goes by: what scans of the model and of its training set find."""
+def _recovered(subject: Subject, trusted: int) -> RecoveredTrigger:
+    """Scan the model for its trigger; say so where the scan recovers nothing."""
+    found = detect_model(replace(subject, run=None), trusted)
+    if found.trigger is not None:
+        return found.trigger
+    scan = found.scan
+    why = (
+        "; ".join(scan.reasons) or f"score {scan.score or 0:.3g}, flagged from {scan.threshold:.3g}"
+    )
+    raise UsageError(
+        f"the scan recovered no trigger to unlearn ({scan.verdict.replace('_', ' ')}: {why}); "
+        "--method retrain needs none"
+    )
 
-    subject: Subject
-    count: int
-    seed: int
-    progress: Progress
-    notes: list[str] = field(default_factory=list)
 
-    def trigger(self) -> RecoveredTrigger:
-        """Scan the model; say so where the scan recovers nothing."""
-        from purpleteam.defences.detection.model import scan_model
+def _flagged(
+    subject: Subject, detection: Path | str | None
+) -> tuple[Subject, NDArray[np.int64], list[str]]:
+    """Return the places of flagged training images, from the file or by a scan, and notes.
 
-        images, _ = self.subject.trusted(self.count)
-        scan = scan_model(
-            self.subject.loaded.module,
-            images,
-            classes=len(self.subject.dataset.classes),
-            seed=self.seed,
-            device=self.subject.device,
-            progress=self.progress,
+    Where a set without splits was scanned whole, flagged validation images no longer validate.
+    """
+    import numpy as np
+
+    dataset, notes = subject.dataset, list[str]()
+    scanned = dataset.split(dataset.searched)
+    if detection is not None:
+        flagged = np.array(_read(Path(detection), scanned), np.int64)
+    else:
+        flagged = np.array(detect_training_set(subject).to_json()["flagged"], np.int64)
+        notes.append(f"the scan flagged {len(flagged)} of {len(scanned)} images")
+    if dataset.whole is None:
+        return subject, flagged, notes
+    marks = set(_marks(scanned.take(flagged)))
+    bad = {
+        name: np.array([mark in marks for mark in _marks(dataset.split(name))], np.bool_)
+        for name in ("train", "validation")
+    }
+    kept = dataset.validation.take(np.flatnonzero(~bad["validation"]))
+    if not len(kept):
+        raise UsageError(
+            f"all {len(dataset.validation)} validation images are flagged: none is left to "
+            "trust; bring clean images in validation/<class>/"
         )
-        if scan.trigger is None:
-            why = "; ".join(scan.reasons) or (
-                f"score {scan.score or 0:.3g}, flagged from {scan.threshold:.3g}"
-            )
-            raise UsageError(
-                f"the scan recovered no trigger to unlearn ({scan.verdict.replace('_', ' ')}: "
-                f"{why}); --method retrain needs none"
-            )
-        return scan.trigger
-
-    def flagged(self, detection: Path | str | None) -> NDArray[np.int64]:
-        """Return the places of flagged training images, from the file or by a scan.
-
-        Where a set without splits was scanned whole, flagged validation images no longer validate.
-        """
-        import numpy as np
-
-        dataset = self.subject.dataset
-        scanned = dataset.split(dataset.searched)
-        if detection is not None:
-            flagged = np.array(_read(Path(detection), scanned), np.int64)
-        else:
-            flagged = self._scan(scanned)
-        if dataset.whole is None:
-            return flagged
-        marks = set(_marks(scanned.take(flagged)))
-        bad = {
-            name: np.array([mark in marks for mark in _marks(dataset.split(name))], np.bool_)
-            for name in ("train", "validation")
-        }
-        kept = dataset.validation.take(np.flatnonzero(~bad["validation"]))
-        if not len(kept):
-            raise UsageError(
-                f"all {len(dataset.validation)} validation images are flagged: none is left to "
-                "trust; bring clean images in validation/<class>/"
-            )
-        self.notes.append(
-            f"of {len(flagged)} flagged images, {bad['train'].sum()} are left out of training and "
-            f"{bad['validation'].sum()} of validation"
-        )
-        self.subject = replace(self.subject, dataset=replace(dataset, validation=kept))
-        return np.flatnonzero(bad["train"])
-
-    def _scan(self, images: ImageSet) -> NDArray[np.int64]:
-        from purpleteam.defences.detection.training_set import scan_training_set
-
-        scan = scan_training_set(
-            images,
-            classes=len(self.subject.dataset.classes),
-            model=self.subject.loaded.module,
-            seed=self.seed,
-            device=self.subject.device,
-            progress=self.progress,
-        )
-        self.notes.append(f"the scan flagged {len(scan.flagged)} of {len(images)} images")
-        return scan.flagged
+    notes.append(
+        f"of {len(flagged)} flagged images, {bad['train'].sum()} are left out of training and "
+        f"{bad['validation'].sum()} of validation"
+    )
+    subject = replace(subject, dataset=replace(dataset, validation=kept))
+    return subject, np.flatnonzero(bad["train"]), notes
 
 
 def _marks(images: ImageSet) -> Iterator[tuple[bytes, int]]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.errors import UsageError
-from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Note, Record
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import SCAN
-from purpleteam.verbs.options import Out
+from purpleteam.verbs.options import Leaving
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
@@ -66,9 +65,7 @@ def scan(
     fail_on: Annotated[
         str, Option(help="Exit 1 at this severity or worse; never: do not.")
     ] = "medium",
-    out: Out = None,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[Leaving],
 ) -> Scanned:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
     from purpleteam.scan.engine import scan as look
@@ -78,32 +75,25 @@ def scan(
 
     if fail_on != "never":
         severity_at_least("note", fail_on)  # refuses an unknown severity before the work
-    target = file_to_write(out)
-    given = [Path(path) for path in (paths if isinstance(paths, list | tuple) else [paths])]
-    if not given:
+    target, run = file_to_write(given["out"]), given["run"]
+    asked = [Path(path) for path in (paths if isinstance(paths, list | tuple) else [paths])]
+    if not asked:
         raise UsageError("nothing to scan: give a file or a folder")
-    inside = None if run is None else run.path.resolve()
-    result = look([_from_here(path, inside) for path in given])
+    here, targets = Path.cwd(), []
+    for path in asked:  # below the current folder relative to it, as reviewers' tools expect it
+        inside = isinstance(run, RunFolder) and path.is_relative_to(run.path.resolve())
+        below = path.is_absolute() and path.is_relative_to(here) and not inside
+        targets.append(path.relative_to(here) if below else path)
+    result = look(targets)
     sarif = json.dumps(to_sarif(result), indent=2) + "\n"
     if target is not None:
         target.write_text(sarif, encoding="utf-8")
     facts = result.to_json()
-    facts |= {"findings": len(result.findings), "paths": [path.name for path in given]}
+    facts |= {"findings": len(result.findings), "paths": [path.name for path in asked]}
     note = Note(name=SCAN, facts=facts)
     records: list[Record] = [*result.findings, note]
-    if run is not None:
+    if isinstance(run, RunFolder):
         kept = run.path / "exports" / "scan.sarif"
         kept.write_text(sarif, encoding="utf-8")
         records.append(run.artefact(kept, note.id))
     return Scanned(scanned=result, fail_on=fail_on, records=tuple(records))
-
-
-def _from_here(path: Path, run: Path | None) -> Path:
-    """Return a path below the current folder relative to it, as reviewers' tools expect it.
-
-    A path in the run stays: its findings are named alike wherever the run lies.
-    """
-    here = Path.cwd()
-    if run is not None and path.is_relative_to(run):
-        return path
-    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import CheckResult, Note, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import SYSTEM_MODEL
-from purpleteam.verbs.options import Out
+from purpleteam.verbs.options import Leaving
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
@@ -61,7 +61,7 @@ class ThreatsDerived(Result):
         return table([*rows, *((t.status, t.threat, t.title) for t in statuses)])
 
 
-@verb()
+@verb(answers=True)
 def threats(
     *,
     model: Annotated[Any, Option(help="A model, a file, or a folder of them.")] = None,
@@ -82,9 +82,7 @@ def threats(
     missing: Annotated[
         bool, Option(kind=bool, help="Only what no threat, mitigation or check covers.")
     ] = False,
-    out: Out = None,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[Leaving],
 ) -> ThreatsDerived:
     """Run every check with its negative control, and derive the status of each threat."""
     from datetime import date
@@ -93,25 +91,20 @@ def threats(
     from purpleteam.threats import derive, load_system, summary, to_facts
     from purpleteam.threats import missing as gaps_of
     from purpleteam.verbs.checks import load_checks
-    from purpleteam.verbs.outputs import file_to_write, write_answer
 
-    target = file_to_write(out)
     load_checks()
     described: SystemModel = load_system(None if system is None else Path(system))
     if missing:
         return ThreatsDerived(gaps=asdict(gaps_of(described, known_checks=CHECKS)))
-    results = run_checks(_target(model, records_of, url, code, data), progress)
+    results = run_checks(_target(model, records_of, url, code, data), given["progress"])
     statuses = derive(described, results, date.today())
     note = Note(name=SYSTEM_MODEL, facts=to_facts(described, statuses))
-    result = ThreatsDerived(
+    return ThreatsDerived(
         checks=tuple(results),
         statuses=tuple(statuses),
         summary=asdict(summary(statuses)),
         records=(*results, note, *statuses),
     )
-    if target is not None:
-        write_answer(target, result.answer())
-    return result
 
 
 def run_checks(target: Target, progress: Progress = SILENT) -> list[CheckResult]:
@@ -138,7 +131,6 @@ def _target(
 
     from purpleteam.core.cards import find_stored
     from purpleteam.core.checks import Target
-    from purpleteam.core.runfolder import RunFolder
 
     for name, path in (("--code", code), ("--data", data)):
         if path is not None and not Path(path).exists():

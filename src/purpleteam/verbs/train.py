@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
-from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.runfolder import RunFolder
-from purpleteam.verbs.options import Arch, Budget, Device, Epochs, Images, Out, Seed, Threads
-from purpleteam.verbs.trained import Trained, described, recipe_from, seconds_of, train_and_store
+from purpleteam.verbs.options import Arch, Budget, Doing, Epochs, Images
+from purpleteam.verbs.trained import Trained, recipe_from, seconds_of, train_and_store
 from purpleteam.verbs.verb import Option, verb
 
 
@@ -22,52 +20,23 @@ def train(
     ] = "accurate",
     epochs: Epochs = None,
     budget: Budget = None,
-    out: Out = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    device: Device = "auto",
     name: str | None = None,
-    run: RunFolder | None = None,
-    progress: Progress = SILENT,
+    **given: Unpack[Doing],
 ) -> Trained:
     """Train a classifier and store it: weights, ONNX and card.
 
     Stopped, it goes on after its last whole epoch when the same command is typed again.
     """
     from purpleteam.models.recipes import RECIPES
-    from purpleteam.models.training import train as fit
     from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
-    called, plan = recipe_from(RECIPES, recipe, epochs)
-    seconds = seconds_of(budget)
-    subject = open_subject(
-        images, labels, device=device, threads=threads, training=True, progress=progress
-    )
-    dataset = subject.dataset
-    subject.net(arch, seed)  # what cannot be built is refused before anything is written
-    stem = stem_to_write(out, f"{dataset.name}-{called}")
+    plan, seconds = recipe_from(RECIPES, recipe, epochs), seconds_of(budget)
+    subject = open_subject(images, labels, training=True, **given)
+    subject.net(arch)  # what cannot be built is refused before anything is written
+    stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan[0]}")
     stored, training, records = train_and_store(
-        subject,
-        stem,
-        arch,
-        described(called, plan),
-        lambda net, checkpoint: fit(
-            net,
-            dataset.train,
-            dataset.validation,
-            plan,
-            seed=seed,
-            checkpoint=checkpoint,
-            device=subject.device,
-            description=f"train {name or stem.name}",
-            progress=progress,
-            budget_seconds=seconds,
-        ),
-        seed=seed,
-        role="baseline",
-        name=name,
-        run=run,
+        subject, stem, arch, plan, "baseline", name=name, seconds=seconds
     )
     return Trained(
         stored=stored,

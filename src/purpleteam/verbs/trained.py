@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from purpleteam.core.config import build, parse_part
 from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.schema import TRAINING, Role, model_note
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
     from purpleteam.core.cards import StoredModel
     from purpleteam.core.registry import Registry
-    from purpleteam.core.runfolder import RunFolder
-    from purpleteam.data.images import Dataset
+    from purpleteam.data.images import ImageSet
     from purpleteam.models.recipes import Recipe
     from purpleteam.models.training import Training
     from purpleteam.verbs._subject import Subject
@@ -69,105 +69,146 @@ def train_and_store(
     subject: Subject,
     stem: Path,
     arch: str,
-    recipe: Mapping[str, Any],
-    fit: Callable[[nn.Module, Path], Training],
-    *,
-    seed: int,
+    recipe: tuple[str, Recipe],
     role: Role,
-    lab: bool = False,
+    *,
+    images: ImageSet | None = None,
     name: str | None = None,
-    data_digest: str | None = None,
-    parent: str | None = None,
-    run: RunFolder | None = None,
+    lab: bool = False,
+    seconds: float | None = None,
+    **more: Any,
 ) -> tuple[StoredModel, Training, list[Record]]:
     """Train a new net, store it with its card, and return the records of it.
 
     Args:
-        subject: the dataset, whose validation images measure the net.
+        subject: the dataset, whose validation images measure the net; its model is the baseline
+            of a defence.
         stem: where the model's files go; a stopped training goes on from a file beside.
         arch: what the net is built by.
-        recipe: what card and records say of the training, its name included.
-        fit: trains a net and keeps a checkpoint in the file.
-        seed: of weights, order and everything else that is random.
+        recipe: a training recipe or a defence, by its name.
         role: the part that the model plays.
-        lab: it is one of the poison lab's.
+        images: what is learned, where not the training split.
         name: of the model in records; by default that of its files.
-        data_digest: of the images that were learned, where not the training split.
-        parent: digest of the model that it came from.
-        run: the run folder, where the files lie in one.
+        lab: it is one of the poison lab's.
+        seconds: stop before an epoch that would go beyond them.
+        more: what card and records say beside of the recipe, such as the poison.
     """
-    from purpleteam.models.inference import correct
-    from purpleteam.models.store import Provenance, store
-
-    dataset = subject.dataset
+    called, plan = recipe
+    learned = subject.dataset.train if images is None else images
     stem.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = stem.with_name(f".{stem.name}.checkpoint.safetensors")
-    training = fit(subject.net(arch, seed), checkpoint)
-    right = correct(training.module, dataset.validation)
-    provenance = Provenance(
-        architecture=arch,
-        shape=subject.shape,
-        classes=dataset.classes,
-        recipe={**recipe, "seed": seed},
-        data_digest=data_digest or dataset.train.digest,
+    what = f"{'harden' if role == 'hardened' else 'train'} {name or stem.name}"
+    training = fit(subject, subject.net(arch), plan, learned, what, checkpoint, seconds)
+    how = {"name": called, **asdict(plan), **more}
+    parent = subject.loaded.digest if getattr(plan, "needs_baseline", False) else None
+    stored, records = store_measured(
+        subject,
+        training.module,
+        stem,
+        arch,
+        role,
+        learned,
+        how={"recipe": how},
+        recipe=how,
+        cost={"seconds": training.seconds},
         parent=parent,
-        validation_accuracy=float(right.mean()),
+        name=name,
+        lab=lab,
     )
-    stored = store(training.module, stem, provenance)
     checkpoint.unlink(missing_ok=True)
-    digest, called = stored.card.digest, name or stem.name
-    measured = _accuracy(dataset, digest, called, right, {"recipe": dict(recipe)}, seed)
-    measured = replace(measured, cost={"seconds": training.seconds})
-    epochs = [
-        {"epoch": one.epoch, "loss": one.loss, "validation_accuracy": one.validation_accuracy}
-        for one in training.epochs
-    ]
     facts = {
-        "model_name": called,
-        "model": digest,
-        "seed": seed,
-        "recipe": dict(recipe),
+        "model_name": name or stem.name,
+        "model": stored.card.digest,
+        "seed": subject.seed,
+        "recipe": how,
         "best_epoch": training.best.epoch,
-        "epochs": epochs,
+        "epochs": [asdict(epoch) for epoch in training.epochs],
     }
-    part = model_note(digest, called, role, lab=lab)
-    files = kept_files(run, stem, measured.id)
-    records = [part, measured, Note(name=TRAINING, facts=facts), *files]
+    records.insert(2, Note(name=TRAINING, facts=facts))
     return stored, training, records
 
 
-def kept_files(run: RunFolder | None, stem: Path, made_by: str) -> list[Record]:
-    """Return the records of a stored model's files, where they lie in a run."""
-    if run is None or not stem.resolve().is_relative_to(run.path.resolve()):
-        return []
-    ends = (".safetensors", ".onnx", ".json")
-    return [run.artefact(stem.with_name(stem.name + end), made_by) for end in ends]
+def fit(
+    subject: Subject,
+    net: nn.Module,
+    plan: Recipe,
+    images: ImageSet,
+    description: str,
+    checkpoint: Path | None = None,
+    seconds: float | None = None,
+) -> Training:
+    """Train a net by a recipe, or by a defence, which learns the dataset's training split."""
+    from purpleteam.defences import Defence, Hardening
+
+    work = Hardening(
+        net=net,
+        dataset=subject.dataset,
+        baseline=None if subject.model is None else subject.model.module,
+        seed=subject.seed,
+        checkpoint=checkpoint,
+        device=subject.device,
+        description=description,
+        progress=subject.progress,
+        budget_seconds=seconds,
+    )
+    if isinstance(plan, Defence):
+        return plan.harden(work)
+    return work.train(plan, images, subject.dataset.validation)
 
 
-def validation_subject(dataset: Dataset, digest: str, name: str) -> dict[str, Any]:
-    """Return what a number about a trained model on the validation images is about."""
-    return {
+def store_measured(
+    subject: Subject,
+    module: nn.Module,
+    stem: Path,
+    arch: str,
+    role: Role,
+    learned: ImageSet,
+    *,
+    how: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    cost: Mapping[str, float],
+    parent: str | None,
+    name: str | None,
+    lab: bool,
+) -> tuple[StoredModel, list[Record]]:
+    """Store a net with its card; return the records of its part, its accuracy and its files."""
+    from purpleteam.core.statistics import Rate
+    from purpleteam.models.inference import correct
+    from purpleteam.models.store import Provenance, store
+
+    right = correct(module, subject.dataset.validation)
+    provenance = Provenance(
+        architecture=arch,
+        shape=subject.shape,
+        classes=subject.dataset.classes,
+        recipe={**recipe, "seed": subject.seed},
+        data_digest=learned.digest,
+        parent=parent,
+        validation_accuracy=float(right.mean()),
+    )
+    stored = store(module, stem, provenance)
+    digest, called = stored.card.digest, name or stem.name
+    about = {
         "model": digest,
-        "model_name": name,
-        "dataset": dataset.validation.digest,
-        "dataset_name": dataset.name,
+        "model_name": called,
+        "dataset": subject.dataset.validation.digest,
+        "dataset_name": subject.dataset.name,
         "split": "validation",
         "selection": "all",
     }
-
-
-def _accuracy(
-    dataset: Dataset, digest: str, name: str, right: Any, how: Mapping[str, Any], seed: int
-) -> Measurement:
-    from purpleteam.core.statistics import Rate
-
-    return Measurement(
+    measured = Measurement(
         name="validation_accuracy",
         value=Rate.of(int(right.sum()), len(right)),
-        subject=validation_subject(dataset, digest, name),
+        subject=about,
         how=how,
-        seed=seed,
+        seed=subject.seed,
+        cost=cost,
     )
+    records: list[Record] = [model_note(digest, called, role, lab=lab), measured]
+    if (run := subject.run) and stem.resolve().is_relative_to(run.path.resolve()):
+        files = (stem.with_name(stem.name + end) for end in (".safetensors", ".onnx", ".json"))
+        records += [run.artefact(file, measured.id) for file in files]
+    return stored, records
 
 
 def part(registry: Registry[type[P]], text: Any, where: str, **given: object) -> P:
@@ -179,8 +220,6 @@ def part(registry: Registry[type[P]], text: Any, where: str, **given: object) ->
         UsageError: there is no such part.
         ConfigError: a field is not known or out of its range; the line begins with `where`.
     """
-    from purpleteam.core.config import build, parse_part
-
     if not isinstance(text, str):
         return text  # type: ignore[no-any-return]
     name, values = parse_part(text)
@@ -196,11 +235,6 @@ def recipe_from(
     if isinstance(text, str):
         return text.partition(":")[0].strip(), recipe
     return next(name for name, kind in registry.items() if type(recipe) is kind), recipe
-
-
-def described(name: str, recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as card and records have it."""
-    return {"name": name, **asdict(recipe)}
 
 
 def seconds_of(minutes: float | None) -> float | None:

@@ -2,30 +2,36 @@
 
 A verb is one function in one file. `@verb()` registers it under its name; the command line makes
 its options from the parameters that are annotated with an `Option`, the others are for Python
-alone. Heavy imports belong inside the function: the command line imports every verb to list them.
+alone. What many verbs take is a TypedDict of `options`: `**given: Unpack[Doing]` stands for its
+keys, which `inspect.signature` shows one by one. Heavy imports belong inside the function.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import shutil
+import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Any, TypeVar
 
 from purpleteam.core.errors import RunError, UsageError
 from purpleteam.core.plugins import asked_plugins
-from purpleteam.core.records import Note, Record
+from purpleteam.core.progress import SILENT
+from purpleteam.core.records import Note
 from purpleteam.core.registry import Registry
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.verbs.outputs import file_to_write, write_answer
 from purpleteam.verbs.result import Result
 
 V = TypeVar("V", bound=Callable[..., Result])
 ASKED = "asked"
 """Name of the note that says which call of a verb made the records before it."""
+DEFAULTS: dict[str, Any] = {"seed": 0, "device": "auto", "progress": SILENT}
+"""Of the keys that verbs share; None of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,41 +60,69 @@ class Verb:
 VERBS: Registry[Verb] = Registry("verb")
 
 
-def verb(name: str | None = None, *, measures: bool = True) -> Callable[[V], V]:
+def verb(
+    name: str | None = None, *, measures: bool = True, answers: bool = False
+) -> Callable[[V], V]:
     """Register a function as a verb. One that measures also takes `run` and `command`.
 
     `run` is where its records go: a run, or a folder that is empty or not there yet; None keeps
     them in the result alone. A `RunFolder` is only written files into: its owner keeps the records.
+    `answers`: what is printed by --json also goes into the file `out`.
     """
 
     def register(function: V) -> V:
-        called = name or function.__name__
+        called, takes = name or function.__name__, _expanded(function)
+        shared = takes.parameters.keys() - signature(function).parameters.keys()
+        defaults = {key: takes.parameters[key].default for key in shared}
 
         @functools.wraps(function)
-        def call(
-            *args: Any, run: Any = None, command: tuple[str, ...] = (), **given: Any
-        ) -> Result:
-            if run is None or isinstance(run, RunFolder):
-                return function(*args, run=run, **given)
-            asked = _asked(called, function, args, given)
-            path = Path(run)
+        def call(*args: Any, command: tuple[str, ...] = (), **given: Any) -> Result:
+            target = file_to_write(given.get("out")) if answers else None
+
+            def answered(**more: Any) -> Result:
+                result = function(*args, **(defaults | given | more))
+                if target is not None:
+                    write_answer(target, result.answer())
+                return result
+
+            if given.get("run") is None or isinstance(given["run"], RunFolder):
+                return answered()
+            path = Path(given.pop("run"))
+            asked = _asked(called, takes, args, given)
             new = not (path / "run.json").exists()
             if new and path.exists() and not (path.is_dir() and not any(path.iterdir())):
                 raise RunError(f"{str(path)!r} is neither a run nor an empty folder")
-            whole = _whole(function, asked)
+            whole = _whole(takes, asked)
             folder = RunFolder.create(path, whole) if new else RunFolder.reopen(path)
             try:
-                result = function(*args, run=folder, **given)
-                return _left(result, folder, asked, command)
+                return _left(answered(run=folder), folder, asked, command)
             except BaseException:
                 if new and not folder.records():
                     shutil.rmtree(path, ignore_errors=True)
                 raise
 
-        VERBS.register(called)(Verb(called, call if measures else function, measures))
-        return call if measures else function  # type: ignore[return-value]
+        call.__signature__ = takes  # type: ignore[attr-defined]
+        call.__annotations__ = {key: one.annotation for key, one in takes.parameters.items()}
+        VERBS.register(called)(Verb(called, call, measures))
+        return call  # type: ignore[return-value]
 
     return register
+
+
+def _expanded(function: Callable[..., Result]) -> Signature:
+    """Return what a verb takes, the keys of its `Unpack`ed TypedDict one by one."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    own: list[Parameter] = []
+    for one in signature(function).parameters.values():
+        if one.kind is not Parameter.VAR_KEYWORD:
+            own.append(one.replace(annotation=hints.get(one.name, Any)))
+            continue
+        (options,) = typing.get_args(hints[one.name])
+        own += [
+            Parameter(key, Parameter.KEYWORD_ONLY, default=DEFAULTS.get(key), annotation=annotation)
+            for key, annotation in typing.get_type_hints(options, include_extras=True).items()
+        ]
+    return Signature(own, return_annotation=hints["return"])
 
 
 def _left(
@@ -98,11 +132,11 @@ def _left(
     from purpleteam.report import render
 
     known, status = {record.id for record in folder.records()}, folder.info["status"]
-    fresh: list[Record] = [record for record in result.records if record.id not in known]
     facts = asked | {"records": [record.id for record in result.records]}
     note = Note(name=ASKED, facts=facts)
-    made = [replace(record, command=command) for record in (*fresh, note)]
     if note.id not in known:
+        fresh = [*(record for record in result.records if record.id not in known), note]
+        made = [replace(record, command=command) for record in fresh]
         depends_on = {"what": asked["verb"], "records": facts["records"]}
         folder.cell(result.stage, depends_on, lambda: made)
         folder.finish("finished" if status == "running" else status)
@@ -110,27 +144,22 @@ def _left(
     return replace(result, run=folder.path)
 
 
-def _asked(name: str, function: Callable[..., Any], args: Any, given: Any) -> dict[str, Any]:
+def _asked(name: str, takes: Signature, args: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the call as plain data, as far as it is: what `purple replay` calls again."""
-    bound = inspect.signature(function).bind_partial(*args, **given)
     options: dict[str, Any] = {}
-    for key, value in bound.arguments.items():
-        if key == "progress" or value is None:
-            continue
-        plain = _plain(value)
-        options[key] = {"given": type(value).__name__} if plain is None else plain
+    for key, value in takes.bind_partial(*args, **given).arguments.items():
+        if key != "progress" and value is not None:
+            plain = _plain(value)
+            options[key] = {"given": type(value).__name__} if plain is None else plain
     plugins = list(asked_plugins())
     return {"verb": name, "options": options} | ({"plugins": plugins} if plugins else {})
 
 
-def _whole(function: Callable[..., Any], asked: dict[str, Any]) -> dict[str, Any]:
+def _whole(takes: Signature, asked: dict[str, Any]) -> dict[str, Any]:
     """Return what run.json says of a call: with the dataset and the seed, defaults included."""
-    defaults = {
-        key: one.default
-        for key, one in inspect.signature(function).parameters.items()
-        if _plain(one.default) is not None
-    }
-    options = defaults | asked["options"]
+    defaults = {key: one.default for key, one in takes.parameters.items()}
+    options = {key: one for key, one in defaults.items() if _plain(one) is not None}
+    options |= asked["options"]
     images = options.get("training_set") or options.get("images")
     facts = {"dataset": images, "seed": options.get("seed"), "threads": options.get("threads")}
     return asked | {key: value for key, value in facts.items() if _plain(value) is not None}
@@ -170,8 +199,3 @@ def new_run(name: str, root: Path = Path("runs")) -> Path:
             number += 1
         except OSError as error:
             raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
-
-
-def callable_again(facts: Mapping[str, Any]) -> bool:
-    """Say whether a call was plain data alone, so that it can be made again."""
-    return not any(isinstance(value, Mapping) for value in facts["options"].values())

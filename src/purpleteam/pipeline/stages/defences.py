@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from purpleteam.core.config import build
-from purpleteam.defences.training import DEFENCES, Defence, Hardening
+from purpleteam.defences.training import DEFENCES, Defence
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.evasion import each_attack, l2_attack, over_epsilon
 from purpleteam.pipeline.stages.models import baseline, evaluated
 from purpleteam.pipeline.state import Piece, Run
-from purpleteam.verbs.trained import described
 
 NAMES = {"pgd": "hardened"}
 """What a model of a recipe is called in records; others by the recipe's own name."""
@@ -34,40 +33,14 @@ def harden_models(run: Run) -> Iterator[Piece]:
 def hardened_by(run: Run, recipe: str, name: str, before: LoadedModel) -> Iterator[Piece]:
     """Harden by a recipe; yield the measurements of the hardened model."""
     defence = defence_of(run, recipe)
-    model = hardened(run, defence, recipe, name, before)
+    plan = (recipe, defence)
+    model = run.trained("defences", name, plan, role="hardened", baseline=before)
     yield Piece(f"evaluate {name}", partial(evaluated, run, "defences", model, name))
     for epsilon in sorted({run.epsilon, defence.epsilon}):
         yield from each_attack(run, "defences", model, name, epsilon)
     yield Piece(f"curve {name}", partial(over_epsilon, run, "defences", model, name))
     if recipe == "pgd":
         yield from l2_attack(run, "defences", model, name)
-
-
-def hardened(
-    run: Run, defence: Defence, recipe: str, name: str, before: LoadedModel
-) -> LoadedModel:
-    """Return the model that a defence trains, as one cell."""
-    return run.trained(
-        "defences",
-        name,
-        role="hardened",
-        seed=run.config.seed,
-        recipe=described(recipe, defence),
-        data_digest=run.train.digest,
-        parent=before.digest if defence.needs_baseline else None,
-        fit=lambda net, checkpoint: defence.harden(
-            Hardening(
-                net=net,
-                dataset=run.dataset,
-                baseline=before.module,
-                seed=run.config.seed,
-                checkpoint=checkpoint,
-                device=run.device,
-                description=f"harden {name}",
-                progress=run.progress,
-            )
-        ),
-    )
 
 
 def defence_of(run: Run, recipe: str) -> Defence:

@@ -9,11 +9,12 @@ from functools import partial
 from purpleteam import verbs
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.evasion.pgd import PGD
-from purpleteam.core.records import Record
+from purpleteam.core.records import Note, Record
+from purpleteam.core.schema import MODEL
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import baseline
-from purpleteam.pipeline.state import Piece, Run, is_part
+from purpleteam.pipeline.state import Piece, Run
 from purpleteam.verbs.ladders import attack_from
 
 USUAL = "usual"
@@ -106,6 +107,7 @@ def _attacked(
             seed=seed,
             **run.doing,
         )
-        return [one for one in result.records if not is_part(one)]  # it has one already
+        part = (Note.kind, MODEL)  # it has one already
+        return [one for one in result.records if (one.kind, getattr(one, "name", "")) != part]
 
     return run.cell(stage, f"{what} {name}", depends_on, measure)

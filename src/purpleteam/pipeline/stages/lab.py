@@ -1,36 +1,45 @@
 """Stage defences, second part: backdoors planted, looked for without being told, and removed.
 
-Each poison is planted in a training set of its own and learned by a model of its own; a clean
-model of the same recipe and seed stands beside it, is looked at in the same way, and shows what
-the detectors say where there is nothing to find. What was planted is used for one thing only:
-to count afterwards what was found.
+What was planted is used for one thing only: to count afterwards what was found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any, Literal
 
-from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
+import numpy as np
+
+from purpleteam.attacks.poison import PoisonAttack
 from purpleteam.attacks.poison.asked import aimed_at, poison_from
-from purpleteam.core.records import Measurement, Note, Record
-from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN
+from purpleteam.attacks.poison.evaluate import evaluate_backdoor
+from purpleteam.core.errors import UsageError
+from purpleteam.core.records import Artefact, Measurement, Note, Record
+from purpleteam.core.schema import MODEL_SCAN, NO_REPAIR, TRAINING_SET_SCAN
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
+from purpleteam.defences.detection.recovered import RecoveredTrigger
+from purpleteam.defences.evaluate import Repaired, evaluate_repair, repoison
+from purpleteam.defences.repair import REPAIRS, Repair
 from purpleteam.models.loading import LoadedModel
-from purpleteam.pipeline.stages.models import baseline, evaluated, learned, recipe_of, served
-from purpleteam.pipeline.stages.trial import (
-    CLEAN,
-    Trial,
-    measure_success,
-    plant_again,
-    repair_trial,
-    scan_images,
-    scan_trial_model,
-    show_planted,
-)
+from purpleteam.pipeline.stages.models import baseline, evaluated, recipe_of, served
+from purpleteam.pipeline.stages.trial import Trial, plant, scan
 from purpleteam.pipeline.state import Piece, Run
+from purpleteam.verbs._pictures import Picture, gallery
+from purpleteam.verbs.detect import TRIGGER
+from purpleteam.verbs.poison import backdoor_records
+from purpleteam.verbs.repair import repair_and_store
+from purpleteam.verbs.trained import part
+
+CLEAN = "backdoors-clean"
+"""What the model of the lab that learned the clean images is called in records."""
+AGAIN = "attack_success_rate_planted_again"
+"""What is measured after a repaired model was tuned on a few fresh poisons."""
+SHOWN = 3
+"""Test images that are shown with and without a planted trigger."""
 
 
 def look_at_own(run: Run) -> Iterator[Piece]:
@@ -42,54 +51,55 @@ def look_at_own(run: Run) -> Iterator[Piece]:
     model = baseline(run)
     own = Trial(model.name, run.config.seed, run.dataset.train, model, own=True)
     if asked.own_training_set:
-        yield Piece("search the training set", partial(scan_images, run, own))
+        yield Piece("search the training set", partial(scan, run, own, "search"))
     if asked.own:
-        yield Piece(f"scan {model.name}", partial(scan_trial_model, run, own))
+        yield Piece(f"scan {model.name}", partial(scan, run, own, "scan"))
     if other is not None and not (asked.own and other.digest == model.digest):
         trial = replace(own, name=other.name, model=other)
-        yield Piece(f"scan {other.name}", partial(scan_trial_model, run, trial))
+        yield Piece(f"scan {other.name}", partial(scan, run, trial, "scan"))
 
 
 def run_trials(run: Run) -> Iterator[Piece]:
     """Go through every seed: the clean model first, then each poison."""
+    asked, first = run.config.backdoors, run.config.seed
     scans: list[Record] = []
-    for seed, text in _trials(run):
-        what = f"backdoors {text or 'clean'}, seed {seed}"
-        yield Piece(what, partial(_pieces, run, seed, text, scans))
+    for seed in range(first, first + max(asked.clean, asked.trainings if asked.attacks else 0)):
+        for text in (None, *(asked.attacks if seed < first + asked.trainings else ())):
+            what = f"backdoors {text or 'clean'}, seed {seed}"
+            yield Piece(what, partial(_trial, run, seed, text, scans))
     if scans:
         depends_on = {"of": [record.id for record in scans]}
         look = partial(run.cell, "defences", "summary", depends_on, lambda: _summary(run, scans))
         yield Piece("backdoors summary", look)
 
 
-def _pieces(run: Run, seed: int, text: str | None, scans: list[Record]) -> Iterator[Piece]:
+def _trial(run: Run, seed: int, text: str | None, scans: list[Record]) -> Iterator[Piece]:
     """Go through one trial; the scans' records are added to `scans`."""
-    asked, trial = run.config.backdoors, _trial(run, seed, text)
+    asked = run.config.backdoors
+    trial = plant(
+        run,
+        "defences",
+        ("-".join(["backdoored", *re.findall(r"\w+", text or "")]), CLEAN),
+        None if text is None else planted_by(run, text),
+        recipe_of(asked.recipe, asked.epochs),
+        seed,
+        lab=True,
+        architecture=asked.architecture,
+    )
     yield Piece(f"describe {trial.stem}", partial(_describe, run, trial))
 
-    def scanned(scan: Callable[[Run, Trial], list[Record]]) -> None:
-        scans.extend(scan(run, trial))
+    def scanned(what: Literal["search", "scan"]) -> None:
+        scans.extend(scan(run, trial, what))
 
     if asked.search_training_set:
-        yield Piece(f"search {trial.stem}", partial(scanned, scan_images))
+        yield Piece(f"search {trial.stem}", partial(scanned, "search"))
     if asked.scan_models:
-        yield Piece(f"scan {trial.stem}", partial(scanned, scan_trial_model))
+        yield Piece(f"scan {trial.stem}", partial(scanned, "scan"))
     if trial.poison is not None and asked.repairs:
-        yield Piece(f"plant again {trial.stem}", partial(plant_again, run, trial))
+        yield Piece(f"plant again {trial.stem}", partial(_planted_again, run, trial))
         for repair in asked.repairs:
-            do = partial(repair_trial, run, trial, repair)
+            do = partial(_repaired, run, trial, repair)
             yield Piece(f"repair {trial.stem} by {repair}", do)
-
-
-def _trials(run: Run) -> list[tuple[int, str | None]]:
-    """Return the seed and the poison of each trial; the clean one, without, comes first."""
-    asked = run.config.backdoors
-    first, clean = run.config.seed, max(asked.clean, asked.trainings if asked.attacks else 0)
-    return [
-        (seed, text)
-        for seed in range(first, first + clean)
-        for text in (None, *(asked.attacks if seed < first + asked.trainings else ()))
-    ]
 
 
 def planted_by(run: Run, text: str) -> PoisonAttack:
@@ -102,92 +112,216 @@ def planted_by(run: Run, text: str) -> PoisonAttack:
     return poison_from(text, given, dataset=run.dataset, where="backdoors.attacks")
 
 
-@dataclass(frozen=True, eq=False)
-class _Lesson:
-    """What a model of the lab learns, and what the adversary did to it."""
+def repair_of(text: str) -> Repair:
+    """Return the repair that an entry of `backdoors.repairs` means.
 
-    name: str
-    seed: int
-    images: ImageSet
-    poison: PoisonAttack | None = None
-    poisoned: PoisonedSet | None = None
-
-
-def _lesson(run: Run, seed: int, text: str | None) -> _Lesson:
-    if text is None:
-        return _Lesson(CLEAN, seed, run.train)
-    poison = planted_by(run, text)
-    poison.check(run.train, seed=seed, test=run.dataset.test)
-    poisoned = poison.apply(run.train, seed=seed)
-    kept = "".join(c if c.isalnum() or c == "_" else "-" for c in text)
-    name = "-".join(filter(None, ("backdoored", *kept.split("-"))))
-    return _Lesson(name, seed, poisoned.images, poison, poisoned)
-
-
-def _model(run: Run, lesson: _Lesson) -> LoadedModel:
-    asked = run.config.backdoors
-    how = {} if lesson.poison is None else lesson.poison.describe(run.dataset.shape[2])
-    return learned(
-        run,
-        "defences",
-        lesson.name,
-        lesson.images,
-        recipe_of(asked.recipe, asked.epochs),
-        role="poisoned" if how else "clean_twin",
-        lab=True,
-        seed=lesson.seed,
-        stem=f"{lesson.name}-{lesson.seed}",
-        architecture=asked.architecture,
-        more={"poison": how} if how else None,
-    )
-
-
-def _trial(run: Run, seed: int, text: str | None) -> Trial:
-    """Return a trial with its model trained, and with the clean one of its seed."""
-    lesson = _lesson(run, seed, text)
-    model = _model(run, lesson)  # first: another process may be at the clean one
-    clean = None if text is None else _model(run, _lesson(run, seed, None))
-    return Trial(**vars(lesson), model=model, clean=clean)
+    Raises:
+        UsageError: there is no such repair, or a field of it is wrong.
+    """
+    return part(REPAIRS, text, "backdoors.repairs")
 
 
 def _describe(run: Run, trial: Trial) -> None:
-    """Evaluate a trial's model, and measure and show what the trigger does to it."""
+    """Evaluate a trial's model; measure and show what the trigger does to it."""
     evaluated(run, "defences", trial.model, trial.name, trial.seed)
-    measure_success(run, trial)
-    show_planted(run, trial)
+    poison, made, clean = trial.poison, trial.poisoned, trial.clean
+    if poison is None or made is None or clean is None:
+        return
+    subject = run.subject(trial.model, trial.name, seed=trial.seed)
+    how = poison.describe(run.dataset.shape[2])
+    depends_on = {"poison": how, "model": trial.model.digest, "clean": clean.digest}
+    measure = partial(backdoor_records, subject, clean, poison, made, lab=True)
+    run.cell("defences", f"success {trial.stem}", depends_on, measure)
+
+    def look() -> Sequence[Record]:
+        test, names = run.dataset.test, run.dataset.classes
+        chosen = np.flatnonzero(test.labels != poison.target_label)[:SHOWN]
+        shown = poison.triggered(test.images[chosen])
+        pictures: list[Picture] = []
+        for number, row in enumerate(chosen):
+            label = names[int(test.labels[row])]
+            stem = f"{trial.stem}-planted-{number}"
+            pictures += [
+                (f"{stem}-clean", test.images[row], f"a {label}"),
+                (f"{stem}-shown", shown[number], f"the {label} with the trigger"),
+            ]
+        return gallery(run.folder, "planted", f"Planted: {trial.name}, seed {trial.seed}", pictures)
+
+    run.cell("defences", f"planted {trial.stem}", {"poison": trial.planted}, look)
+
+
+def _repaired(run: Run, trial: Trial, text: str) -> None:
+    """Repair a trial's model with what the scans found, and measure what is left."""
+    repair, asked = repair_of(text), run.config.backdoors
+    name, stem = f"{trial.name}/{repair.name}", f"{trial.stem}-{repair.name}"
+    flagged, digest, trigger = list[int](), None, None
+    if asked.search_training_set:
+        for one in scan(run, trial, "search"):
+            if isinstance(one, Note) and one.name == TRAINING_SET_SCAN:
+                flagged = [int(place) for place in one.facts["flagged"]]
+    if asked.scan_models:
+        digest, trigger = _recovered(run, scan(run, trial, "scan"))
+    arch, path = asked.architecture or run.architecture, run.folder.path / "models" / stem
+
+    def work() -> list[Record]:
+        try:
+            return repair_and_store(
+                run.subject(trial.model, trial.name, seed=trial.seed),
+                repair,
+                path,
+                arch,
+                train=trial.images,
+                trusted=run.trusted,
+                recipe=recipe_of(asked.recipe, asked.epochs)[1],
+                flagged=np.array(flagged, np.int64),
+                trigger=trigger,
+                name=name,
+                lab=True,
+            )[1]
+        except UsageError as error:
+            facts = {"model_name": name, "seed": trial.seed, "why": str(error)}
+            return [Note(name=NO_REPAIR, facts=facts)]
+
+    depends_on = {
+        "model": trial.model.digest,
+        "repair": {"name": repair.name, **asdict(repair)},
+        "seed": trial.seed,
+        "flagged": flagged,
+        "trigger": digest,
+        "trusted": asked.trusted,
+    }
+    records = run.cell("defences", f"repair {stem}", depends_on, work)
+    if any(isinstance(record, Note) and record.name == NO_REPAIR for record in records):
+        return
+    model = run.stored(path, arch).in_order_of(run.dataset.classes, run.dataset.name)
+    run.models[stem] = model
+    depends_on = {"model": model.digest, "before": trial.model.digest, "what": trial.planted}
+    after = partial(_after, run, trial, repair, replace(model, name=name), flagged)
+    run.cell("defences", f"after {stem}", depends_on, after)
+
+
+def _recovered(run: Run, records: Sequence[Record]) -> tuple[str | None, RecoveredTrigger | None]:
+    """Return the digest and the trigger that a scan's records name, from its file."""
+    for record in records:
+        if isinstance(record, Artefact) and record.path.endswith(TRIGGER):
+            return record.digest, RecoveredTrigger.load(run.folder.path / record.path)
+    return None, None
+
+
+def _after(
+    run: Run, trial: Trial, repair: Repair, model: LoadedModel, flagged: Sequence[int]
+) -> list[Record]:
+    """Return what the trigger still does to the repaired model, on test images."""
+    test, poison, made, clean = run.dataset.test, trial.poison, trial.poisoned, trial.clean
+    if poison is None or made is None or clean is None:
+        return []
+    residual = None
+    if repair.name == "retrain":  # of what it learned from
+        removed = np.zeros(len(trial.images), np.bool_)
+        removed[list(flagged)] = True
+        residual = int((made.mask & ~removed).sum())
+    outcome = evaluate_repair(
+        Repaired(repair=repair.name, module=model.module, cpu_seconds=0, seconds=0),
+        evaluate_backdoor(trial.model.module, test, poison),
+        test,
+        poison,
+        clean_model=clean.module,
+        residual_poisons=residual,
+    )
+    about = run.subject(model).about() | {"before": trial.model.digest}
+    how = {"lab": True, **trial.planted}
+    left = [replace(one, cost={}) for one in outcome.measurements(about, how, trial.seed)]
+    without = {
+        record.how["planted_again"]: {"clean_model": record.value.to_json()}
+        for record in _planted_again(run, trial)
+        if isinstance(record, Measurement)
+    }
+    return [*left, *_again(run, trial, model, about, without, repair=repair.name)]
+
+
+def _planted_again(run: Run, trial: Trial) -> list[Record]:
+    """Measure what a few fresh poisons do to the clean model, once for all repairs."""
+    clean, counts = trial.clean, run.config.backdoors.plant_again
+    if clean is None or not counts:
+        return []
+    depends_on = {"model": clean.digest, "what": trial.planted, "counts": list(counts)}
+    about = run.subject(clean, CLEAN).about()
+    measure = partial(_again, run, trial, clean, about, {})
+    return run.cell("defences", f"plant again {trial.stem}", depends_on, measure)
+
+
+def _again(
+    run: Run,
+    trial: Trial,
+    model: LoadedModel,
+    about: Mapping[str, Any],
+    details: Mapping[int, Mapping[str, Any]],
+    **how: Any,
+) -> list[Record]:
+    """Return attack success by the number of fresh poisons that a model was tuned on."""
+    poison, test, counts = trial.poison, run.dataset.test, run.config.backdoors.plant_again
+    if poison is None or trial.poisoned is None or not counts:
+        return []
+    meant = test.take(np.flatnonzero(poison.meant(test.labels)))
+    clean = run.dataset.train  # of which those count that were not poisoned before
+    free = np.flatnonzero(poison.meant(clean.labels) & ~trial.poisoned.mask)
+    chosen = clean.take(free[: max(counts)])
+    labels = np.full(len(chosen), poison.target_label, np.int64)
+    rates = repoison(
+        model.module,
+        ImageSet(poison.triggered(chosen.images), labels),
+        run.trusted,
+        ImageSet(poison.triggered(meant.images), meant.labels),
+        target_label=poison.target_label,
+        counts=counts,
+        seed=trial.seed,
+        device=run.device,
+        progress=run.progress,
+    )
+    return [
+        Measurement(
+            name=AGAIN,
+            value=rates[count],
+            subject=about,
+            how={"lab": True, **trial.planted, **how, "planted_again": count},
+            detail=details.get(count, {}),
+            seed=trial.seed,
+        )
+        for count in sorted(rates)
+    ]
 
 
 def _summary(run: Run, scans: Sequence[Record]) -> list[Measurement]:
     """Return how many backdoored models were found, and how many clean ones alarmed."""
     rates: list[Measurement] = []
-    for what, name in (("training_set", TRAINING_SET_SCAN), ("model", MODEL_SCAN)):
-        notes = [record for record in scans if isinstance(record, Note) and record.name == name]
+    for what, kind in (("training_set", TRAINING_SET_SCAN), ("model", MODEL_SCAN)):
+        notes = [record for record in scans if isinstance(record, Note) and record.name == kind]
         clean = [note for note in notes if note.facts["planted"]["poison"] == "none"]
         planted = [note for note in notes if note not in clean]
-        if planted:
-            hits = [_right_target(note) for note in planted]
-            rates.append(_share(run, f"{what}_detection_rate", planted, hits))
-        if clean:
-            alarms = [bool(note.facts["backdoored"]) for note in clean]
-            rates.append(_share(run, f"{what}_false_alarm_rate", clean, alarms))
+        for name, looked_at in (("detection_rate", planted), ("false_alarm_rate", clean)):
+            if not looked_at:
+                continue
+            hits = [
+                bool(note.facts["backdoored"])
+                and (
+                    note in clean
+                    or note.facts["target_label"] == note.facts["planted"]["target_label"]
+                )
+                for note in looked_at
+            ]
+            subject = {
+                "models": [note.facts["model"] for note in looked_at],
+                "dataset": run.dataset.train.digest,
+                "dataset_name": run.dataset.name,
+            }
+            names = sorted({str(note.facts["model_name"]) for note in looked_at})
+            rates.append(
+                Measurement(
+                    name=f"{what}_{name}",
+                    value=Rate.of(sum(hits), len(hits)),
+                    subject=subject,
+                    how={"looked_at": names},
+                    detail={"records": [note.id for note in looked_at]},
+                )
+            )
     return rates
-
-
-def _right_target(note: Note) -> bool:
-    facts = note.facts
-    return bool(facts["backdoored"]) and facts["target_label"] == facts["planted"]["target_label"]
-
-
-def _share(run: Run, name: str, notes: Sequence[Note], hits: Sequence[bool]) -> Measurement:
-    subject = {
-        "models": [note.facts["model"] for note in notes],
-        "dataset": run.dataset.train.digest,
-        "dataset_name": run.dataset.name,
-    }
-    return Measurement(
-        name=name,
-        value=Rate.of(sum(hits), len(notes)),
-        subject=subject,
-        how={"looked_at": sorted({str(note.facts["model_name"]) for note in notes})},
-        detail={"records": [note.id for note in notes]},
-    )

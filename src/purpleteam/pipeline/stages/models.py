@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 from purpleteam import verbs
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement, Note, Record
-from purpleteam.core.schema import MODEL_NOTES, Role
+from purpleteam.core.schema import MODEL_NOTES
 from purpleteam.core.statistics import Rate
 from purpleteam.data.drawing import CASES, FIELD, EmptyDrawing, RedrawCase, place, redraw
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import correct
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.recipes import RECIPES, Recipe
-from purpleteam.models.training import train
 from purpleteam.pipeline.state import Piece, Run
-from purpleteam.verbs._subject import ModelOptions, load_for
-from purpleteam.verbs.trained import described, part
+from purpleteam.verbs.trained import recipe_from
 
 BASELINE = "baseline"
 """What the trained model at hand is called; a brought one keeps its own name."""
@@ -31,8 +29,8 @@ BASELINE = "baseline"
 def train_models(run: Run) -> None:
     """Train or bring the model at hand, and evaluate it."""
     model = baseline(run)
-    if run.config.models.use is not None:
-        run.plays("models", model, model.name, "brought")
+    if run.brought is not None:
+        run.plays("models", model, "brought")
     evaluated(run, "models", model, model.name)
     if model.notes:  # what was seen of a brought model on the way
         facts = {"model_name": model.name, "model": model.digest, "notes": list(model.notes)}
@@ -61,77 +59,12 @@ def read_served(run: Run) -> Iterator[Piece]:
 def baseline(run: Run) -> LoadedModel:
     """Return the model at hand: the brought one, else an undefended one that is trained."""
     asked = run.config.models
-    if asked.use is not None:
-        if BASELINE not in run.models:
-            options = ModelOptions(
-                weights=asked.weights,
-                arch=asked.arch,
-                normalise=asked.normalise,
-                classes=asked.classes,
-            )
-            run.models[BASELINE] = load_for(run.dataset, asked.use, options, device=run.device)
-        return run.models[BASELINE]
-    return learned(run, "models", BASELINE, run.train, recipe_of(asked.recipe, asked.epochs))
-
-
-def learned(
-    run: Run,
-    stage: str,
-    name: str,
-    images: ImageSet,
-    recipe: tuple[str, Recipe],
-    *,
-    role: Role = "baseline",
-    lab: bool = False,
-    seed: int | None = None,
-    stem: str | None = None,
-    architecture: str | None = None,
-    more: dict[str, object] | None = None,
-) -> LoadedModel:
-    """Return a model that is trained on these images, as one cell.
-
-    Args:
-        run: the run.
-        stage: whose records it is among.
-        name: of the model in records.
-        images: what it learns.
-        recipe: the training recipe, by name.
-        role: the part that the model plays.
-        lab: it is one of the poison lab's.
-        seed: of the training; by default the run's.
-        stem: what its files are called; by default `name`.
-        architecture: where not the run's.
-        more: what its card and records say beside of the training, such as the poison.
-    """
-    called, plan = recipe
-    seed = run.config.seed if seed is None else seed
-    return run.trained(
-        stage,
-        name,
-        role=role,
-        lab=lab,
-        stem=stem,
-        architecture=architecture,
-        seed=seed,
-        recipe=described(called, plan) | (more or {}),
-        data_digest=images.digest,
-        fit=lambda net, checkpoint: train(
-            net,
-            images,
-            run.dataset.validation,
-            plan,
-            seed=seed,
-            checkpoint=checkpoint,
-            device=run.device,
-            description=f"train {stem or name}",
-            progress=run.progress,
-        ),
-    )
+    return run.brought or run.trained("models", BASELINE, recipe_of(asked.recipe, asked.epochs))
 
 
 def recipe_of(name: str, epochs: int | None) -> tuple[str, Recipe]:
     """Return a training recipe with its name, with another number of epochs where asked."""
-    return name, part(RECIPES, name, "recipe", epochs=epochs)
+    return recipe_from(RECIPES, name, epochs)
 
 
 def evaluated(
@@ -165,7 +98,7 @@ def served(run: Run, stage: str, what: str) -> LoadedModel | None:
     except ModelError as error:
         run.left_out(stage, what, str(error))
         return None
-    run.plays(stage, model, model.name, "served")
+    run.plays(stage, model, "served")
     return model
 
 
@@ -174,6 +107,9 @@ def _redrawn(run: Run, model: LoadedModel, case: RedrawCase) -> None:
     limit = min(run.config.models.redrawn, len(run.dataset.test))
     test, seed = run.dataset.test.first(limit), run.config.seed
     subject = run.subject(model, limit=limit).about()
+
+    def drawn(images: Sequence[NDArray[np.uint8]]) -> ImageSet:
+        return ImageSet(np.stack(images)[..., None], test.labels)
 
     def look() -> list[Record]:
         ways: dict[str, list[NDArray[np.uint8]]] = {"place": [], "resize": []}
@@ -188,7 +124,7 @@ def _redrawn(run: Run, model: LoadedModel, case: RedrawCase) -> None:
         return [
             Measurement(
                 name="redrawn_accuracy",
-                value=Rate.of(int(correct(model.module, _set(images, test)).sum()), len(test)),
+                value=Rate.of(int(correct(model.module, drawn(images)).sum()), len(test)),
                 subject=subject,
                 how=facts | {"preprocessing": way},
                 seed=seed,
@@ -213,7 +149,3 @@ def _resized(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
     side = canvas.shape[0] // FIELD
     means = canvas.reshape(FIELD, side, FIELD, side).mean((1, 3))
     return np.asarray(np.rint(means), np.uint8)
-
-
-def _set(images: Sequence[NDArray[np.uint8]], test: ImageSet) -> ImageSet:
-    return ImageSet(np.stack(images)[..., None], test.labels)

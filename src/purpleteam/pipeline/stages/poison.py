@@ -1,28 +1,23 @@
-"""Stage attacks, second part: a few changed training images, and what they buy.
-
-Each model that was trained on a poisoned set stands beside a clean one of the same recipe and
-seed, which gives the base rate.
-"""
+"""Stage attacks, second part: a few changed training images, and what they buy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from purpleteam.attacks.poison import PoisonAttack, PoisonedSet
+from purpleteam.attacks.poison import PoisonAttack
 from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.attacks.poison.evaluate import sweep
 from purpleteam.core.config import parse_part
 from purpleteam.core.records import Measurement, Record
 from purpleteam.core.statistics import mean_over_seeds
-from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import logits
-from purpleteam.models.loading import LoadedModel
 from purpleteam.models.recipes import Recipe
-from purpleteam.pipeline.stages.models import evaluated, learned, recipe_of, served
-from purpleteam.pipeline.stages.trial import Trial, scan_images, scan_trial_model
+from purpleteam.pipeline.stages.models import evaluated, recipe_of, served
+from purpleteam.pipeline.stages.trial import plant, scan
 from purpleteam.pipeline.state import Piece, Run
 from purpleteam.verbs._pictures import Picture, gallery
 from purpleteam.verbs.poison import backdoor_records
@@ -38,29 +33,30 @@ def poison_models(run: Run) -> Iterator[Piece]:
     for text in asked.attacks:
         results: list[list[Record]] = []
         plan = poison_of(run, text)
+        names = (f"poisoned-{plan.name}", "clean")
 
         def measured(plan: PoisonAttack, seed: int, results: list[list[Record]]) -> None:
-            name = f"poisoned-{plan.name}"
-            results.append(poisoned_model(run, plan, name, "clean", run.train, recipe, seed))
+            results.append(
+                poisoned_model(run, plan, (f"poisoned-{plan.name}", "clean"), recipe, seed)
+            )
 
         for seed in range(run.config.seed, run.config.seed + asked.trainings):
             yield Piece(f"poison by {text}, seed {seed}", partial(measured, plan, seed, results))
         if len(results) > 1:
-            yield Piece(f"means {text}", partial(over_trainings, run, plan, results))
+            yield Piece(f"means {text}", partial(_over_trainings, run, plan, results))
         if results and plan.shown == "trigger":
-            yield Piece(f"gallery {text}", partial(show_trigger, run, plan))
+            yield Piece(f"gallery {text}", partial(_show_trigger, run, plan))
         if asked.scan:
-            yield Piece(f"look into poisoned-{plan.name}", partial(_look_into, run, plan, recipe))
+            yield Piece(f"look into {names[0]}", partial(_look_into, run, plan, names, recipe))
 
 
-def _look_into(run: Run, plan: PoisonAttack, recipe: tuple[str, Recipe]) -> Iterator[Piece]:
+def _look_into(
+    run: Run, plan: PoisonAttack, names: tuple[str, str], recipe: tuple[str, Recipe]
+) -> Iterator[Piece]:
     """Look into the first training on a poison as if nothing were known of it."""
-    seed, name = run.config.seed, f"poisoned-{plan.name}"
-    made = plan.apply(run.train, seed=seed)
-    clean, model = _both(run, plan, made, name, "clean", run.train, recipe, seed)
-    trial = Trial(name, seed, made.images, model, poison=plan, poisoned=made, clean=clean)
-    yield Piece(f"scan {trial.stem}", partial(scan_trial_model, run, trial))
-    yield Piece(f"search {trial.stem}", partial(scan_images, run, trial))
+    trial = plant(run, "attacks", names, plan, recipe, run.config.seed)
+    yield Piece(f"scan {trial.stem}", partial(scan, run, trial, "scan"))
+    yield Piece(f"search {trial.stem}", partial(scan, run, trial, "search"))
 
 
 def sweep_served(run: Run) -> None:
@@ -90,67 +86,33 @@ def poison_of(run: Run, text: str) -> PoisonAttack:
 def poisoned_model(
     run: Run,
     plan: PoisonAttack,
-    name: str,
-    clean_name: str,
-    images: ImageSet,
+    names: tuple[str, str],
     recipe: tuple[str, Recipe],
     seed: int,
-    *,
-    architecture: str | None = None,
-    more: dict[str, object] | None = None,
+    **how: Any,
 ) -> list[Record]:
-    """Train on a poisoned set and on the clean one; measure what the trigger does to both."""
-    plan.check(images, seed=seed, test=run.dataset.test)
-    made = plan.apply(images, seed=seed)
-    clean, poisoned = _both(
-        run, plan, made, name, clean_name, images, recipe, seed, architecture, more
-    )
-    evaluated(run, "attacks", clean, clean_name, seed)
-    evaluated(run, "attacks", poisoned, name, seed)
-    how = plan.describe(run.dataset.shape[2])
-    depends_on = {"poison": how, "model": poisoned.digest, "clean": clean.digest, "seed": seed}
-    subject = run.subject(poisoned, name)
-    return run.cell(
-        "attacks",
-        f"backdoor {name}",
-        depends_on,
-        lambda: backdoor_records(subject, subject.loaded, clean, plan, made, seed),
-    )
+    """Train on a poisoned set and on the clean one; measure what the trigger does to both.
+
+    `names` are those of the two models in records; `how` goes to `plant`.
+    """
+    trial = plant(run, "attacks", names, plan, recipe, seed, **how)
+    clean, made = trial.clean, trial.poisoned
+    if clean is None or made is None:
+        return []
+    evaluated(run, "attacks", clean, names[1], seed)
+    evaluated(run, "attacks", trial.model, names[0], seed)
+    depends_on = {
+        "poison": plan.describe(run.dataset.shape[2]),
+        "model": trial.model.digest,
+        "clean": clean.digest,
+        "seed": seed,
+    }
+    subject = run.subject(trial.model, names[0], seed=seed)
+    measure = partial(backdoor_records, subject, clean, plan, made)
+    return run.cell("attacks", f"backdoor {names[0]}", depends_on, measure)
 
 
-def _both(
-    run: Run,
-    plan: PoisonAttack,
-    made: PoisonedSet,
-    name: str,
-    clean_name: str,
-    images: ImageSet,
-    recipe: tuple[str, Recipe],
-    seed: int,
-    architecture: str | None = None,
-    more: dict[str, object] | None = None,
-) -> tuple[LoadedModel, LoadedModel]:
-    """Return the clean model and the poisoned one, of the same recipe and seed."""
-
-    def model(name: str, images: ImageSet, facts: dict[str, object]) -> LoadedModel:
-        return learned(
-            run,
-            "attacks",
-            name,
-            images,
-            recipe,
-            role="poisoned" if facts else "clean_twin",
-            seed=seed,
-            stem=f"{name}-{seed}",
-            architecture=architecture,
-            more=(more or {}) | facts,
-        )
-
-    poison: dict[str, object] = {"poison": plan.describe(run.dataset.shape[2])}
-    return model(clean_name, images, {}), model(name, made.images, poison)
-
-
-def over_trainings(run: Run, plan: PoisonAttack, results: Sequence[Sequence[Record]]) -> None:
+def _over_trainings(run: Run, plan: PoisonAttack, results: Sequence[Sequence[Record]]) -> None:
     """Record means over trainings; each value is kept, nothing is pooled."""
 
     def measure() -> list[Record]:
@@ -184,7 +146,7 @@ def over_trainings(run: Run, plan: PoisonAttack, results: Sequence[Sequence[Reco
     run.cell("attacks", f"means {plan.name}", {"of": ids}, measure)
 
 
-def show_trigger(run: Run, plan: PoisonAttack, count: int = 8) -> None:
+def _show_trigger(run: Run, plan: PoisonAttack, count: int = 8) -> None:
     """Show triggered test images and what the poisoned model reads."""
     model = run.models[f"poisoned-{plan.name}-{run.config.seed}"]
 
