@@ -108,7 +108,8 @@ def plant(
         return Trial(clean_name, seed, images, model(clean_name, images))
     poison.check(images, seed=seed, test=run.dataset.test)
     made = poison.apply(images, seed=seed)
-    # The poisoned one first: another process may be at the clean one, which others need too.
+    if not lab:
+        model(clean_name, images)  # the lab has it already, or another process is at it
     planted = model(name, made.images, poison=poison.describe(run.dataset.shape[2]))
     return Trial(name, seed, made.images, planted, poison, made, clean=model(clean_name, images))
 
