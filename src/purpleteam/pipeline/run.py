@@ -150,6 +150,8 @@ def prepare(
     run.processes = config.processes if device.type == "cpu" else 1
     if resume and (out / "run.json").exists():
         run.folder = RunFolder.resume(out, asked)
+        for half in (out / "models").glob(".tmp*"):  # written as the run was killed
+            half.unlink()
         _check_same_images(run)
     else:
         run.folder = RunFolder.create(out, asked)
