@@ -17,7 +17,6 @@ EXTRAS = {
     "sklearn": "lab",
     "onnx": "lab",
     "onnxruntime": "serve",
-    "starlette": "serve",
     "uvicorn": "serve",
     "bandit": "base",
 }

@@ -59,12 +59,17 @@ class Outcome:
 
 
 class Check(ABC):
-    """One executed check. `proves` is the sentence that a pass backs."""
+    """One executed check; the first line of its docstring is the sentence that a pass backs."""
 
-    id: ClassVar[str]
+    id: ClassVar[str] = ""
+    """The name under which it is registered."""
     proves: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
     """Names of the Target fields without which the check is skipped."""
+
+    def __init_subclass__(cls) -> None:
+        if cls.__doc__ and "proves" not in vars(cls):
+            cls.proves = cls.__doc__.partition("\n")[0]
 
     @abstractmethod
     def examine(self, target: Target) -> Outcome:
@@ -75,9 +80,9 @@ class Check(ABC):
                 exception, or what JSON cannot say, makes it `error`.
         """
 
-    @abstractmethod
     def bad_example(self, folder: Path) -> Target:
         """Make, in the empty `folder`, a target on which `examine` must not pass."""
+        raise NotImplementedError
 
     @contextmanager
     def bad_target(self, folder: Path) -> Iterator[Target]:

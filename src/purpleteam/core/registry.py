@@ -41,15 +41,16 @@ class Registry(Mapping[str, T], Generic[T]):
     def register(self, name: str) -> Callable[[Part], Part]:
         """Register the decorated part under `name`; a second part of that name is an error.
 
-        A class with an attribute `name` is told it: what is recorded is what it is called.
+        A class with an attribute `name` or `id` is told it: what is recorded is what it is called.
         """
 
         def add(part: Part) -> Part:
             if name in self._items:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             self._items[name] = part  # type: ignore[assignment]
-            if isinstance(part, type) and isinstance(getattr(part, "name", None), str):
-                part.name = name  # type: ignore[attr-defined]
+            for told in ("name", "id"):
+                if isinstance(part, type) and isinstance(getattr(part, told, None), str):
+                    setattr(part, told, name)
             return part
 
         return add

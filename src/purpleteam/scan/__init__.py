@@ -15,12 +15,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from purpleteam.scan.sarif import to_sarif
+from purpleteam.scan.scanner import SEVERITIES, ScanResult, severity_at_least
+
 if TYPE_CHECKING:
     from purpleteam.scan.engine import scan
     from purpleteam.scan.gate import GateVerdict, read_state_dict
-    from purpleteam.scan.sarif import to_sarif
-    from purpleteam.scan.scanner import SEVERITIES, ScanResult, severity_at_least
-    from purpleteam.scan.scanners import SCANNERS
+    from purpleteam.scan.scanner import SCANNERS
 
 __all__ = [
     "SCANNERS",
@@ -33,23 +34,9 @@ __all__ = [
     "to_sarif",
 ]
 
-_HOMES = {
-    "SCANNERS": "scanners",
-    "SEVERITIES": "scanner",
-    "GateVerdict": "gate",
-    "ScanResult": "scanner",
-    "read_state_dict": "gate",
-    "scan": "engine",
-    "severity_at_least": "scanner",
-    "to_sarif": "sarif",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"purpleteam.scan.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'purpleteam.scan' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    if name not in __all__:  # the rest needs NumPy
+        raise AttributeError(f"module 'purpleteam.scan' has no attribute {name!r}")
+    home = "engine" if name in ("SCANNERS", "scan") else "gate"
+    return getattr(importlib.import_module(f"purpleteam.scan.{home}"), name)

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from purpleteam.core.cards import ModelCard
+from purpleteam.core.cards import FORMATS, ModelCard
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import UsageError
@@ -26,22 +26,21 @@ from purpleteam.scan.scanner import PYTHON, Tree, walk
 from purpleteam.scan.scanners.model_file import model_problems
 
 SHOWN = 5
-WEIGHTS = (".safetensors", ".onnx")
 
 
 class CodeCheck(Check):
-    """A check that passes where chosen scanners find nothing of chosen rules in the source."""
+    """Chosen scanners find nothing of chosen rules in the source."""
 
     needs = ("code",)
     scanners: ClassVar[tuple[str, ...]] = ("ml-code",)
     least: ClassVar[str] = "note"
-    rules: ClassVar[frozenset[str] | None] = None
+    rules: ClassVar[tuple[str, ...] | None] = None
     """The rules that count; all of them where it is None."""
     planted: ClassVar[str]
     """Source with the hole that the check must find."""
 
     def examine(self, target: Target) -> Outcome:
-        path = _needed(target.code, "code")
+        path = target.code or Path()
         tree = walk(path)
         result = scan([path], self.scanners)
         findings = [
@@ -74,51 +73,40 @@ class CodeCheck(Check):
 
 @CHECKS.register("code.sast")
 class StaticAnalysis(CodeCheck):
-    """Bandit and our own rules, medium or worse."""
+    """Static analysis finds nothing of medium severity or worse in the code."""
 
-    id = "code.sast"
-    proves = "Static analysis finds nothing of medium severity or worse in the code."
-    scanners = ("bandit", "ml-code")
-    least = "medium"
+    scanners, least = ("bandit", "ml-code"), "medium"
     planted = "import subprocess\nsubprocess.call(input(), shell=True)\n"
 
 
 @CHECKS.register("code.no-unsafe-load")
 class NoUnsafeLoad(CodeCheck):
-    """No torch.load, pickle, object array or YAML load that runs what the file says."""
+    """No line of the code loads a file in a way that runs what it says."""
 
-    id = "code.no-unsafe-load"
-    proves = "No line of the code loads a file in a way that runs what it says."
-    rules = frozenset({"PT001", "PT002", "PT003", "PT004", "PT009", "PT011"})
+    rules = ("PT001", "PT002", "PT003", "PT004", "PT009", "PT011")
     planted = "import torch\nmodel = torch.load('model.pt', weights_only=False)\n"
 
 
 @CHECKS.register("code.debug-off")
 class DebugOff(CodeCheck):
-    """No web debugger and no public tunnel."""
+    """No line of the code starts a web app with its debugger or a tunnel."""
 
-    id = "code.debug-off"
-    proves = "No line of the code starts a web app with its debugger or a tunnel."
-    rules = frozenset({"PT005", "PT006"})
+    rules = ("PT005", "PT006")
     planted = "from flask import Flask\napp = Flask('a')\napp.run(debug=True)\n"
 
 
 @CHECKS.register("code.secrets")
 class NoSecrets(CodeCheck):
-    """No key or password in any text file."""
+    """No key or password lies in the source tree."""
 
-    id = "code.secrets"
-    proves = "No key or password lies in the source tree."
     scanners = ("secrets",)
     planted = "KEY = 'AKIA" + "Q7" * 8 + "'\n"
 
 
 @CHECKS.register("model.format")
 class ModelFormat(Check):
-    """Every file of the model is plain data; what is not known is refused."""
+    """Every model file is well-formed safetensors, ONNX or JSON; no pickle."""
 
-    id = "model.format"
-    proves = "Every model file is well-formed safetensors, ONNX or JSON; no pickle."
     needs = ("model",)
 
     def examine(self, target: Target) -> Outcome:
@@ -141,12 +129,24 @@ class ModelFormat(Check):
         return Target(model=path)
 
 
+def _not_plain(file: Path) -> str | None:
+    """Return why a file is no plain data, or None."""
+    if file.suffix == ".json":
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError):
+            return "no JSON"
+        return None
+    kind = sniff(file)
+    for problem in model_problems(file, kind):
+        return str(problem)
+    return None if kind in ("safetensors", "onnx") else f"of kind {kind}"
+
+
 @CHECKS.register("model.digest")
 class ModelDigest(Check):
-    """The bytes of the model are those that its card, or the operator, names."""
+    """The model files are, byte for byte, those of the recorded digests."""
 
-    id = "model.digest"
-    proves = "The model files are, byte for byte, those of the recorded digests."
     needs = ("model",)
 
     def examine(self, target: Target) -> Outcome:
@@ -158,7 +158,7 @@ class ModelDigest(Check):
             for name, digest in wanted.items()
             if digests.get(name) != digest
         ]
-        weights = {tree.name(file) for file in tree.files if file.suffix in WEIGHTS}
+        weights = {tree.name(file) for file in tree.files if file.suffix in FORMATS[:2]}
         bad += [f"{name} has no recorded digest" for name in sorted(weights - wanted.keys())]
         return Outcome(
             passed=bool(wanted) and not bad,
@@ -176,47 +176,7 @@ class ModelDigest(Check):
         return Target(model=path, model_digest=digest)
 
 
-def _needed(path: Path | None, what: str) -> Path:
-    if path is None:
-        raise UsageError(f"this check needs {what}")
-    return path
-
-
-def _shown(troubles: Iterable[str]) -> str:
-    listed = list(troubles)
-    rest = f"; and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-    return "; ".join(listed[:SHOWN]) + rest
-
-
-def _model_files(target: Target) -> Tree:
-    """Return the model's files; the stem or the card of a stored model stands for all three."""
-    path = _needed(target.model, "model")
-    if path.exists() and path.suffix != ".json":
-        return walk(path)
-    path = path.with_suffix("") if path.suffix == ".json" else path
-    stored = [path.with_name(path.name + suffix) for suffix in (*WEIGHTS, ".json")]
-    files = tuple(file for file in stored if file.is_file())
-    if not files:
-        raise UsageError(f"path {str(path)!r} does not exist")
-    return Tree(path.parent, files, ())
-
-
-def _not_plain(file: Path) -> str | None:
-    """Return why a file is no plain data, or None."""
-    if file.suffix == ".json":
-        try:
-            json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            return "no JSON"
-        return None
-    kind = sniff(file)
-    problem = next(model_problems(file, kind), None)
-    if problem is not None:
-        return str(problem)
-    return None if kind in ("safetensors", "onnx") else f"of kind {kind}"
-
-
-def _wanted(tree: Tree, digest: str | None) -> Mapping[str, str]:
+def _wanted(tree: Tree, digest: str | None) -> dict[str, str]:
     """Return the digest that each file must have: the one given, or those of the cards."""
     if digest is not None:
         weights = [file for file in tree.files if file.suffix == ".safetensors"] or tree.files
@@ -226,9 +186,28 @@ def _wanted(tree: Tree, digest: str | None) -> Mapping[str, str]:
     wanted: dict[Path, str] = {}
     for file in tree.files:
         card = file.with_suffix(".json")
-        if card.is_file() and file.suffix in (*WEIGHTS, ".json"):
+        if card.is_file() and file.suffix in FORMATS:
             facts = ModelCard.read(card)
             wanted[file.with_suffix(".safetensors")] = facts.digest
             wanted[file.with_suffix(".onnx")] = facts.onnx_digest
     root = tree.root if tree.root.is_file() else None
     return {tree.name(file): digest for file, digest in wanted.items() if root in (None, file)}
+
+
+def _model_files(target: Target) -> Tree:
+    """Return the model's files; the stem or the card of a stored model stands for all three."""
+    path = target.model or Path()
+    if path.exists() and path.suffix != ".json":
+        return walk(path)
+    path = path.with_suffix("") if path.suffix == ".json" else path
+    stored = [path.with_name(path.name + suffix) for suffix in FORMATS]
+    files = tuple(file for file in stored if file.is_file())
+    if not files:
+        raise UsageError(f"path {str(path)!r} does not exist")
+    return Tree(path.parent, files)
+
+
+def _shown(troubles: Iterable[str]) -> str:
+    listed = list(troubles)
+    rest = f"; and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return "; ".join(listed[:SHOWN]) + rest

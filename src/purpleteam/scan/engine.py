@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from purpleteam.core.errors import UsageError
-from purpleteam.scan.scanner import Scanner, ScanResult, Tree, merged, walk
-from purpleteam.scan.scanners import SCANNERS
+from purpleteam.scan import scanners as folder
+from purpleteam.scan.scanner import SCANNERS, Scanner, ScanResult, Tree, merged, walk
 
 KEPT_RESULTS = 32
 KEPT_BYTES = 64 << 20
 """Results of larger trees are not kept: hashing weights would cost as much as scanning them."""
+SCANNERS.load(folder)
 
 
 def scan(paths: Iterable[Path | str], scanners: Iterable[str] | None = None) -> ScanResult:
@@ -42,17 +43,15 @@ _results: dict[tuple[Scanner, Tree, str], ScanResult] = {}
 def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
     """Yield what each scanner says, from `_results` where nothing has changed since."""
     try:
-        size = sum(file.stat().st_size for file in tree.files)
-        digest = tree.digest() if size <= KEPT_BYTES else None
+        small = sum(file.stat().st_size for file in tree.files) <= KEPT_BYTES
+        digest = tree.digest() if small else None
     except OSError:
         digest = None  # the scanners say which file cannot be read
     for scanner in scanners:
-        if digest is None:
-            yield scanner(tree.root)
-            continue
-        result = _results.get((scanner, tree, digest)) or scanner(tree.root)
-        if not result.errors:  # what failed once may succeed
-            _results[scanner, tree, digest] = result
+        key = (scanner, tree, digest or "")
+        result = _results.get(key) or scanner(tree.root)
+        if digest is not None and not result.errors:  # what failed once may succeed
+            _results[key] = result
             if len(_results) > KEPT_RESULTS:
                 del _results[next(iter(_results))]
         yield result
@@ -61,13 +60,12 @@ def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
 def _not_looked_at(tree: Tree, result: ScanResult) -> ScanResult:
     """Return what no scanner knows: a named file itself, or the kinds of files in a folder."""
     known = {*result.scanned, *(path for path, _ in result.skipped)}
-    others = [path for path in tree.files if tree.name(path) not in known]
-    name, skipped = tree.name(tree.root), []
-    if tree.root in others:
-        skipped = [(name, "no scanner knows this kind of file")]
-    elif others:
-        kinds = Counter(path.suffix or path.name for path in others)
-        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        skipped = [(name, f"no scanner knows these files: {listed}")]
+    others = Counter(
+        path.suffix or path.name for path in tree.files if tree.name(path) not in known
+    )
+    name, why = tree.name(tree.root), "no scanner knows this kind of file"
+    if tree.root not in tree.files:
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+        why = f"no scanner knows these files: {listed}"
     errors = () if result.scanned else (f"{name}: nothing was scanned, so nothing is known",)
-    return ScanResult(skipped=tuple(skipped), errors=errors)
+    return ScanResult(skipped=((name, why),) if others else (), errors=errors)

@@ -86,7 +86,15 @@ def _read(path: Path, notes: list[str]) -> dict[str, Tensor]:
         for problem in odd:
             raise problem
     elif kind == "zip":
-        tensors = _from_torch(*open_archive(mapped(path)), notes)
+        content, storages = open_archive(mapped(path))
+        stored = _state_dict(content, notes)
+        total, held = (
+            sum(row.form.bytes for row in stored.values()),
+            sum(map(len, storages.values())),
+        )
+        if total > MAX_SHARING * held:
+            raise Problem("bomb", f"the tensors need {total} bytes, and the file holds {held}")
+        tensors = {name: row.form.read(storages[row.storage.key]) for name, row in stored.items()}
     else:
         raise Problem("unknown-format", f"the file is {ADVICE.get(kind, f'of kind {kind!r}')}")
     if not tensors:
@@ -107,19 +115,6 @@ def _checked(name: str, tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def _from_torch(
-    content: Any, storages: Mapping[str, memoryview], notes: list[str]
-) -> dict[str, Tensor]:
-    named = _state_dict(content, notes)
-    total, held = (
-        sum(stored.form.bytes for stored in named.values()),
-        sum(map(len, storages.values())),
-    )
-    if total > MAX_SHARING * held:
-        raise Problem("bomb", f"the tensors need {total} bytes, and the file holds {held}")
-    return {name: stored.form.read(storages[stored.storage.key]) for name, stored in named.items()}
-
-
 def _state_dict(content: Any, notes: list[str]) -> dict[str, StoredTensor]:
     if not isinstance(content, dict):
         raise Problem("tensor", "the file holds no dict of tensors; save model.state_dict()")
@@ -136,9 +131,7 @@ def _state_dict(content: Any, notes: list[str]) -> dict[str, StoredTensor]:
 
 
 def _is_state(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(key, str) and 0 < len(key) <= 500 for key in value)
-        and all(isinstance(item, StoredTensor) for item in value.values())
+    named = isinstance(value, dict) and bool(value) and all(isinstance(key, str) for key in value)
+    return named and all(
+        0 < len(key) <= 500 and isinstance(item, StoredTensor) for key, item in value.items()
     )

@@ -5,7 +5,7 @@ Our own rules belong to the driver; each other tool is an extension with its own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -28,51 +28,71 @@ LEVELS = {
 """By severity: the level, and `security-severity`, by which code hosts sort."""
 
 
-def to_sarif(result: ScanResult, *, version: str | None = None) -> dict[str, Any]:
-    """Return the SARIF log of a scan, as a mapping for json.dumps.
-
-    Args:
-        result: what the scanners said.
-        version: of Purpleteam; the installed one by default.
-    """
+def to_sarif(result: ScanResult) -> dict[str, Any]:
+    """Return the SARIF log of a scan, as a mapping for json.dumps."""
     from purpleteam import __version__
 
-    tools = _tools(result.findings)
-    components = [_component(name, rules.values()) for name, rules in tools.items()]
-    driver = components[0] | {"version": version or __version__}
+    tools: dict[str, dict[str, Finding]] = {OWN: {}}  # of each tool, a finding of each of its rules
+    for finding in sorted(result.findings, key=lambda row: (row.tool, row.rule)):
+        tools.setdefault(_owner(finding), {}).setdefault(finding.rule, finding)
+    driver, *extensions = [_component(name, rules.values()) for name, rules in tools.items()]
+    driver["version"] = __version__
+    places = {  # of each rule, where it stands in the log
+        (name, rule): {"id": rule, "index": index}
+        | ({} if name == OWN else {"toolComponent": {"name": _short(name), "index": extension}})
+        for extension, (name, rules) in enumerate(tools.items(), -1)
+        for index, rule in enumerate(rules)
+    }
+    told = [_told("error", text) for text in result.errors]
+    told += [_told("warning", f"skipped: {why}", path) for path, why in result.skipped]
+    told += [_told("note", f"silenced: {why}", path) for path, why in result.silenced]
     run: dict[str, Any] = {
-        "tool": {"driver": driver, "extensions": components[1:]},
+        "tool": {"driver": driver, "extensions": extensions},
         "columnKind": "utf16CodeUnits",
         "invocations": [
-            {
-                "executionSuccessful": not result.errors,
-                "toolExecutionNotifications": _notifications(result),
-            }
+            {"executionSuccessful": not result.errors, "toolExecutionNotifications": told}
         ],
         "artifacts": [{"location": _location(path)} for path in result.scanned],
-        "results": [_result(finding, tools) for finding in result.findings],
+        "results": [_result(row, places[_owner(row), row.rule]) for row in result.findings],
     }
-    weaknesses = sorted({finding.cwe for finding in result.findings if finding.cwe})
-    if weaknesses:
+    if weaknesses := sorted({finding.cwe for finding in result.findings if finding.cwe}):
         driver["supportedTaxonomies"] = [{"name": "CWE", "index": 0}]
-        run["taxonomies"] = [_taxonomy(weaknesses)]
+        page = "https://cwe.mitre.org/data/definitions/{}.html"
+        numbers = [cwe.removeprefix("CWE-") for cwe in weaknesses]
+        run["taxonomies"] = [
+            {
+                "name": "CWE",
+                "organization": "MITRE",
+                "shortDescription": {"text": "Common Weakness Enumeration"},
+                "informationUri": "https://cwe.mitre.org/",
+                "taxa": [{"id": number, "helpUri": page.format(number)} for number in numbers],
+            }
+        ]
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-
-
-def _tools(findings: Iterable[Finding]) -> dict[str, dict[str, Finding]]:
-    """Return for each tool, ours first, one finding of each of its rules."""
-    tools: dict[str, dict[str, Finding]] = {OWN: {}}
-    for finding in sorted(findings, key=lambda row: (row.tool, row.rule)):
-        tools.setdefault(_owner(finding), {}).setdefault(finding.rule, finding)
-    return tools
 
 
 def _owner(finding: Finding) -> str:
     return OWN if finding.tool.startswith(OWN) else finding.tool
 
 
+def _short(tool: str) -> str:
+    return tool.partition(" ")[0]
+
+
+def _location(path: str) -> dict[str, Any]:
+    return {"uri": quote(PurePath(path).as_posix())}
+
+
+def _place(path: str) -> dict[str, Any]:
+    return {"physicalLocation": {"artifactLocation": _location(path)}}
+
+
+def _told(level: str, text: str, *paths: str) -> dict[str, Any]:
+    places = {"locations": [_place(path) for path in paths]} if paths else {}
+    return {"level": level, "message": {"text": text}} | places
+
+
 def _component(name: str, findings: Iterable[Finding]) -> dict[str, Any]:
-    tool, _, version = name.partition(" ")
     rules = []
     for finding in findings:
         level, score = LEVELS[finding.severity]
@@ -83,34 +103,26 @@ def _component(name: str, findings: Iterable[Finding]) -> dict[str, Any]:
             "defaultConfiguration": {"level": level},
             "properties": {"tags": tags, "security-severity": score},
         }
-        if finding.fix:
-            rule["help"] = {"text": finding.fix}
-        rules.append(rule)
-    return {"name": tool, "rules": rules} | ({"version": version} if version else {})
+        rules.append(rule | ({"help": {"text": finding.fix}} if finding.fix else {}))
+    version = name.partition(" ")[2]
+    return {"name": _short(name), "rules": rules} | ({"version": version} if version else {})
 
 
-def _result(finding: Finding, tools: Mapping[str, Mapping[str, Finding]]) -> dict[str, Any]:
-    owner = _owner(finding)
-    reference: dict[str, Any] = {
-        "id": finding.rule,
-        "index": list(tools[owner]).index(finding.rule),
-    }
-    if owner != OWN:
-        index = list(tools).index(owner) - 1
-        reference["toolComponent"] = {"name": owner.partition(" ")[0], "index": index}
-    place: dict[str, Any] = {"artifactLocation": _location(str(finding.place.get("path", "")))}
+def _result(finding: Finding, rule: dict[str, Any]) -> dict[str, Any]:
+    path = finding.place.get("path")
+    place = _place(str(path or ""))
     if "line" in finding.place:
-        place["region"] = {"startLine": max(1, int(finding.place["line"]))}
+        place["physicalLocation"]["region"] = {"startLine": max(1, int(finding.place["line"]))}
     # A finding is named apart from its line, which moves with every edit above it.
-    what = [finding.tool.split(" ")[0], finding.rule, finding.place.get("path"), finding.message]
+    what = [_short(finding.tool), finding.rule, path, finding.message]
     fingerprint = sha256_bytes(canonical_json(what).encode())[7:39]
     result: dict[str, Any] = {
         "ruleId": finding.rule,
-        "rule": reference,
+        "rule": rule,
         "kind": "fail",
         "level": LEVELS[finding.severity][0],
         "message": {"text": finding.message},
-        "locations": [{"physicalLocation": place}],
+        "locations": [place],
         "partialFingerprints": {"purpleteam/v1": fingerprint},
         "properties": {"severity": finding.severity, "confidence": finding.confidence},
     }
@@ -118,35 +130,3 @@ def _result(finding: Finding, tools: Mapping[str, Mapping[str, Finding]]) -> dic
         number = finding.cwe.removeprefix("CWE-")
         result["taxa"] = [{"id": number, "toolComponent": {"name": "CWE", "index": 0}}]
     return result
-
-
-def _notifications(result: ScanResult) -> list[dict[str, Any]]:
-    rows: list[tuple[str, str, str | None]]
-    rows = [("error", text, None) for text in result.errors]
-    rows += [("warning", f"skipped: {reason}", path) for path, reason in result.skipped]
-    rows += [("note", f"silenced: {reason}", path) for path, reason in result.silenced]
-    notifications: list[dict[str, Any]] = []
-    for level, text, path in rows:
-        notifications.append({"level": level, "message": {"text": text}})
-        if path is not None:
-            place = {"physicalLocation": {"artifactLocation": _location(path)}}
-            notifications[-1]["locations"] = [place]
-    return notifications
-
-
-def _location(path: str) -> dict[str, Any]:
-    return {"uri": quote(PurePath(path).as_posix())}
-
-
-def _taxonomy(weaknesses: list[str]) -> dict[str, Any]:
-    numbers = [cwe.removeprefix("CWE-") for cwe in weaknesses]
-    return {
-        "name": "CWE",
-        "organization": "MITRE",
-        "shortDescription": {"text": "Common Weakness Enumeration"},
-        "informationUri": "https://cwe.mitre.org/",
-        "taxa": [
-            {"id": number, "helpUri": f"https://cwe.mitre.org/data/definitions/{number}.html"}
-            for number in numbers
-        ],
-    }

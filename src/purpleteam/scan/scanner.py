@@ -181,17 +181,24 @@ def walk(root: Path) -> Tree:
     return Tree(root, tuple(files), tuple(skipped))
 
 
-def scan_files(path: Path, look: Callable[[Path, str], ScanResult | None]) -> ScanResult:
-    """Return all that `look(file, name)` says of the files under `path`, as most scanners do.
+def file_scanner(name: str) -> Callable[[Callable[[Path, str], ScanResult | None]], Scanner]:
+    """Make the decorated function, which looks at one file of a name, a scanner of a path.
 
-    `look` returns None for a file that is none of its business; one that it cannot read is skipped.
+    It returns None for a file that is none of its business; one that it cannot read is skipped.
     """
-    tree = walk(path)
-    results = []
-    for file in tree.files:
-        name = tree.name(file)
-        try:
-            results.append(look(file, name) or ScanResult())
-        except OSError as error:
-            results.append(ScanResult(skipped=((name, f"cannot be read: {error.strerror}"),)))
-    return merged(results)
+
+    def register(look: Callable[[Path, str], ScanResult | None]) -> Scanner:
+        def scanner(path: Path) -> ScanResult:
+            tree, results = walk(path), []
+            for file in tree.files:
+                try:
+                    result = look(file, tree.name(file))
+                except OSError as error:
+                    why = f"cannot be read: {error.strerror}"
+                    result = ScanResult(skipped=((tree.name(file), why),))
+                results.append(result or ScanResult())
+            return merged(results)
+
+        return SCANNERS.register(name)(scanner)
+
+    return register

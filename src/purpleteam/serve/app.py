@@ -1,24 +1,17 @@
-"""The routes of the app: the page, its files, /predict, /livez, /readyz and /version."""
+"""What is answered: the page, its files, /predict, /livez, /readyz and /version."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from importlib import metadata, resources
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.serve.engine import IMAGE_BYTES, Engine
-from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, Limits, problem
+from purpleteam.serve.guard import LOOPBACK_HOSTS, Answer, Guard, Limits, Refusal, Reply
 
-NEVER_KEPT = {"cache-control": "no-store"}
 ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
@@ -42,8 +35,8 @@ def build_app(
     expose_confidences: bool = False,
     allowed_hosts: Collection[str] = LOOPBACK_HOSTS,
     limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> Starlette:
-    """Return the app around one engine, guarded.
+) -> Guard:
+    """Return the ASGI app around one engine, guarded.
 
     Args:
         engine: the model that answers.
@@ -64,65 +57,49 @@ def build_app(
         "limits": asdict(limits),
     }
 
-    async def predict(request: Request) -> Response:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/octet-stream" or "content-encoding" in request.headers:
-            return _problem(415, "Send the image as application/octet-stream, not encoded.")
-        pixels = await request.body()
+    def predict(headers: Mapping[str, str], pixels: bytes) -> Reply:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/octet-stream" or "content-encoding" in headers:
+            raise Refusal(415, "Send the image as application/octet-stream, not encoded.")
         if len(pixels) != IMAGE_BYTES:
-            return _problem(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
+            raise Refusal(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
         answer = engine.classify(pixels)
         fields: dict[str, Any] = {"label": answer.label}
         if answer.reason is not None:
             fields["reason"] = answer.reason
         if expose_confidences and answer.confidences:
             fields["confidences"] = [round(share, 6) for share in answer.confidences]
-        return JSONResponse(fields, headers=NEVER_KEPT)
+        return _json(fields)
 
-    async def livez(_request: Request) -> Response:
-        return JSONResponse({"status": "alive"}, headers=NEVER_KEPT)
-
-    async def readyz(_request: Request) -> Response:
+    def ready(_headers: Mapping[str, str], _body: bytes) -> Reply:
         if engine.healthy():
-            return JSONResponse({"status": "ready"}, headers=NEVER_KEPT)
-        return _problem(503, "The model does not answer as it did at the start.")
+            return _json({"status": "ready"})
+        raise Refusal(503, "The model does not answer as it did at the start.")
 
-    async def version(_request: Request) -> Response:
-        return JSONResponse(facts, headers=NEVER_KEPT)
-
-    endpoints = {path: _file(content, ASSETS[path][1]) for path, content in read_assets().items()}
-    endpoints |= {"/livez": livez, "/readyz": readyz, "/version": version}
-    app = Starlette(
-        routes=[
-            Route("/predict", predict, methods=["POST"]),
-            *(Route(path, endpoint, methods=["GET"]) for path, endpoint in endpoints.items()),
-        ],
-        middleware=[Middleware(Guard, allowed_hosts=allowed_hosts, limits=limits)],
-        exception_handlers={HTTPException: _http_problem},
+    return Guard(
+        {
+            **{("GET", path): _file(path, content) for path, content in read_assets().items()},
+            ("GET", "/livez"): lambda _headers, _body: _json({"status": "alive"}),
+            ("GET", "/readyz"): ready,
+            ("GET", "/version"): lambda _headers, _body: _json(facts),
+            ("POST", "/predict"): predict,
+        },
+        allowed_hosts,
+        limits,
     )
-    app.router.redirect_slashes = False
-    return app
 
 
-def _file(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+def _json(answer: Mapping[str, Any]) -> Reply:
+    content = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    return Reply(200, content, {"content-type": "application/json", "cache-control": "no-store"})
+
+
+def _file(path: str, content: bytes) -> Answer:
     tag = f'"{sha256_bytes(content).removeprefix("sha256:")}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
+    whole = Reply(200, content, {"content-type": ASSETS[path][1], **headers})
 
-    async def file(request: Request) -> Response:
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(content, media_type=media_type, headers=headers)
+    def file(asked: Mapping[str, str], _body: bytes) -> Reply:
+        return Reply(304, b"", headers) if asked.get("if-none-match") == tag else whole
 
     return file
-
-
-async def _http_problem(_request: Request, error: Exception) -> Response:
-    status: int = getattr(error, "status_code", 500)
-    details = {404: "There is nothing here.", 405: "The method is not allowed here."}
-    headers: Mapping[str, str] | None = getattr(error, "headers", None)
-    return _problem(status, details.get(status, "The request was refused."), headers)
-
-
-def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    headers = NEVER_KEPT | dict(headers or {})
-    return Response(problem(status, detail), status, headers, "application/problem+json")

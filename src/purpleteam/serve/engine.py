@@ -1,8 +1,5 @@
 """A stored model in ONNX Runtime: 784 bytes in, a label or a reason out.
 
-One thread: the net takes some 60 microseconds, and more threads only fight over the cores. Where
-STRIP guards it, an image costs as many looks more as there are overlays.
-
 A net must answer with one of its classes, whatever it is shown. Three plain rules send away
 what is clearly no digit: a full page, noise, an inverted or an almost blank image. They know
 nothing of shapes, so a scribble passes them; what the net is unsure of is refused afterwards.
@@ -155,8 +152,8 @@ def open_session(stored: StoredModel) -> Any:
     if (digest := sha256_bytes(content)) != stored.card.onnx_digest:
         raise Refused(f"{str(stored.onnx)!r} is not the file of its card: {digest}")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
+    # The net takes some 60 microseconds: more threads only fight over the cores.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,8 +1,8 @@
-"""Every bound on clients, and pure ASGI around the app that keeps those of requests.
+"""Every bound on clients, and an ASGI app that keeps those of requests before it answers.
 
 A request comes in whole or not at all: its host is one of ours, its method is one we have, no
-other site sent it, and its body is read to the end under a cap and a deadline before the app
-sees it. Every refusal is a problem document (RFC 9457) of constant text.
+other site sent it, and its body is read to the end under a cap and a deadline before anything
+looks at it. Every refusal is a problem document (RFC 9457) of constant text.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import asyncio
 import ipaddress
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +50,10 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ANY_ADDRESS = "any-address"
 """Among the allowed hosts: every literal IP address. DNS rebinding needs a name."""
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
-METHODS = ("GET", "HEAD", "POST")
 LINGER_BYTES, LINGER_SECONDS = 65_536, 1.0
 
 SECURITY_HEADERS = {
@@ -77,7 +75,34 @@ SECURITY_HEADERS = {
 log = logging.getLogger("purpleteam.serve")
 
 
-class _Refusal(Exception):
+class Reply(NamedTuple):
+    """A response, and the headers that are its own."""
+
+    status: int
+    content: bytes
+    own: Mapping[str, str]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All headers, the security headers among them."""
+        length = {} if self.status == 304 else {"content-length": str(len(self.content))}
+        return {**self.own, **length, **SECURITY_HEADERS}
+
+
+Answer = Callable[[Mapping[str, str], bytes], Reply]
+"""Of the headers of a request, and its body."""
+
+
+def problem(status: int, detail: str, **headers: str) -> Reply:
+    """Return a problem document (RFC 9457); `detail` is constant text, never an exception's."""
+    fields = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    own = {"content-type": "application/problem+json", "cache-control": "no-store", **headers}
+    return Reply(status, json.dumps(fields).encode(), own)
+
+
+class Refusal(Exception):
+    """A request that is answered with a problem document."""
+
     def __init__(self, status: int, detail: str, **headers: str) -> None:
         super().__init__(detail)
         self.status, self.detail, self.headers = status, detail, headers
@@ -87,70 +112,47 @@ class _Gone(Exception):
     """The client left before its body was whole."""
 
 
-def problem(status: int, detail: str) -> bytes:
-    """Return a problem document (RFC 9457); `detail` is constant text, never an exception's."""
-    title = HTTPStatus(status).phrase
-    return json.dumps({"title": title, "status": status, "detail": detail}).encode()
-
-
-def last_headers(content: bytes) -> dict[str, str]:
-    """Return the headers of a problem document that ends its connection."""
-    return {
-        "content-type": "application/problem+json",
-        "content-length": str(len(content)),
-        "cache-control": "no-store",
-        "connection": "close",
-    }
-
-
 class Guard:
-    """ASGI middleware that lets whole, small, own requests through and hardens each response."""
+    """The ASGI app: lets whole, small, own requests through, and hardens each response."""
 
-    def __init__(self, app: App, *, allowed_hosts: Collection[str], limits: Limits) -> None:
-        self.app = app
+    def __init__(
+        self,
+        answers: Mapping[tuple[str, str], Answer],
+        allowed_hosts: Collection[str],
+        limits: Limits,
+    ) -> None:
+        self.answers = answers
+        """By method and path; who answers GET answers HEAD."""
         self.allowed_hosts = frozenset(allowed_hosts)
         self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Guard one request."""
+        """Answer one request."""
         if scope["type"] != "http":
             return
-        started = False
-
-        async def harden(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                added = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
-                others = [(name, value) for name, value in message["headers"] if name not in added]
-                message = {**message, "headers": [*others, *added.items()]}
-            await send(message)
-
+        last = {"connection": "close"}  # until the request is there as a whole
         try:
             headers = _headers(scope)
-            self._check(scope["method"], headers)
+            answer = self._find(scope["method"], scope["path"], headers)
             body = await self._body(headers, receive)
-            whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-            async def replayed() -> Message:
-                return whole.pop() if whole else await receive()
-
-            await self.app(scope, replayed, harden)
+            last = {}
+            reply = answer(headers, body)
         except _Gone:
             return
-        except _Refusal as refusal:
-            await _answer(harden, refusal)
-            await _linger(receive)
-            await harden({"type": "http.response.body"})
+        except Refusal as refusal:
+            reply = problem(refusal.status, refusal.detail, **refusal.headers, **last)
         except Exception:
             log.exception("request failed")
-            if started:
-                raise
-            await _answer(harden, _Refusal(500, "The server could not answer."))
-            await harden({"type": "http.response.body"})
+            reply = problem(500, "The server could not answer.", **last)
+        raw = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+        await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+        await send({"type": "http.response.body", "body": reply.content, "more_body": bool(last)})
+        if last:
+            await _linger(receive)
+            await send({"type": "http.response.body"})
 
-    def _check(self, method: str, headers: dict[str, str]) -> None:
-        """Refuse a host that is none of ours, an unknown method, and what another site sends."""
+    def _find(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        """Refuse a host that is none of ours, what is not there, and what another site sends."""
         host = headers.get("host", "").lower()
         name = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
         known = name in self.allowed_hosts
@@ -159,21 +161,26 @@ class Guard:
                 ipaddress.ip_address(name)
                 known = True
         if not known:
-            raise _Refusal(400, "The host is not one that this server answers for.")
-        if method not in METHODS:
-            raise _Refusal(405, "The method is not allowed.", allow=", ".join(METHODS))
+            raise Refusal(400, "The host is not one that this server answers for.")
+        allowed = [method for method, other in self.answers if other == path]
+        allowed += ["HEAD"] if "GET" in allowed else []
+        if not allowed:
+            raise Refusal(404, "There is nothing here.")
+        if method not in allowed:
+            raise Refusal(405, "The method is not allowed here.", allow=", ".join(allowed))
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         elsewhere = origin is not None and origin.partition("://")[2] != headers.get("host")
         if site is not None:
             elsewhere = site not in ("same-origin", "none")
         if method == "POST" and elsewhere:
-            raise _Refusal(403, "Requests from other sites are refused.")
+            raise Refusal(403, "Requests from other sites are refused.")
+        return self.answers["GET" if method == "HEAD" else method, path]
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes:
-        too_large = _Refusal(413, f"The body may hold at most {self.limits.body_bytes} bytes.")
+    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+        too_large = Refusal(413, f"The body may hold at most {self.limits.body_bytes} bytes.")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
-            raise _Refusal(400, "The content length is no number.")
+            raise Refusal(400, "The content length is no number.")
         if len(length) > 18 or int(length) > self.limits.body_bytes:
             raise too_large
         body, more = b"", True
@@ -188,16 +195,8 @@ class Guard:
                     if len(body) > self.limits.body_bytes:
                         raise too_large
         except TimeoutError:
-            raise _Refusal(408, "The body took too long.") from None
+            raise Refusal(408, "The body took too long.") from None
         return body
-
-
-async def _answer(send: Send, refusal: _Refusal) -> None:
-    content = problem(refusal.status, refusal.detail)
-    headers = last_headers(content) | refusal.headers
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
-    await send({"type": "http.response.body", "body": content, "more_body": True})
 
 
 async def _linger(receive: Receive) -> None:
@@ -216,6 +215,6 @@ def _headers(scope: Scope) -> dict[str, str]:
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").strip()
         if name in ("host", "content-length") and name in headers:
-            raise _Refusal(400, "A header that may come once came twice.")
+            raise Refusal(400, "A header that may come once came twice.")
         headers[name] = value
     return headers

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from purpleteam.serve.guard import SECURITY_HEADERS, Limits, last_headers, problem
+from purpleteam.serve.guard import Limits, problem
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, Scope
     from uvicorn._types import ASGIReceiveCallable as Receive
     from uvicorn._types import ASGISendCallable as Send
+Answer = Callable[[], None]
 PIECE = 256
 """Bytes that the parser gets at a time: after each it can be seen what came of them."""
 WRITTEN = 8192
@@ -39,21 +40,15 @@ class Crowd:
         self._limits = limits
         self._connections: dict[BoundedProtocol, None] = {}
         """Those that have waited longest come first."""
-        self._places: Counter[object] = Counter()
-        self._requests: dict[object, deque[Callable[[], None]]] = {}
+        self._requests: dict[object, deque[Answer]] = {}
 
     def enter(self, client: BoundedProtocol) -> None:
         """Count a connection."""
         self._connections[client] = None
-        self._places[client.address] += 1
 
     def leave(self, client: BoundedProtocol) -> None:
         """Count a connection no longer, if it still is."""
-        if client in self._connections:
-            del self._connections[client]
-            self._places[client.address] -= 1
-            if not self._places[client.address]:
-                del self._places[client.address]
+        self._connections.pop(client, None)
 
     def wait(self, client: BoundedProtocol) -> None:
         """Begin the wait of a connection anew."""
@@ -68,11 +63,12 @@ class Crowd:
         Of an address that has too many, or of those with the most where there are too many in
         all, it is the idle connection that has waited longest, else the longest at work.
         """
-        if self._places[client.address] > self._limits.connections_each:
+        places = Counter(other.address for other in self._connections)
+        if places[client.address] > self._limits.connections_each:
             crowded = {client.address}
         elif len(self._connections) > self._limits.connections:
-            most = max(self._places.values())
-            crowded = {address for address, number in self._places.items() if number == most}
+            most = max(places.values())
+            crowded = {address for address, number in places.items() if number == most}
         else:
             return True
         young, busy = monotonic() - self._limits.at_work_seconds, None
@@ -87,9 +83,7 @@ class Crowd:
             busy.cut()
         return busy is not None
 
-    def queue(
-        self, loop: asyncio.AbstractEventLoop, address: object, answer: Callable[[], None]
-    ) -> None:
+    def queue(self, loop: asyncio.AbstractEventLoop, address: object, answer: Answer) -> None:
         """Call `answer` when it is the turn of its address: one in each turn of the loop.
 
         The loop would start all requests that are ready before it looks at a socket again, and
@@ -252,11 +246,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _refuse(self, status: int, detail: str) -> None:
-        content = problem(status, detail)
-        headers = SECURITY_HEADERS | last_headers(content)
+        reply = problem(status, detail, connection="close")
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)
+        lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + reply.content)
         self.transport.close()
 
     def _wait(self, seconds: float) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,24 +23,14 @@ from purpleteam.scan.formats.sniff import mapped
 from purpleteam.scan.formats.tensors import NPY_MAGIC, is_shape, plain_array, read_npy
 from purpleteam.scan.formats.zip_layout import read_layout
 
-_CORES = ("numpy.core", "numpy._core")
-ARRAY_NAMES: dict[str, str] = {
-    **{f"{core}.multiarray._reconstruct": "reconstruct" for core in _CORES},
-    **{f"{core}.multiarray.scalar": "scalar" for core in _CORES},
-    **{f"{core}.numeric._frombuffer": "frombuffer" for core in _CORES},
-    "numpy.ndarray": "ndarray",
-    "numpy.dtype": "dtype",
-    "_codecs.encode": "encode",
-    "__builtin__.bytes": "bytes",
-    "builtins.bytes": "bytes",
-    "collections.OrderedDict": "ordered",
-}
-"""Every name that a pickle of arrays may hold, and what it stands for here."""
-
-ORDERS: dict[str | bytes, Literal["<", ">", "="]] = {
-    **{"<": "<", ">": ">", "|": "=", "=": "="},
-    **{b"<": "<", b">": ">", b"|": "=", b"=": "="},
-}
+_MAKERS = ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
+ARRAY_NAMES = frozenset(
+    {f"numpy.{core}.{name}" for core in ("core", "_core") for name in _MAKERS}
+    | {"numpy.ndarray", "numpy.dtype", "_codecs.encode", "collections.OrderedDict"}
+    | {"builtins.bytes", "__builtin__.bytes"}
+)
+"""Every name that a pickle of arrays may hold; its last part says what it stands for."""
+ORDERS = {"<": "<", ">": ">", "|": "=", "=": "=", b"<": "<", b">": ">", b"|": "=", b"=": "="}
 """How a pickle tells the byte order; Python 2 told it in bytes."""
 FLAGS = (0, 8)
 """Of numbers, and of text; others mark Python objects."""
@@ -58,7 +48,7 @@ class _Format:
     """A numpy.dtype; its byte order comes in its state."""
 
     code: str
-    order: Literal["<", ">", "="] = "="
+    order: str = "="
     settled: bool = False
     """Whether it was given its state, once; NumPy gives none to what is in use."""
 
@@ -69,7 +59,7 @@ class _Array:
 
     dtype: _Format | None = None
     shape: tuple[int, ...] = ()
-    raw: bytes = b""
+    raw: bytes | bytearray = b""
     fortran: bool = False
     scalar: bool = False
     """Whether it is a single number of NumPy's, as in a list of labels."""
@@ -79,7 +69,7 @@ class _Array:
         if self.dtype is None:
             raise Problem("tensor", f"array {name!r} has no state")
         try:
-            dtype = np.dtype(self.dtype.code).newbyteorder(self.dtype.order)
+            dtype = np.dtype(self.dtype.order + self.dtype.code)
         except TypeError:
             raise Problem("tensor", f"there is no number format {self.dtype.code!r}") from None
         return plain_array(name, dtype, self.shape, self.raw, self.fortran)
@@ -88,29 +78,29 @@ class _Array:
 class _ArrayReader(PickleReader):
     """Reads a pickle of arrays, numbers and text, in dicts, lists and tuples."""
 
-    names: ClassVar[dict[str, Symbol]] = {full: Symbol(name) for full, name in ARRAY_NAMES.items()}
+    names: ClassVar = {full: Symbol(full.split(".")[-1]) for full in ARRAY_NAMES}
     keys: ClassVar[tuple[type, ...]] = (str, int, bytes)
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         match function, arguments:
-            case Symbol("reconstruct"), (Symbol("ndarray"), (0,), "b" | b"b"):
+            case Symbol("_reconstruct"), (Symbol("ndarray"), (0,), "b" | b"b"):
                 return _Array()
             case Symbol("dtype"), (str() | bytes() as code, 0, 1):
-                text = code.decode("ascii") if isinstance(code, bytes) else code
+                text = code if isinstance(code, str) else code.decode("ascii")
                 if not CODE.fullmatch(text):
                     raise self.refused(f"names number format {text[:40]!r}")
                 return _Format(text)
             case Symbol("scalar"), (_Format(settled=True) as dtype, raw) if type(raw) is bytes:
                 return _Array(dtype, (), raw, scalar=True)
-            case Symbol("frombuffer"), (bytes(raw), _Format() as dtype, shape, order) if (
-                dtype.settled and is_shape(shape) and order in ("C", "F")
+            case Symbol("_frombuffer"), (raw, _Format() as dtype, shape, "C" | "F" as order) if (
+                type(raw) in (bytes, bytearray) and dtype.settled and is_shape(shape)
             ):
                 return _Array(dtype, shape, raw, order == "F")
             case Symbol("encode"), (str() as text, "latin1" | "latin-1"):
                 return text.encode("latin-1")
             case Symbol("bytes"), ():
                 return b""
-            case Symbol("ordered"), ():
+            case Symbol("OrderedDict"), ():
                 return OrderedItems()
         raise self.refused("calls something in a form that no pickle of arrays has")
 

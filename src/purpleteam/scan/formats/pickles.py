@@ -14,6 +14,7 @@ import pickletools
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -188,18 +189,8 @@ class OrderedItems(dict[Any, Any]):
     """A collections.OrderedDict of the pickle."""
 
 
-class Buffer(bytes):
-    """A bytearray of the pickle."""
-
-
-def _unsigned(raw: bytes) -> int:
-    return int.from_bytes(raw, "little")
-
-
-def _signed(raw: bytes) -> int:
-    return int.from_bytes(raw, "little", signed=True)
-
-
+_unsigned = partial(int.from_bytes, byteorder="little")
+_signed = partial(int.from_bytes, byteorder="little", signed=True)
 VALUES: dict[str, Callable[[bytes], Any]] = {
     "NONE": lambda _: None,
     "NEWTRUE": lambda _: True,
@@ -212,7 +203,7 @@ VALUES: dict[str, Callable[[bytes], Any]] = {
     "BINFLOAT": lambda raw: struct.unpack(">d", raw)[0],
     **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), bytes.decode),
     **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), bytes),
-    "BYTEARRAY8": Buffer,
+    "BYTEARRAY8": bytearray,
     # protocols 0 and 1, and the text of Python 2, which is bytes
     "INT": lambda raw: raw == b"01" if raw in (b"00", b"01") else int(raw),
     "LONG": lambda raw: int(raw.removesuffix(b"L")),
@@ -232,14 +223,9 @@ ARGUMENTS: dict[str, Callable[[bytes], Any]] = VALUES | {
 
 
 class PickleReader:
-    """Reads one pickle; a subclass says which names it knows and what they make.
-
-    Numbers, text, bytes, lists, tuples and dicts are what they are; of a name, a call and a state
-    the subclass makes descriptions.
-    """
+    """Reads one pickle; a subclass makes descriptions of the names that it knows, and of calls."""
 
     names: ClassVar[Mapping[str, Symbol]]
-    """The names that a pickle may hold, and what stands for each."""
     keys: ClassVar[tuple[type, ...]] = (str, int)
     allowed: ClassVar[frozenset[str]] = frozenset(EFFECTS)
     """The opcodes that are read, as far as they are understood at all."""
@@ -253,11 +239,11 @@ class PickleReader:
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         """Return what a call stands for."""
-        raise NotImplementedError
+        raise self.refused("calls something")
 
     def given(self, target: Any, state: Any) -> None:
         """Give `target` a state."""
-        raise NotImplementedError
+        raise self.refused("gives something a state")
 
     def outside(self, reference: Any) -> Any:
         """Return what stands for something that lies outside of the pickle."""
@@ -268,11 +254,7 @@ class PickleReader:
         return Problem("unsafe-global", f"opcode {self.opcode} at byte {self.at} {why}")
 
     def read(self) -> Any:
-        """Return what the pickle describes.
-
-        Raises:
-            Problem: for any opcode, name or form that is not understood.
-        """
+        """Return what the pickle describes; what is not understood is a `Problem`."""
         found = islice(opcodes(self.data), MAX_OPCODES)
         try:
             for self.opcode, raw, self.at, self.end in found:

@@ -166,7 +166,11 @@ def is_shape(shape: Any) -> bool:
 
 
 def plain_array(
-    name: str, dtype: np.dtype[Any], shape: tuple[int, ...], raw: bytes | memoryview, fortran: bool
+    name: str,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    raw: bytes | bytearray | memoryview,
+    fortran: bool,
 ) -> NDArray[Any]:
     """Return an array of its own memory; what is neither numbers nor text is a `Problem`."""
     if dtype.hasobject:

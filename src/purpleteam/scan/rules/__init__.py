@@ -1,6 +1,8 @@
 """Our own rules for machine-learning code, PT001 upwards; one file for each kind of hole.
 
-- `rule`      what a rule is, the parsed file that it looks at, and the registry RULES
+A rule is a function from a parsed file, whose names are followed to their imports, to what breaks
+it; it registers itself in RULES.
+
 - `loading`   PT001 unsafe torch.load, PT002 an unsafe second try, PT003 pickle and its kin,
               PT004 NumPy object arrays, PT009 unsafe YAML, PT008 eval and exec,
               PT011 code that comes with a downloaded model
@@ -13,10 +15,125 @@ its tool: two tools that agree are worth more than one. PT020, secrets, is a sca
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
-from purpleteam.scan.rules.rule import RULES
+from purpleteam.core.records import Severity
+from purpleteam.core.registry import Registry
+from purpleteam.scan.scanner import Rule
 
-__all__ = ["RULES"]
+ALLOW = re.compile(r"#\s*purple: allow (PT\d{3}(?:,\s*PT\d{3})*)\s+\S.{5,}")
+"""`# purple: allow PT004 because ...`; without a reason it allows nothing."""
+IMPORTERS = ("__import__", "importlib.import_module")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One file: its nodes, its text, and what its names stand for."""
+
+    nodes: tuple[ast.AST, ...]
+    """Every node of the tree, outer ones first."""
+    lines: tuple[str, ...]
+    names: dict[str, str]
+
+    def dotted(self, node: ast.AST | None) -> str:
+        """Return the full dotted name that an expression stands for, or an empty text."""
+        match node:
+            case ast.Name(id=name):
+                return self.names.get(name, name)
+            case (
+                ast.Attribute(value=value, attr=str(name))
+                | ast.Call(
+                    func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(name)), *_]
+                )
+            ):
+                base = self.dotted(value)
+                return f"{base}.{name}" if base else ""
+            case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
+                return name if self.dotted(function) in IMPORTERS else ""
+        return ""
+
+    @cached_property
+    def calls(self) -> tuple[tuple[ast.Call, str], ...]:
+        """Every call of the file, with the name of what is called."""
+        return tuple(self.calls_in(self.nodes))
+
+    def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
+        """Yield the calls among nodes, with the name of what is called."""
+        return ((node, self.dotted(node.func)) for node in nodes if isinstance(node, ast.Call))
+
+    def imports(self, *packages: str) -> bool:
+        """Return whether the file imports one of the packages."""
+        return not {name.partition(".")[0] for name in self.names.values()}.isdisjoint(packages)
+
+    def allowed(self, line: int) -> set[str]:
+        """Return the rules that a comment on the line allows, with a reason."""
+        match = ALLOW.search(self.lines[line - 1]) if 0 < line <= len(self.lines) else None
+        return set(re.findall(r"PT\d{3}", match.group(1))) if match else set()
+
+
+def parse(source: bytes) -> Module:
+    """Return the module; source that is no Python is a SyntaxError or a ValueError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the scanned code's own, such as odd escapes
+        nodes = tuple(ast.walk(ast.parse(source)))
+    names: dict[str, str] = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                names[alias.asname or top] = alias.name if alias.asname else top
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    module = Module(nodes, tuple(source.decode("utf-8", "replace").splitlines()), names)
+    for node in nodes:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as value):
+                target = module.dotted(value)
+                if module.imports(target.partition(".")[0]):
+                    names.setdefault(name, target)
+    return module
+
+
+def argument(call: ast.Call, name: str) -> ast.expr | None:
+    """Return the keyword argument of that name."""
+    return next((keyword.value for keyword in call.keywords if keyword.arg == name), None)
+
+
+def is_literal(node: ast.expr | None, value: bool) -> bool:
+    """Return whether the expression is the literal True, or the literal False."""
+    return isinstance(node, ast.Constant) and node.value is value
+
+
+class Hit(NamedTuple):
+    """A node that breaks a rule; `severity` where it differs from the rule's own."""
+
+    node: ast.AST
+    message: str
+    severity: Severity | None = None
+
+
+Look = Callable[[Module], Iterator[Hit]]
+RULES: Registry[tuple[Rule, Look]] = Registry("rule")
+
+
+def rule(
+    id: str, severity: Severity, cwe: str, fix: str, confidence: str = "high"
+) -> Callable[[Look], Look]:
+    """Register the decorated function as what yields the breaches of a rule."""
+
+    def add(look: Look) -> Look:
+        RULES.register(id)((Rule(id, severity, cwe, fix, confidence), look))
+        return look
+
+    return add
+
 
 RULES.load(sys.modules[__name__])

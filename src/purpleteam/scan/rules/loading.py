@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 
-from purpleteam.scan.rules.rule import Hit, Module, argument, is_literal, rule
+from purpleteam.scan.rules import Hit, Module, argument, is_literal, rule
 
-TORCH_LOADERS = frozenset({
-    "torch.load", "torch.serialization.load",
-    "torch.hub.load_state_dict_from_url", "torch.utils.model_zoo.load_url",
-})  # fmt: skip
+TORCH_LOADERS = frozenset(
+    {"torch.load", "torch.serialization.load", "torch.hub.load_state_dict_from_url"}
+    | {"torch.utils.model_zoo.load_url"}
+)
 PICKLES = ("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "pickle5")
 UNPICKLERS = frozenset(
     {f"{package}.{name}" for package in PICKLES for name in ("load", "loads", "Unpickler")}

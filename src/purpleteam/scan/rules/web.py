@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from purpleteam.scan.rules.rule import Hit, Module, argument, is_literal, rule
+from purpleteam.scan.rules import Hit, Module, argument, is_literal, rule
 
 FRAMEWORKS = ("flask", "fastapi", "starlette", "gradio", "django", "bottle", "aiohttp", "sanic")
 APPS = ("Flask", "FastAPI", "Starlette")
@@ -38,20 +38,14 @@ def debug_server(module: Module) -> Iterator[Hit]:
         if starts and module.imports(*FRAMEWORKS) and is_literal(argument(call, "debug"), True):
             yield Hit(call, f"{name} with debug=True")
     for node in module.nodes:
-        if isinstance(node, ast.Assign) and any(map(_is_debug, node.targets)):
+        if isinstance(node, ast.Assign) and module.imports(*FRAMEWORKS, "os"):
             on = isinstance(node.value, ast.Constant) and node.value.value in ("1", "true", 1)
-            if on and module.imports(*FRAMEWORKS, "os"):
+            attributes = [getattr(target, "attr", None) for target in node.targets]
+            keys = [
+                getattr(getattr(target, "slice", None), "value", None) for target in node.targets
+            ]
+            if on and ("debug" in attributes or "DEBUG" in keys or "FLASK_DEBUG" in keys):
                 yield Hit(node, "the debugger is switched on")
-
-
-def _is_debug(target: ast.expr) -> bool:
-    match target:
-        case (
-            ast.Attribute(attr="debug")
-            | ast.Subscript(slice=ast.Constant(value="DEBUG" | "FLASK_DEBUG"))
-        ):
-            return True
-    return False
 
 
 @rule("PT006", "medium", "CWE-668", "leave share out, and bind to 127.0.0.1")
@@ -68,17 +62,13 @@ def exception_text(module: Module) -> Iterator[Hit]:
     """The text of an exception in an answer to a client."""
     for function in module.nodes:
         if isinstance(function, FUNCTIONS):
-            served = _is_route(function)
+            made = [getattr(row, "func", row) for row in function.decorator_list]
+            served = any(isinstance(row, ast.Attribute) and row.attr in ROUTES for row in made)
             for handler in ast.walk(function):
                 if isinstance(handler, ast.ExceptHandler):
                     for node in ast.walk(handler):
                         if _answers(module, node, served) and _tells(module, node, handler.name):
                             yield Hit(node, "the text of an exception goes to the client")
-
-
-def _is_route(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    names = (call.func if isinstance(call, ast.Call) else call for call in function.decorator_list)
-    return any(isinstance(name, ast.Attribute) and name.attr in ROUTES for name in names)
 
 
 def _answers(module: Module, node: ast.AST, served: bool) -> bool:

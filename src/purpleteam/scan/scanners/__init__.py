@@ -5,13 +5,3 @@
 - `secrets`       keys and passwords in text files
 - `model_file`    model files, by content: what is not known is refused
 """
-
-from __future__ import annotations
-
-import sys
-
-from purpleteam.scan.scanner import SCANNERS
-
-__all__ = ["SCANNERS"]
-
-SCANNERS.load(sys.modules[__name__])

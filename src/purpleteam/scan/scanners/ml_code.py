@@ -9,20 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from purpleteam.core.records import Finding
-from purpleteam.scan.rules import RULES
-from purpleteam.scan.rules.rule import parse
-from purpleteam.scan.scanner import PYTHON, SCANNERS, ScanResult, scan_files
+from purpleteam.scan.rules import RULES, parse
+from purpleteam.scan.scanner import PYTHON, ScanResult, file_scanner
 
 MAX_BYTES = 2 << 20
 
 
-@SCANNERS.register("ml-code")
-def scan_ml_code(path: Path) -> ScanResult:
-    """Return what the rules find in the Python files under `path`."""
-    return scan_files(path, _look)
-
-
-def _look(file: Path, name: str) -> ScanResult | None:
+@file_scanner("ml-code")
+def scan_ml_code(file: Path, name: str) -> ScanResult | None:
+    """Return what the rules find in a Python file."""
     if file.suffix == ".ipynb":
         why = "a notebook; export it as a script to have it scanned"
         return ScanResult(skipped=((name, why),))

@@ -17,7 +17,7 @@ from purpleteam.scan.formats.sniff import MODEL_KINDS, MODEL_SUFFIXES, mapped, s
 from purpleteam.scan.formats.tensors import NPY_MAGIC, read_npy_header
 from purpleteam.scan.formats.torch_file import ALLOWED, MAX_PICKLE, open_archive
 from purpleteam.scan.formats.zip_layout import Archive, read_layout
-from purpleteam.scan.scanner import SCANNERS, ScanResult, scan_files
+from purpleteam.scan.scanner import ScanResult, file_scanner
 
 ARCHIVES = frozenset({"tar", "7z", "hdf5"})
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -26,13 +26,9 @@ LEGACY_PICKLES = 5
 MAX_PICKLES = 100
 
 
-@SCANNERS.register("model-file")
-def scan_model_files(path: Path) -> ScanResult:
-    """Return findings on every file that is, or claims to be, a model."""
-    return scan_files(path, _look)
-
-
-def _look(file: Path, name: str) -> ScanResult | None:
+@file_scanner("model-file")
+def scan_model_files(file: Path, name: str) -> ScanResult | None:
+    """Return findings on a file that is, or claims to be, a model."""
     kind = sniff(file)
     claims = file.suffix.lower() in MODEL_SUFFIXES
     if not claims and (kind not in MODEL_KINDS or kind in ARCHIVES):
@@ -118,7 +114,7 @@ class _PickleWalks:
     def pickles(self, data: memoryview, where: str) -> Iterator[Problem]:
         """Walk pickle after pickle to the end of the file, or to where no pickle follows."""
         legacy = data[: len(LEGACY_TORCH)] == LEGACY_TORCH
-        seen: set[str | None] = set(ALLOWED | ARRAY_NAMES.keys())
+        seen: set[str | None] = set(ALLOWED | ARRAY_NAMES)
         place = 0
         for number in range(MAX_PICKLES):
             walk = walk_pickle(data, place, self.left)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from purpleteam.core.records import Finding
-from purpleteam.scan.scanner import SCANNERS, Rule, ScanResult, scan_files
+from purpleteam.scan.scanner import Rule, ScanResult, file_scanner
 
-RULE = Rule(
-    *("PT020", "high", "CWE-798"),
-    fix="revoke it, and read it from the environment or a secret store",
-    confidence="medium",
-)
+REMEDY = "revoke it, and read it from the environment or a secret store"
+RULE = Rule("PT020", "high", "CWE-798", REMEDY, "medium")
 MAX_BYTES = 1 << 20
 TEXT = frozenset({
     ".py", ".pyw", ".ipynb", ".js", ".sh", ".html", ".md", ".txt", ".tf", ".env", ".yaml", ".yml",
@@ -44,22 +39,15 @@ HARMLESS = re.compile(
 )
 
 
-@SCANNERS.register("secrets")
-def scan_for_secrets(path: Path) -> ScanResult:
-    """Return the places under `path` where something looks like a key or a password."""
-    return scan_files(path, _look)
-
-
-def _look(file: Path, name: str) -> ScanResult | None:
+@file_scanner("secrets")
+def scan_for_secrets(file: Path, name: str) -> ScanResult | None:
+    """Return the lines of a text file that look like a key or a password."""
     if file.suffix.lower() not in TEXT and file.name not in NAMES:
         return None
     if file.stat().st_size > MAX_BYTES:
         return ScanResult(skipped=((name, f"secrets: larger than {MAX_BYTES} bytes"),))
+    findings = []
     text = file.read_text(encoding="utf-8", errors="replace")
-    return ScanResult(findings=tuple(_secrets(name, text)), scanned=(name,))
-
-
-def _secrets(name: str, text: str) -> Iterator[Finding]:
     for number, line in enumerate(text.splitlines(), 1):
         for what, pattern in PATTERNS.items():
             if (match := pattern.search(line)) is None:
@@ -67,5 +55,7 @@ def _secrets(name: str, text: str) -> Iterator[Finding]:
             value = match.groupdict().get("value")  # of any password; maybe a placeholder
             if value is not None and (HARMLESS.search(value) or len(set(value)) < 5):
                 continue
-            yield RULE.finding("secrets", f"{what} in plain text", path=name, line=number)
+            message = f"{what} in plain text"
+            findings.append(RULE.finding("secrets", message, path=name, line=number))
             break
+    return ScanResult(findings=tuple(findings), scanned=(name,))

@@ -178,22 +178,18 @@ class WebCheck(Check):
     def examine(self, target: Target) -> Outcome:
         return type(self).look(target.url or "")
 
-    def bad_example(self, folder: Path) -> Target:
-        raise NotImplementedError("the wrong server must be started: see bad_target")
-
     @contextmanager
     def bad_target(self, folder: Path) -> Iterator[Target]:
         with type(self).wrong() as url:
             yield Target(url=url)
 
 
-def web_check(id: str, proves: str, wrong: Server = careless_server) -> Callable[[Look], Look]:
+def web_check(id: str, wrong: Server = careless_server) -> Callable[[Look], Look]:
     """Register the decorated function, which looks at an address, as a check of a running app."""
 
     def register(look: Look) -> Look:
-        facts = {"id": id, "proves": proves, "__doc__": look.__doc__}
-        calls = {"look": staticmethod(look), "wrong": staticmethod(wrong)}
-        CHECKS.register(id)(type(look.__name__, (WebCheck,), facts | calls))
+        own = {"__doc__": look.__doc__, "look": staticmethod(look), "wrong": staticmethod(wrong)}
+        CHECKS.register(id)(type(look.__name__, (WebCheck,), own))
         return look
 
     return register

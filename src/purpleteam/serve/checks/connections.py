@@ -49,13 +49,9 @@ def open_door() -> Iterator[str]:
         yield f"http://127.0.0.1:{door.getsockname()[1]}"
 
 
-@web_check(
-    "web.loopback-default",
-    "The app listens on loopback alone unless remote clients were allowed explicitly.",
-    open_door,
-)
+@web_check("web.loopback-default", open_door)
 def loopback_default(url: str) -> Outcome:
-    """The default host is loopback, others are refused, and this app answers nowhere else."""
+    """The app listens on loopback alone unless remote clients were allowed explicitly."""
     host, port = endpoint(url)
     default = str(inspect.signature(serve).parameters["host"].default)
     accepted, reached = [], []
@@ -92,13 +88,9 @@ def loosened(*names: str) -> Server:
     return partial(running_app, limits=replace(Limits(), **lifted))
 
 
-@web_check(
-    "web.head-cap",
-    "A head or trailers of more than 16 KB or 100 fields are refused.",
-    loosened("head_bytes", "fields"),
-)
+@web_check("web.head-cap", loosened("head_bytes", "fields"))
 def head_cap(url: str) -> Outcome:
-    """An ordinary head is taken; one of 101 fields or of 64 KB is not, nor are such trailers."""
+    """A head or trailers of more than 16 KB or 100 fields are refused."""
     large, many = b"X: " + b"a" * 65_536 + b"\r\n", b"X: a\r\n" * 120
     chunked = POST + LAST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
     target = GET.replace(b" HTTP", b"?" + b"a" * 65_536 + b" HTTP")
@@ -122,13 +114,9 @@ def head_cap(url: str) -> Outcome:
     )
 
 
-@web_check(
-    "web.pipeline-limit",
-    "Whoever sends request after request without reading an answer is cut off.",
-    loosened("waiting_bytes", "waiting_requests"),
-)
+@web_check("web.pipeline-limit", loosened("waiting_bytes", "waiting_requests"))
 def pipeline_limit(url: str) -> Outcome:
-    """Two requests sent on are answered; of 2,000 whose answers nobody reads, most are not."""
+    """Whoever sends request after request without reading an answer is cut off."""
     last = GET + LAST + b"\r\n"
     two = talk(url, GET + b"\r\n" + last).count(b"HTTP/1.1 200 ")
     many = talk(url, (GET + b"\r\n") * SENT_ON + last).count(b"HTTP/1.1 200 ")
@@ -139,13 +127,9 @@ def pipeline_limit(url: str) -> Outcome:
     )
 
 
-@web_check(
-    "web.fair-share",
-    "One address cannot take all places: a polite client is served while it tries.",
-    loosened("connections", "connections_each"),
-)
+@web_check("web.fair-share", loosened("connections", "connections_each"))
 def fair_share(url: str) -> Outcome:
-    """While one address opens 160 connections and says nothing, another client is served."""
+    """One address cannot take all places: a polite client is served while it tries."""
     with ExitStack() as stack:
         crowd = [stack.enter_context(plug(url, elsewhere=True)) for _ in range(CROWD)]
         statuses = [ask(url, "POST", "/predict", STROKE).status for _ in range(5)]
@@ -159,15 +143,9 @@ def fair_share(url: str) -> Outcome:
     )
 
 
-@web_check(
-    "web.deadlines",
-    "A client that sends slowly, sends nothing or reads nothing is cut off in time.",
-)
+@web_check("web.deadlines")
 def deadlines(url: str) -> Outcome:
-    """Idle, slow and never-reading clients are cut off within what the app says, or half a minute.
-
-    Its negative control says that it waits for a moment, and waits for ever.
-    """
+    """A client that sends slowly, sends nothing or reads nothing is cut off in time."""
     patience = GRACE_SECONDS + _said_seconds(url)
     with ExitStack() as stack:
         kept = {name: stack.enter_context(plug(url)) for name in RUDE}

@@ -62,13 +62,12 @@ SOCKET = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 
 @CHECKS.register("model.no-upload")
 class NoUpload(Check):
-    """Each stored model is opened and asked in a process that may make no socket.
+    """Running the stored models opens no connection and leaves no file behind.
 
-    Its home, temporary and working folders are empty before, and must be afterwards.
+    Each is opened and asked in a process that may make no socket. Its home, temporary and working
+    folders are empty before, and must be afterwards.
     """
 
-    id = "model.no-upload"
-    proves = "Running the stored models opens no connection and leaves no file behind."
     needs = ("model",)
 
     def examine(self, target: Target) -> Outcome:

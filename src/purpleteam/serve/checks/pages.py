@@ -31,12 +31,9 @@ SINKS = re.compile(
 IMPORT = re.compile(r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""")
 
 
-@web_check(
-    "web.headers",
-    "Every response carries the security headers, and other sites cannot call the app.",
-)
+@web_check("web.headers")
 def headers(url: str) -> Outcome:
-    """Every response, errors too, is hardened; foreign hosts and sites are refused."""
+    """Every response carries the security headers, and other sites cannot call the app."""
     foreign = {**OCTETS, "Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}
     replies = {
         "page": ask(url, "GET", "/"),
@@ -69,11 +66,9 @@ def _faults(reply: Reply) -> list[str]:
     return faults
 
 
-@web_check(
-    "web.no-inline", "The page runs only its own files: nothing inline, nothing from elsewhere."
-)
+@web_check("web.no-inline")
 def no_inline(url: str) -> Outcome:
-    """The page and its files hold no inline code and no address of another host."""
+    """The page runs only its own files: nothing inline, nothing from elsewhere."""
     page = ask(url, "GET", "/")
     reader = _PageReader()
     reader.feed(page.text)
@@ -126,9 +121,9 @@ class _PageReader(HTMLParser):
         self._in_script = False
 
 
-@web_check("web.debug-off", "The app runs without debugger, console or traces in its errors.")
+@web_check("web.debug-off")
 def debug_off(url: str) -> Outcome:
-    """No console, no interactive documentation, and errors without a trace."""
+    """The app runs without debugger, console or traces in its errors."""
     wrong: dict[str, object] = {}
     for path in PATHS:
         reply = ask(url, "GET", path)

@@ -33,9 +33,9 @@ LEAK = re.compile(
 """What an error must not say: traces, addresses in memory, paths, names of exceptions."""
 
 
-@web_check("web.no-confidences", "The app answers with a label or a reason, never with scores.")
+@web_check("web.no-confidences")
 def no_confidences(url: str) -> Outcome:
-    """The answers to three images hold nothing but a label or a reason."""
+    """The app answers with a label or a reason, never with scores."""
     answers = {name: _fields(ask(url, "POST", "/predict", image)) for name, image in IMAGES.items()}
     return Outcome(
         passed=all(_is_bare(answer) for answer in answers.values()),
@@ -60,10 +60,8 @@ def _is_bare(answer: dict[str, Any]) -> bool:
 
 @CHECKS.register("web.model-digest")
 class ModelDigest(WebCheck):
-    """/version names the digest of the model that should be served."""
+    """The running app serves the model whose digest is on record."""
 
-    id = "web.model-digest"
-    proves = "The running app serves the model whose digest is on record."
     needs = ("url", "served_digest")
 
     def examine(self, target: Target) -> Outcome:
@@ -77,9 +75,9 @@ class ModelDigest(WebCheck):
             yield Target(url=url, served_digest="sha256:" + 64 * "a")
 
 
-@web_check("web.size-cap", "A body of more than 784 bytes is refused before it is processed.")
+@web_check("web.size-cap")
 def size_cap(url: str) -> Outcome:
-    """An image is taken; a byte more, 5 MB in chunks and an announced 100 MB are not."""
+    """A body of more than 784 bytes is refused before it is processed."""
     whole = ask(url, "POST", "/predict", STROKE).status
     over = ask(url, "POST", "/predict", STROKE + b"\0").status
     poured = ask(url, "POST", "/predict", repeat(CHUNK, CHUNKS)).status
@@ -98,9 +96,9 @@ def size_cap(url: str) -> Outcome:
     )
 
 
-@web_check("web.method-not-allowed", "Only the methods that a path has are answered.")
+@web_check("web.method-not-allowed")
 def method_not_allowed(url: str) -> Outcome:
-    """Each path answers 405, naming what it allows, to every method but its own."""
+    """Only the methods that a path has are answered."""
     asked = [(method, path) for path in ("/predict", "/") for method in OTHERS]
     asked += [("GET", "/predict"), ("POST", "/"), ("POST", "/version")]
     wrong = {}
@@ -111,9 +109,9 @@ def method_not_allowed(url: str) -> Outcome:
     return Outcome(passed=not wrong, measured={"wrong": wrong}, threshold="405 with Allow")
 
 
-@web_check("web.errors-clean", "Malformed requests are answered with a 4xx that leaks nothing.")
+@web_check("web.errors-clean")
 def errors_clean(url: str) -> Outcome:
-    """Malformed requests get 4xx problem documents that say nothing of the inside."""
+    """Malformed requests are answered with a 4xx that leaks nothing."""
     packed, typed = {**OCTETS, "Content-Encoding": "gzip"}, {"Content-Type": "application/json"}
     replies = {
         "empty body": ask(url, "POST", "/predict", b""),
