@@ -28,6 +28,8 @@ from purpleteam.core.records import Severity
 from purpleteam.core.registry import Registry
 from purpleteam.scan.scanner import Rule
 
+__all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "parse", "rule"]
+
 ALLOW = re.compile(r"#\s*purple: allow (PT\d{3}(?:,\s*PT\d{3})*)\s+\S.{5,}")
 """`# purple: allow PT004 because ...`; without a reason it allows nothing."""
 IMPORTERS = ("__import__", "importlib.import_module")
