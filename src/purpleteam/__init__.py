@@ -50,25 +50,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-ROOMS = (
-    *("core", "data", "models", "attacks", "certify", "defences"),
-    *("scan", "threats", "serve", "report"),
-)
+ROOMS: tuple[str, ...] = ("core", "data", "models", "attacks", "certify", "defences")
+ROOMS += ("scan", "threats", "serve", "report")
 LAYERS = (*ROOMS, "verbs", "pipeline")
 
-__all__ = [
-    "ROOMS",
-    "__version__",
-    "attack",
-    "detect",
-    "evaluate",
-    "export",
-    "harden",
-    "import_model",
-    "poison",
-    "repair",
-    "train",
-]
+__all__ = ["ROOMS", "__version__", "attack", "detect", "evaluate", "export", "harden"]
+__all__ += ["import_model", "poison", "repair", "train"]
 
 
 class _Room(ModuleType):

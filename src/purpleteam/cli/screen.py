@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
-from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.progress import SILENT, Progress, Task
 from purpleteam.verbs.outputs import json_text
 
 _answered = False
@@ -109,14 +109,14 @@ def progress(quiet: bool) -> Iterator[Progress]:
         yield _Live(live)
 
 
-class _Live:
+class _Live(Progress, Task):
     """`core.progress` drawn by rich: all bars, or the one that a task advances."""
 
     def __init__(self, bars: Any, number: Any = None) -> None:
         self._bars, self._number = bars, number
 
     @contextmanager
-    def task(self, description: str, total: float) -> Iterator[_Live]:
+    def task(self, description: str, total: float) -> Iterator[Task]:
         number = self._bars.add_task(description, total=total, facts="")
         try:
             yield _Live(self._bars, number)

@@ -9,20 +9,15 @@ from urllib.parse import quote, unquote, urlsplit
 
 from purpleteam.core.errors import UsageError
 
-__all__ = ["Address", "without_secrets"]
-
-USER = re.compile(r"(?<=://)[^/?#\s]*@")
-"""User and password in an address."""
-QUERY = re.compile(r"(?<=://)(\S*?)\?\S*")
-"""All after the `://` of an address that has a query."""
+USER = re.compile(r"(?<=://)[^/?#\s]*@")  # user and password in an address
+QUERY = re.compile(r"(?<=://)(\S*?)\?\S*")  # all after the `://` of an address that has a query
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
     """Where an app is. Who may read records may not read its password."""
 
-    name: str
-    """The address without user, password and query: this is what is shown and recorded."""
+    name: str  # the address without user, password and query: this is what is shown and recorded
     secure: bool
     host: str
     port: int

@@ -25,23 +25,17 @@ class ModelCard:
     """What is known of a stored model; written beside its weights as JSON."""
 
     name: str
-    digest: str
-    """SHA-256 of the .safetensors file."""
+    digest: str  # SHA-256 of the .safetensors file
     onnx_digest: str
-    architecture: str
-    """Name in the registry, or `module:factory`."""
-    input: Mapping[str, Any]
-    """`channels`, `height`, `width`, and `range`, which is [0, 1]."""
-    classes: tuple[str, ...]
-    """Names in the order of the net's outputs; numbers where nobody said."""
+    architecture: str  # name in the registry, or `module:factory`
+    input: Mapping[str, Any]  # `channels`, `height`, `width`, and `range`, which is [0, 1]
+    classes: tuple[str, ...]  # names in the order of the net's outputs; numbers where nobody said
     normalisation: Mapping[str, Any] | None = None
     """`name`, `mean` and `std` of the layer in front of the net; the weights are without it."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """How it was trained, seed included; empty where that is not known."""
-    data_digest: str | None = None
-    """Digest of the training images and labels."""
-    parent: str | None = None
-    """Digest of the model or file that this one was made from."""
+    data_digest: str | None = None  # digest of the training images and labels
+    parent: str | None = None  # digest of the model or file that this one was made from
     converted_from: str | None = None
     """The foreign number format, where the weights were not float32."""
     validation_accuracy: float | None = None
@@ -110,12 +104,7 @@ def zoo_names() -> list[str]:
 
 
 def find_stored(reference: str) -> StoredModel:
-    """Return the model that a zoo name or a path (any of its three files, or its stem) means.
-
-    Raises:
-        ModelError: nothing is there, or the file is of a format that is never loaded; the
-            message says how to import it.
-    """
+    """Return the model that a zoo name or a path (any of its three files, or its stem) means."""
     names, path = zoo_names(), Path(reference)
     if reference in names:
         stem = _zoo() / reference

@@ -27,24 +27,16 @@ from purpleteam.core.registry import Registry
 class Target:
     """What checks look at; a check uses the parts that it `needs` and ignores the others."""
 
-    code: Path | None = None
-    """Folder or file of source code."""
-    data: Path | None = None
-    """Folder with the four IDX files."""
+    code: Path | None = None  # folder or file of source code
+    data: Path | None = None  # folder with the four IDX files
     data_digests: Mapping[str, str] = field(default_factory=dict)
     """Digest that each data file must have, by file name."""
-    model: Path | None = None
-    """A model file, or a folder of them."""
-    model_digest: str | None = None
-    """Digest that the model file must have."""
-    url: str | None = None
-    """Address of a running app, such as http://127.0.0.1:8000."""
-    served_digest: str | None = None
-    """Digest of the model that the app at `url` must serve."""
-    run: Path | None = None
-    """A run folder."""
-    command: tuple[str, ...] | None = None
-    """A program that a check watches instead of its own."""
+    model: Path | None = None  # a model file, or a folder of them
+    model_digest: str | None = None  # digest that the model file must have
+    url: str | None = None  # address of a running app, such as http://127.0.0.1:8000
+    served_digest: str | None = None  # digest of the model that the app at `url` must serve
+    run: Path | None = None  # a run folder
+    command: tuple[str, ...] | None = None  # a program that a check watches instead of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +67,8 @@ class Check(ABC):
     def examine(self, target: Target) -> Outcome:
         """Look at the target and name all that was looked at in `inputs`, with its digest.
 
-        Raises:
-            Absent: the target holds nothing of that kind: the check is `skipped`. Any other
-                exception, or what JSON cannot say, makes it `error`.
+        `Absent`, where it holds nothing of that kind, makes the check `skipped`; any other
+        exception, or what JSON cannot say, `error`.
         """
 
     def bad_example(self, folder: Path) -> Target:

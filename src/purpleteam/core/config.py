@@ -26,13 +26,7 @@ BETWEEN_FIELDS = re.compile(r",(?![^\[]*\])(?![^{]*\})")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Return `cls(**values)`, with every key known, every value of its type and finite.
-
-    Args:
-        cls: a dataclass; fields that are dataclasses are built from nested mappings.
-        values: what was asked for; text is converted to the field's type.
-        where: names the source in errors, such as a file or `--attack pgd`.
-    """
+    """Return `cls(**values)`, with every key known, every value of its type and finite."""
     from pydantic import TypeAdapter, ValidationError
 
     known = [one.name for one in fields(cls) if one.init]  # type: ignore[arg-type]
@@ -121,11 +115,7 @@ def parse_part(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def number(text: str) -> float:
-    """Return the finite number that a text means: a decimal, or a fraction such as 8/255.
-
-    Raises:
-        ConfigError: it means none.
-    """
+    """Return the finite number that a text means: a decimal, or a fraction such as 8/255."""
     upper, slash, lower = text.partition("/")
     try:
         parts = float(upper), float(lower) if slash else 1.0

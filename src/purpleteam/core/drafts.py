@@ -34,12 +34,7 @@ class Drafts(RunFolder):
     def cell(
         self, stage: str, depends_on: Mapping[str, Any], work: Callable[[], Sequence[Record]]
     ) -> list[Record]:
-        """Return the finished or drafted cell, or do it where nobody is at it.
-
-        Raises:
-            Claimed: another worker is at it.
-            NeedsFailed: it failed before, here or there.
-        """
+        """Return the finished or drafted cell, or do it where nobody is at it."""
         key = key_of(stage, depends_on)
         if (made := self._finished(key)) is not None or (made := self._drafted(key)) is not None:
             return made

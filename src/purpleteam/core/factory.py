@@ -56,17 +56,12 @@ def called_as(architecture: str) -> str | None:
 
 
 def call_factory(
-    reference: str,
-    error: type[PurpleError],
-    is_ready: Callable[[object], bool] = lambda _: False,
+    reference: str, error: type[PurpleError], is_ready: Callable[[object], bool] = lambda _: False
 ) -> object:
     """Import the module, call the factory without arguments and return what it returns.
 
-    Args:
-        reference: `module:factory` or `path/to/module.py:factory`.
-        error: what is raised, in one line, where that cannot be done.
-        is_ready: says of what the name stands for whether it is no factory, but what is wanted
-            itself; a copy of it is returned.
+    Of what is no factory, but what is wanted itself (`is_ready`), a copy is returned; what fails is
+    an `error` in one line.
     """
     name, _, factory_name = reference.rpartition(":")
     file = file_of(reference)

@@ -27,10 +27,8 @@ class Look:
 
     lines: list[dict[str, Any]] = field(default_factory=list)
     """The content of each line that can be read."""
-    ends: list[int] = field(default_factory=list)
-    """Where each of them ends in the file, in bytes."""
-    chain: str = GENESIS
-    """The chain value that the last one claims, which names them all."""
+    ends: list[int] = field(default_factory=list)  # where each of them ends in the file, in bytes
+    chain: str = GENESIS  # the chain value that the last one claims, which names them all
     damage: list[str] = field(default_factory=list)
     """What is wrong, from the first line to the last; none: the chain is whole."""
     torn: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ by the name of an entry point of the group `purpleteam.plugins` that a package i
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
+import importlib.util
 import sys
 from contextlib import suppress
 from importlib import metadata
@@ -28,11 +28,8 @@ def installed_plugins() -> dict[str, str]:
 
 def folder_of(name: str) -> Path | None:
     """Return the folder of an installed plug-in, without importing it."""
-    module = installed_plugins()[name]
-    parent, _, last = module.rpartition(".")
-    with suppress(ImportError, AttributeError, ValueError):
-        places = importlib.import_module(parent).__path__ if parent else None
-        spec = importlib.machinery.PathFinder.find_spec(last if parent else module, places)
+    with suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(installed_plugins()[name])
         if spec is not None and spec.submodule_search_locations:
             return Path(next(iter(spec.submodule_search_locations)))
     return None
@@ -52,13 +49,6 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
     """Import a plug-in, by which it registers itself; a second time is no work.
 
     One of several modules has a function `register` that imports them.
-
-    Args:
-        name: a module on the Python path or in the current folder, or an installed plug-in.
-        asked: it was asked for on the command line, for whatever is done there.
-
-    Raises:
-        UsageError: there is no such module, or it fails while it is imported.
     """
     module = module_of(name)
     if asked and name not in _asked:
@@ -99,10 +89,6 @@ def load_chapters(name: str) -> None:
 
 
 def check_trusted(name: str) -> None:
-    """Refuse to load a plug-in because a run folder names it, where nobody here asked for it.
-
-    Raises:
-        UsageError: it is neither installed nor asked for on the command line.
-    """
+    """Refuse to load a plug-in because a run folder names it, where nobody here asked for it."""
     if name not in (*installed_plugins(), *_asked):
         raise UsageError(f"the run was made with the plug-in {name!r}: add --plugin {name}")

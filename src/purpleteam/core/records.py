@@ -30,17 +30,22 @@ NO_METRIC = ("cost", "command")
 """Fields that differ from run to run and take no part in a record's identity."""
 
 
+_KINDS: dict[str, type[Record]] = {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """What all records share: an id made of the content, and a JSON form."""
 
     kind: ClassVar[str]
-    letter: ClassVar[str]
-    """What its ids begin with."""
+    letter: ClassVar[str]  # what its ids begin with
     cost: Mapping[str, float] = field(default_factory=dict)
     """What it took (seconds, forward, backward, queries); no part of the identity."""
-    command: tuple[str, ...] = ()
-    """The command line that made this record."""
+    command: tuple[str, ...] = ()  # the command line that made this record
+
+    def __init_subclass__(cls, kind: str, letter: str) -> None:
+        cls.kind, cls.letter = kind, letter
+        _KINDS[kind] = cls
 
     @property
     def id(self) -> str:
@@ -75,14 +80,12 @@ class NameInFile(str):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement(Record):
+class Measurement(Record, kind="measurement", letter="m"):
     """A number with its interval: the metric `name` of `subject`, measured as `how` says.
 
     A name that is none of METRICS is a UsageError, but where it was read from a file.
     """
 
-    kind: ClassVar[str] = "measurement"
-    letter: ClassVar[str] = "m"
     name: str
     value: Value
     subject: Mapping[str, Any]
@@ -100,28 +103,23 @@ class Measurement(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding(Record):
+class Finding(Record, kind="finding", letter="f"):
     """What a scanner says about one place."""
 
-    kind: ClassVar[str] = "finding"
-    letter: ClassVar[str] = "f"
     tool: str
     rule: str
     severity: Severity
     confidence: str
     message: str
-    place: Mapping[str, Any]
-    """`path`, and `line` where there is one."""
+    place: Mapping[str, Any]  # `path`, and `line` where there is one
     cwe: str | None = None
     fix: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckResult(Record):
+class CheckResult(Record, kind="check", letter="c"):
     """The verdict of one executed check; only `pass` counts."""
 
-    kind: ClassVar[str] = "check"
-    letter: ClassVar[str] = "c"
     check: str
     proves: str
     verdict: Verdict
@@ -135,22 +133,18 @@ class CheckResult(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artefact(Record):
+class Artefact(Record, kind="artefact", letter="a"):
     """A file in the run folder, its digest, and what made it."""
 
-    kind: ClassVar[str] = "artefact"
-    letter: ClassVar[str] = "a"
     path: str
     digest: str
     made_by: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThreatStatus(Record):
+class ThreatStatus(Record, kind="threat", letter="t"):
     """A threat of the system with the status that its checks' verdicts give it."""
 
-    kind: ClassVar[str] = "threat"
-    letter: ClassVar[str] = "t"
     threat: str
     element: str
     stride: str
@@ -163,36 +157,28 @@ class ThreatStatus(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Note(Record):
+class Note(Record, kind="note", letter="n"):
     """Facts of a stage that are no number: what it did, on what, and what it left out."""
 
-    kind: ClassVar[str] = "note"
-    letter: ClassVar[str] = "n"
     name: str
     facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure(Record):
+class Failure(Record, kind="failure", letter="x"):
     """A piece of work that was asked for and is not done; `--resume` tries it again."""
 
-    kind: ClassVar[str] = "failure"
-    letter: ClassVar[str] = "x"
     stage: str
-    what: str
-    """The piece of the stage, such as `harden pgd`."""
-    reason: str
-    """What went wrong, in one line."""
-    needs: str = ""
-    """The piece of work that failed before, without which this one cannot be done."""
+    what: str  # the piece of the stage, such as `harden pgd`
+    reason: str  # what went wrong, in one line
+    needs: str = ""  # the piece of work that failed before, without which this one cannot be done
 
 
 def record_from_json(line: Mapping[str, Any]) -> Record:
     """Return the record that `to_json` wrote; another kind or other fields are a RunError."""
-    kinds = {cls.kind: cls for cls in Record.__subclasses__()}
-    cls = kinds.get(str(line.get("kind")))
+    cls = _KINDS.get(str(line.get("kind")))
     if cls is None:
-        raise RunError(unknown("record kind", line.get("kind"), kinds))
+        raise RunError(unknown("record kind", line.get("kind"), _KINDS))
     wanted = {one.name for one in fields(cls)}
     values = {key: value for key, value in line.items() if key in wanted}
     for name in ("command", "origin"):

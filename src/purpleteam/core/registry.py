@@ -87,9 +87,6 @@ def check_ranges(part: object) -> None:
     Such as `ranges = "targets at least 1; decay from 0 to 1"`, of which each class gives those that
     it adds. None is always allowed, an option that the part lacks is passed over, and one of type
     int must be whole.
-
-    Raises:
-        ValueError: it names the option, its range and what was given.
     """
     fields = getattr(part, "__dataclass_fields__", {})
     for kind in reversed(type(part).__mro__):
@@ -97,13 +94,16 @@ def check_ranges(part: object) -> None:
             name, _, wanted = option.partition(" ")
             value = getattr(part, name, None)
             whole = name in fields and fields[name].type in (int, "int", "int | None")
-            limits = LIMIT.findall(wanted)
             if not isinstance(value, (Integral if whole else Real) | None):
                 wanted = f"{'whole' if whole else 'a number'} and {wanted}"
-            elif value is None or all(_holds(float(value), *limit) for limit in limits):
+            elif value is None or within(float(value), wanted):
                 continue
             raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
-def _holds(value: float, word: str, limit: str) -> bool:
-    return HOLDS[word](value, float(limit)) if word else math.isfinite(value)
+def within(value: float, wanted: str) -> bool:
+    """Say whether a value lies in a range in words, such as `above 0 and finite`."""
+    limits = LIMIT.findall(wanted)
+    return all(
+        HOLDS[word](value, float(limit)) if word else math.isfinite(value) for word, limit in limits
+    )

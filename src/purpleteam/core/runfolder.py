@@ -133,11 +133,7 @@ class RunFolder:
         return migrate(_newest(map(record_from_json, self._ledger.read())), self.info)
 
     def readable(self) -> list[Record]:
-        """Return the records of a run that may be damaged: all that can still be read.
-
-        Raises:
-            RunError: there are lines, and none of them is a record.
-        """
+        """Return the records of a run that may be damaged: all that can still be read."""
         look = self._ledger.look()
         found: list[Record] = []
         for line in look.lines:
@@ -158,14 +154,6 @@ class RunFolder:
         """Do `work` once: return its records, from the file where the cell is finished.
 
         Work that failed is not tried again by the same run: what needs it fails with it.
-
-        Args:
-            stage: name of the stage, one word of the flow.
-            depends_on: all that the result is a function of (config, digests, seed).
-            work: returns the cell's records; files that it made are among them as `Artefact`.
-
-        Raises:
-            NeedsFailed: the cell failed before.
         """
         key = key_of(stage, depends_on)
         if (found := self._finished(key)) is not None:

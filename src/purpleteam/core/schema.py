@@ -97,10 +97,6 @@ def migrate(records: Sequence[Record], info: Mapping[str, Any]) -> list[Record]:
     """Return the records of a run with what its version did not write yet; files stay as they are.
 
     Up to version 1 a model's part was told by its name alone, as `purple run` gave it.
-
-    Args:
-        records: as they lie on disk.
-        info: run.json, whose `schema` is the version; none is version 0.
     """
     if info.get("schema", 0) >= SCHEMA:
         return list(records)

@@ -17,10 +17,8 @@ from typing import Any
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
-Z = 1.959963984540054
-"""Deviations from the mean within which so much of a normal distribution lies."""
-ALIKE = 1e-9
-"""Of the largest value, or of 1: a spread that is no more is rounding."""
+Z = 1.959963984540054  # deviations from the mean within which so much of a normal distribution lies
+ALIKE = 1e-9  # of the largest value, or of 1: a spread that is no more is rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +63,7 @@ class Estimate:
     high: float
     """Infinite, and null in JSON, where the statistic has no upper end and the cases show none."""
     method: str
-    values: tuple[float, ...] = ()
-    """One value per seed where several were run; never pooled."""
+    values: tuple[float, ...] = ()  # one value per seed where several were run; never pooled
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields for --json and records; `values` only where there are several."""
@@ -122,10 +119,6 @@ def mean(values: Sequence[float], *, bounds: tuple[float, float]) -> Estimate:
     Where all are alike, as a single one is, nothing is known of their spread. But whatever the
     distribution, all n reach v in at least 2.5 % of samples only if the mean is at least
     low + (v - low) 0.025^(1/n). At the edge of the range this is the Clopper-Pearson bound.
-
-    Args:
-        values: at least one.
-        bounds: the least and the largest value there can be; the largest may be infinite.
     """
     n, (least, largest) = len(values), bounds
     if n == 0 or not least <= min(values) <= max(values) <= largest:
@@ -152,12 +145,7 @@ def mean_over_seeds(values: Sequence[float], *, bounds: tuple[float, float]) -> 
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate:
-    """Return rate(second) - rate(first) over the same cases, interval after Newcombe 1998.
-
-    Args:
-        first: one verdict per case.
-        second: the other verdict on the same cases, in the same order.
-    """
+    """Return rate(second) - rate(first) over the same cases, interval after Newcombe 1998."""
     n = len(first)
     if n != len(second) or n == 0:
         raise ValueError(f"paired verdicts need equal lengths, not {n} and {len(second)}")

@@ -25,8 +25,7 @@ PROVES = (
 )
 WRITTEN_LAST = frozenset({"run.json", "records.jsonl", "report.html", "report.md"})
 """Files of a run that no record names: they hold the records, or are made of them."""
-MANY = 5
-"""So many names or lines are told; the rest are counted."""
+MANY = 5  # so many names or lines are told; the rest are counted
 UNFINISHED = {
     "running": "the run is under way or was killed; continue it with --resume",
     "stopped": "the run was stopped before its end; continue it with --resume",
@@ -44,8 +43,7 @@ class Part:
     name: str
     verdict: Verdict
     message: str
-    found: tuple[str, ...] = ()
-    """Each thing that is wrong; the message names the first few."""
+    found: tuple[str, ...] = ()  # each thing that is wrong; the message names the first few
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,7 @@ class Verification:
     """What was looked at, one part each."""
 
     parts: tuple[Part, ...]
-    status: str
-    """What run.json says: running, stopped, incomplete or finished."""
+    status: str  # what run.json says: running, stopped, incomplete or finished
 
     @property
     def verdict(self) -> Verdict:
@@ -73,21 +70,13 @@ class Verification:
 
 
 def verify(path: Path) -> Verification:
-    """Look at the records and at every file of a run.
-
-    Raises:
-        RunError: the folder is no run, or its run.json cannot be read.
-    """
+    """Look at the records and at every file of a run."""
     known = verify_records(path)
     return Verification((*known.parts, *_files(RunFolder.open(path))), known.status)
 
 
 def verify_records(path: Path) -> Verification:
-    """Look at the records alone: their chain, their end, the run's status, what each line says.
-
-    Raises:
-        RunError: the folder is no run, or its run.json cannot be read.
-    """
+    """Look at the records alone: their chain, their end, the run's status, what each line says."""
     info, look = RunFolder.open(path).info, Ledger(path / "records.jsonl").look()
     status = str(info.get("status"))
     broken = [problem.rsplit("/", 1)[-1] for problem in (*look.damage, *look.torn)]

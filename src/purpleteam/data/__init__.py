@@ -28,22 +28,9 @@ if TYPE_CHECKING:
     from purpleteam.data.sources.mnist import fetch_mnist, verify_folder
     from purpleteam.data.sources.mnist import load_mnist as mnist
 
-__all__ = [
-    "DATASETS",
-    "SPLITS",
-    "Dataset",
-    "EmptyDrawing",
-    "ImageSet",
-    "dataset_from",
-    "digits",
-    "fetch_mnist",
-    "load_dataset",
-    "mnist",
-    "place",
-    "save_dataset",
-    "strokes",
-    "verify_folder",
-]
+__all__ = ["DATASETS", "SPLITS", "Dataset", "EmptyDrawing", "ImageSet", "dataset_from", "digits"]
+__all__ += ["fetch_mnist", "load_dataset", "mnist", "place", "save_dataset", "strokes"]
+__all__ += ["verify_folder"]
 
 _HOMES = {
     "drawing": {"EmptyDrawing", "place", "strokes"},

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import DataError, Refused, UsageError
+from purpleteam.core.errors import DataError, Refused
 from purpleteam.data.arrays import ArraysReader, array_files, is_array_file
 from purpleteam.data.class_folders import lay_open
 from purpleteam.data.folders import MANIFEST, load_dataset, load_idx_folder
@@ -20,8 +20,7 @@ from purpleteam.data.images import SPLITS, Dataset
 from purpleteam.data.pictures import Album, few
 from purpleteam.data.sources.mnist import MNIST_DIGESTS
 
-Image = tuple[str, str, int]
-"""The digest of an image's pixels, what it is called, and its label."""
+Image = tuple[str, str, int]  # the digest of an image's pixels, what it is called, and its label
 
 
 @dataclass
@@ -97,11 +96,8 @@ def examine(path: Path, read_arrays: ArraysReader) -> Contents:
 def _of_pictures(folder: Path, contents: Contents) -> dict[str, list[Image]]:
     layout, album = lay_open(folder), Album(folder)
     images = {
-        split: [
-            (_digest(pixels), album.name(listed[place][0]), listed[place][1])
-            for place, pixels in album.read([path for path, _ in listed])
-        ]
-        for split, listed in layout.splits.items()
+        split: [(_digest(pixels), name, label) for name, label, pixels in album.read(files)]
+        for split, files in layout.splits.items()
     }
     contents.classes, contents.modes = layout.classes, dict(album.modes)
     contents.sizes = {f"{width}x{height}": len(of) for (height, width), of in album.sizes.items()}
@@ -152,7 +148,7 @@ class DataDigest(Check):
     needs = ("data",)
 
     def examine(self, target: Target) -> Outcome:
-        folder = _folder(target)
+        folder = target.data or Path()
         wanted = dict(target.data_digests) or dict(MNIST_DIGESTS)
         files = [name for name in wanted if name not in SPLITS]
         found = {name: find_idx(folder, name.removesuffix(".gz")) for name in files}
@@ -170,14 +166,11 @@ class DataDigest(Check):
         )
 
     def bad_example(self, folder: Path) -> Target:
-        labels = np.arange(12) % 3
-        _write(folder, labels, labels)
-        name = IDX_FILES[0]
-        digest = open_idx(folder / name).digest
-        content = bytearray((folder / name).read_bytes())
-        content[-1] ^= 1
-        (folder / name).write_bytes(content)
-        return Target(data=folder, data_digests={name: digest})
+        _write(folder, np.arange(12) % 3, np.arange(12) % 3)
+        path = folder / IDX_FILES[0]
+        digest = open_idx(path).digest
+        path.write_bytes(path.read_bytes()[:-1] + b"\1")
+        return Target(data=folder, data_digests={path.name: digest})
 
 
 @CHECKS.register("data.schema")
@@ -192,7 +185,7 @@ class DataSchema(Check):
     needs = ("data",)
 
     def examine(self, target: Target) -> Outcome:
-        folder = _folder(target)
+        folder = target.data or Path()
         names = IDX_FILES if has_idx(folder) else ()
         inputs = {name: open_idx(find_idx(folder, name)).digest for name in names}
         threshold: dict[str, list[str]] = {"missing_classes": []}
@@ -202,14 +195,11 @@ class DataSchema(Check):
             return Outcome(passed=False, threshold=threshold, message=str(error), inputs=inputs)
         present = set(dataset.train.labels.tolist())
         missing = [name for label, name in enumerate(dataset.classes) if label not in present]
+        counts = {name: len(dataset.split(name)) for name in SPLITS}
+        classes = {"classes": len(dataset.classes), "missing_classes": missing}
         return Outcome(
             passed=not missing,
-            measured={
-                "counts": {name: len(dataset.split(name)) for name in SPLITS},
-                "shape": list(dataset.shape),
-                "classes": len(dataset.classes),
-                "missing_classes": missing,
-            },
+            measured={"counts": counts, "shape": list(dataset.shape), **classes},
             threshold=threshold,
             message=f"no training image of class {', '.join(missing)}" if missing else "",
             inputs=inputs or {name: dataset.split(name).digest for name in SPLITS},
@@ -222,12 +212,6 @@ class DataSchema(Check):
 
 def _read(folder: Path) -> Dataset:
     return load_idx_folder(folder) if has_idx(folder) else load_dataset(folder)
-
-
-def _folder(target: Target) -> Path:
-    if target.data is None:
-        raise UsageError("a data check needs a folder of images")
-    return target.data
 
 
 def _write(folder: Path, train: NDArray[np.int64], test: NDArray[np.int64]) -> None:

@@ -70,28 +70,20 @@ class Layout:
 def load_class_folder(
     folder: Path, reading: Reading | None = None, *, progress: Progress = SILENT
 ) -> Dataset:
-    """Return the dataset in a folder of images; see the module for its forms.
-
-    Raises:
-        DataError: it holds none, not two classes, images of several sizes, or some that cannot
-            be read.
-    """
+    """Return the dataset in a folder of images; see the module for its forms."""
     layout = lay_open(folder, reading)
     _check_classes(layout)
     album = Album(folder, reading or Reading())
-    read = {
-        name: album.read([path for path, _ in listed], progress)
-        for name, listed in layout.splits.items()
-    }
+    read = {split: album.read(files, progress) for split, files in layout.splits.items()}
     notes = (*layout.notes, *album.check())
-    piles = {}
-    for name, images in read.items():
-        listed = [layout.splits[name][place] for place, _ in images]
-        piles[name] = ImageSet(
-            album.stacked([pixels for _, pixels in images]),
-            np.array([label for _, label in listed], np.int64),
-            np.array([album.name(path) for path, _ in listed], np.str_),
+    piles = {
+        split: ImageSet(
+            album.stacked([pixels for *_, pixels in images]),
+            np.array([label for _, label, _ in images], np.int64),
+            np.array([name for name, *_ in images], np.str_),
         )
+        for split, images in read.items()
+    }
     return Dataset(
         name=folder.resolve().name,
         classes=layout.classes,
@@ -101,12 +93,7 @@ def load_class_folder(
 
 
 def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
-    """Return where the images of a folder lie, by split and class; none is opened.
-
-    Raises:
-        DataError: two folders are the same split, a class is in test alone, or the file of
-            labels is damaged.
-    """
+    """Return where the images of a folder lie, by split and class; none is opened."""
     layout = Layout(folder)
     notes = layout.notes
     if (table := find_labels(folder, reading.labels if reading else None)) is not None:

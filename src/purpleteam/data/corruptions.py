@@ -19,8 +19,7 @@ from scipy import ndimage
 from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import Registry
 
-Image = NDArray[np.float64]
-"""One image, (H, W, C) in [0, 1]."""
+Image = NDArray[np.float64]  # one image, (H, W, C) in [0, 1]
 Corruption = Callable[[Image, float, np.random.Generator], Image]
 """Takes an image, a strength and where its randomness comes from; may leave [0, 1]."""
 

@@ -1,31 +1,17 @@
 """From a drawing of any size to the 28x28 image a digit classifier reads, as MNIST was made.
 
-Training data, the command line and the app share this one function, and `drawing.js` is its
-counterpart in the browser. Every step below is arithmetic on whole numbers below 2**53, which a
-float64 holds exactly too, so any order of summation and any language gives the same 784 bytes.
+Training data, the command line and the app share `place`, and `drawing.js` is its twin in the
+browser. Each step is arithmetic on whole numbers below 2**53, which a float64 holds exactly too,
+and no quotient comes within rounding error of a whole number without being it. So any order of
+summation and any language gives the same 784 bytes.
 
-Input: grey levels `image[y][x]`, whole numbers 0..255, ink bright on 0, each side 1..4096.
-
-1. Ink: a pixel is ink where `image[y][x] >= 64`. No ink: `EmptyDrawing`.
-2. Box: the smallest rectangle around the ink, `h` rows by `w` columns. All pixels in it keep
-   their grey level, the faint ones too; everything outside it is dropped.
-3. Size: `longest = max(h, w)`; `rows = max(1, floor((40 * h + longest) / (2 * longest)))`, and
-   `columns` the same with `w`: the longest side becomes 20, the other is rounded, a half upwards.
-4. Area filter: `rows` cells share the `h` pixels of a column evenly; cell j covers pixel i by
-       `cover(i, j, h, rows) = max(0, min((i + 1) * rows, (j + 1) * h) - max(i * rows, j * h))`
-   and `sum[j][k] = sum over y, x of cover(y, j, h, rows) * cover(x, k, w, columns) * box[y][x]`.
-   A box smaller than 20 is enlarged by the same formula: a cell takes the pixels it lies on.
-5. Contrast: with `peak` the greatest sum, which is above 0,
-   `cell[j][k] = floor((510 * sum[j][k] + peak) / (2 * peak))`: the brightest becomes 255.
-6. Centre of mass: `mass = sum of cell`, `moment_x = sum of cell[j][k] * k`, and `moment_y` the
-   same with `j`. `left = -floor((2 * moment_x - 27 * mass) / (2 * mass))`, and `top` the same
-   with `moment_y`. So the centre lies in [13.5, 14.5) on both axes, which is where MNIST has it.
-7. Room: `left = min(max(left, 0), 28 - columns)`, `top = min(max(top, 0), 28 - rows)`: a lop-
-   sided drawing stays whole rather than exactly centred.
-8. Output: 28x28 zeros with `cell[j][k]` at `[top + j][left + k]`.
-
-The quotients of steps 3, 5 and 6 may be taken in float64 before `floor`: numerator and divisor
-are exact, and no quotient comes within rounding error of a whole number without being it.
+1. Box: the smallest rectangle around the ink, pixels from grey level 64; the faint ones in it stay.
+2. Size: its longest side becomes 20, the other is in proportion; a half is rounded upwards.
+3. Area filter: a cell collects the grey levels that it covers, counted in whole parts of a pixel; a
+   smaller box is enlarged likewise.
+4. Contrast: the brightest cell becomes 255, as in MNIST, whatever the pen; halves go upwards.
+5. Centre of mass: it comes to lie in [13.5, 14.5) on both axes, where MNIST has it; but a lopsided
+   drawing stays whole rather than exactly centred.
 
 `redraw` does the reverse to a small digit, to test this function: a classifier that reads MNIST may
 still fail on drawings that are small or off the centre.
@@ -146,9 +132,6 @@ def redraw(
 
     Grey levels are interpolated bilinearly, so edges are smooth and fade beyond the box by half
     a pixel of the digit. What lies outside the canvas is lost, as on a real one.
-
-    Raises:
-        EmptyDrawing: the digit has no pixel above 0.
     """
     if digit.ndim != 2 or size < 1 or canvas < 1:
         raise UsageError(f"cannot redraw {digit.shape} at {size} pixels on a canvas of {canvas}")

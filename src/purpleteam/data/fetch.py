@@ -19,14 +19,10 @@ from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.idx import open_idx
 
-MAX_DOWNLOAD = 64 << 20
-"""Most bytes that a download may have; MNIST's largest file has 10 MB."""
-MAX_CONTENT = 256 << 20
-"""Most bytes that it may hold after decompression."""
-PATIENCE = 900.0
-"""Seconds after which a transfer is given up, however steadily it drips."""
-TRIES = 3
-"""Attempts per mirror; each takes up where the one before broke off."""
+MAX_DOWNLOAD = 64 << 20  # most bytes that a download may have; MNIST's largest file has 10 MB
+MAX_CONTENT = 256 << 20  # most bytes that it may hold after decompression
+PATIENCE = 900.0  # seconds after which a transfer is given up, however steadily it drips
+TRIES = 3  # attempts per mirror; each takes up where the one before broke off
 CHUNK = 1 << 16
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -48,11 +44,7 @@ def fetch_file(
     max_bytes: int = MAX_DOWNLOAD,
     progress: Progress = SILENT,
 ) -> None:
-    """Fetch an IDX file to `target`, unless it is there with the right content already.
-
-    Raises:
-        DataError: no mirror gave the content with this `digest`; names each and why.
-    """
+    """Fetch an IDX file to `target`, unless it is there with the right content already."""
     if target.is_file() and not _wrong(target, digest):
         return
     try:

@@ -31,8 +31,7 @@ IDX_FILES = (
 
 MAX_BYTES = 1 << 30
 """Largest array that is read unless the caller allows more (MNIST's largest is 47 MB)."""
-BYTES = b"\0\0\x08"
-"""How a file of uint8 begins; the number of dimensions follows."""
+BYTES = b"\0\0\x08"  # how a file of uint8 begins; the number of dimensions follows
 DIMENSIONS = {1: "labels", 3: "grey images", 4: "images with channels"}
 CHUNK = 1 << 20
 
@@ -43,8 +42,7 @@ class IdxFile:
 
     path: Path
     array: NDArray[np.uint8]
-    digest: str
-    """SHA-256 of the content after decompression, header included."""
+    digest: str  # SHA-256 of the content after decompression, header included
 
 
 def find_idx(folder: Path, name: str) -> Path:
@@ -64,11 +62,7 @@ def has_idx(folder: Path) -> bool:
 
 
 def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxFile:
-    """Read an IDX file, raw or gzip-compressed by its content, whatever its name says.
-
-    Raises:
-        DataError: the file is missing, damaged, too large or no IDX file of uint8.
-    """
+    """Read an IDX file, raw or gzip-compressed by its content, whatever its name says."""
     try:
         with path.open("rb") as file:
             compressed = file.read(2) == b"\x1f\x8b"

@@ -14,8 +14,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError, UsageError, unknown
 
 SPLITS = ("train", "validation", "test")
-ALL = "all"
-"""The split that is all images."""
+ALL = "all"  # the split that is all images
 LISTED = 10  # most classes whose counts are listed
 
 
@@ -205,8 +204,7 @@ def check_is_set(images: object) -> None:
 
 OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}
 """Where each split ends in [0, 1) when all three come from one set of images."""
-OF_TRAIN = {"train": 0.9, "validation": 1.0}
-"""The same when only the validation split is missing."""
+OF_TRAIN = {"train": 0.9, "validation": 1.0}  # the same when only the validation split is missing
 FEWEST = 3
 """Different images of a class that is in every split; a rarer one is where its places are."""
 SPLIT_NAMES = {
@@ -229,6 +227,7 @@ def splits_from(parts: Mapping[str, ImageSet], where: str) -> dict[str, Any]:
         train and test                  validation is 10 % of train
         train and validation            validation is the test split, and 10 % of train validates
         test alone, or validation       nothing can be trained; these images also validate
+
     In `parts`, "" is for images of no split, and an empty split is as if it were not there; too few
     images are a DataError.
     """

@@ -24,8 +24,7 @@ COLUMNS = (
 )
 """What the columns of files, labels and splits may be called."""
 MAX_FILE = 256 << 20
-LISTED = 3
-"""Most numbers without an image that are listed."""
+LISTED = 3  # most numbers without an image that are listed
 
 Splits = dict[str, list[tuple[Path, int]]]
 
@@ -40,15 +39,7 @@ def find_labels(folder: Path, asked: str | None) -> Path | None:
 
 
 def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list[str]]:
-    """Return the classes, the images of each split with their labels, and the notes.
-
-    Args:
-        path: the file of labels.
-        folder: where its images lie; a name without an ending may be that of an image with one.
-
-    Raises:
-        DataError: a line is of another form, an image is missing or labelled twice.
-    """
+    """Return the classes, the images of each split with their labels, and the notes."""
     rows = _rows(path)
     head = [cell.strip().lower() for cell in rows[0]]
     names, labels, split = (
@@ -97,21 +88,19 @@ def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list
 
 
 def class_index(
-    labels: Sequence[str], where: str, named: Sequence[str] = ()
+    labels: Sequence[str], where: str, named: Sequence[str] = (), *, gaps: bool = False
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """Return the classes, and the number of the class of each label as it is written.
 
-    Raises:
-        DataError: the labels are numbers that do not run from 0 without a gap, or of one class.
+    Where the labels are numbers, each class has an image, but with `gaps` some may have none.
     """
     distinct = set(labels)
     if not distinct:
         raise DataError(f"{where}: holds no labels")
-    if len(distinct) < 2:
-        raise DataError(
-            f"{where}: all {len(labels)} labels are of one class, {distinct.pop()!r}; a classifier "
-            "is measured on images of two classes or more"
-        )
+    if len(distinct) < 2 and not gaps:
+        only = f"all {len(labels)} labels are of one class, {distinct.pop()!r}"
+        remedy = "a classifier is measured on images of two classes or more"
+        raise DataError(f"{where}: {only}; {remedy}")
     if not all(label.isascii() and label.removeprefix("-").isdigit() for label in distinct):
         classes = tuple(named) or tuple(sorted(distinct))
         if strangers := distinct - set(classes):
@@ -119,17 +108,19 @@ def class_index(
         return classes, {name: number for number, name in enumerate(classes)}
     used = {int(label) for label in distinct}
     low, high = min(used), max(used)
-    count = len(named) or len(used)
-    if used == set(range(1, count + 1)):
-        raise DataError(
-            f"{where}: labels run from 1 to {high}, not from 0: subtract 1 from each, as "
-            f"a net with {count} outputs counts them from 0"
-        )
+    count = len(named) or (max(high + 1, 2) if gaps else len(used))
     if low < 0:
         raise DataError(f"{where}: label {low} is below 0; labels run from 0")
+    if gaps and high >= count:
+        known = f"there are {count} classes, 0 to {count - 1}"
+        remedy = "give all names or their number as `classes`"
+        raise DataError(f"{where}: label {high}, but {known}: {remedy}")
+    if used == set(range(1, count + 1)) and not gaps:
+        remedy = f"subtract 1 from each, as a net with {count} outputs counts them from 0"
+        raise DataError(f"{where}: labels run from 1 to {high}, not from 0: {remedy}")
     if high >= count:
-        gaps = (number for number in range(high + 1) if number not in used)
-        missing = list(islice(gaps, LISTED)) or [count]
+        absent = (number for number in range(high + 1) if number not in used)
+        missing = list(islice(absent, LISTED)) or [count]
         more = high + 1 - len(used) - len(missing)
         lack = ", ".join(map(str, missing)) + (f" and {more} more" if more > 0 else "")
         raise DataError(
@@ -137,7 +128,7 @@ def class_index(
             "number the classes from 0 without a gap, or list all their names in order in "
             "classes.txt (an array `classes` of an .npz)"
         )
-    classes = tuple(named) or tuple(str(number) for number in sorted(used))
+    classes = tuple(named) or tuple(str(number) for number in range(count))
     return classes, {label: int(label) for label in distinct}
 
 

@@ -62,41 +62,25 @@ def dataset_from(
     if isinstance(images, ImageSet):
         if labels is not None:
             raise DataError(f"{WHERE}: an ImageSet has labels: leave `labels` out")
-        numbers, names = _numbered(images.labels, parts.names)
+        pixels, labels = images.images, images.labels
     else:
         pixels, labels = _pair(images, labels)
         labels = labels_of("labels", labels, WHERE, parts)
         pixels = images_of("images", pixels, len(labels), WHERE, parts)
-        if (count := len(pixels)) != len(labels):
-            raise DataError(f"{WHERE}: {count} images but {len(labels)} labels: give one each")
-        numbers, names = _numbered(labels, parts.names)
-        images = ImageSet(pixels, numbers)
+    if len(pixels) != len(labels):
+        raise DataError(f"{WHERE}: {len(pixels)} images but {len(labels)} labels: give one each")
+    if len(labels) == 0:
+        raise DataError(f"{WHERE}: holds no image: {FORMS}")
+    texts, is_text = labels.astype(str).tolist(), labels.dtype.kind == "U"
+    names, index = class_index(texts, WHERE, parts.names, gaps=not is_text)
+    if not isinstance(images, ImageSet):
+        images = ImageSet(pixels, np.array([index[label] for label in texts], np.int64))
     try:
         splits = splits_from({"": images}, WHERE)
     except DataError:  # fewer than three different images: nothing can be learned from them
         splits = splits_from({"test": images}, WHERE)
     origin = {"object": kind, "notes": tuple(parts.notes)}
     return Dataset(name=name, classes=names, origin=origin, **{**splits, "whole": images})
-
-
-def _numbered(
-    labels: NDArray[Any], names: tuple[str, ...]
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return labels as numbers, and the names of the classes; some may have no image."""
-    if len(labels) == 0:
-        raise DataError(f"{WHERE}: holds no image: {FORMS}")
-    if labels.dtype.kind == "U":
-        names, index = class_index(labels.tolist(), WHERE, names)
-        return np.array([index[label] for label in labels.tolist()], np.int64), names
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0:
-        raise DataError(f"{WHERE}: label {low} is below 0; labels run from 0")
-    count = len(names) or max(high + 1, 2)
-    if high >= count:
-        known = f"there are {count} classes, 0 to {count - 1}"
-        remedy = "give all names or their number as `classes`"
-        raise DataError(f"{WHERE}: label {high}, but {known}: {remedy}")
-    return labels.astype(np.int64), names or tuple(map(str, range(count)))
 
 
 def _pair(images: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -127,12 +111,13 @@ def _pair(images: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         pixels.append(x)
         answers.append(y)
         size += x.size
-        forms = [(x.shape[1:], y.shape[1:]), (pixels[0].shape[1:], answers[0].shape[1:])]
-        if forms[0] != forms[1]:
-            raise DataError(
-                f"{WHERE}: item {number} has images {forms[0][0]} and labels {forms[0][1]}, item 0 "
-                f"{forms[1][0]} and {forms[1][1]}: resize or crop all to one size"
-            )
+        form, first = (
+            f"images {a.shape[1:]} and labels {b.shape[1:]}"
+            for a, b in ((x, y), (pixels[0], answers[0]))
+        )
+        if form != first:
+            remedy = "resize or crop all to one size"
+            raise DataError(f"{WHERE}: item {number} has {form}, item 0 {first}: {remedy}")
         if size > MAX_BYTES:
             raise DataError(f"{WHERE}: over {MAX_BYTES} numbers: give fewer images")
     if not pixels:
@@ -166,16 +151,13 @@ def load_maite(reference: str, *, progress: Progress = SILENT) -> Dataset:
     if isinstance(made, tuple | list) and len(made) in (2, 3):
         made = dict(zip(("train", "test") if len(made) == 2 else SPLITS, made, strict=True))
     if not isinstance(made, Mapping) or not all(map(_is_maite, made.values())):
-        raise DataError(
-            f"{reference!r} returned {type(made).__name__}, not a MAITE data set (a length, items, "
-            "metadata with an id), a pair, a triple or a mapping of them"
-        )
+        wanted = "a MAITE data set (a length, items, metadata with an id), a pair, a triple"
+        came = f"{reference!r} returned {type(made).__name__}"
+        raise DataError(f"{came}, not {wanted} or a mapping of them")
     names = {str(name) for name in made}
     if not {"train", "test"} <= names <= set(SPLITS):
-        raise DataError(
-            f"{reference!r} returned splits {', '.join(sorted(names)) or 'none'}; needed: train "
-            "and test, with validation or without"
-        )
+        came = f"returned splits {', '.join(sorted(names)) or 'none'}"
+        raise DataError(f"{reference!r} {came}; needed: train and test, with validation or without")
     splits = {name: made[name] for name in SPLITS if name in made}
     return _of_maite(splits, reference, progress)
 

@@ -74,11 +74,7 @@ class Picture:
 
 
 def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
-    """Read an image file, and resize it to height and width where `size` says so.
-
-    Raises:
-        DataError: it is none of the known formats, damaged or too large.
-    """
+    """Read an image file, and resize it to height and width where `size` says so."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -156,12 +152,12 @@ class Album:
     _bytes: int = 0
 
     def read(
-        self, paths: Sequence[Path], progress: Progress = SILENT
-    ) -> list[tuple[int, NDArray[np.uint8]]]:
-        """Return the place in `paths` and the pixels of each file that can be read."""
-        images: list[tuple[int, NDArray[np.uint8]]] = []
-        with progress.task(f"reading {self.folder.name}", len(paths)) as task:
-            for place, path in enumerate(paths):
+        self, files: Sequence[tuple[Path, int]], progress: Progress = SILENT
+    ) -> list[tuple[str, int, NDArray[np.uint8]]]:
+        """Return name, label and pixels of each file that can be read."""
+        images: list[tuple[str, int, NDArray[np.uint8]]] = []
+        with progress.task(f"reading {self.folder.name}", len(files)) as task:
+            for path, label in files:
                 self.count += 1
                 task.advance()
                 try:
@@ -176,7 +172,7 @@ class Album:
                 self._bytes += picture.pixels.size
                 if self._bytes > MAX_BYTES:
                     raise DataError(f"{self.folder}: over {MAX_BYTES} bytes of pixels")
-                images.append((place, picture.pixels))
+                images.append((self.name(path), label, picture.pixels))
         return images
 
     def changed(self) -> list[str]:
@@ -202,9 +198,9 @@ class Album:
             others = {size: paths for size, paths in self.sizes.items() if paths is not first}
             differ = [path for paths in others.values() for path in paths]
             (other_height, other_width), size = next(iter(others)), f"{width}x{height}"
+            more = f"{len(differ)} of {self.count} images differ from {size}"
             raise DataError(
-                f"{differ[0]}: {other_width}x{other_height}, but {first[0]}: {size}; "
-                f"{len(differ)} of {self.count} images differ from {size} "
+                f"{differ[0]}: {other_width}x{other_height}, but {first[0]}: {size}; {more} "
                 f"({few(map(self.name, differ))}): give all one size with --resize {height}x{width}"
             )
         return notes

@@ -32,8 +32,7 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 """Where MNIST is fetched from, in this order."""
-TRAIN = 55_000
-"""Images of the training file that train; its other 5,000 are the validation split."""
+TRAIN = 55_000  # images of the training file that train; its other 5,000 are the validation split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,7 @@ class FileVerdict:
 
     name: str
     expected: str
-    found: str | None
-    """Digest of the content, or None where it cannot be read."""
+    found: str | None  # digest of the content, or None where it cannot be read
     verdict: Literal["pass", "fail", "error"]
     reason: str = ""
 
