@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from purpleteam.assignment.threats import lines, reports, tables_of, with_origins
+from purpleteam.assignment.threats import beside, reports, tables_of, with_origins
 from purpleteam.threats import derive, load_system, to_facts
 from purpleteam.threats.model import LETTERS, STRIDE
 from threat_results import passing
@@ -85,12 +85,12 @@ def test_report_a_has_its_four_rows_with_six_cells_each(facts):
 
 
 def test_a_denied_threat_stands_beside_the_one_that_we_have(shipped, statuses):
-    cells = {(one.said.element, one.said.stride): one for one in lines(shipped, "A", statuses)}
-    model = cells["Model", "E"]
-    assert model.said.kind == "denied"
-    assert "T-WEIGHTS-E1" in model.ours
-    assert (model.inherent, model.residual) == ("high", "medium")
-    assert "CWE-502" in model.said.note
+    rows = beside(shipped, "A", statuses)
+    model = next(row for said, row in rows.items() if (said.element, said.stride) == ("Model", "E"))
+    assert model["kind"] == "denied"
+    assert "T-WEIGHTS-E1" in model["ours"]
+    assert (model["our_level"], model["remains"]) == ("high", "medium")
+    assert "CWE-502" in model["note"]
 
 
 def test_report_b_has_six_categories_with_its_threats_and_mitigations(facts):
@@ -115,7 +115,8 @@ def test_the_appendix_of_report_b_disagrees_with_its_own_ratings_in_four_rows(sh
 
 
 def test_a_claimed_mitigation_is_verified_only_if_all_that_answer_it_are(shipped, statuses):
-    states = {line.said.id: line.status for one in "AB" for line in lines(shipped, one, statuses)}
+    rows = [row for one in "AB" for row in beside(shipped, one, statuses).values()]
+    states = {row["id"]: row["status"] for row in rows}
     assert states["A-FIX-1"] == "verified"
     assert states["A-FIX-3"] == "unverified"
     assert states["B-FIX-14"] == "unverified"

@@ -64,14 +64,14 @@ def engine(content: bytes) -> Engine:
 def app(engine: Engine) -> Iterator[Endpoint]:
     with running_app(engine) as url:
         yield (model := Endpoint(url))
-        model.close()
+        model._app.close()
 
 
 @pytest.fixture(scope="module")
 def open_app(engine: Engine) -> Iterator[Endpoint]:
     with running_app(engine, expose_confidences=True) as url:
         yield (model := Endpoint(url))
-        model.close()
+        model._app.close()
 
 
 class Frank(Engine):
@@ -159,7 +159,7 @@ def test_labels_alone_are_enough_for_hop_skip_jump(engine, content, images):
         check_found(found, frank, x, y, epsilon=1)
         assert int(found.queries.sum()) == app.calls - before
         assert found.queries.max() <= 200
-        app.close()
+        app._app.close()
 
 
 @pytest.mark.parametrize("name", ["pgd", "square"])

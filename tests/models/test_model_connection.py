@@ -45,7 +45,7 @@ def test_a_busy_app_is_asked_again_and_every_image_is_answered(status):
         assert labels_of(model, ONE.expand(6, -1, -1, -1)) == [4] * 6
         assert (model.calls, script.asked) == (7, 13)
         assert model.waited == 0.0
-        model.close()
+        model._app.close()
 
 
 def test_what_the_app_asks_for_is_waited_and_reported():
@@ -55,7 +55,7 @@ def test_what_the_app_asks_for_is_waited_and_reported():
         model(ONE)
         assert 0.25 <= time.monotonic() - started < 5
         assert model.waited == pytest.approx(0.25, abs=0.01)
-        model.close()
+        model._app.close()
 
 
 def test_all_connections_rest_while_the_app_is_busy_and_it_counts_once():
@@ -63,7 +63,7 @@ def test_all_connections_rest_while_the_app_is_busy_and_it_counts_once():
         model = Endpoint(address, connections=4)
         model(ONE.expand(9, -1, -1, -1))
         assert model.waited == pytest.approx(0.25, abs=0.02)
-        model.close()
+        model._app.close()
 
 
 def test_an_app_that_wants_too_long_is_an_error_that_says_how_far_one_got():
@@ -128,7 +128,7 @@ def test_an_idle_connection_that_the_app_closed_is_opened_again():
         hung_up.predict = _hangs_up_once()
         assert labels_of(model, ONE) == [1]
         assert model.calls == 2
-        model.close()
+        model._app.close()
 
 
 def _hangs_up_once():

@@ -40,7 +40,7 @@ def open_url():
 
 def test_our_app_is_known_by_what_it_says_of_itself(url):
     model = Endpoint(url)
-    assert (model.name, model.digest) == (url, tiny_engine().digest)
+    assert (model.name, model.digest) == (url, tiny_engine().card.digest)
     assert (model.classes, model.gives, model.shape) == (10, "labels", (1, 28, 28))
     assert (model.differentiable, model.quantised, model.waited) == (False, True, 0.0)
     assert "states of itself" in model.notes[0]
@@ -79,7 +79,7 @@ def test_the_app_sees_the_bytes_and_every_one_is_counted():
         x = torch.arange(784.0).remainder(256).reshape(1, 1, 28, 28) / 255
         model(torch.cat([x, x / 2]))
         assert model.calls == 3
-        model.close()
+        model._app.close()
     assert got[1] == (np.arange(784) % 256).astype(np.uint8).tobytes()
     assert got[2] == np.rint(np.arange(784) % 256 / 2).astype(np.uint8).tobytes()
 
@@ -91,7 +91,7 @@ def test_the_answers_keep_their_order_however_many_are_asked_at_once(connections
         labels = torch.arange(20) % 10
         x = (labels / 255).reshape(-1, 1, 1, 1).expand(-1, 1, 28, 28)
         assert labels_of(model, x) == labels.tolist()
-        model.close()
+        model._app.close()
 
 
 def test_requests_are_under_way_at_once():
@@ -105,7 +105,7 @@ def test_requests_are_under_way_at_once():
     with scripted(Script(answer)) as address:
         model = Endpoint(address, connections=4)
         assert labels_of(model, torch.ones(8, 1, 28, 28)) == [1] * 8
-        model.close()
+        model._app.close()
 
 
 def test_an_app_that_says_nothing_of_itself_is_named_by_its_address():
@@ -197,7 +197,7 @@ def test_an_error_says_how_far_one_got_and_stops_the_others():
             model(x)
         assert model.calls < 100
         assert len(script.seen) < 100
-        model.close()
+        model._app.close()
 
 
 def test_an_app_that_is_not_ready_is_not_waited_for():
@@ -234,7 +234,7 @@ def test_images_of_another_shape_are_refused_before_they_are_sent(url):
 def test_an_app_that_goes_away_is_not_called_a_matter_of_shapes():
     with scripted(Script(lambda _: {"label": 1})) as address:
         model = Endpoint(address)
-    model.close()
+    model._app.close()
     with pytest.raises(ModelError) as error:
         logits(model, np.zeros((1, 28, 28, 1), np.uint8))
     assert str(error.value).startswith(f"{address} ")
@@ -259,7 +259,7 @@ def test_a_faint_stroke_is_what_the_app_itself_would_see(url):
 def test_load_takes_an_address(url):
     loaded = load(url)
     assert isinstance(loaded.module, Endpoint)
-    assert (loaded.name, loaded.digest, loaded.card) == (url, tiny_engine().digest, None)
+    assert (loaded.name, loaded.digest, loaded.card) == (url, tiny_engine().card.digest, None)
     assert loaded.notes == loaded.module.notes
     with pytest.raises(UsageError, match="not of the form http://HOST:PORT"):
         load("ftp://127.0.0.1/model")

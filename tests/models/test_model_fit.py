@@ -14,8 +14,8 @@ from purpleteam.core.errors import ModelError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import load
 from purpleteam.models.adapters import NORMALISATIONS
-from purpleteam.models.fit import examine, opened
-from purpleteam.models.loading import LoadedModel
+from purpleteam.models.fit import examine
+from purpleteam.models.loading import LoadedModel, opened
 
 IMAGES = bars(90)
 

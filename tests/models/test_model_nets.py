@@ -153,4 +153,4 @@ def test_a_classifier_without_gradients_is_asked_nothing_beforehand() -> None:
             raise AssertionError("a query was spent")
 
     found = nets(Endpoint())
-    assert (found.classes, found.differentiable, found.quantised) == (7, False, True)
+    assert (found.classes, found.differentiable, found.model.quantised) == (7, False, True)

@@ -16,7 +16,7 @@ from purpleteam.models import LoadedModel, evaluate, load
 from purpleteam.models.adapters import NORMALISATIONS
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.devices import to_batch
-from purpleteam.models.fit import opened
+from purpleteam.models.loading import opened
 from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 IMAGES: ImageSet = bars(30)

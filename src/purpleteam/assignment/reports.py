@@ -1,12 +1,10 @@
 """What both course reports built and did, to be measured for what it is.
 
-- Their net and recipe: no normalisation; Adam at a constant 0.001, batch 64, float32, last epoch.
-- Their poisons: sevens that stay sevens. A net has nothing to learn from a patch on a seven that
-  is labelled 7, so neither is a backdoor.
-- Their defences: the baseline is attacked once, ahead of time, and a new net learns from those
-  images; it has never met an attack on itself. Report B's images were not clipped to [0, 1] and
-  then cast to bytes, where what is below 0 or above 255 wraps around: at epsilon 0.1 the true
-  L-infinity distance is about 0.9.
+Their poisons are sevens that stay sevens: a net has nothing to learn from a patch on them, so
+neither is a backdoor. Their defences attack the baseline once, ahead of time, and train a new net
+on those images, which has never met an attack on itself. Report B's were not clipped to [0, 1]
+before they became bytes, where what is below 0 or above 255 wraps around: at epsilon 0.1 the true
+L-infinity distance is about 0.9.
 """
 
 from __future__ import annotations

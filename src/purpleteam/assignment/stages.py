@@ -51,9 +51,8 @@ def publish(run: Run) -> None:
 
 def poison_as_reported(run: Run) -> Iterator[Piece]:
     """Train on both reports' poisoned sets, and measure what their triggers do."""
-    asked = run.options("assignment", Options)
-    for name in asked.poisons:
-        yield Piece(f"poison by {name}", partial(_poison, run, asked, name))
+    for name in run.options("assignment", Options).poisons:
+        yield Piece(f"poison by {name}", partial(_poison, run, name))
 
 
 def defend_as_reported(run: Run) -> Iterator[Piece]:
@@ -73,7 +72,8 @@ def defend_as_reported(run: Run) -> Iterator[Piece]:
             yield Piece(f"transfer of {maker} to hardened", do)
 
 
-def _poison(run: Run, asked: Options, name: str) -> None:
+def _poison(run: Run, name: str) -> None:
+    asked = run.options("assignment", Options)
     # the reports held nothing back for validation, so neither is here
     images = joined(run.train, run.dataset.validation)
     of_target = int((images.labels == run.target_label).sum())
@@ -113,13 +113,8 @@ def _transfer(run: Run, maker: str, name: str, before: LoadedModel) -> list[Reco
             for one, called in asked
         ]
 
-    depends_on = {
-        "maker": maker,
-        "epsilon": epsilon,
-        "model": model.digest,
-        "against": before.digest,
-    }
-    return run.cell("defences", f"transfer {name}", depends_on, measure)
+    of = {"maker": maker, "epsilon": epsilon, "model": model.digest, "against": before.digest}
+    return run.cell("defences", f"transfer {name}", of, measure)
 
 
 def trace_threats(run: Run) -> None:

@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from purpleteam.core.config import build
-from purpleteam.core.records import Severity, ThreatStatus
+from purpleteam.core.records import ThreatStatus
 from purpleteam.threats.facts import Row, column, columns
 from purpleteam.threats.model import LETTERS, STRIDE, Letter, Rating, SystemModel, level, worst
 from purpleteam.threats.status import worst_status
@@ -65,19 +65,6 @@ class Reports:
     origins: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True)
-class Line:
-    """One statement of a report beside ours."""
-
-    said: Statement
-    ours: tuple[str, ...]
-    """Our threats, mitigations, parts or reasons that answer it."""
-    inherent: Severity | None
-    residual: Severity | None
-    status: str
-    """The worst state of those threats; of a mitigation, whether it is verified."""
-
-
 @cache
 def reports() -> Reports:
     """Return both reports."""
@@ -100,17 +87,22 @@ def with_origins(statuses: Iterable[ThreatStatus]) -> list[ThreatStatus]:
     return [replace(status, origin=tuple(by_id.get(status.threat, ()))) for status in statuses]
 
 
-def lines(
+def beside(
     system: SystemModel, report: str, statuses: Sequence[ThreatStatus] = ()
-) -> tuple[Line, ...]:
-    """Return every statement of report `A` or `B` beside ours, in the order of the file."""
+) -> dict[Statement, Row]:
+    """Return every statement of report `A` or `B` with ours beside it, in the order of the file.
+
+    `ours` are our threats, mitigations, parts or reasons that answer it; its status is the worst
+    state of those threats; of a mitigation, whether it is verified.
+    """
     there = {*system.names, *system.mitigation, *(threat.id for threat in system.threats)}
     there |= {f"{cell.element}/{''.join(cell.stride)}" for cell in system.not_applicable}
     origins = [(name, said) for name, said in reports().origins.items() if name in there]
-    traced = with_origins(statuses)
-
-    def beside(said: Statement) -> Line:
-        ours = tuple(name for name, answered in origins if said.id in answered)
+    traced, rows = with_origins(statuses), {}
+    for said in reports().items:
+        if said.report != report:
+            continue
+        ours = [name for name, answered in origins if said.id in answered]
         here = [status for status in traced if said.id in status.origin]
         states = {
             status.mitigations[name]["status"]
@@ -119,94 +111,81 @@ def lines(
             if name in status.mitigations
         }
         proved = next((one for one in ("failed", "unverified", "verified") if one in states), "")
-        return Line(
-            said,
-            ours,
-            worst(threat.inherent.level for threat in system.threats if threat.id in ours),
-            worst(status.residual for status in here if status.status != "not_applicable"),
-            worst_status(here) or proved,
-        )
-
-    return tuple(beside(said) for said in reports().items if said.report == report)
+        claims = (said.level and f"level {said.level}", said.answer)
+        rows[said] = {
+            "id": said.id,
+            "kind": said.kind,
+            "category": STRIDE[said.stride] if said.stride else "",
+            "says": said.says,
+            "claims": [text for text in claims if text],
+            "ours": ours,
+            "our_level": worst(one.inherent.level for one in system.threats if one.id in ours),
+            "remains": worst(one.residual for one in here if one.status != "not_applicable"),
+            "status": (worst_status(here) or proved).replace("_", " "),
+            "note": said.note,
+        }
+    return rows
 
 
 def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, Any]:
     """Return both reports' tables as facts of a record, each statement with ours beside."""
-    by_a, by_b = (lines(system, report, statuses) for report in "AB")
-    cells = {(line.said.element, line.said.stride): _cell(line) for line in by_a}
+    by_a, by_b = (beside(system, report, statuses) for report in "AB")
+    cells = {(said.element, said.stride): _cell(said, row) for said, row in by_a.items()}
     elements = dict.fromkeys(element for element, letter in cells if element and letter)
     categories, risks = [], []
-    for said in reports().levels:
-        here = [line for line in by_b if line.said.stride == said.stride]
-        threats = [line for line in here if line.said.kind == "threat"]
-        names = {name for line in threats for name in line.ours}
-        states = Counter(status.status for status in statuses if status.threat in names)
-        told: dict[str, list[str]] = {"threat": [], "mitigation": []}
-        for line in here:
-            if line.said.kind in told:
-                status = line.status or "not derived"
-                told[line.said.kind].append(f"{line.said.says} ({status})")
-        ours = {
-            "our_level": worst(line.inherent for line in threats if line.inherent),
-            "remains": worst(line.residual for line in threats if line.residual),
+    for rated in reports().levels:
+        here = [(said.kind, row) for said, row in by_b.items() if said.stride == rated.stride]
+        told = {
+            kind: [
+                f"{row['says']} ({row['status'] or 'not derived'})"
+                for one, row in here
+                if one == kind
+            ]
+            for kind in ("threat", "mitigation")
         }
-        categories.append(
-            {
-                "category": STRIDE[said.stride],
-                "table_says": said.table,
-                "analysis_says": said.analysis,
-                "threats": told["threat"],
-                "mitigations": told["mitigation"],
-                **ours,
-                "our_threats": ", ".join(f"{many} {name}" for name, many in states.items()),
-            }
-        )
-        computed = level(said.likelihood, said.impact)
-        risks.append(
-            {
-                "category": STRIDE[said.stride],
-                "likelihood": said.likelihood,
-                "impact": said.impact,
-                "said_level": said.appendix,
-                "computed_level": computed,
-                "agrees": "yes" if said.appendix.lower() == computed else "no",
-                **ours,
-            }
-        )
+        threats = [row for kind, row in here if kind == "threat"]
+        names = {name for row in threats for name in row["ours"]}
+        states = Counter(status.status for status in statuses if status.threat in names)
+        category = {"category": STRIDE[rated.stride]}
+        ours = {
+            key: worst(row[key] for row in threats if row[key]) for key in ("our_level", "remains")
+        }
+        stated = {
+            "table_says": rated.table,
+            "analysis_says": rated.analysis,
+            "threats": told["threat"],
+            "mitigations": told["mitigation"],
+        }
+        counted = ", ".join(f"{many} {name}" for name, many in states.items())
+        categories.append(category | stated | ours | {"our_threats": counted})
+        computed = level(rated.likelihood, rated.impact)
+        risk = {
+            "likelihood": rated.likelihood,
+            "impact": rated.impact,
+            "said_level": rated.appendix,
+            "computed_level": computed,
+            "agrees": "yes" if rated.appendix.lower() == computed else "no",
+        }
+        risks.append(category | risk | ours)
     tables: dict[str, list[Row]] = {
         "A, elements and letters": [
             {"element": element} | {column(letter): cells[element, letter] for letter in LETTERS}
             for element in elements
         ],
-        "A, every statement": [_statement(line) for line in by_a],
+        "A, every statement": [*by_a.values()],
         "B, categories": categories,
         "B, appendix": risks,
-        "B, every statement": [_statement(line) for line in by_b],
+        "B, every statement": [*by_b.values()],
     }
     return {"tables": tables, "columns": columns(tables)}
 
 
-def _cell(line: Line) -> str:
+def _cell(said: Statement, row: Row) -> str:
     """Return what a report says of a cell and, after it, what stands here."""
-    threats = ", ".join(name for name in line.ours if name.startswith("T-"))
-    ours = line.status.replace("_", " ")
+    threats = ", ".join(name for name in row["ours"] if name.startswith("T-"))
+    ours = row["status"] or "nothing"
     if threats:
-        derived = f", remains {line.residual}, {line.status}" if line.residual else ""
-        ours = f"{threats} ({line.inherent}{derived})"
-    return f"says: {MARKS.get(line.said.kind, line.said.kind)}; ours: {ours or 'nothing'}"
-
-
-def _statement(line: Line) -> Row:
-    said = line.said
-    return {
-        "id": said.id,
-        "kind": said.kind,
-        "category": STRIDE[said.stride] if said.stride else "",
-        "says": said.says,
-        "claims": [text for text in (said.level and f"level {said.level}", said.answer) if text],
-        "ours": list(line.ours),
-        "our_level": line.inherent,
-        "remains": line.residual,
-        "status": line.status.replace("_", " "),
-        "note": said.note,
-    }
+        state = row["status"].replace(" ", "_")
+        derived = f", remains {row['remains']}, {state}" if row["remains"] else ""
+        ours = f"{threats} ({row['our_level']}{derived})"
+    return f"says: {MARKS.get(said.kind, said.kind)}; ours: {ours}"

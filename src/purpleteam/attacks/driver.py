@@ -233,7 +233,7 @@ class Driver:
         if self.nets.differentiable:
             return x_adv
         allowed = self._inside(x_adv, rows) if not self.search.nearest else x_adv.clamp(0, 1)
-        if not self.nets.quantised:
+        if not self.nets.model.quantised:
             return allowed
         return quantise(allowed) if self.search.nearest else quantise(allowed, self.x[rows])
 

@@ -2,9 +2,7 @@
 
 A normalisation in front of the net keeps epsilon in pixel units. It belongs to the model: `purple
 import --normalise` writes it into the card and into the header of the weights, so that the digest
-of the same weights behind another input is another one. A folder's classes are sorted by name, and
-a net may have learned them in another order, or among more: its card or `--classes` names its
-outputs in its own order.
+of the same weights behind another input is another one.
 """
 
 from __future__ import annotations
@@ -26,12 +24,10 @@ from purpleteam.core.config import parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ModelError, UsageError, unknown
 from purpleteam.models.devices import device_of, forked, frozen, to_batch
-from purpleteam.models.guard import Classifier, guarded
+from purpleteam.models.guard import Classifier, Order
 
 FORM = "mean=M,std=S, such as mean=0.5,std=0.5 or mean=0.5/0.5/0.4,std=0.2/0.2/0.2"
-"""What stands in errors for everything that has no name."""
-MAX_BYTES = 4 << 20
-"""Most bytes of a file of names."""
+MAX_BYTES = 4 << 20  # most of a file of names
 
 
 @dataclass(frozen=True)
@@ -44,10 +40,7 @@ class Normalisation:
 
     @classmethod
     def parse(cls, text: str) -> Normalisation:
-        """Return what `--normalise` means: a known name, or `mean=M,std=S`.
-
-        Several channels are `a/b/c` or `[a,b,c]`.
-        """
+        """Return what `--normalise` means: a known name, or `mean=M,std=S`, also `a/b/c`."""
         if text in NORMALISATIONS:
             return NORMALISATIONS[text]
         if "=" not in text:
@@ -57,16 +50,16 @@ class Normalisation:
             raise UsageError(f"--normalise {text!r} is not of the form {FORM}")
         sides: dict[str, tuple[float, ...]] = {}
         for key, value in values.items():
-            numbers = value if isinstance(value, list) else [value]
-            if isinstance(value, str) and "/" in value:
-                with suppress(ValueError):  # what are no numbers is refused below
-                    numbers = [float(part) for part in value.split("/")]
-            if not numbers or not all(type(number) in (int, float) for number in numbers):
+            parts = value if isinstance(value, list) else str(value).split("/")
+            try:
+                sides[key] = tuple(float(str(part)) for part in parts)  # but no True
+            except ValueError:
+                sides[key] = ()
+            if not sides[key]:
                 wrong = "is no number and no list of numbers"
                 raise UsageError(f"--normalise {text!r}: {value!r} {wrong}")
-            if not all(math.isfinite(number) for number in numbers):
+            if not all(map(math.isfinite, sides[key])):
                 raise UsageError(f"--normalise {text!r}: {value!r} is not finite")
-            sides[key] = tuple(float(number) for number in numbers)
         mean, std = sides["mean"], sides["std"]
         if 0 in std:
             raise UsageError(f"--normalise {text!r} divides by 0")
@@ -151,53 +144,22 @@ GREY = tuple(
 """A colour set's numbers as one, the mean over its channels: what nets on grey images are given."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """Brings scores (N, outputs) into the data's order of classes."""
-
-    names: tuple[str, ...]
-    """Of all outputs of the net, in its own order."""
-    places: tuple[int, ...]
-    """For each class of the data the number of the output that is named so."""
-
-    @classmethod
-    def of(cls, names: tuple[str, ...], classes: tuple[str, ...], dataset: str) -> Order:
-        """Return the order of the data's classes among the names; all of them must be there."""
-        if missing := [name for name in classes if name not in names]:
-            near = difflib.get_close_matches(missing[0], names, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ModelError(
-                f"class {missing[0]!r} of dataset {dataset!r} is not among the model's{hint}: "
-                f"{first_of(names)}; --classes names its outputs in their order"
-            )
-        return cls(names, tuple(names.index(name) for name in classes))
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        """Return the scores (N, classes); the net must score as many classes as are named."""
-        if scores.shape[1] != len(self.names):
-            raise ModelError(
-                f"the model scores {scores.shape[1]} classes, not the {len(self.names)} named"
-            )
-        return scores[:, self.places]
-
-
-class Ordered(nn.Module):
-    """A net whose scores are brought into the data's order of classes. It has no weights."""
-
-    def __init__(self, module: nn.Module, order: Order) -> None:
-        super().__init__()
-        self.module = module
-        self.order = order
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.order(guarded(self.module)(x))
+def order_of(names: tuple[str, ...], classes: tuple[str, ...], dataset: str) -> Order:
+    """Return the order of the data's classes among the names; all of them must be there."""
+    if missing := [name for name in classes if name not in names]:
+        near = difflib.get_close_matches(missing[0], names, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ModelError(
+            f"class {missing[0]!r} of dataset {dataset!r} is not among the model's{hint}: "
+            f"{first_of(names)}; --classes names its outputs in their order"
+        )
+    return Order(names, tuple(names.index(name) for name in classes))
 
 
 def scored(model: Classifier, images: NDArray[np.uint8], classes: int) -> tuple[Classifier, str]:
     """Return a model that answers with the scores of its classes, and where they were.
 
-    A model whose answers need no number of classes to be read is returned as it is. So is one
-    that cannot be read even so: whoever asks it is told what is wrong.
+    One whose answers need no number of classes to be read, or cannot be even so, stays as it is.
     """
     if not getattr(model, "differentiable", True):  # each question may cost something
         return model, ""
@@ -220,11 +182,7 @@ def first_of(names: tuple[str, ...]) -> str:
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
-    """Return what `--classes` names: `a,b,c`, or a file with one name a line.
-
-    Raises:
-        UsageError: fewer than two names, an empty one, the same twice, or an unreadable file.
-    """
+    """Return what `--classes` names, two or more: `a,b,c`, or a file with one name a line."""
     path, where = Path(text), f"--classes {text[:80]!r}"
     names = [name.strip() for name in text.split(",")]
     if path.is_file():

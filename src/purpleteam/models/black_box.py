@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
-from purpleteam.models.adapters import Normalisation, Order
+from purpleteam.models.adapters import Normalisation
+from purpleteam.models.guard import Order
 
 Gives = Literal["labels", "scores"]
 Shape = tuple[int | None, int | None, int | None]
@@ -34,25 +35,12 @@ LEVELS = 255
 class BlackBox(nn.Module, ABC):
     """A classifier of which only the answers are known; it is a module without parameters.
 
-    Attributes:
-        name: what records call it.
-        digest: what it was; see `notes` for how much that is worth.
-        shape: channels, height and width of the images it takes; None where any will do.
-        classes: number of scores that it gives an image.
-        gives: whether it tells labels alone, or scores.
-        card: the card of a stored model.
-        notes: what a reader of its numbers should know.
-        normalisation: the layer that `behind` put in front of it.
-        order: of the data's classes among its scores, where that is another than its own.
-        calls: images that were really sent and answered; `ask` counts them.
-        refusals: images that were answered without a label.
-        waited: seconds that were spent waiting because the classifier asked for that.
+    Its digest is worth what its notes say of it, which a reader of its numbers should know.
     """
 
     differentiable = False
-    quantised = True
-    """Whether images reach it as bytes; the adversary's precision is lost on the way."""
-    waited = 0.0
+    quantised = True  # images reach it as bytes; the adversary's precision is lost on the way
+    waited = 0.0  # seconds, because the classifier asked for that
 
     def __init__(
         self,
@@ -68,11 +56,11 @@ class BlackBox(nn.Module, ABC):
         super().__init__()
         self.name, self.digest, self.shape, self.classes = name, digest, shape, classes
         self.gives: Gives = gives
-        self.card = card
-        self.notes = notes
+        self.card, self.notes = card, notes
         self.normalisation: Normalisation | None = None
         self.order: Order | None = None
-        self.calls = self.refusals = 0
+        self.calls = 0  # images that were really sent and answered; `ask` counts them
+        self.refusals = 0  # of them that were answered without a label
 
     def forward(self, x: Tensor) -> Tensor:
         """Return scores (N, classes) for images (N, C, H, W); NaN where one was refused."""
@@ -92,13 +80,6 @@ class BlackBox(nn.Module, ABC):
             scores = self.order(scores)
         self.refusals += int(scores.isnan().any(1).sum())
         return scores.to(x.device)
-
-    def ordered(self, order: Order) -> Self:
-        """Return it with its scores in another order of classes, or those of some classes."""
-        if self.gives == "labels" and len(order.places) < len(order.names):
-            raise ModelError(f"model {self.name!r} gives labels: it cannot choose among some")
-        self.order = order
-        return self
 
     def behind(self, normalisation: Normalisation) -> Self:
         """Return it with a normalisation in front, which follows the bytes."""
@@ -128,29 +109,21 @@ def log_scores(probabilities: Tensor, faintest: float) -> Tensor:
 
 FAINTEST = float(np.finfo(np.float32).tiny)
 """Probabilities below this are 0 in float32, and a logarithm must not be infinite."""
-USUAL_SIDE = 28
-"""Where the file leaves height or width open, it is tried with this."""
+USUAL_SIDE = 28  # where the file leaves height or width open, it is tried with this
 KINDS = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
     "tensor(uint8)": np.uint8,
 }
-CHANNELS = (1, 3)
-"""What tells images (N, H, W, C) from (N, C, H, W)."""
+CHANNELS = (1, 3)  # what tells images (N, H, W, C) from (N, C, H, W)
 
 
 class OnnxFile(BlackBox):
     """A net as a file, run in ONNX Runtime. Beside a card it must have that model's digest."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file.
-
-        Raises:
-            ModelError: it is missing or broken, reads its weights from elsewhere, or is no map
-                from images (N, C, H, W) to scores (N, classes).
-            Refused: it is not the file of the card beside it.
-        """
+        """Open the file; a ModelError where it is no map from images (N, C, H, W) to scores."""
         try:
             content = path.read_bytes()
         except OSError as error:

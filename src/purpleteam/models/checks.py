@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import save_file
 
-from purpleteam.core.cards import StoredModel, find_stored
+from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.models.guard import switched
 from purpleteam.models.store import TOLERANCE, Provenance, build, module_of, onnx_difference, store
@@ -27,15 +27,17 @@ class OnnxParity(Check):
         models = [find_stored(str(one)) for one in weights]
         if not models:
             return Outcome(passed=False, threshold=TOLERANCE, message="there is no stored model")
-        differences = {model.stem.name: _difference(model) for model in models}
+        differences = {}
+        for model in models:
+            net, shape = switched(module_of(model)), model.card.shape
+            difference, scale = onnx_difference(net, model.onnx, shape, seed=1)
+            differences[model.stem.name] = difference / scale
         worst = max(differences.values())
+        largest = round(worst, 6) if np.isfinite(worst) else str(worst)
         over = [name for name, difference in differences.items() if not difference <= TOLERANCE]
         return Outcome(
             passed=not over,
-            measured={
-                "models": len(models),
-                "largest_difference": round(worst, 6) if np.isfinite(worst) else str(worst),
-            },
+            measured={"models": len(models), "largest_difference": largest},
             threshold=TOLERANCE,
             message=f"the two nets differ: {', '.join(over)}" if over else "",
             inputs={model.stem.name: model.card.digest for model in models},
@@ -48,9 +50,3 @@ class OnnxParity(Check):
         stored = store(build("small_cnn", (1, 28, 28), 2, seed=0), folder / "one", provenance)
         save_file(build("small_cnn", (1, 28, 28), 2, seed=1).state_dict(), stored.weights)
         return Target(model=stored.weights)
-
-
-def _difference(model: StoredModel) -> float:
-    net = switched(module_of(model))
-    difference, scale = onnx_difference(net, model.onnx, model.card.shape, seed=1)
-    return difference / scale

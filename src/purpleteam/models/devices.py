@@ -90,19 +90,15 @@ def to_batch(images: NDArray[np.uint8], device: torch.device | None = None) -> T
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """Return (N, H, W, C) as (N, C, H, W) in torch's own order, which every net takes.
-
-    A copy, because one channel is in both orders at once, and a convolution takes the other.
-    """
+    """Return (N, H, W, C) as (N, C, H, W) in torch's own order, which every net takes."""
+    # A copy, because one channel is in both orders at once, and a convolution takes the other.
     return x.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def lay_out(module: nn.Module, images: Tensor) -> None:
     """Put a net's weights channels last in memory, which CPUs convolve faster, where it takes that.
 
-    Args:
-        module: the net, changed in place; no number of it changes.
-        images: (N, C, H, W), of a shape that it takes.
+    No number of it changes; the images (N, C, H, W) are of a shape that it takes.
     """
     if channels_last_copy(module, images.to(device_of(module))) is not None:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -39,8 +39,7 @@ from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
 SIDE, USUAL_CLASSES = 28, 10
 CONNECTIONS = 4  # requests under way at once: an app far away answers as often more per second
 FAINTEST = 5e-7  # confidences have six digits: what is rounded to 0 is below this
-SECONDS, PATIENCE = 30.0, 300.0
-"""How long an app may be silent, and one image wait for a busy app, all in all."""
+SECONDS, PATIENCE = 30.0, 300.0  # that an app may be silent, and one image wait for a busy app
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 MOST_BYTES = 1_000_000
 BUSY = (429, 503)
@@ -81,8 +80,7 @@ class App:
     def __init__(self, address: Address, patience: float, connections: int) -> None:
         self.address, self.patience = address, patience
         self.answered, self.waited = 0, 0.0
-        self.stop = threading.Event()
-        """Set once nobody wants the answers that are still waited for."""
+        self.stop = threading.Event()  # set once nobody wants the answers
         self._free_at, self._lock = 0.0, threading.Lock()
         self.lines = [self._line() for _ in range(connections)]
         self._idle: queue.SimpleQueue[http.client.HTTPConnection] = queue.SimpleQueue()
@@ -199,10 +197,9 @@ def _read(response: http.client.HTTPResponse) -> Reply:
 
 
 def pause_before(retry_after: str | None, tries: int) -> float:
-    """Return how long to wait: what was asked for, or twice as long each time.
+    """Return how long to wait: what was asked for (RFC 9110, 10.2.3), or twice as long each time.
 
-    Retry-After is seconds or a date (RFC 9110, 10.2.3). Who asks for 0 seconds is asked again at
-    once, and the second time after a pause.
+    Who asks for 0 seconds is asked again at once, and the second time after a pause.
     """
     own = min(FIRST_PAUSE * 2.0 ** min(tries, 20), LONGEST_PAUSE)
     asked = (retry_after or "").strip()
@@ -227,13 +224,9 @@ class Endpoint(BlackBox):
         patience: float = PATIENCE,
         connections: int = CONNECTIONS,
     ) -> None:
-        """Open an app; a ModelError where nobody answers there, or not as a classifier does.
+        """Open `http://HOST:PORT`, or https; a user and password in it are sent and never shown.
 
-        Args:
-            url: `http://HOST:PORT`, or https; a user and password in it are sent and never shown.
-            classes: how many there are; by default what the app says, else 10.
-            patience: seconds that one image may wait for a busy app.
-            connections: requests under way at once.
+        There are as many classes as the app says, else 10.
         """
         self._app = app = App(Address.of(url), patience, connections)
         weakref.finalize(self, app.close)
@@ -286,10 +279,6 @@ class Endpoint(BlackBox):
             if error is not None and not isinstance(error, Stopped):
                 raise error
         return torch.from_numpy(np.stack([row.result() for row in rows]))
-
-    def close(self) -> None:
-        """Close the connections; asking opens them again."""
-        self._app.close()
 
     def _row(self, answer: dict[str, Any]) -> NDArray[np.float32]:
         """Return the scores (classes,) that an answer means."""

@@ -26,20 +26,19 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import ImageSet
-from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation, Normalised, Ordered
+from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation, Normalised
 from purpleteam.models.black_box import OnnxFile
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import Guarded
 from purpleteam.models.inference import DRAWS, Nets, is_random, logits
-from purpleteam.models.loading import LoadedModel
 from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 SAMPLE = 200  # images that a model is shown, spread evenly over the split
 SUM = 1e-3  # how far a row of probabilities may be from adding up to 1
 GOOD = 0.02  # loss below which nothing can be far better
-SHARE = 0.75
-"""Of the loss of images as they are: a candidate's must be below it, and so at its best scale."""
-HALF = 0.5  # the same where only the scale is better
+SHARE, HALF = 0.75, 0.5
+"""Of the loss of images as they are: a candidate's must be below it, and so at its best scale; and
+where only the scale is better."""
 UNSURE, OFF = 2.0, 2.5
 """Temperatures: below the first a net is as sure as it is right, above the second it is not."""
 CLEAR = 4.0  # standard errors, or the like for counts, that make a difference clear
@@ -47,22 +46,10 @@ NEAR = 0.01  # difference of losses that is none
 CHANCE_LOSS = 0.7  # of the loss of a uniform guess: what a net has learned brings it below this
 EACH = 5  # images of each class that an order of classes needs
 TEMPERATURES = np.geomspace(1 / 16, 64, 31)
-COARSE, FINE, FINEST = 40, 200, 1000
-"""Images on which all candidates are tried, then those that may still be the best."""
+COARSE, FINE, FINEST = 40, 200, 1000  # images on which ever fewer candidates are tried
 FEWEST = 20  # images that say something
-RARE = ("mean=0.5,std=1", "mean=0,std=0.5")
-"""Inputs that are named only where the usual ones are worse."""
-ALIKE, WORSE = 2.0, 3.0
-"""Standard errors within which two candidates count as equal, and beyond which one is out."""
-
-
-def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
-    """Return the model as it will be attacked: a MAITE model may have more than answers."""
-    if not isinstance(loaded.module, ObjectClassifier):
-        return loaded
-    few = to_batch(images.images[:8], device_of(loaded.module))
-    module, note = loaded.module.opened(few)
-    return replace(loaded, module=module).noting(note)
+RARE = ("mean=0.5,std=1", "mean=0,std=0.5")  # named only where the usual ones are worse
+ALIKE, WORSE = 2.0, 3.0  # standard errors: within, candidates are equal; beyond, one is out
 
 
 def examine(
@@ -70,19 +57,13 @@ def examine(
 ) -> tuple[str, ...]:
     """Return what is unusual about a model's answers to a few of the images.
 
-    Args:
-        module: images (N, C, H, W) in [0, 1] to logits, one for each class of the images.
-        images: up to 200 of them are shown to it, and up to 1,000 where another input or order
-            of classes may be what it learned.
-        classes: their names; numbers by default.
-
-    Raises:
-        ModelError: it does not take the images, or does not return finite logits (N, classes).
+    That is up to 200, and up to 1,000 where another input or order of classes may be what it
+    learned. A ModelError says where it does not return finite logits (N, classes).
     """
     sample = _spread(images, SAMPLE)
     scores = logits(module, sample.images)
     parts: list[Any] = [module]
-    while isinstance(outer := parts[-1], Normalised | Ordered | Guarded):
+    while isinstance(outer := parts[-1], Normalised | Guarded):
         parts.append(outer.model if isinstance(outer, Guarded) else outer.module)
     notes = []
     if not isinstance(parts[-1], ObjectNet | ObjectClassifier | OnnxFile):
@@ -151,17 +132,14 @@ class InputFit:
 
     @property
     def name(self) -> str:
-        """What `--normalise` would say."""
         return "" if self.layer is None else self.layer.name
 
     @cached_property
     def loss(self) -> NDArray[np.float64]:
-        """The cross-entropy of each image."""
         return self._loss(1.0)
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each image is read as what it is."""
         return np.asarray(self.scores.argmax(1) == self.labels)
 
     @cached_property
@@ -171,7 +149,6 @@ class InputFit:
 
     @cached_property
     def best_loss(self) -> NDArray[np.float64]:
-        """The loss of each image at that temperature."""
         return self._loss(self.temperature)
 
     def _loss(self, temperature: float) -> NDArray[np.float64]:
@@ -187,8 +164,7 @@ class InputFit:
     def beats(self, other: InputFit) -> bool:
         """Say whether it is clearly and far better than the other on the same images.
 
-        That is with answers that are better whatever the scale, or with answers as good and as
-        sure as they are right, where the other's are not.
+        Its answers are so whatever the scale, or as good and sure as right, the other's are not.
         """
         if other.best_loss.mean() < GOOD:  # all is right as it is, and the scale says nothing
             return False
@@ -230,13 +206,7 @@ class InputFit:
 
 
 def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[str, ...]:
-    """Return a note where another input, another order of classes, or both fit far better.
-
-    Args:
-        module: as it is asked, without a normalisation.
-        images: of which up to 1,000 are shown to it.
-        classes: names of the data's classes, in order.
-    """
+    """Return a note where another input, another order of classes, or both fit far better."""
     if len(images) < FEWEST:
         return ()
     left: Sequence[Normalisation] = _candidates(images)
@@ -263,11 +233,8 @@ def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[
     if better:
         names = [fit.name for fit in better[1:3]]
         as_well = f" ({' and '.join(names)} would fit as well)" if names else ""
-        notes.append(
-            f"of {len(now.labels)} images in [0, 1] it gets {now.right.mean():.0%} right (loss "
-            f"{now.loss.mean():.2g}), and {first.right.mean():.0%} with --normalise "
-            f"{first.name} (loss {first.loss.mean():.2g}): does it expect that?{as_well}"
-        )
+        told = _told(now, "in [0, 1]", first, f"--normalise {first.name}")
+        notes.append(f"{told}: does it expect that?{as_well}")
     if first.order is not None:
         ordered = [classes[place] for place in np.argsort(first.order)]
         typed = ",".join(ordered)
@@ -339,10 +306,7 @@ def _ranked(good: Sequence[InputFit]) -> list[InputFit]:
 
 
 def _standing(fit: InputFit, best: InputFit) -> tuple[bool, float, bool, float]:
-    """Return what those that fit alike are sorted by: the images' own numbers last, then loss.
-
-    One with a name goes before what is no more than a standard error better.
-    """
+    """Return what those that fit alike are sorted by: a name is worth one standard error."""
     gap, named = fit.loss - best.loss, fit.name in NORMALISATIONS
     away = max(float(gap.mean()) - NEAR, 0.0) / max(float(gap.std()) / len(gap) ** 0.5, 1e-12)
     own = fit.layer not in (*NORMALISATIONS.values(), *GREY)
@@ -387,10 +351,15 @@ def _flipped(module: nn.Module, images: ImageSet, now: InputFit, alone: bool) ->
     if not good:
         return ()
     behind = f"--normalise {good[0].name} and " if good[0].name else ""
+    told = _told(now, "in red, green, blue", good[0], f"{behind}blue, green, red")
+    return (f"{told}: OpenCV's order? wrap it, net(x.flip(1))",)
+
+
+def _told(now: InputFit, form: str, fit: InputFit, remedy: str) -> str:
     return (
-        f"of {len(now.labels)} images in red, green, blue it gets {now.right.mean():.0%} right "
-        f"(loss {now.loss.mean():.2g}), and {good[0].right.mean():.0%} with {behind}blue, green, "
-        f"red (loss {good[0].loss.mean():.2g}): OpenCV's order? wrap it, net(x.flip(1))",
+        f"of {len(now.labels)} images {form} it gets {now.right.mean():.0%} right (loss "
+        f"{now.loss.mean():.2g}), and {fit.right.mean():.0%} with {remedy} (loss "
+        f"{fit.loss.mean():.2g})"
     )
 
 

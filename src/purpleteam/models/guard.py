@@ -1,7 +1,6 @@
 """Where other people's code is called: it gets a copy, and the logits are looked for in its answer.
 
-A net may change its input in place, keep it, or give it back as its answer; none of that reaches
-our tensors. It may answer in another precision, or with its logits inside something else.
+It may change its input in place, answer in another precision, or with its logits inside something.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -21,15 +21,11 @@ Classifier = Callable[[Tensor], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 AGAIN = "torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('n')},))"
-DEEPEST, MANY, MOST_LISTED = 4, 64, 4
-"""How deep and wide an answer is looked through for its logits, and how many are listed."""
+DEEPEST, MANY, MOST_LISTED = 4, 64, 4  # how far an answer is looked through, and what is listed
 
 
 def switched(module: M, training: bool = False) -> M:
-    """Put a net in train or eval mode and return it; a graph that was exported stays as it is.
-
-    It has no modes, and a net that holds one is switched around it.
-    """
+    """Put a net in train or eval mode and return it, around graphs that were exported in one."""
     try:
         return module.train(training)
     except NotImplementedError:
@@ -40,11 +36,7 @@ def switched(module: M, training: bool = False) -> M:
 
 
 def guarded(model: object) -> Guarded:
-    """Return a classifier that may be asked without care; one that is already so is returned.
-
-    Raises:
-        UsageError: it cannot be called.
-    """
+    """Return a classifier that may be asked without care; what cannot be called is refused."""
     if isinstance(model, Guarded):
         return model
     kind = type(model).__name__
@@ -62,34 +54,24 @@ def guarded(model: object) -> Guarded:
 class Guarded(nn.Module):
     """Somebody's classifier, asked with copies: images (N, C, H, W) to float32 logits (N, classes).
 
-    Attributes:
-        model: as the user has it.
-        form: how its logits are got out of what it returns; "" where it returns them.
-        precision: what its weights are in, and so what the copies are in.
-        classes: how many it scores, where that is known: it tells logits from features.
-        differentiable: whether it says of itself that it gives gradients; most say nothing.
-        quantised: whether images reach it as bytes, in steps of 1/255.
-        gives: whether it tells `labels` alone, or `scores`.
+    A model may say of itself that it gives no gradient, gets bytes or tells labels alone.
     """
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, classes: int | None = None) -> None:
         super().__init__()
         self.model = model
-        self.form = ""
+        self.form = ""  # how its logits are got out of what it returns, where they are within it
+        self.classes = classes  # where known: it tells logits from features
+        self.order: Order | None = None
         parameters = model.parameters() if isinstance(model, nn.Module) else ()
         floats = (tensor.dtype for tensor in parameters if tensor.is_floating_point())
-        self.precision = next(floats, torch.float32)
-        self.classes: int | None = None
+        self.precision = next(floats, torch.float32)  # of its weights, and so of the copies
         self.differentiable = bool(getattr(model, "differentiable", True))
         self.quantised = bool(getattr(model, "quantised", False))
         self.gives = str(getattr(model, "gives", "scores"))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits, and leave `x` alone.
-
-        Raises:
-            ModelError: the model's own code failed, or what it returned are no logits.
-        """
+        """Return logits, and leave `x` alone; a ModelError says whose code failed, and where."""
         # What `torch.compile` made is asked as it was written: compiling takes minutes.
         compiled = "torch._dynamo" in sys.modules
         try:
@@ -102,7 +84,26 @@ class Guarded(nn.Module):
         scores, form = scores_in(out, len(x), self.classes)
         if form != self.form:
             self.form = form
-        return scores.to(torch.float32, copy=True)
+        scores = scores.to(torch.float32, copy=True)
+        return scores if self.order is None else self.order(scores)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Brings scores (N, outputs) into the data's order of classes."""
+
+    names: tuple[str, ...]
+    """Of all outputs of the net, in its own order."""
+    places: tuple[int, ...]
+    """For each class of the data the number of the output that is named so."""
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Return the scores (N, classes); the net must score as many classes as are named."""
+        if scores.shape[1] != len(self.names):
+            raise ModelError(
+                f"the model scores {scores.shape[1]} classes, not the {len(self.names)} named"
+            )
+        return scores[:, self.places]
 
 
 def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
@@ -158,8 +159,7 @@ def _takes(model: Classifier, x: Tensor) -> bool:
 def scores_in(out: Any, n: int, classes: int | None = None) -> tuple[Tensor, str]:
     """Return the scores of `n` images out of what hubs' models return, and where they were.
 
-    Raises:
-        ModelError: there are none, or they are no logits (N, classes); it says what to do.
+    A ModelError says why they are no logits (N, classes), and what to do.
     """
     scores, form = _found(out, n, classes)
     if not isinstance(scores, Tensor):

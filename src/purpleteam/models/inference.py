@@ -1,9 +1,8 @@
 """What a model answers: logits for images, in float32, without touching it; and how attacks ask it.
 
-The answer of a model that draws random numbers is the mean of its logits over many draws. An
-attack asks a net thousands of times for each image: it asks a fast replica, whose weights lie in
-memory as the processor likes them, and the model itself has the last word wherever two classes are
-so close that rounding could matter.
+An attack asks a net thousands of times for each image: it asks a fast replica, whose weights lie
+in memory as the processor likes them, and the model itself has the last word wherever two classes
+are so close that rounding could matter.
 """
 
 from __future__ import annotations
@@ -29,21 +28,13 @@ from purpleteam.models.devices import (
 from purpleteam.models.guard import Classifier as Classifier
 from purpleteam.models.guard import Guarded, guarded
 
-CACHE_BATCH = 100
-"""Images a call: small enough that a layer's activations stay in the processor's cache."""
-DRAWS = 32
-"""Calls whose mean is the answer of a model that draws random numbers."""
-SHOWN = 16
-"""Images that are shown again and again to see whether the answers change."""
-REPEATED, UNMOVED = 128, 32
-"""Of them in all, where torch's generator moved (one that errs in 1 call of 10 shows itself), and
-where it did not: the model may have a generator of its own."""
-SAME = 1e-5
-"""Share of the scores' spread by which they may differ from call to call: rounding on a GPU."""
-CLEAR = 1e-3
-"""Lead of the first score over the second, as a share of their spread, that no rounding undoes."""
-INWARD = 1e-6
-"""How far inside the range a gradient is taken of a net that has none at its ends."""
+CACHE_BATCH = 100  # images a call: a layer's activations stay in the processor's cache
+DRAWS = 32  # calls whose mean is the answer of a model that draws random numbers
+SHOWN = 16  # images that are shown again and again to see whether the answers change
+REPEATED, UNMOVED = 128, 32  # of them in all, where torch's generator moved, and where it did not
+SAME = 1e-5  # share of the scores' spread by which they may differ from call to call, on a GPU
+CLEAR = 1e-3  # lead of the first score, as a share of the spread, that no rounding undoes
+INWARD = 1e-6  # how far inside the range a gradient is taken of a net that has none at its ends
 
 
 def logits(
@@ -89,12 +80,7 @@ def logits(
 
 
 def is_random(net: Classifier, x: Tensor) -> bool:
-    """Say whether the model's scores change from call to call.
-
-    Args:
-        net: as `frozen` yields it.
-        x: (N, C, H, W); the first 16 are asked about until chance would have shown itself.
-    """
+    """Say whether the scores of images change from call to call, of a net as `frozen` yields it."""
     few = x[:SHOWN]
     with forked(x.device), torch.no_grad():
         before = torch.get_rng_state()
@@ -117,24 +103,16 @@ def correct(
 
 @dataclass(frozen=True, eq=False)
 class Nets:
-    """A model and its fast replica.
+    """A model and its fast replica, which is compared with it and not used where it differs."""
 
-    Attributes:
-        model: as the user has it, asked with copies; the truth.
-        fast: the same function in float32, or the model itself.
-        classes: number of scores that it gives an image.
-        differentiable: whether gradients of its scores reach the images.
-        random: whether its scores change from call to call.
-        inward: how far inside [0, 1] gradients are taken: above 0 for a net that clips its input
-            by a function without a slope at the ends of the range.
-    """
-
-    model: Guarded
-    fast: Guarded
+    model: Guarded  # as the user has it: the truth
+    fast: Guarded  # the same function in float32, or the model itself
     classes: int
-    differentiable: bool = True
-    random: bool = False
+    differentiable: bool = True  # gradients of its scores reach the images
+    random: bool = False  # its scores change from call to call
     inward: float = 0.0
+    """How far inside [0, 1] gradients are taken: above 0 for a net that clips its input by a
+    function without a slope at the ends of the range."""
 
     @classmethod
     def of(cls, model: Classifier | Nets, x: Tensor) -> Nets:
@@ -164,11 +142,6 @@ class Nets:
         first, second = scores.topk(2, dim=1).values.unbind(1)
         spread = scores.amax(1) - scores.amin(1)
         return ~(first - second > CLEAR * spread)  # NaN is no clear answer
-
-    @property
-    def quantised(self) -> bool:
-        """Whether images reach the model as bytes, in steps of 1/255."""
-        return self.model.quantised
 
 
 def _slope(net: Classifier, x: Tensor) -> Tensor | None:

@@ -14,27 +14,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from purpleteam.core.cards import ModelCard, find_stored
 from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
+from purpleteam.data.images import ImageSet
 from purpleteam.models import weights as read_in
-from purpleteam.models.adapters import Normalisation, Normalised, Order, Ordered, first_of
+from purpleteam.models.adapters import Normalisation, Normalised, first_of, order_of
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox, OnnxFile
-from purpleteam.models.devices import frozen, lay_out
+from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
 from purpleteam.models.endpoint import Endpoint
-from purpleteam.models.guard import guarded, switched
-from purpleteam.models.objects import ObjectClassifier, digest_of_code, is_maite, name_of, net_of
+from purpleteam.models.guard import Guarded, guarded, switched
+from purpleteam.models.objects import (
+    NEAR,
+    ObjectClassifier,
+    ObjectNet,
+    digest_of_code,
+    is_maite,
+    name_of,
+    net_of,
+)
 from purpleteam.models.store import build as build
 from purpleteam.models.store import made_by, module_of, unwrapped
 from purpleteam.models.weights import WeightsReader, other_floats, plain_weights
 
 OWN_WEIGHTS = "without --weights the factory's own are used; the digest is of its state dict"
 BY_NAME = "; --classes NAME,NAME,... (or a file of them) says which output is which class"
-"""The remedy where a model has another number of classes than the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +79,20 @@ class LoadedModel:
     ) -> LoadedModel:
         """Return the model with one score for each class of the data, in the data's order.
 
-        Args:
-            classes: of the data.
-            dataset: its name, for errors.
-            named: what `--classes` says; it goes before the card.
-
-        Raises:
-            ModelError: a class of the data is not among the model's.
+        What `--classes` says, `named`, goes before the card.
         """
         names = named or self.names
         if names is None or (named is None and not set(names) & set(classes)):
             return self  # nobody has said anything: the order is taken as it is
-        order, box = Order.of(names, classes, dataset), self.module
+        order = order_of(names, classes, dataset)
         if names == classes:
             return self
-        module = box.ordered(order) if isinstance(box, BlackBox) else Ordered(box, order)
+        net = self.module if isinstance(self.module, BlackBox) else guarded(self.module)
+        if net.gives == "labels" and len(classes) < len(names):
+            raise ModelError(f"model {self.name!r} gives labels: it cannot choose among some")
+        net.order = order
         note = f"its outputs are, in this order: {first_of(names)}"
-        return replace(self, module=module).noting(note)
+        return replace(self, module=net).noting(note)
 
     def check_fits(self, shape: Shape, classes: int, dataset: str) -> None:
         """Refuse images that the stored model was not made for."""
@@ -98,7 +103,7 @@ class LoadedModel:
                 f"model {self.name!r} takes images {self.card.shape}, "
                 f"dataset {dataset!r} has {shape}"
             )
-        ordered = isinstance(self.module, Ordered | BlackBox) and self.module.order is not None
+        ordered = isinstance(self.module, Guarded | BlackBox) and self.module.order is not None
         if len(self.card.classes) != classes and not ordered:
             raise ModelError(
                 f"model {self.name!r} has {len(self.card.classes)} classes, "
@@ -299,3 +304,47 @@ def _in_train_mode(module: nn.Module, who: str) -> tuple[str, ...]:
     layers = [layer for layer in module.modules() if isinstance(layer, active) and layer.training]
     kinds = ", ".join(sorted({type(layer).__name__ for layer in layers}))
     return (f"{who} in train mode ({kinds}); it is used in eval mode",) if kinds else ()
+
+
+def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
+    """Return the model as it will be attacked: the most that its answers show an object to be."""
+    box = loaded.module
+    if not isinstance(box, ObjectClassifier):
+        return loaded
+    x = to_batch(images.images[:8], device_of(box))
+    x = x if box.normalisation is None else box.normalisation(x)
+    with torch.no_grad():
+        scores = box.call(box.model, x)
+        alike = box.net is not None and box.net is not box.model and _alike(box.net, x, scores)
+    net, why = box.net, "its net .model answers as it does itself: white-box"
+    if net is None or not alike:
+        net, why = ObjectNet(box), "its own call lets gradients through: white-box"
+        if not _lets_gradients_through(net, x):
+            return loaded.noting("its own call lets no gradient through: black-box attacks only")
+    net = loaded.behind(net)
+    if box.order is not None:
+        net = guarded(net)
+        net.order = box.order
+    return replace(loaded, module=switched(net)).noting(why)
+
+
+def _alike(net: nn.Module, x: Tensor, scores: Tensor) -> bool:
+    try:
+        logits = net(x).float()
+        answers = (logits, logits.softmax(1)) if logits.shape == scores.shape else ()
+        return any(torch.allclose(answer, scores, rtol=NEAR, atol=NEAR) for answer in answers)
+    except Exception:  # it may want other images than the model around it
+        return False
+
+
+def _lets_gradients_through(net: ObjectNet, x: Tensor) -> bool:
+    part = x.detach().clone().requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            scores = net(part)
+            spread = scores.amax(1) - scores.mean(1)
+            (gradient,) = torch.autograd.grad(spread.sum(), part)
+    except Exception:  # numpy() of a tensor that wants a gradient, a detached graph, ...
+        return False
+    finite = bool(torch.isfinite(gradient).all())
+    return finite and bool(gradient.flatten(1).abs().amax(1).gt(0).any())

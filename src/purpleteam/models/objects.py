@@ -1,11 +1,9 @@
 """Classifiers that are Python objects: MAITE models, and whatever is called with images.
 
 A MAITE model (https://mit-ll-ai-technology.github.io/maite) is called with a sequence of images
-(C, H, W), answers with one row of scores for each, and has `metadata` with an `id`; the package is
-not needed. Any other callable gets a batch (N, C, H, W) in [0, 1] as a tensor, or as a NumPy array
-where it does not take a tensor. What happens in the call is its own affair, so either is a black
-box until its answers prove otherwise: where a MAITE model's attribute `model` is a net that
-answers the same, or where the call lets gradients through, it is attacked white-box.
+(C, H, W) and answers with a row of scores for each; any other callable gets a batch (N, C, H, W)
+in [0, 1]. Either is a black box, unless a MAITE model's attribute `model` is a net that answers the
+same, or the call lets gradients through: then it is attacked white-box.
 """
 
 from __future__ import annotations
@@ -19,16 +17,13 @@ from torch import Tensor, nn
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError
-from purpleteam.models.adapters import Ordered
 from purpleteam.models.black_box import BlackBox, one_line
 from purpleteam.models.devices import device_of
-from purpleteam.models.guard import scores_in, switched
+from purpleteam.models.guard import scores_in
 from purpleteam.models.weights import digest_of, tensors_of
 
-NEAR = 1e-3
-"""How far probabilities may be from adding up to 1, and two ways to the same scores apart."""
-PROBES = 4
-"""Images of fixed noise whose answers are part of the digest of a function without weights."""
+NEAR = 1e-3  # how far probabilities may be from adding up to 1, two ways to the same scores apart
+PROBES = 4  # images of noise whose answers are part of the digest of a function without weights
 
 
 class ObjectClassifier(BlackBox):
@@ -44,7 +39,6 @@ class ObjectClassifier(BlackBox):
         self.call: Callable[[Any, Tensor], Tensor] = _ask_maite if maite else _ask
         named = model.metadata.get("index2label") if maite else None
         self.labels = tuple(str(named[number]) for number in sorted(named)) if named else None
-        """The names of its outputs in their order, where its metadata has them."""
 
     def ask(self, images: Tensor) -> Tensor:
         """Return float32 scores (N, classes) for images on the CPU."""
@@ -54,27 +48,9 @@ class ObjectClassifier(BlackBox):
         self.calls += len(images)
         return scores.cpu()
 
-    def opened(self, x: Tensor) -> tuple[nn.Module, str]:
-        """Return the most that an attack may know of the model, by its answers to `x`, and why."""
-        wanted = x if self.normalisation is None else self.normalisation(x)
-        with torch.no_grad():
-            scores = self.call(self.model, wanted)
-            alike = self.net is not None and self.net is not self.model
-            alike = alike and _alike(self.net, wanted, scores)
-        net, why = self.net, "its net .model answers as it does itself: white-box"
-        if net is None or not alike:
-            net, why = ObjectNet(self), "its own call lets gradients through: white-box"
-            if not _lets_gradients_through(net, wanted):
-                return self, "its own call lets no gradient through: black-box attacks only"
-        net = net if self.normalisation is None else self.normalisation.before(net)
-        return switched(net if self.order is None else Ordered(net, self.order)), why
-
 
 class ObjectNet(nn.Module):
-    """A Python object whose call lets gradients through: images (N, C, H, W) to scores.
-
-    Probabilities come back as their logarithms, which attacks can use as they use logits.
-    """
+    """A Python object whose call lets gradients through; probabilities come as their logarithms."""
 
     def __init__(self, box: ObjectClassifier) -> None:
         super().__init__()
@@ -93,11 +69,7 @@ def digest_of_code(
 ) -> tuple[str, str]:
     """Return the digest of a model that may be code alone, and what that digest is of.
 
-    Args:
-        model: gives its name.
-        shape: of an image, where that is known.
-        state: its state dict, or an empty one.
-        ask: images (N, C, H, W) to scores.
+    That is its state dict, else its name and, where the shape of an image is known, its answers.
     """
     if tensors := tensors_of(state):
         return digest_of(tensors), "its digest is of its state dict; its code is no part of it"
@@ -168,25 +140,3 @@ def _log_scores(scores: Tensor) -> Tensor:
     spread = (scores >= 0).all(1) & ((scores.sum(1) - 1).abs() < NEAR)
     logarithms = scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
     return torch.where(spread[:, None], logarithms, scores)
-
-
-def _alike(net: Any, x: Tensor, scores: Tensor) -> bool:
-    try:
-        logits = net(x).float()
-        answers = (logits, logits.softmax(1)) if logits.shape == scores.shape else ()
-        return any(torch.allclose(answer, scores, rtol=NEAR, atol=NEAR) for answer in answers)
-    except Exception:  # it may want other images than the model around it
-        return False
-
-
-def _lets_gradients_through(net: ObjectNet, x: Tensor) -> bool:
-    part = x.detach().clone().requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            scores = net(part)
-            spread = scores.amax(1) - scores.mean(1)
-            (gradient,) = torch.autograd.grad(spread.sum(), part)
-    except Exception:  # numpy() of a tensor that wants a gradient, a detached graph, ...
-        return False
-    finite = bool(torch.isfinite(gradient).all())
-    return finite and bool(gradient.flatten(1).abs().amax(1).gt(0).any())

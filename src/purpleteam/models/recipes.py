@@ -42,9 +42,9 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
-        if not 0 <= self.weight_decay < float("inf"):
+        if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be at least 0, not {self.weight_decay}")
 
 
@@ -80,7 +80,6 @@ class Freehand(Recipe):
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Changes a batch (N, C, H, W) in [0, 1]; all chance comes from the generator."""
-
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 

@@ -25,7 +25,7 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import call_factory, called_as, file_of, is_factory, portable
 from purpleteam.core.machine import versions
-from purpleteam.models.adapters import Normalisation, Normalised, Ordered
+from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
 from purpleteam.models.black_box import one_line, session_of
 from purpleteam.models.guard import Guarded, guarded, switched
@@ -33,10 +33,8 @@ from purpleteam.models.inference import logits
 from purpleteam.models.objects import is_maite
 from purpleteam.models.weights import ANYWHERE, owned, plain_weights, put_weights
 
-TOLERANCE = 1e-3
-"""Largest difference of logits that PyTorch and ONNX Runtime may have on the same image."""
-HEADER = "normalisation"
-"""Key in the header of the weights, where there is one."""
+TOLERANCE = 1e-3  # of the logits by PyTorch and by ONNX Runtime of the same image
+HEADER = "normalisation"  # key in the header of the weights, where there is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +69,12 @@ def store(module: nn.Module, stem: Path, provenance: Provenance) -> StoredModel:
     )
     facts: dict[str, Any] = dict(vars(provenance))
     module = switched(module).cpu()
-    if isinstance(module, Ordered):  # its order is the data's, not the net's
-        facts["classes"], module = module.order.names, module.module
-    net: Any = module.model if isinstance(module, Guarded) else module
+    net: Any = module
+    if isinstance(asked := module, Guarded):
+        net = asked.model
+        module = net if asked.classes is None else Guarded(net, asked.classes)
+        if asked.order is not None:  # it is the data's, not the net's
+            facts["classes"] = asked.order.names
     layer: Normalisation | None = None
     if isinstance(net, Normalised):
         layer, net = net.normalisation, net.module
@@ -138,11 +139,7 @@ def _export(module: nn.Module, shape: Shape, path: Path) -> None:
 
 
 def onnx_difference(module: nn.Module, onnx: Path, shape: Shape, seed: int) -> tuple[float, float]:
-    """Return how far the logits of net and file are apart on 16 images of noise, and their scale.
-
-    Raises:
-        ModelError: ONNX Runtime cannot run the file.
-    """
+    """Return how far the logits of net and file are apart on images of noise, and their scale."""
     session = session_of(onnx.name, onnx.read_bytes())
     x = torch.rand(16, *shape, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
@@ -160,13 +157,7 @@ def onnx_difference(module: nn.Module, onnx: Path, shape: Shape, seed: int) -> t
 def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
     """Return a stored model's net with its weights, behind the normalisation of its card.
 
-    Args:
-        stored: its files; their digests are not looked at here.
-        arch: as for `net_of`.
-
-    Raises:
-        Refused: the card names another normalisation than the header of the weights.
-        ModelError: the card names code outside the current folder, or does not fit the weights.
+    The digests of its files are not looked at here; `arch` is as for `net_of`.
     """
     card, path = stored.card, stored.weights
     net = net_of(card, arch)

@@ -1,9 +1,7 @@
 """The training loop: seeded, validated, resumable after any kill, and close to the bare loop.
 
-The images lie in memory as bytes and a batch is one index and one division, so an epoch costs
-little more than its forward and backward passes. Adversarial training is this same loop with
-another `craft`. Every epoch's randomness comes from (seed, epoch) alone, and the state after an
-epoch is one file: a run that is stopped and resumed ends with the same bytes as one that is not.
+Every epoch's randomness comes from (seed, epoch) alone, and the state after an epoch is one file:
+a run that is stopped and resumed ends with the same bytes as one that is not.
 """
 
 from __future__ import annotations

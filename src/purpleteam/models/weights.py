@@ -22,10 +22,8 @@ MOST_NAMES = 1000  # among which the nearest is looked for
 ANYWHERE = "_orig_mod"  # what torch.compile puts into names, before whichever part was compiled
 PREFIXES = ("module.", "model.", "net.")
 """What DataParallel, Lightning and the like put before every name."""
-COUNTER = "num_batches_tracked"
-"""Batch normalisation's counter: not written before torch 0.4.1, without use in eval mode."""
-AVERAGED = "n_averaged"
-"""The counter that torch's AveragedModel (SWA, EMA) writes beside the weights."""
+COUNTER = "num_batches_tracked"  # of batch normalisation: not written before torch 0.4.1
+AVERAGED = "n_averaged"  # the counter that torch's AveragedModel (SWA, EMA) writes
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ class Weights:
 
     tensors: Mapping[str, Tensor]
     notes: tuple[str, ...] = ()
-    other_floats: str | None = None
-    """The number formats in the file that became float32, where a reader has made them so."""
+    other_floats: str | None = None  # number formats in the file that a reader made float32
 
 
 WeightsReader = Callable[[Path], Weights]
@@ -56,11 +53,7 @@ def plain_weights(path: Path) -> Weights:
 
 
 def put_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Put tensors into `module`.
-
-    Raises:
-        ModelError: tensors are missing, left over, of another shape or not finite; each is named.
-    """
+    """Put tensors into `module`; those missing, left over, misshapen or not finite are named."""
     wanted = module.state_dict()
     if other := [name for name, value in wanted.items() if not isinstance(value, Tensor)]:
         raise ModelError(
@@ -119,19 +112,13 @@ def owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def digest_of(net: nn.Module | Mapping[str, Tensor], *texts: str) -> str:
-    """Return the SHA-256 of a net's state dict, its tensors written as safetensors, and of texts.
-
-    That is over their names, sorted by size and name, with formats, shapes and bytes.
-    """
+    """Return the SHA-256 of a state dict, its tensors written as safetensors, and of texts."""
     state = tensors_of(net.state_dict() if isinstance(net, nn.Module) else net)
     return sha256_bytes(save(owned(state)), *(text.encode() for text in texts))
 
 
 def tensors_of(state: object, name: str = "") -> dict[str, Tensor]:
-    """Return the tensors of a state dict, those in the packed parts of quantised layers included.
-
-    Quantised ones come as the numbers that they stand for.
-    """
+    """Return the tensors of a state dict, also in packed parts; quantised ones as their numbers."""
     if isinstance(state, Tensor):
         return {name: (state.dequantize() if state.is_quantized else state).detach().cpu()}
     if isinstance(state, tuple | list):

@@ -124,7 +124,7 @@ def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: s
     """Return what lies nearest to the images on the way to them and still errs (algorithm 1)."""
     finest = x[0].numel() ** (-1.5 if norm == "l2" else -2.0)
     halvings = math.ceil(-math.log2(finest))
-    if driver.nets.quantised:
+    if driver.nets.model.quantised:
         halvings = min(halvings, BYTE_HALVINGS)
     low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
     for _ in range(halvings):
@@ -147,7 +147,7 @@ def _slope(
     driver: Driver, x_adv: Tensor, radius: Tensor, draws: Iterator[Tensor], rows: Tensor
 ) -> Tensor:
     """Return the mean of random directions, each in the sign of the model's answer, centred."""
-    if driver.nets.quantised:
+    if driver.nets.model.quantised:
         radius = radius.clamp_min(math.sqrt(x_adv[0].numel()) / LEVELS)  # a step for each pixel
     total, signed = torch.zeros_like(x_adv), torch.zeros_like(x_adv)
     answers, asked = x_adv.new_zeros(len(x_adv), 1, 1, 1), 0
@@ -155,7 +155,7 @@ def _slope(
         count = directions.shape[1]
         centre, reach = x_adv[:, None], radius[:, None]
         candidates = (centre + reach * directions).clamp(0, 1)
-        if driver.nets.quantised:
+        if driver.nets.model.quantised:
             candidates = quantise(candidates)
         went = (candidates - centre) / reach
         errs = driver.errs(candidates.flatten(0, 1), rows.repeat_interleave(count))

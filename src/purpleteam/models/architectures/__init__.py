@@ -2,10 +2,6 @@
 
 Every architecture takes images in [0, 1] and normalises inside, so that epsilon is in pixel units
 everywhere and the app cannot skew from training.
-
-- `classic_cnn`   two convolutions and two dense layers, as in most tutorials
-- `small_cnn`     the same idea at a fifteenth of the size
-- `residual_cnn`  residual blocks and batch normalisation: better and, by parameters, smaller
 """
 
 from __future__ import annotations
