@@ -9,8 +9,20 @@ import torch
 from torch import Tensor
 
 from purpleteam.attacks.losses import cross_entropy
-from purpleteam.attacks.norms import distance, project, quantise
+from purpleteam.attacks.norms import column, distance, project, quantise
 from purpleteam.models.inference import Classifier, Nets
+
+FRESH, ROUNDS = 16, 16
+"""Draws at a time until it is clear whether their mean errs, and how often at most."""
+CERTAIN = 3.0
+"""Standard errors by which the mean must err."""
+CACHED_VALUES = 100_352
+"""Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""
+VALUES_ON_GPU = 6_422_528
+"""The same on a GPU: 8,192 images of 28 x 28."""
+
+Loss = Callable[..., Tensor]
+"""Takes logits (n, classes), labels (n,) and what else there is for each image; returns (n,)."""
 
 
 @dataclass
@@ -36,48 +48,10 @@ class Search:
     samples: int = 1
     """Calls that are averaged, for a model whose answers are random."""
 
-
-FRESH = 16
-"""Draws at a time, until it is clear whether their mean errs."""
-ROUNDS = 16
-"""Times that so many are drawn at most."""
-CERTAIN = 3.0
-"""Standard errors by which the mean must err."""
-
-
-def errs_on_average(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Say for which images the mean answer errs beyond doubt, (N,), and how often each was drawn.
-
-    What stays unclear is no error.
-    """
-    errs = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    unclear = torch.arange(len(x), device=x.device)
-    drawn: list[Tensor] = []  # (draws, n, classes) each
-    for _ in range(ROUNDS):
-        part, labels = x[unclear], y[unclear]
-        drawn.append(torch.stack([model(part) for _ in range(FRESH)]))
-        calls[unclear] += FRESH
-        scores = torch.cat(drawn)
-        other = scores.mean(0).scatter(1, labels[:, None], -torch.inf).argmax(1)
-        places = torch.arange(len(part), device=x.device)
-        lead = scores[:, places, other] - scores[:, places, labels]  # (draws, n)
-        mean, error = lead.mean(0), lead.std(0) / len(lead) ** 0.5
-        errs[unclear[mean > CERTAIN * error]] = True
-        open_ = (mean > 0) & (mean <= CERTAIN * error)  # a mean that is right errs no more
-        unclear, drawn = unclear[open_], [scores[:, open_] for scores in drawn]
-        if len(unclear) == 0:
-            break
-    return errs, calls
-
-
-CACHED_VALUES = 100_352
-"""Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""
-VALUES_ON_GPU = 6_422_528
-"""The same on a GPU: 8,192 images of 28 x 28."""
-
-Loss = Callable[..., Tensor]
-"""Takes logits (n, classes), labels (n,) and what else there is for each image; returns (n,)."""
+    @property
+    def bounded(self) -> bool:
+        """Whether an example must lie in the ball to be one."""
+        return not self.nearest or self.epsilon < float("inf")
 
 
 class Driver:
@@ -85,15 +59,13 @@ class Driver:
 
     def __init__(self, nets: Nets, x: Tensor, y: Tensor, search: Search, cost: Cost) -> None:
         self.nets, self.model, self.classes = nets, nets.model, nets.classes
-        self.x = x  # (N, C, H, W)
-        self.y = y  # (N,)
-        self.search = search
-        self.cost = cost
+        self.x, self.y = x, y  # (N, C, H, W) and (N,)
+        self.search, self.cost = search, cost
         self.dropped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.nearest = x.clone()
         self.nearest_distance = torch.full((len(x),), torch.inf, device=x.device).double()
         self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.steps = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.steps = torch.zeros_like(self.queries)
         values = VALUES_ON_GPU if x.is_cuda else CACHED_VALUES
         self._micro_batch = max(8, values // max(x[0].numel(), 1)) if len(x) else 1
 
@@ -129,39 +101,35 @@ class Driver:
     ) -> tuple[Tensor, Tensor]:
         """Return the loss (N,) at `x_adv` and its gradient; 0 where an image was dropped.
 
-        Args:
-            x_adv: (N, C, H, W).
-            loss: what is climbed; called with logits, labels and the rows of `per_image`.
-            per_image: (N, ...) tensors that the loss needs, such as target labels.
+        The loss is called with logits, labels and the rows of `per_image`, (N, ...) each.
         """
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
+        samples = self.search.samples
         for rows in self._standing_rows():
             part, extras = _at(x_adv.detach(), rows), [_at(extra, rows) for extra in per_image]
             answers = [
                 _climbed(self.nets, part, self.y[rows], loss or cross_entropy, extras)
-                for _ in range(self.search.samples)
+                for _ in range(samples)
             ]
             value, slope, scores = map(_mean, zip(*answers, strict=True))
             values.index_copy_(0, rows, value.to(values.dtype))
             slopes.index_copy_(0, rows, slope.to(slopes.dtype))
-            self.cost.backward += len(rows) * self.search.samples
-            self._count(rows, self.search.samples, step=True)
+            self.cost.backward += len(rows) * samples
+            self._count(rows, samples, step=True)
             self._look(rows, part, scores)
         return values, slopes
 
     @torch.no_grad()
     def logits(self, x_adv: Tensor, images: Tensor | None = None) -> Tensor:
-        """Return the scores (M, classes) of the candidates; 0 where an image was dropped.
+        """Return the scores (M, classes) of candidates (M, C, H, W); 0 where an image was dropped.
 
-        Args:
-            x_adv: (M, C, H, W).
-            images: (M,), whose candidates they are, each at most once; default: all, in order.
+        `images` (M,) says whose candidates they are, each at most once; by default all, in order.
         """
         scores = x_adv.new_zeros(len(x_adv), self.classes)
         for places in self._standing_rows(images):
             rows = places if images is None else _at(images, places)
             part = self._sent(_at(x_adv.detach(), places), rows)
-            answer = _mean([self.nets.fast(part) for _ in range(self.search.samples)])
+            answer = self._asked(part, exact=False)
             self._count(rows, self.search.samples, step=True)
             self._look(rows, part, answer, final=self.nets.fast is self.model)
             scores.index_copy_(0, places, torch.nan_to_num(answer).to(scores.dtype))
@@ -175,12 +143,13 @@ class Driver:
         random model may err by chance: it is kept as an example only where its mean does.
         """
         answers = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        places = self._affordable(rows).nonzero().flatten()
-        for part in torch.split(places, self._micro_batch) if len(places) else ():
+        affordable = ~self.dropped[rows]
+        if self.search.queries is not None:  # in order of asking
+            affordable &= _place_among_equals(rows) < self.remaining[rows]
+        for part in self._micro_batches(affordable):
             images = rows[part]
             asked = self._sent(candidates[part].detach(), images)
-            scores = _mean([self.model(asked) for _ in range(self.search.samples)])
-            answers[part] = wrong = _wrong(scores, self.y[images])
+            answers[part] = wrong = _wrong(self._asked(asked), self.y[images])
             self._count(images, self.search.samples)
             if wrong.any():
                 images, asked = images[wrong], asked[wrong]
@@ -195,25 +164,22 @@ class Driver:
         """
         needed = confirm or self.search.nearest or not self.nets.differentiable
         for rows in self._standing_rows() if needed else ():
-            part = self._sent(x_adv[rows].detach(), rows)
-            self._confirm(rows, part)
+            self._confirm(rows, self._sent(x_adv[rows].detach(), rows))
         last = self._inside(x_adv, slice(None))
         last = torch.where(torch.isfinite(last), last, self.x)
-        bounded = self.search.nearest and self.search.epsilon < float("inf")
-        known = self.broken if bounded else self.found
-        return torch.where(known.view(-1, 1, 1, 1), self.nearest, last)
+        known = self.broken if self.search.bounded else self.found
+        return torch.where(column(known), self.nearest, last)
 
     def _standing_rows(self, images: Tensor | None = None) -> tuple[Tensor, ...]:
-        standing = self.standing if images is None else self.standing[images]
-        rows = standing.nonzero().flatten()
+        return self._micro_batches(self.standing if images is None else self.standing[images])
+
+    def _micro_batches(self, wanted: Tensor) -> tuple[Tensor, ...]:
+        rows = wanted.nonzero().flatten()
         return torch.split(rows, self._micro_batch) if len(rows) else ()
 
-    def _affordable(self, rows: Tensor) -> Tensor:
-        """Say which of the candidates their images' budgets allow, in order of asking."""
-        if self.search.queries is None:
-            return ~self.dropped[rows]
-        earlier = _place_among_equals(rows)
-        return ~self.dropped[rows] & (earlier < self.remaining[rows])
+    def _asked(self, x_adv: Tensor, *, exact: bool = True) -> Tensor:
+        net = self.model if exact else self.nets.fast
+        return _mean([net(x_adv) for _ in range(self.search.samples)])
 
     def _count(self, rows: Tensor, calls: int | Tensor, *, step: bool = False) -> None:
         once = torch.ones_like(rows)
@@ -224,7 +190,7 @@ class Driver:
 
     def _inside(self, x_adv: Tensor, rows: Tensor | slice) -> Tensor:
         """Return what is allowed: in the range, and in the ball where one is asked for."""
-        if self.search.nearest and self.search.epsilon == float("inf"):
+        if not self.search.bounded:
             return x_adv.clamp(0, 1)
         return project(x_adv, self.x[rows], self.search.epsilon, self.search.norm)
 
@@ -235,18 +201,14 @@ class Driver:
         allowed = self._inside(x_adv, rows) if not self.search.nearest else x_adv.clamp(0, 1)
         if not self.nets.model.quantised:
             return allowed
-        return quantise(allowed) if self.search.nearest else quantise(allowed, self.x[rows])
+        return quantise(allowed, None if self.search.nearest else self.x[rows])
 
     def _look(self, rows: Tensor, x_adv: Tensor, logits: Tensor, *, final: bool = False) -> None:
         """Follow up the candidates that err by these logits; `final` needs no second opinion."""
         wrong = _wrong(logits, self.y[rows])
-        if not wrong.any():
-            return
-        rows, x_adv = rows[wrong], x_adv[wrong]
-        if final and not self.nets.differentiable and not self.nets.random:
-            self._keep(rows, x_adv)
-        else:
-            self._confirm(rows, x_adv)
+        if wrong.any():
+            final = final and not self.nets.differentiable and not self.nets.random
+            (self._keep if final else self._confirm)(rows[wrong], x_adv[wrong])
 
     @torch.no_grad()
     def _confirm(self, rows: Tensor, x_adv: Tensor) -> None:
@@ -291,6 +253,32 @@ class Driver:
             self.dropped |= self.nearest_distance <= self.search.epsilon
 
 
+def errs_on_average(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Say for which images the mean answer errs beyond doubt, (N,), and how often each was drawn.
+
+    What stays unclear is no error.
+    """
+    errs = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    unclear = torch.arange(len(x), device=x.device)
+    scores: Tensor | None = None  # (draws, n, classes)
+    for _ in range(ROUNDS):
+        part, labels = x[unclear], y[unclear]
+        drawn = torch.stack([model(part) for _ in range(FRESH)])
+        scores = drawn if scores is None else torch.cat([scores, drawn])
+        calls[unclear] += FRESH
+        other = scores.mean(0).scatter(1, labels[:, None], -torch.inf).argmax(1)
+        places = torch.arange(len(part), device=x.device)
+        lead = scores[:, places, other] - scores[:, places, labels]  # (draws, n)
+        mean, error = lead.mean(0), lead.std(0) / len(lead) ** 0.5
+        errs[unclear[mean > CERTAIN * error]] = True
+        still = (mean > 0) & (mean <= CERTAIN * error)  # a mean that is right errs no more
+        unclear, scores = unclear[still], scores[:, still]
+        if len(unclear) == 0:
+            break
+    return errs, calls
+
+
 def _climbed(
     nets: Nets, x: Tensor, y: Tensor, loss: Loss, extras: list[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -318,11 +306,8 @@ def _mean(parts: Sequence[Tensor]) -> Tensor:
 def _place_among_equals(rows: Tensor) -> Tensor:
     """Return for each entry how many equal ones come before it."""
     order = rows.argsort(stable=True)
-    ordered = rows[order]
     place = torch.arange(len(rows), device=rows.device)
-    starts = torch.ones_like(place, dtype=torch.bool)
-    starts[1:] = ordered[1:] != ordered[:-1]
-    first = torch.where(starts, place, 0).cummax(0).values if len(rows) else place
+    first = torch.searchsorted(rows[order], rows[order])  # where its equals start
     return torch.empty_like(place).index_copy_(0, order, place - first)
 
 

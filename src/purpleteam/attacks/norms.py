@@ -1,15 +1,14 @@
 """The norms: how far an adversary may move an image, and how. A norm is one entry of `NORMS`.
 
-Images are (N, C, H, W) in [0, 1]; epsilon is in pixel units, in L0 a number of values; every step,
-projection and distance is per image. Attacks ask the entry, so another norm is one class here or in
-a plug-in. `spatial` and `corruption` name sets that no distance bounds: there a projection is into
-[0, 1] alone, the attack keeps to its set by itself, and the distance that is told is in L2.
+Images are (N, C, H, W) in [0, 1]; epsilon is in pixel units, in L0 a number of values; all is per
+image. Another norm is one class here or in a plug-in. `spatial` and `corruption` name sets that no
+distance bounds: the attack keeps to its set by itself, and the distance that is told is in L2.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,14 +17,17 @@ from torch import Tensor
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.registry import Registry
 
-HALVINGS = 40
-"""Of the interval in which the threshold of a projection into an L1 ball lies."""
-SLOPE_HALVINGS = 30
-"""Of the interval in which the smallest slope lies that is used to reach a hyperplane in L1."""
+HALVINGS, SLOPE_HALVINGS = 40, 30
+"""In L1: of the intervals of a projection's threshold, and of the smallest slope that is used."""
 NEWTON_STEPS = 50
 """At most, to a hyperplane; each fills at least one more value, and some six fill all."""
 LEVELS = 255
 """Steps between black and white where an image is kept as bytes."""
+
+
+def column(per_image: Tensor) -> Tensor:
+    """Return one number an image (N,) as (N, 1, 1, 1)."""
+    return per_image.view(-1, 1, 1, 1)
 
 
 class Norm:
@@ -51,20 +53,20 @@ class Norm:
         Clamping moves every pixel towards `x`, itself in [0, 1]: it cannot leave the ball again.
         """
         perturbation = x_adv - x
-        length = torch.linalg.vector_norm(perturbation.flatten(1), dim=1).clamp_min(1e-12)
-        return (x + perturbation * _column((epsilon / length).clamp_max(1))).clamp(0, 1)
+        share = (epsilon / self.length(perturbation).clamp_min(1e-12)).clamp_max(1)
+        return (x + perturbation * column(share)).clamp(0, 1)
 
     def shrink(self, perturbation: Tensor, radius: Tensor) -> Tensor:
         """Return each perturbation moved into the ball of its own radius (N,) around 0."""
         share = (radius / self.length(perturbation).clamp_min(1e-12)).clamp_max(1)
-        return perturbation * _column(share)
+        return perturbation * column(share)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Return the step of length 1 that climbs fastest; 0 where the gradient is 0."""
-        scale = _column(gradient.flatten(1).abs().amax(1))  # keeps tiny gradients from vanishing
+        scale = column(gradient.flatten(1).abs().amax(1))  # keeps tiny gradients from vanishing
         gradient = gradient / scale.clamp_min(1e-38)  # when they are squared
         length = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-        return gradient / _column(length).clamp_min(1e-12)
+        return gradient / column(length).clamp_min(1e-12)
 
     def step(self, gradient: Tensor, x_adv: Tensor, length: float, sparsity: float) -> Tensor:
         """Return the step of that length that a gradient attack takes from `x_adv`.
@@ -85,15 +87,14 @@ class Norm:
 
     def length(self, perturbation: Tensor) -> Tensor:
         """Return the length of each perturbation, (N,), in its own precision."""
-        length: Tensor = perturbation.flatten(1).norm(p=self.order, dim=1)
-        return length
+        return self.distance(perturbation.flatten(1))
 
     def dual_length(self, normal: Tensor) -> Tensor:
         """Return the length (N,) of gradients where steps are measured in this norm."""
         return self.length(normal)
 
     def distance(self, perturbation: Tensor) -> Tensor:
-        """Return the length of flat float64 perturbations (N, values), (N,); may overwrite them."""
+        """Return the length of flat perturbations (N, values), (N,)."""
         length: Tensor = torch.linalg.vector_norm(perturbation, ord=self.order, dim=1)
         return length
 
@@ -130,7 +131,7 @@ class _Linf(Norm):
         return torch.minimum(inside, x + epsilon, out=inside).clamp_(0, 1)
 
     def shrink(self, perturbation: Tensor, radius: Tensor) -> Tensor:
-        bound = _column(radius)
+        bound = column(radius)
         return torch.maximum(torch.minimum(perturbation, bound), -bound)
 
     def steepest(self, gradient: Tensor) -> Tensor:
@@ -141,16 +142,13 @@ class _Linf(Norm):
 
     def rim(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
         direction = 2 * noise.uniform(x) - 1
-        return (x + epsilon * direction / _column(self.length(direction))).clamp(0, 1)
-
-    def length(self, perturbation: Tensor) -> Tensor:
-        return perturbation.flatten(1).abs().amax(1)
+        return (x + epsilon * direction / column(self.length(direction))).clamp(0, 1)
 
     def dual_length(self, normal: Tensor) -> Tensor:
         return normal.flatten(1).abs().sum(1)
 
     def distance(self, perturbation: Tensor) -> Tensor:
-        return perturbation.abs_().amax(1)  # many times faster than the norm of infinite order
+        return perturbation.abs().amax(1)  # many times faster than the norm of infinite order
 
     def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
         """Every value moves by one length, or by all the room it has.
@@ -219,7 +217,7 @@ class _L1(Norm):
         """Exponential sizes, divided by their sum and one more, are uniform in the ball."""
         sizes = -torch.log1p(-noise.uniform(x))
         more = -torch.log1p(-noise.uniform(x[:, :1, :1, :1]))
-        total = _column(sizes.flatten(1).sum(1)) + more
+        total = column(sizes.flatten(1).sum(1)) + more
         signs = torch.where(noise.uniform(x) < 0.5, -1.0, 1.0)
         return x + epsilon * signs * sizes / total
 
@@ -227,7 +225,7 @@ class _L1(Norm):
         return self.project(x + noise.normal(x), x, epsilon)
 
     def length(self, perturbation: Tensor) -> Tensor:
-        return perturbation.flatten(1).abs().sum(1)
+        return perturbation.flatten(1).abs().sum(1)  # rounds otherwise than `distance`
 
     def dual_length(self, normal: Tensor) -> Tensor:
         return normal.flatten(1).abs().amax(1)
@@ -253,6 +251,7 @@ class _L0(_L1):
     order = 0
     convex = False
     usual_epsilon = 20.0
+    length = Norm.length
 
     def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
         """Return the candidate with only its `epsilon` largest changes, within [0, 1]."""
@@ -279,10 +278,6 @@ class _L0(_L1):
         order = noise.uniform(x).flatten(1).argsort(1).argsort(1).view_as(x)
         return torch.where(order < epsilon, noise.uniform(x), x)
 
-    def length(self, perturbation: Tensor) -> Tensor:
-        flat = perturbation.flatten(1)
-        return flat.count_nonzero(1).to(flat.dtype)
-
     def whole_cube(self, values: int) -> float:
         return float(values)
 
@@ -301,34 +296,30 @@ class _Unbounded(Norm):
 
 
 NORMS: Registry[Norm] = Registry("norm")
-NORMS.register("linf")(_Linf())
-NORMS.register("l2")(_L2())
-NORMS.register("l1")(_L1())
-NORMS.register("l0")(_L0())
-NORMS.register("spatial")(_Unbounded())
-NORMS.register("corruption")(_Unbounded())
+for _name, _kind in (("linf", _Linf), ("l2", _L2), ("l1", _L1), ("l0", _L0)):
+    NORMS.register(_name)(_kind())
+for _name in ("spatial", "corruption"):
+    NORMS.register(_name)(_Unbounded())
 
 
-class EveryNorm(Sequence[str]):
-    """The names of all norms that are registered by now and that an attack is defined in."""
+class Convex(Sequence[str]):
+    """The names of the convex norms that are registered by now."""
 
-    def __init__(self, wanted: Callable[[Norm], bool]) -> None:
-        self._wanted = wanted
-
-    def _names(self) -> list[str]:
-        names = [name for name, norm in NORMS.items() if self._wanted(norm)]
-        return sorted(names, key=lambda name: -NORMS[name].order)
+    def __init__(self, *, sparse: bool) -> None:
+        self.sparse = sparse
 
     def __getitem__(self, place: Any) -> Any:
-        return self._names()[place]
+        known = {name: norm for name, norm in NORMS.items() if norm.convex}
+        names = [name for name, norm in known.items() if self.sparse or not norm.sparse]
+        return sorted(names, key=lambda name: -known[name].order)[place]
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(self[:])
 
 
-CONVEX = EveryNorm(lambda norm: norm.convex)
+CONVEX = Convex(sparse=True)
 """For attacks by projected gradient steps."""
-DENSE = EveryNorm(lambda norm: norm.convex and not norm.sparse)
+DENSE = Convex(sparse=False)
 """For those of them whose step is the steepest one."""
 
 
@@ -360,8 +351,8 @@ def whole_cube(x: Tensor, norm: str) -> float:
 def quantise(x_adv: Tensor, x: Tensor | None = None) -> Tensor:
     """Return the candidate as it survives being bytes: in steps of 1/255.
 
-    Values are rounded to the nearest step; with the image `x` (itself in such steps) they are
-    rounded towards it, so that what lay in a ball around it still does, in every norm.
+    With the image `x`, itself in such steps, values are rounded towards it: what lay in a ball
+    around it still does, in every norm.
     """
     if x is None:
         return (x_adv * LEVELS).round() / LEVELS
@@ -375,8 +366,7 @@ def _stretch(slope: Tensor, fill: Tensor, until_full: Tensor, reach: Tensor) -> 
     """Return how far all must stretch, (..., N, 1), so that what they gain adds up to `reach`.
 
     Each gains in proportion to `slope` until it is full, and then stays at `fill`. The sum is
-    concave in the stretch, so Newton's method climbs to the answer from below and, the sum being
-    piecewise linear, reaches it exactly.
+    concave and piecewise linear, so Newton's method reaches the answer exactly, from below.
     """
     stretch = torch.zeros_like(reach)
     free, part = torch.empty_like(fill), torch.empty_like(fill)  # used again and again
@@ -391,8 +381,3 @@ def _stretch(slope: Tensor, fill: Tensor, until_full: Tensor, reach: Tensor) -> 
             break
         stretch = further
     return stretch
-
-
-def _column(per_image: Tensor) -> Tensor:
-    """Return (N,) as (N, 1, 1, 1)."""
-    return per_image.view(-1, 1, 1, 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import ClassVar, final
+from typing import ClassVar, Self, final
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ ENOUGH = 9.0
 """Loss beyond which an image is broken for good: it must not outweigh those that still stand."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Attacked:
     """What an attack did to a batch.
 
@@ -52,8 +53,26 @@ class Attacked:
     distance: Tensor
     queries: Tensor
     steps: Tensor
-    cost: Cost
-    seconds: float
+    cost: Cost = field(default_factory=Cost)
+    seconds: float = 0.0
+
+    @classmethod
+    def nothing(cls, x: Tensor) -> Attacked:
+        """Return the images themselves, of which none is broken yet."""
+        zeros = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        far = torch.full((len(x),), torch.inf, device=x.device).double()
+        broken = zeros.bool()
+        return cls(x_adv=x.clone(), broken=broken, distance=far, queries=zeros, steps=zeros.clone())
+
+    def take(self, driver: Driver, rows: Tensor, candidate: Tensor) -> None:
+        """Take over what one driver found: the nearest example, else the last candidate."""
+        length = torch.where(driver.broken, driver.nearest_distance, torch.inf)
+        better = (length < self.distance[rows]) | ~self.broken[rows]
+        self.x_adv[rows[better]] = candidate[better]
+        self.distance[rows] = torch.minimum(length, self.distance[rows])
+        self.broken[rows] |= driver.broken
+        self.queries[rows] += driver.queries
+        self.steps[rows] += driver.steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +87,8 @@ class EvasionAttack(ABC):
     """What the adversary knows: white-box, score-based, decision-based or transfer."""
     norms: ClassVar[Sequence[str]] = DENSE
     """The norms in which the attack is defined."""
+    nearest: ClassVar[bool] = False
+    """Whether it looks for the nearest adversarial example rather than for any in the ball."""
     one_for_all: ClassVar[bool] = False
     """Whether it tries on each image what was fitted on others before it is made."""
     ranges: ClassVar[str] = (
@@ -87,14 +108,15 @@ class EvasionAttack(ABC):
         given: object = self.epsilon
         if not isinstance(given, Real):
             raise ValueError(f"epsilon must be a number such as 8 / 255, not {given!r}")
-        unbounded = isinstance(self, MinimumNormAttack) and self.epsilon == float("inf")
-        if not 0 <= self.epsilon < float("inf") and not unbounded:
-            raise ValueError(f"epsilon must be at least 0 and finite, not {self.epsilon}")
-        if self.epsilon > (most := NORMS[self.norm].largest_epsilon) and not unbounded:
-            raise ValueError(
-                f"epsilon is in pixel units of [0, 1], so at most {most:g} in {self.norm}, not "
-                f"{self.epsilon:g} (did you mean {self.epsilon:g}/255 = {self.epsilon / 255:.4f}?)"
-            )
+        if not (self.nearest and self.epsilon == float("inf")):
+            if not 0 <= self.epsilon < float("inf"):
+                raise ValueError(f"epsilon must be at least 0 and finite, not {self.epsilon}")
+            if self.epsilon > (most := NORMS[self.norm].largest_epsilon):
+                levels = f"{self.epsilon:g}/255 = {self.epsilon / 255:.4f}"
+                raise ValueError(
+                    f"epsilon is in pixel units of [0, 1], so at most {most:g} in {self.norm}, "
+                    f"not {self.epsilon:g} (did you mean {levels}?)"
+                )
         check_ranges(self)
 
     def __init_subclass__(cls) -> None:
@@ -107,7 +129,7 @@ class EvasionAttack(ABC):
         self, model: Classifier, x: Tensor, y: Tensor, *, seed: int = 0, index: Tensor | None = None
     ) -> Tensor:
         """Return the images that `run` finds, (N, C, H, W) in [0, 1] within epsilon of `x`."""
-        return self._attack(model, x, y, seed, index, verdicts=False).x_adv
+        return self.run(model, x, y, seed=seed, index=index, verdicts=False).x_adv
 
     @final
     def run(
@@ -119,6 +141,7 @@ class EvasionAttack(ABC):
         seed: int = 0,
         index: Tensor | None = None,
         stream: str = "",
+        verdicts: bool = True,
     ) -> Attacked:
         """Attack a batch; the model, its mode, its gradients and the tensors are left alone.
 
@@ -130,26 +153,13 @@ class EvasionAttack(ABC):
             seed: all noise is a pure function of it and of each image's index.
             index: (N,), each image's place in its dataset; the default counts from 0.
             stream: which ensemble the attack works for.
+            verdicts: whether anybody reads `broken`: if not, the last call is saved.
 
         Raises:
             UsageError: images or labels are none, or the model does not tell what the attack must
                 know.
             ModelError: the model's own code failed.
         """
-        return self._attack(model, x, y, seed, index, stream)
-
-    def _attack(
-        self,
-        model: Classifier | Nets,
-        x: Tensor,
-        y: Tensor,
-        seed: int,
-        index: Tensor | None,
-        stream: str = "",
-        *,
-        verdicts: bool = True,
-    ) -> Attacked:
-        """Make the attack; without `verdicts` nobody reads `broken`, and its last call is saved."""
         started = time.perf_counter()
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -162,27 +172,28 @@ class EvasionAttack(ABC):
             if nets.random:
                 stack.enter_context(forked(x.device))
                 Noise(seed, index, stream=f"{stream}/model").seed_torch()
-            best = _Best(x)
+            best = Attacked.nothing(x)
             members = self.members(nets.classes)
             confirm = verdicts or len(members) > 1 or self.planned_restarts > 1
+            done = torch.zeros_like(best.broken)
             for member in members:
                 part = stream if member is self else f"/{self.name}/{member.name}"
                 for restart in range(member.planned_restarts):
-                    rows = (~best.done).nonzero().flatten()
+                    rows = (~done).nonzero().flatten()
                     if len(rows) == 0:
                         break
                     driver = Driver(nets, x[rows], y[rows], member.search(), best.cost)
                     noise = Noise(seed, index[rows.cpu()], restart, part)
                     last = member.perturb(driver, x[rows], noise)
                     best.take(driver, rows, driver.settle(last, confirm=confirm))
+                    if driver.search.stop_inside:
+                        done[rows] |= driver.broken
                     if isinstance(self, Ensemble):  # the next member leaves a broken image alone
-                        best.done |= best.broken
-        seconds = time.perf_counter() - started
-        length = distance(best.x_adv, x, self.norm)
-        self._check_promise(best.x_adv, x, length)
-        return Attacked(
-            best.x_adv, best.broken, length, best.queries, best.steps, best.cost, seconds
-        )
+                        done |= best.broken
+        best.seconds = time.perf_counter() - started
+        best.distance = distance(best.x_adv, x, self.norm)
+        self._check_promise(best)
+        return best
 
     @property
     def planned_steps(self) -> int:
@@ -203,18 +214,26 @@ class EvasionAttack(ABC):
         return (self,)
 
     def search(self) -> Search:
-        """Return what the driver is to look for."""
-        return Search(epsilon=self.epsilon, norm=self.norm, samples=getattr(self, "samples", 1))
+        """Return what the driver is to look for: options of the same names, and the class's."""
+        names = [part.name for part in fields(Search) if hasattr(self, part.name)]
+        return Search(**{name: getattr(self, name) for name in names})
 
     @abstractmethod
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         """Return candidates for `x`, asking the driver; the base projects and confirms them."""
 
-    def _check_promise(self, x_adv: Tensor, x: Tensor, length: Tensor) -> None:
+    def _with(self, **facts: object) -> Self:
+        """Return the attack with what `prepare` found, in attributes that are no options."""
+        attack = copy.copy(self)
+        for name, fact in facts.items():
+            object.__setattr__(attack, name, fact)
+        return attack
+
+    def _check_promise(self, made: Attacked) -> None:
         """See that every image is one, and lies in the ball."""
-        most = float(length.max()) if NORMS[self.norm].bounded else 0.0
-        bound = self.epsilon + ROUNDING * (self.epsilon + whole_cube(x, self.norm))
-        if most > bound or not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
+        most = float(made.distance.max()) if NORMS[self.norm].bounded else 0.0
+        bound = self.epsilon + ROUNDING * (self.epsilon + whole_cube(made.x_adv, self.norm))
+        if most > bound or not bool(((made.x_adv >= 0) & (made.x_adv <= 1)).all()):
             raise RuntimeError(
                 f"attack {self.name or type(self).__name__!r} broke its promise: an image lies "
                 f"{most:.6g} away in {self.norm} (epsilon is {self.epsilon:g}) or outside [0, 1]; "
@@ -245,6 +264,9 @@ class EvasionAttack(ABC):
             )
 
 
+ATTACKS: Registry[type[EvasionAttack]] = Registry("attack")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GradientAttack(EvasionAttack):
     """Follows the model's gradients; where these are random, their mean over several draws.
@@ -264,6 +286,7 @@ class MinimumNormAttack(GradientAttack):
     """
 
     norms: ClassVar[Sequence[str]] = ("l2",)
+    nearest = True
 
     norm: str = "l2"
     """How the size of a perturbation is measured."""
@@ -272,28 +295,15 @@ class MinimumNormAttack(GradientAttack):
     stop_inside: bool = False
     """Leave an image alone once an example inside the ball is found; another may be nearer."""
 
-    def search(self) -> Search:
-        return Search(
-            epsilon=self.epsilon,
-            norm=self.norm,
-            nearest=True,
-            stop_inside=self.stop_inside,
-            queries=getattr(self, "queries", None),
-            samples=self.samples,
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class QueryAttack(EvasionAttack):
     """Asks the model for answers alone, within a budget for each image."""
 
-    knowledge: ClassVar[str] = "score-based"
+    knowledge = "score-based"
 
     queries: int = 5000
     """Most model calls for one image."""
-
-    def search(self) -> Search:
-        return Search(epsilon=self.epsilon, norm=self.norm, queries=self.queries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,63 +320,56 @@ class Ensemble(EvasionAttack):
         raise TypeError(f"{self.name} has no step of its own; its members have")
 
 
-class _Best:
-    """The best that the restarts and members found so far, image by image."""
+@dataclass(frozen=True, kw_only=True)
+class FittedAttack(GradientAttack):
+    """The same for all images: `prepare` fits it on others than those it is judged on."""
 
-    def __init__(self, x: Tensor) -> None:
-        self.x_adv = x.clone()
-        self.cost = Cost()
-        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.done = torch.zeros_like(self.broken)
-        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.steps = torch.zeros_like(self.queries)
-        self._distance = torch.full((len(x),), torch.inf, device=x.device).double()
+    one_for_all = True
+    fitted: ClassVar[Tensor | None] = None
+    """What was fitted; no option, so no field."""
 
-    def take(self, driver: Driver, rows: Tensor, candidate: Tensor) -> None:
-        """Take over what one driver found."""
-        length = torch.where(driver.broken, driver.nearest_distance, torch.inf)
-        better = (length < self._distance[rows]) | ~self.broken[rows]
-        self.x_adv[rows[better]] = candidate[better]
-        self._distance[rows] = torch.minimum(length, self._distance[rows])
-        self.broken[rows] |= driver.broken
-        self.queries[rows] += driver.queries
-        self.steps[rows] += driver.steps
-        if driver.search.stop_inside:
-            self.done[rows] |= driver.broken
+    def search(self) -> Search:
+        return Search(epsilon=self.epsilon, norm=self.norm)
 
+    @final
+    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
+        if self.fitted is None:
+            raise UsageError(
+                f"attack {self.name!r} is the same for all images, so it is fitted before it is "
+                "run, on other images than those it is judged on: "
+                f"ATTACKS[{self.name!r}](...).prepare(model, images)"
+            )
+        return self.put(self.fitted.to(x.device), driver, noise)
 
-ATTACKS: Registry[type[EvasionAttack]] = Registry("attack")
+    @abstractmethod
+    def put(self, fitted: Tensor, driver: Driver, noise: Noise) -> Tensor:
+        """Return candidates for `driver.x`, from what was fitted."""
 
+    def mini_batches(
+        self, model: Classifier, images: ImageSet, count: int, seed: int
+    ) -> Iterator[tuple[Driver, np.random.Generator]]:
+        """Yield the model as seen on random mini-batches, on which no image is ever dropped.
 
-def mini_batches(
-    model: Classifier, images: ImageSet, norm: str, count: int, seed: int, samples: int
-) -> Iterator[tuple[Driver, np.random.Generator]]:
-    """Yield the model as seen on random mini-batches, on which no image is ever dropped.
-
-    For attacks that fit one perturbation for all images, with the generator for their own draws.
-    """
-    rng = np.random.default_rng(seed)
-    search = Search(
-        epsilon=float("inf"), norm=norm, nearest=True, stop_inside=False, samples=samples
-    )
-    device = device_of(model)
-    with frozen(model):
-        nets = Nets.of(model, to_batch(images.images[:4], device))
-        for _ in range(count):
-            rows = rng.choice(len(images), min(MINI_BATCH, len(images)), replace=False)
-            x = to_batch(images.images[rows], device)
-            y = torch.from_numpy(images.labels[rows]).to(device)
-            yield Driver(nets, x, y, search, Cost()), rng
+        With the generator for draws of the fit's own.
+        """
+        rng = np.random.default_rng(seed)
+        search = Search(
+            epsilon=float("inf"),
+            norm=self.norm,
+            nearest=True,
+            stop_inside=False,
+            samples=self.samples,
+        )
+        device = device_of(model)
+        with frozen(model):
+            nets = Nets.of(model, to_batch(images.images[:4], device))
+            for _ in range(count):
+                rows = rng.choice(len(images), min(MINI_BATCH, len(images)), replace=False)
+                x = to_batch(images.images[rows], device)
+                y = torch.from_numpy(images.labels[rows]).to(device)
+                yield Driver(nets, x, y, search, Cost()), rng
 
 
 def capped_loss(logits: Tensor, y: Tensor) -> Tensor:
     """Return the cross-entropy, cut off where more of it would gain nothing (arXiv:1811.11304)."""
     return cross_entropy(logits, y).clamp_max(ENOUGH)
-
-
-def not_fitted(name: str) -> UsageError:
-    """Return the error of an attack that is run before it was fitted."""
-    return UsageError(
-        f"attack {name!r} is the same for all images, so it is fitted before it is run, on other "
-        f"images than those it is judged on: ATTACKS[{name!r}](...).prepare(model, images)"
-    )

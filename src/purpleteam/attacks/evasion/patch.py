@@ -6,37 +6,31 @@ A patch changes a few values as much as it likes, so its ball is one in L0.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import (
-    ATTACKS,
-    EvasionAttack,
-    GradientAttack,
-    capped_loss,
-    mini_batches,
-    not_fitted,
-)
+from purpleteam.attacks.evasion._base import ATTACKS, FittedAttack, capped_loss
 from purpleteam.attacks.noise import Noise
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
 
+Window = tuple[Tensor, slice, Tensor, Tensor]
+"""Where the patch lies on each image, as an index into (N, C, H, W)."""
+
 
 @ATTACKS.register("patch")
 @dataclass(frozen=True, kw_only=True)
-class Patch(GradientAttack):
+class Patch(FittedAttack):
     """Puts one square anywhere on the image, fitted in expectation over images and places.
 
     It is fitted on images of another split, so that it depends on none of those it is judged on.
     """
 
-    norms: ClassVar[Sequence[str]] = ("l0",)
-    one_for_all: ClassVar[bool] = True
+    norms = ("l0",)
     ranges = "places at least 1"
 
     norm: str = "l0"
@@ -52,52 +46,27 @@ class Patch(GradientAttack):
     places: int = 10
     """Random places that are tried on each image."""
 
-    def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> EvasionAttack:
+    def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
         """Return the attack with its patch found."""
         height, width, channels = images.images.shape[1:]
         side = min(math.isqrt(int(self.epsilon) // channels), height, width)
         patch = torch.full((side, side, channels), 0.5)
         count, fit_on = self.steps if side else 0, images.first(self.fit_images)
-        for driver, rng in mini_batches(model, fit_on, self.norm, count, seed, self.samples):
+        for driver, rng in self.mini_batches(model, fit_on, count, seed):
             patch = patch.to(driver.x.device)
             window = _window(driver.x, side, torch.from_numpy(rng.random((len(driver.x), 2))))
             gradient = driver.gradient(_pasted(driver.x, patch, window), capped_loss)
             step = self.step_size * gradient[window].mean(0).sign()  # over images and places
             patch = (patch + step).clamp(0, 1)  # (side, side, C)
-        return _Pasted(epsilon=self.epsilon, patch=patch, places=self.places)
+        return self._with(fitted=patch)
 
-    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        raise not_fitted(self.name)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Pasted(EvasionAttack):
-    """The fitted attack: one patch, (side, side, C)."""
-
-    name = Patch.name
-    norms = Patch.norms
-    one_for_all = True
-    norm: str = "l0"
-    patch: Tensor
-    places: int
-
-    @property
-    def planned_steps(self) -> int:
-        """Places that are tried: each is a query."""
-        return self.places
-
-    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        patch, side = self.patch.to(x.device), len(self.patch)
-        x_adv = x
+    def put(self, fitted: Tensor, driver: Driver, noise: Noise) -> Tensor:
+        x_adv = x = driver.x
         for place in noise.uniform(x.new_empty(len(x), self.places, 2)).unbind(1):
-            x_adv = _pasted(x, patch, _window(x, side, place))
+            x_adv = _pasted(x, fitted, _window(x, len(fitted), place))
             standing = driver.standing.nonzero().flatten()
             driver.errs(x_adv[standing], standing)
         return x_adv
-
-
-Window = tuple[Tensor, slice, Tensor, Tensor]
-"""Where the patch lies on each image, as an index into (N, C, H, W)."""
 
 
 def _window(x: Tensor, side: int, place: Tensor) -> Window:
