@@ -6,10 +6,10 @@ Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,14 +18,15 @@ from purpleteam.attacks.driver import Driver, Loss
 from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.losses import cross_entropy, dlr, targeted_dlr, targeted_margin
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import CONVEX, NORMS, project, steepest
+from purpleteam.attacks.norms import CONVEX, NORMS, column, project, steepest
 from purpleteam.core.errors import UsageError
 
 MOMENTUM = 0.75
 """Share of the new direction in a step; the rest goes on as the step before."""
 
-Ask = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Candidates to their losses (N,) and the gradients of these."""
+Point = tuple[Tensor, Tensor, Tensor]
+"""Candidates (N, C, H, W), their losses (N,) and the gradients of these."""
+Ask = Callable[[Tensor], Point]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class AutoPGD(GradientAttack):
     A subclass says which loss is climbed.
     """
 
-    norms: ClassVar[Sequence[str]] = CONVEX
+    norms = CONVEX
     ranges = "rho from 0 to 1"
 
     steps: int = 100
@@ -57,26 +58,19 @@ class AutoPGD(GradientAttack):
     ) -> Tensor:
         """Return the candidates of the highest loss that one run from a random start meets."""
 
-        def ask(x_adv: Tensor) -> tuple[Tensor, Tensor]:
-            return driver.value_and_gradient(x_adv, loss, *per_image)
+        def ask(x_adv: Tensor) -> Point:
+            return x_adv, *driver.value_and_gradient(x_adv, loss, *per_image)
 
-        x_adv = NORMS[self.norm].rim(x, self.epsilon, noise)
-        if not NORMS[self.norm].sparse:
-            return self._ascend(driver, ask, x, x_adv)
-        changed = _changed(x_adv, x) if self.large_start else None
-        for epsilon, steps in self._balls():
-            x_adv = project(x_adv, x, epsilon, self.norm)
-            x_adv = self._ascend_sparse(driver, ask, x, x_adv, epsilon, steps, changed)
-            changed = _changed(x_adv, x)
-        return x_adv
+        climb = self._ascend_sparse if NORMS[self.norm].sparse else self._ascend
+        return climb(driver, ask, x, NORMS[self.norm].rim(x, self.epsilon, noise))
 
-    def _balls(self) -> tuple[tuple[float, int], ...]:
+    def _balls(self) -> list[tuple[float, int]]:
         """Return the balls that a sparse run goes through, each with its number of steps."""
         early = ceil(0.3 * self.steps)
         if not self.large_start or 2 * early >= self.steps:
-            return ((self.epsilon, self.steps),)
+            return [(self.epsilon, self.steps)]
         last = self.steps - 2 * early
-        return ((3 * self.epsilon, early), (2 * self.epsilon, early), (self.epsilon, last))
+        return [(3 * self.epsilon, early), (2 * self.epsilon, early), (self.epsilon, last)]
 
     def _ascend(self, driver: Driver, ask: Ask, x: Tensor, x_adv: Tensor) -> Tensor:
         """Climb from `x_adv` and return the best points.
@@ -85,66 +79,66 @@ class AutoPGD(GradientAttack):
             z   = P(x' + step_size s(gradient))
             x'' = P(x' + m (z - x') + (1 - m) (x' - previous)).
         """
-        value, gradient = ask(x_adv)
-        best = _Best(x_adv, value, gradient)
+        low, high = (x - self.epsilon).clamp_(0, 1), (x + self.epsilon).clamp_(0, 1)
+
+        def inside(candidate: Tensor) -> Tensor:
+            if self.norm == "linf":  # in place, as the ball is a box
+                return candidate.clamp_(low, high)
+            return project(candidate, x, self.epsilon, self.norm)
+
+        x_adv, value, gradient = ask(x_adv)
+        best = _copied(x_adv, value, gradient)
         step_size = torch.full_like(value, 2 * self.epsilon)
-        halved, known = torch.zeros_like(value, dtype=torch.bool), best.value.clone()
+        halved, known = torch.zeros_like(value, dtype=torch.bool), best[1].clone()
         previous, rises, reviewed = x_adv, torch.zeros_like(value), 0
-        reviews, inside = _reviews(self.steps), _projection(x, self.epsilon, self.norm)
+        reviews = _reviews(self.steps)
         for step in range(1, self.steps + 1):
             if not driver.standing.any():
                 break
-            z = inside(steepest(gradient, self.norm).mul_(_image(step_size)).add_(x_adv))
+            z = inside(steepest(gradient, self.norm).mul_(column(step_size)).add_(x_adv))
             if step > 1:
                 momentum = (x_adv - previous).mul_(1 - MOMENTUM)
                 z = inside(x_adv.lerp(z, MOMENTUM).add_(momentum))
-            previous, x_adv, before = x_adv, z, value  # (N, C, H, W)
-            value, gradient = ask(x_adv)
+            previous, before = x_adv, value
+            x_adv, value, gradient = ask(z)  # (N, C, H, W)
             rises += value > before
-            best.take(x_adv, value, gradient)
+            _keep_better(best, x_adv, value, gradient)
             if step in reviews:
                 seldom = rises < self.rho * (step - reviewed)  # condition 1
-                stuck = ~halved & (best.value <= known)  # condition 2
-                halved, known = seldom | stuck, best.value.clone()
+                stuck = ~halved & (best[1] <= known)  # condition 2
+                halved, known = seldom | stuck, best[1].clone()
                 step_size = torch.where(halved, step_size / 2, step_size)
-                x_adv, value, gradient = best.instead_of(x_adv, value, gradient, halved)
-                rises, reviewed = torch.zeros_like(value), step
-        return best.x_adv
+                x_adv, value, gradient = _back(halved, best, x_adv, value, gradient)
+                rises, reviewed = torch.zeros_like(rises), step
+        return best[0]
 
-    def _ascend_sparse(
-        self,
-        driver: Driver,
-        ask: Ask,
-        x: Tensor,
-        x_adv: Tensor,
-        epsilon: float,
-        steps: int,
-        changed: Tensor | None,
-    ) -> Tensor:
+    def _ascend_sparse(self, driver: Driver, ask: Ask, x: Tensor, x_adv: Tensor) -> Tensor:
         """Climb by steps along the `kept` largest slopes, fewer of them the sparser the best point.
 
-        `changed` (N,) says in how many values `x_adv` differs from `x`, where that means anything.
+        `changed` (N,) says in how many values the start differs from `x`, where that means much.
         """
-        value, gradient = ask(x_adv)
-        best = _Best(x_adv, value, gradient)
-        everything = torch.full_like(value, x[0].numel())
-        kept = everything / 5 if changed is None else changed / 1.5
-        changed = everything if changed is None else changed
-        step_size = torch.full_like(value, epsilon)
-        for step in range(1, steps + 1):
-            if not driver.standing.any():
-                break
-            move = _image(step_size) * _sparse(gradient, kept)
-            x_adv = project(x_adv + move, x, epsilon, self.norm)
-            value, gradient = ask(x_adv)
-            best.take(x_adv, value, gradient)
-            if step % max(int(0.04 * steps), 1) == 0:
-                before, changed = changed, _changed(best.x_adv, x)
-                sparser, kept = changed < 0.95 * before, changed / 1.5
-                shorter = (step_size / 1.5).clamp_min(epsilon / 10)
-                step_size = torch.where(sparser, torch.full_like(shorter, epsilon), shorter)
-                x_adv, value, gradient = best.instead_of(x_adv, value, gradient, sparser)
-        return best.x_adv
+        changed = _changed(x_adv, x) if self.large_start else None
+        for epsilon, steps in self._balls():
+            x_adv, value, gradient = ask(project(x_adv, x, epsilon, self.norm))
+            best = _copied(x_adv, value, gradient)
+            everything = torch.full_like(value, x[0].numel())
+            kept = everything / 5 if changed is None else changed / 1.5
+            changed = everything if changed is None else changed
+            step_size = torch.full_like(value, epsilon)
+            for step in range(1, steps + 1):
+                if not driver.standing.any():
+                    break
+                move = column(step_size) * _sparse(gradient, kept)
+                x_adv, value, gradient = ask(project(x_adv + move, x, epsilon, self.norm))
+                _keep_better(best, x_adv, value, gradient)
+                if step % max(int(0.04 * steps), 1) == 0:
+                    before, changed = changed, _changed(best[0], x)
+                    sparser, kept = changed < 0.95 * before, changed / 1.5
+                    shorter = (step_size / 1.5).clamp_min(epsilon / 10)
+                    step_size = torch.where(sparser, torch.full_like(shorter, epsilon), shorter)
+                    x_adv, value, gradient = _back(sparser, best, x_adv, value, gradient)
+            x_adv, changed = best[0], _changed(best[0], x)
+        return x_adv
 
 
 @ATTACKS.register("apgd_ce")
@@ -198,30 +192,24 @@ class APGDT(AutoPGD):
         return x_adv
 
 
-class _Best:
-    """The candidate of the highest loss so far, image by image."""
+def _copied(x_adv: Tensor, value: Tensor, gradient: Tensor) -> Point:
+    return x_adv.clone(), value.nan_to_num(nan=-torch.inf), gradient.clone()
 
-    def __init__(self, x_adv: Tensor, value: Tensor, gradient: Tensor) -> None:
-        self.x_adv = x_adv.clone()
-        self.value = value.nan_to_num(nan=-torch.inf)
-        self.gradient = gradient.clone()
 
-    def take(self, x_adv: Tensor, value: Tensor, gradient: Tensor) -> None:
-        """Keep what is better."""
-        better = (value > self.value).nonzero().flatten()
-        self.x_adv[better] = x_adv[better]
-        self.value[better] = value[better]
-        self.gradient[better] = gradient[better]
+def _keep_better(best: Point, *point: Tensor) -> None:
+    """Take over, image by image, what has a higher loss than the best so far."""
+    better = (point[1] > best[1]).nonzero().flatten()
+    for kept, new in zip(best, point, strict=True):
+        kept[better] = new[better]
 
-    def instead_of(
-        self, x_adv: Tensor, value: Tensor, gradient: Tensor, rows: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the three with the best point's in `rows` (N,) bool."""
-        return (
-            torch.where(_image(rows), self.x_adv, x_adv),
-            torch.where(rows, self.value, value),
-            torch.where(_image(rows), self.gradient, gradient),
-        )
+
+def _back(rows: Tensor, best: Point, x_adv: Tensor, value: Tensor, gradient: Tensor) -> Point:
+    """Return the point, with that of the best in `rows` (N,) bool."""
+    return (
+        torch.where(column(rows), best[0], x_adv),
+        torch.where(rows, best[1], value),
+        torch.where(column(rows), best[2], gradient),
+    )
 
 
 def _reviews(steps: int) -> frozenset[int]:
@@ -237,14 +225,6 @@ def _reviews(steps: int) -> frozenset[int]:
     return frozenset(reviews)
 
 
-def _projection(x: Tensor, epsilon: float, norm: str) -> Callable[[Tensor], Tensor]:
-    """Return what moves candidates into the ball, in place where the ball is a box."""
-    if norm != "linf":
-        return lambda x_adv: project(x_adv, x, epsilon, norm)
-    low, high = (x - epsilon).clamp_(0, 1), (x + epsilon).clamp_(0, 1)
-    return lambda x_adv: x_adv.clamp_(low, high)
-
-
 def _sparse(gradient: Tensor, kept: Tensor) -> Tensor:
     """Return the step of L1 length 1 that moves the `kept` (N,) largest slopes by equal amounts."""
     size = gradient.flatten(1).abs()
@@ -258,8 +238,3 @@ def _sparse(gradient: Tensor, kept: Tensor) -> Tensor:
 def _changed(x_adv: Tensor, x: Tensor) -> Tensor:
     """Return in how many values each candidate differs from its image, (N,)."""
     return (x_adv != x).flatten(1).sum(1).to(x.dtype)
-
-
-def _image(per_image: Tensor) -> Tensor:
-    """Return (N,) as (N, 1, 1, 1)."""
-    return per_image.view(-1, 1, 1, 1)
