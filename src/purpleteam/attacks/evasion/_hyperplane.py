@@ -6,42 +6,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.losses import targeted_margin
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import NORMS, uniform_start
+from purpleteam.attacks.norms import NORMS, column, uniform_start
 
 BEYOND = 1.02
 """How far the start of a search goes, beside the way to the linearised boundary."""
 NEARBY = 0.05
 """How far from the image, in each value, the random point is from which a boundary is seen."""
-CACHED_VALUES = 25_088
-"""Pixel values that are worked on at a time on a processor: 32 images of 28 x 28."""
 
 
-def in_cache(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield rows of per-image tensors, as many at a time as the processor's cache holds."""
-    count = len(x) if x.is_cuda else max(1, CACHED_VALUES // x[0].numel())
-    yield from zip(*(torch.split(tensor, count) for tensor in (x, *others)), strict=True)
-
-
-def other_classes(driver: Driver, x: Tensor, most: int) -> Iterator[Tensor]:
-    """Yield at most so many classes other than the label, each (N,), the likeliest first."""
+def other_classes(driver: Driver, x: Tensor, most: int) -> tuple[Tensor, ...]:
+    """Return at most so many classes other than the label, each (N,), the likeliest first."""
     scores = driver.logits(x).scatter(1, driver.y[:, None], -torch.inf)
     order = scores.argsort(dim=1, descending=True, stable=True)
-    yield from order[:, : min(most, driver.classes - 1)].unbind(1)
+    return tuple(order[:, : min(most, driver.classes - 1)].unbind(1))
 
 
 def meeting(driver: Driver, other: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the hyperplane on which two classes meet by the slope at `x_adv`.
-
-    As the lead (N,) of the other class at `x_adv` and its gradient, the normal (N, C, H, W).
-    """
+    """Return the lead (N,) of another class at `x_adv` and its gradient, the normal (N, ...)."""
     return driver.value_and_gradient(x_adv, targeted_margin, other)
 
 
@@ -51,17 +38,17 @@ def how_far(value: Tensor, normal: Tensor, norm: str) -> Tensor:
 
 
 def nearest_meeting(
-    driver: Driver, others: list[Tensor], norm: str, x_adv: Tensor
+    driver: Driver, others: tuple[Tensor, ...], norm: str, x_adv: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return, of the hyperplanes on which the label meets the others, the nearest one."""
     value, normal = meeting(driver, others[0], x_adv)
     away = how_far(value, normal, norm)
     for other in others[1:]:
-        next_value, next_normal = meeting(driver, other, x_adv)
-        next_away = how_far(next_value, next_normal, norm)
-        nearer = next_away < away
-        value, away = torch.where(nearer, next_value, value), torch.where(nearer, next_away, away)
-        normal[nearer] = next_normal[nearer]
+        lead, slope = meeting(driver, other, x_adv)
+        length = how_far(lead, slope, norm)
+        nearer = length < away
+        value, away = torch.where(nearer, lead, value), torch.where(nearer, length, away)
+        normal[nearer] = slope[nearer]
     return value, normal
 
 
@@ -77,19 +64,19 @@ def nearest_boundary(
     beyond = BEYOND if NORMS[norm].convex else 1.0  # in l0 a value that moves at all moves beyond
     nearest, shortest = x, torch.full((len(x),), torch.inf, device=x.device)
     seen_from = x if noise is None else uniform_start(x, NEARBY, "linf", noise)
-    for other in list(other_classes(driver, x, candidates - 1)):
+    for other in other_classes(driver, x, candidates - 1):
         value, normal = meeting(driver, other, seen_from)
         here = value - ((seen_from - x) * normal).flatten(1).sum(1)  # the lead at x, by the slope
         value = beyond * torch.where(here < 0, here, value)
         point = nearest_on(x.flatten(1), normal.flatten(1), value, norm).view_as(x)
         away = NORMS[norm].length(point - x)
-        nearest = torch.where((away < shortest).view(-1, 1, 1, 1), point, nearest)
+        nearest = torch.where(column(away < shortest), point, nearest)
         shortest = torch.minimum(away, shortest)
     return nearest
 
 
 def nearest_on(points: Tensor, normal: Tensor, value: Tensor, norm: str) -> Tensor:
-    """Return the points of [0, 1] on the hyperplane that are nearest to `points`.
+    """Return the points of [0, 1] on the hyperplane that are nearest to `points`, in `norm`.
 
     Where the hyperplane misses the cube, the corner nearest to it is returned.
 

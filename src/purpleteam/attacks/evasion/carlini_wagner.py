@@ -12,6 +12,7 @@ from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.evasion._hyperplane import nearest_boundary
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import column
 
 INSIDE = 0.999999
 """Share of the range that is mapped to finite numbers: the ends would be infinite."""
@@ -59,61 +60,33 @@ class CarliniWagner(MinimumNormAttack):
         return x
 
     def _descend(self, driver: Driver, x: Tensor, start: Tensor, constant: Tensor) -> Tensor:
-        """Descend with one constant; say where it was enough for an example, (N, 1, 1, 1)."""
+        """Descend with one constant; say where it was enough for an example, (N, 1, 1, 1).
+
+        An image rests until the next search once its objective no longer falls.
+        """
         free = torch.atanh((2 * start - 1) * INSIDE)
-        adam = _Adam(free, self.step_size)
+        mean, square = torch.zeros_like(free), torch.zeros_like(free)
         enough = torch.zeros_like(constant, dtype=torch.bool)
-        waiting = _Patience(driver, self.steps)
-        for _ in range(self.steps):
+        before, last = driver.dropped.clone(), torch.full((len(x),), torch.inf, device=x.device)
+        for step in range(1, self.steps + 1):
             if not driver.standing.any():
                 break
             x_adv = (torch.tanh(free) + 1) / 2
             lacking, ascent = driver.value_and_gradient(x_adv, self._lacking)
-            enough |= (lacking == 0).view(-1, 1, 1, 1) & driver.standing.view(-1, 1, 1, 1)
+            enough |= column((lacking == 0) & driver.standing)
             slope = 2 * (x_adv - x) - constant * ascent  # (N, C, H, W)
-            free = adam.step(free, slope * 2 * x_adv * (1 - x_adv))
-            waiting.look((x_adv - x).square().flatten(1).sum(1) - constant.flatten() * lacking)
-        waiting.end()
+            slope = slope * 2 * x_adv * (1 - x_adv)
+            mean.lerp_(slope, 0.1)  # Adam, each number by itself (arXiv:1412.6980)
+            square.lerp_(slope.square(), 0.001)
+            root = (square / (1 - 0.999**step)).sqrt_()
+            free = free - self.step_size * (mean / (1 - 0.9**step)) / (root + 1e-8)
+            if step % max(1, self.steps // PATIENCE) == 0:
+                objective = (x_adv - x).square().flatten(1).sum(1) - constant.flatten() * lacking
+                driver.dropped |= objective >= 0.9999 * last
+                last = objective
+        driver.dropped = before | driver.broken if driver.search.stop_inside else before
         return enough
 
     def _lacking(self, logits: Tensor, y: Tensor) -> Tensor:
         """Return 0 where the wrong logit leads by enough, else the rest, negative."""
         return (margin(logits, y) - self.confidence).clamp_max(0)
-
-
-class _Adam:
-    """Adam, each number by itself (Kingma & Ba 2015, arXiv:1412.6980)."""
-
-    def __init__(self, like: Tensor, step_size: float) -> None:
-        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like)
-        self.step_size = step_size
-        self.count = 0
-
-    def step(self, free: Tensor, slope: Tensor) -> Tensor:
-        self.count += 1
-        self.mean.lerp_(slope, 0.1)
-        self.square.lerp_(slope.square(), 0.001)
-        mean = self.mean / (1 - 0.9**self.count)
-        root = (self.square / (1 - 0.999**self.count)).sqrt_()
-        return free - self.step_size * mean / (root + 1e-8)
-
-
-class _Patience:
-    """Lets an image rest until the next search once its objective no longer falls."""
-
-    def __init__(self, driver: Driver, steps: int) -> None:
-        self.driver = driver
-        self.before = driver.dropped.clone()
-        self.every = max(1, steps // PATIENCE)
-        self.count = 0
-        self.last = torch.full((len(driver.x),), torch.inf, device=driver.x.device)
-
-    def look(self, objective: Tensor) -> None:
-        self.count += 1
-        if self.count % self.every == 0:
-            self.driver.dropped |= objective >= 0.9999 * self.last
-            self.last = objective
-
-    def end(self) -> None:
-        done = self.driver.broken if self.driver.search.stop_inside else self.before
-        self.driver.dropped = self.before | done

@@ -13,7 +13,7 @@ from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.evasion._hyperplane import nearest_boundary
 from purpleteam.attacks.losses import cross_entropy, margin
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import NORMS, steepest
+from purpleteam.attacks.norms import NORMS, column, steepest
 
 
 @ATTACKS.register("ddn")
@@ -36,26 +36,20 @@ class DDN(MinimumNormAttack):
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         perturbation = nearest_boundary(driver, x, self.candidates, self.norm, noise) - x
-        radius = NORMS[self.norm].length(perturbation).view(-1, 1, 1, 1)
+        radius = column(NORMS[self.norm].length(perturbation))
         radius = torch.where(radius > 0, radius, self.radius)
-        loss = _WatchedLoss(x)
+        every = torch.arange(len(x), device=x.device)
+        errs = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+        def watched(logits: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+            errs[rows] = margin(logits.detach(), y) > 0
+            return cross_entropy(logits, y)
+
         for step in range(self.steps):
-            gradient = driver.gradient(x + perturbation, loss, loss.rows)
+            gradient = driver.gradient(x + perturbation, watched, every)
             step_size = self.step_size * (0.01 + 0.99 * (1 + cos(pi * step / self.steps)) / 2)
             perturbation = perturbation + step_size * steepest(gradient, "l2")
-            radius = radius * torch.where(loss.errs, 1 - self.change, 1 + self.change)
+            radius = radius * torch.where(column(errs), 1 - self.change, 1 + self.change)
             perturbation = radius * steepest(perturbation, "l2")  # (N, C, H, W)
             perturbation = (x + perturbation).clamp_(0, 1) - x
         return x + perturbation
-
-
-class _WatchedLoss:
-    """Cross-entropy that notes, on the way, where the model errs."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.rows = torch.arange(len(x), device=x.device)
-        self.errs = torch.zeros(len(x), 1, 1, 1, dtype=torch.bool, device=x.device)
-
-    def __call__(self, logits: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        self.errs[rows] = (margin(logits.detach(), y) > 0).view(-1, 1, 1, 1)
-        return cross_entropy(logits, y)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion import _hyperplane as hyperplane
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
-from purpleteam.attacks.evasion._hyperplane import (
-    how_far,
-    nearest_boundary,
-    nearest_meeting,
-    other_classes,
-)
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import steepest
+from purpleteam.attacks.norms import column, steepest
 
 SLACK = 1e-4
 """Added to each step, as in the authors' code: else the last steps end short of the boundary."""
@@ -29,7 +22,7 @@ SLACK = 1e-4
 class DeepFool(MinimumNormAttack):
     """Steps onto the nearest linearised boundary until the class changes, and stops there."""
 
-    norms: ClassVar[Sequence[str]] = ("l2", "linf")
+    norms = ("l2", "linf")
     ranges = "candidates at least 2; overshoot at least 0 and finite"
 
     steps: int = 50
@@ -40,14 +33,15 @@ class DeepFool(MinimumNormAttack):
     """How much farther than to the boundary the image goes, as a share of the way."""
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        others = list(other_classes(driver, x, self.candidates - 1))
+        others = hyperplane.other_classes(driver, x, self.candidates - 1)
         perturbation, x_adv = torch.zeros_like(x), x
         for _ in range(self.steps):
             driver.dropped |= driver.found  # the first example that it meets is its answer
             if not driver.standing.any():
                 return x_adv
-            value, normal = nearest_meeting(driver, others, self.norm, x_adv)
-            step = (how_far(value, normal, self.norm) + SLACK).view(-1, 1, 1, 1)
+            value, normal = hyperplane.nearest_meeting(driver, others, self.norm, x_adv)
+            step = column(hyperplane.how_far(value, normal, self.norm) + SLACK)
             perturbation += step * steepest(normal, self.norm)  # (N, C, H, W)
             x_adv = (x + (1 + self.overshoot) * perturbation).clamp(0, 1)
-        return nearest_boundary(driver, x_adv, self.candidates, self.norm)  # knows of the range
+        # the linear step knows nothing of the range
+        return hyperplane.nearest_boundary(driver, x_adv, self.candidates, self.norm)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, pi
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +21,7 @@ from purpleteam.attacks.norms import NORMS, steepest
 class FMN(MinimumNormAttack):
     """Climbs the margin in a ball that closes in on the boundary from both sides."""
 
-    norms: ClassVar[Sequence[str]] = ("l2", "linf", "l1", "l0")
+    norms = ("l2", "linf", "l1", "l0")
     ranges = "candidates at least 1"
 
     steps: int = 100
@@ -58,29 +56,17 @@ class FMN(MinimumNormAttack):
             lead, gradient = driver.value_and_gradient(x + perturbation, margin)
             cooling = (1 + cos(pi * step / self.steps)) / 2
             change = self.last_change + (self.change - self.last_change) * cooling
-            radius = self._radius(driver, radius, change, perturbation, lead, gradient)
+            smaller, larger = radius * (1 - change), radius * (1 + change)
+            if not norm.convex:  # whole values, and at least one at a time
+                smaller = torch.minimum(smaller.floor(), radius - 1)
+                larger = torch.maximum(larger.floor(), radius + 1)
+            else:  # to the linearised boundary, and beyond it, until an example is known
+                boundary = norm.length(perturbation) + how_far(lead, gradient, self.norm)
+                larger = torch.where(driver.found, larger, boundary * (1 + change))
+            smaller = torch.minimum(smaller, driver.nearest_distance.to(radius.dtype))
+            radius = torch.where(lead > 0, smaller, larger).clamp_min(0)
             step_size = self.step_size * (0.01 + 0.99 * cooling)
             perturbation = perturbation + step_size * steepest(gradient, "l2")
             perturbation = norm.shrink(perturbation, radius)  # (N, C, H, W)
             perturbation = (x + perturbation).clamp_(0, 1) - x
         return x + perturbation
-
-    def _radius(
-        self,
-        driver: Driver,
-        radius: Tensor,
-        change: float,
-        perturbation: Tensor,
-        lead: Tensor,
-        gradient: Tensor,
-    ) -> Tensor:
-        """Return the next radius, (N,): to the linearised boundary until an example is known."""
-        known, best = driver.found, driver.nearest_distance.to(radius.dtype)
-        if not NORMS[self.norm].convex:  # whole values, and at least one at a time
-            smaller = torch.minimum((radius * (1 - change)).floor(), radius - 1)
-            larger = torch.maximum((radius * (1 + change)).floor(), radius + 1)
-        else:
-            smaller, larger = radius * (1 - change), radius * (1 + change)
-            boundary = NORMS[self.norm].length(perturbation) + how_far(lead, gradient, self.norm)
-            larger = torch.where(known, larger, boundary * (1 + change))  # on it is not beyond it
-        return torch.where(lead > 0, torch.minimum(smaller, best), larger).clamp_min(0)
