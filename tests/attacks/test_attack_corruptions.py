@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from purpleteam.attacks.evasion.corruptions import Corruptions, accuracy_under_corruptions
+from purpleteam.attacks.evasion.corruptions import Corruptions
 from purpleteam.core.errors import ConfigError
-from purpleteam.core.statistics import Rate
 from purpleteam.data.corruptions import CORRUPTIONS, corrupt
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
@@ -52,23 +51,6 @@ def test_the_default_tries_every_kind_and_one_is_one_query(images: ImageSet) -> 
     found = Corruptions().run(sure, x, torch.full((len(x),), 9))
     assert Corruptions().planned_steps == len(CORRUPTIONS) == 15
     assert not found.broken.any() and (found.queries == 15 + 1).all()  # and the image itself
-
-
-def test_the_table_holds_the_accuracy_of_each(standard: nn.Module, images: ImageSet) -> None:
-    table = accuracy_under_corruptions(
-        standard, images, kinds=("rotate", "stripe"), severities=(1, 5), seed=3
-    )
-    assert [(one.kind, one.severity) for one in table] == [
-        ("rotate", 1),
-        ("rotate", 5),
-        ("stripe", 1),
-        ("stripe", 5),
-    ]
-    changed = ImageSet(corrupt(images.images, "stripe", 5, seed=3), images.labels)
-    right = int(correct(standard, changed).sum())
-    assert table[3].accuracy == Rate.of(right, len(images))
-    assert table[1].accuracy.value < table[0].accuracy.value
-    assert table[0].to_json()["accuracy"]["n"] == len(images)
 
 
 def test_a_severity_that_there_is_not_and_an_unknown_kind_are_refused() -> None:

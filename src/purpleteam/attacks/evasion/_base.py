@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from numbers import Real
-from typing import ClassVar, Self, final
+from typing import Any, ClassVar, Self, final
 
 import numpy as np
 import torch
@@ -309,6 +309,11 @@ class QueryAttack(EvasionAttack):
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(EvasionAttack):
     """Several attacks in turn, each on the images that the ones before left standing."""
+
+    @property
+    def ball(self) -> dict[str, Any]:
+        """The options that all members share."""
+        return {"norm": self.norm, "epsilon": self.epsilon}
 
     @abstractmethod
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:

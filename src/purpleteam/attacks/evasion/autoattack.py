@@ -5,9 +5,9 @@ In L1 as in Croce & Hein 2021 (arXiv:2103.01208).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT
@@ -32,7 +32,7 @@ class AutoAttack(Ensemble):
     loss is undefined and the attack refuses; `autoattack_few_classes` is another one.
     """
 
-    norms: ClassVar[Sequence[str]] = NORMS
+    norms = NORMS
 
     version: Literal["standard", "rand"] = "standard"
     """`standard`, or `rand` for a model whose answers are random."""
@@ -54,14 +54,15 @@ class AutoAttack(Ensemble):
                 f"{self.name} {self.version} is defined for {least} classes and more, the model "
                 f"has {classes}; try autoattack_few_classes"
             )
-        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon, "steps": STEPS}
         if self.version == "rand":
-            return APGDCE(**ball, samples=SAMPLES), APGDDLR(**ball, samples=SAMPLES)
+            auto = {**self.ball, "steps": STEPS, "samples": SAMPLES}
+            return APGDCE(**auto), APGDDLR(**auto)
         l1 = self.norm == "l1"
+        auto = {**self.ball, "steps": STEPS, "large_start": l1}
         return (
-            APGDCE(**ball, restarts=5 if l1 else 1, large_start=l1),
-            APGDT(**ball, targets=5 if l1 else TARGETS, large_start=l1),
-            *_without_dlr(self.norm, self.epsilon),
+            APGDCE(**auto, restarts=5 if l1 else 1),
+            APGDT(**auto, targets=5 if l1 else TARGETS),
+            *_without_dlr(self.ball),
         )
 
 
@@ -73,26 +74,15 @@ class AutoAttackFewClasses(Ensemble):
     No published attack, so its numbers compare with nobody's "standard".
     """
 
-    norms: ClassVar[Sequence[str]] = NORMS
-
-    @property
-    def planned_steps(self) -> int:
-        """Gradient steps of each run of a member."""
-        return STEPS
+    norms = NORMS
+    planned_steps = AutoAttack.planned_steps
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
-        l1 = self.norm == "l1"
-        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon, "steps": STEPS}
-        return (
-            APGDCE(**ball, large_start=l1),
-            APGDT(**ball, loss="margin", large_start=l1),
-            *_without_dlr(self.norm, self.epsilon),
-        )
+        auto = {**self.ball, "steps": STEPS, "large_start": self.norm == "l1"}
+        return APGDCE(**auto), APGDT(**auto, loss="margin"), *_without_dlr(self.ball)
 
 
-def _without_dlr(norm: str, epsilon: float) -> tuple[EvasionAttack, EvasionAttack]:
+def _without_dlr(ball: Mapping[str, Any]) -> tuple[EvasionAttack, EvasionAttack]:
     """Return the two members that climb no loss of their own."""
-    return (
-        FABT(norm=norm, epsilon=epsilon, steps=STEPS, candidates=TARGETS + 1, stop_inside=True),
-        Square(norm=norm, epsilon=epsilon, queries=QUERIES),
-    )
+    fab = FABT(**ball, steps=STEPS, candidates=TARGETS + 1, stop_inside=True)
+    return fab, Square(**ball, queries=QUERIES)

@@ -5,9 +5,7 @@ No adversary chooses them, but a classifier that fails on them needs none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,11 +15,8 @@ from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.errors import unknown
-from purpleteam.core.statistics import Rate
 from purpleteam.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first
-from purpleteam.models.inference import Classifier, correct
 
 
 @ATTACKS.register("corruptions")
@@ -29,8 +24,8 @@ from purpleteam.models.inference import Classifier, correct
 class Corruptions(EvasionAttack):
     """Tries each kind of corruption at one severity."""
 
-    knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[Sequence[str]] = ("corruption",)
+    knowledge = "decision-based"
+    norms = ("corruption",)
 
     norm: str = "corruption"
     """The set that is searched: no ball."""
@@ -65,38 +60,3 @@ class Corruptions(EvasionAttack):
             candidates = channels_first(torch.from_numpy(changed / np.float32(255)))
             driver.errs(candidates.to(x.device, x.dtype), standing)
         return x
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorruptedAccuracy:
-    """Accuracy under one kind of corruption at one severity."""
-
-    kind: str
-    severity: int
-    accuracy: Rate
-
-    def to_json(self) -> dict[str, Any]:
-        """Return one row of the table of corruptions."""
-        return {**vars(self), "accuracy": self.accuracy.to_json()}
-
-
-def accuracy_under_corruptions(
-    model: Classifier,
-    images: ImageSet,
-    *,
-    kinds: Sequence[str] = (),
-    severities: Sequence[int] = SEVERITIES,
-    seed: int = 0,
-) -> tuple[CorruptedAccuracy, ...]:
-    """Return the accuracy under each kind (default: all) at each severity, kind by kind.
-
-    Nothing is chosen by its outcome: each is the accuracy of all images under that corruption.
-    """
-    rows = []
-    for kind in kinds or CORRUPTIONS:
-        for severity in severities:
-            changed = corrupt(images.images, kind, severity, seed=seed)
-            right = correct(model, ImageSet(changed, images.labels))
-            rate = Rate.of(int(right.sum()), len(images))
-            rows.append(CorruptedAccuracy(kind=kind, severity=severity, accuracy=rate))
-    return tuple(rows)

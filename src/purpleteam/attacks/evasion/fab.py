@@ -76,9 +76,8 @@ class FAB(MinimumNormAttack):
         points = torch.stack((x_adv, x)).flatten(2)  # (2, N, D)
         flat = normal.flatten(1)
         values = torch.stack((value, value - ((points[0] - points[1]) * flat).sum(1)))
-        step, pull = (hyperplane.nearest_on(points, flat, values, self.norm) - points).view(
-            2, *x.shape
-        )
+        nearest = hyperplane.nearest_on(points, flat, values, self.norm)
+        step, pull = (nearest - points).view(2, *x.shape)
         far, near = map(NORMS[self.norm].length, (step, pull))
         bias = column(far / (far + near).clamp_min(1e-12)).clamp_max(self.bias)
         onto, drawn = x_adv + self.overshoot * step, x + self.overshoot * pull

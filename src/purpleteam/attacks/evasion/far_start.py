@@ -8,8 +8,6 @@ those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -21,7 +19,7 @@ from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import CONVEX, NORMS, project
+from purpleteam.attacks.norms import CONVEX, NORMS, column, project
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.inference import Classifier, correct
@@ -42,7 +40,7 @@ class FarStart(GradientAttack):
     `prepare` says which images there are; without any it starts from noise.
     """
 
-    norms: ClassVar[Sequence[str]] = CONVEX
+    norms = CONVEX
     ranges = "starts at least 1; farther at least 1 and finite"
 
     steps: int = 20
@@ -63,13 +61,7 @@ class FarStart(GradientAttack):
         known = images.take(rows)
         known = known.take(np.flatnonzero(correct(model, known)))
         x = to_batch(known.images, device_of(model))
-        return self.starting_from(x, torch.from_numpy(known.labels.copy()).to(x.device))
-
-    def starting_from(self, x: Tensor, y: Tensor) -> Self:
-        """Return the attack with these images (M, C, H, W) and labels (M,) to start from."""
-        attack = copy.copy(self)
-        object.__setattr__(attack, "others", (x, y))
-        return attack
+        return self._with(others=(x, torch.from_numpy(known.labels.copy()).to(x.device)))
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         x_adv = x
@@ -101,9 +93,8 @@ class FarStart(GradientAttack):
             far[:, label] = torch.where(y == label, torch.inf, nearest.values)
             rows[:, label] = places[nearest.indices]
         order = far.argsort(dim=1, stable=True)[:, : self.starts]
-        starts = []
-        for label in order.unbind(1):
-            there = others[rows.gather(1, label[:, None]).squeeze(1)]
-            known = torch.isfinite(far.gather(1, label[:, None])).view(-1, 1, 1, 1)
-            starts.append(torch.where(known, there, noise.uniform(x)))
-        return starts
+        known, there = torch.isfinite(far.gather(1, order)), rows.gather(1, order)
+        return [
+            torch.where(column(known[:, place]), others[there[:, place]], noise.uniform(x))
+            for place in range(order.shape[1])
+        ]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,20 +13,16 @@ from torch import Tensor
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import LEVELS, distance, quantise, steepest
+from purpleteam.attacks.norms import LEVELS, NORMS, column, distance, quantise, steepest
 
-STARTS = 8
-"""Images of each kind of noise that are tried as a start."""
-STROKES = 4
-"""Images with a stroke drawn over them that are tried as a start."""
+STARTS, STROKES = 8, 4
+"""Images of each kind of noise, and with a stroke drawn over them, that are tried as a start."""
 STROKE = 14
 """Half the width of a stroke, as a part of the image's shorter side: 2 pixels of 28."""
 BLOCKS = (1, 4, 7, 2)
 """Pixels along the edge of a block of noise; to many a net all fine noise is one class."""
-JUMP_HALVINGS = 20
-"""After these the direction is given up and the image stays where it is."""
-BYTE_HALVINGS = 10
-"""Of a line between two images: finer differences are lost in steps of 1/255."""
+JUMP_HALVINGS, BYTE_HALVINGS = 20, 10
+"""After these a direction is given up; finer differences on a line are lost in steps of 1/255."""
 ASKED_AT_ONCE = 25
 """Directions for each image, so that those for many images fit into memory."""
 
@@ -40,8 +35,8 @@ class HopSkipJump(MinimumNormAttack):
     The queries of a smaller budget are the first of a larger one: more never find less.
     """
 
-    knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[Sequence[str]] = ("l2", "linf")
+    knowledge = "decision-based"
+    norms = ("l2", "linf")
     ranges = "samples_at_first at least 2"
 
     queries: int = 10_000
@@ -50,7 +45,11 @@ class HopSkipJump(MinimumNormAttack):
     """Directions in the first estimate; the t-th takes sqrt(t) times as many."""
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        x_adv = _start(driver, x, noise)
+        x_adv = x.clone()
+        for other in _others(x, noise):  # the first that the model calls something else is kept
+            rows = (~driver.found & driver.standing).nonzero().flatten()
+            errs = driver.errs(other[rows], rows)
+            x_adv[rows[errs]] = other[rows[errs]]
         for step in itertools.count():
             # those with a way to go: neither wrong as they are nor without a start
             open_ = driver.standing & driver.found & (driver.nearest_distance > 0)
@@ -59,7 +58,7 @@ class HopSkipJump(MinimumNormAttack):
                 break
             now, images = x_adv[rows], x[rows]
             if step > 0:
-                length = distance(now, images, self.norm).to(x.dtype).view(-1, 1, 1, 1)
+                length = column(distance(now, images, self.norm).to(x.dtype))
                 draws = _draws(x, noise, int(self.samples_at_first * math.sqrt(step)), rows)
                 slope = _slope(driver, now, length / x[0].numel(), draws, rows)
                 jump = length / math.sqrt(step) * steepest(slope, self.norm)
@@ -68,23 +67,14 @@ class HopSkipJump(MinimumNormAttack):
         return x_adv
 
 
-def _start(driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-    """Return for each image the first of many others that the model calls something else."""
-    x_adv = x.clone()
-    for candidate in _others(x, noise):
-        rows = (~driver.found & driver.standing).nonzero().flatten()
-        errs = driver.errs(candidate[rows], rows)
-        x_adv[rows[errs]] = candidate[rows[errs]]
-    return x_adv
-
-
 def _others(x: Tensor, noise: Noise) -> Iterator[Tensor]:
     """Yield other images, those that look like images first; the draws are always as many.
 
     An app may refuse noise ("this is no digit"), and a refusal is no start.
     """
-    yield x
-    yield from _turned(x)
+    yield from (x, x.flip(3), x.flip(2), x.flip(2, 3))
+    if x.shape[2] == x.shape[3]:  # turned by quarters
+        yield from (x.rot90(1, (2, 3)), x.rot90(3, (2, 3)), x.transpose(2, 3))
     for _ in range(STROKES):
         yield _stroked(x, noise)
     for block in BLOCKS:
@@ -95,15 +85,6 @@ def _others(x: Tensor, noise: Noise) -> Iterator[Tensor]:
     yield 1 - x
     for grey in (0.0, 1.0, 0.5):
         yield torch.full_like(x, grey)
-
-
-def _turned(x: Tensor) -> Iterator[Tensor]:
-    """Yield the images mirrored and, where they are square, turned by quarters."""
-    yield x.flip(3)
-    yield x.flip(2)
-    yield x.flip(2, 3)
-    if x.shape[2] == x.shape[3]:
-        yield from (x.rot90(1, (2, 3)), x.rot90(3, (2, 3)), x.transpose(2, 3))
 
 
 def _stroked(x: Tensor, noise: Noise) -> Tensor:
@@ -129,7 +110,7 @@ def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: s
     low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
     for _ in range(halvings):
         middle = (low + high) / 2
-        errs = driver.errs(_between(x, x_adv, middle, norm), rows).view(-1, 1, 1, 1)
+        errs = column(driver.errs(_between(x, x_adv, middle, norm), rows))
         low, high = torch.where(errs, low, middle), torch.where(errs, middle, high)
     return _between(x, x_adv, high, norm)
 
@@ -139,7 +120,7 @@ def _between(x: Tensor, x_adv: Tensor, share: Tensor, norm: str) -> Tensor:
     perturbation = x_adv - x
     if norm == "l2":
         return x + share * perturbation
-    length = perturbation.flatten(1).abs().amax(1).view(-1, 1, 1, 1)
+    length = column(NORMS[norm].length(perturbation))
     return x + torch.minimum(torch.maximum(perturbation, -share * length), share * length)
 
 

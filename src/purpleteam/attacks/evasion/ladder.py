@@ -8,11 +8,9 @@ the ladder beside AutoAttack.
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -37,7 +35,7 @@ TARGETS = 3
 class Ladder(Ensemble):
     """A few cheap and strong attacks, each on what the ones before left standing."""
 
-    norms: ClassVar[Sequence[str]] = CONVEX
+    norms = CONVEX
 
     steps: int = 60
     """Gradient steps of Auto-PGD, and of its targeted runs together."""
@@ -53,10 +51,7 @@ class Ladder(Ensemble):
         """Return the ladder whose second member starts from these images."""
         if self.start is not None:
             return self
-        ladder = copy.copy(self)
-        start = self._start().prepare(model, images, seed=seed)
-        object.__setattr__(ladder, "start", start)
-        return ladder
+        return self._with(start=self._start().prepare(model, images, seed=seed))
 
     def longest(self, model: Classifier, x: Tensor, images: int) -> float:
         """Return the seconds that it takes at most for so many images, none of which falls early.
@@ -74,18 +69,17 @@ class Ladder(Ensemble):
         return images * (gradients * both + (far.starts + self.queries) * forward) / len(x)
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
-        ball: dict[str, Any] = {"norm": self.norm, "epsilon": self.epsilon}
-        auto = ball | {"samples": self.samples, "large_start": NORMS[self.norm].sparse}
+        auto = self.ball | {"samples": self.samples, "large_start": NORMS[self.norm].sparse}
         steps = max(self.steps // TARGETS, 1)
         return (
             APGDCE(**auto, steps=self.steps),
             self.start or self._start(),
             APGDT(**auto, steps=steps, targets=TARGETS, loss="margin"),
-            Square(**ball, queries=self.queries),
+            Square(**self.ball, queries=self.queries),
         )
 
     def _start(self) -> FarStart:
-        return FarStart(norm=self.norm, epsilon=self.epsilon, starts=STARTS, samples=self.samples)
+        return FarStart(**self.ball, starts=STARTS, samples=self.samples)
 
 
 def _seconds(model: Classifier, x: Tensor) -> float:

@@ -6,9 +6,7 @@ steepest value would need as many steps as there are values to change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,7 +21,7 @@ from purpleteam.attacks.norms import CONVEX, NORMS, project, uniform_start
 class PGD(GradientAttack):
     """Climbs the loss in small steps, staying inside the ball."""
 
-    norms: ClassVar[Sequence[str]] = CONVEX
+    norms = CONVEX
     ranges = "sparsity at least 0 and below 1"
 
     steps: int = 40

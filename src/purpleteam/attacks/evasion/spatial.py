@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +26,8 @@ class Spatial(EvasionAttack):
     only, `degrees` to 0 to shift only.
     """
 
-    knowledge: ClassVar[str] = "decision-based"
-    norms: ClassVar[Sequence[str]] = ("spatial",)
+    knowledge = "decision-based"
+    norms = ("spatial",)
     ranges = (
         "degrees at least 0 and finite; pixels at least 0 and finite; "
         "turns at least 1; shifts at least 1"
@@ -76,8 +74,7 @@ def moved(x: Tensor, degrees: float, right: float, down: float) -> Tensor:
         return x
     height, width = x.shape[2:]
     angle = math.radians(degrees)
-    # grid_sample asks, for each place of the output, where it comes from; places run from -1 to 1
-    # along each axis, so that lengths along the two compare as height to width
+    # grid_sample asks where each place of the output comes from; both axes run from -1 to 1
     cosine, sine, ratio = math.cos(angle), math.sin(angle), height / width
     back_x, back_y = -2 * right / width, -2 * down / height
     rows = [[cosine, -sine * ratio, 0.0], [sine / ratio, cosine, 0.0]]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,14 +35,20 @@ class Square(QueryAttack):
     a second window held and what the ball has left, in the form of two opposite pyramids.
     """
 
-    norms: ClassVar[Sequence[str]] = ("linf", "l2", "l1")
+    norms = ("linf", "l2", "l1")
     ranges = "initial_share above 0 and at most 1"
 
     initial_share: float = 0.8
     """Share of the image that the first windows cover."""
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        rows, images, x_adv = torch.arange(len(x), device=x.device), x, self._start(x, noise)
+        order = NORMS[self.norm].order
+        if self.norm == "linf":
+            stripes = _signs(noise.uniform(x[:, :, :1, :]))  # (N, C, 1, W)
+            x_adv = (x + self.epsilon * stripes).clamp(0, 1)
+        else:
+            x_adv = _tiled(x, self.epsilon, noise, order)
+        rows, images = torch.arange(len(x), device=x.device), x
         lowest, last = _margin(driver, x_adv, rows), x_adv.clone()
         for query, draws in enumerate(_draws(x, noise, self.queries - 1), start=1):
             stands = driver.standing[rows]
@@ -53,7 +58,11 @@ class Square(QueryAttack):
                 lowest = lowest[stands]
             if len(rows) == 0:
                 break
-            asked = self._move(x_adv, images, draws[rows], self._side(query, x))
+            here, side = draws[rows], self._side(query, x)
+            if self.norm == "linf":
+                asked = _to_the_edge(x_adv, images, here, side, self.epsilon)
+            else:
+                asked = _two_pyramids(x_adv, images, here, side, self.epsilon, order)
             margin = _margin(driver, asked, rows)
             better = (margin < lowest).nonzero().flatten()
             if len(better):
@@ -61,17 +70,6 @@ class Square(QueryAttack):
                 lowest.index_copy_(0, better, margin[better])
         last[rows] = x_adv
         return last
-
-    def _start(self, x: Tensor, noise: Noise) -> Tensor:
-        if self.norm == "linf":
-            stripes = _signs(noise.uniform(x[:, :, :1, :]))  # (N, C, 1, W)
-            return (x + self.epsilon * stripes).clamp(0, 1)
-        return _tiled(x, self.epsilon, noise, NORMS[self.norm].order)
-
-    def _move(self, x_adv: Tensor, x: Tensor, draws: Tensor, side: int) -> Tensor:
-        if self.norm == "linf":
-            return _to_the_edge(x_adv, x, draws, side, self.epsilon)
-        return _two_pyramids(x_adv, x, draws, side, self.epsilon, NORMS[self.norm].order)
 
     def _side(self, query: int, x: Tensor) -> int:
         """Return the pixels along an edge of the window; fewer and fewer."""
@@ -145,15 +143,9 @@ def _window(corner: Tensor, side: int, x: Tensor) -> Tensor:
     height, width = x.shape[2:]
     top = (corner[:, 0] * (height - side + 1)).long()
     left = (corner[:, 1] * (width - side + 1)).long()
-    places = (top * width + left)[:, None, None] + _first_window(side, width).to(x.device)
-    return places.expand(-1, x.shape[1], -1)
-
-
-@cache
-def _first_window(side: int, width: int) -> Tensor:
-    """Return the places of the window in the first corner."""
-    step = torch.arange(side)
-    return (step[:, None] * width + step).flatten()
+    step = torch.arange(side, device=x.device)
+    first = (step[:, None] * width + step).flatten()  # of a window in the first corner
+    return ((top * width + left)[:, None, None] + first).expand(-1, x.shape[1], -1)
 
 
 def _draws(x: Tensor, noise: Noise, queries: int) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from purpleteam.models.loading import LoadedModel, load
 class Transfer(EvasionAttack):
     """Runs a white-box attack on another model, to its end, and tries what comes out."""
 
-    knowledge: ClassVar[str] = "transfer"
+    knowledge = "transfer"
     surrogate: str = "standard"
     """The other model: a zoo name, a stored model's path, or module:factory."""
     weights: str | None = None
