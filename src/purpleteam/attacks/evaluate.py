@@ -15,11 +15,13 @@ import torch
 
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.inputs import check_labels
-from purpleteam.attacks.journal import Arrays, Journal
+from purpleteam.attacks.journal import Journal
 from purpleteam.attacks.outcomes import (
     NOT_BROKEN,
     WRONG_WHEN_CLEAN,
+    Arrays,
     AttackRow,
+    Breaks,
     RobustEvaluation,
     as_floats,
 )
@@ -71,7 +73,20 @@ def evaluate(
         below = [climb.rung(member, "" if member is fitted else attack.name) for member in members]
         whole = _row(attack, seed, below[-1].survived)  # as it was asked for, not what was fitted
         rows.append(whole if members == (fitted,) else replace(whole, members=tuple(below)))
-    return climb.result(tuple(rows))
+    calls = climb.spent["forward"]
+    return RobustEvaluation(
+        clean_accuracy=Rate.of(int(climb.clean_correct.sum()), len(images)),
+        robust_accuracy=Rate.of(climb.standing, len(images)),
+        attacks=tuple(rows),
+        rungs=tuple(climb.rungs),
+        clean_correct=climb.clean_correct,
+        broken_by=climb.broken_by,
+        distance=climb.distance,
+        queries=climb.queries,
+        steps=climb.steps,
+        x_adv=climb.x_adv,
+        cost={**climb.spent, "queries": calls},
+    )
 
 
 @dataclass
@@ -93,12 +108,11 @@ class _Climb:
         self.x_adv = as_floats(images)  # (N, H, W, C)
         self.distance = np.full(len(images), np.nan)
         self.queries, self.steps = np.zeros((2, len(images)), np.int64)
+        self.spent: dict[str, float] = {"forward": 0, "backward": 0, "seconds": 0.0}
+        self.rungs: list[str] = []
         with frozen(self.model):
             self.nets = Nets.of(self.model, to_batch(images.images[:16], self.device))
         check_labels(torch.from_numpy(images.labels.copy()), self.nets.classes)
-        self.forward = self.backward = 0
-        self.seconds = 0.0
-        self.rungs: list[str] = []
 
     @property
     def standing(self) -> int:
@@ -113,7 +127,15 @@ class _Climb:
         with self.progress.task(label, len(rows)) as task:
             for start in range(0, len(rows), self.batch_size):
                 index = rows[start : start + self.batch_size]
-                self._take(index, self._done(attack, index, f"/{name}" if ensemble else ""))
+                done = self._done(attack, index, f"/{name}" if ensemble else "")
+                fell = index[done["broken"]]
+                self.x_adv[index] = done["x_adv"]
+                self.distance[fell] = done["distance"][done["broken"]]
+                self.broken_by[fell] = len(self.rungs) - 1
+                self.queries[index] += done["queries"]
+                self.steps[index] += done["steps"]
+                for kind in self.spent:
+                    self.spent[kind] += done[kind].item()
                 task.advance(len(index), standing=f"{self.standing}/{len(self.images)}")
         return _row(attack, self.seed, Rate.of(self.standing, len(self.images)))
 
@@ -126,46 +148,14 @@ class _Climb:
         y = torch.from_numpy(self.images.labels[index]).to(self.device)
         numbers = torch.from_numpy(index)
         result = attack.run(self.nets, x, y, seed=self.seed, index=numbers, stream=stream)
-        arrays: Arrays = {
-            "x_adv": result.x_adv.permute(0, 2, 3, 1).cpu().numpy(),
-            "broken": result.broken.cpu().numpy(),
-            "distance": result.distance.cpu().numpy(),
-            "queries": result.queries.cpu().numpy(),
-            "steps": result.steps.cpu().numpy(),
-            "forward": np.asarray(result.cost.forward),
-            "backward": np.asarray(result.cost.backward),
-            "seconds": np.asarray(result.seconds),
-        }
+        kept = ("broken", "distance", "queries", "steps")
+        arrays: Arrays = {name: getattr(result, name).cpu().numpy() for name in kept}
+        arrays["x_adv"] = result.x_adv.permute(0, 2, 3, 1).cpu().numpy()
+        spent = {**vars(result.cost), "seconds": result.seconds}
+        arrays |= {kind: np.asarray(amount) for kind, amount in spent.items()}
         if self.journal is not None:
             self.journal.save(place, index, arrays)
         return arrays
-
-    def _take(self, index: np.ndarray, done: Arrays) -> None:
-        fell = done["broken"]
-        self.x_adv[index] = done["x_adv"]
-        self.distance[index[fell]] = done["distance"][fell]
-        self.queries[index] += done["queries"]
-        self.steps[index] += done["steps"]
-        self.broken_by[index[fell]] = len(self.rungs) - 1
-        self.forward += int(done["forward"])
-        self.backward += int(done["backward"])
-        self.seconds += float(done["seconds"])
-
-    def result(self, rows: tuple[AttackRow, ...]) -> RobustEvaluation:
-        calls = {"forward": self.forward, "backward": self.backward, "queries": self.forward}
-        return RobustEvaluation(
-            clean_accuracy=Rate.of(int(self.clean_correct.sum()), len(self.images)),
-            robust_accuracy=Rate.of(self.standing, len(self.images)),
-            attacks=rows,
-            rungs=tuple(self.rungs),
-            clean_correct=self.clean_correct,
-            broken_by=self.broken_by,
-            distance=self.distance,
-            queries=self.queries,
-            steps=self.steps,
-            x_adv=self.x_adv,
-            cost={**calls, "seconds": self.seconds},
-        )
 
 
 def curve(
@@ -203,9 +193,10 @@ def curve(
         widest = at(radii[-1])
         return {radius: widest.within(radius, images) for radius in radii}
     points: dict[float, RobustEvaluation] = {}
+    breaks: Breaks | None = None
     for radius in radii:  # what broke an image in a smaller ball lies in this one, too
-        smaller = points[max(points)].breaks if points else None
-        points[radius] = at(radius).counting(smaller)
+        points[radius] = at(radius).counting(breaks)
+        breaks = points[radius].breaks
     return points
 
 

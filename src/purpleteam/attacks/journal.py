@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.attacks.outcomes import Arrays
 from purpleteam.core.digest import canonical_json, sha256_bytes
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def default_root() -> Path:

@@ -16,6 +16,7 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
 
 NOT_BROKEN, WRONG_WHEN_CLEAN = -1, -2
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,9 @@ class AttackRow:
     def to_json(self) -> dict[str, Any]:
         """Return the row of `attacks` in `purple attack --json`."""
         values = {**asdict(self), "survived": self.survived.to_json()}
-        values["members"] = [member.to_json() for member in self.members]
-        if not self.members:
-            del values["members"]
-        return values
+        del values["members"]
+        below = [member.to_json() for member in self.members]
+        return values | ({"members": below} if below else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,16 +179,8 @@ class RobustEvaluation:
 
     def save_outcomes(self, path: Path) -> None:
         """Write one row per image as .npz, without pickles and byte for byte reproducible."""
-        _save(
-            path,
-            index=np.arange(len(self.broken_by)),
-            clean_correct=self.clean_correct,
-            broken_by=self.broken_by,
-            rungs=np.array(self.rungs),
-            distance=self.distance,
-            queries=self.queries,
-            steps=self.steps,
-        )
+        index = np.arange(len(self.broken_by))
+        self._save(path, {"index": index, "clean_correct": self.clean_correct})
 
     def save_images(self, path: Path, images: ImageSet, as_bytes: AsBytes | None = None) -> None:
         """Write the float32 images, what was added, and each one's outcome as .npz: lossless.
@@ -196,17 +188,16 @@ class RobustEvaluation:
         An image that is kept as bytes is another image, so bytes are written only beside these,
         with what the model makes of them.
         """
-        _save(
-            path,
-            x_adv=self.x_adv,
-            perturbation=self.x_adv - as_floats(images),
-            broken_by=self.broken_by,
-            rungs=np.array(self.rungs),
-            distance=self.distance,
-            queries=self.queries,
-            steps=self.steps,
-            **({} if as_bytes is None else {f"bytes_{k}": v for k, v in vars(as_bytes).items()}),
-        )
+        first = {"x_adv": self.x_adv, "perturbation": self.x_adv - as_floats(images)}
+        last = {} if as_bytes is None else vars(as_bytes)
+        self._save(path, first, {f"bytes_{name}": array for name, array in last.items()})
+
+    def _save(self, path: Path, first: Arrays, last: Arrays | None = None) -> None:
+        rows: Arrays = {"broken_by": self.broken_by, "rungs": np.array(self.rungs)}
+        rows |= {"distance": self.distance, "queries": self.queries, "steps": self.steps}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **first, **rows, **(last or {}))
 
     def as_bytes(self, model: Classifier, images: ImageSet) -> AsBytes:
         """Return the images rounded to bytes, towards the clean ones, and ask the model again."""
@@ -245,9 +236,3 @@ class RobustEvaluation:
 def as_floats(images: ImageSet) -> NDArray[np.float32]:
     """Return the images (N, H, W, C) in [0, 1]."""
     return np.asarray(images.images / np.float32(255), np.float32)
-
-
-def _save(path: Path, **arrays: NDArray[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
