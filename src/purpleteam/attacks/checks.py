@@ -6,7 +6,7 @@ from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import Absent
-from purpleteam.core.records import Measurement, Note
+from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import MODEL, model_note
 from purpleteam.core.statistics import Rate
@@ -30,11 +30,18 @@ class ModelRobust(Check):
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
+        records = _records(target)
+        roles: dict[str, set[str]] = {}  # of each role the digests of its models
         attacked: dict[str, list[Measurement]] = {}
-        for record in _measured(target, "robust_accuracy"):
-            attacked.setdefault(str(record.subject.get("model")), []).append(record)
-        of_interest = attacked.keys() & _playing(target, "hardened")
-        of_interest = of_interest or attacked.keys() & _playing(target, "baseline", "brought")
+        for record in records:
+            if isinstance(record, Note) and record.name == MODEL:
+                role = str(record.facts.get("role"))
+                roles.setdefault(role, set()).add(str(record.facts["model"]))
+            elif isinstance(record, Measurement) and record.name == "robust_accuracy":
+                attacked.setdefault(str(record.subject.get("model")), []).append(record)
+        of_interest = attacked.keys() & roles.get("hardened", set())
+        under_test = roles.get("baseline", set()) | roles.get("brought", set())
+        of_interest = of_interest or attacked.keys() & under_test
         if not of_interest:
             raise Absent("no attack on the hardened model or the model under test was recorded")
         outcomes = [self._outcome(attacked[digest]) for digest in sorted(of_interest)]
@@ -42,18 +49,17 @@ class ModelRobust(Check):
 
     def _outcome(self, measured: list[Measurement]) -> Outcome:
         """Return what the attacks on one model say."""
-        name = measured[0].subject.get("model_name")
         white_box = [
-            record
+            (record, record.detail.get("soundness", {}).get("verdict", "not_established"))
             for record in measured
-            if record.how.get("knowledge") == "white-box"
+            if (record.how.get("knowledge"), record.how.get("norm")) == ("white-box", "linf")
             and not record.how.get("curve")
-            and record.how.get("norm") == "linf"
         ]
-        sound = [record for record in white_box if _verdict(record) == "sound"]
-        counted = [record for record in white_box if _verdict(record) != "not_established"]
+        sound = [record for record, verdict in white_box if verdict == "sound"]
+        counted = [record for record, verdict in white_box if verdict != "not_established"]
         # a weak attack may break it, too
         worst = min((_rate(record).low for record in counted), default=0.0)
+        name = measured[0].subject.get("model_name")
         return Outcome(
             passed=bool(sound) and worst >= ROBUST_FLOOR,
             measured={
@@ -80,34 +86,33 @@ class BackdoorRate(Check):
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
-        found = _measured(target, "trigger_sweep_rate")
-        if not found:
+        swept = [
+            record
+            for record in _records(target)
+            if isinstance(record, Measurement) and record.name == "trigger_sweep_rate"
+        ]
+        if not swept:
             raise Absent("no sweep over triggers was recorded")
-        worst = max(_rate(one).high for one in found)
+        worst = max(_rate(record).high for record in swept)
         return Outcome(
             passed=worst <= TRIGGER_CEILING,
             measured=round(worst, 4),
             threshold=TRIGGER_CEILING,
-            inputs={one.id: str(one.subject.get("model")) for one in found},
+            inputs={record.id: str(record.subject.get("model")) for record in swept},
         )
 
     def bad_example(self, folder: Path) -> Target:
         return _run_with(folder, "trigger_sweep_rate", "served", {}, Rate.of(960, 1000))
 
 
-def _measured(target: Target, name: str) -> list[Measurement]:
-    records = RunFolder.open(target.run or Path()).records()
-    return [record for record in records if isinstance(record, Measurement) and record.name == name]
+def _records(target: Target) -> list[Record]:
+    return RunFolder.open(target.run or Path()).records()
 
 
 def _rate(measurement: Measurement) -> Rate:
     if not isinstance(measurement.value, Rate):
         raise TypeError(f"{measurement.id} is no rate")
     return measurement.value
-
-
-def _verdict(measurement: Measurement) -> str:
-    return str(measurement.detail.get("soundness", {}).get("verdict", "not_established"))
 
 
 def _run_with(
@@ -119,10 +124,3 @@ def _run_with(
     bad = Measurement(name=name, value=value, subject=subject, how=how, detail=detail)
     run.cell("control", {}, lambda: [bad, model_note("sha256:0", model_name, "hardened")])
     return Target(run=run.path)
-
-
-def _playing(target: Target, *roles: str) -> set[str]:
-    """Return the digests of the models that play one of these parts."""
-    records = RunFolder.open(target.run or Path()).records()
-    notes = [record for record in records if isinstance(record, Note) and record.name == MODEL]
-    return {str(note.facts["model"]) for note in notes if note.facts.get("role") in roles}

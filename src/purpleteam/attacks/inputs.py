@@ -15,6 +15,12 @@ ROUNDING = 1e-6
 """How far outside [0, 1] a value may be and still be meant as its end."""
 OVER = 2
 """Values up to here are none from 0 to 255: such images would be black."""
+ODD = {
+    "is_nested": ("nested", "torch.stack({}.unbind()), where all are of one size"),
+    "is_meta": ("on the meta device, where there are no values", "make {} on the CPU"),
+    "is_quantized": ("quantised", "{}.dequantize()"),
+}
+"""What a tensor is that is not stored as one value after the other, and a remedy."""
 
 
 def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -25,12 +31,14 @@ def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """
     for name, given, wanted in (("x", x, IMAGES), ("y", y, LABELS)):
         if not isinstance(given, Tensor):
-            hint = _to_tensor(name, given)
-            raise UsageError(
-                f"{name} is a {type(given).__name__}, not a torch tensor; {wanted}{hint}"
-            )
-        if (odd := _odd_layout(name, given)) is not None:
-            raise UsageError(f"{name} is {odd[0]}; {wanted}: {odd[1]}")
+            kind, hint = type(given).__name__, _to_tensor(name, given)
+            raise UsageError(f"{name} is a {kind}, not a torch tensor; {wanted}{hint}")
+        for flag, (odd, remedy) in ODD.items():
+            if getattr(given, flag):
+                raise UsageError(f"{name} is {odd}; {wanted}: {remedy.format(name)}")
+        if given.layout != torch.strided:
+            kind = "sparse" if "sparse" in str(given.layout) else str(given.layout)
+            raise UsageError(f"{name} is {kind}; {wanted}: {name}.to_dense()")
     x, y = x.detach().as_subclass(Tensor), y.detach().as_subclass(Tensor)
     if hint := _wrong_form(x):
         raise UsageError(f"x is {_form(x)}; {IMAGES}: {hint}")
@@ -45,7 +53,7 @@ def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     return x.clamp(0, 1), y.to(torch.int64, copy=True)
 
 
-def checked_index(index: Any, n: int) -> Tensor:
+def checked_index(index: Tensor | None, n: int) -> Tensor:
     """Return the place of each of `n` images in its dataset; the default counts from 0.
 
     Raises:
@@ -54,9 +62,20 @@ def checked_index(index: Any, n: int) -> Tensor:
     if index is None:
         return torch.arange(n)
     form = _form(index) if isinstance(index, Tensor) else f"a {type(index).__name__}"
-    if form not in {f"{kind} ({n},)" for kind in ("int64", "int32")}:
+    if form not in (f"int64 ({n},)", f"int32 ({n},)"):
         raise UsageError(f"index is {form}; wanted: an int64 tensor ({n},), one place an image")
-    return index  # type: ignore[no-any-return]
+    return index
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Refuse labels that no score of the model stands for; 0 classes: their number is unknown."""
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= classes > 0:
+        hint = ": y - 1, if they count from 1" if (low, high) == (1, classes) else ""
+        raise UsageError(
+            f"labels reach from {low} to {high}; wanted: 0 to {classes - 1}, one for each of the "
+            f"{classes} scores of the model{hint}"
+        )
 
 
 def _to_tensor(name: str, given: Any) -> str:
@@ -71,46 +90,20 @@ def _to_tensor(name: str, given: Any) -> str:
     return ""
 
 
-def _odd_layout(name: str, given: Tensor) -> tuple[str, str] | None:
-    """Return what a tensor is that is not stored as one value after the other, and a remedy."""
-    if given.is_nested:
-        return "nested", f"torch.stack({name}.unbind()), where all are of one size"
-    if given.is_meta:
-        return "on the meta device, where there are no values", f"make {name} on the CPU"
-    if given.is_quantized:
-        return "quantised", f"{name}.dequantize()"
-    if given.layout != torch.strided:
-        kind = "sparse" if "sparse" in str(given.layout) else str(given.layout)
-        return kind, f"{name}.to_dense()"
-    return None
-
-
-def check_labels(y: Tensor, classes: int) -> None:
-    """Refuse labels that no score of the model stands for; 0 classes: their number is unknown."""
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes > 0:
-        hint = ": y - 1, if they count from 1" if (low, high) == (1, classes) else ""
-        raise UsageError(
-            f"labels reach from {low} to {high}; wanted: 0 to {classes - 1}, one for each of the "
-            f"{classes} scores of the model{hint}"
-        )
-
-
 def _wrong_form(x: Tensor) -> str:
     """Return what to do about a wrong type or shape; "" where nothing is wrong."""
-    if x.is_complex():
-        return "images are real: x.real"
-    if x.dtype != torch.bool and not x.is_floating_point():
-        return "x.float() / 255"
-    if x.dtype != torch.float32:
-        return "x.float()"
-    if x.ndim == 3:
-        return "x.unsqueeze(1), if these are grey images; x.unsqueeze(0), if it is one image"
-    if x.ndim == 4 and x.shape[3] in (1, 3, 4) and min(x.shape[1:3]) > 4:
-        return "x.permute(0, 3, 1, 2), if the channels come last"
-    if x.ndim != 4:
-        return f"it has {x.ndim} axes"
-    return "" if x.numel() else "it holds no image"
+    last = x.ndim == 4 and x.shape[3] in (1, 3, 4) and min(x.shape[1:3]) > 4
+    grey = "x.unsqueeze(1), if these are grey images; x.unsqueeze(0), if it is one image"
+    remedies = (
+        (x.is_complex(), "images are real: x.real"),
+        (x.dtype != torch.bool and not x.is_floating_point(), "x.float() / 255"),
+        (x.dtype != torch.float32, "x.float()"),
+        (x.ndim == 3, grey),
+        (last, "x.permute(0, 3, 1, 2), if the channels come last"),
+        (x.ndim != 4, f"it has {x.ndim} axes"),
+        (x.numel() == 0, "it holds no image"),
+    )
+    return next((remedy for wrong, remedy in remedies if wrong), "")
 
 
 def _wrong_values(x: Tensor) -> str:
@@ -121,12 +114,10 @@ def _wrong_values(x: Tensor) -> str:
     low, high = float(x.amin()), float(x.amax())
     if low >= -ROUNDING and high <= 1 + ROUNDING:
         return ""
-    reach = f"reaches from {low:.4g} to {high:.4g}"
-    if low >= 0 and high < OVER:
-        return f"{reach}: x.clamp(0, 1), if it only overshoots"
+    remedy = "undo its normalisation, which belongs in the model"
     if low >= 0 and high <= 255:
-        return f"{reach}: x / 255"
-    return f"{reach}: undo its normalisation, which belongs in the model"
+        remedy = "x.clamp(0, 1), if it only overshoots" if high < OVER else "x / 255"
+    return f"reaches from {low:.4g} to {high:.4g}: {remedy}"
 
 
 def _form(tensor: Tensor) -> str:

@@ -1,7 +1,7 @@
 """Where an evaluation stands, on disk, so that a killed one goes on where it was.
 
-A folder holds one file for each finished batch, named by the attack's place in the ladder and the
-images in it. It is written whole or not at all. Who opens a journal names everything that the
+A folder holds one file for each finished batch, written whole or not at all, and named by the
+attack's place in the ladder and the images in it. Who opens a journal names everything that the
 results depend on; another model, image or setting has another folder.
 """
 
@@ -23,12 +23,6 @@ from purpleteam.attacks.outcomes import Arrays
 from purpleteam.core.digest import canonical_json, sha256_bytes
 
 
-def default_root() -> Path:
-    """Return the user's cache folder for evaluations under way."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "purpleteam" / "evaluations"
-
-
 class Journal:
     """Finished batches of one evaluation. A folder that cannot be written keeps nothing."""
 
@@ -37,9 +31,11 @@ class Journal:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], root: Path | None = None) -> Journal:
-        """Return the journal of the evaluation that `facts` name in full."""
+        """Return the journal of the evaluation that `facts` name in full; by default in a cache."""
+        base = os.environ.get("XDG_CACHE_HOME")
+        cache = Path(base) if base else Path.home() / ".cache"
         key = sha256_bytes(canonical_json(facts).encode()).removeprefix("sha256:")
-        return cls((root or default_root()) / key[:24])
+        return cls((root or cache / "purpleteam" / "evaluations") / key[:24])
 
     @property
     def batches(self) -> int:

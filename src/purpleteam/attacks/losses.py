@@ -37,10 +37,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, y: Tensor, target_label: Tensor) -> Tensor:
-    """Return the margin of the target over the first logit's gap to the mean of third and fourth.
-
-    Needs 4 classes.
-    """
+    """Return the target's margin over the first logit's gap to the third and fourth; 4 classes."""
     first, _, third, fourth = logits.topk(4, dim=1).values.unbind(1)
     gap = first - (third + fourth) / 2
     return targeted_margin(logits, y, target_label) / (gap + TINY)

@@ -7,6 +7,7 @@ nothing else: not on the batch size, the order, the shard or which of its neighb
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,19 +34,20 @@ class Noise:
 
     def seed_torch(self) -> None:
         """Seed torch's own generators, from which a model of random answers draws."""
-        key = f"{self.seed}/{self.index.tolist()}/{self.restart}{self.stream}".encode()
-        torch.manual_seed(_seed(key))
+        torch.manual_seed(seed_of(f"{self.seed}/{self.index.tolist()}/{self.restart}{self.stream}"))
 
-    def _draw(self, like: Tensor, kind: object) -> Tensor:
+    def _draw(self, like: Tensor, kind: Callable[..., Tensor]) -> Tensor:
         self._draws += 1
-        rng = torch.Generator()
-        rows = []
+        rng, rows = torch.Generator(), []
         for index in self.index.tolist():
-            key = f"{self.seed}/{index}/{self.restart}/{self._draws}{self.stream}".encode()
-            rng.manual_seed(_seed(key))
-            rows.append(kind(like.shape[1:], generator=rng))  # type: ignore[operator]
+            rng.manual_seed(
+                seed_of(f"{self.seed}/{index}/{self.restart}/{self._draws}{self.stream}")
+            )
+            rows.append(kind(like.shape[1:], generator=rng))
         return torch.stack(rows).to(device=like.device, dtype=like.dtype)
 
 
-def _seed(key: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(key).digest()[:7], "big")
+def seed_of(*key: str | bytes) -> int:
+    """Return the seed that stands for a key of any length."""
+    parts = (part.encode() if isinstance(part, str) else part for part in key)
+    return int.from_bytes(hashlib.sha256(b"".join(parts)).digest()[:7], "big")

@@ -45,34 +45,26 @@ class AttackRow:
 
 @dataclass(frozen=True, eq=False)
 class AsBytes:
-    """Adversarial examples as an image file would hold them.
-
-    Attributes:
-        images: (N, H, W, C) uint8, inside the ball.
-        breaks: (N,) bool; what broke the model as float32 still does.
-    """
+    """Adversarial examples as an image file would hold them."""
 
     images: NDArray[np.uint8]
+    """(N, H, W, C), inside the ball."""
     breaks: NDArray[np.bool_]
+    """(N,); what broke the model as float32 still does."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Breaks:
-    """Adversarial examples that were made beside a ladder, each image at most once.
-
-    Attributes:
-        epsilon: radius of the ball in which they were looked for.
-        rows: (n,) int; places of the images in the set.
-        by: (n,) the names of what found them.
-        x_adv: (n, H, W, C) float32.
-        distance: (n,) float64, in the norm of the ladder.
-    """
+    """Adversarial examples that were made beside a ladder, each image at most once."""
 
     epsilon: float
+    """Radius of the ball in which they were looked for."""
     rows: NDArray[np.int64]
+    """(n,); places of the images in the set."""
     by: tuple[str, ...]
-    x_adv: NDArray[np.float32]
-    distance: NDArray[np.float64]
+    """(n,); the names of what found them."""
+    x_adv: NDArray[np.float32]  # (n, H, W, C)
+    distance: NDArray[np.float64]  # (n,), in the norm of the ladder
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,7 +103,7 @@ class RobustEvaluation:
         return np.asarray(self.broken_by == NOT_BROKEN)
 
     def within(self, epsilon: float, images: ImageSet) -> RobustEvaluation:
-        """Return the same evaluation in a smaller ball, for an attack that looks for the nearest.
+        """Return the same evaluation in a smaller ball, for attacks that look for the nearest.
 
         An example that was found further away counts no more, and the image itself stands in the
         place of whatever may lie outside; nothing is attacked again.
@@ -120,18 +112,16 @@ class RobustEvaluation:
             return self
         lost = (self.broken_by >= 0) & (self.distance > epsilon)
         broken_by = np.where(lost, NOT_BROKEN, self.broken_by).astype(np.int8)
-        n = len(broken_by)
         last_rungs = np.cumsum([max(len(row.members), 1) for row in self.attacks]) - 1
-        standing = [int(((broken_by < 0) | (broken_by > place)).sum()) for place in last_rungs]
-        wrong = int((broken_by == WRONG_WHEN_CLEAN).sum())
-        rows = tuple(
-            replace(row, epsilon=epsilon, survived=Rate.of(count - wrong, n))
-            for row, count in zip(self.attacks, standing, strict=True)
-        )
+        left = [(broken_by == NOT_BROKEN) | (broken_by > place) for place in last_rungs]
+        rates = [Rate.of(int(stands.sum()), len(broken_by)) for stands in left]
         return replace(
             self,
-            robust_accuracy=Rate.of(int((broken_by == NOT_BROKEN).sum()), n),
-            attacks=rows,
+            robust_accuracy=rates[-1],
+            attacks=tuple(
+                replace(row, epsilon=epsilon, survived=rate)
+                for row, rate in zip(self.attacks, rates, strict=True)
+            ),
             broken_by=broken_by,
             distance=np.where(lost, np.nan, self.distance),
             x_adv=np.where((broken_by < 0)[:, None, None, None], as_floats(images), self.x_adv),

@@ -8,12 +8,12 @@ Each is a classifier itself: wrap the defended model and attack the wrapper.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from purpleteam.attacks.noise import seed_of
 from purpleteam.models.guard import Classifier, guarded
 
 Transform = Callable[[Tensor], Tensor]
@@ -32,24 +32,18 @@ class Averaged(nn.Module):
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
         self.model = guarded(model)
-        self.samples = samples
-        self.seed = seed
+        self.samples, self.seed = samples, seed
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, classes)."""
-        devices = [x.device] if x.is_cuda else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self._seed_for(x))
+        content = x.detach().float().cpu().contiguous().numpy().tobytes()
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            torch.manual_seed(seed_of(f"{self.seed}/", content))
             total = self.model(x)
             for _ in range(self.samples - 1):
                 total = total + self.model(x)
         mean: Tensor = total / self.samples
         return mean
-
-    def _seed_for(self, x: Tensor) -> int:
-        content = x.detach().float().cpu().contiguous().numpy().tobytes()
-        key = hashlib.sha256(str(self.seed).encode() + b"/" + content).digest()
-        return int.from_bytes(key[:7], "big")
 
 
 class BackwardPass(nn.Module):
@@ -63,9 +57,8 @@ class BackwardPass(nn.Module):
         self, transform: Transform, model: Classifier, substitute: Transform | None = None
     ) -> None:
         super().__init__()
-        self.transform = transform
+        self.transform, self.substitute = transform, substitute
         self.model = guarded(model)
-        self.substitute = substitute
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, classes)."""
