@@ -117,7 +117,7 @@ class RobustEvaluation:
         rates = [Rate.of(int(stands.sum()), len(broken_by)) for stands in left]
         return replace(
             self,
-            robust_accuracy=rates[-1],
+            robust_accuracy=Rate.of(int((broken_by == NOT_BROKEN).sum()), len(broken_by)),
             attacks=tuple(
                 replace(row, epsilon=epsilon, survived=rate)
                 for row, rate in zip(self.attacks, rates, strict=True)
