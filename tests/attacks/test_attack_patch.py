@@ -40,7 +40,7 @@ def test_it_finds_the_square_that_the_net_looks_for(
 ) -> None:
     images = dark(40, size)
     fitted = Patch(epsilon=values, steps=40).prepare(SeesWhite(), images)
-    assert float(fitted.patch.min()) > 0.9  # type: ignore[attr-defined]
+    assert float(fitted.fitted.min()) > 0.9  # type: ignore[attr-defined]
     assert fitted.run(SeesWhite(), *batch(images)).broken.all()
     too_small = Patch(epsilon=values - 1, steps=40).prepare(SeesWhite(), images)
     assert not too_small.run(SeesWhite(), *batch(images)).broken.any()

@@ -43,7 +43,7 @@ def test_it_adds_the_same_to_every_image(
 ) -> None:
     fitted = Universal(norm=norm, epsilon=0.02, steps=15).prepare(standard, digits.validation)
     x, y = to_batch(images.images), torch.from_numpy(images.labels.copy())
-    added = fitted.perturbation  # type: ignore[attr-defined]
+    added = fitted.fitted  # type: ignore[attr-defined]
     expected = project(x + added, x, 0.02, norm)
     torch.testing.assert_close(fitted(standard, x, y), expected, rtol=0, atol=1e-7)
     assert distance(added, torch.zeros_like(added), norm) <= 0.02 + 1e-6
@@ -54,7 +54,7 @@ def test_the_same_seed_fits_the_same_and_another_does_not(
 ) -> None:
     def found(seed: int) -> torch.Tensor:
         attack = Universal(epsilon=0.1, steps=4).prepare(standard, digits.validation, seed=seed)
-        return attack.perturbation  # type: ignore[attr-defined, no-any-return]
+        return attack.fitted  # type: ignore[attr-defined, no-any-return]
 
     assert torch.equal(found(1), found(1))
     assert not torch.equal(found(1), found(2))
