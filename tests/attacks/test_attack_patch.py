@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -69,7 +67,7 @@ def test_what_changes_is_one_whole_square_within_the_image() -> None:
 def test_a_fitted_patch_beats_noise(standard: nn.Module, digits: Dataset, images: ImageSet) -> None:
     fitted = Patch(epsilon=25, steps=40, places=3).prepare(standard, digits.validation)
     noise = torch.rand((5, 5, 1), generator=torch.Generator().manual_seed(0))
-    random = replace(fitted, patch=noise)  # type: ignore[call-arg]
+    random = fitted._with(fitted=noise)
     found, plain = (one.run(standard, *batch(images)).broken.sum() for one in (fitted, random))
     assert found >= plain + 8
 
@@ -88,7 +86,6 @@ def test_more_places_break_no_less(standard: nn.Module, digits: Dataset, images:
 def test_one_place_is_one_query(standard: nn.Module, digits: Dataset, images: ImageSet) -> None:
     fitted = Patch(epsilon=1, steps=1, places=5).prepare(standard, digits.validation)
     found = fitted.run(standard, *batch(images))
-    assert fitted.planned_steps == 5
     left = found.queries[~found.broken]
     assert (5 < left).all() and (left <= 5 + 2).all()  # and the last candidate, if need be twice
 
