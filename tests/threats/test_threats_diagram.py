@@ -4,7 +4,6 @@ import itertools
 import math
 from xml.etree import ElementTree
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,11 +82,6 @@ def test_elements_without_a_place_get_a_column_for_each_zone(small):
     boxes = lay_out(system_from(small)).elements
     assert boxes["user"].x < boxes["app"].x == boxes["file"].x
     assert boxes["app"].y < boxes["file"].y
-
-
-@pytest.mark.parametrize("standalone", [True, False])
-def test_a_file_of_its_own_brings_its_style(shipped, standalone):
-    assert ("<style>" in draw(shipped, standalone=standalone)) is standalone
 
 
 @given(st.sets(st.sampled_from(CONDITIONS)))

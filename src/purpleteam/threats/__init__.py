@@ -1,7 +1,6 @@
 """What can go wrong with a system, and what the executed checks say about it; no torch.
 
-    system.yaml   an image classifier: parts, flows, threats and mitigations, each with when it is
-                  there; a file of a user's own has the same form
+    system.yaml   an image classifier, each part with when it is there; yours has the same form
     model         a system as frozen data; STRIDE; risk by the OWASP matrix
     loading       reads one, refuses nonsense, and leaves out what is not there
     status        from check results to mitigations to threats; the matrix, what is missing, counts
@@ -18,7 +17,7 @@ from purpleteam.threats.diagram import draw
 from purpleteam.threats.facts import to_facts
 from purpleteam.threats.loading import load_system, system_from
 from purpleteam.threats.model import SystemModel
-from purpleteam.threats.status import derive, matrix, missing, summary, unmodelled, verdicts
+from purpleteam.threats.status import derive, matrix, missing, summary, verdicts
 
 __all__ = [
     "SystemModel",
@@ -30,6 +29,5 @@ __all__ = [
     "summary",
     "system_from",
     "to_facts",
-    "unmodelled",
     "verdicts",
 ]

@@ -2,18 +2,13 @@
 
 Everything is a pure function of the system: boxes on a grid, zones around them, straight arrows,
 each with a number where it covers nothing else. Units are pixels of the picture's own view box.
-Colours are `currentColor` and the page's own background, so the picture follows light and dark
-as it is; a page may restyle it by these classes:
-
-    dfd             the picture              dfd-flow, dfd-crossing      arrows
-    dfd-zone        a trust boundary         dfd-number                  numbers of flows
-    dfd-zone-name   its name                 dfd-name                    names of elements
-    dfd-external, dfd-process, dfd-store     dfd-legend                  the list below
+Colours are the page's own, so the picture follows light and dark; a page restyles it by classes.
 """
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -21,28 +16,14 @@ from html import escape
 from purpleteam.threats.model import Element, SystemModel
 
 Point = tuple[float, float]
+Style = dict[str, str | float]
 
-WIDTH, HEIGHT = 148.0, 58.0
-COLUMN, ROW = 222.0, 132.0
-PADDING = 22.0
-TITLE = 20.0
-MARGIN = 12.0
-BADGE = 11.0
+WIDTH, HEIGHT, COLUMN, ROW = 148.0, 58.0, 222.0, 132.0
+PADDING, TITLE, MARGIN, LINE = 22.0, 20.0, 12.0, 20.0
+BADGE, HEAD, CORNER, WRAP = 11.0, 9.0, 20.0, 18
 APART = 15.0
 """Half the distance between two arrows that join the same two elements."""
-LINE = 20.0
 LEGEND_COLUMNS = 4
-HEAD = 9.0
-CORNER = 20.0
-WRAP = 18
-
-STYLE = (
-    "<style>svg{color-scheme:light dark;color:#2b2140;background:Canvas}"
-    ".dfd-zone{stroke:#7c3aed}.dfd-zone-name{fill:#6d28d9}"
-    "@media(prefers-color-scheme:dark){svg{color:#ece7f6}"
-    ".dfd-zone{stroke:#a78bfa}.dfd-zone-name{fill:#c4b5fd}}</style>"
-)
-"""For a file of its own; inside a page the page decides."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +37,6 @@ class Box:
 
     @property
     def centre(self) -> Point:
-        """The middle of the box."""
         return self.x + self.width / 2, self.y + self.height / 2
 
     def contains(self, x: float, y: float, margin: float) -> bool:
@@ -80,7 +60,7 @@ class Layout:
 
     elements: dict[str, Box]
     zones: dict[str, Box]
-    arrows: tuple[Arrow, ...]
+    arrows: list[Arrow]
     width: float
     height: float
 
@@ -92,15 +72,25 @@ def lay_out(system: SystemModel) -> Layout:
         name: Box(left + column * COLUMN, top + row * ROW, WIDTH, HEIGHT)
         for name, (column, row) in _places(system).items()
     }
-    zones = {
-        zone.id: _around(elements[one.id] for one in system.elements if one.zone == zone.id)
-        for zone in system.zones
-        if any(one.zone == zone.id for one in system.elements)
-    }
+    zones: dict[str, Box] = {}
+    for zone in system.zones:
+        if boxes := [elements[one.id] for one in system.elements if one.zone == zone.id]:
+            x = min(box.x for box in boxes) - PADDING
+            y = min(box.y for box in boxes) - PADDING - TITLE
+            right = max(box.x + box.width for box in boxes) + PADDING
+            bottom = max(box.y + box.height for box in boxes) + PADDING
+            zones[zone.id] = Box(x, y, right - x, bottom - y)
+    pairs = [frozenset((flow.source, flow.target)) for flow in system.flows]
+    arrows: list[Arrow] = []
+    for flow, pair in zip(system.flows, pairs, strict=True):
+        shift = APART if pairs.count(pair) > 1 else 0.0
+        start, end = _line(elements[flow.source], elements[flow.target], shift)
+        badge = _free_place(start, end, arrows, elements.values())
+        arrows.append(Arrow(start, end, badge))
     return Layout(
         elements=elements,
         zones=zones,
-        arrows=_arrows(system, elements),
+        arrows=arrows,
         width=max(box.x + box.width for box in zones.values()) + MARGIN,
         height=max(box.y + box.height for box in zones.values()) + MARGIN,
     )
@@ -121,26 +111,6 @@ def _places(system: SystemModel) -> dict[str, tuple[int, int]]:
         places |= {name: (first_free + number, row) for row, name in enumerate(members)}
     columns, rows = (sorted({place[axis] for place in places.values()}) for axis in (0, 1))
     return {name: (columns.index(x), rows.index(y)) for name, (x, y) in places.items()}
-
-
-def _around(members: Iterable[Box]) -> Box:
-    boxes = list(members)
-    left = min(box.x for box in boxes) - PADDING
-    top = min(box.y for box in boxes) - PADDING - TITLE
-    right = max(box.x + box.width for box in boxes) + PADDING
-    bottom = max(box.y + box.height for box in boxes) + PADDING
-    return Box(left, top, right - left, bottom - top)
-
-
-def _arrows(system: SystemModel, elements: dict[str, Box]) -> tuple[Arrow, ...]:
-    pairs = [frozenset((flow.source, flow.target)) for flow in system.flows]
-    arrows: list[Arrow] = []
-    for flow, pair in zip(system.flows, pairs, strict=True):
-        shift = APART if pairs.count(pair) > 1 else 0.0
-        start, end = _line(elements[flow.source], elements[flow.target], shift)
-        badge = _free_place(start, end, arrows, elements.values())
-        arrows.append(Arrow(start, end, badge))
-    return tuple(arrows)
 
 
 def _line(source: Box, target: Box, shift: float) -> tuple[Point, Point]:
@@ -178,77 +148,75 @@ def _free_place(start: Point, end: Point, others: Iterable[Arrow], boxes: Iterab
     return points[0]
 
 
-def draw(system: SystemModel, *, standalone: bool = False) -> str:
-    """Return the picture of a system, with its style where it is to be a file of its own."""
+def draw(system: SystemModel) -> str:
+    """Return the picture of a system."""
     layout = lay_out(system)
-    rows = math.ceil(len(system.flows) / _legend_columns(layout))
+    columns = max(1, min(LEGEND_COLUMNS, int(layout.width // COLUMN)))
+    rows = math.ceil(len(system.flows) / columns)
     height = layout.height + 2.4 * LINE + 1.35 * LINE * rows
-    title = f"Data-flow diagram: {system.name}"
+    title = escape(f"Data-flow diagram: {system.name}")
     described = "; ".join(
         f"{number}. {flow.name} from {system.names[flow.source]} to {system.names[flow.target]}"
         for number, flow in enumerate(system.flows, 1)
     )
     crossing = [system.crosses(flow) is not None for flow in system.flows]
+    numbered = list(enumerate(zip(system.flows, layout.arrows, crossing, strict=True), 1))
+    legend = []
+    for number, (flow, _, crosses) in numbered:
+        column, place = divmod(number - 1, rows)
+        x = MARGIN + BADGE + (layout.width - 2 * MARGIN) / columns * column
+        y = layout.height + 1.5 * LINE + 1.35 * LINE * place
+        text = _tag("text", escape(flow.name), x=x + 2 * BADGE, y=y + 4.5)
+        legend += [_number(number, (x, y), crosses), text]
+    told = (
+        "A filled number crosses a trust boundary (dashed). "
+        "Square: external. Round: process. Open-sided: store."
+    )
+    y = layout.height + 1.8 * LINE + 1.35 * LINE * rows
+    legend.append(_tag("text", told, x=MARGIN, y=y, font_size="12"))
+    zones = {zone.id: zone.name for zone in system.zones}
     parts = [
-        f'<svg class="dfd" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'viewBox="0 0 {_n(layout.width)} {_n(height)}" aria-label="{escape(title)}" '
-        f'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">',
-        f"<title>{escape(title)}</title>",
-        f"<desc>{escape(described)}</desc>",
-        STYLE if standalone else "",
-        *(
-            _zone(zone.name, layout.zones[zone.id])
-            for zone in system.zones
-            if zone.id in layout.zones
-        ),
+        _tag("title", title),
+        _tag("desc", escape(described)),
+        *(_zone(zones[zone], box) for zone, box in layout.zones.items()),
         *map(_arrow, layout.arrows, crossing),
         *(_element(element, layout.elements[element.id]) for element in system.elements),
-        *(
-            _number(number, arrow.badge, crosses)
-            for number, (arrow, crosses) in enumerate(zip(layout.arrows, crossing, strict=True), 1)
-        ),
-        _legend(system, layout),
-        "</svg>",
+        *(_number(number, arrow.badge, crosses) for number, (_, arrow, crosses) in numbered),
+        _tag("g", "".join(legend), class_="dfd-legend"),
     ]
-    return "\n".join(part for part in parts if part) + "\n"
+    head = (
+        f'<svg class="dfd" xmlns="http://www.w3.org/2000/svg" role="img" '
+        f'viewBox="0 0 {_n(layout.width)} {_n(height)}" aria-label="{title}" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">'
+    )
+    return "\n".join([head, *parts, "</svg>\n"])
 
 
 def _zone(name: str, box: Box) -> str:
-    return (
-        f'<rect class="dfd-zone" {_rect(box)} rx="14" fill="currentColor" fill-opacity="0.035" '
-        f'stroke="currentColor" stroke-width="1.4" stroke-dasharray="7 5"/>'
-        f'<text class="dfd-zone-name" x="{_n(box.x + 14)}" y="{_n(box.y + TITLE)}" '
-        f'font-weight="600">{escape(name)}</text>'
-    )
+    fill: Style = {"rx": "14", "fill": "currentColor", "fill_opacity": "0.035"}
+    dashes: Style = {"stroke": "currentColor", "stroke_width": 1.4, "stroke_dasharray": "7 5"}
+    edge = _tag("rect", class_="dfd-zone", **vars(box), **fill, **dashes)
+    place = {"x": box.x + 14, "y": box.y + TITLE}
+    return edge + _tag("text", escape(name), class_="dfd-zone-name", **place, font_weight="600")
 
 
 def _element(element: Element, box: Box) -> str:
-    middle, centre = box.centre
-    lines = _wrap(element.name)
+    (middle, centre), kind = box.centre, f"dfd-{element.kind}"
+    stroke: Style = {"stroke": "currentColor", "stroke_width": 1.6}
+    lines = textwrap.wrap(element.name, WRAP, break_long_words=False, break_on_hyphens=False)
     first = centre + 4.5 - 8 * (len(lines) - 1)
     text = "".join(
-        f'<tspan x="{_n(middle)}" y="{_n(first + 16 * number)}">{escape(line)}</tspan>'
+        _tag("tspan", escape(line), x=middle, y=first + 16 * number)
         for number, line in enumerate(lines)
     )
-    return (
-        f"{_shape(element.kind, box)}"
-        f'<text class="dfd-name" text-anchor="middle" font-weight="500">{text}</text>'
-    )
-
-
-def _shape(kind: str, box: Box) -> str:
-    if kind == "store":
-        edges = "".join(
-            f'<path class="dfd-store" d="M{_n(box.x)} {_n(y)}h{_n(box.width)}" '
-            f'stroke="currentColor" stroke-width="1.6"/>'
-            for y in (box.y, box.y + box.height)
-        )
-        return f'<rect class="dfd-store" {_rect(box)} fill="Canvas"/>{edges}'
-    radius = CORNER if kind == "process" else 0.0
-    return (
-        f'<rect class="dfd-{kind}" {_rect(box)} rx="{_n(radius)}" fill="Canvas" '
-        f'stroke="currentColor" stroke-width="1.6"/>'
-    )
+    if element.kind == "store":
+        shape = _tag("rect", class_=kind, **vars(box), fill="Canvas")
+        for y in (box.y, box.y + box.height):
+            shape += _tag("path", class_=kind, d=f"M{_n(box.x)} {_n(y)}h{_n(box.width)}", **stroke)
+    else:
+        radius = CORNER if element.kind == "process" else 0.0
+        shape = _tag("rect", class_=kind, **vars(box), rx=radius, fill="Canvas", **stroke)
+    return shape + _tag("text", text, class_="dfd-name", text_anchor="middle", font_weight="500")
 
 
 def _arrow(arrow: Arrow, crossing: bool) -> str:
@@ -259,57 +227,29 @@ def _arrow(arrow: Arrow, crossing: bool) -> str:
         for turn in (0.42, -0.42)
     ]
     head = " ".join(f"{_n(x)},{_n(y)}" for x, y in [(x1, y1), *wings])
-    name, width = ("dfd-flow dfd-crossing", 2) if crossing else ("dfd-flow", 1.3)
-    return (
-        f'<g class="{name}"><path d="M{_n(x0)} {_n(y0)}L{_n(x1)} {_n(y1)}" fill="none" '
-        f'stroke="currentColor" stroke-width="{width}"/><polygon points="{head}"/></g>'
-    )
+    stroke: Style = {"stroke": "currentColor", "stroke_width": 2.0 if crossing else 1.3}
+    line = _tag("path", d=f"M{_n(x0)} {_n(y0)}L{_n(x1)} {_n(y1)}", fill="none", **stroke)
+    name = "dfd-flow dfd-crossing" if crossing else "dfd-flow"
+    return _tag("g", line + _tag("polygon", points=head), class_=name)
 
 
 def _number(number: int, place: Point, crossing: bool) -> str:
     x, y = place
     disc, ink = ("currentColor", "Canvas") if crossing else ("Canvas", "currentColor")
-    return (
-        f'<g class="dfd-number"><circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(BADGE)}" fill="{disc}" '
-        f'stroke="currentColor" stroke-width="1.3"/><text x="{_n(x)}" y="{_n(y + 4)}" '
-        f'text-anchor="middle" font-size="12" font-weight="600" fill="{ink}">{number}</text></g>'
+    stroke: Style = {"stroke": "currentColor", "stroke_width": 1.3}
+    circle = _tag("circle", cx=x, cy=y, r=BADGE, fill=disc, **stroke)
+    font = {"text_anchor": "middle", "font_size": "12", "font_weight": "600"}
+    text = _tag("text", str(number), x=x, y=y + 4, **font, fill=ink)
+    return _tag("g", circle + text, class_="dfd-number")
+
+
+def _tag(tag: str, inside: str = "", /, **attributes: str | float) -> str:
+    """Return an element of the picture; `font_size` is the attribute `font-size`."""
+    told = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{value if isinstance(value, str) else _n(value)}"'
+        for name, value in attributes.items()
     )
-
-
-def _legend(system: SystemModel, layout: Layout) -> str:
-    columns = _legend_columns(layout)
-    rows = math.ceil(len(system.flows) / columns)
-    column = (layout.width - 2 * MARGIN) / columns
-    parts = []
-    for index, flow in enumerate(system.flows):
-        x = MARGIN + BADGE + column * (index // rows)
-        y = layout.height + 1.5 * LINE + 1.35 * LINE * (index % rows)
-        parts.append(_number(index + 1, (x, y), system.crosses(flow) is not None))
-        parts.append(f'<text x="{_n(x + 2 * BADGE)}" y="{_n(y + 4.5)}">{escape(flow.name)}</text>')
-    y = layout.height + 1.8 * LINE + 1.35 * LINE * rows
-    parts.append(
-        f'<text x="{_n(MARGIN)}" y="{_n(y)}" font-size="12">A filled number crosses a trust '
-        "boundary (dashed). Square: external. Round: process. Open-sided: store.</text>"
-    )
-    return f'<g class="dfd-legend">{"".join(parts)}</g>'
-
-
-def _legend_columns(layout: Layout) -> int:
-    return max(1, min(LEGEND_COLUMNS, int(layout.width // COLUMN)))
-
-
-def _wrap(name: str) -> list[str]:
-    lines: list[str] = []
-    for word in name.split():
-        if lines and len(lines[-1]) + 1 + len(word) <= WRAP:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
-
-
-def _rect(box: Box) -> str:
-    return f'x="{_n(box.x)}" y="{_n(box.y)}" width="{_n(box.width)}" height="{_n(box.height)}"'
+    return f"<{tag}{told}>{inside}</{tag}>" if inside else f"<{tag}{told}/>"
 
 
 def _n(number: float) -> str:

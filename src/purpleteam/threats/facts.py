@@ -2,21 +2,20 @@
 
 Every list is a table: its entries are flat, their keys are its columns, their values are text, a
 number or a list of text. Records are written with sorted keys, so `columns` holds the order in
-which a table's columns are meant to be read. Whoever wants structure calls the functions that
-return rows.
+which a table's columns are meant to be read.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from purpleteam.core.records import ThreatStatus
 from purpleteam.threats.diagram import draw
-from purpleteam.threats.model import STRIDE, Letter, SystemModel
-from purpleteam.threats.status import MatrixCell, matrix, missing, summary
+from purpleteam.threats.model import STRIDE, Element, Flow, Letter, SystemModel
+from purpleteam.threats.status import matrix, missing, summary
 
 Row = dict[str, Any]
 
@@ -24,18 +23,22 @@ Row = dict[str, Any]
 def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, Any]:
     """Return all that a report shows of a system; without statuses nothing derived is in it."""
     zones = {zone.id: zone.name for zone in system.zones}
+    flows = []
+    for number, flow in enumerate(system.flows, 1):
+        crosses = " to ".join(zones[zone] for zone in system.crosses(flow) or ())
+        flows.append({"number": number} | _told(flow) | {"crosses": crosses})
+    cells: dict[str, Row] = {
+        part: {"part": system.names[part], "kind": kind} for part, kind in system.kinds.items()
+    }
+    for (part, letter), text in matrix(system, statuses).items():
+        cells[part][column(letter)] = text
     facts: dict[str, Any] = {
         "name": system.name,
         "description": system.description,
         "stride": STRIDE,
-        "zones": [dataclasses.asdict(zone) for zone in system.zones],
+        "zones": [asdict(zone) for zone in system.zones],
         "elements": [_told(element) for element in system.elements],
-        "flows": [
-            {"number": number}
-            | _told(flow)
-            | {"crosses": " to ".join(zones[zone] for zone in system.crosses(flow) or ())}
-            for number, flow in enumerate(system.flows, 1)
-        ],
+        "flows": flows,
         "threats": [
             {
                 "id": threat.id,
@@ -63,21 +66,14 @@ def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict
             }
             for one in system.mitigations
         ],
-        "accepted": [
-            dataclasses.asdict(one) | {"until": one.until.isoformat()} for one in system.accepted
-        ],
-        "cells": [
-            {"part": row.name, "kind": row.kind}
-            | {column(cell.stride): _cell(cell) for cell in row.cells}
-            for row in matrix(system, statuses)
-        ],
+        "accepted": [asdict(one) | {"until": one.until.isoformat()} for one in system.accepted],
+        "cells": list(cells.values()),
         "catalogue": dict(system.catalogue),
-        "missing": dataclasses.asdict(missing(system)),
-        "summary": dataclasses.asdict(summary(statuses)),
+        "missing": missing(system),
+        "summary": summary(statuses),
         "diagram": draw(system),
     }
-    facts["columns"] = columns(facts)
-    plain: dict[str, Any] = json.loads(json.dumps(facts))
+    plain: dict[str, Any] = json.loads(json.dumps(facts | {"columns": columns(facts)}))
     return plain
 
 
@@ -95,14 +91,5 @@ def columns(tables: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def _told(part: Any) -> Row:
-    values = dataclasses.asdict(part)
-    return {key: value for key, value in values.items() if key not in ("at", "when")}
-
-
-def _cell(cell: MatrixCell) -> str:
-    if cell.reason:
-        return "not applicable"
-    if not cell.threats:
-        return "missing" if cell.required else ""
-    return ", ".join(cell.threats) + (f": {cell.status}" if cell.status else "")
+def _told(part: Element | Flow) -> Row:
+    return {key: value for key, value in asdict(part).items() if key not in ("at", "when")}

@@ -11,14 +11,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from purpleteam.core.config import build
 from purpleteam.core.errors import ConfigError, unknown
 from purpleteam.threats import model as parts
-from purpleteam.threats.model import SystemModel, Threat
-
-T = TypeVar("T")
+from purpleteam.threats.model import SystemModel
 
 SECTIONS: dict[str, type[Any]] = {
     "zones": parts.Zone,
@@ -36,9 +34,6 @@ APP = frozenset(CONDITIONS) - {"brought", "private-data", "private-model"}
 """What is there where a model was trained on public images, measured, and served by the app."""
 LONGEST = 60
 """Characters of a model's or dataset's name that are told; of a long path its end says most."""
-CHECK_ID = re.compile(r"[a-z]+\.[a-z][a-z0-9-]*")
-PART_ID = re.compile(r"[a-z][a-z0-9-]*")
-MITIGATION_ID = re.compile(r"M-[A-Z][A-Z0-9-]*")
 CATALOGUES = ("atlas", "cwe", "owasp_ml", "nist")
 
 
@@ -62,19 +57,27 @@ def load_system(
     Raises:
         ConfigError: the file cannot be read, holds an unknown key, or names what is not there.
     """
-    if path is None:
-        where = "system.yaml"
-        text = (resources.files("purpleteam.threats") / where).read_text(encoding="utf-8")
-        present = APP if present is None else present
-    else:
-        where = str(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"system model {where!r} cannot be read: {reason}") from None
-    names = {"{model}": _short(model), "{dataset}": _short(dataset)}
-    system = system_from(_named(_read(text, where), names), where)
+    import yaml
+
+    where = str(path or "system.yaml")
+    source = path or resources.files("purpleteam.threats") / where
+    if path is None and present is None:
+        present = APP
+    try:
+        values = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"system model {where!r} cannot be read: {reason}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, say
+        message = " ".join(str(error).split())
+        raise ConfigError(f"system model {where!r} is not YAML: {message}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"system model {where!r} is not a mapping of sections")
+    names = {
+        placeholder: name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}"
+        for placeholder, name in (("{model}", model), ("{dataset}", dataset))
+    }
+    system = system_from(_named(values, names), where)
     return system if present is None else only(system, present)
 
 
@@ -86,13 +89,20 @@ def system_from(values: Mapping[str, Any], where: str = "system.yaml") -> System
     for key in NEEDED:
         if not values.get(key):
             raise ConfigError(f"{where}: {key!r} is missing or empty")
-    sections: dict[str, Any] = {
-        key: _section(cls, values.get(key) or [], f"{where}: {key}")
-        for key, cls in SECTIONS.items()
-    }
-    plain = {key: values[key] for key in PLAIN if key in values}
-    system = build(SystemModel, {**plain, **sections}, where)
-    for problem in _problems(system):
+    made: dict[str, Any] = {key: values[key] for key in PLAIN if key in values}
+    for key, cls in SECTIONS.items():
+        items, section = values.get(key) or [], f"{where}: {key}"
+        if not isinstance(items, list):
+            raise ConfigError(f"{section} must be a list")
+        entries = []
+        for number, item in enumerate(items, 1):
+            if not isinstance(item, Mapping):
+                raise ConfigError(f"{section}: entry {number} must be a mapping, not {item!r}")
+            name = item.get("id") or item.get("threat") or item.get("element") or number
+            entries.append(build(cls, item, f"{section}: {name}"))
+        made[key] = tuple(entries)
+    system = build(SystemModel, made, where)
+    for problem in (*_misnamed(system), *_contradictions(system)):
         raise ConfigError(f"{where}: {problem}")
     return system
 
@@ -120,6 +130,7 @@ def only(system: SystemModel, present: Collection[str]) -> SystemModel:
     named = {name for threat in threats for name in threat.mitigations}
     refs = {ref for threat in threats for some in threat.refs.values() for ref in some}
     known = {threat.id for threat in threats}
+    reasons = (one for one in system.not_applicable if is_there(one) and one.element in ids)
     return replace(
         system,
         zones=tuple(zone for zone in system.zones if zone.id in zones),
@@ -127,25 +138,10 @@ def only(system: SystemModel, present: Collection[str]) -> SystemModel:
         flows=flows,
         threats=threats,
         mitigations=tuple(one for one in system.mitigations if one.id in named),
-        not_applicable=tuple(
-            one for one in system.not_applicable if is_there(one) and one.element in ids
-        ),
+        not_applicable=tuple(reasons),
         accepted=tuple(one for one in system.accepted if one.threat in known),
         catalogue={ref: name for ref, name in system.catalogue.items() if ref in refs},
     )
-
-
-def _read(text: str, where: str) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, say
-        message = " ".join(str(error).split())
-        raise ConfigError(f"system model {where!r} is not YAML: {message}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"system model {where!r} is not a mapping of sections")
-    return values
 
 
 def _named(value: Any, names: Mapping[str, str]) -> Any:
@@ -159,45 +155,9 @@ def _named(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}"
-
-
-def _section(cls: type[T], items: Any, where: str) -> tuple[T, ...]:
-    if not isinstance(items, list):
-        raise ConfigError(f"{where} must be a list")
-    made = []
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, Mapping):
-            raise ConfigError(f"{where}: entry {number} must be a mapping, not {item!r}")
-        name = item.get("id") or item.get("threat") or item.get("element") or number
-        made.append(build(cls, item, f"{where}: {name}"))
-    return tuple(made)
-
-
-def _problems(system: SystemModel) -> Iterator[str]:
-    """Yield what is wrong, the first thing first."""
-    yield from _duplicates(system)
-    zones = [zone.id for zone in system.zones]
-    elements = [element.id for element in system.elements]
-    for part in system.kinds:
-        if not PART_ID.fullmatch(part):
-            yield f"part id {part!r} is not of the form {PART_ID.pattern}"
-    for element in system.elements:
-        if element.zone not in zones:
-            yield f"element {element.id}: {unknown('zone', element.zone, zones)}"
-    for flow in system.flows:
-        for end in (flow.source, flow.target):
-            if end not in elements:
-                yield f"flow {flow.id}: {unknown('element', end, elements)}"
-    for threat in system.threats:
-        yield from _threat(system, threat)
-    yield from _mitigations(system)
-    yield from _reasons(system)
-
-
-def _duplicates(system: SystemModel) -> Iterator[str]:
-    groups: dict[str, list[str]] = {
+def _misnamed(system: SystemModel) -> Iterator[str]:
+    """Yield ids that are there twice, that name nothing, and that are not of their form."""
+    groups = {
         "zone": [zone.id for zone in system.zones],
         "part": [part.id for part in system.parts],
         "threat": [threat.id for threat in system.threats],
@@ -209,51 +169,55 @@ def _duplicates(system: SystemModel) -> Iterator[str]:
             if name in ids[:number]:
                 yield f"{kind} {name!r} is there twice"
 
+    elements = [element.id for element in system.elements]
+    named: list[tuple[str, str, str, Collection[str]]] = [
+        *((f"element {it.id}", "zone", it.zone, groups["zone"]) for it in system.elements),
+        *((f"flow {it.id}", "element", it.source, elements) for it in system.flows),
+        *((f"flow {it.id}", "element", it.target, elements) for it in system.flows),
+        *(("not_applicable", "element", it.element, system.kinds) for it in system.not_applicable),
+        *(("accepted", "threat", it.threat, groups["threat"]) for it in system.accepted),
+    ]
+    for threat in system.threats:
+        where = f"threat {threat.id}"
+        named.append((where, "element", threat.element, system.kinds))
+        named += [(where, "mitigation", name, system.mitigation) for name in threat.mitigations]
+        named += [(where, "catalogue", catalogue, CATALOGUES) for catalogue in threat.refs]
+        refs = [ref for kind, some in threat.refs.items() if kind != "nist" for ref in some]
+        named += [(where, "reference", ref, system.catalogue) for ref in refs]
+    for where, kind, name, known in named:
+        if name not in known:
+            yield f"{where}: {unknown(kind, name, known)}"
 
-def _threat(system: SystemModel, threat: Threat) -> Iterator[str]:
-    if threat.element not in system.kinds:
-        yield f"threat {threat.id}: {unknown('element', threat.element, system.kinds)}"
-    form = f"T-{threat.element.removeprefix('f-').upper()}-{threat.stride}"
-    if not re.fullmatch(re.escape(form) + r"\d+", threat.id):
-        yield f"threat id {threat.id!r} is not {form!r} and a number"
-    for name in threat.mitigations:
-        if name not in system.mitigation:
-            yield f"threat {threat.id}: {unknown('mitigation', name, system.mitigation)}"
-    for catalogue, refs in threat.refs.items():
-        if catalogue not in CATALOGUES:
-            yield f"threat {threat.id}: {unknown('catalogue', catalogue, CATALOGUES)}"
-        for ref in refs:
-            if catalogue != "nist" and ref not in system.catalogue:
-                yield f"threat {threat.id}: {unknown('reference', ref, system.catalogue)}"
+    part_id, mitigation_id = "[a-z][a-z0-9-]*", "M-[A-Z][A-Z0-9-]*"
+    forms = [("part id", part, part_id, f"of the form {part_id}") for part in system.kinds]
+    for mitigation in system.mitigations:
+        form = f"of the form {mitigation_id}"
+        forms.append(("mitigation id", mitigation.id, mitigation_id, form))
+        what, form = f"mitigation {mitigation.id}: check id", r"[a-z]+\.[a-z][a-z0-9-]*"
+        forms += [(what, check, form, "of the form room.name") for check in mitigation.checks.ids]
+    for threat in system.threats:
+        form = f"T-{threat.element.removeprefix('f-').upper()}-{threat.stride}"
+        forms.append(("threat id", threat.id, re.escape(form) + r"\d+", f"{form!r} and a number"))
+    for what, name, form, told in forms:
+        if not re.fullmatch(form, name):
+            yield f"{what} {name!r} is not {told}"
 
 
-def _mitigations(system: SystemModel) -> Iterator[str]:
+def _contradictions(system: SystemModel) -> Iterator[str]:
+    """Yield what is well named and makes no sense."""
     used = {name for threat in system.threats for name in threat.mitigations}
-    for one in system.mitigations:
-        if not MITIGATION_ID.fullmatch(one.id):
-            yield f"mitigation id {one.id!r} is not of the form {MITIGATION_ID.pattern}"
-        if one.id not in used:
-            yield f"mitigation {one.id} is named by no threat"
-        if one.checks.all and one.checks.any:
-            yield f"mitigation {one.id}: checks are either `all` or `any`, not both"
-        for check in one.checks.ids:
-            if not CHECK_ID.fullmatch(check):
-                yield f"mitigation {one.id}: check id {check!r} is not of the form room.name"
-
-
-def _reasons(system: SystemModel) -> Iterator[str]:
+    for mitigation in system.mitigations:
+        if mitigation.id not in used:
+            yield f"mitigation {mitigation.id} is named by no threat"
+        if mitigation.checks.all and mitigation.checks.any:
+            yield f"mitigation {mitigation.id}: checks are either `all` or `any`, not both"
     for one in system.not_applicable:
-        if one.element not in system.kinds:
-            yield f"not_applicable: {unknown('element', one.element, system.kinds)}"
         if not one.reason.strip():
             yield f"not_applicable: {one.element} has no reason"
         for letter in one.stride:
             for threat in system.threats_at((one.element, letter)):
                 if not one.when or not threat.when or set(one.when) & set(threat.when):
                     yield f"not_applicable: {one.element}/{letter} holds a threat"
-    threats = [threat.id for threat in system.threats]
     for acceptance in system.accepted:
-        if acceptance.threat not in threats:
-            yield f"accepted: {unknown('threat', acceptance.threat, threats)}"
         if not (acceptance.reason.strip() and acceptance.by.strip()):
             yield f"accepted: {acceptance.threat} needs a reason and a name"

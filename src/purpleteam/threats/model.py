@@ -257,12 +257,6 @@ class SystemModel:
         """Return the threats in a cell."""
         return tuple(threat for threat in self.threats if (threat.element, threat.stride) == cell)
 
-    def reason_at(self, cell: Cell) -> str:
-        """Return why nothing can go wrong in a cell; empty where no reason is given."""
-        element, letter = cell
-        reasons = (one for one in self.not_applicable if one.element == element)
-        return next((one.reason for one in reasons if letter in one.stride), "")
-
     def crosses(self, flow: Flow) -> tuple[str, str] | None:
         """Return the two zones between which a flow crosses a trust boundary."""
         zone = {element.id: element.zone for element in self.elements}

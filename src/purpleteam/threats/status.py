@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Literal
 
@@ -32,11 +31,8 @@ from purpleteam.threats.model import (
     SUBJECTS,
     Cell,
     Checks,
-    Kind,
-    Letter,
     Mitigation,
     SystemModel,
-    Threat,
     worst,
 )
 
@@ -44,8 +40,8 @@ MitigationState = Literal["verified", "failed", "unverified"]
 Subjects = Mapping[str, Collection[str]]
 """For each `model.Subject` the digests of what it is in the system at hand."""
 
-TOLERABLE: Severity = "low"
-"""The highest level that may remain of a threat that counts as mitigated."""
+TOLERABLE: tuple[Severity, ...] = ("note", "low")
+"""What may remain of a threat that counts as mitigated."""
 RANK: tuple[Verdict, ...] = ("fail", "broken", "error", "stale", "skipped", "pass")
 """Of several verdicts of one check the first in this row stands."""
 STATUSES = ("open", "partly", "accepted", "mitigated", "not_applicable")
@@ -88,22 +84,44 @@ def derive(
         inputs.setdefault(result.check, set()).update(map(str, result.inputs.values()))
     evidence = {one.id: _evidence(one, verdict, inputs, subjects) for one in system.mitigations}
     accepted = {one.threat for one in system.accepted if today <= one.until}
-    threats = [_status(system, one, evidence, one.id in accepted) for one in system.threats]
-    cells = [
-        ThreatStatus(
-            threat=f"N-{one.element.removeprefix('f-').upper()}-{letter}",
-            element=one.element,
-            stride=letter,
-            title=one.reason,
-            inherent="note",
-            residual="note",
-            status="not_applicable",
-            mitigations={},
+    statuses = []
+    for threat in system.threats:
+        named = {name: evidence[name] for name in threat.mitigations}
+        verified = [name for name, facts in named.items() if facts["status"] == "verified"]
+        residual = threat.inherent.after(system.mitigation[name].effect for name in verified)
+        status: Literal["mitigated", "accepted", "partly", "open"]
+        status = "partly" if verified else "open"
+        if verified and len(verified) == len(named) and residual in TOLERABLE:
+            status = "mitigated"
+        elif threat.id in accepted:
+            status = "accepted"
+        statuses.append(
+            ThreatStatus(
+                threat=threat.id,
+                element=threat.element,
+                stride=threat.stride,
+                title=threat.title,
+                inherent=threat.inherent.level,
+                residual=residual,
+                status=status,
+                mitigations=named,
+            )
         )
-        for one in system.not_applicable
-        for letter in one.stride
-    ]
-    return threats + cells
+    for one in system.not_applicable:
+        statuses += [
+            ThreatStatus(
+                threat=f"N-{one.element.removeprefix('f-').upper()}-{letter}",
+                element=one.element,
+                stride=letter,
+                title=one.reason,
+                inherent="note",
+                residual="note",
+                status="not_applicable",
+                mitigations={},
+            )
+            for letter in one.stride
+        ]
+    return statuses
 
 
 def mitigation_state(checks: Checks, results: Mapping[str, Verdict]) -> MitigationState:
@@ -142,150 +160,60 @@ def _evidence(
     } | ({"not_looked_at": unseen} if unseen else {})
 
 
-def _status(
-    system: SystemModel, threat: Threat, evidence: Mapping[str, dict[str, Any]], accepted: bool
-) -> ThreatStatus:
-    named = {name: evidence[name] for name in threat.mitigations}
-    verified = [name for name, facts in named.items() if facts["status"] == "verified"]
-    residual = threat.inherent.after(system.mitigation[name].effect for name in verified)
-    tolerable = LEVELS.index(residual) <= LEVELS.index(TOLERABLE)
-    status: Literal["mitigated", "accepted", "partly", "open"]
-    if named and len(verified) == len(named) and tolerable:
-        status = "mitigated"
-    elif accepted:
-        status = "accepted"
-    else:
-        status = "partly" if verified else "open"
-    return ThreatStatus(
-        threat=threat.id,
-        element=threat.element,
-        stride=threat.stride,
-        title=threat.title,
-        inherent=threat.inherent.level,
-        residual=residual,
-        status=status,
-        mitigations=named,
-    )
+def matrix(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[Cell, str]:
+    """Return what each part says to each letter: its threats, and what was derived of them.
 
-
-@dataclass(frozen=True, kw_only=True)
-class MatrixCell:
-    """One part and one letter: the threats there, or why there are none."""
-
-    stride: Letter
-    required: bool
-    threats: tuple[str, ...] = ()
-    reason: str = ""
-    inherent: Severity | None = None
-    residual: Severity | None = None
-    status: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatrixRow:
-    """One part with its six cells."""
-
-    element: str
-    name: str
-    kind: Kind
-    cells: tuple[MatrixCell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gaps:
-    """What a system leaves unanswered; empty everywhere where nothing is missing."""
-
-    cells: tuple[str, ...] = ()
-    """Required STRIDE cells with neither a threat nor a reason, such as `weights/T`."""
-    unchecked: tuple[str, ...] = ()
-    """Mitigations without a check: plans."""
-    unmitigated: tuple[str, ...] = ()
-    """Threats that name no mitigation."""
-    unknown_checks: tuple[str, ...] = ()
-    """Checks that mitigations name and nobody has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """Counts of a derived list; levels are of threats alone, without not-applicable cells."""
-
-    statuses: dict[str, int] = field(default_factory=dict)
-    inherent: dict[str, int] = field(default_factory=dict)
-    residual: dict[str, int] = field(default_factory=dict)
-    mitigations: dict[str, int] = field(default_factory=dict)
-    worst: Severity | None = None
-    """The highest level that remains."""
-
-
-def matrix(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> tuple[MatrixRow, ...]:
-    """Return the table of parts and letters, with what was derived where it was."""
+    Or that a reason makes it not applicable; "missing" where it must say something, else "".
+    """
     derived = {status.threat: status for status in statuses}
-
-    def at(cell: Cell, kind: Kind) -> MatrixCell:
-        threats = system.threats_at(cell)
-        here = [derived[threat.id] for threat in threats if threat.id in derived]
-        reason = system.reason_at(cell)
-        return MatrixCell(
-            stride=cell[1],
-            required=cell[1] in REQUIRED[kind],
-            threats=tuple(threat.id for threat in threats),
-            reason=reason,
-            inherent=worst(threat.inherent.level for threat in threats),
-            residual=worst(status.residual for status in here),
-            status="not_applicable" if reason else worst_status(here),
-        )
-
-    return tuple(
-        MatrixRow(
-            element=part,
-            name=system.names[part],
-            kind=kind,
-            cells=tuple(at((part, letter), kind) for letter in LETTERS),
-        )
-        for part, kind in system.kinds.items()
-    )
+    excused = {(one.element, letter) for one in system.not_applicable for letter in one.stride}
+    cells: dict[Cell, str] = {}
+    for part, kind in system.kinds.items():
+        for letter in LETTERS:
+            threats = [threat.id for threat in system.threats_at((part, letter))]
+            status = worst_status(derived[threat] for threat in threats if threat in derived)
+            text = ", ".join(threats) + (f": {status}" if status else "")
+            text = text or ("missing" if letter in REQUIRED[kind] else "")
+            cells[part, letter] = "not applicable" if (part, letter) in excused else text
+    return cells
 
 
-def missing(system: SystemModel, known_checks: Iterable[str] | None = None) -> Gaps:
-    """Return what is unanswered; `known_checks` are the ids that can run, where that is known."""
+def missing(system: SystemModel, known_checks: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """Return what a system leaves unanswered; every list is empty where nothing is missing.
+
+    `cells` are required STRIDE cells with neither a threat nor a reason, such as `weights/T`;
+    `unchecked` mitigations without a check: plans; `unmitigated` threats that name no mitigation;
+    `unknown_checks` those that mitigations name and that are not in `known_checks`, the ids that
+    can run, where these are known.
+    """
     named = {check for mitigation in system.mitigations for check in mitigation.checks.ids}
-    return Gaps(
-        cells=tuple(
-            f"{row.element}/{cell.stride}"
-            for row in matrix(system)
-            for cell in row.cells
-            if cell.required and not cell.threats and not cell.reason
-        ),
-        unchecked=tuple(one.id for one in system.mitigations if not one.checks.ids),
-        unmitigated=tuple(threat.id for threat in system.threats if not threat.mitigations),
-        unknown_checks=() if known_checks is None else tuple(sorted(named - set(known_checks))),
-    )
+    cells = matrix(system).items()
+    return {
+        "cells": [f"{part}/{letter}" for (part, letter), text in cells if text == "missing"],
+        "unchecked": [one.id for one in system.mitigations if not one.checks.ids],
+        "unmitigated": [threat.id for threat in system.threats if not threat.mitigations],
+        "unknown_checks": [] if known_checks is None else sorted(named - set(known_checks)),
+    }
 
 
-def summary(statuses: Sequence[ThreatStatus]) -> Summary:
-    """Return how many threats are in which state, and how bad what remains is."""
+def summary(statuses: Sequence[ThreatStatus]) -> dict[str, Any]:
+    """Return how many threats are in which state, and the worst level that remains.
+
+    Levels, `inherent` and `residual`, are of threats alone, without not-applicable cells.
+    """
     threats = [one for one in statuses if one.status != "not_applicable"]
     states = {
         name: str(facts["status"]) for one in statuses for name, facts in one.mitigations.items()
     }
-    return Summary(
-        statuses=_counted(STATUSES, (one.status for one in statuses)),
-        inherent=_counted(LEVELS, (one.inherent for one in threats)),
-        residual=_counted(LEVELS, (one.residual for one in threats)),
-        mitigations=_counted(("verified", "failed", "unverified"), states.values()),
-        worst=worst(one.residual for one in threats),
-    )
-
-
-def _counted(names: Sequence[str], items: Iterable[str]) -> dict[str, int]:
-    counted = Counter(items)
-    return {name: counted[name] for name in names}
-
-
-def unmodelled(system: SystemModel, cwes: Iterable[str]) -> tuple[str, ...]:
-    """Return the weaknesses that scanners found and no threat names: the model is behind."""
-    named = {ref for threat in system.threats for ref in threat.refs.get("cwe", ())}
-    return tuple(sorted(set(cwes) - named))
+    counts: dict[str, tuple[Sequence[str], Iterable[str]]] = {
+        "statuses": (STATUSES, [one.status for one in statuses]),
+        "inherent": (LEVELS, [one.inherent for one in threats]),
+        "residual": (LEVELS, [one.residual for one in threats]),
+        "mitigations": (("verified", "failed", "unverified"), states.values()),
+    }
+    return {
+        kind: dict.fromkeys(names, 0) | Counter(items) for kind, (names, items) in counts.items()
+    } | {"worst": worst(one.residual for one in threats)}
 
 
 def worst_status(statuses: Iterable[ThreatStatus]) -> str:

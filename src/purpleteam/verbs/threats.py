@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -95,14 +95,14 @@ def threats(
     load_checks()
     described: SystemModel = load_system(None if system is None else Path(system))
     if missing:
-        return ThreatsDerived(gaps=asdict(gaps_of(described, known_checks=CHECKS)))
+        return ThreatsDerived(gaps=gaps_of(described, known_checks=CHECKS))
     results = run_checks(_target(model, records_of, url, code, data), given["progress"])
     statuses = derive(described, results, date.today())
     note = Note(name=SYSTEM_MODEL, facts=to_facts(described, statuses))
     return ThreatsDerived(
         checks=tuple(results),
         statuses=tuple(statuses),
-        summary=asdict(summary(statuses)),
+        summary=summary(statuses),
         records=(*results, note, *statuses),
     )
 
