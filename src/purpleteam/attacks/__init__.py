@@ -34,31 +34,8 @@ from purpleteam.attacks.outcomes import RobustEvaluation
 from purpleteam.attacks.soundness import Soundness, soundness_of
 from purpleteam.attacks.wrappers import Averaged, BackwardPass
 
-__all__ = [
-    "APGDCE",
-    "APGDDLR",
-    "APGDT",
-    "ATTACKS",
-    "BIM",
-    "DDN",
-    "FAB",
-    "FGSM",
-    "FMN",
-    "MIFGSM",
-    "NORMS",
-    "PGD",
-    "AutoAttack",
-    "Averaged",
-    "BackwardPass",
-    "CarliniWagner",
-    "DeepFool",
-    "EvasionAttack",
-    "HopSkipJump",
-    "Norm",
-    "RobustEvaluation",
-    "Soundness",
-    "Square",
-    "curve",
-    "evaluate",
-    "soundness_of",
-]
+__all__ = ["ATTACKS", "NORMS", "EvasionAttack", "Norm"]
+__all__ += ["APGDCE", "APGDDLR", "APGDT", "BIM", "DDN", "FAB", "FGSM", "FMN", "MIFGSM", "PGD"]
+__all__ += ["AutoAttack", "CarliniWagner", "DeepFool", "HopSkipJump", "Square"]
+__all__ += ["Averaged", "BackwardPass", "RobustEvaluation", "Soundness"]
+__all__ += ["curve", "evaluate", "soundness_of"]

@@ -12,14 +12,10 @@ from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.norms import column, distance, project, quantise
 from purpleteam.models.inference import Classifier, Nets
 
-FRESH, ROUNDS = 16, 16
-"""Draws at a time until it is clear whether their mean errs, and how often at most."""
-CERTAIN = 3.0
-"""Standard errors by which the mean must err."""
-CACHED_VALUES = 100_352
-"""Pixel values in a micro-batch on a processor: 128 images of 28 x 28."""
-VALUES_ON_GPU = 6_422_528
-"""The same on a GPU: 8,192 images of 28 x 28."""
+FRESH, ROUNDS = 16, 16  # draws at a time until it is clear whether their mean errs
+CERTAIN = 3.0  # standard errors by which the mean must err
+CACHED_VALUES = 100_352  # pixels in a micro-batch on a processor: 128 images of 28 x 28
+VALUES_ON_GPU = 6_422_528  # 8,192 images of 28 x 28
 
 Loss = Callable[..., Tensor]
 """Takes logits (n, classes), labels (n,) and what else there is for each image; returns (n,)."""
@@ -39,14 +35,10 @@ class Search:
 
     epsilon: float
     norm: str
-    nearest: bool = False
-    """Look for the nearest adversarial example, whatever its distance."""
-    stop_inside: bool = True
-    """Leave an image alone once an adversarial example inside the ball is found."""
-    queries: int | None = None
-    """Most model calls for one image."""
-    samples: int = 1
-    """Calls that are averaged, for a model whose answers are random."""
+    nearest: bool = False  # look for the nearest adversarial example, whatever its distance
+    stop_inside: bool = True  # leave an image alone once one inside the ball is found
+    queries: int | None = None  # most model calls for one image
+    samples: int = 1  # calls that are averaged, for a model whose answers are random
 
     @property
     def bounded(self) -> bool:
@@ -72,13 +64,9 @@ class Driver:
     @property
     def standing(self) -> Tensor:
         """(N,) bool: the images that are still attacked."""
-        return ~self.dropped & (self.remaining > 0)
-
-    @property
-    def remaining(self) -> Tensor:
-        """(N,): model calls that each image has left."""
-        budget = self.search.queries
-        return (torch.iinfo(torch.int64).max if budget is None else budget) - self.queries
+        if self.search.queries is None:
+            return ~self.dropped
+        return ~self.dropped & (self.queries < self.search.queries)
 
     @property
     def broken(self) -> Tensor:
@@ -107,10 +95,7 @@ class Driver:
         samples = self.search.samples
         for rows in self._standing_rows():
             part, extras = _at(x_adv.detach(), rows), [_at(extra, rows) for extra in per_image]
-            answers = [
-                _climbed(self.nets, part, self.y[rows], loss or cross_entropy, extras)
-                for _ in range(samples)
-            ]
+            answers = [self._climbed(part, rows, loss, extras) for _ in range(samples)]
             value, slope, scores = map(_mean, zip(*answers, strict=True))
             values.index_copy_(0, rows, value.to(values.dtype))
             slopes.index_copy_(0, rows, slope.to(slopes.dtype))
@@ -118,6 +103,21 @@ class Driver:
             self._count(rows, samples, step=True)
             self._look(rows, part, scores)
         return values, slopes
+
+    def _climbed(
+        self, x: Tensor, rows: Tensor, loss: Loss | None, extras: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each candidate's loss, its gradient (0 where there is none) and the scores."""
+        inward = self.nets.inward
+        asked = (x.clamp(inward, 1 - inward) if inward else x).detach().requires_grad_(True)
+        slope: Tensor | None = None
+        with torch.enable_grad():
+            logits = self.nets.fast(asked)
+            value = (loss or cross_entropy)(logits, self.y[rows], *extras)
+            if value.requires_grad:
+                (slope,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)
+        slope = torch.zeros_like(x) if slope is None else torch.nan_to_num(slope)
+        return value.detach(), slope, logits.detach()
 
     @torch.no_grad()
     def logits(self, x_adv: Tensor, images: Tensor | None = None) -> Tensor:
@@ -145,7 +145,7 @@ class Driver:
         answers = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         affordable = ~self.dropped[rows]
         if self.search.queries is not None:  # in order of asking
-            affordable &= _place_among_equals(rows) < self.remaining[rows]
+            affordable &= _place_among_equals(rows) < self.search.queries - self.queries[rows]
         for part in self._micro_batches(affordable):
             images = rows[part]
             asked = self._sent(candidates[part].detach(), images)
@@ -158,10 +158,7 @@ class Driver:
         return answers
 
     def settle(self, x_adv: Tensor, *, confirm: bool = True) -> Tensor:
-        """Ask about the last candidates and return, for each image, the best that was found.
-
-        Without `confirm` a last candidate is returned unasked, where it is returned anyway.
-        """
+        """Return the best for each image; unless `confirm`, a last candidate may be unasked."""
         needed = confirm or self.search.nearest or not self.nets.differentiable
         for rows in self._standing_rows() if needed else ():
             self._confirm(rows, self._sent(x_adv[rows].detach(), rows))
@@ -189,7 +186,6 @@ class Driver:
             self.steps.index_add_(0, rows, once)
 
     def _inside(self, x_adv: Tensor, rows: Tensor | slice) -> Tensor:
-        """Return what is allowed: in the range, and in the ball where one is asked for."""
         if not self.search.bounded:
             return x_adv.clamp(0, 1)
         return project(x_adv, self.x[rows], self.search.epsilon, self.search.norm)
@@ -279,23 +275,8 @@ def errs_on_average(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Te
     return errs, calls
 
 
-def _climbed(
-    nets: Nets, x: Tensor, y: Tensor, loss: Loss, extras: list[Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the loss of each candidate, its gradient (0 where there is none) and the scores."""
-    x = x.clamp(nets.inward, 1 - nets.inward) if nets.inward else x
-    asked, slope = x.detach().requires_grad_(True), None
-    with torch.enable_grad():
-        logits = nets.fast(asked)
-        value = loss(logits, y, *extras)
-        if value.requires_grad:
-            (slope,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)
-    slope = torch.zeros_like(x) if slope is None else torch.nan_to_num(slope)
-    return value.detach(), slope, logits.detach()
-
-
 def _at(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Return these rows, which are in order and of which there is each once."""
+    """Return these rows, ordered and each there once."""
     return tensor if len(rows) == len(tensor) else tensor.index_select(0, rows)
 
 

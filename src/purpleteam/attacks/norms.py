@@ -17,12 +17,9 @@ from torch import Tensor
 from purpleteam.attacks.noise import Noise
 from purpleteam.core.registry import Registry
 
-HALVINGS, SLOPE_HALVINGS = 40, 30
-"""In L1: of the intervals of a projection's threshold, and of the smallest slope that is used."""
-NEWTON_STEPS = 50
-"""At most, to a hyperplane; each fills at least one more value, and some six fill all."""
-LEVELS = 255
-"""Steps between black and white where an image is kept as bytes."""
+HALVINGS, SLOPE_HALVINGS = 40, 30  # of intervals, in L1
+NEWTON_STEPS = 50  # at most; each fills at least one more value, and some six fill all
+LEVELS = 255  # steps between black and white where an image is kept as bytes
 
 
 def column(per_image: Tensor) -> Tensor:
@@ -35,7 +32,6 @@ class Norm:
 
     name: str = ""
     order: float = 2
-    """p of the p-norm."""
     bounded: bool = True
     """Whether epsilon is the radius of a ball around the image."""
     convex: bool = True
@@ -69,10 +65,7 @@ class Norm:
         return gradient / column(length).clamp_min(1e-12)
 
     def step(self, gradient: Tensor, x_adv: Tensor, length: float, sparsity: float) -> Tensor:
-        """Return the step of that length that a gradient attack takes from `x_adv`.
-
-        `sparsity` is the share of the values that a step in a sparse norm leaves alone.
-        """
+        """Return a step of that length; in a sparse norm that share of the values stays."""
         return length * self.steepest(gradient)
 
     def start(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
@@ -105,12 +98,8 @@ class Norm:
     def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
         """Return by how much each value moves on the shortest way to a hyperplane, (..., N, D).
 
-        Here in proportion to its slope, or by all the room it has.
-
-        Args:
-            size: (N, D), slopes, the largest of each image 1.
-            room: (..., N, D), how far each value can move.
-            reach: (..., N, 1), what the moves times the slopes must add up to.
+        Here in proportion to its slope, `size` (N, D), of which the largest of each image is 1, or
+        by all the `room` (..., N, D) it has; moves times slopes add up to `reach` (..., N, 1).
         """
         until_full = room / size.clamp_min(1e-30)
         return torch.minimum(_stretch(size * size, size * room, until_full, reach) * size, room)
@@ -126,7 +115,6 @@ class _Linf(Norm):
     largest_epsilon = 1.0
 
     def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
-        """Return the nearest point of the box of half-width epsilon around `x`, and of [0, 1]."""
         inside = torch.maximum(x_adv, x - epsilon)
         return torch.minimum(inside, x + epsilon, out=inside).clamp_(0, 1)
 
@@ -151,10 +139,8 @@ class _Linf(Norm):
         return perturbation.abs().amax(1)  # many times faster than the norm of infinite order
 
     def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
-        """Every value moves by one length, or by all the room it has.
-
-        However small its slope: it costs nothing, and from there the slope may be another.
-        """
+        # however small a slope: its value moves as far, which costs nothing, and from there the
+        # slope may be another
         return torch.minimum(_stretch(size, size * room, room, reach), room)
 
 
@@ -214,7 +200,7 @@ class _L1(Norm):
         return step.view_as(gradient)
 
     def start(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
-        """Exponential sizes, divided by their sum and one more, are uniform in the ball."""
+        # exponential sizes, divided by their sum and one more, are uniform in the ball
         sizes = -torch.log1p(-noise.uniform(x))
         more = -torch.log1p(-noise.uniform(x[:, :1, :1, :1]))
         total = column(sizes.flatten(1).sum(1)) + more
@@ -257,13 +243,11 @@ class _L0(_L1):
         """Return the candidate with only its `epsilon` largest changes, within [0, 1]."""
         x_adv = x_adv.clamp(0, 1)
         size = (x_adv - x).flatten(1).abs()
-        changed = min(int(epsilon), size.shape[1])
-        largest = size.topk(changed, dim=1).indices
+        largest = size.topk(min(int(epsilon), size.shape[1]), dim=1).indices
         keep = torch.zeros_like(size, dtype=torch.bool).scatter_(1, largest, True)
         return torch.where(keep.view_as(x), x_adv, x)
 
     def shrink(self, perturbation: Tensor, radius: Tensor) -> Tensor:
-        """The largest values stay."""
         order = perturbation.flatten(1).abs().argsort(dim=1, descending=True, stable=True)
         place = torch.arange(order.shape[1], device=order.device).expand_as(order)
         kept = torch.zeros_like(order, dtype=torch.bool)
@@ -274,7 +258,6 @@ class _L0(_L1):
         return length * self.steepest(gradient)
 
     def start(self, x: Tensor, epsilon: float, noise: Noise) -> Tensor:
-        """Random values at random places, as many as may change."""
         order = noise.uniform(x).flatten(1).argsort(1).argsort(1).view_as(x)
         return torch.where(order < epsilon, noise.uniform(x), x)
 
@@ -317,10 +300,8 @@ class Convex(Sequence[str]):
         return len(self[:])
 
 
-CONVEX = Convex(sparse=True)
-"""For attacks by projected gradient steps."""
-DENSE = Convex(sparse=False)
-"""For those of them whose step is the steepest one."""
+CONVEX = Convex(sparse=True)  # for attacks by projected gradient steps
+DENSE = Convex(sparse=False)  # for those of them whose step is the steepest one
 
 
 def project(x_adv: Tensor, x: Tensor, epsilon: float, norm: str) -> Tensor:

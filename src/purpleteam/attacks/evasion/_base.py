@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any, ClassVar, Self, final
 
@@ -26,43 +26,22 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, forked, frozen, to_batch
 from purpleteam.models.inference import Classifier, Nets
 
-ROUNDING = 2e-7
-"""By how much float32 may leave the ball: of its radius, and of the whole range in each value."""
-MINI_BATCH = 128
-"""Images at a time where one perturbation is fitted for all."""
-ENOUGH = 9.0
-"""Loss beyond which an image is broken for good: it must not outweigh those that still stand."""
+ROUNDING = 2e-7  # by which float32 may leave the ball: of its radius, and of each value's range
+MINI_BATCH = 128  # images at a time where one perturbation is fitted for all
+ENOUGH = 9.0  # loss beyond which an image must not outweigh those that still stand
 
 
-@dataclass(kw_only=True, eq=False)
 class Attacked:
-    """What an attack did to a batch.
+    """What an attack did to a batch; at first nothing to any image."""
 
-    Attributes:
-        x_adv: (N, C, H, W); the adversarial example where one was found, else the last candidate.
-        broken: (N,) bool; the model errs on `x_adv`, confirmed in float32, within epsilon.
-        distance: (N,) float64; how far `x_adv` is from the image, in the attack's norm.
-        queries: (N,) int64; model calls that each image took.
-        steps: (N,) int64; those of them that were steps of the search.
-        cost: model calls in all, counted per image.
-        seconds: wall-clock time.
-    """
-
-    x_adv: Tensor
-    broken: Tensor
-    distance: Tensor
-    queries: Tensor
-    steps: Tensor
-    cost: Cost = field(default_factory=Cost)
-    seconds: float = 0.0
-
-    @classmethod
-    def nothing(cls, x: Tensor) -> Attacked:
-        """Return the images themselves, of which none is broken yet."""
-        zeros = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        far = torch.full((len(x),), torch.inf, device=x.device).double()
-        broken = zeros.bool()
-        return cls(x_adv=x.clone(), broken=broken, distance=far, queries=zeros, steps=zeros.clone())
+    def __init__(self, x: Tensor) -> None:
+        self.x_adv = x.clone()  # (N, C, H, W); an example where one was found, else a candidate
+        self.queries = torch.zeros(len(x), dtype=torch.int64, device=x.device)  # model calls (N,)
+        self.steps = torch.zeros_like(self.queries)  # those that were steps of the search
+        self.broken = self.queries.bool()  # the model errs on x_adv, confirmed, within epsilon
+        self.distance = torch.full((len(x),), torch.inf, device=x.device).double()
+        self.cost = Cost()
+        self.seconds = 0.0
 
     def take(self, driver: Driver, rows: Tensor, candidate: Tensor) -> None:
         """Take over what one driver found: the nearest example, else the last candidate."""
@@ -156,8 +135,7 @@ class EvasionAttack(ABC):
             verdicts: whether anybody reads `broken`: if not, the last call is saved.
 
         Raises:
-            UsageError: images or labels are none, or the model does not tell what the attack must
-                know.
+            UsageError: there are no images or labels, or the model tells less than is needed.
             ModelError: the model's own code failed.
         """
         started = time.perf_counter()
@@ -172,7 +150,7 @@ class EvasionAttack(ABC):
             if nets.random:
                 stack.enter_context(forked(x.device))
                 Noise(seed, index, stream=f"{stream}/model").seed_torch()
-            best = Attacked.nothing(x)
+            best = Attacked(x)
             members = self.members(nets.classes)
             confirm = verdicts or len(members) > 1 or self.planned_restarts > 1
             done = torch.zeros_like(best.broken)
@@ -192,7 +170,14 @@ class EvasionAttack(ABC):
                         done |= best.broken
         best.seconds = time.perf_counter() - started
         best.distance = distance(best.x_adv, x, self.norm)
-        self._check_promise(best)
+        most = float(best.distance.max()) if NORMS[self.norm].bounded else 0.0
+        bound = self.epsilon + ROUNDING * (self.epsilon + whole_cube(x, self.norm))
+        if most > bound or not bool(((best.x_adv >= 0) & (best.x_adv <= 1)).all()):
+            raise RuntimeError(
+                f"attack {self.name or type(self).__name__!r} broke its promise: an image lies "
+                f"{most:.6g} away in {self.norm} (epsilon is {self.epsilon:g}) or outside [0, 1]; "
+                "this is an error in the attack"
+            )
         return best
 
     @property
@@ -229,17 +214,6 @@ class EvasionAttack(ABC):
             object.__setattr__(attack, name, fact)
         return attack
 
-    def _check_promise(self, made: Attacked) -> None:
-        """See that every image is one, and lies in the ball."""
-        most = float(made.distance.max()) if NORMS[self.norm].bounded else 0.0
-        bound = self.epsilon + ROUNDING * (self.epsilon + whole_cube(made.x_adv, self.norm))
-        if most > bound or not bool(((made.x_adv >= 0) & (made.x_adv <= 1)).all()):
-            raise RuntimeError(
-                f"attack {self.name or type(self).__name__!r} broke its promise: an image lies "
-                f"{most:.6g} away in {self.norm} (epsilon is {self.epsilon:g}) or outside [0, 1]; "
-                "this is an error in the attack"
-            )
-
     def _check_knowledge(self, nets: Nets) -> None:
         """Refuse an attack that needs what the model does not tell."""
         gives = nets.model.gives
@@ -247,17 +221,14 @@ class EvasionAttack(ABC):
         for member in self.members(nets.classes):
             if enough.get(member.knowledge, True):
                 continue
-            fitting = [
-                name
-                for name, kind in ATTACKS.items()
-                if not issubclass(kind, Ensemble) and enough.get(kind.knowledge, True)
-            ]
-            lacking = (
-                f"the model gives only {gives}"
-                if not nets.model.differentiable or gives != "scores"
-                else "no gradient of the model reaches the images "
-                "(inference_mode, no_grad, detach or quantised layers in its forward?)"
-            )
+            single = {name: it for name, it in ATTACKS.items() if not issubclass(it, Ensemble)}
+            fitting = [name for name, it in single.items() if enough.get(it.knowledge, True)]
+            lacking = f"the model gives only {gives}"
+            if nets.model.differentiable and gives == "scores":
+                lacking = (
+                    "no gradient of the model reaches the images "
+                    "(inference_mode, no_grad, detach or quantised layers in its forward?)"
+                )
             raise UsageError(
                 f"attack {self.name!r} is {member.knowledge}, {lacking}; "
                 f"attacks that need no more: {', '.join(fitting)}"
@@ -353,26 +324,16 @@ class FittedAttack(GradientAttack):
     def mini_batches(
         self, model: Classifier, images: ImageSet, count: int, seed: int
     ) -> Iterator[tuple[Driver, np.random.Generator]]:
-        """Yield the model as seen on random mini-batches, on which no image is ever dropped.
-
-        With the generator for draws of the fit's own.
-        """
-        rng = np.random.default_rng(seed)
-        search = Search(
-            epsilon=float("inf"),
-            norm=self.norm,
-            nearest=True,
-            stop_inside=False,
-            samples=self.samples,
-        )
-        device = device_of(model)
+        """Yield the model as seen on random mini-batches, and the generator of the fit's draws."""
+        rng, device = np.random.default_rng(seed), device_of(model)
+        endless = replace(super().search(), epsilon=float("inf"), nearest=True, stop_inside=False)
         with frozen(model):
             nets = Nets.of(model, to_batch(images.images[:4], device))
             for _ in range(count):
                 rows = rng.choice(len(images), min(MINI_BATCH, len(images)), replace=False)
                 x = to_batch(images.images[rows], device)
                 y = torch.from_numpy(images.labels[rows]).to(device)
-                yield Driver(nets, x, y, search, Cost()), rng
+                yield Driver(nets, x, y, endless, Cost()), rng
 
 
 def capped_loss(logits: Tensor, y: Tensor) -> Tensor:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion import Driver, Noise
 from purpleteam.attacks.losses import targeted_margin
-from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import NORMS, column, uniform_start
 
 BEYOND = 1.02

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from purpleteam.attacks.driver import Driver, Loss
-from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
+from purpleteam.attacks.evasion import ATTACKS, GradientAttack, Noise
 from purpleteam.attacks.losses import cross_entropy, dlr, targeted_dlr, targeted_margin
-from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import CONVEX, NORMS, column, project, steepest
 from purpleteam.core.errors import UsageError
 

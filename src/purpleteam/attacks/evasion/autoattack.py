@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
+from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT
 from purpleteam.attacks.evasion.fab import FABT
 from purpleteam.attacks.evasion.square import Square

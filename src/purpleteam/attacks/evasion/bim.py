@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise
 from purpleteam.attacks.norms import project, steepest
 
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
 from purpleteam.attacks.evasion._hyperplane import nearest_boundary
 from purpleteam.attacks.losses import margin
-from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import column
 
 INSIDE = 0.999999

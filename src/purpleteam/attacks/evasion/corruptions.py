@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, EvasionAttack, Noise
 from purpleteam.core.errors import unknown
 from purpleteam.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from purpleteam.models.devices import channels_first

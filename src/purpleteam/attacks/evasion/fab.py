@@ -10,11 +10,9 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
 from purpleteam.attacks.evasion import _hyperplane as hyperplane
-from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
 from purpleteam.attacks.losses import margin
-from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import NORMS, column, uniform_start
 
 Plane = Callable[..., tuple[Tensor, Tensor]]

@@ -15,10 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, GradientAttack
+from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise
 from purpleteam.attacks.losses import margin
-from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import CONVEX, NORMS, column, project
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, MinimumNormAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
 from purpleteam.attacks.norms import LEVELS, NORMS, column, distance, quantise, steepest
 
 STARTS, STROKES = 8, 4

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
+from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack
 from purpleteam.attacks.evasion.apgd import APGDCE, APGDT
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.square import Square

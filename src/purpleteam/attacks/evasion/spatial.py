@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, EvasionAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, EvasionAttack, Noise
 
 Move = tuple[float, float, float]
 """Degrees anticlockwise, pixels to the right, pixels down."""

@@ -11,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, QueryAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, Noise, QueryAttack
 from purpleteam.attacks.norms import NORMS
 
 MILESTONES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -14,8 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from purpleteam.attacks.driver import Cost, Driver, Search
-from purpleteam.attacks.evasion._base import ATTACKS, Ensemble, EvasionAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack, Noise
 from purpleteam.core.errors import UsageError
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier, Nets

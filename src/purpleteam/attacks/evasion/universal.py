@@ -11,9 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver
-from purpleteam.attacks.evasion._base import ATTACKS, FittedAttack, capped_loss
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, FittedAttack, Noise
+from purpleteam.attacks.evasion._base import capped_loss
 from purpleteam.attacks.norms import column, distance, steepest
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
