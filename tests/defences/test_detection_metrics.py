@@ -226,12 +226,7 @@ def test_what_is_no_ranking_is_refused(scores: list, truth: list, reason: str) -
 
 
 def rating(before: float, after: float, accuracy: float, accuracy_after: float) -> float:
-    return defence_effectiveness(
-        success_before=before,
-        success_after=after,
-        accuracy_before=accuracy,
-        accuracy_after=accuracy_after,
-    )
+    return defence_effectiveness(before - after, accuracy_after - accuracy)
 
 
 @pytest.mark.parametrize(
@@ -258,5 +253,5 @@ def test_lost_accuracy_never_raises_the_rating(
 
 
 def test_a_rating_of_percentages_is_refused() -> None:
-    with pytest.raises(ValueError, match="rates must be from 0 to 1"):
+    with pytest.raises(ValueError, match="differences of rates must be from -1 to 1, not 95"):
         rating(96.0, 1.0, 98.0, 97.0)

@@ -12,7 +12,7 @@ from defences_planted import CLASSES, CORNER, SIDE, Planted, bars, trusted
 from torch import Tensor, nn
 
 from purpleteam.defences.detection.model import Evidence, ModelDetector, ModelScan, Null, Scanning
-from purpleteam.defences.detection.model.decision import NATURAL_LABELS, decide
+from purpleteam.defences.detection.model.scan import NATURAL_LABELS, decide
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import to_batch
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import torch
 from defences_planted import CLASSES, Planted, trusted
 from torch import Tensor, nn
 
-from purpleteam.defences.detection.model import Scanning
-from purpleteam.defences.detection.model.inversion import minus_natural
+from purpleteam.defences.detection.model import Null, Scanning
+from purpleteam.defences.detection.model.inversion import Inversion, Inverted, Search
 from purpleteam.defences.detection.model.reference import untrained, with_reference
 from purpleteam.models import build
 from purpleteam.models.devices import frozen, to_batch
@@ -76,18 +77,29 @@ def test_a_model_that_no_student_becomes_like_has_none() -> None:
     assert taught(Arbitrary()) is None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Told(Inversion):
+    """Finds what it was told, in the reference another unit."""
+
+    null: ClassVar[Null] = Null(location=0.0, scale=1.0, deviation=1.0)
+    stream: ClassVar[int] = 0
+
+    def invert(self, search: Search) -> Inverted:
+        natural = np.array([-1.0, 2.0, 0.0, 0.3, -0.2]) + 5
+        model = search.work.model
+        return Inverted(natural if isinstance(model, nn.Identity) else np.zeros(CLASSES), ())
+
+    def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict:
+        raise NotImplementedError
+
+    def evidence(self, log_sizes: np.ndarray, recorded: np.ndarray | None = None) -> np.ndarray:
+        assert recorded is not None and not recorded.any()
+        return log_sizes
+
+
 def test_what_the_student_finds_near_too_is_taken_off_and_what_it_finds_far_is_not() -> None:
-    found, natural = np.zeros(CLASSES), np.array([-1.0, 2.0, 0.0, 0.3, -0.2])
     images, labels = to_batch(trusted().images), trusted().labels
     work = Scanning(model=Planted(), images=images, labels=labels, classes=CLASSES, seed=0)
-    assert np.array_equal(minus_natural(work, found, lambda _: natural), found)
-    student = nn.Identity()
-    seen: list[nn.Module] = []
-
-    def measure(it: Scanning) -> np.ndarray:
-        seen.append(it.model)
-        return natural + 5  # in another unit
-
-    rest = minus_natural(replace(work, reference=student), found, measure)
-    assert seen == [student]
+    assert not Told().examine(work).any()
+    rest = Told().examine(replace(work, reference=nn.Identity()))
     assert np.allclose(rest, [0.6, 0, 0, 0, 0.12])

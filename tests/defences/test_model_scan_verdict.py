@@ -20,14 +20,15 @@ from purpleteam.defences.detection.model import (
     ModelScan,
     scan_model,
 )
-from purpleteam.defences.detection.model.decision import (
+from purpleteam.defences.detection.model.scan import (
     CALIBRATION_NETS,
     FALSE_ALARM_RATE,
+    JOINT,
+    joint,
     settled,
     verdict_on,
 )
-from purpleteam.defences.detection.model.decision import MARGIN as ZONE
-from purpleteam.defences.detection.model.scan import JOINT, joint
+from purpleteam.defences.detection.model.scan import MARGIN as ZONE
 from purpleteam.models import build
 
 TRUSTED = trusted()

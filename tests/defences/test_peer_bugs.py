@@ -110,12 +110,7 @@ def rates(labels: list[int], answers: list[tuple]) -> tuple[float, float]:
 def ours(labels: list[int], before: list[tuple], after: list[tuple]) -> float:
     success, accuracy = rates(labels, before)
     success_after, accuracy_after = rates(labels, after)
-    return defence_effectiveness(
-        success_before=success,
-        success_after=success_after,
-        accuracy_before=accuracy,
-        accuracy_after=accuracy_after,
-    )
+    return defence_effectiveness(success - success_after, accuracy_after - accuracy)
 
 
 def with_the_plus(labels: list[int], before: list[tuple], after: list[tuple]) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences.repair import Repairing
-from purpleteam.defences.repair._tuning import Loop, divergence, generator, held_out, tune
+from purpleteam.defences.repair._base import Loop, divergence, generator, held_out
 from purpleteam.defences.repair.fine_prune import prune, units_of
 from purpleteam.defences.repair.ft_sam import sharpness_aware
 from purpleteam.defences.repair.i_bau import universal
@@ -164,7 +164,7 @@ def test_the_best_check_is_kept_not_the_last(digits: Dataset) -> None:
 
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     loop = Loop(steps=3, checks=3, batch_size=4)
-    tune(net, digits.train.first(8), loop, loss=lambda n, x, *_: n(x).mean(), seed=0, score=score)
+    loop.tune(net, digits.train.first(8), 0, loss=lambda n, x, *_: n(x).mean(), score=score)
     assert torch.equal(net[1].weight, seen[1]) and not torch.equal(net[1].weight, seen[2])
 
 

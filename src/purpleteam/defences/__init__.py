@@ -39,23 +39,17 @@ __all__ = [
     "scan_training_set",
 ]
 
-_HOMES = {
-    "training": ("DEFENCES", "Defence", "Hardening"),
-    "repair": ("REPAIRS", "Repairing"),
-    "evaluate": ("evaluate_repair", "repoison", "run_repair"),
-    "detection.metrics": ("evaluate_detection",),
-    "detection.model": ("MODEL_DETECTORS", "scan_model"),
-    "detection.strip": ("Strip",),
-    "detection.strip_fit": ("fit_strip",),
-    "detection.training_set": ("TRAINING_SET_DETECTORS", "scan_training_set"),
-}
+_HOMES = (
+    *("detection.strip", "detection.metrics"),  # first: the app asks these, which need no torch
+    *("training", "repair", "evaluate"),
+    *("detection.strip_fit", "detection.model", "detection.training_set"),
+)
 
 
 def __getattr__(name: str) -> object:
-    # The app asks STRIP, which needs no torch; the rest does.
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{home}"), name)
+    for home in _HOMES if name in __all__ else ():
+        if hasattr(module := import_module(f"{__name__}.{home}"), name):
+            return getattr(module, name)
     raise AttributeError(f"module 'purpleteam.defences' has no attribute {name!r}")
 
 

@@ -18,22 +18,21 @@ class _NothingFound(Check):
     scan = ""
 
     def examine(self, target: Target) -> Outcome:
-        notes = [note for note in _notes(target, self.scan) if note.facts.get("own")]
+        records = RunFolder.open(target.run or Path()).records()
+        notes = [note for note in records if isinstance(note, Note) and note.name == self.scan]
+        notes = [note for note in notes if note.facts.get("own")]
         if not notes:
             raise Absent(f"no {self.scan} of the run's own models was recorded")
-        found = [note for note in notes if note.facts.get("backdoored")]
-        unsure = [note for note in notes if note.facts.get("backdoored") is None]
-        reasons = [reason for note in unsure for reason in note.facts.get("reasons", [])]
+        verdicts = [note.facts.get("backdoored") for note in notes]
+        found, unsure = sum(map(bool, verdicts)), verdicts.count(None)
         message = ""
         if unsure and not found:  # not found is not the same as nothing there
-            message = f"not established: {'; '.join(reasons) or 'the scan gave no verdict'}"
+            doubtful = [note for note in notes if note.facts.get("backdoored") is None]
+            reasons = "; ".join(why for note in doubtful for why in note.facts.get("reasons", []))
+            message = f"not established: {reasons or 'the scan gave no verdict'}"
         return Outcome(
             passed=not found and not unsure,
-            measured={
-                "looked_into": len(notes),
-                "backdoored": len(found),
-                "not_established": len(unsure),
-            },
+            measured={"looked_into": len(notes), "backdoored": found, "not_established": unsure},
             threshold=0,
             message=message,
             inputs={note.id: str(note.facts.get("subject")) for note in notes},
@@ -62,8 +61,3 @@ class PoisonSearch(_NothingFound):
     id = "data.poison-search"
     proves = "A search of the training images found no group that teaches a backdoor."
     scan = TRAINING_SET_SCAN
-
-
-def _notes(target: Target, name: str) -> list[Note]:
-    records = RunFolder.open(target.run or Path()).records()
-    return [note for note in records if isinstance(note, Note) and note.name == name]

@@ -26,8 +26,7 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Estimate, Rate, Value, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.metrics import defence_effectiveness
-from purpleteam.defences.repair._base import Repair, Repairing, free_copy
-from purpleteam.defences.repair._tuning import Loop, tune
+from purpleteam.defences.repair._base import Loop, Repair, Repairing, free_copy
 from purpleteam.models.inference import Classifier, correct, logits
 
 AS_A_USER = Loop(augmentation="none")
@@ -65,7 +64,6 @@ def transfer_accuracy(
 class Repaired:
     """A repaired net and what it took."""
 
-    repair: str
     module: nn.Module
     cpu_seconds: float
     seconds: float
@@ -75,24 +73,16 @@ def run_repair(repair: Repair, work: Repairing) -> Repaired:
     """Repair, and measure the CPU time of this process and the time by the clock."""
     cpu, wall = time.process_time(), time.perf_counter()
     module = repair.repair(work)
-    return Repaired(
-        repair=repair.name,
-        module=module,
-        cpu_seconds=time.process_time() - cpu,
-        seconds=time.perf_counter() - wall,
-    )
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return Repaired(module=module, cpu_seconds=cpu, seconds=wall)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RepairOutcome:
     """A model before and after one repair, on the same images."""
 
-    repair: str
     before: Backdoor
     after: Backdoor
-    residual_poisons: int | None
-    """How many poisons were left in what the repaired net learned from, where that is known."""
-    cpu_seconds: float
 
     @property
     def accuracy_change(self) -> Estimate:
@@ -105,27 +95,25 @@ class RepairOutcome:
         """Defence effectiveness rating, with the ends that the four rates' intervals allow."""
         before, after = self.before.attack_success_rate, self.after.attack_success_rate
         change = self.accuracy_change
-
-        def rating(success_before: float, success_after: float, change: float) -> float:
-            return defence_effectiveness(
-                success_before=success_before,
-                success_after=success_after,
-                accuracy_before=max(0.0, -change),
-                accuracy_after=max(0.0, change),
-            )
-
         return Estimate(
-            value=rating(before.value, after.value, change.value),
+            value=defence_effectiveness(before.value - after.value, change.value),
             n=before.n,
-            low=rating(before.low, after.high, change.low),
-            high=rating(before.high, after.low, change.high),
+            low=defence_effectiveness(before.low - after.high, change.low),
+            high=defence_effectiveness(before.high - after.low, change.high),
             method="interval-arithmetic",
         )
 
     def measurements(
-        self, subject: Mapping[str, Any], how: Mapping[str, Any], seed: int
+        self,
+        subject: Mapping[str, Any],
+        how: Mapping[str, Any],
+        seed: int,
+        residual_poisons: int | None = None,
     ) -> list[Measurement]:
-        """Return the numbers as records about `subject`; `how` also names the repair."""
+        """Return the numbers as records about `subject`; `how` names the repair.
+
+        `residual_poisons` were left in what the repaired net learned from, where that is known.
+        """
         after, before = self.after, self.before
         values: dict[str, tuple[Value, Value | None]] = {
             "clean_accuracy": (after.clean_accuracy, before.clean_accuracy),
@@ -140,42 +128,33 @@ class RepairOutcome:
                 name=name,
                 value=value,
                 subject=subject,
-                how={**how, "repair": self.repair},
-                detail={"residual_poisons": self.residual_poisons}
+                how=how,
+                detail={"residual_poisons": residual_poisons}
                 | ({} if old is None else {"before": old.to_json()}),
                 seed=seed,
-                cost={"cpu_seconds": self.cpu_seconds},
             )
             for name, (value, old) in values.items()
         ]
 
 
 def evaluate_repair(
-    repaired: Repaired,
+    repaired: nn.Module,
     before: Backdoor,
     test: ImageSet,
     poison: PoisonAttack,
-    *,
     clean_model: nn.Module | None = None,
-    residual_poisons: int | None = None,
 ) -> RepairOutcome:
     """Measure a repaired net as the model was measured before, on the same `test` and `poison`.
 
     Args:
-        repaired: what `run_repair` returned.
+        repaired: the net.
         before: `evaluate_backdoor` of the model.
         test: images that took no part in training or repair.
         poison: gives the trigger and the target label.
         clean_model: a classifier trained without poison, for the base rate.
-        residual_poisons: poisons left in what the repaired net learned from.
     """
-    return RepairOutcome(
-        repair=repaired.repair,
-        before=before,
-        after=evaluate_backdoor(repaired.module, test, poison, clean_model=clean_model),
-        residual_poisons=residual_poisons,
-        cpu_seconds=repaired.cpu_seconds,
-    )
+    after = evaluate_backdoor(repaired, test, poison, clean_model=clean_model)
+    return RepairOutcome(before=before, after=after)
 
 
 def repoison(
@@ -219,14 +198,8 @@ def repoison(
             np.concatenate([clean.images, poisons.images[:count]]),
             np.concatenate([clean.labels, poisons.labels[:count]]),
         )
-        net = tune(
-            free_copy(model, device, clean),
-            mixed,
-            how,
-            seed=seed,
-            description=f"re-poison with {count}",
-            progress=progress,
-        )
+        net, what = free_copy(model, device, clean), f"re-poison with {count}"
+        how.tune(net, mixed, seed, description=what, progress=progress)
         hits = logits(net, triggered.images).argmax(1) == target_label
         rates[count] = Rate.of(int(hits.sum()), len(hits))
     return rates

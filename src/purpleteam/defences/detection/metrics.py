@@ -1,12 +1,7 @@
 """How good a detection or a repair was: pure functions of scores, flags and labels, with intervals.
 
-- a detector's ranking: AUROC, average precision, recall among the first n; ties count as ties
-- its flags at the deployed threshold: recall, precision, false alarms, residual poisons
-- all of these together, on a set whose poisons are known: `evaluate_detection`
-- a repair: defence effectiveness rating (Zhu et al. 2023, arXiv:2304.11823; Wu et al. 2022,
-  arXiv:2206.12654)
-
-NumPy alone. Every argument that holds one value per case is an array of the same length (N,).
+Ties in a ranking count as ties. NumPy alone; every argument that holds one value per case is an
+array of the same length (N,).
 """
 
 from __future__ import annotations
@@ -28,17 +23,17 @@ def auroc(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
     Newcombe (2006, doi:10.1002/sim.2324), which needs no spread and so holds for few cases. Where
     poisons or clean cases show no spread, as in a perfect ranking, the first is that of a rate of
     as many cases as the smaller kind has: the variance is at most that (Birnbaum and Klose 1957,
-    Annals of Mathematical Statistics 28:933).
-
-    Raises:
-        ValueError: scores are not finite, lengths differ, or one of the two kinds is missing.
+    Annals of Mathematical Statistics 28:933). ValueError where one of the two kinds is missing.
     """
     poisons, clean = _at_each_rank(scores, poisoned)
     m, n = int(poisons.sum()), int(clean.sum())
     above_clean = (clean.cumsum() - clean / 2) / n  # of each rank: share of clean ones below it
     below_poison = 1 - (poisons.cumsum() - poisons / 2) / m
     area = float(poisons @ above_clean / m)
-    spread = [_variance(above_clean, poisons), _variance(below_poison, clean)]
+    spread = []  # variances of both means; 0 where the cases show none
+    for values, counts, size in ((above_clean, poisons, m), (below_poison, clean, n)):
+        squares = counts @ (values - counts @ values / size) ** 2
+        spread.append(float(squares / max(size - 1, 1) / size))
     if min(spread) > 0:
         logit = math.log(area / (1 - area))
         half = Z * math.sqrt(sum(spread)) / (area * (1 - area))
@@ -55,9 +50,6 @@ def average_precision(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
 
     The interval is that of a rate of as many cases as there are poisons (Boyd et al. 2013,
     doi:10.1007/978-3-642-40994-3_29), or clean ones where they are fewer.
-
-    Raises:
-        ValueError: scores are not finite, lengths differ, or one of the two kinds is missing.
     """
     poisons, clean = (counts[::-1] for counts in _at_each_rank(scores, poisoned))
     m, n = int(poisons.sum()), int(clean.sum())
@@ -68,34 +60,18 @@ def average_precision(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
     return Estimate(value=value, n=m + n, low=low, high=high, method="binomial")
 
 
-def recall_at(scores: ArrayLike, poisoned: ArrayLike, n: int) -> Rate:
-    """Return which share of the poisons is among the n highest scores.
-
-    Where scores tie at the cut, the clean ones are taken first: the detector did not tell them
-    apart, and the order of the images must not.
-    """
-    values, truth = _cases(scores, poisoned)
-    order = np.lexsort((truth, -values))  # by falling score, then clean before poisoned
-    return Rate.of(int(truth[order[:n]].sum()), int(truth.sum()))
-
-
-def defence_effectiveness(
-    *, success_before: float, success_after: float, accuracy_before: float, accuracy_after: float
-) -> float:
+def defence_effectiveness(success_fall: float, accuracy_rise: float) -> float:
     """Return the defence effectiveness rating (DER) of a repair, in [0, 1].
 
     (max(0, fall of attack success) - max(0, fall of clean accuracy) + 1) / 2: 1 is a backdoor
-    gone at no cost, 1/2 is nothing done, 0 is an accuracy thrown away for nothing.
-
-    Raises:
-        ValueError: a rate is outside [0, 1].
+    gone at no cost, 1/2 is nothing done, 0 is an accuracy thrown away for nothing. Both are
+    differences of rates, from -1 to 1 (Zhu et al. 2023, arXiv:2304.11823; Wu et al. 2022,
+    arXiv:2206.12654).
     """
-    rates = (success_before, success_after, accuracy_before, accuracy_after)
-    if not all(0 <= rate <= 1 for rate in rates):
-        raise ValueError(f"rates must be from 0 to 1, not {rates}")
-    gained = max(0.0, success_before - success_after)
-    lost = max(0.0, accuracy_before - accuracy_after)
-    return (gained - lost + 1) / 2
+    for change in (success_fall, accuracy_rise):
+        if not -1 <= change <= 1:
+            raise ValueError(f"differences of rates must be from -1 to 1, not {change}")
+    return (max(0.0, success_fall) - max(0.0, -accuracy_rise) + 1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +89,6 @@ class Detection:
     """Flagged images that are poisons; None where nothing was flagged."""
     false_alarm_rate: Rate
     """Clean images that were flagged."""
-    recall_at_count: Rate | None
-    """Poisons among as many of the highest scores as there are poisons."""
     residual_poisons: int
     """Poisons that were not flagged, and stay in the set."""
 
@@ -145,15 +119,8 @@ def evaluate_detection(scores: ArrayLike, flagged: ArrayLike, poisoned: ArrayLik
         recall=Rate.of(hits, poisons) if poisons else None,
         precision=Rate.of(hits, int(flags.sum())) if flags.any() else None,
         false_alarm_rate=Rate.of(int((flags & ~truth).sum()), clean),
-        recall_at_count=recall_at(values, truth, poisons) if poisons else None,
         residual_poisons=poisons - hits,
     )
-
-
-def _variance(values: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
-    """Return the variance of the mean of values that occur so many times; 0 where it shows none."""
-    n = counts.sum()
-    return float(counts @ (values - counts @ values / n) ** 2 / max(n - 1, 1) / n)
 
 
 def _newcombe_low(area: float, m: int, n: int) -> float:

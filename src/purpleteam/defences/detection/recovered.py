@@ -25,7 +25,7 @@ NEEDS = {"patch": ("mask", "pattern"), "additive": ("pattern",), "warp": ("flow"
 """What a trigger of each kind is made of; the first is what its strength is."""
 FORMS = {"mask": "(H, W)", "pattern": "(C, H, W)", "flow": "(H, W, 2)"}
 
-HALF = 0.5  # A pixel belongs to the mask from here on
+GREY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,9 +34,6 @@ class RecoveredTrigger:
 
     A patch replaces: `(1 - mask) * x + mask * pattern`. An additive trigger adds `pattern`, in
     [-1, 1]. A warp reads pixel (row, column) from where `flow` points, bilinearly.
-
-    Raises:
-        ValueError: a field that the kind needs is missing, or the shapes do not agree.
     """
 
     kind: Kind
@@ -95,22 +92,6 @@ class RecoveredTrigger:
             return (x - _tensor(self.pattern, x)).clamp(0, 1)
         return self.weakened(-1).apply(x)
 
-    @property
-    def region(self) -> NDArray[np.bool_]:
-        """(H, W): the pixels that the trigger changes by at least half of its largest change."""
-        if self.kind == "patch":
-            return np.asarray(np.asarray(self.mask) >= HALF)
-        if self.kind == "warp":
-            strength = np.linalg.norm(np.asarray(self.flow), axis=2)
-        else:
-            strength = np.abs(np.asarray(self.pattern)).max(0)
-        return np.asarray((strength >= HALF * strength.max()) & (strength > 0))
-
-    def iou(self, mask: NDArray[np.bool_]) -> float:
-        """Return intersection over union of `region` with the planted trigger's pixels (H, W)."""
-        union = int((self.region | mask).sum())
-        return int((self.region & mask).sum()) / union if union else 0.0
-
     def picture(self) -> NDArray[np.uint8]:
         """Return the trigger as an image, uint8 (H, W, C).
 
@@ -119,9 +100,9 @@ class RecoveredTrigger:
         """
         pattern = np.asarray(self.pattern)
         if self.kind == "patch":
-            drawn = HALF + np.asarray(self.mask)[None] * (pattern - HALF)
+            drawn = GREY + np.asarray(self.mask)[None] * (pattern - GREY)
         elif self.kind == "additive":
-            drawn = HALF + HALF * (pattern / (float(np.abs(pattern).max()) or 1.0))
+            drawn = GREY + GREY * (pattern / (float(np.abs(pattern).max()) or 1.0))
         else:
             rows, columns = np.indices(np.asarray(self.flow).shape[:2])
             board = ((rows // 4 + columns // 4) % 2).astype(np.float32)

@@ -1,25 +1,36 @@
-"""What every repair is: a frozen description, and a function from a bad net to a new one."""
+"""What every repair is: a frozen description, and a function from a bad net to a new one.
+
+Most fine-tune, in one loop: few steps, small batches. Batch normalisation stays in eval mode: a
+handful of images is no estimate of a whole set's mean. A part of the trusted images is held out,
+and what is kept is the weights of the check that does best on them; which images those are, the
+order and the augmentation are functions of the seed.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Protocol, final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.ranges import check_fields
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
-from purpleteam.models.devices import lay_out, to_batch
-from purpleteam.models.guard import switched
-from purpleteam.models.recipes import Plain, Recipe
+from purpleteam.models.devices import device_of, fast_autocast, frozen, lay_out, to_batch
+from purpleteam.models.guard import guarded, switched
+from purpleteam.models.recipes import AUGMENTATIONS, Plain, Recipe
 
 WORDS = {
     "net": "an architecture to build anew",
@@ -28,6 +39,13 @@ WORDS = {
     "trusted": "trusted clean images",
     "trigger": "a recovered trigger",
 }
+RISE = 0.25  # share of the steps in which the step size rises
+
+Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+"""(net, x, y, rng) -> a scalar to go down; y is -1 where the label is not known."""
+Step = Callable[[nn.Module, Callable[[], Tensor]], None]
+"""(net, loss) -> leaves in each parameter's `grad` what the optimizer is to follow."""
+Score = Callable[[nn.Module], float]  # a figure of a net on held-out images; the lowest is kept
 
 
 class Stamp(Protocol):
@@ -113,12 +131,203 @@ REPAIRS: Registry[type[Repair]] = Registry("repair")
 
 
 def free_copy(model: nn.Module, device: torch.device | None, images: ImageSet | None) -> nn.Module:
-    """Return a copy in eval mode whose weights may all be changed, laid out for speed.
-
-    `images` are such as it takes; without any it stays laid out as it is.
-    """
+    """Return a copy in eval mode that may be changed, laid out for speed on such `images`."""
     net = switched(copy.deepcopy(model)).requires_grad_(True)
     net.to(device or torch.device("cpu"))
     if images is not None:
         lay_out(net, to_batch(images.images[:2]))
     return net
+
+
+def answers(net: nn.Module, x: Tensor) -> Tensor:
+    """Return logits (N, classes) in float32, computed in the fastest precision."""
+    with fast_autocast(x.device):
+        out: Tensor = guarded(net)(x)
+    return out.float()
+
+
+def divergence(given: Tensor, wanted: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the mean Kullback-Leibler divergence of softmax(given) from softmax(wanted).
+
+    Logits are divided by the temperature first, and the result is multiplied by its square, so
+    that gradients keep their size (Hinton et al. 2015, arXiv:1503.02531).
+    """
+    given, wanted = ((logits / temperature).log_softmax(1) for logits in (given, wanted))
+    return temperature**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
+
+
+def label_loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    """Return the mean cross-entropy."""
+    return F.cross_entropy(answers(net, x), y)
+
+
+def mean_score(
+    images: ImageSet, loss: Callable[[nn.Module, Tensor, Tensor], Tensor] = label_loss
+) -> Score:
+    """Return a score: the mean of `loss` over all of `images`, without gradients."""
+
+    def score(net: nn.Module) -> float:
+        device, total = device_of(net), 0.0
+        with frozen(net), torch.no_grad():
+            for start in range(0, len(images), 100):
+                part = images.part(start, start + 100)
+                y = torch.from_numpy(part.labels.copy()).to(device)
+                total += float(loss(net, to_batch(part.images, device), y)) * len(part)
+        return total / len(images)
+
+    return score
+
+
+def put_together(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Return images (N, C, H, W), a share of them continued by another from a cut on.
+
+    Many images from few, after CutMix (Yun et al. 2019, arXiv:1905.04899); what such an image
+    should be called only a model can say, so this is for distillation, in which a hundred images
+    make tens of thousands of questions (Beyer et al. 2022, arXiv:2106.05237). The cut is between
+    two rows or two columns, all places equally likely; both halves stay where they were.
+    """
+    n, _, height, width = x.shape
+    count = round(share * n)
+    partner = torch.randperm(n, generator=rng)[:count].to(x.device)
+    place = torch.rand(count, 1, 1, 1, generator=rng).to(x.device)
+    across = (torch.rand(count, 1, 1, 1, generator=rng) < 0.5).to(x.device)
+    rows = (torch.arange(height, device=x.device) / height)[:, None]  # (H, 1)
+    columns = (torch.arange(width, device=x.device) / width)[None, :]  # (1, W)
+    first = torch.where(across, rows < place, columns < place)  # (count, 1, H, W)
+    return torch.cat([torch.where(first, x[:count], x[partner]), x[count:]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """How long and how fast a net is tuned."""
+
+    steps: int = 300
+    """Optimizer steps."""
+    batch_size: int = 64
+    """Images a step."""
+    learning_rate: float = 1e-3
+    """Largest step size of Adam; it rises for a quarter of the steps, then falls to 0."""
+    augmentation: str = "shift"
+    """What is done to the images: none, shift, freehand."""
+    checks: int = 10
+    """How often the net is scored; the best check is kept."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "at least 1", "steps", "batch_size", "checks")
+        check_fields(self, "above 0 and finite", "learning_rate")
+
+    def tune(
+        self,
+        net: nn.Module,
+        images: ImageSet,
+        seed: int,
+        *,
+        loss: Loss = label_loss,
+        score: Score | None = None,
+        step: Step | None = None,
+        after_step: Callable[[nn.Module], None] | None = None,
+        description: str = "tune",
+        progress: Progress = SILENT,
+    ) -> nn.Module:
+        """Change `net`, in eval mode, in place and return it with the weights of its best check.
+
+        `loss` goes down on `images`; order, augmentation and its random numbers are the seed's.
+        The weights of the lowest `score` are kept, the latest of equals, or the last without one.
+        `step` fills in the gradients where they are not the loss's; `after_step` restores what a
+        step must not change.
+        """
+        device = device_of(net)
+        labels = torch.from_numpy(images.labels.copy())
+        optimizer = torch.optim.AdamW(
+            net.parameters(), lr=self.learning_rate, weight_decay=0.0, fused=True
+        )
+        every = max(1, self.steps // self.checks)
+        best: dict[str, Tensor] = {}
+        lowest = math.inf
+        with progress.task(description, self.steps) as task:
+            for number in range(self.steps):
+                rng = generator(seed, number)
+                chosen = torch.randint(len(images), (self.batch_size,), generator=rng)
+                x = to_batch(images.images[chosen.numpy()], device)
+                x, y = AUGMENTATIONS[self.augmentation](x, rng), labels[chosen].to(device)
+                done = number / self.steps
+                falling = (1 + math.cos(math.pi * (done - RISE) / (1 - RISE))) / 2
+                share = 0.04 + 0.96 * done / RISE if done < RISE else falling
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate * share
+                optimizer.zero_grad(set_to_none=True)
+                loss_of_batch = partial(loss, net, x, y, rng)
+                if step is None:
+                    loss_of_batch().backward()  # type: ignore[no-untyped-call]
+                else:
+                    step(net, loss_of_batch)
+                optimizer.step()
+                if after_step is not None:
+                    after_step(net)
+                if (number + 1) % every == 0 or number + 1 == self.steps:
+                    value = score(net) if score else 0.0
+                    if value <= lowest or not best:
+                        lowest = value
+                        best = {name: weight.clone() for name, weight in net.state_dict().items()}
+                task.advance(1)
+        net.load_state_dict(best)
+        return net
+
+
+def generator(seed: int, step: int) -> torch.Generator:
+    """Return the random numbers of one step, a function of (seed, step) alone."""
+    key = sha256_bytes(f"repair/{seed}/{step}".encode())
+    return torch.Generator().manual_seed(int(key[7:22], 16))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Loop, Repair):
+    """A repair that fine-tunes; by default on true labels, by the cross-entropy."""
+
+    held_out: float = 0.2
+    """Share of the trusted images by which the best check is chosen."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, "at least 0 and below 1", "held_out")
+
+    def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
+        """Return the net of the lowest held-out cross-entropy."""
+        return self.fine_tune(net, work)
+
+    def fine_tune(
+        self,
+        net: nn.Module,
+        work: Repairing,
+        *,
+        loss: Loss = label_loss,
+        score: Score | None = None,
+        step: Step | None = None,
+        after_step: Callable[[nn.Module], None] | None = None,
+    ) -> nn.Module:
+        """Return the net, tuned in place on the trusted images that are not held out."""
+        images, others = held_out(work, self.held_out)
+        return self.tune(
+            net,
+            images,
+            work.seed,
+            loss=loss,
+            score=score or mean_score(others),
+            step=step,
+            after_step=after_step,
+            description=f"repair {self.name}",
+            progress=work.progress,
+        )
+
+
+def held_out(work: Repairing, share: float) -> tuple[ImageSet, ImageSet]:
+    """Return the trusted images in two: to learn from, and a share to choose by.
+
+    Both are the whole set where a share of it would be no image.
+    """
+    trusted = work.trusted
+    if trusted is None:
+        raise ValueError("a repair that tunes needs trusted images")
+    order = np.random.default_rng(work.seed).permutation(len(trusted))
+    kept = int(share * len(trusted))
+    return (trusted.take(order[kept:]), trusted.take(order[:kept])) if kept else (trusted, trusted)

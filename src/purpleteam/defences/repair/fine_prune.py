@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from purpleteam.core.errors import UsageError
 from purpleteam.core.ranges import check_fields
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._tuning import Tuning, held_out
+from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, held_out
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, correct
 
@@ -39,10 +38,9 @@ class FinePrune(Tuning):
         check_fields(self, "at least 0 and below 1", "loss_of_accuracy")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
-        """Return the pruned and fine-tuned net."""
         images, _ = held_out(work, self.held_out)
         units, pruned = prune(net, images, self.loss_of_accuracy)
-        return self.tune(net, work, after_step=lambda net: units.silence(net, pruned))
+        return self.fine_tune(net, work, after_step=lambda net: units.silence(net, pruned))
 
 
 def prune(net: nn.Module, images: ImageSet, loss_of_accuracy: float) -> tuple[Units, Tensor]:

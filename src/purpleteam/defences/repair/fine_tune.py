@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._tuning import Tuning
+from purpleteam.defences.repair._base import REPAIRS, Tuning
 
 
 @REPAIRS.register("fine_tune")
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Tuning):
     """Goes on training on trusted images alone; nothing in them tells of the trigger."""
-
-    def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
-        """Return the net of the lowest held-out cross-entropy."""
-        return self.tune(net, work)

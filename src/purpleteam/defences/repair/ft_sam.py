@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.core.ranges import check_fields
-from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._tuning import Tuning
+from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning
 
 
 @REPAIRS.register("ft_sam")
@@ -32,8 +31,7 @@ class FTSAM(Tuning):
         check_fields(self, "above 0 and finite", "radius")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
-        """Return the net of the lowest held-out cross-entropy."""
-        return self.tune(net, work, step=partial(sharpness_aware, radius=self.radius))
+        return self.fine_tune(net, work, step=partial(sharpness_aware, radius=self.radius))
 
 
 def sharpness_aware(net: nn.Module, loss: Callable[[], Tensor], radius: float) -> None:

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from purpleteam.core.ranges import check_fields
-from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._tuning import Tuning, answers
+from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, answers
 
 
 @REPAIRS.register("i_bau")
@@ -34,14 +33,12 @@ class IBAU(Tuning):
         check_fields(self, "at least 1", "inner_steps")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
-        """Return the net of the lowest held-out cross-entropy on clean images."""
-
         def loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
             addition = universal(net, x, y, self.radius, self.inner_steps)
             out = answers(net, torch.cat([x, (x + addition).clamp(0, 1)]))
             return F.cross_entropy(out, y.repeat(2))
 
-        return self.tune(net, work, loss=loss)
+        return self.fine_tune(net, work, loss=loss)
 
 
 def universal(net: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from purpleteam.core.errors import DataError, UsageError
@@ -21,7 +22,6 @@ class Retrain(Repair):
     needs = ("net", "train", "flagged")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
-        """Return a new net; of the old one nothing is left."""
         if work.net is None or work.train is None or work.flagged is None:
             raise ValueError("retrain needs net, train and flagged")
         validation = work.validation or work.trusted
@@ -39,20 +39,17 @@ class Retrain(Repair):
         ).module
 
 
-def without_flagged(images: ImageSet, flagged: np.typing.NDArray[np.int64]) -> ImageSet:
+def without_flagged(images: ImageSet, flagged: NDArray[np.int64]) -> ImageSet:
     """Return the images that are not flagged, in their order.
 
     Raises:
         DataError: a place lies outside the set, or no image of some class would be left.
     """
-    if flagged.min() < 0 or flagged.max() >= len(images):
-        raise DataError(
-            f"flagged places go from {flagged.min()} to {flagged.max()}, "
-            f"but the training set has {len(images)} images"
-        )
-    kept = np.ones(len(images), bool)
-    kept[flagged] = False
-    lost = sorted(set(images.labels.tolist()) - set(images.labels[kept].tolist()))
-    if lost:
+    first, last, n = flagged.min(), flagged.max(), len(images)
+    if first < 0 or last >= n:
+        raise DataError(f"flagged places go from {first} to {last}, but the training set has {n}")
+    kept = np.delete(np.arange(n), flagged)
+    lost = np.setdiff1d(images.labels, images.labels[kept])
+    if len(lost):
         raise DataError(f"all images of class {lost[0]} are flagged: nothing of it to train on")
-    return images.take(np.flatnonzero(kept))
+    return images.take(kept)

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 
 from purpleteam.core.ranges import check_fields
 from purpleteam.defences.detection.model import Scanning
-from purpleteam.defences.detection.model.inversion import Search, shrink_mask, slots_of
+from purpleteam.defences.detection.model.inversion import every_target, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
-from purpleteam.defences.repair._base import REPAIRS, Repairing, Stamp
-from purpleteam.defences.repair._tuning import (
+from purpleteam.defences.repair._base import (
+    REPAIRS,
+    Repairing,
+    Stamp,
     Tuning,
     answers,
     divergence,
@@ -36,9 +38,6 @@ from purpleteam.defences.repair._tuning import (
     put_together,
 )
 from purpleteam.models.devices import device_of, frozen, to_batch
-
-LOOK = Search(steps=120, images=24, stream=95)
-"""How the patches of all labels are compared after a round."""
 
 
 @REPAIRS.register("unlearn")
@@ -84,15 +83,13 @@ class Unlearn(Tuning):
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net that differs least from its guide on held-out images, with and without."""
-        if work.trigger is None:
-            raise ValueError("unlearn needs a trigger")
-        net = self._unlearned(net, work, work.trigger)
-        shorter = replace(self, steps=max(1, self.steps // 2))
-        for _ in range(self.rounds - 1):
-            left = self._left(net, work)
-            if left is None:
+        trigger, shorter = work.trigger, replace(self, steps=max(1, self.steps // 2))
+        for turn in range(self.rounds):
+            if turn > 0:
+                trigger = self._left(net, work)
+            if trigger is None:
                 break
-            net = shorter._unlearned(net, work, left)
+            net = (shorter if turn > 0 else self)._unlearned(net, work, trigger)
         return net
 
     def _left(self, net: nn.Module, work: Repairing) -> Stamp | None:
@@ -100,13 +97,13 @@ class Unlearn(Tuning):
         trusted, target = work.trusted, work.target_label
         if trusted is None or target is None:
             return None
-        images = to_batch(trusted.images, device_of(net))
-        classes = answers(net, images[:1]).shape[1]
+        x = to_batch(trusted.images, device_of(net))
+        classes = answers(net, x[:1]).shape[1]
+        looking = Scanning(
+            model=net, images=x, labels=trusted.labels, classes=classes, seed=work.seed
+        )
         with frozen(net):
-            looking = Scanning(
-                model=net, images=images, labels=trusted.labels, classes=classes, seed=work.seed
-            )
-            sizes = shrink_mask(looking, slots_of(looking), LOOK).log_sizes
+            sizes = shrink_mask(every_target(looking, steps=120, images=24, stream=95)).log_sizes
             if sizes[target] >= np.median(np.delete(sizes, target)):
                 return None
             sources = getattr(work.trigger, "source_labels", None)
@@ -120,8 +117,7 @@ class Unlearn(Tuning):
         target = work.target_label
         if target is None:
             target = where_it_leads(model, trigger, x)
-        # Without one the trigger does nothing here, and there is no label to push to.
-        adversary = None
+        adversary = None  # where the trigger does nothing, there is no label to push to
         if target is not None:
             adversary = Adversary(x, target, self.size, self.restart, work.seed)
 
@@ -145,7 +141,7 @@ class Unlearn(Tuning):
             return distance(net, x, y, stamped)
 
         score = mean_score(others, lambda net, x, y: distance(net, x, y, trigger.apply(x)))
-        return self.tune(net, work, loss=loss, score=score)
+        return self.fine_tune(net, work, loss=loss, score=score)
 
 
 def rolled(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -15,15 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.repair._base import REPAIRS, Repairing
-from purpleteam.defences.repair._tuning import (
-    Tuning,
-    answers,
-    divergence,
-    held_out,
-    mean_score,
-    put_together,
-)
+from purpleteam.defences.repair import _base as tuning
+from purpleteam.defences.repair._base import REPAIRS, Repairing, answers
 from purpleteam.models.devices import device_of, to_batch
 
 TEMPERATURE = 2.0  # above 1, what the model thinks of the other labels counts for more
@@ -31,7 +24,7 @@ TEMPERATURE = 2.0  # above 1, what the model thinks of the other labels counts f
 
 @REPAIRS.register("unlearn_set")
 @dataclass(frozen=True, kw_only=True)
-class UnlearnSet(Tuning):
+class UnlearnSet(tuning.Tuning):
     """Teaches the net that flagged images are anything but what they are labelled."""
 
     needs = ("trusted", "train", "flagged")
@@ -42,24 +35,27 @@ class UnlearnSet(Tuning):
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net of the lowest loss on held-out trusted and all flagged images."""
         model = copy.deepcopy(net).requires_grad_(False)
-        _, others = held_out(work, self.held_out)
+        _, others = tuning.held_out(work, self.held_out)
         flagged = flagged_of_one_label(work)
-        device = device_of(net)
         label = int(flagged.labels[0])
 
-        def kept(net: nn.Module, x: Tensor) -> Tensor:
+        def kept(net: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
             with torch.no_grad():
                 wanted = answers(model, x)
-            return divergence(answers(net, x), wanted, TEMPERATURE)
+            return tuning.divergence(answers(net, x), wanted, TEMPERATURE)
+
+        def denied(net: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
+            return denial(answers(net, x), label)
 
         def loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
             chosen = torch.randint(len(flagged), (len(x),), generator=rng).numpy()
-            denied = answers(net, to_batch(flagged.images[chosen], device))
-            return kept(net, put_together(x, 1.0, rng)) + denial(denied, label)
+            refused = denied(net, to_batch(flagged.images[chosen], device_of(net)))
+            return kept(net, tuning.put_together(x, 1.0, rng)) + refused
 
-        clean = mean_score(others, lambda net, x, _: kept(net, x))
-        denied = mean_score(flagged, lambda net, x, _: denial(answers(net, x), label))
-        return self.tune(net, work, loss=loss, score=lambda net: clean(net) + denied(net))
+        of_trusted, of_flagged = tuning.mean_score(others, kept), tuning.mean_score(flagged, denied)
+        return self.fine_tune(
+            net, work, loss=loss, score=lambda net: of_trusted(net) + of_flagged(net)
+        )
 
 
 def denial(given: Tensor, label: int) -> Tensor:

@@ -8,7 +8,7 @@
 - `max_margin`       the largest margin of each class, without any image: MM-BD
 - `inversion`        the searches that they share
 - `reference`        distilled from the model: how near each class is by nature
-- `scan`             asks them all, and `decision` makes one verdict of what they found
+- `scan`             asks them all, and makes one verdict of what they found
 """
 
 import sys
@@ -20,11 +20,9 @@ from purpleteam.defences.detection.model._base import (
     Null,
     Scanning,
 )
-from purpleteam.defences.detection.model.decision import FALSE_ALARM_RATE, ModelScan
-from purpleteam.defences.detection.model.scan import scan_model
+from purpleteam.defences.detection.model.scan import ModelScan, scan_model
 
 __all__ = [
-    "FALSE_ALARM_RATE",
     "MODEL_DETECTORS",
     "Evidence",
     "ModelDetector",

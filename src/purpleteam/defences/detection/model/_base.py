@@ -37,8 +37,7 @@ class Null:
 
     location: float
     scale: float
-    deviation: float
-    """Usual deviation of log sizes between the classes of a clean model."""
+    deviation: float  # usual deviation of log sizes between the classes of a clean model
 
     def __post_init__(self) -> None:
         check_fields(self, "above 0 and finite", "scale", "deviation")
@@ -112,8 +111,7 @@ class Scanning:
     """What a detector works with: a frozen model and the trusted images on its device."""
 
     model: nn.Module
-    images: Tensor
-    """Trusted clean images, float32 (N, C, H, W) in [0, 1]."""
+    images: Tensor  # trusted clean images, float32 (N, C, H, W) in [0, 1]
     labels: NDArray[np.int64]
     classes: int
     seed: int
@@ -134,12 +132,10 @@ class Evidence:
     """(classes,), how far each class stands below the others, in robust deviations."""
     standing: float
     """How far that is beyond what is usual in clean models, in scales of the null law."""
-    target_label: int
-    """The class that stands out most."""
+    target_label: int  # the class that stands out most
     sources: tuple[tuple[int, ...], ...] | None = None
     """For each label, the classes that a trigger towards it works on; None is all."""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """What a record keeps beside."""
+    details: Mapping[str, Any] = field(default_factory=dict)  # what a record keeps beside
 
     @classmethod
     def of(

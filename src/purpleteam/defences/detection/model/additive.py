@@ -13,37 +13,29 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from purpleteam.defences.detection.model import inversion
 from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Null, Scanning
-from purpleteam.defences.detection.model.inversion import (
-    Inversion,
-    Inverted,
-    Search,
-    Slot,
-    shrink_radius,
-)
 
 
 @MODEL_DETECTORS.register("additive")
 @dataclass(frozen=True, kw_only=True)
-class AdditiveInversion(Inversion):
+class AdditiveInversion(inversion.Inversion):
     """Sizes are Euclidean lengths, in pixel units of [0, 1]."""
 
     compares: ClassVar[bool] = True
     null: ClassVar[Null] = Null(location=1.0, scale=0.32, deviation=0.2)
     stream: ClassVar[int] = 20
 
-    def invert(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
-        """Invert a perturbation for every slot."""
-        form = tuple(work.images.shape[1:])
-        largest = math.sqrt(math.prod(form))
+    def invert(self, search: inversion.Search) -> inversion.Inverted:
+        """Return a perturbation for every slot."""
 
         def add(change: Tensor, x: Tensor) -> Tensor:
             return (x + change[:, None]).clamp(0, 1)
 
-        return shrink_radius(
-            work, slots, search, form=form, shape=add, radius=0.1 * largest, largest=largest
-        )
+        form = tuple(search.work.images.shape[1:])
+        largest = math.sqrt(math.prod(form))
+        return inversion.shrink_radius(search, add, form, radius=0.1 * largest, largest=largest)
 
-    def drawn(self, work: Scanning, parts: tuple[Tensor, ...]) -> dict[str, Any]:
+    def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
         """Return what is added."""
         return {"kind": "additive", "pattern": parts[0][0].clamp(-1, 1).numpy()}

@@ -22,7 +22,7 @@ from purpleteam.defences.detection.model._base import (
     Null,
     Scanning,
 )
-from purpleteam.defences.detection.model.inversion import Search, shrink_radius, slots_of
+from purpleteam.defences.detection.model.inversion import every_target, shrink_radius
 from purpleteam.models.guard import guarded
 
 AT_ONCE = 256  # images whose features are read in one pass
@@ -61,15 +61,10 @@ class FeatureInversion(ModelDetector):
             shifted = x + unit * change[:, None]
             return shifted.clamp_min(0) if rectified else shifted
 
-        inverted = shrink_radius(
-            replace(work, model=rest, images=features, reference=None),
-            slots_of(work),
-            Search(steps=self.steps, images=self.images, stream=70),
-            form=tuple(features.shape[1:]),
-            shape=shift,
-            radius=START,
-            largest=LARGEST,
-        )
+        work = replace(work, model=rest, images=features, reference=None)
+        search = every_target(work, steps=self.steps, images=self.images, stream=70)
+        form = tuple(features.shape[1:])
+        inverted = shrink_radius(search, shift, form, radius=START, largest=LARGEST)
         return self.evidence(inverted.log_sizes)
 
 

@@ -7,19 +7,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from purpleteam.defences.detection.model import inversion
 from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Null, Scanning
-from purpleteam.defences.detection.model.inversion import (
-    Inversion,
-    Inverted,
-    Search,
-    Slot,
-    shrink_mask,
-)
 
 
 @MODEL_DETECTORS.register("patch")
 @dataclass(frozen=True, kw_only=True)
-class PatchInversion(Inversion):
+class PatchInversion(inversion.Inversion):
     """Sizes are sums of the mask, in pixels."""
 
     compares: ClassVar[bool] = True
@@ -28,11 +22,11 @@ class PatchInversion(Inversion):
 
     steps: int = 120
 
-    def invert(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
-        """Invert a mask and a pattern for every slot."""
-        return shrink_mask(work, slots, search)
+    def invert(self, search: inversion.Search) -> inversion.Inverted:
+        """Return a mask and a pattern for every slot."""
+        return inversion.shrink_mask(search)
 
-    def drawn(self, work: Scanning, parts: tuple[Tensor, ...]) -> dict[str, Any]:
+    def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
         """Return a patch."""
-        mask, pattern = (part[0].numpy() for part in parts)
-        return {"kind": "patch", "mask": mask[0], "pattern": pattern}
+        mask, pattern = parts
+        return {"kind": "patch", "mask": mask[0, 0].numpy(), "pattern": pattern[0].numpy()}

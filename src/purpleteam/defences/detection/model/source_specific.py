@@ -9,7 +9,7 @@ others are; how much smaller it is than the median pair scatters little, and is 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from purpleteam.defences.detection.model._base import (
     Scanning,
     pair_outliers,
 )
-from purpleteam.defences.detection.model.inversion import Search, Slot, shrink_mask
+from purpleteam.defences.detection.model.inversion import Search, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
@@ -56,15 +56,17 @@ class SourceSpecificInversion(ModelDetector):
         sources = sorted(set(work.labels.tolist()))
         if len(sources) < FEWEST_CLASSES:
             return None
-        search = Search(steps=self.steps, images=self.images, stream=40)
-        sizes = _sizes(work, sources, search)
+        targets = range(work.classes)
+        slots = tuple((goal, (one,)) for one in sources for goal in targets if goal != one)
+        steps, images = self.steps, self.images
+        search = Search(work=work, slots=slots, steps=steps, images=images, stream=40)
+        sizes = _sizes(search)
         if np.exp(np.nanmedian(sizes)) > UNSETTLED * work.images[0, 0].numel():
             return None
         natural = None
         nearer = np.nanmedian(sizes) - sizes
         if work.reference is not None:
-            reference = replace(work, model=work.reference, reference=None)
-            natural = _sizes(reference, sources, search.shorter())
+            natural = _sizes(search.within(work.reference))
             nearer = nearer - NATURAL * np.maximum(np.nanmedian(natural) - natural, 0)
         outlying = np.nan_to_num(pair_outliers(sizes, self.null, natural), nan=-np.inf)
         nearer = np.nan_to_num(nearer, nan=-np.inf) / noise_of(len(work.labels) / len(sources))
@@ -91,13 +93,11 @@ class SourceSpecificInversion(ModelDetector):
         return PatchInversion().recover(work, target, sources)
 
 
-def _sizes(work: Scanning, sources: list[int], search: Search) -> NDArray[np.float64]:
+def _sizes(search: Search) -> NDArray[np.float64]:
     """Return log sizes (classes, classes) from each source to each target; NaN is no pair."""
-    targets = range(work.classes)
-    pairs = [(source, target) for source in sources for target in targets if source != target]
-    slots = tuple(Slot(target, (source,)) for source, target in pairs)
-    sizes = np.full((work.classes, work.classes), np.nan)
-    sizes[tuple(np.transpose(pairs))] = shrink_mask(work, slots, search, rate=0.2).log_sizes
+    sizes = np.full((search.work.classes, search.work.classes), np.nan)
+    targets, sources = zip(*search.slots, strict=True)
+    sizes[np.ravel(sources), targets] = shrink_mask(search, rate=0.2).log_sizes
     return sizes
 
 

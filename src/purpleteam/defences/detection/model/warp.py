@@ -11,15 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from purpleteam.core.ranges import check_fields
+from purpleteam.defences.detection.model import inversion
 from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Evidence, Null, Scanning
-from purpleteam.defences.detection.model.inversion import (
-    Inversion,
-    Inverted,
-    Search,
-    Slot,
-    shrink_radius,
-    slots_of,
-)
 from purpleteam.defences.detection.recovered import identity_grid
 
 HIDDEN = 0.25  # shifts of this share of the side or more hide nothing, and all count alike
@@ -27,7 +20,7 @@ HIDDEN = 0.25  # shifts of this share of the side or more hide nothing, and all 
 
 @MODEL_DETECTORS.register("warp")
 @dataclass(frozen=True, kw_only=True)
-class WarpInversion(Inversion):
+class WarpInversion(inversion.Inversion):
     """Sizes are root mean square shifts of the control points, as shares of the image's side."""
 
     null: ClassVar[Null] = Null(location=1.15, scale=0.3, deviation=0.2)
@@ -46,27 +39,21 @@ class WarpInversion(Inversion):
 
     def examine(self, work: Scanning) -> Evidence | None:
         """Invert a fine and a coarse flow for every class as target; the mean size counts."""
-        sizes = []
-        for grid in (self.grid, self.coarse_grid):
-            inverted = replace(self, grid=grid).invert(work, slots_of(work), self.search)
-            sizes.append(inverted.log_sizes - math.log(grid))
+        sizes = [
+            replace(self, grid=grid).invert(self.search(work)).log_sizes - math.log(grid)
+            for grid in (self.grid, self.coarse_grid)
+        ]
         both = np.mean(sizes, axis=0)
         return self.evidence(np.minimum(both, math.log(HIDDEN)), both)
 
-    def invert(self, work: Scanning, slots: tuple[Slot, ...], search: Search) -> Inverted:
-        """Invert the shifts of the fine grid's control points for every slot."""
-        return shrink_radius(
-            work,
-            slots,
-            search,
-            form=(2, self.grid, self.grid),
-            shape=_warp,
-            radius=0.06 * self.grid,
-            largest=0.5 * self.grid,
-            stride=0.2,
+    def invert(self, search: inversion.Search) -> inversion.Inverted:
+        """Return the shifts of the fine grid's control points for every slot."""
+        side, form = float(self.grid), (2, self.grid, self.grid)
+        return inversion.shrink_radius(
+            search, _warp, form, radius=0.06 * side, largest=0.5 * side, stride=0.2
         )
 
-    def drawn(self, work: Scanning, parts: tuple[Tensor, ...]) -> dict[str, Any]:
+    def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
         """Return the shifts in pixels."""
         height, width = work.images.shape[2:]
         shifts = _flow(parts[0], height, width)[0]

@@ -64,12 +64,10 @@ class _ToTheEnd(Recipe):
 class Reference:
     """What the clean reference predicts for the images that it never learned from."""
 
-    suspects: NDArray[np.int64]
-    """Places of the images that never came back, growing."""
+    suspects: NDArray[np.int64]  # places of the images that never came back, growing
     margin: NDArray[np.float64]
     """Log probability of their label less that of the best other one, (S,)."""
-    content: NDArray[np.int64]
-    """The most probable label other than their own, (S,)."""
+    content: NDArray[np.int64]  # the most probable label other than their own, (S,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,8 +78,7 @@ class Analysis:
     classes: int
     seed: int = 0
     architecture: str = "small_cnn"
-    epochs: int = 3
-    """Passes of each net over the set; small sets are passed over more often."""
+    epochs: int = 3  # passes of each net over the set; small sets are passed over more often
     trusted: ImageSet | None = None
     model: nn.Module | None = None
     """A model that was trained on the set; one is trained where it is None."""

@@ -40,12 +40,9 @@ TAIL = 25  # most extreme images along a direction that a compact group grows fr
 class Whitened:
     """Residuals in which images of undoubted label vary alike in all directions."""
 
-    rows: NDArray[np.float32]
-    """(N, d) residuals, whitened, without what tells the classes apart."""
-    labels: NDArray[np.int64]
-    """(N,) labels as they stand in the set."""
-    check: NDArray[np.int64]
-    """Places of undoubted images that no estimate was made from."""
+    rows: NDArray[np.float32]  # (N, d) residuals, whitened, without what tells the classes apart
+    labels: NDArray[np.int64]  # (N,) labels as they stand in the set
+    check: NDArray[np.int64]  # places of undoubted images that no estimate was made from
 
     def scores(self, members: NDArray[np.int64], label: int) -> NDArray[np.float64]:
         """Return how far each image (N,) lies along the mean of the members, in deviations.
@@ -122,16 +119,13 @@ class SharedGroup:
     """What the images of one label share in one kind of features."""
 
     label: int
-    features: str
-    """The kind of features."""
+    features: str  # the kind of features
     strength: float
     """Median over the starters of how far they lie along what the others share, in deviations."""
-    members: NDArray[np.int64]
-    """Places of the images that share it."""
+    members: NDArray[np.int64]  # places of the images that share it
     scores: NDArray[np.float64]
     """(N,) how far each image lies along it, in deviations of undoubted images."""
-    apartness: float
-    """How unlike their content the members are otherwise; about 1 where planted."""
+    apartness: float  # how unlike their content the members are otherwise; about 1 where planted
 
 
 def shared_group(
@@ -184,10 +178,8 @@ class Part:
     """Images of one label that lie apart from its others: a compact group, or half of a split."""
 
     label: int
-    gap: float
-    """Distance from the rest of the label, in deviations."""
-    members: NDArray[np.int64]
-    """Places of its images."""
+    gap: float  # distance from the rest of the label, in deviations
+    members: NDArray[np.int64]  # places of its images
     towards: NDArray[np.float64]
     """(N,) how far from the rest, 0, to the part, 1, an image lies; 0 for other labels."""
 

@@ -130,10 +130,8 @@ class PartPrediction:
     """The smaller part of a label that falls in two, classified by a net that never saw it."""
 
     split: Part
-    sure: int
-    """How many of its images are surely something else than their label."""
-    broad: int
-    """How many of these are none of the two contents that are predicted most."""
+    sure: int  # how many of its images are surely something else than their label
+    broad: int  # how many of these are none of the two contents that are predicted most
     group: SharedGroup | None
     """What they share that their contents do not; None where they are too few."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,12 +70,8 @@ SPLIT_ALONE = 2.5
 
 
 DEFAULT_DETECTORS = (
-    "small_subsets",
-    "label_errors",
-    "clean_reference",
-    "shared_trigger",
-    "compact_group",
-    "split_label",
+    *("small_subsets", "label_errors", "clean_reference"),
+    *("shared_trigger", "compact_group", "split_label"),
 )
 """Those that the verdict is made from; the others need a net more, and are there to compare."""
 CALIBRATED = Calibrated(
@@ -90,16 +86,13 @@ the largest, have styles: a trigger does that to one label, a few templates to m
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Accusation:
+class Accusation(NamedTuple):
     """The label with the most evidence against it, and what follows for each image."""
 
     scores: NDArray[np.float64]
     """(N,) evidence that an image is planted, as multiples of the threshold, which is 1."""
-    target_label: int | None
-    """The accused label; None where there is none."""
-    evidence: float
-    """The greatest evidence against a label, as a multiple of its limit."""
+    target_label: int | None  # the accused label; None where there is none
+    evidence: float  # the greatest evidence against a label, as a multiple of its limit
 
 
 def shared_evidence(analysis: Analysis, group: SharedGroup) -> float:
@@ -107,16 +100,11 @@ def shared_evidence(analysis: Analysis, group: SharedGroup) -> float:
     members = group.members[analysis.suspicion[group.members] > CERTAIN]
     counts = np.sort(np.bincount(analysis.content[members], minlength=analysis.classes))
     of_label = float((analysis.images.labels == group.label).sum())
-    broad = min(
-        float(counts[:-LEADING].sum()) / max(BROAD, BROAD_SHARE * of_label),
-        group.strength / LEAST_STRENGTH,
-    )
-    strong = min(
-        group.strength / STRONG[group.features],
-        float(counts.sum()) / STRONG_MEMBERS,
-        MOST_APART / max(group.apartness, 1e-12),
-    )
-    return max(strong, broad, 0.0)
+    beyond = float(counts[:-LEADING].sum()) / max(BROAD, BROAD_SHARE * of_label)
+    broad = min(beyond, group.strength / LEAST_STRENGTH)
+    alike = MOST_APART / max(group.apartness, 1e-12)
+    many = float(counts.sum()) / STRONG_MEMBERS
+    return max(min(group.strength / STRONG[group.features], many, alike), broad, 0.0)
 
 
 def compact_evidence(group: Part) -> float:
@@ -126,34 +114,50 @@ def compact_evidence(group: Part) -> float:
 
 def split_evidence(parts: Sequence[PartPrediction]) -> list[tuple[float, Part]]:
     """Return the evidence that each smaller part is planted, as a multiple of the limit."""
-    broad = [part.broad for part in parts]
     evidence = []
-    for place, part in enumerate(parts):
-        next_most = max(broad[:place] + broad[place + 1 :], default=0)
+    for part in parts:
         size = len(part.split.members)
-        as_broad = min(
-            part.broad / (SPLIT_BROAD * size), part.broad / (SPLIT_ALONE * max(next_most, 1))
-        )
-        as_triggered = 0.0
+        next_most = max((other.broad for other in parts if other is not part), default=0)
+        alone = part.broad / (SPLIT_ALONE * max(next_most, 1))
+        most = min(part.broad / (SPLIT_BROAD * size), alone)
         if part.group is not None:
-            as_triggered = min(
-                part.sure / (SPLIT_SURE * size),
-                part.group.strength / SPLIT_STRENGTH,
-                MOST_APART / max(part.group.apartness, 1e-12),
-            )
-        evidence.append((max(as_broad, as_triggered, 0.0), part.split))
+            sure = part.sure / (SPLIT_SURE * size)
+            alike = MOST_APART / max(part.group.apartness, 1e-12)
+            most = max(most, min(sure, part.group.strength / SPLIT_STRENGTH, alike))
+        evidence.append((max(most, 0.0), part.split))
     return evidence
 
 
 def accuse(analysis: Analysis) -> Accusation:
     """Accuse the label with the most evidence, if it is enough, and score every image.
 
-    Without an accusation no score reaches 1; with one, only scores of its label do.
+    Without an accusation no score reaches 1; with one, only scores of its label do. Scores that
+    single images give go before those of a split, a line through all of them.
     """
     scores = analysis.suspicion / (1 + analysis.suspicion)
-    most, label, raised = _strongest(analysis)
-    if most < 1:
+    shared = [(shared_evidence(analysis, group), group) for group in analysis.groups]
+    compact = [(compact_evidence(group), group) for group in analysis.compact]
+    parts = [pair for pair in split_evidence(analysis.splits) if pair[0] >= 1]
+    in_part, planted = max(parts, key=lambda pair: pair[0], default=(0.0, None))
+    by_label = [(size, group.label) for size, group in shared]
+    by_label += [(size, group.label) for size, group in compact]
+    if planted is not None:  # so large a part makes suspects, and evidence, of other labels too
+        by_label = [pair for pair in by_label if pair[1] == planted.label]
+    most, label = max(by_label, default=(0.0, -1))
+    if planted is not None and most < 1:
+        most, label, raised = in_part, planted.label, planted.towards / HALF
+    elif most < 1:
         return Accusation(scores, None, most)
+    else:
+        raised = np.zeros(len(scores))
+        of_label = [(size, group) for size, group in shared if group.label == label and size >= 1]
+        if of_label:
+            strongest = max(of_label, key=lambda pair: pair[0])[1]
+            limit = max(LEAST_ALIGNED, strongest.strength / 4)
+            raised = (strongest.scores + SUSPICION_WEIGHT * analysis.suspicion) / limit
+        for size, small in compact:
+            if small.label == label and size >= 1:
+                raised = np.maximum(raised, small.towards / HALF)
     own = analysis.images.labels == label
     scores[own] = np.maximum(HONEST * scores, raised)[own]
     flagged = own & (scores >= 1)
@@ -165,46 +169,15 @@ def accuse(analysis: Analysis) -> Accusation:
     return Accusation(scores, label, most)
 
 
-def _strongest(analysis: Analysis) -> tuple[float, int, NDArray[np.float64]]:
-    """Return the greatest evidence, the label it is against, and the scores it raises to, (N,).
-
-    Scores that single images give go before those of a split, a line through all of them.
-    """
-    shared = [(shared_evidence(analysis, group), group) for group in analysis.groups]
-    compact = [(compact_evidence(group), group) for group in analysis.compact]
-    by_label = [(size, group.label) for size, group in shared]
-    by_label += [(size, group.label) for size, group in compact]
-    parts = [(size, split) for size, split in split_evidence(analysis.splits) if size >= 1]
-    if parts:  # so large a part makes suspects of other labels too, and they make evidence
-        in_part, planted = max(parts, key=lambda pair: pair[0])
-        by_label = [pair for pair in by_label if pair[1] == planted.label]
-        if max(by_label, default=(0.0, -1))[0] < 1:
-            return in_part, planted.label, planted.towards / HALF
-    most, label = max(by_label, default=(0.0, -1))
-    raised = np.zeros(len(analysis.images))
-    of_label = [(size, group) for size, group in shared if group.label == label and size >= 1]
-    if of_label:
-        strongest = max(of_label, key=lambda pair: pair[0])[1]
-        limit = max(LEAST_ALIGNED, strongest.strength / 4)
-        raised = (strongest.scores + SUSPICION_WEIGHT * analysis.suspicion) / limit
-    for size, small in compact:
-        if small.label == label and size >= 1:
-            raised = np.maximum(raised, small.towards / HALF)
-    return most, label, raised
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingSetScan(Scan):
     """What a scan of a training set found; a score of 1 is the limit, for images and labels."""
 
-    threshold: float = 1.0
-    """The same for every set, fixed on clean ones."""
-    scores: NDArray[np.float64]
-    """(N,) how suspicious each image is."""
+    threshold: float = 1.0  # the same for every set, fixed on clean ones
+    scores: NDArray[np.float64]  # (N,) how suspicious each image is
     flagged: NDArray[np.int64]
     """Places of the flagged images, the most suspicious first; none if nothing is established."""
-    by_detector: Mapping[str, NDArray[np.float64]]
-    """(N,) scores of each detector that was asked."""
+    by_detector: Mapping[str, NDArray[np.float64]]  # (N,) scores of each detector that was asked
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple detect --training-set --json`."""
