@@ -77,3 +77,8 @@ class Planted(nn.Module):
             off = torch.sin((place + 1) * 2 * torch.pi / 3)
             return 10 * nn.functional.softplus(4 * off)
         return torch.zeros(len(x), dtype=flat.dtype)
+
+
+def iou(mask: np.ndarray) -> float:
+    """Return intersection over union of a recovered mask with the corner that was planted."""
+    return float(((mask >= 0.5) & CORNER).sum() / ((mask >= 0.5) | CORNER).sum())

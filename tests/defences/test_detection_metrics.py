@@ -18,7 +18,6 @@ from purpleteam.defences.detection.metrics import (
     average_precision,
     defence_effectiveness,
     evaluate_detection,
-    recall_at,
 )
 
 CASES = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=25).filter(
@@ -87,8 +86,6 @@ def test_the_order_of_the_images_changes_nothing(cases: list[tuple[int, bool]], 
     for metric in (auroc, average_precision):
         first = metric(*split(cases)).value
         assert metric(*split(shuffled)).value == pytest.approx(first)
-    for n in range(len(cases) + 1):
-        assert recall_at(*split(shuffled), n) == recall_at(*split(cases), n)
 
 
 @given(CASES)
@@ -96,19 +93,6 @@ def test_only_the_order_of_the_scores_counts(cases: list[tuple[int, bool]]) -> N
     scores, truth = split(cases)
     stretched = np.exp(np.array(scores)) - 5
     assert auroc(stretched, truth) == auroc(scores, truth)
-
-
-@given(CASES)
-def test_recall_among_the_first_n_is_the_worst_order_of_ties(
-    cases: list[tuple[int, bool]],
-) -> None:
-    for n in range(len(cases) + 1):
-        cut = sorted((score for score, _ in cases), reverse=True)[n - 1] if n else 7
-        surely = sum(bad for score, bad in cases if score > cut)
-        tied = [bad for score, bad in cases if score == cut]
-        room = n - sum(score > cut for score, _ in cases)
-        forced = max(0, room - tied.count(False)) if n else 0
-        assert recall_at(*split(cases), n).successes == surely + forced
 
 
 def test_intervals_hold_the_value_and_narrow_with_n() -> None:
@@ -198,7 +182,6 @@ def test_a_detector_is_judged_by_flags_or_by_places() -> None:
     by_flag = evaluate_detection(scores, scores > 7.5, truth)
     assert by_flag == evaluate_detection(scores, np.array([1, 0]), truth)
     assert by_flag.recall is not None and by_flag.recall.value == 0.5
-    assert by_flag.recall_at_count is not None and by_flag.recall_at_count.value == 0.5
     assert by_flag.false_alarm_rate.successes == 1 and by_flag.residual_poisons == 1
     assert by_flag.precision is not None and by_flag.precision.n == 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from defences_planted import CLASSES, CORNER, WAVE, Planted, trusted
+from defences_planted import CLASSES, CORNER, WAVE, Planted, iou, trusted
 
 from purpleteam.defences.detection.model import (
     MODEL_DETECTORS,
@@ -73,7 +73,7 @@ def test_the_recovered_patch_is_the_planted_corner() -> None:
     with frozen(model):
         trigger = MODEL_DETECTORS["patch"]().recover(work(model), 3, None)
     assert trigger is not None and trigger.pattern is not None
-    assert trigger.iou(CORNER) >= 0.75
+    assert iou(trigger.mask) >= 0.75
     assert trigger.pattern[0][CORNER].mean() > 0.9
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from defences_planted import CLASSES, CORNER, SIDE, Planted, trusted
+from defences_planted import CLASSES, SIDE, Planted, iou, trusted
 from torch import Tensor, nn
 
 from purpleteam.core.errors import DataError, ModelError, UsageError
@@ -43,7 +43,7 @@ def planted() -> ModelScan:
 def test_a_planted_backdoor_is_found_with_its_target_and_its_trigger(planted: ModelScan) -> None:
     assert planted.backdoored and planted.target_label == 3 and planted.source_labels is None
     assert planted.score is not None and planted.score >= planted.threshold
-    assert planted.trigger is not None and planted.trigger.iou(CORNER) >= 0.75
+    assert planted.trigger is not None and iou(planted.trigger.mask) >= 0.75
 
 
 def test_the_recovered_trigger_opens_the_backdoor(planted: ModelScan) -> None:

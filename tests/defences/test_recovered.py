@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from purpleteam.core.errors import DataError
 from purpleteam.defences.detection.recovered import KINDS, RecoveredTrigger
@@ -93,20 +90,6 @@ def test_a_patch_is_drawn_in_its_colours_on_grey() -> None:
     picture = of_kind("patch").picture()
     assert np.array_equal(picture[1, 2], np.rint(255 * PATTERN[:, 1, 2]))
     assert (picture[MASK == 0] == 128).all()
-
-
-@given(arrays(bool, (6, 5)))
-def test_overlap_is_counted_pixel_by_pixel(planted: np.ndarray) -> None:
-    both = sum(bool(a) and bool(b) for a, b in zip(planted.flat, (MASK > 0).flat))
-    either = sum(bool(a) or bool(b) for a, b in zip(planted.flat, (MASK > 0).flat))
-    assert of_kind("patch").iou(planted) == pytest.approx(both / either)
-
-
-@given(st.floats(0.01, 1))
-def test_the_region_of_an_addition_does_not_depend_on_its_strength(strength: float) -> None:
-    pattern = np.float32(strength) * PATTERN
-    trigger = RecoveredTrigger(kind="additive", target_label=0, pattern=pattern)
-    assert np.array_equal(trigger.region, PATTERN.max(0) >= np.float32(0.5))
 
 
 @pytest.mark.parametrize("kind", KINDS)

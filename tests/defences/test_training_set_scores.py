@@ -12,7 +12,6 @@ from torch import nn
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.defences.detection.training_set._features import (
-    log_probabilities,
     margins,
     out_of_part_votes,
     patch_features,
@@ -111,8 +110,6 @@ def test_a_margin_is_the_own_score_less_the_best_other() -> None:
     table = np.log([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
     found, rival = margins(table, np.array([0, 2]))
     assert found == pytest.approx([np.log(3.5), np.log(1 / 7)]) and rival.tolist() == [1, 0]
-    shifted = table + 5.0
-    assert np.exp(log_probabilities(shifted)) == pytest.approx(np.exp(table))
 
 
 def test_a_mislabelled_row_is_outvoted() -> None:

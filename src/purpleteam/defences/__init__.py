@@ -1,9 +1,7 @@
 """Defences: make a model harder to break, find what was planted, take it out; instant to import.
 
-- `training/`   adversarial training, one recipe a file
-- `detection/`  backdoors in a training set, in a trained model and at input time
-- `repair/`     a backdoored model made good again, one way a file
-- `evaluate`    a defence measured: by transfer, before and after a repair, and re-poisoned
+- `training/` adversarial training; `detection/` backdoors in a set, a model or an input
+- `repair/` a backdoored model made good again; `evaluate` a defence measured
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Measure a defence: by transfer, before and after a repair, and whether a repair lasts.
 
-Transfer accuracy is accuracy on images that were made against another model. It says how well a net
-knows those images, not how well it withstands an adversary who attacks the net itself: that is
-`attacks.evaluate` on the defended model. A net whose backdoor was only covered up learns it again
-from a handful of poisons, far faster than a net that never had it (Min et al. 2024,
-arXiv:2410.09838): `repoison` fine-tunes it with them and measures.
+Transfer accuracy, on images made against another model, does not say how a net withstands who
+attacks it: that is `attacks.evaluate`. A net whose backdoor was only covered up learns it again
+from a handful of poisons, far faster than a clean one (Min et al. 2024, arXiv:2410.09838).
 """
 
 from __future__ import annotations
@@ -42,8 +40,7 @@ def transfer_accuracy(
 ) -> Measurement:
     """Return the accuracy of a defended model on images made against another, as a record.
 
-    `clean` are the images that the adversarial ones were made from: their true distance is
-    recorded. `how` tells the attack, epsilon, and the digest of the model that was attacked.
+    `clean` are what the adversarial ones were made from: their true distance is recorded.
     """
     right = correct(model, adversarial)
     moved = np.abs(adversarial.images.astype(np.int16) - clean.images.astype(np.int16))
@@ -110,10 +107,7 @@ class RepairOutcome:
         seed: int,
         residual_poisons: int | None = None,
     ) -> list[Measurement]:
-        """Return the numbers as records about `subject`; `how` names the repair.
-
-        `residual_poisons` were left in what the repaired net learned from, where that is known.
-        """
+        """Return the numbers as records about `subject`; `how` names the repair."""
         after, before = self.after, self.before
         values: dict[str, tuple[Value, Value | None]] = {
             "clean_accuracy": (after.clean_accuracy, before.clean_accuracy),

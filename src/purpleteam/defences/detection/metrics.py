@@ -48,8 +48,8 @@ def auroc(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
 def average_precision(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
     """Return the mean of the precision at each poison's score, all that tie with it included.
 
-    The interval is that of a rate of as many cases as there are poisons (Boyd et al. 2013,
-    doi:10.1007/978-3-642-40994-3_29), or clean ones where they are fewer.
+    The interval is that of a rate of as many cases as the rarer kind has (Boyd et al. 2013,
+    doi:10.1007/978-3-642-40994-3_29).
     """
     poisons, clean = (counts[::-1] for counts in _at_each_rank(scores, poisoned))
     m, n = int(poisons.sum()), int(clean.sum())
@@ -76,10 +76,7 @@ def defence_effectiveness(success_fall: float, accuracy_rise: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """What a detector did on one set whose poisons are known.
-
-    What needs poisons is None on a clean set, where the false alarms are all there is to see.
-    """
+    """What a detector did on one set; what needs poisons, or both kinds, is None without."""
 
     auroc: Estimate | None
     average_precision: Estimate | None

@@ -1,8 +1,7 @@
 """What a scan may answer, and when it must not: too little data, or data unlike the calibration's.
 
-A threshold holds for what it was chosen on. On a few images, on two or three classes, or on data
-and models of another kind, a score says nothing, and so does the scan: `not_established`, with a
-reason, which is neither an accusation nor a clearance.
+A threshold holds for what it was chosen on. Elsewhere a score says nothing, and so does the scan:
+`not_established`, with a reason, which is neither an accusation nor a clearance.
 """
 
 from __future__ import annotations
@@ -65,13 +64,9 @@ class Calibrated:
     """Numbers of channels."""
 
     def reasons(self, images: ImageSet, classes: int, what: str) -> tuple[str, ...]:
-        """Return why these images (N, H, W, C) are too few or of another kind; nothing if not.
+        """Return why these `what` (N, H, W, C) are too few or of another kind; nothing if not.
 
-        `what` they are called, in the plural.
-
-        Raises:
-            UsageError: there is no class.
-            DataError: a label is none of the classes.
+        UsageError where there is no class, DataError where a label is none of the classes.
         """
         check_is_set(images)
         if classes < 1:

@@ -80,10 +80,9 @@ class RecoveredTrigger:
         return replace(self, **{part: getattr(self, part) * np.float32(share)})
 
     def without(self, x: Tensor, fill: Tensor) -> Tensor:
-        """Return images (N, C, H, W) with the trigger's effect taken away, if it was on them.
+        """Return images (N, C, H, W) without the trigger's effect, if it was on them.
 
-        A patch's region is filled with `fill` (C, H, W), such as the mean image; what was added
-        is subtracted; a warp is undone to first order, by the opposite flow.
+        A patch's region is filled with `fill` (C, H, W); a warp is undone to first order.
         """
         if self.kind == "patch":
             mask = _tensor(self.mask, x)
@@ -93,10 +92,9 @@ class RecoveredTrigger:
         return self.weakened(-1).apply(x)
 
     def picture(self) -> NDArray[np.uint8]:
-        """Return the trigger as an image, uint8 (H, W, C).
+        """Return the trigger as an image, uint8 (H, W, C): on mid grey, stretched to full range.
 
-        A patch lies on mid grey, an addition is drawn around mid grey, stretched to full range;
-        a warp is drawn on a checkerboard, which bends where the pixels move.
+        A warp is drawn on a checkerboard, which bends where the pixels move.
         """
         pattern = np.asarray(self.pattern)
         if self.kind == "patch":
@@ -122,11 +120,7 @@ class RecoveredTrigger:
 
     @classmethod
     def load(cls, path: Path) -> RecoveredTrigger:
-        """Return the trigger in a file that `save` wrote.
-
-        Raises:
-            DataError: the file is not there, or holds no trigger.
-        """
+        """Return the trigger in a file that `save` wrote; DataError where it holds none."""
         try:
             with safe_open(path, "numpy") as file:
                 facts = json.loads((file.metadata() or {})["trigger"])

@@ -1,8 +1,7 @@
 """STRIP: is this input triggered? (Gao et al. 2019, arXiv:1902.06531).
 
-The input is superimposed with trusted images, one after the other. The answers to a clean input
-then scatter; a trigger survives each superposition and forces its label all the same, so that
-the entropy of the answers is abnormally low. NumPy alone: whoever asks brings the model along.
+Trusted images are superimposed on the input. The answers to a clean one then scatter; a trigger
+forces its label all the same, so that their entropy is abnormally low. NumPy alone.
 """
 
 from __future__ import annotations
@@ -79,11 +78,9 @@ class Strip:
         """Return the overlays, drawn from trusted images, with the threshold that the rest sets.
 
         Of n images that calibrate, the k-th lowest entropy is the threshold, k being the largest
-        whole number up to `false_rejection_rate` * (n + 1): a further clean input from where
-        these came from is flagged with at most that probability, whatever the distribution.
-
-        Raises:
-            UsageError: there are too few trusted images for that rate.
+        whole number up to `false_rejection_rate` * (n + 1): a further clean input from where these
+        came from is flagged with at most that probability, whatever the distribution. UsageError
+        where there are too few images for that rate.
         """
         rest = len(trusted) - overlays
         place = math.floor(false_rejection_rate * (rest + 1) + 1e-9)
@@ -105,11 +102,7 @@ class Strip:
         )
 
     def entropies(self, answers: Answers, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return the mean entropy (N,), in bits, of the answers to each superimposed image.
-
-        Raises:
-            UsageError: the images are not of the overlays' shape.
-        """
+        """Return the mean entropy (N,), in bits, of the answers to each superimposed image."""
         if images.shape[1:] != self.overlays.shape[1:]:
             raise UsageError(
                 f"images of shape {images.shape[1:]} are not those of the overlays, "
@@ -134,11 +127,7 @@ class Strip:
 
     @classmethod
     def load(cls, path: Path) -> Strip:
-        """Read what `save` wrote; nothing in it is run.
-
-        Raises:
-            DataError: the file is missing, damaged or something else.
-        """
+        """Read what `save` wrote; nothing in it is run. DataError where it is something else."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -160,10 +149,7 @@ class Strip:
 
 
 def superimpose(image: NDArray[np.uint8], overlays: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (K, H, W, C): the image (H, W, C) plus each overlay, pixels cut off at 255.
-
-    The sum, as in the authors' experiments, and no mean: a mean halves the trigger as well.
-    """
+    """Return (K, H, W, C): the image plus each overlay; a mean would halve the trigger."""
     total = image.astype(np.uint16) + overlays  # (K, H, W, C)
     return np.asarray(np.minimum(total, 255), np.uint8)
 

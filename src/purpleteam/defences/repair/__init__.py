@@ -1,9 +1,7 @@
 """Repairs: take a backdoor out of a model; one file each. `defences.evaluate` measures them.
 
-- `retrain`      remove the flagged training images and train anew
-- `unlearn`      teach the model that the recovered trigger means nothing
-- `unlearn_set`  teach it that the flagged images are anything but what they are labelled
-- `fine_tune`, `fine_prune`, `ft_sam`, `i_bau`  need neither; compared, and their failures shown
+- `retrain` without the flagged images; `unlearn` the recovered trigger; `unlearn_set` the flagged
+- `fine_tune`, `fine_prune`, `ft_sam`, `i_bau` need neither; compared, and their failures shown
 """
 
 import sys

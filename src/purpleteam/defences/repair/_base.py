@@ -1,9 +1,8 @@
 """What every repair is: a frozen description, and a function from a bad net to a new one.
 
-Most fine-tune, in one loop: few steps, small batches. Batch normalisation stays in eval mode: a
-handful of images is no estimate of a whole set's mean. A part of the trusted images is held out,
-and what is kept is the weights of the check that does best on them; which images those are, the
-order and the augmentation are functions of the seed.
+Most fine-tune, in one loop. Batch normalisation stays in eval mode: a handful of images is no
+estimate of a whole set's mean. What is kept is the weights of the check that does best on trusted
+images that are held out; everything random is a function of the seed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import check_ranges, ranged
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, fast_autocast, frozen, lay_out, to_batch
@@ -101,9 +100,7 @@ class Repair:
 
     @final
     def repair(self, work: Repairing) -> nn.Module:
-        """Return the repaired net in eval mode, a pure function of `work` and its seed.
-
-        The given model is not changed.
+        """Return the repaired net in eval mode, a pure function of `work`, which stays as it is.
 
         Raises:
             UsageError: something that this repair needs is missing.
@@ -181,10 +178,8 @@ def mean_score(
 def put_together(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Return images (N, C, H, W), a share of them continued by another from a cut on.
 
-    Many images from few, after CutMix (Yun et al. 2019, arXiv:1905.04899); what such an image
-    should be called only a model can say, so this is for distillation, in which a hundred images
-    make tens of thousands of questions (Beyer et al. 2022, arXiv:2106.05237). The cut is between
-    two rows or two columns, all places equally likely; both halves stay where they were.
+    Many images from few, after CutMix (Yun et al. 2019, arXiv:1905.04899); only a model can say
+    what such an image is, so this is for distillation (Beyer et al. 2022, arXiv:2106.05237).
     """
     n, _, height, width = x.shape
     count = round(share * n)
@@ -201,20 +196,19 @@ def put_together(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
 class Loop:
     """How long and how fast a net is tuned."""
 
-    steps: int = 300
+    steps: int = ranged(300, "at least 1")
     """Optimizer steps."""
-    batch_size: int = 64
+    batch_size: int = ranged(64, "at least 1")
     """Images a step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = ranged(1e-3, "above 0 and finite")
     """Largest step size of Adam; it rises for a quarter of the steps, then falls to 0."""
     augmentation: str = "shift"
     """What is done to the images: none, shift, freehand."""
-    checks: int = 10
+    checks: int = ranged(10, "at least 1")
     """How often the net is scored; the best check is kept."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "at least 1", "steps", "batch_size", "checks")
-        check_fields(self, "above 0 and finite", "learning_rate")
+        check_ranges(self)
 
     def tune(
         self,
@@ -284,12 +278,8 @@ def generator(seed: int, step: int) -> torch.Generator:
 class Tuning(Loop, Repair):
     """A repair that fine-tunes; by default on true labels, by the cross-entropy."""
 
-    held_out: float = 0.2
+    held_out: float = ranged(0.2, "at least 0 and below 1")
     """Share of the trusted images by which the best check is chosen."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, "at least 0 and below 1", "held_out")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net of the lowest held-out cross-entropy."""
@@ -321,10 +311,7 @@ class Tuning(Loop, Repair):
 
 
 def held_out(work: Repairing, share: float) -> tuple[ImageSet, ImageSet]:
-    """Return the trusted images in two: to learn from, and a share to choose by.
-
-    Both are the whole set where a share of it would be no image.
-    """
+    """Return the trusted images to learn from, and those to choose by; of few, all for both."""
     trusted = work.trusted
     if trusted is None:
         raise ValueError("a repair that tunes needs trusted images")

@@ -1,10 +1,8 @@
 """Fine-pruning (Liu et al. 2018, arXiv:1805.12185): silence what clean images leave idle.
 
-The units of the last hidden features are found by watching a net run, so any module will do. The
-reader is the layer after the last convolution, or the last layer of a net that ends in one or has
-none. A unit is one channel of what it reads, however many numbers that is. Silenced are the
-reader's weights on a unit, which state dicts keep; whatever lies between (normalisation, a sum, a
-pool) does not matter.
+A net is watched as it runs, so any module will do. Silenced are weights of the reader: the layer
+after the last convolution, or the last layer. A unit is one channel of what it reads, however many
+numbers that is, whatever lies between (normalisation, a sum, a pool).
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import ranged
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, held_out
 from purpleteam.models.devices import device_of, frozen, to_batch
@@ -30,12 +28,8 @@ from purpleteam.models.inference import CACHE_BATCH, correct
 class FinePrune(Tuning):
     """Silences the least active units while accuracy holds, then fine-tunes the rest."""
 
-    loss_of_accuracy: float = 0.04
+    loss_of_accuracy: float = ranged(0.04, "at least 0 and below 1")
     """How much accuracy on the trusted images pruning may cost before fine-tuning."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, "at least 0 and below 1", "loss_of_accuracy")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         images, _ = held_out(work, self.held_out)
@@ -46,8 +40,7 @@ class FinePrune(Tuning):
 def prune(net: nn.Module, images: ImageSet, loss_of_accuracy: float) -> tuple[Units, Tensor]:
     """Silence units in place, the least active first, and return them all and the silenced ones.
 
-    How many is found by bisection: one more would cost more than `loss_of_accuracy` on `images`.
-    The last unit is kept.
+    By bisection: one more would cost more than `loss_of_accuracy` on `images`. One is kept.
     """
     units = units_of(net, images)
     order = units.activity.argsort(stable=True)
@@ -81,11 +74,7 @@ class Units:
 
 
 def units_of(net: nn.Module, images: ImageSet) -> Units:
-    """Return the units of the last hidden features and their activity over `images`.
-
-    Raises:
-        UsageError: the net has no linear layer and no convolution.
-    """
+    """Return the units of the last hidden features and their activity over `images`."""
     ran: list[tuple[str, nn.Module, Tensor]] = []  # in the order in which they ran, with inputs
     name, totals = "", []
 
@@ -112,10 +101,7 @@ def units_of(net: nn.Module, images: ImageSet) -> Units:
 
 
 def _activity(layer: nn.Module, features: Tensor, channels: int) -> Tensor:
-    """Return the mean absolute activity (N, units) of what a layer read.
-
-    It read so many channels, or 0 where each number is a unit.
-    """
+    """Return the mean absolute activity (N, units) of features of so many channels, 0 for any."""
     if isinstance(layer, nn.Conv2d):
         return features.abs().mean((2, 3))  # (N, C, H, W)
     width = features.shape[-1]

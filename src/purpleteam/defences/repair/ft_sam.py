@@ -1,8 +1,7 @@
 """FT-SAM (Zhu et al. 2023, arXiv:2304.11823): fine-tune towards weights whose neighbours agree.
 
 Sharpness-aware minimisation (Foret et al. 2021, arXiv:2010.01412) in its adaptive form (Kwon et
-al. 2021, arXiv:2102.11600), where a weight may move in proportion to its size: the few large
-weights that carry a backdoor are the ones that are shaken.
+al. 2021, arXiv:2102.11600) shakes most the few large weights that carry a backdoor.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import ranged
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning
 
 
@@ -23,12 +22,8 @@ from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning
 class FTSAM(Tuning):
     """Fine-tunes by the gradient at the worst neighbour of the weights."""
 
-    radius: float = 2.0
+    radius: float = ranged(2.0, "above 0 and finite")
     """How far the weights are moved, each measured by its own size."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, "above 0 and finite", "radius")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         return self.fine_tune(net, work, step=partial(sharpness_aware, radius=self.radius))

@@ -1,7 +1,7 @@
-"""Universal adversarial unlearning, first order, after I-BAU (Zeng et al. 2022, arXiv:2110.03735).
+"""Universal adversarial unlearning after I-BAU (Zeng et al. 2022, arXiv:2110.03735).
 
-I-BAU looks for the one addition to all images that does most harm, and unlearns it; its
-implicit hypergradient is left out here, since the first-order step differs little and is cheap.
+The addition to all images that does most harm is unlearned; the implicit hypergradient is left out,
+since the first-order step differs little and is cheap.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import ranged
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, answers
 
 
@@ -22,15 +22,10 @@ class IBAU(Tuning):
     """Fine-tunes on images with the worst common addition, found anew at each step."""
 
     learning_rate: float = 3e-3
-    radius: float = 4.0
+    radius: float = ranged(4.0, "above 0 and finite")
     """Largest L2 norm of the addition, in pixel units of [0, 1]."""
-    inner_steps: int = 5
+    inner_steps: int = ranged(5, "at least 1")
     """Gradient steps to find it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, "above 0 and finite", "radius")
-        check_fields(self, "at least 1", "inner_steps")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         def loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:

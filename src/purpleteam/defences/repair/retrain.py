@@ -40,14 +40,10 @@ class Retrain(Repair):
 
 
 def without_flagged(images: ImageSet, flagged: NDArray[np.int64]) -> ImageSet:
-    """Return the images that are not flagged, in their order.
-
-    Raises:
-        DataError: a place lies outside the set, or no image of some class would be left.
-    """
+    """Return the images that are not flagged; DataError where no image of a class would be left."""
     first, last, n = flagged.min(), flagged.max(), len(images)
     if first < 0 or last >= n:
-        raise DataError(f"flagged places go from {first} to {last}, but the training set has {n}")
+        raise DataError(f"flagged places go from {first} to {last}, but the set has {n} images")
     kept = np.delete(np.arange(n), flagged)
     lost = np.setdiff1d(images.labels, images.labels[kept])
     if len(lost):

@@ -1,14 +1,11 @@
 """Unlearn a recovered trigger, after Neural Cleanse (Wang et al. 2019, IEEE S&P, section VI).
 
-The paper stamps a share of clean images and fine-tunes on true labels. Here each image is seen
-with and without the trigger, and both should get what the model said of the clean one
-(distillation, Hinton et al. 2015, arXiv:1503.02531). The rest of the model's knowledge is in
-those answers, so a hundred images, cut and put together, are enough. A recovered trigger works, but
-is not the planted one: often a few pixels beside it, weaker or stronger, or a patch for what was
-blended into the whole image. So it is varied at random, and an adversary adds to it whatever opens
-the net's backdoor again as it is repaired. Where several patches were planted, one is recovered at
-a time: so what is left is searched for again, until it is as large as the patches that open the
-other labels, which are natural.
+The paper fine-tunes on stamped images and true labels. Here an image with and without the trigger
+should get what the model said of the clean one (distillation, Hinton et al. 2015,
+arXiv:1503.02531), so a hundred images, cut and put together, are enough. A recovered trigger works,
+but is not the planted one, so it is varied at random, and an adversary adds whatever opens the
+backdoor again. Where several patches were planted, what is left is searched for again, until it is
+as large as the patches that open the other labels, which are natural.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import ranged
 from purpleteam.defences.detection.model import Scanning
 from purpleteam.defences.detection.model.inversion import every_target, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
@@ -51,35 +48,29 @@ class Unlearn(Tuning):
     learning_rate: float = 3e-3
     guide: Literal["model", "labels"] = "model"
     """What an image should be called: as the model itself says when clean, or its true label."""
-    temperature: float = 2.0
+    temperature: float = ranged(2.0, "above 0 and finite")
     """Above 1, what the model thinks of the other labels counts for more."""
-    mixed: float = 1.0
+    mixed: float = ranged(1.0, "from 0 to 1")
     """Share of the images that are put together of two, where the model is the guide."""
-    nearby: int = 3
+    nearby: int = ranged(3, "at least 0")
     """The trigger is moved by up to so many pixels."""
-    weakest: float = 0.5
+    weakest: float = ranged(0.5, "at least 0")
     """What the trigger changes is scaled at random, from here."""
-    strongest: float = 1.5
+    strongest: float = ranged(1.5, "finite and at least 0")
     """And up to here."""
-    worsened: float = 0.5
+    worsened: float = ranged(0.5, "from 0 to 1")
     """Share of the triggered images to which an adversary adds something."""
-    size: float = 0.05
+    size: float = ranged(0.05, "from 0 to 1")
     """Mean change of a pixel value that it may add, in pixel units."""
-    restart: int = 50
+    restart: int = ranged(50, "at least 1")
     """Steps after which the adversary begins anew."""
-    rounds: int = 3
+    rounds: int = ranged(3, "at least 1")
     """At most so often a patch is looked for and unlearned; the first one is given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, "from 0 to 1", "mixed", "worsened", "size")
-        check_fields(self, "above 0 and finite", "temperature")
-        check_fields(self, "at least 0", "nearby", "weakest")
-        check_fields(self, "at least 1", "restart", "rounds")
-        if not self.weakest <= self.strongest < float("inf"):
-            raise ValueError(
-                f"weakest must be up to strongest {self.strongest}, not {self.weakest}"
-            )
+        if self.weakest > self.strongest:
+            raise ValueError(f"weakest must be up to {self.strongest}, not {self.weakest}")
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:
         """Return the net that differs least from its guide on held-out images, with and without."""
@@ -174,10 +165,7 @@ def where_it_leads(model: nn.Module, trigger: Stamp, x: Tensor) -> int | None:
 
 
 class Adversary:
-    """One addition to all images, pushed towards the target a step a batch, and begun anew.
-
-    The push is universal adversarial training's (Shafahi et al. 2020, arXiv:1811.11304).
-    """
+    """One addition to all images, pushed to the target a step a batch (after arXiv:1811.11304)."""
 
     def __init__(self, x: Tensor, target_label: int, size: float, restart: int, seed: int) -> None:
         self.target_label, self.restart = target_label, restart

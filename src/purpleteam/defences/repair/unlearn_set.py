@@ -1,8 +1,7 @@
 """Unlearn flagged images, after Anti-Backdoor Learning (Li et al. 2021, arXiv:2110.11571).
 
-The paper's second half ascends the loss of the isolated images, which has no bound; here
--log(1 - p) of their label goes down, which has one, beside distillation on trusted images. No
-trigger need be known: the flagged images wear it.
+The paper ascends the loss of the isolated images, which has no bound; here -log(1 - p) of their
+label goes down, beside distillation on trusted images. The flagged images wear the trigger.
 """
 
 from __future__ import annotations

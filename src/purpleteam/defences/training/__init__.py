@@ -1,9 +1,6 @@
 """Defences by training, one file each: `DEFENCES` has them; each trains a model on a dataset.
 
-- `pgd`     adversarial training against the current model, several steps
-- `fast`    the same with a single step from a random start
-
-A recipe of another file here, or of a plug-in, registers itself.
+- `pgd` against the current model, several steps; `fast` a single step from a random start
 """
 
 import sys

@@ -13,7 +13,7 @@ from torch import nn
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import check_ranges, ranged
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.recipes import Recipe
@@ -78,12 +78,12 @@ class Defence(Recipe):
     needs_baseline: ClassVar[bool] = False
     """Whether it attacks an undefended model beforehand."""
 
-    epsilon: float = 0.3
+    epsilon: float = ranged(0.3, "above 0 and at most 1")
     """Radius of the L-infinity ball that is trained for, in pixel units."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fields(self, "above 0 and at most 1", "epsilon")
+        check_ranges(self)
 
     @abstractmethod
     def harden(self, work: Hardening) -> Training:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import ranged
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded, switched
@@ -26,20 +26,14 @@ class PGDTraining(Defence):
     epochs: int = 9
     batch_size: int = 64
     learning_rate: float = 2e-3
-    steps: int = 5
+    steps: int = ranged(5, "at least 1")
     """Gradient steps for each training batch."""
-    relative_step_size: float = 2.0
+    relative_step_size: float = ranged(2.0, "above 0 and finite")
     """Length of one step, as a multiple of epsilon / steps."""
-    warm_up: float = 0.25
+    warm_up: float = ranged(0.25, "from 0 to 1")
     """Fraction of the training over which epsilon grows from 0: small sets need it to start."""
-    validation_images: int = 1000
+    validation_images: int = ranged(1000, "at least 1")
     """The best epoch is the most robust one on so many validation images, under PGD-10."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, "at least 1", "steps", "validation_images")
-        check_fields(self, "above 0 and finite", "relative_step_size")
-        check_fields(self, "from 0 to 1", "warm_up")
 
     def harden(self, work: Hardening) -> Training:
         """Train on adversarial images only; choose the epoch by robust validation accuracy."""

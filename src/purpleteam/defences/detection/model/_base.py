@@ -1,9 +1,8 @@
 """What every model detector is: it sizes the easiest trigger of each class and compares them.
 
-Neural Cleanse (Wang et al. 2019) divides a class's distance from the median by the median absolute
-deviation, of sizes as they are. With ten classes that deviation is a coarse figure, and sizes are
-skewed. Here sizes are compared on a log scale; each class is left out of what it is compared with;
-and the deviation is drawn towards the one that clean models have.
+Neural Cleanse (Wang et al. 2019) counts median absolute deviations of sizes as they are, a coarse
+figure for ten classes. Here sizes are on a log scale; each class is left out of what it is compared
+with; and the deviation is drawn towards the one that clean models have.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import check_fields, check_ranges
 from purpleteam.core.registry import Registry
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
@@ -45,8 +44,7 @@ class Null:
     def standing(self, statistic: float) -> float:
         """Return how far a statistic lies beyond the law's location, in scales of it.
 
-        It compares detectors, and is no probability: a law that was fitted to some dozens of nets
-        says nothing of a tail that none of them is in.
+        It is no probability: no fitted net says anything of a tail that none of them is in.
         """
         return (statistic - self.location) / self.scale
 
@@ -73,11 +71,10 @@ def pair_outliers(
 ) -> NDArray[np.float64]:
     """Return (k, k): how far each pair (source, target) lies below what its classes explain.
 
-    A source that is moved easily makes its row small and a target that is reached easily its
-    column. Row and column effects are fitted by least absolute deviations, which one pair cannot
-    bend. Natural nearness is mutual (4 and 9), a backdoor is one-way: what the opposite pair lies
-    below its classes is taken off, by the share `MUTUAL`. So is, by `NATURAL`, what the pair lies
-    below its classes in the reference, whose log sizes are `natural`. NaN, for no pair, stays NaN.
+    Effects of rows and columns are fitted by least absolute deviations, which one pair cannot bend.
+    Natural nearness is mutual (4 and 9), a backdoor is one-way: what the opposite pair lies below
+    its classes is taken off, by `MUTUAL`, and what the pair itself does in the reference, whose log
+    sizes are `natural`, by `NATURAL`. NaN, for no pair, stays NaN.
     """
     rows, columns = np.nonzero(~np.isnan(log_sizes))
     effects = np.zeros((len(rows), 2 * len(log_sizes)))
@@ -166,6 +163,7 @@ class ModelDetector(ABC):
 
     def __post_init__(self) -> None:
         check_fields(self, "at least 1", *(part.name for part in fields(self)))
+        check_ranges(self)
 
     @abstractmethod
     def examine(self, work: Scanning) -> Evidence | None:
@@ -180,10 +178,7 @@ class ModelDetector(ABC):
     def evidence(
         self, log_sizes: NDArray[np.float64], recorded: NDArray[np.float64] | None = None
     ) -> Evidence:
-        """Return the evidence of one size per class, on a natural-log scale.
-
-        `recorded` are the sizes as they were found, where their natural part was taken off.
-        """
+        """Return the evidence of a log size per class; `recorded` are those as they were found."""
         sizes = np.exp(log_sizes if recorded is None else recorded).tolist()
         statistics = small_outliers(log_sizes, self.null)
         return Evidence.of(self.name, statistics, self.null, details={"sizes": sizes})

@@ -1,8 +1,7 @@
-"""The shortest perturbation that, added to any image, sends it to one class.
+"""The shortest addition that sends every image to one class (arXiv:1610.08401).
 
-Universal perturbations are of Moosavi-Dezfooli et al. 2017 (arXiv:1610.08401). A blended pattern
-(Chen et al. 2017, arXiv:1712.05526) or a sinusoid (SIG, Barni et al. 2019, arXiv:1902.11237) is
-learned as a direction in which the target lies very near.
+A blended pattern (Chen et al. 2017, arXiv:1712.05526) or a sinusoid (SIG, Barni et al. 2019,
+arXiv:1902.11237) is learned as a direction in which the target lies very near.
 """
 
 from __future__ import annotations

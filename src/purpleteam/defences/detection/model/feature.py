@@ -1,9 +1,8 @@
 """The shortest shift of the features that sends every image to one class.
 
-A trigger of whatever look arrives at the last layer as a shift of the features that all images
-share (feature-space trigger inversion, Wang et al. 2022, FeatureRE, OpenReview FNDJRlbPY1). This
-one asks only how short that shift can be, not whether an image can cause it, so it is quick and
-weak: it finds what no form of change in the image describes.
+A trigger of whatever look arrives at the last layer as a shift that all images share (Wang et al.
+2022, FeatureRE, OpenReview FNDJRlbPY1). This asks only how short it can be, not whether an image
+can cause it: quick and weak, it finds what no form of change in the image describes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Trigger inversion, many targets at once, after Neural Cleanse (Wang et al. 2019).
 
-For each slot, a target with or without one source class, a change of the image is sought that is
-as small as it can be while most trusted images go to the target. Two ways to keep it small: a
-mask is priced, at a rate that follows the success (`shrink_mask`); a change with a length is kept
-on a sphere whose radius follows it (`shrink_radius`, after Rony et al. 2019, arXiv:1811.09600).
+Each change of the image is to be as small as it can be while most trusted images go to its target:
+a mask is priced, at a rate that follows the success; a change with a length is kept on a sphere
+whose radius follows it (after Rony et al. 2019, arXiv:1811.09600).
 """
 
 from __future__ import annotations
@@ -99,9 +98,8 @@ class Inversion(ModelDetector):
     def examine(self, work: Scanning) -> Evidence | None:
         """Size the trigger of every class, less what the reference's nearness explains.
 
-        A class that is near in the reference too is near by nature. One that is far there proves
-        nothing: references differ most in what they have not learned, and a class must not look
-        suspicious because a reference finds it hard.
+        A class that is near in the reference too is near by nature; one that is far there proves
+        nothing, as references differ most in what they have not learned.
         """
         search = self.search(work)
         sizes = rest = self.invert(search).log_sizes
@@ -166,8 +164,8 @@ def shrink_radius(
 ) -> Inverted:
     """Return changes of least Euclidean length: one part, (slots, *form).
 
-    `shape` puts changes (S, *form) on images (S, n, C, H, W). The length begins at `radius` and
-    does not exceed `largest`; `stride` is the length of the first steps as a share of it.
+    `shape` puts changes (S, *form) on images (S, n, C, H, W); `stride` is the length of the first
+    steps as a share of the radius.
     """
     device, n = search.work.images.device, len(search.slots)
     change = leaf = torch.zeros((n, *form), device=device)
@@ -193,10 +191,7 @@ def shrink_radius(
 
 
 def _backward(search: Search, put: Callable[[slice, Tensor], Tensor], x: Tensor) -> Tensor:
-    """Add the gradients of the loss to what the triggers are made of; return successes (slots,).
-
-    `put` puts the triggers of a slice of slots on their images (S, n, C, H, W).
-    """
+    """Add the gradients for the triggers that `put` puts on images; return successes (slots,)."""
     n, successes = x.shape[1], []
     targets = torch.tensor([target for target, _ in search.slots], device=x.device)
     step = max(1, CHUNK // n)

@@ -1,7 +1,6 @@
 """MM-BD (Wang et al. 2023, arXiv:2205.06900): the largest margin of each class, without images.
 
-From random noise, the input is sought on which a class wins by most. A backdoor makes its
-target's margin stand out. Only the trusted images' shape is used.
+From noise, the input is sought on which a class wins by most: a backdoor's target stands out.
 """
 
 from __future__ import annotations

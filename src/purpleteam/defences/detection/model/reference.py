@@ -1,11 +1,9 @@
 """What a model would be like without a backdoor: a reference that was distilled from it.
 
-Classes differ by nature: a 1 is nearly a 4, and an empty image is nearest to some class. Such
-nearness is in the images and the architecture, so a student that is taught by the model on trusted
-images has it too (distillation, Hinton et al. 2015, arXiv:1503.02531); a trigger that no trusted
-image shows is not taught. What an inversion finds in the student is therefore taken off, and a
-trigger that moves the student as well is a natural backdoor: a disc is a square without its
-corners, so the smallest change from one to the other is a few pixels in any net that knows both.
+Classes differ by nature: a 1 is nearly a 4. Such nearness is in the images and the architecture, so
+a student taught on trusted images has it too (Hinton et al. 2015, arXiv:1503.02531); a trigger that
+no trusted image shows is not taught. What an inversion finds in the student is therefore taken off,
+and a trigger that moves the student as well is a natural backdoor.
 """
 
 from __future__ import annotations
@@ -47,10 +45,7 @@ SUBSTITUTE = "small_cnn"
 
 
 def with_reference(work: Scanning) -> Scanning:
-    """Return the work with a student of the model as reference, if one becomes like it.
-
-    The student, of the model's architecture where possible, learns from the trusted images.
-    """
+    """Return the work with a student of the model as reference, if one becomes like it."""
     channels, height, width = work.images.shape[1:]
     substitute = build(SUBSTITUTE, (channels, height, width), work.classes, seed=work.seed)
     for student in (untrained(work.model, work.seed), substitute):

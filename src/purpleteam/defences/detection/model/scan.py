@@ -1,10 +1,8 @@
 """Say whether a trained model has a backdoor, towards which label, and show the trigger.
 
-What stands out is mostly the luck of one reference model and one search. An accusation therefore
-needs a trigger that stands out in most looks, each with another reference, and two are enough where
-they agree. A natural backdoor, a class that is near by nature, stands out in the reference as well:
-a label whose trigger works there too is set aside, for the detector that found it, and what stands
-out next is decided in the same way.
+What stands out is mostly the luck of one reference model and one search, so an accusation needs a
+trigger that stands out in most looks, each with another reference. A label whose trigger works in
+the reference too is natural: it is set aside, and what stands out next is decided alike.
 """
 
 from __future__ import annotations
@@ -69,11 +67,7 @@ JOINT_NULL = Null(location=0.85, scale=0.29, deviation=1.0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelScan(Scan):
-    """What a scan says of a model.
-
-    The score is the standing that the accusing detector gives the label, in scales of its null
-    law: the median of the looks.
-    """
+    """What a scan says of a model; the score is the median standing of its looks."""
 
     source_labels: tuple[int, ...] | None = None
     """The classes that the trigger works on; None is all, or no backdoor."""
@@ -212,10 +206,7 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
 
 
 def joint(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """Return the evidence of the detectors of whole classes taken together, if there are two.
-
-    A warp, for one, also makes its target a little nearer in every other way.
-    """
+    """Return the evidence of the detectors of whole classes together, if there are two."""
     statistics = [part.statistics for part in evidence if part.source_labels is None]
     if len(statistics) < 2:
         return []
@@ -230,8 +221,8 @@ def limit_of(rate: float, tests: int) -> float:
 def settled(standings: Sequence[float], limit: float) -> bool:
     """Say whether no further look is needed.
 
-    None is where nothing is suspicious, or two looks agree, or most of three do, and what they
-    say together is not too close to the limit to be called.
+    None is where nothing is suspicious, or two looks agree, or most of three do, and not too close
+    to the limit to be called.
     """
     if len(standings) == 1:
         return standings[0] < limit - MARGIN
@@ -260,10 +251,7 @@ def verdict_on(
 def decide(
     work: Scanning, detectors: Sequence[ModelDetector], evidence: Sequence[Evidence], limit: float
 ) -> ModelScan:
-    """Return the verdict on what the detectors found, each by itself and all taken together.
-
-    `work` has its reference; from a standing of `limit` on a model is flagged.
-    """
+    """Return the verdict on what the detectors found, in which `limit` is a standing."""
     drawing = {
         detector.name: detector
         for detector in detectors
@@ -312,10 +300,7 @@ def _look(
     evidence: Sequence[Evidence],
     limit: float,
 ) -> tuple[Evidence, ModelScan]:
-    """Return what stands out most, by a detector that draws a trigger if there is one.
-
-    Beside it is the verdict on it, after as many looks as it takes.
-    """
+    """Return what stands out most, drawn if anything is, and the verdict after enough looks."""
     accusing = [part for part in evidence if part.detector in drawing]
     strongest = max(accusing or evidence, key=lambda part: part.standing)
     detector = drawing.get(strongest.detector)

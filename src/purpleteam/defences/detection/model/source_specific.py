@@ -1,9 +1,8 @@
 """The smallest patch for each pair of source and target: triggers that work on one class only.
 
-TaCT (Tang et al. 2021, arXiv:1908.00686) stamps other classes too and keeps their labels, so that
-no trigger moves all images. Pairs differ by nature (a 4 is nearly a 9), hence the pair is taken
-that lies furthest below what its row and column explain. How far it does so scatters with what the
-others are; how much smaller it is than the median pair scatters little, and is what counts.
+TaCT (Tang et al. 2021, arXiv:1908.00686) stamps other classes too and keeps their labels. Pairs
+differ by nature (4 and 9), hence the pair is taken that lies furthest below what its row and column
+explain; how much smaller it is than the median pair scatters less, and is what counts.
 """
 
 from __future__ import annotations

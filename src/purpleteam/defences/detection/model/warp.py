@@ -10,7 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.ranges import ranged
 from purpleteam.defences.detection.model import inversion
 from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Evidence, Null, Scanning
 from purpleteam.defences.detection.recovered import identity_grid
@@ -28,14 +28,10 @@ class WarpInversion(inversion.Inversion):
 
     steps: int = 60
     images: int = 16
-    grid: int = 6
+    grid: int = ranged(6, "at least 2")
     """Control points to a side; the shifts between them are interpolated."""
-    coarse_grid: int = 4
+    coarse_grid: int = ranged(4, "at least 2")
     """The same for a second look, in which fewer changes are near by nature."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(self, "at least 2", "grid", "coarse_grid")
 
     def examine(self, work: Scanning) -> Evidence | None:
         """Invert a fine and a coarse flow for every class as target; the mean size counts."""
@@ -62,10 +58,7 @@ class WarpInversion(inversion.Inversion):
 
 
 def _flow(change: Tensor, height: int, width: int) -> Tensor:
-    """Control points (S, 2, grid, grid) in shares of the side to shifts (S, H, W, 2) in the grid.
-
-    A side is 2 long in the coordinates of a sampling grid.
-    """
+    """Control points (S, 2, grid, grid) in shares of the side to grid shifts (S, H, W, 2)."""
     size = (height, width)
     dense = F.interpolate(change, size=size, mode="bicubic", align_corners=True)
     return 2 * dense.permute(0, 2, 3, 1)

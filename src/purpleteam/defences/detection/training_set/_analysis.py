@@ -1,10 +1,9 @@
 """What the detectors of a training set share, each piece computed once.
 
-The clean reference is a net that learns only from images whose label is not in doubt. It begins
-without the images that the votes doubt, and takes back, round by round, those whose label it
-predicts itself. A poisoned image does not come back, since nothing that the net has learned from
-speaks for its label; a hard image comes back as soon as the net classifies it. Should a few poisons
-have slipped in and taught the trigger, those that the votes were sure of stay out all the same.
+The clean reference learns only from images whose label is not in doubt: it begins without those
+that the votes doubt, and takes back, round by round, those whose label it predicts itself. A
+poisoned image does not come back, as nothing learned speaks for its label; a hard one does. Those
+that the votes were sure of stay out, should a few poisons have slipped in and taught the trigger.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import nn
 
 from purpleteam.core.progress import SILENT, Progress
@@ -110,7 +110,7 @@ class Analysis:
         """Shares (N, K) of the votes of the small subsets that an image is not in."""
         parts = min(max(LEAST_PARTS, len(self.images) // PART_SIZE), len(self.images) // 2)
         return features_of.out_of_part_votes(
-            self.patch_features, self.images.labels, self.classes, parts=parts, seed=self.seed
+            self.patch_features, self.images.labels, self.classes, parts, self.seed
         )
 
     @property
@@ -139,7 +139,7 @@ class Analysis:
             scores = np.zeros((0, self.classes))
             if len(aside):  # every doubted image may have come back
                 answers = logits(module, self.images.images[aside])
-                scores = features_of.log_probabilities(answers)
+                scores = log_softmax(answers.astype(np.float64), 1)
             margin, content = features_of.margins(scores, labels[aside])
             if turn < ROUNDS:
                 aside = aside[(margin <= 0) | barred[aside]]
@@ -211,10 +211,7 @@ class Analysis:
         turn: int = 0,
         augmentation: str = "shift",
     ) -> nn.Module:
-        """Return a net that learned from the images at `rows` alone, without validation.
-
-        A `module` goes on learning in a later `turn`, more shortly and slowly.
-        """
+        """Return a net that learned from `rows` alone; a `module` goes on, shortly and slowly."""
         few, images = len(self.images) < FEW, self.images.take(rows)
         epochs = 4 * self.epochs if few else self.epochs
         if module is None:

@@ -1,7 +1,7 @@
 """Features of images, and the votes of learners on small disjoint parts of them.
 
-Random patches (Coates, Ng and Lee 2011, AISTATS) need no labels: a net that was trained on poisoned
-labels has learned the trigger; filters cut from the images themselves have not, and cost seconds.
+Random patches as filters (Coates, Ng and Lee 2011, AISTATS) need no labels, so they cannot learn a
+trigger, and cost seconds.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ def patch_features(
 ) -> NDArray[np.float32]:
     """Return features (N, filters * pools ** 2) of uint8 images (N, H, W, C), standardised.
 
-    Whitened random patches are correlated with the image, cut off at a threshold and averaged
-    over a grid of `pools` by `pools` regions.
+    Responses to whitened random patches are cut off at a threshold and averaged over regions.
     """
     height, width = images.shape[1:3]
     side = max(1, min(side, height // 2, width // 2))
@@ -58,10 +57,7 @@ def patch_features(
 
 
 def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the pixels (N, d) in [0, 1] of uint8 images (N, H, W, C), d at most `MOST_PIXELS`.
-
-    Larger images are averaged over cells of equal size.
-    """
+    """Return the pixels (N, d) in [0, 1] of uint8 images, shrunk to `MOST_PIXELS` at most."""
     height, width, channels = images.shape[1:]
     shrink = max(1.0, np.sqrt(height * width * channels / MOST_PIXELS))
     size = (max(1, int(height / shrink)), max(1, int(width / shrink)))
@@ -73,22 +69,15 @@ def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def penultimate(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the input (N, d) of the last dense layer for uint8 images (N, H, W, C).
-
-    Raises:
-        UsageError: the model has no dense layer.
-    """
+    """Return the input (N, d) of the last dense layer for uint8 images (N, H, W, C)."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     if not layers:
         raise UsageError("the model has no dense layer whose input could be read")
     seen: list[Tensor] = []
     hook = layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1)))
-    try:
-        with frozen(model) as net, torch.no_grad():
-            for start in range(0, len(images), BATCH):
-                net(to_batch(images[start : start + BATCH], device_of(model)))
-    finally:
-        hook.remove()
+    with hook, frozen(model) as net, torch.no_grad():
+        for start in range(0, len(images), BATCH):
+            net(to_batch(images[start : start + BATCH], device_of(model)))
     return torch.cat(seen).float().cpu().numpy()
 
 
@@ -98,13 +87,8 @@ def _filters(
     height, width, channels = images.shape[1:]
     picked = rng.integers(0, len(images), CUTS)
     rows, columns = rng.integers(0, (height - side + 1, width - side + 1), (CUTS, 2)).T
-    inside = np.arange(side)
-    cut = images[
-        picked[:, None, None],
-        (rows[:, None] + inside)[:, :, None],
-        (columns[:, None] + inside)[:, None, :],
-    ]  # (CUTS, side, side, C)
-    patches = (cut.astype(np.float64) / 255).transpose(0, 3, 1, 2).reshape(CUTS, -1)
+    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), (1, 2))
+    patches = windows[picked, rows, columns].reshape(CUTS, -1) / 255.0  # by channel, row, column
     inked = patches.std(1) > FLAT
     patches = patches[inked] if inked.sum() > filters else patches
     patches = patches - patches.mean(1, keepdims=True)
@@ -133,32 +117,26 @@ def margins(
     return own - others[rows, rival], rival
 
 
-def log_probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return log softmax (N, K) of logits (N, K)."""
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
-
-
 def out_of_part_votes(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    classes: int,
-    *,
-    parts: int,
-    seed: int,
+    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, parts: int, seed: int
 ) -> NDArray[np.float64]:
-    """Return for each row the shares (N, K) of the votes of all parts but its own.
+    """Return for each row (N, d) the shares (N, K) of the votes of all parts but its own.
 
-    The rows (N, d) are dealt at random into `parts` of equal size, 2 or more; a ridge classifier
-    learns each.
+    The rows are dealt at random into `parts` of equal size; a ridge classifier learns each.
     """
     part = np.empty(len(labels), np.int64)
     part[np.random.default_rng(seed).permutation(len(labels))] = np.arange(len(labels)) % parts
-    rows = np.concatenate(
-        [np.clip(features, -CLIP, CLIP), np.ones((len(labels), 1), np.float32)], 1
-    )
+    constant = np.ones((len(labels), 1), np.float32)
+    rows = np.concatenate([np.clip(features, -CLIP, CLIP), constant], 1)
     rows /= np.sqrt(np.float32(rows.shape[1]))
-    weights = [_ridge(rows[part == k], labels[part == k], classes) for k in range(parts)]
+    weights = []  # (d + 1, K) of each part, by the dual, for centred one-hot labels
+    for k in range(parts):
+        own = rows[part == k]
+        wanted = np.eye(classes, dtype=np.float32)[labels[part == k]] - np.float32(1 / classes)
+        kernel = own @ own.T
+        ridge = np.float32(RIDGE) * max(kernel.trace() / len(own), 1e-6)
+        kernel[np.diag_indices_from(kernel)] += ridge
+        weights.append(own.T @ np.linalg.solve(kernel, wanted))
     counts = torch.zeros(len(labels), classes)
     asked, home = torch.from_numpy(rows), torch.from_numpy(part)
     for first in range(0, parts, AT_ONCE):
@@ -170,15 +148,3 @@ def out_of_part_votes(
             other = home[block, None] != first + torch.arange(some.shape[1])
             counts[block] += (votes * other[:, :, None]).sum(1)  # no vote on its own
     return (counts / counts.sum(1, keepdim=True)).double().numpy()
-
-
-def _ridge(
-    rows: NDArray[np.float32], labels: NDArray[np.int64], classes: int
-) -> NDArray[np.float32]:
-    """Return the weights (d, K) of a ridge regression on centred one-hot labels, by its dual."""
-    wanted = np.eye(classes, dtype=np.float32)[labels] - np.float32(1 / classes)
-    kernel = rows @ rows.T
-    kernel[np.diag_indices_from(kernel)] += np.float32(RIDGE) * max(
-        kernel.trace() / len(rows), 1e-6
-    )
-    return np.asarray(rows.T @ np.linalg.solve(kernel, wanted))

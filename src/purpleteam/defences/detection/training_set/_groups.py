@@ -1,16 +1,13 @@
 """What images of one label share: two searches for a group that a trigger would make.
 
-A shared group needs contradicted labels: of the suspects' whitened residuals (features less what
-the content explains) it asks whether they point the same way. Whitening is after SPECTRE (Hayase et
-al. 2021, arXiv:2104.11315), robust in another way: mean and covariance come from images whose label
-is not in doubt, and the scale of a score from others of them, so that a direction that overfits is
-not mistaken for a signal.
+A shared group needs contradicted labels: do the suspects' whitened residuals (features less what
+the content explains) point the same way? Whitening is after SPECTRE (Hayase et al. 2021,
+arXiv:2104.11315), but mean and covariance come from images whose label is not in doubt, and the
+scale of a score from others of them, so that a direction that overfits is not taken for a signal.
 
-A compact group needs none, so it also finds poison that kept its label, or is so frequent that
-small subsets learn it. The images of a label are whitened by what the other labels show, and
-directions grown from outlying ones, and the directions in which the label varies the most, are
-searched for a group that stands off and is tight: styles of handwriting fan out, copies of one
-trigger do not.
+A compact group needs none, so it also finds poison that kept its label or that small subsets learn.
+A label's images are whitened by what the other labels show, and directions grown from outlying ones
+are searched for a group that stands off and is tight: styles fan out, copies of a trigger do not.
 """
 
 from __future__ import annotations
@@ -47,9 +44,8 @@ class Whitened:
     def scores(self, members: NDArray[np.int64], label: int) -> NDArray[np.float64]:
         """Return how far each image (N,) lies along the mean of the members, in deviations.
 
-        A member is compared with the mean of the *other* members, so that a group of strangers
-        gains nothing from its own noise. Middle and deviation are those of undoubted images, of
-        all labels or of `label`, whichever is the stricter.
+        A member is compared with the mean of the *others*, so that strangers gain nothing from
+        their noise; the scale is that of undoubted images, of all labels or of `label`.
         """
         mean = self.rows[members].mean(0)
         along = (self.rows @ mean).astype(np.float64)
@@ -65,8 +61,7 @@ class Whitened:
     def apartness(self, members: NDArray[np.int64]) -> float:
         """Return how unlike their content the members are, apart from what they share.
 
-        It is the median squared length across their mean, as a multiple of undoubted images'. A
-        planted image is an ordinary one of its content but for the trigger: about 1.
+        It is the median squared length across their mean, as a multiple of undoubted images'.
         """
         mean = self.rows[members].mean(0)
         mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
@@ -83,10 +78,9 @@ def whiten(
     trusted: NDArray[np.int64],
     seed: int = 0,
 ) -> Whitened:
-    """Take the content, (N,), out of features (N, d) and whiten what is left.
+    """Take what images show (N,) out of features (N, d) and whiten what is left.
 
-    Content is what an image shows: its label, unless that is in doubt. Of the `trusted` images,
-    whose label is not, one half makes the estimates and the other checks them.
+    Of the `trusted` images, of undoubted label, half make the estimates; the others check them.
     """
     order = np.random.default_rng(seed).permutation(trusted)
     half = len(order) // 2
@@ -137,8 +131,7 @@ def shared_group(
 ) -> SharedGroup | None:
     """Return what the suspects of one label share, or None where there are too few.
 
-    The search begins with the first `starters` of the candidates, the most suspicious first, and
-    the group is drawn anew from all of them in each refinement.
+    It is first sought in the `starters` of the candidates, the most suspicious first.
     """
     if min(len(candidates), starters) < LEAST_MEMBERS:
         return None
@@ -161,8 +154,7 @@ def contents_in_turn(
 ) -> NDArray[np.int64]:
     """Return the candidates of one label, the certain ones first, of these each content's in turn.
 
-    A style of writing that is often mistaken for one other class would fill the first places by
-    suspicion alone; in turn, it gets no more of them than any other content.
+    So a style that is often mistaken for one class gets no more of the first places than others.
     """
     ranked = candidates[np.argsort(-suspicion[candidates], kind="stable")]
     sure = ranked[suspicion[ranked] > certain]

@@ -1,11 +1,9 @@
 """A label that falls in two: which part was planted, by what an unsuspecting net predicts for it.
 
-Poison so frequent that every small subset learns it is contradicted by none. But then it is many
-images that all differ by one thing, and the features of its label have two modes with a valley
-between. Styles of handwriting and rare views make modes as well, so a net learns everything but the
-smaller part and classifies it: a style is still classified as its label, planted images as what
-they show. Splits are made as in SCAn (Tang et al. 2021, arXiv:1908.00686), in features that need no
-label, and tested by such a net instead of by a statistic.
+Poison so frequent that every small subset learns it is contradicted by none, but makes two modes in
+the features of its label. Styles make modes as well, so a net learns everything but the smaller
+part and classifies it: a style is still classified as its label, planted images as what they show.
+Splits are those of SCAn (Tang et al. 2021, arXiv:1908.00686), in features that need no label.
 """
 
 from __future__ import annotations
@@ -16,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
-from purpleteam.defences.detection.training_set._features import log_probabilities, margins
+from purpleteam.defences.detection.training_set._features import margins
 from purpleteam.defences.detection.training_set._groups import (
     HALF,
     RIDGE,
@@ -87,9 +86,8 @@ def discriminant(
 ) -> NDArray[np.float64] | None:
     """Return where rows (N, d) lie on the line between two groups; above 0 is in the second.
 
-    It begins with the outer end of the heavier tail of `along` (N,); linear discriminant analysis
-    and reassignment then take turns until they settle, as in algorithm 2 of SCAn. None where one
-    group is left without rows.
+    From the outer end of the heavier tail of `along` (N,), discriminant analysis and reassignment
+    take turns (SCAn, algorithm 2). None where one group is left without rows.
     """
     from_middle = along - np.median(along)
     second = np.abs(from_middle) > np.quantile(np.abs(from_middle), 1 - OUTER)
@@ -148,7 +146,7 @@ def classify_parts(analysis: Analysis, splits: Sequence[Part]) -> tuple[PartPred
     aside = np.concatenate([split.members for split in splits])
     rest = np.setdiff1d(np.arange(len(images)), aside)
     net = analysis.learned(rest, "net of the rest")
-    scores = log_probabilities(logits(net, images.images[aside]))
+    scores = log_softmax(logits(net, images.images[aside]).astype(np.float64), 1)
     content, surely = images.labels.copy(), np.zeros(len(images))
     margin, content[aside] = margins(scores, images.labels[aside])
     surely[aside] = np.maximum(SURELY_NOT - margin, 0)
@@ -166,11 +164,9 @@ def classify_parts(analysis: Analysis, splits: Sequence[Part]) -> tuple[PartPred
 def unflagged_half_is_planted(analysis: Analysis, label: int, flagged: NDArray[np.bool_]) -> bool:
     """Say whether of a label's images it is those not flagged, (N,), that were planted.
 
-    Where about half of a label is planted, being the smaller part says nothing. A net that never
-    saw the label predicts one or two others for its honest images, and for planted ones all that
-    they show. Where it does so for neither part, as when labels were kept, honest images are those
-    that lie where the images of other labels do: plainly so where the predictions for the parts
-    differ, since then a trigger is not all they differ by.
+    A net that never saw the label predicts one or two others for its honest images, and for planted
+    ones all that they show. Where it does so for neither part, as when labels were kept, honest
+    images lie where other labels' do: plainly so where the predictions for the parts differ.
     """
     labels, classes = analysis.images.labels, analysis.classes
     own = np.flatnonzero(labels == label)
@@ -196,8 +192,8 @@ def nearness_of_others(
 ) -> float:
     """Return where the other labels lie between the two parts of one, from features (N, d).
 
-    0 is the mean of its images that are not flagged (N,), 1 that of those that are, along the
-    discriminant that the variation within the other labels makes of them; the median of labels.
+    0 is the mean of its images that are not flagged, 1 that of those that are, along the
+    discriminant that the variation within other labels makes; the median of the labels.
     """
     own = labels == label
     others = np.flatnonzero(~own)[:: max(1, (~own).sum() // MOST_ROWS)]

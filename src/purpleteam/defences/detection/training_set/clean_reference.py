@@ -1,7 +1,6 @@
 """How surely a net that never learned from a doubted image contradicts its label.
 
-Confusion Training (Qi et al. 2023, arXiv:2205.13616) keeps the trigger and unlearns the content;
-here the content is learned and the trigger kept out.
+As Confusion Training (Qi et al. 2023, arXiv:2205.13616), but the trigger is what is kept out.
 """
 
 from __future__ import annotations

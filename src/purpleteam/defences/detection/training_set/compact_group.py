@@ -1,7 +1,6 @@
 """A group of one label that stands off and is tight, as copies of one trigger do.
 
-In the spirit of SCAn (Tang et al. 2021, arXiv:1908.00686): the variation that the other labels
-share is divided out, but of pixels and not of a poisoned net's features.
+In the spirit of SCAn (Tang et al. 2021, arXiv:1908.00686), but of pixels.
 """
 
 from __future__ import annotations

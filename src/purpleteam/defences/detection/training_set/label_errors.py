@@ -1,7 +1,4 @@
-"""Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068): label errors.
-
-Written from the paper's section 3: cleanlab's package is not needed for a count and a threshold.
-"""
+"""Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068), section 3."""
 
 from __future__ import annotations
 
@@ -17,9 +14,8 @@ def confident_labels(
 ) -> NDArray[np.int64]:
     """Return each row's confident label (N,), -1 where there is none.
 
-    A row of out-of-sample probabilities (N, K) is confidently read as class j where its
-    probability of j reaches the mean probability of j among the rows labelled j; of several such
-    classes the most probable counts.
+    It is the most probable class j whose out-of-sample probability, in (N, K), reaches the mean
+    probability of j among the rows labelled j.
     """
     thresholds = [
         probabilities[labels == k, k].mean() if (labels == k).any() else np.inf

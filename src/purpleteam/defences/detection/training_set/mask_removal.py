@@ -1,8 +1,4 @@
-"""Invert the trigger (Wang et al. 2019, Neural Cleanse, IEEE S&P), then take it off each image.
-
-A poisoned image loses its label when the trigger's effect is taken away; a clean one of the same
-label keeps it.
-"""
+"""Invert the trigger (Wang et al. 2019, Neural Cleanse, IEEE S&P), then take it off each image."""
 
 from __future__ import annotations
 
@@ -23,10 +19,7 @@ TRUSTED = 1000  # how many undoubted images the model scan takes where none are 
 def mask_removal_scores(
     model: nn.Module, images: ImageSet, trigger: RecoveredTrigger, fill: Tensor
 ) -> NDArray[np.float64]:
-    """Return how much probability of the target each image of that label loses, (N,) in [0, 1].
-
-    Images of other labels score 0; a patch's place is filled with `fill`, (C, H, W).
-    """
+    """Return how much of its probability each image of the target loses, (N,) in [0, 1]."""
     scores = np.zeros(len(images))
     rows = np.flatnonzero(images.labels == trigger.target_label)
     with frozen(model) as net, torch.no_grad():

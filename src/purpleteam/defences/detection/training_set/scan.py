@@ -14,11 +14,8 @@ COMPONENTS = 32  # principal components of the variation within classes
 def two_groups(white: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
     """Split the rows (N, d) of one class, whitened by the variation that all classes share.
 
-    The split begins along the direction of greatest variance.
-
-    Returns:
-        Twice the log likelihood ratio of two groups of equal covariance against one, and how far
-        each row lies on the smaller group's side (N,); above 0 is in it.
+    Returned are twice the log likelihood ratio of two groups of equal covariance against one, and
+    how far each row lies on the smaller group's side (N,); above 0 is in it.
     """
     rows = white.astype(np.float64) - white.mean(0, dtype=np.float64)
     _, vectors = np.linalg.eigh(rows.T @ rows)

@@ -1,11 +1,10 @@
 """The scan of a training set: evidence against each label, a verdict, and every detector's scores.
 
-Two things give a planted group away while it is small, and a third where it is large. A strong
-trigger moves its images further along one direction than any honest group moves. A weak one still
-joins images of many contents, where hard images of a label are confused with one or two others: a
-serif makes a 1 look like a 2, but nothing makes a 0, a 5 and an 8 look like a 1 in the same way.
-What is so frequent that nothing contradicts it is a part of its label by itself, and is classified
-as something else by a net that never saw it.
+A strong trigger moves its images further along one direction than any honest group moves. A weak
+one still joins images of many contents, where hard images are confused with one or two: a serif
+makes a 1 look like a 2, but nothing makes a 0, a 5 and an 8 look like a 1 in the same way. What is
+so frequent that nothing contradicts it is a part of its label by itself, and is classified as
+something else by a net that never saw it.
 """
 
 from __future__ import annotations

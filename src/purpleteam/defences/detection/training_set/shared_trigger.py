@@ -1,7 +1,6 @@
 """What the contradicted images of one label share: nothing, unless somebody put it there.
 
-Hard digits and slips of the pen are contradicted each for a reason of its own. Poisoned images
-all carry one trigger: whitened and without their content, they point the same way.
+Whitened and without their content, poisoned images point the same way; hard ones do not.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Votes of learners on small disjoint parts, after DPA (Levine and Feizi 2021, arXiv:2006.14768).
 
-A few poisoned images among many parts are too few in each to teach a trigger. What a part's
-learner says of the images outside its part is therefore hardly poisoned, and where the vote
-speaks against a label, the label is in doubt. The learners are ridge classifiers on features
-that no label has touched, so that hundreds of them take seconds.
+A few poisons among many parts are too few in each to teach a trigger. The learners are ridge
+classifiers on features that no label has touched, so that hundreds of them take seconds.
 """
 
 from __future__ import annotations

@@ -9,10 +9,9 @@ from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DE
 
 
 def spectral_signature_scores(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the outlier score (N,) of each row of the features (N, d) of one class.
+    """Return the squared projection (N,) of each row of one class on its top singular vector.
 
-    The score is the squared projection of the *centred* row on the top right singular vector of
-    the centred matrix. Projected without centring it would hold the mean that all rows share.
+    Rows (N, d) are centred first: else the score would hold the mean, which all rows share.
     """
     centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
     scatter = centred.T @ centred  # (d, d): its top eigenvector is the right singular vector

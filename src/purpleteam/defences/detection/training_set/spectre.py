@@ -18,9 +18,8 @@ def robustly_whitened(
 ) -> NDArray[np.float64]:
     """Return the rows (N, k) on k principal components, whitened by a trimmed covariance.
 
-    Mean and covariance come from the rows (N, d) nearest to the mean in that same metric, chosen
-    anew in each round: a stand-in for the paper's robust estimator, which needs a semidefinite
-    program.
+    It is that of the rows nearest to the mean in the same metric, chosen anew in each round: a
+    stand-in for the paper's robust estimator, which needs a semidefinite program.
     """
     centred = features.astype(np.float64) - np.median(features, 0)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))

@@ -1,7 +1,6 @@
 """A label that falls in two, of which the smaller part is classified as many other things.
 
-After SCAn (Tang et al. 2021, arXiv:1908.00686), in features that need no label, and with the
-predictions of a net that never saw the part.
+After SCAn (Tang et al. 2021, arXiv:1908.00686), but a net that never saw the part predicts.
 """
 
 from __future__ import annotations
