@@ -22,7 +22,7 @@ from purpleteam.core.schema import MODEL_SCAN, NO_REPAIR, TRAINING_SET_SCAN
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.recovered import RecoveredTrigger
-from purpleteam.defences.evaluate import Repaired, evaluate_repair, repoison
+from purpleteam.defences.evaluate import evaluate_repair, repoison
 from purpleteam.defences.repair import REPAIRS, Repair
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import baseline, evaluated, recipe_of, served
@@ -220,17 +220,11 @@ def _after(
         removed = np.zeros(len(trial.images), np.bool_)
         removed[list(flagged)] = True
         residual = int((made.mask & ~removed).sum())
-    outcome = evaluate_repair(
-        Repaired(repair=repair.name, module=model.module, cpu_seconds=0, seconds=0),
-        evaluate_backdoor(trial.model.module, test, poison),
-        test,
-        poison,
-        clean_model=clean.module,
-        residual_poisons=residual,
-    )
+    before = evaluate_backdoor(trial.model.module, test, poison)
+    outcome = evaluate_repair(model.module, before, test, poison, clean.module)
     about = run.subject(model).about() | {"before": trial.model.digest}
-    how = {"lab": True, **trial.planted}
-    left = [replace(one, cost={}) for one in outcome.measurements(about, how, trial.seed)]
+    how = {"lab": True, **trial.planted, "repair": repair.name}
+    left = outcome.measurements(about, how, trial.seed, residual)
     without = {
         record.how["planted_again"]: {"clean_model": record.value.to_json()}
         for record in _planted_again(run, trial)
