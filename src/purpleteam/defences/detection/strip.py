@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, ModelError, UsageError
-from purpleteam.core.ranges import check_fields
+from purpleteam.core.registry import check_ranges
 from purpleteam.data.images import ImageSet
 
 Answers = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
@@ -42,6 +42,11 @@ class Strip:
     The same overlays serve every input, so that an answer depends on the input alone.
     """
 
+    ranges: ClassVar[str] = (
+        "threshold finite and at least 0; false_rejection_rate between 0 and 1; "
+        "calibrated_on at least 1"
+    )
+
     overlays: NDArray[np.uint8]
     """Trusted clean images (K, H, W, C)."""
     threshold: float
@@ -59,9 +64,7 @@ class Strip:
             raise ValueError(f"overlays must be uint8 (K, H, W, C), not {form}")
         if not 1 <= len(self.overlays) <= MOST_OVERLAYS:
             raise ValueError(f"overlays are 1 to {MOST_OVERLAYS} images, not {len(self.overlays)}")
-        check_fields(self, "finite and at least 0", "threshold")
-        check_fields(self, "between 0 and 1", "false_rejection_rate")
-        check_fields(self, "at least 1", "calibrated_on")
+        check_ranges(self)
         self.overlays.flags.writeable = False
 
     @classmethod

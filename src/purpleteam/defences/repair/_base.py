@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.ranges import check_ranges, ranged
-from purpleteam.core.registry import Registry
+from purpleteam.core.registry import Registry, check_ranges
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, fast_autocast, frozen, lay_out, to_batch
 from purpleteam.models.guard import guarded, switched
@@ -196,15 +195,20 @@ def put_together(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
 class Loop:
     """How long and how fast a net is tuned."""
 
-    steps: int = ranged(300, "at least 1")
+    ranges: ClassVar[str] = (
+        "steps at least 1; batch_size at least 1; learning_rate above 0 and finite; "
+        "checks at least 1"
+    )
+
+    steps: int = 300
     """Optimizer steps."""
-    batch_size: int = ranged(64, "at least 1")
+    batch_size: int = 64
     """Images a step."""
-    learning_rate: float = ranged(1e-3, "above 0 and finite")
+    learning_rate: float = 1e-3
     """Largest step size of Adam; it rises for a quarter of the steps, then falls to 0."""
     augmentation: str = "shift"
     """What is done to the images: none, shift, freehand."""
-    checks: int = ranged(10, "at least 1")
+    checks: int = 10
     """How often the net is scored; the best check is kept."""
 
     def __post_init__(self) -> None:
@@ -278,7 +282,9 @@ def generator(seed: int, step: int) -> torch.Generator:
 class Tuning(Loop, Repair):
     """A repair that fine-tunes; by default on true labels, by the cross-entropy."""
 
-    held_out: float = ranged(0.2, "at least 0 and below 1")
+    ranges = "held_out at least 0 and below 1"
+
+    held_out: float = 0.2
     """Share of the trusted images by which the best check is chosen."""
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:

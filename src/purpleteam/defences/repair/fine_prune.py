@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError
-from purpleteam.core.ranges import ranged
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, held_out
 from purpleteam.models.devices import device_of, frozen, to_batch
@@ -28,7 +27,9 @@ from purpleteam.models.inference import CACHE_BATCH, correct
 class FinePrune(Tuning):
     """Silences the least active units while accuracy holds, then fine-tunes the rest."""
 
-    loss_of_accuracy: float = ranged(0.04, "at least 0 and below 1")
+    ranges = "loss_of_accuracy at least 0 and below 1"
+
+    loss_of_accuracy: float = 0.04
     """How much accuracy on the trusted images pruning may cost before fine-tuning."""
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:

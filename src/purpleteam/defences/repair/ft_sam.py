@@ -13,7 +13,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from purpleteam.core.ranges import ranged
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning
 
 
@@ -22,7 +21,9 @@ from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning
 class FTSAM(Tuning):
     """Fine-tunes by the gradient at the worst neighbour of the weights."""
 
-    radius: float = ranged(2.0, "above 0 and finite")
+    ranges = "radius above 0 and finite"
+
+    radius: float = 2.0
     """How far the weights are moved, each measured by its own size."""
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.core.ranges import ranged
 from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, answers
 
 
@@ -21,10 +20,12 @@ from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, answers
 class IBAU(Tuning):
     """Fine-tunes on images with the worst common addition, found anew at each step."""
 
+    ranges = "radius above 0 and finite; inner_steps at least 1"
+
     learning_rate: float = 3e-3
-    radius: float = ranged(4.0, "above 0 and finite")
+    radius: float = 4.0
     """Largest L2 norm of the addition, in pixel units of [0, 1]."""
-    inner_steps: int = ranged(5, "at least 1")
+    inner_steps: int = 5
     """Gradient steps to find it."""
 
     def mend(self, net: nn.Module, work: Repairing) -> nn.Module:

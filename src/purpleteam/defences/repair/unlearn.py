@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.core.ranges import ranged
 from purpleteam.defences.detection.model import Scanning
 from purpleteam.defences.detection.model.inversion import every_target, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
@@ -43,28 +42,33 @@ class Unlearn(Tuning):
     """Teaches the net that an image with the trigger is the image without it."""
 
     needs = ("trusted", "trigger")
+    ranges = (
+        "mixed from 0 to 1; worsened from 0 to 1; size from 0 to 1; nearby at least 0; "
+        "weakest at least 0; strongest at least 0 and finite; temperature above 0 and finite; "
+        "restart at least 1; rounds at least 1"
+    )
 
     steps: int = 400
     learning_rate: float = 3e-3
     guide: Literal["model", "labels"] = "model"
     """What an image should be called: as the model itself says when clean, or its true label."""
-    temperature: float = ranged(2.0, "above 0 and finite")
+    temperature: float = 2.0
     """Above 1, what the model thinks of the other labels counts for more."""
-    mixed: float = ranged(1.0, "from 0 to 1")
+    mixed: float = 1.0
     """Share of the images that are put together of two, where the model is the guide."""
-    nearby: int = ranged(3, "at least 0")
+    nearby: int = 3
     """The trigger is moved by up to so many pixels."""
-    weakest: float = ranged(0.5, "at least 0")
+    weakest: float = 0.5
     """What the trigger changes is scaled at random, from here."""
-    strongest: float = ranged(1.5, "finite and at least 0")
+    strongest: float = 1.5
     """And up to here."""
-    worsened: float = ranged(0.5, "from 0 to 1")
+    worsened: float = 0.5
     """Share of the triggered images to which an adversary adds something."""
-    size: float = ranged(0.05, "from 0 to 1")
+    size: float = 0.05
     """Mean change of a pixel value that it may add, in pixel units."""
-    restart: int = ranged(50, "at least 1")
+    restart: int = 50
     """Steps after which the adversary begins anew."""
-    rounds: int = ranged(3, "at least 1")
+    rounds: int = 3
     """At most so often a patch is looked for and unlearned; the first one is given."""
 
     def __post_init__(self) -> None:

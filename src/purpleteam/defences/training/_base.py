@@ -13,8 +13,7 @@ from torch import nn
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.ranges import check_ranges, ranged
-from purpleteam.core.registry import Registry
+from purpleteam.core.registry import Registry, check_ranges
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import Craft, Training, train
@@ -77,8 +76,9 @@ class Defence(Recipe):
     name: ClassVar[str] = ""
     needs_baseline: ClassVar[bool] = False
     """Whether it attacks an undefended model beforehand."""
+    ranges: ClassVar[str] = "epsilon above 0 and at most 1"
 
-    epsilon: float = ranged(0.3, "above 0 and at most 1")
+    epsilon: float = 0.3
     """Radius of the L-infinity ball that is trained for, in pixel units."""
 
     def __post_init__(self) -> None:

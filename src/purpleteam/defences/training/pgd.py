@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
-from purpleteam.core.ranges import ranged
 from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded, switched
@@ -23,16 +22,21 @@ from purpleteam.models.training import Training
 class PGDTraining(Defence):
     """Learns from images that a few steps of PGD made against the net as it is now."""
 
+    ranges = (
+        "steps at least 1; validation_images at least 1; relative_step_size above 0 and finite; "
+        "warm_up from 0 to 1"
+    )
+
     epochs: int = 9
     batch_size: int = 64
     learning_rate: float = 2e-3
-    steps: int = ranged(5, "at least 1")
+    steps: int = 5
     """Gradient steps for each training batch."""
-    relative_step_size: float = ranged(2.0, "above 0 and finite")
+    relative_step_size: float = 2.0
     """Length of one step, as a multiple of epsilon / steps."""
-    warm_up: float = ranged(0.25, "from 0 to 1")
+    warm_up: float = 0.25
     """Fraction of the training over which epsilon grows from 0: small sets need it to start."""
-    validation_images: int = ranged(1000, "at least 1")
+    validation_images: int = 1000
     """The best epoch is the most robust one on so many validation images, under PGD-10."""
 
     def harden(self, work: Hardening) -> Training:

@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.core.ranges import check_fields, check_ranges
-from purpleteam.core.registry import Registry
+from purpleteam.core.registry import Registry, check_ranges
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 CONSISTENT = 1.4826  # makes the median absolute deviation of normal numbers their deviation
@@ -34,12 +33,14 @@ FLAT = 0.02  # log sizes that differ by less count alike: no weight is larger th
 class Null:
     """What a detector's statistic is in clean models: a Gumbel law, and a usual deviation."""
 
+    ranges: ClassVar[str] = "scale above 0; deviation above 0"
+
     location: float
     scale: float
     deviation: float  # usual deviation of log sizes between the classes of a clean model
 
     def __post_init__(self) -> None:
-        check_fields(self, "above 0 and finite", "scale", "deviation")
+        check_ranges(self)
 
     def standing(self, statistic: float) -> float:
         """Return how far a statistic lies beyond the law's location, in scales of it.
@@ -160,9 +161,12 @@ class ModelDetector(ABC):
     """What clean models give, from calibration models that are evaluated nowhere."""
     compares: ClassVar[bool] = False
     """Whether it takes off what the reference explains."""
+    ranges: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        check_fields(self, "at least 1", *(part.name for part in fields(self)))
+        for part in fields(self):
+            if getattr(self, part.name) < 1:
+                raise ValueError(f"{part.name} must be at least 1, not {getattr(self, part.name)}")
         check_ranges(self)
 
     @abstractmethod

@@ -10,7 +10,6 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.core.ranges import ranged
 from purpleteam.defences.detection.model import inversion
 from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Evidence, Null, Scanning
 from purpleteam.defences.detection.recovered import identity_grid
@@ -25,12 +24,13 @@ class WarpInversion(inversion.Inversion):
 
     null: ClassVar[Null] = Null(location=1.15, scale=0.3, deviation=0.2)
     stream: ClassVar[int] = 30
+    ranges = "grid at least 2; coarse_grid at least 2"
 
     steps: int = 60
     images: int = 16
-    grid: int = ranged(6, "at least 2")
+    grid: int = 6
     """Control points to a side; the shifts between them are interpolated."""
-    coarse_grid: int = ranged(4, "at least 2")
+    coarse_grid: int = 4
     """The same for a second look, in which fewer changes are near by nature."""
 
     def examine(self, work: Scanning) -> Evidence | None:
