@@ -17,7 +17,6 @@ from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import distance
 from purpleteam.attacks.peers import LIBRARIES, peer_attack
-from purpleteam.attacks.peers.libraries import Foolbox, Torchattacks
 from purpleteam.core.errors import PurpleError, UsageError
 from purpleteam.verbs.ladders import attack_from
 
@@ -215,12 +214,12 @@ def test_a_library_that_is_not_there_is_named_with_what_to_install(
     for name in ("foolbox", "torchattacks"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError) as caught:
-        Foolbox().facts("LinfPGD")
+        LIBRARIES["foolbox"].attacks("LinfPGD")
     assert str(caught.value) == (
         "attack 'foolbox:LinfPGD' needs foolbox; install purpleteam[peers]"
     )
     with pytest.raises(UsageError, match="pip install --no-deps torchattacks"):
-        Torchattacks().facts("PGD")
+        LIBRARIES["torchattacks"].attacks("PGD")
 
 
 @pytest.mark.parametrize("library", sorted(LIBRARIES))

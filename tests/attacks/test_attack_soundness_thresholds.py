@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from purpleteam.attacks import PGD, RobustEvaluation, evaluate
 from purpleteam.attacks.evasion import ATTACKS
-from purpleteam.attacks.soundness import attack_checks, model_checks
-from purpleteam.attacks.soundness.case import Case
-from purpleteam.attacks.soundness.counters import Counters
-from purpleteam.attacks.soundness.verdict import Observed, more_than, overstatement
+from purpleteam.attacks.soundness import checks, overstatement
+from purpleteam.attacks.soundness.case import Case, Doubt, more_than
 from purpleteam.core.statistics import Estimate, Rate
 from purpleteam.data.images import ImageSet
 
@@ -49,8 +47,19 @@ def case_of(images: ImageSet, net: nn.Module, attack: PGD = IDLE) -> Case:
     return Case(net, images, [attack], [evaluate(net, images, attack)], 0)
 
 
-def levels(found: Observed) -> list[str]:
-    return [doubt.level for doubt in found.doubts]
+class Observed:
+    """What a check measured, and the doubts that follow from it."""
+
+    def __init__(self, check: checks.Check, case: Case) -> None:
+        seen = list(check(case))
+        self.doubts = [part for part in seen if isinstance(part, Doubt)]
+        self.measured = {
+            name: value for part in seen if isinstance(part, dict) for name, value in part.items()
+        }
+
+
+def levels(found: Observed, about: str = "") -> list[str]:
+    return [doubt.level for doubt in found.doubts if about in doubt.reason]
 
 
 def expected(count: int, some: int, many: int) -> list[str]:
@@ -61,16 +70,12 @@ def expected(count: int, some: int, many: int) -> list[str]:
 def test_what_a_ladder_left_standing_for_the_check_is_held_against_it(fell: int) -> None:
     net = Brightness()
     case = case_of(of_brightness((fell, NEAR), (60 - fell, FAR), (40, BRIGHT)), net)
-    counters = Counters(case)
-    assert levels(attack_checks.single_step_is_not_stronger(case, counters)) == expected(
-        fell, 3, 10
-    )
+    found = Observed(checks.nothing_else_is_stronger, case)
+    assert levels(found, "a single step breaks") == expected(fell, 3, 10)
     weak = expected(fell, 3, 100)  # a weak ladder, for gradients find the same
-    assert levels(attack_checks.black_box_is_not_stronger(case, counters)) == weak
-    found = attack_checks.optimisation_is_complete(case, counters)
-    if fell > 20:
-        assert levels(found) == expected(fell, 20, 40)
-    assert ("more steps break" in found.doubts[0].reason) == (fell > 20)  # else the loss rises
+    assert levels(found, "attacks without gradients") == weak
+    assert levels(found, "more steps break") == expected(fell, 20, 40)
+    assert bool(levels(found, "the loss is still rising")) == (fell <= 20)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +87,16 @@ def test_one_image_alone_is_luck_and_a_short_ladder_merely_weak(
 ) -> None:
     attack = replace(IDLE, steps=steps)
     case = case_of(of_brightness((fell, NEAR), (10 - fell, FAR)), Brightness(), attack)
-    assert levels(attack_checks.single_step_is_not_stronger(case, Counters(case))) == level
+    found = Observed(checks.nothing_else_is_stronger, case)
+    assert levels(found, "a single step breaks") == level
 
 
 @pytest.mark.parametrize("fell", [1, 3, 4, 10, 11])
 def test_what_gradients_hide_from_the_check_too_is_graver(fell: int) -> None:
     net = Brightness(lambda m, _: m.detach() + 0 * m)
     case = case_of(of_brightness((fell, NEAR), (60 - fell, FAR), (40, BRIGHT)), net)
-    found = attack_checks.black_box_is_not_stronger(case, Counters(case))
-    assert levels(found) == expected(fell, 3, 10)
+    found = Observed(checks.nothing_else_is_stronger, case)
+    assert levels(found, "attacks without gradients") == expected(fell, 3, 10)
 
 
 @pytest.mark.parametrize(("brightness", "rises"), [(0.05, False), (0.15, True)])
@@ -99,7 +105,7 @@ def test_a_loss_rises_still_where_it_gains_a_quarter_of_the_margin(
 ) -> None:
     """By 0.1 of the 0.45 or 0.35 that are left."""
     case = case_of(of_brightness((30, brightness)), Brightness())
-    found = attack_checks.optimisation_is_complete(case, Counters(case))
+    found = Observed(checks.nothing_else_is_stronger, case)
     assert levels(found) == ["weak"] * rises
 
 
@@ -114,7 +120,7 @@ def misled(m: Tensor, _: Tensor) -> Tensor:
 @pytest.mark.parametrize("count", [2, 3])
 def test_one_in_twenty_may_withstand_an_attack_without_a_bound(count: int) -> None:
     case = case_of(of_brightness((count, DARK), (50 - count, NEAR)), Brightness(blind))
-    found = attack_checks.unbounded_breaks_everything(case, Counters(case))
+    found = Observed(checks.unbounded_breaks_everything, case)
     assert found.measured["survived_unbounded"] == count
     assert levels(found) == ["not_established"] * (count > 2)
 
@@ -123,7 +129,7 @@ def test_one_in_twenty_may_withstand_an_attack_without_a_bound(count: int) -> No
 def test_one_in_twenty_may_have_no_gradient(count: int) -> None:
     images = of_brightness((count, DARK), (60 - count, NEAR), (40, BRIGHT))
     case = case_of(images, Brightness(blind))
-    found = model_checks.gradients_are_there(case, Counters(case))
+    found = Observed(checks.gradients_are_there, case)
     assert found.measured["masked_gradients"] == count / 100
     assert levels(found) == ["not_established"] * (count > 5)
 
@@ -133,7 +139,7 @@ def test_one_in_twenty_may_be_so_sure_that_cross_entropy_is_flat(count: int) -> 
     net = Brightness(lambda m, _: 0.5 + torch.where(m < 0.3, 1000, 1) * (m - 0.5))
     images = of_brightness((count, FAR), (60 - count, NEAR), (40, 0.7))
     case = case_of(images, net)
-    found = model_checks.gradients_are_there(case, Counters(case))
+    found = Observed(checks.gradients_are_there, case)
     assert found.measured == {"zero_gradients": count / 100, "masked_gradients": 0.0}
     assert levels(found) == ["not_established"] * (count > 5)
 
@@ -142,14 +148,14 @@ def test_one_in_twenty_may_be_so_sure_that_cross_entropy_is_flat(count: int) -> 
 def test_a_flat_cross_entropy_matters_where_one_in_twenty_falls_to_the_margin(fell: int) -> None:
     net = Brightness(lambda m, _: 0.5 + 2000 * (m - 0.5))
     case = case_of(of_brightness((fell, NEAR), (60 - fell, FAR), (40, BRIGHT)), net)
-    found = model_checks.gradients_are_there(case, Counters(case))
+    found = Observed(checks.gradients_are_there, case)
     assert levels(found) == ["not_established"] * (fell > 5)
 
 
 @pytest.mark.parametrize("count", [5, 6, 20, 21])
 def test_a_step_that_does_not_climb_is_rare_or_held_against_the_gradients(count: int) -> None:
     images = of_brightness((count, FAR), (60 - count, NEAR), (40, BRIGHT))
-    found = model_checks.steps_climb(case_of(images, Brightness(misled)))
+    found = Observed(checks.steps_climb, case_of(images, Brightness(misled)))
     assert found.measured["steps_that_do_not_climb"] == count / 100
     assert levels(found) == expected(count, 5, 20)
 
@@ -160,8 +166,8 @@ def test_a_margin_may_change_by_a_tenth_within_a_twentieth_of_the_ball(
 ) -> None:
     """A pixel that moves by 0.0125 on average, of a margin of 0.15 or 0.1."""
     images = of_brightness((100, brightness), side=1)
-    found = model_checks.predictions_are_stable(
-        case_of(images, Brightness(), replace(IDLE, epsilon=0.5))
+    found = Observed(
+        checks.predictions_are_stable, case_of(images, Brightness(), replace(IDLE, epsilon=0.5))
     )
     assert levels(found) == ["not_established"] * unstable
 
@@ -173,14 +179,14 @@ def test_a_margin_of_almost_nothing_is_no_measure_of_its_change(
     """Half the draws jump, by a share of a twentieth of the scores' spread, which is 1."""
     net = Brightness(lambda m, x: m + jump / 2 * torch.sin(1e5 * x[:, 0, 0, 0]).sign())
     images = of_brightness((96, 0.48), (2, 0.0), (2, 1.0))
-    found = model_checks.predictions_are_stable(case_of(images, net))
+    found = Observed(checks.predictions_are_stable, case_of(images, net))
     assert levels(found) == ["not_established"] * unstable
 
 
 @pytest.mark.parametrize("steps", [9, 10])
 def test_an_attack_of_ten_steps_is_no_weak_one(steps: int) -> None:
     case = case_of(of_brightness((20, FAR)), Brightness(), replace(IDLE, steps=steps))
-    assert levels(attack_checks.ladder_is_strong(case)) == ["weak"] * (steps < 10)
+    assert levels(Observed(checks.ladder_is_strong, case)) == ["weak"] * (steps < 10)
 
 
 @pytest.mark.parametrize(("jitter", "randomised"), [(0.7e-5, False), (1.5e-5, True)])
@@ -193,7 +199,7 @@ def test_scores_that_change_by_rounding_are_not_random(jitter: float, randomised
 
 @pytest.mark.parametrize(("off", "are"), [(0.7e-3, True), (1.5e-3, False)])
 def test_probabilities_add_up_to_one_in_half_precision(off: float, are: bool) -> None:
-    assert model_checks.adds_up(torch.tensor([[0.5, 0.5], [0.25, 0.75 - off]])) == are
+    assert checks.adds_up(torch.tensor([[0.5, 0.5], [0.25, 0.75 - off]])) == are
 
 
 @pytest.mark.parametrize(("values", "rounded"), [(9, True), (11, False)])
@@ -210,7 +216,7 @@ def test_scores_of_which_a_tenth_differ_are_not_rounded(values: int, rounded: bo
     model = nn.Identity()
     model.forward = net  # type: ignore[method-assign]
     case = case_of(images, model)
-    assert levels(model_checks.outputs_are_logits(case)) == ["weak"] * rounded
+    assert levels(Observed(checks.outputs_are_logits, case)) == ["weak"] * rounded
 
 
 def forged(
@@ -228,7 +234,7 @@ def test_an_example_that_is_a_tie_is_no_silent_success(ahead: float, silent: int
     images = of_brightness((20, NEAR), (1, 0.0), (1, 1.0))
     found = forged(images, [-1] * 22, [0.5 + ahead] * 20)
     case = Case(Brightness(), images, [IDLE], [found], 0)
-    assert attack_checks.candidates_do_as_counted(case).measured["silent_successes"] == silent
+    assert Observed(checks.candidates_do_as_counted, case).measured["silent_successes"] == silent
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -236,7 +242,8 @@ def test_two_in_a_hundred_may_be_miscounted(count: int) -> None:
     images = of_brightness((100, NEAR))
     found = forged(images, [-1] * 100, [0.6] * count)
     case = Case(Brightness(), images, [IDLE], [found], 0)
-    assert levels(attack_checks.candidates_do_as_counted(case)) == ["not_established"] * (count > 2)
+    found = Observed(checks.candidates_do_as_counted, case)
+    assert levels(found) == ["not_established"] * (count > 2)
 
 
 @pytest.mark.parametrize("alone", [5, 6])
@@ -245,7 +252,7 @@ def test_half_the_examples_may_err_by_rounding_alone(alone: int) -> None:
     images = of_brightness((10, NEAR))
     found = forged(images, [0] * 10, [0.49] * alone + [0.51] * (10 - alone))
     case = Case(net, images, [IDLE], [found], 0)
-    doubts = attack_checks.candidates_do_as_counted(case).doubts
+    doubts = Observed(checks.candidates_do_as_counted, case).doubts
     assert [one.direction for one in doubts] == ["too_low"] * (alone > 5)
 
 
@@ -263,7 +270,7 @@ def test_an_example_may_leave_its_ball_by_rounding(
     x_adv = found.x_adv.copy()
     x_adv[0, 0, 0, 0] = 0.1 + beyond
     case = Case(Brightness(), images, [attack], [replace(found, x_adv=x_adv)], 0)
-    assert (levels(attack_checks.candidates_are_feasible(case)) == []) == feasible
+    assert (levels(Observed(checks.candidates_are_feasible, case)) == []) == feasible
 
 
 @pytest.mark.parametrize("more", [9, 11])
@@ -272,7 +279,7 @@ def test_robust_accuracy_may_grow_by_a_point_with_epsilon(more: int) -> None:
     found = evaluate(Brightness(), images, IDLE)
     rising = [replace(found, robust_accuracy=Rate.of(500 + add, 1000)) for add in (0, more)]
     case = Case(Brightness(), images, [IDLE], rising, 0)
-    assert levels(attack_checks.stronger_with_epsilon(case)) == ["not_established"] * (more > 10)
+    assert levels(Observed(checks.stronger_with_epsilon, case)) == ["not_established"] * (more > 10)
 
 
 @pytest.mark.parametrize("late", [5, 6])
@@ -282,7 +289,7 @@ def test_one_in_twenty_may_fall_to_a_late_attack_without_gradients(late: int) ->
     found = evaluate(Brightness(), images, *ladder)
     broken_by = np.array([1] * late + [-1] * (100 - late), np.int8)
     case = Case(Brightness(), images, ladder, [replace(found, broken_by=broken_by)], 0)
-    assert levels(attack_checks.ladder_is_strong(case)) == ["weak"] * (late > 5)
+    assert levels(Observed(checks.ladder_is_strong, case)) == ["weak"] * (late > 5)
 
 
 def test_of_few_images_a_single_one_counts() -> None:
@@ -291,7 +298,7 @@ def test_of_few_images_a_single_one_counts() -> None:
 
 
 def reason(found: Rate | Estimate) -> str:
-    return " ".join(doubt.reason for doubt in overstatement(found, {}, 0.1).doubts)
+    return " ".join(doubt.reason for doubt in overstatement(found, {}, 0.1))
 
 
 def test_two_points_are_tolerated_on_either_side_and_more_are_told() -> None:

@@ -2,7 +2,7 @@
 
 - `evasion/`    change the image at test time; one file per attack
 - `poison/`     change the training set; triggers and what they achieve
-- `peers/`      other libraries' attacks, run inside our evaluation;  `cross_check`: beside ours
+- `peers`       other libraries' attacks, run inside our evaluation;  `cross_check`: beside ours
 - `norms`       how far an image may move, and how: one table that every attack asks
 - `driver`      batches, dropping, confirming and budgets, so that an attack's file holds only its
   formula;  `losses`;  `noise`: seeded per image;  `inputs`: what an attack is given, or one line

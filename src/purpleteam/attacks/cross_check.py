@@ -8,7 +8,7 @@ since then our number is too high, and a note where we do.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from purpleteam.attacks.evaluate import evaluate
@@ -26,11 +26,6 @@ TOLERATED = 0.003
 """Difference of two robust accuracies that is nobody's fault: ties and other rounding."""
 QUERIES = 1000
 """Queries of a random search; enough to compare two, fewer than a verdict needs."""
-
-COMPARED = ("linf", "l2")
-RATES = ("ours", "theirs", "difference")
-
-Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +48,23 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return one row of the table."""
-        rates = {key: value.to_json() for key, value in vars(self).items() if key in RATES}
-        return {**vars(self), **rates, "agrees": self.agrees}
+        rates = (self.ours, self.theirs, self.difference)
+        ours, theirs, difference = (rate.to_json() for rate in rates)
+        values = {"ours": ours, "theirs": theirs, "difference": difference}
+        return {"attack": self.attack, "peer": self.peer} | values | {"agrees": self.agrees}
 
     def finding(self, place: Mapping[str, Any]) -> Finding:
         """Return the disagreement as a record."""
-        stronger = "they break more" if self.difference.value < 0 else "we break more"
+        worse = self.difference.value < 0
         return Finding(
             tool="purpleteam",
             rule="cross-check",
-            severity="medium" if self.difference.value < 0 else "note",
+            severity="medium" if worse else "note",
             confidence="high",
             message=(
                 f"{self.attack} leaves {self.ours.value:.2%} robust, {self.peer} "
-                f"{self.theirs.value:.2%}, of the same {self.ours.n} images: {stronger} than "
-                f"sampling and {TOLERATED:.1%} explain"
+                f"{self.theirs.value:.2%}, of the same {self.ours.n} images: "
+                f"{'they' if worse else 'we'} break more than sampling and {TOLERATED:.1%} explain"
             ),
             place=place,
         )
@@ -79,7 +76,7 @@ class CrossCheck:
 
     rows: tuple[Comparison, ...]
     findings: tuple[Finding, ...]
-    absent: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str]
     """What could not be compared, and why."""
 
     def to_json(self) -> dict[str, Any]:
@@ -111,26 +108,25 @@ def cross_check(
     Raises:
         UsageError: the attack has no equal elsewhere, or none in that norm has.
     """
-    if norm not in COMPARED:
-        raise UsageError(unknown("norm to cross-check", norm, COMPARED))
+    if norm not in ("linf", "l2"):
+        raise UsageError(unknown("norm to cross-check", norm, ("linf", "l2")))
     pairs = _pairs(norm, epsilon, steps)
     for name in only or ():
         if name not in pairs:
             raise UsageError(unknown("attack to cross-check", name, pairs))
-    rows: list[Comparison] = []
-    absent: dict[str, str] = {}
 
-    def robust(attack: EvasionAttack) -> list[bool]:
+    def robust(kind: type[EvasionAttack], options: Mapping[str, Any], name: str) -> list[bool]:
+        attack = build(kind, {"norm": norm, "epsilon": epsilon} | dict(options), name)
         evaluation = evaluate(model, images, attack, seed=seed, progress=progress)
         return [bool(stands) for stands in evaluation.robust]
 
-    ball = {"norm": norm, "epsilon": epsilon}
+    rows, absent = list[Comparison](), dict[str, str]()
     for name in pairs if only is None else only:
-        values, peers = pairs[name]
-        ours = robust(build(ATTACKS[name], ball | dict(values), name))
-        for peer, options in peers.items():
+        options, peers = pairs[name]
+        ours = robust(ATTACKS[name], options, name)
+        for peer, theirs_options in peers.items():
             try:
-                theirs = robust(build(peer_attack(peer), ball | dict(options), peer))
+                theirs = robust(peer_attack(peer), theirs_options, peer)
             except UsageError as error:  # not installed, or it fails on this model
                 absent[peer] = str(error)
                 continue
@@ -147,38 +143,32 @@ def cross_check(
     return CrossCheck(tuple(rows), findings, absent)
 
 
-Pairs = dict[str, tuple[Options, dict[str, Options]]]
-"""Our attack's name to its options, and to each equal elsewhere with the same in its own words."""
+Options = dict[str, Any]
 
 
-def _pairs(norm: str, epsilon: float, steps: int) -> Pairs:
-    """Return what is compared in linf or l2."""
-    linf = norm == "linf"
-    ours = {"steps": steps}
-    step_size, still = 2.5 * epsilon / steps, {"random_start": False}
-    by_foolbox = ours | {"abs_stepsize": step_size} | still
-    by_torchattacks = {"steps": steps} | {"alpha": step_size} | still
-    pairs: Pairs = {
-        "fgsm": ({}, {"foolbox:FGSM" if linf else "foolbox:FGM": {}, "art:FastGradientMethod": {}}),
-        "pgd": (
-            ours | {"step_size": step_size} | still,
-            {
-                "foolbox:LinfPGD" if linf else "foolbox:L2PGD": by_foolbox,
-                "art:ProjectedGradientDescent": {"max_iter": steps, "eps_step": step_size},
-                "torchattacks:PGD" if linf else "torchattacks:PGDL2": by_torchattacks,
-            },
-        ),
-        "apgd_ce": (ours, {"torchattacks:APGD": ours}),
+def _pairs(norm: str, epsilon: float, steps: int) -> dict[str, tuple[Options, dict[str, Options]]]:
+    """Return our attacks' options, and each equal elsewhere with the same in its own words."""
+    size, ours = 2.5 * epsilon / steps, Options(steps=steps)
+    still = ours | {"random_start": False}
+    foolbox, torch = still | {"abs_stepsize": size}, still | {"alpha": size}
+    art = {"art:ProjectedGradientDescent": Options(max_iter=steps, eps_step=size)}
+    fgsm, apgd = {"art:FastGradientMethod": Options()}, (ours, {"torchattacks:APGD": ours})
+    pgd = still | {"step_size": size}
+    if norm == "linf":
+        return {
+            "fgsm": ({}, {"foolbox:FGSM": {}} | fgsm | {"torchattacks:FGSM": {}}),
+            "pgd": (pgd, {"foolbox:LinfPGD": foolbox} | art | {"torchattacks:PGD": torch}),
+            "apgd_ce": apgd,
+            "square": ({"queries": QUERIES}, {"torchattacks:Square": {"n_queries": QUERIES}}),
+            "deepfool": (ours, {"foolbox:LinfDeepFoolAttack": ours}),
+        }
+    more = Options(steps=5 * steps)
+    binary = more | {"binary_search_steps": 5}
+    return {
+        "fgsm": ({}, {"foolbox:FGM": {}} | fgsm),
+        "pgd": (pgd, {"foolbox:L2PGD": foolbox} | art | {"torchattacks:PGDL2": torch}),
+        "apgd_ce": apgd,
+        "deepfool": (ours, {"foolbox:L2DeepFoolAttack": ours, "torchattacks:DeepFool": ours}),
+        "ddn": (ours, {"foolbox:DDNAttack": ours}),
+        "carlini_wagner": (more | {"searches": 5}, {"foolbox:L2CarliniWagnerAttack": binary}),
     }
-    if linf:
-        pairs["fgsm"][1]["torchattacks:FGSM"] = {}
-        pairs["square"] = {"queries": QUERIES}, {"torchattacks:Square": {"n_queries": QUERIES}}
-        pairs["deepfool"] = ours, {"foolbox:LinfDeepFoolAttack": ours}
-        return pairs
-    pairs["deepfool"] = ours, {"foolbox:L2DeepFoolAttack": ours, "torchattacks:DeepFool": ours}
-    pairs["ddn"] = ours, {"foolbox:DDNAttack": ours}
-    pairs["carlini_wagner"] = (
-        {"steps": 5 * steps, "searches": 5},
-        {"foolbox:L2CarliniWagnerAttack": {"steps": 5 * steps, "binary_search_steps": 5}},
-    )
-    return pairs

@@ -9,32 +9,75 @@ arXiv:2106.09947).
     weak               off by more, or likely to be: `overstates` and `direction` say how far
     not_established    the attack had no fair chance; the number must not be quoted
 
-- `case`           what every check looks at
-- `counters`       attacks of the check's own on what the ladder left standing
-- `model_checks`   whether the model answers logits, the same each time, and its gradients climb
-- `attack_checks`  what the counter-attacks tell of the ladder's, and whether its examples are any
-- `verdict`        the rule that decides
+The share that falls decides and not the ends of its interval, or the verdict on 10,000 images would
+be another than on 1,000 of them; where its upper end is above 10 points, too few images were looked
+at to say `sound`. Where no image stands, only doubts that the number is too low count.
+
+- `case`     what every check looks at, and attacks of the check's own on what the ladder left
+- `checks`   whether the model answers logits, the same each time; whether its gradients climb; what
+             those attacks tell of the ladder's; and whether its examples are any
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 
 from purpleteam.attacks.evasion import EvasionAttack
-from purpleteam.attacks.outcomes import RobustEvaluation
-from purpleteam.attacks.soundness import attack_checks, model_checks
-from purpleteam.attacks.soundness.case import LOOKED_AT, Case
-from purpleteam.attacks.soundness.counters import Counters
-from purpleteam.attacks.soundness.verdict import Soundness, overstatement, verdict_of
-from purpleteam.core.statistics import Estimate, Rate
+from purpleteam.attacks.outcomes import Breaks, RobustEvaluation
+from purpleteam.attacks.soundness.case import LOOKED_AT, Case, Direction, Doubt, Level
+from purpleteam.attacks.soundness.checks import CHECKS
+from purpleteam.core.statistics import Estimate, Rate, mean
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen
 from purpleteam.models.guard import Classifier, guarded
 
 __all__ = ["Soundness", "soundness_of"]
+
+TOLERATED = 0.02  # points of robust accuracy that the check's attacks may take from a sound number
+VAGUE = 0.1  # upper end of the interval from which on too few images were looked at
+REDRAWN = 10  # draws of the answers to each candidate where they change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Soundness:
+    """The verdict on an evaluation.
+
+    Attributes:
+        verdict: how much the number is worth.
+        reasons: one for each doubt.
+        overstates: by how much the number of the attacks is too high, as a share of all images;
+            below 0 it is too low. None where it could not be measured.
+        direction: to which side the number may be off; None where it is sound.
+        checks: what each check measured.
+        cost: model calls of the checks, counted per image: `forward`, `backward`.
+        breaks: the adversarial examples that the check found; `RobustEvaluation.counting` takes
+            them into account.
+    """
+
+    verdict: Level
+    reasons: tuple[str, ...]
+    overstates: Rate | Estimate | None = None
+    direction: Direction | None = None
+    checks: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, int] = field(default_factory=dict)
+    breaks: Breaks | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the field `soundness` of `purple attack --json`."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "overstates": None if self.overstates is None else self.overstates.to_json(),
+            "direction": self.direction,
+            "cost": dict(self.cost),
+            "checks": dict(self.checks),
+        }
 
 
 def soundness_of(
@@ -55,41 +98,85 @@ def soundness_of(
     draws its own random numbers draws them from torch's generator as the seed sets it, and the
     caller's is left where it was.
     """
-    case = Case(guarded(model), images, attacks, evaluations, seed, looked_at)
-    if len(case.probed) == 0:
+    if not all(evaluation.clean_correct.any() for evaluation in evaluations):
         reason = "no image is right when clean: there is nothing to attack"
-        return Soundness(verdict="not_established", reasons=(reason,), checks={})
-    device = device_of(model)
+        return Soundness(verdict="not_established", reasons=(reason,))
+    device, measured, doubts = device_of(model), dict[str, Any](), list[Doubt]()
+    overstates: Rate | Estimate | None = None  # where it cannot be measured
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), frozen(model):
         torch.manual_seed(seed)
-        counters = Counters(case)
-        observed = [
-            model_checks.answers_are_steady(case),
-            model_checks.outputs_are_logits(case),
-            model_checks.inference_is_plain(case),
-            model_checks.gradients_are_there(case, counters),
-            model_checks.steps_climb(case),
-            model_checks.predictions_are_stable(case),
-            attack_checks.single_step_is_not_stronger(case, counters),
-            attack_checks.black_box_is_not_stronger(case, counters),
-            attack_checks.far_start_is_not_stronger(case, counters),
-            attack_checks.optimisation_is_complete(case, counters),
-            attack_checks.unbounded_breaks_everything(case, counters),
-            attack_checks.ladder_is_strong(case),
-            attack_checks.candidates_are_feasible(case),
-            attack_checks.candidates_do_as_counted(case),
-            attack_checks.stronger_with_epsilon(case),
-        ]
-        overstates: Rate | Estimate | None = None  # where it cannot be measured
+        case = Case(guarded(model), images, attacks, evaluations, seed, looked_at)
+        for check, needs in CHECKS:
+            for seen in check(case) if all(getattr(case, need) for need in needs) else ():
+                if isinstance(seen, Doubt):
+                    doubts.append(seen)
+                else:
+                    measured |= seen
         if case.measurable:
-            _ = counters.strong  # makes these attacks, where no check has asked for them
-            overstates = Rate.of(counters.fell, len(case.looked_at))
-        elif case.nets.differentiable and not case.steady:
-            overstates = model_checks.redrawn(case)
-    return verdict_of(
-        [overstatement(overstates, counters.by, case.epsilon), *observed],
+            _ = case.strong  # makes these attacks, where no check has asked for them
+            overstates = Rate.of(len(case.examples), len(case.looked_at))
+        elif case.differentiable and not case.steady:
+            overstates = redrawn(case)
+    if overstates is not None:
+        by = Counter(name for name, _ in case.examples.values())
+        doubts = [*overstatement(overstates, by, case.epsilon), *doubts]
+    if not case.final.robust.any():
+        doubts = [doubt for doubt in doubts if doubt.direction != "too_high"]
+    doubts.sort(key=lambda doubt: doubt.level == "weak")  # the gravest first
+    sides = {doubt.direction for doubt in doubts}
+    return Soundness(
+        verdict=doubts[0].level if doubts else "sound",
+        reasons=tuple(doubt.reason for doubt in doubts),
         overstates=overstates,
+        direction=None if not sides else sides.pop() if len(sides) == 1 else "either",
+        checks=measured,
         cost=asdict(case.cost),
-        breaks=counters.breaks,
-        nothing_stands=not case.final.robust.any(),
+        breaks=case.breaks,
     )
+
+
+def overstatement(
+    overstates: Rate | Estimate, by: Mapping[str, int], epsilon: float
+) -> Iterator[Doubt]:
+    """Yield the doubt that it raises by how much the number is too high, or too low below 0.
+
+    `by` is how many images fell to each attack of the check, `epsilon` the radius at which.
+    """
+    points, low, high = (100 * abs(v) for v in (overstates.value, overstates.low, overstates.high))
+    if overstates.value < -TOLERATED:
+        reason = (
+            f"the number is {points:.1f} points too low ({high:.1f} to {low:.1f}): "
+            "asked again, the model is right on examples that were counted"
+        )
+        yield Doubt("weak", reason, "too_low")
+    elif overstates.value > TOLERATED:
+        how = ", ".join(f"{name} {count}" for name, count in by.items())
+        reason = (
+            f"at epsilon {epsilon:g} the attacks overstate robust accuracy by {points:.1f} points "
+            f"({low:.1f} to {high:.1f}): of {overstates.n} images, the check broke more ({how})"
+        )
+        yield Doubt("weak", reason)
+    elif overstates.high > VAGUE:
+        reason = (
+            f"too few images to call it sound: of {overstates.n} looked at, the check's attacks "
+            f"may still break up to {high:.0f} points more"
+        )
+        yield Doubt("weak", reason)
+
+
+def redrawn(case: Case) -> Estimate:
+    """Return by how much the number is above the mean over draws, on the ladder's own candidates.
+
+    Below 0 the number is too low: an image counts as broken that was wrong once by chance.
+    """
+    attacked = case.final.clean_correct[case.looked_at]
+    rows = case.looked_at[attacked]
+    right = torch.zeros(len(rows), dtype=torch.float64)
+    x_adv, (_, y) = torch.nan_to_num(case.candidates(rows)), case.at(rows)
+    rng = torch.Generator().manual_seed(case.seed)
+    for _ in range(REDRAWN):
+        order = torch.randperm(len(rows), generator=rng)  # other neighbours each time
+        right[order] += (~case.errs(x_adv[order], y[order])).cpu().double() / REDRAWN
+    above = np.zeros(len(attacked))
+    above[attacked] = case.final.robust[rows] - right.numpy()
+    return mean(above.tolist(), bounds=(-1, 1))

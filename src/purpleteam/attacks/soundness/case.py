@@ -1,155 +1,141 @@
-"""What every check looks at: a model, a ladder of attacks, and what it left standing."""
+"""What the checks look at: a model, a ladder of attacks, what stands, and their own attacks on it.
+
+Each image that falls to these shows that the number is too high, and how it fell shows why: to one
+step or to an attack that sees no gradient, the gradients mislead; to more steps of the same kind,
+the search was not finished; to steps that come from another class, it began where no gradient
+leads there; with no bound at all, every image must fall. The short ladder of strong attacks
+measures how much too high it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from purpleteam.attacks.driver import CACHED_VALUES, Cost, Driver, Loss, Search
 from purpleteam.attacks.evasion import EvasionAttack
+from purpleteam.attacks.evasion.far_start import FarStart
+from purpleteam.attacks.evasion.ladder import Ladder
+from purpleteam.attacks.evasion.square import Square
+from purpleteam.attacks.losses import cross_entropy, margin
 from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import NORMS
-from purpleteam.attacks.outcomes import RobustEvaluation
+from purpleteam.attacks.norms import NORMS, distance, project, steepest
+from purpleteam.attacks.outcomes import Breaks, RobustEvaluation
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, device_of, to_batch
 from purpleteam.models.inference import Classifier, Nets
 
-LOOKED_AT = 500
-"""Images, at even distances, whose part that still stands is attacked anew: 10 of them are 2 points
-of robust accuracy."""
-PROBED = 100
-"""Of these, those on which the gradients are looked at: enough to see 1 in 20."""
-FEW_STEPS = 10
-"""Fewer gradient steps are no strong attack."""
-CALLS = 5
-"""Of the model on the same images, to see whether its answers are random; as in AutoAttack."""
-SAME = 1e-5
-"""Share of the scores' spread by which they may differ from call to call: rounding on a GPU."""
+LOOKED_AT = 500  # images whose part that still stands is attacked anew: 10 of them are 2 points
+PROBED = 100  # of these, those on which the gradients are looked at: enough to see 1 in 20
+CALLS = 5  # of the model on the same images, to see whether it is random; as in AutoAttack
+HANDFUL = 5  # images among which a single one already counts
+SAME = 1e-5  # share of the scores' spread by which calls may differ: rounding on a GPU
+MORE_STEPS = 20  # that are added to the ladder's: half of the usual 40
+FIRST_STEP = 0.25  # length of the first of them, as a share of epsilon; they shrink to 0
+SPARSITY = 0.95  # share of the values that a step in L1 leaves alone, as in PGD
+SINGLE_STEPS = (1.0, 0.5)  # lengths of a single step, as shares of epsilon
+QUERIES = 50  # of Square: a third of an undefended net's images fall to so few already
+NEIGHBOURS = 3  # nearest images of other classes, towards which an image is moved
+TAUGHT = 500  # images from which the surrogate learns
 
 
-@dataclass(frozen=True, eq=False)
-class Slope:
-    """A loss (N,) and its gradient (N, C, H, W) as it is, NaN included."""
+Level = Literal["sound", "weak", "not_established"]
+Direction = Literal["too_high", "too_low", "either"]
+"""Where the number of the attacks may be off to."""
 
-    value: Tensor
+
+class Doubt(NamedTuple):
+    """How much is lost, why in one line, and to which side the number may be off."""
+
+    level: Level
+    reason: str
+    direction: Direction = "too_high"
+
+
+class Slope(NamedTuple):
+    """The gradient (N, C, H, W) of a loss as it is, and where it is none."""
+
     gradient: Tensor
+    undefined: Tensor
+    """(N,) bool: NaN or infinite somewhere."""
+    zero: Tensor
+    """(N,) bool: 0 everywhere."""
     connected: bool
     """Whether the scores depend on the images by gradients at all."""
 
-    @property
-    def undefined(self) -> Tensor:
-        """(N,) bool: NaN or infinite somewhere."""
-        return ~torch.isfinite(self.gradient).flatten(1).all(1)
 
-    @property
-    def zero(self) -> Tensor:
-        """(N,) bool: 0 everywhere."""
-        return (self.gradient == 0).flatten(1).all(1)
-
-
-@dataclass(frozen=True, eq=False)
 class Case:
-    """An evaluation, ready to be checked. The model is frozen while a case is open."""
+    """An evaluation, ready to be checked; the model is to be frozen while it is.
 
-    model: Classifier
-    images: ImageSet
-    attacks: Sequence[EvasionAttack]
-    evaluations: Sequence[RobustEvaluation]
-    """By growing epsilon; `attacks` are those of the last one."""
-    seed: int
-    most: int = LOOKED_AT
-    """Images that are looked at."""
-    cost: Cost = field(default_factory=Cost)
-    """Model calls so far."""
+    An attack of the check's own is made when it is first asked for. What it says of the gradients
+    it says of the rows `sampled`; the strong ones, which measure, are made on all of `standing`.
+    """
 
-    @cached_property
-    def final(self) -> RobustEvaluation:
-        """The evaluation that is checked: that of the largest epsilon which left any image."""
-        contested = [evaluation for evaluation in self.evaluations if evaluation.robust.any()]
-        return contested[-1] if contested else self.evaluations[-1]
-
-    @property
-    def norm(self) -> str:
-        """The norm of the whole ladder."""
-        return self.attacks[-1].norm
-
-    @property
-    def epsilon(self) -> float:
-        """The radius of the whole ladder in that evaluation."""
-        return self.final.attacks[-1].epsilon
-
-    @cached_property
-    def nets(self) -> Nets:
-        """The model and its fast replica."""
-        return Nets.of(self.model, self.x(np.arange(min(4, len(self.images)))))
-
-    @cached_property
-    def rungs(self) -> tuple[EvasionAttack, ...]:
-        """The attacks, with the members of an ensemble for the ensemble."""
-        return tuple(
-            member for attack in self.attacks for member in attack.members(self.nets.classes)
+    def __init__(
+        self,
+        model: Classifier,
+        images: ImageSet,
+        attacks: Sequence[EvasionAttack],
+        evaluations: Sequence[RobustEvaluation],
+        seed: int,
+        most: int = LOOKED_AT,
+    ) -> None:
+        """Look at `most` images; `evaluations` by growing epsilon, of which `attacks` the last."""
+        self.model, self.images, self.evaluations, self.seed = model, images, evaluations, seed
+        self.cost = Cost()
+        self.examples: dict[int, tuple[str, Tensor]] = {}
+        """For each row that fell, what broke it first, and the example (C, H, W)."""
+        # what is checked is the evaluation of the largest epsilon which left any image
+        contested = [evaluation for evaluation in evaluations if evaluation.robust.any()]
+        self.final = (contested or evaluations)[-1]
+        self.norm, self.epsilon = attacks[-1].norm, self.final.attacks[-1].epsilon
+        self.bounded = NORMS[self.norm].bounded
+        self.looked_at = spread(np.arange(len(images)), most)
+        self.standing = self.looked_at[self.final.robust[self.looked_at]]
+        self.sampled = spread(self.standing, PROBED)
+        self.probed = spread(np.flatnonzero(self.final.clean_correct), PROBED)
+        self.nets = Nets.of(model, self.at(np.arange(min(4, len(images))))[0])
+        self.differentiable = self.nets.differentiable
+        self.rungs = [rung for attack in attacks for rung in attack.members(self.nets.classes)]
+        # those that follow the model's own gradients, image by image
+        own = [rung for rung in self.rungs if rung.knowledge == "white-box"]
+        self.white_box = [rung for rung in own if not rung.one_for_all]
+        self.most_steps = max((rung.planned_steps for rung in self.white_box), default=0)
+        # whether scores can be compared, one call with another
+        asked = self.probed if self.differentiable else self.probed[:10]  # each one is a request
+        x, _ = self.at(asked)
+        first, half = self.scores(x), max(len(x) // 2, 1)
+        again = range(CALLS - 1 if self.differentiable else 1)
+        self.randomised = any(_differ(first, self.scores(x)) for _ in again)
+        self.depends_on_neighbours = (
+            not self.randomised
+            and self.differentiable
+            and _differ(self.scores(x)[:half], self.scores(x[:half]))
         )
-
-    @cached_property
-    def white_box(self) -> tuple[EvasionAttack, ...]:
-        """Those that follow the model's own gradients, image by image."""
-        return tuple(
-            rung for rung in self.rungs if rung.knowledge == "white-box" and not rung.one_for_all
-        )
-
-    @property
-    def most_steps(self) -> int:
-        """Gradient steps of the longest of them."""
-        return max((rung.planned_steps for rung in self.white_box), default=0)
-
-    @property
-    def follows_gradients(self) -> bool:
-        """Whether the ladder did so, in a ball: else its gradients are beside the point."""
-        return bool(self.white_box) and self.nets.differentiable and NORMS[self.norm].bounded
-
-    @property
-    def measurable(self) -> bool:
-        """Whether attacks compare: a ball, gradients to follow, the same answers each time."""
-        return self.nets.differentiable and NORMS[self.norm].bounded and self.steady
-
-    @cached_property
-    def looked_at(self) -> NDArray[np.int64]:
-        """Rows of the images that are looked at: some of each part of the set."""
-        return spread(np.arange(len(self.images)), self.most)
-
-    @cached_property
-    def standing(self) -> NDArray[np.int64]:
-        """Rows of those that the ladder left standing."""
-        return self.looked_at[self.final.robust[self.looked_at]]
-
-    @cached_property
-    def sampled(self) -> NDArray[np.int64]:
-        """Rows of some of those."""
-        return spread(self.standing, PROBED)
-
-    @cached_property
-    def probed(self) -> NDArray[np.int64]:
-        """Rows of some images that are right when clean."""
-        return spread(np.flatnonzero(self.final.clean_correct), PROBED)
+        self.steady = not self.randomised and not self.depends_on_neighbours
+        # whether attacks compare: by chance alone a random model lets other images fall
+        self.measurable = self.differentiable and self.bounded and self.steady
+        self.follows_gradients = bool(self.white_box) and self.differentiable and self.bounded
+        self.fair = self.follows_gradients and self.steady
+        self._idle = not self.fair or len(self.sampled) == 0 or self.epsilon == 0
 
     def overstated(self, fell: int) -> float:
         """Return by how much robust accuracy falls if so many of `sampled` fall."""
         stood = len(self.standing) / max(len(self.looked_at), 1)
         return stood * fell / max(len(self.sampled), 1)
 
-    def x(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the clean images (n, C, H, W)."""
-        return to_batch(self.images.images[rows], device_of(self.model))
-
-    def y(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return their labels (n,)."""
-        return torch.from_numpy(self.images.labels[rows]).to(device_of(self.model))
+    def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the clean images (n, C, H, W) and their labels (n,)."""
+        device = device_of(self.model)
+        labels = torch.from_numpy(self.images.labels[rows]).to(device)
+        return to_batch(self.images.images[rows], device), labels
 
     def candidates(self, rows: NDArray[np.int64]) -> Tensor:
         """Return what the ladder made of them (n, C, H, W)."""
@@ -162,15 +148,13 @@ class Case:
 
     def driver(self, rows: NDArray[np.int64], epsilon: float, norm: str) -> Driver:
         """Return a driver on these images."""
-        search = Search(epsilon=epsilon, norm=norm)
-        return Driver(self.nets, self.x(rows), self.y(rows), search, self.cost)
+        return Driver(self.nets, *self.at(rows), Search(epsilon=epsilon, norm=norm), self.cost)
 
     @torch.no_grad()
     def scores(self, x: Tensor) -> Tensor:
         """Return the model's own scores (N, classes) in float64, as it gives them."""
         self.cost.forward += len(x)
-        parts = torch.split(x, _batch_size(x))
-        return torch.cat([self.model(part).double() for part in parts])
+        return torch.cat([self.model(part).double() for part in torch.split(x, _batch_size(x))])
 
     @torch.no_grad()
     def errs(self, x: Tensor, y: Tensor) -> Tensor:
@@ -179,49 +163,168 @@ class Case:
         return (torch.nan_to_num(scores).argmax(1) != y) & ~torch.isnan(scores).any(1)
 
     def slope(self, x: Tensor, y: Tensor, loss: Loss) -> Slope:
-        """Return the loss and its gradient, from the replica of the model."""
-        values, gradients, connected = [], [], True
+        """Return the gradient of the loss, from the replica of the model."""
+        parts, connected = [], True
         self.cost.forward += len(x)
         self.cost.backward += len(x)
-        parts = (torch.split(tensor, _batch_size(x)) for tensor in (x, y))
-        for part, labels in zip(*parts, strict=True):
-            asked = part.detach().clone().requires_grad_(True)
+        splits = (torch.split(tensor, _batch_size(x)) for tensor in (x, y))
+        for part, labels in zip(*splits, strict=True):
+            asked, gradient = part.detach().clone().requires_grad_(True), None
             with torch.enable_grad():
                 value = loss(self.nets.fast(asked).float(), labels)
-            gradient = None
             if value.requires_grad:
                 (gradient,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)
             connected &= gradient is not None
-            values.append(value.detach().double())
-            gradients.append(torch.zeros_like(asked) if gradient is None else gradient.detach())
-        return Slope(torch.cat(values), torch.cat(gradients), connected)
-
-    @cached_property
-    def randomised(self) -> bool:
-        """Whether the scores change from call to call."""
-        whole = self.nets.differentiable  # each image is a request where the model is an app
-        x = self.x(self.probed if whole else self.probed[:10])
-        first = self.scores(x)
-        return any(_differ(first, self.scores(x)) for _ in range(CALLS - 1 if whole else 1))
-
-    @cached_property
-    def depends_on_neighbours(self) -> bool:
-        """Whether an image's scores change with the batch that it is asked in."""
-        x = self.x(self.probed)
-        half = max(len(x) // 2, 1)
-        return not self.randomised and _differ(self.scores(x)[:half], self.scores(x[:half]))
-
-    @cached_property
-    def constant(self) -> bool:
-        """Whether all images and all noise get the same scores."""
-        x = self.x(self.probed)
-        scores = self.scores(torch.cat([x, self.noise(self.probed, "cube").uniform(x)]))
-        return bool((scores == scores[0]).all())
+            parts.append(torch.zeros_like(asked) if gradient is None else gradient.detach())
+        whole = torch.cat(parts)
+        undefined = ~torch.isfinite(whole).flatten(1).all(1)
+        return Slope(whole, undefined, (whole == 0).flatten(1).all(1), connected)
 
     @property
-    def steady(self) -> bool:
-        """Whether scores can be compared, one call with another."""
-        return not self.randomised and not self.depends_on_neighbours
+    def _none(self) -> Tensor:
+        return torch.zeros(len(self.sampled), dtype=torch.bool, device=device_of(self.model))
+
+    @cached_property
+    def continued(self) -> tuple[Tensor, float]:
+        """Climb the margin from the ladder's last candidates: what falls, (n,) bool, and the rise.
+
+        It is the mean rise of the margin on those images, in parts of the clean margin; 0 where
+        the last candidates are none of a gradient attack.
+        """
+        if self._idle:
+            return self._none, 0.0
+        driver = self.driver(self.sampled, self.epsilon, self.norm)
+        x, y = driver.x, driver.y
+        x_adv = project(self.candidates(self.sampled), x, self.epsilon, self.norm)
+        clean, reached = (margin(self.scores(images), y) for images in (x, x_adv))
+        best = reached.clone()
+        for step in range(MORE_STEPS):
+            length = FIRST_STEP * self.epsilon * (1 - step / MORE_STEPS)
+            value, slope = driver.value_and_gradient(x_adv, margin)
+            best = torch.where(driver.standing, torch.maximum(best, value.double()), best)
+            move = NORMS[self.norm].step(slope, x_adv, length, SPARSITY)
+            x_adv = project(x_adv + move, x, self.epsilon, self.norm)
+        self._keep("more steps", self.sampled, driver.settle(x_adv), driver.broken)
+        best = torch.where(driver.broken, torch.zeros_like(best), best)
+        rise = (best - reached).clamp_min(0) / clean.abs().clamp_min(1e-12)
+        climbed = self.rungs[-1] in self.white_box
+        return driver.broken, float(rise.clamp_max(1).mean()) if climbed else 0.0
+
+    @cached_property
+    def strong(self) -> dict[str, int]:
+        """Climb the short ladder, once, and count what falls to each of its attacks.
+
+        The one that starts from other classes goes first: what falls to it alone tells most.
+        """
+        rows, fell = self.standing, dict[str, int]()
+        comparable = self.measurable and self.norm in Ladder.norms
+        if not comparable or len(rows) == 0 or self.epsilon == 0:
+            return fell
+        ladder = Ladder(norm=self.norm, epsilon=self.epsilon, queries=QUERIES)
+        members = ladder.prepare(self.model, self.images).members(self.nets.classes)
+        for member in sorted(members, key=lambda member: member.name != FarStart.name):
+            if len(rows):
+                broken = self._made(member, rows, "/soundness")
+                fell[member.name] = int(broken.sum())
+                rows = rows[~broken.cpu().numpy()]
+        return fell
+
+    @cached_property
+    def single_step(self) -> Tensor:
+        """Say what falls to one step along the gradient of cross-entropy, (n,) bool."""
+        if self._idle:
+            return self._none
+        x, y = self.at(self.sampled)
+        slope = torch.nan_to_num(self.slope(x, y, cross_entropy).gradient)
+        step = self.epsilon * steepest(slope, self.norm)
+        broken = [self._tried("single step", x + share * step, x, y) for share in SINGLE_STEPS]
+        return torch.stack(broken).any(0)
+
+    @cached_property
+    def black_box(self) -> dict[str, Tensor]:
+        """Say what falls to each of the attacks that see no gradient, (n,) bool."""
+        if self._idle:
+            return {}
+        x, y = self.at(self.sampled)
+        tried = {
+            "noise": self._noise(x),
+            "neighbours": self._others(x, y),
+            "surrogate": self._surrogate(x, y),
+        }
+        fell = {}
+        for name, candidates in tried.items():
+            broken = [self._tried(name, candidate, x, y) for candidate in candidates]
+            fell[name] = torch.stack(broken).any(0)
+        if self.norm in Square.norms:
+            square = Square(norm=self.norm, epsilon=self.epsilon, queries=QUERIES)
+            fell["square"] = self._made(square, self.sampled)
+        return fell
+
+    @property
+    def breaks(self) -> Breaks | None:
+        """The examples that all attacks made so far have found."""
+        if not self.examples:
+            return None
+        rows = np.array(sorted(self.examples))
+        x_adv = torch.stack([self.examples[row][1] for row in rows.tolist()])
+        return Breaks(
+            epsilon=self.epsilon,
+            rows=rows,
+            by=tuple(f"soundness/{self.examples[row][0]}" for row in rows.tolist()),
+            x_adv=x_adv.permute(0, 2, 3, 1).cpu().numpy(),
+            distance=distance(x_adv, self.at(rows)[0], self.norm).cpu().numpy(),
+        )
+
+    def _made(self, attack: EvasionAttack, rows: NDArray[np.int64], stream: str = "") -> Tensor:
+        """Make an attack, keep what it broke, and say what falls, (n,) bool."""
+        x, y, index = *self.at(rows), torch.from_numpy(rows)
+        result = attack.run(self.nets, x, y, seed=self.seed, index=index, stream=stream)
+        self.cost.forward += result.cost.forward
+        self.cost.backward += result.cost.backward
+        self._keep(attack.name, rows, result.x_adv, result.broken)
+        return result.broken
+
+    def _tried(self, name: str, candidate: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Say on which candidates, moved into the ball, the model errs, (n,) bool."""
+        inside = project(candidate, x, self.epsilon, self.norm)
+        errs = self.errs(inside, y)
+        self._keep(name, self.sampled, inside, errs)
+        return errs
+
+    def _keep(self, name: str, rows: NDArray[np.int64], x_adv: Tensor, broken: Tensor) -> None:
+        """Remember the first example of each image."""
+        for place in broken.nonzero().flatten().tolist():
+            self.examples.setdefault(int(rows[place]), (name, x_adv[place].detach().clone()))
+
+    def _noise(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield random points on the rim of the ball."""
+        noise = self.noise(self.sampled, "noise")
+        for _ in range(2):
+            yield x + self.epsilon * steepest(noise.normal(x), self.norm)
+
+    def _others(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """Yield images of other classes, the nearest ones."""
+        others, labels = self.at(spread(np.flatnonzero(self.final.clean_correct), TAUGHT))
+        length = torch.cdist(x.flatten(1), others.flatten(1))
+        length[y[:, None] == labels[None]] = torch.inf
+        nearest = length.topk(min(NEIGHBOURS, len(labels)), largest=False)
+        for far, place in zip(nearest.values.T, nearest.indices.T, strict=True):
+            yield torch.where(torch.isfinite(far).view(-1, 1, 1, 1), others[place], x)
+
+    def _surrogate(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """Yield a step along the gradient of a ridge regression to the model's answers."""
+        taught, _ = self.at(spread(np.arange(len(self.images)), TAUGHT))
+        classes = self.nets.classes
+        answers = F.one_hot(torch.nan_to_num(self.scores(taught)).argmax(1), classes)
+        images = taught.flatten(1)
+        images = images - images.mean(0)
+        kernel = images @ images.T
+        ridge = 0.05 * kernel.diagonal().mean() + 1e-3  # where all images are one, too
+        kernel += ridge * torch.eye(len(images), device=x.device)
+        weights = images.T @ torch.linalg.solve(kernel, answers.to(images.dtype) - 1 / classes)
+        scores = (x.flatten(1) @ weights).scatter(1, y[:, None], -torch.inf)
+        slope = weights.T[scores.argmax(1)] - weights.T[y]
+        yield x + self.epsilon * steepest(slope.view_as(x), self.norm)
 
 
 def _batch_size(x: Tensor) -> int:
@@ -239,3 +342,8 @@ def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return at most so many of the rows, at even distances: sets are often sorted by class."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)
     return np.asarray(rows[places])
+
+
+def more_than(share: float, count: int, images: int) -> bool:
+    """Say whether so many are more than a share of the images; one alone may be an oddity."""
+    return count > share * images and (count > 1 or images < HANDFUL)
