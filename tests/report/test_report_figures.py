@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.report.figures import Bar, Point, Series, bars, curves, heatmap, spread
+from purpleteam.report.figures import Mark, Series, bars, curves, heatmap, spread
 from purpleteam.report.foreign import only_drawing
 
 POINTS = (
-    Point(x=0.0, y=0.99, low=0.98, high=1.0, record="m-1"),
-    Point(x=0.3, y=0.1, low=0.05, high=0.2, record="m-2"),
+    Mark(x=0.0, value=0.99, low=0.98, high=1.0, record="m-1"),
+    Mark(x=0.3, value=0.1, low=0.05, high=0.2, record="m-2"),
 )
 
 
 def drawn() -> dict[str, str]:
     series = [Series(label="a <model>", points=POINTS, colour=1)]
-    bar = Bar(value=0.5, low=0.4, high=0.6, text="50 %", record="m-1", style="true", name="true")
+    bar = Mark(value=0.5, low=0.4, high=0.6, text="50 %", record="m-1", style="true", name="true")
     return {
         "curves": curves("T & t", "d", series, x_label="x", y_label="y"),
         "bars": bars("T & t", "d", [("a <model>", (bar,))]),
@@ -44,7 +44,7 @@ def test_a_figure_has_no_colour_of_its_own(kind: str) -> None:
 
 def test_a_bar_is_as_long_as_its_value() -> None:
     def width(value: float) -> float:
-        bar = Bar(value=value, low=value, high=value, text="", record="m-1")
+        bar = Mark(value=value, low=value, high=value, text="", record="m-1")
         return float(re.findall(r'<rect[^>]* width="([\d.]+)"', bars("t", "d", [("a", (bar,))]))[0])
 
     assert width(0.5) == pytest.approx(width(1.0) / 2)

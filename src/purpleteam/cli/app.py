@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli import build, data, doctor, evidence, runs, screen
+from purpleteam.cli import build, doctor, evidence, runs, screen
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, UsageError, place_of, unknown
 from purpleteam.core.machine import restart
 from purpleteam.core.plugins import load_plugin
@@ -58,12 +57,6 @@ def _before_the_verb(
         raise typer.Exit
 
 
-COMMANDS: tuple[Callable[..., Any], ...] = (
-    *(runs.demo, runs.run, runs.serve, evidence.report, evidence.replay, evidence.verify),
-    doctor.doctor,
-)
-
-
 def _add_verbs() -> None:
     """Add every registered verb that is not there yet."""
     known = {command.name for command in app.registered_commands}
@@ -72,11 +65,12 @@ def _add_verbs() -> None:
             build.add(app, name, verb.call, measures=verb.measures)
 
 
-for command in COMMANDS:
+for command in (runs.demo, runs.run, runs.serve, evidence.report, evidence.replay, doctor.doctor):
     build.add(app, command.__name__, command)
+build.add(app, "verify", evidence.verify)
 build.add(app, "ls", doctor.list_all)
-build.add(of_data, "fetch", data.fetch)
-build.add(of_data, "verify", data.verify)
+build.add(of_data, "fetch", doctor.fetch)
+build.add(of_data, "verify", doctor.verify_data)
 _add_verbs()
 
 

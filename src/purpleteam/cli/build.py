@@ -144,7 +144,7 @@ def add(
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     told = re.split(r"\n\n(?:Args|Raises|Returns):", inspect.getdoc(call) or "")[0]
-    app.command(name, help=told)(screen.only_answers(command))
+    app.command(name, help=told)(screen.only_answers()(command))
 
 
 def _put_reading(given: dict[str, Any]) -> None:

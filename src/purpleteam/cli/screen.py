@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any, TextIO
 
@@ -23,20 +22,16 @@ def expect_answer() -> None:
     _answered = False
 
 
-def only_answers(verb: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb that answers on standard output alone: a net's own print goes elsewhere."""
-
-    @functools.wraps(verb)
-    def kept(**given: Any) -> None:
-        global _out
-        _out = sys.stdout
-        try:
-            with redirect_stdout(sys.stderr):
-                verb(**given)
-        finally:
-            _out = None
-
-    return kept
+@contextmanager
+def only_answers() -> Iterator[None]:
+    """Let only answers through to standard output: a net's own print goes elsewhere."""
+    global _out
+    _out = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _out = None
 
 
 def answer(values: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:
@@ -78,12 +73,11 @@ def say(text: str) -> None:
 
 def _printable(text: str) -> str:
     """Return text of which no character moves the cursor: names of files may be a stranger's."""
-    return "".join(
-        letter
-        if letter.isprintable() or letter in "\n\t"
-        else letter.encode("unicode_escape").decode()
+    letters = (
+        letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1]
         for letter in text
     )
+    return "".join(letters)
 
 
 @contextmanager
@@ -95,17 +89,10 @@ def progress(quiet: bool) -> Iterator[Progress]:
     from rich import progress as bars
     from rich.console import Console
 
-    live = bars.Progress(
-        bars.SpinnerColumn(style="magenta"),
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(complete_style="magenta"),
-        bars.TaskProgressColumn(),
-        bars.TimeRemainingColumn(),
-        bars.TextColumn("{task.fields[facts]}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with live:
+    what, facts = (bars.TextColumn(text) for text in ("{task.description}", "{task.fields[facts]}"))
+    turning, bar = bars.SpinnerColumn(style="magenta"), bars.BarColumn(complete_style="magenta")
+    columns = (turning, what, bar, bars.TaskProgressColumn(), bars.TimeRemainingColumn(), facts)
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as live:
         yield _Live(live)
 
 

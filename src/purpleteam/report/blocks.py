@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,24 +10,12 @@ from typing import Any
 from purpleteam.core.records import CheckResult, Measurement, Note
 from purpleteam.core.schema import TRAINING, Role
 from purpleteam.core.statistics import Counts
+from purpleteam.report import view
 from purpleteam.report.chapter import Part
 from purpleteam.report.collect import Evidence, items, model_name, value_of
-from purpleteam.report.figures import Bar, Point, Series, bars, curves, heatmap
+from purpleteam.report.figures import Mark, Series, bars, curves, heatmap
 from purpleteam.report.numbers import grouped, number_of, of_fraction, plain
-from purpleteam.report.png import data_uri, png_size
-from purpleteam.report.view import (
-    DASH,
-    Badge,
-    Cell,
-    Figure,
-    Gallery,
-    Inline,
-    Mono,
-    Picture,
-    RecordLink,
-    Table,
-    row,
-)
+from purpleteam.report.png import png_size
 
 TONES = {
     **{"critical": "bad", "high": "bad", "medium": "warn"},
@@ -38,32 +27,32 @@ LARGEST_PICTURE = 400_000
 """Bytes; a larger PNG is named and not shown, so that the page stays light."""
 
 
-def badge(word: str) -> Badge:
+def badge(word: str) -> view.Span:
     """Return a severity, a status or a verdict in its colour."""
-    return Badge(word.replace("_", " "), TONES.get(word, "quiet"))
+    return view.Badge(word.replace("_", " "), TONES.get(word, "quiet"))
 
 
 def checks(caption: str, *rooms: str) -> Part:
     """Return a part that shows the checks of those rooms."""
-    return lambda evidence: checks_table(evidence.checks(*rooms), caption)
+    return lambda evidence: _checks(caption, evidence.checks(*rooms))
 
 
-def checks_table(results: Sequence[CheckResult], caption: str) -> Table:
-    """Return a table of executed checks, what did not pass first."""
+def _checks(caption: str, results: list[CheckResult]) -> view.Table:
     rows = []
-    for check in sorted(results, key=lambda record: (record.verdict == "pass", record.check)):
-        seen: list[Inline] = [check.proves]
+    results.sort(key=lambda record: (record.verdict == "pass", record.check))
+    for check in results:  # what did not pass first
+        seen: list[view.Inline] = [check.proves]
         if check.measured is not None:
-            seen += ["\n", Mono(brief(check.measured))]
+            seen += ["\n", view.Mono(brief(check.measured))]
         if check.threshold is not None:
-            seen += [" against ", Mono(brief(check.threshold))]
+            seen += [" against ", view.Mono(brief(check.threshold))]
         seen += [f"\n{check.message}"] if check.message else []
         shown = check.negative_control.get("failed_as_required", False)
-        can_fail = Badge("shown", "good") if shown else Badge("not shown", "warn")
-        name = (Mono(check.check), RecordLink(check.id))
-        rows.append(row(name, badge(check.verdict), tuple(seen), can_fail, record=check.id))
+        can_fail = view.Badge("shown", "good") if shown else view.Badge("not shown", "warn")
+        name = (view.Mono(check.check), view.RecordLink(check.id))
+        rows.append(view.row(name, badge(check.verdict), tuple(seen), can_fail, record=check.id))
     columns = ("Check", "Verdict", "What a pass proves, and what was measured", "Can fail")
-    return Table(caption, columns, rows, stacked=True)
+    return view.Table(caption, columns, rows, stacked=True)
 
 
 def galleries(*kinds: str) -> Part:
@@ -71,10 +60,10 @@ def galleries(*kinds: str) -> Part:
     return lambda evidence: gallery_blocks(evidence, *kinds)
 
 
-def gallery_blocks(evidence: Evidence, *kinds: str) -> list[Gallery]:
+def gallery_blocks(evidence: Evidence, *kinds: str) -> list[view.Gallery]:
     """Return the galleries of those kinds with their pictures inside the page."""
     return [
-        Gallery(
+        view.Gallery(
             title=str(note.facts.get("title", "Pictures")),
             pictures=tuple(_picture(evidence.root, image) for image in items(note.facts, "images")),
             record=note.id,
@@ -85,7 +74,7 @@ def gallery_blocks(evidence: Evidence, *kinds: str) -> list[Gallery]:
     ]
 
 
-def _picture(root: Path, image: Mapping[str, Any]) -> Picture:
+def _picture(root: Path, image: Mapping[str, Any]) -> view.Picture:
     path, caption = str(image.get("path", "")), str(image.get("caption", ""))
     content = b""
     for candidate in (root / path, root / "images" / path):  # nothing outside is ever read
@@ -94,10 +83,10 @@ def _picture(root: Path, image: Mapping[str, Any]) -> Picture:
             break
     size = png_size(content)
     if size is None or len(content) > LARGEST_PICTURE:
-        return Picture(path, caption)
+        return view.Picture(path, caption)
     scale = max(1, 96 // max(size))
-    uri = data_uri(content, "image/png")
-    return Picture(path, caption, uri, size[0] * scale, size[1] * scale)
+    uri = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+    return view.Picture(path, caption, uri, size[0] * scale, size[1] * scale)
 
 
 def colour_of(evidence: Evidence, model: str) -> int:
@@ -109,43 +98,32 @@ def bars_figure(
     title: str,
     about: str,
     groups: Sequence[tuple[str, Sequence[tuple[Measurement, str, str]]]],
-    caption: Cell,
-) -> Figure:
-    """Return groups of bars and the same as a table.
-
-    Args:
-        title: of the figure.
-        about: what it shows, for those who cannot see it.
-        groups: a label, and of each bar its measurement, style and name.
-        caption: what the colours mean.
-    """
+    caption: view.Cell,
+) -> view.Figure:
+    """Return groups of bars (a label, and of each bar its measurement, style and name)."""
     drawn, rows = [], []
     for label, group in groups:
         marks = []
         for record, style, name in group:
-            number, point = number_of(record), point_of(0.0, record)
-            ends = {"value": number.value, "low": point.low, "high": point.high}
-            marks.append(Bar(**ends, text=number.text, record=record.id, style=style, name=name))
-            rows.append(row(label, name or DASH, number))
+            number = number_of(record)
+            marks.append(mark_of(record, text=number.text, style=style, name=name))
+            rows.append(view.row(label, name or view.DASH, number))
         drawn.append((label, marks))
-    table = Table(title, ("Of", "Which", "Value"), rows)
-    return Figure(title, bars(title, about, drawn), caption, table)
+    table = view.Table(title, ("Of", "Which", "Value"), rows)
+    return view.Figure(title, bars(title, about, drawn), caption, table)
 
 
-def point_of(x: float, record: Measurement) -> Point:
-    """Return a measurement as a point of a curve, with its interval."""
+def mark_of(record: Measurement, **look: Any) -> Mark:
+    """Return a measurement as a bar or a point, with its interval."""
     middle = value_of(record)
     low, high = getattr(record.value, "low", middle), getattr(record.value, "high", middle)
-    return Point(x=x, y=middle, low=low, high=high, record=record.id)
+    return Mark(value=middle, low=low, high=high, record=record.id, **look)
 
 
 def matrices(*roles: Role, key: str = "", lab: bool | None = None) -> Part:
     """Return a part that shows, folded, the confusion matrices of models that play those parts.
 
-    Args:
-        *roles: the parts.
-        key: `attack` or `trigger`: those with that in `how`; else those on clean images.
-        lab: of the poison lab or not, where asked.
+    With `key`, `attack` or `trigger`, those with that in `how`; else those on clean images.
     """
 
     def wanted(record: Measurement) -> bool:
@@ -160,7 +138,7 @@ def matrices(*roles: Role, key: str = "", lab: bool | None = None) -> Part:
     ]
 
 
-def _matrix(record: Measurement, value: Counts) -> Figure:
+def _matrix(record: Measurement, value: Counts) -> view.Figure:
     classes = [str(name) for name in record.detail.get("classes") or range(len(value.value))]
     classes = classes[: len(value.value)]
     seed = "" if record.seed is None else f", seed {record.seed}"
@@ -169,20 +147,20 @@ def _matrix(record: Measurement, value: Counts) -> Figure:
     title = f"{model_name(record) or 'Model'}{seed}: confusion matrix{under}"
     about = "Rows are true classes, columns predicted ones; the diagonal is right."
     rows = [
-        row(f"true {name}", *map(grouped, counts))
+        view.row(f"true {name}", *map(grouped, counts))
         for name, counts in zip(classes, value.value, strict=False)
     ]
     said = " images; darker: a larger share of the row. "
-    caption = (number_of(record), said, RecordLink(record.id))
+    caption = (number_of(record), said, view.RecordLink(record.id))
     svg = heatmap(title, about, value.value, classes, record.id)
-    table = Table(title, ("", *classes), rows, dense=True)
-    return Figure(title, svg, caption, table, folded=True, record=record.id)
+    table = view.Table(title, ("", *classes), rows, dense=True)
+    return view.Figure(title, svg, caption, table, folded=True, record=record.id)
 
 
 def trainings(title: str, *roles: Role, lab: bool | None = None) -> Part:
     """Return a part: loss and validation accuracy over the epochs of those models, folded."""
 
-    def figures(evidence: Evidence) -> list[Figure]:
+    def figures(evidence: Evidence) -> list[view.Figure]:
         models, every = evidence.models_of(*roles, lab=lab), evidence.notes(TRAINING)
         notes = [note for note in every if note.facts.get("model_name") in models]
         drawn = []
@@ -203,15 +181,15 @@ def _series(evidence: Evidence, note: Note, key: str) -> Series:
         value = value.get("value") if isinstance(value, Mapping) else value
         if isinstance(value, int | float) and not isinstance(value, bool):
             x, y = float(epoch.get("epoch", place)), float(value)
-            points.append(Point(x=x, y=y, low=y, high=y, record=note.id))
+            points.append(Mark(x=x, value=y, low=y, high=y, record=note.id))
     names = [other.facts.get("model_name") for other in evidence.notes(TRAINING)]
     label = f"{model} {seed}" if names.count(model) > 1 and seed is not None else model
     return Series(label=label, points=tuple(points), colour=colour_of(evidence, model))
 
 
-def _training(title: str, series: Sequence[Series], notes: Sequence[Note], key: str) -> Figure:
+def _training(title: str, series: Sequence[Series], notes: Sequence[Note], key: str) -> view.Figure:
     share, words = key.endswith("accuracy"), key.replace("_", " ")
-    lowest = min(point.y for curve in series for point in curve.points)
+    lowest = min(point.value for curve in series for point in curve.points)
     # The small differences near the top are the news: an accuracy's scale need not start at zero.
     floor = next((floor for floor in (0.96, 0.9, 0.8, 0.6) if floor <= lowest), 0.0)
     svg = curves(
@@ -228,12 +206,14 @@ def _training(title: str, series: Sequence[Series], notes: Sequence[Note], key: 
     rows = []
     for epoch in sorted({epoch for points in known for epoch in points}):
         reached = [points.get(epoch) for points in known]
-        cells = [of_fraction(p.y, key, p.record) if p is not None else DASH for p in reached]
-        rows.append(row(f"{epoch:g}", *cells))
-    table = Table(title, ("Epoch", *(curve.label for curve in series)), rows, dense=True)
-    links = (part for note in notes for part in (RecordLink(note.id), " "))
-    caption: Cell = ("As recorded; an accuracy's scale need not start at zero. ", *links)
-    return Figure(title, svg, caption, table, folded=True)
+        cells = [
+            of_fraction(p.value, key, p.record) if p is not None else view.DASH for p in reached
+        ]
+        rows.append(view.row(f"{epoch:g}", *cells))
+    table = view.Table(title, ("Epoch", *(curve.label for curve in series)), rows, dense=True)
+    links = (part for note in notes for part in (view.RecordLink(note.id), " "))
+    caption: view.Cell = ("As recorded; an accuracy's scale need not start at zero. ", *links)
+    return view.Figure(title, svg, caption, table, folded=True)
 
 
 def brief(value: Any, limit: int = 240) -> str:

@@ -1,17 +1,6 @@
 """A chapter is a declaration: which records it is about, which tables and figures it makes.
 
-A new chapter is one file that registers itself, here or in a plug-in:
-
-    CHAPTERS.register("depth")(
-        Chapter(
-            title="Depth",
-            lead="How well the model tells depth.",
-            metrics=("depth_accuracy",),
-            parts=(Sheet(caption="Depth", metrics=("depth_accuracy",),
-                         columns={"Model": of_model, "Accuracy": of_itself}),),
-            after="models",
-        )
-    )
+A new chapter is one file that registers itself, here or in a plug-in: docs/plugins.md has one.
 """
 
 from __future__ import annotations
@@ -23,27 +12,13 @@ from typing import Any
 from purpleteam.core.records import Finding, Measurement, ThreatStatus
 from purpleteam.core.registry import Registry
 from purpleteam.core.schema import Role
+from purpleteam.report import view
 from purpleteam.report.collect import Evidence, about, done, model_name
 from purpleteam.report.numbers import heading, number_of, number_or_dash, of_epsilon, plain
-from purpleteam.report.view import (
-    DASH,
-    Badge,
-    Blocks,
-    Cell,
-    Given,
-    Inline,
-    Prose,
-    Reading,
-    RecordLink,
-    Section,
-    Table,
-    flat,
-    row,
-)
 
-Column = Callable[[Evidence, Measurement], "Inline | Cell"]
+Column = Callable[[Evidence, Measurement], view.Inline | view.Cell]
 """What stands in a column of the row about a measurement."""
-Part = Callable[[Evidence], Blocks]
+Part = Callable[[Evidence], view.Blocks]
 """A Sheet, or a function that returns blocks: none where it has nothing to show."""
 
 
@@ -62,11 +37,11 @@ class Sheet:
     most: int | None = None
     """Rows; where there are more, they are folded."""
     dense: bool = False
-    note: Cell = ()
+    note: view.Cell = ()
     optional: tuple[str, ...] = ()
     """Columns that go where every row has a dash."""
 
-    def __call__(self, evidence: Evidence) -> Table:
+    def __call__(self, evidence: Evidence) -> view.Table:
         """Return the table, of no rows where nothing of it was measured."""
         records = [record for name in self.metrics for record in evidence.find(name)]
         if self.where is not None:
@@ -80,14 +55,14 @@ class Sheet:
             for name, cell in self.columns.items()
         }
         for name in [name for name in columns if name.rstrip(" ↑↓") in self.optional]:
-            if all(cell in (DASH, (DASH,)) for cell in columns[name]):
+            if all(cell in (view.DASH, (view.DASH,)) for cell in columns[name]):
                 del columns[name]
         rows = [
-            row(*cells, record=record.id)
+            view.row(*cells, record=record.id)
             for record, *cells in zip(records, *columns.values(), strict=True)
         ]
         folded = self.folded or (self.most is not None and len(rows) > self.most)
-        return Table(self.caption, tuple(columns), rows, folded, self.note, self.dense)
+        return view.Table(self.caption, tuple(columns), rows, folded, self.note, self.dense)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,22 +115,22 @@ class Chapter:
             and (self.lab is None or bool(record.how.get("lab")) == self.lab)
         )
 
-    def section(self, id: str, evidence: Evidence) -> Section:
+    def section(self, id: str, evidence: Evidence) -> view.Section:
         """Return the chapter on that run; work of its stage that failed stands first."""
         failed = [
-            Prose(
+            view.Prose(
                 (
-                    Badge("failed", "bad"),
+                    view.Badge("failed", "bad"),
                     f" {record.what}: {record.reason} ",
-                    RecordLink(record.id),
+                    view.RecordLink(record.id),
                 ),
                 style="callout",
             )
             for record in evidence.failures(self.stage)
         ]
-        reading = Reading(self.means, self.means_not) if self.means else None
-        blocks = flat(failed, *(part(evidence) for part in self.parts), reading)
-        return Section(id, self.title, self.lead, tuple(blocks))
+        reading = view.Reading(self.means, self.means_not) if self.means else None
+        blocks = view.flat(failed, *(part(evidence) for part in self.parts), reading)
+        return view.Section(id, self.title, self.lead, tuple(blocks))
 
 
 CHAPTERS: Registry[Chapter] = Registry("chapter")
@@ -180,34 +155,34 @@ def ordered() -> dict[str, Chapter]:
     return {name: CHAPTERS[name] for name in behind("")}
 
 
-def of_model(evidence: Evidence, record: Measurement) -> Inline:
+def of_model(evidence: Evidence, record: Measurement) -> view.Inline:
     """Return the name of the model that a measurement is about."""
-    return model_name(record) or DASH
+    return model_name(record) or view.DASH
 
 
-def of_seed(evidence: Evidence, record: Measurement) -> Inline:
+def of_seed(evidence: Evidence, record: Measurement) -> view.Inline:
     """Return the seed of a measurement."""
-    return DASH if record.seed is None else Given(str(record.seed), record.id)
+    return view.DASH if record.seed is None else view.Given(str(record.seed), record.id)
 
 
-def of_name(evidence: Evidence, record: Measurement) -> Inline:
+def of_name(evidence: Evidence, record: Measurement) -> view.Inline:
     """Return what was measured."""
     return heading(record.name)
 
 
-def of_itself(evidence: Evidence, record: Measurement) -> Inline:
+def of_itself(evidence: Evidence, record: Measurement) -> view.Inline:
     """Return the measured number."""
     return number_of(record)
 
 
-def given(record: Measurement, key: str) -> Inline:
+def given(record: Measurement, key: str) -> view.Inline:
     """Return a parameter of how something was measured, or a dash where it has none."""
     value = record.how.get(key)
     if value is None:
-        return DASH
+        return view.DASH
     if key == "epsilon":
-        return Given(of_epsilon(value), record.id)
-    return Given(plain(value) if isinstance(value, int | float) else str(value), record.id)
+        return view.Given(of_epsilon(value), record.id)
+    return view.Given(plain(value) if isinstance(value, int | float) else str(value), record.id)
 
 
 def of_how(key: str) -> Column:
@@ -215,11 +190,16 @@ def of_how(key: str) -> Column:
     return lambda _, record: given(record, key)
 
 
-def beside(name: str, text: str = "", **how: Any) -> dict[str, Column]:
+def number(name: str, **how: Any) -> Column:
     """Return a column that shows the metric `name` of the same model, done in that way."""
 
-    def cell(evidence: Evidence, record: Measurement) -> Inline:
+    def cell(evidence: Evidence, record: Measurement) -> view.Inline:
         same = record.name == name and done(record, how)
         return number_or_dash(record if same else about(evidence.find(name), record, **how))
 
-    return {heading(name, text): cell}
+    return cell
+
+
+def beside(name: str, text: str = "", **how: Any) -> dict[str, Column]:
+    """Return that column under the metric's own heading, or that of the text."""
+    return {heading(name, text): number(name, **how)}

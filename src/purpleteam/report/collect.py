@@ -34,6 +34,8 @@ class Evidence:
         self.verification = verification
         self.records = tuple({record.id: record for record in migrate(records, info)}.values())
         self.measurements = self.of(Measurement)
+        asked = info.get("asked")
+        self.asked: Mapping[str, Any] = asked if isinstance(asked, Mapping) else {}
 
     @classmethod
     def read(cls, path: Path) -> Evidence:
@@ -44,12 +46,6 @@ class Evidence:
         """
         run = RunFolder.open(path)
         return cls(path, run.info, run.readable(), verify(path))
-
-    @property
-    def asked(self) -> Mapping[str, Any]:
-        """What the run was asked."""
-        asked = self.info.get("asked")
-        return asked if isinstance(asked, Mapping) else {}
 
     def of(self, kind: type[R]) -> list[R]:
         """Return the records of one kind, in the order in which they were written."""
@@ -80,20 +76,16 @@ class Evidence:
 
     def best(self, name: str, model: str, **how: Any) -> Measurement | None:
         """Return the most telling of the measurements found: on test, on most images, first."""
-
-        def telling(record: Measurement) -> tuple[bool, int]:
-            return record.subject.get("split") == "test", record.value.n
-
-        return max(self.find(name, model, **how), key=telling, default=None)
+        found = self.find(name, model, **how)
+        tests = [record for record in found if record.subject.get("split") == "test"]
+        return max(tests or found, key=lambda record: record.value.n, default=None)
 
     @cached_property
     def _roles(self) -> dict[tuple[str, str], tuple[Role, bool]]:
         """The part, and whether it is one of the lab, by digest and name."""
-        noted = [note.facts for note in self.notes(MODEL) if note.facts.get("role") in ROLES]
-        return {
-            (str(part.get("model")), str(part.get("model_name"))): (part["role"], "lab" in part)
-            for part in noted
-        }
+        parts = [note.facts for note in self.notes(MODEL) if note.facts.get("role") in ROLES]
+        keys = [(str(part.get("model")), str(part.get("model_name"))) for part in parts]
+        return {key: (part["role"], "lab" in part) for key, part in zip(keys, parts, strict=True)}
 
     def role(self, model: str) -> Role:
         """Return the part that the model of that name plays; `brought` where no record says."""
@@ -172,11 +164,8 @@ class Evidence:
                 before = widest.setdefault(attack, record)
                 if before.value.n < record.value.n:
                     widest[attack] = record
-
-        def strength(record: Measurement) -> tuple[float, float]:
-            return value_of(record), -float(record.how.get("steps") or 0)
-
-        return min(widest.values(), key=strength, default=None)
+        longest = sorted(widest.values(), key=lambda record: -float(record.how.get("steps") or 0))
+        return min(longest, key=value_of, default=None)
 
     @cached_property
     def headline_epsilon(self) -> float | None:

@@ -85,24 +85,27 @@ def scale(low: float, high: float, start: float, end: float) -> Callable[[float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
-    """One bar with its interval: `style` is a class of the page, `text` is written at its end."""
+class Mark:
+    """A value with its interval (equal ends where it has none): a bar, or a point of a line."""
 
     value: float
     low: float
     high: float
-    text: str
     record: str
+    x: float = 0.0
+    """Of a point."""
+    text: str = ""
+    """Written at the end of a bar; `style` is its class of the page."""
     style: str = "plain"
     name: str = ""
-    """Written inside or behind the bar, where bars of a group differ by kind."""
+    """Written inside or behind a bar, where bars of a group differ by kind."""
 
 
 BARS, LEFT_OF_BARS, TOP_OF_BARS = 520, 4, 10
 LABEL, THICK, GAP, GROUP_GAP = 22, 20, 4, 14
 
 
-def bars(title: str, about: str, groups: Sequence[tuple[str, Sequence[Bar]]]) -> Markup:
+def bars(title: str, about: str, groups: Sequence[tuple[str, Sequence[Mark]]]) -> Markup:
     """Return groups of horizontal bars over a scale from zero to 100 %."""
     every = [bar for _, group in groups for bar in group]
     longest = max((len(bar.text) + len(bar.name) + 2 for bar in every), default=0)
@@ -126,7 +129,7 @@ def bars(title: str, about: str, groups: Sequence[tuple[str, Sequence[Bar]]]) ->
     return drawing(title, about, (BARS, round(bottom + 30)), [*grid, *parts], "bars")
 
 
-def _bar(bar: Bar, y: float, end: float, low: float, high: float) -> Markup:
+def _bar(bar: Mark, y: float, end: float, low: float, high: float) -> Markup:
     middle, left = y + THICK / 2, LEFT_OF_BARS
     size = {"x": left, "y": y, "width": max(1.5, end - left), "height": THICK, "rx": 2}
     parts = [
@@ -145,22 +148,11 @@ def _bar(bar: Bar, y: float, end: float, low: float, high: float) -> Markup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """One value with its interval; equal ends where there is none."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    record: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Series:
     """One line: a label and its points, in order of x."""
 
     label: str
-    points: tuple[Point, ...]
+    points: tuple[Mark, ...]
     colour: int
     """Which of the page's series colours; a model keeps its own from figure to figure."""
 
@@ -216,21 +208,16 @@ def curves(
         upper = [(x_of(point.x), y_of(point.high)) for point in curve.points]
         lower = [(x_of(point.x), y_of(point.low)) for point in reversed(curve.points)]
         bands.append(shape("polygon", [*upper, *lower], f"band series-{curve.colour}"))
-        places = [(x_of(point.x), y_of(point.y)) for point in curve.points]
+        places = [(x_of(point.x), y_of(point.value)) for point in curve.points]
         style = f"stroke series-{curve.colour} dash-{curve.colour % MARKERS}"
-        marks = [
-            element(
-                "g",
-                element("title", curve.label),
-                _marker(curve.colour, *place),
-                data_record=point.record,
-            )
-            for point, place in zip(curve.points, places, strict=True)
-        ]
-        path = shape("polyline", places, style)
-        strokes.append(element("g", path, *(marks if len(marks) <= MOST else ())))
+        stroke, label = [shape("polyline", places, style)], element("title", curve.label)
+        if len(places) <= MOST:
+            for point, (x, y) in zip(curve.points, places, strict=True):
+                marker = _marker(curve.colour, x, y)
+                stroke.append(element("g", label, marker, data_record=point.record))
+        strokes.append(element("g", *stroke))
     parts += [*bands, *strokes]
-    ends = [y_of(curve.points[-1].y) for curve in drawn]
+    ends = [y_of(curve.points[-1].value) for curve in drawn]
     moved = spread(ends, LABEL_GAP, TOP + 4, base)
     for curve, end, place in zip(drawn, ends, moved, strict=True):
         x, record, colour = x_of(curve.points[-1].x), curve.points[-1].record, curve.colour

@@ -6,23 +6,8 @@ import html
 import re
 from collections.abc import Iterable
 
-from purpleteam.report.view import (
-    Block,
-    Cards,
-    Cell,
-    Command,
-    Figure,
-    Gallery,
-    Inline,
-    Mono,
-    Number,
-    Page,
-    Prose,
-    RecordLink,
-    Section,
-    Steps,
-    Table,
-)
+from purpleteam.report import view
+from purpleteam.report.view import Block, Cell, Inline, Number, Page, Section, Table
 
 SPECIAL = re.compile(r"([\\`*_\[\]|#])")
 TO_FILE = "records"
@@ -64,22 +49,22 @@ def _block(block: Block) -> list[str]:
     match block:
         case Table():
             return table(block)
-        case Figure():
+        case view.Figure():
             if block.table is not None:
                 return [*table(block.table), "", cell(block.caption)]
             return [f"{_escape(block.title)}: see report.html [{block.record}]"]
-        case Prose():
+        case view.Prose():
             return [STYLES.get(block.style, "{}").format(cell(block.parts))]
-        case Steps():
+        case view.Steps():
             steps = [f"{number}. {cell(step)}" for number, step in enumerate(block.steps, 1)]
             return [f"**{_escape(block.title)}**", "", *steps]
-        case Cards():
+        case view.Cards():
             return [
                 f"- **{_escape(card.title)}: {_escape(card.verdict)}.** "
                 f"{inline(card.number)} {cell(card.sentence)}"
                 for card in block.cards
             ]
-        case Gallery():
+        case view.Gallery():
             return [f"**{_escape(block.title)}** [{block.record}]", ""] + [
                 f"- {_escape(picture.caption)} (`{picture.path.replace('`', '')}`)"
                 for picture in block.pictures
@@ -109,21 +94,17 @@ def cell(parts: Cell) -> str:
 
 def inline(part: Inline) -> str:
     """Return one inline as Markdown."""
-    match part:
-        case Number():
-            text = f"{part.text} ({part.interval})" if part.interval else part.text
-            text = text if part.established else f"not established; survived so far: {text}"
-            text += f" [!] {_escape(part.flag)}" if part.flag else ""
-            more = ", …" if len(part.records) > MANY else ""
-            return f"{text} [{', '.join(part.records[:MANY])}{more}]"
-        case Mono() | Command():
-            return "`" + part.text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "` "
-        case RecordLink():
-            return f" [{part.id}]"
-        case str():
-            return _escape(part)
-        case _:
-            return _escape(part.text)
+    if isinstance(part, str):
+        return _escape(part)
+    if isinstance(part, Number):
+        text = f"{part.text} ({part.interval})" if part.interval else part.text
+        text = text if part.established else f"not established; survived so far: {text}"
+        text += f" [!] {_escape(part.flag)}" if part.flag else ""
+        more = ", …" if len(part.records) > MANY else ""
+        return f"{text} [{', '.join(part.records[:MANY])}{more}]"
+    if part.kind in ("mono", "command"):
+        return "`" + part.text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "` "
+    return f" [{part.text}]" if part.kind == "link" else _escape(part.text)
 
 
 def _escape(text: str) -> str:

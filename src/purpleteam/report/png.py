@@ -1,11 +1,10 @@
-"""Images in and out of the page: a PNG writer on zlib alone, and data URIs.
+"""A PNG writer on zlib alone.
 
 The bytes are a function of the pixels only: no time, no text, one filter, one compression level.
 """
 
 from __future__ import annotations
 
-import base64
 import struct
 import zlib
 from pathlib import Path
@@ -46,8 +45,3 @@ def png_size(content: bytes) -> tuple[int, int] | None:
         return None
     width, height = struct.unpack(">II", content[16:24])
     return int(width), int(height)
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    """Return bytes as a data URI, so that a page needs no other file."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

@@ -14,13 +14,15 @@ from markupsafe import Markup
 
 from purpleteam.core.plugins import load_chapters
 from purpleteam.core.verification import PROVES, Verification
-from purpleteam.report.chapters import sections
-from purpleteam.report.chapters.closing import record_views
-from purpleteam.report.chapters.first import called
+from purpleteam.report import chapters
+from purpleteam.report.chapter import CHAPTERS, ordered
+from purpleteam.report.chapters.closing import all_records, gaps, not_tested, record_view
+from purpleteam.report.chapters.first import called, first_section
 from purpleteam.report.collect import Evidence
 from purpleteam.report.markdown import to_markdown
-from purpleteam.report.view import Banner, Block, Inline, Page
+from purpleteam.report.view import Banner, Block, Inline, Page, Section
 
+CHAPTERS.load(chapters)
 POLICY = (
     "default-src 'none'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; form-action 'none'"
 )
@@ -63,23 +65,25 @@ def _pages(evidence: Evidence) -> dict[str, str]:
     whole = checked is not None and checked.verdict == "pass"
     for name in plugins if isinstance(plugins, list) else ():
         load_chapters(str(name))
+    dataset = str(evidence.asked.get("dataset") or "").rstrip("/").rsplit("/", 1)[-1]
+    about = evidence.asked.get("name") or " on ".join(filter(None, (called(evidence), dataset)))
     page = Page(
-        title=_title(evidence),
+        title=f"Purpleteam: {about}" if about else "Purpleteam report",
         facts=_facts(evidence),
         banner=None if checked is None or whole else _banner(checked),
         verified=f"Records and files are as run.json has them. {PROVES}" if whole else "",
-        sections=sections(evidence),
-        records=record_views(evidence),
+        sections=_sections(evidence),
+        records=tuple(map(record_view, evidence.records)),
     )
     return {"report.html": _to_html(page), "report.md": to_markdown(page)}
 
 
-def _title(evidence: Evidence) -> str:
-    """Return what the run was about: its name, else the model and the images."""
-    asked = evidence.asked
-    dataset = str(asked.get("dataset") or "").rstrip("/").rsplit("/", 1)[-1]
-    about = asked.get("name") or " on ".join(filter(None, (called(evidence), dataset)))
-    return f"Purpleteam: {about}" if about else "Purpleteam report"
+def _sections(evidence: Evidence) -> tuple[Section, ...]:
+    """Return the sections of the page; what no chapter tells is in the last one."""
+    tellable = {name: one for name, one in ordered().items() if one.is_told(evidence)}
+    told = [chapter.section(name, evidence) for name, chapter in tellable.items()]
+    first = first_section(evidence, gaps(evidence), set(tellable))
+    return first, *told, not_tested(evidence), all_records(evidence, (first, *told))
 
 
 def _facts(evidence: Evidence) -> dict[str, str]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 
 from markupsafe import Markup
 
 DASH = "\N{EN DASH}"
 """Where a table has nothing to say."""
-Tone = str
-"""One of `good`, `bad`, `warn`, `quiet`: how a badge or a card is coloured, never its only sign."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,52 +35,27 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Given:
-    """A parameter that was asked for (epsilon, steps), as the record has it."""
+class Span:
+    """Text that is set apart: `kind` says how, `of` what is behind it."""
 
+    kind: str
     text: str
-    record: str
+    of: str = ""
 
 
-@dataclass(frozen=True)
-class Mono:
-    """A name that is typed or computed: a digest, a rule."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command to type: one click selects all of it. It is made of what was asked."""
-
-    text: str
-    record: str = "run.json"
-
-
-@dataclass(frozen=True)
-class Badge:
-    """A verdict in one word."""
-
-    text: str
-    tone: Tone = "quiet"
-
-
-@dataclass(frozen=True)
-class RecordLink:
-    """Opens a record."""
-
-    id: str
-
-
-@dataclass(frozen=True)
-class Jump:
-    """A link to a section of the page, by its id."""
-
-    text: str
-    target: str
-
-
-Inline = str | Number | Given | Mono | Command | Badge | RecordLink | Jump
+Given = partial(Span, "given")
+"""A parameter that was asked for (epsilon, steps), and the record that has it."""
+Mono = partial(Span, "mono")
+"""A name that is typed or computed: a digest, a rule."""
+Command = partial(Span, "command")
+"""A command to type: one click selects all of it; `of` is run.json, or the record behind it."""
+Badge = partial(Span, "badge")
+"""A verdict in one word, and how it is coloured, never its only sign: good, bad, warn or quiet."""
+RecordLink = partial(Span, "link")
+"""The id of a record that opens."""
+Jump = partial(Span, "jump")
+"""A link to a section of the page, by its id."""
+Inline = str | Number | Span
 Cell = tuple[Inline, ...]
 
 
@@ -180,7 +154,7 @@ class Card:
 
     title: str
     target: str
-    tone: Tone
+    tone: str
     verdict: str
     number: Number
     sentence: Cell
@@ -223,7 +197,7 @@ class Section:
 class Banner:
     """What stands above everything else: that the run below is not, or not yet, whole."""
 
-    tone: Tone
+    tone: str
     title: str
     lines: tuple[str, ...]
 

@@ -9,23 +9,11 @@ from typing import Any
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
 from purpleteam.core.schema import GALLERY, MODEL, NOT_TESTED, SERVED
 from purpleteam.core.statistics import Counts
-from purpleteam.report.blocks import checks_table, gallery_blocks
+from purpleteam.report import view
+from purpleteam.report.blocks import checks, gallery_blocks
 from purpleteam.report.chapter import CHAPTERS, ordered
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.numbers import meaning, number_of
-from purpleteam.report.view import (
-    DASH,
-    Command,
-    Mono,
-    Reading,
-    RecordLink,
-    RecordView,
-    Section,
-    Table,
-    flat,
-    numbers_in,
-    row,
-)
 
 LONGEST = 900
 """Characters of a record that the page shows; the file has all of it."""
@@ -38,6 +26,9 @@ KINDS = {
     "note": "Notes",
     "failure": "Failures",
 }
+NAMES = ("name", "rule", "check", "threat", "path", "what")
+"""Fields by which a record is called, the first that it has."""
+COLUMNS = ("What", "Why", "Needs")
 NORMS = ("linf", "l2", "l1", "l0")
 ALWAYS = (
     "Adaptive attacks by a person, written against this very model",
@@ -79,21 +70,20 @@ def gaps(evidence: Evidence) -> list[Gap]:
         if norms:
             what = f"Evasion within other norms: {', '.join(norms)}"
             missing.append((what, f"{command} --norm {norms[0]} --epsilon EPSILON"))
-    untold = [
-        chapter for chapter in ordered().values() if chapter.gap and not chapter.is_told(evidence)
-    ]
-    return missing + [
-        (chapter.gap, chapter.try_.format(model=model, dataset=dataset)) for chapter in untold
-    ]
+    for chapter in ordered().values():
+        if chapter.gap and not chapter.is_told(evidence):
+            what, command = chapter.gap, chapter.try_.format(model=model, dataset=dataset)
+            missing.append((what, command))
+    return missing
 
 
-def not_tested(evidence: Evidence) -> Section:
+def not_tested(evidence: Evidence) -> view.Section:
     """Return the section on what was not tested."""
     failed = []
     for failure in evidence.failures():
-        piece = (f"{failure.stage}: {failure.what}", RecordLink(failure.id))
-        failed.append(row(piece, failure.reason, failure.needs or DASH))
-    rows = [row(what, Command(how) if how else DASH) for what, how in gaps(evidence)]
+        piece = (f"{failure.stage}: {failure.what}", view.RecordLink(failure.id))
+        failed.append(view.row(piece, failure.reason, failure.needs or view.DASH))
+    rows = [view.row(what, view.Command(how) if how else view.DASH) for what, how in gaps(evidence)]
     for note in evidence.notes(NOT_TESTED):
         for item in note.facts.get("items") or ():
             if isinstance(item, Mapping):
@@ -103,73 +93,66 @@ def not_tested(evidence: Evidence) -> Section:
                 what, _, why = str(item).partition(": ")
             else:
                 continue
-            rows.append(row(what, why or DASH, record=note.id))
+            rows.append(view.row(what, why or view.DASH, record=note.id))
     never = (*ALWAYS, *(ON_THE_APP if evidence.notes(SERVED) else ()))
-    rows += [row(what, "no run looks at it") for what in never]
+    rows += [view.row(what, "no run looks at it") for what in never]
     again = ("purple run --resume tries these again.",)
     columns = ("What", "What to type, or why it is not")
-    blocks = flat(
-        Table("Asked for and not done", ("What", "Why", "Needs"), failed, note=again, stacked=True),
-        Table("Not tested", columns, rows, stacked=True),
-        Reading(
+    blocks = view.flat(
+        view.Table("Asked for and not done", COLUMNS, failed, note=again, stacked=True),
+        view.Table("Not tested", columns, rows, stacked=True),
+        view.Reading(
             "Nothing above says anything about these. The list follows from the records: what has "
             "none was not tested.",
             "That something is missing here does not mean that it was tested: only a record does.",
         ),
     )
     lead = "The gaps, and the command that fills each."
-    return Section("not-tested", "What was not tested", lead, tuple(blocks))
+    return view.Section("not-tested", "What was not tested", lead, tuple(blocks))
 
 
-def all_records(evidence: Evidence, told: tuple[Section, ...]) -> Section:
+def all_records(evidence: Evidence, told: tuple[view.Section, ...]) -> view.Section:
     """Return the last section; `told` are those before, to find what they left out."""
-    shown = {record for number in numbers_in(told) if not number.tally for record in number.records}
+    numbers = (number for number in view.numbers_in(told) if not number.tally)
+    shown = {record for number in numbers for record in number.records}
     rest = []
     for record in evidence.measurements:
         if record.id not in shown:
-            name = (record.name.replace("_", " "), RecordLink(record.id))
-            how = Mono(_text(record.how)) if record.how else DASH
-            cells = (name, model_name(record) or DASH, how, number_of(record))
-            rest.append(row(*cells, record=record.id))
+            name = (record.name.replace("_", " "), view.RecordLink(record.id))
+            how = view.Mono(_text(record.how)) if record.how else view.DASH
+            model = model_name(record) or view.DASH
+            rest.append(view.row(name, model, how, number_of(record), record=record.id))
     kinds = {str(note.facts.get("kind")) for note in evidence.notes(GALLERY)}
     kinds -= {kind for chapter in CHAPTERS.values() for kind in chapter.galleries}
-    rooms = {room for chapter in CHAPTERS.values() for room in chapter.checks} | {"run"}
-    checks = evidence.of(CheckResult)
-    others = [check for check in checks if check.check.split(".")[0] not in rooms]
+    rooms = {check.check.split(".")[0] for check in evidence.of(CheckResult)} - {"run"}
+    rooms -= {room for chapter in CHAPTERS.values() for room in chapter.checks}
     asked = [
-        row(key.replace("_", " "), Mono(_text(value)), record="run.json")
+        view.row(key.replace("_", " "), view.Mono(_text(value)), record="run.json")
         for key, value in sorted(evidence.info.items())
         if key != "artefacts"
     ]
     lists = []
     for kind, title in KINDS.items():
         lines = []
-        for line in evidence.records:
-            if line.kind == kind:
-                about = model_name(line) if isinstance(line, Measurement) else DASH
-                lines.append(row(RecordLink(line.id), _title(line), about, record=line.id))
-        lists.append(Table(title, ("Record", "What", "Of"), lines, folded=True, dense=True))
-    untold, columns = (
-        "Measurements that no chapter tells of",
-        ("Measurement", "Model", "How", "Value"),
-    )
-    blocks = flat(
-        Table(untold, columns, rest, folded=len(rest) > 9),
+        for line in (line for line in evidence.records if line.kind == kind):
+            cells = (view.RecordLink(line.id), _title(line))
+            about = model_name(line) if isinstance(line, Measurement) else view.DASH
+            lines.append(view.row(*cells, about, record=line.id))
+        lists.append(view.Table(title, ("Record", "What", "Of"), lines, folded=True, dense=True))
+    untold, columns = "Measurements that no chapter tells of", "Measurement Model How Value"
+    blocks = view.flat(
+        view.Table(untold, columns.split(), rest, folded=len(rest) > 9),
         gallery_blocks(evidence, *sorted(kinds - {"planted", "recovered"})),
-        checks_table(others, "Other checks"),
-        Table("What was asked, and of what", ("Entry", "In run.json"), asked, folded=True),
+        checks("Other checks", *rooms)(evidence),
+        view.Table("What was asked, and of what", ("Entry", "In run.json"), asked, folded=True),
         lists,
     )
     lead = "Everything that the run wrote down, and the command that measures each number again."
-    return Section("records", "All records", lead, tuple(blocks))
+    return view.Section("records", "All records", lead, tuple(blocks))
 
 
-def record_views(evidence: Evidence) -> tuple[RecordView, ...]:
-    """Return every record as it opens on the page."""
-    return tuple(map(_view, evidence.records))
-
-
-def _view(record: Record) -> RecordView:
+def record_view(record: Record) -> view.RecordView:
+    """Return a record as it opens on the page."""
     content = record.to_json()
     for name in ("id", "kind", "command", "cost"):
         content.pop(name, None)
@@ -180,26 +163,20 @@ def _view(record: Record) -> RecordView:
     if isinstance(record, CheckResult):
         means = record.proves
     lines = (f"{key}: {_text(value)}" for key, value in content.items() if value not in ({}, None))
-    return RecordView(record.id, title, means, command, "\n".join(lines))
+    return view.RecordView(record.id, title, means, command, "\n".join(lines))
 
 
 def _title(record: Record) -> str:
     if isinstance(record, Note) and record.name == MODEL:
         return f"{MODEL}: {record.facts.get('role')}"
-    names = (
-        getattr(record, name, None) for name in ("name", "rule", "check", "threat", "path", "what")
-    )
+    names = [getattr(record, name, None) for name in NAMES]
     title = next((name for name in names if isinstance(name, str)), record.kind)
     return title.replace("_", " ") if isinstance(record, Measurement | Note) else title
 
 
 def _text(value: Any) -> str:
     value = value.to_json() if isinstance(value, Counts) else value
-    form: dict[str, Any] = {
-        "ensure_ascii": False,
-        "sort_keys": True,
-        "separators": (", ", ": "),
-        "default": str,
-    }
-    text = value if isinstance(value, str) else json.dumps(value, **form)
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    text: str = value
     return text if len(text) <= LONGEST else text[:LONGEST] + " … (cut; records.jsonl has it all)"

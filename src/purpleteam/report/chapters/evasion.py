@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from purpleteam.core.records import Measurement
-from purpleteam.report.blocks import TONES, checks, colour_of, galleries, matrices, point_of
-from purpleteam.report.chapter import (
-    CHAPTERS,
-    Chapter,
-    Sheet,
-    given,
-    of_how,
-    of_itself,
-    of_model,
-)
+from purpleteam.report import chapter
+from purpleteam.report.blocks import TONES, checks, colour_of, galleries, mark_of, matrices
 from purpleteam.report.collect import UNDEFENDED, Evidence, epsilon_of, value_of
 from purpleteam.report.figures import Series, curves
 from purpleteam.report.numbers import heading, number_of, of_fraction, soundness_of
@@ -26,20 +18,20 @@ MANY = 16
 """A table of more attacks is folded."""
 
 
-def _curves(evidence: Evidence) -> list[Figure | None]:
+def _curves(evidence: Evidence) -> Iterator[Figure]:
     norms = {str(record.how.get("norm", "linf")) for record in evidence.find("robust_accuracy")}
-    return [_curve(evidence, norm) for norm in sorted(norms, reverse=True)]
+    for norm in sorted(norms, reverse=True):
+        known = ((name, _line(evidence, name, norm)) for name in evidence.models)
+        lines = {name: line for name, line in known if len(line.keys() - {0.0}) > 1}
+        if lines:
+            yield _curve(evidence, norm, lines)
 
 
-def _curve(evidence: Evidence, norm: str) -> Figure | None:
-    known = ((name, _line(evidence, name, norm)) for name in evidence.models)
-    lines = {name: line for name, line in known if len(line.keys() - {0.0}) > 1}
-    if not lines:
-        return None
+def _curve(evidence: Evidence, norm: str, lines: dict[str, dict[float, Measurement]]) -> Figure:
     radii = sorted({epsilon for line in lines.values() for epsilon in line})
     series, rows = [], []
     for name, line in lines.items():
-        points = tuple(point_of(epsilon, line[epsilon]) for epsilon in sorted(line))
+        points = tuple(mark_of(line[epsilon], x=epsilon) for epsilon in sorted(line))
         series.append(Series(label=name, colour=colour_of(evidence, name), points=points))
         numbers = (number_of(line[epsilon]) if epsilon in line else DASH for epsilon in radii)
         rows.append(row(name, *numbers))
@@ -89,7 +81,11 @@ def _attack(evidence: Evidence, record: Measurement) -> Cell:
     left = last.get("value") if isinstance(last, Mapping) else None
     if isinstance(left, float) and left > value_of(record) + 1e-9:  # the check broke more
         said.append(f"alone {100 * left:.1f} %")
-    return given(record, "attack"), who, Given(" " + ", ".join(said) if said else "", record.id)
+    return (
+        chapter.given(record, "attack"),
+        who,
+        Given(" " + ", ".join(said) if said else "", record.id),
+    )
 
 
 def _listed(value: Any) -> list[Any]:
@@ -126,23 +122,23 @@ def _largest(evidence: Evidence, record: Measurement) -> Inline:
     return of_fraction(largest, "largest change", record.id) if isinstance(largest, float) else DASH
 
 
-CHAPTERS.register("evasion")(
-    Chapter(
+chapter.CHAPTERS.register("evasion")(
+    chapter.Chapter(
         title="Attacks: evasion",
         lead="How far each model bends when the adversary can see all of it.",
         metrics=("robust_accuracy", *TRANSFERRED),
         parts=(
             galleries("evasion"),
             _curves,
-            Sheet(
+            chapter.Sheet(
                 caption="Each attack on each model",
                 metrics=("robust_accuracy",),
                 columns={
-                    "Model": of_model,
+                    "Model": chapter.of_model,
                     "Attack": _attack,
-                    "Norm": of_how("norm"),
-                    "ε": of_how("epsilon"),
-                    heading("robust_accuracy"): of_itself,
+                    "Norm": chapter.of_how("norm"),
+                    "ε": chapter.of_how("epsilon"),
+                    heading("robust_accuracy"): chapter.of_itself,
                     "Evaluation": lambda _, record: soundness(record),
                 },
                 order=lambda record: (
@@ -157,16 +153,16 @@ CHAPTERS.register("evasion")(
                     "evaluation broke.",
                 ),
             ),
-            Sheet(
+            chapter.Sheet(
                 caption="Images made against another model: no robustness",
                 metrics=TRANSFERRED,
                 columns={
-                    "Model": of_model,
+                    "Model": chapter.of_model,
                     "Images made against": _source,
-                    "Attack": of_how("attack"),
-                    "ε": of_how("epsilon"),
+                    "Attack": chapter.of_how("attack"),
+                    "ε": chapter.of_how("epsilon"),
                     "Largest change": _largest,
-                    heading("transfer_accuracy", "Accuracy"): of_itself,
+                    heading("transfer_accuracy", "Accuracy"): chapter.of_itself,
                 },
                 note=(
                     "The largest change of a pixel is measured on the images themselves; where it "

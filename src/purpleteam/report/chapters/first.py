@@ -6,32 +6,18 @@ from collections.abc import Iterator, Sequence
 
 from purpleteam.core.records import CheckResult, Measurement, Note
 from purpleteam.core.schema import MODEL_SCAN
+from purpleteam.report import view
 from purpleteam.report.chapters.certify import bound_of
 from purpleteam.report.chapters.closing import Gap
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.chapters.scan import gravest_first
 from purpleteam.report.collect import Evidence, model_name, value_of
 from purpleteam.report.numbers import count, number_of, of_epsilon, of_fraction, radius
-from purpleteam.report.view import (
-    Card,
-    Cards,
-    Cell,
-    Command,
-    Given,
-    Inline,
-    Jump,
-    Prose,
-    Reading,
-    RecordLink,
-    Section,
-    Steps,
-    flat,
-)
 
 MOST_STEPS, MOST_GAPS = 4, 4
 HALF = 0.5
 """A model that keeps less than this under attack is said to break."""
-READING = Reading(
+READING = view.Reading(
     "Each number opens its record: what was measured, on what, and the command that measures "
     "it again.",
     "An accuracy under attack is what the attacks tried here left: a stronger attack can only "
@@ -39,7 +25,7 @@ READING = Reading(
 )
 
 
-def first_section(evidence: Evidence, gaps: Sequence[Gap], told: set[str]) -> Section:
+def first_section(evidence: Evidence, gaps: Sequence[Gap], told: set[str]) -> view.Section:
     """Return the first screen.
 
     Args:
@@ -55,18 +41,18 @@ def first_section(evidence: Evidence, gaps: Sequence[Gap], told: set[str]) -> Se
     scan = next((note for note in scans if note.facts.get("model_name") == name), None)
     cards = tuple(_cards(evidence, robust, scan, told))
     steps = tuple(_steps(evidence, robust, scan))[:MOST_STEPS]
-    untested: list[Cell] = [
-        (what, ".", *((" ", Command(command)) if command else ())) for what, command in gaps
+    untested: list[view.Cell] = [
+        (what, ".", *((" ", view.Command(command)) if command else ())) for what, command in gaps
     ]
-    more: Cell = ("All of it: ", Jump("What was not tested", "not-tested"), ".")
-    blocks = flat(
+    more: view.Cell = ("All of it: ", view.Jump("What was not tested", "not-tested"), ".")
+    blocks = view.flat(
         _sentence(evidence, robust, scan),
-        Cards(cards) if cards else Prose(("Nothing has been measured yet.",), "missing"),
-        Steps("What to fix first", steps) if steps else None,
-        Steps("What was not tested", (*untested[:MOST_GAPS], more)),
+        view.Cards(cards) if cards else view.Prose(("Nothing has been measured yet.",), "missing"),
+        view.Steps("What to fix first", steps) if steps else None,
+        view.Steps("What was not tested", (*untested[:MOST_GAPS], more)),
         READING if robust is not None else None,
     )
-    return Section("verdict", "Verdict", "", tuple(blocks), folded=False)
+    return view.Section("verdict", "Verdict", "", tuple(blocks), folded=False)
 
 
 def called(evidence: Evidence) -> str:
@@ -74,10 +60,10 @@ def called(evidence: Evidence) -> str:
     return evidence.brought.replace("\\", "/").rsplit("/", 1)[-1] or evidence.at_hand
 
 
-def _sentence(evidence: Evidence, robust: Measurement | None, scan: Note | None) -> Prose:
+def _sentence(evidence: Evidence, robust: Measurement | None, scan: Note | None) -> view.Prose:
     """Return one sentence: what the model does unchanged, and under the attack that counts."""
     name, clean = called(evidence), evidence.best("clean_accuracy", evidence.at_hand)
-    parts: list[Inline] = []
+    parts: list[view.Inline] = []
     if scan is not None and scan.facts.get("backdoored"):
         parts.append("A backdoor was found. ")
     if robust is not None:
@@ -92,7 +78,7 @@ def _sentence(evidence: Evidence, robust: Measurement | None, scan: Note | None)
         parts.append("it was not attacked.")
     else:
         parts.append(f"Nothing was measured of {name or 'a model'}.")
-    return Prose(tuple(parts), style="verdict")
+    return view.Prose(tuple(parts), style="verdict")
 
 
 def _word(evidence: Evidence, robust: Measurement) -> str:
@@ -105,20 +91,20 @@ def _word(evidence: Evidence, robust: Measurement) -> str:
     return "withstands the attacks tried"
 
 
-def _attack(record: Measurement) -> Given:
+def _attack(record: Measurement) -> view.Span:
     how = record.how
     said = f"{how.get('attack')}, {how.get('norm', 'linf')} {radius(how.get('epsilon'))}"
-    return Given(said, record.id)
+    return view.Given(said, record.id)
 
 
 def _cards(
     evidence: Evidence, robust: Measurement | None, scan: Note | None, told: set[str]
-) -> Iterator[Card]:
+) -> Iterator[view.Card]:
     if clean := evidence.best("clean_accuracy", evidence.at_hand):
         images = str(clean.subject.get("dataset_name", "")) or "the dataset"
         said = f"of unchanged test images of {images} are classified correctly."
         about = ("Clean accuracy", "models", "quiet", "nobody attacks")
-        yield Card(*about, number_of(clean), (said,))
+        yield view.Card(*about, number_of(clean), (said,))
     if robust is not None:
         number, verdict = number_of(robust), _word(evidence, robust)
         tone = "good" if verdict.startswith("withstands") else "bad"
@@ -126,16 +112,16 @@ def _cards(
             tone, verdict = "warn", "not established"
         words = ("of test images stay right under ", _attack(robust), ". Evaluation: ")
         evaluation = (*words, soundness(robust)[0])
-        yield Card("Robust accuracy", "evasion", tone, verdict, number, evaluation)
+        yield view.Card("Robust accuracy", "evasion", tone, verdict, number, evaluation)
     if scan is not None:
         yield _scan_card(scan)
     if proved := max(evidence.find("certified_accuracy"), key=value_of, default=None):
         other = model_name(proved) != evidence.at_hand
         whose = f"of another classifier, {model_name(proved)}, " if other else ""
-        bound = Given(bound_of(proved), proved.id)
+        bound = view.Given(bound_of(proved), proved.id)
         against = (f"of test images {whose}hold against ", bound, ".")
         about = ("Certified accuracy", "certify", "quiet", "proved")
-        yield Card(*about, number_of(proved), against)
+        yield view.Card(*about, number_of(proved), against)
     ran = [record for record in evidence.of(CheckResult) if record.verdict != "skipped"]
     if ran:
         every = [record.id for record in ran]
@@ -143,10 +129,10 @@ def _cards(
         tone, verdict = ("bad", "not all pass") if failed else ("good", "all pass")
         target = "threats" if "threats" in told else "records"
         of = ("of ", count(every), " executed checks did not pass.")
-        yield Card("Failed checks", target, tone, verdict, count(failed, among=every), of)
+        yield view.Card("Failed checks", target, tone, verdict, count(failed, among=every), of)
 
 
-def _scan_card(scan: Note) -> Card:
+def _scan_card(scan: Note) -> view.Card:
     facts, score, limit = scan.facts, scan.facts.get("score"), scan.facts.get("threshold")
     number, scale = count([scan.id]), "scan"
     if isinstance(score, int | float):
@@ -158,36 +144,38 @@ def _scan_card(scan: Note) -> Card:
     elif facts["backdoored"]:
         tone, verdict, said = "bad", "backdoor found", f"it leads to {facts.get('target_label')}"
     flagged = f"; flagged from {limit:.3g}" if isinstance(limit, int | float) else ""
-    sentence = Given(f"{scale}{flagged}: {said}.", scan.id)
-    return Card("Backdoor scan", "backdoors", tone, verdict, number, (sentence,))
+    sentence = view.Given(f"{scale}{flagged}: {said}.", scan.id)
+    return view.Card("Backdoor scan", "backdoors", tone, verdict, number, (sentence,))
 
 
-def _steps(evidence: Evidence, robust: Measurement | None, scan: Note | None) -> Iterator[Cell]:
+def _steps(
+    evidence: Evidence, robust: Measurement | None, scan: Note | None
+) -> Iterator[view.Cell]:
     """Yield what to do, the gravest first, each with the command to type."""
     model, dataset = evidence.typed
     if scan is not None and scan.facts.get("backdoored"):
         command = f"purple repair --model {model} --dataset {dataset} --method unlearn"
-        yield "Take the backdoor out, or train anew. ", Command(command)
+        yield "Take the backdoor out, or train anew. ", view.Command(command)
     grave = [find for find in gravest_first(evidence) if find.severity in ("critical", "high")]
     for finding in grave[:1]:
         fix = f"; {finding.fix}" if finding.fix else ""
         place = f"{finding.place.get('path')}:{finding.place.get('line', '')}".rstrip(":")
-        yield f"{finding.message}{fix} ({place}) ", RecordLink(finding.id)
+        yield f"{finding.message}{fix} ({place}) ", view.RecordLink(finding.id)
     if robust is not None and not number_of(robust).established:
         command = f"purple attack --model {model} --dataset {dataset} --attack autoattack"
-        yield "Evaluate anew with a stronger ladder of attacks. ", Command(command)
+        yield "Evaluate anew with a stronger ladder of attacks. ", view.Command(command)
     elif robust is not None and not _word(evidence, robust).startswith("withstands"):
         yield _hardened(evidence, robust, dataset)
     for check in evidence.of(CheckResult):
         if check.verdict in ("fail", "error", "broken"):
             why = f"{check.message}. " if check.message else ""
             said = f"Check {check.check}, {check.verdict}: {why}A pass would prove: {check.proves} "
-            yield said, RecordLink(check.id)
+            yield said, view.RecordLink(check.id)
     if evidence.failures():
-        yield "Some of the work failed; try it again. ", Command("purple run --resume")
+        yield "Some of the work failed; try it again. ", view.Command("purple run --resume")
 
 
-def _hardened(evidence: Evidence, robust: Measurement, dataset: str) -> Cell:
+def _hardened(evidence: Evidence, robust: Measurement, dataset: str) -> view.Cell:
     """Return what to do about a model that breaks: ship the hardened one, or harden."""
     epsilon = robust.how.get("epsilon")
     hardened = [evidence.weakest(name, epsilon) for name in evidence.models_of("hardened")]
@@ -197,4 +185,4 @@ def _hardened(evidence: Evidence, robust: Measurement, dataset: str) -> Cell:
         words = f"Use {model_name(best)} instead ({evidence.file_of(model_name(best))}): it keeps "
         return words, number_of(best), " under ", _attack(best), "."
     command = f"purple harden --dataset {dataset} --recipe pgd --epsilon {of_epsilon(epsilon)}"
-    return "Train against the attack. ", Command(command, robust.id)
+    return "Train against the attack. ", view.Command(command, robust.id)

@@ -6,38 +6,28 @@ from typing import Any
 
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import MODEL_NOTES
+from purpleteam.report import view
 from purpleteam.report.blocks import checks, matrices, trainings
 from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet, beside, of_model, of_seed
 from purpleteam.report.collect import UNDEFENDED, Evidence, about
 from purpleteam.report.numbers import SPACE, heading, number_or_dash
-from purpleteam.report.view import (
-    DASH,
-    Blocks,
-    Given,
-    Inline,
-    Number,
-    Prose,
-    RecordLink,
-    Table,
-    row,
-)
 
 SCORES = ("precision", "recall", "f1")
 METRICS = ("clean_accuracy", "validation_accuracy")
 
 
-def _time(evidence: Evidence, record: Measurement) -> Inline:
+def _time(evidence: Evidence, record: Measurement) -> view.Inline:
     """Return the time for an image in a unit that fits it."""
     spent = record.cost.get("seconds_per_image")
     if spent is None:
-        return DASH
+        return view.DASH
     if spent < 1e-3:
         text = f"{1e6 * spent:.0f}{SPACE}µs"
     elif spent < 1:
         text = f"{1e3 * spent:.2f}{SPACE}ms"
     else:
         text = f"{spent:.1f}{SPACE}s"
-    return Number(text=text, value=float(spent), records=(record.id,))
+    return view.Number(text=text, value=float(spent), records=(record.id,))
 
 
 def _stands_for_it(evidence: Evidence, record: Measurement) -> bool:
@@ -46,15 +36,15 @@ def _stands_for_it(evidence: Evidence, record: Measurement) -> bool:
     return not record.how.get("repair") and (record.name == "clean_accuracy" or clean is None)
 
 
-def _notes(evidence: Evidence) -> list[Prose]:
+def _notes(evidence: Evidence) -> list[view.Prose]:
     return [
-        Prose((Given(f"Of {note.facts['model_name']}: {seen}.", note.id),), "callout")
+        view.Prose((view.Given(f"Of {note.facts['model_name']}: {seen}.", note.id),), "callout")
         for note in evidence.notes(MODEL_NOTES)
         for seen in note.facts["notes"]
     ]
 
 
-def _per_class(evidence: Evidence) -> Blocks:
+def _per_class(evidence: Evidence) -> view.Blocks:
     """Return the scores of each class; several trainings of one recipe are several models."""
     trained: dict[tuple[str, Any], list[Measurement]] = {}
     for name in evidence.models_with(*SCORES):
@@ -67,15 +57,19 @@ def _per_class(evidence: Evidence) -> Blocks:
             label = str(record.how.get("class", "all"))
             classes.setdefault(label, {}).setdefault(record.name, record)
         rows = [
-            row(label, *(number_or_dash(scores.get(score)) for score in SCORES))
+            view.row(label, *(number_or_dash(scores.get(score)) for score in SCORES))
             for label, scores in classes.items()
         ]
         seeds = [f", seed {one.seed}" for one in records if one.seed is not None]
         which = seeds[0] if seeds and names.count(name) > 1 else ""
         caption, columns = f"Each class, {name}{which}", ("Class", *map(heading, SCORES))
-        link = (RecordLink(records[0].id),)
-        tables.append(Table(caption, columns, rows, folded=True, note=link, dense=True))
-    return [Prose(("Precision, recall and F1 of each class",), "heading"), tables] if tables else ()
+        link = (view.RecordLink(records[0].id),)
+        tables.append(view.Table(caption, columns, rows, folded=True, note=link, dense=True))
+    return (
+        [view.Prose(("Precision, recall and F1 of each class",), "heading"), tables]
+        if tables
+        else ()
+    )
 
 
 CHAPTERS.register("models")(

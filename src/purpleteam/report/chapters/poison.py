@@ -9,20 +9,10 @@ from typing import Any
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import Role
 from purpleteam.core.statistics import Estimate, Rate
+from purpleteam.report import chapter
 from purpleteam.report.blocks import galleries, matrices, trainings
-from purpleteam.report.chapter import (
-    CHAPTERS,
-    Chapter,
-    Sheet,
-    beside,
-    given,
-    of_itself,
-    of_model,
-    of_name,
-    of_seed,
-)
 from purpleteam.report.collect import Evidence, model_name, value_of
-from purpleteam.report.figures import Bar, bars
+from purpleteam.report.figures import Mark, bars
 from purpleteam.report.numbers import heading, number_or_dash, of_value
 from purpleteam.report.view import DASH, Cell, Figure, Given, Inline, RecordLink, Table, row
 
@@ -30,18 +20,14 @@ ROLES: tuple[Role, ...] = ("poisoned", "clean_twin")
 MEANS_OVER_TRAININGS = ("attack_success_rate_mean", "clean_accuracy_difference_mean")
 
 
-def _planted(evidence: Evidence, record: Measurement) -> bool:
-    return not record.how.get("lab")
-
-
 def _recipe(evidence: Evidence, record: Measurement) -> Cell:
     parts: list[Inline] = []
     if record.how.get("poisoned") is not None:
-        parts += [given(record, "poisoned"), " images, "]
+        parts += [chapter.given(record, "poisoned"), " images, "]
     if "relabel" in record.how:
         parts.append("relabelled" if record.how["relabel"] else "label kept")
     if record.how.get("target_label") is not None:
-        parts += [", target ", given(record, "target_label")]
+        parts += [", target ", chapter.given(record, "target_label")]
     return tuple(parts) or (DASH,)
 
 
@@ -60,19 +46,19 @@ def _pooled(evidence: Evidence, record: Measurement) -> Inline:
     return Given("; ".join(each) or DASH, record.id)
 
 
-def beside_success(*, lab: bool) -> Sheet:
+def beside_success(*, lab: bool) -> chapter.Sheet:
     """Return what stands beside the success rates of the poison lab, or of the others."""
     change = "Clean accuracy less the clean twin's"
-    return Sheet(
+    return chapter.Sheet(
         caption="What stands beside the success rate",
         metrics=("triggered_accuracy",),
-        where=lambda evidence, record: _planted(evidence, record) != lab,
+        where=lambda _, record: bool(record.how.get("lab")) == lab,
         columns={
-            "Model": of_model,
-            "Seed": of_seed,
-            heading("triggered_accuracy", "Accuracy on all images, triggered"): of_itself,
-            **beside("recovered_accuracy", "Triggered and still right"),
-            **beside("clean_accuracy_difference", change),
+            "Model": chapter.of_model,
+            "Seed": chapter.of_seed,
+            heading("triggered_accuracy", "Accuracy on all images, triggered"): chapter.of_itself,
+            **chapter.beside("recovered_accuracy", "Triggered and still right"),
+            **chapter.beside("clean_accuracy_difference", change),
         },
         optional=("Seed", change),
         folded=True,
@@ -82,8 +68,8 @@ def beside_success(*, lab: bool) -> Sheet:
 def _per_source(evidence: Evidence) -> Figure | None:
     """Return the success rate by true class of the backdoor that works best, and all as a table."""
     shown: dict[str, Measurement] = {}
-    for record in evidence.find("attack_success_rate"):
-        if _planted(evidence, record) and isinstance(record.detail.get("per_source"), Mapping):
+    for record in evidence.find("attack_success_rate", lab=None):
+        if isinstance(record.detail.get("per_source"), Mapping):
             shown.setdefault(model_name(record), record)
     if not shown:
         return None
@@ -101,7 +87,7 @@ def _per_source(evidence: Evidence) -> Figure | None:
     for label, rate in _sources(best).items():
         said = of_value(rate, best.name, best.id).text
         ends: dict[str, Any] = {"value": rate.value, "low": rate.low, "high": rate.high}
-        groups.append((f"true {label}", [Bar(**ends, text=said, record=best.id, style="attack")]))
+        groups.append((f"true {label}", [Mark(**ends, text=said, record=best.id, style="attack")]))
     title = f"Attack success rate by true class, {model_name(best)}"
     svg = bars(
         title, "One bar for each true class; the target class itself does not count.", groups
@@ -119,37 +105,37 @@ def _sources(record: Measurement) -> dict[str, Rate]:
     }
 
 
-CHAPTERS.register("poison")(
-    Chapter(
+chapter.CHAPTERS.register("poison")(
+    chapter.Chapter(
         title="Attacks: poison",
         lead="What a few changed training images do.",
         metrics=("attack_success_rate", "triggered_accuracy", *MEANS_OVER_TRAININGS),
         lab=False,
         parts=(
-            Sheet(
+            chapter.Sheet(
                 caption="Backdoors: success, beside base rate and clean accuracy",
                 metrics=("attack_success_rate",),
-                where=_planted,
+                where=lambda _, record: not record.how.get("lab"),
                 columns={
-                    "Model": of_model,
+                    "Model": chapter.of_model,
                     "Poison": _recipe,
-                    "Seed": of_seed,
+                    "Seed": chapter.of_seed,
                     heading("clean_accuracy"): lambda evidence, record: number_or_dash(
                         evidence.around(record)[0]
                     ),
-                    heading("attack_success_rate"): of_itself,
+                    heading("attack_success_rate"): chapter.of_itself,
                     heading("base_rate"): lambda evidence, record: number_or_dash(
                         evidence.around(record)[1]
                     ),
                 },
             ),
-            Sheet(
+            chapter.Sheet(
                 caption="Over several trainings, each a model of its own",
                 metrics=MEANS_OVER_TRAININGS,
                 columns={
-                    "Model": of_model,
-                    "What": of_name,
-                    "Mean": of_itself,
+                    "Model": chapter.of_model,
+                    "What": chapter.of_name,
+                    "Mean": chapter.of_itself,
                     "All trainings together, or each": _pooled,
                 },
             ),

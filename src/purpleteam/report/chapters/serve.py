@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import SERVED
+from purpleteam.report import chapter
 from purpleteam.report.blocks import brief, checks, galleries
-from purpleteam.report.chapter import (
-    CHAPTERS,
-    Chapter,
-    Sheet,
-    given,
-    of_how,
-    of_itself,
-    of_model,
-    of_name,
-)
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.numbers import heading, number_of
-from purpleteam.report.view import DASH, Inline, Mono, RecordLink, Table, row
+from purpleteam.report.view import DASH, Mono, RecordLink, Table, row
 
 WAYS = {"place": "Centred and scaled as in training", "resize": "Only resized"}
 ASKED = ("served_accuracy", "trigger_sweep_rate")
@@ -29,20 +18,15 @@ def _app(evidence: Evidence) -> list[Table]:
     """Return the facts of the app one below the other, all of them traced to the note."""
     tables = []
     for note in evidence.notes(SERVED):
-        rows = [
-            row(key.replace("_", " "), _fact(value), record=note.id)
-            for key, value in note.facts.items()
-            if not str(value).startswith("sha256:")
-        ]
+        rows = []
+        for key, value in note.facts.items():
+            if not str(value).startswith("sha256:"):
+                none = "" if value or value == 0 else "none"
+                fact = value if isinstance(value, str) else none or Mono(brief(value))
+                rows.append(row(key.replace("_", " "), fact, record=note.id))
         columns, link = ("Fact", "As recorded"), (RecordLink(note.id),)
         tables.append(Table("The app that was started", columns, rows, note=link))
     return tables
-
-
-def _fact(value: Any) -> Inline:
-    if isinstance(value, str):
-        return value
-    return Mono(brief(value)) if value or value == 0 else "none"
 
 
 def _redrawn(evidence: Evidence) -> Table:
@@ -56,14 +40,14 @@ def _redrawn(evidence: Evidence) -> Table:
     for (model, _), measured in cases.items():
         first = next(iter(measured.values()))
         numbers = (number_of(measured[way]) if way in measured else DASH for way in ways)
-        rows.append(row((model, RecordLink(first.id)), given(first, "case"), *numbers))
+        rows.append(row((model, RecordLink(first.id)), chapter.given(first, "case"), *numbers))
     headings = (heading("redrawn_accuracy", WAYS.get(way, way)) for way in ways)
     columns = ("Model", "Drawing", *headings)
     return Table("Images drawn again, read with either preparation", columns, rows)
 
 
-CHAPTERS.register("serve")(
-    Chapter(
+chapter.CHAPTERS.register("serve")(
+    chapter.Chapter(
         title="Serve",
         lead="The drawing app: what it reads, what it refuses, what it keeps to itself.",
         metrics=("redrawn_accuracy", *ASKED),
@@ -71,14 +55,14 @@ CHAPTERS.register("serve")(
             _app,
             galleries("drawing"),
             _redrawn,
-            Sheet(
+            chapter.Sheet(
                 caption="The model that is served",
                 metrics=ASKED,
                 columns={
-                    "Model": of_model,
-                    "Measured": of_name,
-                    "Drawing": of_how("case"),
-                    "Value": of_itself,
+                    "Model": chapter.of_model,
+                    "Measured": chapter.of_name,
+                    "Drawing": chapter.of_how("case"),
+                    "Value": chapter.of_itself,
                 },
                 optional=("Drawing",),
             ),

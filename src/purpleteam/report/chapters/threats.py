@@ -7,24 +7,13 @@ from typing import Any
 
 from purpleteam.core.records import CheckResult, ThreatStatus
 from purpleteam.core.schema import SYSTEM_MODEL
+from purpleteam.report import view
 from purpleteam.report.blocks import badge, checks
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.chapters.scan import SEVERITIES
 from purpleteam.report.collect import Evidence, items
 from purpleteam.report.foreign import only_drawing
 from purpleteam.report.numbers import count
-from purpleteam.report.view import (
-    DASH,
-    Blocks,
-    Figure,
-    Inline,
-    Mono,
-    Prose,
-    RecordLink,
-    Row,
-    Table,
-    row,
-)
 
 STRIDE = {
     "S": "Spoofing",
@@ -50,19 +39,19 @@ def _threats(evidence: Evidence) -> list[ThreatStatus]:
     return sorted(evidence.of(ThreatStatus), key=lambda record: record.threat)
 
 
-def _summary(evidence: Evidence) -> Prose | None:
-    parts: list[Inline] = []
+def _summary(evidence: Evidence) -> view.Prose | None:
+    parts: list[view.Inline] = []
     for status in WORST_FIRST:
         ids = [threat.id for threat in _threats(evidence) if threat.status == status]
         if ids:
             parts += [" · " if parts else "", count(ids), f" {status.replace('_', ' ')}"]
-    return Prose(tuple(parts), style="tally") if parts else None
+    return view.Prose(tuple(parts), style="tally") if parts else None
 
 
-def _diagram(evidence: Evidence) -> list[Figure]:
+def _diagram(evidence: Evidence) -> list[view.Figure]:
     title = "The system: parts, numbered flows, and trust boundaries in dashes"
     return [
-        Figure(title, svg, (RecordLink(note.id),), record=note.id)
+        view.Figure(title, svg, (view.RecordLink(note.id),), record=note.id)
         for note in evidence.notes(SYSTEM_MODEL)
         if isinstance(diagram := note.facts.get("diagram"), str) and (svg := only_drawing(diagram))
     ]
@@ -76,7 +65,7 @@ def _names(evidence: Evidence) -> dict[str, str]:
     }
 
 
-def _matrix(evidence: Evidence) -> Table | None:
+def _matrix(evidence: Evidence) -> view.Table | None:
     """Return the worst status of each part and kind of threat."""
     names = _names(evidence)
     cells: dict[str, dict[str, list[str]]] = {}
@@ -86,18 +75,18 @@ def _matrix(evidence: Evidence) -> Table | None:
     rows = []
     places = {name: number for number, name in enumerate(names)}
     for element in sorted(cells, key=lambda element: places.get(element, 999)):
-        worst: list[Inline] = []
+        worst: list[view.Inline] = []
         for letter in STRIDE:
-            status = min(cells[element].get(letter, ()), key=WORST_FIRST.index, default=DASH)
-            plain = {DASH: DASH, "not_applicable": "n/a"}.get(status)
+            status = min(cells[element].get(letter, ()), key=WORST_FIRST.index, default=view.DASH)
+            plain = {view.DASH: view.DASH, "not_applicable": "n/a"}.get(status)
             worst.append(plain or badge(status))
-        rows.append(row(names.get(element, element), *worst))
+        rows.append(view.row(names.get(element, element), *worst))
     note = "The worst status of a cell's threats; a dash where the kind of part has no such cell."
     columns, caption = ("Part", *STRIDE.values()), "Each part against each kind of threat"
-    return Table(caption, columns, rows, note=(note,), dense=True)
+    return view.Table(caption, columns, rows, note=(note,), dense=True)
 
 
-def _remaining(evidence: Evidence) -> Blocks:
+def _remaining(evidence: Evidence) -> view.Blocks:
     """Return what remains grave, open to the eye, and the rest folded."""
     names, notes = _names(evidence), evidence.notes(SYSTEM_MODEL)
     known = {check.check: check.id for check in evidence.of(CheckResult)}
@@ -105,17 +94,17 @@ def _remaining(evidence: Evidence) -> Blocks:
     real = [threat for threat in _threats(evidence) if threat.status != "not_applicable"]
     real.sort(key=lambda threat: WORST_FIRST.index(threat.status))
     real.sort(key=lambda threat: SEVERITIES.index(threat.residual))
-    grave: list[Row] = []
-    rest: list[Row] = []
+    grave: list[view.Row] = []
+    rest: list[view.Row] = []
     for threat in real:
         references = details.get(threat.threat, {}).get("references") or ()
         named = ", ".join(map(str, (*references, *threat.origin)))
-        public = (Mono(named),) if named else ()
-        mitigations: list[Inline] = []
+        public = (view.Mono(named),) if named else ()
+        mitigations: list[view.Inline] = []
         for name, facts in threat.mitigations.items():
             mitigations += _mitigation(name, facts if isinstance(facts, Mapping) else {}, known)
-        told = row(
-            (Mono(threat.threat), " " + threat.title, *public, RecordLink(threat.id)),
+        told = view.row(
+            (view.Mono(threat.threat), " " + threat.title, *public, view.RecordLink(threat.id)),
             (names.get(threat.element, threat.element), ", " + _kind(threat).lower()),
             badge(threat.inherent),
             badge(threat.residual),
@@ -125,40 +114,40 @@ def _remaining(evidence: Evidence) -> Blocks:
         )
         (grave if threat.residual in ("high", "critical") else rest).append(told)
     less, folded = "Threats of which less remains", bool(grave)
-    remain = Table("Threats that remain high or critical", COLUMNS, grave, stacked=True)
-    return remain, Table(less, COLUMNS, rest, folded, stacked=True)
+    remain = view.Table("Threats that remain high or critical", COLUMNS, grave, stacked=True)
+    return remain, view.Table(less, COLUMNS, rest, folded, stacked=True)
 
 
 def _kind(threat: ThreatStatus) -> str:
     return STRIDE.get(threat.stride[:1].upper(), threat.stride)
 
 
-def _mitigation(name: str, facts: Mapping[str, Any], known: Mapping[str, str]) -> list[Inline]:
+def _mitigation(name: str, facts: Mapping[str, Any], known: Mapping[str, str]) -> list[view.Inline]:
     status = str(facts.get("status", "unverified"))
-    parts: list[Inline] = [badge(status), f" {facts.get('statement', name)}"]
+    parts: list[view.Inline] = [badge(status), f" {facts.get('statement', name)}"]
     proofs = facts.get("checks")
     for check, verdict in proofs.items() if isinstance(proofs, Mapping) else ():
-        parts += [" ", Mono(f"{check} {verdict}"), " "]
-        parts += [RecordLink(known[str(check)])] if str(check) in known else []
+        parts += [" ", view.Mono(f"{check} {verdict}"), " "]
+        parts += [view.RecordLink(known[str(check)])] if str(check) in known else []
     if unseen := facts.get("not_looked_at"):
         parts.append(f"No check of it looked at {'; '.join(map(str, unseen))}.")
     return [*parts, "\n"]
 
 
-def _not_applicable(evidence: Evidence) -> Table:
+def _not_applicable(evidence: Evidence) -> view.Table:
     names = _names(evidence)
     rows = [
-        row(
+        view.row(
             names.get(threat.element, threat.element), _kind(threat), threat.title, record=threat.id
         )
         for threat in _threats(evidence)
         if threat.status == "not_applicable"
     ]
     columns = ("Part", "Kind", "Why nothing can go wrong there")
-    return Table("Cells that do not apply", columns, rows, folded=True)
+    return view.Table("Cells that do not apply", columns, rows, folded=True)
 
 
-def _parts(evidence: Evidence) -> Blocks:
+def _parts(evidence: Evidence) -> view.Blocks:
     """Return every other list of the system model."""
     tables = [
         listed(key, value, note.facts.get("columns"), note.id)
@@ -166,10 +155,14 @@ def _parts(evidence: Evidence) -> Blocks:
         for key, value in note.facts.items()
         if key not in (*SHOWN, *ELSEWHERE)
     ]
-    return [Prose(("The system model, part by part",), "heading"), tables] if any(tables) else None
+    return (
+        [view.Prose(("The system model, part by part",), "heading"), tables]
+        if any(tables)
+        else None
+    )
 
 
-def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> list[Table]:
+def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> list[view.Table]:
     """Return a folded table for each list of rows, at whatever depth it stands.
 
     Args:
@@ -188,27 +181,30 @@ def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> li
     asked = (order.get(key) or ()) if isinstance(order, Mapping) else ()
     columns = dict.fromkeys([*(name for name in asked if name in present), *present])
     rows = [
-        row(*(_cell(name, line.get(name)) for name in columns), record=record) for line in lines
+        view.row(*(_cell(name, line.get(name)) for name in columns), record=record)
+        for line in lines
     ]
     headings = [name.replace("_", " ") for name in columns]
-    caption, link = (title[:1].upper() + title[1:]).replace("_", " "), (RecordLink(record),)
-    return [Table(caption, headings, rows, folded=True, note=link, dense=True)] if rows else []
+    caption, link = (title[:1].upper() + title[1:]).replace("_", " "), (view.RecordLink(record),)
+    return [view.Table(caption, headings, rows, folded=True, note=link, dense=True)] if rows else []
 
 
-def _cell(name: str, value: Any) -> Inline:
+def _cell(name: str, value: Any) -> view.Inline:
     text = _words(value)
-    if text != DASH and name in IN_COLOUR:
+    if text != view.DASH and name in IN_COLOUR:
         return badge(text)
-    return Mono(text) if text != DASH and name in NAMES else text
+    return view.Mono(text) if text != view.DASH and name in NAMES else text
 
 
 def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
         words = list(map(_words, value))
-        return ("\n" if any(len(word) > LONG for word in words) else ", ").join(words) or DASH
+        return ("\n" if any(len(word) > LONG for word in words) else ", ").join(words) or view.DASH
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_words(item)}" for key, item in value.items() if item) or DASH
-    return DASH if value is None or value == "" else str(value)
+        return (
+            "; ".join(f"{key}: {_words(item)}" for key, item in value.items() if item) or view.DASH
+        )
+    return view.DASH if value is None or value == "" else str(value)
 
 
 CHAPTERS.register("threats")(
