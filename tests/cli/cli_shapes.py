@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,25 @@ def write_pictures(folder: Path, count: int = 30) -> None:
 
 def write_own(folder: Path) -> dict[str, Any]:
     """Write shapes_net.py, shapes/ and weights trained a little: four.safetensors, four.pt."""
+    from safetensors.torch import load
+
+    for name, content in _own().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    state: dict[str, Any] = load(_own()["four.safetensors"])
+    return state
+
+
+@cache
+def _own() -> dict[str, bytes]:
+    """Return those files by name: trained once for all tests."""
+    with TemporaryDirectory() as made:
+        _train(Path(made))
+        files = [path for path in Path(made).rglob("*") if path.is_file()]
+        return {str(path.relative_to(made)): path.read_bytes() for path in files}
+
+
+def _train(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -85,4 +106,3 @@ def write_own(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = net.state_dict()
     save_file(state, folder / "four.safetensors")
     torch.save(state, folder / "four.pt")
-    return state

@@ -194,9 +194,10 @@ BAD = [
 ]
 
 
-@pytest.fixture
-def littered(here: Path) -> Path:
-    """A folder with one of everything that is not what it should be."""
+@pytest.fixture(scope="module")
+def litter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one of everything that is not what it should be, made once."""
+    here = tmp_path_factory.mktemp("littered")
     for name in ("empty", "torn", "damaged", "noimages/a", "noimages/b"):
         (here / name).mkdir(parents=True)
     (here / "text.safetensors").write_text("no tensors", "utf-8")
@@ -217,6 +218,13 @@ def littered(here: Path) -> Path:
         (here / "notimages" / name).parent.mkdir(parents=True)
         (here / "notimages" / name).write_text("no picture", "utf-8")
     return here
+
+
+@pytest.fixture
+def littered(purple: Purple, litter: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder, where `purple` is typed."""
+    monkeypatch.chdir(litter)
+    return litter
 
 
 def _finished_run(path: Path) -> None:

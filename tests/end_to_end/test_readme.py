@@ -24,6 +24,7 @@ RUN_IN = {"detect": "cli/test_cli_detect.py", "repair": "cli/test_cli_detect.py"
 """Where a verb of README's shell blocks is run, if not here: it takes too long on its files."""
 SMALLER = {"purple run ": "--set backdoors.own=false"}
 """What is left out of a line here, since another test does it: a scan takes long."""
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 MENTION = re.compile(r"`(purple [^`\n]+)`|^(?:\$ )?(purple [^`\n]+)$", re.MULTILINE)
 
 
@@ -35,9 +36,8 @@ def mentions() -> Iterator[tuple[str, str]]:
 
 def verb_of(words: list[str]) -> object:
     """Return the command that the first word, or the first two, names."""
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert words[0] in commands, words
-    found = commands[words[0]]
+    assert words[0] in COMMANDS, words
+    found = COMMANDS[words[0]]
     return found.commands[words[1]] if hasattr(found, "commands") and len(words) > 1 else found
 
 

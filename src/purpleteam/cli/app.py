@@ -1,7 +1,5 @@
 """The commands of `purple`, and how each of them ends."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from contextlib import suppress

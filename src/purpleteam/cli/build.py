@@ -1,6 +1,4 @@
-"""A command's options are made from the parameters of its function that carry an `Option`."""
-
-from __future__ import annotations
+"""A command's options are made from the annotations of its function's parameters."""
 
 import inspect
 import json
@@ -10,6 +8,7 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Annotated, Any
 
 import typer
@@ -103,16 +102,18 @@ def add(
 ) -> None:
     """Add a command that parses, calls, shows and gates; None is answered by the call itself.
 
-    Parameters called `progress` and `how` are filled in.
+    An option is a parameter with an `Option`, or with a string alone: its help. Parameters called
+    `progress` and `how` are filled in.
     """
     takes = inspect.signature(call).parameters
     hints = typing.get_type_hints(call, include_extras=True)
-    own = {
-        key: option
-        for key in takes
-        for option in getattr(hints.get(key), "__metadata__", ())
-        if isinstance(option, Option)
-    }
+    own: dict[str, Option] = {}
+    for key in takes:
+        for told in getattr(hints.get(key), "__metadata__", ()):
+            if isinstance(told, Option):
+                own[key] = told
+            elif isinstance(told, str):
+                own[key] = Option(help=told, kind=_kind(hints[key].__origin__))
     shared = READING if any(key in takes for key in IMAGES) else {}
     if measures:
         names = [_called(*pair) for pair in own.items()]
@@ -143,8 +144,8 @@ def add(
         parameters.append(_parameter(key, option, False if option.kind is bool else None))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}
-    told = re.split(r"\n\n(?:Args|Raises|Returns):", inspect.getdoc(call) or "")[0]
-    app.command(name, help=told)(screen.only_answers()(command))
+    text = re.split(r"\n\n(?:Args|Raises|Returns):", inspect.getdoc(call) or "")[0]
+    app.command(name, help=text)(screen.only_answers()(command))
 
 
 def _put_reading(given: dict[str, Any]) -> None:
@@ -180,6 +181,11 @@ def _show(result: Result, verdicts: list[gate.Verdict], as_json: bool) -> None:
 
 def _called(key: str, option: Option) -> str:
     return option.name or "--" + key.replace("_", "-")
+
+
+def _kind(hint: Any) -> Any:
+    kinds = [kind for kind in typing.get_args(hint) if kind is not NoneType]
+    return kinds[0] if isinstance(hint, UnionType) else hint
 
 
 def _parameter(key: str, option: Option, default: Any) -> inspect.Parameter:

@@ -1,7 +1,5 @@
 """ls, doctor, data: what there is and what this machine has, found without heavy imports."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Mapping

@@ -1,26 +1,22 @@
 """demo, run, serve: what goes on until it is done, or stopped."""
 
-from __future__ import annotations
-
 import json
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from purpleteam.cli.build import Answer, How
 from purpleteam.cli.screen import answer, say
 from purpleteam.core.progress import Progress
+from purpleteam.core.records import Failure
 from purpleteam.verbs import options
 from purpleteam.verbs.options import Device, Threads
 from purpleteam.verbs.outputs import file_to_write
 from purpleteam.verbs.result import table
 from purpleteam.verbs.verb import Option
 
-if TYPE_CHECKING:
-    from purpleteam.core.records import Failure
-
-Out = Annotated[Path | None, Option(kind=Path, help=options.OUT)]
-Resume = Annotated[bool, Option(kind=bool, help="Continue a run that was stopped.")]
+Out = Annotated[Path | None, options.OUT]
+Resume = Annotated[bool, "Continue a run that was stopped."]
 Seed = Annotated[int | None, Option(kind=int, least=0, most=options.MAX_SEED, help=options.SEED)]
 
 
@@ -42,34 +38,24 @@ def demo(
 def run(
     *,
     profile: Annotated[
-        str | None,
-        Option(help="See purple ls; with --model alone model, which trains nothing, else demo."),
+        str | None, "See purple ls; with --model alone model, which trains nothing, else demo."
     ] = None,
-    config: Annotated[Path | None, Option(kind=Path, help="A TOML file over the profile.")] = None,
+    config: Annotated[Path | None, "A TOML file over the profile."] = None,
     settings: Annotated[
-        list[str] | None,
-        Option(name="--set", kind=list[str], help="One value, a.b=c; repeatable."),
+        list[str] | None, Option(name="--set", kind=list[str], help="One value, a.b=c; repeatable.")
     ] = None,
-    dataset: Annotated[str | None, Option(help="Instead of the profile's.")] = None,
-    model: Annotated[
-        str | None, Option(help="Bring the model under test instead of training one.")
-    ] = None,
-    weights: Annotated[str | None, Option(help="For module:factory.")] = None,
-    normalise: Annotated[
-        str | None, Option(help="What the model wants of images in [0, 1].")
-    ] = None,
-    classes: Annotated[str | None, Option(help="Class names in the order of its outputs.")] = None,
-    epsilon: Annotated[
-        float | None, Option(kind=float, help="Radius in linf, such as 8/255.")
-    ] = None,
+    dataset: Annotated[str | None, "Instead of the profile's."] = None,
+    model: Annotated[str | None, "Bring the model under test instead of training one."] = None,
+    weights: Annotated[str | None, "For module:factory."] = None,
+    normalise: Annotated[str | None, "What the model wants of images in [0, 1]."] = None,
+    classes: Annotated[str | None, "Class names in the order of its outputs."] = None,
+    epsilon: Annotated[float | None, "Radius in linf, such as 8/255."] = None,
     out: Out = None,
     resume: Resume = False,
     seed: Seed = None,
     threads: Threads = None,
     device: Device = "auto",
-    results: Annotated[
-        Path | None, Option(kind=Path, help="Also write the records as one JSON file.")
-    ] = None,
+    results: Annotated[Path | None, "Also write the records as one JSON file."] = None,
     how: How,
     progress: Progress,
 ) -> Answer:
@@ -138,24 +124,17 @@ def _folder(name: str, resume: bool) -> Path:
 def serve(
     *,
     model: Annotated[str, options.MODEL] = "standard",
-    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, "Address to listen on."] = "127.0.0.1",
     port: Annotated[int, Option(kind=int, least=0, most=65535, help="0 takes a free one.")] = 8000,
-    expose_confidences: Annotated[
-        bool, Option(kind=bool, help="Answer with all probabilities too.")
-    ] = False,
-    allow_remote: Annotated[
-        bool, Option(kind=bool, help="Let other machines in: no accounts, no encryption.")
-    ] = False,
+    expose_confidences: Annotated[bool, "Answer with all probabilities too."] = False,
+    allow_remote: Annotated[bool, "Let other machines in: no accounts, no encryption."] = False,
     allowed_hosts: Annotated[
         list[str] | None,
         Option(
             name="--allowed-host", kind=list[str], help="A further name of the app; repeatable."
         ),
     ] = None,
-    strip: Annotated[
-        Path | None,
-        Option(kind=Path, help="A STRIP of this model: triggered images get no label."),
-    ] = None,
+    strip: Annotated[Path | None, "A STRIP of this model: triggered images get no label."] = None,
     how: How,
 ) -> None:
     """Serve a stored model in the hardened drawing app; stop with Ctrl+C."""

@@ -1,7 +1,5 @@
 """What a person sees: progress on standard error, the answer on standard output."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence

@@ -10,8 +10,6 @@
 - `foreign`    drawings of other rooms, cut down to what can only draw
 """
 
-from __future__ import annotations
-
 from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet
 from purpleteam.report.render import ReportFiles, differing, render
 from purpleteam.report.tables import readme_table, render_results

@@ -1,7 +1,5 @@
 """Blocks that several chapters share: checks, galleries, confusion matrices, trainings, facts."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -205,10 +203,8 @@ def _training(title: str, series: Sequence[Series], notes: Sequence[Note], key: 
     known = [{point.x: point for point in curve.points} for curve in series]
     rows = []
     for epoch in sorted({epoch for points in known for epoch in points}):
-        reached = [points.get(epoch) for points in known]
-        cells = [
-            of_fraction(p.value, key, p.record) if p is not None else view.DASH for p in reached
-        ]
+        at = [points.get(epoch) for points in known]
+        cells = [of_fraction(mark.value, key, mark.record) if mark else view.DASH for mark in at]
         rows.append(view.row(f"{epoch:g}", *cells))
     table = view.Table(title, ("Epoch", *(curve.label for curve in series)), rows, dense=True)
     links = (part for note in notes for part in (view.RecordLink(note.id), " "))

@@ -3,8 +3,6 @@
 A new chapter is one file that registers itself, here or in a plug-in: docs/plugins.md has one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,11 +1,9 @@
 """A run folder, read once and asked by name: which records say what about which model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from purpleteam.core.records import Artefact, CheckResult, Failure, Measurement, Note, Record
 from purpleteam.core.runfolder import RunFolder
@@ -38,12 +36,8 @@ class Evidence:
         self.asked: Mapping[str, Any] = asked if isinstance(asked, Mapping) else {}
 
     @classmethod
-    def read(cls, path: Path) -> Evidence:
-        """Read a run folder, damaged or not: what is wrong with it is in `verification`.
-
-        Raises:
-            RunError: the folder is no run, or not one of its records can be read.
-        """
+    def read(cls, path: Path) -> Self:
+        """Read a run folder, damaged or not; a RunError where not one record can be read."""
         run = RunFolder.open(path)
         return cls(path, run.info, run.readable(), verify(path))
 
@@ -69,10 +63,10 @@ class Evidence:
 
     def find(self, name: str, model: str | None = None, **how: Any) -> list[Measurement]:
         """Return the measurements of that name, about that model, done in that way."""
-        named = (record for record in self.measurements if record.name == name)
-        return [
-            record for record in named if model in (None, model_name(record)) and done(record, how)
-        ]
+        named = [record for record in self.measurements if record.name == name]
+        if model is not None:
+            named = [record for record in named if model_name(record) == model]
+        return [record for record in named if done(record, how)]
 
     def best(self, name: str, model: str, **how: Any) -> Measurement | None:
         """Return the most telling of the measurements found: on test, on most images, first."""
@@ -101,10 +95,7 @@ class Evidence:
         return sorted(present, key=lambda name: ROLES.index(self.role(name)))
 
     def models_of(self, *roles: Role, lab: bool | None = None) -> list[str]:
-        """Return the models that play one of those parts, in order; if asked, of the lab or not.
-
-        Those of the lab were trained to plant a backdoor, or as the clean one beside it.
-        """
+        """Return the models that play one of those parts, in order; if asked, of the lab or not."""
         of_lab = {name for (_, name), (_, planted) in self._roles.items() if planted}
         playing = [name for name in self.models if self.role(name) in roles]
         return [name for name in playing if lab in (None, name in of_lab)]
@@ -154,8 +145,7 @@ class Evidence:
     ) -> Measurement | None:
         """Return the lowest white-box robust accuracy at a radius: the attack that counts.
 
-        Of several evaluations by one attack the one on most images stands for it; of equally
-        strong attacks the one with more steps is named.
+        Of one attack's evaluations that on most images counts, of equal attacks the longest.
         """
         widest: dict[tuple[str, float], Measurement] = {}
         for record in self.white_box(model, norm):
@@ -169,11 +159,9 @@ class Evidence:
 
     @cached_property
     def headline_epsilon(self) -> float | None:
-        """The linf radius at which most models were attacked; the largest of equals.
-
-        Points of a curve count only where there is nothing else.
-        """
+        """The linf radius at which most models were attacked; the largest of equals."""
         records = [record for record in self.white_box(norm="linf") if epsilon_of(record) > 0]
+        # points of a curve count only where there is nothing else
         records = [record for record in records if not record.how.get("curve")] or records
         models: dict[float, set[str]] = {}
         for record in records:

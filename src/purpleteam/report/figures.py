@@ -5,8 +5,6 @@ style sheet by class, so a drawing follows light, dark and print. Text that is a
 the class `tick`; any other figure carries the id of its record.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

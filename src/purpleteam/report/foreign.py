@@ -4,8 +4,6 @@ Only elements and attributes on these two lists survive: no script, no link, no 
 animation, no foreign object, and nothing that names another file.
 """
 
-from __future__ import annotations
-
 import re
 from html.parser import HTMLParser
 

@@ -1,7 +1,5 @@
 """The same page as Markdown: every number with its record's id in brackets."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterable

@@ -1,12 +1,10 @@
 """How figures are written: percent only here, an interval and n beside each rate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from purpleteam.core.metrics import METRICS, Metric
+from purpleteam.core.metrics import METRICS, Metric, Unit
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Counts, Estimate, Rate, Value
 from purpleteam.report.view import DASH, Number
@@ -19,26 +17,21 @@ BETTER = {"higher": " Higher is better.", "lower": " Lower is better.", "neither
 ARROWS = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", "neither": ""}
 
 
+def metric_of(name: str) -> Metric:
+    """Return a metric; of a name that is none here, what its words tell of its unit."""
+    fraction = any(word in name for word in FRACTIONS)
+    unit: Unit = "points" if "difference" in name else "fraction" if fraction else "score"
+    return METRICS.get(name) or Metric(name, "", unit, "neither")
+
+
 def meaning(name: str) -> str:
-    """Return what a metric means and which way is better; nothing of one that is not loaded."""
-    metric: Metric | None = METRICS.get(name)
-    return metric.meaning + BETTER[metric.better] if metric else ""
+    """Return what a metric means and which way is better."""
+    return metric_of(name).meaning + BETTER[metric_of(name).better]
 
 
 def heading(name: str, text: str = "") -> str:
     """Return a column's heading for a metric, with an arrow to where better values are."""
-    metric: Metric | None = METRICS.get(name)
-    said = text or name.replace("_", " ").capitalize()
-    return said + (ARROWS[metric.better] if metric else "")
-
-
-def _unit(name: str) -> str:
-    metric: Metric | None = METRICS.get(name)
-    if metric:
-        return metric.unit
-    if "difference" in name:
-        return "points"
-    return "fraction" if any(word in name for word in FRACTIONS) else "score"
+    return (text or name.replace("_", " ").capitalize()) + ARROWS[metric_of(name).better]
 
 
 def soundness_of(measurement: Measurement) -> str:
@@ -70,7 +63,7 @@ def of_value(
     about: dict[str, Any] = {"records": (record,), "flag": flag, "meaning": meaning(name)}
     if isinstance(value, Counts):
         return Number(text=grouped(value.n), value=value.n, **about)
-    low, high, decimals, unit = 100 * value.low, 100 * value.high, 2, _unit(name)
+    low, high, decimals, unit = 100 * value.low, 100 * value.high, 2, metric_of(name).unit
     if isinstance(value, Rate):
         decimals = 2 if value.n >= 5000 else 1
         text = percent(value.value, decimals)
@@ -130,6 +123,6 @@ def count(records: Sequence[str], among: Sequence[str] = ()) -> Number:
 
 def of_fraction(value: float, name: str, record: str) -> Number:
     """Return a bare value of the record, in percent where its name says that it is a fraction."""
-    fraction = _unit(name) == "fraction" and 0 <= value <= 1
+    fraction = metric_of(name).unit == "fraction" and 0 <= value <= 1
     text = percent(value, 2) if fraction else plain(value)
     return Number(text=text, value=value, records=(record,))

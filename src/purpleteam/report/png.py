@@ -3,8 +3,6 @@
 The bytes are a function of the pixels only: no time, no text, one filter, one compression level.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from pathlib import Path

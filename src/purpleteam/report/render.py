@@ -1,7 +1,5 @@
 """A run folder in, report.html and report.md out: no torch, no re-running, no clock."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

@@ -3,8 +3,6 @@
 A file of results is what a run recorded: {"run": run.json's facts, "records": [...]}.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@ A section is a list of blocks; a block holds inlines. `Number` is the only inlin
 a figure, and it cannot be made without the ids of the records that it comes from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Backdoors: looked for in models and training sets, and in the lab planted and taken out again."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Certificates: what no adversary within a bound can change, whatever it does."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from purpleteam.core.records import Measurement

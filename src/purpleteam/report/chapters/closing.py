@@ -1,7 +1,5 @@
 """The end of the page: what was not tested, and every record; and how a record opens."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

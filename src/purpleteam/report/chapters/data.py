@@ -1,7 +1,5 @@
 """Data: which images the numbers are about."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from purpleteam.core.metrics import METRICS

@@ -1,7 +1,5 @@
 """Defences: before and after, by attacks on the defended model itself."""
 
-from __future__ import annotations
-
 from purpleteam.core.records import Measurement
 from purpleteam.report.blocks import bars_figure, checks, matrices, trainings
 from purpleteam.report.chapter import CHAPTERS, Chapter

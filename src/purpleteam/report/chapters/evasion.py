@@ -1,7 +1,5 @@
 """Attacks by evasion: the model itself under attack, over epsilon, and transferred images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

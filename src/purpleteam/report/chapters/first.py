@@ -1,7 +1,5 @@
 """The first screen: the verdict on the model at hand, at most five numbers, what to fix first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from purpleteam.core.records import CheckResult, Measurement, Note
@@ -26,13 +24,7 @@ READING = view.Reading(
 
 
 def first_section(evidence: Evidence, gaps: Sequence[Gap], told: set[str]) -> view.Section:
-    """Return the first screen.
-
-    Args:
-        evidence: the run.
-        gaps: what was not tested.
-        told: ids of the sections that follow.
-    """
+    """Return the first screen; `told` are the ids of the sections that follow."""
     name = evidence.at_hand
     # the robust accuracy that counts: in linf at the headline's radius, else the lowest
     robust = evidence.weakest(name, evidence.headline_epsilon) or evidence.weakest(name)
@@ -41,9 +33,8 @@ def first_section(evidence: Evidence, gaps: Sequence[Gap], told: set[str]) -> vi
     scan = next((note for note in scans if note.facts.get("model_name") == name), None)
     cards = tuple(_cards(evidence, robust, scan, told))
     steps = tuple(_steps(evidence, robust, scan))[:MOST_STEPS]
-    untested: list[view.Cell] = [
-        (what, ".", *((" ", view.Command(command)) if command else ())) for what, command in gaps
-    ]
+    commands = [(" ", view.Command(command)) if command else () for _, command in gaps]
+    untested = [(what, ".", *command) for (what, _), command in zip(gaps, commands, strict=True)]
     more: view.Cell = ("All of it: ", view.Jump("What was not tested", "not-tested"), ".")
     blocks = view.flat(
         _sentence(evidence, robust, scan),

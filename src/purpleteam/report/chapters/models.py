@@ -1,7 +1,5 @@
 """Models: clean accuracy and what belongs to it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from purpleteam.core.records import Measurement

@@ -1,7 +1,5 @@
 """Attacks by poisoning: attack success rate, never without base rate and clean accuracy."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +16,10 @@ from purpleteam.report.view import DASH, Cell, Figure, Given, Inline, RecordLink
 
 ROLES: tuple[Role, ...] = ("poisoned", "clean_twin")
 MEANS_OVER_TRAININGS = ("attack_success_rate_mean", "clean_accuracy_difference_mean")
+
+
+def _around(place: int) -> chapter.Column:
+    return lambda evidence, record: number_or_dash(evidence.around(record)[place])
 
 
 def _recipe(evidence: Evidence, record: Measurement) -> Cell:
@@ -77,8 +79,8 @@ def _per_source(evidence: Evidence) -> Figure | None:
     labels = list(dict.fromkeys(label for known in rates.values() for label in known))
     rows = []
     for name, known in rates.items():
-        about = ("attack_success_rate", shown[name].id)
-        numbers = (of_value(known[label], *about) if label in known else DASH for label in labels)
+        tied = ("attack_success_rate", shown[name].id)
+        numbers = (of_value(known[label], *tied) if label in known else DASH for label in labels)
         rows.append(row(name, *numbers))
     columns = ("Model", *(f"true {label}" for label in labels))
     table = Table("Attack success rate by true class", columns, rows, dense=True)
@@ -89,20 +91,16 @@ def _per_source(evidence: Evidence) -> Figure | None:
         ends: dict[str, Any] = {"value": rate.value, "low": rate.low, "high": rate.high}
         groups.append((f"true {label}", [Mark(**ends, text=said, record=best.id, style="attack")]))
     title = f"Attack success rate by true class, {model_name(best)}"
-    svg = bars(
-        title, "One bar for each true class; the target class itself does not count.", groups
-    )
+    about = "One bar for each true class; the target class itself does not count."
     words = "A backdoor that works from some classes only hides in the mean. "
-    return Figure(title, svg, (words, RecordLink(best.id)), table, folded=True)
+    return Figure(
+        title, bars(title, about, groups), (words, RecordLink(best.id)), table, folded=True
+    )
 
 
 def _sources(record: Measurement) -> dict[str, Rate]:
-    return {
-        str(label): rate if isinstance(rate, Rate) else Rate(**rate)
-        for label, rate in sorted(
-            record.detail["per_source"].items(), key=lambda pair: str(pair[0])
-        )
-    }
+    rates = sorted(record.detail["per_source"].items(), key=lambda pair: str(pair[0]))
+    return {str(label): rate if isinstance(rate, Rate) else Rate(**rate) for label, rate in rates}
 
 
 chapter.CHAPTERS.register("poison")(
@@ -120,13 +118,9 @@ chapter.CHAPTERS.register("poison")(
                     "Model": chapter.of_model,
                     "Poison": _recipe,
                     "Seed": chapter.of_seed,
-                    heading("clean_accuracy"): lambda evidence, record: number_or_dash(
-                        evidence.around(record)[0]
-                    ),
+                    heading("clean_accuracy"): _around(0),
                     heading("attack_success_rate"): chapter.of_itself,
-                    heading("base_rate"): lambda evidence, record: number_or_dash(
-                        evidence.around(record)[1]
-                    ),
+                    heading("base_rate"): _around(1),
                 },
             ),
             chapter.Sheet(

@@ -1,7 +1,5 @@
 """Scan: findings in code and files, what was scanned, and what was not."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from purpleteam.core.records import Finding

@@ -1,7 +1,5 @@
 """Serve: how the app answered, and whether it sees what the model was trained on."""
 
-from __future__ import annotations
-
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import SERVED
 from purpleteam.report import chapter

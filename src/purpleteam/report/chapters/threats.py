@@ -1,7 +1,5 @@
 """Threats: the system, what can go wrong with each part, and what checks have proved."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,7 +103,7 @@ def _remaining(evidence: Evidence) -> view.Blocks:
             mitigations += _mitigation(name, facts if isinstance(facts, Mapping) else {}, known)
         told = view.row(
             (view.Mono(threat.threat), " " + threat.title, *public, view.RecordLink(threat.id)),
-            (names.get(threat.element, threat.element), ", " + _kind(threat).lower()),
+            (_part(threat, names), ", " + _kind(threat).lower()),
             badge(threat.inherent),
             badge(threat.residual),
             badge(threat.status),
@@ -116,6 +114,10 @@ def _remaining(evidence: Evidence) -> view.Blocks:
     less, folded = "Threats of which less remains", bool(grave)
     remain = view.Table("Threats that remain high or critical", COLUMNS, grave, stacked=True)
     return remain, view.Table(less, COLUMNS, rest, folded, stacked=True)
+
+
+def _part(threat: ThreatStatus, names: Mapping[str, str]) -> str:
+    return names.get(threat.element, threat.element)
 
 
 def _kind(threat: ThreatStatus) -> str:
@@ -137,9 +139,7 @@ def _mitigation(name: str, facts: Mapping[str, Any], known: Mapping[str, str]) -
 def _not_applicable(evidence: Evidence) -> view.Table:
     names = _names(evidence)
     rows = [
-        view.row(
-            names.get(threat.element, threat.element), _kind(threat), threat.title, record=threat.id
-        )
+        view.row(_part(threat, names), _kind(threat), threat.title, record=threat.id)
         for threat in _threats(evidence)
         if threat.status == "not_applicable"
     ]
@@ -163,14 +163,9 @@ def _parts(evidence: Evidence) -> view.Blocks:
 
 
 def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> list[view.Table]:
-    """Return a folded table for each list of rows, at whatever depth it stands.
+    """Return a folded table for each list of mappings, at whatever depth it stands.
 
-    Args:
-        key: the name of the list.
-        value: a list of mappings, or a mapping of such.
-        order: the columns of a list by its name, where they are given.
-        record: what all of it comes from.
-        title: what stands before the name.
+    `order` has the columns of a list by its name, `title` is what stands before the name.
     """
     title = f"{title} {key}".strip()
     if isinstance(value, Mapping):
