@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 with suppress(ImportError):  # the tests of the base install run where pytest is all there is
     from hypothesis import settings
 
-    settings.register_profile("purpleteam", deadline=None)
+    settings.register_profile("purpleteam", deadline=None, max_examples=40)
     settings.load_profile("purpleteam")
 
 

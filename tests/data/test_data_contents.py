@@ -112,7 +112,7 @@ def put(path, content, seed):
         path.write_bytes({"empty": b"", "text": b"0.png,a\n1.PNG,b\n"}.get(content, b"\x80\x04."))
 
 
-@settings(max_examples=150, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=70, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     st.lists(st.tuples(st.lists(NAMES, max_size=3), FILES, CONTENTS), max_size=14),
     st.sampled_from(["", ":resize=4", ":skip_unreadable=true", ":labels=labels.csv"]),

@@ -15,7 +15,7 @@ Images = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def digits() -> Images:
-    return load_digits().test.images[:40]
+    return load_digits().test.images[:16]
 
 
 def coloured(size: tuple[int, int]) -> Images:
@@ -48,8 +48,8 @@ def test_what_an_image_gets_depends_on_its_index_and_the_seed_alone(
 ) -> None:
     whole = corrupt(digits, kind, 4, seed=7)
     assert np.array_equal(corrupt(digits, kind, 4, seed=7), whole)
-    some = corrupt(digits[[31, 4]], kind, 4, seed=7, index=[31, 4])
-    assert np.array_equal(some, whole[[31, 4]])
+    some = corrupt(digits[[13, 4]], kind, 4, seed=7, index=[13, 4])
+    assert np.array_equal(some, whole[[13, 4]])
 
 
 RANDOM = sorted(set(CORRUPTIONS) - {"brightness", "canny_edges", "scale"})

@@ -51,7 +51,7 @@ def place_by_the_book(image) -> list[list[int]]:
     return placed.tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(DRAWINGS)
 def test_the_matrices_compute_exactly_what_the_specification_says(image):
     assert place(image).tolist() == place_by_the_book(image)

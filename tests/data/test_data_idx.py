@@ -110,7 +110,7 @@ def test_a_declared_size_over_the_cap_is_refused_before_reading(tmp_path):
 
 
 def test_a_decompression_bomb_stops_at_the_size_its_header_admits(tmp_path):
-    bomb = gzip.compress(content(tmp_path, LABELS) + bytes(200_000_000), compresslevel=1)
+    bomb = gzip.compress(content(tmp_path, LABELS) + bytes(20_000_000), compresslevel=1)
     (tmp_path / "bomb").write_bytes(bomb)
     tracemalloc.start()
     with pytest.raises(DataError, match="oversized: expected 5 bytes"):

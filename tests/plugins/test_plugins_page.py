@@ -19,7 +19,11 @@ pytestmark = pytest.mark.slow
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, pages.Step]]:
     """Do what the page says; return where, and each step by its verb."""
     folder = tmp_path_factory.mktemp("plugins")
-    steps = pages.do(PAGE, folder, {"purple --plugin my_module detect": "--trusted 100"})
+    less = {
+        "purple --plugin my_module train": "--epochs 4",
+        "purple --plugin my_module detect": "--trusted 100",
+    }
+    steps = pages.do(PAGE, folder, less)
     return folder, {step.text.replace("--plugin my_module ", "").split()[1]: step for step in steps}
 
 
@@ -84,19 +88,15 @@ def test_the_profile_loads_it_by_itself(done: tuple[Path, dict[str, pages.Step]]
     assert "halving" in attacks
 
 
-def test_what_it_measured_is_measured_again_where_it_is_asked_for(
+def test_it_is_asked_again_for_its_measurements_and_one_that_is_none_is_refused(
     done: tuple[Path, dict[str, pages.Step]],
 ) -> None:
     again = "verify runs/attack --replay 1"
-    (asked,) = pages.do(f"```sh\npurple --plugin my_module {again}\n```\n", done[0])
-    (not_asked,) = pages.do(f"```sh\npurple {again}\n```\n", done[0])
+    # In this order: a plug-in registers itself for as long as the process lives.
+    lines = f"purple {again}\npurple --plugin my_module {again}\npurple --plugin nosuch ls\n"
+    not_asked, asked, no_plugin = pages.do(f"```sh\n{lines}```\n", done[0])
     assert asked.code == 0, asked.out + asked.error
     told = not_asked.out + not_asked.error
     assert not_asked.code == 2 and "add --plugin my_module" in told  # a run may be a stranger's
-
-
-def test_a_plug_in_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
-    (step,) = pages.do("```sh\npurple --plugin nosuch ls\n```\n", tmp_path)
-    assert step.code == 2
-    assert step.error.startswith("error: plug-in 'nosuch' is no module on the Python path")
-    assert step.error.count("\n") == 1
+    assert no_plugin.code == 2 and no_plugin.error.count("\n") == 1
+    assert no_plugin.error.startswith("error: plug-in 'nosuch' is no module on the Python path")
