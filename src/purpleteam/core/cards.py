@@ -1,8 +1,7 @@
 """Stored models without torch: where their three files are, what the card says, digests.
 
-A stored model is `<name>.safetensors` (the weights; its SHA-256 is the model's digest),
-`<name>.onnx` (what the app runs) and `<name>.json` (the card). A zoo name stands for a model
-that ships in the package.
+`<name>.safetensors` are the weights, whose SHA-256 is the model's digest, `<name>.onnx` is what the
+app runs, `<name>.json` the card. A zoo name stands for a model that ships in the package.
 """
 
 from __future__ import annotations
@@ -121,10 +120,8 @@ def find_stored(reference: str) -> StoredModel:
         problem = f"has no card {str(card)!r} beside it"
     else:
         raise ModelError(f"{unknown('model', reference, names)}; or the path of a stored model")
-    raise ModelError(
-        f"{reference!r} {problem}; make it a stored model with: "
-        f"purple import {reference} --arch NAME"
-    )
+    remedy = f"make it a stored model with: purple import {reference} --arch NAME"
+    raise ModelError(f"{reference!r} {problem}; {remedy}")
 
 
 def _zoo() -> Path:

@@ -1,9 +1,8 @@
 """Executed checks: each proves one sentence, and proves first that it can fail.
 
-A check is a class in the room that owns the thing it looks at (`scan/checks`, `serve/checks`,
-`models/checks`, ...). It registers itself here and has two methods: `examine`, which looks at
-a target, and `bad_example`, which makes a target that `examine` must fail on. A check whose
-bad example passes is `broken`, whatever it says about the real target.
+A check is a class in the room that owns the thing it looks at. `examine` looks at a target, and
+`bad_example` makes one that `examine` must fail on: otherwise the check is `broken`, whatever it
+says about the real target.
 """
 
 from __future__ import annotations

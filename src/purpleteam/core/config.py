@@ -1,7 +1,7 @@
-"""Configuration: mappings into frozen dataclasses; unknown keys are refused with the nearest.
+"""Mappings into frozen dataclasses; unknown keys are refused with the nearest.
 
-One rule serves files (`--config FILE`, TOML), overrides (`--set a.b=c`) and the fields of a
-part on the command line (`--attack pgd:steps=40,restarts=3`); a number may be a fraction: 8/255.
+One rule serves files (TOML), `--set a.b=c` and the fields of a part (`pgd:steps=40`); a number may
+be a fraction: 8/255.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         problem = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
             problem = f"{place} is missing"
-        elif (
-            place
-        ):  # otherwise it is from the part's own __post_init__, which names field and value
+        elif place:  # a part's own __post_init__ names field and value itself
             problem = f"{place} = {first['input']!r}: {problem}"
         raise ConfigError(f"{where}: {problem}") from None
     for key in values:

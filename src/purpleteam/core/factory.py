@@ -1,8 +1,8 @@
 """`module:factory` and `path/to/module.py:factory`: the user's own code.
 
 A module is looked up on the Python path and in the current folder; a file is loaded as it lies,
-and what lies beside it can be imported while it is loaded and called. What goes wrong in there is
-told in one line: whose code it was, in which file and line, and what to try.
+and what lies beside it can be imported. What goes wrong in there is told in one line: whose code it
+was, in which file and line, and what to try.
 """
 
 from __future__ import annotations
@@ -82,17 +82,13 @@ def call_factory(
         except PurpleError:
             raise
         except (Exception, SystemExit) as problem:  # whatever the user's file does when imported
-            raise error(
-                f"{reference!r}: module {name!r} cannot be imported: {_what(problem)}; "
-                f"{_remedy(problem, None if whole else name)}"
-            ) from None
+            why = f"{_what(problem)}; {_remedy(problem, None if whole else name)}"
+            raise error(f"{reference!r}: module {name!r} cannot be imported: {why}") from None
         factory = getattr(module, factory_name, None)
         if factory is None:
-            own = [one for one in vars(module) if not one.startswith("_")]
-            raise error(
-                f"{reference!r}: module {name!r} has no {factory_name!r}; "
-                f"it has {', '.join(own[-8:]) or 'nothing'}"
-            )
+            own = [one for one in vars(module) if not one.startswith("_")][-8:]
+            lacks = f"has no {factory_name!r}; it has {', '.join(own) or 'nothing'}"
+            raise error(f"{reference!r}: module {name!r} {lacks}")
         try:
             made: object = copy.deepcopy(factory) if is_ready(factory) else factory()
         except (Exception, SystemExit) as problem:
@@ -103,10 +99,9 @@ def call_factory(
                 form = str(signature)
                 signature.bind()
                 remedy = f"try {factory_name}() by itself, and see that it returns what is wanted"
-            raise error(
-                f"{reference!r}{form} failed when called without arguments: {_what(problem)}; it "
-                f"is code of yours: {remedy}"
-            ) from None
+            why = f"{_what(problem)}; it is code of yours: {remedy}"
+            called = f"{reference!r}{form} failed when called without arguments"
+            raise error(f"{called}: {why}") from None
     _CALLED[portable(reference)] = reference
     return made
 

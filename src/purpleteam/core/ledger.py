@@ -1,9 +1,8 @@
 """An append-only file of JSON lines, hash-chained, that survives a crash in mid-line.
 
-Each line carries `chain`: the SHA-256 over the chain value of the line before and the line's
-own canonical JSON. So an edited, removed or reordered line is found; a torn last line, as a
-kill leaves it, is told apart from damage and cut off when the file is opened for more. That
-lines are missing at the end shows only beside the `head` that was noted when they were there.
+Each line carries `chain`: the SHA-256 over the chain value of the line before and the line's own
+canonical JSON. So an edited, removed or reordered line is found, and a torn last line, as a kill
+leaves it, is told apart. That lines are missing at the end shows only beside a `head` noted before.
 """
 
 from __future__ import annotations

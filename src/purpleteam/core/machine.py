@@ -1,11 +1,9 @@
 """Who runs on what: the actor, the machine, the versions and kernels that shape numbers.
 
-Libraries choose their kernels by the processor they find, and kernels round differently. For
-`--reproducible` each is told to take those that every x86-64 processor since 2008 has (SSE4.2), and
-Intel's MKL to leave out instructions whose result is approximate. These settings are read when a
-library is loaded, so the command starts itself anew under them. torch's root of a tensor is MKL's
-all the same; `models.devices` takes another. ONNX Runtime has no such setting: what it answers may
-differ in the last bits.
+For `--reproducible` each library is told to take the kernels that every x86-64 processor since 2008
+has (SSE4.2). They read this when they are loaded, so the command starts itself anew. torch's root
+of a tensor is MKL's all the same; `models.devices` takes another. ONNX Runtime has no such setting:
+what it answers may differ in the last bits.
 """
 
 from __future__ import annotations

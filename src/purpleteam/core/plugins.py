@@ -65,10 +65,8 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
         if error.name and not f"{module}.".startswith(f"{error.name}."):
             raise  # something that the plug-in needs is not installed
         known = ", ".join(sorted(installed_plugins())) or "none"
-        raise UsageError(
-            f"plug-in {name!r} is no module on the Python path or in the current folder; "
-            f"installed: {known}"
-        ) from None
+        where = "on the Python path or in the current folder"
+        raise UsageError(f"plug-in {name!r} is no module {where}; installed: {known}") from None
     except Exception as error:
         told = f"{type(error).__name__}: {reason_of(error)} in {place_of(error)[1]}"
         raise UsageError(f"plug-in {name!r} cannot be loaded: {told}") from error

@@ -1,13 +1,5 @@
 """What a run found, one frozen fact each: the lines of records.jsonl.
 
-    Measurement    a number: what was measured, on which subject, how
-    Finding        what a scanner says about a place
-    CheckResult    the verdict of one executed check, with its negative control
-    Artefact       a file of the run and its digest
-    ThreatStatus   a threat with its derived status
-    Note           a stage's own facts that are no number (what a cell did, a scanned file list)
-    Failure        a piece of work that was asked for and is not done, and why
-
 A record's id is a content hash over everything except what differs from run to run: cost and
 the command that was typed.
 """

@@ -1,8 +1,7 @@
 """Find and name the pluggable parts: attacks, recipes, architectures, checks, scanners.
 
-A plug-in is a class or a function in a file of its own. The file registers it with a
-decorator, and `load` imports every public file of a folder, so a new plug-in is one new
-file and no edit anywhere else.
+A part is registered by a decorator in a file of its own, and `load` imports every public file of a
+folder, so a new one is one new file and no edit anywhere else.
 """
 
 from __future__ import annotations

@@ -1,15 +1,9 @@
 """The run folder: what was asked (run.json), what was found (records.jsonl), what was made.
 
-    runs/<name>/
-      run.json        resolved config, seeds, threads, versions, machine; status; artefact digests
-      records.jsonl   one frozen fact a line; append-only, hash-chained
-      outcomes/ models/ images/ figures/ exports/      report.html  report.md
-
-Work is done in cells. A cell is named by the content of what it depends on; its records are
-written together with a closing line, so that after a kill a cell is either whole or not there
-and `resume` does only what is missing. A failure is a cell too, until it is tried again. Another
-process may have done a cell ahead of the run and left its draft, which the run takes over when it
-comes there: the records keep the run's order.
+Work is done in cells, named by the content of what they depend on. A cell's records are written
+together with a closing line, so that after a kill it is either whole or not there, and `resume`
+does only what is missing. A failure is a cell too, until it is tried again. Another process may
+leave a draft of a cell, which the run takes over when it comes there: records keep their order.
 """
 
 from __future__ import annotations
@@ -46,10 +40,8 @@ class RunFolder:
     def create(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
         """Start a run in a new or empty folder; `asked` is the resolved request."""
         if any((path / name).exists() for name in ("run.json", "records.jsonl")):
-            raise RunError(
-                f"{str(path)!r} already holds a run; continue it with --resume, "
-                "or name another folder with --out"
-            )
+            remedy = "continue it with --resume, or name another folder with --out"
+            raise RunError(f"{str(path)!r} already holds a run; {remedy}")
         for folder in FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
         run = cls(path)
@@ -72,10 +64,8 @@ class RunFolder:
         """Open a run to add records to it; one that is not as it was left is refused."""
         run = cls.open(path)
         if differs := end_differs(run.info.get("records"), run._ledger.head()):
-            raise RunError(
-                f"{str(path)!r} is not as it was left: {differs}; look with purple verify, "
-                "or name another folder"
-            )
+            remedy = "look with purple verify, or name another folder"
+            raise RunError(f"{str(path)!r} is not as it was left: {differs}; {remedy}")
         return run
 
     @classmethod
@@ -85,10 +75,8 @@ class RunFolder:
         if before != now:
             keys = sorted(before.keys() | now.keys())
             changed = [key for key in keys if before.get(key, ...) != now.get(key, ...)]
-            raise RunError(
-                f"{str(path)!r} was started with another request (differs in: "
-                f"{', '.join(changed)}); choose another --out"
-            )
+            asked_else = f"another request (differs in: {', '.join(changed)})"
+            raise RunError(f"{str(path)!r} was started with {asked_else}; choose another --out")
         run = cls.reopen(path)
         if lines := run._ledger.read():
             ends = [
@@ -109,18 +97,19 @@ class RunFolder:
     @property
     def info(self) -> dict[str, Any]:
         """The content of run.json."""
+        path = self.path / "run.json"
         try:
-            info: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise RunError(f"{str(self.path / 'run.json')!r} cannot be read: {error}") from None
+            raise RunError(f"{str(path)!r} cannot be read: {error}") from None
         if not isinstance(info, dict) or not isinstance(info.get("asked"), dict):
-            raise RunError(f"{str(self.path / 'run.json')!r} does not say what was asked")
+            raise RunError(f"{str(path)!r} does not say what was asked")
         schema = info.get("schema", 0)
         if type(schema) is not int or not 0 <= schema <= SCHEMA:
-            raise RunError(
-                f"{str(self.path / 'run.json')!r} has schema {schema!r}, this version reads "
-                f"0 to {SCHEMA}; install the version of Purpleteam that wrote it"
+            reads = (
+                f"this version reads 0 to {SCHEMA}; install the version of Purpleteam that wrote it"
             )
+            raise RunError(f"{str(path)!r} has schema {schema!r}, {reads}")
         return info
 
     def records(self) -> list[Record]:

@@ -1,11 +1,10 @@
 """Counts and estimates with their 95 % intervals; pure Python, since the base has no SciPy.
 
-- A count out of n is a `Rate` with a Clopper-Pearson interval (1934, doi:10.1093/biomet/26.4.404).
-- What is no count is an `Estimate`: a mean with a t interval, cut to its range; a difference of
-  two paired rates after Newcombe (1998, Statistics in Medicine 17:2635, method 10).
-
-Every interval holds its value and lies in the range that its statistic can have, and none has a
-width of 0: that no case differed from the others is no proof that none will.
+A count out of n is a `Rate` with a Clopper-Pearson interval (1934, doi:10.1093/biomet/26.4.404).
+What is no count is an `Estimate`: a mean with a t interval, cut to its range; a difference of two
+paired rates after Newcombe (1998, Statistics in Medicine 17:2635, method 10). Every interval holds
+its value, lies in the range of its statistic, and none has a width of 0: that no case differed is
+no proof that none will.
 """
 
 from __future__ import annotations
@@ -155,9 +154,8 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Estimate
     neither = n - both - only_first - only_second
     p_first, p_second = (both + only_first) / n, (both + only_second) / n
     (low_1, high_1), (low_2, high_2) = _wilson(p_first, n), _wilson(p_second, n)
-    margins = math.prod(
-        (both + only_first, only_second + neither, both + only_second, only_first + neither)
-    )
+    sums = (both + only_first, only_second + neither, both + only_second, only_first + neither)
+    margins = math.prod(sums)
     agreement: float = both * neither - only_first * only_second
     if agreement > 0:  # the continuity correction that makes his method 8 his method 10
         agreement = max(0.0, agreement - n / 2)

@@ -80,16 +80,14 @@ def verify_records(path: Path) -> Verification:
     info, look = RunFolder.open(path).info, Ledger(path / "records.jsonl").look()
     status = str(info.get("status"))
     broken = [problem.rsplit("/", 1)[-1] for problem in (*look.damage, *look.torn)]
+    fine = f"{len(look.lines)} lines, each follows from the one before"
+    chain = _part("chain", broken, fine)
     if not look.lines and not broken:
         chain = Part("chain", "fail", "records.jsonl holds no record")
-    else:
-        fine = f"{len(look.lines)} lines, each follows from the one before"
-        chain = _part("chain", broken, fine)
+    why = UNFINISHED.get(status, f"status {status!r} is not known")
+    ended = Part("status", "unknown", why)
     if status == "finished":
-        ended = Part("status", "pass", "finished")
-    else:
-        why = UNFINISHED.get(status, f"status {status!r} is not known")
-        ended = Part("status", "unknown", why)
+        ended = Part("status", "pass", status)
     lines = _part("records", list(_misread(look)), "each has the id of its content")
     return Verification((chain, _end(info, look), ended, lines), status)
 
@@ -101,12 +99,9 @@ def _end(info: Mapping[str, Any], look: Look) -> Part:
         return Part("end", "pass", f"{len(look.lines)} lines, {look.chain[:19]}")
     if info.get("status") == "running":
         return Part("end", "unknown", "a run that has not ended names no end of its records")
-    return Part(
-        "end",
-        "unknown",
-        "run.json names no end of the records: it is older than that entry, or the entry was "
-        "taken out; lines that are missing at the end would not show",
-    )
+    older = "it is older than that entry, or the entry was taken out"
+    lost = "lines that are missing at the end would not show"
+    return Part("end", "unknown", f"run.json names no end of the records: {older}; {lost}")
 
 
 def _misread(look: Look) -> Iterator[str]:
@@ -131,9 +126,8 @@ def _misread(look: Look) -> Iterator[str]:
 def _files(run: RunFolder) -> Iterator[Part]:
     info, root = run.info, run.path.resolve()
     noted = {str(path): digest for path, digest in dict(info.get("artefacts", {})).items()}
-    recorded = {
-        str(file.path): file.digest for file in run.readable() if isinstance(file, Artefact)
-    }
+    files = [record for record in run.readable() if isinstance(record, Artefact)]
+    recorded = {str(file.path): file.digest for file in files}
     named = {**noted, **recorded}
     inside = {path for path in named if (root / path).resolve().is_relative_to(root)}
     names = [f"{path} leads outside the run" for path in sorted(named.keys() - inside)]
@@ -188,12 +182,8 @@ class RunLedger(Check):
         wrong, unknown = found.of("fail"), found.of("unknown")
         if not wrong and unknown and found.status == "finished":
             raise RunError(unknown[0].message)
-        return Outcome(
-            passed=not wrong,
-            measured="not whole" if wrong else "whole",
-            threshold="whole",
-            message=wrong[0].message if wrong else "",
-        )
+        message, measured = (wrong[0].message, "not whole") if wrong else ("", "whole")
+        return Outcome(passed=not wrong, measured=measured, threshold="whole", message=message)
 
     def bad_example(self, folder: Path) -> Target:
         run = RunFolder.create(folder / "run", {"dataset": "digits"})

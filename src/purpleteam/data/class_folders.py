@@ -72,7 +72,21 @@ def load_class_folder(
 ) -> Dataset:
     """Return the dataset in a folder of images; see the module for its forms."""
     layout = lay_open(folder, reading)
-    _check_classes(layout)
+    classes = layout.classes
+    used = {label for listed in layout.splits.values() for _, label in listed}
+    if len(classes) < 2:
+        loose = f"{len(_images(folder))} images lie in it without class folders"
+        hint = f"; {loose}: give a file of file,label with --labels FILE" if _images(folder) else ""
+        only = f" ({classes[0]!r})" if classes else ""
+        wanted = "neither the four IDX files nor two class folders"
+        raise DataError(f"{folder}: holds {wanted}, but {len(classes)}{only}{hint}")
+    if not used:
+        passed = f"; {few(path.name for path in layout.ignored)} are none" if layout.ignored else ""
+        raise DataError(f"{folder}: too few images: none in {few(classes, 10)}{passed}")
+    if len(used) == 1:
+        only = f"all are of class {classes[used.pop()]!r}, {len(classes) - 1} classes have none"
+        remedy = "a classifier is measured on images of two classes or more"
+        raise DataError(f"{folder}: too few images: {only}; {remedy}")
     album = Album(folder, reading or Reading())
     read = {split: album.read(files, progress) for split, files in layout.splits.items()}
     notes = (*layout.notes, *album.check())
@@ -86,7 +100,7 @@ def load_class_folder(
     }
     return Dataset(
         name=folder.resolve().name,
-        classes=layout.classes,
+        classes=classes,
         origin={"folder": str(folder), "notes": notes},
         **splits_from(piles, str(folder)),
     )
@@ -187,10 +201,9 @@ def _note_surprises(layout: Layout) -> None:
         notes.append(f"{len(layout.ignored)} files {passed}: {names}")
     if layout.links:
         shown = few(f"{path.relative_to(folder)} -> {path.readlink()}" for path in layout.links)
-        notes.append(
-            f"{len(layout.links)} links to folders were not followed: {shown}; put their images "
-            "into the class folders themselves, or link to each image"
-        )
+        remedy = "put their images into the class folders themselves, or link to each image"
+        lost = f"{len(layout.links)} links to folders were not followed"
+        notes.append(f"{lost}: {shown}; {remedy}")
     if all(name.isascii() and name.isdigit() for name in classes):
         by_number = sorted(classes, key=int)
         if by_number != list(classes):
@@ -212,21 +225,3 @@ def _note_surprises(layout: Layout) -> None:
     ):
         if outside:
             notes.append(f"{len(outside)} images are {what} the folder: {layout.inside(outside)}")
-
-
-def _check_classes(layout: Layout) -> None:
-    folder, classes = layout.folder, layout.classes
-    used = {label for listed in layout.splits.values() for _, label in listed}
-    if len(classes) < 2:
-        loose = f"{len(_images(folder))} images lie in it without class folders"
-        hint = f"; {loose}: give a file of file,label with --labels FILE" if _images(folder) else ""
-        only = f" ({classes[0]!r})" if classes else ""
-        wanted = "neither the four IDX files nor two class folders"
-        raise DataError(f"{folder}: holds {wanted}, but {len(classes)}{only}{hint}")
-    if not used:
-        passed = f"; {few(path.name for path in layout.ignored)} are none" if layout.ignored else ""
-        raise DataError(f"{folder}: too few images: none in {few(classes, 10)}{passed}")
-    if len(used) == 1:
-        only = f"all are of class {classes[used.pop()]!r}, {len(classes) - 1} classes have none"
-        remedy = "a classifier is measured on images of two classes or more"
-        raise DataError(f"{folder}: too few images: {only}; {remedy}")

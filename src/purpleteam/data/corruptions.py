@@ -1,10 +1,8 @@
 """Common corruptions: what happens to images without an adversary, at severities 1 to 5.
 
-The fifteen kinds are those of MNIST-C (Mu & Gilmer 2019, arXiv:1906.02337), which took some from
-ImageNet-C (Hendrycks & Dietterich 2019, arXiv:1903.12261). They are written from the papers, for
-images of any size, grey or in colour; the papers leave the strengths open, so these are our own,
-and figures do not compare with published ones digit by digit. What is random in a corruption is
-seeded for each image; the result is rounded back to bytes.
+The fifteen kinds of MNIST-C (Mu & Gilmer 2019, arXiv:1906.02337), some from ImageNet-C (Hendrycks &
+Dietterich 2019, arXiv:1903.12261), written from the papers for images of any size, grey or in
+colour. Those leave the strengths open: ours do not compare with published figures digit by digit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A file over HTTPS, from the first mirror whose content is what it must be.
 
-A transfer that breaks off is taken up where it stopped. Nothing gets its final name before its
-digest is right, so what is in the cache has been verified, whoever served it.
+A transfer that breaks off is taken up where it stopped; nothing gets its final name before its
+digest is right, whoever served it.
 """
 
 from __future__ import annotations

@@ -73,9 +73,8 @@ def load_dataset(
 
         return load_maite(name, progress=progress)
     if not is_file and (not name or not folder.is_dir()):
-        raise UsageError(
-            f"{unknown('dataset', name, DATASETS)}, or a folder, or module:factory (MAITE)"
-        )
+        known = unknown("dataset", name, DATASETS)
+        raise UsageError(f"{known}, or a folder, or module:factory (MAITE)")
     if has_idx:
         return load_idx_folder(folder)
     if is_file or (reading is None and arrays.array_files(folder)):
@@ -87,10 +86,8 @@ def load_idx_folder(folder: Path) -> Dataset:
     """Return the dataset in a folder of the four IDX files; its manifest must be true."""
     files, whole, test = idx.read_four(folder)
     if whole.images.shape[1:] != test.images.shape[1:]:
-        raise DataError(
-            f"{folder}: training images are {whole.images.shape[1:]}, "
-            f"test images {test.images.shape[1:]}"
-        )
+        forms = f"{whole.images.shape[1:]}, test images {test.images.shape[1:]}"
+        raise DataError(f"{folder}: training images are {forms}")
     manifest, place = _manifest(folder), folder / MANIFEST
     start, digests = len(whole) - max(1, len(whole) // 12), {}
     if "splits" in manifest:
@@ -99,14 +96,11 @@ def load_idx_folder(folder: Path) -> Dataset:
             digests = {name: str(split["digest"]) for name, split in zip(SPLITS, said, strict=True)}
             start, validation, _ = (int(split["n"]) for split in said)
         except (KeyError, TypeError, ValueError):
-            raise DataError(
-                f"{place}: 'splits' must give n and digest of {', '.join(SPLITS)}"
-            ) from None
+            wanted = f"n and digest of {', '.join(SPLITS)}"
+            raise DataError(f"{place}: 'splits' must give {wanted}") from None
         if start + validation != len(whole) or start < 0 or validation < 1:
-            raise DataError(
-                f"{place}: {start} train and {validation} validation images, "
-                f"but the training file holds {len(whole)}"
-            )
+            sizes = f"{start} train and {validation} validation images"
+            raise DataError(f"{place}: {sizes}, but the training file holds {len(whole)}")
     elif len(whole) < 2:
         raise DataError(f"{folder}: {len(whole)} training images cannot be split in two")
     count = 1 + max(int(part.labels.max(initial=0)) for part in (whole, test))

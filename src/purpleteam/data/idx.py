@@ -70,10 +70,8 @@ def open_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> IdxFile:
             stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file) if compressed else file)
             magic = _read(stream, 4)
             if magic[:3] != BYTES or len(magic) < 4 or magic[3] not in DIMENSIONS:
-                raise DataError(
-                    f"{path}: no IDX file of bytes (0x08) with 1, 3 or 4 dimensions: it begins "
-                    f"with {magic.hex() or 'nothing'}"
-                )
+                wanted = "no IDX file of bytes (0x08) with 1, 3 or 4 dimensions"
+                raise DataError(f"{path}: {wanted}: it begins with {magic.hex() or 'nothing'}")
             sizes = _read(stream, 4 * magic[3])
             if len(sizes) < 4 * magic[3]:
                 raise DataError(f"{path}: truncated in its header after {4 + len(sizes)} bytes")
@@ -106,14 +104,11 @@ def image_set(images: IdxFile, labels: IdxFile) -> ImageSet:
         raise DataError(f"{images.path} holds labels and {labels.path} images: they are swapped")
     for file, wanted in ((images, (3, 4)), (labels, (1,))):
         if (holds := file.array.ndim) not in wanted:
-            raise DataError(
-                f"{file.path}: holds {DIMENSIONS[holds]}, expected {DIMENSIONS[wanted[0]]}"
-            )
+            kinds = f"{DIMENSIONS[holds]}, expected {DIMENSIONS[wanted[0]]}"
+            raise DataError(f"{file.path}: holds {kinds}")
     if len(images.array) != len(labels.array):
-        raise DataError(
-            f"{images.path} holds {len(images.array)} images, "
-            f"but {labels.path} {len(labels.array)} labels"
-        )
+        counts = f"{len(images.array)} images, but {labels.path} {len(labels.array)} labels"
+        raise DataError(f"{images.path} holds {counts}")
     pixels = images.array if images.array.ndim == 4 else images.array[..., None]
     return ImageSet(pixels, labels.array.astype(np.int64))
 

@@ -72,9 +72,8 @@ def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list
         if said.setdefault(image, entry) != entry:
             raise DataError(f"{path}: {row[names]!r} is {said[image][0]!r} and {label!r}")
     if missing:
-        raise DataError(
-            f"{path}: {len(missing)} of {len(rows)} images are not in {folder}: {few(missing)}"
-        )
+        lost = f"{len(missing)} of {len(rows)} images are not in {folder}"
+        raise DataError(f"{path}: {lost}: {few(missing)}")
     named, listed = [], path.with_name("classes.txt")
     if listed.is_file():
         named = [line.strip() for line in _text(listed).splitlines() if line.strip()]
@@ -123,11 +122,9 @@ def class_index(
         missing = list(islice(absent, LISTED)) or [count]
         more = high + 1 - len(used) - len(missing)
         lack = ", ".join(map(str, missing)) + (f" and {more} more" if more > 0 else "")
-        raise DataError(
-            f"{where}: labels run from {low} to {high}, but {lack} of 0 to {high} has no image: "
-            "number the classes from 0 without a gap, or list all their names in order in "
-            "classes.txt (an array `classes` of an .npz)"
-        )
+        lack = f"labels run from {low} to {high}, but {lack} of 0 to {high} has no image"
+        remedy = "number the classes from 0 without a gap, or list all their names in order in"
+        raise DataError(f"{where}: {lack}: {remedy} classes.txt (an array `classes` of an .npz)")
     classes = tuple(named) or tuple(str(number) for number in range(count))
     return classes, {label: int(label) for label in distinct}
 

@@ -198,11 +198,10 @@ class Album:
             others = {size: paths for size, paths in self.sizes.items() if paths is not first}
             differ = [path for paths in others.values() for path in paths]
             (other_height, other_width), size = next(iter(others)), f"{width}x{height}"
+            pair = f"{differ[0]}: {other_width}x{other_height}, but {first[0]}: {size}"
             more = f"{len(differ)} of {self.count} images differ from {size}"
-            raise DataError(
-                f"{differ[0]}: {other_width}x{other_height}, but {first[0]}: {size}; {more} "
-                f"({few(map(self.name, differ))}): give all one size with --resize {height}x{width}"
-            )
+            remedy = f"give all one size with --resize {height}x{width}"
+            raise DataError(f"{pair}; {more} ({few(map(self.name, differ))}): {remedy}")
         return notes
 
     def stacked(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -1,8 +1,7 @@
 """The embedded default: 1,797 real handwritten digits that scikit-learn brings along.
 
-They are UCI's optical digits (Alpaydin and Kaynak, 1998), 8x8 with 17 grey levels. Each is
-drawn large with smooth edges and then placed as any drawing is, so a classifier trained on
-them reads the same kind of image as one trained on MNIST.
+UCI's optical digits (Alpaydin and Kaynak, 1998), 8x8 with 17 grey levels, each drawn large and then
+placed as any drawing is: a classifier trained on them reads the same kind of image as on MNIST.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """MNIST (LeCun, Cortes, Burges 1998): found or fetched, and always verified.
 
-The four files are looked for in the folder that is asked for, under PURPLETEAM_DATA, and in the
-user's cache; where they are nowhere, they are fetched into the cache. The digests below are of
-the content after decompression, since mirrors differ in how they compress it.
+It is looked for in the folder that is asked for, under PURPLETEAM_DATA, and in the user's cache.
+The digests are of the content after decompression: mirrors differ in how they compress it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ MIRRORS = (
 TRAIN = 55_000  # images of the training file that train; its other 5,000 are the validation split
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FileVerdict:
     """Whether one file is what it must be."""
 
@@ -104,15 +103,8 @@ def verify_folder(
         except DataError as error:
             reason = str(error)
         verdict: Literal["pass", "fail", "error"] = "fail" if reason else "pass"
-        verdicts.append(
-            FileVerdict(
-                name=name,
-                expected=expected,
-                found=found,
-                verdict=verdict if found else "error",
-                reason=reason,
-            )
-        )
+        verdict = verdict if found else "error"
+        verdicts.append(FileVerdict(name, expected, found, verdict, reason))
     return tuple(verdicts)
 
 
