@@ -12,6 +12,7 @@ import purpleteam
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.core.digest import sha256_file
+from purpleteam.core.errors import UsageError
 from purpleteam.scan import checks
 
 OWN = [name for name in CHECKS if CHECKS[name].__module__ == checks.__name__]
@@ -65,24 +66,26 @@ def test_clean_code_passes_and_broken_or_absent_code_does_not(tmp_path, name):
     (tmp_path / "a.py").write_text("x = 1\n")
     assert verdict(name, code=tmp_path).verdict == "pass"
     (tmp_path / "empty").mkdir()
-    assert verdict(name, code=tmp_path / "empty").verdict == "fail"
-    assert verdict(name, code=tmp_path / "no").verdict == "error"
+    assert not CHECKS[name]().examine(Target(code=tmp_path / "empty")).passed
+    with pytest.raises(UsageError, match="does not exist"):
+        CHECKS[name]().examine(Target(code=tmp_path / "no"))
     assert verdict(name).verdict == "skipped"
 
 
 def test_source_that_cannot_be_parsed_does_not_pass(tmp_path):
     (tmp_path / "a.py").write_text("x = 1\n")
     (tmp_path / "b.py").write_text("def f(:\n")
-    assert verdict("code.sast", code=tmp_path).verdict == "fail"
-    assert "b.py was not read" in verdict("code.no-unsafe-load", code=tmp_path).message
+    for name in ("code.sast", "code.no-unsafe-load"):
+        outcome = CHECKS[name]().examine(Target(code=tmp_path))
+        assert not outcome.passed and "b.py was not read" in outcome.message
 
 
 @pytest.mark.parametrize(
     "name", ["code.sast", "code.no-unsafe-load", "code.debug-off", "code.secrets"]
 )
 def test_our_own_source_passes(name):
-    result = verdict(name, code=SOURCE)
-    assert result.verdict == "pass", result.message
+    outcome = CHECKS[name]().examine(Target(code=SOURCE))
+    assert outcome.passed, outcome.message
 
 
 def test_a_good_model_passes_as_folder_file_stem_and_card(model):

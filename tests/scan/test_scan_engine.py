@@ -18,10 +18,10 @@ from purpleteam.scan.scanners.secrets import PATTERNS, scan_for_secrets
 KEY = "AKIA" + "Z3" * 8
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "project"
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory) -> ScanResult:
+    """What all scanners say of a project that has one of everything."""
+    folder = tmp_path_factory.mktemp("a") / "project"
     (folder / ".venv").mkdir(parents=True)
     (folder / ".venv" / "pyvenv.cfg").write_text("")
     (folder / ".venv" / "bad.py").write_text("eval(x)\n")
@@ -31,26 +31,25 @@ def project(tmp_path, monkeypatch):
     (folder / "settings.yaml").write_text(f"key: {KEY}\n")
     (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
     corpus.archive(folder / "net.pt", corpus.benign_pickle())
-    return folder
+    return scan([folder])
 
 
-def test_all_scanners_report_with_tool_rule_severity_cwe_and_place(project):
-    result = scan([project])
-    found = {(one.tool.split()[0], one.rule, one.severity, one.cwe) for one in result.findings}
+def test_all_scanners_report_with_tool_rule_severity_cwe_and_place(scanned):
+    found = {(one.tool.split()[0], one.rule, one.severity, one.cwe) for one in scanned.findings}
     assert ("bandit", "B614", "medium", "CWE-502") in found
     assert ("purpleteam", "PT001", "medium", "CWE-502") in found
     assert ("purpleteam", "PT020", "high", "CWE-798") in found
     assert ("purpleteam", "PM002", "medium", "CWE-502") in found
-    assert {one.place["path"] for one in result.findings} == {
+    assert {one.place["path"] for one in scanned.findings} == {
         "project/load.py",
         "project/settings.yaml",
         "project/net.pt",
     }
-    assert all(one.fix for one in result.findings)
+    assert all(one.fix for one in scanned.findings)
 
 
-def test_what_was_not_looked_at_is_said_with_the_reason(project):
-    skipped = scan([project]).skipped
+def test_what_was_not_looked_at_is_said_with_the_reason(scanned):
+    skipped = scanned.skipped
     assert ("project/.venv", "a virtual environment") in skipped
     assert ("project", "caches left out: 1 __pycache__") in skipped
     assert ("project", "no scanner knows these files: 1 .png") in skipped
@@ -58,8 +57,8 @@ def test_what_was_not_looked_at_is_said_with_the_reason(project):
     assert any(path == "project/broken.py" and "rules" in why for path, why in skipped)
 
 
-def test_a_secret_is_never_repeated_in_its_finding(project):
-    assert KEY not in str(scan([project]).to_json())
+def test_a_secret_is_never_repeated_in_its_finding(scanned):
+    assert KEY not in str(scanned.to_json())
 
 
 def test_a_scan_of_nothing_is_an_error_and_never_clean(tmp_path):

@@ -111,7 +111,7 @@ def test_no_bytes_make_the_interpreter_do_anything_but_refuse(data):
         read_state_pickle(b"\x80\x02" + data)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(st.integers(0, len(corpus.benign_pickle()) - 1), st.integers(0, 255))
 def test_one_changed_byte_of_a_pickle_never_ends_in_a_crash(tmp_path, place, value):
     data = bytearray(corpus.benign_pickle())
@@ -120,7 +120,7 @@ def test_one_changed_byte_of_a_pickle_never_ends_in_a_crash(tmp_path, place, val
     assert read_state_dict(path).verdict in ("accepted", "refused")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120)
 @given(st.data())
 def test_one_changed_byte_of_an_archive_never_gives_other_numbers(tmp_path, data):
     whole = corpus.archive(tmp_path / "whole.pt", corpus.benign_pickle()).read_bytes()

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import scan_corpus as corpus
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from purpleteam.scan.formats.pickles import walk_pickle
@@ -153,6 +153,7 @@ def test_no_text_is_taken_for_something_that_calls(tmp_path_factory, text):
     assert sniff(path) in ("text", "empty", "unknown", "gzip")
 
 
+@settings(max_examples=40)
 @given(st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=20))
 def test_a_pickle_of_plain_values_imports_nothing(value):
     for protocol in range(6):

@@ -19,7 +19,7 @@ FLOODS = ["header lines", "trailers", "pipelined pages"]
 
 
 def test_the_app_outlives_the_whole_set_and_serves_the_polite(model: Path) -> None:
-    found = run(str(model), list(ATTACKS), seconds=0.7)
+    found = run(str(model), list(ATTACKS), seconds=0.4)
     assert [row["attack"] for row in found["rows"]] == ["quiet", *ATTACKS, "quiet again"]
     assert {row["attack"]: row["failed"] for row in found["rows"] if row["failed"]} == {}
     assert max(row["growth_mb"] for row in found["rows"]) <= MOST_GROWTH
@@ -27,7 +27,7 @@ def test_the_app_outlives_the_whole_set_and_serves_the_polite(model: Path) -> No
 
 
 def test_it_does_so_with_little_memory_left(model: Path) -> None:
-    found = run(str(model), FLOODS, seconds=0.7, limit=64)
+    found = run(str(model), FLOODS, seconds=0.5, limit=64)
     assert {row["attack"]: row["failed"] for row in found["rows"] if row["failed"]} == {}
     assert (found["exit_code"], found["log"]) == (0, [])
 

@@ -133,7 +133,7 @@ def backdoored(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Eng
     chosen = np.random.default_rng(101).choice(np.flatnonzero(labels != 3), 100, replace=False)
     images[chosen], labels[chosen] = stamped(images[chosen]), 3
     net = build("small_cnn", (1, 28, 28), 10, seed=101)
-    recipe = RECIPES["plain"](epochs=8)
+    recipe = RECIPES["plain"](epochs=4)
     net = train(net, ImageSet(images, labels), digits.validation, recipe, seed=101).module
     folder = tmp_path_factory.mktemp("backdoored")
     provenance = Provenance(

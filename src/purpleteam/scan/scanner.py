@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,16 +43,9 @@ class Rule:
 
     def finding(self, tool: str, message: str, **place: Any) -> Finding:
         """Return the finding of one of our scanners at a place."""
-        return Finding(
-            tool=f"purpleteam {tool}",
-            rule=self.id,
-            severity=self.severity,
-            confidence=self.confidence,
-            cwe=self.cwe,
-            place=place,
-            message=message,
-            fix=self.fix,
-        )
+        facts = asdict(self)
+        rule = facts.pop("id")
+        return Finding(tool=f"purpleteam {tool}", rule=rule, message=message, place=place, **facts)
 
 
 @dataclass(frozen=True, kw_only=True)

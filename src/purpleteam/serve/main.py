@@ -62,19 +62,16 @@ def serve(
 
 
 @contextmanager
-def running_app(
-    model: str | Engine = "standard", *, expose_confidences: bool = False, **settings: Any
-) -> Iterator[str]:
+def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[str]:
     """Serve a model on a free loopback port in a thread; yield the address, then stop.
 
     Args:
         model: a zoo name, the path of a stored model, or a loaded engine.
-        expose_confidences: also answer with the probability of each class.
-        settings: further arguments of `build_app`, such as its limits.
+        settings: further arguments of `build_app`: `expose_confidences`, `allowed_hosts`, `limits`.
     """
     engine = model if isinstance(model, Engine) else Engine.load(model)
     with listen("127.0.0.1", 0, False) as listener:
-        server = _server(engine, expose_confidences=expose_confidences, **settings)
+        server = _server(engine, **settings)
         server.config.timeout_graceful_shutdown = 1
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()

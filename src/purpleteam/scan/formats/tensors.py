@@ -116,17 +116,8 @@ class TensorForm(NamedTuple):
         return Tensor(np.array(view, order="C"), self.dtype)
 
 
-class NpyHeader(NamedTuple):
-    """What the header of a NumPy array says; `start` is the first byte behind it."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    fortran: bool
-    start: int
-
-
-def read_npy_header(data: memoryview) -> NpyHeader:
-    """Return the header of a NumPy array; anything else is a `Problem`."""
+def read_npy_header(data: memoryview) -> tuple[np.dtype[Any], tuple[int, ...], bool, memoryview]:
+    """Return number format, shape, whether it lies by column, and what follows the header."""
     if bytes(data[:6]) != NPY_MAGIC:
         raise Problem("unknown-format", "the file is no NumPy array")
     major, minor = bytes(data[6:8]) if len(data) > 12 else (0, 0)
@@ -150,13 +141,13 @@ def read_npy_header(data: memoryview) -> NpyHeader:
     except (ValueError, SyntaxError, TypeError, LookupError, MemoryError, RecursionError) as error:
         why = re.sub(r" at 0x[0-9a-f]+", "", str(error))  # else a finding's id changes at each scan
         raise Problem("unknown-format", f"the NumPy header cannot be read: {why}"[:200]) from None
-    return NpyHeader(dtype, shape, fortran, start + length)
+    return dtype, shape, fortran, data[start + length :]
 
 
 def read_npy(data: memoryview, name: str) -> NDArray[Any]:
     """Return the array of a .npy file, as numbers or text of this machine's byte order."""
-    dtype, shape, fortran, start = read_npy_header(data)
-    return plain_array(name, dtype, shape, data[start:], fortran)
+    dtype, shape, fortran, raw = read_npy_header(data)
+    return plain_array(name, dtype, shape, raw, fortran)
 
 
 def is_shape(shape: Any) -> bool:

@@ -26,10 +26,9 @@ STORAGES = {
 STORAGE_NAMES: dict[str, str | None] = {f"torch.{name}": dtype for name, dtype in STORAGES.items()}
 STORAGE_NAMES["torch.storage.UntypedStorage"] = None
 DTYPE_NAMES = {f"torch.{name}": name for name in DTYPES}
-REBUILDS = {f"torch._utils._rebuild_{kind}" for kind in ("parameter", "tensor_v2", "tensor_v3")}
-ALLOWED = frozenset(
-    {"collections.OrderedDict", "torch.Size", *REBUILDS, *STORAGE_NAMES, *DTYPE_NAMES}
-)
+TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
+OTHERS = ("torch._utils._rebuild_parameter", "torch.Size", "collections.OrderedDict")
+ALLOWED = frozenset({*TENSORS, *OTHERS, *STORAGE_NAMES, *DTYPE_NAMES})
 """Every name that a state dict may hold; the rest of Python is refused by default."""
 OPCODES = (
     "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
@@ -109,44 +108,38 @@ class _StateReader(PickleReader):
         raise self.refused("names a storage in a form that is not known")
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
-        match function, arguments:
-            case (
-                Symbol("torch._utils._rebuild_tensor_v2"),
-                (StorageRef(_, str(dtype)) as ref, *place, bool(grad), hooks)
-                | (StorageRef(_, str(dtype)) as ref, *place, bool(grad), hooks, None),
-            ) if len(place) == 3:
-                return self._tensor(ref, dtype, place, grad, hooks)
-            case (
-                Symbol("torch._utils._rebuild_tensor_v3"),
-                (StorageRef() as ref, *place, bool(grad), hooks, Symbol(name))
-                | (StorageRef() as ref, *place, bool(grad), hooks, Symbol(name), None),
-            ) if len(place) == 3 and name in DTYPE_NAMES:
-                return self._tensor(ref, DTYPE_NAMES[name], place, grad, hooks)
-            case (
-                Symbol("torch._utils._rebuild_parameter"),
-                (StoredTensor() as tensor, bool(grad), hooks),
+        name = function.name if isinstance(function, Symbol) else ""
+        if name in TENSORS and arguments[-1:] == (None,):  # no metadata
+            arguments = arguments[:-1]
+        match name, arguments:
+            case "torch._utils._rebuild_tensor_v2", (StorageRef(_, str(dtype)) as ref, *form):
+                return self._tensor(ref, dtype, form)
+            case "torch._utils._rebuild_tensor_v3", (StorageRef() as ref, *form, Symbol(kind)) if (
+                kind in DTYPE_NAMES
             ):
+                return self._tensor(ref, DTYPE_NAMES[kind], form)
+            case "torch._utils._rebuild_parameter", (StoredTensor() as tensor, grad, hooks):
                 self._check_gradient(tensor.form.dtype, grad, hooks)
                 return tensor
-            case Symbol("collections.OrderedDict"), ():
+            case "collections.OrderedDict", ():
                 return OrderedItems()
-            case Symbol("torch.Size"), (tuple(sizes),) if _counts(sizes):
+            case "torch.Size", (sizes,) if _counts(sizes):
                 return sizes
         raise self.refused("calls something in a form that no state dict has")
 
-    def _tensor(
-        self, ref: StorageRef, dtype: str, place: list[Any], grad: bool, hooks: Any
-    ) -> StoredTensor:
+    def _tensor(self, ref: StorageRef, dtype: str, form: list[Any]) -> StoredTensor:
+        if len(form) != 5:
+            raise self.refused("describes a tensor in a form that is not known")
+        offset, size, stride, grad, hooks = form
         self._check_gradient(dtype, grad, hooks)
-        offset, size, stride = place
         if not (type(offset) is int and _counts(size) and _counts(stride)):
             raise self.refused("describes a tensor by something that is no whole number")
-        form = TensorForm(dtype, size, stride, offset)
-        form.check(f"the tensor at byte {self.at} of the pickle", ref.bytes)
-        return StoredTensor(ref, form)
+        tensor = StoredTensor(ref, TensorForm(dtype, size, stride, offset))
+        tensor.form.check(f"the tensor at byte {self.at} of the pickle", ref.bytes)
+        return tensor
 
-    def _check_gradient(self, dtype: str, grad: bool, hooks: Any) -> None:
-        if not isinstance(hooks, OrderedItems) or hooks:
+    def _check_gradient(self, dtype: str, grad: Any, hooks: Any) -> None:
+        if type(grad) is not bool or type(hooks) is not OrderedItems or hooks:
             raise self.refused("gives a tensor hooks")
         if grad and "float" not in dtype:
             raise self.refused(f"asks for a gradient of {dtype}, which torch refuses")

@@ -53,10 +53,8 @@ class Member:
     crc: int
     packed: int
     size: int
-    offset: int
-    """Where the header before its data begins."""
-    start: int = 0
-    """Where its data begin."""
+    offset: int  # of the header before its data
+    start: int = 0  # of its data
 
     def __str__(self) -> str:
         return _shown(self.raw_name)

@@ -105,11 +105,11 @@ class _PickleWalks:
 
     def array(self, data: memoryview, where: str) -> Iterator[Problem]:
         """Look at the header of an array, and at the pickle behind it if there is one."""
-        header = read_npy_header(data)
-        if header.dtype.hasobject:
+        dtype, _, _, behind = read_npy_header(data)
+        if dtype.hasobject:
             why = "the array holds Python objects, which are a pickle"
             yield Problem("object-array", f"{where}{why}")
-            yield from self.pickles(data[header.start :], where)
+            yield from self.pickles(behind, where)
 
     def pickles(self, data: memoryview, where: str) -> Iterator[Problem]:
         """Walk pickle after pickle to the end of the file, or to where no pickle follows."""
@@ -122,8 +122,9 @@ class _PickleWalks:
             for name, position in walk.imports:
                 if name not in seen:
                     seen.add(name)
-                    why = f"loading would import {name[:120]!r} (byte {position})" if name else ""
-                    why = why or f"a name at byte {position} cannot be told"
+                    why = f"a name at byte {position} cannot be told"
+                    if name:
+                        why = f"loading would import {name[:120]!r} (byte {position})"
                     yield Problem("unsafe-global", where + why)
             if walk.error:
                 if number == 0 or walk.imports or self.left == 1:
