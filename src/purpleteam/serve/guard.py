@@ -91,6 +91,8 @@ class Reply(NamedTuple):
 
 Answer = Callable[[Mapping[str, str], bytes], Reply]
 """Of the headers of a request, and its body."""
+Answers = Mapping[tuple[str, str], Answer]
+"""By method and path; who answers GET answers HEAD."""
 
 
 def problem(status: int, detail: str, **headers: str) -> Reply:
@@ -115,16 +117,8 @@ class _Gone(Exception):
 class Guard:
     """The ASGI app: lets whole, small, own requests through, and hardens each response."""
 
-    def __init__(
-        self,
-        answers: Mapping[tuple[str, str], Answer],
-        allowed_hosts: Collection[str],
-        limits: Limits,
-    ) -> None:
-        self.answers = answers
-        """By method and path; who answers GET answers HEAD."""
-        self.allowed_hosts = frozenset(allowed_hosts)
-        self.limits = limits
+    def __init__(self, answers: Answers, allowed_hosts: Collection[str], limits: Limits) -> None:
+        self.answers, self.allowed_hosts, self.limits = answers, frozenset(allowed_hosts), limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from purpleteam.scan.formats.problem import Problem
 
@@ -108,19 +108,14 @@ def _quoted(line: bytes) -> bytes:
     return codecs.escape_decode(line[1:-1])[0]
 
 
-@dataclass(frozen=True)
-class PickleWalk:
+class PickleWalk(NamedTuple):
     """What the opcodes up to STOP, or up to the first broken one, say."""
 
-    imports: tuple[tuple[str | None, int], ...]
-    """Each name that it imports, None where it cannot be told, and at which byte."""
-    calls: bool
-    """Whether anything is called, built or given a state."""
-    end: int
-    """The first byte behind STOP; where the walk broke, the byte of the last whole opcode."""
+    imports: tuple[tuple[str | None, int], ...]  # names, None where one cannot be told; first bytes
+    calls: bool  # or builds, or gives a state
+    end: int  # the byte behind STOP; where the walk broke, that of the last whole opcode
     opcodes: int
-    """How many there were."""
-    error: str | None = None
+    error: str | None
 
     @property
     def calls_a_name(self) -> bool:
@@ -273,8 +268,7 @@ class PickleReader:
             behind = len(self.data) - self.end
             raise Problem("damaged-pickle", f"{behind} bytes follow the pickle")
         if len(self.stack) != 1 or self.marks:
-            why = "the pickle ends with a stack that is not of one value"
-            raise Problem("damaged-pickle", why)
+            raise Problem("damaged-pickle", "the pickle ends with a stack that is not of one value")
         return self.stack[0]
 
     def _step(self, argument: Any) -> None:
@@ -289,8 +283,7 @@ class PickleReader:
                 stack.append(self.memo[argument])
             case "MARK":
                 if len(self.marks) >= MAX_MARKS:
-                    why = f"the pickle is more than {MAX_MARKS} containers deep"
-                    raise Problem("bomb", why)
+                    raise Problem("bomb", f"the pickle is more than {MAX_MARKS} containers deep")
                 self.marks.append(stack)
                 self.stack = []
             case "TUPLE1" | "TUPLE2" | "TUPLE3":

@@ -19,8 +19,7 @@ MAX_BYTES = 2 << 20
 def scan_ml_code(file: Path, name: str) -> ScanResult | None:
     """Return what the rules find in a Python file."""
     if file.suffix == ".ipynb":
-        why = "a notebook; export it as a script to have it scanned"
-        return ScanResult(skipped=((name, why),))
+        return ScanResult(skipped=((name, "a notebook; export it as a script to have it scanned"),))
     if file.suffix not in PYTHON:
         return None
     if file.stat().st_size > MAX_BYTES:
