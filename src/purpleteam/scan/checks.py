@@ -1,12 +1,4 @@
-"""The executed checks of this room, each with an example that it must fail on.
-
-code.sast             no finding of medium or worse in the source
-code.no-unsafe-load   no load that runs what a file says
-code.debug-off        no debugger, no public share
-code.secrets          no key or password in the tree
-model.format          every model file is safetensors, ONNX or JSON, and well-formed
-model.digest          the model files are those of their digests
-"""
+"""The executed checks of code and of model files, each with an example that it must fail on."""
 
 from __future__ import annotations
 

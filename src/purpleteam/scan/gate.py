@@ -88,10 +88,8 @@ def _read(path: Path, notes: list[str]) -> dict[str, Tensor]:
     elif kind == "zip":
         content, storages = open_archive(mapped(path))
         stored = _state_dict(content, notes)
-        total, held = (
-            sum(row.form.bytes for row in stored.values()),
-            sum(map(len, storages.values())),
-        )
+        total = sum(row.form.bytes for row in stored.values())
+        held = sum(map(len, storages.values()))
         if total > MAX_SHARING * held:
             raise Problem("bomb", f"the tensors need {total} bytes, and the file holds {held}")
         tensors = {name: row.form.read(storages[row.storage.key]) for name, row in stored.items()}

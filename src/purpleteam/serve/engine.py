@@ -1,9 +1,8 @@
 """A stored model in ONNX Runtime: 784 bytes in, a label or a reason out.
 
-A net must answer with one of its classes, whatever it is shown. Three plain rules send away
-what is clearly no digit: a full page, noise, an inverted or an almost blank image. They know
-nothing of shapes, so a scribble passes them; what the net is unsure of is refused afterwards.
-Each limit lies outside what at least 99.9 % of the MNIST images show.
+A net must answer with one of its classes, whatever it is shown. Plain rules, whose limits lie
+outside what 99.9 % of the MNIST images show, send away what is clearly no digit: a full page,
+noise, an inverted or an almost blank image. What the net is unsure of is refused afterwards.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Every bound on clients, and an ASGI app that keeps those of requests before it answers.
 
-A request comes in whole or not at all: its host is one of ours, its method is one we have, no
-other site sent it, and its body is read to the end under a cap and a deadline before anything
-looks at it. Every refusal is a problem document (RFC 9457) of constant text.
+Its host is one of ours, its path and method are there, no other site sent it, and its body is read
+to the end under a cap and a deadline. A refusal is a problem document (RFC 9457) of constant text.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The HTTP protocol under the app: uvicorn's, with the limits that an ASGI app cannot set itself.
 
-uvicorn with httptools keeps whatever a client sends until it is whole, answers requests that are
-sent on without waiting one after the other into memory, and waits for ever. Here what is fed to
-the parser is counted, what comes after an unanswered request waits, and every wait has an end. Each
-address has so many places; one more takes the place that has waited longest. Addresses take turns.
+What is fed to the parser is counted, what comes after an unanswered request waits, and every wait
+has an end. Each address has so many places; one more takes the place that has waited longest.
 """
 
 from __future__ import annotations

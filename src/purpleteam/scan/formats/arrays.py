@@ -1,8 +1,6 @@
 """Arrays of foreign files for data sets: .npy, .npz and pickles, of which nothing is executed.
 
-NumPy pickles an array as a call of `_reconstruct` and a state, or from protocol 5 on as a call of
-`_frombuffer`; a scalar as a call of `scalar`; a number format as a call of `dtype` and a state.
-These few names are known under their spellings of NumPy 1 and 2, and make descriptions.
+The few names by which NumPy 1 and 2 pickle arrays, scalars and number formats make descriptions.
 """
 
 from __future__ import annotations

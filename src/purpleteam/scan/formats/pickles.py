@@ -1,10 +1,8 @@
 """Pickles read opcode by opcode: what one would import, and the plain data that one describes.
 
-This is no unpickler: nothing is imported and no object is made. `walk_pickle` follows text through
-the stack and the memo, so that a name put together by STACK_GLOBAL is known; where it cannot be
-known, that itself is the answer. `PickleReader` interprets numbers, text, lists, tuples and dicts;
-every name and every opcode that its subclass does not know is refused (pickletools; PEP 307, PEP
-3154, PEP 574).
+This is no unpickler: nothing is imported and no object is made (pickletools; PEP 307, 3154, 574).
+`walk_pickle` follows text through stack and memo, so that a name put together by STACK_GLOBAL is
+known. `PickleReader` refuses every name and opcode that its subclass does not know.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The torch state dict (.pt, .pth): its names, its pickle, and the archive that torch.save writes.
 
 A call of one of five names makes a description of a tensor, never an object. What is accepted
-here, `torch.load(weights_only=True)` accepts as well and reads with the same values: the same
-opcodes (protocol 2), one number format and size for each storage, no hooks, gradients only for
-floats.
+here, `torch.load(weights_only=True)` accepts as well and reads with the same values.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """A zip archive on which no two readers can disagree (PKWARE APPNOTE 6.3.10).
 
-Readers differ in what they trust: the end record that they find first or last, the place of the
-ZIP64 record or the place that its locator names, the directory at the end or the header before
-each file, the first or the last of two equal names. The layout is therefore read once, here, from
-the end to the first byte, and every file from the very bytes that were found so. An archive is
-accepted where all records say the same and together cover each byte once: nothing before, between,
-behind or twice. All of that is known before anything is unpacked.
+Readers differ in which of its records they trust. The layout is therefore read once, here, and an
+archive is accepted where all records say the same and together cover each byte once: nothing
+before, between, behind or twice. All of that is known before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -248,7 +245,7 @@ def _zip64(name: bytes, extra: memoryview) -> tuple[int, ...] | None:
 
 
 def _local(data: memoryview, member: Member, limit: int) -> tuple[int, int]:
-    """Compare the header before the data with the directory; return where the data lie and end."""
+    """Compare the header before the data with the directory; return where they begin and end."""
     magic, version, flags, method, _, _, *told, name_length, extra_length = LOCAL.unpack_from(
         data, member.offset
     )

@@ -1,7 +1,6 @@
 """Our own rules for machine-learning code, PT001 upwards; one file for each kind of hole.
 
-A rule is a function from a parsed file, whose names are followed to their imports, to what breaks
-it; it registers itself in RULES.
+A rule is a function of a parsed file, whose names are followed to their imports.
 
 - `loading`   PT001 unsafe torch.load, PT002 an unsafe second try, PT003 pickle and its kin,
               PT004 NumPy object arrays, PT009 unsafe YAML, PT008 eval and exec,
@@ -9,8 +8,8 @@ it; it registers itself in RULES.
 - `web`       PT005 debug server, PT006 public share, PT007 exception text to a client,
               PT010 upload without a limit, PT012 all confidences to a client
 
-Where Bandit knows the same hole (B301, B307, B506, B614, B201), both findings are kept, each with
-its tool: two tools that agree are worth more than one. PT020, secrets, is a scanner of its own.
+Where Bandit knows the same hole, both findings are kept: two tools that agree are worth more than
+one. PT020, secrets, is a scanner of its own.
 """
 
 from __future__ import annotations

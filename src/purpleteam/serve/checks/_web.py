@@ -1,8 +1,7 @@
 """What the checks of a running app share: how they ask, and the server that they must fail on.
 
-They ask with the standard library alone; what comes back, or how it was cut off, is a `Reply`.
-The careless server is wrong in every way that the checks look for. It is harmless: it answers
-with constants, on loopback, for as long as a check looks at it.
+They ask with the standard library alone. The careless server is wrong in every way that the checks
+look for, and harmless: it answers with constants, on loopback, while a check looks at it.
 """
 
 from __future__ import annotations
