@@ -11,10 +11,8 @@ from purpleteam.core.errors import UsageError
 
 IMAGES = "wanted: float32 images (N, C, H, W) in [0, 1]"
 LABELS = "wanted: int64 labels (N,)"
-ROUNDING = 1e-6
-"""How far outside [0, 1] a value may be and still be meant as its end."""
-OVER = 2
-"""Values up to here are none from 0 to 255: such images would be black."""
+ROUNDING = 1e-6  # how far outside [0, 1] a value may be and still be meant as its end
+OVER = 2  # values up to here are none from 0 to 255: such images would be black
 ODD = {
     "is_nested": ("nested", "torch.stack({}.unbind()), where all are of one size"),
     "is_meta": ("on the meta device, where there are no values", "make {} on the CPU"),

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TINY = 1e-12
-"""Keeps a ratio finite where all logits are equal."""
+TINY = 1e-12  # keeps a ratio finite where all logits are equal
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:

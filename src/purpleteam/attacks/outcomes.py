@@ -32,8 +32,7 @@ class AttackRow:
     survived: Rate
     knowledge: str
     config: Mapping[str, Any]
-    members: tuple[AttackRow, ...] = ()
-    """The attacks that it consists of, where it is several."""
+    members: tuple[AttackRow, ...] = ()  # the attacks that it consists of, where it is several
 
     def to_json(self) -> dict[str, Any]:
         """Return the row of `attacks` in `purple attack --json`."""
@@ -47,22 +46,17 @@ class AttackRow:
 class AsBytes:
     """Adversarial examples as an image file would hold them."""
 
-    images: NDArray[np.uint8]
-    """(N, H, W, C), inside the ball."""
-    breaks: NDArray[np.bool_]
-    """(N,); what broke the model as float32 still does."""
+    images: NDArray[np.uint8]  # (N, H, W, C), inside the ball
+    breaks: NDArray[np.bool_]  # (N,); what broke the model as float32 still does
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Breaks:
     """Adversarial examples that were made beside a ladder, each image at most once."""
 
-    epsilon: float
-    """Radius of the ball in which they were looked for."""
-    rows: NDArray[np.int64]
-    """(n,); places of the images in the set."""
-    by: tuple[str, ...]
-    """(n,); the names of what found them."""
+    epsilon: float  # radius of the ball in which they were looked for
+    rows: NDArray[np.int64]  # (n,); places of the images in the set
+    by: tuple[str, ...]  # (n,); the names of what found them
     x_adv: NDArray[np.float32]  # (n, H, W, C)
     distance: NDArray[np.float64]  # (n,), in the norm of the ladder
 

@@ -21,8 +21,7 @@ Style = dict[str, str | float]
 WIDTH, HEIGHT, COLUMN, ROW = 148.0, 58.0, 222.0, 132.0
 PADDING, TITLE, MARGIN, LINE = 22.0, 20.0, 12.0, 20.0
 BADGE, HEAD, CORNER, WRAP = 11.0, 9.0, 20.0, 18
-APART = 15.0
-"""Half the distance between two arrows that join the same two elements."""
+APART = 15.0  # half the distance between two arrows that join the same two elements
 LEGEND_COLUMNS = 4
 
 

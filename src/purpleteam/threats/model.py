@@ -22,8 +22,7 @@ from purpleteam.core.records import Severity
 Letter = Literal["S", "T", "R", "I", "D", "E"]
 Kind = Literal["external", "process", "store", "flow"]
 Rating = Literal["low", "medium", "high"]
-Cell = tuple[str, Letter]
-"""A part's id and a letter, written `weights/T`."""
+Cell = tuple[str, Letter]  # A part's id and a letter, written `weights/T`
 
 STRIDE: dict[Letter, str] = {
     "S": "Spoofing",
@@ -157,8 +156,7 @@ class Threat:
     """What can go wrong with one part in one way."""
 
     id: str
-    element: str
-    """Id of an element or of a flow."""
+    element: str  # id of an element or of a flow
     stride: Letter
     title: str
     description: str
@@ -189,8 +187,7 @@ class Mitigation:
     id: str
     statement: str
     effect: Effect
-    why: str
-    """Why it takes that much off, or what stands in the way of a check."""
+    why: str  # why it takes that much off, or what stands in the way of a check
     checks: Checks
     about: tuple[Subject, ...] = ()
     """What its checks must have looked at: every digest of each must be among their inputs."""

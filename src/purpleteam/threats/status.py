@@ -44,8 +44,7 @@ TOLERABLE: tuple[Severity, ...] = ("note", "low")
 """What may remain of a threat that counts as mitigated."""
 RANK: tuple[Verdict, ...] = ("fail", "broken", "error", "stale", "skipped", "pass")
 """Of several verdicts of one check the first in this row stands."""
-STATUSES = ("open", "partly", "accepted", "mitigated", "not_applicable")
-"""Worst first."""
+STATUSES = ("open", "partly", "accepted", "mitigated", "not_applicable")  # worst first
 
 
 def verdicts(results: Iterable[CheckResult]) -> dict[str, Verdict]:

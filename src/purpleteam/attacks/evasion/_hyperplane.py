@@ -13,8 +13,7 @@ from purpleteam.attacks.evasion import Driver, Noise
 from purpleteam.attacks.losses import targeted_margin
 from purpleteam.attacks.norms import NORMS, column, uniform_start
 
-BEYOND = 1.02
-"""How far the start of a search goes, beside the way to the linearised boundary."""
+BEYOND = 1.02  # how far the start of a search goes, beside the way to the linearised boundary
 NEARBY = 0.05
 """How far from the image, in each value, the random point is from which a boundary is seen."""
 

@@ -20,8 +20,7 @@ from purpleteam.attacks.losses import cross_entropy, dlr, targeted_dlr, targeted
 from purpleteam.attacks.norms import CONVEX, NORMS, column, project, steepest
 from purpleteam.core.errors import UsageError
 
-MOMENTUM = 0.75
-"""Share of the new direction in a step; the rest goes on as the step before."""
+MOMENTUM = 0.75  # share of the new direction in a step; the rest goes on as the step before
 
 Point = tuple[Tensor, Tensor, Tensor]
 """Candidates (N, C, H, W), their losses (N,) and the gradients of these."""

@@ -18,8 +18,7 @@ from purpleteam.core.errors import UsageError
 STEPS = 100
 TARGETS = 9
 QUERIES = 5000
-SAMPLES = 20
-"""Gradients averaged at each point of a model whose answers are random."""
+SAMPLES = 20  # gradients averaged at each point of a model whose answers are random
 NORMS = ("linf", "l2", "l1")
 
 

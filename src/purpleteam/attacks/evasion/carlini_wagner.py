@@ -12,12 +12,9 @@ from purpleteam.attacks.evasion._hyperplane import nearest_boundary
 from purpleteam.attacks.losses import margin
 from purpleteam.attacks.norms import column
 
-INSIDE = 0.999999
-"""Share of the range that is mapped to finite numbers: the ends would be infinite."""
-SHORT = 0.9
-"""Share of the way to the linearised boundary at which each search starts."""
-PATIENCE = 10
-"""A search is given up when a tenth of its steps brought no progress."""
+INSIDE = 0.999999  # share of the range that is mapped to finite numbers: the ends would be infinite
+SHORT = 0.9  # share of the way to the linearised boundary at which each search starts
+PATIENCE = 10  # A search is given up when a tenth of its steps brought no progress
 
 
 @ATTACKS.register("carlini_wagner")

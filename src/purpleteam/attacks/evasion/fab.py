@@ -21,8 +21,7 @@ START: dict[str, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """Radius of the ball of which a restart takes half, where no epsilon bounds the search."""
 CACHED_VALUES = 25_088
 """Pixel values that are worked on at a time on a processor: 32 images of 28 x 28."""
-FINAL_STEPS = 3
-"""Steps of the search on the line between the image and the nearest example."""
+FINAL_STEPS = 3  # steps of the search on the line between the image and the nearest example
 
 
 @ATTACKS.register("fab")

@@ -22,12 +22,10 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.inference import Classifier, correct
 
-POOL = 500
-"""Images that are kept to start from."""
+POOL = 500  # images that are kept to start from
 STEP = 0.5
 """Length of a step, as a share of the radius; once in the adversary's ball they shrink to 0."""
-SPARSITY = 0.95
-"""Share of the values that a step in L1 leaves alone."""
+SPARSITY = 0.95  # share of the values that a step in L1 leaves alone
 
 
 @ATTACKS.register("far_start")

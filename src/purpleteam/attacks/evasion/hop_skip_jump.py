@@ -15,14 +15,12 @@ from purpleteam.attacks.norms import LEVELS, NORMS, column, distance, quantise, 
 
 STARTS, STROKES = 8, 4
 """Images of each kind of noise, and with a stroke drawn over them, that are tried as a start."""
-STROKE = 14
-"""Half the width of a stroke, as a part of the image's shorter side: 2 pixels of 28."""
+STROKE = 14  # half the width of a stroke, as a part of the image's shorter side: 2 pixels of 28
 BLOCKS = (1, 4, 7, 2)
 """Pixels along the edge of a block of noise; to many a net all fine noise is one class."""
 JUMP_HALVINGS, BYTE_HALVINGS = 20, 10
 """After these a direction is given up; finer differences on a line are lost in steps of 1/255."""
-ASKED_AT_ONCE = 25
-"""Directions for each image, so that those for many images fit into memory."""
+ASKED_AT_ONCE = 25  # directions for each image, so that those for many images fit into memory
 
 
 @ATTACKS.register("hop_skip_jump")

@@ -24,10 +24,8 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier
 
-STARTS = 5
-"""Other classes that a member starts from, the nearest first."""
-TARGETS = 3
-"""Most wrong classes that the targeted member aims at, the likeliest first."""
+STARTS = 5  # other classes that a member starts from, the nearest first
+TARGETS = 3  # most wrong classes that the targeted member aims at, the likeliest first
 
 
 @ATTACKS.register("ladder")

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from purpleteam.attacks.evasion import ATTACKS, Driver, EvasionAttack, Noise
 
-Move = tuple[float, float, float]
-"""Degrees anticlockwise, pixels to the right, pixels down."""
+Move = tuple[float, float, float]  # degrees anticlockwise, pixels to the right, pixels down
 
 
 @ATTACKS.register("spatial")

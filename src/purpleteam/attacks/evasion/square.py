@@ -16,12 +16,9 @@ from purpleteam.attacks.norms import NORMS
 
 MILESTONES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Of 10,000 queries: after each of them a window covers half of what it did before."""
-SMALLEST_PYRAMIDS = 3
-"""Pixels: a smaller window has no room for two of them."""
-TILES = 5
-"""Along each edge, in the start in l2 and l1."""
-DRAWN_AT_ONCE = 500
-"""Queries: seeding a generator costs as much as drawing a thousand numbers."""
+SMALLEST_PYRAMIDS = 3  # Pixels: a smaller window has no room for two of them
+TILES = 5  # along each edge, in the start in l2 and l1
+DRAWN_AT_ONCE = 500  # Queries: seeding a generator costs as much as drawing a thousand numbers
 
 
 @ATTACKS.register("square")
