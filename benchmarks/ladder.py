@@ -30,8 +30,8 @@ from ladder_peers import compared, compared_whole
 from numpy.typing import NDArray
 
 from purpleteam.attacks import RobustEvaluation, evaluate, soundness_of
+from purpleteam.attacks.evaluate import Journal
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
-from purpleteam.attacks.journal import Journal
 from purpleteam.attacks.outcomes import NOT_BROKEN
 from purpleteam.cli.screen import progress
 from purpleteam.core.machine import machine, versions

@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 from purpleteam.attacks import FGSM, PGD, curve, evaluate
-from purpleteam.attacks.journal import Journal
+from purpleteam.attacks.evaluate import Journal
 from purpleteam.data.images import ImageSet
 
 LADDER = (FGSM(epsilon=0.03), PGD(epsilon=0.03, steps=5))

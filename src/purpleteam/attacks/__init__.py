@@ -6,8 +6,8 @@
 - `norms`       how far an image may move, and how: one table that every attack asks
 - `driver`      batches, dropping, confirming and budgets, so that an attack's file holds only its
   formula;  `losses`;  `noise`: seeded per image;  `inputs`: what an attack is given, or one line
-- `evaluate`    robust accuracy over a ladder of attacks, curves over epsilon;  `outcomes`: its
-  result, image by image;  `journal`: where a killed evaluation goes on
+- `evaluate`    robust accuracy over a ladder of attacks, curves over epsilon; a journal with which
+  a killed evaluation goes on;  `outcomes`: its result, image by image
 - `soundness/`  checks on the evaluation itself
 - `wrappers`    a random model averaged, a model without gradients given some
 """

@@ -1,21 +1,26 @@
 """Robust accuracy: right when clean and under every attack tried, image by image.
 
-The ladder of attacks is climbed in order and an image that one attack broke is not attacked
-again, so the result is the per-image worst case. A curve over epsilon takes one pass where all
-attacks look for the nearest adversarial example; otherwise each epsilon is attacked by itself.
+An image that one attack of the ladder broke is not attacked again: the per-image worst case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.inputs import check_labels
-from purpleteam.attacks.journal import Journal
 from purpleteam.attacks.outcomes import (
     NOT_BROKEN,
     WRONG_WHEN_CLEAN,
@@ -25,6 +30,7 @@ from purpleteam.attacks.outcomes import (
     RobustEvaluation,
     as_floats,
 )
+from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.statistics import Rate
@@ -61,7 +67,14 @@ def evaluate(
             fitted and there is nothing to fit it on.
     """
     check_is_set(images)
-    _check_ladder(attacks)
+    check_attacks(attacks)
+    balls = sorted({f"{attack.norm} {attack.epsilon:g}" for attack in attacks})
+    if len(balls) != 1:
+        named = ", ".join(balls) or "no attack"
+        raise UsageError(f"a ladder of attacks needs one norm and epsilon for all, not {named}")
+    if attacks[0].epsilon == float("inf"):
+        name = attacks[0].name
+        raise UsageError(f"attack {name!r} needs an epsilon: which distance still counts")
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     climb = _Climb(model, images, seed, batch_size, journal, progress)
@@ -208,18 +221,6 @@ def check_attacks(attacks: Sequence[object]) -> None:
             raise UsageError(f"an attack is none, but {what}: give PGD(steps=40), FGSM() and so on")
 
 
-def _check_ladder(attacks: Sequence[EvasionAttack]) -> None:
-    """Refuse a ladder of several balls: robust accuracy is named with one norm and epsilon."""
-    check_attacks(attacks)
-    balls = sorted({f"{attack.norm} {attack.epsilon:g}" for attack in attacks})
-    if len(balls) != 1:
-        named = ", ".join(balls) or "no attack"
-        raise UsageError(f"a ladder of attacks needs one norm and epsilon for all, not {named}")
-    if attacks[0].epsilon == float("inf"):
-        name = attacks[0].name
-        raise UsageError(f"attack {name!r} needs an epsilon: which distance still counts")
-
-
 def _row(attack: EvasionAttack, seed: int, survived: Rate) -> AttackRow:
     return AttackRow(
         name=attack.name,
@@ -232,3 +233,61 @@ def _row(attack: EvasionAttack, seed: int, survived: Rate) -> AttackRow:
         knowledge=attack.knowledge,
         config=asdict(attack),
     )
+
+
+class Journal:
+    """Finished batches of one evaluation, on disk, so that a killed one goes on where it was.
+
+    A folder holds one file for each batch, written whole or not at all; one that cannot be written
+    keeps nothing. Who opens a journal names all that the results depend on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], root: Path | None = None) -> Journal:
+        """Return the journal of the evaluation that `facts` name in full; by default in a cache."""
+        base = os.environ.get("XDG_CACHE_HOME")
+        cache = Path(base) if base else Path.home() / ".cache"
+        key = sha256_bytes(canonical_json(facts).encode()).removeprefix("sha256:")
+        return cls((root or cache / "purpleteam" / "evaluations") / key[:24])
+
+    @property
+    def batches(self) -> int:
+        """Number of finished batches that are kept."""
+        return len(list(self.folder.rglob("*.npz")))
+
+    def part(self, name: str) -> Journal:
+        """Return the journal of one part of the evaluation."""
+        return Journal(self.folder / name)
+
+    def load(self, rung: int, index: NDArray[np.int64]) -> Arrays | None:
+        """Return what that attack did to these images, if it has been done."""
+        try:
+            with self._file(rung, index).open("rb") as file:
+                kept = np.load(file, allow_pickle=False)
+                return {name: kept[name] for name in kept.files}
+        except (OSError, ValueError, zipfile.BadZipFile):
+            return None
+
+    def save(self, rung: int, index: NDArray[np.int64], arrays: Arrays) -> None:
+        """Keep what an attack did to these images."""
+        path = self._file(rung, index)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+            partial.replace(path)
+        except OSError:  # no room, no right: the evaluation goes on without a journal
+            with contextlib.suppress(OSError):
+                partial.unlink()
+
+    def remove(self) -> None:
+        """Forget the evaluation: it is finished, and its results are elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, rung: int, index: NDArray[np.int64]) -> Path:
+        images = hashlib.sha256(np.ascontiguousarray(index, np.int64).tobytes()).hexdigest()
+        return self.folder / f"{rung:02d}-{images[:24]}.npz"

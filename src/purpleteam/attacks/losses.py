@@ -1,8 +1,7 @@
-"""What an attack climbs: one number an image, larger the nearer the model is to err.
+"""What an attack climbs: (n,) of logits (n, classes) and labels (n,), and of labels aimed at.
 
-Each takes logits (n, classes) and labels (n,), the targeted ones also the labels (n,) aimed at, and
-returns (n,). The differences of logits ratio (DLR) is unmoved by scaling and shifting the logits,
-so a net cannot hide behind confident scores (Croce & Hein 2020, arXiv:2003.01690).
+The differences of logits ratio (DLR) is unmoved by scaling and shifting the logits, so a net
+cannot hide behind confident scores (Croce & Hein 2020, arXiv:2003.01690).
 """
 
 from __future__ import annotations

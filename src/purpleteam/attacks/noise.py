@@ -1,7 +1,6 @@
-"""Random numbers for attacks, seeded per image by its index.
+"""Random numbers for attacks, seeded per image by its index, restart, draw and attack alone.
 
-What an image gets depends on (seed, its index, restart, how often was drawn, for whom) and on
-nothing else: not on the batch size, the order, the shard or which of its neighbours were dropped.
+Neither batch size, order and shard matter, nor which of its neighbours were dropped.
 """
 
 from __future__ import annotations

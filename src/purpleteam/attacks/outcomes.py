@@ -169,8 +169,7 @@ class RobustEvaluation:
     def save_images(self, path: Path, images: ImageSet, as_bytes: AsBytes | None = None) -> None:
         """Write the float32 images, what was added, and each one's outcome as .npz: lossless.
 
-        An image that is kept as bytes is another image, so bytes are written only beside these,
-        with what the model makes of them.
+        An image that is kept as bytes is another image, so bytes are written only beside these.
         """
         first = {"x_adv": self.x_adv, "perturbation": self.x_adv - as_floats(images)}
         last = {} if as_bytes is None else vars(as_bytes)

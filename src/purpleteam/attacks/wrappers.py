@@ -1,9 +1,6 @@
-"""Wrappers that let a gradient attack see through a defence that is random or has no gradient.
+"""Classifiers that let a gradient attack see through a defence that is random or has no gradient.
 
-- `Averaged`      expectation over transformation (EOT; Athalye et al. 2018, arXiv:1707.07397)
-- `BackwardPass`  backward pass differentiable approximation (BPDA; arXiv:1802.00420)
-
-Each is a classifier itself: wrap the defended model and attack the wrapper.
+Wrap the defended model in one and attack the wrapper.
 """
 
 from __future__ import annotations
@@ -20,11 +17,10 @@ Transform = Callable[[Tensor], Tensor]
 
 
 class Averaged(nn.Module):
-    """The mean logits of a randomised model over several draws.
+    """The mean logits of a randomised model: expectation over transformation (arXiv:1707.07397).
 
-    The draws are a pure function of the seed and of the images asked about: every step of an
-    attack meets fresh ones, asking again gives the same answer, and the global generator is left
-    alone. They depend on the whole batch, so a verdict may change with the batch size, by chance.
+    The draws are a pure function of the seed and of the whole batch asked about: every step meets
+    fresh ones, asking again gives the same answer, and the global generator is left alone.
     """
 
     def __init__(self, model: Classifier, samples: int = 20, *, seed: int = 0) -> None:
@@ -47,10 +43,9 @@ class Averaged(nn.Module):
 
 
 class BackwardPass(nn.Module):
-    """A model behind a transform without a useful gradient, which a substitute provides.
+    """`model(transform(x))`, backward with `substitute` for the transform (BPDA, arXiv:1802.00420).
 
-    Forward it is `model(transform(x))` exactly; backward the transform is taken for `substitute`,
-    by default for one that changes nothing.
+    By default with one that changes nothing.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """The system as plain JSON, for a `Note` of the run, from which the report draws its chapter.
 
-Every list is a table: its entries are flat, their keys are its columns, their values are text, a
-number or a list of text. Records are written with sorted keys, so `columns` holds the order in
-which a table's columns are meant to be read.
+Every list is a table of flat entries. Records are written with sorted keys, so `columns` holds
+the order in which a table's columns are meant to be read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Read a system from YAML, refuse what makes no sense in it, and keep the parts that are there.
-
-Ids are of their shape and unique, and whatever is named exists. Whether every STRIDE cell is
-answered is no error but a gap, listed by `status.missing`.
-"""
+"""Read a system from YAML, refuse what makes no sense in it, and keep the parts that are there."""
 
 from __future__ import annotations
 
@@ -48,9 +44,8 @@ def load_system(
 
     Args:
         path: the file; without it the packaged image classifier.
-        present: what is there (`model.Condition`); parts, threats and reasons whose `when` names
-            none of it are left out. Without it a file is taken whole, and the packaged system is
-            that of the app: trained on public images, measured and served.
+        present: what is there (`model.Condition`); what has a `when` that names none of it is left
+            out. By default a file is taken whole, and the packaged system is that of the app.
         model: what texts say for `{model}`.
         dataset: what texts say for `{dataset}`.
 

@@ -1,12 +1,8 @@
 """A system as data: its parts, what can go wrong with each, and what is done about it.
 
 STRIDE per element (Shostack 2014) names six ways to go wrong, and the kind of a part says which
-of them must be answered. A risk is rated by the OWASP matrix; no level is ever typed:
-
-                     likelihood low   medium   high
-    impact high      medium           high     critical
-    impact medium    low              medium   high
-    impact low       note             low      medium
+of them must be answered. A risk is rated by the OWASP matrix, from low times low, a note, to high
+times high, critical; no level is ever typed.
 """
 
 from __future__ import annotations

@@ -1,19 +1,10 @@
 """Derive, never type: the state of mitigations and threats from the results of checks.
 
-Mitigation
-    verified     it names checks, all of them (or one of `any`) passed, and they looked at what
-                 the mitigation is `about`
-    failed       one of `all` failed, or every one of `any` did
-    unverified   anything else: no check, not run, skipped, error, broken, stale, another subject
-
-Threat, the first that fits
-    mitigated       it names mitigations, all are verified, and what remains is low or a note
-    accepted        somebody lives with it, and the date has not passed
-    partly          at least one mitigation is verified
-    open            none is
-    not_applicable  a cell without a threat, with its reason
-
-What remains is the OWASP level after the credits of the verified mitigations alone.
+A mitigation is verified where all of its checks (or one of `any`) passed and looked at what it is
+`about`, failed where one of `all` or every one of `any` failed, else unverified. A threat is the
+first of these: mitigated (all it names are verified, and at most a low risk remains), accepted
+(until a date), partly (one is verified), open. What remains is the OWASP level after the credits
+of the verified mitigations alone.
 """
 
 from __future__ import annotations
@@ -140,8 +131,7 @@ def _evidence(
 ) -> dict[str, Any]:
     """Return the state of a mitigation with what shows it.
 
-    A check that failed counts against it whatever it did not look at; but nothing counts for or
-    against what is not there.
+    A failed check counts whatever it did not look at; but nothing counts of what is not there.
     """
     checks = mitigation.checks
     state = mitigation_state(checks, results)
@@ -160,10 +150,7 @@ def _evidence(
 
 
 def matrix(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[Cell, str]:
-    """Return what each part says to each letter: its threats, and what was derived of them.
-
-    Or that a reason makes it not applicable; "missing" where it must say something, else "".
-    """
+    """Return each cell's text: its threats and their state, "not applicable", "missing" or ""."""
     derived = {status.threat: status for status in statuses}
     excused = {(one.element, letter) for one in system.not_applicable for letter in one.stride}
     cells: dict[Cell, str] = {}
@@ -180,10 +167,8 @@ def matrix(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[C
 def missing(system: SystemModel, known_checks: Iterable[str] | None = None) -> dict[str, list[str]]:
     """Return what a system leaves unanswered; every list is empty where nothing is missing.
 
-    `cells` are required STRIDE cells with neither a threat nor a reason, such as `weights/T`;
-    `unchecked` mitigations without a check: plans; `unmitigated` threats that name no mitigation;
-    `unknown_checks` those that mitigations name and that are not in `known_checks`, the ids that
-    can run, where these are known.
+    `cells` are required ones with neither a threat nor a reason, `unchecked` mitigations are plans;
+    `unknown_checks` are named and not among `known_checks`, where these are known.
     """
     named = {check for mitigation in system.mitigations for check in mitigation.checks.ids}
     cells = matrix(system).items()
@@ -196,10 +181,7 @@ def missing(system: SystemModel, known_checks: Iterable[str] | None = None) -> d
 
 
 def summary(statuses: Sequence[ThreatStatus]) -> dict[str, Any]:
-    """Return how many threats are in which state, and the worst level that remains.
-
-    Levels, `inherent` and `residual`, are of threats alone, without not-applicable cells.
-    """
+    """Return how many threats are in which state, and the worst level that remains."""
     threats = [one for one in statuses if one.status != "not_applicable"]
     states = {
         name: str(facts["status"]) for one in statuses for name, facts in one.mitigations.items()

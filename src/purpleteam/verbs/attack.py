@@ -14,8 +14,8 @@ from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
     from purpleteam.attacks.cross_check import CrossCheck
+    from purpleteam.attacks.evaluate import Journal
     from purpleteam.attacks.evasion import EvasionAttack
-    from purpleteam.attacks.journal import Journal
     from purpleteam.attacks.outcomes import AsBytes, RobustEvaluation
     from purpleteam.attacks.soundness import Soundness
     from purpleteam.core.runfolder import RunFolder
@@ -231,7 +231,7 @@ def _journal(subject: Subject, ladders: list[list[EvasionAttack]], batch_size: i
     import torch
 
     from purpleteam import __version__
-    from purpleteam.attacks.journal import Journal
+    from purpleteam.attacks.evaluate import Journal
 
     loaded, run = subject.loaded, subject.run
     facts = {

@@ -55,9 +55,9 @@ def nearest_boundary(
 ) -> Tensor:
     """Return the nearest point just beyond the label's boundary, by the slopes near `x`.
 
-    The best start for a search that follows one wrong class to its boundary and never sees that
-    another's is nearer. So many `candidates` are compared, the label among them; with 1, `x` is
-    returned. With `noise` it looks from a random point nearby: hardened nets are flat at the image.
+    The start for a search that follows one wrong class and never sees that another's boundary is
+    nearer. Of the `candidates` the label is one: with 1, `x` is returned. With `noise` it looks
+    from a random point nearby: hardened nets are flat at the image.
     """
     beyond = BEYOND if NORMS[norm].convex else 1.0  # in l0 a value that moves at all moves beyond
     nearest, shortest = x, torch.full((len(x),), torch.inf, device=x.device)
@@ -74,15 +74,10 @@ def nearest_boundary(
 
 
 def nearest_on(points: Tensor, normal: Tensor, value: Tensor, norm: str) -> Tensor:
-    """Return the points of [0, 1] on the hyperplane that are nearest to `points`, in `norm`.
+    """Return the points of [0, 1] on the hyperplane that are nearest to `points` in `norm`.
 
-    Where the hyperplane misses the cube, the corner nearest to it is returned.
-
-    Args:
-        points: (..., N, D) in [0, 1].
-        normal: (N, D), of the hyperplane of each image.
-        value: (..., N), of the function that is 0 on the hyperplane, at `points`.
-        norm: in which "nearest" is meant.
+    Where it misses the cube, the corner nearest to it. The `points` are (..., N, D) in [0, 1], the
+    hyperplane of each image has a `normal` (N, D) and a `value` (..., N) at the points.
     """
     size = normal.abs()
     largest = size.amax(-1, keepdim=True).clamp_min(1e-30)

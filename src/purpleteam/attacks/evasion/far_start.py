@@ -1,9 +1,8 @@
 """PGD from images of other classes, in a ball that shrinks to the adversary's.
 
-A net can be flat around an image and still err inside its ball: no gradient that starts there
-leads anywhere. Attacks that come back to the boundary from beyond it find such errors (Brendel et
-al. 2019, arXiv:1907.01003; HopSkipJump, arXiv:1904.02144); the larger balls of the first steps are
-those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
+A net can be flat around an image and still err inside its ball. Attacks that come back to the
+boundary from beyond it find such errors (Brendel et al. 2019, arXiv:1907.01003); the larger balls
+of the first steps are those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
 """
 
 from __future__ import annotations

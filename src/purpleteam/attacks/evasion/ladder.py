@@ -1,9 +1,8 @@
 """A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
 Each member finds what others miss: one finds its own step sizes, one comes from other classes, one
-aims at the likeliest wrong classes, one needs no gradient. In L1 the balls of the gradient members
-shrink as they do in AutoAttack (Croce & Hein 2021, arXiv:2103.01208). benchmarks/verdicts.py sets
-the ladder beside AutoAttack.
+aims at the likeliest wrong classes, one needs no gradient. In L1 the balls shrink as they do in
+AutoAttack (arXiv:2103.01208). benchmarks/verdicts.py sets the ladder beside AutoAttack.
 """
 
 from __future__ import annotations
@@ -52,13 +51,7 @@ class Ladder(Ensemble):
         return self._with(start=self._start().prepare(model, images, seed=seed))
 
     def longest(self, model: Classifier, x: Tensor, images: int) -> float:
-        """Return the seconds that it takes at most for so many images, none of which falls early.
-
-        Args:
-            model: it is left as it was.
-            x: (n, C, H, W), a few of the images, on which two kinds of call are timed.
-            images: how many there are.
-        """
+        """Return the seconds that it takes at most for so many images, timed on a few, `x`."""
         far = self._start()
         gradients = far.starts * far.steps + 2 * self.steps + 1 + TARGETS
         with frozen(model):

@@ -67,10 +67,9 @@ class Transfer(EvasionAttack):
 def crafted(
     surrogate: Classifier, attack: EvasionAttack, x: Tensor, y: Tensor, noise: Noise
 ) -> Tensor:
-    """Return the attack's last candidates on the surrogate.
+    """Return the attack's last candidates; no image is dropped where the surrogate errs.
 
-    No image is dropped when the surrogate errs: the further its loss is climbed, the likelier
-    another model errs too.
+    The further its loss is climbed, the likelier another model errs too.
     """
     search = Search(epsilon=attack.epsilon, norm=attack.norm, nearest=True, stop_inside=False)
     with frozen(surrogate):
