@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from purpleteam.core.drafts import Claimed, Drafts
 from purpleteam.core.errors import NeedsFailed
 from purpleteam.core.records import Note, Record
-from purpleteam.core.runfolder import DRAFTS, RunFolder
+from purpleteam.core.runfolder import DRAFTS, Claimed, Drafts, RunFolder
 
 
 def note(name: str) -> Note:

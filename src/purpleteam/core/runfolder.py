@@ -9,6 +9,7 @@ leave a draft of a cell, which the run takes over when it comes there: records k
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from purpleteam.core.schema import SCHEMA, migrate
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
 CELL = "cell"
-DRAFTS = ".drafts"
+DRAFTS, CLAIM, FAILED = ".drafts", ".claim", ".failed"
 
 
 class RunFolder:
@@ -187,7 +188,7 @@ class RunFolder:
             info.pop("records", None)  # of an end that was not the end
             self._write({**info, "artefacts": {**info["artefacts"], **artefacts}})
         self._cells_done()[key] = made
-        for ending in (".json", ".claim", ".failed"):  # of whoever did it ahead
+        for ending in (".json", CLAIM, FAILED):  # of whoever did it ahead
             self._draft(key).with_suffix(ending).unlink(missing_ok=True)
         return made
 
@@ -224,6 +225,70 @@ class RunFolder:
         fresh = target.with_suffix(".tmp")
         fresh.write_text(json.dumps(info, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         fresh.replace(target)
+
+
+class Claimed(BaseException):
+    """Another worker is at the cell; no error, so nothing that handles errors handles it."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class Drafts(RunFolder):
+    """A run that another process writes: cells are claimed, and left beside it as drafts.
+
+    A claim is a file that only one can make; the others go on with what is not claimed and come
+    back. Who fails leaves no draft: the run meets the cell itself, fails and says so.
+    """
+
+    def cell(
+        self, stage: str, depends_on: Mapping[str, Any], work: Callable[[], Sequence[Record]]
+    ) -> list[Record]:
+        """Return the finished or drafted cell, or do it where nobody is at it."""
+        key = key_of(stage, depends_on)
+        if (made := self._finished(key)) is not None or (made := self._drafted(key)) is not None:
+            return made
+        claim = self._draft(key).with_suffix(CLAIM)
+        if claim.with_suffix(FAILED).exists():
+            raise NeedsFailed(str(depends_on.get("what", stage)))
+        claim.parent.mkdir(exist_ok=True)
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            if (made := self._drafted(key)) is not None:  # it has just ended
+                return made
+            raise Claimed(key) from None
+        try:
+            return self._keep(key, stage, list(work()))
+        except Claimed:  # it needs what another is at: somebody comes back to it
+            with suppress(OSError):
+                claim.unlink()
+            raise
+        except (Exception, SystemExit):  # a net of the user's may exit
+            claim.with_suffix(FAILED).touch()
+            raise
+
+    def taken(self, key: str) -> bool:
+        """Say whether a worker is at the cell and has neither ended nor failed."""
+        draft = self._draft(key)
+        ends = (draft, draft.with_suffix(FAILED))
+        return draft.with_suffix(CLAIM).exists() and not any(path.exists() for path in ends)
+
+    def forget_claims(self) -> None:
+        """Remove what workers of a run that was killed left of their claims."""
+        for path in (self.path / DRAFTS).glob("*"):
+            if path.suffix in (CLAIM, FAILED):
+                path.unlink()
+
+    def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
+        """Leave the records of a cell as a draft, and return them."""
+        target = self._draft(key)
+        target.parent.mkdir(exist_ok=True)
+        fresh = target.with_suffix(f".{os.getpid()}.tmp")
+        fresh.write_text(json.dumps([record.to_json() for record in made]), encoding="utf-8")
+        fresh.replace(target)
+        return made
 
 
 def _cells(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from purpleteam.core.config import build
-from purpleteam.core.drafts import Claimed, Drafts
 from purpleteam.core.errors import RunError
 from purpleteam.core.plugins import load_plugin
+from purpleteam.core.runfolder import Claimed, Drafts
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.state import Piece, Run
