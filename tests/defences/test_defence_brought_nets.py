@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from purpleteam.attacks.poison.badnets import BadNets
 from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.data.images import Dataset, ImageSet
-from purpleteam.defences.detection.model import scan_model
-from purpleteam.defences.detection.training_set import scan_training_set
+from purpleteam.defences.detection.model import MODEL_DETECTORS, scan_model
+from purpleteam.defences.detection.training_set import TRAINING_SET_DETECTORS, Analysis
 from purpleteam.defences.repair import REPAIRS, Repairing
 from purpleteam.models import RECIPES, logits, train
 
@@ -58,16 +58,23 @@ def brought(digits: Dataset, poisoned: ImageSet) -> nn.Module:
 
 
 def test_it_is_scanned_and_its_target_stands_out(digits: Dataset, brought: nn.Module) -> None:
-    found = scan_model(brought, digits.validation.first(100), classes=10)
+    detectors = [
+        part() if name == "feature" else part(steps=3) for name, part in MODEL_DETECTORS.items()
+    ]
+    found = scan_model(brought, digits.validation.first(100), classes=10, detectors=detectors)
     (shift,) = [one for one in found.evidence if one.detector == "feature"]
     assert shift.target_label == TARGET
     # It reads four of five images, and no trigger can be drawn: that is no accusation.
     assert found.verdict != "backdoored" or found.target_label == TARGET
 
 
-def test_its_training_set_is_searched(poisoned: ImageSet, brought: nn.Module) -> None:
-    found = scan_training_set(poisoned, classes=10, model=brought)
-    assert found.target_label == TARGET
+@pytest.mark.parametrize("name", ["spectral_signatures", "spectre", "scan"])
+def test_its_training_set_is_searched_with_it(
+    name: str, poisoned: ImageSet, brought: nn.Module
+) -> None:
+    analysis = Analysis(images=poisoned, classes=10, model=brought)
+    assert np.isfinite(TRAINING_SET_DETECTORS[name](analysis)).all()
+    assert analysis.model_features.shape == (len(poisoned), 32)
 
 
 @pytest.mark.parametrize("name", REPAIRS)
@@ -84,5 +91,7 @@ def test_every_repair_mends_it(
         target_label=TARGET,
         recipe=RECIPES["plain"](epochs=1),
     )
-    mended = REPAIRS[name]().repair(work)
+    short = {} if name == "retrain" else {"steps": 10}
+    short |= {"rounds": 2} if name == "unlearn" else {}
+    mended = REPAIRS[name](**short).repair(work)
     assert np.isfinite(logits(mended, digits.validation.images[:10])).all()

@@ -167,7 +167,7 @@ def test_what_is_no_strip_file_is_refused(fitted: Strip, tmp_path: Path) -> None
     ],
 )
 def test_fields_out_of_range_are_refused(fitted: Strip, fields: dict, reason: str) -> None:
-    whole = {name: getattr(fitted, name) for name in fitted.__dataclass_fields__}
+    whole = {name: getattr(fitted, name) for name in vars(fitted)}
     with pytest.raises(ValueError, match=reason):
         Strip(**whole | fields)
 

@@ -33,6 +33,7 @@ from purpleteam.models import build
 
 TRUSTED = trusted()
 MARGIN = MODEL_DETECTORS["max_margin"](steps=5)  # type: ignore[call-arg]
+PATCH = MODEL_DETECTORS["patch"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(name: st
             net,
             TRUSTED,
             classes=CLASSES,
-            detectors=[MODEL_DETECTORS[name]()],
+            detectors=[MODEL_DETECTORS[name](steps=50)],
             false_alarm_rate=0.95,
         )
         for net in (Planted(), Planted("patch"))
@@ -94,12 +95,13 @@ def test_the_record_is_json_and_holds_what_was_asked_for(planted: ModelScan) -> 
 def test_the_same_seed_gives_the_same_answer_and_another_one_the_same_verdict(
     planted: ModelScan,
 ) -> None:
-    again, other = (
-        scan_model(Planted("patch"), TRUSTED, classes=CLASSES, seed=seed).to_json()
-        for seed in (0, 1)
+    quick = [PATCH(steps=40, images=12), MARGIN]
+    one, again, other = (
+        scan_model(Planted("patch"), TRUSTED, classes=CLASSES, seed=seed, detectors=quick).to_json()
+        for seed in (0, 0, 1)
     )
-    assert planted.to_json() | {"seconds": 0} == again | {"seconds": 0}
-    assert (other["backdoored"], other["target_label"]) == (True, 3)
+    assert one | {"seconds": 0} == again | {"seconds": 0}
+    assert (other["verdict"], other["target_label"]) == (planted.verdict, planted.target_label)
 
 
 def test_the_model_is_left_as_it_was() -> None:

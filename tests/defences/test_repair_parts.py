@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import Dataset, ImageSet
-from purpleteam.defences.repair import Repairing
-from purpleteam.defences.repair._base import Loop, divergence, generator, held_out
+from purpleteam.defences.repair import Loop, Repairing, divergence, generator, held_out
 from purpleteam.defences.repair.fine_prune import prune, units_of
 from purpleteam.defences.repair.ft_sam import sharpness_aware
 from purpleteam.defences.repair.i_bau import universal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from purpleteam.defences.repair._base import put_together
+from purpleteam.defences.repair import put_together
 from purpleteam.defences.repair.unlearn import (
     Adversary,
     moved,

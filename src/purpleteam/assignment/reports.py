@@ -20,7 +20,7 @@ from torch import nn
 from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources
 from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
+from purpleteam.defences.training import DEFENCES, Defence, Hardening
 from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape
 from purpleteam.models.architectures.classic_cnn import classic_cnn
 from purpleteam.models.devices import device_of, frozen, to_batch

@@ -1,7 +1,5 @@
 """What is proved about backdoors: checks that read the verdicts of the run's scans."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target

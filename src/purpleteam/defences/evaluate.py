@@ -24,7 +24,7 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import Estimate, Rate, Value, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.metrics import defence_effectiveness
-from purpleteam.defences.repair._base import Loop, Repair, Repairing, free_copy
+from purpleteam.defences.repair import Loop, Repair, Repairing, free_copy
 from purpleteam.models.inference import Classifier, correct, logits
 
 AS_A_USER = Loop(augmentation="none")

@@ -4,8 +4,6 @@ Ties in a ranking count as ties. NumPy alone; every argument that holds one valu
 array of the same length (N,).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

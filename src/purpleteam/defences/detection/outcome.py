@@ -4,8 +4,6 @@ A threshold holds for what it was chosen on. Elsewhere a score says nothing, and
 `not_established`, with a reason, which is neither an accusation nor a clearance.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

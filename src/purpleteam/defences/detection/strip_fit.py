@@ -1,7 +1,5 @@
 """STRIP for a model of torch: its answers as probabilities, and the threshold they set."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, held_out
+from purpleteam.defences.repair import REPAIRS, Repairing, Tuning, held_out
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, correct
 

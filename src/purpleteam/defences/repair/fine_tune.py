@@ -1,10 +1,8 @@
 """Fine-tuning on trusted images: the repair that everyone tries first, and that fails."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from purpleteam.defences.repair._base import REPAIRS, Tuning
+from purpleteam.defences.repair import REPAIRS, Tuning
 
 
 @REPAIRS.register("fine_tune")

@@ -4,8 +4,6 @@ Sharpness-aware minimisation (Foret et al. 2021, arXiv:2010.01412) in its adapti
 al. 2021, arXiv:2102.11600) shakes most the few large weights that carry a backdoor.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning
+from purpleteam.defences.repair import REPAIRS, Repairing, Tuning
 
 
 @REPAIRS.register("ft_sam")

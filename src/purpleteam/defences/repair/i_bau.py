@@ -4,15 +4,13 @@ The addition to all images that does most harm is unlearned; the implicit hyperg
 since the first-order step differs little and is cheap.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.defences.repair._base import REPAIRS, Repairing, Tuning, answers
+from purpleteam.defences.repair import REPAIRS, Repairing, Tuning, answers
 
 
 @REPAIRS.register("i_bau")

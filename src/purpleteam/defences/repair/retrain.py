@@ -1,7 +1,5 @@
 """Remove what was flagged and train anew, as after Spectral Signatures (2018, arXiv:1811.00636)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +8,7 @@ from torch import nn
 
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.repair._base import REPAIRS, Repair, Repairing
+from purpleteam.defences.repair import REPAIRS, Repair, Repairing
 from purpleteam.models.training import train
 
 

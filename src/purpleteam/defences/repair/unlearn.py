@@ -8,8 +8,6 @@ backdoor again. Where several patches were planted, what is left is searched for
 as large as the patches that open the other labels, which are natural.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,7 +20,7 @@ from torch import Tensor, nn
 from purpleteam.defences.detection.model import Scanning
 from purpleteam.defences.detection.model.inversion import every_target, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
-from purpleteam.defences.repair._base import (
+from purpleteam.defences.repair import (
     REPAIRS,
     Repairing,
     Stamp,

@@ -4,8 +4,6 @@ The paper ascends the loss of the isolated images, which has no bound; here -log
 label goes down, beside distillation on trusted images. The flagged images wear the trigger.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 
@@ -14,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.repair import _base as tuning
-from purpleteam.defences.repair._base import REPAIRS, Repairing, answers
+from purpleteam.defences import repair as tuning
+from purpleteam.defences.repair import REPAIRS, Repairing, answers
 from purpleteam.models.devices import device_of, to_batch
 
 TEMPERATURE = 2.0  # above 1, what the model thinks of the other labels counts for more

@@ -3,10 +3,100 @@
 - `pgd` against the current model, several steps; `fast` a single step from a random start
 """
 
-import sys
+from __future__ import annotations
 
-from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
+import sys
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from purpleteam.core.errors import UsageError
+from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.registry import Registry, check_ranges
+from purpleteam.data.images import Dataset, ImageSet
+from purpleteam.models.recipes import Recipe
+from purpleteam.models.training import Craft, Training, train
 
 __all__ = ["DEFENCES", "Defence", "Hardening"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardening:
+    """What a defence works with."""
+
+    net: nn.Module
+    """A net with its starting weights."""
+    dataset: Dataset
+    baseline: nn.Module | None = None
+    """The undefended model; only recipes that attack it ahead of time need it."""
+    seed: int = 0
+    checkpoint: Path | None = None
+    """A file to continue from, written after each epoch."""
+    device: torch.device | None = None
+    description: str = "harden"
+    progress: Progress = SILENT
+    budget_seconds: float | None = None
+    """Stop before an epoch that would go beyond it."""
+
+    def train(
+        self,
+        recipe: Recipe,
+        images: ImageSet,
+        validation: ImageSet,
+        *,
+        craft: Craft | None = None,
+        validate: Callable[[nn.Module], float] | None = None,
+    ) -> Training:
+        """Train the net by a recipe, with the seed, checkpoint and budget that are set here."""
+        return train(
+            self.net,
+            images,
+            validation,
+            recipe,
+            seed=self.seed,
+            craft=craft,
+            validate=validate,
+            checkpoint=self.checkpoint,
+            device=self.device,
+            description=self.description,
+            progress=self.progress,
+            budget_seconds=self.budget_seconds,
+        )
+
+    def need_baseline(self, name: str) -> nn.Module:
+        """Return the baseline; recipes that attack it ahead of time cannot do without."""
+        if self.baseline is None:
+            raise UsageError(f"recipe {name!r} attacks a baseline ahead of time: give --model")
+        return self.baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defence(Recipe):
+    """A training recipe meant to make a model robust at `epsilon`; its fields are its options."""
+
+    name: ClassVar[str] = ""
+    needs_baseline: ClassVar[bool] = False
+    """Whether it attacks an undefended model beforehand."""
+    ranges: ClassVar[str] = "epsilon above 0 and at most 1"
+
+    epsilon: float = 0.3
+    """Radius of the L-infinity ball that is trained for, in pixel units."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self)
+
+    @abstractmethod
+    def harden(self, work: Hardening) -> Training:
+        """Train the net in `work` and return it."""
+
+
+DEFENCES: Registry[type[Defence]] = Registry("defence")
+
 
 DEFENCES.load(sys.modules[__name__])

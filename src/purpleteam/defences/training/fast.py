@@ -1,10 +1,8 @@
 """Fast adversarial training: one step, random start (Wong et al. 2020, arXiv:2001.03994)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
-from purpleteam.defences.training._base import DEFENCES
+from purpleteam.defences.training import DEFENCES
 from purpleteam.defences.training.pgd import PGDTraining
 
 

@@ -1,7 +1,5 @@
 """Adversarial training (Madry et al. 2018, arXiv:1706.06083) against the current model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
-from purpleteam.defences.training._base import DEFENCES, Defence, Hardening
+from purpleteam.defences.training import DEFENCES, Defence, Hardening
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.training import Training

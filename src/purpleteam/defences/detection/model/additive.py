@@ -4,8 +4,6 @@ A blended pattern (Chen et al. 2017, arXiv:1712.05526) or a sinusoid (SIG, Barni
 arXiv:1902.11237) is learned as a direction in which the target lies very near.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar

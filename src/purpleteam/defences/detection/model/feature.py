@@ -5,8 +5,6 @@ A trigger of whatever look arrives at the last layer as a shift that all images 
 can cause it: quick and weak, it finds what no form of change in the image describes.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import ClassVar

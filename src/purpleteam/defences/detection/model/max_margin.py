@@ -3,8 +3,6 @@
 From noise, the input is sought on which a class wins by most: a backdoor's target stands out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Neural Cleanse (Wang et al. 2019): the smallest patch that sends every class to one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -6,8 +6,6 @@ no trusted image shows is not taught. What an inversion finds in the student is 
 and a trigger that moves the student as well is a natural backdoor.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ trigger that stands out in most looks, each with another reference. A label whos
 the reference too is natural: it is set aside, and what stands out next is decided alike.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import statistics

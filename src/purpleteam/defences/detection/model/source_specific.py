@@ -5,8 +5,6 @@ differ by nature (4 and 9), hence the pair is taken that lies furthest below wha
 explain; how much smaller it is than the median pair scatters less, and is what counts.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """The smallest smooth warp that sends every image to one class (WaNet, arXiv:2102.10369)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar

@@ -3,8 +3,6 @@
 The paper projects with ICA; principal components span the same space and never fail to converge.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans

@@ -3,8 +3,6 @@
 As Confusion Training (Qi et al. 2023, arXiv:2205.13616), but the trigger is what is kept out.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

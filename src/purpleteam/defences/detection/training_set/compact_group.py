@@ -3,8 +3,6 @@
 In the spirit of SCAn (Tang et al. 2021, arXiv:1908.00686), but of pixels.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

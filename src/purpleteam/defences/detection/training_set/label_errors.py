@@ -1,7 +1,5 @@
 """Confident learning (Northcutt, Jiang and Chuang 2021, arXiv:1911.00068), section 3."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

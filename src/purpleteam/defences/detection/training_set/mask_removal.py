@@ -1,7 +1,5 @@
 """Invert the trigger (Wang et al. 2019, Neural Cleanse, IEEE S&P), then take it off each image."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """SCAn (Tang et al. 2021, arXiv:1908.00686): is a class one group of features, or two?"""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -7,8 +7,6 @@ so frequent that nothing contradicts it is a part of its label by itself, and is
 something else by a net that never saw it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Whitened and without their content, poisoned images point the same way; hard ones do not.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

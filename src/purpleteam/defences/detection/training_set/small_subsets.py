@@ -4,8 +4,6 @@ A few poisons among many parts are too few in each to teach a trigger. The learn
 classifiers on features that no label has touched, so that hundreds of them take seconds.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Spectral Signatures (Tran, Li and Madry 2018, arXiv:1811.00636), centred as published."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """SPECTRE (Hayase et al. 2021, arXiv:2104.11315): robust whitening, then quantum entropy scores."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

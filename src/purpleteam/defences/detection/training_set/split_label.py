@@ -3,8 +3,6 @@
 After SCAn (Tang et al. 2021, arXiv:1908.00686), but a net that never saw the part predicts.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
