@@ -104,16 +104,14 @@ class TensorForm(NamedTuple):
 
     def read(self, storage: memoryview) -> Tensor:
         """Return the tensor, contiguous, as a view of its storage or a copy; `check` it first."""
-        dtype, place = DTYPES[self.dtype], self.offset * DTYPES[self.dtype].itemsize
+        dtype = DTYPES[self.dtype]
         if not self.bytes:
             return Tensor(np.zeros(self.shape, dtype), self.dtype)
-        if self.stride == tuple(math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))):
-            flat = np.frombuffer(storage, dtype, math.prod(self.shape), place)
-            return Tensor(flat.reshape(self.shape), self.dtype)
-        flat = np.frombuffer(storage, dtype, offset=place)
-        steps = tuple(step * flat.itemsize for step in self.stride)
-        view = np.lib.stride_tricks.as_strided(flat, self.shape, steps, writeable=False)
-        return Tensor(np.array(view, order="C"), self.dtype)
+        steps = [step * dtype.itemsize for step in self.stride]
+        view: NDArray[Any] = np.ndarray(
+            self.shape, dtype, storage, self.offset * dtype.itemsize, steps
+        )
+        return Tensor(np.asarray(view, order="C"), self.dtype)
 
 
 def read_npy_header(data: memoryview) -> tuple[np.dtype[Any], tuple[int, ...], bool, memoryview]:
