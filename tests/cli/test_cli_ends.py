@@ -35,7 +35,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_knows_that_it_was(tmp_path:
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = subprocess.list2cmdline([*PURPLE[:1], "-c"])
-    code = "from purpleteam.cli import main; main(['ls', '--json'])"
+    code = "from purpleteam.cli import main; main(['doctor', '--json'])"
     ended = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} \"{code}\" | true"],
         capture_output=True, text=True, check=False, timeout=60,
@@ -43,7 +43,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("asked", ["ls --json", "ls", "--version", "--help"])
+@pytest.mark.parametrize("asked", ["doctor --json", "doctor", "--version", "--help"])
 @pytest.mark.parametrize("buffered", [True, False])
 def test_a_full_disk_is_one_line(asked: str, buffered: bool) -> None:
     with Path("/dev/full").open("w") as full:

@@ -57,7 +57,8 @@ def test_an_edited_run_looks_edited_to_every_verb(purple: Purple, run: Path) -> 
         assert ended.code == 1 and told in ended.out, verb
     assert "This run fails its verification" in (run / "report.html").read_text("utf-8")
     assert purple("ls", "--json").json["verification"][str(run)]["verdict"] == "fail"
-    checks = purple("threats", "--run", run, "--json")
+    Path("empty.py").write_text("", "utf-8")
+    checks = purple("threats", "--run", run, "--code", "empty.py", "--json")
     ledger = next(one for one in checks.json["checks"] if one["check"] == "run.ledger")
     assert checks.code == 1 and ledger["verdict"] == "fail" and told in ledger["message"]
 
