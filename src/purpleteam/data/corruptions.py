@@ -11,8 +11,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy  # which loads its parts when they are first named
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import Registry
@@ -90,7 +90,7 @@ def glass_blur(image: Image, strength: float, rng: np.random.Generator) -> Image
     rows = np.clip(rows + np.arange(image.shape[0])[:, None], 0, image.shape[0] - 1)
     columns = np.clip(columns + np.arange(image.shape[1]), 0, image.shape[1] - 1)
     sigma = length * {0.7: 0.6, 1.0: 0.7, 1.4: 0.8, 2.0: 0.9, 2.6: 1.0}[strength]
-    blurred: Image = ndimage.gaussian_filter(image[rows, columns], (sigma, sigma, 0))
+    blurred: Image = scipy.ndimage.gaussian_filter(image[rows, columns], (sigma, sigma, 0))
     return blurred
 
 
@@ -103,7 +103,7 @@ def motion_blur(image: Image, strength: float, rng: np.random.Generator) -> Imag
     total = np.zeros_like(image)
     for way in np.linspace(-length / 2, length / 2, count):
         shift = (way * np.sin(angle), way * np.cos(angle), 0)
-        total += ndimage.shift(image, shift, order=1, mode="nearest")
+        total += scipy.ndimage.shift(image, shift, order=1, mode="nearest")
     return np.asarray(total / count)
 
 
@@ -147,7 +147,7 @@ def _read_from(
     centre = (np.array(image.shape[:2]) - 1) / 2
     offset = centre - matrix @ centre - (0 if shift is None else shift)
     layers = [
-        ndimage.affine_transform(image[:, :, channel], matrix, offset, order=1)
+        scipy.ndimage.affine_transform(image[:, :, channel], matrix, offset, order=1)
         for channel in range(image.shape[2])
     ]
     return np.stack(layers, axis=2)
@@ -175,7 +175,7 @@ def fog(image: Image, strength: float, rng: np.random.Generator) -> Image:
 def spatter(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Return the image behind drops of bright liquid, each dense in its middle."""
     sigma = min(image.shape[:2]) / FULL_SIZE
-    field = ndimage.gaussian_filter(rng.standard_normal(image.shape[:2]), sigma)
+    field = scipy.ndimage.gaussian_filter(rng.standard_normal(image.shape[:2]), sigma)
     level = np.quantile(field, 1 - strength)  # the share of the image that is wet
     depth = np.clip((field - level) / (field.max() - level + 1e-12), 0, 1) ** 0.5
     return np.asarray(np.maximum(image, depth[:, :, None]))
@@ -222,13 +222,13 @@ def zigzag(image: Image, strength: float, rng: np.random.Generator) -> Image:
 @graded(0.2, 0.4, 0.6, 0.8, 1.0)
 def canny_edges(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Return the image faded into its edges (Canny 1986), which alone are left at severity 5."""
-    smooth = ndimage.gaussian_filter(image.mean(axis=2), 1.0)
-    down, right = ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1)
+    smooth = scipy.ndimage.gaussian_filter(image.mean(axis=2), 1.0)
+    down, right = scipy.ndimage.sobel(smooth, 0), scipy.ndimage.sobel(smooth, 1)
     slope = np.hypot(down, right)
     rows, columns = np.indices(slope.shape)
     unit = slope + 1e-12
     ahead, behind = (
-        ndimage.map_coordinates(
+        scipy.ndimage.map_coordinates(
             slope, [rows + s * down / unit, columns + s * right / unit], order=1
         )
         for s in (1, -1)
@@ -236,7 +236,7 @@ def canny_edges(image: Image, strength: float, rng: np.random.Generator) -> Imag
     # Brightness changes most across an edge; what hangs together with a strong one is part of it.
     ridge = (slope >= ahead) & (slope > behind) & (slope > 0)
     weak, strong = (ridge & (slope > share * slope.max()) for share in (0.1, 0.3))
-    groups, _ = ndimage.label(weak, np.ones((3, 3)))
+    groups, _ = scipy.ndimage.label(weak, np.ones((3, 3)))
     edges = (np.isin(groups, np.unique(groups[strong])) & weak).astype(np.float64)[:, :, None]
     return np.asarray((1 - strength) * image + strength * edges)
 
