@@ -47,10 +47,17 @@ class Asked:
         )
 
 
-@pytest.fixture
-def asked(images, validation, tmp_path) -> Asked:
-    made = Asked(images, validation, tmp_path / "c.safetensors")
+@pytest.fixture(scope="module")
+def trained(images, validation, tmp_path_factory) -> bytes:
+    made = Asked(images, validation, tmp_path_factory.mktemp("trained") / "c.safetensors")
     made.train()
+    return made.checkpoint.read_bytes()
+
+
+@pytest.fixture
+def asked(images, validation, trained, tmp_path) -> Asked:
+    made = Asked(images, validation, tmp_path / "c.safetensors")
+    made.checkpoint.write_bytes(trained)
     return made
 
 

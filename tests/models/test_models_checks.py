@@ -21,15 +21,20 @@ def seen(model: Path) -> Outcome:
     return OnnxParity().examine(Target(model=model))
 
 
-def test_the_check_is_registered_and_can_fail(kept):
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory) -> Target:
+    return OnnxParity().bad_example(tmp_path_factory.mktemp("bad"))
+
+
+def test_the_check_is_registered_and_can_fail(kept, bad, monkeypatch):
+    monkeypatch.setattr(OnnxParity, "bad_example", lambda *_: bad)
     found = run_check(CHECKS["model.onnx-parity"](), Target(model=kept.weights))
     assert found.verdict == "pass"
     assert found.negative_control == {"ran": True, "failed_as_required": True}
 
 
-def test_its_bad_example_is_a_net_of_other_weights(tmp_path):
-    check = OnnxParity()
-    outcome = check.examine(check.bad_example(tmp_path))
+def test_its_bad_example_is_a_net_of_other_weights(bad):
+    outcome = OnnxParity().examine(bad)
     assert not outcome.passed
     assert outcome.measured["largest_difference"] > outcome.threshold
     assert outcome.message == "the two nets differ: one"

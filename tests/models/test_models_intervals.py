@@ -125,10 +125,10 @@ def test_a_higher_share_never_lowers_an_end(name: str) -> None:
 @pytest.mark.parametrize("off", [0.0, 0.1])
 def test_a_calibration_errors_interval_covers_the_truth(off: float) -> None:
     """Nets whose confidence is off by so much everywhere: their calibration error is `off`."""
-    rng, hits, rounds = np.random.default_rng(0), 0, 100
+    rng, hits, rounds = np.random.default_rng(0), 0, 50
     for number in range(rounds):
         confidence = rng.uniform(0.55, 0.95, 400)
         right = (rng.random(400) < confidence - off).astype(float)
         found = calibration(confidence, right, number)
         hits += found.low <= off <= found.high
-    assert hits >= 88
+    assert hits >= 44

@@ -81,10 +81,6 @@ class BlackBox(nn.Module, ABC):
         self.refusals += int(scores.isnan().any(1).sum())
         return scores.to(x.device)
 
-    def behind(self, normalisation: Normalisation) -> Self:
-        """Return it with a normalisation in front, which follows the bytes."""
-        raise UsageError(f"a normalisation goes before a net, and {self.name!r} takes bytes")
-
     @abstractmethod
     def ask(self, images: Tensor) -> Tensor:
         """Return float32 scores (N, classes) for images on the CPU, in steps of 1/255."""
@@ -107,8 +103,7 @@ def log_scores(probabilities: Tensor, faintest: float) -> Tensor:
     return probabilities.clamp_min(faintest).log().float()
 
 
-FAINTEST = float(np.finfo(np.float32).tiny)
-"""Probabilities below this are 0 in float32, and a logarithm must not be infinite."""
+FAINTEST = float(np.finfo(np.float32).tiny)  # below this a probability is 0 in float32
 USUAL_SIDE = 28  # where the file leaves height or width open, it is tried with this
 KINDS = {
     "tensor(float)": np.float32,
@@ -187,7 +182,7 @@ class OnnxFile(BlackBox):
     def behind(self, normalisation: Normalisation) -> Self:
         """Return the file with a normalisation in front of it, which follows the bytes."""
         if self._kind is np.uint8:
-            return super().behind(normalisation)
+            raise UsageError(f"a normalisation goes before a net, and {self._path!r} takes bytes")
         made = copy.copy(self)
         made.normalisation = normalisation
         made._probabilities = _are_probabilities(self._run(normalisation(self._sample)))

@@ -11,7 +11,7 @@ arXiv:1706.04599). A net that is near chance in every way, as an untrained one i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -121,26 +121,20 @@ def _habits(module: nn.Module, x: Tensor) -> list[str]:
     return notes
 
 
-@dataclass(frozen=True, eq=False)
 class InputFit:
-    """How a net reads images behind an input, its scores in an order of classes."""
+    """How a net reads images behind an input, its scores (N, classes) in an order of classes."""
 
-    layer: Normalisation | None
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    order: NDArray[np.int64] | None = None
-
-    @property
-    def name(self) -> str:
-        return "" if self.layer is None else self.layer.name
-
-    @cached_property
-    def loss(self) -> NDArray[np.float64]:
-        return self._loss(1.0)
-
-    @cached_property
-    def right(self) -> NDArray[np.bool_]:
-        return np.asarray(self.scores.argmax(1) == self.labels)
+    def __init__(
+        self,
+        layer: Normalisation | None,
+        scores: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        order: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.layer, self.scores, self.labels, self.order = layer, scores, labels, order
+        self.name = "" if layer is None else layer.name
+        self.right = np.asarray(scores.argmax(1) == labels)
+        self.loss = self._loss(1.0)  # the cross-entropy of each image
 
     @cached_property
     def temperature(self) -> float:
@@ -214,7 +208,7 @@ def hints(module: nn.Module, images: ImageSet, classes: Sequence[str]) -> tuple[
     for count in (FINE, FINEST):
         sample = _spread(images, count)
         asked = _tried(module, sample, [None])
-        if not asked or asked[0].labels.max() >= asked[0].scores.shape[1]:
+        if not asked:
             return ()
         plain = asked[0]
         now = plain.reordered()
@@ -263,7 +257,7 @@ def _tried(
             scores = logits(net, images.images).astype(np.float64)
         except PurpleError:  # infinite, so far out of its range; or it takes bytes
             continue
-        if np.isfinite(scores).all():
+        if np.isfinite(scores).all() and images.labels.max() < scores.shape[1]:
             fits.append(InputFit(layer, scores, images.labels))
     return fits
 

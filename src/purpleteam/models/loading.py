@@ -133,8 +133,7 @@ def load(
             `LoadedModel`, which is returned as it is; an `nn.Module`, of which a copy in eval
             mode is taken; a MAITE model; any callable from images (N, C, H, W) in [0, 1], as a
             tensor or a NumPy array, to scores (N, classes).
-        weights: the file of weights for `module:factory`; without it, the factory must set its
-            own.
+        weights: the file of weights for `module:factory`, where that does not set its own.
         arch: the code of a stored model whose card names `module:factory`.
         device: where it goes; the default is the CPU.
         read_weights: reads that file; the default takes .safetensors alone, and
@@ -178,15 +177,17 @@ def load(
 
 def _black_box(reference: str, asked: Normalisation | None) -> LoadedModel:
     """Return the app or the ONNX file that can only be asked."""
-    if "://" in reference and asked is not None:
-        raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
-    box: BlackBox = Endpoint(reference) if "://" in reference else OnnxFile(Path(reference))
-    layer = asked
-    if box.card is not None and box.card.normalisation is not None:
-        layer = _of_card_or_asked(box.card, asked)  # and the file has it in it
+    if "://" in reference:
+        if asked is not None:
+            raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
+        app = Endpoint(reference)
+        return LoadedModel(app.name, app.digest, app, notes=app.notes)
+    file, layer = OnnxFile(Path(reference)), asked
+    if file.card is not None and file.card.normalisation is not None:
+        layer = _of_card_or_asked(file.card, asked)  # and the file has it in it
     elif asked is not None:
-        box = box.behind(asked)
-    return LoadedModel(box.name, box.digest, box, box.card, layer, notes=box.notes)
+        file = file.behind(asked)
+    return LoadedModel(file.name, file.digest, file, file.card, layer, notes=file.notes)
 
 
 def _stored(reference: str, arch: str | None, asked: Normalisation | None) -> LoadedModel:
