@@ -22,7 +22,6 @@ class ModelRobust(Check):
     It is the hardened model, or where nothing was hardened the model under test.
     """
 
-    id = "model.robust"
     proves = (
         "The hardened model, or where there is none the model under test, "
         "keeps its answers under sound white-box attacks on itself."
@@ -79,10 +78,8 @@ class ModelRobust(Check):
 
 @CHECKS.register("model.backdoor-rate")
 class BackdoorRate(Check):
-    """No small corner patch takes over the served model."""
+    """No common corner patch makes the served model give one chosen answer."""
 
-    id = "model.backdoor-rate"
-    proves = "No common corner patch makes the served model give one chosen answer."
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:

@@ -167,7 +167,6 @@ def _part(name: str, wrong: Sequence[str], fine: str, verdict: Verdict = "fail")
 class RunLedger(Check):
     """The hash chain of records.jsonl verifies, and ends where a finished run says it ended."""
 
-    id = "run.ledger"
     proves = (
         "No record was lost, moved or damaged by accident: the hash chain verifies and ends where "
         "run.json says; without a key it shows nothing of someone who wrote both files anew."
@@ -197,7 +196,6 @@ class RunLedger(Check):
 class RunLineage(Check):
     """run.json names the actor, the request with its seed, versions and machine."""
 
-    id = "run.lineage"
     proves = (
         "The run says who asked for what, with which seed, versions, machine and data, "
         "in files that its owner can rewrite."

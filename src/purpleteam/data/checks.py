@@ -136,15 +136,13 @@ def _digest(pixels: NDArray[np.uint8]) -> str:
 
 @CHECKS.register("data.digest")
 class DataDigest(Check):
-    """The folder holds the images that were asked for, byte for byte.
+    """The data in the folder have the digests that were asked for, to the byte.
 
     `data_digests` names files (digest of the content after decompression) or splits (digest of
     the image set); where it is empty, the folder must be MNIST. Whether somebody pinned those
     digests before, or the run took them from the folder itself, is for the caller to say.
     """
 
-    id = "data.digest"
-    proves = "The data in the folder have the digests that were asked for, to the byte."
     needs = ("data",)
 
     def examine(self, target: Target) -> Outcome:
@@ -177,7 +175,6 @@ class DataDigest(Check):
 class DataSchema(Check):
     """The files fit together and every class can be learnt."""
 
-    id = "data.schema"
     proves = (
         "Each image has one label in range, all images are of one size, "
         "and no class is missing from the training images."

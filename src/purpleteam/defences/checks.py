@@ -45,17 +45,13 @@ class _NothingFound(Check):
 
 @CHECKS.register("model.backdoor-scan")
 class BackdoorScan(_NothingFound):
-    """Scans of the run's own models with trusted images alone found no backdoor."""
+    """Trigger inversion found no label that is too easy to reach, in any model scanned."""
 
-    id = "model.backdoor-scan"
-    proves = "Trigger inversion found no label that is too easy to reach, in any model scanned."
     scan = MODEL_SCAN
 
 
 @CHECKS.register("data.poison-search")
 class PoisonSearch(_NothingFound):
-    """A scan of the training set that the baseline learned from found no poison."""
+    """A search of the training images found no group that teaches a backdoor."""
 
-    id = "data.poison-search"
-    proves = "A search of the training images found no group that teaches a backdoor."
     scan = TRAINING_SET_SCAN

@@ -15,10 +15,8 @@ from purpleteam.models.store import TOLERANCE, Provenance, build, module_of, onn
 
 @CHECKS.register("model.onnx-parity")
 class OnnxParity(Check):
-    """The .onnx file gives the logits of the .safetensors file, model by model."""
+    """The model that the app runs (ONNX) answers as the model that was evaluated (PyTorch)."""
 
-    id = "model.onnx-parity"
-    proves = "The model that the app runs (ONNX) answers as the model that was evaluated (PyTorch)."
     needs = ("model",)
 
     def examine(self, target: Target) -> Outcome:

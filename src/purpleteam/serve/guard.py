@@ -125,7 +125,12 @@ class Guard:
             return
         last = {"connection": "close"}  # until the request is there as a whole
         try:
-            headers = _headers(scope)
+            headers: dict[str, str] = {}
+            for raw_name, raw_value in scope["headers"]:
+                name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").strip()
+                if name in ("host", "content-length") and name in headers:
+                    raise Refusal(400, "A header that may come once came twice.")
+                headers[name] = value
             answer = self._find(scope["method"], scope["path"], headers)
             body = await self._body(headers, receive)
             last = {}
@@ -201,13 +206,3 @@ async def _linger(receive: Receive) -> None:
                 message = await receive()
                 taken += len(message.get("body", b""))
                 more = message.get("more_body", False)
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").strip()
-        if name in ("host", "content-length") and name in headers:
-            raise Refusal(400, "A header that may come once came twice.")
-        headers[name] = value
-    return headers

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -102,11 +103,6 @@ class Crowd:
         answer()
 
 
-def bounded(limits: Limits) -> type[BoundedProtocol]:
-    """Return the protocol with other limits."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits, "crowd": Crowd(limits)})
-
-
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 for bounded clients."""
 
@@ -116,7 +112,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     waits_since = 0.0
     """When the present wait began: for a head, or for the answer to one."""
-    address: object = None
+    address: str | int = ""
     _deadline = 0.0
     _counted = 0
     """Bytes of the present request so far, but for its body."""
@@ -129,7 +125,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Make room for the client, or turn it away; start its clock."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITTEN)
-        self.address = _address_of(self.client[0] if self.client else "")
+        self.address = self.client[0] if self.client else ""
+        with suppress(ValueError):  # of IPv6, a client has the first half
+            self.address = int(ipaddress.IPv6Address(self.address.partition("%")[0])) >> 64
         self.crowd.enter(self)
         self._wait(self.limits.head_seconds)
         self._watch()
@@ -266,9 +264,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(left, self._watch)
 
 
-def _address_of(host: str) -> object:
-    """Return what one client has one of: an IPv4 address, or the first half of an IPv6 one."""
-    try:
-        return int(ipaddress.IPv6Address(host.partition("%")[0])) >> 64
-    except ValueError:
-        return host
+def bounded(limits: Limits) -> type[BoundedProtocol]:
+    """Return the protocol with other limits."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits, "crowd": Crowd(limits)})
