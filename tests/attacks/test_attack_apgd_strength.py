@@ -39,9 +39,9 @@ def test_it_is_at_least_as_strong_as_pgd(
     hardened: nn.Module, images: ImageSet, norm: str, epsilon: float
 ) -> None:
     x, y = right(hardened, images, 50)
-    plain = PGD(norm=norm, epsilon=epsilon, steps=30).run(hardened, x, y).broken.sum()
+    plain = PGD(norm=norm, epsilon=epsilon, steps=20).run(hardened, x, y).broken.sum()
     climbed, aimed = (
-        attack(norm=norm, epsilon=epsilon, steps=30).run(hardened, x, y).broken.sum()
+        attack(norm=norm, epsilon=epsilon, steps=20).run(hardened, x, y).broken.sum()
         for attack in (APGDCE, APGDT)
     )
     assert len(x) > aimed >= climbed >= plain > 0

@@ -38,14 +38,14 @@ def broken(attack: PGD, net: nn.Module, x: Tensor) -> bool:
     return bool(attack.run(net, x, label_of(net, x)).broken)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_linear_net_falls_just_above_its_closed_form_and_never_below(seed: int) -> None:
     net, x = linear_net(seed=seed), images_of_the_middle(1, seed=seed)
     least = least_change(net, x)
     for start in (True, False):
         above = PGD(norm="l1", epsilon=1.05 * least, steps=40, random_start=start)
         assert broken(above, net, x)
-        below = PGD(norm="l1", epsilon=0.99 * least, steps=40, random_start=start, restarts=3)
+        below = PGD(norm="l1", epsilon=0.99 * least, steps=40, random_start=start, restarts=2)
         assert not broken(below, net, x)
 
 

@@ -21,12 +21,12 @@ ALL: list[MinimumNormAttack] = [
     *(FAB(norm=norm, steps=10) for norm in ("linf", "l2", "l1")),
     *(FABT(norm=norm, steps=10) for norm in ("linf", "l2", "l1")),
     *(DeepFool(norm=norm) for norm in ("linf", "l2")),
-    DDN(),
-    CarliniWagner(steps=100, searches=5, step_size=0.03, constant=0.1),
-    *(FMN(norm=norm) for norm in ("linf", "l2", "l1", "l0")),
+    DDN(steps=50),
+    CarliniWagner(steps=50, searches=4, step_size=0.06, constant=0.1),
+    *(FMN(norm=norm, steps=50) for norm in ("linf", "l2", "l1", "l0")),
 ]
 CLOSE = {"linf": 1.05, "l2": 1.05, "l1": 1.25, "l0": 1.25}
-BATCHES = [(2, (1, 4, 4), 1), (3, (3, 3, 5), 3), (10, (1, 12, 9), 8), (2, (1, 12, 9), 8)]
+BATCHES = [(2, (1, 4, 4), 1), (3, (3, 3, 5), 3), (10, (1, 12, 9), 8)]
 every_attack = pytest.mark.parametrize("attack", ALL, ids=lambda one: f"{one.name}-{one.norm}")
 
 
@@ -89,8 +89,8 @@ def test_an_image_that_is_wrong_from_the_start_is_at_distance_0(attack: MinimumN
 @every_attack
 def test_an_image_fares_as_it_does_alone(attack: MinimumNormAttack) -> None:
     net = linear((1, 4, 4), 3, seed=3)
-    x = middling(net, 3, (1, 4, 4), seed=5)
-    y, index = label_of(net, x), torch.arange(3)
+    x = middling(net, 2, (1, 4, 4), seed=5)
+    y, index = label_of(net, x), torch.arange(2)
     together = attack.run(net, x, y)
     alone = [attack.run(net, x[i], y[i], index=i).distance for i in index.split(1)]
     torch.testing.assert_close(torch.cat(alone), together.distance, rtol=5e-3, atol=1e-6)

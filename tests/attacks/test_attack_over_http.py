@@ -21,7 +21,7 @@ from purpleteam.models.endpoint import FAINTEST, Endpoint
 from purpleteam.serve.engine import Answer, Engine
 from purpleteam.serve.main import running_app
 
-EPSILON, QUERIES = 0.3, 300
+EPSILON, QUERIES = 0.3, 150
 
 
 @pytest.fixture(scope="module")

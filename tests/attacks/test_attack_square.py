@@ -73,7 +73,7 @@ def test_what_is_left_is_the_candidate_with_the_lowest_margin(norm: str) -> None
     net = linear_net()
     x, y = at_distance(net, 0.05, norm, n=1)
     app = Endpoint(net, 2)
-    found = Square(norm=norm, epsilon=0.04, queries=200).run(app, on_bytes(x), y)
+    found = Square(norm=norm, epsilon=0.04, queries=100).run(app, on_bytes(x), y)
     scores = net(torch.stack(app.received)).detach()
     margins = scores[:, y[0]] - scores[:, 1 - y[0]]
     sent = net(app.received[int(margins.argmin())][None]).detach()
