@@ -12,22 +12,12 @@ from typing import Any
 
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import SYSTEM_MODEL
+from purpleteam.report import view
 from purpleteam.report.blocks import bars_figure
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.chapters.threats import listed
 from purpleteam.report.collect import Evidence, epsilon_of, items, model_name, value_of
 from purpleteam.report.numbers import number_of, number_or_dash, of_fraction, radius
-from purpleteam.report.view import (
-    DASH,
-    Block,
-    Given,
-    Inline,
-    Number,
-    Prose,
-    RecordLink,
-    Table,
-    row,
-)
 
 FIGURES = ("published-figures", "seeds-figures")
 """Names of the note: today's, and that of runs of schema 1."""
@@ -66,19 +56,19 @@ def claims(evidence: Evidence) -> list[tuple[Measurement, Measurement]]:
     return sorted(pairs, key=lambda pair: value_of(pair[1]) - value_of(pair[0]))
 
 
-def _headline(evidence: Evidence) -> list[Block]:
+def _headline(evidence: Evidence) -> list[view.Block]:
     for claimed, true in claims(evidence)[:1]:
         return [
-            Prose(
+            view.Prose(
                 (number_of(claimed), " claimed. At most ", number_of(true), " true."),
                 style="headline",
             ),
-            Prose(
+            view.Prose(
                 (
                     "Of images that were made against another model, "
                     f"{model_name(claimed)} classifies the first fraction correctly, and that was "
                     "called robust. Attacked itself, within the same ",
-                    Given(radius(claimed.how.get("epsilon")), claimed.id),
+                    view.Given(radius(claimed.how.get("epsilon")), claimed.id),
                     ", it keeps no more than the second. Both are measured; only the second is "
                     "about an adversary who has the model.",
                 )
@@ -87,7 +77,7 @@ def _headline(evidence: Evidence) -> list[Block]:
     return []
 
 
-def _claims_figure(evidence: Evidence) -> list[Block]:
+def _claims_figure(evidence: Evidence) -> list[view.Block]:
     groups = [
         (
             f"{model_name(claimed)}, {radius(claimed.how.get('epsilon'))}",
@@ -105,7 +95,7 @@ def _claims_figure(evidence: Evidence) -> list[Block]:
     return [bars_figure(title, about, groups, caption)] if groups else []
 
 
-def beside(evidence: Evidence, measurement: Measurement) -> list[tuple[str, Number | str]]:
+def beside(evidence: Evidence, measurement: Measurement) -> list[tuple[str, view.Number | str]]:
     """Return what the reports published for the same thing: which report, and its figure."""
     known: dict[str, Any] = {**measurement.subject, **measurement.how}
     same = []
@@ -121,11 +111,11 @@ def beside(evidence: Evidence, measurement: Measurement) -> list[tuple[str, Numb
     return same
 
 
-def _beside(evidence: Evidence) -> list[Block]:
+def _beside(evidence: Evidence) -> list[view.Block]:
     """Return every measurement of which a report published the same."""
     rows = []
     for record in evidence.measurements:
-        cells: list[Inline] = []
+        cells: list[view.Inline] = []
         for report, value in beside(evidence, record):
             cells += [f"{report}:\N{NO-BREAK SPACE}", value, "\n"]
         if not cells:
@@ -137,9 +127,9 @@ def _beside(evidence: Evidence) -> list[Block]:
         if record.name == "transfer_accuracy":
             itself = evidence.weakest(model_name(record), epsilon_of(record))
         rows.append(
-            row(
-                (", ".join(words), RecordLink(record.id)),
-                (model_name(record), Given(seed, record.id)),
+            view.row(
+                (", ".join(words), view.RecordLink(record.id)),
+                (model_name(record), view.Given(seed, record.id)),
                 tuple(cells[:-1]),
                 number_of(record),
                 number_or_dash(itself),
@@ -148,10 +138,10 @@ def _beside(evidence: Evidence) -> list[Block]:
         )
     columns = ("What", "Model", "Published", "Measured here", "Attacked itself, same ε")
     caption = "What the two course reports published, and the same thing measured here"
-    return [Table(caption=caption, columns=columns, rows=tuple(rows))] if rows else []
+    return [view.Table(caption, columns, rows)]
 
 
-def _published(evidence: Evidence) -> list[Block]:
+def _published(evidence: Evidence) -> list[view.Block]:
     """Return every figure that the reports published, with its place."""
     rows = []
     for record, figure in _figures(evidence):
@@ -159,21 +149,21 @@ def _published(evidence: Evidence) -> list[Block]:
         words = [f"{name} of {model}" if model else name]
         words += [f"{key} {value}" for key, value in _parameters(figure).items()]
         rows.append(
-            row(
+            view.row(
                 f"Report {_report(figure)}",
                 ", ".join(words),
                 _value(figure, record),
                 str(figure.get("where", "")),
-                str(figure.get("meaning", figure.get("note", ""))) or DASH,
+                str(figure.get("meaning", figure.get("note", ""))) or view.DASH,
                 record=record,
             )
         )
     columns = ("Report", "What it calls it", "Published", "Where", "What it was")
     caption = "All figures of the two course reports, on MNIST"
-    return [Table(caption=caption, columns=columns, rows=tuple(rows), folded=True)] if rows else []
+    return [view.Table(caption, columns, rows, folded=True)]
 
 
-def _threats(evidence: Evidence) -> list[Block]:
+def _threats(evidence: Evidence) -> list[view.Block]:
     """Return the reports' threats, each beside the system model's."""
     tables = [
         table
@@ -186,7 +176,7 @@ def _threats(evidence: Evidence) -> list[Block]:
         )
     ]
     title = "The threats of the two course reports, each beside the one of this system"
-    return [Prose((title,), "heading"), *tables] if tables else []
+    return [view.Prose((title,), "heading"), *tables] if tables else []
 
 
 def _figures(evidence: Evidence) -> list[tuple[str, Mapping[str, Any]]]:
@@ -201,7 +191,7 @@ def _parameters(figure: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in figure.items() if key not in OWN}
 
 
-def _value(figure: Mapping[str, Any], record: str) -> Number | str:
+def _value(figure: Mapping[str, Any], record: str) -> view.Number | str:
     value = figure.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
