@@ -24,8 +24,6 @@ class AdditiveInversion(inversion.Inversion):
     stream: ClassVar[int] = 20
 
     def invert(self, search: inversion.Search) -> inversion.Inverted:
-        """Return a perturbation for every slot."""
-
         def add(change: Tensor, x: Tensor) -> Tensor:
             return (x + change[:, None]).clamp(0, 1)
 
@@ -34,5 +32,4 @@ class AdditiveInversion(inversion.Inversion):
         return inversion.shrink_radius(search, add, form, radius=0.1 * largest, largest=largest)
 
     def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
-        """Return what is added."""
         return {"kind": "additive", "pattern": parts[0][0].clamp(-1, 1).numpy()}

@@ -21,10 +21,8 @@ class PatchInversion(inversion.Inversion):
     steps: int = 120
 
     def invert(self, search: inversion.Search) -> inversion.Inverted:
-        """Return a mask and a pattern for every slot."""
         return inversion.shrink_mask(search)
 
     def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
-        """Return a patch."""
         mask, pattern = parts
         return {"kind": "patch", "mask": mask[0, 0].numpy(), "pattern": pattern[0].numpy()}

@@ -88,7 +88,6 @@ class ModelScan(Scan):
     trigger moves the reference too."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple detect --json`."""
         names = ("kind", "p_value", "trigger_success", "student_success")
         return (
             super().to_json()
@@ -190,15 +189,9 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
     if evidence and work.reference is not None:
         scan = decide(work, parts, evidence, limit)
     else:
-        why = "no student becomes like the model"
-        if not evidence:
-            why = "no detector can compare its classes"
-        scan = ModelScan(
-            verdict="not_established",
-            reasons=(f"{UNLIKE}: {why}",),
-            threshold=limit,
-            evidence=tuple(evidence),
-        )
+        what = "student becomes like the model" if evidence else "detector can compare its classes"
+        kept = ModelScan(verdict="not_established", threshold=limit, evidence=tuple(evidence))
+        scan = replace(kept, reasons=(f"{UNLIKE}: no {what}",))
     task.advance(1)
     return scan
 
@@ -337,8 +330,6 @@ def _easiest_trigger(
     if sources is not None:
         standing = {strongest.detector: standing[strongest.detector]}
     asked = [detector for detector in detectors if detector.name in standing]
-    for detector in sorted(asked, key=lambda detector: -standing[detector.name]):
-        trigger = detector.recover(work, target, sources)
-        if trigger is not None:
-            return trigger
-    return None
+    asked.sort(key=lambda detector: -standing[detector.name])
+    triggers = (detector.recover(work, target, sources) for detector in asked)
+    return next((trigger for trigger in triggers if trigger is not None), None)

@@ -48,7 +48,6 @@ class WarpInversion(inversion.Inversion):
         )
 
     def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
-        """Return the shifts in pixels."""
         height, width = work.images.shape[2:]
         shifts = _flow(parts[0], height, width)[0]
         pixels = shifts * shifts.new_tensor([(width - 1) / 2, (height - 1) / 2])

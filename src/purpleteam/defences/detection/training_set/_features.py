@@ -40,18 +40,34 @@ def patch_features(
 
     Responses to whitened random patches are cut off at a threshold and averaged over regions.
     """
-    height, width = images.shape[1:3]
-    side = max(1, min(side, height // 2, width // 2))
-    weight, bias = _filters(images, filters, side, np.random.default_rng(seed))
+    height, width, channels = images.shape[1:]
+    side, rng = max(1, min(side, height // 2, width // 2)), np.random.default_rng(seed)
+    picked = rng.integers(0, len(images), CUTS)
+    rows, columns = rng.integers(0, (height - side + 1, width - side + 1), (CUTS, 2)).T
+    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), (1, 2))
+    patches = windows[picked, rows, columns].reshape(CUTS, -1) / 255.0  # by channel, row, column
+    inked = patches.std(1) > FLAT
+    patches = patches[inked] if inked.sum() > filters else patches
+    patches = patches - patches.mean(1, keepdims=True)
+    mean = patches.mean(0)
+    values, vectors = np.linalg.eigh(np.cov(patches.T).reshape(patches.shape[1], -1))
+    whiten = (vectors / np.sqrt(np.maximum(values, 0) + 0.05)) @ vectors.T
+    white = (patches - mean) @ whiten
+    white /= np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-12)
+    chosen = white[rng.choice(len(white), filters, replace=len(white) < filters)]
+    kernel = chosen @ whiten
+    bias = torch.from_numpy(-(kernel @ mean)).float()
+    kernel -= kernel.mean(1, keepdims=True)  # a filter answers to shape, not to brightness
+    weight = torch.from_numpy(kernel.reshape(filters, channels, side, side)).float()
     stride = min(stride, max(1, min(height, width) // (4 * side)))
-    rows = []
+    pooled = []
     with torch.inference_mode():
         for start in range(0, len(images), CACHE_BATCH):
             batch = torch.from_numpy(images[start : start + CACHE_BATCH] / np.float32(255))
             batch = batch.permute(0, 3, 1, 2).contiguous()  # one channel as it lies: faster here
             response = F.conv2d(batch, weight, bias, stride=stride).sub_(THRESHOLD).relu_()
-            rows.append(F.adaptive_avg_pool2d(response, pools).flatten(1).numpy())
-    features = np.concatenate(rows)
+            pooled.append(F.adaptive_avg_pool2d(response, pools).flatten(1).numpy())
+    features = np.concatenate(pooled)
     centred = features - features.mean(0)
     return np.asarray(centred / np.maximum(centred.std(0), 1e-6))
 
@@ -79,30 +95,6 @@ def penultimate(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float
         for start in range(0, len(images), BATCH):
             net(to_batch(images[start : start + BATCH], device_of(model)))
     return torch.cat(seen).float().cpu().numpy()
-
-
-def _filters(
-    images: NDArray[np.uint8], filters: int, side: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    height, width, channels = images.shape[1:]
-    picked = rng.integers(0, len(images), CUTS)
-    rows, columns = rng.integers(0, (height - side + 1, width - side + 1), (CUTS, 2)).T
-    windows = np.lib.stride_tricks.sliding_window_view(images, (side, side), (1, 2))
-    patches = windows[picked, rows, columns].reshape(CUTS, -1) / 255.0  # by channel, row, column
-    inked = patches.std(1) > FLAT
-    patches = patches[inked] if inked.sum() > filters else patches
-    patches = patches - patches.mean(1, keepdims=True)
-    mean = patches.mean(0)
-    values, vectors = np.linalg.eigh(np.cov(patches.T).reshape(patches.shape[1], -1))
-    whiten = (vectors / np.sqrt(np.maximum(values, 0) + 0.05)) @ vectors.T
-    white = (patches - mean) @ whiten
-    white /= np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-12)
-    chosen = white[rng.choice(len(white), filters, replace=len(white) < filters)]
-    kernel = chosen @ whiten
-    bias = torch.from_numpy(-(kernel @ mean)).float()
-    kernel -= kernel.mean(1, keepdims=True)  # a filter answers to shape, not to brightness
-    weight = torch.from_numpy(kernel.reshape(filters, channels, side, side)).float()
-    return weight, bias
 
 
 def margins(

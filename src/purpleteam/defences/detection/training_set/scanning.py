@@ -177,7 +177,6 @@ class TrainingSetScan(Scan):
     by_detector: Mapping[str, NDArray[np.float64]]  # (N,) scores of each detector that was asked
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple detect --training-set --json`."""
         return super().to_json() | {
             "false_alarm_rate": FALSE_ALARM_RATE,
             "images": len(self.scores),
