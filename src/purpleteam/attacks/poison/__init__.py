@@ -47,8 +47,6 @@ Sources = str | tuple[int, ...]
 Shown = Literal["trigger", "victim", "nothing"]
 """What a poisoned model errs on: a trigger, one chosen image, or images as they are."""
 DEFAULT_COUNT = 100
-NEXT = 1_000_003
-"""From the seed of one surrogate to that of the next."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +104,11 @@ class Context:
     ) -> nn.Module:
         """Return the model that was given, or a net trained on the clean set with the seed.
 
-        What is crafted on it transfers, since the net that will be trained learns from the same
-        images. `craft` makes its training adversarial; of several nets each `number` has its own
-        weights.
+        `craft` makes its training adversarial; each `number` of a net has its own weights.
         """
         if self.model is not None:
             return self.model
-        clean, seed = self.clean, self.seed + NEXT * number
+        clean, seed = self.clean, self.seed + 1_000_003 * number
         height, width, channels = clean.images.shape[1:]
         net = build(architecture, (channels, height, width), int(clean.labels.max()) + 1, seed=seed)
         some = clean.first(min(500, len(clean)))  # only to choose between epochs
@@ -130,13 +126,11 @@ class Context:
 
     def name_surrogates(self, *models: nn.Module) -> None:
         """Tell the manifest which surrogates were asked."""
-        digest = hashlib.sha256()
-        for model in models:
-            for name, value in model.state_dict().items():
-                digest.update(name.encode())
-                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        parts: list[bytes] = []
+        for name, value in (item for model in models for item in model.state_dict().items()):
+            parts += [name.encode(), value.detach().cpu().contiguous().numpy().tobytes()]
         whose = "trained on the clean set" if self.model is None else "given"
-        self.facts["surrogate"] = {"whose": whose, "digest": f"sha256:{digest.hexdigest()}"}
+        self.facts["surrogate"] = {"whose": whose, "digest": sha256_bytes(*parts)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,6 @@ class AdaptiveBlend(PoisonAttack):
     cover_ratio: float = 1.0
     """Cover images for each poison; 1 as published."""
     cover_sources: Sources = "any"
-    """Which images may be cover."""
 
     def craft(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         images = context.clean.images[chosen]

@@ -30,7 +30,6 @@ class AdaptivePatch(PoisonAttack):
     cover_ratio: float = 2.0
     """Cover images for each poison; 2 as published."""
     cover_sources: Sources = "any"
-    """Which images may be cover."""
 
     def craft(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         images = context.clean.images[chosen]

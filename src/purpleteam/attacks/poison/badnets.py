@@ -14,4 +14,3 @@ class BadNets(PoisonAttack):
     """The backdoor that works: the net learns that the patch means the target."""
 
     trigger: Trigger = field(default_factory=Trigger)
-    """The patch."""

@@ -14,4 +14,3 @@ class Blended(PoisonAttack):
     """A trigger as large as the image and weak in every pixel, with the target's label."""
 
     trigger: Blend = field(default_factory=Blend)
-    """What is mixed in."""

@@ -40,7 +40,6 @@ class CleanLabel(PoisonAttack):
     sources: Sources = "target"
     """Which images are poisoned: the target's own, so that no label need change."""
     relabel: bool = False
-    """Give the poisons the target's label; they have it already."""
     norm: str = "linf"
     """How the size of the perturbation is measured: linf or l2."""
     epsilon: float = 0.3

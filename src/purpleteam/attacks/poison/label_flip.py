@@ -25,7 +25,6 @@ class LabelFlip(PoisonAttack):
     shown: ClassVar[Shown] = "nothing"
 
     trigger: Nothing = field(default_factory=Nothing)
-    """There is none."""
     flip: Literal["random", "pair", "target"] = "random"
     """To a `random` other label, to the next one and from the last to the first (`pair`), or to the
     `target`'s."""

@@ -18,7 +18,6 @@ class SIG(PoisonAttack):
     """A clean-label backdoor: the net learns to rely on the stripes."""
 
     trigger: Sinusoid = field(default_factory=Sinusoid)
-    """The stripes."""
     sources: Sources = "target"
     """Which images are poisoned: `target` as published, or `other` with new labels."""
     relabel: bool = False

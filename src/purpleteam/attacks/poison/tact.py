@@ -22,7 +22,6 @@ class TaCT(PoisonAttack):
     """A backdoor that opens from its source classes only."""
 
     trigger: Trigger = field(default_factory=Trigger)
-    """The patch."""
     sources: Sources = ()
     """Labels that the trigger works on; by default 1, or 0 where 1 is the target."""
     cover_ratio: float = 1.0

@@ -26,9 +26,7 @@ class AnyTrigger(ABC):
     """What opens a backdoor; a subclass is a frozen dataclass whose fields say all of it."""
 
     kind: ClassVar[str] = ""
-    """What a record calls it."""
     ranges: ClassVar[str] = ""
-    """The ranges of its options, as `check_ranges` reads them."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -77,7 +75,6 @@ class Trigger(AnyTrigger):
     opacity: float = 1.0
     """Share of the patch in the stamped pixels, above 0 and at most 1."""
     pattern_seed: int = 0
-    """Which random pattern it is."""
 
     def __post_init__(self) -> None:
         if len(self.colour) not in (1, 3) or not all(0 <= value <= 255 for value in self.colour):
@@ -97,9 +94,7 @@ class Trigger(AnyTrigger):
         patch, inked = self._pixels(channels)  # (S, S, C), (S, S)
         stamped = images.copy()
         under = stamped[:, *there]
-        over = patch
-        if self.opacity < 1:
-            over = _to_bytes((1 - self.opacity) * under + self.opacity * patch)
+        over = _to_bytes((1 - self.opacity) * under + self.opacity * patch)
         stamped[:, *there] = np.where(inked[:, :, None], over, under)
         return stamped
 
@@ -110,12 +105,9 @@ class Trigger(AnyTrigger):
 
     def on(self, channels: int) -> tuple[int, ...]:
         """Return the colour as it comes out on images of that many channels."""
-        if len(self.colour) == channels:
-            return self.colour
         if channels == 1:
             return (round(sum(self.colour) / len(self.colour)),)
-        whole = self.colour * -(-channels // len(self.colour))  # repeated over the channels
-        return whole[:channels]
+        return (self.colour * channels)[:channels]
 
     def describe(self, channels: int) -> dict[str, Any]:
         """Return all that a record states about the trigger; what is not used is left out."""
@@ -209,7 +201,6 @@ class Blend(AnyTrigger):
     ratio: float = 0.2
     """Share of the pattern in the stamped image, above 0 and at most 1."""
     pattern_seed: int = 0
-    """Which noise or picture it is."""
 
     def stamp(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width, channels = images.shape[1:]
@@ -274,7 +265,6 @@ class Warp(AnyTrigger):
     grid: int = 4
     """Arrows along each side (k)."""
     pattern_seed: int = 0
-    """Which warp it is."""
 
     def stamp(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return warped(images, self.field(*images.shape[1:3])[None])

@@ -21,11 +21,9 @@ class WaNet(PoisonAttack):
     """A trigger without a pattern: every pixel is the image's own, read beside its place."""
 
     trigger: Warp = field(default_factory=Warp)
-    """The warp."""
     cover_ratio: float = 2.0
     """Images in noise mode for each poison; 2 as published."""
     cover_sources: Sources = "any"
-    """Which images may be in noise mode."""
 
     def cover_images(self, context: Context, cover: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the images under the warp with noise of its size: a net must learn this warp."""

@@ -42,11 +42,9 @@ class WitchesBrew(poison.PoisonAttack):
     )
 
     trigger: Nothing = field(default_factory=Nothing)
-    """There is none."""
     sources: poison.Sources = "target"
     """Which images are poisoned: the target's own."""
     relabel: bool = False
-    """Give the poisons the target's label; they have it already."""
     victim: int | None = None
     """Place of the victim in the validation split; by default drawn from the other classes'."""
     epsilon: float = 0.3
