@@ -94,7 +94,7 @@ def test_the_least_count_for_a_success_is_read_off_the_means(kept: tuple[Curve, 
 
 def test_the_curve_of_a_poison_with_a_victim_counts_hits(small: Dataset) -> None:
     found = poison_curve(
-        WitchesBrew(steps=1, restarts=1, epochs=1),
+        WitchesBrew(steps=1, restarts=1, epochs=1, surrogates=1),
         small,
         counts=[2],
         seeds=[0, 1],
