@@ -34,8 +34,7 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.folders import load_dataset
 from purpleteam.defences.detection.training_set import scan_training_set
 from purpleteam.pipeline.config import RunConfig, resolve
-from purpleteam.pipeline.results import kept_records
-from purpleteam.pipeline.run import run
+from purpleteam.pipeline.run import kept_records, run
 from purpleteam.pipeline.stages.models import recipe_of
 
 ROOT = Path(__file__).resolve().parent.parent

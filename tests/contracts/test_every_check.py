@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from purpleteam.core.checks import CHECKS, Target, run_check
-from purpleteam.verbs.checks import load_checks
+from purpleteam.verbs.threats import load_checks
 
 load_checks()
 FIELDS = {field.name for field in dataclasses.fields(Target)}

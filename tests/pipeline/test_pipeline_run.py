@@ -20,8 +20,7 @@ from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import MODEL, ROLES, misfits
 from purpleteam.core.statistics import Rate
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.results import write_results
-from purpleteam.pipeline.run import STAGES, RunResult, prepare, run
+from purpleteam.pipeline.run import STAGES, RunResult, prepare, run, write_results
 from purpleteam.report.tables import render_results
 
 Contents = Callable[[Path], dict[str, bytes]]

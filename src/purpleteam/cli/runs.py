@@ -64,8 +64,8 @@ def run(
     Exit code 2 where a piece of it failed: the report says what is missing, --resume tries again.
     """
     from purpleteam.pipeline.config import resolve
-    from purpleteam.pipeline.results import write_results
     from purpleteam.pipeline.run import run as run_all
+    from purpleteam.pipeline.run import write_results
 
     given = {
         "seed": seed,

@@ -1,10 +1,9 @@
 """The flow, top to bottom; the only place that knows all rooms.
 
 - `config`    what a run is asked: a profile, a file, `--set`;  `profiles/`: demo, quick, mnist
-- `run`       STAGES, and a run from data to report, resumable at any moment
+- `run`       STAGES, and a run from data to report, resumable at any moment; its records as JSON
 - `stages/`   one file a stage; each piece of work is a cell of the run folder
 - `validation` what a stage would stumble over, refused before any work
 - `state`     what the stages share;  `beside`: trainings in processes of their own
-- `results`   the records of a finished run as one JSON file
 - `replay`    re-run the cell behind one record and compare
 """

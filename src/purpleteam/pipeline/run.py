@@ -7,8 +7,9 @@ is missing. Only what would end every other piece too ends the run: a stop, and 
 from __future__ import annotations
 
 import errno
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,8 +19,9 @@ from typing import Any
 from purpleteam.core.errors import NeedsFailed, PurpleError, RunError, place_of
 from purpleteam.core.plugins import module_of
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Failure, Note
+from purpleteam.core.records import Artefact, CheckResult, Failure, Finding, Measurement, Note
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.core.schema import DATASET
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.beside import work_ahead
 from purpleteam.pipeline.config import RunConfig
@@ -52,8 +54,11 @@ STAGES: dict[str, list[Stage]] = {
 adds its own. `report` follows: it reads the folder and nothing else."""
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-
-
+TOLD_OF = (
+    *("dataset", "published-figures", "scan", "served"),
+    *("model", "model-scan", "training-set-scan", "no-repair"),
+)
+"""Notes that tell something without the files of the run."""
 Told = Callable[[Failure, BaseException], None]
 
 
@@ -71,15 +76,13 @@ class RunResult:
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple run --json`."""
         stages = [{"stage": name, "seconds": round(took, 2)} for name, took in self.stages.items()]
+        told = ("stage", "what", "reason", "needs")
         return {
             "run": str(self.run),
             "report": str(self.report),
             "seconds": round(self.seconds, 2),
             "stages": stages,
-            "failures": [
-                {"stage": one.stage, "what": one.what, "reason": one.reason, "needs": one.needs}
-                for one in self.failures
-            ],
+            "failures": [{key: getattr(one, key) for key in told} for one in self.failures],
         }
 
 
@@ -120,7 +123,13 @@ def run(
         if state.processes > 1:
             work_ahead(state)
             took["side by side"] = time.perf_counter() - started
-        run_stages(state, took, failed, ended)
+        for name in STAGES:
+            before = time.perf_counter()
+            do_stage(state, name, failed)
+            if name in config.stages:
+                took[name] = time.perf_counter() - before
+                if ended is not None:
+                    ended(name, took[name])
     except BaseException as error:
         with suppress(OSError):  # on a full disk run.json stays as it is: running
             state.folder.finish("stopped")
@@ -144,86 +153,57 @@ def prepare(
     dataset = open_dataset(config.dataset, progress=progress)
     threads = use_threads(config.threads)
     asked = asdict(config) | {"threads": threads}
-    device = choose_device(config.device)
-    run = Run(RunFolder(out), config, dataset, device, threads, progress)
+    run = Run(RunFolder(out), config, dataset, choose_device(config.device), threads, progress)
     check_request(run)
-    run.processes = config.processes if device.type == "cpu" else 1
-    if resume and (out / "run.json").exists():
-        run.folder = RunFolder.resume(out, asked)
-        for half in (out / "models").glob(".tmp*"):  # written as the run was killed
-            half.unlink()
-        _check_same_images(run)
-    else:
+    run.processes = config.processes if run.device.type == "cpu" else 1
+    if not (resume and (out / "run.json").exists()):
         run.folder = RunFolder.create(out, asked)
+        return run
+    run.folder = RunFolder.resume(out, asked)
+    for half in (out / "models").glob(".tmp*"):  # written as the run was killed
+        half.unlink()
+    for note in run.folder.records():
+        if isinstance(note, Note) and note.name == DATASET:
+            if note.facts["digest"] != dataset.digest:  # every number would be about both
+                raise RunError(
+                    f"dataset {config.dataset!r} is {dataset.digest}, but {str(out)!r} is about "
+                    f"{note.facts['digest']}"
+                )
+            break
     return run
 
 
-def _check_same_images(run: Run) -> None:
-    """Refuse to go on with other images under the same name: every number would be about both."""
-    for note in run.folder.records():
-        if isinstance(note, Note) and note.name == "dataset":
-            if (before := note.facts["digest"]) != run.dataset.digest:
-                raise RunError(
-                    f"dataset {run.config.dataset!r} is {run.dataset.digest}, but "
-                    f"{str(run.folder.path)!r} is about {before}"
-                )
-            return
+def do_stage(run: Run, stage: str, failed: Told) -> None:
+    """Do the parts of a stage; `failed` receives each piece that raised, with what it raised."""
 
+    def do(piece: Piece) -> None:
+        try:
+            more = piece.do()
+            for one in more if isinstance(more, Iterator) else ():
+                do(one)
+        except (Exception, SystemExit) as error:  # a net of the user's may exit
+            if _disk_is_full(error):
+                raise
+            needs = error.needs if isinstance(error, NeedsFailed) else ""
+            reason = reason_of(error)
+            failed(Failure(stage=stage, what=piece.what, reason=reason, needs=needs), error)
 
-def run_stages(
-    run: Run,
-    took: dict[str, float],
-    failed: Told,
-    ended: Callable[[str, float], None] | None = None,
-) -> None:
-    """Go through the stages.
-
-    Args:
-        run: the run.
-        took: receives the seconds of each stage.
-        failed: receives each piece of work that raised, with what it raised.
-        ended: called with the name of each stage that ended, and the seconds that it took.
-    """
-    for name in STAGES:
-        if name not in run.config.stages:
-            continue
-        before = time.perf_counter()
-        for piece in parts_of(run, name):
-            _do(name, piece, failed)
-        took[name] = time.perf_counter() - before
-        if ended is not None:
-            ended(name, took[name])
+    for piece in parts_of(run, stage):
+        do(piece)
 
 
 def parts_of(run: Run, stage: str) -> list[Piece]:
-    """Return the parts of a stage as pieces, where the run asks for it."""
-    if stage not in run.config.stages:
-        return []
-    asked = [part for part in STAGES[stage] if _asked_for(part, run.config.plugins)]
-    return [Piece(part.__name__.replace("_", " "), partial(part, run)) for part in asked]
+    """Return the parts of a stage as pieces, where the run asks for it.
 
-
-def _asked_for(part: Stage, plugins: Sequence[str]) -> bool:
-    """Say whether a part is Purpleteam's own, or of a plug-in that the run asks for."""
-    rooms = (__package__, *map(module_of, plugins))
-    return any(f"{part.__module__}.".startswith(f"{room}.") for room in rooms)
-
-
-def _do(stage: str, piece: Piece, failed: Told) -> None:
-    """Do a piece of work and the pieces that it yields; tell what raises, and go on."""
-    try:
-        more = piece.do()
-        for one in more if isinstance(more, Iterator) else ():
-            _do(stage, one, failed)
-    except (Exception, SystemExit) as error:  # a net of the user's may exit
-        if _disk_is_full(error):
-            raise
-        failed(_failure(stage, piece.what, error), error)
-
-
-def _failure(stage: str, what: str, error: BaseException) -> Failure:
-    needs = error.needs if isinstance(error, NeedsFailed) else ""
-    return Failure(stage=stage, what=what, reason=reason_of(error), needs=needs)
+    They are Purpleteam's own, and those of the plug-ins that the run asks for.
+    """
+    rooms = (__package__, *map(module_of, run.config.plugins))
+    return [
+        Piece(part.__name__.replace("_", " "), partial(part, run))
+        for part in STAGES[stage]
+        if stage in run.config.stages
+        and any(f"{part.__module__}.".startswith(f"{room}.") for room in rooms)
+    ]
 
 
 def reason_of(error: BaseException) -> str:
@@ -242,3 +222,23 @@ def _disk_is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def write_results(run: Path, path: Path) -> None:
+    """Write run.json and the records of a finished run, without its files, as one JSON file."""
+    folder = RunFolder.open(run)
+    info = {key: value for key, value in folder.info.items() if key != "actor"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"run": info, "records": kept_records(folder)}
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def kept_records(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the records of a run that tell something without its files."""
+    return [
+        record.to_json()
+        for record in folder.records()
+        if isinstance(record, Measurement | CheckResult | Finding)
+        or (isinstance(record, Note) and record.name in TOLD_OF)
+        or (isinstance(record, Artefact) and record.path.endswith(".safetensors"))
+    ]

@@ -10,7 +10,7 @@
 - `options`   the parameters that mean the same everywhere;  `result`: what a verb returns
 - `open_subject`  images and a model in whatever form they are given;  `trained`: nets stored
 - `gate`      requirements, JUnit and SARIF;  `outputs`: files that are written
-- `_pictures`  galleries of a run;  `checks`: all rooms' checks
+- `_pictures`  galleries of a run
 
 A function takes plain things: a path, a zoo name, `module:factory`, an `nn.Module` or a callable
 as model; a dataset's name, a folder, an `ImageSet`, tensors or a loader as images. It returns a
@@ -41,25 +41,9 @@ from purpleteam.verbs.verb import VERBS, Option, verb
 if TYPE_CHECKING:
     from purpleteam.verbs._subject import open_subject
 
-__all__ = [
-    "VERBS",
-    "Option",
-    "Result",
-    "attack",
-    "certify",
-    "detect",
-    "evaluate",
-    "export",
-    "harden",
-    "import_model",
-    "open_subject",
-    "poison",
-    "repair",
-    "scan",
-    "threats",
-    "train",
-    "verb",
-]
+__all__ = ["VERBS", "Option", "Result", "attack", "certify", "detect", "evaluate", "export"]
+__all__ += ["harden", "import_model", "open_subject", "poison", "repair", "scan", "threats"]
+__all__ += ["train", "verb"]
 
 VERBS.load(sys.modules[__name__])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.records import Measurement, Record
 from purpleteam.core.schema import model_note
-from purpleteam.verbs.options import Certifying, Images
+from purpleteam.verbs.options import Images, Limit, Seeded, Split
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
@@ -66,7 +66,9 @@ def certify(
     learner: Annotated[
         str, Option(help="How a part's network is trained: readout, networks.")
     ] = "readout",
-    **given: Unpack[Certifying],
+    split: Split = None,
+    limit: Limit = None,
+    **given: Unpack[Seeded],
 ) -> Certified:
     """Prove how many training images may come or go before an answer can change.
 
@@ -79,7 +81,9 @@ def certify(
     if method not in METHODS:
         raise UsageError(unknown("method", method, METHODS))
     asked, how = _numbers(changes), seeded(learner, given["seed"])
-    subject = open_subject(images, labels, device="cpu", training=True, **given)
+    subject = open_subject(
+        images, labels, split=split, limit=limit, device="cpu", training=True, **given
+    )
     dataset, chosen = subject.dataset, subject.images
     certificate = certify_partitions(
         dataset.train,
@@ -97,7 +101,7 @@ def certify(
         "dataset_name": dataset.name,
         "training_set": dataset.train.digest,
         "split": subject.split,
-        "selection": "all" if whole else f"first {subject.limit}",
+        "selection": "all" if whole else f"first {limit}",
     }
     facts = certificate.to_json(asked)
     common: dict[str, Any] = {"subject": about, "cost": {"cpu_seconds": facts["seconds"]}}
@@ -119,7 +123,7 @@ def certify(
         )
         for one in sorted(set(asked))
     ]
-    images_of = {"digest": chosen.digest, "split": subject.split, "limit": subject.limit}
+    images_of = {"digest": chosen.digest, "split": subject.split, "limit": limit}
     return Certified(
         certificate=certificate,
         changes=tuple(asked),

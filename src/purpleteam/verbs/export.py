@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 from purpleteam.core.errors import UsageError
-from purpleteam.verbs.options import Exporting, Images, Model
+from purpleteam.verbs.options import Images, Model, OfModel, Out, Threads
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import verb
 
@@ -40,7 +40,12 @@ class Exported(Result):
 
 @verb(measures=False)
 def export(
-    model: Model = "standard", images: Images = "digits", **given: Unpack[Exporting]
+    model: Model = "standard",
+    images: Images = "digits",
+    *,
+    out: Out = None,
+    threads: Threads = None,
+    **given: Unpack[OfModel],
 ) -> Exported:
     """Write a model as safetensors, ONNX and card, the two nets compared.
 
@@ -54,9 +59,9 @@ def export(
     from purpleteam.verbs._subject import loaded_from, open_dataset
     from purpleteam.verbs.outputs import stem_to_write
 
-    if (out := given["out"]) is None:
+    if out is None:
         raise UsageError("--out FILE says where the model goes")
-    use_threads(given["threads"])
+    use_threads(threads)
     names = None if given["classes"] is None else parse_classes(given["classes"])
     loaded = loaded_from(model, given)
     if isinstance(loaded.module, BlackBox):

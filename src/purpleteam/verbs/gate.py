@@ -57,9 +57,8 @@ def parse_requirement(text: str) -> Requirement:
     Raises:
         UsageError: it is none.
     """
-    form = FORM.fullmatch(text)
     try:
-        if form is None:
+        if (form := FORM.fullmatch(text)) is None:
             raise ConfigError("no comparison")
         limit = number(form[3]) / (100 if form[4] else 1)
     except ConfigError:
@@ -84,7 +83,7 @@ def require(requirements: Sequence[Requirement], records: Sequence[Record]) -> l
         if not named:
             known = ", ".join(sorted({record.name for record in measured})) or "nothing"
             problems = [f"{wanted.metric} was not measured; measured: {known}"]
-        message = "; ".join(problems) or ", ".join(_shown(record) for record in named)
+        message = "; ".join(problems) or ", ".join(map(_shown, named))
         verdicts.append(Verdict(wanted, not problems, message))
     return verdicts
 
@@ -118,40 +117,32 @@ def junit(verb: str, result: Result, verdicts: Sequence[Verdict]) -> str:
     There is one for the verb's own answer where that is no and nothing else says so, or where
     there would be none: build servers take an empty file for a failure.
     """
-    cases: list[tuple[str, str | None, str]] = [
-        (f"require {v.requirement.text}", None if v.passed else v.message, v.message)
-        for v in verdicts
-    ]
+    cases = [(f"require {v.requirement.text}", v.passed, v.message) for v in verdicts]
     for record in result.records:
         if isinstance(record, Measurement):
-            cases.append((f"{_shown(record)} [{record.id}]", None, json.dumps(record.to_json())))
+            cases.append((f"{_shown(record)} [{record.id}]", True, json.dumps(record.to_json())))
         if isinstance(record, CheckResult) and record.verdict != "skipped":
-            bad = record.verdict != "pass"
             text = f"{record.verdict}: {record.message or record.proves}"
-            cases.append((f"{record.check} [{record.id}]", text if bad else None, text))
+            cases.append((f"{record.check} [{record.id}]", record.verdict == "pass", text))
         if isinstance(record, Finding):
             text = f"{record.severity}: {record.message} ({record.place})"
-            cases.append((f"{record.rule} [{record.id}]", text, text))
-    failed = any(failure is not None for _, failure, _ in cases)
-    if not cases or (result.exit_code and not failed):
-        text = "; ".join(result.lines())
-        cases.insert(0, (f"purple {verb}", text if result.exit_code else None, text))
-    failures = sum(failure is not None for _, failure, _ in cases)
+            cases.append((f"{record.rule} [{record.id}]", False, text))
+    if not cases or (result.exit_code and all(passed for _, passed, _ in cases)):
+        cases.insert(0, (f"purple {verb}", not result.exit_code, "; ".join(result.lines())))
+    failures = sum(not passed for _, passed, _ in cases)
     counts = {"tests": str(len(cases)), "failures": str(failures), "errors": "0"}
-    suite = ElementTree.Element("testsuite", {"name": f"purple {verb}", **counts})
-    for name, failure, text in cases:
-        case = ElementTree.SubElement(
-            suite, "testcase", {"classname": f"purple.{verb}", "name": name}
-        )
-        if failure is None:
-            ElementTree.SubElement(case, "system-out").text = _printable(text)
-        else:
-            ElementTree.SubElement(case, "failure", {"message": _printable(failure)})
     suites = ElementTree.Element("testsuites", counts)
-    suites.append(suite)
-    return (
-        '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suites, "unicode") + "\n"
-    )
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": f"purple {verb}", **counts})
+    for name, passed, message in cases:
+        facts = {"classname": f"purple.{verb}", "name": name}
+        case = ElementTree.SubElement(suite, "testcase", facts)
+        text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in message)  # in XML
+        if passed:
+            ElementTree.SubElement(case, "system-out").text = text
+        else:
+            ElementTree.SubElement(case, "failure", {"message": text})
+    body = ElementTree.tostring(suites, "unicode")
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{body}\n'
 
 
 def sarif(result: Result, verdicts: Sequence[Verdict]) -> str:
@@ -163,32 +154,23 @@ def sarif(result: Result, verdicts: Sequence[Verdict]) -> str:
     from purpleteam.scan.scanner import ScanResult
 
     findings = [record for record in result.records if isinstance(record, Finding)]
-    findings += [
-        _finding("require", f"{verdict.requirement.text}: {verdict.message}")
-        for verdict in verdicts
-        if not verdict.passed
-    ]
+    others = [("require", f"{v.requirement.text}: {v.message}") for v in verdicts if not v.passed]
     for record in result.records:
         if isinstance(record, CheckResult) and record.verdict in ("fail", "error", "broken"):
             text = f"{record.check}: {record.verdict}: {record.message or record.proves}"
-            findings.append(_finding("check", text))
-    if result.exit_code and not findings:
-        findings.append(_finding("answer", "; ".join(result.lines())))
+            others.append(("check", text))
+    if result.exit_code and not findings and not others:
+        others.append(("answer", "; ".join(result.lines())))
+    findings += [
+        Finding(
+            tool="purpleteam",
+            rule=rule,
+            severity="high",
+            confidence="high",
+            message=message,
+            place={"path": "run.json"},
+        )
+        for rule, message in others
+    ]
     looked_at: ScanResult = getattr(result, "scanned", ScanResult())
     return json.dumps(to_sarif(replace(looked_at, findings=tuple(findings))), indent=2) + "\n"
-
-
-def _finding(rule: str, message: str) -> Finding:
-    return Finding(
-        tool="purpleteam",
-        rule=rule,
-        severity="high",
-        confidence="high",
-        message=message,
-        place={"path": "run.json"},
-    )
-
-
-def _printable(text: str) -> str:
-    """Return the text without characters that XML cannot hold."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.verbs.options import Arch, Normalise, Out, Threads
@@ -74,8 +75,7 @@ def import_model(
         images: the dataset that it is for: gives shape and classes, and tells whether the model
             reads its images.
     """
-    from purpleteam.core.digest import sha256_file
-    from purpleteam.models.adapters import Normalisation
+    from purpleteam.models.adapters import Normalisation, parse_classes
     from purpleteam.models.devices import use_threads
     from purpleteam.models.fit import examine
     from purpleteam.models.loading import LoadedModel, build
@@ -92,15 +92,25 @@ def import_model(
     stored_at = stem.with_name(stem.name.removesuffix(".safetensors") + ".safetensors")
     if stored_at.resolve() == path.resolve():
         raise UsageError(f"the stored model would overwrite {str(path)!r}; name another --out")
-    size, given = _size(shape), _classes(classes)
+    size, names = _size(shape), tuple(map(str, range(10)))
+    if isinstance(classes, list | tuple):
+        names = tuple(classes)
+    elif classes is not None and (text := str(classes)).isascii() and text.isdigit():
+        count = int(text[:6])
+        if count < 2:
+            raise UsageError(
+                f"--classes '{count}' is no number of classes from 2 on, nor their names"
+            )
+        names, classes = tuple(map(str, range(count))), None
+    elif classes is not None:
+        names = parse_classes(str(classes))
     layer = None if normalise is None else Normalisation.parse(normalise)
     if not path.is_file():
         raise UsageError(f"checkpoint {str(path)!r} does not exist or is no file")
-    names = given if isinstance(given, tuple) else tuple(map(str, range(given)))
     if dataset is not None:
         height, width, channels = dataset.shape
         size = (channels, height, width)
-        names = names if isinstance(given, tuple) else dataset.classes
+        names = dataset.classes if classes is None else names
     net = build(arch, size, len(names), seed=0)
     verdict = read_state_dict(path)
     if verdict.verdict != "accepted":
@@ -137,25 +147,6 @@ def import_model(
         model=stored.weights,
         digest=stored.card.digest,
     )
-
-
-def _classes(given: Any) -> int | tuple[str, ...]:
-    """Return the number of classes that is asked for, or their names."""
-    from purpleteam.models.adapters import parse_classes
-
-    if given is None:
-        return 10
-    if isinstance(given, list | tuple):
-        return tuple(given)
-    text = str(given)
-    if text.isascii() and text.isdigit():
-        count = int(text[:6])
-        if count < 2:
-            raise UsageError(
-                f"--classes '{count}' is no number of classes from 2 on, nor their names"
-            )
-        return count
-    return parse_classes(text)
 
 
 def _size(given: Any) -> tuple[int, int, int]:

@@ -101,17 +101,6 @@ class Doing(Seeded, total=False):
     device: Device
 
 
-class Part(TypedDict, total=False):
-    """Which images are measured on."""
-
-    split: Split
-    limit: Limit
-
-
-class Certifying(Part, Seeded, total=False):
-    """What `certify` takes beside its own."""
-
-
 class Described(TypedDict, total=False):
     """What is said of a model beside its reference."""
 
@@ -120,26 +109,22 @@ class Described(TypedDict, total=False):
     classes: Classes
 
 
-class OfModel(Described, total=False):
-    """The same where no net is trained: `arch` is the code of a stored model."""
-
-    arch: Annotated[str | None, ARCH]
-
-
-class Exporting(OfModel, total=False):
-    """What `export` takes beside its own."""
-
-    out: Out
-    threads: Threads
-
-
 class Beside(Described, Doing, total=False):
     """What the verbs take that train, and may be given a model too."""
+
+
+class OfModel(Described, total=False):
+    """What is said of a model where none is trained: `arch` is the code of a stored one."""
+
+    arch: Annotated[str | None, ARCH]
 
 
 class OnModel(OfModel, Doing, total=False):
     """What the verbs take that work on a model."""
 
 
-class Measuring(Part, OnModel, total=False):
+class Measuring(OnModel, total=False):
     """What the verbs take that measure a model on a split."""
+
+    split: Split
+    limit: Limit

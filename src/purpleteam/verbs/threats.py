@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack
+from urllib.parse import urlsplit
 
+from purpleteam.core.cards import find_stored
+from purpleteam.core.checks import CHECKS, Check, Target, run_check
 from purpleteam.core.errors import UsageError
-from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.progress import Progress
 from purpleteam.core.records import CheckResult, Note, ThreatStatus
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import SYSTEM_MODEL
@@ -16,9 +23,11 @@ from purpleteam.verbs.options import Leaving
 from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
-if TYPE_CHECKING:
-    from purpleteam.core.checks import Target
-    from purpleteam.threats.model import SystemModel
+CHECKED = (
+    *("core.verification", "data.checks", "models.checks", "attacks.checks"),
+    *("defences.checks", "scan.checks", "serve.checks"),
+)
+"""The modules whose import registers the checks of a room in CHECKS."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -42,8 +51,12 @@ class ThreatsDerived(Result):
         """Return the fields of `purple threats --json`."""
         if self.gaps is not None:
             return {"missing": dict(self.gaps)}
+        threats = []
+        for status in self.statuses:
+            fields = status.to_json()
+            threats.append({"record": fields.pop("id"), **fields, "id": status.threat})
         return {
-            "threats": [_threat(status) for status in self.statuses],
+            "threats": threats,
             "checks": [check.to_json() for check in self.checks],
             "summary": dict(self.summary or {}),
         }
@@ -85,53 +98,14 @@ def threats(
     **given: Unpack[Leaving],
 ) -> ThreatsDerived:
     """Run every check with its negative control, and derive the status of each threat."""
-    from datetime import date
-
-    from purpleteam.core.checks import CHECKS
-    from purpleteam.threats import derive, load_system, summary, to_facts
-    from purpleteam.threats import missing as gaps_of
-    from purpleteam.verbs.checks import load_checks
-
-    load_checks()
-    described: SystemModel = load_system(None if system is None else Path(system))
-    if missing:
-        return ThreatsDerived(gaps=gaps_of(described, known_checks=CHECKS))
-    results = run_checks(_target(model, records_of, url, code, data), given["progress"])
-    statuses = derive(described, results, date.today())
-    note = Note(name=SYSTEM_MODEL, facts=to_facts(described, statuses))
-    return ThreatsDerived(
-        checks=tuple(results),
-        statuses=tuple(statuses),
-        summary=summary(statuses),
-        records=(*results, note, *statuses),
-    )
-
-
-def run_checks(target: Target, progress: Progress = SILENT) -> list[CheckResult]:
-    """Run every registered check on the target."""
-    from purpleteam.core.checks import CHECKS, run_check
-
-    results = []
-    with progress.task("checks", len(CHECKS)) as task:
-        for name in CHECKS:
-            results.append(run_check(CHECKS[name](), target))
-            task.advance(1)
-    return results
-
-
-def _target(
-    model: Any,
-    run: Path | str | None,
-    url: str | None,
-    code: Path | str | None,
-    data: Path | str | None,
-) -> Target:
-    """Return what the checks look at; what is not there is refused before they run."""
     from importlib import resources
 
-    from purpleteam.core.cards import find_stored
-    from purpleteam.core.checks import Target
+    from purpleteam import threats as room
 
+    load_checks()
+    described = room.load_system(None if system is None else Path(system))
+    if missing:
+        return ThreatsDerived(gaps=room.missing(described, known_checks=CHECKS))
     for name, path in (("--code", code), ("--data", data)):
         if path is not None and not Path(path).exists():
             raise UsageError(f"{name} {str(path)!r} does not exist")
@@ -139,25 +113,50 @@ def _target(
     if model is not None:
         path = Path(model)
         weights = path if str(model) and path.exists() else find_stored(str(model)).weights
-    if run is not None:
-        RunFolder.open(Path(run))
-        weights = weights or Path(run) / "models"
+    if records_of is not None:
+        RunFolder.open(Path(records_of))
+        weights = weights or Path(records_of) / "models"
     if url is not None:
-        _reach(url)
-    return Target(
+        _check_answers(url)
+    target = Target(
         code=Path(code) if code else Path(str(resources.files("purpleteam"))),
         data=None if data is None else Path(data),
         model=weights,
         url=url,
-        run=None if run is None else Path(run),
+        run=None if records_of is None else Path(records_of),
+    )
+    results = run_checks(lambda _: [target], given["progress"])
+    statuses = room.derive(described, results, date.today())
+    note = Note(name=SYSTEM_MODEL, facts=room.to_facts(described, statuses))
+    return ThreatsDerived(
+        checks=tuple(results),
+        statuses=tuple(statuses),
+        summary=room.summary(statuses),
+        records=(*results, note, *statuses),
     )
 
 
-def _reach(url: str) -> None:
-    """Refuse an address at which nothing answers: its checks would only say so one by one."""
-    import socket
-    from urllib.parse import urlsplit
+def load_checks() -> None:
+    """Register the checks of every room whose packages are installed."""
+    for room in CHECKED:
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(f"purpleteam.{room}")
 
+
+def run_checks(
+    targets: Callable[[type[Check]], list[Target]], progress: Progress
+) -> list[CheckResult]:
+    """Run every registered check on the targets that are for it."""
+    results: list[CheckResult] = []
+    with progress.task("checks", len(CHECKS)) as task:
+        for name in CHECKS:
+            results += [run_check(CHECKS[name](), one) for one in targets(CHECKS[name])]
+            task.advance(1)
+    return results
+
+
+def _check_answers(url: str) -> None:
+    """Refuse an address at which nothing answers: its checks would only say so one by one."""
     try:
         parts = urlsplit(url)
         place = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
@@ -170,8 +169,3 @@ def _reach(url: str) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UsageError(f"--url {url!r} does not answer: {reason}") from None
-
-
-def _threat(status: Any) -> dict[str, Any]:
-    fields = status.to_json()
-    return {"record": fields.pop("id"), **fields, "id": status.threat}

@@ -7,24 +7,25 @@ and which digests each subject of a check has.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 from pathlib import Path
 
 from purpleteam.core.address import without_secrets
 from purpleteam.core.cards import find_stored, zoo_names
-from purpleteam.core.checks import CHECKS, Target, run_check
+from purpleteam.core.checks import Check, Target
 from purpleteam.core.errors import MissingExtra, ModelError
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
-from purpleteam.core.schema import MODEL, MODEL_SCAN, TRAINING_SET_SCAN
+from purpleteam.core.schema import MODEL, MODEL_SCAN, SYSTEM_MODEL, TRAINING_SET_SCAN
+from purpleteam.data.folders import save_dataset
 from purpleteam.data.idx import has_idx
 from purpleteam.data.images import SPLITS
 from purpleteam.pipeline.stages.scan import code_paths, content_digest
 from purpleteam.pipeline.state import Run
 from purpleteam.scan.scanner import walk
 from purpleteam.threats import SystemModel, derive, load_system, to_facts
-from purpleteam.verbs.checks import load_checks
+from purpleteam.verbs.threats import load_checks, run_checks
 
 READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate", MODEL_SCAN, TRAINING_SET_SCAN)
 """Measurements and notes that a check reads: when they change, the checks are run again."""
@@ -44,11 +45,11 @@ class Inventory:
     """As `threats.model.Condition` names it."""
     subjects: dict[str, set[str]]
     """Digests, as `threats.model.Subject` names them."""
-    models: list[Path] = field(default_factory=list)
+    models: list[Path]
     """A folder of stored models, or the stem of one, for each check of models."""
-    files: list[Path] = field(default_factory=list)
+    files: list[Path]
     """Model files without a card: their format alone can be checked."""
-    code: list[Path] = field(default_factory=list)
+    code: list[Path]
 
 
 def derive_threats(run: Run) -> None:
@@ -67,11 +68,9 @@ def derive_threats(run: Run) -> None:
     }
 
     def derived() -> list[Record]:
-        results = _run_checks(run, inventory)
-        system = _system(run, inventory)
+        results, system = _checked(run, inventory), system_of(run, inventory)
         statuses = derive(system, results, date.today(), inventory.subjects)
-        facts = to_facts(system, statuses)
-        note = Note(name="system-model", facts=facts)
+        note = Note(name=SYSTEM_MODEL, facts=to_facts(system, statuses))
         kept = sorted((run.folder.path / KEPT_DATA).rglob("*"))
         files = [run.folder.artefact(one, note.id) for one in kept if one.is_file()]
         return [*results, note, *statuses, *files]
@@ -79,75 +78,65 @@ def derive_threats(run: Run) -> None:
     run.cell("threats", "derive", depends_on, derived)
 
 
-def system_of(run: Run) -> SystemModel:
+def system_of(run: Run, inventory: Inventory | None = None) -> SystemModel:
     """Return the system of a run: what is there, under the names of its model and dataset."""
-    return _system(run, _inventory(run))
-
-
-def _system(run: Run, inventory: Inventory) -> SystemModel:
-    given = None if run.config.threats.system is None else Path(run.config.threats.system)
-    present = inventory.present if given is None else None  # a system of the user's own is whole
-    return load_system(given, present, model=_name(run), dataset=run.dataset.name)
+    own, asked = run.config.threats.system, run.config.models
+    given = None if own is None else Path(own)
+    present = None if given else (inventory or _inventory(run)).present  # the user's own is whole
+    name = without_secrets(asked.use or run.architecture)  # no path, no password of an address
+    name = name if "://" in name else name.rsplit("/", 1)[-1]
+    return load_system(given, present, model=name, dataset=run.dataset.name)
 
 
 def _inventory(run: Run) -> Inventory:
     """Return what this run has: from its configuration, its records and its files."""
     asked, dataset = run.config.models, run.config.dataset
-    code = code_paths(run)
-    inventory = Inventory(
-        {"data", "run", "code"}, {"training": {run.dataset.train.digest}}, code=code
-    )
-    inventory.subjects["code"] = {walk(path).digest() for path in code}
-    inventory.subjects["package"] = {walk(Path(str(resources.files("purpleteam")))).digest()}
+    present, code = {"data", "run", "code"}, code_paths(run)
+    models, files = list[Path](), list[Path]()
+    package = Path(str(resources.files("purpleteam")))
     splits = {run.dataset.split(name).digest for name in SPLITS}
+    subjects = {
+        "training": {run.dataset.train.digest},
+        "code": {walk(path).digest() for path in code},
+        "package": {walk(package).digest()},
+    }
     if dataset in PUBLIC:
-        inventory.present.add("public-data")
+        present.add("public-data")
     if dataset in PINNED:
-        inventory.present.add("download")
-        inventory.subjects["pinned"] = splits
+        present.add("download")
+        subjects["pinned"] = splits
     if _folder_read(run) is not None:
-        inventory.subjects["data"] = splits
-
+        subjects["data"] = splits
     parts = [note for note in run.folder.records() if isinstance(note, Note) and note.name == MODEL]
     for roles, subject in ((("baseline", "brought"), "model"), (("hardened",), "hardened")):
         played = [note.facts for note in parts if note.facts["role"] in roles]
-        inventory.subjects[subject] = {str(facts["model"]) for facts in played}
+        subjects[subject] = {str(facts["model"]) for facts in played}
     trained = (run.folder.path / "models").resolve()  # named alike wherever the run is
     if any(trained.glob("[!.]*")):
-        inventory.present.add("training")
-        inventory.models.append(trained)
-    if asked.use is not None:
-        if asked.use not in zoo_names():
-            inventory.present.add("brought")
-        _add_model(inventory, asked.use)
-        if asked.weights is not None:
-            inventory.files.append(Path(asked.weights))
-    in_use = set(inventory.subjects["model"])
-    if asked.served is not None and _is_served(run):
-        card = find_stored(asked.served).card
-        inventory.present.add("served")
-        _add_model(inventory, asked.served)
-        inventory.subjects["deployed"] = {card.digest}
-        in_use.add(card.digest)
-    inventory.subjects.setdefault("deployed", inventory.subjects["model"])
-    inventory.subjects["files"] = in_use
-    if in_use or inventory.models or inventory.files or "brought" in inventory.present:
-        inventory.present.add("model")
-    if "brought" not in inventory.present and dataset in PUBLIC:
-        inventory.present.add("public-model")
-    return inventory
-
-
-def _add_model(inventory: Inventory, reference: str) -> None:
-    """Add the files that a reference means, where it means some."""
-    try:
-        stem = find_stored(reference).stem.resolve()
-    except ModelError:  # no stored model: a bare file, a URL or code
-        if Path(reference).is_file():
-            inventory.files.append(Path(reference))
-        return
-    if stem not in inventory.models:
-        inventory.models.append(stem)
+        present.add("training")
+        models.append(trained)
+    if asked.use is not None and asked.use not in zoo_names():
+        present.add("brought")
+    served = asked.served if _is_served(run) else None
+    for reference, weights in ((asked.use, asked.weights), (served, None)):
+        if reference is None:
+            continue
+        try:
+            stem = find_stored(reference).stem.resolve()
+            models += [stem] if stem not in models else []
+        except ModelError:  # no stored model: a bare file, a URL or code
+            files += [Path(reference)] if Path(reference).is_file() else []
+        files += [] if weights is None else [Path(weights)]
+    deployed = subjects["model"]
+    if served is not None:
+        present.add("served")
+        deployed = {find_stored(served).card.digest}
+    subjects |= {"deployed": deployed, "files": subjects["model"] | deployed}
+    if subjects["files"] or models or files or "brought" in present:
+        present.add("model")
+    if "brought" not in present and dataset in PUBLIC:
+        present.add("public-model")
+    return Inventory(present, subjects, models, files, code)
 
 
 def _is_served(run: Run) -> bool:
@@ -160,43 +149,41 @@ def _is_served(run: Run) -> bool:
     except (MissingExtra, ImportError):
         return False
     card = find_stored(served).card
-    height, width, channels = run.dataset.shape
-    return (card.shape, len(card.classes)) == ((channels, height, width), len(run.dataset.classes))
+    return (card.shape, len(card.classes)) == (run.subject().shape, len(run.dataset.classes))
 
 
-def _name(run: Run) -> str:
-    """Return what texts call the model: no path, and no password of an address."""
-    reference = without_secrets(run.config.models.use or run.architecture)
-    return reference if "://" in reference else reference.rsplit("/", 1)[-1]
-
-
-def _run_checks(run: Run, inventory: Inventory) -> list[CheckResult]:
+def _checked(run: Run, inventory: Inventory) -> list[CheckResult]:
     """Run each check on everything of its kind; what is not there is skipped, once.
 
     Where no app is part of the run its checks are no part of it either.
     """
-    with ExitStack() as stack, run.progress.task("checks", len(CHECKS)) as task:
+    served = run.config.models.served if "served" in inventory.present else None
+    with ExitStack() as stack:
+        url = None
+        if served is not None:
+            from purpleteam.serve.main import running_app
+
+            url = stack.enter_context(running_app(served))
+        folder = _folder_read(run) or save_dataset(run.dataset, run.folder.path / KEPT_DATA)
         target = Target(
-            data=_folder_read(run) or _folder_written(run),
+            data=folder,
             data_digests={name: run.dataset.split(name).digest for name in SPLITS},
-            url=_started(run, stack) if "served" in inventory.present else None,
+            url=url,
             served_digest=next(iter(inventory.subjects["deployed"]), None),
             run=run.folder.path,
         )
-        results = []
-        for name in CHECKS:
-            needs = CHECKS[name].needs
-            targets = [target]
-            if "url" in needs and "served" not in inventory.present:
-                targets = []
-            elif "model" in needs:
-                of = inventory.models + (inventory.files if name == "model.format" else [])
-                targets = [replace(target, model=path) for path in of] or targets
-            elif "code" in needs:
-                targets = [replace(target, code=path) for path in inventory.code]
-            results += [run_check(CHECKS[name](), one) for one in targets]
-            task.advance(1)
-        return results
+
+        def targets(check: type[Check]) -> list[Target]:
+            if "url" in check.needs and served is None:
+                return []
+            if "model" in check.needs:
+                of = inventory.models + (inventory.files if check.id == "model.format" else [])
+                return [replace(target, model=path) for path in of] or [target]
+            if "code" in check.needs:
+                return [replace(target, code=path) for path in inventory.code]
+            return [target]
+
+        return run_checks(targets, run.progress)
 
 
 def _folder_read(run: Run) -> Path | None:
@@ -208,21 +195,3 @@ def _folder_read(run: Run) -> Path | None:
         if as_they_are or has_idx(folder):
             return folder
     return None
-
-
-def _folder_written(run: Run) -> Path:
-    """Write the images that have no such folder, for the checks of how they fit together."""
-    from purpleteam.data.folders import save_dataset
-
-    return save_dataset(run.dataset, run.folder.path / KEPT_DATA)
-
-
-def _started(run: Run, stack: ExitStack) -> str | None:
-    if run.config.models.served is None:
-        return None
-    try:
-        from purpleteam.serve.main import running_app
-
-        return stack.enter_context(running_app(run.config.models.served))
-    except (MissingExtra, ImportError):
-        return None
