@@ -11,7 +11,7 @@ import typer
 
 import pages
 from purpleteam.cli.app import app
-from purpleteam.pipeline.config import profile_names
+from purpleteam.pipeline.config import profiles
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -51,7 +51,7 @@ def test_every_mention_is_a_verb_with_options_that_it_has(where: str, line: str)
     known = {name for one in getattr(verb_of(words), "params", []) for name in one.opts}
     for word, following in zip(words, [*words[1:], ""], strict=True):
         assert not word.startswith("--") or word in known | {"--help"}, line
-        assert word != "--profile" or following in profile_names(), line
+        assert word != "--profile" or following in profiles(), line
 
 
 @pytest.fixture(scope="module")

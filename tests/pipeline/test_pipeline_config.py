@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from purpleteam.core.errors import ConfigError, UsageError
-from purpleteam.pipeline.config import RunConfig, profile_names, resolve
+from purpleteam.pipeline.config import RunConfig, profiles, resolve
 
 
-@pytest.mark.parametrize("name", profile_names())
+@pytest.mark.parametrize("name", profiles())
 def test_every_profile_is_a_request(name: str) -> None:
     assert isinstance(resolve(name, None, []), RunConfig)
 

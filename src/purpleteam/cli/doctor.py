@@ -30,14 +30,14 @@ def list_all() -> Answer:
     """What there is: zoo models, runs, profiles, and parts by name."""
     from purpleteam.core.cards import zoo_names
     from purpleteam.data import DATASETS
-    from purpleteam.pipeline.config import profile_names
+    from purpleteam.pipeline.config import profiles
 
     runs = sorted(str(path.parent) for path in Path("runs").glob("*/run.json"))
     states = {run: _state(Path(run)) for run in runs}
     values: dict[str, Any] = {
         "models": zoo_names(),
         "datasets": list(DATASETS),
-        "profiles": profile_names(),
+        "profiles": list(profiles()),
         "runs": runs,
         "verification": states,
     }

@@ -187,9 +187,12 @@ class RunConfig:
     """What is said to a plug-in, by its name."""
 
 
-def profile_names() -> list[str]:
-    """Return the names for `--profile`: Purpleteam's own, and those of installed plug-ins."""
-    return sorted(_profiles())
+def profiles() -> dict[str, Path]:
+    """Return the files for `--profile` by name: Purpleteam's own, and those of plug-ins."""
+    folders = [Path(str(resources.files("purpleteam"))) / "pipeline"]
+    folders += [folder for name in installed_plugins() if (folder := folder_of(name))]
+    paths = [path for folder in folders for path in (folder / "profiles").glob("*.toml")]
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
 def resolve(profile: str | None, file: Path | None, settings: Iterable[str]) -> RunConfig:
@@ -200,25 +203,13 @@ def resolve(profile: str | None, file: Path | None, settings: Iterable[str]) -> 
     values: dict[str, Any] = {}
     source = "configuration"
     if profile is not None:
-        known = _profiles()
-        if profile not in known:
+        if profile not in (known := profiles()):
             raise UsageError(unknown("profile", profile, known))
-        values = from_file(known[profile])
-        source = f"profile {profile}"
+        values, source = from_file(known[profile]), f"profile {profile}"
     if file is not None:
-        values = merge(values, from_file(file))
-        source = str(file)
+        values, source = merge(values, from_file(file)), str(file)
     config = build(RunConfig, override(values, settings), source)
-    names = dict.fromkeys((*config.plugins, *asked_plugins()))
-    config = replace(config, plugins=tuple(names))
+    config = replace(config, plugins=tuple(dict.fromkeys((*config.plugins, *asked_plugins()))))
     for name in config.plugins:
         load_plugin(name)
     return config
-
-
-def _profiles() -> dict[str, Path]:
-    """Return the profiles by name; a plug-in's lie in its folder `profiles`."""
-    folders = [Path(str(resources.files("purpleteam"))) / "pipeline"]
-    folders += [folder for name in installed_plugins() if (folder := folder_of(name))]
-    paths = [path for folder in folders for path in (folder / "profiles").glob("*.toml")]
-    return {path.stem: path for path in paths}

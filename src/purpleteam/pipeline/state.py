@@ -198,18 +198,8 @@ class Run:
     ) -> LoadedModel:
         """Train, store and load a model as one cell; a killed training goes on where it was.
 
-        Args:
-            stage: whose records it is among.
-            name: of the model in records.
-            recipe: a training recipe or a defence, by its name.
-            role: the part that the model plays.
-            images: what it learns, where not the training images.
-            baseline: the undefended model, for a defence.
-            seed: where not the run's.
-            stem: what its files are called; by default `name`.
-            architecture: where not the run's.
-            lab: it is one of the poison lab's.
-            more: what its card and records say beside of the recipe, such as the poison.
+        `name` is the model's in records, `stem` its files'. What is not given is the run's own:
+        images, seed, architecture. `baseline` is for a defence, `more` as in `train_and_store`.
         """
         path = self.folder.path / "models" / (stem or name)
         if path.name in self.models:
@@ -229,9 +219,10 @@ class Run:
         }
 
         def work() -> list[Record]:
-            return train_and_store(
+            made = train_and_store(
                 subject, path, arch, recipe, role, images=images, name=name, lab=lab, **more
-            )[2]
+            )
+            return [*made.records]
 
         self.cell(stage, f"train {name}", depends_on, work)
         self.models[path.name] = self.stored(path, arch)

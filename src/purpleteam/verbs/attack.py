@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 from purpleteam.core.records import Record
-from purpleteam.verbs.ladders import ladders_of, radii_of, several, usual_attack
+from purpleteam.verbs.ladders import ladders_of, usual_attack
 from purpleteam.verbs.options import Images, Measuring, Model
 from purpleteam.verbs.result import Result, percent, table
 from purpleteam.verbs.verb import Option, verb
@@ -165,7 +165,11 @@ def attack(
     from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import file_to_write
 
-    target, radii, asked = file_to_write(given["out"]), radii_of(epsilon), several(attack)
+    target = file_to_write(given["out"])
+    several = epsilon if isinstance(epsilon, list | tuple) else [epsilon]
+    radii = [] if epsilon is None else [float(radius) for radius in several]
+    asked = list(attack) if isinstance(attack, list | tuple) else [attack]
+    asked = [] if attack is None else asked
     ladders_of(asked or ["ladder"], radii, norm)  # said before anything is read
     subject = open_subject(images, labels, model=model, measured=True, **given)
     loaded, chosen, seed = subject.loaded, subject.images, subject.seed

@@ -195,11 +195,8 @@ def detect_training_set(
 ) -> Detected:
     """Look for poisoned training images; a manifest's truth is compared afterwards.
 
-    Args:
-        subject: the dataset and, where there is one, a model that has learned it.
-        images: the training images, where not the dataset's own.
-        detectors: whose rankings are told too; the verdict needs none, and no answer shows any.
-        more: what the record says beside, such as what was planted.
+    `images` are searched where not the dataset's own, and the rankings of `detectors` are told too:
+    the verdict needs none. `more` is what the record says beside, such as what was planted.
     """
     from purpleteam.defences.detection.training_set import scan_training_set
 

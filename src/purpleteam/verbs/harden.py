@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import Arch, Beside, Budget, Epochs, Images, Model
-from purpleteam.verbs.trained import Hardened, recipe_from, seconds_of, train_and_store
+from purpleteam.verbs.trained import Trained, recipe_from, seconds_of, train_and_store
 from purpleteam.verbs.verb import Option, verb
 
 
@@ -26,7 +26,7 @@ def harden(
     budget: Budget = None,
     name: str | None = None,
     **given: Unpack[Beside],
-) -> Hardened:
+) -> Trained:
     """Train a model by adversarial training and store it; attack it with purple attack.
 
     Args:
@@ -42,13 +42,4 @@ def harden(
     subject = open_subject(images, labels, model=model, arch=code, training=True, **given)
     subject.net(arch)
     stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan[0]}")
-    stored, training, records = train_and_store(
-        subject, stem, arch, plan, "hardened", name=name, seconds=seconds
-    )
-    return Hardened(
-        stored=stored,
-        training=training,
-        data=subject.data(),
-        records=tuple(records),
-        notes=subject.notes,
-    )
+    return train_and_store(subject, stem, arch, plan, "hardened", name=name, seconds=seconds)

@@ -44,21 +44,6 @@ def attack_from(
     return made  # type: ignore[no-any-return]
 
 
-def several(attack: Any) -> list[Any]:
-    """Return the asked attacks, names or objects, as a list."""
-    if attack is None:
-        return []
-    return list(attack) if isinstance(attack, list | tuple) else [attack]
-
-
-def radii_of(epsilon: Any) -> list[float]:
-    """Return the asked radii as a list."""
-    if epsilon is None:
-        return []
-    given = epsilon if isinstance(epsilon, Sequence) else [epsilon]
-    return [float(radius) for radius in given]
-
-
 def ladders_of(
     asked: Sequence[Any], radii: list[float], norm: str | None, channels: int = 1
 ) -> dict[float, list[EvasionAttack]]:

@@ -177,7 +177,7 @@ def _set(
     }
     if not train:
         return values, []
-    stored, training, records = train_and_store(
+    trained = train_and_store(
         subject,
         folder / "model",
         arch,
@@ -192,15 +192,17 @@ def _set(
     whose = (
         subject.model.name if subject.model else "trained: same recipe and seed on the clean set"
     )
-    nets = {"victim": training.module, "victim_of_clean_model": clean.module}
-    backdoor = evaluate_backdoor(training.module, data.test, plan, clean_model=clean.module)
-    values |= {"model": str(stored.weights), **backdoor.to_json()}
+    nets = {"victim": trained.training.module, "victim_of_clean_model": clean.module}
+    backdoor = evaluate_backdoor(nets["victim"], data.test, plan, clean_model=clean.module)
+    values |= {"model": str(trained.model), **backdoor.to_json()}
     if plan.shown == "victim":
         for key, net in nets.items():
             values[key] = evaluate_victim(net, data.validation, made.manifest).to_json()
-    model = LoadedModel(stored.card.name, stored.card.digest, training.module, stored.card)
-    records += backdoor_records(replace(subject, model=model), clean, plan, made)
-    return values | {"clean_model": whose, "recipe": asdict(recipe[1])}, records
+    card = trained.stored.card
+    model = LoadedModel(card.name, card.digest, nets["victim"], card)
+    records = backdoor_records(replace(subject, model=model), clean, plan, made)
+    values |= {"clean_model": whose, "recipe": asdict(recipe[1])}
+    return values, [*trained.records, *records]
 
 
 def _curve(

@@ -140,18 +140,8 @@ def repair_and_store(
 ) -> tuple[StoredModel, list[Record]]:
     """Repair the subject's model, store it, and return the records of it.
 
-    Args:
-        subject: the model, and the dataset whose validation images measure it.
-        chosen: the repair.
-        stem: where the repaired model's files go.
-        arch: what the model is built by.
-        train: what it learned.
-        trusted: clean images.
-        recipe: for repairs that train anew.
-        flagged: places of suspicious training images, where a repair needs them.
-        trigger: the recovered trigger, where a repair needs it.
-        name: of the repaired model in records; by default that of its files.
-        lab: it is one of the poison lab's.
+    `train` is what it learned, of which `flagged` are suspicious; `recipe` is for repairs that
+    train anew.
 
     Raises:
         UsageError: there is nothing to repair with.

@@ -35,13 +35,4 @@ def train(
     subject = open_subject(images, labels, training=True, **given)
     subject.net(arch)  # what cannot be built is refused before anything is written
     stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan[0]}")
-    stored, training, records = train_and_store(
-        subject, stem, arch, plan, "baseline", name=name, seconds=seconds
-    )
-    return Trained(
-        stored=stored,
-        training=training,
-        data=subject.data(),
-        records=tuple(records),
-        notes=subject.notes,
-    )
+    return train_and_store(subject, stem, arch, plan, "baseline", name=name, seconds=seconds)

@@ -77,21 +77,12 @@ def train_and_store(
     lab: bool = False,
     seconds: float | None = None,
     **more: Any,
-) -> tuple[StoredModel, Training, list[Record]]:
-    """Train a new net, store it with its card, and return the records of it.
+) -> Trained:
+    """Train a new net by a recipe or a defence, store it with its card, and make its records.
 
-    Args:
-        subject: the dataset, whose validation images measure the net; its model is the baseline
-            of a defence.
-        stem: where the model's files go; a stopped training goes on from a file beside.
-        arch: what the net is built by.
-        recipe: a training recipe or a defence, by its name.
-        role: the part that the model plays.
-        images: what is learned, where not the training split.
-        name: of the model in records; by default that of its files.
-        lab: it is one of the poison lab's.
-        seconds: stop before an epoch that would go beyond them.
-        more: what card and records say beside of the recipe, such as the poison.
+    The subject's model is the baseline of a defence. A stopped training goes on from a file beside
+    `stem`. `images` are learned where not the training split; `more` is what card and records say
+    beside of the recipe, such as the poison.
     """
     called, plan = recipe
     learned = subject.dataset.train if images is None else images
@@ -125,7 +116,13 @@ def train_and_store(
         "epochs": [asdict(epoch) for epoch in training.epochs],
     }
     records.insert(2, Note(name=TRAINING, facts=facts))
-    return stored, training, records
+    return (Hardened if role == "hardened" else Trained)(
+        stored=stored,
+        training=training,
+        data=subject.data(),
+        records=tuple(records),
+        notes=subject.notes,
+    )
 
 
 def fit(

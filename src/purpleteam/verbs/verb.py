@@ -9,6 +9,7 @@ keys, which `inspect.signature` shows one by one. Heavy imports belong inside th
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 import typing
 from collections.abc import Callable, Mapping
@@ -181,21 +182,16 @@ def new_run(name: str, root: Path = Path("runs")) -> Path:
     Raises:
         UsageError: no folder can be made there.
     """
-    number = 1
-    while True:
-        path = root / (name if number == 1 else f"{name}-{number}")
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-            return path
-        except FileExistsError:
-            with suppress(OSError):
-                if root.is_dir() and not any(path.iterdir()):
-                    return path
-            if not root.is_dir():
-                raise UsageError(
-                    f"cannot write {str(path)!r}: {str(root)!r} is no folder"
-                ) from None
-            number += 1
-        except OSError as error:
-            raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            path = root / (name if number == 1 else f"{name}-{number}")
+            with suppress(FileExistsError):
+                path.mkdir()
+            if path.is_dir() and not any(path.iterdir()):
+                break
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError)
+        reason = f"{str(root)!r} is no folder" if is_file else error.strerror
+        raise UsageError(f"cannot write {str(root / name)!r}: {reason}") from None
+    return path

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from purpleteam.core.config import build
 from purpleteam.defences.training import DEFENCES, Defence
 from purpleteam.models.loading import LoadedModel
-from purpleteam.pipeline.stages.evasion import each_attack, l2_attack, over_epsilon
+from purpleteam.pipeline.stages.evasion import attacked
 from purpleteam.pipeline.stages.models import baseline, evaluated
 from purpleteam.pipeline.state import Piece, Run
 
@@ -25,22 +26,18 @@ def harden_models(run: Run) -> Iterator[Piece]:
     for recipe in recipes:
         name = NAMES.get(recipe, f"hardened-{recipe}")
         yield Piece(f"harden by {recipe}", partial(hardened_by, run, recipe, name, before))
-    others = {defence_of(run, recipe).epsilon for recipe in recipes}
-    for epsilon in sorted(others - {run.epsilon}):
-        yield from each_attack(run, "defences", before, before.name, epsilon)
+    others = {defence_of(run, recipe).epsilon for recipe in recipes} - {run.epsilon}
+    yield from attacked(run, "defences", before, sorted(others))
 
 
 def hardened_by(run: Run, recipe: str, name: str, before: LoadedModel) -> Iterator[Piece]:
     """Harden by a recipe; yield the measurements of the hardened model."""
-    defence = defence_of(run, recipe)
-    plan = (recipe, defence)
+    plan = recipe, defence_of(run, recipe)
     model = run.trained("defences", name, plan, role="hardened", baseline=before)
     yield Piece(f"evaluate {name}", partial(evaluated, run, "defences", model, name))
-    for epsilon in sorted({run.epsilon, defence.epsilon}):
-        yield from each_attack(run, "defences", model, name, epsilon)
-    yield Piece(f"curve {name}", partial(over_epsilon, run, "defences", model, name))
-    if recipe == "pgd":
-        yield from l2_attack(run, "defences", model, name)
+    radii = sorted({run.epsilon, plan[1].epsilon})
+    named = replace(model, name=name)
+    yield from attacked(run, "defences", named, radii, curve=True, l2=recipe == "pgd")
 
 
 def defence_of(run: Run, recipe: str) -> Defence:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -47,8 +47,7 @@ def read_served(run: Run) -> Iterator[Piece]:
         yield Piece(what, partial(evaluated, run, "models", model, model.name))
     if not run.config.models.redrawn:
         return
-    height, width, channels = run.dataset.shape
-    if (height, width, channels) != (FIELD, FIELD, 1):
+    if run.subject().shape != (1, FIELD, FIELD):
         why = f"drawings become {FIELD}x{FIELD} grey pixels, and these images are others"
         run.left_out("models", "Images drawn again", why)
         return
@@ -91,10 +90,8 @@ def served(run: Run, stage: str, what: str) -> LoadedModel | None:
     if run.config.models.served is None:
         return None
     model = load(run.config.models.served, device=run.device)
-    height, width, channels = run.dataset.shape
     try:
-        shape = (channels, height, width)
-        model.check_fits(shape, len(run.dataset.classes), run.dataset.name)
+        model.check_fits(run.subject().shape, len(run.dataset.classes), run.dataset.name)
     except ModelError as error:
         run.left_out(stage, what, str(error))
         return None
@@ -108,32 +105,34 @@ def _redrawn(run: Run, model: LoadedModel, case: RedrawCase) -> None:
     test, seed = run.dataset.test.first(limit), run.config.seed
     subject = run.subject(model, limit=limit).about()
 
-    def drawn(images: Sequence[NDArray[np.uint8]]) -> ImageSet:
-        return ImageSet(np.stack(images)[..., None], test.labels)
-
     def look() -> list[Record]:
-        ways: dict[str, list[NDArray[np.uint8]]] = {"place": [], "resize": []}
-        offsets = case.offsets(len(test), seed=seed)
-        with run.progress.task(f"redraw: {case.name}", len(test)) as task:
-            for digit, (x, y) in zip(test.images[:, :, :, 0], offsets, strict=True):
-                canvas = redraw(digit, size=case.size, offset_x=int(x), offset_y=int(y))
-                ways["place"].append(placed(canvas))
-                ways["resize"].append(_resized(canvas))
-                task.advance(1)
+        canvases = list(redrawn(run, test, case))
         facts = {"case": case.name, "size": case.size, "offset": case.offset}
-        return [
-            Measurement(
-                name="redrawn_accuracy",
-                value=Rate.of(int(correct(model.module, drawn(images)).sum()), len(test)),
-                subject=subject,
-                how=facts | {"preprocessing": way},
-                seed=seed,
+        rates: list[Record] = []
+        for way, shrink in {"place": placed, "resize": _resized}.items():
+            drawn = ImageSet(np.stack([shrink(one) for one in canvases])[..., None], test.labels)
+            rates.append(
+                Measurement(
+                    name="redrawn_accuracy",
+                    value=Rate.of(int(correct(model.module, drawn).sum()), len(test)),
+                    subject=subject,
+                    how=facts | {"preprocessing": way},
+                    seed=seed,
+                )
             )
-            for way, images in ways.items()
-        ]
+        return rates
 
     depends_on = {"model": model.digest, "case": asdict(case), "limit": limit, "seed": seed}
     run.cell("models", f"redrawn {case.name}", depends_on, look)
+
+
+def redrawn(run: Run, test: ImageSet, case: RedrawCase) -> Iterator[NDArray[np.uint8]]:
+    """Yield each digit as it is drawn on a canvas."""
+    offsets = case.offsets(len(test), seed=run.config.seed)
+    with run.progress.task(f"redraw: {case.name}", len(test)) as task:
+        for digit, (x, y) in zip(test.images[:, :, :, 0], offsets, strict=True):
+            yield redraw(digit, size=case.size, offset_x=int(x), offset_y=int(y))
+            task.advance(1)
 
 
 def placed(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -22,10 +22,17 @@ def code_paths(run: Run) -> list[Path]:
     used = run.config.models.use
     if used is None:
         return [Path(str(resources.files("purpleteam")))]
-    for reference in (used, run.config.models.arch):
-        if reference is not None and is_factory(reference):
-            return [_file_of(reference)]
-    return []
+    code = [name for name in (used, run.config.models.arch) if name and is_factory(name)]
+    if not code:
+        return []
+    if (file := file_of(code[0])) is not None:
+        return [file]
+    module = code[0].rpartition(":")[0]
+    spec = getattr(sys.modules.get(module), "__spec__", None) or importlib.util.find_spec(module)
+    if spec is None:
+        raise ModelError(f"the code of {code[0]!r} is not to be found")
+    origin = Path(str(spec.origin))
+    return [origin.parent if origin.name == "__init__.py" else origin]
 
 
 def scan_code_and_models(run: Run) -> None:
@@ -51,16 +58,3 @@ def content_digest(paths: list[Path]) -> str:
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
     ]
     return sha256_bytes(canonical_json(files).encode())
-
-
-def _file_of(reference: str) -> Path:
-    """Return the file of the user's code that a factory lies in."""
-    file = file_of(reference)
-    if file is not None:
-        return file
-    module = reference.rpartition(":")[0]
-    spec = getattr(sys.modules.get(module), "__spec__", None) or importlib.util.find_spec(module)
-    if spec is None:
-        raise ModelError(f"the code of {reference!r} is not to be found")
-    origin = Path(str(spec.origin))
-    return origin.parent if origin.name == "__init__.py" else origin

@@ -74,17 +74,7 @@ def plant(
 ) -> Trial:
     """Train a model on a poisoned set and a clean one beside it; without a poison, that alone.
 
-    Args:
-        run: the run.
-        stage: whose records it is among.
-        names: of the poisoned model and of the clean one in records.
-        poison: what is planted.
-        recipe: the training recipe of both, by its name.
-        seed: of both, and of the poison.
-        images: what is poisoned, where not the training images.
-        lab: the models are the poison lab's.
-        architecture: where not the run's.
-        more: what their cards say beside of the training.
+    `names` are those of the two in records; `more` is what their cards say beside of the training.
     """
     images = run.train if images is None else images
 
