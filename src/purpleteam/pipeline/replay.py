@@ -43,7 +43,6 @@ class Replay:
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple replay --json`."""
         return {key: value for key, value in asdict(self).items() if key != "reason" or value}
 
 

@@ -74,7 +74,6 @@ class RunResult:
     """What was asked for and is not done."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple run --json`."""
         stages = [{"stage": name, "seconds": round(took, 2)} for name, took in self.stages.items()]
         told = ("stage", "what", "reason", "needs")
         return {

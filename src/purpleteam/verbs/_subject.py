@@ -76,20 +76,23 @@ class Subject:
         net = build(arch, self.shape, len(self.dataset.classes), seed=self.seed)
         return net if self.model is None or not is_factory(arch) else self.model.behind(net)
 
-    def about(self, model: LoadedModel | None = None, **more: Any) -> dict[str, Any]:
-        """Return what a number about the model on these images is about, digests included."""
-        model, images = model or self.loaded, self.dataset.split(self.split)
+    def about(self, **more: Any) -> dict[str, Any]:
+        """Return what a number about the model on these images is about, digests included.
+
+        Without a model it is about the images alone, and about what `more` says.
+        """
+        images = self.dataset.split(self.split)
         whole = self.limit is None or self.limit >= len(images)
         about: dict[str, Any] = {
-            "model": model.digest,
-            "model_name": model.name,
             "dataset": images.digest,
             "dataset_name": self.dataset.name,
             "split": self.split,
             "selection": "all" if whole else f"first {self.limit}",
         }
-        if (layer := model.normalisation) is not None:  # the same weights behind another input
-            about["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
+        if (model := self.model) is not None:
+            about |= {"model": model.digest, "model_name": model.name}
+            if (layer := model.normalisation) is not None:  # the same weights, another input
+                about["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
         return about | more
 
     def part(self, role: Role = "brought") -> Note:
@@ -132,19 +135,17 @@ class Subject:
         validation = self.dataset.validation
         if len(validation) >= count:
             return validation.first(count), []
-        note = (
-            f"the validation split has {len(validation)} images, so {len(validation)} are trusted"
-        )
-        return validation, [f"{note}, not {count}"]
+        n = len(validation)
+        note = f"the validation split has {n} images, so {n} are trusted, not {count}"
+        return validation, [note]
 
-    def white_box(self, option: str, why: str) -> LoadedModel:
-        """Return the model, unless it only answers."""
+    def check_white_box(self, option: str, why: str) -> None:
+        """Refuse a model that only answers."""
         if isinstance(self.loaded.module, BlackBox):
             raise UsageError(
                 f"{option} {self.loaded.name!r} only answers; {why}: give a stored model or "
                 "module:factory"
             )
-        return self.loaded
 
 
 def open_subject(

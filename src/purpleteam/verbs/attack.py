@@ -61,7 +61,6 @@ class Attacked(Result):
         return self.soundness.verdict
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple attack --json`."""
         last = self.evaluation
         values = {
             "clean_accuracy": last.clean_accuracy.to_json(),
@@ -90,7 +89,6 @@ class Attacked(Result):
         return values
 
     def lines(self) -> list[str]:
-        """Return what each attack left, the worst case, and the verdict on the evaluation."""
         values, sound = self.to_json(), self.soundness.to_json()
         rows = []
         for row in values["attacks"]:
@@ -195,8 +193,9 @@ def attack(
     points = {radius: point.counting(sound.breaks) for radius, point in points.items()}
     crossed = None
     if cross_check:
+        subject.check_white_box("--cross-check: --model", "other libraries need gradients")
         crossed = compare(
-            subject.white_box("--cross-check: --model", "other libraries need gradients").module,
+            loaded.module,
             chosen,
             norm=widest[-1].norm,
             epsilon=widest[-1].epsilon,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -29,14 +28,8 @@ class Certified(Result):
 
     certificate: PartitionCertificate
     changes: tuple[int, ...]
-    facts: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple certify --json`."""
-        return self.certificate.to_json(list(self.changes)) | dict(self.facts)
 
     def lines(self) -> list[str]:
-        """Return certified accuracy for each number of changes."""
         certificate = self.certificate
         rows: list[tuple[object, ...]] = [("clean accuracy", certificate.clean_accuracy)]
         for changes in sorted(set(self.changes)):
@@ -93,16 +86,8 @@ def certify(
         learner=how,
         progress=subject.progress,
     )
-    whole = len(chosen) == len(dataset.split(subject.split))
-    about = {
-        "model": certificate.digest,
-        "model_name": NAME,
-        "dataset": chosen.digest,
-        "dataset_name": dataset.name,
-        "training_set": dataset.train.digest,
-        "split": subject.split,
-        "selection": "all" if whole else f"first {limit}",
-    }
+    learned = {"training_set": dataset.train.digest}
+    about = subject.about(model=certificate.digest, model_name=NAME, **learned)
     facts = certificate.to_json(asked)
     common: dict[str, Any] = {"subject": about, "cost": {"cpu_seconds": facts["seconds"]}}
     made = {name: facts[name] for name in ("method", "norm", "layout", "learner")}
@@ -127,11 +112,7 @@ def certify(
     return Certified(
         certificate=certificate,
         changes=tuple(asked),
-        facts={
-            "training_set": dataset.train.digest,
-            "images": images_of,
-            "data": subject.data(subject.split),
-        },
+        values=facts | learned | {"images": images_of, "data": subject.data(subject.split)},
         records=(model_note(certificate.digest, NAME, "partitions"), clean, *certified),
         notes=subject.notes,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -34,8 +34,6 @@ class Detected(Result):
     stage = "defences"
 
     scan: ModelScan | TrainingSetScan
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """What is told beside the scan: the subject, files that were written, a manifest's truth."""
 
     @property
     def verdict(self) -> str:
@@ -52,13 +50,8 @@ class Detected(Result):
         """0 nothing found, 1 found, 2 not established."""
         return EXIT_CODES[self.scan.verdict]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple detect --json`."""
-        return self.scan.to_json() | dict(self.facts)
-
     def lines(self) -> list[str]:
-        """Return the verdict with its reasons, and what was found."""
-        values = self.to_json()
+        values = self.values
         rows: list[tuple[str, Any]] = [("verdict", values["verdict"].replace("_", " "))]
         rows += [("because", reason) for reason in values["reasons"]]
         rows += [("target label", values["target_label"])] if values["backdoored"] else []
@@ -131,7 +124,7 @@ def detect(
         **given,
     )
     if model is not None:
-        subject.white_box("--model", "a scan needs gradients")
+        subject.check_white_box("--model", "a scan needs gradients")
     if training_set is not None:
         return detect_training_set(subject)
     result, told, notes = detect_model(subject, trusted), dict[str, Any](), list[str]()
@@ -146,7 +139,7 @@ def detect(
         net = fit_strip(loaded.module, clean, seed=subject.seed, model_digest=loaded.digest)
         net.save(fitted)
         told["strip"] = str(fitted)
-    return replace(result, facts={**result.facts, **told}, notes=(*result.notes, *notes))
+    return replace(result, values={**result.values, **told}, notes=(*result.notes, *notes))
 
 
 def detect_model(subject: Subject, trusted: int, stem: str | None = None, **more: Any) -> Detected:
@@ -181,7 +174,7 @@ def detect_model(subject: Subject, trusted: int, stem: str | None = None, **more
     facts = {"trusted": len(images), "subject": subject.about()}
     return Detected(
         scan=scan,
-        facts=facts | {"data": subject.data("validation")},
+        values=scan.to_json() | facts | {"data": subject.data("validation")},
         records=tuple(records),
         notes=(*subject.notes, *few),
     )
@@ -229,7 +222,8 @@ def detect_training_set(
             "found": both,
             "wrongly_flagged": len(flagged) - both,
         }
-    return Detected(scan=scan, facts=told, records=(note,), notes=subject.notes)
+    values = scan.to_json() | told
+    return Detected(scan=scan, values=values, records=(note,), notes=subject.notes)
 
 
 def _note(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -25,17 +24,9 @@ class Evaluated(Result):
 
     evaluation: Evaluation
     classes: tuple[str, ...]
-    subject: Mapping[str, Any]
-    data: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple evaluate --json`."""
-        facts = {"subject": dict(self.subject), "data": dict(self.data)}
-        return self.evaluation.to_json() | facts
 
     def lines(self) -> list[str]:
-        """Return the numbers, the confusion matrix and the scores of each class."""
-        numbers, values = self.evaluation, self.evaluation.to_json()
+        numbers, values = self.evaluation, self.values
         lines = table(
             [
                 ("clean accuracy", numbers.clean_accuracy),
@@ -73,8 +64,7 @@ def evaluate(
     return Evaluated(
         evaluation=numbers,
         classes=names,
-        subject=about,
-        data=subject.data(subject.split),
+        values=numbers.to_json() | {"subject": about, "data": subject.data(subject.split)},
         records=(*numbers.measurements(about), subject.part()),
         notes=subject.notes,
     )

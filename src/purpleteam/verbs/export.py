@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from purpleteam.core.errors import UsageError
 from purpleteam.verbs.options import Images, Model, OfModel, Out, Threads
-from purpleteam.verbs.result import Result, table
+from purpleteam.verbs.result import Result
 from purpleteam.verbs.verb import verb
 
 if TYPE_CHECKING:
@@ -21,21 +21,6 @@ class Exported(Result):
     stage = "models"
 
     stored: StoredModel
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple export --json`."""
-        card = self.stored.card
-        return {
-            "model": str(self.stored.weights),
-            "onnx": str(self.stored.onnx),
-            "digest": card.digest,
-            "onnx_digest": card.onnx_digest,
-            "onnx_difference": card.onnx_difference,
-        }
-
-    def lines(self) -> list[str]:
-        """Return the files, their digests and how far the two nets differ."""
-        return table(list(self.to_json().items()))
 
 
 @verb(measures=False)
@@ -88,4 +73,12 @@ def export(
             converted_from=card.converted_from,
             validation_accuracy=card.validation_accuracy,
         )
-    return Exported(stored=store(loaded.module, stem, provenance))
+    stored = store(loaded.module, stem, provenance)
+    values = {
+        "model": str(stored.weights),
+        "onnx": str(stored.onnx),
+        "digest": stored.card.digest,
+        "onnx_digest": stored.card.onnx_digest,
+        "onnx_difference": stored.card.onnx_difference,
+    }
+    return Exported(stored=stored, values=values)

@@ -46,7 +46,6 @@ class Verdict:
     message: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return an entry of the field `required` of --json."""
         wanted = self.requirement.text
         return {"require": wanted, "passed": self.passed, "message": self.message}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from purpleteam.core.cards import StoredModel
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
@@ -21,30 +23,15 @@ class Imported(Result):
     stage = "models"
 
     file: Path
-    verdict: str
-    """accepted or refused."""
-    reasons: tuple[str, ...]
-    model: Path | None = None
-    digest: str | None = None
 
     @property
     def exit_code(self) -> int:
         """1 where it is refused."""
-        return 0 if self.verdict == "accepted" else 1
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple import --json`."""
-        return {
-            "model": None if self.model is None else str(self.model),
-            "digest": self.digest,
-            "verdict": self.verdict,
-            "reasons": list(self.reasons),
-        }
+        return int(self.values["verdict"] != "accepted")
 
     def lines(self) -> list[str]:
-        """Return the verdict and its reasons."""
-        head = f"{self.verdict}: {self.model or self.file}"
-        return [head, *(f"- {reason}" for reason in self.reasons)]
+        head = f"{self.values['verdict']}: {self.values['model'] or self.file}"
+        return [head, *(f"- {reason}" for reason in self.values["reasons"])]
 
 
 @verb("import", measures=False)
@@ -85,6 +72,15 @@ def import_model(
     from purpleteam.verbs._subject import open_dataset, shown_of, weights_of
     from purpleteam.verbs.outputs import stem_to_write
 
+    def judged(verdict: str, reasons: Iterable[str], stored: StoredModel | None = None) -> Imported:
+        values = {
+            "model": None if stored is None else str(stored.weights),
+            "digest": None if stored is None else stored.card.digest,
+            "verdict": verdict,
+            "reasons": list(reasons),
+        }
+        return Imported(file=path, values=values)
+
     path = Path(file)
     use_threads(threads)
     dataset = None if images is None else open_dataset(images)
@@ -114,7 +110,7 @@ def import_model(
     net = build(arch, size, len(names), seed=0)
     verdict = read_state_dict(path)
     if verdict.verdict != "accepted":
-        return Imported(file=path, verdict="refused", reasons=tuple(verdict.reasons))
+        return judged("refused", verdict.reasons)
     tensors = weights_of(verdict)
     provenance = Provenance(
         architecture=arch,
@@ -133,20 +129,13 @@ def import_model(
             model = model.in_order_of(dataset.classes, dataset.name)
             notes += examine(model.module, shown_of(dataset), dataset.classes)
     except ModelError as error:
-        reasons = (*verdict.reasons, str(error))
-        return Imported(file=path, verdict="refused", reasons=reasons)
+        return judged("refused", (*verdict.reasons, str(error)))
     if is_factory(arch):
         notes += (
             f"its card names the code {stored.card.architecture!r}: from another folder, add "
             f"{arch_to_type(stored.card.architecture)}",
         )
-    return Imported(
-        file=path,
-        verdict="accepted",
-        reasons=notes,
-        model=stored.weights,
-        digest=stored.card.digest,
-    )
+    return judged("accepted", notes, stored)
 
 
 def _size(given: Any) -> tuple[int, int, int]:

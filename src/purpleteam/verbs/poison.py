@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -27,14 +27,7 @@ class Poisoned(Result):
 
     stage = "attacks"
 
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple poison --json`."""
-        return dict(self.values)
-
     def lines(self) -> list[str]:
-        """Return what was poisoned, and success beside accuracy."""
         values = self.values
         if "curve" in values:
             return _curve_lines(values)
@@ -194,7 +187,7 @@ def _set(
     )
     nets = {"victim": trained.training.module, "victim_of_clean_model": clean.module}
     backdoor = evaluate_backdoor(nets["victim"], data.test, plan, clean_model=clean.module)
-    values |= {"model": str(trained.model), **backdoor.to_json()}
+    values |= {"model": str(trained.stored.weights), **backdoor.to_json()}
     if plan.shown == "victim":
         for key, net in nets.items():
             values[key] = evaluate_victim(net, data.validation, made.manifest).to_json()
@@ -237,13 +230,7 @@ def _curve(
     values |= points.to_json() | {"architecture": arch, "recipe": asdict(recipe)}
     values |= {"data": subject.data()}
     write_answer(folder / "curve.json", values)
-    about = {
-        "dataset": data.test.digest,
-        "dataset_name": data.name,
-        "training_set": data.train.digest,
-        "split": "test",
-        "selection": "all",
-    }
+    about = replace(subject, model=None).about(training_set=data.train.digest)
     records: list[Record] = [
         Measurement(
             name=f"{name}_mean",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -13,7 +13,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Record
 from purpleteam.verbs.detect import detect_model, detect_training_set
 from purpleteam.verbs.options import Epochs, Images, Model, OnModel, Trusted
-from purpleteam.verbs.result import Result, table
+from purpleteam.verbs.result import Result
 from purpleteam.verbs.trained import part, recipe_from, store_measured
 from purpleteam.verbs.verb import Option, verb
 
@@ -36,31 +36,6 @@ class RepairedModel(Result):
     stage = "defences"
 
     stored: StoredModel
-    method: str
-    target_label: int | None
-    accuracy_before: float
-    seconds: float
-    data: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple repair --json`."""
-        return {
-            "model": str(self.stored.weights),
-            "digest": self.stored.card.digest,
-            "validation_accuracy": self.stored.card.validation_accuracy,
-            "method": self.method,
-            "validation_accuracy_before": self.accuracy_before,
-            "target_label": self.target_label,
-            "seconds": round(self.seconds, 2),
-            "data": dict(self.data),
-        }
-
-    def lines(self) -> list[str]:
-        """Return where the model is, and its accuracy before and after."""
-        values = self.to_json()
-        del values["digest"], values["data"]
-        shown = [(key.replace("_", " "), value) for key, value in values.items()]
-        return table([row for row in shown if row[1] is not None])
 
 
 @verb()
@@ -112,16 +87,18 @@ def repair(
         flagged=flagged,
         trigger=trigger,
     )
-    return RepairedModel(
-        stored=stored,
-        method=chosen.name,
-        target_label=None if trigger is None else trigger.target_label,
-        accuracy_before=before,
-        seconds=time.perf_counter() - started,
-        data=subject.data(),
-        records=tuple(records),
-        notes=(*subject.notes, *notes, *few),
-    )
+    values = {
+        "model": str(stored.weights),
+        "digest": stored.card.digest,
+        "validation_accuracy": stored.card.validation_accuracy,
+        "method": chosen.name,
+        "validation_accuracy_before": before,
+        "target_label": None if trigger is None else trigger.target_label,
+        "seconds": round(time.perf_counter() - started, 2),
+        "data": subject.data(),
+    }
+    told = (*subject.notes, *notes, *few)
+    return RepairedModel(stored=stored, values=values, records=tuple(records), notes=told)
 
 
 def repair_and_store(

@@ -17,6 +17,8 @@ class Result:
 
     stage: ClassVar[str]
     """The part of the flow whose records these are."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of `--json`, where `to_json` makes no others."""
     records: tuple[Record, ...] = ()
     """The facts behind the numbers, as a run folder keeps them."""
     notes: tuple[str, ...] = ()
@@ -36,11 +38,13 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that `--json` prints."""
-        raise NotImplementedError
+        return dict(self.values)
 
     def lines(self) -> list[str]:
         """Return the answer as lines for a person, without the notes."""
-        raise NotImplementedError
+        told = {key: value for key, value in self.to_json().items() if key != "data"}
+        rows = [(key.replace("_", " "), value) for key, value in told.items() if value is not None]
+        return table(rows)
 
     def answer(self) -> dict[str, Any]:
         """Return the fields with the notes and, where there is one, the run."""

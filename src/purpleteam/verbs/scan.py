@@ -41,12 +41,7 @@ class Scanned(Result):
         errors = self.scanned.errors
         return f"the scan is not whole: {errors[0]}" if self.exit_code == 2 else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple scan --json`."""
-        return self.scanned.to_json()
-
     def lines(self) -> list[str]:
-        """Return a line for each finding and error, and the counts."""
         result = self.scanned
         rows = [
             (f.severity, f.rule, f"{f.place.get('path')}:{f.place.get('line', '')}", f.message)
@@ -96,4 +91,4 @@ def scan(
         kept = run.path / "exports" / "scan.sarif"
         kept.write_text(sarif, encoding="utf-8")
         records.append(run.artefact(kept, note.id))
-    return Scanned(scanned=result, fail_on=fail_on, records=tuple(records))
+    return Scanned(scanned=result, fail_on=fail_on, values=result.to_json(), records=tuple(records))

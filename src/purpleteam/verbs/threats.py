@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -38,37 +38,19 @@ class ThreatsDerived(Result):
 
     checks: tuple[CheckResult, ...] = ()
     statuses: tuple[ThreatStatus, ...] = ()
-    summary: Mapping[str, Any] | None = None
-    gaps: Mapping[str, Any] | None = None
-    """What no threat, mitigation or check covers, where that alone was asked."""
 
     @property
     def exit_code(self) -> int:
         """1 where a check does not pass."""
         return int(any(check.verdict in ("fail", "error", "broken") for check in self.checks))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple threats --json`."""
-        if self.gaps is not None:
-            return {"missing": dict(self.gaps)}
-        threats = []
-        for status in self.statuses:
-            fields = status.to_json()
-            threats.append({"record": fields.pop("id"), **fields, "id": status.threat})
-        return {
-            "threats": threats,
-            "checks": [check.to_json() for check in self.checks],
-            "summary": dict(self.summary or {}),
-        }
-
     def answer(self) -> dict[str, Any]:
-        """Return the gaps alone, where they alone were asked."""
-        return self.to_json() if self.gaps is not None else super().answer()
+        return super().answer() if "missing" not in self.values else self.to_json()
 
     def lines(self) -> list[str]:
-        """Return a line for each check, and for each threat that applies."""
-        if self.gaps is not None:
-            return [f"{k}: {', '.join(map(str, v)) or 'none'}" for k, v in self.gaps.items()]
+        if "missing" in self.values:
+            gaps = self.values["missing"].items()
+            return [f"{kind}: {', '.join(map(str, gap)) or 'none'}" for kind, gap in gaps]
         rows = [(c.verdict, c.check, c.message or c.proves) for c in self.checks]
         statuses = [t for t in self.statuses if t.status != "not_applicable"]
         return table([*rows, *((t.status, t.threat, t.title) for t in statuses)])
@@ -105,7 +87,8 @@ def threats(
     load_checks()
     described = room.load_system(None if system is None else Path(system))
     if missing:
-        return ThreatsDerived(gaps=room.missing(described, known_checks=CHECKS))
+        gaps = room.missing(described, known_checks=CHECKS)
+        return ThreatsDerived(values={"missing": gaps})
     for name, path in (("--code", code), ("--data", data)):
         if path is not None and not Path(path).exists():
             raise UsageError(f"{name} {str(path)!r} does not exist")
@@ -128,11 +111,14 @@ def threats(
     results = run_checks(lambda _: [target], given["progress"])
     statuses = room.derive(described, results, date.today())
     note = Note(name=SYSTEM_MODEL, facts=room.to_facts(described, statuses))
+    values = {
+        "threats": [one.to_json() | {"record": one.id, "id": one.threat} for one in statuses],
+        "checks": [check.to_json() for check in results],
+        "summary": room.summary(statuses),
+    }
+    records = (*results, note, *statuses)
     return ThreatsDerived(
-        checks=tuple(results),
-        statuses=tuple(statuses),
-        summary=room.summary(statuses),
-        records=(*results, note, *statuses),
+        checks=tuple(results), statuses=tuple(statuses), values=values, records=records
     )
 
 

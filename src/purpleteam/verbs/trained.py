@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +11,7 @@ from purpleteam.core.config import build, parse_part
 from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Measurement, Note, Record
 from purpleteam.core.schema import TRAINING, Role, model_note
-from purpleteam.verbs.result import Result, table
+from purpleteam.verbs.result import Result
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,28 +34,6 @@ class Trained(Result):
 
     stored: StoredModel
     training: Training
-    data: Mapping[str, Any]
-
-    @property
-    def model(self) -> Path:
-        """The file of weights; `--model` takes it."""
-        return self.stored.weights
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple train --json` and `purple harden --json`."""
-        return {
-            "model": str(self.stored.weights),
-            "digest": self.stored.card.digest,
-            "validation_accuracy": self.stored.card.validation_accuracy,
-            "seconds": round(self.training.seconds, 2),
-            "epochs": len(self.training.epochs),
-            "best_epoch": self.training.best.epoch,
-            "data": dict(self.data),
-        }
-
-    def lines(self) -> list[str]:
-        """Return where the model is and how good."""
-        return table([(key, value) for key, value in self.to_json().items() if key != "data"])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -116,10 +94,19 @@ def train_and_store(
         "epochs": [asdict(epoch) for epoch in training.epochs],
     }
     records.insert(2, Note(name=TRAINING, facts=facts))
+    values = {
+        "model": str(stored.weights),
+        "digest": stored.card.digest,
+        "validation_accuracy": stored.card.validation_accuracy,
+        "seconds": round(training.seconds, 2),
+        "epochs": len(training.epochs),
+        "best_epoch": training.best.epoch,
+        "data": subject.data(),
+    }
     return (Hardened if role == "hardened" else Trained)(
         stored=stored,
         training=training,
-        data=subject.data(),
+        values=values,
         records=tuple(records),
         notes=subject.notes,
     )
@@ -185,18 +172,11 @@ def store_measured(
     )
     stored = store(module, stem, provenance)
     digest, called = stored.card.digest, name or stem.name
-    about = {
-        "model": digest,
-        "model_name": called,
-        "dataset": subject.dataset.validation.digest,
-        "dataset_name": subject.dataset.name,
-        "split": "validation",
-        "selection": "all",
-    }
+    judge = replace(subject, model=None, split="validation", limit=None)
     measured = Measurement(
         name="validation_accuracy",
         value=Rate.of(int(right.sum()), len(right)),
-        subject=about,
+        subject=judge.about(model=digest, model_name=called),
         how=how,
         seed=subject.seed,
         cost=cost,

@@ -46,18 +46,11 @@ def ask_app(run: Run) -> None:
             scores = logits(load(url).module, small)
         unread = np.asarray(np.isnan(scores).all(1))  # an image without a label
         read = np.where(unread, -1, scores.argmax(1))
-        subject = {
-            "model": card.digest,
-            "model_name": card.name,
-            "dataset": run.dataset.test.digest,
-            "dataset_name": run.dataset.name,
-            "split": "test",
-            "selection": f"first {len(test)}",
-        }
+        which = {"model": card.digest, "model_name": card.name, "selection": f"first {len(test)}"}
         measured = Measurement(
             name="served_accuracy",
             value=Rate.of(int((read == test.labels).sum()), len(test)),
-            subject=subject,
+            subject=run.subject().about(**which),
             how={"case": case.name, "preprocessing": "place", "over": "http"},
             seed=run.config.seed,
         )

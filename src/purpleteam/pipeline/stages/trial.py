@@ -148,14 +148,8 @@ def scan(run: Run, trial: Trial, what: Literal["search", "scan"]) -> list[Record
 
 def _counted(run: Run, trial: Trial, scan: TrainingSetScan) -> list[Measurement]:
     """Return how well a scan did, counted with what was planted."""
-    subject = {
-        "model": trial.model.digest,
-        "model_name": trial.name,
-        "dataset": trial.images.digest,
-        "dataset_name": run.dataset.name,
-        "split": "train",
-        "selection": "all",
-    }
+    names = {"model": trial.model.digest, "model_name": trial.name}
+    subject = run.subject(split="train").about(dataset=trial.images.digest, **names)
     kept, poison, flagged = (np.full(len(trial.images), start) for start in (True, False, False))
     if trial.poisoned is not None:
         poison |= trial.poisoned.mask
