@@ -7,32 +7,38 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_sets import TinySet
 
 from purpleteam.core.errors import RunError
 from purpleteam.core.runfolder import DRAFTS, RunFolder
 from purpleteam.pipeline import beside as module
 from purpleteam.pipeline.beside import work, work_ahead
-from purpleteam.pipeline.config import resolve
+from purpleteam.pipeline.config import RunConfig, resolve
 from purpleteam.pipeline.run import prepare, run
 from purpleteam.pipeline.state import Run
 
 SETTINGS = (
-    *('dataset="digits"', 'architecture="small_cnn"', 'device="cpu"', "backdoors.epochs=2"),
-    *('backdoors.attacks=["badnets:count=60,trigger.size=4"]', "backdoors.trusted=50"),
-    *('backdoors.repairs=["fine_tune"]', "backdoors.plant_again=[2]"),
-    "backdoors.search_training_set=false",
+    *('architecture="small_cnn"', 'device="cpu"', "backdoors.epochs=2", "backdoors.trusted=10"),
+    *('backdoors.attacks=["badnets:count=20,trigger.size=4"]', "backdoors.plant_again=[2]"),
+    *('backdoors.repairs=["fine_tune:steps=5"]', "backdoors.search_training_set=false"),
 )
 
 
+def asked(folder: Path, *settings: str) -> RunConfig:
+    """Return a request for the lab, on a set of its own beside the folder."""
+    few = TinySet(3, 120, ("all", "all", "all")).write(folder.with_name("few"))
+    return resolve("backdoors", None, (f'dataset="{few}"', *SETTINGS, *settings))
+
+
 def lab(folder: Path, *settings: str) -> Run:
-    return prepare(resolve("backdoors", None, (*SETTINGS, *settings)), folder)
+    return prepare(asked(folder, *settings), folder)
 
 
 def test_two_processes_leave_the_records_of_one(tmp_path: Path) -> None:
     metrics = []
     for processes in (1, 2):
-        asked = resolve("backdoors", None, (*SETTINGS, f"processes={processes}"))
-        done = RunFolder.open(run(asked, tmp_path / str(processes)).run)
+        out = tmp_path / str(processes)
+        done = RunFolder.open(run(asked(out, f"processes={processes}"), out).run)
         assert not (done.path / DRAFTS).exists()
         metrics.append(done.metrics())
     assert metrics[0] == metrics[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,33 +58,28 @@ def attacked(model: Any, images: Any, labels: Any = None) -> Attacked:
     return pt.attack(model, images, labels, attack="fgsm", epsilon=0.05)
 
 
+@pytest.fixture(scope="module")
+def want(net: nn.Module, images: ImageSet) -> Attacked:
+    return attacked(net, images)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_images_in_every_form_give_the_same_number(
-    net: nn.Module, images: ImageSet, form: str
+    net: nn.Module, images: ImageSet, want: Attacked, form: str
 ) -> None:
-    want = attacked(net, images)
     result = attacked(net, *FORMS[form](images))
     assert result.robust_accuracy == want.robust_accuracy
     assert result.evaluation.broken_by.tolist() == want.evaluation.broken_by.tolist()
 
 
-def module(net: nn.Module) -> Any:
-    return net
-
-
-def function(net: nn.Module) -> Any:
+def test_a_module_and_a_function_are_attacked_alike(
+    net: nn.Module, images: ImageSet, want: Attacked
+) -> None:
     def scores(x: Tensor) -> Tensor:
         return net(x)  # type: ignore[no-any-return]
 
-    return scores
-
-
-@pytest.mark.parametrize("form", [module, function])
-def test_a_module_and_a_function_are_attacked_alike(
-    net: nn.Module, images: ImageSet, form: Callable[[nn.Module], Any]
-) -> None:
-    result = attacked(form(net), images)
-    assert result.robust_accuracy == attacked(net, images).robust_accuracy
+    result = attacked(scores, images)
+    assert result.robust_accuracy == want.robust_accuracy
     assert result.clean_accuracy.value > 0.5
 
 
