@@ -21,7 +21,8 @@ from typing import Any
 
 import purpleteam
 from purpleteam.core.registry import Registry
-from purpleteam.verbs import VERBS, Option
+from purpleteam.verbs import VERBS
+from purpleteam.verbs.verb import option_of
 
 PAGE = Path(__file__).resolve().parent / "api.md"
 ROOMS = tuple(f"purpleteam.{room}" for room in purpleteam.ROOMS if room not in ("core", "serve"))
@@ -133,9 +134,8 @@ def all_options(name: str, thing: Any) -> Iterator[tuple[str, str]]:
         return
     hints = typing.get_type_hints(thing, include_extras=True)
     for key in inspect.signature(thing).parameters:
-        for fact in getattr(hints.get(key), "__metadata__", ()):
-            if isinstance(fact, Option):
-                yield key, fact.help
+        if option := option_of(hints.get(key)):
+            yield key, option.help
     if VERBS[name].measures:
         yield "run", "Where records go: a run folder, or one that is empty or not there yet."
 

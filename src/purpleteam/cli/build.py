@@ -8,7 +8,6 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ from purpleteam.core.errors import ConfigError, PurpleError, UsageError, unknown
 from purpleteam.verbs import gate
 from purpleteam.verbs.outputs import file_to_write
 from purpleteam.verbs.result import Result
-from purpleteam.verbs.verb import Option, new_run
+from purpleteam.verbs.verb import Option, new_run, option_of
 
 FLOW = (
     *("demo", "run", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
@@ -107,13 +106,7 @@ def add(
     """
     takes = inspect.signature(call).parameters
     hints = typing.get_type_hints(call, include_extras=True)
-    own: dict[str, Option] = {}
-    for key in takes:
-        for told in getattr(hints.get(key), "__metadata__", ()):
-            if isinstance(told, Option):
-                own[key] = told
-            elif isinstance(told, str):
-                own[key] = Option(help=told, kind=_kind(hints[key].__origin__))
+    own = {key: option for key in takes if (option := option_of(hints.get(key)))}
     shared = READING if any(key in takes for key in IMAGES) else {}
     if measures:
         names = [_called(*pair) for pair in own.items()]
@@ -183,14 +176,9 @@ def _called(key: str, option: Option) -> str:
     return option.name or "--" + key.replace("_", "-")
 
 
-def _kind(hint: Any) -> Any:
-    kinds = [kind for kind in typing.get_args(hint) if kind is not NoneType]
-    return kinds[0] if isinstance(hint, UnionType) else hint
-
-
 def _parameter(key: str, option: Option, default: Any) -> inspect.Parameter:
     """Return a parameter as typer takes it."""
-    kind, called, facts = option.kind, _called(key, option), dict[str, Any](help=option.help)
+    kind, called, facts = option.kind or str, _called(key, option), dict[str, Any](help=option.help)
     if kind in (float, list[float]):
         facts |= {"parser": _number, "metavar": "<number>"}
     if option.least is not None or option.most is not None:

@@ -130,21 +130,17 @@ def attack(
     attack: Annotated[
         Any, Option(kind=list[str], help="NAME[:field=value,...]; repeatable.")
     ] = None,
-    norm: Annotated[str | None, Option(help="linf, l2, l1 or l0.")] = None,
+    norm: Annotated[str | None, "linf, l2, l1 or l0."] = None,
     epsilon: Annotated[
         Any,
         Option(kind=list[float], help="Radius in pixel units, such as 8/255; repeatable: a curve."),
     ] = None,
-    batch_size: Annotated[int, Option(kind=int, least=1, help="Images at once.")] = 500,
+    batch_size: Annotated[int, Option(least=1, help="Images at once.")] = 500,
     checked: Annotated[
-        int, Option(kind=int, least=1, help="Images that the check of the evaluation looks at.")
+        int, Option(least=1, help="Images that the check of the evaluation looks at.")
     ] = 500,
-    cross_check: Annotated[
-        bool, Option(kind=bool, help="Let other libraries make the same attacks.")
-    ] = False,
-    as_bytes: Annotated[
-        bool, Option(kind=bool, help="Round to bytes too, and ask the model again.")
-    ] = False,
+    cross_check: Annotated[bool, "Let other libraries make the same attacks."] = False,
+    as_bytes: Annotated[bool, "Round to bytes too, and ask the model again."] = False,
     **given: Unpack[Measuring],
 ) -> Attacked:
     """Robust accuracy under every attack tried, with a verdict on the evaluation itself.

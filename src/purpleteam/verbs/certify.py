@@ -48,17 +48,14 @@ def certify(
     images: Images = "digits",
     labels: Any = None,
     *,
-    method: Annotated[str, Option(help="dpa: against changes of the training set.")] = "dpa",
+    method: Annotated[str, "dpa: against changes of the training set."] = "dpa",
     changes: Annotated[
-        Any, Option(help="Training images inserted or removed, comma between.")
+        Any, "Training images inserted or removed, comma between."
     ] = "10,50,100,500",
     parts: Annotated[
-        int | None,
-        Option(kind=int, least=1, help="Parts of the training set; by its size if absent."),
+        int | None, Option(least=1, help="Parts of the training set; by its size if absent.")
     ] = None,
-    learner: Annotated[
-        str, Option(help="How a part's network is trained: readout, networks.")
-    ] = "readout",
+    learner: Annotated[str, "How a part's network is trained: readout, networks."] = "readout",
     split: Split = None,
     limit: Limit = None,
     **given: Unpack[Seeded],

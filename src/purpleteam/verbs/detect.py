@@ -13,7 +13,7 @@ from purpleteam.core.records import Note, Record
 from purpleteam.core.schema import MODEL_SCAN, TRAINING_SET_SCAN
 from purpleteam.verbs.options import Images, Model, OnModel, Trusted
 from purpleteam.verbs.result import Result, table
-from purpleteam.verbs.verb import Option, verb
+from purpleteam.verbs.verb import verb
 
 if TYPE_CHECKING:
     from purpleteam.data.images import ImageSet
@@ -89,14 +89,11 @@ def detect(
     images: Images = "digits",
     labels: Any = None,
     *,
-    training_set: Annotated[Any, Option(help="Look for poisoned images in it instead.")] = None,
+    training_set: Annotated[Any, "Look for poisoned images in it instead."] = None,
     trusted: Trusted = 1000,
-    picture: Annotated[
-        Path | str | None, Option(kind=Path, help="PNG of the recovered trigger.")
-    ] = None,
+    picture: Annotated[Path | str | None, "PNG of the recovered trigger."] = None,
     strip: Annotated[
-        Path | str | None,
-        Option(kind=Path, help="Also fit STRIP for purple serve --strip, into this file."),
+        Path | str | None, "Also fit STRIP for purple serve --strip, into this file."
     ] = None,
     **given: Unpack[OnModel],
 ) -> Detected:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import Arch, Beside, Budget, Epochs, Images, Model
 from purpleteam.verbs.trained import Trained, recipe_from, seconds_of, train_and_store
-from purpleteam.verbs.verb import Option, verb
+from purpleteam.verbs.verb import verb
 
 
 @verb()
@@ -15,11 +15,9 @@ def harden(
     labels: Any = None,
     *,
     recipe: Annotated[
-        Any, Option(help="Defence NAME[:field=value,...]: pgd, fast, ...; see purple ls.")
+        Any, "Defence NAME[:field=value,...]: pgd, fast, ...; see purple ls."
     ] = "pgd",
-    epsilon: Annotated[
-        float | None, Option(kind=float, help="Radius that is trained for, such as 8/255.")
-    ] = None,
+    epsilon: Annotated[float | None, "Radius that is trained for, such as 8/255."] = None,
     model: Model = None,
     arch: Arch = "classic_cnn",
     epochs: Epochs = None,

@@ -36,20 +36,18 @@ class Imported(Result):
 
 @verb("import", measures=False)
 def import_model(
-    file: Annotated[Path | str, Option(name="FILE", kind=Path, help="The checkpoint.")],
+    file: Annotated[Path | str, Option(name="FILE", help="The checkpoint.")],
     *,
     arch: Arch = "classic_cnn",
     out: Out = None,
     images: Annotated[
         Any, Option(name="--dataset", help="Takes image size and classes from it.")
     ] = None,
-    shape: Annotated[Any, Option(help="Channels x height x width; 1x28x28 by default.")] = None,
+    shape: Annotated[Any, "Channels x height x width; 1x28x28 by default."] = None,
     classes: Annotated[
         Any,
-        Option(
-            help="Their names in the order of the net's outputs (a,b,c or a file), or their "
-            "number; 10 by default."
-        ),
+        "Their names in the order of the net's outputs (a,b,c or a file), or their "
+        "number; 10 by default.",
     ] = None,
     normalise: Normalise = None,
     threads: Threads = None,

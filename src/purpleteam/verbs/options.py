@@ -12,9 +12,8 @@ from purpleteam.verbs.verb import Option
 MAX_SEED = 2**63 - 1  # what torch takes
 MAX_THREADS = 256  # thousands of threads bring the process down
 
-MODEL = Option(
-    help="Zoo name, stored model, module:factory (or FILE.py:factory), .onnx file, or an app's "
-    "address."
+MODEL = (
+    "Zoo name, stored model, module:factory (or FILE.py:factory), .onnx file, or an app's address."
 )
 Model = Annotated[Any, MODEL]
 """A reference as the command line has it, a `LoadedModel`, an `nn.Module`, or any callable from
@@ -31,11 +30,8 @@ Images = Annotated[
 labels beside, or a loader of (images, labels)."""
 Weights = Annotated[
     Path | str | None,
-    Option(
-        kind=Path,
-        help="For module:factory: .safetensors, or a .pt state dict; not needed where the factory "
-        "sets its own.",
-    ),
+    "For module:factory: .safetensors, or a .pt state dict; not needed where the factory "
+    "sets its own.",
 ]
 ARCH = Option(
     name="--arch",
@@ -45,39 +41,29 @@ ARCH = Option(
 Arch = Annotated[str, ARCH]
 Normalise = Annotated[
     str | None,
-    Option(
-        help="What the net wants of images in [0, 1]: bytes, signed, inverted, mnist, cifar10, "
-        "imagenet, or mean=M,std=S (a/b/c for channels). Epsilon stays in pixel units."
-    ),
+    "What the net wants of images in [0, 1]: bytes, signed, inverted, mnist, cifar10, "
+    "imagenet, or mean=M,std=S (a/b/c for channels). Epsilon stays in pixel units.",
 ]
 Classes = Annotated[
-    Any,
-    Option(help="The data's class names in the order of the net's outputs: a,b,c, or a file."),
+    Any, "The data's class names in the order of the net's outputs: a,b,c, or a file."
 ]
 Split = Annotated[
     str | None,
-    Option(
-        help="train, validation, test or all; test by default, for attack and evaluate all where "
-        "a set has no splits."
-    ),
+    "train, validation, test or all; test by default, for attack and evaluate all where "
+    "a set has no splits.",
 ]
-Limit = Annotated[int | None, Option(kind=int, help="First so many images of the split.")]
-Epochs = Annotated[int | None, Option(kind=int, least=1, help="Epochs, where not the recipe's.")]
-Budget = Annotated[
-    float | None,
-    Option(kind=float, help="Minutes; stops before an epoch that would go beyond them."),
-]
-Trusted = Annotated[
-    int, Option(kind=int, least=2, help="First so many validation images that are clean.")
-]
+Limit = Annotated[int | None, "First so many images of the split."]
+Epochs = Annotated[int | None, Option(least=1, help="Epochs, where not the recipe's.")]
+Budget = Annotated[float | None, "Minutes; stops before an epoch that would go beyond them."]
+Trusted = Annotated[int, Option(least=2, help="First so many validation images that are clean.")]
 OUT = "File or folder that is written."
 SEED = "Random seed: same seed, same bytes."
-THREADS = "torch's threads; 1 by default."
-DEVICE = "auto, cpu or cuda."
-Out = Annotated[Path | str | None, Option(kind=Path, help=OUT)]
-Seed = Annotated[int, Option(kind=int, least=0, most=MAX_SEED, help=SEED)]
-Threads = Annotated[int | None, Option(kind=int, least=1, most=MAX_THREADS, help=THREADS)]
-Device = Annotated[str, Option(help=DEVICE)]
+Out = Annotated[Path | str | None, OUT]
+Seed = Annotated[int, Option(least=0, most=MAX_SEED, help=SEED)]
+Threads = Annotated[
+    int | None, Option(least=1, most=MAX_THREADS, help="torch's threads; 1 by default.")
+]
+Device = Annotated[str, "auto, cpu or cuda."]
 
 
 class Leaving(TypedDict, total=False):

@@ -57,37 +57,25 @@ def poison(
     *,
     attack: Annotated[
         Any,
-        Option(
-            help="badnets, blended, sig, wanet, tact, adaptive_blend, adaptive_patch, "
-            "clean_label, witches_brew, label_flip, with [:field=value,...], also of the "
-            "trigger: badnets:trigger.size=4."
-        ),
+        "badnets, blended, sig, wanet, tact, adaptive_blend, adaptive_patch, "
+        "clean_label, witches_brew, label_flip, with [:field=value,...], also of the "
+        "trigger: badnets:trigger.size=4.",
     ] = "badnets",
-    count: Annotated[int | None, Option(kind=int, least=1, help="Images poisoned.")] = None,
-    rate: Annotated[
-        float | None, Option(kind=float, help="The same as a share of the training images.")
-    ] = None,
-    target_label: Annotated[
-        int | None, Option(kind=int, least=0, help="Label the adversary wants.")
-    ] = None,
-    sources: Annotated[
-        Any, Option(help="Poisoned classes: other, target, any, or labels: 1,3.")
-    ] = None,
+    count: Annotated[int | None, Option(least=1, help="Images poisoned.")] = None,
+    rate: Annotated[float | None, "The same as a share of the training images."] = None,
+    target_label: Annotated[int | None, Option(least=0, help="Label the adversary wants.")] = None,
+    sources: Annotated[Any, "Poisoned classes: other, target, any, or labels: 1,3."] = None,
     cover: Annotated[
-        int | None,
-        Option(kind=int, least=0, help="Images with the trigger that keep their label."),
+        int | None, Option(least=0, help="Images with the trigger that keep their label.")
     ] = None,
-    train: Annotated[bool, Option(kind=bool, help="Train on it and measure the backdoor.")] = False,
-    curve: Annotated[
-        Any, Option(help="Train with each of these counts instead: 10,20,50,100.")
-    ] = None,
+    train: Annotated[bool, "Train on it and measure the backdoor."] = False,
+    curve: Annotated[Any, "Train with each of these counts instead: 10,20,50,100."] = None,
     trainings: Annotated[
-        int,
-        Option(kind=int, least=2, name="--trainings", help="Trainings for each count of --curve."),
+        int, Option(least=2, name="--trainings", help="Trainings for each count of --curve.")
     ] = 5,
     model: Model = None,
     arch: Arch = "classic_cnn",
-    recipe: Annotated[Any, Option(help="Training recipe.")] = "plain",
+    recipe: Annotated[Any, "Training recipe."] = "plain",
     epochs: Epochs = None,
     **given: Unpack[Beside],
 ) -> Poisoned:

@@ -15,7 +15,7 @@ from purpleteam.verbs.detect import detect_model, detect_training_set
 from purpleteam.verbs.options import Epochs, Images, Model, OnModel, Trusted
 from purpleteam.verbs.result import Result
 from purpleteam.verbs.trained import part, recipe_from, store_measured
-from purpleteam.verbs.verb import Option, verb
+from purpleteam.verbs.verb import verb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,14 +44,11 @@ def repair(
     images: Images = "digits",
     labels: Any = None,
     *,
-    method: Annotated[Any, Option(help="unlearn, retrain, ..., with [:field=value,...].")] = (
-        "unlearn"
-    ),
+    method: Annotated[Any, "unlearn, retrain, ..., with [:field=value,...]."] = ("unlearn"),
     detection: Annotated[
-        Path | str | None,
-        Option(kind=Path, help="What purple detect --training-set --out wrote."),
+        Path | str | None, "What purple detect --training-set --out wrote."
     ] = None,
-    recipe: Annotated[Any, Option(help="For retrain: training recipe.")] = "plain",
+    recipe: Annotated[Any, "For retrain: training recipe."] = "plain",
     epochs: Epochs = None,
     trusted: Trusted = 1000,
     **given: Unpack[OnModel],

@@ -57,9 +57,7 @@ class Scanned(Result):
 def scan(
     paths: Annotated[Any, Option(name="PATH...", kind=list[Path], help="Files and folders.")],
     *,
-    fail_on: Annotated[
-        str, Option(help="Exit 1 at this severity or worse; never: do not.")
-    ] = "medium",
+    fail_on: Annotated[str, "Exit 1 at this severity or worse; never: do not."] = "medium",
     **given: Unpack[Leaving],
 ) -> Scanned:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""

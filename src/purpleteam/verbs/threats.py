@@ -59,24 +59,16 @@ class ThreatsDerived(Result):
 @verb(answers=True)
 def threats(
     *,
-    model: Annotated[Any, Option(help="A model, a file, or a folder of them.")] = None,
+    model: Annotated[Any, "A model, a file, or a folder of them."] = None,
     records_of: Annotated[
         Path | str | None,
-        Option(name="--run", kind=Path, help="A run folder to check: its records and files."),
+        Option(name="--run", help="A run folder to check: its records and files."),
     ] = None,
-    url: Annotated[str | None, Option(help="A running app on this machine.")] = None,
-    code: Annotated[
-        Path | str | None, Option(kind=Path, help="Source code; the package itself by default.")
-    ] = None,
-    data: Annotated[
-        Path | str | None, Option(kind=Path, help="Folder of the four IDX files.")
-    ] = None,
-    system: Annotated[
-        Path | str | None, Option(kind=Path, help="Your own system, a YAML file.")
-    ] = None,
-    missing: Annotated[
-        bool, Option(kind=bool, help="Only what no threat, mitigation or check covers.")
-    ] = False,
+    url: Annotated[str | None, "A running app on this machine."] = None,
+    code: Annotated[Path | str | None, "Source code; the package itself by default."] = None,
+    data: Annotated[Path | str | None, "Folder of the four IDX files."] = None,
+    system: Annotated[Path | str | None, "Your own system, a YAML file."] = None,
+    missing: Annotated[bool, "Only what no threat, mitigation or check covers."] = False,
     **given: Unpack[Leaving],
 ) -> ThreatsDerived:
     """Run every check with its negative control, and derive the status of each threat."""

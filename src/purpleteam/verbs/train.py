@@ -6,7 +6,7 @@ from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import Arch, Budget, Doing, Epochs, Images
 from purpleteam.verbs.trained import Trained, recipe_from, seconds_of, train_and_store
-from purpleteam.verbs.verb import Option, verb
+from purpleteam.verbs.verb import verb
 
 
 @verb()
@@ -15,9 +15,7 @@ def train(
     labels: Any = None,
     *,
     arch: Arch = "classic_cnn",
-    recipe: Annotated[
-        Any, Option(help="Recipe NAME[:field=value,...]; see purple ls.")
-    ] = "accurate",
+    recipe: Annotated[Any, "Recipe NAME[:field=value,...]; see purple ls."] = "accurate",
     epochs: Epochs = None,
     budget: Budget = None,
     name: str | None = None,

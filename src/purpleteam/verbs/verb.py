@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from inspect import Parameter, Signature, signature
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, TypeVar
 
 from purpleteam.core.errors import RunError, UsageError
@@ -37,15 +38,28 @@ DEFAULTS: dict[str, Any] = {"seed": 0, "device": "auto", "progress": SILENT}
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """How a parameter is asked for on the command line."""
+    """How a parameter is asked for on the command line; a string alone is its help."""
 
     help: str
-    kind: Any = str
-    """What the text becomes: str, int, float (8/255 too), bool, Path, or a list of one of them."""
+    kind: Any = None
+    """What the text becomes: str, int, float (8/255 too), bool, Path, or a list of one of them; by
+    default what the parameter is annotated with, and text for anything."""
     name: str | None = None
     """Such as `--epsilon`; by default the parameter's own. A name without dashes is an argument."""
     least: int | None = None
     most: int | None = None
+
+
+def option_of(annotation: Any) -> Option | None:
+    """Return how a parameter is asked for; None of one that is for Python alone."""
+    for told in getattr(annotation, "__metadata__", ()):
+        option = Option(help=told) if isinstance(told, str) else told
+        if isinstance(option, Option):
+            hint = annotation.__origin__
+            kinds = [kind for kind in typing.get_args(hint) if kind is not NoneType]
+            own = kinds[0] if isinstance(hint, UnionType) else str if hint is Any else hint
+            return replace(option, kind=option.kind or own)
+    return None
 
 
 @dataclass(frozen=True)
