@@ -22,7 +22,7 @@ from purpleteam.core.statistics import Rate
 
 MOST_DISTRIBUTIONS = 40
 MOST_MEGABYTES = 250
-OUTSIDE = ("torch", "scipy", "sklearn", "onnxruntime", "uvicorn", "PIL", "click")
+OUTSIDE = ("torch", "scipy", "sklearn", "onnxruntime", "starlette", "PIL", "click")
 
 
 def canonical(name: str) -> str:

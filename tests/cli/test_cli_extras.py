@@ -22,7 +22,7 @@ sys.meta_path.insert(0, Forbid())
 from purpleteam.cli import main
 main()
 """
-EXTRAS = ("torch", "sklearn", "scipy", "onnx", "onnxruntime", "uvicorn", "PIL")
+EXTRAS = ("torch", "sklearn", "scipy", "onnx", "onnxruntime", "starlette", "uvicorn", "PIL")
 
 
 def purple_without(names: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +39,7 @@ def test_doctor_names_the_extra_of_each_missing_package() -> None:
     ended = purple_without(EXTRAS, "doctor", "--json")
     found = {one["what"]: one for one in json.loads(ended.stdout)["checks"]}
     assert "purpleteam[lab]" in found["torch"]["detail"] and not found["torch"]["ok"]
-    assert "purpleteam[serve]" in found["uvicorn"]["detail"]
+    assert "purpleteam[serve]" in found["starlette"]["detail"]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,7 @@ def test_doctor_names_the_extra_of_each_missing_package() -> None:
         (("torch",), ("import", "x.pt"), "lab"),
         (("torch",), ("replay", "runs/x", "m-1"), "lab"),
         (("sklearn",), ("train", "--dataset", "digits"), "lab"),
+        (("starlette",), ("serve",), "serve"),
         (("httptools",), ("serve",), "serve"),
         (("onnxruntime",), ("serve",), "serve"),
         (("uvicorn",), ("serve", "--port", "0"), "serve"),

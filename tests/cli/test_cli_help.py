@@ -17,7 +17,7 @@ from cli_values import Purple
 from purpleteam.cli.app import app
 from purpleteam.cli.build import FLOW
 
-HEAVY = ("torch", "numpy", "sklearn", "scipy", "onnxruntime", "uvicorn", "bandit", "yaml")
+HEAVY = ("torch", "numpy", "sklearn", "scipy", "onnxruntime", "starlette", "bandit", "yaml")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 VERBS = {name: one for name, one in COMMANDS.items() if name != "data"}
 VERBS |= {f"data {name}": one for name, one in COMMANDS["data"].commands.items()}

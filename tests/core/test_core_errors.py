@@ -19,7 +19,7 @@ from purpleteam.core.errors import (
 )
 from purpleteam.core.progress import SILENT
 
-HEAVY = ["torch", "numpy", "scipy", "sklearn", "pydantic", "onnxruntime", "uvicorn", "bandit"]
+HEAVY = ["torch", "numpy", "scipy", "sklearn", "pydantic", "onnxruntime", "starlette", "bandit"]
 KINDS = [
     kind
     for kind in vars(errors).values()

@@ -67,6 +67,7 @@ def test_an_encoded_body_is_415(client: httpx.Client, upper: bytes) -> None:
         ("POST", "/", 405),
         ("PUT", "/predict", 405),
         ("TRACE", "/", 405),
+        ("DELETE", "/nothing", 405),
         ("GET", "/secrets", 404),
         ("GET", "/static/", 404),
         ("GET", "/static/../app.py", 404),
@@ -96,6 +97,15 @@ def test_not_ready_where_the_model_answers_otherwise_than_at_the_start(model: st
     engine._golden = engine._golden + 1
     with running_app(engine) as url:
         assert httpx.get(f"{url}/readyz").status_code == 503
+
+
+def test_a_route_that_crashes_is_a_problem_document_and_the_last_answer(model: str) -> None:
+    engine = Engine.load(str(model))
+    engine._session = None
+    with running_app(engine) as url:
+        reply = httpx.get(f"{url}/readyz")
+    assert reply.status_code == 500 and reply.headers["connection"] == "close"
+    assert reply.json()["detail"] == "The server could not answer."
 
 
 @pytest.mark.parametrize("path", sorted(ASSETS))

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import ANY_ADDRESS, SECURITY_HEADERS, Guard, Limits, Reply
+from purpleteam.serve.guard import ANY_ADDRESS, SECURITY_HEADERS, Guard, Limits
 from purpleteam.serve.main import running_app
 
 OCTETS = {"content-type": "application/octet-stream"}
@@ -157,10 +157,10 @@ def test_a_header_that_comes_twice_is_400(url: str, header: bytes) -> None:
 
 
 def test_a_crash_is_a_hardened_500_that_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    def crash(headers: object, body: object) -> Reply:
+    async def crash(scope: object, receive: object, send: object) -> None:
         raise RuntimeError("the secret is 0xc0ffee")
 
-    guard = Guard({("GET", "/"): crash}, ["localhost"], Limits())
+    guard = Guard(crash, allowed_hosts=["localhost"], limits=Limits())
     sent: list[dict[str, object]] = []
 
     async def receive() -> dict[str, object]:
@@ -169,7 +169,7 @@ def test_a_crash_is_a_hardened_500_that_says_nothing(caplog: pytest.LogCaptureFi
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+    scope = {"type": "http", "method": "GET", "headers": [(b"host", b"localhost")]}
     with caplog.at_level(logging.CRITICAL, "purpleteam.serve"):
         asyncio.run(guard(scope, receive, send))
     assert sent[0]["status"] == 500 and b"secret" not in sent[1]["body"]

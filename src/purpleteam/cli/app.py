@@ -30,7 +30,7 @@ USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of every error of the op
 STOPPED = 130
 
 LAB = ("torch", "sklearn", "scipy", "onnx", "onnxruntime", "onnxscript", "opacus", "PIL")
-SERVE = ("uvicorn", "httptools")
+SERVE = ("starlette", "uvicorn", "httptools")
 EXTRAS = dict.fromkeys(LAB, "lab") | dict.fromkeys(SERVE, "serve")
 """Which extra brings a package that the base install does without."""
 

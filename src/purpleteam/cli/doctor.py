@@ -21,6 +21,7 @@ EXTRAS = {
     "sklearn": "lab",
     "onnx": "lab",
     "onnxruntime": "serve",
+    "starlette": "serve",
     "uvicorn": "serve",
     "bandit": "base",
 }

@@ -1,16 +1,22 @@
-"""What is answered: the page, its files, /predict, /livez, /readyz and /version."""
+"""The routes of the app: the page, its files, /predict, /livez, /readyz and /version."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict
 from importlib import metadata, resources
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.serve.engine import IMAGE_BYTES, Engine
-from purpleteam.serve.guard import LOOPBACK_HOSTS, Answer, Guard, Limits, Refusal, Reply
+from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, Limits, Refusal
 
 ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -21,6 +27,9 @@ ASSETS = {
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """Every file that is served, by path; there is no folder to wander in."""
+NO_STORE = {"cache-control": "no-store"}
+ROUTER = {404: "There is nothing here.", 405: "The method is not allowed here."}
+"""What to say where the router has no route."""
 
 
 def read_assets() -> dict[str, bytes]:
@@ -35,8 +44,8 @@ def build_app(
     expose_confidences: bool = False,
     allowed_hosts: Collection[str] = LOOPBACK_HOSTS,
     limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> Guard:
-    """Return the ASGI app around one engine, guarded.
+) -> Starlette:
+    """Return the app around one engine, guarded.
 
     Args:
         engine: the model that answers.
@@ -57,49 +66,56 @@ def build_app(
         "limits": asdict(limits),
     }
 
-    def predict(headers: Mapping[str, str], pixels: bytes) -> Reply:
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/octet-stream" or "content-encoding" in headers:
-            raise Refusal(415, "Send the image as application/octet-stream, not encoded.")
+    async def predict(request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/octet-stream" or "content-encoding" in request.headers:
+            raise HTTPException(415, "Send the image as application/octet-stream, not encoded.")
+        pixels = await request.body()
         if len(pixels) != IMAGE_BYTES:
-            raise Refusal(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
+            detail = f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels."
+            raise HTTPException(400, detail)
         answer = engine.classify(pixels)
         fields: dict[str, Any] = {"label": answer.label}
         if answer.reason is not None:
             fields["reason"] = answer.reason
         if expose_confidences and answer.confidences:
             fields["confidences"] = [round(share, 6) for share in answer.confidences]
-        return _json(fields)
+        return JSONResponse(fields, headers=NO_STORE)
 
-    def ready(_headers: Mapping[str, str], _body: bytes) -> Reply:
+    async def live(_request: Request) -> Response:
+        return JSONResponse({"status": "alive"}, headers=NO_STORE)
+
+    async def ready(_request: Request) -> Response:
         if engine.healthy():
-            return _json({"status": "ready"})
-        raise Refusal(503, "The model does not answer as it did at the start.")
+            return JSONResponse({"status": "ready"}, headers=NO_STORE)
+        raise HTTPException(503, "The model does not answer as it did at the start.")
 
-    return Guard(
-        {
-            **{("GET", path): _file(path, content) for path, content in read_assets().items()},
-            ("GET", "/livez"): lambda _headers, _body: _json({"status": "alive"}),
-            ("GET", "/readyz"): ready,
-            ("GET", "/version"): lambda _headers, _body: _json(facts),
-            ("POST", "/predict"): predict,
-        },
-        allowed_hosts,
-        limits,
-    )
+    async def version(_request: Request) -> Response:
+        return JSONResponse(facts, headers=NO_STORE)
 
-
-def _json(answer: Mapping[str, Any]) -> Reply:
-    content = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
-    return Reply(200, content, {"content-type": "application/json", "cache-control": "no-store"})
+    routes = [_file(path, content) for path, content in read_assets().items()]
+    routes += [Route("/livez", live), Route("/readyz", ready), Route("/version", version)]
+    routes += [Route("/predict", predict, methods=["POST"])]
+    guard = Middleware(Guard, allowed_hosts=allowed_hosts, limits=limits)
+    app = Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: _refuse})
+    app.router.redirect_slashes = False
+    return app
 
 
-def _file(path: str, content: bytes) -> Answer:
+def _file(path: str, content: bytes) -> Route:
     tag = f'"{sha256_bytes(content).removeprefix("sha256:")}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
-    whole = Reply(200, content, {"content-type": ASSETS[path][1], **headers})
 
-    def file(asked: Mapping[str, str], _body: bytes) -> Reply:
-        return Reply(304, b"", headers) if asked.get("if-none-match") == tag else whole
+    async def file(request: Request) -> Response:
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=ASSETS[path][1], headers=headers)
 
-    return file
+    return Route(path, file)
+
+
+async def _refuse(_request: Request, error: Any) -> Response:
+    """Leave what the router or a route refuses to the guard."""
+    detail = ROUTER.get(error.status_code, error.detail)
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    raise Refusal(error.status_code, detail, **headers)

@@ -1,7 +1,8 @@
-"""Every bound on clients, and an ASGI app that keeps those of requests before it answers.
+"""Every bound on clients, and pure ASGI around the app that keeps those of requests.
 
-Its host is one of ours, its path and method are there, no other site sent it, and its body is read
-to the end under a cap and a deadline. A refusal is a problem document (RFC 9457) of constant text.
+Its host is one of ours, its method is one we have, no other site sent it, and its body is read to
+the end under a cap and a deadline before the app sees it. A refusal is a problem document (RFC
+9457) of constant text.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,12 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ANY_ADDRESS = "any-address"
 """Among the allowed hosts: every literal IP address. DNS rebinding needs a name."""
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+METHODS = ("GET", "HEAD", "POST")
 LINGER_BYTES, LINGER_SECONDS = 65_536, 1.0
 
 SECURITY_HEADERS = {
@@ -74,35 +77,8 @@ SECURITY_HEADERS = {
 log = logging.getLogger("purpleteam.serve")
 
 
-class Reply(NamedTuple):
-    """A response, and the headers that are its own."""
-
-    status: int
-    content: bytes
-    own: Mapping[str, str]
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """All headers, the security headers among them."""
-        length = {} if self.status == 304 else {"content-length": str(len(self.content))}
-        return {**self.own, **length, **SECURITY_HEADERS}
-
-
-Answer = Callable[[Mapping[str, str], bytes], Reply]
-"""Of the headers of a request, and its body."""
-Answers = Mapping[tuple[str, str], Answer]
-"""By method and path; who answers GET answers HEAD."""
-
-
-def problem(status: int, detail: str, **headers: str) -> Reply:
-    """Return a problem document (RFC 9457); `detail` is constant text, never an exception's."""
-    fields = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    own = {"content-type": "application/problem+json", "cache-control": "no-store", **headers}
-    return Reply(status, json.dumps(fields).encode(), own)
-
-
 class Refusal(Exception):
-    """A request that is answered with a problem document."""
+    """A request that is answered with a problem document of constant text."""
 
     def __init__(self, status: int, detail: str, **headers: str) -> None:
         super().__init__(detail)
@@ -113,16 +89,39 @@ class _Gone(Exception):
     """The client left before its body was whole."""
 
 
-class Guard:
-    """The ASGI app: lets whole, small, own requests through, and hardens each response."""
+def problem(refusal: Refusal) -> tuple[dict[str, str], bytes]:
+    """Return the headers and the content of a problem document (RFC 9457)."""
+    title = HTTPStatus(refusal.status).phrase
+    fields = {"title": title, "status": refusal.status, "detail": refusal.detail}
+    content = json.dumps(fields).encode()
+    headers = {"content-type": "application/problem+json", "cache-control": "no-store"}
+    return {**headers, "content-length": str(len(content)), **refusal.headers}, content
 
-    def __init__(self, answers: Answers, allowed_hosts: Collection[str], limits: Limits) -> None:
-        self.answers, self.allowed_hosts, self.limits = answers, frozenset(allowed_hosts), limits
+
+class Guard:
+    """ASGI middleware that lets whole, small, own requests through and hardens each response."""
+
+    def __init__(self, app: App, *, allowed_hosts: Collection[str], limits: Limits) -> None:
+        self.app, self.allowed_hosts, self.limits = app, frozenset(allowed_hosts), limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Guard one request."""
         if scope["type"] != "http":
             return
+        started, whole = False, list[Message]()
+
+        async def replay() -> Message:
+            return whole.pop() if whole else await receive()
+
+        async def harden(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                added = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+                others = [(name, value) for name, value in message["headers"] if name not in added]
+                message = {**message, "headers": [*others, *added.items()]}
+            await send(message)
+
         last = {"connection": "close"}  # until the request is there as a whole
         try:
             headers: dict[str, str] = {}
@@ -131,26 +130,30 @@ class Guard:
                 if name in ("host", "content-length") and name in headers:
                     raise Refusal(400, "A header that may come once came twice.")
                 headers[name] = value
-            answer = self._find(scope["method"], scope["path"], headers)
+            self._check(scope["method"], headers)
             body = await self._body(headers, receive)
-            last = {}
-            reply = answer(headers, body)
+            whole, last = [{"type": "http.request", "body": body}], {}
+            await self.app(scope, replay, harden)
+            return
         except _Gone:
             return
-        except Refusal as refusal:
-            reply = problem(refusal.status, refusal.detail, **refusal.headers, **last)
+        except Refusal as error:
+            refusal = Refusal(error.status, error.detail, **error.headers, **last)
         except Exception:
             log.exception("request failed")
-            reply = problem(500, "The server could not answer.", **last)
-        raw = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-        await send({"type": "http.response.start", "status": reply.status, "headers": raw})
-        await send({"type": "http.response.body", "body": reply.content, "more_body": bool(last)})
+            if started:
+                raise
+            refusal, last = Refusal(500, "The server could not answer.", connection="close"), {}
+        own, content = problem(refusal)
+        raw = [(name.encode(), value.encode()) for name, value in own.items()]
+        await harden({"type": "http.response.start", "status": refusal.status, "headers": raw})
+        await harden({"type": "http.response.body", "body": content, "more_body": bool(last)})
         if last:
             await _linger(receive)
-            await send({"type": "http.response.body"})
+            await harden({"type": "http.response.body"})
 
-    def _find(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
-        """Refuse a host that is none of ours, what is not there, and what another site sends."""
+    def _check(self, method: str, headers: Mapping[str, str]) -> None:
+        """Refuse a host that is none of ours, an unknown method, and what another site sends."""
         host = headers.get("host", "").lower()
         name = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
         known = name in self.allowed_hosts
@@ -160,19 +163,14 @@ class Guard:
                 known = True
         if not known:
             raise Refusal(400, "The host is not one that this server answers for.")
-        allowed = [method for method, other in self.answers if other == path]
-        allowed += ["HEAD"] if "GET" in allowed else []
-        if not allowed:
-            raise Refusal(404, "There is nothing here.")
-        if method not in allowed:
-            raise Refusal(405, "The method is not allowed here.", allow=", ".join(allowed))
+        if method not in METHODS:
+            raise Refusal(405, "The method is not allowed.", allow=", ".join(METHODS))
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         elsewhere = origin is not None and origin.partition("://")[2] != headers.get("host")
         if site is not None:
             elsewhere = site not in ("same-origin", "none")
         if method == "POST" and elsewhere:
             raise Refusal(403, "Requests from other sites are refused.")
-        return self.answers["GET" if method == "HEAD" else method, path]
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
         too_large = Refusal(413, f"The body may hold at most {self.limits.body_bytes} bytes.")

@@ -94,7 +94,7 @@ def _server(engine: Engine, limits: Limits = Limits(), **settings: Any) -> uvico
         from purpleteam.serve.app import build_app
         from purpleteam.serve.wire import bounded
     except ImportError:
-        raise MissingExtra("uvicorn with httptools", "serve") from None
+        raise MissingExtra("starlette and uvicorn with httptools", "serve") from None
     config = uvicorn.Config(
         build_app(engine, limits=limits, **settings),
         http=bounded(limits),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from purpleteam.serve.guard import Limits, problem
+from purpleteam.serve.guard import SECURITY_HEADERS, Limits, Refusal, problem
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application, Scope
@@ -242,10 +242,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _refuse(self, status: int, detail: str) -> None:
-        reply = problem(status, detail, connection="close")
+        headers, content = problem(Refusal(status, detail, connection="close"))
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-        self.transport.write("\r\n".join([*lines, "", ""]).encode() + reply.content)
+        lines += [f"{name}: {value}" for name, value in {**headers, **SECURITY_HEADERS}.items()]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)
         self.transport.close()
 
     def _wait(self, seconds: float) -> None:
