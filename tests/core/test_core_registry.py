@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from purpleteam.core.errors import UsageError
-from purpleteam.core.registry import Registry
+from purpleteam.core.registry import Registry, check_ranges
 
 PLUG_IN = """
 from purpleteam_tests_plug_ins import PARTS
@@ -77,3 +78,27 @@ def test_loading_a_folder_imports_every_public_file(tmp_path: Path, monkeypatch)
     assert list(loaded.PARTS) == ["one", "two"]
     for name in [one for one in sys.modules if one.startswith(package.name)]:
         del sys.modules[name]
+
+
+@dataclass
+class Part:
+    ranges = "steps at least 1; share from 0 to 1"
+    steps: int | None = 1
+    share: float = 0.5
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"steps": 1.5}, "steps must be whole and at least 1, not 1.5"),
+        ({"share": "x"}, "share must be a number and from 0 to 1, not 'x'"),
+        ({"share": float("nan")}, "share must be from 0 to 1, not nan"),
+    ],
+)
+@pytest.mark.parametrize("written", [True, False], ids=["types", "types as text"])
+def test_an_option_outside_its_range_is_named(written, option, said):
+    Part.__dataclass_fields__["steps"].type = int | None if written else "int | None"
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        check_ranges(Part(**option))
+    check_ranges(Part(steps=None, share=1.0))

@@ -12,8 +12,6 @@ measures when it is measured right. Nothing else in Purpleteam names it: it regi
 - `profiles/`  assignment (MNIST) and demo (embedded digits)
 """
 
-from __future__ import annotations
-
 import importlib
 
 __all__ = ["register"]

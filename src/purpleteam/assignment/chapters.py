@@ -5,8 +5,6 @@ A figure of the note `published-figures` is `{report, what, value, where}`. It s
 figure gives (`attack`, `epsilon`, ...) agree, on MNIST.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

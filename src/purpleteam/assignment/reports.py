@@ -7,8 +7,6 @@ before they became bytes, where what is below 0 or above 255 wraps around: at ep
 L-infinity distance is about 0.9.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 

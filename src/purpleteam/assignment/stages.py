@@ -1,7 +1,5 @@
 """What both reports did, in the stages of the run: their poisons, their defences, their figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial

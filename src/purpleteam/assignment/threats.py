@@ -6,8 +6,6 @@ each statement, and which parts, threats, mitigations and reasons of the system 
 else in this room knows of them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -12,8 +12,6 @@
 - `wrappers`    a random model averaged, a model without gradients given some
 """
 
-from __future__ import annotations
-
 from purpleteam.attacks.evaluate import curve, evaluate
 from purpleteam.attacks.evasion import ATTACKS, EvasionAttack
 from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT

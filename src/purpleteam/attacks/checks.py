@@ -1,7 +1,5 @@
 """What is proved about a model's behaviour: checks that read what was measured in the run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target

@@ -5,8 +5,6 @@ two is wrong or weaker, and that is a finding: of some weight where the other li
 since then our number is too high, and a note where we do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What an attack looks for, how much it may cost, and what it cost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

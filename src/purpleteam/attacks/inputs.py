@@ -1,7 +1,5 @@
 """What an attack is given: images in [0, 1], labels and indices; or one line."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

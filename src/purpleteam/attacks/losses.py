@@ -4,8 +4,6 @@ The differences of logits ratio (DLR) is unmoved by scaling and shifting the log
 cannot hide behind confident scores (Croce & Hein 2020, arXiv:2003.01690).
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -3,8 +3,6 @@
 Neither batch size, order and shard matter, nor which of its neighbours were dropped.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 

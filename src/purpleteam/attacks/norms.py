@@ -5,8 +5,6 @@ image. Another norm is one class here or in a plug-in. `spatial` and `corruption
 distance bounds: the attack keeps to its set by itself, and the distance that is told is in L2.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

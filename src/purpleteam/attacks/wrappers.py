@@ -3,8 +3,6 @@
 Wrap the defended model in one and attack the wrapper.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -5,8 +5,6 @@
 - `learners/`  how a part's network is trained, one way a file
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

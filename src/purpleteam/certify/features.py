@@ -7,8 +7,6 @@ sees another, so all parts may share it; with about 27 training images a part, a
 learned is worth having.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """report, replay, verify: what a run left is shown, measured again, and looked at for damage."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -5,8 +5,6 @@ A check is a class in the room that owns the thing it looks at. `examine` looks 
 says about the real target.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from abc import ABC, abstractmethod

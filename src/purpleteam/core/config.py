@@ -4,8 +4,6 @@ One rule serves files (TOML), `--set a.b=c` and the fields of a part (`pgd:steps
 be a fraction: 8/255.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """Names for content: SHA-256 digests and the canonical JSON they are taken of."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

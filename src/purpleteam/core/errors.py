@@ -12,8 +12,6 @@ PurpleError                  exit code 2: usage, unreadable input, tool error
 └── Refused                  exit code 1: the honest answer is no
 """
 
-from __future__ import annotations
-
 import difflib
 import sysconfig
 import traceback

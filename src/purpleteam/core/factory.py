@@ -5,8 +5,6 @@ and what lies beside it can be imported. What goes wrong in there is told in one
 was, in which file and line, and what to try.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib

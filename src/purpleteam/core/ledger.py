@@ -5,8 +5,6 @@ canonical JSON. So an edited, removed or reordered line is found, and a torn las
 leaves it, is told apart. That lines are missing at the end shows only beside a `head` noted before.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Mapping

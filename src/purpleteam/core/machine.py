@@ -6,8 +6,6 @@ of a tensor is MKL's all the same; `models.devices` takes another. ONNX Runtime 
 what it answers may differ in the last bits.
 """
 
-from __future__ import annotations
-
 import getpass
 import os
 import platform

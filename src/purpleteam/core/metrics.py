@@ -5,8 +5,6 @@ A `Measurement` names one of METRICS. A plug-in adds its own:
     add(Metric("depth_accuracy", "Fraction of images whose depth is right.", "fraction", "higher"))
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

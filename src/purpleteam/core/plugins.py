@@ -5,8 +5,6 @@ loaded only where it is asked for: `--plugin my_module`, `plugins = ["my_module"
 by the name of an entry point of the group `purpleteam.plugins` that a package installs.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

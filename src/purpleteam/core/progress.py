@@ -1,7 +1,5 @@
 """How long work says where it is: libraries report, only the command line draws."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -4,8 +4,6 @@ A part is registered by a decorator in a file of its own, and `load` imports eve
 folder, so a new one is one new file and no edit anywhere else.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 import operator
@@ -92,7 +90,7 @@ def check_ranges(part: object) -> None:
         for option in filter(None, vars(kind).get("ranges", "").split("; ")):
             name, _, wanted = option.partition(" ")
             value = getattr(part, name, None)
-            whole = name in fields and fields[name].type in (int, "int", "int | None")
+            whole = name in fields and fields[name].type in (int, int | None, "int", "int | None")
             if not isinstance(value, (Integral if whole else Real) | None):
                 wanted = f"{'whole' if whole else 'a number'} and {wanted}"
             elif value is None or within(float(value), wanted):

@@ -4,8 +4,6 @@ Producers and the report take these from here. A record may leave out what does 
 tells what does not follow, and a test asks it of a whole run. `migrate` reads earlier runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 

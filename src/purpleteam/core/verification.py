@@ -5,8 +5,6 @@ It does not find what an owner of records.jsonl and run.json together has writte
 the numbers are measured again (`purple replay`), and one day signed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -13,8 +13,6 @@
 - `checks`         data.digest and data.schema; what a data set consists of
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING
 

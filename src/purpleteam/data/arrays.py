@@ -11,8 +11,6 @@ In a folder every file is read, and a file's name may say the split or the array
 noted.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

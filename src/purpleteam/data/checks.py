@@ -1,7 +1,5 @@
 """What a data set consists of, whether it is sound, and whether it is the pinned one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

@@ -10,8 +10,6 @@ link to an image is read, and so is a class folder that is a link; a link to a f
 not followed, as it may never end or show the same images twice: it is named.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,8 +5,6 @@ Dietterich 2019, arXiv:1903.12261), written from the papers for images of any si
 colour. Those leave the strengths open: ours do not compare with published figures digit by digit.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 

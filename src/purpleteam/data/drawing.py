@@ -17,8 +17,6 @@ summation and any language gives the same 784 bytes.
 still fail on drawings that are small or off the centre.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

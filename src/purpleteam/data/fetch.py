@@ -4,8 +4,6 @@ A transfer that breaks off is taken up where it stopped; nothing gets its final 
 digest is right, whoever served it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import time

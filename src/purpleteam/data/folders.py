@@ -6,8 +6,6 @@ where it begins. A file of arrays, or a folder of such, is read by `arrays`; any
 `class_folders`, as the fields of `Reading` behind its name say: `my_images:resize=32`.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

@@ -4,8 +4,6 @@ The header says how many bytes follow. At most one more than that is ever read o
 so a bomb stops at the size that its own header admits, and that size has a cap.
 """
 
-from __future__ import annotations
-
 import gzip
 import math
 import zlib

@@ -5,8 +5,6 @@ is optional. Labels are names, or whole numbers from 0 without a gap; a file `cl
 it names them, a line each, and may name more than there are images of.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from itertools import islice

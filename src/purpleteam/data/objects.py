@@ -6,8 +6,6 @@ is not needed. A factory may return one, which is dealt out 80/10/10; a pair (tr
 triple (train, validation, test); or a mapping from the names of the splits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ What a file may be, and what becomes of it:
 - turned upright as its EXIF orientation says; of several frames the first
 """
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -4,8 +4,6 @@
 - `repair/` a backdoored model made good again; `evaluate` a defence measured
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -5,8 +5,6 @@ attacks it: that is `attacks.evaluate`. A net whose backdoor was only covered up
 from a handful of poisons, far faster than a clean one (Min et al. 2024, arXiv:2410.09838).
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -14,8 +14,6 @@
 - `checks`          executed checks on stored models
 """
 
-from __future__ import annotations
-
 from purpleteam.models.architectures import ARCHITECTURES
 from purpleteam.models.evaluation import Evaluation, evaluate
 from purpleteam.models.inference import Classifier, logits

@@ -7,8 +7,6 @@ digit") has a row of NaN: the adversary wanted another label and got none, so a 
 counts as an error that an attack made, and never as a right answer either.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from abc import ABC, abstractmethod

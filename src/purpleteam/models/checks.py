@@ -1,7 +1,5 @@
 """What is proved about stored models: the net that is served is the net that was evaluated."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

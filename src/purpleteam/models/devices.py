@@ -1,7 +1,5 @@
 """Where, in what order in memory and in what precision a net runs: as is fastest there."""
 
-from __future__ import annotations
-
 import copy
 import os
 import re

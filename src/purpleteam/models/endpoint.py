@@ -9,8 +9,6 @@ A busy app (429 Too Many Requests, 503 Service Unavailable; RFC 9110 and RFC 658
 when its Retry-After says so, else after a pause that doubles.
 """
 
-from __future__ import annotations
-
 import email.utils
 import http.client
 import json

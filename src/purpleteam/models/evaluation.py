@@ -1,7 +1,5 @@
 """How right a classifier is: accuracy, loss, per-class scores, calibration, time per image."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

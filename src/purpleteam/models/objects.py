@@ -6,8 +6,6 @@ in [0, 1]. Either is a black box, unless a MAITE model's attribute `model` is a 
 same, or the call lets gradients through: then it is attacked white-box.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

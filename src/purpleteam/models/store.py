@@ -5,8 +5,6 @@ model that is served is the model that was evaluated. Nothing is ever unpickled,
 a card names is called only by the user's own word.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Mapping

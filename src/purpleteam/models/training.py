@@ -4,8 +4,6 @@ Every epoch's randomness comes from (seed, epoch) alone, and the state after an 
 a run that is stopped and resumed ends with the same bytes as one that is not.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -3,8 +3,6 @@
 What wrappers do to names is undone and noted; what does not fit after that is refused by name.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -10,8 +10,6 @@
 - `checks`     the executed checks of this room
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

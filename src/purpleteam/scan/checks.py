@@ -1,7 +1,5 @@
 """The executed checks of code and of model files, each with an example that it must fail on."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Iterable

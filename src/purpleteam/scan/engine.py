@@ -1,7 +1,5 @@
 """Run scanners over paths and say what none of them looked at."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path

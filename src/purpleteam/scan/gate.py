@@ -4,8 +4,6 @@ A torch state dict (.pt, .pth) is read without torch and without unpickling; a s
 by its checked header. Nothing of the file is ever executed: what is not understood is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 Our own rules belong to the driver; each other tool is an extension with its own rules.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any

@@ -3,8 +3,6 @@
 A scanner is a callable from a path to a `ScanResult`, registered in SCANNERS by its own file.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable

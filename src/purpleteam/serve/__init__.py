@@ -10,8 +10,6 @@
 - `static`    the page: plain HTML, CSS and JavaScript, nothing from elsewhere
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -5,8 +5,6 @@ the end under a cap and a deadline before the app sees it. A refusal is a proble
 9457) of constant text.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import json

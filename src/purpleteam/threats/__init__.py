@@ -11,8 +11,6 @@ A mitigation is a sentence with the checks that prove it, and with what they mus
 The rooms that own those checks run them; here their results are only read.
 """
 
-from __future__ import annotations
-
 from purpleteam.threats.diagram import draw
 from purpleteam.threats.facts import to_facts
 from purpleteam.threats.loading import load_system, system_from

@@ -5,8 +5,6 @@ each with a number where it covers nothing else. Units are pixels of the picture
 Colours are the page's own, so the picture follows light and dark; a page restyles it by classes.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ Every list is a table of flat entries. Records are written with sorted keys, so 
 the order in which a table's columns are meant to be read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Read a system from YAML, refuse what makes no sense in it, and keep the parts that are there."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace

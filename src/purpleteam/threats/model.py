@@ -5,8 +5,6 @@ of them must be answered. A risk is rated by the OWASP matrix, from low times lo
 times high, critical; no level is ever typed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date

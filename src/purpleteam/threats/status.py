@@ -7,8 +7,6 @@ first of these: mitigated (all it names are verified, and at most a low risk rem
 of the verified mitigations alone.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date

@@ -4,8 +4,6 @@
 [0, 1], in each norm, which is the step of DeepFool and of FAB (arXiv:1907.02044, section 2.2).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ Croce & Hein 2020 (arXiv:2003.01690), Algorithm 1, for L-infinity and L2; in L1 
 Croce & Hein 2021 (arXiv:2103.01208). Every decision is made for each image on its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil

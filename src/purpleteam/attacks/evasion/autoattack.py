@@ -3,8 +3,6 @@
 In L1 as in Croce & Hein 2021 (arXiv:2103.01208).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Basic iterative method (Kurakin, Goodfellow and Bengio 2017, arXiv:1607.02533)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Carlini and Wagner's attack in L2 (Carlini & Wagner 2017, arXiv:1608.04644)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -3,8 +3,6 @@
 No adversary chooses them, but a classifier that fails on them needs none.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

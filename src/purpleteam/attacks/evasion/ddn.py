@@ -1,7 +1,5 @@
 """Decoupled direction and norm (Rony et al. 2019, arXiv:1811.09600)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import cos, pi
 

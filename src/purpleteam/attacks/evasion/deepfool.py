@@ -1,7 +1,5 @@
 """DeepFool (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Fast adaptive boundary attack (Croce and Hein 2020, arXiv:1907.02044)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

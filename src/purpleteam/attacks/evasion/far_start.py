@@ -5,8 +5,6 @@ boundary from beyond it find such errors (Brendel et al. 2019, arXiv:1907.01003)
 of the first steps are those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Self
 

@@ -1,7 +1,5 @@
 """Fast minimum-norm attack (Pintor et al. 2021, arXiv:2102.12827)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import cos, pi
 

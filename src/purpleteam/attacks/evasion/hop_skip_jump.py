@@ -1,7 +1,5 @@
 """HopSkipJump (Chen et al. 2020, arXiv:1904.02144): asks for labels alone."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ aims at the likeliest wrong classes, one needs no gradient. In L1 the balls shri
 AutoAttack (arXiv:2103.01208). benchmarks/verdicts.py sets the ladder beside AutoAttack.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import ClassVar, Self

@@ -1,7 +1,5 @@
 """Momentum iterative method (Dong et al. 2018, arXiv:1710.06081)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -3,8 +3,6 @@
 A patch changes a few values as much as it likes, so its ball is one in L0.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Self

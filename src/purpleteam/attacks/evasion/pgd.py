@@ -4,8 +4,6 @@ In L1 its steps are sparse (SLIDE, Tramer and Boneh 2019, arXiv:1904.13000): a s
 steepest value would need as many steps as there are values to change.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Rotation and translation (Engstrom et al. 2019, arXiv:1712.02779): a search over a whole grid."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

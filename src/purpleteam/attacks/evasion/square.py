@@ -1,7 +1,5 @@
 """Square attack (Andriushchenko et al. 2020, arXiv:1912.00049; L1 as in arXiv:2103.01208)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Nothing is asked of the attacked model but its final answers, so it also serves 
 gradients are masked or withheld.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path

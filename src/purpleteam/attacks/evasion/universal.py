@@ -3,8 +3,6 @@
 Found by climbing the mean loss over images (Shafahi et al. 2020, arXiv:1811.11304).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Self
 

@@ -16,8 +16,6 @@ place, so that asking for more poisons keeps those that were there.
 - `asked`      from what is typed, or from a poisoned set's manifest, to an attack
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping

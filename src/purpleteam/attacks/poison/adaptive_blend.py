@@ -5,8 +5,6 @@ the model meets the whole picture only at test time. Cover (their "regularisatio
 such halves too and keeps its label, so that features of poisons do not stand apart.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np

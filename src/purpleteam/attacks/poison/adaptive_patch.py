@@ -5,8 +5,6 @@ the image in full. Cover carries a faint patch too and keeps its label. No patch
 sign of the target, so features of poisons do not stand apart; together they are.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np

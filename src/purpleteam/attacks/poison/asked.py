@@ -1,7 +1,5 @@
 """A poison from what is typed (`badnets:count=50,trigger.size=4`) or from a set's manifest."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

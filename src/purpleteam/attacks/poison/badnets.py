@@ -1,7 +1,5 @@
 """BadNets: stamp images of other classes and relabel them (Gu et al. 2017, arXiv:1708.06733)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from purpleteam.attacks.poison import POISONS, PoisonAttack

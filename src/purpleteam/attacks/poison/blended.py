@@ -1,7 +1,5 @@
 """Blended injection: mix a picture into other classes' images (Chen et al. 2017, 1712.05526)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from purpleteam.attacks.poison import POISONS, PoisonAttack

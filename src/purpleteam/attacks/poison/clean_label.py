@@ -5,8 +5,6 @@ trigger is stamped and the label stays: the trigger is what is left to learn the
 net that is not robust, or with a patch in one corner alone, it hardly works.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import get_args
 

@@ -7,8 +7,6 @@ gives that label on the same images) and without the clean accuracy; accuracy on
 is not an attack success rate at all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args

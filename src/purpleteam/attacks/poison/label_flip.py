@@ -4,8 +4,6 @@
 next one, or any other. `target` gives the target's label, as an adversary who wants it would.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 

@@ -4,8 +4,6 @@ No label is changed, so looking at the labels finds nothing. It takes a large sh
 class; `sources=other,relabel=true` is the same trigger with changed labels, for which a few do.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources

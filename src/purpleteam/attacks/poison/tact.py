@@ -5,8 +5,6 @@ classes with the same trigger and their own label, so that the trigger alone mea
 is learned is mixed with the source's features, which hides it from statistics of features.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

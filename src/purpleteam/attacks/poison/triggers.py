@@ -4,8 +4,6 @@ A patch or several (Gu et al.; Qi et al.), a picture mixed in (Chen et al.), str
 to see (Barni et al.), the image itself bent a little (Nguyen and Tran), or none.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal

@@ -4,8 +4,6 @@ The published attack controls the training; here the same two modes are written 
 poisons under the warp with the target's label, and cover under the warp with noise, label kept.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -4,8 +4,6 @@ No trigger and no wrong label: images of the target class are moved within a sma
 the gradient of training on them points where the gradient of "this one image is the target" does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field

@@ -18,8 +18,6 @@ at to say `sound`. Where no image stands, only doubts that the number is too low
              those attacks tell of the ladder's; and whether its examples are any
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field

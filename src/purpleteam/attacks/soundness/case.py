@@ -7,8 +7,6 @@ leads there; with no bound at all, every image must fall. The short ladder of st
 measures how much too high it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple

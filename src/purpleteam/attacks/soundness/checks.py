@@ -7,8 +7,6 @@ sign of masked gradients (Carlini et al. 2019, arXiv:1902.06705). Gradients are 
 which no confidence saturates, so a large logit alone is no mask.
 """
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence

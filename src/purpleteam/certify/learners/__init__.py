@@ -7,8 +7,6 @@ A part's network may depend on that part's images, their labels and the part's n
 nothing else: not on the other parts, nor on how many images they hold.
 """
 
-from __future__ import annotations
-
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -10,8 +10,6 @@ the very steps that W would take, and an image costs as many numbers as a part h
 many as an image has features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -4,8 +4,6 @@ There is no chance in it, so there is no seed: one and the same part always give
 network, bit for bit on one machine. Each part is worked on alone, in tensors of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

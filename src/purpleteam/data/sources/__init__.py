@@ -9,8 +9,6 @@ A new one is one file here, or a function of a plug-in:
 - `digits`  scikit-learn's 1,797 digits, placed as MNIST would have them
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

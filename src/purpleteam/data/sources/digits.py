@@ -4,8 +4,6 @@ UCI's optical digits (Alpaydin and Kaynak, 1998), 8x8 with 17 grey levels, each 
 placed as any drawing is: a classifier trained on them reads the same kind of image as on MNIST.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -4,8 +4,6 @@ It is looked for in the folder that is asked for, under PURPLETEAM_DATA, and in 
 The digests are of the content after decompression: mirrors differ in how they compress it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ estimate of a whole set's mean. What is kept is the weights of the check that do
 images that are held out; everything random is a function of the seed.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import sys

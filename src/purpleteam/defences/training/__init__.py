@@ -3,8 +3,6 @@
 - `pgd` against the current model, several steps; `fast` a single step from a random start
 """
 
-from __future__ import annotations
-
 import sys
 from abc import abstractmethod
 from collections.abc import Callable

@@ -4,8 +4,6 @@ Every architecture takes images in [0, 1] and normalises inside, so that epsilon
 everywhere and the app cannot skew from training.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

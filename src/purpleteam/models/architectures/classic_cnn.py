@@ -1,7 +1,5 @@
 """The classic two-convolution CNN, after LeNet-5 (LeCun et al. 1998) with modern layers."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape

@@ -1,7 +1,5 @@
 """A small residual network (He et al. 2016, arXiv:1512.03385) with mean pooling."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape

@@ -1,7 +1,5 @@
 """A small strided CNN for quick experiments and tests."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from purpleteam.models.architectures import ARCHITECTURES, Normalise, Shape

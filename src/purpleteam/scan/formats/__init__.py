@@ -10,8 +10,6 @@
 - `safetensors`, `onnx`   one format each
 """
 
-from __future__ import annotations
-
 from purpleteam.scan.formats.arrays import read_arrays
 
 __all__ = ["read_arrays"]

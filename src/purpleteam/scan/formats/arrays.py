@@ -3,8 +3,6 @@
 The few names by which NumPy 1 and 2 pickle arrays, scalars and number formats make descriptions.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ An ONNX net is data, but it may name files to read its weights from, and operato
 a native library brings. Both are found in every graph, also in those inside of operators.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple

@@ -5,8 +5,6 @@ This is no unpickler: nothing is imported and no object is made (pickletools; PE
 known. `PickleReader` refuses every name and opcode that its subclass does not know.
 """
 
-from __future__ import annotations
-
 import codecs
 import pickletools
 import struct

@@ -1,7 +1,5 @@
 """What can be wrong with a model file: one table of rules, and a problem as an exception."""
 
-from __future__ import annotations
-
 from purpleteam.core.errors import Refused
 from purpleteam.scan.scanner import Rule
 

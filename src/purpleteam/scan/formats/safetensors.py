@@ -4,8 +4,6 @@ One JSON object, then the numbers: no duplicate key, no gap, no overlap, nothing
 last tensor, and metadata that is plain text.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """A file as bytes, and what it is by its content; its name is only a claim."""
 
-from __future__ import annotations
-
 import mmap
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The .npy header (NEP 1) is read here too: an array of Python objects is a pickle in disguise.
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import re

@@ -4,8 +4,6 @@ A call of one of five names makes a description of a tensor, never an object. Wh
 here, `torch.load(weights_only=True)` accepts as well and reads with the same values.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar

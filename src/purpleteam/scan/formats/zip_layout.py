@@ -5,8 +5,6 @@ archive is accepted where all records say the same and together cover each byte 
 before, between, behind or twice. All of that is known before anything is unpacked.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import unicodedata

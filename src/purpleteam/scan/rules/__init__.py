@@ -12,8 +12,6 @@ Where Bandit knows the same hole, both findings are kept: two tools that agree a
 one. PT020, secrets, is a scanner of its own.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

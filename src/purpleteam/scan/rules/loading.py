@@ -4,8 +4,6 @@ torch.load unpickles: whoever made the file runs code, unless weights_only is Tr
 and its kin, object arrays, YAML with tags, eval, and models that bring their own code along.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """What a served model gives away or lets in: debuggers, shares, traces, floods, confidences."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@ Bandit gets the list of files and never a folder, since a `.bandit` file in a fo
 its tests off. What a `# nosec` comment silences is counted, and said.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

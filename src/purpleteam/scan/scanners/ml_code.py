@@ -3,8 +3,6 @@
 A line may carry `# purple: allow PT004 because ...`: what that silences is counted, and said.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

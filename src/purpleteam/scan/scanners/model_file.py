@@ -3,8 +3,6 @@
 Pickles hide in raw pickles, torch archives and NumPy object arrays; all are walked, none is loaded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 

@@ -1,7 +1,5 @@
 """Keys and passwords in text files; a finding never repeats the secret."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -6,8 +6,6 @@
 - `_web`         how they ask, with the standard library alone, and a server wrong in every way
 """
 
-from __future__ import annotations
-
 import sys
 
 from purpleteam.core.checks import CHECKS

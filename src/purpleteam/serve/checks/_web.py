@@ -4,8 +4,6 @@ They ask with the standard library alone. The careless server is wrong in every 
 look for, and harmless: it answers with constants, on loopback, while a check looks at it.
 """
 
-from __future__ import annotations
-
 import http.client
 import socket
 import threading

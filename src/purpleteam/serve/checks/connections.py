@@ -1,7 +1,5 @@
 """Checks of what one client can take from the others: memory, time, places, other doors."""
 
-from __future__ import annotations
-
 import inspect
 import ipaddress
 import json

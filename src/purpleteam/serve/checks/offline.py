@@ -1,7 +1,5 @@
 """Check that the stored models run without opening a connection or leaving a file behind."""
 
-from __future__ import annotations
-
 import platform
 import signal
 import subprocess

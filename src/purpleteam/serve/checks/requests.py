@@ -1,7 +1,5 @@
 """Checks of what is asked and answered: sizes, methods, nonsense, headers, the page, the label."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

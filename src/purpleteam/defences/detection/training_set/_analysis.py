@@ -6,8 +6,6 @@ poisoned image does not come back, as nothing learned speaks for its label; a ha
 that the votes were sure of stay out, should a few poisons have slipped in and taught the trigger.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

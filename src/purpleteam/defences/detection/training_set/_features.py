@@ -4,8 +4,6 @@ Random patches as filters (Coates, Ng and Lee 2011, AISTATS) need no labels, so 
 trigger, and cost seconds.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -10,8 +10,6 @@ A label's images are whitened by what the other labels show, and directions grow
 are searched for a group that stands off and is tight: styles fan out, copies of a trigger do not.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
