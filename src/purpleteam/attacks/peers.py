@@ -38,7 +38,7 @@ from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
 from purpleteam.attacks.noise import Noise
 from purpleteam.attacks.norms import NORMS, distance
-from purpleteam.core.errors import UsageError, unknown
+from purpleteam.core.errors import UsageError, reason_of, unknown
 from purpleteam.models.guard import switched
 
 log = logging.getLogger(__name__)
@@ -324,8 +324,8 @@ class _Borrowed:
             with _own_randomness(noise), _silence(), torch.enable_grad():
                 x_adv = self.library.run(self, model, driver)
         except Exception as error:  # anything may go wrong in code that is not ours
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"attack '{self.name}': {type(error).__name__}: {reason}") from error
+            what = f"attack '{self.name}': {type(error).__name__}"
+            raise UsageError(f"{what}: {reason_of(error)}") from error
         driver.cost.forward += model.forward_calls
         driver.cost.backward += model.backward_calls
         each = -(-model.forward_calls // max(len(x), 1))  # for which image is not known: rounded up

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
+from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError, reason_of
 from purpleteam.models.adapters import Normalisation
 from purpleteam.models.guard import Order
 
@@ -205,7 +205,7 @@ class OnnxFile(BlackBox):
             try:
                 (scores,) = self._session.run([self._output], {self._input: full})
             except Exception as error:
-                raise ModelError(f"{self._path!r} cannot be run: {one_line(error)}") from None
+                raise ModelError(f"{self._path!r} cannot be run: {reason_of(error)}") from None
             if not isinstance(scores, np.ndarray) or scores.ndim != 2 or len(scores) != size:
                 form = getattr(scores, "shape", type(scores).__name__)
                 raise ModelError(
@@ -235,15 +235,10 @@ def session_of(name: str, content: bytes) -> Any:
                 content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            reason = one_line(error)
+            reason = reason_of(error)
             if "xternal data" in reason:
                 reason = "it reads its weights from other files, which is not allowed"
             raise ModelError(f"{name!r} cannot be opened by ONNX Runtime: {reason}") from None
-
-
-def one_line(error: Exception) -> str:
-    """Return what an error says, fit for one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _form(nodes: list[Any]) -> str:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import ModelError
-from purpleteam.models.black_box import BlackBox, one_line
+from purpleteam.core.errors import ModelError, reason_of
+from purpleteam.models.black_box import BlackBox
 from purpleteam.models.devices import device_of
 from purpleteam.models.guard import scores_in
 from purpleteam.models.weights import digest_of, tensors_of
@@ -106,7 +106,7 @@ def _ask_maite(model: Any, x: Tensor) -> Tensor:
         rows = [row if isinstance(row, Tensor) else _from_array(row) for row in answer]
         scores = torch.stack(rows)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = one_line(error)
+        reason = reason_of(error)
         raise ModelError(f"the MAITE model returned no row of scores each: {reason}") from None
     if scores.ndim != 2 or len(scores) != len(x):
         raise ModelError(f"the MAITE model returned {tuple(scores.shape)}, not ({len(x)}, classes)")

@@ -20,12 +20,12 @@ from torch import nn
 
 from purpleteam.core.cards import ModelCard, StoredModel
 from purpleteam.core.digest import sha256_file
-from purpleteam.core.errors import ModelError, Refused, UsageError
+from purpleteam.core.errors import ModelError, Refused, UsageError, reason_of
 from purpleteam.core.factory import call_factory, called_as, file_of, is_factory, portable
 from purpleteam.core.machine import versions
 from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
-from purpleteam.models.black_box import one_line, session_of
+from purpleteam.models.black_box import session_of
 from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.inference import logits
 from purpleteam.models.objects import is_maite
@@ -123,7 +123,7 @@ def _export(module: nn.Module, shape: Shape, path: Path) -> None:
                 dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
             )
     except Exception as error:
-        reason = one_line(error)
+        reason = reason_of(error)
         raise ModelError(f"the net cannot be exported to ONNX: {reason}") from None
     finally:
         logger.setLevel(level)
@@ -145,7 +145,7 @@ def onnx_difference(module: nn.Module, onnx: Path, shape: Shape, seed: int) -> t
     try:
         scores = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     except Exception as error:
-        reason = one_line(error)
+        reason = reason_of(error)
         if "invalid dimensions" in reason:  # it kept the two images that it was exported with
             reason = "it takes two images a call, no more; does it ask for len(x)? take x.shape[0]"
         raise ModelError(f"ONNX Runtime cannot run {onnx.name}: {reason}") from None

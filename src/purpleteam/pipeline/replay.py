@@ -22,7 +22,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Artefact, Measurement, Note, Record, record_from_json
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.run import STAGES, do_stage, prepare, reason_of
+from purpleteam.pipeline.run import STAGES, do_stage, failure_of, prepare
 from purpleteam.verbs import VERBS
 from purpleteam.verbs.verb import ASKED
 
@@ -120,7 +120,7 @@ def _called_again(asked: Mapping[str, Any], progress: Progress) -> Sequence[Reco
         try:
             return verb.call(**options, run=Path(folder) / "run").records
         except (Exception, SystemExit) as error:
-            return reason_of(error)
+            return failure_of(error)
 
 
 def _staged_again(run: RunFolder, wanted: set[str], progress: Progress) -> Made:
@@ -200,7 +200,7 @@ class _ReplayFolder(RunFolder):
         try:
             return list(work())
         except (Exception, SystemExit) as error:
-            return reason_of(error)
+            return failure_of(error)
         finally:
             for file, content in kept.items():  # later cells stand on what was recorded
                 file.write_bytes(content)

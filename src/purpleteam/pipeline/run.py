@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from purpleteam.core.errors import NeedsFailed, PurpleError, RunError, place_of
+from purpleteam.core.errors import NeedsFailed, PurpleError, RunError, place_of, reason_of
 from purpleteam.core.plugins import module_of
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.records import Artefact, CheckResult, Failure, Finding, Measurement, Note
@@ -184,7 +184,7 @@ def do_stage(run: Run, stage: str, failed: Told) -> None:
             if _disk_is_full(error):
                 raise
             needs = error.needs if isinstance(error, NeedsFailed) else ""
-            reason = reason_of(error)
+            reason = failure_of(error)
             failed(Failure(stage=stage, what=piece.what, reason=reason, needs=needs), error)
 
     for piece in parts_of(run, stage):
@@ -205,9 +205,9 @@ def parts_of(run: Run, stage: str) -> list[Piece]:
     ]
 
 
-def reason_of(error: BaseException) -> str:
+def failure_of(error: BaseException) -> str:
     """Return in one line what went wrong, and where it was nobody's refusal."""
-    text = " ".join(str(error).split())[:300]
+    text = reason_of(error, 300)
     if isinstance(error, PurpleError):
         return text
     return f"{type(error).__name__}: {text} in {place_of(error)[1] or 'a library'}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from purpleteam.core.config import build
-from purpleteam.core.errors import ConfigError, unknown
+from purpleteam.core.errors import ConfigError, reason_of, unknown
 from purpleteam.threats import model as parts
 from purpleteam.threats.model import SystemModel
 
@@ -62,8 +62,7 @@ def load_system(
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"system model {where!r} cannot be read: {reason}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, say
-        message = " ".join(str(error).split())
-        raise ConfigError(f"system model {where!r} is not YAML: {message}") from None
+        raise ConfigError(f"system model {where!r} is not YAML: {reason_of(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"system model {where!r} is not a mapping of sections")
     names = {
