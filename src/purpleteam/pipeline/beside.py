@@ -6,8 +6,6 @@ then the run goes through them as if it were alone, and finds the drafts. One pr
 records are the same. A worker is `python -m purpleteam.pipeline.beside RUN NUMBER`.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

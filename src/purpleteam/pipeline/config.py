@@ -1,7 +1,5 @@
 """What a run is asked: one frozen configuration, from a profile, a file and `--set a.b=c`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib import resources

@@ -1,7 +1,5 @@
 """Re-run the cells behind some records, in a copy of the run, and say whether they agree."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import shutil

@@ -4,8 +4,6 @@ What fails is recorded with its reason; what does not need it goes on, and the r
 is missing. Only what would end every other piece too ends the run: a stop, and a full disk.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import time

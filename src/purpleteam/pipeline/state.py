@@ -4,8 +4,6 @@ A stage calls `cell` for each piece of work; what is finished is never done agai
 `Piece`s that do not need each other: one that fails is recorded and the others are done.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Refuse a request that some stage would stumble over, before any work and any file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter

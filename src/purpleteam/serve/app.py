@@ -1,7 +1,5 @@
 """The routes of the app: the page, its files, /predict, /livez, /readyz and /version."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import asdict
 from importlib import metadata, resources

@@ -18,8 +18,6 @@ as model; a dataset's name, a folder, an `ImageSet`, tensors or a loader as imag
 Importing this package is quick; each function loads what it needs.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """Galleries: images that a verb wants seen, as PNG files in the run folder."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

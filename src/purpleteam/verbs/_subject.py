@@ -1,7 +1,5 @@
 """What a verb works on: images and, mostly, a model, in whatever form they are given."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack

@@ -1,7 +1,5 @@
 """harden: train a model that is harder to break; `attack` says how much harder."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import Arch, Beside, Budget, Epochs, Images, Model

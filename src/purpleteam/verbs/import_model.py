@@ -1,7 +1,5 @@
 """import: a foreign checkpoint, judged without unpickling and made a stored model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

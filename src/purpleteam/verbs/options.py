@@ -1,7 +1,5 @@
 """What the verbs' common parameters are called and mean, on the command line and in Python."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 

@@ -1,7 +1,5 @@
 """Where `--out` points: refused before the work when it cannot be written."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

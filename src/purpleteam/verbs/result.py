@@ -1,7 +1,5 @@
 """What a verb returns: its fields, the records behind them, and how they look to a person."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

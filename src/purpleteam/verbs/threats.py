@@ -1,7 +1,5 @@
 """threats: every check with its negative control, and the status of each threat of a system."""
 
-from __future__ import annotations
-
 import importlib
 import socket
 from collections.abc import Callable

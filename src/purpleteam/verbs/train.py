@@ -1,7 +1,5 @@
 """train: a classifier of your own, from a dataset."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import Arch, Budget, Doing, Epochs, Images

@@ -6,8 +6,6 @@ alone. What many verbs take is a TypedDict of `options`: `**given: Unpack[Doing]
 keys, which `inspect.signature` shows one by one. Heavy imports belong inside the function.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import shutil

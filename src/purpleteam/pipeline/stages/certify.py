@@ -1,7 +1,5 @@
 """Stage certify: what no adversary within a stated bound can change."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import partial
 

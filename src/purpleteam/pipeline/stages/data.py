@@ -1,7 +1,5 @@
 """Stage data: which images, from where, with which digests; and what they look like."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from purpleteam.core.records import Note, Record

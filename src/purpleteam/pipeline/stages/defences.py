@@ -1,7 +1,5 @@
 """Stage defences: harden, then attack the hardened model itself, white-box."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Stage attacks, first part: how far test images must move before a model errs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial

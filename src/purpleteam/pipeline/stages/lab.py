@@ -3,8 +3,6 @@
 What was planted is used for one thing only: to count afterwards what was found.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace

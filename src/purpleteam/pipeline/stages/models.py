@@ -1,7 +1,5 @@
 """Stage models: train the model at hand (or bring it), evaluate it, and the one that is served."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial

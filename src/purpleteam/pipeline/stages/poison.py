@@ -1,7 +1,5 @@
 """Stage attacks, second part: a few changed training images, and what they buy."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Stage scan: the code and every model file of the run, as findings and SARIF."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from importlib import resources

@@ -1,7 +1,5 @@
 """Stage serve: ask the real app, over HTTP, about digits redrawn as people draw them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from purpleteam.core.cards import find_stored

@@ -4,8 +4,6 @@ The system is that of the run: the inventory says what is there, what the checks
 and which digests each subject of a check has.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date

@@ -5,8 +5,6 @@ gives the base rate and shows what detectors say where there is nothing to find.
 is compared with what a scan found only after the scan has answered.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
