@@ -111,7 +111,7 @@ def _peers_table(records: list[Measurement]) -> str:
     if len(lines) == 2:
         return "Not yet compared with other libraries."
     return "\n".join(lines) + (
-        "\n\nLeft standing of the first so many test images. *Agree*: the difference, image by "
+        "\n\nLeft standing of the first test images. *Agree*: the difference, image by "
         "image, can be sampling and a rounding of 0.3 points."
     )
 

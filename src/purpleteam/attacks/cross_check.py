@@ -100,7 +100,7 @@ def cross_check(
 ) -> CrossCheck:
     """Run our attacks and the same ones of other libraries on the same images.
 
-    In linf or l2, with so many gradient steps each. `only` names attacks of ours; the default is
+    In linf or l2, each with `steps` gradient steps. `only` names attacks of ours; the default is
     all that have an equal elsewhere. `place` says which model this is about, for the findings.
 
     Raises:

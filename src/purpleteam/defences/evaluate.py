@@ -177,7 +177,7 @@ def repoison(
         progress: where to report.
 
     Returns:
-        The attack success rate after fine-tuning with so many poisons.
+        The attack success rate after fine-tuning with this many poisons.
 
     Raises:
         UsageError: there are fewer poisons than the largest count, or a count below 0.

@@ -50,11 +50,11 @@ class EvasionConfig:
     checked: int = 500
     """Images that the check of each evaluation looks at."""
     limit: int | None = None
-    """First so many test images; all of them by default."""
+    """How many test images are used, from the first; all of them by default."""
     curve: tuple[float, ...] | None = None
     """Radii of the accuracy-over-epsilon curve under PGD; by default around the usual one."""
     curve_images: int = 1000
-    """First so many test images for the curves."""
+    """How many test images the curves use, from the first."""
     l2_epsilon: float | None = None
     """Radius of the L2 ball for one PGD attack on the model at hand and the hardened one."""
 
@@ -129,7 +129,7 @@ class BackdoorsConfig:
     target_label: int = 7
     """Label that the adversary wants, where an attack does not say; as poison.target_label."""
     trusted: int = 1000
-    """First so many validation images are known to be clean: for scans and repairs."""
+    """How many validation images, from the first, are known to be clean: for scans and repairs."""
     search_training_set: bool = True
     """Look for the poisoned images in the training set."""
     scan_models: bool = True

@@ -108,7 +108,7 @@ def radius(epsilon: Any) -> str:
 
 
 def of_epsilon(epsilon: Any) -> str:
-    """Return a radius as papers write it: 0.3, and 8/255 where it is so many steps of a byte."""
+    """Return a radius as papers write it: 0.3, and 8/255 where it is whole steps of a byte."""
     if not isinstance(epsilon, float) or epsilon == round(epsilon, 3):
         return str(epsilon)
     steps = round(255 * epsilon)

@@ -22,7 +22,7 @@ NAME = "partitions"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Certified(Result):
-    """Certified accuracy against so many changed training images (DPA)."""
+    """Certified accuracy against a number of changed training images (DPA)."""
 
     stage = "certify"
 

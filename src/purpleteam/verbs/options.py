@@ -50,10 +50,12 @@ Split = Annotated[
     "train, validation, test or all; test by default, for attack and evaluate all where "
     "a set has no splits.",
 ]
-Limit = Annotated[int | None, "First so many images of the split."]
+Limit = Annotated[int | None, "At most this many images: the first of the split."]
 Epochs = Annotated[int | None, Option(least=1, help="Epochs, where not the recipe's.")]
 Budget = Annotated[float | None, "Minutes; stops before an epoch that would go beyond them."]
-Trusted = Annotated[int, Option(least=2, help="First so many validation images that are clean.")]
+Trusted = Annotated[
+    int, Option(least=2, help="Clean validation images: this many, from the first.")
+]
 OUT = "File or folder that is written."
 SEED = "Random seed: same seed, same bytes."
 Out = Annotated[Path | str | None, OUT]

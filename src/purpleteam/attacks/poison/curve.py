@@ -32,7 +32,7 @@ MEASURED = ("attack_success_rate", "clean_accuracy")
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """What so many poisons achieve, over the repetitions."""
+    """What this many poisons achieve, over the repetitions."""
 
     count: int
     attack_success_rate: Estimate

@@ -55,7 +55,7 @@ class Unlearn(Tuning):
     mixed: float = 1.0
     """Share of the images that are put together of two, where the model is the guide."""
     nearby: int = 3
-    """The trigger is moved by up to so many pixels."""
+    """The trigger is moved by up to this many pixels."""
     weakest: float = 0.5
     """What the trigger changes is scaled at random, from here."""
     strongest: float = 1.5

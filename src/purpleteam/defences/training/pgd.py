@@ -35,7 +35,7 @@ class PGDTraining(Defence):
     warm_up: float = 0.25
     """Fraction of the training over which epsilon grows from 0: small sets need it to start."""
     validation_images: int = 1000
-    """The best epoch is the most robust one on so many validation images, under PGD-10."""
+    """The best epoch is the most robust one on this many validation images, under PGD-10."""
 
     def harden(self, work: Hardening) -> Training:
         """Train on adversarial images only; choose the epoch by robust validation accuracy."""

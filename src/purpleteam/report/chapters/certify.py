@@ -61,7 +61,7 @@ CHAPTERS.register("certify")(
         means="Deep Partition Aggregation trains many small networks, each on a part of the "
         "training set that the images' content alone decides, and lets them vote. An image that "
         "is put in or taken out can change one of them, so an answer with a wide enough lead "
-        "cannot be turned by so many changed images. A replaced image counts as two changes.",
+        "cannot be turned by that many changed images. A replaced image counts as two changes.",
         means_not="The certificate is about this vote, not about the other models of the report, "
         "and about the training images alone: it says nothing of an image that is changed when it "
         "is classified.",
