@@ -118,6 +118,10 @@ def safetensors_files() -> dict[str, bytes]:
     twice = header[:-1] + b"," + header[1:]
     code = good_header() | {"__metadata__": {"note": "__import__('os').system('true')"}}
     gap = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}}
+    kind = {"w": {"dtype": ["F32"], "shape": [4], "data_offsets": [0, 16]}}
+    # of 2**66 bytes, which is 0 in 64 bits; and of none, of which NumPy makes no array
+    wrap = {"w": {"dtype": "F32", "shape": [1 << 31, 1 << 31, 4], "data_offsets": [0, 0]}}
+    none = {"w": {"dtype": "F64", "shape": [1 << 31, 1 << 31, 0], "data_offsets": [0, 0]}}
     return {
         "huge_header": struct.pack("<Q", 1 << 40) + header + FLOATS,
         "overlap": safetensors(json.dumps(good_header() | {"v": two}).encode(), FLOATS + b"\0" * 8),
@@ -126,6 +130,10 @@ def safetensors_files() -> dict[str, bytes]:
         "out_of_range": safetensors(header, FLOATS[:8]),
         "code_in_metadata": safetensors(json.dumps(code).encode(), FLOATS),
         "gap": safetensors(json.dumps(gap).encode(), FLOATS),
+        "kind_in_a_list": safetensors(json.dumps(kind).encode(), FLOATS),
+        "size_over_64_bits": safetensors(json.dumps(wrap).encode(), b""),
+        "empty_over_63_bits": safetensors(json.dumps(none).encode(), b""),
+        "offsets_over_63_bits": safetensors(header.replace(b"16]", b"%d]" % (1 << 64)), FLOATS),
     }
 
 

@@ -63,6 +63,12 @@ def test_a_name_that_cannot_be_told_is_critical(tmp_path):
     assert [one.severity for one in found if "cannot be told" in one.message] == ["critical"] * 2
 
 
+@pytest.mark.parametrize("opcode", [b"\0", b"\xff", b"Bxy", b"F1.5", b"ios"])
+def test_an_opcode_that_no_state_dict_has_is_critical_even_where_it_is_broken(tmp_path, opcode):
+    path = corpus.archive(tmp_path / "net.pt", corpus.benign_pickle()[:-1] + opcode)
+    assert rules(path)["PM001"] == "critical"
+
+
 def test_a_benign_state_dict_is_refused_by_default_at_medium(tmp_path):
     path = corpus.archive(tmp_path / "net.pt", corpus.benign_pickle())
     (finding,) = scan_model_files(path).findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,10 @@ def test_a_file_that_is_no_python_is_skipped_and_said(tmp_path, source):
 def test_a_notebook_is_skipped_and_said(tmp_path):
     (tmp_path / "a.ipynb").write_text("{}")
     assert "notebook" in scan_ml_code(tmp_path).skipped[0][1]
+
+
+def test_names_that_grow_from_line_to_line_cost_no_more_than_others(tmp_path):
+    lines = "".join(f"a{number + 1} = a{number}.x\n" for number in range(5000))
+    started = time.process_time()
+    assert found(tmp_path, f"import torch\na0 = torch.load\n{lines}torch.load(x)\n")
+    assert time.process_time() - started < 5

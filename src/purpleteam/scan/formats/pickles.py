@@ -8,7 +8,7 @@ known. `PickleReader` refuses every name and opcode that its subclass does not k
 import codecs
 import pickletools
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -56,19 +56,25 @@ WIDTHS = {
 """Bytes of the length that stands before an argument."""
 
 
-def opcodes(data: memoryview, at: int = 0) -> Iterator[tuple[str, memoryview, int, int]]:
+def opcodes(
+    data: memoryview, at: int = 0, allowed: Container[str] = EFFECTS
+) -> Iterator[tuple[str, memoryview, int, int]]:
     """Yield each opcode up to STOP: name, argument as it lies there, first byte, byte behind.
 
     Raises:
-        ValueError: the bytes are no opcode, or end early.
+        ValueError: the bytes end early.
+        Problem: an opcode is not allowed, or there is none: it may do anything.
     """
     name = ""
     while name != "STOP":
         if at >= len(data):
             raise ValueError("the pickle ends early")
         if data[at] not in OPCODES:
-            raise ValueError(f"there is no opcode {data[at]:#04x}")
+            raise Problem("unsafe-global", f"there is no opcode {data[at]:#04x}")
         name, length, *_ = OPCODES[data[at]]
+        if name not in allowed:
+            why = f"opcode {name} at byte {at} is not needed by plain data"
+            raise Problem("unsafe-global", why)
         begin, ending = at + 1, 0
         if length == pickletools.UP_TO_NEWLINE:
             length, ending = _to_newline(data, begin), 1
@@ -164,7 +170,7 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                 break
         else:
             error = f"more than {limit} opcodes"
-    except (ValueError, LookupError, OverflowError, struct.error) as reason:
+    except (ValueError, LookupError, OverflowError, struct.error, Problem) as reason:
         error = f"{reason} after byte {at}"[:200]
     return PickleWalk(tuple(imports), calls, at if error else end, count, error)
 
@@ -246,11 +252,9 @@ class PickleReader:
 
     def read(self) -> Any:
         """Return what the pickle describes; what is not understood is a `Problem`."""
-        found = islice(opcodes(self.data), MAX_OPCODES)
+        found = islice(opcodes(self.data, allowed=self.allowed), MAX_OPCODES)
         try:
             for self.opcode, raw, self.at, self.end in found:
-                if self.opcode not in self.allowed:
-                    raise self.refused("is not needed by plain data")
                 if self.opcode in VALUES:
                     self.stack.append(VALUES[self.opcode](bytes(raw)))
                 elif self.opcode != "STOP":

@@ -106,7 +106,7 @@ def _entry(name: str, value: Any) -> tuple[int, int, str, list[int]]:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise _bad(f"tensor {name!r} needs dtype, shape and data_offsets, and nothing else")
     kind, shape, offsets = (value[key] for key in ("dtype", "shape", "data_offsets"))
-    if kind not in NAMES:
+    if not isinstance(kind, str) or kind not in NAMES:
         raise _bad(f"tensor {name!r} has number format {kind!r}; known: {', '.join(NAMES)}")
     for counts in (shape, offsets):
         if not isinstance(counts, list) or any(type(n) is not int or n < 0 for n in counts):

@@ -29,6 +29,8 @@ __all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "parse", "rule"]
 
 ALLOW = re.compile(r"#\s*purple: allow (PT\d{3}(?:,\s*PT\d{3})*)\s+\S.{5,}")
 """`# purple: allow PT004 because ...`; without a reason it allows nothing."""
+MAX_NAME = 1000
+"""A longer name is none that a rule knows; each could be one part longer than the last."""
 IMPORTERS = ("__import__", "importlib.import_module")
 
 
@@ -69,7 +71,11 @@ class Module:
 
     def imports(self, *packages: str) -> bool:
         """Return whether the file imports one of the packages."""
-        return not {name.partition(".")[0] for name in self.names.values()}.isdisjoint(packages)
+        return not self._packages.isdisjoint(packages)
+
+    @cached_property
+    def _packages(self) -> set[str]:
+        return {name.partition(".")[0] for name in self.names.values()}
 
     def allowed(self, line: int) -> set[str]:
         """Return the rules that a comment on the line allows, with a reason."""
@@ -96,7 +102,7 @@ def parse(source: bytes) -> Module:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as value):
                 target = module.dotted(value)
-                if module.imports(target.partition(".")[0]):
+                if len(target) < MAX_NAME and module.imports(target.partition(".")[0]):
                     names.setdefault(name, target)
     return module
 
