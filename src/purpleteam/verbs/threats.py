@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any, Unpack
 from urllib.parse import urlsplit
 
@@ -122,13 +123,24 @@ def load_checks() -> None:
 def run_checks(
     targets: Callable[[type[Check]], list[Target]], progress: Progress
 ) -> list[CheckResult]:
-    """Run every registered check on the targets that are for it."""
-    results: list[CheckResult] = []
+    """Run every registered check on the targets that are for it.
+
+    Those of the app mostly wait for its deadlines: they run in a thread beside the others.
+    """
+    results: dict[str, list[CheckResult]] = {}
     with progress.task("checks", len(CHECKS)) as task:
-        for name in CHECKS:
-            results += [run_check(CHECKS[name](), one) for one in targets(CHECKS[name])]
-            task.advance(1)
-    return results
+
+        def run(names: list[str]) -> None:
+            for name in names:
+                results[name] = [run_check(CHECKS[name](), of) for of in targets(CHECKS[name])]
+                task.advance(1)
+
+        of_app = [name for name in CHECKS if "url" in CHECKS[name].needs]
+        beside = Thread(target=run, args=(of_app,), daemon=True)  # it does not hold up Ctrl-C
+        beside.start()
+        run([name for name in CHECKS if name not in of_app])
+        beside.join()
+    return [result for name in CHECKS for result in results[name]]
 
 
 def _check_answers(url: str) -> None:
