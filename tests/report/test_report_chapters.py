@@ -107,6 +107,25 @@ def test_a_number_below_a_failed_floor_is_not_praised_above_it(make_run: Maker) 
     assert "silhouettes is below the floor of model.robust" in text
 
 
+@pytest.mark.parametrize("verdict", ["sound", "weak"])
+def test_a_hardened_model_is_advised_only_where_its_evaluation_is_sound(
+    make_run: Maker, verdict: str
+) -> None:
+    def attacked(model: str, left: int, worth: str) -> Measurement:
+        how = {"attack": "pgd", "norm": "linf", "epsilon": 0.1}
+        detail = {"soundness": {"verdict": worth}}
+        return measured("robust_accuracy", Rate.of(left, 100), model, how, detail)
+
+    before, after = attacked("m", 3, "sound"), attacked("h", 80, verdict)
+    parts = (
+        model_note(before.subject["model"], "m", "baseline"),
+        model_note(after.subject["model"], "h", "hardened"),
+    )
+    told = render(make_run(before, after, *parts)).markdown.read_text("utf-8")
+    assert ("Use h instead" in told) == (verdict == "sound")
+    assert ("is not sound, so attack it harder" in told) == (verdict == "weak")
+
+
 def test_a_backdoor_that_was_found_comes_first(make_run: Maker) -> None:
     one = robust(72)
     facts = {"model": one.subject["model"], "model_name": "silhouettes", "own": True,

@@ -10,7 +10,14 @@ from purpleteam.report.chapters.closing import Gap
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.chapters.scan import gravest_first
 from purpleteam.report.collect import Evidence, model_name, value_of
-from purpleteam.report.numbers import count, number_of, of_epsilon, of_fraction, radius
+from purpleteam.report.numbers import (
+    count,
+    number_of,
+    of_epsilon,
+    of_fraction,
+    radius,
+    soundness_of,
+)
 
 MOST_STEPS, MOST_GAPS = 4, 4
 HALF = 0.5
@@ -173,7 +180,12 @@ def _hardened(evidence: Evidence, robust: Measurement, dataset: str) -> view.Cel
     better = [record for record in hardened if record is not None and number_of(record).established]
     best = max(better, key=value_of, default=None)
     if best is not None and value_of(best) > max(HALF, value_of(robust)):
-        words = f"Use {model_name(best)} instead ({evidence.file_of(model_name(best))}): it keeps "
-        return words, number_of(best), " under ", _attack(best), "."
+        name, file = model_name(best), evidence.file_of(model_name(best))
+        kept = (number_of(best), " under ", _attack(best))
+        if soundness_of(best) == "sound":
+            return f"Use {name} instead ({file}): it keeps ", *kept, "."
+        stronger = f"purple attack --model {file} --dataset {dataset} --attack autoattack"
+        doubt = "; that evaluation is not sound, so attack it harder before you use it. "
+        return f"{name} ({file}) keeps ", *kept, doubt, view.Command(stronger, best.id)
     command = f"purple harden --dataset {dataset} --recipe pgd --epsilon {of_epsilon(epsilon)}"
     return "Train against the attack. ", view.Command(command, robust.id)
