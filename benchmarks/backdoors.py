@@ -187,7 +187,7 @@ def calibrate(work: Path) -> None:
         "flagged": flagged.to_json(),
         "gumbel": {"location": location, "scale": scale},
         "tail": float(gumbel_r.sf(1, location, scale)),
-        "stated": found.false_alarm_rate,
+        "stated": found.to_json()["false_alarm_rate"],
     }
     target = work / CALIBRATION / "sets.json"
     target.parent.mkdir(parents=True, exist_ok=True)
