@@ -49,6 +49,12 @@ def test_rendering_is_quick_and_the_page_light(own_run: Path) -> None:
     assert len(page.encode()) < 3_000_000
 
 
+def test_a_drawing_is_written_as_ever_or_no_earlier_page_verifies(html: str) -> None:
+    before = r'<figure class="plot" data-record="(n-\w+)"><div class="scroll paper" [^>]+><svg '
+    after = r"</svg></div><figcaption><strong>[^<]+</strong> <button [^>]+>\1</button></figcaption>"
+    assert re.search(f"\n{before}.+?{after}</figure>\n", html, re.DOTALL)
+
+
 def test_the_page_has_no_script_and_asks_for_nothing(html: str) -> None:
     page = html
     assert not re.search(r"<(script|link|iframe|object|embed|base|form)\b", page)
