@@ -103,3 +103,9 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(PurpleError) as refused:
         attacked(net if model == "net" else model, images, labels)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("call", [pt.evaluate, pt.attack, pt.train, pt.scan, pt.export])
+def test_a_mistyped_option_is_refused(call: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'limt'"):
+        call("digits", limt=3)

@@ -90,6 +90,7 @@ def verb(
 
         @functools.wraps(function)
         def call(*args: Any, command: tuple[str, ...] = (), **given: Any) -> Result:
+            takes.bind(*args, **given)  # `Unpack` alone would swallow a mistyped name
             target = file_to_write(given.get("out")) if answers else None
 
             def answered(**more: Any) -> Result:
