@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import numpy as np
@@ -135,6 +136,18 @@ def test_a_malformed_safetensors_file_says_how(tmp_path, sample):
     path.write_bytes(corpus.safetensors_files()[sample])
     (finding,) = scan_model_files(path).findings
     assert finding.rule == ("PM007" if sample == "code_in_metadata" else "PM006")
+
+
+@pytest.mark.parametrize("part", ["dtype", "shape", "name"])
+def test_a_finding_is_of_bounded_length_whatever_the_file_says(tmp_path, part):
+    tensor = {"dtype": "F32", "shape": [4], "data_offsets": [0, 8]}
+    tensor |= {"dtype": "F" * 100_000} if part == "dtype" else {}
+    tensor |= {"shape": [1] * 100_000} if part == "shape" else {}
+    header = {"w" * (100_000 if part == "name" else 1): tensor}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(corpus.safetensors(json.dumps(header).encode(), corpus.FLOATS))
+    (finding,) = scan_model_files(path).findings
+    assert finding.rule == "PM006" and len(finding.message) <= 1000
 
 
 def test_weights_that_are_not_finite_are_found_by_name(tmp_path):

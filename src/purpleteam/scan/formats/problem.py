@@ -7,6 +7,8 @@ _CONVERT = "make it a stored model with: purple import FILE --arch NAME"
 _ASK = "do not load it; ask its maker for the weights as safetensors"
 _SAVE_AGAIN = "write the file again with the library of its format, and compare digests"
 
+MOST_LETTERS = 1000
+"""Of a message, which may tell what the file says."""
 PROBLEMS: dict[str, Rule] = {
     "unsafe-global": Rule("PM001", "critical", "CWE-502", _ASK),
     "pickle": Rule("PM002", "medium", "CWE-502", _CONVERT),
@@ -31,5 +33,5 @@ class Problem(Refused):
     """One thing that is wrong with a model file: yielded as a finding, raised as a refusal."""
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message[:MOST_LETTERS])
         self.kind, self.rule = kind, PROBLEMS[kind]
