@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy  # which loads its parts when they are first named
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import UsageError
@@ -82,6 +81,8 @@ def impulse_noise(image: Image, strength: float, rng: np.random.Generator) -> Im
 @graded(0.7, 1.0, 1.4, 2.0, 2.6)
 def glass_blur(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Return the image seen through frosted glass: pixels trade places nearby, then blur."""
+    import scipy
+
     length = min(image.shape[:2]) / FULL_SIZE
     moves = rng.uniform(-1, 1, (2, *image.shape[:2])) * (length * strength)
     rows, columns = np.rint(moves).astype(np.int64)
@@ -95,6 +96,8 @@ def glass_blur(image: Image, strength: float, rng: np.random.Generator) -> Image
 @graded(3, 5, 7, 9, 11)
 def motion_blur(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Return the mean of the image along a straight movement, at up to 45 degrees."""
+    import scipy
+
     length = min(image.shape[:2]) / FULL_SIZE * strength
     angle = rng.uniform(-np.pi / 4, np.pi / 4)
     count = max(2, round(2 * length))
@@ -142,6 +145,8 @@ def _read_from(
     image: Image, matrix: NDArray[np.float64], shift: NDArray[np.float64] | None = None
 ) -> Image:
     """Return at each place p, seen from the centre, what stands at `matrix` p - `shift`."""
+    import scipy
+
     centre = (np.array(image.shape[:2]) - 1) / 2
     offset = centre - matrix @ centre - (0 if shift is None else shift)
     layers = [
@@ -172,6 +177,8 @@ def fog(image: Image, strength: float, rng: np.random.Generator) -> Image:
 @graded(0.04, 0.08, 0.12, 0.18, 0.25)
 def spatter(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Return the image behind drops of bright liquid, each dense in its middle."""
+    import scipy
+
     sigma = min(image.shape[:2]) / FULL_SIZE
     field = scipy.ndimage.gaussian_filter(rng.standard_normal(image.shape[:2]), sigma)
     level = np.quantile(field, 1 - strength)  # the share of the image that is wet
@@ -220,6 +227,8 @@ def zigzag(image: Image, strength: float, rng: np.random.Generator) -> Image:
 @graded(0.2, 0.4, 0.6, 0.8, 1.0)
 def canny_edges(image: Image, strength: float, rng: np.random.Generator) -> Image:
     """Return the image faded into its edges (Canny 1986), which alone are left at severity 5."""
+    import scipy
+
     smooth = scipy.ndimage.gaussian_filter(image.mean(axis=2), 1.0)
     down, right = scipy.ndimage.sobel(smooth, 0), scipy.ndimage.sobel(smooth, 1)
     slope = np.hypot(down, right)
