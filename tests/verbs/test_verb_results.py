@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,6 +55,13 @@ def test_its_json_holds_what_it_offers_as_attributes(attacked: Attacked) -> None
     assert values["clean_accuracy"] == attacked.clean_accuracy.to_json()
     assert values["soundness"]["verdict"] == attacked.verdict
     assert [record.name for record in measured(attacked)] == ["robust_accuracy"]
+
+
+def test_its_values_are_attributes_too() -> None:
+    trained = replace(Result(), values={"digest": "sha256:0"})
+    assert trained.digest == "sha256:0" and copy.deepcopy(trained) == trained
+    with pytest.raises(AttributeError, match="Result has no 'digset'"):
+        trained.digset  # noqa: B018
 
 
 def test_a_curve_has_a_record_for_each_radius(net: nn.Module, few: Dataset) -> None:

@@ -24,6 +24,12 @@ class Result:
     run: Path | None = field(default=None, compare=False)
     """The run folder that holds the records, where one was asked for."""
 
+    def __getattr__(self, name: str) -> Any:
+        """Return one of `values` by its name: `trained.digest`."""
+        if name in self.__dict__.get("values", {}):
+            return self.values[name]
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
     @property
     def report(self) -> Path | None:
         """The page of that run."""
