@@ -34,17 +34,18 @@ def test_a_killed_attack_goes_on_where_it_was(
     asked = (*ASKED, "--attack", "fgsm", "--attack", "pgd:steps=5", "--batch-size", "5")
     whole = purple(*asked, "--json").json
     left = {"batches": 3}
-    take = module._Climb._take
+    do = module._Climb._done
 
-    def killed(self: object, *args: object) -> None:
-        take(self, *args)  # type: ignore[arg-type]
+    def killed(self: object, *args: object) -> object:
+        done = do(self, *args)  # type: ignore[arg-type]
         left["batches"] -= 1
         if left["batches"] == 0:
             raise KeyboardInterrupt
+        return done
 
-    monkeypatch.setattr(module._Climb, "_take", killed)
+    monkeypatch.setattr(module._Climb, "_done", killed)
     purple(*asked, "--json")
-    monkeypatch.setattr(module._Climb, "_take", take)
+    monkeypatch.setattr(module._Climb, "_done", do)
     assert list(cache.rglob("*.npz"))
     ended = purple(*asked, "--json")
     assert "went on where it was stopped: 3 batches were done" in ended.json["notes"]

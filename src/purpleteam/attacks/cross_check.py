@@ -149,7 +149,7 @@ def _pairs(norm: str, epsilon: float, steps: int) -> dict[str, tuple[Options, di
     size, ours = 2.5 * epsilon / steps, Options(steps=steps)
     still = ours | {"random_start": False}
     foolbox, torch = still | {"abs_stepsize": size}, still | {"alpha": size}
-    art = {"art:ProjectedGradientDescent": Options(max_iter=steps, eps_step=size)}
+    art = {"art:ProjectedGradientDescent": {"max_iter": steps, "eps_step": size}}
     fgsm, apgd = {"art:FastGradientMethod": Options()}, (ours, {"torchattacks:APGD": ours})
     pgd = still | {"step_size": size}
     if norm == "linf":

@@ -273,18 +273,19 @@ def _agrees(member: Member, told: list[int], wide: tuple[int, ...] | None) -> bo
     """Return whether the header before the data says what the directory says.
 
     With sizes behind the data it says nothing, in zeros. Of a large entry torch writes the size,
-    zero for what it is packed to, and its place; Python the two sizes, or two zeros.
+    zero for what it is packed to, and its place; Python the two sizes, or two zeros, and before
+    3.11.4 beside the same in the header itself.
     """
     crc, *sizes = told  # what it is packed to comes first, in `wide` last
     both = (member.size, member.packed)
     place = (member.offset,) if member.offset >= MAX32 else ()
     if not member.flags & DEFERRED:
-        plain = sizes == [*both[::-1]] and MAX32 not in both and wide == (place or None)
+        plain = sizes == [*both[::-1]] and MAX32 not in both and wide in (place or None, both)
         return crc == member.crc and (plain or (sizes == [MAX32, MAX32] and wide == both))
     if sizes == [MAX32, MAX32]:
         return crc == 0 and wide in (both, (0, 0))
     started = (member.size, 0) if member.size >= MAX32 else ()
-    return told == [0, 0, 0] and wide == ((*started, *place) or None)
+    return told == [0, 0, 0] and wide in ((*started, *place) or None, (0, 0))
 
 
 def _check_names(names: Iterable[str]) -> None:
