@@ -132,6 +132,8 @@ class BackdoorsConfig:
     """How many validation images, from the first, are known to be clean: for scans and repairs."""
     search_training_set: bool = True
     """Look for the poisoned images in the training set."""
+    rank_detectors: bool = True
+    """Let every detector rank the images too, where poison was planted; a search needs none."""
     scan_models: bool = True
     """Look for a backdoor in each trained model, the clean ones included."""
     repairs: tuple[str, ...] = ("retrain", "unlearn", "fine_tune", "fine_prune", "ft_sam")

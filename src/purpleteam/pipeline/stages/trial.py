@@ -107,7 +107,8 @@ def scan(run: Run, trial: Trial, what: Literal["search", "scan"]) -> list[Record
 
     Of the run's own model it is noted why it cannot be made.
     """
-    trusted = run.config.backdoors.trusted
+    asked = run.config.backdoors
+    trusted, ranked = asked.trusted, asked.rank_detectors and trial.poison is not None
     facts: dict[str, Any] = {"own": trial.own, "planted": trial.planted}
 
     def look() -> Sequence[Record]:
@@ -120,7 +121,7 @@ def scan(run: Run, trial: Trial, what: Literal["search", "scan"]) -> list[Record
         result = detect_training_set(
             run.subject(trial.model, trial.name, seed=trial.seed),
             trial.images,
-            tuple(TRAINING_SET_DETECTORS) if trial.poison else (),  # to be ranked
+            tuple(TRAINING_SET_DETECTORS) if ranked else (),
             **facts,
         )
         found: Any = result.scan
@@ -140,7 +141,11 @@ def scan(run: Run, trial: Trial, what: Literal["search", "scan"]) -> list[Record
         "images": trial.images.digest,
         "seed": trial.seed,
         "planted": trial.planted,
-    } | ({"n": len(run.trusted)} if what == "scan" else {})
+    }
+    if what == "scan":
+        depends_on["n"] = len(run.trusted)
+    elif not asked.rank_detectors:
+        depends_on["ranked"] = False
     return run.cell("defences", f"{what} {trial.stem}", depends_on, attempt)
 
 
