@@ -29,7 +29,7 @@ ROOMS = tuple(f"purpleteam.{room}" for room in purpleteam.ROOMS if room not in (
 FIELD = re.compile(r'^    (\w+): [^\n]+\n    """(.*?)"""', re.MULTILINE | re.DOTALL)
 WIDTH = 100
 SHARED = 3
-"""A parameter that means the same in so many verbs is told once."""
+"""A parameter that means the same in this many verbs is described once."""
 
 
 def page() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -98,6 +100,33 @@ def test_npz_and_npy_files_are_read(tmp_path, save):
     for name, array in ARRAYS.items():
         np.save(tmp_path / "a.npy", array)
         assert np.array_equal(read_arrays(tmp_path / "a.npy")["array"], array), name
+
+
+@pytest.mark.parametrize("off", [0, 1])
+@pytest.mark.parametrize("piped", [False, True])
+def test_archives_of_python_before_3_11_4_are_read_where_their_sizes_agree(tmp_path, piped, off):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.arange(3.0))
+    (entry,) = zipfile.ZipFile(path).infolist()
+    sizes, content = (entry.file_size, entry.compress_size), bytearray(path.read_bytes())
+    start = entry.header_offset
+    behind = start + 30 + len(entry.filename) + 20 + entry.compress_size
+    assert content[start + 30 + len(entry.filename) :][:2] == b"\1\0"  # the 64-bit sizes
+    if piped:  # zeros before the data, in both places; the sizes behind them
+        content[behind:behind] = struct.pack("<4sLQQ", b"PK\7\10", entry.CRC, *sizes)
+        struct.pack_into("<H", content, start + 6, 8)
+        struct.pack_into("<3L", content, start + 14, 0, 0, 0)
+        struct.pack_into("<2Q", content, start + 34 + len(entry.filename), off, 0)
+        struct.pack_into("<H", content, behind + 24 + 8, 8)
+        struct.pack_into("<L", content, len(content) - 6, behind + 24)
+    else:
+        struct.pack_into("<2L", content, start + 18, sizes[1], sizes[0] + off)
+    path.write_bytes(content)
+    if off:
+        with pytest.raises(Refused, match="other sizes before its data"):
+            read_arrays(path)
+    else:
+        assert read_arrays(path)["x"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Layout:
 
     @classmethod
     def of(cls, images: int, *, parts: int | None = None, capacity: int | None = None) -> Layout:
-        """Return the layout for a training set of so many images, at least 1.
+        """Return the layout for a training set of this many images, at least 1.
 
         `parts` and `capacity` are given where they were chosen without a look at the training set.
         """

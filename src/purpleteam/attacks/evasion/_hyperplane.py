@@ -17,7 +17,7 @@ NEARBY = 0.05
 
 
 def other_classes(driver: Driver, x: Tensor, most: int) -> tuple[Tensor, ...]:
-    """Return at most so many classes other than the label, each (N,), the likeliest first."""
+    """Return at most this many classes other than the label, each (N,), the likeliest first."""
     scores = driver.logits(x).scatter(1, driver.y[:, None], -torch.inf)
     order = scores.argsort(dim=1, descending=True, stable=True)
     return tuple(order[:, : min(most, driver.classes - 1)].unbind(1))

@@ -49,7 +49,7 @@ class Ladder(Ensemble):
         return self._with(start=self._start().prepare(model, images, seed=seed))
 
     def longest(self, model: Classifier, x: Tensor, images: int) -> float:
-        """Return the seconds that it takes at most for so many images, timed on a few, `x`."""
+        """Return the seconds that it takes at most for this many images, timed on a few, `x`."""
         far = self._start()
         gradients = far.starts * far.steps + 2 * self.steps + 1 + TARGETS
         with frozen(model):

@@ -337,11 +337,11 @@ def _differ(first: Tensor, again: Tensor) -> bool:
 
 
 def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return at most so many of the rows, at even distances: sets are often sorted by class."""
+    """Return at most this many of the rows, at even distances: sets are often sorted by class."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)
     return np.asarray(rows[places])
 
 
 def more_than(share: float, count: int, images: int) -> bool:
-    """Say whether so many are more than a share of the images; one alone may be an oddity."""
+    """Say whether a count exceeds a share of the images; one image counts only in a small set."""
     return count > share * images and (count > 1 or images < HANDFUL)
