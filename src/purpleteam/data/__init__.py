@@ -3,11 +3,9 @@
 - `images`         ImageSet and Dataset: frozen, uint8, with a digest; the splits they get
 - `folders`        `load_dataset(NAME | FOLDER | FILE | module:factory)`; and writing IDX files
 - `objects`        `dataset_from(images, labels)`: arrays, tensors, loaders; MAITE data sets
-- `sources`        DATASETS, the sets known by name, a file each: `mnist`, `digits`
-- `class_folders`  one folder of image files for each class
-- `pictures`       image files of every form;  `labels`: a file that gives each its label
-- `arrays`         .npz, .npy and pickled files: axes, ranges, kinds of labels
-- `idx`            the IDX format, read as input from strangers;  `fetch`: a file over HTTPS
+- `sources`        DATASETS, the sets known by name;  `fetch`: a file over HTTPS
+- `class_folders`  a folder of image files for each class;  `labels`: a file of their labels
+- `pictures`       image files;  `arrays`: .npz, .npy and pickled ones;  `idx`: the IDX format
 - `drawing`        a drawing of any size -> 28x28, the one preprocessing; and its test
 - `corruptions`    what happens to images without an adversary, at five severities
 - `checks`         data.digest and data.schema; what a data set consists of
@@ -30,22 +28,14 @@ __all__ = ["DATASETS", "SPLITS", "Dataset", "EmptyDrawing", "ImageSet", "dataset
 __all__ += ["fetch_mnist", "load_dataset", "mnist", "place", "save_dataset", "strokes"]
 __all__ += ["verify_folder"]
 
-_HOMES = {
-    "drawing": {"EmptyDrawing", "place", "strokes"},
-    "folders": {"load_dataset", "save_dataset"},
-    "images": {"SPLITS", "Dataset", "ImageSet"},
-    "objects": {"dataset_from"},
-    "sources": {"DATASETS"},
-    "sources.digits": {"digits"},
-    "sources.mnist": {"fetch_mnist", "mnist", "verify_folder"},
-}
-
 
 def __getattr__(name: str) -> object:
-    for home, names in _HOMES.items():
-        if name in names:
-            known = {"digits": "load_digits", "mnist": "load_mnist"}
-            return getattr(import_module(f"{__name__}.{home}"), known.get(name, name))
+    homes = ("drawing", "images", "folders", "objects", "sources", "sources.digits")
+    for home in (*homes, "sources.mnist") if name in __all__ else ():
+        known = vars(import_module(f"{__name__}.{home}"))
+        for spelling in (name, f"load_{name}"):
+            if spelling in known:
+                return known[spelling]
     raise AttributeError(f"module 'purpleteam.data' has no attribute {name!r}")
 
 

@@ -1,8 +1,7 @@
-"""Common corruptions: what happens to images without an adversary, at severities 1 to 5.
+"""The fifteen corruptions of MNIST-C (arXiv:1906.02337), some from ImageNet-C (arXiv:1903.12261).
 
-The fifteen kinds of MNIST-C (Mu & Gilmer 2019, arXiv:1906.02337), some from ImageNet-C (Hendrycks &
-Dietterich 2019, arXiv:1903.12261), written from the papers for images of any size, grey or in
-colour. Those leave the strengths open: ours do not compare with published figures digit by digit.
+For images of any size, grey or in colour, at severities 1 to 5. The papers leave the strengths
+open: these do not compare with published figures digit by digit.
 """
 
 import hashlib
@@ -15,9 +14,7 @@ from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import Registry
 
 Image = NDArray[np.float64]  # one image, (H, W, C) in [0, 1]
-Corruption = Callable[[Image, float, np.random.Generator], Image]
-"""Takes an image, a strength and where its randomness comes from; may leave [0, 1]."""
-
+Corruption = Callable[[Image, float, np.random.Generator], Image]  # may leave [0, 1]
 CORRUPTIONS: Registry[tuple[Corruption, tuple[float, ...]]] = Registry("corruption")
 """Each with its strength at severity 1 to 5."""
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -66,7 +63,7 @@ def graded(*strengths: float) -> Callable[[Corruption], Corruption]:
 
 @graded(60, 25, 12, 5, 3)
 def shot_noise(image: Image, strength: float, rng: np.random.Generator) -> Image:
-    """Return what a sensor counts that white sends so few photons; black stays black."""
+    """Return the counts of a sensor to which white sends `strength` photons; black stays black."""
     return rng.poisson(image * strength) / strength
 
 
@@ -150,8 +147,8 @@ def _read_from(
     centre = (np.array(image.shape[:2]) - 1) / 2
     offset = centre - matrix @ centre - (0 if shift is None else shift)
     layers = [
-        scipy.ndimage.affine_transform(image[:, :, channel], matrix, offset, order=1)
-        for channel in range(image.shape[2])
+        scipy.ndimage.affine_transform(layer, matrix, offset, order=1)
+        for layer in np.moveaxis(image, 2, 0)
     ]
     return np.stack(layers, axis=2)
 
@@ -232,13 +229,9 @@ def canny_edges(image: Image, strength: float, rng: np.random.Generator) -> Imag
     smooth = scipy.ndimage.gaussian_filter(image.mean(axis=2), 1.0)
     down, right = scipy.ndimage.sobel(smooth, 0), scipy.ndimage.sobel(smooth, 1)
     slope = np.hypot(down, right)
-    rows, columns = np.indices(slope.shape)
-    unit = slope + 1e-12
+    place, step = np.indices(slope.shape), np.stack([down, right]) / (slope + 1e-12)
     ahead, behind = (
-        scipy.ndimage.map_coordinates(
-            slope, [rows + s * down / unit, columns + s * right / unit], order=1
-        )
-        for s in (1, -1)
+        scipy.ndimage.map_coordinates(slope, place + sign * step, order=1) for sign in (1, -1)
     )
     # Brightness changes most across an edge; what hangs together with a strong one is part of it.
     ridge = (slope >= ahead) & (slope > behind) & (slope > 0)

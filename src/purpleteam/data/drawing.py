@@ -1,20 +1,19 @@
 """From a drawing of any size to the 28x28 image a digit classifier reads, as MNIST was made.
 
-Training data, the command line and the app share `place`, and `drawing.js` is its twin in the
-browser. Each step is arithmetic on whole numbers below 2**53, which a float64 holds exactly too,
-and no quotient comes within rounding error of a whole number without being it. So any order of
-summation and any language gives the same 784 bytes.
+Training data, the command line and the app share `place`, and `drawing.js` repeats it in the
+browser. Each step is arithmetic on whole numbers below 2**53, which a float64 holds exactly, and no
+quotient comes within rounding error of a whole number without being it: any order of summation
+and any language gives the same 784 bytes.
 
 1. Box: the smallest rectangle around the ink, pixels from grey level 64; the faint ones in it stay.
 2. Size: its longest side becomes 20, the other is in proportion; a half is rounded upwards.
 3. Area filter: a cell collects the grey levels that it covers, counted in whole parts of a pixel; a
    smaller box is enlarged likewise.
 4. Contrast: the brightest cell becomes 255, as in MNIST, whatever the pen; halves go upwards.
-5. Centre of mass: it comes to lie in [13.5, 14.5) on both axes, where MNIST has it; but a lopsided
-   drawing stays whole rather than exactly centred.
+5. Centre of mass: it comes to lie in [13.5, 14.5) on both axes, where MNIST has it, unless a
+   lopsided drawing would be cut.
 
-`redraw` does the reverse to a small digit, to test this function: a classifier that reads MNIST may
-still fail on drawings that are small or off the centre.
+`redraw` does the reverse to a small digit, to test `place`.
 """
 
 from collections.abc import Sequence
@@ -63,8 +62,7 @@ def place(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _share(image: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
     """Return what each of `cells` rows collects of the image's rows, in units of 1/cells.
 
-    The same whole numbers as the sum over `cover`, from a running sum: what lies above a cell's
-    lower edge less what lies above its upper edge.
+    It is what lies above a cell's lower edge less what lies above its upper edge.
     """
     padded = np.pad(image, ((1, 1), (0, 0)))
     whole, part = np.divmod(np.arange(cells + 1) * len(image), cells)
@@ -74,7 +72,7 @@ def _share(image: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
 
 
 def _offset(profile: NDArray[np.int64]) -> int:
-    """Return where the first of the cells goes, for the mass they have along one axis."""
+    """Return where the first of the cells goes, for their mass along one axis."""
     mass, moment = int(profile.sum()), int(profile @ np.arange(len(profile)))
     start = -((2 * moment - (FIELD - 1) * mass) // (2 * mass))
     return min(max(start, 0), FIELD - len(profile))
@@ -114,13 +112,12 @@ class RedrawCase:
         return shifts.astype(np.int64)
 
 
-CASES = (
+CASES = (  # that are measured, on a canvas of 280 pixels
     RedrawCase(name="large, centred", size=200),
     RedrawCase(name="large, off centre", size=200, offset=40),
     RedrawCase(name="medium, centred", size=120),
     RedrawCase(name="small, anywhere", size=80, offset=100),
 )
-"""The cases that are measured, on a canvas of 280 pixels."""
 
 
 def redraw(
@@ -128,8 +125,8 @@ def redraw(
 ) -> NDArray[np.uint8]:
     """Return a canvas with the digit's box enlarged to `size` pixels, its centre shifted.
 
-    Grey levels are interpolated bilinearly, so edges are smooth and fade beyond the box by half
-    a pixel of the digit. What lies outside the canvas is lost, as on a real one.
+    Grey levels are interpolated, so edges fade beyond the box by half a pixel of the digit. What
+    lies outside the canvas is lost.
     """
     if digit.ndim != 2 or size < 1 or canvas < 1:
         raise UsageError(f"cannot redraw {digit.shape} at {size} pixels on a canvas of {canvas}")
@@ -145,7 +142,7 @@ def redraw(
 
 
 def _extent(ink: NDArray[Any], *, across: int) -> tuple[int, int]:
-    """Return where the ink begins and how long it is, looking across one axis."""
+    """Return where the ink begins and how long it is, across one axis."""
     at = np.flatnonzero(ink.any(axis=across))
     return int(at[0]), int(at[-1] - at[0] + 1)
 

@@ -1,17 +1,17 @@
-"""A file over HTTPS, from the first mirror whose content is what it must be.
+"""A file over HTTPS, from the first mirror whose content has the wanted digest.
 
-A transfer that breaks off is taken up where it stopped; nothing gets its final name before its
-digest is right, whoever served it.
+A transfer that breaks off is resumed; no file gets its final name before its digest is right.
 """
 
 import hashlib
-import http.client
 import time
-import urllib.error
-import urllib.request
+from http import HTTPStatus
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
@@ -26,11 +26,11 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class _Rejected(Exception):
-    """A mirror that cannot help: it is out of reach, or its answer or content is wrong."""
+    """A mirror that is out of reach, or whose answer or content is wrong."""
 
 
 class _Broken(_Rejected):
-    """A transfer that ended early and is worth taking up again."""
+    """A transfer that ended early and is worth resuming."""
 
 
 def fetch_file(
@@ -85,9 +85,9 @@ def _transfer(url: str, part: Path, timeout: float, max_bytes: int, progress: Pr
     """Complete `part` from `url`; notice when too much, too little or too slowly arrives."""
     have = part.stat().st_size if part.is_file() else 0
     with _opened(url, part, have, timeout) as response:
-        # The server may send the whole file again, from its first byte.
+        # The server may send all of the file again, from its first byte.
         span = response.headers.get("Content-Range", "")
-        if response.status != http.client.PARTIAL_CONTENT or not span.startswith(f"bytes {have}-"):
+        if response.status != HTTPStatus.PARTIAL_CONTENT or not span.startswith(f"bytes {have}-"):
             have = 0
         length = response.headers.get("Content-Length", "")
         total = have + int(length) if length.isdecimal() else None
@@ -106,31 +106,28 @@ def _transfer(url: str, part: Path, timeout: float, max_bytes: int, progress: Pr
                         raise _Broken(f"sent only {have} bytes in {PATIENCE:.0f} s")
                     file.write(piece)
                     task.advance(len(piece))
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, HTTPException) as error:
                 raise _Broken(f"broke off after {have} bytes: {error}") from None
     if total is not None and have < total:
         raise _Broken(f"broke off after {have} of {total} bytes")
 
 
-def _opened(url: str, part: Path, have: int, timeout: float) -> http.client.HTTPResponse:
+def _opened(url: str, part: Path, have: int, timeout: float) -> HTTPResponse:
     _check_address(url)
     headers = {"Accept-Encoding": "identity", "User-Agent": "purpleteam"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310  checked above
-    handlers: list[urllib.request.BaseHandler] = [_OnlySafeRedirects()]
-    if urlsplit(url).hostname in LOOPBACK:
-        handlers.append(urllib.request.ProxyHandler({}))
+    headers |= {"Range": f"bytes={have}-"} if have else {}
+    request = Request(url, headers=headers)  # noqa: S310  checked above
+    direct = [ProxyHandler({})] if urlsplit(url).hostname in LOOPBACK else []
     try:
-        opener = urllib.request.build_opener(*handlers)
-        response: http.client.HTTPResponse = opener.open(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
+        opener = build_opener(_OnlySafeRedirects(), *direct)
+        response: HTTPResponse = opener.open(request, timeout=timeout)
+    except HTTPError as error:
         error.close()
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink(missing_ok=True)
             raise _Broken("the part was longer than the file") from None
         raise _Rejected(f"answers {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise _Rejected(f"cannot be reached: {getattr(error, 'reason', None) or error}") from None
     return response
 
@@ -141,18 +138,12 @@ def _check_address(url: str) -> None:
         raise _Rejected("only https is fetched")
 
 
-class _OnlySafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only to where we would have gone ourselves."""
+class _OnlySafeRedirects(HTTPRedirectHandler):
+    """Follows a redirect only to an address that would be fetched itself."""
 
     def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
         if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
             raise _Rejected("only https is fetched, and this leads elsewhere")
         _check_address(newurl)

@@ -1,9 +1,7 @@
-"""A reference to a dataset: a name that Purpleteam knows, a folder or a factory of yours.
+"""A reference to a dataset: a name that Purpleteam knows, a folder, a file or a factory.
 
-A folder of the four IDX files is read as MNIST is split: the last twelfth of the training file
-is the validation split (60,000 -> 5,000), unless a manifest.json that Purpleteam wrote says
-where it begins. A file of arrays, or a folder of such, is read by `arrays`; any other folder by
-`class_folders`, as the fields of `Reading` behind its name say: `my_images:resize=32`.
+Of four IDX files the last twelfth of the training file is the validation split (60,000 -> 5,000),
+unless a manifest.json that Purpleteam wrote says where it begins.
 """
 
 import inspect
@@ -23,13 +21,12 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data import arrays, idx
 from purpleteam.data.class_folders import load_class_folder
 from purpleteam.data.images import SPLITS, Dataset
+from purpleteam.data.labels import text_of
 from purpleteam.data.pictures import Reading
 from purpleteam.data.sources import DATASETS
 
 MANIFEST = "manifest.json"
-MAX_MANIFEST = 64 << 20
-FIELDS = re.compile(r":(\w+=.*)$", re.DOTALL)
-"""How image files are read, behind the name of a dataset."""
+FIELDS = re.compile(r":(\w+=.*)$", re.DOTALL)  # of `Reading`, behind the name of a dataset
 
 
 def load_dataset(
@@ -82,12 +79,18 @@ def load_dataset(
 
 def load_idx_folder(folder: Path) -> Dataset:
     """Return the dataset in a folder of the four IDX files; its manifest must be true."""
-    files, whole, test = idx.read_four(folder)
-    if whole.images.shape[1:] != test.images.shape[1:]:
-        forms = f"{whole.images.shape[1:]}, test images {test.images.shape[1:]}"
+    files, both, test = idx.read_four(folder)
+    if both.images.shape[1:] != test.images.shape[1:]:
+        forms = f"{both.images.shape[1:]}, test images {test.images.shape[1:]}"
         raise DataError(f"{folder}: training images are {forms}")
-    manifest, place = _manifest(folder), folder / MANIFEST
-    start, digests = len(whole) - max(1, len(whole) // 12), {}
+    place = folder / MANIFEST
+    try:
+        manifest = json.loads(text_of(place)) if place.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: no readable JSON: {error}") from None
+    if not isinstance(manifest, dict):
+        raise DataError(f"{place}: must be a JSON object, not {type(manifest).__name__}")
+    start, digests = len(both) - max(1, len(both) // 12), {}
     if "splits" in manifest:
         try:
             said = [manifest["splits"][name] for name in SPLITS]
@@ -96,19 +99,19 @@ def load_idx_folder(folder: Path) -> Dataset:
         except (KeyError, TypeError, ValueError):
             wanted = f"n and digest of {', '.join(SPLITS)}"
             raise DataError(f"{place}: 'splits' must give {wanted}") from None
-        if start + validation != len(whole) or start < 0 or validation < 1:
+        if start + validation != len(both) or start < 0 or validation < 1:
             sizes = f"{start} train and {validation} validation images"
-            raise DataError(f"{place}: {sizes}, but the training file holds {len(whole)}")
-    elif len(whole) < 2:
-        raise DataError(f"{folder}: {len(whole)} training images cannot be split in two")
-    count = 1 + max(int(part.labels.max(initial=0)) for part in (whole, test))
+            raise DataError(f"{place}: {sizes}, but the training file holds {len(both)}")
+    elif len(both) < 2:
+        raise DataError(f"{folder}: {len(both)} training images cannot be split in two")
+    count = 1 + max(int(part.labels.max(initial=0)) for part in (both, test))
     names = manifest.get("classes", [str(label) for label in range(count)])
     if not isinstance(names, list) or len(names) < count:
         raise DataError(f"{place}: 'classes' must list at least {count} names")
     dataset = Dataset(
         name=str(manifest.get("name", folder.resolve().name)),
-        train=whole.part(0, start),
-        validation=whole.part(start),
+        train=both.part(0, start),
+        validation=both.part(start),
         test=test,
         classes=tuple(map(str, names)),
         origin={
@@ -151,19 +154,3 @@ def save_dataset(dataset: Dataset, folder: Path, manifest: Mapping[str, Any] | N
     }
     (folder / MANIFEST).write_text(canonical_json({**(manifest or {}), **own}) + "\n", "utf-8")
     return folder
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest.json of a folder, or nothing where there is none."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > MAX_MANIFEST:
-        raise DataError(f"{path}: over {MAX_MANIFEST} bytes")
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: no readable JSON: {error}") from None
-    if not isinstance(manifest, dict):
-        raise DataError(f"{path}: must be a JSON object, not {type(manifest).__name__}")
-    return manifest

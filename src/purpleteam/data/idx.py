@@ -1,7 +1,6 @@
-"""The IDX format of MNIST, read as input from strangers: sized before it is unpacked.
+"""The IDX format of MNIST, read as input from strangers.
 
-The header says how many bytes follow. At most one more than that is ever read or decompressed,
-so a bomb stops at the size that its own header admits, and that size has a cap.
+At most a byte more than the header claims, which has a cap, is ever read or decompressed.
 """
 
 import gzip
@@ -26,9 +25,7 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 """The four files of a dataset: MNIST's names, which other sets have taken over."""
-
-MAX_BYTES = 1 << 30
-"""Largest array that is read unless the caller allows more (MNIST's largest is 47 MB)."""
+MAX_BYTES = 1 << 30  # largest array that is read by default; MNIST's largest is 47 MB
 BYTES = b"\0\0\x08"  # how a file of uint8 begins; the number of dimensions follows
 DIMENSIONS = {1: "labels", 3: "grey images", 4: "images with channels"}
 CHUNK = 1 << 20
@@ -45,10 +42,10 @@ class IdxFile:
 
 def find_idx(folder: Path, name: str) -> Path:
     """Return the path of one of the `IDX_FILES`: as named, with .gz, or spelled with a dot."""
-    for base in (name, name.replace("-idx", ".idx")):
-        for path in (folder / base, folder / f"{base}.gz"):
-            if path.is_file():
-                return path
+    bases = (name, name.replace("-idx", ".idx"))
+    for path in (folder / f"{base}{end}" for base in bases for end in ("", ".gz")):
+        if path.is_file():
+            return path
     raise DataError(f"{folder}: holds no {name} (nor {name}.gz)")
 
 
@@ -102,8 +99,8 @@ def image_set(images: IdxFile, labels: IdxFile) -> ImageSet:
         raise DataError(f"{images.path} holds labels and {labels.path} images: they are swapped")
     for file, wanted in ((images, (3, 4)), (labels, (1,))):
         if (holds := file.array.ndim) not in wanted:
-            kinds = f"{DIMENSIONS[holds]}, expected {DIMENSIONS[wanted[0]]}"
-            raise DataError(f"{file.path}: holds {kinds}")
+            expected = DIMENSIONS[wanted[0]]
+            raise DataError(f"{file.path}: holds {DIMENSIONS[holds]}, expected {expected}")
     if len(images.array) != len(labels.array):
         counts = f"{len(images.array)} images, but {labels.path} {len(labels.array)} labels"
         raise DataError(f"{images.path} holds {counts}")
@@ -125,7 +122,7 @@ def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
 
 
 def _read(stream: IO[bytes], count: int) -> bytes:
-    """Read up to `count` bytes piece by piece, so that memory follows what is really there."""
+    """Read up to `count` bytes piece by piece, so that memory follows what is there."""
     parts: list[bytes] = []
     while count > 0 and (part := stream.read(min(count, CHUNK))):
         parts.append(part)

@@ -42,8 +42,8 @@ class ImageSet:
                 remedy = f"{name}.numpy()" if kind == "Tensor" else f"np.array({name})"
                 raise DataError(f"{name} must be a NumPy array, not {kind}: {remedy}")
         if images.dtype != np.uint8 or images.ndim != 4:
-            came = f"{images.dtype} {images.shape}{_remedy(images)}"
-            raise DataError(f"images must be uint8 (N, H, W, C), not {came}")
+            hint = f"{images.dtype} {images.shape}{_remedy(images)}"
+            raise DataError(f"images must be uint8 (N, H, W, C), not {hint}")
         if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             hint = ": one-hot? give labels.argmax(1)" if labels.ndim == 2 else ""
             if labels.dtype.kind in "iub" and labels.ndim == 1 and labels.dtype != np.int64:
@@ -65,15 +65,14 @@ class ImageSet:
             raise UsageError(f"--limit must be at least 1, not {limit}")
         return self.part(0, limit)
 
-    def take(self, indices: Sequence[int] | NDArray[Any]) -> ImageSet:
+    def take(self, indices: Sequence[int] | NDArray[Any] | slice) -> ImageSet:
         """Return the images at `indices`, in that order."""
         files = None if self.files is None else self.files[indices]
         return ImageSet(self.images[indices], self.labels[indices], files)
 
     def part(self, start: int, end: int | None = None) -> ImageSet:
         """Return the images from `start` up to `end`, or all that follow, without a copy."""
-        files = None if self.files is None else self.files[start:end]
-        return ImageSet(self.images[start:end], self.labels[start:end], files)
+        return self.take(slice(start, end))
 
     @cached_property
     def digest(self) -> str:
@@ -137,21 +136,18 @@ class Dataset:
         """Return in a line how many images and classes there are, and which of them are used."""
         shown = self.split(used or "train")
         counts = np.bincount(shown.labels, minlength=len(self.classes)).tolist()
-        listed = ", ".join(
-            f"{name} {count}" for name, count in zip(self.classes[:LISTED], counts, strict=False)
-        )
-        if len(counts) > LISTED:
-            rest = counts[LISTED:]
+        pairs = zip(self.classes[:LISTED], counts, strict=False)
+        listed = ", ".join(f"{name} {count}" for name, count in pairs)
+        if rest := counts[LISTED:]:
             listed += f", {len(rest)} more with {min(rest)} to {max(rest)} each"
         sizes = ", ".join(f"{name} {len(self.split(name))}" for name in SPLITS)
-        kinds = f"{len(self.classes)} classes"
         which = f"({listed} in {used or 'train'})" + (f"; {used} is used" if used else "")
         if self.whole is None:
-            return f"{self.name}: {sizes} images of {kinds} {which}"
-        whole = f"{self.name}: {len(self.whole)} images of {kinds}"
+            return f"{self.name}: {sizes} images of {len(self.classes)} classes {which}"
+        told = f"{self.name}: {len(self.whole)} images of {len(self.classes)} classes"
         if used == ALL:
-            return f"{whole} ({listed}), no splits: all are used"
-        return f"{whole}, no splits: dealt by content into {sizes} {which}"
+            return f"{told} ({listed}), no splits: all are used"
+        return f"{told}, no splits: dealt by content into {sizes} {which}"
 
     @cached_property
     def _all(self) -> ImageSet:
@@ -202,25 +198,22 @@ def check_is_set(images: object) -> None:
         raise UsageError(f"images are a {kind}, not an ImageSet: give {remedy}")
 
 
-OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}
-"""Where each split ends in [0, 1) when all three come from one set of images."""
+OF_ALL = {"train": 0.8, "validation": 0.9, "test": 1.0}  # where each ends in [0, 1)
 OF_TRAIN = {"train": 0.9, "validation": 1.0}  # the same when only the validation split is missing
-FEWEST = 3
-"""Different images of a class that is in every split; a rarer one is where its places are."""
-SPLIT_NAMES = {
+FEWEST = 3  # different images of a class that is in every split
+SPLIT_NAMES = {  # in other people's folders and files, in any case
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
-"""What the splits are called in other people's folders and files, in any case."""
 
 
 def splits_from(parts: Mapping[str, ImageSet], where: str) -> dict[str, Any]:
     """Return the fields of a Dataset that hold its images, from the splits that there are.
 
-    Which split an image goes to, where nobody says, follows from its pixels alone. So the same
-    image is never in two splits, and adding images moves none, unless a split would lack a class
-    of three different images or more: then it gets the image of that class nearest to it.
+    Where it is not given, an image's split follows from its pixels alone. So the same image is
+    never in two splits, and adding images moves none, unless a split would lack a class of three
+    different images or more: then it gets the image of that class nearest to it.
 
         nothing named, or train alone   80 % train, 10 % validation, 10 % test; attack and
                                         evaluate use all images
@@ -228,39 +221,28 @@ def splits_from(parts: Mapping[str, ImageSet], where: str) -> dict[str, Any]:
         train and validation            validation is the test split, and 10 % of train validates
         test alone, or validation       nothing can be trained; these images also validate
 
-    In `parts`, "" is for images of no split, and an empty split is as if it were not there; too few
-    images are a DataError.
+    In `parts`, "" is for images of no split; an empty split counts as absent.
     """
     given = {name: images for name, images in parts.items() if len(images)}
     if "" in given and len(given) > 1:  # such as data_batch_1 beside test_batch
         given["train"] = given.pop("")
     if not given:
         raise DataError(f"{where}: too few images: there is none")
-    if set(given) in ({""}, {"train"}):
-        whole = next(iter(given.values()))
-        places = _places(whole)
-        splits = _dealt(whole, places, OF_ALL, where)
-        return {**splits, "whole": whole.take(np.argsort(places, kind="stable"))}
     if len(given) == len(SPLITS):
         return given
+    if set(given) in ({""}, {"train"}):
+        return _dealt(next(iter(given.values())), OF_ALL, where)
     test = given.get("test") or given["validation"]
     if "train" not in given:
         return {"train": test.part(0, 0), "validation": given.get("validation", test), "test": test}
-    train = given["train"]
-    return {**_dealt(train, _places(train), OF_TRAIN, where), "test": test}
+    return {**_dealt(given["train"], OF_TRAIN, where), "test": test}
 
 
-def _places(images: ImageSet) -> NDArray[np.float64]:
-    """Return a number in [0, 1) for each image, by its pixels."""
-    form = str(images.images.shape[1:]).encode()
+def _dealt(images: ImageSet, ends: Mapping[str, float], where: str) -> dict[str, ImageSet]:
+    """Return the splits of images by their places, numbers in [0, 1) made of the pixels."""
+    form, names = str(images.images.shape[1:]).encode(), list(ends)
     digests = [sha256_bytes(form, pixels.tobytes()) for pixels in images.images]
-    return np.array([int(digest[7:20], 16) / 16**13 for digest in digests])
-
-
-def _dealt(
-    images: ImageSet, places: NDArray[np.float64], ends: Mapping[str, float], where: str
-) -> dict[str, ImageSet]:
-    names = list(ends)
+    places = np.array([int(digest[7:20], 16) / 16**13 for digest in digests])
     if (count := len(np.unique(places))) < len(names):
         few = f"none is in the {names[count]} split when {count} different ones are dealt"
         raise DataError(f"{where}: too few images: {few} to {', '.join(names)}")
@@ -275,11 +257,14 @@ def _dealt(
             dealt[own] = _cut(places[own], ends)
     if len(np.unique(dealt)) < len(names):  # no class has enough of them
         dealt = _cut(places, ends)
-    return {name: images.take(np.flatnonzero(dealt == number)) for number, name in enumerate(names)}
+    splits = {name: images.take(np.flatnonzero(dealt == n)) for n, name in enumerate(names)}
+    if ends is OF_ALL:
+        splits["whole"] = images.take(np.argsort(places, kind="stable"))
+    return splits
 
 
 def _cut(places: NDArray[np.float64], ends: Mapping[str, float]) -> NDArray[np.intp]:
-    """Return the number of the split of each image: by its place, and none is left empty."""
+    """Return the number of the split of each image by its place; none is left empty."""
     distinct = np.unique(places)
     cuts: list[int] = []
     for number, end in enumerate(list(ends.values())[:-1], start=1):

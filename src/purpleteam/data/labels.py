@@ -1,8 +1,7 @@
 """A file that gives each image its label, a line each: file,label and, if wanted, the split.
 
-Between the columns stand commas, semicolons, tabs or blanks; a first line that names the columns
-is optional. Labels are names, or whole numbers from 0 without a gap; a file `classes.txt` beside
-it names them, a line each, and may name more than there are images of.
+Between the columns stand commas, semicolons, tabs or blanks, maybe under a line with their names.
+Labels are names, or whole numbers from 0 without a gap; `classes.txt` beside it names them.
 """
 
 import csv
@@ -15,14 +14,12 @@ from purpleteam.data.images import SPLIT_NAMES
 from purpleteam.data.pictures import ENDS, few
 
 NAMES = ("labels.csv", "labels.tsv", "labels.txt")
-COLUMNS = (
+COLUMNS = (  # what those of files, labels and splits may be called
     ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name"),
     ("label", "class", "category", "target", "labels", "y", "class_name"),
     ("split", "set", "subset", "partition"),
 )
-"""What the columns of files, labels and splits may be called."""
 MAX_FILE = 256 << 20
-LISTED = 3  # most numbers without an image that are listed
 
 Splits = dict[str, list[tuple[Path, int]]]
 
@@ -70,11 +67,11 @@ def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits, list
         if said.setdefault(image, entry) != entry:
             raise DataError(f"{path}: {row[names]!r} is {said[image][0]!r} and {label!r}")
     if missing:
-        lost = f"{len(missing)} of {len(rows)} images are not in {folder}"
-        raise DataError(f"{path}: {lost}: {few(missing)}")
+        lost = f"{len(missing)} of {len(rows)} images are not in {folder}: {few(missing)}"
+        raise DataError(f"{path}: {lost}")
     named, listed = [], path.with_name("classes.txt")
     if listed.is_file():
-        named = [line.strip() for line in _text(listed).splitlines() if line.strip()]
+        named = [line.strip() for line in text_of(listed).splitlines() if line.strip()]
         if twice := next((name for name in named if named.count(name) > 1), None):
             raise DataError(f"{listed}: names {twice!r} more than once")
     classes, index = class_index([label for label, _ in said.values()], str(path), named)
@@ -117,7 +114,7 @@ def class_index(
         raise DataError(f"{where}: labels run from 1 to {high}, not from 0: {remedy}")
     if high >= count:
         absent = (number for number in range(high + 1) if number not in used)
-        missing = list(islice(absent, LISTED)) or [count]
+        missing = list(islice(absent, 3)) or [count]
         more = high + 1 - len(used) - len(missing)
         lack = ", ".join(map(str, missing)) + (f" and {more} more" if more > 0 else "")
         lack = f"labels run from {low} to {high}, but {lack} of 0 to {high} has no image"
@@ -128,17 +125,17 @@ def class_index(
 
 
 def _rows(path: Path) -> list[list[str]]:
-    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
-    if not lines:
+    rows = (line for line in text_of(path).splitlines() if not line.startswith("#"))
+    if not (lines := list(filter(str.strip, rows))):
         raise DataError(f"{path}: holds no line of the form file,label")
     between = next((mark for mark in (",", ";", "\t") if mark in lines[0]), None)
     try:
-        rows = [*(csv.reader(lines, delimiter=between) if between else map(str.split, lines))]
+        table = [*(csv.reader(lines, delimiter=between) if between else map(str.split, lines))]
     except csv.Error as error:
         raise DataError(f"{path}: no readable table: {error}") from None
-    if len(rows[0]) < 2:
+    if len(table[0]) < 2:
         raise DataError(f"{path}: {lines[0][:80]!r} is not of the form file,label")
-    return rows
+    return table
 
 
 def _find(folder: Path, name: str) -> Path | None:
@@ -153,7 +150,8 @@ def _find(folder: Path, name: str) -> Path | None:
         return None
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return the text of a file of moderate size."""
     if path.stat().st_size > MAX_FILE:
         raise DataError(f"{path}: over {MAX_FILE} bytes")
     try:

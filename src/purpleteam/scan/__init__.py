@@ -1,4 +1,4 @@
-"""Look at source code, model files and secrets; everything that was not looked at is said.
+"""Look at source code, model files and secrets; what was not looked at is reported too.
 
 - `engine`     `scan(paths, scanners)`: the scanners, and what none of them knows
 - `scanner`    what a scanner is: the files under a path, ScanResult and severities
@@ -21,16 +21,8 @@ if TYPE_CHECKING:
     from purpleteam.scan.gate import GateVerdict, read_state_dict
     from purpleteam.scan.scanner import SCANNERS
 
-__all__ = [
-    "SCANNERS",
-    "SEVERITIES",
-    "GateVerdict",
-    "ScanResult",
-    "read_state_dict",
-    "scan",
-    "severity_at_least",
-    "to_sarif",
-]
+__all__ = ["SCANNERS", "SEVERITIES", "GateVerdict", "ScanResult", "read_state_dict", "scan"]
+__all__ += ["severity_at_least", "to_sarif"]
 
 
 def __getattr__(name: str) -> Any:

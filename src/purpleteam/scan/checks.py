@@ -24,18 +24,14 @@ class CodeCheck(Check):
     needs = ("code",)
     scanners: ClassVar[tuple[str, ...]] = ("ml-code",)
     least: ClassVar[str] = "note"
-    rules: ClassVar[tuple[str, ...] | None] = None
-    """The rules that count; all of them where it is None."""
-    planted: ClassVar[str]
-    """Source with the hole that the check must find."""
+    rules: ClassVar[tuple[str, ...] | None] = None  # those that count; None: all of them
+    planted: ClassVar[str]  # source with the hole that the check must find
 
     def examine(self, target: Target) -> Outcome:
         path = target.code or Path()
-        tree = walk(path)
-        result = scan([path], self.scanners)
-        findings = [
-            row for row in result.worst(self.least) if self.rules is None or row.rule in self.rules
-        ]
+        tree, result = walk(path), scan([path], self.scanners)
+        worst = result.worst(self.least)
+        findings = [row for row in worst if self.rules is None or row.rule in self.rules]
         unread = [  # source that a scanner skipped, and folders that could not be opened
             f"{name} was not read: {why}"
             for name, why in result.skipped

@@ -9,8 +9,7 @@ from purpleteam.scan import scanners as folder
 from purpleteam.scan.scanner import SCANNERS, Scanner, ScanResult, Tree, merged, walk
 
 KEPT_RESULTS = 32
-KEPT_BYTES = 64 << 20
-"""Results of larger trees are not kept: hashing weights would cost as much as scanning them."""
+KEPT_BYTES = 64 << 20  # results of larger trees are not kept: hashing costs as much as scanning
 SCANNERS.load(folder)
 
 
@@ -58,9 +57,8 @@ def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
 def _not_looked_at(tree: Tree, result: ScanResult) -> ScanResult:
     """Return what no scanner knows: a named file itself, or the kinds of files in a folder."""
     known = {*result.scanned, *(path for path, _ in result.skipped)}
-    others = Counter(
-        path.suffix or path.name for path in tree.files if tree.name(path) not in known
-    )
+    unknown = [path for path in tree.files if tree.name(path) not in known]
+    others = Counter(path.suffix or path.name for path in unknown)
     name, why = tree.name(tree.root), "no scanner knows this kind of file"
     if tree.root not in tree.files:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))

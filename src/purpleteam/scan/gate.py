@@ -1,7 +1,6 @@
 """The gate for foreign weights: plain arrays, or a refusal that says why and what to do.
 
-A torch state dict (.pt, .pth) is read without torch and without unpickling; a safetensors file
-by its checked header. Nothing of the file is ever executed: what is not understood is refused.
+Nothing of a file is ever executed or unpickled: what is not understood is refused.
 """
 
 from collections.abc import Mapping
@@ -20,8 +19,7 @@ from purpleteam.scan.formats.tensors import Tensor
 from purpleteam.scan.formats.torch_file import StoredTensor, open_archive
 
 MAX_BYTES = 64 << 30
-MAX_SHARING = 8
-"""How often the tensors may use the bytes of the file, as tied weights do."""
+MAX_SHARING = 8  # how often the tensors may use the bytes of the file, as tied weights do
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 PREFIXES = ("module.", "_orig_mod.")
 ALONE = "if it is a whole module or a checkpoint, save model.state_dict() alone where it was made"
@@ -59,7 +57,13 @@ def read_state_dict(path: Path) -> GateVerdict:
         if not path.is_file():
             raise ModelError(f"model file {str(path)!r} does not exist")
         tensors = _read(path, notes)
-        arrays = {name: _checked(name, tensor) for name, tensor in tensors.items()}
+        arrays = {}
+        for name, tensor in tensors.items():
+            for problem in tensor.problems(name):
+                raise problem
+            arrays[name] = tensor.converted()
+            if tensor.dtype == "float64" and not np.isfinite(arrays[name]).all():
+                raise Problem("not-finite", f"tensor {name!r} does not fit float32")
     except Problem as problem:
         advice = f"; {ALONE}" if problem.kind == "unsafe-global" else ""
         return GateVerdict(verdict="refused", reasons=(f"{problem}{advice}",))
@@ -77,20 +81,29 @@ def _read(path: Path, notes: list[str]) -> dict[str, Tensor]:
         raise Problem("bomb", f"the file has {size} bytes; at most {MAX_BYTES}")
     kind, suffix = sniff(path), path.suffix.lower()
     if kind in ("safetensors", "zip") and kind not in MODEL_SUFFIXES.get(suffix, (kind,)):
-        why = f"the file is named {suffix} and holds {kind}; give it the name of its content"
-        raise Problem("name", why)
+        why = f"the file is named {suffix} and holds {kind}"
+        raise Problem("name", f"{why}; give it the name of its content")
     if kind == "safetensors":
         tensors, odd = read_safetensors(mapped(path))
         for problem in odd:
             raise problem
     elif kind == "zip":
-        content, storages = open_archive(mapped(path))
-        stored = _state_dict(content, notes)
-        total = sum(row.form.bytes for row in stored.values())
+        stored, storages = open_archive(mapped(path))
+        if not isinstance(stored, dict):
+            raise Problem("tensor", "the file holds no dict of tensors; save model.state_dict()")
+        if not _is_state(stored):
+            inner = [key for key in WRAPPERS if _is_state(stored.get(key))]
+            if len(inner) != 1:
+                what = "several state dicts" if inner else "no state dict"
+                what += f" (keys: {', '.join(map(repr, list(stored)[:8]))})"
+                raise Problem("tensor", f"the file holds {what}; save model.state_dict()")
+            notes.append(f"weights taken from key {inner[0]!r}; the rest of the file is left out")
+            stored = stored[inner[0]]
+        total = sum(row.bytes for row in stored.values())
         held = sum(map(len, storages.values()))
         if total > MAX_SHARING * held:
             raise Problem("bomb", f"the tensors need {total} bytes, and the file holds {held}")
-        tensors = {name: row.form.read(storages[row.storage.key]) for name, row in stored.items()}
+        tensors = {name: row.read(storages[row.storage.key]) for name, row in stored.items()}
     else:
         raise Problem("unknown-format", f"the file is {ADVICE.get(kind, f'of kind {kind!r}')}")
     if not tensors:
@@ -100,30 +113,6 @@ def _read(path: Path, notes: list[str]) -> dict[str, Tensor]:
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
             notes.append(f"prefix {prefix!r} taken off every name")
     return tensors
-
-
-def _checked(name: str, tensor: Tensor) -> NDArray[Any]:
-    for problem in tensor.problems(name):
-        raise problem
-    array = tensor.converted()
-    if tensor.dtype == "float64" and not np.isfinite(array).all():
-        raise Problem("not-finite", f"tensor {name!r} does not fit float32")
-    return array
-
-
-def _state_dict(content: Any, notes: list[str]) -> dict[str, StoredTensor]:
-    if not isinstance(content, dict):
-        raise Problem("tensor", "the file holds no dict of tensors; save model.state_dict()")
-    if _is_state(content):
-        return content
-    inner = [key for key in WRAPPERS if _is_state(content.get(key))]
-    if len(inner) != 1:
-        keys = ", ".join(repr(key) for key in list(content)[:8])
-        what = "several state dicts" if inner else "no state dict"
-        raise Problem("tensor", f"the file holds {what} (keys: {keys}); save model.state_dict()")
-    notes.append(f"weights taken from key {inner[0]!r}; the rest of the file is left out")
-    result: dict[str, StoredTensor] = content[inner[0]]
-    return result
 
 
 def _is_state(value: Any) -> bool:

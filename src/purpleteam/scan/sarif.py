@@ -1,7 +1,4 @@
-"""A scan as SARIF 2.1.0 (OASIS, 2020): findings, and as notifications what was not looked at.
-
-Our own rules belong to the driver; each other tool is an extension with its own rules.
-"""
+"""A scan as SARIF 2.1.0 (OASIS, 2020): findings, and as notifications what was not looked at."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -16,14 +13,13 @@ SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
 OWN = "purpleteam"
-LEVELS = {
+LEVELS = {  # the level, and `security-severity`, by which code hosts sort
     "critical": ("error", "9.5"),
     "high": ("error", "8.0"),
     "medium": ("warning", "5.5"),
     "low": ("note", "3.0"),
     "note": ("note", "0.0"),
 }
-"""By severity: the level, and `security-severity`, by which code hosts sort."""
 
 
 def to_sarif(result: ScanResult) -> dict[str, Any]:
@@ -38,7 +34,7 @@ def to_sarif(result: ScanResult) -> dict[str, Any]:
         tool = tools.setdefault(name, {"name": name, "rules": []} | known)
         if (name, finding.rule) not in rules:
             rules[name, finding.rule] = {"id": finding.rule, "index": len(tool["rules"])}
-            if name != OWN:
+            if name != OWN:  # each other tool is an extension with its own rules
                 extension = {"name": name, "index": len(tools) - 2}
                 rules[name, finding.rule]["toolComponent"] = extension
             tool["rules"].append(_rule(finding))
@@ -78,8 +74,8 @@ def _place(path: str) -> dict[str, Any]:
 
 
 def _told(level: str, text: str, *paths: str) -> dict[str, Any]:
-    places = {"locations": [_place(path) for path in paths]} if paths else {}
-    return {"level": level, "message": {"text": text}} | places
+    told: dict[str, Any] = {"level": level, "message": {"text": text}}
+    return told | ({"locations": [_place(path) for path in paths]} if paths else {})
 
 
 def _rule(finding: Finding) -> dict[str, Any]:
@@ -100,7 +96,7 @@ def _result(finding: Finding, rules: Mapping[tuple[str, str], Any]) -> dict[str,
     if "line" in finding.place:
         place["physicalLocation"]["region"] = {"startLine": max(1, int(finding.place["line"]))}
     # A finding is named apart from its line, which moves with every edit above it.
-    what = canonical_json([tool, finding.rule, path, finding.message])
+    identity = canonical_json([tool, finding.rule, path, finding.message])
     result: dict[str, Any] = {
         "ruleId": finding.rule,
         "rule": rules[tool, finding.rule],
@@ -108,7 +104,7 @@ def _result(finding: Finding, rules: Mapping[tuple[str, str], Any]) -> dict[str,
         "level": LEVELS[finding.severity][0],
         "message": {"text": finding.message},
         "locations": [place],
-        "partialFingerprints": {"purpleteam/v1": sha256_bytes(what.encode())[7:39]},
+        "partialFingerprints": {"purpleteam/v1": sha256_bytes(identity.encode())[7:39]},
         "properties": {"severity": finding.severity, "confidence": finding.confidence},
     }
     if finding.cwe:

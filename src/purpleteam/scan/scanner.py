@@ -1,7 +1,4 @@
-"""What a scanner is and gives: the files under a path, and a result that says what was left out.
-
-A scanner is a callable from a path to a `ScanResult`, registered in SCANNERS by its own file.
-"""
+"""What a scanner is and gives: the files under a path, and a result that says what was left out."""
 
 import os
 from collections import Counter
@@ -16,8 +13,7 @@ from purpleteam.core.records import Finding, Severity
 from purpleteam.core.registry import Registry
 
 PYTHON = frozenset({".py", ".pyw"})
-SEVERITIES: tuple[str, ...] = get_args(Severity)
-"""From the mildest to the worst."""
+SEVERITIES: tuple[str, ...] = get_args(Severity)  # from the mildest to the worst
 CACHES = frozenset({
     "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache",
     ".hypothesis", ".import_linter_cache",
@@ -66,18 +62,14 @@ class ScanResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `purple scan --json` prints."""
-        return {
-            "findings": [finding.to_json() for finding in self.findings],
-            "scanned": list(self.scanned),
-            "skipped": [{"path": path, "reason": reason} for path, reason in self.skipped],
-            "errors": list(self.errors),
-            "silenced": [{"path": path, "reason": reason} for path, reason in self.silenced],
-        }
+        fields: dict[str, Any] = {name: list(value) for name, value in vars(self).items()}
+        for name in ("skipped", "silenced"):
+            fields[name] = [{"path": path, "reason": reason} for path, reason in fields[name]]
+        return fields | {"findings": [finding.to_json() for finding in self.findings]}
 
 
-Scanner = Callable[[Path], ScanResult]
-"""Looks at a file or a folder."""
-SCANNERS: Registry[Scanner] = Registry("scanner")
+Scanner = Callable[[Path], ScanResult]  # looks at a file or a folder
+SCANNERS: Registry[Scanner] = Registry("scanner")  # filled by a file for each
 
 
 def severity_at_least(severity: str, least: str) -> bool:
@@ -90,18 +82,18 @@ def severity_at_least(severity: str, least: str) -> bool:
 
 def merged(results: Iterable[ScanResult]) -> ScanResult:
     """Return all results as one: each thing once, in order of place."""
-    results = list(results)
 
     def place(row: Finding) -> tuple[str, int, str, str]:
         return str(row.place.get("path", "")), int(row.place.get("line", 0)), row.rule, row.message
 
-    findings = {row.id: row for result in results for row in result.findings}
+    every = [vars(result) for result in results]
+    rows = {name: [row for result in every for row in result[name]] for name in vars(ScanResult())}
+    findings = {row.id: row for row in rows.pop("findings")}
+    errors = dict.fromkeys(rows.pop("errors"))
     return ScanResult(
         findings=tuple(sorted(findings.values(), key=place)),
-        scanned=tuple(sorted({path for result in results for path in result.scanned})),
-        skipped=tuple(sorted({pair for result in results for pair in result.skipped})),
-        errors=tuple(dict.fromkeys(text for result in results for text in result.errors)),
-        silenced=tuple(sorted({pair for result in results for pair in result.silenced})),
+        errors=tuple(errors),
+        **{name: tuple(sorted(set(listed))) for name, listed in rows.items()},
     )
 
 
@@ -180,14 +172,14 @@ def file_scanner(name: str) -> Callable[[Callable[[Path, str], ScanResult | None
 
     def register(look: Callable[[Path, str], ScanResult | None]) -> Scanner:
         def scanner(path: Path) -> ScanResult:
-            tree, results = walk(path), []
+            tree, results = walk(path), [ScanResult()]
             for file in tree.files:
                 try:
-                    result = look(file, tree.name(file))
+                    if (result := look(file, tree.name(file))) is not None:
+                        results.append(result)
                 except OSError as error:
                     why = f"cannot be read: {error.strerror}"
-                    result = ScanResult(skipped=((tree.name(file), why),))
-                results.append(result or ScanResult())
+                    results.append(ScanResult(skipped=((tree.name(file), why),)))
             return merged(results)
 
         return SCANNERS.register(name)(scanner)

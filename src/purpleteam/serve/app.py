@@ -16,7 +16,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.serve.engine import IMAGE_BYTES, Engine
 from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, Limits, Refusal
 
-ASSETS = {
+ASSETS = {  # every file that is served, by path; there is no folder to wander in
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/static/canvas.js": ("canvas.js", "text/javascript; charset=utf-8"),
@@ -24,10 +24,8 @@ ASSETS = {
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-"""Every file that is served, by path; there is no folder to wander in."""
 NO_STORE = {"cache-control": "no-store"}
 ROUTER = {404: "There is nothing here.", 405: "The method is not allowed here."}
-"""What to say where the router has no route."""
 
 
 def read_assets() -> dict[str, bytes]:
@@ -43,15 +41,14 @@ def build_app(
     allowed_hosts: Collection[str] = LOOPBACK_HOSTS,
     limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Starlette:
-    """Return the app around one engine, guarded.
+    """Return the app around an engine, guarded.
 
     Args:
         engine: the model that answers.
         expose_confidences: also answer with the probability of each class. That helps an
             attacker; answers without them still leak labels, from which a copy can be trained.
         allowed_hosts: names and addresses, without port, that a request's Host may have.
-        limits: what a client may send, and how long it may take; `wire` keeps those of them that
-            are none of an app's business.
+        limits: what a client may send, and how long it may take; some are kept by `wire`.
     """
     facts = {
         "version": metadata.version("purpleteam"),
@@ -70,8 +67,7 @@ def build_app(
             raise HTTPException(415, "Send the image as application/octet-stream, not encoded.")
         pixels = await request.body()
         if len(pixels) != IMAGE_BYTES:
-            detail = f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels."
-            raise HTTPException(400, detail)
+            raise HTTPException(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
         answer = engine.classify(pixels)
         fields: dict[str, Any] = {"label": answer.label}
         if answer.reason is not None:

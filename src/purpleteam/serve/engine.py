@@ -1,8 +1,7 @@
 """A stored model in ONNX Runtime: 784 bytes in, a label or a reason out.
 
-A net must answer with one of its classes, whatever it is shown. Plain rules, whose limits lie
-outside what 99.9 % of the MNIST images show, send away what is clearly no digit: a full page,
-noise, an inverted or an almost blank image. What the net is unsure of is refused afterwards.
+Plain rules, whose limits lie outside what 99.9 % of the MNIST images show, send away what is
+clearly no digit, to which a net would give a label all the same.
 """
 
 from __future__ import annotations
@@ -19,27 +18,17 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
 from purpleteam.defences.detection.strip import Strip
 
-Reason = Literal["empty", "not_a_digit", "triggered"]
-"""Why there is no label; the last is no matter of ink, but of `defences.detection.strip`."""
-
-FAINT = 32
-"""Below this brightness everywhere, nothing was drawn."""
-INKED = 128
-"""A pixel at least this bright counts as ink."""
-LEAST, MOST = 0.01, 0.35
-"""Share of the pixels that a digit inks."""
-EXTENT = 24
-"""Most rows, and most columns, that a digit reaches over; it is placed in a box of 20."""
-COHERENCE = 1.3
-"""Fewest inked pixels among the four neighbours of an inked one, on average; strokes have 3."""
+Reason = Literal["empty", "not_a_digit", "triggered"]  # the last is said by a STRIP
+FAINT = 32  # below this brightness everywhere, nothing was drawn
+INKED = 128  # a pixel at least this bright counts as ink
+LEAST, MOST = 0.01, 0.35  # share of the pixels that a digit inks
+EXTENT = 24  # most rows, and most columns, that a digit reaches over; it is placed in a box of 20
+COHERENCE = 1.3  # fewest inked neighbours, of four, of an inked pixel; strokes have 3
 SIDE = 28
 IMAGE_BYTES = SIDE * SIDE
-UNSURE = 0.5
-"""Below this probability of the likeliest class the engine answers with no label."""
-MOST_LOOKS = 16
-"""Most overlays of a STRIP: each is one more look at every image, and a request must stay cheap."""
-GOLDEN = np.zeros((SIDE, SIDE), np.uint8)
-"""A plain upright stroke, to which the net must always answer the same."""
+UNSURE = 0.5  # below this probability of the likeliest class the engine answers with no label
+MOST_LOOKS = 16  # most overlays of a STRIP: each is one more look at every image
+GOLDEN = np.zeros((SIDE, SIDE), np.uint8)  # a stroke, to which the answer must stay the same
 GOLDEN[4:24, 13:15] = 255
 GOLDEN.flags.writeable = False
 
@@ -65,8 +54,7 @@ class Answer:
 
     label: int | None
     reason: Reason | None = None
-    confidences: tuple[float, ...] = ()
-    """Softmax of the logits, one per class; empty where the net was not asked, or not believed."""
+    confidences: tuple[float, ...] = ()  # softmax; empty where the net was not asked or believed
 
 
 class Engine:
@@ -85,26 +73,28 @@ class Engine:
         self._input = str(inputs[0].name)
         self._golden = self.logits(GOLDEN)
         if self._golden.shape != (len(card.classes),):
-            raise ModelError(
-                f"model {card.name!r} answers with {self._golden.shape} logits, "
-                f"not one for each of its {len(card.classes)} classes"
-            )
+            wanted = f"not one for each of its {len(card.classes)} classes"
+            got = f"answers with {self._golden.shape} logits"
+            raise ModelError(f"model {card.name!r} {got}, {wanted}")
 
     @classmethod
     def load(cls, reference: str, strip: Path | None = None) -> Engine:
-        """Load the stored model that a zoo name or a path means; digests must be the card's.
-
-        Args:
-            reference: the zoo name or the path.
-            strip: a file that `Strip.save` wrote for this model, to refuse triggered images.
-        """
+        """Load the stored model of a zoo name or a path, and the STRIP that was fitted to it."""
         stored = find_stored(reference)
         stored.verify()
-        guard = None
-        if strip is not None:
-            guard = Strip.load(strip)
-            _check_fit(guard, str(strip), stored.card)
-        return cls(stored.card, open_session(stored), guard)
+        card, guard = stored.card, None if strip is None else Strip.load(strip)
+        if guard is not None:
+            looks, *shape = guard.overlays.shape
+            if guard.model_digest not in (None, card.digest):
+                other = f"the model {guard.model_digest}, not to {card.name!r}, {card.digest}"
+                raise UsageError(f"{str(strip)!r} was fitted to {other}")
+            if shape != [SIDE, SIDE, 1]:
+                served = f"{tuple(shape)}, and the app serves (28, 28, 1) only"
+                raise UsageError(f"{str(strip)!r} has overlays {served}")
+            if looks > MOST_LOOKS:
+                most = f"{looks} overlays; the app takes up to {MOST_LOOKS}"
+                raise UsageError(f"{str(strip)!r} has {most}")
+        return cls(card, open_session(stored), guard)
 
     def classify(self, pixels: bytes) -> Answer:
         """Return the answer for 784 bytes, row by row."""
@@ -122,7 +112,7 @@ class Engine:
         return Answer(label=label, confidences=likely)
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the logits (classes,) of one image (28, 28)."""
+        """Return the logits (classes,) of an image (28, 28)."""
         batch = (image.astype(np.float32) / np.float32(255))[None, None]  # (1, 1, 28, 28)
         (answers,) = self._session.run(None, {self._input: batch})
         logits: NDArray[np.float32] = np.asarray(answers, np.float32)[0]
@@ -146,7 +136,7 @@ def open_session(stored: StoredModel) -> Any:
         import onnxruntime
     except ImportError:
         raise MissingExtra("onnxruntime", "serve") from None
-    # The bytes that are digested are the bytes that run: a file swapped in between is no use.
+    # The bytes that are digested are the bytes that run, also where the file is exchanged.
     content = stored.onnx.read_bytes()
     if (digest := sha256_bytes(content)) != stored.card.onnx_digest:
         raise Refused(f"{str(stored.onnx)!r} is not the file of its card: {digest}")
@@ -159,16 +149,3 @@ def open_session(stored: StoredModel) -> Any:
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ModelError(f"{str(stored.onnx)!r} cannot be run by ONNX Runtime: {reason}") from None
-
-
-def _check_fit(strip: Strip, name: str, card: ModelCard) -> None:
-    """Refuse a STRIP that is of another model, for other images, or too dear."""
-    looks, *shape = strip.overlays.shape
-    if strip.model_digest not in (None, card.digest):
-        other = f"the model {strip.model_digest}, not to {card.name!r}, {card.digest}"
-        raise UsageError(f"{name!r} was fitted to {other}")
-    if shape != [SIDE, SIDE, 1]:
-        served = f"{tuple(shape)}, and the app serves (28, 28, 1) only"
-        raise UsageError(f"{name!r} has overlays {served}")
-    if looks > MOST_LOOKS:
-        raise UsageError(f"{name!r} has {looks} overlays; the app takes up to {MOST_LOOKS}")

@@ -1,8 +1,7 @@
 """Every bound on clients, and pure ASGI around the app that keeps those of requests.
 
-Its host is one of ours, its method is one we have, no other site sent it, and its body is read to
-the end under a cap and a deadline before the app sees it. A refusal is a problem document (RFC
-9457) of constant text.
+A body is read to its end, under a cap and a deadline, before the app sees it; a refusal is a
+problem document (RFC 9457) of constant text.
 """
 
 import asyncio
@@ -20,28 +19,17 @@ from typing import Any
 class Limits:
     """Bounds on one client and on all together; counts, bytes and seconds."""
 
-    body_bytes: int = 784
-    """Most bytes of a body: an image of 28x28 grey pixels."""
-    body_seconds: float = 5.0
-    """Time from the end of a head to the end of its body."""
-    head_bytes: int = 16_384
-    """Most bytes of a request that are not its body: head, trailers, sizes of chunks."""
-    fields: int = 100
-    """Most header fields of a request, trailers included."""
-    waiting_bytes: int = 4096
-    """Most bytes that are kept of what comes after a request that is not answered yet."""
+    body_bytes: int = 784  # most bytes of a body: an image of 28x28 grey pixels
+    body_seconds: float = 5.0  # from the end of a head to the end of its body
+    head_bytes: int = 16_384  # most bytes that are no body: head, trailers, sizes of chunks
+    fields: int = 100  # most header fields of a request, trailers included
+    waiting_bytes: int = 4096  # most that are kept of what follows an unanswered request
     waiting_requests: int = 8
-    """Most requests that are kept of what comes after a request that is not answered yet."""
-    head_seconds: float = 5.0
-    """Time from the connection, or from the last answer, to the end of the next head."""
-    answer_seconds: float = 10.0
-    """Time from the end of a head to the end of its answer, as fast as the client takes it."""
-    connections: int = 128
-    """Most connections; one more takes the place of the one that waits longest."""
-    connections_each: int = 64
-    """Most connections of one address; one more takes the place of its one that waits longest."""
-    at_work_seconds: float = 1.0
-    """For so long a request under way keeps its place, however many come."""
+    head_seconds: float = 5.0  # from the connection, or the last answer, to the end of a head
+    answer_seconds: float = 10.0  # from the end of a head to the end of its answer
+    connections: int = 128  # one more takes the place of the one that waits longest
+    connections_each: int = 64  # of one address
+    at_work_seconds: float = 1.0  # so long a request under way keeps its place, in any crowd
 
 
 Scope = MutableMapping[str, Any]
@@ -50,13 +38,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-ANY_ADDRESS = "any-address"
-"""Among the allowed hosts: every literal IP address. DNS rebinding needs a name."""
+ANY_ADDRESS = "any-address"  # as an allowed host: every literal IP address, no name (rebinding)
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 METHODS = ("GET", "HEAD", "POST")
 LINGER_BYTES, LINGER_SECONDS = 65_536, 1.0
 
-SECURITY_HEADERS = {
+SECURITY_HEADERS = {  # on every response, whatever its status
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -70,7 +57,6 @@ SECURITY_HEADERS = {
     "cross-origin-embedder-policy": "require-corp",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-"""On every response, whatever its status."""
 
 log = logging.getLogger("purpleteam.serve")
 
@@ -84,7 +70,7 @@ class Refusal(Exception):
 
 
 class _Gone(Exception):
-    """The client left before its body was whole."""
+    """The client left before its body was complete."""
 
 
 def problem(refusal: Refusal) -> tuple[dict[str, str], bytes]:
@@ -103,13 +89,12 @@ class Guard:
         self.app, self.allowed_hosts, self.limits = app, frozenset(allowed_hosts), limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Guard one request."""
         if scope["type"] != "http":
             return
-        started, whole = False, list[Message]()
+        started, read = False, list[Message]()
 
         async def replay() -> Message:
-            return whole.pop() if whole else await receive()
+            return read.pop() if read else await receive()
 
         async def harden(message: Message) -> None:
             nonlocal started
@@ -120,7 +105,7 @@ class Guard:
                 message = {**message, "headers": [*others, *added.items()]}
             await send(message)
 
-        last = {"connection": "close"}  # until the request is there as a whole
+        last = {"connection": "close"}  # until the request has been read
         try:
             headers: dict[str, str] = {}
             for raw_name, raw_value in scope["headers"]:
@@ -130,7 +115,7 @@ class Guard:
                 headers[name] = value
             self._check(scope["method"], headers)
             body = await self._body(headers, receive)
-            whole, last = [{"type": "http.request", "body": body}], {}
+            read, last = [{"type": "http.request", "body": body}], {}
             await self.app(scope, replay, harden)
             return
         except _Gone:
@@ -151,7 +136,7 @@ class Guard:
             await harden({"type": "http.response.body"})
 
     def _check(self, method: str, headers: Mapping[str, str]) -> None:
-        """Refuse a host that is none of ours, an unknown method, and what another site sends."""
+        """Refuse a foreign host, an unknown method, and what another site sends."""
         host = headers.get("host", "").lower()
         name = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
         known = name in self.allowed_hosts

@@ -19,11 +19,9 @@ from purpleteam.serve.guard import ANY_ADDRESS, LOOPBACK_HOSTS, Limits
 if TYPE_CHECKING:
     import uvicorn
 
-
 DRAIN_SECONDS = 10
 START_SECONDS = 30.0
-KERNEL_BYTES = 65_536
-"""Of what a connection sends, and of what it gets; connections inherit it."""
+KERNEL_BYTES = 65_536  # of what a connection sends, and of what it gets; connections inherit it
 
 
 def serve(
@@ -121,9 +119,8 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
     except (OSError, UnicodeError):
         raise UsageError(f"host {host!r} is no address of this machine") from None
     if not allow_remote and not ipaddress.ip_address(str(address[0])).is_loopback:
-        raise UsageError(
-            f"host {host!r} lets other machines in; serve on 127.0.0.1, or allow it: --allow-remote"
-        )
+        remedy = "serve on 127.0.0.1, or allow it: --allow-remote"
+        raise UsageError(f"host {host!r} lets other machines in; {remedy}")
     try:
         listener = socket.create_server((str(address[0]), port), family=family, backlog=256)
     except OSError as error:

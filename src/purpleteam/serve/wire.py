@@ -1,7 +1,7 @@
 """The HTTP protocol under the app: uvicorn's, with the limits that an ASGI app cannot set itself.
 
 What is fed to the parser is counted, what comes after an unanswered request waits, and every wait
-has an end. Each address has so many places; one more takes the place that has waited longest.
+has an end.
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable as Receive
     from uvicorn._types import ASGISendCallable as Send
 Answer = Callable[[], None]
-PIECE = 256
-"""Bytes that the parser gets at a time: after each it can be seen what came of them."""
-WRITTEN = 8192
-"""Bytes of answers that wait for a client to take them; then the next one waits to be written."""
-BODY_KEPT = 4096
-"""Bytes of a body that wait for the guard at most; it refuses far shorter ones."""
+PIECE = 256  # bytes that the parser gets at a time: after each it can be seen what came of them
+WRITTEN = 8192  # bytes of answers that wait for a client; then the next one waits to be written
+BODY_KEPT = 4096  # bytes of a body that wait for the guard at most; it refuses far shorter ones
 
 
 class Crowd:
@@ -37,30 +34,26 @@ class Crowd:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._connections: dict[BoundedProtocol, None] = {}
-        """Those that have waited longest come first."""
+        self._connections: dict[BoundedProtocol, None] = {}  # the longest waiting first
         self._requests: dict[object, deque[Answer]] = {}
 
     def enter(self, client: BoundedProtocol) -> None:
-        """Count a connection."""
         self._connections[client] = None
 
     def leave(self, client: BoundedProtocol) -> None:
-        """Count a connection no longer, if it still is."""
         self._connections.pop(client, None)
 
     def wait(self, client: BoundedProtocol) -> None:
         """Begin the wait of a connection anew."""
         client.waits_since = monotonic()
-        if client in self._connections:
-            del self._connections[client]
-            self._connections[client] = None
+        with suppress(KeyError):
+            self._connections[client] = self._connections.pop(client)
 
     def make_room(self, client: BoundedProtocol) -> bool:
-        """Cut whoever has to go for a new connection; return whether it may stay.
+        """Cut a connection for a new one where there are too many; return whether that may stay.
 
-        Of an address that has too many, or of those with the most where there are too many in
-        all, it is the idle connection that has waited longest, else the longest at work.
+        Of the addresses with too many, it is the idle one that has waited longest, else the
+        longest at work.
         """
         places = Counter(other.address for other in self._connections)
         if places[client.address] > self._limits.connections_each:
@@ -85,8 +78,7 @@ class Crowd:
     def queue(self, loop: asyncio.AbstractEventLoop, address: object, answer: Answer) -> None:
         """Call `answer` when it is the turn of its address: one in each turn of the loop.
 
-        The loop would start all requests that are ready before it looks at a socket again, and
-        whoever sends hundreds at once would have it alone.
+        Otherwise the loop would start all that are ready before it looks at a socket again.
         """
         if not self._requests:
             loop.call_soon(self._next, loop)
@@ -110,23 +102,19 @@ class BoundedProtocol(HttpToolsProtocol):
     crowd: Crowd
     connections: set[BoundedProtocol]  # type: ignore[assignment]
     _timer: asyncio.TimerHandle | None = None
-    waits_since = 0.0
-    """When the present wait began: for a head, or for the answer to one."""
-    address: str | int = ""
+    waits_since = 0.0  # when the present wait began: for a head, or for the answer to one
+    address: str | int = ""  # of IPv6, the first half, which one client has for itself
     _deadline = 0.0
-    _counted = 0
-    """Bytes of the present request so far, but for its body."""
+    _counted = 0  # bytes of the present request so far, but for its body
     _held = b""
-    _under_way: RequestResponseCycle | None = None
-    """The request under way; `cycle` is the one that was read last."""
+    _under_way: RequestResponseCycle | None = None  # `cycle` is the one that was read last
     _too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Make room for the client, or turn it away; start its clock."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITTEN)
         self.address = self.client[0] if self.client else ""
-        with suppress(ValueError):  # of IPv6, a client has the first half
+        with suppress(ValueError):
             self.address = int(ipaddress.IPv6Address(self.address.partition("%")[0])) >> 64
         self.crowd.enter(self)
         self._wait(self.limits.head_seconds)
@@ -135,7 +123,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(503, "Too many connections; try again later.")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock, and keep nothing."""
         self.crowd.leave(self)
         self._held = b""
         if self._timer is not None:
@@ -145,7 +132,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser piece by piece, and no further than one request ahead."""
         data = self._held + data
         self._held = b""
         for start in range(0, len(data), PIECE):
@@ -172,7 +158,6 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Let the request in where its head is small enough; start the clock of its answer."""
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if self._is_too_large(size):
             raise ValueError("the head is too large")
@@ -185,14 +170,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait(self.limits.answer_seconds)
 
     def on_message_complete(self) -> None:
-        """Begin to count anew; what was fed last may belong to the next request."""
         if self._is_too_large(self._counted - PIECE):
             raise ValueError("the trailers are too large")
         self._counted = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Start the clock of the next head, and read what waited for this answer."""
         super().on_response_complete()
         if self.transport.is_closing():
             return
@@ -233,11 +216,9 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._too_large
 
     def is_idle(self) -> bool:
-        """Say whether no request is under way."""
         return self.cycle is None or self.cycle.response_complete
 
     def cut(self) -> None:
-        """End the connection now, whatever was still to be written."""
         self.crowd.leave(self)
         self.transport.abort()
 

@@ -1,12 +1,9 @@
 """The datasets that Purpleteam knows by name, a file each: `--dataset NAME`, `load_dataset(NAME)`.
 
-A new one is one file here, or a function of a plug-in:
+A new one is a file here, or a function of a plug-in:
 
     @DATASETS.register("silhouettes")
     def silhouettes() -> Dataset: ...
-
-- `mnist`   the four files: found, verified against pinned digests, or fetched
-- `digits`  scikit-learn's 1,797 digits, placed as MNIST would have them
 """
 
 import sys

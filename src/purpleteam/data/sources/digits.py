@@ -28,12 +28,12 @@ def load_digits() -> Dataset:
     raw = datasets.load_digits()
     grey = np.floor(raw.images * (255 / 16) + 0.5).astype(np.uint8)  # (1797, 8, 8)
     images = np.stack([place(redraw(digit, size=80, canvas=120)) for digit in grey])[..., None]
-    whole = ImageSet(images, raw.target.astype(np.int64))
+    every = ImageSet(images, raw.target.astype(np.int64))
     return Dataset(
         name="digits",
-        train=whole.part(0, TRAIN),
-        validation=whole.part(TRAIN, TRAIN + VALIDATION),
-        test=whole.part(TRAIN + VALIDATION),
+        train=every.part(0, TRAIN),
+        validation=every.part(TRAIN, TRAIN + VALIDATION),
+        test=every.part(TRAIN + VALIDATION),
         classes=tuple("0123456789"),
         origin={
             "source": "UCI optical recognition of handwritten digits, from scikit-learn",

@@ -1,7 +1,6 @@
 """MNIST (LeCun, Cortes, Burges 1998): found or fetched, and always verified.
 
-It is looked for in the folder that is asked for, under PURPLETEAM_DATA, and in the user's cache.
-The digests are of the content after decompression: mirrors differ in how they compress it.
+Digests are of the content after decompression: mirrors differ in how they compress it.
 """
 
 import os
@@ -23,12 +22,10 @@ _DIGESTS = (
     "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 )
 MNIST_DIGESTS: Mapping[str, str] = dict(zip(IDX_FILES, _DIGESTS, strict=True))
-"""SHA-256 of each file's content after decompression."""
-MIRRORS = (
+MIRRORS = (  # in the order in which they are asked
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-"""Where MNIST is fetched from, in this order."""
 TRAIN = 55_000  # images of the training file that train; its other 5,000 are the validation split
 
 
@@ -57,14 +54,14 @@ def load_mnist(
         if not download:
             raise DataError(f"MNIST is not in {mnist_cache()}; try: purple data fetch mnist")
         place = fetch_mnist(progress=progress)
-    files, whole, test = read_four(place)
+    files, training, test = read_four(place)
     for name, file in files.items():
         if file.digest != MNIST_DIGESTS[name]:
             raise DataError(f"{file.path}: not MNIST: {_differ(MNIST_DIGESTS[name], file.digest)}")
     return Dataset(
         name="mnist",
-        train=whole.part(0, TRAIN),
-        validation=whole.part(TRAIN),
+        train=training.part(0, TRAIN),
+        validation=training.part(TRAIN),
         test=test,
         classes=tuple("0123456789"),
         origin={"folder": str(place), "files": dict(MNIST_DIGESTS), "licence": "CC BY-SA 3.0"},
@@ -94,14 +91,13 @@ def verify_folder(
     """Compare the content of each named file with its digest; nothing is raised for a no."""
     verdicts = []
     for name, expected in digests.items():
-        found, reason = None, ""
         try:
             found = open_idx(find_idx(folder, name)).digest
-            reason = "" if found == expected else _differ(expected, found)
         except DataError as error:
-            reason = str(error)
-        verdict: Literal["pass", "fail", "error"] = "fail" if reason else "pass"
-        verdict = verdict if found else "error"
+            verdicts.append(FileVerdict(name, expected, None, "error", str(error)))
+            continue
+        reason = "" if found == expected else _differ(expected, found)
+        verdict: Literal["pass", "fail"] = "fail" if reason else "pass"
         verdicts.append(FileVerdict(name, expected, found, verdict, reason))
     return tuple(verdicts)
 
@@ -121,7 +117,7 @@ def find_mnist(folder: str | Path | None = None) -> Path | None:
     base = folder if folder is not None else os.environ.get("PURPLETEAM_DATA") or None
     places = [Path(base), Path(base) / "mnist"] if base is not None else []
     places += [mnist_cache()] if folder is None else []
-    place = next((place for place in places if has_idx(place)), None)
+    place = next(filter(has_idx, places), None)
     if place is None and folder is not None:
         raise DataError(f"{folder}: holds no MNIST; expected {', '.join(IDX_FILES)}")
     return place

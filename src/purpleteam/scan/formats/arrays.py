@@ -1,7 +1,4 @@
-"""Arrays of foreign files for data sets: .npy, .npz and pickles, of which nothing is executed.
-
-The few names by which NumPy 1 and 2 pickle arrays, scalars and number formats make descriptions.
-"""
+"""Arrays of foreign files for data sets: .npy, .npz and pickles, of which nothing is executed."""
 
 import re
 from collections.abc import Iterator
@@ -26,15 +23,13 @@ ARRAY_NAMES = frozenset(
     | {"builtins.bytes", "__builtin__.bytes"}
 )
 """Every name that a pickle of arrays may hold; its last part says what it stands for."""
+# How a pickle tells the byte order; Python 2 told it in bytes.
 ORDERS = {"<": "<", ">": ">", "|": "=", "=": "=", b"<": "<", b">": ">", b"|": "=", b"=": "="}
-"""How a pickle tells the byte order; Python 2 told it in bytes."""
-FLAGS = (0, 8)
-"""Of numbers, and of text; others mark Python objects."""
+FLAGS = (0, 8)  # of numbers, and of text; others mark Python objects
 CODE = re.compile(r"[biufSUOVcmM][0-9]{1,9}")
 MAX_DEPTH = 8
 MAX_ARRAYS = 200_000
-MAX_VALUES = 3_000_000
-"""Plain numbers in lists, which may name one another many times."""
+MAX_VALUES = 3_000_000  # plain numbers in lists, which may name one another many times
 MAX_TEXT = 1 << 30
 ALONE = "array"
 
@@ -45,8 +40,7 @@ class _Format:
 
     code: str
     order: str = "="
-    settled: bool = False
-    """Whether it was given its state, once; NumPy gives none to what is in use."""
+    settled: bool = False  # whether it was given its state, once; what is in use gets none
 
 
 @dataclass(eq=False)
@@ -57,8 +51,7 @@ class _Array:
     shape: tuple[int, ...] = ()
     raw: bytes | bytearray = b""
     fortran: bool = False
-    scalar: bool = False
-    """Whether it is a single number of NumPy's, as in a list of labels."""
+    scalar: bool = False  # whether it is a single number of NumPy's, as in a list of labels
 
     def read(self, name: str) -> NDArray[Any]:
         """Return the array; a number format with parts of its own counts as unknown (void)."""
@@ -119,6 +112,28 @@ class _ArrayReader(PickleReader):
                 raise self.refused("gives a state to what has none, or in an unknown form")
 
 
+def _named_arrays(data: memoryview) -> Iterator[tuple[str, NDArray[Any]]]:
+    head = bytes(data[:6])
+    if head == NPY_MAGIC:
+        yield ALONE, read_npy(data, ALONE)
+    elif head[:2] == b"PK":
+        archive = read_layout(data)
+        if archive.odd:
+            raise Problem("archive", f"the archive has {archive.odd}")
+        for member in archive.members:
+            name = member.removesuffix(".npy")
+            if name == member or not name:
+                why = f"the archive holds {member!r}; an .npz holds .npy files alone"
+                raise Problem("unknown-format", why)
+            yield name, read_npy(archive.read(member), name)
+    elif head[:2] == b"\x1f\x8b":
+        raise Problem("unknown-format", "the file is packed by gzip; unpack it with gunzip first")
+    elif not data:
+        raise Problem("unknown-format", "the file is empty")
+    else:
+        yield from _Plain().named(_ArrayReader(data).read(), "", 0)
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a data file by name, each C-contiguous, writable, in native byte order.
 
@@ -150,28 +165,6 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except Problem as problem:
         raise Refused(f"data file {str(path)!r} is refused: {problem}") from None
     return arrays
-
-
-def _named_arrays(data: memoryview) -> Iterator[tuple[str, NDArray[Any]]]:
-    head = bytes(data[:6])
-    if head == NPY_MAGIC:
-        yield ALONE, read_npy(data, ALONE)
-    elif head[:2] == b"PK":
-        archive = read_layout(data)
-        if archive.odd:
-            raise Problem("archive", f"the archive has {archive.odd}")
-        for member in archive.members:
-            name = member.removesuffix(".npy")
-            if name == member or not name:
-                why = f"the archive holds {member!r}; an .npz holds .npy files alone"
-                raise Problem("unknown-format", why)
-            yield name, read_npy(archive.read(member), name)
-    elif head[:2] == b"\x1f\x8b":
-        raise Problem("unknown-format", "the file is packed by gzip; unpack it with gunzip first")
-    elif not data:
-        raise Problem("unknown-format", "the file is empty")
-    else:
-        yield from _Plain().named(_ArrayReader(data).read(), "", 0)
 
 
 class _Plain:

@@ -1,8 +1,4 @@
-"""The parts of an ONNX file that can do harm, read by a small protobuf walk.
-
-An ONNX net is data, but it may name files to read its weights from, and operators that only
-a native library brings. Both are found in every graph, also in those inside of operators.
-"""
+"""What of an ONNX file can do harm: files to read weights from, operators of native libraries."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -13,8 +9,7 @@ from purpleteam.scan.formats.problem import Problem
 MAX_DEPTH = 40
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 EXTERNAL = 1
-MAX_TOP, MAX_FIELDS = 100_000, 1_000_000
-"""Fields of the model itself, and of everything in it."""
+MAX_TOP, MAX_FIELDS = 100_000, 1_000_000  # fields of the model itself, and of everything in it
 
 # Field numbers of onnx.proto: https://github.com/onnx/onnx
 MODEL_GRAPH, MODEL_OPSET, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 20, 25
@@ -39,7 +34,6 @@ class _Field(NamedTuple):
 
     @property
     def message(self) -> memoryview:
-        """The bytes of a nested message or text; a number there is a Problem."""
         if isinstance(self.value, int):
             raise _bad(f"field {self.number} is a number where a message belongs")
         return self.value
@@ -66,7 +60,7 @@ def inspect_onnx(data: memoryview) -> Iterator[Problem]:
     walk = _Walk(MAX_FIELDS)
     functions = [field.message for field in top if field.number == MODEL_FUNCTIONS]
     for function in functions:
-        named = {FUNCTION_NAME: "", FUNCTION_DOMAIN: ""}
+        named = {FUNCTION_DOMAIN: "", FUNCTION_NAME: ""}
         named |= {part.number: part.text for part in walk.fields(function) if part.number in named}
         walk.own.add((named[FUNCTION_DOMAIN], named[FUNCTION_NAME]))
     for field in top:
@@ -83,8 +77,7 @@ class _Walk:
 
     def __init__(self, limit: int) -> None:
         self.limit = self.left = limit
-        self.own: set[tuple[str, str]] = set()
-        """Domain and name of the operators that the file itself defines."""
+        self.own: set[tuple[str, str]] = set()  # domain and name of what the file itself defines
 
     def problems(self, kind: str, data: memoryview, depth: int = 0) -> Iterator[Problem]:
         """Yield what is wrong with a message of a kind and with all that lies in it."""

@@ -1,8 +1,6 @@
 """Pickles read opcode by opcode: what one would import, and the plain data that one describes.
 
-This is no unpickler: nothing is imported and no object is made (pickletools; PEP 307, 3154, 574).
-`walk_pickle` follows text through stack and memo, so that a name put together by STACK_GLOBAL is
-known. `PickleReader` refuses every name and opcode that its subclass does not know.
+Nothing is imported and no object is made (pickletools; PEP 307, 3154, 574).
 """
 
 import codecs
@@ -17,14 +15,10 @@ from typing import Any, ClassVar, NamedTuple
 from purpleteam.scan.formats.problem import Problem
 
 MAX_LINE = 1 << 31
-MAX_NAME = 1000
-"""A longer text is no name of anything that can be imported."""
-MAX_WALK = 1_000_000
-"""Opcodes that are walked over in one file; a longer pickle counts as broken."""
-MAX_OPCODES = 2_000_000
-"""Opcodes that are read of one pickle."""
-MAX_MARKS = 1000
-"""How deep containers may lie in one another."""
+MAX_NAME = 1000  # a longer text is no name of anything that can be imported
+MAX_WALK = 1_000_000  # opcodes that are walked over in one file; a longer pickle counts as broken
+MAX_OPCODES = 2_000_000  # opcodes that are read of one pickle
+MAX_MARKS = 1000  # how deep containers may lie in one another
 CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
 PUTS, GETS = ("BINPUT", "LONG_BINPUT", "PUT"), ("BINGET", "LONG_BINGET", "GET")
 TEXTS = {
@@ -33,27 +27,26 @@ TEXTS = {
     "UNICODE": "raw-unicode-escape",
 }
 """The opcodes of text, and its encoding."""
+NOT_NEEDED = "is not needed by plain data"
 _MARK = object()
 
 
 def _described(opcode: pickletools.OpcodeInfo) -> tuple[str, int, bool, int, int]:
     """Return name, length of the argument, whether it takes up to a mark, and takes, and puts."""
-    before = list(opcode.stack_before)
+    before, length = list(opcode.stack_before), opcode.arg.n if opcode.arg else 0
     to_mark = pickletools.markobject in before
     takes = before.index(pickletools.markobject) if to_mark else len(before)
-    length = opcode.arg.n if opcode.arg else 0
     return opcode.name, length, to_mark, takes, len(opcode.stack_after)
 
 
 OPCODES = {ord(opcode.code): _described(opcode) for opcode in pickletools.opcodes}
 EFFECTS = {name: effect for name, _, *effect in OPCODES.values()}
-WIDTHS = {
+WIDTHS = {  # bytes of the length that stands before an argument
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
     pickletools.TAKEN_FROM_ARGUMENT4: 4,
     pickletools.TAKEN_FROM_ARGUMENT4U: 4,
     pickletools.TAKEN_FROM_ARGUMENT8U: 8,
 }
-"""Bytes of the length that stands before an argument."""
 
 
 def opcodes(
@@ -61,9 +54,7 @@ def opcodes(
 ) -> Iterator[tuple[str, memoryview, int, int]]:
     """Yield each opcode up to STOP: name, argument as it lies there, first byte, byte behind.
 
-    Raises:
-        ValueError: the bytes end early.
-        Problem: an opcode is not allowed, or there is none: it may do anything.
+    Bytes that end early are a ValueError; an opcode that is unknown or not allowed is a `Problem`.
     """
     name = ""
     while name != "STOP":
@@ -73,8 +64,7 @@ def opcodes(
             raise Problem("unsafe-global", f"there is no opcode {data[at]:#04x}")
         name, length, *_ = OPCODES[data[at]]
         if name not in allowed:
-            why = f"opcode {name} at byte {at} is not needed by plain data"
-            raise Problem("unsafe-global", why)
+            raise Problem("unsafe-global", f"opcode {name} at byte {at} {NOT_NEEDED}")
         begin, ending = at + 1, 0
         if length == pickletools.UP_TO_NEWLINE:
             length, ending = _to_newline(data, begin), 1
@@ -140,16 +130,13 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                 text = _quoted(bytes(raw)) if name == "STRING" else raw
                 known = len(text) <= MAX_NAME
                 stack.append(str(text, TEXTS[name], "surrogatepass") if known else None)
-            elif name in PUTS:
-                memo[ARGUMENTS[name](bytes(raw))] = stack[-1]
+            elif name in PUTS or name == "MEMOIZE":
+                at_end = name == "MEMOIZE"
+                memo[len(memo) if at_end else ARGUMENTS[name](bytes(raw))] = stack[-1]
             elif name in GETS:
                 stack.append(memo[ARGUMENTS[name](bytes(raw))])
-            elif name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            elif name == "DUP":
-                stack.append(stack[-1])
-            elif name == "MARK":
-                stack.append(_MARK)
+            elif name in ("DUP", "MARK"):
+                stack.append(stack[-1] if name == "DUP" else _MARK)
             else:
                 if name in ("GLOBAL", "INST"):
                     imports.append((str(raw, "utf-8").replace("\n", "."), at))
@@ -188,7 +175,7 @@ class OrderedItems(dict[Any, Any]):
 
 _unsigned = partial(int.from_bytes, byteorder="little")
 _signed = partial(int.from_bytes, byteorder="little", signed=True)
-VALUES: dict[str, Callable[[bytes], Any]] = {
+VALUES: dict[str, Callable[[bytes], Any]] = {  # of the opcodes that are one by themselves
     "NONE": lambda _: None,
     "NEWTRUE": lambda _: True,
     "NEWFALSE": lambda _: False,
@@ -209,14 +196,12 @@ VALUES: dict[str, Callable[[bytes], Any]] = {
     "UNICODE": lambda raw: raw.decode("raw-unicode-escape"),
     **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), bytes),
 }
-"""The opcodes that are a value by themselves."""
-ARGUMENTS: dict[str, Callable[[bytes], Any]] = VALUES | {
+ARGUMENTS: dict[str, Callable[[bytes], Any]] = VALUES | {  # what the bytes behind an opcode mean
     **dict.fromkeys(("PUT", "GET"), int),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"), _unsigned),
     **dict.fromkeys(("FRAME", "PROTO"), _unsigned),
     "GLOBAL": lambda raw: raw.decode("ascii").split("\n"),
 }
-"""What the bytes behind an opcode mean."""
 
 
 class PickleReader:
@@ -224,8 +209,7 @@ class PickleReader:
 
     names: ClassVar[Mapping[str, Symbol]]
     keys: ClassVar[tuple[type, ...]] = (str, int)
-    allowed: ClassVar[frozenset[str]] = frozenset(EFFECTS)
-    """The opcodes that are read, as far as they are understood at all."""
+    allowed: ClassVar[frozenset[str]] = frozenset(EFFECTS)  # as far as they are understood
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
@@ -275,10 +259,8 @@ class PickleReader:
         """Do what an opcode does that is no value by itself."""
         stack = self.stack
         match self.opcode:
-            case "BINPUT" | "LONG_BINPUT" | "PUT":
-                self.memo[argument] = stack[-1]
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = stack[-1]
+            case "BINPUT" | "LONG_BINPUT" | "PUT" | "MEMOIZE":
+                self.memo[len(self.memo) if self.opcode == "MEMOIZE" else argument] = stack[-1]
             case "BINGET" | "LONG_BINGET" | "GET":
                 stack.append(self.memo[argument])
             case "MARK":
@@ -329,7 +311,7 @@ class PickleReader:
                 if self.at or argument > 5:
                     raise ValueError("a protocol mark out of place, or of an unknown protocol")
             case _:
-                raise self.refused("is not needed by plain data")
+                raise self.refused(NOT_NEEDED)
 
     def _to_mark(self) -> list[Any]:
         if not self.marks:

@@ -7,8 +7,7 @@ _CONVERT = "make it a stored model with: purple import FILE --arch NAME"
 _ASK = "do not load it; ask its maker for the weights as safetensors"
 _SAVE_AGAIN = "write the file again with the library of its format, and compare digests"
 
-MOST_LETTERS = 1000
-"""Of a message, which may tell what the file says."""
+MOST_LETTERS = 1000  # of a message, which may tell what the file says
 PROBLEMS: dict[str, Rule] = {
     "unsafe-global": Rule("PM001", "critical", "CWE-502", _ASK),
     "pickle": Rule("PM002", "medium", "CWE-502", _CONVERT),

@@ -1,8 +1,4 @@
-"""A safetensors file, read more strictly than the library does.
-
-One JSON object, then the numbers: no duplicate key, no gap, no overlap, nothing behind the
-last tensor, and metadata that is plain text.
-"""
+"""A safetensors file, read more strictly than by the library: no key twice, no gap, no overlap."""
 
 import json
 import math
@@ -24,23 +20,25 @@ NAMES = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+# What calls, dunder names, markup, imports and templates have and a description has not.
 CODE = re.compile(r"\w\(|__\w+__|<\s*/?\s*\w|\bimport\s+\w|\blambda\b|\$[({]|\{\{|[\x00-\x08]")
-"""What calls, dunder names, markup, imports and templates have and a description has not."""
 _bad = partial(Problem, "safetensors")
 
 
 def read_safetensors(data: memoryview) -> tuple[dict[str, Tensor], list[Problem]]:
-    """Return the tensors of a well-formed file, in its order, and the metadata that look like code.
-
-    Raises:
-        Problem: the file is anything but well-formed.
-    """
+    """Return the tensors of a well-formed file, in its order, and metadata that looks like code."""
     size, length = len(data), int.from_bytes(data[:8], "little")
     if size < 10 or length > min(MAX_HEADER, size - 8):
         raise _bad(f"the header claims {length} bytes of a file of {size}; at most {MAX_HEADER}")
     if walk_pickle(data, limit=MAX_OPCODES).calls_a_name:
         raise _bad("the file is a pickle as well, which would call something when it is loaded")
-    fields = _parse(bytes(data[8 : 8 + length]))
+    text = bytes(data[8 : 8 + length])
+    try:
+        fields = HEADER.decode(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"the header is no JSON: {error}") from None
+    if not text.startswith(b"{") or not isinstance(fields, dict):
+        raise _bad("the header is no JSON object")
     metadata = fields.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _bad("the metadata holds something that is no text")
@@ -69,22 +67,6 @@ def inspect_safetensors(data: memoryview) -> Iterator[Problem]:
         yield from tensor.problems(name)
 
 
-def _parse(text: bytes) -> dict[str, Any]:
-    decoder = json.JSONDecoder(
-        object_pairs_hook=_no_duplicates,
-        parse_int=_whole,
-        parse_float=_whole,
-        parse_constant=_whole,
-    )
-    try:
-        fields = decoder.decode(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise _bad(f"the header is no JSON: {error}") from None
-    if not text.startswith(b"{") or not isinstance(fields, dict):
-        raise _bad("the header is no JSON object")
-    return fields
-
-
 def _whole(number: str) -> int:
     if not number.isdigit() or len(number) > 20:  # "-0" is none either, for the library
         raise ValueError(f"{number[:20]} is no count")
@@ -99,6 +81,11 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise _bad("the header names something twice")
     return fields
+
+
+HEADER = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_int=_whole, parse_float=_whole, parse_constant=_whole
+)
 
 
 def _entry(name: str, value: Any) -> tuple[int, int, str, list[int]]:

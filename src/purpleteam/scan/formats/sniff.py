@@ -22,8 +22,7 @@ MODEL_SUFFIXES: dict[str, tuple[str, ...]] = {
 """Names that claim to be a model, and the kinds of content that such a name may have."""
 MODEL_KINDS = frozenset({"safetensors", "onnx", "pickle", "zip", "numpy", "hdf5", "tar", "7z"})
 MAGIC = {
-    b"PK\x03\x04": "zip",
-    b"PK\x05\x06": "zip",
+    **dict.fromkeys((b"PK\x03\x04", b"PK\x05\x06"), "zip"),
     b"\x93NUMPY": "numpy",
     b"\x89HDF\r\n\x1a\n": "hdf5",
     b"7z\xbc\xaf\x27\x1c": "7z",
@@ -43,10 +42,7 @@ def mapped(path: Path) -> memoryview:
 
 
 def sniff(path: Path) -> str:
-    """Return the kind of the file's content.
-
-    One of safetensors, onnx, zip, pickle, numpy, hdf5, tar, 7z, gzip, empty, text, unknown.
-    """
+    """Return the kind of the content: a model's, `gzip`, `empty`, `text` or `unknown`."""
     data = mapped(path)
     head = bytes(data[:MAX_HEAD])
     if not head:
@@ -60,12 +56,10 @@ def sniff(path: Path) -> str:
         return "tar"
     walk = walk_pickle(data[:MAX_BYTES], limit=MAX_OPCODES)
     if head[0] == 0x80:
-        claims = path.suffix.lower() in MODEL_SUFFIXES
-        if walk.error is None or walk.imports or claims:
+        if walk.error is None or walk.imports or path.suffix.lower() in MODEL_SUFFIXES:
             return "pickle"
-    # One of protocol 0 or 1 has no mark at its beginning. It must call something: one that calls
-    # nothing is harmless, and every text that begins with a full stop would be one. No text has so
-    # many opcodes; what follows them is for the scanner to find out.
+    # One of protocol 0 or 1 begins with no mark. It must call something, as every text that begins
+    # with a full stop would be one; or have more opcodes than any text.
     elif walk.opcodes == MAX_OPCODES or walk.calls_a_name:
         return "pickle"
     if head[0] == 0x08 and looks_like_onnx(data):

@@ -1,7 +1,4 @@
-"""Tensors of foreign files as arrays: number formats, strides within bounds, finite values.
-
-The .npy header (NEP 1) is read here too: an array of Python objects is a pickle in disguise.
-"""
+"""Number formats, tensors with their values checked, and the .npy format (NEP 1)."""
 
 import ast
 import math
@@ -16,14 +13,12 @@ from numpy.typing import NDArray
 from purpleteam.scan.formats.problem import Problem
 
 MAX_DIMENSIONS = 32
-MAX_SIZE = 1 << 31
-"""Largest size of one dimension; an empty tensor could claim any otherwise."""
-ALL_ONES_EXPONENT = 0x7F80
-"""The bits of a bfloat16 that are all set in NaN and the infinities."""
+MAX_SIZE = 1 << 31  # largest size of one dimension; an empty tensor could claim any otherwise
+ALL_ONES_EXPONENT = 0x7F80  # the bits of a bfloat16 that are all set in NaN and the infinities
 NPY_MAGIC = b"\x93NUMPY"
-MAX_HEADER = 10_000
-"""NumPy's own limit."""
+MAX_HEADER = 10_000  # NumPy's own limit
 KINDS = "biufSU"
+HALF_TRUTH = "of truth values holds another byte than 0 or 1"
 ITEM_SIZES = frozenset({1, 2, 4, 8})
 DTYPES = {
     name: np.dtype(code)
@@ -51,8 +46,8 @@ class Tensor(NamedTuple):
             finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
         if not finite:
             yield Problem("not-finite", f"tensor {name!r} holds NaN or an infinity")
-        elif self.dtype == "bool":
-            yield from _half_truths(f"tensor {name!r}", array)
+        elif self.dtype == "bool" and array.size and array.max() > 1:
+            yield Problem("tensor", f"tensor {name!r} {HALF_TRUTH}")
 
     def converted(self) -> NDArray[Any]:
         """Return the array as the store keeps it: every float format becomes float32."""
@@ -65,51 +60,6 @@ class Tensor(NamedTuple):
             with np.errstate(over="ignore"):
                 return array.astype(np.float32, copy=False)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-class TensorForm(NamedTuple):
-    """Where a tensor lies in its storage: all counts in numbers, not in bytes."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-
-    @property
-    def bytes(self) -> int:
-        """How many bytes the tensor takes by itself."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
-
-    def check(self, name: str, storage: int) -> None:
-        """Refuse a tensor that reaches outside of its storage, of so many bytes."""
-        if len(self.shape) != len(self.stride) or len(self.shape) > MAX_DIMENSIONS:
-            raise Problem("tensor", f"{name} has {len(self.shape)} dimensions")
-        numbers = (*self.shape, *self.stride, self.offset)
-        if min(numbers) < 0 or max(numbers) > MAX_SIZE:
-            raise Problem("tensor", f"{name} has a size, stride or offset out of range")
-        if math.prod(filter(None, self.shape)) > MAX_SIZE * MAX_DIMENSIONS:
-            raise Problem("tensor", f"{name} has an impossible shape")
-        available, rest = divmod(storage, DTYPES[self.dtype].itemsize)
-        if rest:
-            raise Problem("tensor", f"{name} has a storage of {storage} bytes")
-        count, last = math.prod(self.shape), self.offset - 1
-        if count:
-            steps = zip(self.shape, self.stride, strict=True)
-            last = self.offset + sum((size - 1) * step for size, step in steps)
-        if count > available or last >= available:
-            why = f"claims {count} numbers up to place {last} of a storage of {available}"
-            raise Problem("tensor", f"{name} {why}")
-
-    def read(self, storage: memoryview) -> Tensor:
-        """Return the tensor, contiguous, as a view of its storage or a copy; `check` it first."""
-        dtype = DTYPES[self.dtype]
-        if not self.bytes:
-            return Tensor(np.zeros(self.shape, dtype), self.dtype)
-        steps = [step * dtype.itemsize for step in self.stride]
-        view: NDArray[Any] = np.ndarray(
-            self.shape, dtype, storage, self.offset * dtype.itemsize, steps
-        )
-        return Tensor(np.asarray(view, order="C"), self.dtype)
 
 
 def read_npy_header(data: memoryview) -> tuple[np.dtype[Any], tuple[int, ...], bool, memoryview]:
@@ -161,8 +111,8 @@ def plain_array(
 ) -> NDArray[Any]:
     """Return an array of its own memory; what is neither numbers nor text is a `Problem`."""
     if dtype.hasobject:
-        why = "holds Python objects, which only unpickling could read"
-        raise Problem("object-array", f"array {name!r} {why}")
+        why = f"array {name!r} holds Python objects, which only unpickling could read"
+        raise Problem("object-array", why)
     known = dtype.itemsize > 0 if dtype.kind in "SU" else dtype.itemsize in ITEM_SIZES
     if dtype.kind not in KINDS or not known:
         why = "known: whole numbers, floats of 2, 4 or 8 bytes, truth values, text"
@@ -170,16 +120,10 @@ def plain_array(
     size = math.prod(shape) * dtype.itemsize
     if size != len(raw):
         raise Problem("tensor", f"array {name!r} claims {size} bytes and has {len(raw)}")
-    if dtype.kind == "b":
-        for problem in _half_truths(f"array {name!r}", np.frombuffer(raw, np.uint8)):
-            raise problem
+    if dtype.kind == "b" and size and np.frombuffer(raw, np.uint8).max() > 1:
+        raise Problem("tensor", f"array {name!r} {HALF_TRUTH}")
     try:
         array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
         return array.astype(dtype.newbyteorder("="), order="C", copy=True)
     except ValueError as error:  # an empty array of impossible sizes, text of no characters
         raise Problem("tensor", f"array {name!r} cannot be read: {error}") from None
-
-
-def _half_truths(what: str, numbers: NDArray[Any]) -> Iterator[Problem]:
-    if numbers.size and numbers.max() > 1:
-        yield Problem("tensor", f"{what} of truth values holds another byte than 0 or 1")

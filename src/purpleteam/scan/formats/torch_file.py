@@ -1,16 +1,19 @@
-"""The torch state dict (.pt, .pth): its names, its pickle, and the archive that torch.save writes.
+"""The torch state dict (.pt, .pth): a call of one of five names describes a tensor.
 
-A call of one of five names makes a description of a tensor, never an object. What is accepted
-here, `torch.load(weights_only=True)` accepts as well and reads with the same values.
+What is accepted here, `torch.load(weights_only=True)` accepts too and reads with the same values.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from purpleteam.scan.formats.pickles import OrderedItems, PickleReader, Symbol
 from purpleteam.scan.formats.problem import Problem
-from purpleteam.scan.formats.tensors import DTYPES, TensorForm
+from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, Tensor
 from purpleteam.scan.formats.zip_layout import Archive, read_layout
 
 MAX_PICKLE = 64 << 20
@@ -24,8 +27,7 @@ STORAGE_NAMES["torch.storage.UntypedStorage"] = None
 DTYPE_NAMES = {f"torch.{name}": name for name in DTYPES}
 TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
 OTHERS = ("torch._utils._rebuild_parameter", "torch.Size", "collections.OrderedDict")
-ALLOWED = frozenset({*TENSORS, *OTHERS, *STORAGE_NAMES, *DTYPE_NAMES})
-"""Every name that a state dict may hold; the rest of Python is refused by default."""
+ALLOWED = frozenset({*TENSORS, *OTHERS, *STORAGE_NAMES, *DTYPE_NAMES})  # by default nothing is
 OPCODES = (
     "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
     "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET "
@@ -44,7 +46,7 @@ NOTES = {
 
 @dataclass(frozen=True)
 class StorageRef:
-    """One data/N of the archive: of so many numbers, or bytes where their format is not known."""
+    """One data/N of the archive: `count` numbers, or bytes where their format is not known."""
 
     key: str
     dtype: str | None
@@ -58,18 +60,33 @@ class StorageRef:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as the pickle describes it."""
+    """Where a tensor lies in its storage: all counts in numbers, not in bytes."""
 
     storage: StorageRef
-    form: TensorForm
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes the tensor takes by itself."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+    def read(self, storage: memoryview) -> Tensor:
+        """Return the tensor, contiguous, as a view of its storage or a copy."""
+        dtype = DTYPES[self.dtype]
+        if not self.bytes:
+            return Tensor(np.zeros(self.shape, dtype), self.dtype)
+        steps = [step * dtype.itemsize for step in self.stride]
+        view: NDArray[Any] = np.ndarray(
+            self.shape, dtype, storage, self.offset * dtype.itemsize, steps
+        )
+        return Tensor(np.asarray(view, order="C"), self.dtype)
 
 
 def read_state_pickle(data: bytes | memoryview) -> tuple[Any, dict[str, StorageRef]]:
-    """Return what the pickle describes and every storage that it names, by its key.
-
-    Raises:
-        Problem: for any opcode, name or form that a state dict does not need.
-    """
+    """Return what the pickle describes and every storage that it names, by its key."""
     if data[:1] != b"\x80":
         raise Problem("damaged-pickle", "the pickle does not begin with its protocol")
     reader = _StateReader(memoryview(data))
@@ -115,7 +132,7 @@ class _StateReader(PickleReader):
             ):
                 return self._tensor(ref, DTYPE_NAMES[kind], form)
             case "torch._utils._rebuild_parameter", (StoredTensor() as tensor, grad, hooks):
-                self._check_gradient(tensor.form.dtype, grad, hooks)
+                self._check_gradient(tensor.dtype, grad, hooks)
                 return tensor
             case "collections.OrderedDict", ():
                 return OrderedItems()
@@ -130,9 +147,23 @@ class _StateReader(PickleReader):
         self._check_gradient(dtype, grad, hooks)
         if not (type(offset) is int and _counts(size) and _counts(stride)):
             raise self.refused("describes a tensor by something that is no whole number")
-        tensor = StoredTensor(ref, TensorForm(dtype, size, stride, offset))
-        tensor.form.check(f"the tensor at byte {self.at} of the pickle", ref.bytes)
-        return tensor
+        name = f"the tensor at byte {self.at} of the pickle"
+        if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
+            raise Problem("tensor", f"{name} has {len(size)} dimensions")
+        if min(numbers := (*size, *stride, offset)) < 0 or max(numbers) > MAX_SIZE:
+            raise Problem("tensor", f"{name} has a size, stride or offset out of range")
+        if math.prod(filter(None, size)) > MAX_SIZE * MAX_DIMENSIONS:
+            raise Problem("tensor", f"{name} has an impossible shape")
+        available, rest = divmod(ref.bytes, DTYPES[dtype].itemsize)
+        if rest:
+            raise Problem("tensor", f"{name} has a storage of {ref.bytes} bytes")
+        count, last = math.prod(size), offset - 1
+        if count:
+            last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if count > available or last >= available:
+            why = f"claims {count} numbers up to place {last} of a storage of {available}"
+            raise Problem("tensor", f"{name} {why}")
+        return StoredTensor(ref, dtype, size, stride, offset)
 
     def _check_gradient(self, dtype: str, grad: Any, hooks: Any) -> None:
         if type(grad) is not bool or type(hooks) is not OrderedItems or hooks:
@@ -148,11 +179,7 @@ def _counts(values: Any) -> bool:
 def open_archive(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
     """Return what an archive's pickle describes, and the storages that it names, by their keys.
 
-    It must be exactly what torch.save makes of plain tensors. Every storage is checked for its CRC,
-    whether it is used or not.
-
-    Raises:
-        Problem: a file too many or too few, a wrong CRC, a pickle that does anything else.
+    It must be exactly what torch.save makes of plain tensors; the CRC of every storage is checked.
     """
     archive = read_layout(data)
     top = _check_entries(archive)
@@ -167,8 +194,8 @@ def open_archive(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
     folder, storages = f"{top}/data/", {}
     held = {name.removeprefix(folder) for name in archive.members if name.startswith(folder)}
     if odd := held ^ named.keys():
-        why = "is in the pickle or in the archive, not in both"
-        raise Problem("archive", f"'data/{min(odd)}' {why}")
+        why = f"'data/{min(odd)}' is in the pickle or in the archive, not in both"
+        raise Problem("archive", why)
     for key, ref in named.items():
         storages[key] = archive.read(folder + key)
         if (size := len(storages[key])) != ref.bytes:

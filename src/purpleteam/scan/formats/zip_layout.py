@@ -1,15 +1,14 @@
 """A zip archive on which no two readers can disagree (PKWARE APPNOTE 6.3.10).
 
-Readers differ in which of its records they trust. The layout is therefore read once, here, and an
-archive is accepted where all records say the same and together cover each byte once: nothing
-before, between, behind or twice. All of that is known before anything is unpacked.
+All its records must say the same and together cover each byte once: nothing lies before, between,
+behind or twice. That is known before anything is unpacked.
 """
 
 import re
 import struct
 import unicodedata
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,19 +20,16 @@ DESCRIPTOR, DESCRIPTOR64 = struct.Struct("<4s3L"), struct.Struct("<4sL2Q")
 END, END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 LOCATOR = struct.Struct("<4sLQL")
 STORED, DEFLATED = 0, 8
+# Flags: sizes behind the data, names in UTF-8, how hard a deflater tried.
 DEFERRED, UTF8, DEFLATE_LEVEL = 0x0008, 0x0800, 0x0006
-"""Flags: sizes behind the data, names in UTF-8, how hard a deflater tried."""
 ZIP64 = 0x0001
-RENAMING = frozenset({0x0017, 0x6375, 0x7075, 0x9901})
-"""Extra fields that give a file another name, or encrypt it, for those readers that know them."""
+RENAMING = frozenset({0x0017, 0x6375, 0x7075, 0x9901})  # extra fields that rename, or encrypt
 DIRECTORY_BIT, FOLDER, REGULAR = 0x10, 0o040000, 0o100000
 MAX_TOTAL = 64 << 30
 MAX_RATIO = 100
-SMALL = 64 << 20
-"""What unpacks to no more than this is no bomb, however well it was packed."""
+SMALL = 64 << 20  # what unpacks to no more than this is no bomb, however well it was packed
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
-MAX_VERSION = 63
-"""The newest version of the format; Python's reader refuses a newer one, others do not look."""
+MAX_VERSION = 63  # of the format; Python's reader refuses a newer one, others do not look
 MAX_MEMBERS = 100_000
 _bad = partial(Problem, "archive")
 
@@ -56,7 +52,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The whole name."""
+        """The whole name, decoded."""
         return self.raw_name.decode("utf-8")
 
     @property
@@ -67,13 +63,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive whose layout was found unambiguous; files are read from its own places."""
+    """An archive whose layout was found unambiguous."""
 
     data: memoryview
-    members: Mapping[str, Member]
-    """In the order in which they lie in the file; folders are left out."""
-    odd: str
-    """What no library writes and every reader takes the same way; model formats refuse it."""
+    members: Mapping[str, Member]  # in the order in which they lie in the file, without folders
+    odd: str  # what no library writes and every reader takes the same way; model formats refuse it
 
     def head(self, name: str, count: int = 32) -> bytes:
         """Return the first bytes of a file, unchecked."""
@@ -97,8 +91,7 @@ class Archive:
             except zlib.error as error:
                 raise _bad(f"{name!r} is damaged: {error}") from None
             if not stream.eof or stream.unused_data or len(raw) != member.size:
-                why = f"does not unpack to the {member.size} bytes that it claims"
-                raise _bad(f"{name!r} {why}")
+                raise _bad(f"{name!r} does not unpack to the {member.size} bytes that it claims")
         if zlib.crc32(raw) != member.crc:
             raise _bad(f"{name!r} is damaged: its CRC is another than the archive says")
         return raw
@@ -131,7 +124,17 @@ def read_layout(data: memoryview) -> Archive:
         raise _bad(f"bytes {place} to {begin} of the archive belong to no file")
     if total > MAX_TOTAL or (total > SMALL and total > MAX_RATIO * len(data)):
         raise Problem("bomb", f"the archive unpacks {len(data)} bytes to {total}")
-    _check_names(names)
+    seen: dict[str, str] = {}
+    for name in names:  # that lead elsewhere, or that two readers could take for one another
+        parts = name.removesuffix("/").split("/")
+        if "\\" in name or ":" in name or not {"", ".", ".."}.isdisjoint(parts):
+            raise _bad(f"the archive holds {name[:80]!r}, which leads out of its folder")
+        if not name.isprintable():
+            raise _bad(f"the archive holds {name[:80]!r}, a name that readers cut or change")
+        key = name if name.isascii() else unicodedata.normalize("NFKC", name)
+        other = seen.setdefault(key.casefold().rstrip("/"), name)
+        if other is not name:
+            raise _bad(f"the archive has two files of one name: {other[:80]!r} and {name[:80]!r}")
     files = {name: member for name, member in zip(names, members, strict=True) if name[-1:] != "/"}
     return Archive(data, files, odd)
 
@@ -140,8 +143,8 @@ def _end_records(data: memoryview) -> tuple[int, int, int, str]:
     """Return where the directory begins and ends, its number of entries, and what is odd.
 
     Readers look for the end record from the last byte backwards, over the longest comment. Where
-    another one fits the end of the file as well, they may choose differently; where one merely
-    lies there, as of an archive in the archive, that is odd and left to the caller.
+    another one fits the end of the file too, they may choose differently; where one merely lies
+    there, as of an archive in the archive, that is odd and left to the caller.
     """
     tail = bytes(data[max(0, len(data) - END.size - MAX16) :])
     places = [match.start() for match in re.finditer(b"PK\x05\x06", tail)]
@@ -149,8 +152,8 @@ def _end_records(data: memoryview) -> tuple[int, int, int, str]:
         raise _bad("the archive is damaged: it has no end record")
     fitting = []  # those whose comment ends with the file
     for place in places:
-        comment = int.from_bytes(tail[place + END.size - 2 : place + END.size], "little")
-        if place + END.size + comment == len(tail):
+        end = place + END.size
+        if end + int.from_bytes(tail[end - 2 : end], "little") == len(tail):
             fitting.append(place)
     if len(fitting) > 1:
         raise _bad("the archive has two end records; readers choose differently")
@@ -286,21 +289,6 @@ def _agrees(member: Member, told: list[int], wide: tuple[int, ...] | None) -> bo
         return crc == 0 and wide in (both, (0, 0))
     started = (member.size, 0) if member.size >= MAX32 else ()
     return told == [0, 0, 0] and wide in ((*started, *place) or None, (0, 0))
-
-
-def _check_names(names: Iterable[str]) -> None:
-    """Refuse names that lead elsewhere, or that two readers could take for one another."""
-    seen: dict[str, str] = {}
-    for name in names:
-        parts = name.removesuffix("/").split("/")
-        if "\\" in name or ":" in name or not {"", ".", ".."}.isdisjoint(parts):
-            raise _bad(f"the archive holds {name[:80]!r}, which leads out of its folder")
-        if not name.isprintable():
-            raise _bad(f"the archive holds {name[:80]!r}, a name that readers cut or change")
-        key = name if name.isascii() else unicodedata.normalize("NFKC", name)
-        other = seen.setdefault(key.casefold().rstrip("/"), name)
-        if other is not name:
-            raise _bad(f"the archive has two files of one name: {other[:80]!r} and {name[:80]!r}")
 
 
 def _shown(name: bytes) -> str:

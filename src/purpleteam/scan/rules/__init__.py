@@ -1,12 +1,6 @@
-"""Our own rules for machine-learning code, PT001 upwards; one file for each kind of hole.
+"""Our own rules for machine-learning code, PT001 upwards: functions of a parsed file.
 
-A rule is a function of a parsed file, whose names are followed to their imports.
-
-- `loading`   PT001 unsafe torch.load, PT002 an unsafe second try, PT003 pickle and its kin,
-              PT004 NumPy object arrays, PT009 unsafe YAML, PT008 eval and exec,
-              PT011 code that comes with a downloaded model
-- `web`       PT005 debug server, PT006 public share, PT007 exception text to a client,
-              PT010 upload without a limit, PT012 all confidences to a client
+- `loading`   what runs code when it is read;  `web`: what a served model gives away or lets in
 
 Where Bandit knows the same hole, both findings are kept: two tools that agree are worth more than
 one. PT020, secrets, is a scanner of its own.
@@ -27,19 +21,16 @@ from purpleteam.scan.scanner import Rule
 
 __all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "parse", "rule"]
 
-ALLOW = re.compile(r"#\s*purple: allow (PT\d{3}(?:,\s*PT\d{3})*)\s+\S.{5,}")
-"""`# purple: allow PT004 because ...`; without a reason it allows nothing."""
-MAX_NAME = 1000
-"""A longer name is none that a rule knows; each could be one part longer than the last."""
+ALLOW = re.compile(r"#\s*purple: allow (PT\d{3}(?:,\s*PT\d{3})*)\s+\S.{5,}")  # and the reason
+MAX_NAME = 1000  # longer ones are no rule's; each could be one part longer than the last
 IMPORTERS = ("__import__", "importlib.import_module")
 
 
 @dataclass(frozen=True)
 class Module:
-    """One file: its nodes, its text, and what its names stand for."""
+    """One file: its nodes, outer ones first, its text, and what its names stand for."""
 
     nodes: tuple[ast.AST, ...]
-    """Every node of the tree, outer ones first."""
     lines: tuple[str, ...]
     names: dict[str, str]
 
@@ -62,7 +53,6 @@ class Module:
 
     @cached_property
     def calls(self) -> tuple[tuple[ast.Call, str], ...]:
-        """Every call of the file, with the name of what is called."""
         return tuple(self.calls_in(self.nodes))
 
     def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
@@ -130,12 +120,12 @@ RULES: Registry[tuple[Rule, Look]] = Registry("rule")
 
 
 def rule(
-    id: str, severity: Severity, cwe: str, fix: str, confidence: str = "high"
+    id: str, severity: Severity, cwe: int, fix: str, confidence: str = "high"
 ) -> Callable[[Look], Look]:
     """Register the decorated function as what yields the breaches of a rule."""
 
     def add(look: Look) -> Look:
-        RULES.register(id)((Rule(id, severity, cwe, fix, confidence), look))
+        RULES.register(id)((Rule(id, severity, f"CWE-{cwe}", fix, confidence), look))
         return look
 
     return add

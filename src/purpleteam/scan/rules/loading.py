@@ -1,8 +1,4 @@
-"""Files, texts and downloads that become code when they are read.
-
-torch.load unpickles: whoever made the file runs code, unless weights_only is True. So do pickle
-and its kin, object arrays, YAML with tags, eval, and models that bring their own code along.
-"""
+"""Files, texts and downloads that become code when they are read."""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -21,9 +17,7 @@ UNPICKLERS = frozenset(
     | {"torch.package.PackageImporter"}
 )
 YAML = frozenset({"yaml.load", "yaml.load_all"})
-YAML_UNSAFE = frozenset(
-    {"yaml.unsafe_load", "yaml.unsafe_load_all", "yaml.full_load", "yaml.full_load_all"}
-)
+YAML_UNSAFE = frozenset(f"yaml.{how}_load{of}" for how in ("unsafe", "full") for of in ("", "_all"))
 YAML_SAFE = frozenset({"yaml.SafeLoader", "yaml.CSafeLoader", "yaml.BaseLoader"})
 EVALUATORS = frozenset({"eval", "exec", "builtins.eval", "builtins.exec", "pandas.eval"})
 TRUST = ("trust_remote_code", "trust_repo")
@@ -38,15 +32,11 @@ def _loads(module: Module, calls: Iterable[tuple[ast.Call, str]]) -> Iterator[tu
 
 
 def _is_used(node: ast.AST) -> bool:
-    """Tell a name that is read: called, or handed on."""
     return isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
 
 
 @rule(
-    "PT001",
-    "medium",
-    "CWE-502",
-    "pass weights_only=True with torch 2.10 or newer, or load safetensors",
+    "PT001", "medium", 502, "pass weights_only=True with torch 2.10 or newer, or load safetensors"
 )
 def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     """A torch loader that is called, or handed on, without weights_only=True."""
@@ -67,24 +57,21 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
             yield Hit(node, f"{name} is handed on without weights_only=True")
 
 
-@rule("PT002", "high", "CWE-502", "let the safe load fail; whoever makes the file can make it fail")
+@rule("PT002", "high", 502, "let the safe load fail; whoever makes the file can make it fail")
 def unsafe_second_try(module: Module) -> Iterator[Hit]:
     """A safe load whose failure leads to an unsafe one: the file chooses which."""
 
-    def loads(part: ast.AST) -> Iterator[tuple[ast.Call, str, bool]]:
-        for call, name in _loads(module, module.calls_in(ast.walk(part))):
-            yield call, name, is_literal(argument(call, "weights_only"), True)
+    def loads(parts: Iterable[ast.AST], safe: bool) -> list[tuple[ast.Call, str]]:
+        calls = _loads(module, module.calls_in(node for part in parts for node in ast.walk(part)))
+        return [row for row in calls if is_literal(argument(row[0], "weights_only"), True) is safe]
 
     for node in module.nodes:
-        if isinstance(node, ast.Try) and any(
-            safe for part in node.body for *_, safe in loads(part)
-        ):
-            for call, name, safe in (row for handler in node.handlers for row in loads(handler)):
-                if not safe:
-                    yield Hit(call, f"{name} is tried again without weights_only=True")
+        if isinstance(node, ast.Try) and loads(node.body, True):
+            for call, name in loads(node.handlers, False):
+                yield Hit(call, f"{name} is tried again without weights_only=True")
 
 
-@rule("PT003", "high", "CWE-502", "store weights as safetensors, settings as JSON")
+@rule("PT003", "high", 502, "store weights as safetensors, settings as JSON")
 def unpickling(module: Module) -> Iterator[Hit]:
     """pickle, joblib, dill and others that run what the file says; also when handed on."""
     for node in module.nodes:
@@ -93,7 +80,7 @@ def unpickling(module: Module) -> Iterator[Hit]:
             yield Hit(node, f"{name} runs what the file says")
 
 
-@rule("PT004", "high", "CWE-502", "leave allow_pickle out; store plain numbers")
+@rule("PT004", "high", 502, "leave allow_pickle out; store plain numbers")
 def object_arrays(module: Module) -> Iterator[Hit]:
     """A NumPy load that unpickles objects."""
     for call, name in module.calls:
@@ -103,12 +90,7 @@ def object_arrays(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} with allow_pickle runs what the file says")
 
 
-@rule(
-    "PT008",
-    "medium",
-    "CWE-95",
-    "parse the text (json, ast.literal_eval), or look names up in a table",
-)
+@rule("PT008", "medium", 95, "parse the text (json, ast.literal_eval), or look names up in a table")
 def eval_or_exec(module: Module) -> Iterator[Hit]:
     """Python's eval or exec on anything but a constant."""
     own = {node.name for node in module.nodes if isinstance(node, ast.FunctionDef)}
@@ -118,7 +100,7 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} runs text as code")
 
 
-@rule("PT009", "high", "CWE-502", "call yaml.safe_load")
+@rule("PT009", "high", 502, "call yaml.safe_load")
 def unsafe_yaml(module: Module) -> Iterator[Hit]:
     """A YAML load that builds any object the file names."""
     for call, name in module.calls:
@@ -128,12 +110,7 @@ def unsafe_yaml(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} builds what the file says")
 
 
-@rule(
-    "PT011",
-    "high",
-    "CWE-829",
-    "download weights only, at a pinned revision, and check their digest",
-)
+@rule("PT011", "high", 829, "download weights only, at a pinned revision, and check their digest")
 def code_of_a_model(module: Module) -> Iterator[Hit]:
     """A download that may bring its own code along."""
     for call, name in module.calls:

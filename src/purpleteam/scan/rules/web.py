@@ -23,12 +23,7 @@ SOFTMAX = frozenset({"softmax", "Softmax", "log_softmax", "predict_proba"})
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@rule(
-    "PT005",
-    "high",
-    "CWE-489",
-    "leave debug off; Werkzeug's debugger runs code for whoever reaches it",
-)
+@rule("PT005", "high", 489, "leave debug off; Werkzeug's debugger runs code for whoever reaches it")
 def debug_server(module: Module) -> Iterator[Hit]:
     """A web app that is started with its debugger."""
     for call, name in module.calls:
@@ -38,15 +33,20 @@ def debug_server(module: Module) -> Iterator[Hit]:
     for node in module.nodes:
         if isinstance(node, ast.Assign) and module.imports(*FRAMEWORKS, "os"):
             on = isinstance(node.value, ast.Constant) and node.value.value in ("1", "true", 1)
-            attributes = [getattr(target, "attr", None) for target in node.targets]
-            keys = [
-                getattr(getattr(target, "slice", None), "value", None) for target in node.targets
-            ]
-            if on and ("debug" in attributes or "DEBUG" in keys or "FLASK_DEBUG" in keys):
+            if on and any(map(_is_debug, node.targets)):
                 yield Hit(node, "the debugger is switched on")
 
 
-@rule("PT006", "medium", "CWE-668", "leave share out, and bind to 127.0.0.1")
+def _is_debug(target: ast.expr) -> bool:
+    match target:
+        case ast.Attribute(attr=name):
+            return name == "debug"
+        case ast.Subscript(slice=ast.Constant(value=key)):
+            return key in ("DEBUG", "FLASK_DEBUG")
+    return False
+
+
+@rule("PT006", "medium", 668, "leave share out, and bind to 127.0.0.1")
 def public_share(module: Module) -> Iterator[Hit]:
     """A Gradio app that opens a public tunnel."""
     for call, name in module.calls:
@@ -55,7 +55,7 @@ def public_share(module: Module) -> Iterator[Hit]:
             yield Hit(call, "launch with share=True opens a public address")
 
 
-@rule("PT007", "medium", "CWE-209", "log the exception; answer with a fixed text", "medium")
+@rule("PT007", "medium", 209, "log the exception; answer with a fixed text", "medium")
 def exception_text(module: Module) -> Iterator[Hit]:
     """The text of an exception in an answer to a client."""
     for function in module.nodes:
@@ -65,20 +65,15 @@ def exception_text(module: Module) -> Iterator[Hit]:
             for handler in ast.walk(function):
                 if isinstance(handler, ast.ExceptHandler):
                     for node in ast.walk(handler):
-                        if _answers(module, node, served) and _tells(module, node, handler.name):
+                        answers = served and isinstance(node, ast.Return)
+                        if isinstance(node, ast.Call) and module.imports(*FRAMEWORKS):
+                            answers = module.dotted(node.func).split(".")[-1] in ANSWERS
+                        if answers and _tells(module, node, handler.name):
                             yield Hit(node, "the text of an exception goes to the client")
 
 
-def _answers(module: Module, node: ast.AST, served: bool) -> bool:
-    """Tell an answer: a return of a route, or a response that is built or raised."""
-    if isinstance(node, ast.Return):
-        return served
-    built = isinstance(node, ast.Call) and module.dotted(node.func).split(".")[-1] in ANSWERS
-    return built and module.imports(*FRAMEWORKS)
-
-
 def _tells(module: Module, node: ast.AST, name: str | None) -> bool:
-    """Tell the text of an exception of that name, or a traceback, in an answer."""
+    """Return whether an answer holds the text of the exception of that name, or a traceback."""
     for inner in ast.walk(node):
         match inner:
             case (
@@ -93,11 +88,7 @@ def _tells(module: Module, node: ast.AST, name: str | None) -> bool:
 
 
 @rule(
-    "PT010",
-    "medium",
-    "CWE-770",
-    "set app.config['MAX_CONTENT_LENGTH'] to what an image needs",
-    "medium",
+    "PT010", "medium", 770, "set app.config['MAX_CONTENT_LENGTH'] to what an image needs", "medium"
 )
 def no_upload_limit(module: Module) -> Iterator[Hit]:
     """A Flask app that reads a request of any size."""
@@ -109,7 +100,7 @@ def no_upload_limit(module: Module) -> Iterator[Hit]:
                 yield Hit(call, "the app reads uploads and sets no MAX_CONTENT_LENGTH")
 
 
-@rule("PT012", "low", "CWE-200", "answer with the label, or with the best score rounded", "low")
+@rule("PT012", "low", 200, "answer with the label, or with the best score rounded", "low")
 def all_confidences(module: Module) -> Iterator[Hit]:
     """A served function that returns a score for every class: help for whoever copies the model."""
     many = ast.Dict | ast.DictComp | ast.ListComp

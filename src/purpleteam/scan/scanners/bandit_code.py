@@ -1,7 +1,6 @@
 """Bandit over Python files, in a process of its own: hostile source may crash a parser.
 
-Bandit gets the list of files and never a folder, since a `.bandit` file in a folder could turn
-its tests off. What a `# nosec` comment silences is counted, and said.
+It gets a list of files and never a folder, where a `.bandit` file could turn its tests off.
 """
 
 import json
@@ -28,15 +27,13 @@ def scan_with_bandit(path: Path) -> ScanResult:
     """Return what Bandit finds in the Python files under `path`."""
     tree = walk(path)
     names = {str(file.resolve()): tree.name(file) for file in tree.files if file.suffix in PYTHON}
-    files = sorted(names)
     try:
         tool = f"bandit {metadata.version('bandit')}"
     except metadata.PackageNotFoundError:
         return ScanResult(errors=("bandit is not installed; try: pip install bandit",))
-    return merged(
-        _batch(tool, {file: names[file] for file in files[start : start + FILES_AT_ONCE]})
-        for start in range(0, len(files), FILES_AT_ONCE)
-    )
+    rows = sorted(names.items())
+    batches = (rows[at : at + FILES_AT_ONCE] for at in range(0, len(rows), FILES_AT_ONCE))
+    return merged(_batch(tool, dict(batch)) for batch in batches)
 
 
 def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:

@@ -1,7 +1,4 @@
-"""Model files, by content and not by name: what is not known to be plain data is refused.
-
-Pickles hide in raw pickles, torch archives and NumPy object arrays; all are walked, none is loaded.
-"""
+"""Model files, by content and not by name; pickles are walked wherever they hide, never loaded."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -18,8 +15,7 @@ from purpleteam.scan.formats.zip_layout import Archive, read_layout
 from purpleteam.scan.scanner import ScanResult, file_scanner
 
 ARCHIVES = frozenset({"tar", "7z", "hdf5"})
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch files from before version 1.6 begin: a pickle of their magic number."""
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch before 1.6
 LEGACY_PICKLES = 5
 MAX_PICKLES = 100
 
@@ -28,8 +24,7 @@ MAX_PICKLES = 100
 def scan_model_files(file: Path, name: str) -> ScanResult | None:
     """Return findings on a file that is, or claims to be, a model."""
     kind = sniff(file)
-    claims = file.suffix.lower() in MODEL_SUFFIXES
-    if not claims and (kind not in MODEL_KINDS or kind in ARCHIVES):
+    if file.suffix.lower() not in MODEL_SUFFIXES and kind not in MODEL_KINDS - ARCHIVES:
         return None
     problems = model_problems(file, kind)
     findings = [row.rule.finding("model-file", str(row), path=name) for row in problems]
@@ -38,11 +33,9 @@ def scan_model_files(file: Path, name: str) -> ScanResult | None:
 
 def model_problems(path: Path, kind: str) -> Iterator[Problem]:
     """Yield what is wrong with a model file whose content is of `kind`."""
-    suffix = path.suffix.lower()
-    expected = MODEL_SUFFIXES.get(suffix)
-    if expected is not None and kind not in expected and kind in MODEL_KINDS:
+    suffix, data = path.suffix.lower(), mapped(path)
+    if kind in MODEL_KINDS and kind not in MODEL_SUFFIXES.get(suffix, (kind,)):
         yield Problem("name", f"the file is named {suffix} and holds {kind}")
-    data = mapped(path)
     try:
         if kind == "pickle":
             why = "the file is a pickle, which is refused by default: loading runs code"
@@ -84,8 +77,7 @@ def _inspect_zip(data: memoryview, *, claims_model: bool) -> Iterator[Problem]:
 class _PickleWalks:
     """Walks the pickles of one file, which share a limit of opcodes."""
 
-    def __init__(self) -> None:
-        self.left = MAX_WALK
+    left = MAX_WALK
 
     def member(self, archive: Archive, name: str, *, torch: bool) -> Iterator[Problem]:
         """Look into a file that is, or claims to be, a pickle, an array or a model."""
@@ -105,8 +97,8 @@ class _PickleWalks:
         """Look at the header of an array, and at the pickle behind it if there is one."""
         dtype, _, _, behind = read_npy_header(data)
         if dtype.hasobject:
-            why = "the array holds Python objects, which are a pickle"
-            yield Problem("object-array", f"{where}{why}")
+            why = f"{where}the array holds Python objects, which are a pickle"
+            yield Problem("object-array", why)
             yield from self.pickles(behind, where)
 
     def pickles(self, data: memoryview, where: str) -> Iterator[Problem]:

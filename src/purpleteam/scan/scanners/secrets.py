@@ -47,13 +47,13 @@ def scan_for_secrets(file: Path, name: str) -> ScanResult | None:
     findings = []
     text = file.read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), 1):
-        for what, pattern in PATTERNS.items():
+        for secret, pattern in PATTERNS.items():
             if (match := pattern.search(line)) is None:
                 continue
             value = match.groupdict().get("value")  # of any password; maybe a placeholder
             if value is not None and (HARMLESS.search(value) or len(set(value)) < 5):
                 continue
-            message = f"{what} in plain text"
+            message = f"{secret} in plain text"
             findings.append(RULE.finding("secrets", message, path=name, line=number))
             break
     return ScanResult(findings=tuple(findings), scanned=(name,))

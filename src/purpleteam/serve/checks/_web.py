@@ -1,7 +1,6 @@
-"""What the checks of a running app share: how they ask, and the server that they must fail on.
+"""How the checks of a running app ask, by the standard library alone, and a server that fails them.
 
-They ask with the standard library alone. The careless server is wrong in every way that the checks
-look for, and harmless: it answers with constants, on loopback, while a check looks at it.
+The careless server is harmless: it answers with constants, on loopback, while a check looks at it.
 """
 
 import http.client
@@ -17,28 +16,23 @@ from urllib.parse import urlsplit
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import UsageError
 
-SECONDS = 5.0
-"""How long the answer to one request is waited for; twice as long for what is no HTTP."""
+SECONDS = 5.0  # that an answer is waited for; twice as long for what is no HTTP
 MOST_BYTES = 1_000_000
 OCTETS = {"Content-Type": "application/octet-stream"}
-STROKE = bytes(28 * 4) + (bytes(13) + b"\xff\xff" + bytes(13)) * 20 + bytes(28 * 4)
-"""A plain upright stroke, 784 bytes: to most models a 1."""
+STROKE = bytes(28 * 4) + (bytes(13) + b"\xff\xff" + bytes(13)) * 20 + bytes(28 * 4)  # mostly a 1
 Look = Callable[[str], Outcome]
-Server = Callable[[], AbstractContextManager[str]]
-"""Starts something that listens, yields its address, and stops it."""
+Server = Callable[[], AbstractContextManager[str]]  # yields the address of what listens
 
 
 class Reply(NamedTuple):
     """A response; status 0 where the server cut the connection, or was silent, before one."""
 
     status: int
-    headers: Mapping[str, str]
-    """By name in lower case."""
+    headers: Mapping[str, str]  # by name in lower case
     body: bytes
 
     @property
     def text(self) -> str:
-        """The body as text."""
         return self.body.decode("utf-8", "replace")
 
 
@@ -57,11 +51,7 @@ def ask(
     body: bytes | Iterable[bytes] | None = None,
     headers: Mapping[str, str] = OCTETS,
 ) -> Reply:
-    """Send one request; a body in parts goes in chunks, until it is whole or the server cuts it.
-
-    Raises:
-        OSError: the server is not there.
-    """
+    """Send a request, a body in parts in chunks; an absent server is an OSError."""
     with closing(http.client.HTTPConnection(*endpoint(url), timeout=SECONDS)) as connection:
         connection.connect()
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -106,9 +96,7 @@ TRACEBACK = b"""Traceback (most recent call last):
   File "/home/app/server.py", line 41, in predict
 ValueError: cannot reshape <_io.BytesIO object at 0x7f2a10c3d0e0>"""
 ANSWER = b'{"label": 7, "confidences": [0.1, 0.9], "logits": [1.5, 3.5]}'
-VERSION = (
-    b'{"version": "0", "model": "unknown", "digest": "sha256:0", "limits": {"head_seconds": 0.1}}'
-)
+VERSION = b'{"model": "unknown", "digest": "sha256:0", "limits": {"head_seconds": 0.1}}'
 CONSOLE = b"<h1>Interactive Console</h1> Werkzeug debugger"
 PAGES = {"/": PAGE, "/console": CONSOLE, "/predict": ANSWER, "/version": VERSION}
 PATIENCE = 10_000_000
@@ -119,8 +107,7 @@ class _Careless(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"
 
     def do_GET(self) -> None:
-        known = self.path in PAGES
-        self._answer(200 if known else 500, PAGES.get(self.path, TRACEBACK))
+        self._answer(PAGES.get(self.path, TRACEBACK))
 
     def do_POST(self) -> None:
         if self.headers.get("Transfer-Encoding") == "chunked":
@@ -130,12 +117,12 @@ class _Careless(BaseHTTPRequestHandler):
             length = int(self.headers.get("Content-Length", 0))
             self.rfile.read(length if 0 < length <= PATIENCE else 0)
         known = self.headers.get("Content-Type") == "application/octet-stream"
-        self._answer(200 if known else 500, ANSWER if known else TRACEBACK)
+        self._answer(ANSWER if known else TRACEBACK)
 
     do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_POST  # noqa: N815
 
-    def _answer(self, status: int, content: bytes) -> None:
-        self.send_response(status)
+    def _answer(self, content: bytes) -> None:
+        self.send_response(500 if content == TRACEBACK else 200)
         self.send_header("Access-Control-Allow-Origin", "*")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -170,7 +157,7 @@ class WebCheck(Check):
 
     needs: ClassVar[tuple[str, ...]] = ("url",)
     look: ClassVar[Look]
-    wrong: ClassVar[Server]
+    wrong: ClassVar[Server] = staticmethod(careless_server)
 
     def examine(self, target: Target) -> Outcome:
         return type(self).look(target.url or "")
@@ -178,7 +165,7 @@ class WebCheck(Check):
     @contextmanager
     def bad_target(self, folder: Path) -> Iterator[Target]:
         with type(self).wrong() as url:
-            yield Target(url=url)
+            yield Target(url=url, served_digest="sha256:" + 64 * "a")
 
 
 def web_check(id: str, wrong: Server = careless_server) -> Callable[[Look], Look]:

@@ -18,31 +18,27 @@ from purpleteam.serve.guard import Limits
 from purpleteam.serve.main import listen, running_app, serve
 
 REMOTE = ("0.0.0.0", "::", "192.0.2.1")  # noqa: S104  # nosec B104 - to see them refused
-ELSEWHERE = ("127.0.0.2", "127.0.0.3")
-"""At these an app on another loopback address does not answer, and one on all of them does."""
+ELSEWHERE = ("127.0.0.2", "127.0.0.3")  # where only an app on all addresses answers
 MANY = 10**9
-UNSAID_SECONDS = 30.0
-"""How long a client may take, where the app does not say it at /version."""
-GRACE_SECONDS = 3.0
-"""So much later than it says may an app be, on a busy machine."""
+UNSAID_SECONDS = 30.0  # how long a client may take, where the app does not say it at /version
+GRACE_SECONDS = 3.0  # so much later than it says may an app be, on a busy machine
 CROWD, MOST_OF_CROWD = 160, 100
 SENT_ON, MOST_ANSWERED = 2000, 1000
 GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
 LAST = b"Connection: close\r\n"
-RUDE = {
+RUDE = {  # what a rude client sends at first, and then now and again, until it is cut off
     "idle": (b"", b""),
     "empty lines": (b"\r\n", b"\r\n"),
     "slow head": (GET, b"X: a\r\n"),
     "slow body": (POST + b"Content-Length: 784\r\n\r\n", b"a"),
     "slow after an answer": (GET + b"\r\n", b"\r\n"),
 }
-"""What a rude client sends at first, and then now and again, until the app ends the connection."""
 
 
 @contextmanager
 def open_door() -> Iterator[str]:
-    """Listen on every address of this machine; nobody ever accepts there."""
+    """Listen on every address of this machine; nobody accepts there."""
     with socket.create_server(("", 0)) as door:
         yield f"http://127.0.0.1:{door.getsockname()[1]}"
 
@@ -100,14 +96,12 @@ def head_cap(url: str) -> Outcome:
         "120 trailers": chunked + many,
         "a trailer of 64 KB": chunked + large,
     }
-    statuses = {}  # 0 where the connection was cut before an answer
-    for name, request in requests.items():
-        status = talk(url, request + b"\r\n")[9:12]
-        statuses[name] = int(status) if status.isdigit() else 0
-    first, *others = statuses.values()
+    answers = {name: talk(url, request + b"\r\n")[9:12] for name, request in requests.items()}
+    measured = {name: int(text) if text.isdigit() else "cut" for name, text in answers.items()}
+    first, *others = measured.values()
     return Outcome(
-        passed=first == 200 and all(status in (0, 400, 413, 414, 431) for status in others),
-        measured={name: status or "cut" for name, status in statuses.items()},
+        passed=first == 200 and all(status in ("cut", 400, 413, 414, 431) for status in others),
+        measured=measured,
         threshold="200, then 431 or another refusal",
     )
 
@@ -144,7 +138,12 @@ def fair_share(url: str) -> Outcome:
 @web_check("web.deadlines")
 def deadlines(url: str) -> Outcome:
     """A client that sends slowly, sends nothing or reads nothing is cut off in time."""
-    patience = GRACE_SECONDS + _said_seconds(url)
+    try:  # the longest that a client may take, as the app says, if it does
+        limits = json.loads(ask(url, "GET", "/version").body)["limits"]
+        said = max(float(limits[name]) for name in limits if name.endswith("_seconds"))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        said = UNSAID_SECONDS
+    patience = GRACE_SECONDS + said
     with ExitStack() as stack:
         kept = {name: stack.enter_context(plug(url)) for name in RUDE}
         for name, bare in kept.items():
@@ -152,7 +151,7 @@ def deadlines(url: str) -> Outcome:
         began, longest = time.monotonic(), 0.0
         while kept and time.monotonic() < began + patience:
             for name, bare in list(kept.items()):
-                if not _goes_on(bare, RUDE[name][1]):
+                if not _is_open(bare, RUDE[name][1]):
                     del kept[name]
                     longest = time.monotonic() - began
             time.sleep(0.05)
@@ -163,30 +162,15 @@ def deadlines(url: str) -> Outcome:
     )
 
 
-def _said_seconds(url: str) -> float:
-    """Return the longest that a client may take, as the app says at /version, if it does."""
+def _is_open(bare: socket.socket, piece: bytes = b"") -> bool:
+    """Return whether the other side still takes a piece, or still keeps the connection."""
     try:
-        limits = json.loads(ask(url, "GET", "/version").body)["limits"]
-        return max(float(limits[name]) for name in limits if name.endswith("_seconds"))
-    except (ValueError, TypeError, LookupError, AttributeError):
-        return UNSAID_SECONDS
-
-
-def _goes_on(bare: socket.socket, piece: bytes) -> bool:
-    if not piece:
-        return _is_open(bare)
-    try:
-        bare.sendall(piece)
-    except OSError:
-        return False
-    return True
-
-
-def _is_open(bare: socket.socket) -> bool:
-    bare.setblocking(False)
-    try:
+        if piece:
+            bare.sendall(piece)
+            return True
+        bare.setblocking(False)
         return bare.recv(1, socket.MSG_PEEK) != b""
     except BlockingIOError:
-        return True
+        return not piece
     except OSError:
         return False

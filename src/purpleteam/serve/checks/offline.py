@@ -18,8 +18,8 @@ import numpy as np
 from purpleteam.core.cards import find_stored
 from purpleteam.serve.engine import open_session
 path = Path(sys.argv[1])
-for one in sorted(path.glob("[!.]*.safetensors")) if path.is_dir() else [path]:
-    stored = find_stored(str(one))
+for model in sorted(path.glob("[!.]*.safetensors")) if path.is_dir() else [path]:
+    stored = find_stored(str(model))
     stored.verify()
     session = open_session(stored)
     session.run(None, {session.get_inputs()[0].name: np.zeros((1, *stored.card.shape), np.float32)})
@@ -31,6 +31,8 @@ from pathlib import Path
 Path.home().joinpath("deviceid").write_text("1")
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
 """
+# Forbid a system call (seccomp) and any of another architecture, for all children too, and become
+# the program. 38 is PR_SET_NO_NEW_PRIVS, 22 PR_SET_SECCOMP.
 WITHOUT_SOCKETS = """
 import ctypes, os, struct, sys
 machine, call, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
@@ -49,10 +51,6 @@ asked = Program(len(rules), ctypes.cast(held, ctypes.c_void_p))
 if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(asked)):
     raise SystemExit("the kernel takes no filter of system calls")
 os.execv(command[0], command)
-"""
-"""Forbid a system call (seccomp), natively and for all children, then become the program.
-
-Another architecture's calls are killed too. 38 is PR_SET_NO_NEW_PRIVS, 22 PR_SET_SECCOMP.
 """
 SOCKET = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 """By machine: its number in the kernel's audit records, and that of the system call `socket`."""
