@@ -8,8 +8,9 @@ from datetime import date
 import pytest
 
 from purpleteam.assignment.threats import beside, reports, tables_of, with_origins
+from purpleteam.core.schema import STRIDE
 from purpleteam.threats import derive, load_system, to_facts
-from purpleteam.threats.model import LETTERS, STRIDE
+from purpleteam.threats.model import LETTERS
 from threat_results import passing
 
 A_DENIES = {"Dataset": "SIE", "Model": "SIE", "Python object": "STRIDE", "User interface": ""}

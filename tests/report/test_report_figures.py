@@ -10,18 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.report.figures import Mark, Series, bars, curves, heatmap, spread
-from purpleteam.report.foreign import only_drawing
+from purpleteam.report.figures import Series, bars, curves, heatmap, only_drawing, spread
+from purpleteam.report.view import Number
 
-POINTS = (
-    Mark(x=0.0, value=0.99, low=0.98, high=1.0, record="m-1"),
-    Mark(x=0.3, value=0.1, low=0.05, high=0.2, record="m-2"),
-)
+
+def number(value: float, low: float, high: float, record: str = "m-1", text: str = "") -> Number:
+    return Number(text=text, value=value, records=(record,), ends=(low, high))
+
+
+POINTS = {0.0: number(0.99, 0.98, 1.0), 0.3: number(0.1, 0.05, 0.2, "m-2")}
 
 
 def drawn() -> dict[str, str]:
     series = [Series(label="a <model>", points=POINTS, colour=1)]
-    bar = Mark(value=0.5, low=0.4, high=0.6, text="50 %", record="m-1", style="true", name="true")
+    bar = (number(0.5, 0.4, 0.6, text="50 %"), "true", "true")
     return {
         "curves": curves("T & t", "d", series, x_label="x", y_label="y"),
         "bars": bars("T & t", "d", [("a <model>", (bar,))]),
@@ -44,7 +46,7 @@ def test_a_figure_has_no_colour_of_its_own(kind: str) -> None:
 
 def test_a_bar_is_as_long_as_its_value() -> None:
     def width(value: float) -> float:
-        bar = Mark(value=value, low=value, high=value, text="", record="m-1")
+        bar = (number(value, value, value), "plain", "")
         return float(re.findall(r'<rect[^>]* width="([\d.]+)"', bars("t", "d", [("a", (bar,))]))[0])
 
     assert width(0.5) == pytest.approx(width(1.0) / 2)

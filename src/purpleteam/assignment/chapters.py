@@ -79,7 +79,10 @@ def _claims_figure(evidence: Evidence) -> list[view.Block]:
     groups = [
         (
             f"{model_name(claimed)}, {radius(claimed.how.get('epsilon'))}",
-            ((claimed, "claimed", "transferred"), (true, "true", "attacked itself")),
+            [
+                (number_of(claimed), "claimed", "transferred"),
+                (number_of(true), "true", "attacked itself"),
+            ],
         )
         for claimed, true in claims(evidence)
     ]

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from purpleteam.core.config import build
 from purpleteam.core.records import ThreatStatus
-from purpleteam.threats.facts import Row, column, columns
-from purpleteam.threats.model import LETTERS, STRIDE, Letter, Rating, SystemModel, level, worst
-from purpleteam.threats.status import worst_status
+from purpleteam.core.schema import STRIDE, Letter
+from purpleteam.threats.model import LETTERS, Rating, SystemModel, level, worst
+from purpleteam.threats.status import Row, column, columns, worst_status
 
 MARKS = {"threat": "a threat", "denied": "no threat", "blank": "left empty"}
 

@@ -34,6 +34,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if key not in known:
             raise ConfigError(f"{where}: {unknown('key', key, known)}")
         ready[key], kind = value, hints[key]
+        listed = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
         if _of_floats(kind):
             try:
                 ready[key] = _fractions(value)
@@ -41,16 +42,24 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
                 raise ConfigError(f"{where}: {key} = {error}") from None
         elif isinstance(value, Mapping) and isinstance(kind, type) and is_dataclass(kind):
             ready[key] = build(kind, value, f"{where}: {key}")
+        elif isinstance(listed, type) and is_dataclass(listed) and isinstance(value, list | tuple):
+            named_by = fields(listed)[0].name
+            ready[key] = [
+                build(listed, item, f"{where}: {key}: {item.get(named_by, place)}")
+                if isinstance(item, Mapping)
+                else item
+                for place, item in enumerate(value, 1)
+            ]
     try:
         made = TypeAdapter(cls).validate_python(ready)
     except ValidationError as errors:
         first = errors.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        field = ".".join(map(str, first["loc"]))
         problem = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
-            problem = f"{place} is missing"
-        elif place:  # a part's own __post_init__ names field and value itself
-            problem = f"{place} = {first['input']!r}: {problem}"
+            problem = f"{field} is missing"
+        elif field:  # a part's own __post_init__ names field and value itself
+            problem = f"{field} = {first['input']!r}: {problem}"
         raise ConfigError(f"{where}: {problem}") from None
     for key in values:
         if not _finite(getattr(made, key)):  # no record could hold it

@@ -24,6 +24,16 @@ repair; trained on poison; trained as it was without; a vote of partitions; what
 ROLES: tuple[Role, ...] = get_args(Role)
 """In the order of tables: the model under test first, the shipped one that is served last."""
 
+Letter = Literal["S", "T", "R", "I", "D", "E"]
+STRIDE: Mapping[str, str] = {
+    "S": "Spoofing",
+    "T": "Tampering",
+    "R": "Repudiation",
+    "I": "Information disclosure",
+    "D": "Denial of service",
+    "E": "Elevation of privilege",
+}
+
 DATASET, TRAINING, MODEL, MODEL_NOTES = "dataset", "training", "model", "model-notes"
 MODEL_SCAN, TRAINING_SET_SCAN = "model-scan", "training-set-scan"
 NO_SEARCH, NO_REPAIR, NOT_TESTED = "no-search", "no-repair", "not-tested"

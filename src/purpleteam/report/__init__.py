@@ -7,7 +7,6 @@
 - `numbers`    how figures are written: percent only here, interval and n beside
 - `chapter`    a chapter is a declaration in CHAPTERS;  `chapters/`: one file each
 - `blocks`     what chapters share;  `figures`: inline SVG;  `png`: a PNG writer
-- `foreign`    drawings of other rooms, cut down to what can only draw
 """
 
 from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet

@@ -1,17 +1,17 @@
 """Blocks that several chapters share: checks, galleries, confusion matrices, trainings, facts."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from purpleteam.core.records import CheckResult, Measurement, Note
+from purpleteam.core.records import Measurement, Note
 from purpleteam.core.schema import TRAINING, Role
 from purpleteam.core.statistics import Counts
 from purpleteam.report import view
 from purpleteam.report.chapter import Part
-from purpleteam.report.collect import Evidence, items, model_name, value_of
-from purpleteam.report.figures import Mark, Series, bars, curves, heatmap
+from purpleteam.report.collect import Evidence, items, model_name
+from purpleteam.report.figures import Bar, Series, bars, curves, heatmap
 from purpleteam.report.numbers import grouped, number_of, of_fraction, plain
 from purpleteam.report.png import png_size
 
@@ -31,26 +31,30 @@ def badge(word: str) -> view.Span:
 
 
 def checks(caption: str, *rooms: str) -> Part:
-    """Return a part that shows the checks of those rooms."""
-    return lambda evidence: _checks(caption, evidence.checks(*rooms))
+    """Return a part that shows the checks of those rooms, those that did not pass first."""
 
+    def table(evidence: Evidence) -> view.Table:
+        results = evidence.checks(*rooms)
+        results.sort(key=lambda record: (record.verdict == "pass", record.check))
+        rows = []
+        for check in results:
+            seen: list[view.Inline] = [check.proves]
+            if check.measured is not None:
+                seen += ["\n", view.Mono(brief(check.measured))]
+            if check.threshold is not None:
+                seen += [" against ", view.Mono(brief(check.threshold))]
+            seen += [f"\n{check.message}"] if check.message else []
+            shown = check.negative_control.get("failed_as_required", False)
+            can_fail = view.Badge("shown", "good") if shown else view.Badge("not shown", "warn")
+            name, verdict = (
+                (view.Mono(check.check), view.RecordLink(check.id)),
+                badge(check.verdict),
+            )
+            rows.append(view.row(name, verdict, tuple(seen), can_fail, record=check.id))
+        columns = ("Check", "Verdict", "What a pass proves, and what was measured", "Can fail")
+        return view.Table(caption, columns, rows, stacked=True)
 
-def _checks(caption: str, results: list[CheckResult]) -> view.Table:
-    rows = []
-    results.sort(key=lambda record: (record.verdict == "pass", record.check))
-    for check in results:  # what did not pass first
-        seen: list[view.Inline] = [check.proves]
-        if check.measured is not None:
-            seen += ["\n", view.Mono(brief(check.measured))]
-        if check.threshold is not None:
-            seen += [" against ", view.Mono(brief(check.threshold))]
-        seen += [f"\n{check.message}"] if check.message else []
-        shown = check.negative_control.get("failed_as_required", False)
-        can_fail = view.Badge("shown", "good") if shown else view.Badge("not shown", "warn")
-        name = (view.Mono(check.check), view.RecordLink(check.id))
-        rows.append(view.row(name, badge(check.verdict), tuple(seen), can_fail, record=check.id))
-    columns = ("Check", "Verdict", "What a pass proves, and what was measured", "Can fail")
-    return view.Table(caption, columns, rows, stacked=True)
+    return table
 
 
 def galleries(*kinds: str) -> Part:
@@ -93,29 +97,16 @@ def colour_of(evidence: Evidence, model: str) -> int:
 
 
 def bars_figure(
-    title: str,
-    about: str,
-    groups: Sequence[tuple[str, Sequence[tuple[Measurement, str, str]]]],
-    caption: view.Cell,
+    title: str, about: str, groups: Sequence[tuple[str, Sequence[Bar]]], caption: view.Cell
 ) -> view.Figure:
-    """Return groups of bars (a label, and of each bar its measurement, style and name)."""
-    drawn, rows = [], []
-    for label, group in groups:
-        marks = []
-        for record, style, name in group:
-            number = number_of(record)
-            marks.append(mark_of(record, text=number.text, style=style, name=name))
-            rows.append(view.row(label, name or view.DASH, number))
-        drawn.append((label, marks))
+    """Return labelled groups of bars, with their numbers as a table."""
+    rows = [
+        view.row(label, name or view.DASH, number)
+        for label, group in groups
+        for number, _, name in group
+    ]
     table = view.Table(title, ("Of", "Which", "Value"), rows)
-    return view.Figure(title, bars(title, about, drawn), caption, table)
-
-
-def mark_of(record: Measurement, **look: Any) -> Mark:
-    """Return a measurement as a bar or a point, with its interval."""
-    middle = value_of(record)
-    low, high = getattr(record.value, "low", middle), getattr(record.value, "high", middle)
-    return Mark(value=middle, low=low, high=high, record=record.id, **look)
+    return view.Figure(title, bars(title, about, groups), caption, table)
 
 
 def matrices(*roles: Role, key: str = "", lab: bool | None = None) -> Part:
@@ -158,36 +149,33 @@ def _matrix(record: Measurement, value: Counts) -> view.Figure:
 def trainings(title: str, *roles: Role, lab: bool | None = None) -> Part:
     """Return a part: loss and validation accuracy over the epochs of those models, folded."""
 
-    def figures(evidence: Evidence) -> list[view.Figure]:
+    def figures(evidence: Evidence) -> Iterator[view.Figure]:
         models, every = evidence.models_of(*roles, lab=lab), evidence.notes(TRAINING)
         notes = [note for note in every if note.facts.get("model_name") in models]
-        drawn = []
-        for key in ("loss", "validation_accuracy"):
-            series = [_series(evidence, note, key) for note in notes]
-            series = [curve for curve in series if curve.points]
-            label = "training loss" if key == "loss" else "validation accuracy"
-            drawn += [_training(f"{title}: {label}", series, notes, key)] if series else []
-        return drawn
+        for key, measure in (("loss", "training loss"), ("validation_accuracy", None)):
+            known = [_series(evidence, note, key) for note in notes]
+            if series := [curve for curve in known if curve.points]:
+                yield _training(f"{title}: {measure or 'validation accuracy'}", series, notes, key)
 
     return figures
 
 
 def _series(evidence: Evidence, note: Note, key: str) -> Series:
-    model, seed, points = str(note.facts.get("model_name", "")), note.facts.get("seed"), []
+    model, seed = str(note.facts.get("model_name", "")), note.facts.get("seed")
+    points: dict[float, view.Number] = {}
     for place, epoch in enumerate(items(note.facts, "epochs"), 1):
         value = epoch.get(key)
         value = value.get("value") if isinstance(value, Mapping) else value
         if isinstance(value, int | float) and not isinstance(value, bool):
-            x, y = float(epoch.get("epoch", place)), float(value)
-            points.append(Mark(x=x, value=y, low=y, high=y, record=note.id))
+            points[float(epoch.get("epoch", place))] = of_fraction(float(value), key, note.id)
     names = [other.facts.get("model_name") for other in evidence.notes(TRAINING)]
     label = f"{model} {seed}" if names.count(model) > 1 and seed is not None else model
-    return Series(label=label, points=tuple(points), colour=colour_of(evidence, model))
+    return Series(label=label, points=points, colour=colour_of(evidence, model))
 
 
 def _training(title: str, series: Sequence[Series], notes: Sequence[Note], key: str) -> view.Figure:
     share, words = key.endswith("accuracy"), key.replace("_", " ")
-    lowest = min(point.value for curve in series for point in curve.points)
+    lowest = min(number.value for curve in series for number in curve.points.values())
     # The small differences near the top are the news: an accuracy's scale need not start at zero.
     floor = next((floor for floor in (0.96, 0.9, 0.8, 0.6) if floor <= lowest), 0.0)
     svg = curves(
@@ -200,12 +188,10 @@ def _training(title: str, series: Sequence[Series], notes: Sequence[Note], key: 
         percent=share,
         height=230,
     )
-    known = [{point.x: point for point in curve.points} for curve in series]
-    rows = []
-    for epoch in sorted({epoch for points in known for epoch in points}):
-        at = [points.get(epoch) for points in known]
-        cells = [of_fraction(mark.value, key, mark.record) if mark else view.DASH for mark in at]
-        rows.append(view.row(f"{epoch:g}", *cells))
+    rows = [
+        view.row(f"{epoch:g}", *(curve.points.get(epoch, view.DASH) for curve in series))
+        for epoch in sorted({epoch for curve in series for epoch in curve.points})
+    ]
     table = view.Table(title, ("Epoch", *(curve.label for curve in series)), rows, dense=True)
     links = (part for note in notes for part in (view.RecordLink(note.id), " "))
     caption: view.Cell = ("As recorded; an accuracy's scale need not start at zero. ", *links)

@@ -42,19 +42,15 @@ class Evidence:
         return cls(path, run.info, run.readable(), verify(path))
 
     def of(self, kind: type[R]) -> list[R]:
-        """Return the records of one kind, in the order in which they were written."""
         return [record for record in self.records if isinstance(record, kind)]
 
     def notes(self, *names: str) -> list[Note]:
-        """Return the notes of those names, a name at a time."""
         return [note for name in names for note in self.of(Note) if note.name == name]
 
     def checks(self, *rooms: str) -> list[CheckResult]:
-        """Return the checks whose id starts with the name of one of the rooms."""
         return [record for record in self.of(CheckResult) if record.check.split(".")[0] in rooms]
 
     def galleries(self, *kinds: str) -> list[Note]:
-        """Return the gallery notes of those kinds."""
         return [note for note in self.notes(GALLERY) if note.facts.get("kind") in kinds]
 
     def failures(self, stage: str | None = None) -> list[Failure]:
@@ -62,11 +58,11 @@ class Evidence:
         return [record for record in self.of(Failure) if stage in (None, record.stage)]
 
     def find(self, name: str, model: str | None = None, **how: Any) -> list[Measurement]:
-        """Return the measurements of that name, about that model, done in that way."""
-        named = [record for record in self.measurements if record.name == name]
-        if model is not None:
-            named = [record for record in named if model_name(record) == model]
-        return [record for record in named if done(record, how)]
+        return [
+            record
+            for record in self.measurements
+            if record.name == name and model in (None, model_name(record)) and done(record, how)
+        ]
 
     def best(self, name: str, model: str, **how: Any) -> Measurement | None:
         """Return the most telling of the measurements found: on test, on most images, first."""
@@ -78,8 +74,10 @@ class Evidence:
     def _roles(self) -> dict[tuple[str, str], tuple[Role, bool]]:
         """The part, and whether it is one of the lab, by digest and name."""
         parts = [note.facts for note in self.notes(MODEL) if note.facts.get("role") in ROLES]
-        keys = [(str(part.get("model")), str(part.get("model_name"))) for part in parts]
-        return {key: (part["role"], "lab" in part) for key, part in zip(keys, parts, strict=True)}
+        return {
+            (str(part.get("model")), str(part.get("model_name"))): (part["role"], "lab" in part)
+            for part in parts
+        }
 
     def role(self, model: str) -> Role:
         """Return the part that the model of that name plays; `brought` where no record says."""
@@ -101,7 +99,6 @@ class Evidence:
         return [name for name in playing if lab in (None, name in of_lab)]
 
     def models_with(self, *names: str) -> list[str]:
-        """Return the models of which at least one of those measurements was taken."""
         measured = {model_name(record) for record in self.measurements if record.name in names}
         return [name for name in self.models if name in measured]
 
@@ -132,7 +129,7 @@ class Evidence:
         return self.brought or self.file_of(self.at_hand) or "MODEL", str(dataset)
 
     def white_box(self, model: str | None = None, norm: str | None = None) -> list[Measurement]:
-        """Return the robust accuracies of attacks on the model itself."""
+        """Return the robust accuracies under attacks that know the model itself."""
         return [
             record
             for record in self.find("robust_accuracy", model)
@@ -178,7 +175,6 @@ class Evidence:
         return clean, base
 
     def name_of(self, digest: Any) -> str:
-        """Return the name of the model with that digest; nothing where no number is about it."""
         same = (record for record in self.measurements if record.subject.get("model") == digest)
         return next(map(model_name, same), "")
 

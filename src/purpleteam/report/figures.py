@@ -1,16 +1,20 @@
-"""Drawings as inline SVG, written by hand: they take their colours from the page and print.
+"""Drawings as inline SVG, and those of other rooms cut down to what can only draw.
 
-Everything is escaped, nothing carries a style of its own: colours and fonts come from the page's
-style sheet by class, so a drawing follows light, dark and print. Text that is an axis tick has
-the class `tick`; any other figure carries the id of its record.
+Everything is escaped. Colours and fonts come from the page's style sheet by class, so a drawing
+follows light, dark and print. An axis tick has the class `tick`; any other figure carries the id
+of its record.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from itertools import pairwise
 
 from markupsafe import Markup, escape
+
+from purpleteam.report.view import Number
 
 LETTER = 7.5
 """About the width of a letter of a label, in the units of a drawing."""
@@ -20,7 +24,7 @@ def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
     """Return an element; `class_` and `data_record` become `class` and `data-record`."""
     pairs = (
         Markup(' {}="{}"').format(
-            key.rstrip("_").replace("_", "-"), short(value) if isinstance(value, float) else value
+            key.rstrip("_").replace("_", "-"), _short(value) if isinstance(value, float) else value
         )
         for key, value in attributes.items()
         if value not in (None, "")
@@ -29,29 +33,25 @@ def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(pairs), inside)
 
 
-def drawing(
+def _drawing(
     title: str, about: str, size: tuple[int, int], parts: Iterable[Markup], class_: str = "chart"
 ) -> Markup:
-    """Return a whole SVG image with its title, and what it is about for those who cannot see it."""
     named = (element("title", title), element("desc", about))
     place = {"viewBox": f"0 0 {size[0]} {size[1]}", "width": size[0], "height": size[1]}
     said = {"role": "img", "aria_label": f"{title}. {about}"}
     return element("svg", *named, *parts, class_=class_, **place, **said)
 
 
-def text(content: str, x: float, y: float, class_: str, record: str = "") -> Markup:
-    """Return a line of text at a place; `record` names where a figure in it comes from."""
+def _text(content: str, x: float, y: float, class_: str, record: str = "") -> Markup:
     return element("text", content, x=x, y=y, class_=class_, data_record=record)
 
 
-def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
-    """Return a straight line."""
+def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
-def shape(name: str, points: Iterable[tuple[float, float]], class_: str) -> Markup:
-    """Return a `polyline` or a `polygon` through the points."""
-    places = " ".join(f"{short(x)},{short(y)}" for x, y in points)
+def _shape(name: str, points: Iterable[tuple[float, float]], class_: str) -> Markup:
+    places = " ".join(f"{_short(x)},{_short(y)}" for x, y in points)
     return element(name, points=places, class_=class_)
 
 
@@ -67,12 +67,11 @@ def spread(places: list[float], gap: float, low: float, high: float) -> list[flo
     return [max(low, place) for place in moved]
 
 
-def short(value: float) -> str:
-    """Return a coordinate with at most two decimals."""
+def _short(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     """Return where a value from `low` to `high` lies between the places `start` and `end`."""
 
     def place(value: float) -> float:
@@ -82,77 +81,59 @@ def scale(low: float, high: float, start: float, end: float) -> Callable[[float]
     return place
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """A value with its interval (equal ends where it has none): a bar, or a point of a line."""
-
-    value: float
-    low: float
-    high: float
-    record: str
-    x: float = 0.0
-    """Of a point."""
-    text: str = ""
-    """Written at the end of a bar; `style` is its class of the page."""
-    style: str = "plain"
-    name: str = ""
-    """Written inside or behind a bar, where bars of a group differ by kind."""
-
-
+Bar = tuple[Number, str, str]
+"""A number, its class of the page, and a name, where bars of a group differ by kind."""
 BARS, LEFT_OF_BARS, TOP_OF_BARS = 520, 4, 10
 LABEL, THICK, GAP, GROUP_GAP = 22, 20, 4, 14
 
 
-def bars(title: str, about: str, groups: Sequence[tuple[str, Sequence[Mark]]]) -> Markup:
+def bars(title: str, about: str, groups: Sequence[tuple[str, Sequence[Bar]]]) -> Markup:
     """Return groups of horizontal bars over a scale from zero to 100 %."""
     every = [bar for _, group in groups for bar in group]
-    longest = max((len(bar.text) + len(bar.name) + 2 for bar in every), default=0)
-    x_of = scale(0.0, 1.0, LEFT_OF_BARS, BARS - max(84, round(LETTER * longest)))
+    longest = max((len(number.text) + len(name) + 2 for number, _, name in every), default=0)
+    left, x_of = LEFT_OF_BARS, _scale(0, 1, LEFT_OF_BARS, BARS - max(84, round(LETTER * longest)))
     parts: list[Markup] = []
     y = float(TOP_OF_BARS)
     for label, group in groups:
-        record = group[0].record if group else ""
-        parts.append(text(label, LEFT_OF_BARS + 8, y + LABEL - 7, "group", record))
+        record = group[0][0].records[0] if group else ""
+        parts.append(_text(label, left + 8, y + LABEL - 7, "group", record))
         y += LABEL
-        for bar in group:
-            parts.append(_bar(bar, y, x_of(bar.value), x_of(bar.low), x_of(bar.high)))
+        for number, style, name in group:
+            (record, *_), middle, end = number.records, y + THICK / 2, x_of(number.value)
+            low, high = map(x_of, number.span)
+            behind = max(end, high) + 8
+            size = {"x": left, "y": y, "width": max(1.5, end - left), "height": THICK, "rx": 2}
+            drawn = [
+                element("rect", **size, class_=f"bar {style}"),
+                _line(low, middle, high, middle, "whisker"),
+                _line(low, middle - 4, low, middle + 4, "whisker"),
+                _line(high, middle - 4, high, middle + 4, "whisker"),
+                _text(number.text, behind, middle + 5, f"value {style}", record),
+            ]
+            if name:
+                inside = min(end, low) - left > 16 + LETTER * len(name)
+                x = left + 8 if inside else behind + 8 + LETTER * len(number.text)
+                where = "inside" if inside else "behind"
+                drawn.append(_text(name, x, middle + 4, f"{where} {style}"))
+            parts.append(element("g", *drawn, data_record=record))
             y += THICK + GAP
         y += GROUP_GAP - GAP
     bottom = y - GROUP_GAP + 8
     grid = []
     for step in range(5):
         x = x_of(step / 4)
-        grid.append(line(x, TOP_OF_BARS, x, bottom, "grid" if step else "axis"))
-        grid.append(text(f"{25 * step} %", x, bottom + 18, "tick middle" if step else "tick"))
-    return drawing(title, about, (BARS, round(bottom + 30)), [*grid, *parts], "bars")
-
-
-def _bar(bar: Mark, y: float, end: float, low: float, high: float) -> Markup:
-    middle, left = y + THICK / 2, LEFT_OF_BARS
-    size = {"x": left, "y": y, "width": max(1.5, end - left), "height": THICK, "rx": 2}
-    parts = [
-        element("rect", **size, class_=f"bar {bar.style}"),
-        line(low, middle, high, middle, "whisker"),
-        line(low, middle - 4, low, middle + 4, "whisker"),
-        line(high, middle - 4, high, middle + 4, "whisker"),
-        text(bar.text, max(end, high) + 8, middle + 5, f"value {bar.style}", bar.record),
-    ]
-    if bar.name:
-        inside = min(end, low) - left > 16 + LETTER * len(bar.name)
-        x = left + 8 if inside else max(end, high) + 16 + LETTER * len(bar.text)
-        where = "inside" if inside else "behind"
-        parts.append(text(bar.name, x, middle + 4, f"{where} {bar.style}"))
-    return element("g", *parts, data_record=bar.record)
+        grid.append(_line(x, TOP_OF_BARS, x, bottom, "grid" if step else "axis"))
+        grid.append(_text(f"{25 * step} %", x, bottom + 18, "tick middle" if step else "tick"))
+    return _drawing(title, about, (BARS, round(bottom + 30)), [*grid, *parts], "bars")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line: a label and its points, in order of x."""
+    """One line: a label, its numbers by x in order, and which of the page's colours it has."""
 
     label: str
-    points: tuple[Mark, ...]
+    points: dict[float, Number]
     colour: int
-    """Which of the page's series colours; a model keeps its own from figure to figure."""
 
 
 CHART, LEFT, TOP, BOTTOM, HEIGHT = 660, 52, 18, 48, 340
@@ -179,50 +160,52 @@ def curves(
     Each line carries its label where it ends; the drawing grows until no two labels touch.
     """
     drawn = [curve for curve in series if curve.points]
-    every = [point for curve in drawn for point in curve.points]
-    xs = sorted({point.x for point in every})
+    xs = sorted({x for curve in drawn for x in curve.points})
     height = max(height, LABEL_GAP * len(drawn) + TOP + BOTTOM)
     room = max(96, round(LETTER * max((len(curve.label) for curve in drawn), default=0)) + 22)
-    floor, ceiling = over or (0.0, _ceiling(max((point.high for point in every), default=1.0)))
+    peaks = [number.span[1] for curve in drawn for number in curve.points.values()]
+    floor, ceiling = over or (0.0, _ceiling(max(peaks, default=1.0)))
     right, base = CHART - min(room, 300), height - BOTTOM
-    x_of = scale(min(xs, default=0.0), max(xs, default=1.0), LEFT, right)
-    y_of = scale(floor, ceiling, base, TOP)
+    x_of = _scale(min(xs, default=0.0), max(xs, default=1.0), LEFT, right)
+    y_of = _scale(floor, ceiling, base, TOP)
     parts, bands, strokes = [], [], []
     for step in range(5):
         value = floor + (ceiling - floor) * step / 4
-        parts.append(line(LEFT, y_of(value), right, y_of(value), "grid" if step else "axis"))
-        label = f"{100 * value:.3g} %" if percent else short(value)
-        parts.append(text(label, LEFT - 8, y_of(value) + 4, "tick end"))
+        parts.append(_line(LEFT, y_of(value), right, y_of(value), "grid" if step else "axis"))
+        label = f"{100 * value:.3g} %" if percent else _short(value)
+        parts.append(_text(label, LEFT - 8, y_of(value) + 4, "tick end"))
     last = -math.inf
     for value in xs:
         label = f"{value:.3g}"
         if x_of(value) - last >= LETTER * len(label) + 6:
             last = x_of(value)
-            parts.append(line(last, base, last, base + 5, "axis"))
-            parts.append(text(label, last, base + 20, "tick middle"))
-    parts.append(text(x_label, (LEFT + right) / 2, height - 8, "axis-label middle"))
-    parts.append(text(y_label, LEFT, TOP - 7, "axis-label"))
+            parts.append(_line(last, base, last, base + 5, "axis"))
+            parts.append(_text(label, last, base + 20, "tick middle"))
+    parts.append(_text(x_label, (LEFT + right) / 2, height - 8, "axis-label middle"))
+    parts.append(_text(y_label, LEFT, TOP - 7, "axis-label"))
     for curve in drawn:
-        upper = [(x_of(point.x), y_of(point.high)) for point in curve.points]
-        lower = [(x_of(point.x), y_of(point.low)) for point in reversed(curve.points)]
-        bands.append(shape("polygon", [*upper, *lower], f"band series-{curve.colour}"))
-        places = [(x_of(point.x), y_of(point.value)) for point in curve.points]
-        style = f"stroke series-{curve.colour} dash-{curve.colour % MARKERS}"
-        stroke, label = [shape("polyline", places, style)], element("title", curve.label)
-        if len(places) <= MOST:
-            for point, (x, y) in zip(curve.points, places, strict=True):
-                marker = _marker(curve.colour, x, y)
-                stroke.append(element("g", label, marker, data_record=point.record))
+        points, colour = curve.points.items(), curve.colour
+        upper = [(x_of(x), y_of(number.span[1])) for x, number in points]
+        lower = [(x_of(x), y_of(number.span[0])) for x, number in reversed(points)]
+        bands.append(_shape("polygon", [*upper, *lower], f"band series-{colour}"))
+        places = [(x_of(x), y_of(number.value)) for x, number in points]
+        style = f"stroke series-{colour} dash-{colour % MARKERS}"
+        stroke, label = [_shape("polyline", places, style)], element("title", curve.label)
+        for (_, number), (x, y) in zip(points, places, strict=True):
+            if len(places) <= MOST:
+                marker = _marker(colour, x, y)
+                stroke.append(element("g", label, marker, data_record=number.records[0]))
         strokes.append(element("g", *stroke))
     parts += [*bands, *strokes]
-    ends = [y_of(curve.points[-1].value) for curve in drawn]
+    last_points = [list(curve.points.items())[-1] for curve in drawn]
+    ends = [y_of(number.value) for _, number in last_points]
     moved = spread(ends, LABEL_GAP, TOP + 4, base)
-    for curve, end, place in zip(drawn, ends, moved, strict=True):
-        x, record, colour = x_of(curve.points[-1].x), curve.points[-1].record, curve.colour
+    for curve, (at, number), end, place in zip(drawn, last_points, ends, moved, strict=True):
+        x, record, colour = x_of(at), number.records[0], curve.colour
         if place != end or x < right - 1:
-            parts.append(line(x + 6, end, right + 12, place, f"leader series-{colour}"))
-        parts.append(text(curve.label, right + 15, place + 4, f"label series-{colour}", record))
-    return drawing(title, about, (CHART, height), parts)
+            parts.append(_line(x + 6, end, right + 12, place, f"leader series-{colour}"))
+        parts.append(_text(curve.label, right + 15, place + 4, f"label series-{colour}", record))
+    return _drawing(title, about, (CHART, height), parts)
 
 
 def _marker(colour: int, x: float, y: float) -> Markup:
@@ -236,7 +219,7 @@ def _marker(colour: int, x: float, y: float) -> Markup:
             corners = [(x, y - 5), (x + 5, y), (x, y + 5), (x - 5, y)]
         case _:
             return element("circle", cx=x, cy=y, r=4, class_=class_)
-    return shape("polygon", corners, class_)
+    return _shape("polygon", corners, class_)
 
 
 def _ceiling(peak: float) -> float:
@@ -261,17 +244,17 @@ def heatmap(
     aslant = wide > CELL
     left, top = max(64, round(wide) + 18), 50 + (round(wide * 0.65) if aslant else 0)
     parts = [
-        text("predicted class", left + size * CELL / 2, 16, "axis-label middle"),
-        text("true class", 4, top - 10, "axis-label"),
+        _text("predicted class", left + size * CELL / 2, 16, "axis-label middle"),
+        _text("true class", 4, top - 10, "axis-label"),
     ]
     for index, name in enumerate(classes):
         x = left + (index + 0.5) * CELL
         if aslant:
-            turn = f"rotate(-40 {short(x)} {top - 8})"
+            turn = f"rotate(-40 {_short(x)} {top - 8})"
             parts.append(element("text", name, x=x, y=top - 8, class_="tick", transform=turn))
         else:
-            parts.append(text(name, x, top - 10, "tick middle"))
-        parts.append(text(name, left - 10, top + (index + 0.5) * CELL + 4, "tick end"))
+            parts.append(_text(name, x, top - 10, "tick middle"))
+        parts.append(_text(name, left - 10, top + (index + 0.5) * CELL + 4, "tick end"))
     cells = []
     for i, counted in enumerate(counts):
         for j, value in enumerate(counted):
@@ -282,7 +265,65 @@ def heatmap(
             square: dict[str, object] = {"x": x, "y": y, "width": CELL - 2, "height": CELL - 2}
             square |= {"class_": kind, "fill_opacity": depth} if value else {"class_": "empty"}
             cells.append(element("rect", **square))
-            cells.append(text(str(value), x + CELL // 2 - 1, y + CELL // 2 + 4, class_))
+            cells.append(_text(str(value), x + CELL // 2 - 1, y + CELL // 2 + 4, class_))
     parts.append(element("g", *cells, data_record=record))
     width = left + size * CELL + 4 + (round(wide * 0.75) if aslant else 0)
-    return drawing(title, about, (width, top + size * CELL + 4), parts, class_="square")
+    return _drawing(title, about, (width, top + size * CELL + 4), parts, class_="square")
+
+
+WORD = re.compile(r"[\w-]+")
+ELEMENTS = WORD.findall(
+    "svg g title desc path rect circle ellipse line polyline polygon text tspan"
+)
+"""The only elements that a foreign drawing keeps, and its only attributes: no script, link, style,
+animation or foreign object, and nothing that names another file."""
+ATTRIBUTES = WORD.findall(
+    "aria-label class cx cy d dx dy fill fill-opacity fill-rule font-family font-size "
+    "font-style font-weight height letter-spacing opacity points r role rx ry stroke "
+    "stroke-dasharray stroke-linecap stroke-linejoin stroke-opacity stroke-width text-anchor "
+    "transform viewbox width x x1 x2 y y1 y2"
+)
+
+
+def only_drawing(source: str) -> Markup:
+    """Return the first SVG image in the text with everything else left out; empty without one."""
+    cleaner = _Cleaner()
+    cleaner.feed(source)
+    cleaner.close()
+    ends = [Markup("</{}>").format(name) for name in reversed(cleaner.open)]
+    return Markup("").join([*cleaner.parts, *ends])
+
+
+class _Cleaner(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[Markup] = []
+        self.open: list[str] = []
+        self._dropped: list[str] = []
+        self._done = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self._done or (not self.open and tag != "svg"):
+            return
+        if self._dropped or tag not in ELEMENTS:
+            self._dropped.append(tag)
+            return
+        kept = (
+            Markup(' {}="{}"').format("viewBox" if name == "viewbox" else name, value or "")
+            for name, value in attrs
+            if name in ATTRIBUTES and "url(" not in (value or "").lower()
+        )
+        self.parts.append(Markup("<{}{}>").format(tag, Markup("").join(kept)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._dropped:
+            if tag in self._dropped:
+                del self._dropped[self._dropped.index(tag) :]
+        elif self.open and self.open[-1] == tag:
+            self.parts.append(Markup("</{}>").format(self.open.pop()))
+            self._done = not self.open
+
+    def handle_data(self, data: str) -> None:
+        if self.open and not self._dropped:
+            self.parts.append(Markup("{}").format(data))

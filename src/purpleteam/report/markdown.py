@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from purpleteam.report import view
-from purpleteam.report.view import Block, Cell, Inline, Number, Page, Section, Table
+from purpleteam.report.view import Block, Cell, Inline, Number, Section, Table
 
 SPECIAL = re.compile(r"([\\`*_\[\]|#])")
 TO_FILE = "records"
@@ -17,30 +17,25 @@ STYLES = {
     **{"heading": "### {}", "missing": "> Not run: {}"},
 }
 """How a paragraph of that style is written."""
+Banner = tuple[str, str, list[str]]
+"""What stands above everything else where a run does not pass: its tone, its title, its lines."""
 
 
-def to_markdown(page: Page) -> str:
+def to_markdown(title: str, status: str, banner: Banner | None, sections: list[Section]) -> str:
     """Return the page as Markdown."""
-    status = _escape(page.facts.get("Run", "unknown"))
-    head = [f"# {_escape(page.title)}", ""]
-    head.append(f"Run: {status}. In brackets: the record that backs a number.")
-    if page.banner:
-        lines = (f"> - {_escape(line)}" for line in page.banner.lines)
-        head += ["", f"> **{page.banner.title}.**", *lines]
-    for section in page.sections:
-        head += ["", *_section(section)]
-    return "\n".join(head).rstrip() + "\n"
-
-
-def _section(section: Section) -> list[str]:
-    lines = [f"## {section.title}"]
-    lines += ["", section.lead] if section.lead else []
-    for block in section.blocks:
-        if not (isinstance(block, Table) and block.folded and section.id == TO_FILE):
-            lines += ["", *_block(block)]
-    if section.id == TO_FILE:
-        lines += ["", "Each record is a line of records.jsonl, and opens in report.html."]
-    return lines
+    head = f"Run: {_escape(status)}. In brackets: the record that backs a number."
+    lines = [f"# {_escape(title)}", "", head]
+    if banner:
+        lines += ["", f"> **{banner[1]}.**", *(f"> - {_escape(line)}" for line in banner[2])]
+    for section in sections:
+        lines += ["", f"## {section.title}"]
+        lines += ["", section.lead] if section.lead else []
+        for block in section.blocks:
+            if not (isinstance(block, Table) and block.folded and section.id == TO_FILE):
+                lines += ["", *_block(block)]
+        if section.id == TO_FILE:
+            lines += ["", "Each record is a line of records.jsonl, and opens in report.html."]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _block(block: Block) -> list[str]:

@@ -63,6 +63,7 @@ def of_value(
     about: dict[str, Any] = {"records": (record,), "flag": flag, "meaning": meaning(name)}
     if isinstance(value, Counts):
         return Number(text=grouped(value.n), value=value.n, **about)
+    about["ends"] = (value.low, value.high)
     low, high, decimals, unit = 100 * value.low, 100 * value.high, 2, metric_of(name).unit
     if isinstance(value, Rate):
         decimals = 2 if value.n >= 5000 else 1

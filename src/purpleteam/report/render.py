@@ -14,11 +14,11 @@ from purpleteam.core.plugins import load_chapters
 from purpleteam.core.verification import PROVES, Verification
 from purpleteam.report import chapters
 from purpleteam.report.chapter import CHAPTERS, ordered
-from purpleteam.report.chapters.closing import all_records, gaps, not_tested, record_view
+from purpleteam.report.chapters.closing import all_records, not_tested, opened
 from purpleteam.report.chapters.first import called, first_section
 from purpleteam.report.collect import Evidence
-from purpleteam.report.markdown import to_markdown
-from purpleteam.report.view import Banner, Block, Inline, Page, Section
+from purpleteam.report.markdown import Banner, to_markdown
+from purpleteam.report.view import Block, Inline
 
 CHAPTERS.load(chapters)
 POLICY = (
@@ -60,28 +60,40 @@ def differing(run: Path) -> list[str]:
 
 def _pages(evidence: Evidence) -> dict[str, str]:
     checked, plugins = evidence.verification, evidence.asked.get("plugins")
-    whole = checked is not None and checked.verdict == "pass"
+    passed = checked is not None and checked.verdict == "pass"
     for name in plugins if isinstance(plugins, list) else ():
         load_chapters(str(name))
     dataset = str(evidence.asked.get("dataset") or "").rstrip("/").rsplit("/", 1)[-1]
     about = evidence.asked.get("name") or " on ".join(filter(None, (called(evidence), dataset)))
-    page = Page(
-        title=f"Purpleteam: {about}" if about else "Purpleteam report",
-        facts=_facts(evidence),
-        banner=None if checked is None or whole else _banner(checked),
-        verified=f"Records and files are as run.json has them. {PROVES}" if whole else "",
-        sections=_sections(evidence),
-        records=tuple(map(record_view, evidence.records)),
+    title = f"Purpleteam: {about}" if about else "Purpleteam report"
+    banner = None if checked is None or passed else _banner(checked)
+    told = {name: chapter for name, chapter in ordered().items() if chapter.is_told(evidence)}
+    sections = [first_section(evidence, set(told))]
+    sections += [chapter.section(name, evidence) for name, chapter in told.items()]
+    sections += [not_tested(evidence), all_records(evidence, sections)]
+    environment = Environment(
+        loader=PackageLoader("purpleteam.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return {"report.html": _to_html(page), "report.md": to_markdown(page)}
-
-
-def _sections(evidence: Evidence) -> tuple[Section, ...]:
-    """Return the sections of the page; what no chapter tells is in the last one."""
-    tellable = {name: one for name, one in ordered().items() if one.is_told(evidence)}
-    told = [chapter.section(name, evidence) for name, chapter in tellable.items()]
-    first = first_section(evidence, gaps(evidence), set(tellable))
-    return first, *told, not_tested(evidence), all_records(evidence, (first, *told))
+    environment.filters.update(kind=_kind, breakable=_breakable)
+    style = environment.get_template("report.css").render(names=[part.id for part in sections])
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    facts = _facts(evidence)
+    html = environment.get_template("report.html.j2").render(
+        policy=POLICY.format(digest),
+        style=Markup(style),  # noqa: S704  # nosec B704 - our own file
+        title=title,
+        banner=banner,
+        facts=facts,
+        verified=f"Records and files are as run.json has them. {PROVES}" if passed else "",
+        sections=sections,
+        records=[opened(record) for record in evidence.records],
+    )
+    markdown = to_markdown(title, facts.get("Run", "unknown"), banner, sections)
+    return {"report.html": html, "report.md": markdown}
 
 
 def _facts(evidence: Evidence) -> dict[str, str]:
@@ -101,33 +113,15 @@ def _facts(evidence: Evidence) -> dict[str, str]:
 
 
 def _banner(verification: Verification) -> Banner:
-    """Return the banner of a run that does not pass its verification."""
     wrong = verification.of(verification.verdict)
-    lines = tuple(f"{part.name}: {part.message}." for part in wrong)
+    lines = [f"{part.name}: {part.message}." for part in wrong]
     if verification.verdict == "fail":
-        advice = "Rely on no number below before it was measured again: purple verify --replay."
-        return Banner("bad", "This run fails its verification", (*lines, advice))
+        lines.append(
+            "Rely on no number below before it was measured again: purple verify --replay."
+        )
+        return "bad", "This run fails its verification", lines
     ended = verification.status == "finished"
-    title = "This run cannot be verified" if ended else "This run is not finished"
-    return Banner("warn", title, lines)
-
-
-def _to_html(page: Page) -> str:
-    """Return one self-contained page: no script, no request, its style allowed by hash."""
-    environment = Environment(
-        loader=PackageLoader("purpleteam.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(kind=_kind, breakable=_breakable)
-    names = [section.id for section in page.sections]
-    style = environment.get_template("report.css").render(names=names)
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    css = Markup(style)  # noqa: S704  # nosec B704 - our own file
-    template = environment.get_template("report.html.j2")
-    return template.render(policy=POLICY.format(digest), style=css, page=page)
+    return "warn", "This run cannot be verified" if ended else "This run is not finished", lines
 
 
 def _kind(part: Inline | Block) -> str:

@@ -4,7 +4,7 @@ A section is a list of blocks; a block holds inlines. `Number` is the only inlin
 a figure, and it cannot be made without the ids of the records that it comes from.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 
@@ -22,6 +22,8 @@ class Number:
     value: float
     records: tuple[str, ...]
     interval: str = ""
+    ends: tuple[float, float] | None = None
+    """Of the interval, in the unit of `value`: where a figure draws it."""
     meaning: str = ""
     """What the metric means and which way is better: shown on pointing at it."""
     flag: str = ""
@@ -30,6 +32,10 @@ class Number:
     """A count of records or of cases: it does not tell what the records themselves say."""
     established: bool = True
     """False where the attack that made it failed its own checks: then never shown in bold."""
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return self.ends or (self.value, self.value)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,19 @@ class Row:
 def row(*cells: Inline | Cell, record: str = "") -> Row:
     """Return a row; a lone inline is a cell by itself."""
     return Row(tuple(cell if isinstance(cell, tuple) else (cell,) for cell in cells), record)
+
+
+def grid(
+    lines: Iterable[tuple[str, Mapping[str, Inline | Cell]]], columns: Iterable[str] = ()
+) -> tuple[list[str], list[Row]]:
+    """Return columns and rows of lines, each its record's id and its cells by column.
+
+    Columns stand in the order given, the others as they come; what a line lacks is a dash.
+    """
+    lines = list(lines)
+    names = list(dict.fromkeys([*columns, *(name for _, cells in lines for name in cells)]))
+    known = ((record, [cells.get(name, DASH) for name in names]) for record, cells in lines)
+    return names, [row(*cells, record=record) for record, cells in known]
 
 
 @dataclass(frozen=True)
@@ -189,40 +208,6 @@ class Section:
     lead: str
     blocks: tuple[Block, ...]
     folded: bool = True
-
-
-@dataclass(frozen=True)
-class Banner:
-    """What stands above everything else: that the run below is not, or not yet, whole."""
-
-    tone: str
-    title: str
-    lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RecordView:
-    """A record as it opens on the page: what it is, how to repeat it, and its content."""
-
-    id: str
-    title: str
-    meaning: str
-    command: str
-    content: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """All that a page shows."""
-
-    title: str
-    facts: dict[str, str]
-    """Of run.json, in the head of the page."""
-    banner: Banner | None
-    verified: str
-    """What the page says of a run that passes its verification, and what that proves."""
-    sections: tuple[Section, ...]
-    records: tuple[RecordView, ...]
 
 
 def numbers_in(part: object) -> Iterator[Number]:

@@ -1,15 +1,15 @@
 """The data-flow diagram as SVG by hand: zones dashed, flows numbered, no script, no reference.
 
-Everything is a pure function of the system: boxes on a grid, zones around them, straight arrows,
-each with a number where it covers nothing else. Units are pixels of the picture's own view box.
-Colours are the page's own, so the picture follows light and dark; a page restyles it by classes.
+It is a pure function of the system: boxes on a grid, zones around them, straight arrows, each with
+a number where it covers nothing else. Units are pixels of the picture's own view box. Colours are
+the page's own, so the picture follows light and dark; a page restyles it by classes.
 """
 
 import math
 import textwrap
-from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
 from purpleteam.threats.model import Element, SystemModel
 
@@ -21,6 +21,8 @@ PADDING, TITLE, MARGIN, LINE = 22.0, 20.0, 12.0, 20.0
 BADGE, HEAD, CORNER, WRAP = 11.0, 9.0, 20.0, 18
 APART = 15.0  # half the distance between two arrows that join the same two elements
 LEGEND_COLUMNS = 4
+BADGE_SHARES = (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74)
+"""Where along an arrow its number may stand, the best first: where it covers nothing else."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ class Box:
         return inside_x and self.y - margin < y < self.y + self.height + margin
 
 
-@dataclass(frozen=True)
-class Arrow:
+class Arrow(NamedTuple):
     """A straight line from border to border, with a place for its number."""
 
     start: Point
@@ -51,9 +52,8 @@ class Arrow:
     badge: Point
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The whole picture; arrows are in the order of the system's flows."""
+class Layout(NamedTuple):
+    """The places of everything; arrows are in the order of the system's flows."""
 
     elements: dict[str, Box]
     zones: dict[str, Box]
@@ -71,7 +71,7 @@ def lay_out(system: SystemModel) -> Layout:
     }
     zones: dict[str, Box] = {}
     for zone in system.zones:
-        if boxes := [elements[one.id] for one in system.elements if one.zone == zone.id]:
+        if boxes := [elements[part.id] for part in system.elements if part.zone == zone.id]:
             x = min(box.x for box in boxes) - PADDING
             y = min(box.y for box in boxes) - PADDING - TITLE
             right = max(box.x + box.width for box in boxes) + PADDING
@@ -82,15 +82,20 @@ def lay_out(system: SystemModel) -> Layout:
     for flow, pair in zip(system.flows, pairs, strict=True):
         shift = APART if pairs.count(pair) > 1 else 0.0
         start, end = _line(elements[flow.source], elements[flow.target], shift)
-        badge = _free_place(start, end, arrows, elements.values())
-        arrows.append(Arrow(start, end, badge))
-    return Layout(
-        elements=elements,
-        zones=zones,
-        arrows=arrows,
-        width=max(box.x + box.width for box in zones.values()) + MARGIN,
-        height=max(box.y + box.height for box in zones.values()) + MARGIN,
-    )
+        points = [
+            (start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1]))
+            for share in BADGE_SHARES
+        ]
+        free = [
+            point
+            for point in points
+            if not any(math.dist(point, arrow.badge) < 2.5 * BADGE for arrow in arrows)
+            and not any(box.contains(*point, BADGE) for box in elements.values())
+        ]
+        arrows.append(Arrow(start, end, (free or points)[0]))
+    width = max(box.x + box.width for box in zones.values()) + MARGIN
+    height = max(box.y + box.height for box in zones.values()) + MARGIN
+    return Layout(elements, zones, arrows, width, height)
 
 
 def _places(system: SystemModel) -> dict[str, tuple[int, int]]:
@@ -98,12 +103,12 @@ def _places(system: SystemModel) -> dict[str, tuple[int, int]]:
 
     Columns and rows in which nothing is are closed up.
     """
-    places = {one.id: one.at for one in system.elements if one.at is not None}
+    places = {part.id: part.at for part in system.elements if part.at is not None}
     first_free = max((column for column, _ in places.values()), default=-1) + 1
     waiting: dict[str, list[str]] = {}
-    for one in system.elements:
-        if one.at is None:
-            waiting.setdefault(one.zone, []).append(one.id)
+    for part in system.elements:
+        if part.at is None:
+            waiting.setdefault(part.zone, []).append(part.id)
     for number, members in enumerate(waiting.values()):
         places |= {name: (first_free + number, row) for row, name in enumerate(members)}
     columns, rows = (sorted({place[axis] for place in places.values()}) for axis in (0, 1))
@@ -111,7 +116,7 @@ def _places(system: SystemModel) -> dict[str, tuple[int, int]]:
 
 
 def _line(source: Box, target: Box, shift: float) -> tuple[Point, Point]:
-    """Return the line between two boxes, moved `shift` to its right-hand side."""
+    """Return the line between the borders of two boxes, moved `shift` to its right-hand side."""
     (x0, y0), (x1, y1) = source.centre, target.centre
     length = math.hypot(x1 - x0, y1 - y0) or 1.0
     along = (x1 - x0) / length, (y1 - y0) / length
@@ -130,36 +135,19 @@ def _border(box: Box, along: Point, across: Point) -> Point:
     return x + along[0] * reach, y + along[1] * reach
 
 
-def _free_place(start: Point, end: Point, others: Iterable[Arrow], boxes: Iterable[Box]) -> Point:
-    """Return the point nearest the middle of the line where a number covers nothing else."""
-    taken, solid = [arrow.badge for arrow in others], list(boxes)
-    shares = (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74)
-    points = [
-        (start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1]))
-        for share in shares
-    ]
-    for point in points:
-        near = any(math.dist(point, other) < 2.5 * BADGE for other in taken)
-        if not near and not any(box.contains(*point, BADGE) for box in solid):
-            return point
-    return points[0]
-
-
 def draw(system: SystemModel) -> str:
     """Return the picture of a system."""
     layout = lay_out(system)
     columns = max(1, min(LEGEND_COLUMNS, int(layout.width // COLUMN)))
     rows = math.ceil(len(system.flows) / columns)
-    height = layout.height + 2.4 * LINE + 1.35 * LINE * rows
     title = escape(f"Data-flow diagram: {system.name}")
-    described = "; ".join(
-        f"{number}. {flow.name} from {system.names[flow.source]} to {system.names[flow.target]}"
-        for number, flow in enumerate(system.flows, 1)
-    )
-    crossing = [system.crosses(flow) is not None for flow in system.flows]
-    numbered = list(enumerate(zip(system.flows, layout.arrows, crossing, strict=True), 1))
-    legend = []
-    for number, (flow, _, crosses) in numbered:
+    described, arrows, badges, legend = [], [], [], []
+    for number, (flow, arrow) in enumerate(zip(system.flows, layout.arrows, strict=True), 1):
+        ends = f"from {system.names[flow.source]} to {system.names[flow.target]}"
+        described.append(f"{number}. {flow.name} {ends}")
+        crosses = system.crosses(flow) is not None
+        arrows.append(_arrow(arrow, crosses))
+        badges.append(_number(number, arrow.badge, crosses))
         column, place = divmod(number - 1, rows)
         x = MARGIN + BADGE + (layout.width - 2 * MARGIN) / columns * column
         y = layout.height + 1.5 * LINE + 1.35 * LINE * place
@@ -169,21 +157,21 @@ def draw(system: SystemModel) -> str:
         "A filled number crosses a trust boundary (dashed). "
         "Square: external. Round: process. Open-sided: store."
     )
-    y = layout.height + 1.8 * LINE + 1.35 * LINE * rows
-    legend.append(_tag("text", told, x=MARGIN, y=y, font_size="12"))
+    bottom = layout.height + 1.35 * LINE * rows
+    legend.append(_tag("text", told, x=MARGIN, y=bottom + 1.8 * LINE, font_size="12"))
     zones = {zone.id: zone.name for zone in system.zones}
     parts = [
         _tag("title", title),
-        _tag("desc", escape(described)),
+        _tag("desc", escape("; ".join(described))),
         *(_zone(zones[zone], box) for zone, box in layout.zones.items()),
-        *map(_arrow, layout.arrows, crossing),
+        *arrows,
         *(_element(element, layout.elements[element.id]) for element in system.elements),
-        *(_number(number, arrow.badge, crosses) for number, (_, arrow, crosses) in numbered),
+        *badges,
         _tag("g", "".join(legend), class_="dfd-legend"),
     ]
     head = (
         f'<svg class="dfd" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'viewBox="0 0 {_n(layout.width)} {_n(height)}" aria-label="{title}" '
+        f'viewBox="0 0 {_n(layout.width)} {_n(bottom + 2.4 * LINE)}" aria-label="{title}" '
         'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">'
     )
     return "\n".join([head, *parts, "</svg>\n"])

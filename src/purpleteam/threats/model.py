@@ -9,24 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 from purpleteam.core.records import Severity
+from purpleteam.core.schema import Letter
 
-Letter = Literal["S", "T", "R", "I", "D", "E"]
 Kind = Literal["external", "process", "store", "flow"]
 Rating = Literal["low", "medium", "high"]
 Cell = tuple[str, Letter]  # A part's id and a letter, written `weights/T`
 
-STRIDE: dict[Letter, str] = {
-    "S": "Spoofing",
-    "T": "Tampering",
-    "R": "Repudiation",
-    "I": "Information disclosure",
-    "D": "Denial of service",
-    "E": "Elevation of privilege",
-}
-LETTERS: tuple[Letter, ...] = tuple(STRIDE)
+LETTERS: tuple[Letter, ...] = get_args(Letter)
 REQUIRED: dict[Kind, tuple[Letter, ...]] = {
     "external": ("S", "R"),
     "process": LETTERS,
@@ -34,28 +26,15 @@ REQUIRED: dict[Kind, tuple[Letter, ...]] = {
     "flow": ("T", "I", "D"),
 }
 """The letters that a part of each kind must answer, by a threat or by a reason for none."""
-RATINGS: tuple[Rating, ...] = ("low", "medium", "high")
-LEVELS: tuple[Severity, ...] = ("note", "low", "medium", "high", "critical")
+RATINGS: tuple[Rating, ...] = get_args(Rating)
+LEVELS: tuple[Severity, ...] = get_args(Severity)
 
-Condition = Literal[
-    "data",
-    "download",
-    "public-data",
-    "private-data",
-    "training",
-    "model",
-    "brought",
-    "public-model",
-    "private-model",
-    "run",
-    "code",
-    "served",
-]
+_Data = Literal["data", "download", "public-data", "private-data", "training"]
+_Model = Literal["model", "brought", "public-model", "private-model", "run", "code", "served"]
+Condition = Literal[_Data, _Model]
 """What can be there; the head of system.yaml says what each word means."""
-Subject = Literal[
-    "data", "pinned", "training", "model", "hardened", "files", "deployed", "code", "package"
-]
-"""What a check can have looked at, each a set of digests."""
+_Models = Literal["model", "hardened", "files", "deployed"]
+Subject = Literal["data", "pinned", "training", _Models, "code", "package"]
 SUBJECTS: dict[Subject, str] = {
     "data": "the images in the folder that they came from",
     "pinned": "images whose digests the source code pins",
@@ -67,6 +46,7 @@ SUBJECTS: dict[Subject, str] = {
     "code": "the scanned code",
     "package": "Purpleteam's own code",
 }
+"""What a check can have looked at, each a set of digests."""
 
 
 def level(likelihood: Rating, impact: Rating) -> Severity:
@@ -97,7 +77,6 @@ class Risk:
 
     @property
     def level(self) -> Severity:
-        """The level before any mitigation is credited."""
         return level(self.likelihood, self.impact)
 
     def after(self, effects: Iterable[Effect]) -> Severity:
@@ -170,7 +149,6 @@ class Checks:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Every check that is named."""
         return (*self.all, *self.any)
 
 
@@ -225,27 +203,22 @@ class SystemModel:
 
     @property
     def parts(self) -> tuple[Element | Flow, ...]:
-        """All that can hold a threat: elements, then flows."""
         return (*self.elements, *self.flows)
 
     @cached_property
     def kinds(self) -> dict[str, Kind]:
-        """The kind of every part, elements first, in the order of the file."""
         kinds: dict[str, Kind] = {element.id: element.kind for element in self.elements}
         return kinds | {flow.id: "flow" for flow in self.flows}
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """The name of every part."""
         return {part.id: part.name for part in self.parts}
 
     @cached_property
     def mitigation(self) -> dict[str, Mitigation]:
-        """Every mitigation by its id."""
         return {mitigation.id: mitigation for mitigation in self.mitigations}
 
     def threats_at(self, cell: Cell) -> tuple[Threat, ...]:
-        """Return the threats in a cell."""
         return tuple(threat for threat in self.threats if (threat.element, threat.stride) == cell)
 
     def crosses(self, flow: Flow) -> tuple[str, str] | None:

@@ -7,24 +7,20 @@ first of these: mitigated (all it names are verified, and at most a low risk rem
 of the verified mitigations alone.
 """
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import date
 from typing import Any, Literal
 
 from purpleteam.core.records import CheckResult, Severity, ThreatStatus, Verdict
-from purpleteam.threats.model import (
-    LETTERS,
-    LEVELS,
-    REQUIRED,
-    SUBJECTS,
-    Cell,
-    Checks,
-    Mitigation,
-    SystemModel,
-    worst,
-)
+from purpleteam.core.schema import STRIDE, Letter
+from purpleteam.threats import model
+from purpleteam.threats.diagram import draw
+from purpleteam.threats.model import LETTERS, LEVELS, Cell, SystemModel
 
+Row = dict[str, Any]
 MitigationState = Literal["verified", "failed", "unverified"]
 Subjects = Mapping[str, Collection[str]]
 """For each `model.Subject` the digests of what it is in the system at hand."""
@@ -70,7 +66,10 @@ def derive(
     inputs: dict[str, set[str]] = {}
     for result in results:
         inputs.setdefault(result.check, set()).update(map(str, result.inputs.values()))
-    evidence = {one.id: _evidence(one, verdict, inputs, subjects) for one in system.mitigations}
+    evidence = {
+        mitigation.id: _evidence(mitigation, verdict, inputs, subjects)
+        for mitigation in system.mitigations
+    }
     accepted = {one.threat for one in system.accepted if today <= one.until}
     statuses = []
     for threat in system.threats:
@@ -95,24 +94,23 @@ def derive(
                 mitigations=named,
             )
         )
-    for one in system.not_applicable:
-        statuses += [
-            ThreatStatus(
-                threat=f"N-{one.element.removeprefix('f-').upper()}-{letter}",
-                element=one.element,
-                stride=letter,
-                title=one.reason,
-                inherent="note",
-                residual="note",
-                status="not_applicable",
-                mitigations={},
-            )
-            for letter in one.stride
-        ]
-    return statuses
+    return statuses + [
+        ThreatStatus(
+            threat=f"N-{cell.element.removeprefix('f-').upper()}-{letter}",
+            element=cell.element,
+            stride=letter,
+            title=cell.reason,
+            inherent="note",
+            residual="note",
+            status="not_applicable",
+            mitigations={},
+        )
+        for cell in system.not_applicable
+        for letter in cell.stride
+    ]
 
 
-def mitigation_state(checks: Checks, results: Mapping[str, Verdict]) -> MitigationState:
+def mitigation_state(checks: model.Checks, results: Mapping[str, Verdict]) -> MitigationState:
     """Return what the verdicts say of a mitigation; only `pass` can verify one."""
     every = {results.get(check) for check in checks.all}
     some = {results.get(check) for check in checks.any}
@@ -122,7 +120,7 @@ def mitigation_state(checks: Checks, results: Mapping[str, Verdict]) -> Mitigati
 
 
 def _evidence(
-    mitigation: Mitigation,
+    mitigation: model.Mitigation,
     results: Mapping[str, Verdict],
     inputs: Mapping[str, set[str]],
     subjects: Subjects | None,
@@ -138,7 +136,7 @@ def _evidence(
     for name in mitigation.about if subjects is not None and checks.ids else ():
         wanted = set((subjects or {}).get(name, ()))
         if not wanted or not wanted <= seen:
-            unseen.append(SUBJECTS[name])
+            unseen.append(model.SUBJECTS[name])
             state = state if wanted and state == "failed" else "unverified"
     return {
         "statement": mitigation.statement,
@@ -150,14 +148,14 @@ def _evidence(
 def matrix(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[Cell, str]:
     """Return each cell's text: its threats and their state, "not applicable", "missing" or ""."""
     derived = {status.threat: status for status in statuses}
-    excused = {(one.element, letter) for one in system.not_applicable for letter in one.stride}
+    excused = {(cell.element, letter) for cell in system.not_applicable for letter in cell.stride}
     cells: dict[Cell, str] = {}
     for part, kind in system.kinds.items():
         for letter in LETTERS:
             threats = [threat.id for threat in system.threats_at((part, letter))]
             status = worst_status(derived[threat] for threat in threats if threat in derived)
             text = ", ".join(threats) + (f": {status}" if status else "")
-            text = text or ("missing" if letter in REQUIRED[kind] else "")
+            text = text or ("missing" if letter in model.REQUIRED[kind] else "")
             cells[part, letter] = "not applicable" if (part, letter) in excused else text
     return cells
 
@@ -172,7 +170,7 @@ def missing(system: SystemModel, known_checks: Iterable[str] | None = None) -> d
     cells = matrix(system).items()
     return {
         "cells": [f"{part}/{letter}" for (part, letter), text in cells if text == "missing"],
-        "unchecked": [one.id for one in system.mitigations if not one.checks.ids],
+        "unchecked": [answer.id for answer in system.mitigations if not answer.checks.ids],
         "unmitigated": [threat.id for threat in system.threats if not threat.mitigations],
         "unknown_checks": [] if known_checks is None else sorted(named - set(known_checks)),
     }
@@ -180,21 +178,104 @@ def missing(system: SystemModel, known_checks: Iterable[str] | None = None) -> d
 
 def summary(statuses: Sequence[ThreatStatus]) -> dict[str, Any]:
     """Return how many threats are in which state, and the worst level that remains."""
-    threats = [one for one in statuses if one.status != "not_applicable"]
+    threats = [status for status in statuses if status.status != "not_applicable"]
     states = {
-        name: str(facts["status"]) for one in statuses for name, facts in one.mitigations.items()
+        name: str(facts["status"])
+        for status in statuses
+        for name, facts in status.mitigations.items()
     }
     counts: dict[str, tuple[Sequence[str], Iterable[str]]] = {
-        "statuses": (STATUSES, [one.status for one in statuses]),
-        "inherent": (LEVELS, [one.inherent for one in threats]),
-        "residual": (LEVELS, [one.residual for one in threats]),
+        "statuses": (STATUSES, [status.status for status in statuses]),
+        "inherent": (LEVELS, [threat.inherent for threat in threats]),
+        "residual": (LEVELS, [threat.residual for threat in threats]),
         "mitigations": (("verified", "failed", "unverified"), states.values()),
     }
     return {
         kind: dict.fromkeys(names, 0) | Counter(items) for kind, (names, items) in counts.items()
-    } | {"worst": worst(one.residual for one in threats)}
+    } | {"worst": model.worst(threat.residual for threat in threats)}
 
 
 def worst_status(statuses: Iterable[ThreatStatus]) -> str:
     """Return the worst of several states, `open` first; empty where there is none."""
-    return min((one.status for one in statuses), key=STATUSES.index, default="")
+    return min((status.status for status in statuses), key=STATUSES.index, default="")
+
+
+def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, Any]:
+    """Return all that a report shows of a system, as plain JSON for a `Note`.
+
+    Every list is a table of flat entries; records are written with sorted keys, so `columns` holds
+    the order in which a table is read. Without statuses nothing derived is in it.
+    """
+    zones = {zone.id: zone.name for zone in system.zones}
+    crossed = [
+        " to ".join(zones[zone] for zone in system.crosses(flow) or ()) for flow in system.flows
+    ]
+    cells: dict[str, Row] = {
+        part: {"part": system.names[part], "kind": kind} for part, kind in system.kinds.items()
+    }
+    for (part, letter), text in matrix(system, statuses).items():
+        cells[part][column(letter)] = text
+    facts: dict[str, Any] = {
+        "name": system.name,
+        "description": system.description,
+        "stride": STRIDE,
+        "zones": [asdict(zone) for zone in system.zones],
+        "elements": [_shown(element) for element in system.elements],
+        "flows": [
+            {"number": number, **_shown(flow), "crosses": crosses}
+            for number, (flow, crosses) in enumerate(zip(system.flows, crossed, strict=True), 1)
+        ],
+        "threats": [
+            {
+                "id": threat.id,
+                "part": threat.element,
+                "title": threat.title,
+                "description": threat.description,
+                "likelihood": threat.inherent.likelihood,
+                "impact": threat.inherent.impact,
+                "level": threat.inherent.level,
+                "why": threat.inherent.why,
+                "mitigations": threat.mitigations,
+                "references": [ref for refs in threat.refs.values() for ref in refs],
+            }
+            for threat in system.threats
+        ],
+        "mitigations": [
+            {
+                "id": answer.id,
+                "statement": answer.statement,
+                "lowers": [key for key, steps in vars(answer.effect).items() if steps],
+                "why": answer.why,
+                "all_of": answer.checks.all,
+                "any_of": answer.checks.any,
+                "about": answer.about,
+            }
+            for answer in system.mitigations
+        ],
+        "accepted": [asdict(one) | {"until": one.until.isoformat()} for one in system.accepted],
+        "cells": list(cells.values()),
+        "catalogue": dict(system.catalogue),
+        "missing": missing(system),
+        "summary": summary(statuses),
+        "diagram": draw(system),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(facts | {"columns": columns(facts)}))
+    return plain
+
+
+def column(letter: Letter) -> str:
+    """Return what a table calls the column of a letter."""
+    return STRIDE[letter].lower().replace(" ", "_")
+
+
+def columns(tables: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the order of the columns of each list of rows."""
+    return {
+        name: list(rows[0])
+        for name, rows in tables.items()
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict)
+    }
+
+
+def _shown(part: model.Element | model.Flow) -> Row:
+    return {key: value for key, value in asdict(part).items() if key not in ("at", "when")}

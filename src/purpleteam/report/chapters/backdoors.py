@@ -1,5 +1,6 @@
 """Backdoors: looked for in models and training sets, and in the lab planted and taken out again."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ SHARES = (
     "training_set_false_alarm_rate",
 )
 AGAIN = "attack_success_rate_planted_again"
+COMBINED = {"detector": "combined"}
 PLANTED: dict[str, Any] = {"lab": True, "repair": None}
 """How success rates of the lab are measured before any repair."""
 OF_PLANTED = view.Reading(
@@ -43,7 +45,7 @@ def _scanned(evidence: Evidence, record: Measurement) -> view.Cell:
 
 
 def _verdict(note: Note) -> view.Cell:
-    """Return what a search says, and whether it is right about what was planted."""
+    """Return what a scan says, and whether it is right about what was planted."""
     facts, planted = note.facts, note.facts.get("planted", {})
     if facts.get("backdoored") is None:
         reasons = "; ".join(map(str, facts.get("reasons", ()))) or "no verdict was recorded"
@@ -73,48 +75,50 @@ def _best_repair(evidence: Evidence, record: Measurement) -> view.Cell:
     return (number_of(best), " ", view.Given(str(best.how["repair"]), best.id))
 
 
-def _figure(evidence: Evidence) -> view.Figure | None:
+def _repaired(evidence: Evidence) -> view.Figure | None:
     planted, groups = evidence.find("attack_success_rate", **PLANTED), []
     for record in planted:
-        after = [(rate, "plain", str(rate.how["repair"])) for rate in _after(evidence, record)]
+        after = _after(evidence, record)
+        bars = [(number_of(rate), "plain", str(rate.how["repair"])) for rate in after]
         if record.seed == planted[0].seed and after:
-            groups.append((model_name(record), [(record, "attack", "not repaired"), *after]))
+            before = (number_of(record), "attack", "not repaired")
+            groups.append((model_name(record), [before, *bars]))
     title = "What the trigger still does after each repair"
     caption = "Red: before. Grey: after each repair; the shorter, the better. First seed."
-    said = "For each backdoor, attack success before and after."
-    return bars_figure(title, said, groups, (caption,)) if groups else None
+    about = "For each backdoor, attack success before and after."
+    return bars_figure(title, about, groups, (caption,)) if groups else None
 
 
-def _pictures(evidence: Evidence) -> list[view.Gallery]:
+def _pictures(evidence: Evidence) -> Iterable[view.Gallery]:
     """Return what was planted with what was recovered beside it, a backdoor at a time."""
     shown: dict[str, view.Gallery] = {}
-    for found in gallery_blocks(evidence, "planted", "recovered"):
-        name = found.title.partition(": ")[2]
-        before, title = shown.get(name, found), f"Planted, and recovered: {name}"
-        both = replace(before, title=title, pictures=before.pictures + found.pictures)
-        shown[name] = found if before is found else both
-    return list(shown.values())
+    for gallery in gallery_blocks(evidence, "planted", "recovered"):
+        name = gallery.title.partition(": ")[2]
+        before, title = shown.get(name), f"Planted, and recovered: {name}"
+        both = before and replace(before, title=title, pictures=before.pictures + gallery.pictures)
+        shown[name] = both or gallery
+    return shown.values()
 
 
-def _searches(evidence: Evidence) -> view.Table:
-    """Return every search's answer, so that the lost ones and the false alarms are seen."""
+def _scans(evidence: Evidence) -> view.Table:
+    """Return the answer of every scan, so that the lost ones and the false alarms are seen."""
     rows = []
     for note in evidence.notes(MODEL_SCAN, TRAINING_SET_SCAN):
-        name = (str(note.facts.get("model_name")), view.RecordLink(note.id))
-        seed, kind = view.Given(str(note.facts.get("seed")), note.id), "training set"
-        kind = "model" if note.name == MODEL_SCAN else kind
-        limits = (_fact(note, key) for key in ("score", "threshold"))
+        facts = note.facts
+        name = (str(facts.get("model_name")), view.RecordLink(note.id))
+        seed = view.Given(str(facts.get("seed")), note.id)
+        kind = "model" if note.name == MODEL_SCAN else "training set"
+        limits = [
+            of_fraction(float(value), key, note.id)
+            if isinstance(value := facts.get(key), int | float) and not isinstance(value, bool)
+            else view.DASH
+            for key in ("score", "threshold")
+        ]
         rows.append(view.row(name, seed, kind, *limits, _verdict(note)))
     # where nothing was planted, this is all there is to tell
     folded = bool(evidence.find("attack_success_rate", lab=True))
     columns = ("Model", "Seed", "Looked at", "Score", "Flagged from", "Answer")
     return view.Table("Every scan for a backdoor", columns, rows, folded)
-
-
-def _fact(note: Note, key: str) -> view.Inline:
-    value = note.facts.get(key)
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return of_fraction(float(value), key, note.id) if known else view.DASH  # type: ignore[arg-type]
 
 
 def _auroc(evidence: Evidence, record: Measurement) -> view.Inline:
@@ -126,7 +130,8 @@ def _repairs(evidence: Evidence) -> view.Table:
     """Return every repair, the failures included."""
     counts = sorted({int(record.how["planted_again"]) for record in evidence.find(AGAIN)})
     worst = "Success from the worst class"
-    sheet = chapter.Sheet(
+    again = {f"Success after planting {count} again": count for count in counts}
+    return chapter.Sheet(
         caption="Every repair",
         metrics=("attack_success_rate",),
         where=lambda _, record: done(record, {"lab": True}) and "repair" in record.how,
@@ -139,37 +144,28 @@ def _repairs(evidence: Evidence) -> view.Table:
             **chapter.beside("recovered_accuracy", "Triggered and right"),
             **chapter.beside("worst_source_success_rate", worst),
             **chapter.beside("defence_effectiveness", "Effectiveness (DER)"),
-            **{
-                f"Success after planting {count} again": chapter.number(AGAIN, planted_again=count)
-                for count in counts
-            },
+            **{name: chapter.number(AGAIN, planted_again=count) for name, count in again.items()},
         },
         dense=True,
         optional=(worst,),
-    )
-    return sheet(evidence)
+    )(evidence)
 
 
-def _refused(evidence: Evidence) -> list[view.Prose]:
-    """Say which scans could not be done, and which repairs had nothing to go by."""
-    told = []
+def _refused(evidence: Evidence) -> Iterator[view.Block]:
+    """Say which scans could not be done, which repairs had nothing to go by, and what it means."""
     for note in evidence.notes(NO_SEARCH, NO_REPAIR):
-        what = "No scan of" if note.name == NO_SEARCH else "No repair"
-        said = f"{what} {note.facts.get('model_name')}: {note.facts.get('why')} "
-        told.append(view.Prose((said, view.RecordLink(note.id))))
-    return told
-
-
-def _reading(evidence: Evidence) -> view.Reading:
+        task = "No scan of" if note.name == NO_SEARCH else "No repair"
+        said = f"{task} {note.facts.get('model_name')}: {note.facts.get('why')} "
+        yield view.Prose((said, view.RecordLink(note.id)))
     planted = evidence.find("attack_success_rate", **PLANTED)
-    return OF_PLANTED if planted else NOTHING_PLANTED
+    yield OF_PLANTED if planted else NOTHING_PLANTED
 
 
 chapter.CHAPTERS.register("backdoors")(
     chapter.Chapter(
         title="Backdoors",
         lead="What scans for backdoors say of the models and the training sets.",
-        metrics=("attack_success_rate", "attack_success_rate_planted_again", *SHARES),
+        metrics=("attack_success_rate", AGAIN, *SHARES),
         lab=True,
         parts=(
             chapter.Sheet(
@@ -182,26 +178,22 @@ chapter.CHAPTERS.register("backdoors")(
                     **chapter.beside("clean_accuracy"),
                     heading("attack_success_rate"): chapter.of_itself,
                     **chapter.beside("base_rate"),
-                    **chapter.beside(
-                        "detection_recall", "Poisoned images found", detector="combined"
-                    ),
-                    **chapter.beside(
-                        "false_positive_rate", "Clean images flagged", detector="combined"
-                    ),
+                    **chapter.beside("detection_recall", "Poisoned images found", **COMBINED),
+                    **chapter.beside("false_positive_rate", "Clean images flagged", **COMBINED),
                     "Model scan": _scanned,
                     "Success after the best repair": _best_repair,
                 },
                 dense=True,
                 note=("The best repair is the one after which the trigger works least.",),
             ),
-            _figure,
+            _repaired,
             _pictures,
             chapter.Sheet(
                 caption="How often the detectors are right",
                 metrics=SHARES,
                 columns={"What": chapter.of_name, "Share": chapter.of_itself},
             ),
-            _searches,
+            _scans,
             chapter.Sheet(
                 caption="What each detector's ranking of the training images is worth",
                 metrics=("average_precision",),
@@ -218,7 +210,6 @@ chapter.CHAPTERS.register("backdoors")(
             _repairs,
             beside_success(lab=True),
             _refused,
-            _reading,
         ),
         notes=(MODEL_SCAN, TRAINING_SET_SCAN, NO_SEARCH),
         stage="defences",

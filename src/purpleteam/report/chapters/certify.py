@@ -1,27 +1,27 @@
 """Certificates: what no adversary within a bound can change, whatever it does."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from purpleteam.core.records import Measurement
 from purpleteam.report.blocks import bars_figure, checks
 from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet, beside, of_how, of_itself, of_model
 from purpleteam.report.collect import Evidence, about
-from purpleteam.report.numbers import heading, radius
+from purpleteam.report.numbers import heading, number_of, radius
 from purpleteam.report.view import Figure, Given, Inline
 
 
-def _figures(evidence: Evidence) -> list[Figure]:
+def _figures(evidence: Evidence) -> Iterator[Figure]:
     """Return a figure for each certified model: clean, then certified at each bound."""
-    figures = []
     for name in evidence.models_with("certified_accuracy"):
         records = evidence.find("certified_accuracy", name)
         clean = about(evidence.find("clean_accuracy"), records[0])
-        groups = [("no change", [(clean, "plain", "clean")])] if clean is not None else []
-        groups += [(bound_of(record), [(record, "true", "certified")]) for record in records]
+        groups = [] if clean is None else [("no change", [(number_of(clean), "plain", "clean")])]
+        groups += [
+            (bound_of(record), [(number_of(record), "true", "certified")]) for record in records
+        ]
         title, said = f"Certified accuracy, {name}", "One bar for each bound."
         caption = "Each bar is a lower bound: no adversary within the bound leaves less."
-        figures.append(bars_figure(title, said, groups, (caption,)))
-    return figures
+        yield bars_figure(title, said, groups, (caption,))
 
 
 def bound_of(record: Measurement) -> str:

@@ -1,7 +1,7 @@
 """The end of the page: what was not tested, and every record; and how a record opens."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purpleteam.core.records import CheckResult, Measurement, Note, Record
@@ -15,18 +15,9 @@ from purpleteam.report.numbers import meaning, number_of
 
 LONGEST = 900
 """Characters of a record that the page shows; the file has all of it."""
-KINDS = {
-    "measurement": "Measurements",
-    "finding": "Findings",
-    "check": "Checks",
-    "threat": "Threats",
-    "artefact": "Files",
-    "note": "Notes",
-    "failure": "Failures",
-}
+KINDS = ("measurement", "finding", "check", "threat", "artefact", "note", "failure")
 NAMES = ("name", "rule", "check", "threat", "path", "what")
 """Fields by which a record is called, the first that it has."""
-COLUMNS = ("What", "Why", "Needs")
 NORMS = ("linf", "l2", "l1", "l0")
 ALWAYS = (
     "Adaptive attacks by a person, written against this very model",
@@ -60,44 +51,48 @@ def gaps(evidence: Evidence) -> list[Gap]:
         tried = {record.how.get("norm", "linf") for record in met}
         norms = [norm for norm in NORMS if norm not in tried]
         if "autoattack" not in attacks:  # its last member is a black-box attack
-            what = "The strongest ladder of attacks, AutoAttack"
-            missing.append((what, f"{command} --attack autoattack"))
+            untried = "The strongest ladder of attacks, AutoAttack"
+            missing.append((untried, f"{command} --attack autoattack"))
             if knowledge <= {"white-box", "transfer"}:
-                what = "Black-box attacks, which show gradient masking"
-                missing.append((what, f"{command} --attack square"))
+                untried = "Black-box attacks, which show gradient masking"
+                missing.append((untried, f"{command} --attack square"))
         if norms:
-            what = f"Evasion within other norms: {', '.join(norms)}"
-            missing.append((what, f"{command} --norm {norms[0]} --epsilon EPSILON"))
-    for chapter in ordered().values():
-        if chapter.gap and not chapter.is_told(evidence):
-            what, command = chapter.gap, chapter.try_.format(model=model, dataset=dataset)
-            missing.append((what, command))
-    return missing
+            untried = f"Evasion within other norms: {', '.join(norms)}"
+            missing.append((untried, f"{command} --norm {norms[0]} --epsilon EPSILON"))
+    return missing + [
+        (chapter.gap, chapter.try_.format(model=model, dataset=dataset))
+        for chapter in ordered().values()
+        if chapter.gap and not chapter.is_told(evidence)
+    ]
 
 
 def not_tested(evidence: Evidence) -> view.Section:
     """Return the section on what was not tested."""
-    failed = []
-    for failure in evidence.failures():
-        piece = (f"{failure.stage}: {failure.what}", view.RecordLink(failure.id))
-        failed.append(view.row(piece, failure.reason, failure.needs or view.DASH))
-    rows = [view.row(what, view.Command(how) if how else view.DASH) for what, how in gaps(evidence)]
+    failed = [
+        view.row(
+            (f"{failure.stage}: {failure.what}", view.RecordLink(failure.id)),
+            failure.reason,
+            failure.needs or view.DASH,
+        )
+        for failure in evidence.failures()
+    ]
+    rows = [view.row(gap, view.Command(how) if how else view.DASH) for gap, how in gaps(evidence)]
     for note in evidence.notes(NOT_TESTED):
         for item in note.facts.get("items") or ():
             if isinstance(item, Mapping):
-                what, *rest = [*map(str, item.values()), ""]
-                why = "; ".join(filter(None, rest))
+                gap, *rest = [*map(str, item.values()), ""]
+                reason = "; ".join(filter(None, rest))
             elif evidence.info.get("schema", 0) >= DERIVED:
-                what, _, why = str(item).partition(": ")
+                gap, _, reason = str(item).partition(": ")
             else:
                 continue
-            rows.append(view.row(what, why or view.DASH, record=note.id))
+            rows.append(view.row(gap, reason or view.DASH, record=note.id))
     never = (*ALWAYS, *(ON_THE_APP if evidence.notes(SERVED) else ()))
-    rows += [view.row(what, "no run looks at it") for what in never]
+    rows += [view.row(gap, "no run looks at it") for gap in never]
     again = ("purple run --resume tries these again.",)
-    columns = ("What", "What to type, or why it is not")
+    columns, why = ("What", "What to type, or why it is not"), ("What", "Why", "Needs")
     blocks = view.flat(
-        view.Table("Asked for and not done", COLUMNS, failed, note=again, stacked=True),
+        view.Table("Asked for and not done", why, failed, note=again, stacked=True),
         view.Table("Not tested", columns, rows, stacked=True),
         view.Reading(
             "Nothing above says anything about these. The list follows from the records: what has "
@@ -109,17 +104,21 @@ def not_tested(evidence: Evidence) -> view.Section:
     return view.Section("not-tested", "What was not tested", lead, tuple(blocks))
 
 
-def all_records(evidence: Evidence, told: tuple[view.Section, ...]) -> view.Section:
+def all_records(evidence: Evidence, told: Sequence[view.Section]) -> view.Section:
     """Return the last section; `told` are those before, to find what they left out."""
     numbers = (number for number in view.numbers_in(told) if not number.tally)
     shown = {record for number in numbers for record in number.records}
-    rest = []
-    for record in evidence.measurements:
-        if record.id not in shown:
-            name = (record.name.replace("_", " "), view.RecordLink(record.id))
-            how = view.Mono(_text(record.how)) if record.how else view.DASH
-            model = model_name(record) or view.DASH
-            rest.append(view.row(name, model, how, number_of(record), record=record.id))
+    rest = [
+        view.row(
+            (record.name.replace("_", " "), view.RecordLink(record.id)),
+            model_name(record) or view.DASH,
+            view.Mono(_text(record.how)) if record.how else view.DASH,
+            number_of(record),
+            record=record.id,
+        )
+        for record in evidence.measurements
+        if record.id not in shown
+    ]
     kinds = {str(note.facts.get("kind")) for note in evidence.notes(GALLERY)}
     kinds -= {kind for chapter in CHAPTERS.values() for kind in chapter.galleries}
     rooms = {check.check.split(".")[0] for check in evidence.of(CheckResult)} - {"run"}
@@ -130,13 +129,17 @@ def all_records(evidence: Evidence, told: tuple[view.Section, ...]) -> view.Sect
         if key != "artefacts"
     ]
     lists = []
-    for kind, title in KINDS.items():
-        lines = []
-        for line in (line for line in evidence.records if line.kind == kind):
-            cells = (view.RecordLink(line.id), _title(line))
-            about = model_name(line) if isinstance(line, Measurement) else view.DASH
-            lines.append(view.row(*cells, about, record=line.id))
-        lists.append(view.Table(title, ("Record", "What", "Of"), lines, folded=True, dense=True))
+    for kind in KINDS:
+        lines = [record for record in evidence.records if record.kind == kind]
+        models = [
+            model_name(line) if isinstance(line, Measurement) else view.DASH for line in lines
+        ]
+        rows = [
+            view.row(view.RecordLink(line.id), _title(line), model, record=line.id)
+            for line, model in zip(lines, models, strict=True)
+        ]
+        title = "Files" if kind == "artefact" else f"{kind.capitalize()}s"
+        lists.append(view.Table(title, ("Record", "What", "Of"), rows, folded=True, dense=True))
     untold, columns = "Measurements that no chapter tells of", "Measurement Model How Value"
     blocks = view.flat(
         view.Table(untold, columns.split(), rest, folded=len(rest) > 9),
@@ -149,8 +152,8 @@ def all_records(evidence: Evidence, told: tuple[view.Section, ...]) -> view.Sect
     return view.Section("records", "All records", lead, tuple(blocks))
 
 
-def record_view(record: Record) -> view.RecordView:
-    """Return a record as it opens on the page."""
+def opened(record: Record) -> tuple[str, str, str, str, str]:
+    """Return a record as it opens on the page: id, title, meaning, command, content."""
     content = record.to_json()
     for name in ("id", "kind", "command", "cost"):
         content.pop(name, None)
@@ -161,7 +164,7 @@ def record_view(record: Record) -> view.RecordView:
     if isinstance(record, CheckResult):
         means = record.proves
     lines = (f"{key}: {_text(value)}" for key, value in content.items() if value not in ({}, None))
-    return view.RecordView(record.id, title, means, command, "\n".join(lines))
+    return record.id, title, means, command, "\n".join(lines)
 
 
 def _title(record: Record) -> str:
@@ -176,5 +179,5 @@ def _text(value: Any) -> str:
     value = value.to_json() if isinstance(value, Counts) else value
     if not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-    text: str = value
+    text = str(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + " … (cut; records.jsonl has it all)"

@@ -1,9 +1,9 @@
 """Data: which images the numbers are about."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from purpleteam.core.metrics import METRICS
-from purpleteam.core.records import Measurement, Note
+from purpleteam.core.records import Measurement
 from purpleteam.core.schema import DATASET
 from purpleteam.report.blocks import checks, galleries
 from purpleteam.report.chapter import CHAPTERS, Chapter
@@ -16,29 +16,27 @@ PICTURES = ("classes", "digits")
 SPLITS = ("train", "validation", "test")
 
 
-def _loaded(evidence: Evidence) -> list[Table]:
-    """Return each dataset as it was loaded: its splits, and how many images of each class."""
-    return [_splits(note) for note in evidence.notes(DATASET)]
-
-
-def _splits(note: Note) -> Table:
-    splits = note.facts.get("splits")
-    known = dict(splits) if isinstance(splits, Mapping) else {}
-    rows = []
-    for name in sorted(known, key=lambda name: SPLITS.index(name) if name in SPLITS else 9):
-        if isinstance(facts := known[name], Mapping):
-            n, each = str(facts.get("n", DASH)), ", ".join(map(str, facts.get("per_class") or ()))
-            cells = (Given(text, note.id) for text in (n, each or DASH))
-            rows.append(row(name, *cells, record=note.id))
-    size = " by ".join(str(note.facts.get(key, "?")) for key in ("height", "width", "channels"))
-    origin = note.facts.get("origin")
-    said = origin.values() if isinstance(origin, Mapping) else ()
-    told = "; ".join(value for value in said if isinstance(value, str))
-    caption = f"The dataset {note.facts.get('name', '')}"
-    columns = ("Split", "Images", "Of each class, in order")
-    known_of = (Given(f"{size}. {told} ", note.id), RecordLink(note.id))
-    rows = rows or [row(DASH, DASH, DASH)]
-    return Table(caption, columns, rows, note=("Height, width, channels: ", *known_of))
+def _loaded(evidence: Evidence) -> Iterator[Table]:
+    """Yield each dataset as it was loaded: its splits, and how many images of each class."""
+    for note in evidence.notes(DATASET):
+        splits, origin = note.facts.get("splits"), note.facts.get("origin")
+        known = dict(splits) if isinstance(splits, Mapping) else {}
+        rows = []
+        for name in sorted(known, key=lambda name: SPLITS.index(name) if name in SPLITS else 9):
+            if isinstance(facts := known[name], Mapping):
+                each = ", ".join(map(str, facts.get("per_class") or ())) or DASH
+                cells = (Given(text, note.id) for text in (str(facts.get("n", DASH)), each))
+                rows.append(row(name, *cells, record=note.id))
+        size = " by ".join(str(note.facts.get(key, "?")) for key in ("height", "width", "channels"))
+        said = origin.values() if isinstance(origin, Mapping) else ()
+        told = "; ".join(value for value in said if isinstance(value, str))
+        about = Given(f"{size}. {told} ", note.id)
+        yield Table(
+            f"The dataset {note.facts.get('name', '')}",
+            ("Split", "Images", "Of each class, in order"),
+            rows or [row(DASH, DASH, DASH)],
+            note=("Height, width, channels: ", about, RecordLink(note.id)),
+        )
 
 
 def _sets(evidence: Evidence) -> Table:
@@ -51,12 +49,12 @@ def _sets(evidence: Evidence) -> Table:
             groups.setdefault(tuple(str(subject.get(key, DASH)) for key in keys), []).append(record)
     rows = []
     for (name, split, selection, _), records in groups.items():
-        whole = max(records, key=lambda record: record.value.n)
-        n = whole.value.n
-        cases = Number(text=grouped(n), value=n, records=(whole.id,), tally=True)
+        widest = max(records, key=lambda record: record.value.n)
+        n, tied = widest.value.n, (widest.id,)
+        cases = Number(text=grouped(n), value=n, records=tied, tally=True)
         chosen = selection if selection == "all" else Badge(selection, "warn")
         about = count([record.id for record in records])
-        rows.append(row(name, split, chosen, cases, about, record=whole.id))
+        rows.append(row(name, split, chosen, cases, about, record=widest.id))
     columns = ("Images", "Split", "Selection", "Cases", "Numbers about them")
     return Table("Image sets of this run", columns, rows)
 

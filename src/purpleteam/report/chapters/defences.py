@@ -1,11 +1,10 @@
 """Defences: before and after, by attacks on the defended model itself."""
 
-from purpleteam.core.records import Measurement
 from purpleteam.report.blocks import bars_figure, checks, matrices, trainings
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.collect import UNDEFENDED, Evidence
-from purpleteam.report.numbers import heading, number_or_dash, radius
+from purpleteam.report.numbers import heading, number_of, number_or_dash, radius
 from purpleteam.report.view import Blocks, Cell, Given, Prose, Table, row
 
 
@@ -22,14 +21,20 @@ def _before_and_after(evidence: Evidence) -> Blocks:
     for name in before + names:
         clean, robust = evidence.best("clean_accuracy", name), evidence.weakest(name, epsilon)
         quick = evidence.best("robust_accuracy", name, attack="fgsm", epsilon=epsilon)
-        transferred = number_or_dash(evidence.best("transfer_accuracy", name, epsilon=epsilon))
-        numbers = (number_or_dash(clean), number_or_dash(quick), _strongest(robust), transferred)
-        rows.append(row(name, *numbers))
+        transferred = evidence.best("transfer_accuracy", name, epsilon=epsilon)
+        left: Cell = (number_or_dash(robust),)
+        if robust is not None and robust.how.get("attack") is not None:
+            left += (" ", Given(str(robust.how["attack"]), robust.id), " ", soundness(robust)[0])
+        unchanged, stepped, borrowed = map(number_or_dash, (clean, quick, transferred))
+        rows.append(row(name, unchanged, stepped, left, borrowed))
         if clean is not None and robust is not None:
-            pair = ((clean, "plain", "clean"), (robust, "attack", "under attack"))
+            pair = (
+                (number_of(clean), "plain", "clean"),
+                (number_of(robust), "attack", "under attack"),
+            )
             groups.append((name, pair))
     if groups:
-        given = Given(radius(epsilon), groups[0][1][1][0].id)
+        given = Given(radius(epsilon), groups[0][1][1][0].records[0])
         caption = ("Grey: clean. Red: what the strongest white-box attack left, ", given, ".")
         about = "For each model, clean accuracy and robust accuracy."
         figure = bars_figure("Clean and under attack", about, groups, caption)
@@ -42,13 +47,6 @@ def _before_and_after(evidence: Evidence) -> Blocks:
     )
     note = "The middle columns are white-box, on the model in the row."
     return figure, Table("Before and after", columns, rows, note=(note,))
-
-
-def _strongest(record: Measurement | None) -> Cell:
-    if record is None or record.how.get("attack") is None:
-        return (number_or_dash(record),)
-    attack = Given(str(record.how["attack"]), record.id)
-    return (number_or_dash(record), " ", attack, " ", soundness(record)[0])
 
 
 CHAPTERS.register("defences")(

@@ -5,48 +5,46 @@ from typing import Any
 
 from purpleteam.core.records import Measurement
 from purpleteam.report import chapter
-from purpleteam.report.blocks import TONES, checks, colour_of, galleries, mark_of, matrices
+from purpleteam.report.blocks import TONES, checks, colour_of, galleries, matrices
 from purpleteam.report.collect import UNDEFENDED, Evidence, epsilon_of, value_of
 from purpleteam.report.figures import Series, curves
 from purpleteam.report.numbers import heading, number_of, of_fraction, soundness_of
-from purpleteam.report.view import DASH, Badge, Cell, Figure, Given, Inline, Table, row
+from purpleteam.report.view import DASH, Badge, Cell, Figure, Given, Inline, Number, Table, row
 
 TRANSFERRED = ("transfer_accuracy", "adversarial_set_accuracy")
 MANY = 16
 """A table of more attacks is folded."""
+ORDER = ("norm", "attack")
 
 
 def _curves(evidence: Evidence) -> Iterator[Figure]:
     norms = {str(record.how.get("norm", "linf")) for record in evidence.find("robust_accuracy")}
     for norm in sorted(norms, reverse=True):
-        known = ((name, _line(evidence, name, norm)) for name in evidence.models)
-        lines = {name: line for name, line in known if len(line.keys() - {0.0}) > 1}
-        if lines:
-            yield _curve(evidence, norm, lines)
+        lines = {name: _line(evidence, name, norm) for name in evidence.models}
+        lines = {name: line for name, line in lines.items() if len(line.keys() - {0.0}) > 1}
+        if not lines:
+            continue
+        series = [
+            Series(label=name, colour=colour_of(evidence, name), points=line)
+            for name, line in lines.items()
+        ]
+        radii = sorted({epsilon for line in lines.values() for epsilon in line})
+        rows = [
+            row(name, *(line.get(radius, DASH) for radius in radii)) for name, line in lines.items()
+        ]
+        title = f"Robust accuracy over ε, {norm}"
+        about = "One line for each model: the accuracy left under the strongest white-box attack."
+        x_label = f"ε, {norm} radius in pixel units"
+        svg = curves(title, about, series, x_label=x_label, y_label="robust accuracy")
+        said = "At each radius the strongest white-box attack that was run counts. Bands are "
+        said += "intervals of sampling only."
+        said += " At zero stands the clean accuracy on the same images." if 0.0 in radii else ""
+        columns = ("Model", *(f"ε = {epsilon:.4g}" for epsilon in radii))
+        yield Figure(title, svg, (said,), Table(title, columns, rows, dense=True))
 
 
-def _curve(evidence: Evidence, norm: str, lines: dict[str, dict[float, Measurement]]) -> Figure:
-    radii = sorted({epsilon for line in lines.values() for epsilon in line})
-    series, rows = [], []
-    for name, line in lines.items():
-        points = tuple(mark_of(line[epsilon], x=epsilon) for epsilon in sorted(line))
-        series.append(Series(label=name, colour=colour_of(evidence, name), points=points))
-        numbers = (number_of(line[epsilon]) if epsilon in line else DASH for epsilon in radii)
-        rows.append(row(name, *numbers))
-    title = f"Robust accuracy over ε, {norm}"
-    about = "One line for each model: the accuracy left under the strongest white-box attack."
-    x_label = f"ε, {norm} radius in pixel units"
-    svg = curves(title, about, series, x_label=x_label, y_label="robust accuracy")
-    said = "At each radius the strongest white-box attack that was run counts. Bands are intervals "
-    said += "of sampling only."
-    if 0.0 in radii:
-        said += " At zero stands the clean accuracy on the same images."
-    columns = ("Model", *(f"ε = {epsilon:.4g}" for epsilon in radii))
-    return Figure(title, svg, (said,), Table(title, columns, rows, dense=True))
-
-
-def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Measurement]:
-    """Return one measurement for each radius: of a curve where there is one, else the lowest."""
+def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Number]:
+    """Return one number for each radius: of a curve where there is one, else the lowest."""
     records = evidence.white_box(model, norm)
     line: dict[float, Measurement] = {}
     for record in [record for record in records if record.how.get("curve")] or records:
@@ -57,7 +55,7 @@ def _line(evidence: Evidence, model: str, norm: str) -> dict[float, Measurement]
     clean = [record for record in evidence.find("clean_accuracy", model) if record.value.n in sizes]
     if line and clean:
         line.setdefault(0.0, clean[0])
-    return line
+    return {epsilon: number_of(line[epsilon]) for epsilon in sorted(line)}
 
 
 def _attack(evidence: Evidence, record: Measurement) -> Cell:
@@ -79,11 +77,8 @@ def _attack(evidence: Evidence, record: Measurement) -> Cell:
     left = last.get("value") if isinstance(last, Mapping) else None
     if isinstance(left, float) and left > value_of(record) + 1e-9:  # the check broke more
         said.append(f"alone {100 * left:.1f} %")
-    return (
-        chapter.given(record, "attack"),
-        who,
-        Given(" " + ", ".join(said) if said else "", record.id),
-    )
+    settings = Given(" " + ", ".join(said) if said else "", record.id)
+    return (chapter.given(record, "attack"), who, settings)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -139,11 +134,7 @@ chapter.CHAPTERS.register("evasion")(
                     heading("robust_accuracy"): chapter.of_itself,
                     "Evaluation": lambda _, record: soundness(record),
                 },
-                order=lambda record: (
-                    str(record.how.get("norm")),
-                    str(record.how.get("attack")),
-                    epsilon_of(record),
-                ),
+                order=lambda record: (*map(str, map(record.how.get, ORDER)), epsilon_of(record)),
                 most=MANY,
                 note=(
                     "White box throughout, unless the row says otherwise. Steps, restarts and step "

@@ -1,12 +1,12 @@
 """The first screen: the verdict on the model at hand, at most five numbers, what to fix first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from purpleteam.core.records import CheckResult, Measurement, Note
 from purpleteam.core.schema import MODEL_SCAN
 from purpleteam.report import view
 from purpleteam.report.chapters.certify import bound_of
-from purpleteam.report.chapters.closing import Gap
+from purpleteam.report.chapters.closing import gaps
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.chapters.scan import gravest_first
 from purpleteam.report.collect import Evidence, model_name, value_of
@@ -30,7 +30,7 @@ READING = view.Reading(
 )
 
 
-def first_section(evidence: Evidence, gaps: Sequence[Gap], told: set[str]) -> view.Section:
+def first_section(evidence: Evidence, told: set[str]) -> view.Section:
     """Return the first screen; `told` are the ids of the sections that follow."""
     name = evidence.at_hand
     # the robust accuracy that counts: in linf at the headline's radius, else the lowest
@@ -40,8 +40,10 @@ def first_section(evidence: Evidence, gaps: Sequence[Gap], told: set[str]) -> vi
     scan = next((note for note in scans if note.facts.get("model_name") == name), None)
     cards = tuple(_cards(evidence, robust, scan, told))
     steps = tuple(_steps(evidence, robust, scan))[:MOST_STEPS]
-    commands = [(" ", view.Command(command)) if command else () for _, command in gaps]
-    untested = [(what, ".", *command) for (what, _), command in zip(gaps, commands, strict=True)]
+    untested = [
+        (gap, ".", *((" ", view.Command(command)) if command else ()))
+        for gap, command in gaps(evidence)
+    ]
     more: view.Cell = ("All of it: ", view.Jump("What was not tested", "not-tested"), ".")
     blocks = view.flat(
         _sentence(evidence, robust, scan),

@@ -1,5 +1,6 @@
 """Models: clean accuracy and what belongs to it."""
 
+import math
 from typing import Any
 
 from purpleteam.core.records import Measurement
@@ -8,10 +9,13 @@ from purpleteam.report import view
 from purpleteam.report.blocks import checks, matrices, trainings
 from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet, beside, of_model, of_seed
 from purpleteam.report.collect import UNDEFENDED, Evidence, about
-from purpleteam.report.numbers import SPACE, heading, number_or_dash
+from purpleteam.report.numbers import SPACE, heading, number_of
 
 SCORES = ("precision", "recall", "f1")
 METRICS = ("clean_accuracy", "validation_accuracy")
+TIMES = ((1e-3, 1e6, 0, "µs"), (1.0, 1e3, 2, "ms"), (math.inf, 1.0, 1, "s"))
+"""Of times below a bound in seconds: the factor, the decimals and the unit."""
+OPTIONAL = ("Seed", "Loss", "Calibration error", "Validation accuracy", "Time per image")
 
 
 def _time(evidence: Evidence, record: Measurement) -> view.Inline:
@@ -19,12 +23,8 @@ def _time(evidence: Evidence, record: Measurement) -> view.Inline:
     spent = record.cost.get("seconds_per_image")
     if spent is None:
         return view.DASH
-    if spent < 1e-3:
-        text = f"{1e6 * spent:.0f}{SPACE}µs"
-    elif spent < 1:
-        text = f"{1e3 * spent:.2f}{SPACE}ms"
-    else:
-        text = f"{spent:.1f}{SPACE}s"
+    _, scale, places, unit = next(time for time in TIMES if spent < time[0])
+    text = f"{scale * spent:.{places}f}{SPACE}{unit}"
     return view.Number(text=text, value=float(spent), records=(record.id,))
 
 
@@ -50,24 +50,19 @@ def _per_class(evidence: Evidence) -> view.Blocks:
             trained.setdefault((name, record.subject.get("model")), []).append(record)
     names, tables = [name for name, _ in trained], []
     for (name, _), records in trained.items():
-        classes: dict[str, dict[str, Measurement]] = {}
+        classes: dict[str, dict[str, view.Inline]] = {}
         for record in records:
-            label = str(record.how.get("class", "all"))
-            classes.setdefault(label, {}).setdefault(record.name, record)
-        rows = [
-            view.row(label, *(number_or_dash(scores.get(score)) for score in SCORES))
-            for label, scores in classes.items()
-        ]
-        seeds = [f", seed {one.seed}" for one in records if one.seed is not None]
+            scores = classes.setdefault(str(record.how.get("class", "all")), {})
+            scores.setdefault(heading(record.name), number_of(record))
+        lines = (("", {"Class": label, **scores}) for label, scores in classes.items())
+        columns, rows = view.grid(lines, ("Class", *map(heading, SCORES)))
+        seeds = [f", seed {record.seed}" for record in records if record.seed is not None]
         which = seeds[0] if seeds and names.count(name) > 1 else ""
-        caption, columns = f"Each class, {name}{which}", ("Class", *map(heading, SCORES))
         link = (view.RecordLink(records[0].id),)
+        caption = f"Each class, {name}{which}"
         tables.append(view.Table(caption, columns, rows, folded=True, note=link, dense=True))
-    return (
-        [view.Prose(("Precision, recall and F1 of each class",), "heading"), tables]
-        if tables
-        else ()
-    )
+    title = view.Prose(("Precision, recall and F1 of each class",), "heading")
+    return (title, tables) if tables else None
 
 
 CHAPTERS.register("models")(
@@ -89,10 +84,7 @@ CHAPTERS.register("models")(
                     **beside("validation_accuracy"),
                     "Time per image": _time,
                 },
-                optional=(
-                    *("Seed", "Loss", "Calibration error", "Validation accuracy"),
-                    "Time per image",
-                ),
+                optional=OPTIONAL,
             ),
             _notes,
             matrices(*UNDEFENDED),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import Role
@@ -10,9 +9,19 @@ from purpleteam.core.statistics import Estimate, Rate
 from purpleteam.report import chapter
 from purpleteam.report.blocks import galleries, matrices, trainings
 from purpleteam.report.collect import Evidence, model_name, value_of
-from purpleteam.report.figures import Mark, bars
+from purpleteam.report.figures import bars
 from purpleteam.report.numbers import heading, number_or_dash, of_value
-from purpleteam.report.view import DASH, Cell, Figure, Given, Inline, RecordLink, Table, row
+from purpleteam.report.view import (
+    DASH,
+    Cell,
+    Figure,
+    Given,
+    Inline,
+    Number,
+    RecordLink,
+    Table,
+    grid,
+)
 
 ROLES: tuple[Role, ...] = ("poisoned", "clean_twin")
 MEANS_OVER_TRAININGS = ("attack_success_rate_mean", "clean_accuracy_difference_mean")
@@ -75,32 +84,24 @@ def _per_source(evidence: Evidence) -> Figure | None:
             shown.setdefault(model_name(record), record)
     if not shown:
         return None
-    rates = {name: _sources(record) for name, record in shown.items()}
-    labels = list(dict.fromkeys(label for known in rates.values() for label in known))
-    rows = []
-    for name, known in rates.items():
-        tied = ("attack_success_rate", shown[name].id)
-        numbers = (of_value(known[label], *tied) if label in known else DASH for label in labels)
-        rows.append(row(name, *numbers))
-    columns = ("Model", *(f"true {label}" for label in labels))
-    table = Table("Attack success rate by true class", columns, rows, dense=True)
+    lines: dict[str, dict[str, Number]] = {}
+    for name, record in shown.items():
+        rates = sorted(record.detail["per_source"].items(), key=lambda pair: str(pair[0]))
+        lines[name] = {
+            f"true {label}": of_value(
+                rate if isinstance(rate, Rate) else Rate(**rate), record.name, record.id
+            )
+            for label, rate in rates
+        }
     best = max(shown.values(), key=value_of)
-    groups = []
-    for label, rate in _sources(best).items():
-        said = of_value(rate, best.name, best.id).text
-        ends: dict[str, Any] = {"value": rate.value, "low": rate.low, "high": rate.high}
-        groups.append((f"true {label}", [Mark(**ends, text=said, record=best.id, style="attack")]))
+    groups = [(label, [(rate, "attack", "")]) for label, rate in lines[model_name(best)].items()]
     title = f"Attack success rate by true class, {model_name(best)}"
     about = "One bar for each true class; the target class itself does not count."
     words = "A backdoor that works from some classes only hides in the mean. "
-    return Figure(
-        title, bars(title, about, groups), (words, RecordLink(best.id)), table, folded=True
-    )
-
-
-def _sources(record: Measurement) -> dict[str, Rate]:
-    rates = sorted(record.detail["per_source"].items(), key=lambda pair: str(pair[0]))
-    return {str(label): rate if isinstance(rate, Rate) else Rate(**rate) for label, rate in rates}
+    columns, rows = grid(("", {"Model": name, **line}) for name, line in lines.items())
+    table = Table("Attack success rate by true class", columns, rows, dense=True)
+    caption = (words, RecordLink(best.id))
+    return Figure(title, bars(title, about, groups), caption, table, folded=True)
 
 
 chapter.CHAPTERS.register("poison")(

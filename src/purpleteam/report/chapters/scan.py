@@ -1,13 +1,13 @@
 """Scan: findings in code and files, what was scanned, and what was not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from purpleteam.core.records import Finding
 from purpleteam.core.schema import SCAN
 from purpleteam.report.blocks import badge, checks
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.collect import Evidence
-from purpleteam.report.view import DASH, Blocks, Cell, Given, Mono, Prose, RecordLink, Table, row
+from purpleteam.report.view import DASH, Blocks, Given, Mono, Prose, RecordLink, Table, row
 
 SEVERITIES = ("critical", "high", "medium", "low", "note")
 MANY = 25
@@ -25,15 +25,11 @@ def _findings(evidence: Evidence) -> Blocks:
     for finding in gravest_first(evidence):
         cwe = (Mono(finding.cwe),) if finding.cwe else ()
         line, path = finding.place.get("line"), str(finding.place.get("path", DASH))
+        place = Mono(path if line is None else f"{path}:{line}")
+        name = (Mono(finding.rule), *cwe, RecordLink(finding.id))
         said = (finding.message, f" ({finding.tool})", f"\n{finding.fix}" if finding.fix else "")
-        cells: tuple[Cell, ...] = (
-            (Mono(finding.rule), *cwe, RecordLink(finding.id)),
-            (badge(finding.severity),),
-            (finding.confidence,),
-            (Mono(path if line is None else f"{path}:{line}"),),
-            said,
-        )
-        rows.append(row(*cells, record=finding.id))
+        severity, sure = badge(finding.severity), finding.confidence
+        rows.append(row(name, severity, sure, place, said, record=finding.id))
     if not rows and evidence.notes(SCAN):
         return Prose(("The scanners that ran reported nothing in the files below.",))
     columns = ("Rule", "Severity", "Confidence", "Place", "What it says, and what to do")
@@ -41,9 +37,8 @@ def _findings(evidence: Evidence) -> Blocks:
     return Table(caption, columns, rows, folded=len(rows) > MANY, stacked=True)
 
 
-def _scanned(evidence: Evidence) -> Blocks:
-    """Return how many files were read, skipped and failed on, then which, folded."""
-    tables = []
+def _scanned(evidence: Evidence) -> Iterator[Table]:
+    """Yield how many files were read, skipped and failed on, then which, folded."""
     for note in evidence.notes(SCAN):
         facts, id = note.facts, note.id
         lists = {
@@ -56,17 +51,12 @@ def _scanned(evidence: Evidence) -> Blocks:
         paths = ", ".join(map(str, facts.get("paths") or ())) or DASH
         rows = [row("paths", paths, record=id)]
         rows += [row(key, Given(text, id), record=id) for key, text in numbers.items()]
-        columns = ("What", "How many")
-        tables.append(Table("What was scanned", columns, rows, note=(RecordLink(id),)))
+        yield Table("What was scanned", ("What", "How many"), rows, note=(RecordLink(id),))
         for key, value in lists.items():
             files = [file if isinstance(file, Mapping) else {"path": file} for file in value]
-            rows = [
-                row(Mono(str(file.get("path", DASH))), str(file.get("reason", DASH)), record=id)
-                for file in files
-            ]
-            columns = ("File", "Reason")
-            tables.append(Table(f"Files {key}", columns, rows, folded=True, dense=True))
-    return tables
+            told = [[str(file.get(name, DASH)) for name in ("path", "reason")] for file in files]
+            rows = [row(Mono(path), reason, record=id) for path, reason in told]
+            yield Table(f"Files {key}", ("File", "Reason"), rows, folded=True, dense=True)
 
 
 CHAPTERS.register("scan")(

@@ -1,20 +1,20 @@
 """Serve: how the app answered, and whether it sees what the model was trained on."""
 
-from purpleteam.core.records import Measurement
+from collections.abc import Iterator
+
 from purpleteam.core.schema import SERVED
 from purpleteam.report import chapter
 from purpleteam.report.blocks import brief, checks, galleries
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.numbers import heading, number_of
-from purpleteam.report.view import DASH, Mono, RecordLink, Table, row
+from purpleteam.report.view import DASH, Cell, Inline, Mono, RecordLink, Table, grid, row
 
 WAYS = {"place": "Centred and scaled as in training", "resize": "Only resized"}
 ASKED = ("served_accuracy", "trigger_sweep_rate")
 
 
-def _app(evidence: Evidence) -> list[Table]:
-    """Return the facts of the app one below the other, all of them traced to the note."""
-    tables = []
+def _app(evidence: Evidence) -> Iterator[Table]:
+    """Yield the facts of the app one below the other, all of them traced to the note."""
     for note in evidence.notes(SERVED):
         rows = []
         for key, value in note.facts.items():
@@ -23,24 +23,18 @@ def _app(evidence: Evidence) -> list[Table]:
                 fact = value if isinstance(value, str) else none or Mono(brief(value))
                 rows.append(row(key.replace("_", " "), fact, record=note.id))
         columns, link = ("Fact", "As recorded"), (RecordLink(note.id),)
-        tables.append(Table("The app that was started", columns, rows, note=link))
-    return tables
+        yield Table("The app that was started", columns, rows, note=link)
 
 
 def _redrawn(evidence: Evidence) -> Table:
     """Return images that were drawn again, read with either preparation."""
-    cases: dict[tuple[str, str], dict[str, Measurement]] = {}
+    cases: dict[tuple[str, str], dict[str, Inline | Cell]] = {}
     for record in evidence.find("redrawn_accuracy"):
-        key = (model_name(record), str(record.how.get("case", DASH)))
-        cases.setdefault(key, {})[str(record.how.get("preprocessing", DASH))] = record
-    ways = list(dict.fromkeys(way for measured in cases.values() for way in measured))
-    rows = []
-    for (model, _), measured in cases.items():
-        first = next(iter(measured.values()))
-        numbers = (number_of(measured[way]) if way in measured else DASH for way in ways)
-        rows.append(row((model, RecordLink(first.id)), chapter.given(first, "case"), *numbers))
-    headings = (heading("redrawn_accuracy", WAYS.get(way, way)) for way in ways)
-    columns = ("Model", "Drawing", *headings)
+        model, way = model_name(record), str(record.how.get("preprocessing", DASH))
+        named = {"Model": (model, RecordLink(record.id)), "Drawing": chapter.given(record, "case")}
+        case = cases.setdefault((model, str(record.how.get("case", DASH))), {**named})
+        case[heading("redrawn_accuracy", WAYS.get(way, way))] = number_of(record)
+    columns, rows = grid(("", case) for case in cases.values())
     return Table("Images drawn again, read with either preparation", columns, rows)
 
 

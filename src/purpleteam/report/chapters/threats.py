@@ -4,23 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from purpleteam.core.records import CheckResult, ThreatStatus
-from purpleteam.core.schema import SYSTEM_MODEL
+from purpleteam.core.schema import STRIDE, SYSTEM_MODEL
 from purpleteam.report import view
 from purpleteam.report.blocks import badge, checks
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.chapters.scan import SEVERITIES
 from purpleteam.report.collect import Evidence, items
-from purpleteam.report.foreign import only_drawing
+from purpleteam.report.figures import only_drawing
 from purpleteam.report.numbers import count
 
-STRIDE = {
-    "S": "Spoofing",
-    "T": "Tampering",
-    "R": "Repudiation",
-    "I": "Information disclosure",
-    "D": "Denial of service",
-    "E": "Elevation of privilege",
-}
 WORST_FIRST = ("open", "partly", "accepted", "mitigated", "not_applicable")
 COLUMNS = ("Threat", "Part", "Inherent", "Remains", "Status", "Mitigations, and what proves them")
 SHOWN = ("columns", "diagram", "stride", "cells", "threats", "summary", "course_tables")
