@@ -1,11 +1,11 @@
 """The two course reports: what they claimed beside what is measured here.
 
-A figure of the note `published-figures` is `{report, what, value, where}`. It stands where
-`what` is the measurement's name and `model_name`, `split` and every parameter that the
-figure gives (`attack`, `epsilon`, ...) agree, on MNIST.
+A figure of the note `published-figures` is `{report, what, value, where}`. It stands beside the
+measurement named `what`, on MNIST, that agrees in `model_name`, `split` and every parameter that
+the figure gives (`attack`, `epsilon`, ...).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from purpleteam.core.records import Measurement
@@ -54,28 +54,22 @@ def claims(evidence: Evidence) -> list[tuple[Measurement, Measurement]]:
     return sorted(pairs, key=lambda pair: value_of(pair[1]) - value_of(pair[0]))
 
 
-def _headline(evidence: Evidence) -> list[view.Block]:
-    for claimed, true in claims(evidence)[:1]:
-        return [
-            view.Prose(
-                (number_of(claimed), " claimed. At most ", number_of(true), " true."),
-                style="headline",
-            ),
-            view.Prose(
-                (
-                    "Of images that were made against another model, "
-                    f"{model_name(claimed)} classifies the first fraction correctly, and that was "
-                    "called robust. Attacked itself, within the same ",
-                    view.Given(radius(claimed.how.get("epsilon")), claimed.id),
-                    ", it keeps no more than the second. Both are measured; only the second is "
-                    "about an adversary who has the model.",
-                )
-            ),
-        ]
-    return []
-
-
-def _claims_figure(evidence: Evidence) -> list[view.Block]:
+def _headline(evidence: Evidence) -> Iterator[view.Block]:
+    """Yield the widest gap in a sentence, then every claim beside the truth as a figure."""
+    pairs = claims(evidence)
+    for claimed, true in pairs[:1]:
+        said = (number_of(claimed), " claimed. At most ", number_of(true), " true.")
+        yield view.Prose(said, "headline")
+        whose = (
+            f"Of images that were made against another model, {model_name(claimed)} classifies "
+            "the first fraction correctly, and that was called robust. Attacked itself, within the "
+            "same "
+        )
+        kept = (
+            ", it keeps no more than the second. Both are measured; only the second is about an "
+            "adversary who has the model."
+        )
+        yield view.Prose((whose, view.Given(radius(claimed.how.get("epsilon")), claimed.id), kept))
     groups = [
         (
             f"{model_name(claimed)}, {radius(claimed.how.get('epsilon'))}",
@@ -84,7 +78,7 @@ def _claims_figure(evidence: Evidence) -> list[view.Block]:
                 (number_of(true), "true", "attacked itself"),
             ],
         )
-        for claimed, true in claims(evidence)
+        for claimed, true in pairs
     ]
     title = "Accuracy under attack: claimed and true"
     about = "For each model, accuracy on transferred images and under attack on itself."
@@ -93,7 +87,8 @@ def _claims_figure(evidence: Evidence) -> list[view.Block]:
         "the strongest attack here on the model itself, same radius. Whiskers are intervals of "
         "sampling.",
     )
-    return [bars_figure(title, about, groups, caption)] if groups else []
+    if groups:
+        yield bars_figure(title, about, groups, caption)
 
 
 def beside(evidence: Evidence, measurement: Measurement) -> list[tuple[str, view.Number | str]]:
@@ -112,72 +107,58 @@ def beside(evidence: Evidence, measurement: Measurement) -> list[tuple[str, view
     return same
 
 
-def _beside(evidence: Evidence) -> list[view.Block]:
+def _beside(evidence: Evidence) -> view.Table:
     """Return every measurement of which a report published the same."""
     rows = []
     for record in evidence.measurements:
-        cells: list[view.Inline] = []
-        for report, value in beside(evidence, record):
-            cells += [f"{report}:\N{NO-BREAK SPACE}", value, "\n"]
-        if not cells:
+        published = beside(evidence, record)
+        if not published:
             continue
+        cells = [(f"{report}:\N{NO-BREAK SPACE}", value, "\n") for report, value in published]
         words = [record.name.replace("_", " ")]
         words += [f"{word}{record.how[key]}" for key, word in WORDS.items() if key in record.how]
         seed = "" if record.seed is None else f", seed {record.seed}"
         itself = None
         if record.name == "transfer_accuracy":
             itself = evidence.weakest(model_name(record), epsilon_of(record))
-        rows.append(
-            view.row(
-                (", ".join(words), view.RecordLink(record.id)),
-                (model_name(record), view.Given(seed, record.id)),
-                tuple(cells[:-1]),
-                number_of(record),
-                number_or_dash(itself),
-                record=record.id,
-            )
+        row = view.row(
+            (", ".join(words), view.RecordLink(record.id)),
+            (model_name(record), view.Given(seed, record.id)),
+            tuple(part for cell in cells for part in cell)[:-1],
+            number_of(record),
+            number_or_dash(itself),
+            record=record.id,
         )
+        rows.append(row)
     columns = ("What", "Model", "Published", "Measured here", "Attacked itself, same ε")
     caption = "What the two course reports published, and the same thing measured here"
-    return [view.Table(caption, columns, rows)]
+    return view.Table(caption, columns, rows)
 
 
-def _published(evidence: Evidence) -> list[view.Block]:
+def _published(evidence: Evidence) -> view.Table:
     """Return every figure that the reports published, with its place."""
     rows = []
     for record, figure in _figures(evidence):
         name, model = str(figure.get("what", "")).replace("_", " "), figure.get("model_name")
         words = [f"{name} of {model}" if model else name]
         words += [f"{key} {value}" for key, value in _parameters(figure).items()]
-        rows.append(
-            view.row(
-                f"Report {_report(figure)}",
-                ", ".join(words),
-                _value(figure, record),
-                str(figure.get("where", "")),
-                str(figure.get("meaning", figure.get("note", ""))) or view.DASH,
-                record=record,
-            )
-        )
+        report, value = f"Report {_report(figure)}", _value(figure, record)
+        meaning = str(figure.get("meaning", figure.get("note", ""))) or view.DASH
+        place = str(figure.get("where", ""))
+        rows.append(view.row(report, ", ".join(words), value, place, meaning, record=record))
     columns = ("Report", "What it calls it", "Published", "Where", "What it was")
     caption = "All figures of the two course reports, on MNIST"
-    return [view.Table(caption, columns, rows, folded=True)]
+    return view.Table(caption, columns, rows, folded=True)
 
 
-def _threats(evidence: Evidence) -> list[view.Block]:
-    """Return the reports' threats, each beside the system model's."""
-    tables = [
-        table
-        for note in evidence.notes(THREATS, SYSTEM_MODEL)
-        for table in listed(
-            "Report",
-            note.facts.get("tables", note.facts.get("seed_tables")),
-            note.facts.get("columns"),
-            note.id,
-        )
-    ]
+def _threats(evidence: Evidence) -> view.Blocks:
+    """Return the threats of the reports, each beside those of the system model."""
+    tables = []
+    for note in evidence.notes(THREATS, SYSTEM_MODEL):
+        lists = note.facts.get("tables", note.facts.get("seed_tables"))
+        tables += listed("Report", lists, note.facts.get("columns"), note.id)
     title = "The threats of the two course reports, each beside the one of this system"
-    return [view.Prose((title,), "heading"), *tables] if tables else []
+    return (view.Prose((title,), "heading"), tables) if tables else None
 
 
 def _figures(evidence: Evidence) -> list[tuple[str, Mapping[str, Any]]]:
@@ -199,12 +180,11 @@ def _value(figure: Mapping[str, Any], record: str) -> view.Number | str:
     return of_fraction(value, str(figure.get("what", "")), record)
 
 
-CHAPTERS.register("assignment")(
-    Chapter(
-        title="The course reports",
-        lead="What two course reports claimed, beside the same thing measured here.",
-        parts=(_headline, _claims_figure, _beside, _published, _threats),
-        notes=(*FIGURES, THREATS),
-        after="serve",
-    )
+CHAPTER = Chapter(
+    title="The course reports",
+    lead="What two course reports claimed, beside the same thing measured here.",
+    parts=(_headline, _beside, _published, _threats),
+    notes=(*FIGURES, THREATS),
+    after="serve",
 )
+CHAPTERS.register("assignment")(CHAPTER)

@@ -78,7 +78,6 @@ class DefenceA(Defence):
     schedule: Literal["constant", "one_cycle"] = "constant"
 
     def training_set(self, clean: ImageSet, adversarial: ImageSet) -> ImageSet:
-        """Return what the new net learns from."""
         return joined(clean, adversarial)
 
     def harden(self, work: Hardening) -> Training:

@@ -64,10 +64,9 @@ def defend_as_reported(run: Run) -> Iterator[Piece]:
             yield Piece(f"transfer to {name}", partial(_transfer, run, recipe, name, before))
 
         yield Piece(f"harden by {recipe}", by_recipe)
-    if "hardened" in run.models:
-        for maker in REPORTS:
-            do = partial(_transfer, run, maker, "hardened", before)
-            yield Piece(f"transfer of {maker} to hardened", do)
+    for maker in REPORTS if "hardened" in run.models else ():
+        transfer = partial(_transfer, run, maker, "hardened", before)
+        yield Piece(f"transfer of {maker} to hardened", transfer)
 
 
 def _poison(run: Run, name: str) -> None:
@@ -98,14 +97,9 @@ def _transfer(run: Run, maker: str, name: str, before: LoadedModel) -> list[Reco
 
     def measure() -> list[Record]:
         images = fgsm_set(before.module, test, epsilon, wrap=maker == "report_b")
-        how = {
-            "attack": "fgsm",
-            "norm": "linf",
-            "epsilon": epsilon,
-            "made_as": maker,
-            "made_against": before.digest,
-        }
-        asked = [(model, name), (before, before.name)] if own else [(model, name)]
+        how = {"attack": "fgsm", "norm": "linf", "epsilon": epsilon}
+        how |= {"made_as": maker, "made_against": before.digest}
+        asked = [(model, name), *([(before, before.name)] if own else [])]
         return [
             transfer_accuracy(one.module, images, test, run.subject(one, called).about(), **how)
             for one, called in asked
@@ -117,13 +111,12 @@ def _transfer(run: Run, maker: str, name: str, before: LoadedModel) -> list[Reco
 
 def trace_threats(run: Run) -> None:
     """Record which threats of both reports are answered, and how."""
-    statuses = [one for one in run.folder.records() if isinstance(one, ThreatStatus)]
+    statuses = [record for record in run.folder.records() if isinstance(record, ThreatStatus)]
 
     def trace() -> list[Record]:
         return [Note(name="published-threats", facts=tables_of(system_of(run), statuses))]
 
-    of = [status.id for status in statuses]
-    run.cell("threats", "published threats", {"of": of}, trace)
+    run.cell("threats", "published threats", {"of": [status.id for status in statuses]}, trace)
 
 
 STAGES["data"].append(publish)

@@ -69,19 +69,16 @@ def reports() -> Reports:
     import yaml
 
     packaged = resources.files("purpleteam.assignment") / "origins.yaml"
-    values = yaml.safe_load(packaged.read_text(encoding="utf-8"))
-    for key, kind in (("items", Statement), ("levels", StatedLevel)):
-        values[key] = [build(kind, fields, f"origins.yaml: {key}") for fields in values[key]]
-    return build(Reports, values, "origins.yaml")
+    return build(Reports, yaml.safe_load(packaged.read_text(encoding="utf-8")), "origins.yaml")
 
 
 def with_origins(statuses: Iterable[ThreatStatus]) -> list[ThreatStatus]:
     """Return the statuses, each with the statements that its threat or its reason answers."""
     by_id = dict(reports().origins)
-    for name in [name for name in by_id if "/" in name]:  # such as dataset/I
-        element, _, letters = name.partition("/")
+    for name, said in reports().origins.items():
+        element, _, letters = name.partition("/")  # such as dataset/I
         for letter in letters:
-            by_id[f"N-{element.removeprefix('f-').upper()}-{letter}"] = by_id[name]
+            by_id[f"N-{element.removeprefix('f-').upper()}-{letter}"] = said
     return [replace(status, origin=tuple(by_id.get(status.threat, ()))) for status in statuses]
 
 
@@ -95,21 +92,20 @@ def beside(
     """
     there = {*system.names, *system.mitigation, *(threat.id for threat in system.threats)}
     there |= {f"{cell.element}/{''.join(cell.stride)}" for cell in system.not_applicable}
-    origins = [(name, said) for name, said in reports().origins.items() if name in there]
+    origins = [(name, answered) for name, answered in reports().origins.items() if name in there]
     traced, rows = with_origins(statuses), {}
+    proofs = (pair for status in traced for pair in status.mitigations.items())
+    evidence = {name: facts["status"] for name, facts in proofs}
     for said in reports().items:
         if said.report != report:
             continue
         ours = [name for name, answered in origins if said.id in answered]
         here = [status for status in traced if said.id in status.origin]
-        states = {
-            status.mitigations[name]["status"]
-            for status in traced
-            for name in ours
-            if name in status.mitigations
-        }
-        proved = next((one for one in ("failed", "unverified", "verified") if one in states), "")
+        states = {evidence[name] for name in ours if name in evidence}
+        proved = [state for state in ("failed", "unverified", "verified") if state in states]
         claims = (said.level and f"level {said.level}", said.answer)
+        levels = (threat.inherent.level for threat in system.threats if threat.id in ours)
+        remains = (status.residual for status in here if status.status != "not_applicable")
         rows[said] = {
             "id": said.id,
             "kind": said.kind,
@@ -117,9 +113,9 @@ def beside(
             "says": said.says,
             "claims": [text for text in claims if text],
             "ours": ours,
-            "our_level": worst(one.inherent.level for one in system.threats if one.id in ours),
-            "remains": worst(one.residual for one in here if one.status != "not_applicable"),
-            "status": (worst_status(here) or proved).replace("_", " "),
+            "our_level": worst(levels),
+            "remains": worst(remains),
+            "status": (worst_status(here) or "".join(proved[:1])).replace("_", " "),
             "note": said.note,
         }
     return rows
@@ -132,16 +128,10 @@ def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dic
     elements = dict.fromkeys(element for element, letter in cells if element and letter)
     categories, risks = [], []
     for rated in reports().levels:
-        here = [(said.kind, row) for said, row in by_b.items() if said.stride == rated.stride]
-        told = {
-            kind: [
-                f"{row['says']} ({row['status'] or 'not derived'})"
-                for one, row in here
-                if one == kind
-            ]
-            for kind in ("threat", "mitigation")
-        }
-        threats = [row for kind, row in here if kind == "threat"]
+        here = [row for said, row in by_b.items() if said.stride == rated.stride]
+        threats, mitigations = (
+            [row for row in here if row["kind"] == kind] for kind in ("threat", "mitigation")
+        )
         names = {name for row in threats for name in row["ours"]}
         states = Counter(status.status for status in statuses if status.threat in names)
         category = {"category": STRIDE[rated.stride]}
@@ -151,8 +141,8 @@ def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dic
         stated = {
             "table_says": rated.table,
             "analysis_says": rated.analysis,
-            "threats": told["threat"],
-            "mitigations": told["mitigation"],
+            "threats": list(map(_derived, threats)),
+            "mitigations": list(map(_derived, mitigations)),
         }
         counted = ", ".join(f"{many} {name}" for name, many in states.items())
         categories.append(category | stated | ours | {"our_threats": counted})
@@ -176,6 +166,10 @@ def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dic
         "B, every statement": [*by_b.values()],
     }
     return {"tables": tables, "columns": columns(tables)}
+
+
+def _derived(row: Row) -> str:
+    return f"{row['says']} ({row['status'] or 'not derived'})"
 
 
 def _cell(said: Statement, row: Row) -> str:

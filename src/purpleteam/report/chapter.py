@@ -15,7 +15,7 @@ from purpleteam.report.collect import Evidence, about, done, model_name
 from purpleteam.report.numbers import heading, number_of, number_or_dash, of_epsilon, plain
 
 Column = Callable[[Evidence, Measurement], view.Inline | view.Cell]
-"""What stands in a column of the row about a measurement."""
+"""What a column shows of the measurement in its row."""
 Part = Callable[[Evidence], view.Blocks]
 """A Sheet, or a function that returns blocks: none where it has nothing to show."""
 
@@ -27,10 +27,10 @@ class Sheet:
     caption: str
     metrics: tuple[str, ...]
     columns: Mapping[str, Column]
-    where: Callable[[Evidence, Measurement], bool] | None = None
-    """Which of those measurements; all of them where it is not given."""
-    order: Callable[[Measurement], Any] | None = None
-    """How those of one model follow each other; as they were recorded where it is not given."""
+    where: Callable[[Evidence, Measurement], bool] = lambda *_: True
+    """Which of those measurements."""
+    order: Callable[[Measurement], Any] = lambda _: 0
+    """How those of one model follow each other; by default as they were recorded."""
     folded: bool = False
     most: int | None = None
     """Rows; where there are more, they are folded."""
@@ -42,10 +42,8 @@ class Sheet:
     def __call__(self, evidence: Evidence) -> view.Table:
         """Return the table, of no rows where nothing of it was measured."""
         records = [record for name in self.metrics for record in evidence.find(name)]
-        if self.where is not None:
-            records = [record for record in records if self.where(evidence, record)]
-        if self.order is not None:
-            records.sort(key=self.order)
+        records = [record for record in records if self.where(evidence, record)]
+        records.sort(key=self.order)
         place = {name: number for number, name in enumerate(evidence.models)}
         records.sort(key=lambda record: place.get(model_name(record), -1))
         columns = {
@@ -59,7 +57,7 @@ class Sheet:
             view.row(*cells, record=record.id)
             for record, *cells in zip(records, *columns.values(), strict=True)
         ]
-        folded = self.folded or (self.most is not None and len(rows) > self.most)
+        folded = self.folded or len(rows) > (self.most or len(rows))
         return view.Table(self.caption, tuple(columns), rows, folded, self.note, self.dense)
 
 
@@ -97,8 +95,15 @@ class Chapter:
 
     def is_told(self, evidence: Evidence) -> bool:
         """Say whether there is anything to tell."""
+        measured = [
+            record
+            for record in evidence.measurements
+            if record.name in self.metrics
+            and (not self.roles or evidence.role(model_name(record)) in self.roles)
+            and self.lab in (None, bool(record.how.get("lab")))
+        ]
         return bool(
-            any(self._counts(evidence, record) for record in evidence.measurements)
+            measured
             or evidence.notes(*self.notes)
             or any(evidence.of(kind) for kind in self.kinds)
             or evidence.checks(*self.checks)
@@ -106,26 +111,13 @@ class Chapter:
             or evidence.failures(self.stage)
         )
 
-    def _counts(self, evidence: Evidence, record: Measurement) -> bool:
-        return (
-            record.name in self.metrics
-            and (not self.roles or evidence.role(model_name(record)) in self.roles)
-            and (self.lab is None or bool(record.how.get("lab")) == self.lab)
-        )
-
     def section(self, id: str, evidence: Evidence) -> view.Section:
         """Return the chapter on that run; work of its stage that failed stands first."""
-        failed = [
-            view.Prose(
-                (
-                    view.Badge("failed", "bad"),
-                    f" {record.what}: {record.reason} ",
-                    view.RecordLink(record.id),
-                ),
-                style="callout",
-            )
-            for record in evidence.failures(self.stage)
-        ]
+        failed = []
+        for record in evidence.failures(self.stage):
+            reason = f" {record.what}: {record.reason} "
+            said = (view.Badge("failed", "bad"), reason, view.RecordLink(record.id))
+            failed.append(view.Prose(said, "callout"))
         reading = view.Reading(self.means, self.means_not) if self.means else None
         blocks = view.flat(failed, *(part(evidence) for part in self.parts), reading)
         return view.Section(id, self.title, self.lead, tuple(blocks))
@@ -154,22 +146,22 @@ def ordered() -> dict[str, Chapter]:
 
 
 def of_model(evidence: Evidence, record: Measurement) -> view.Inline:
-    """Return the name of the model that a measurement is about."""
+    """Show the name of the model."""
     return model_name(record) or view.DASH
 
 
 def of_seed(evidence: Evidence, record: Measurement) -> view.Inline:
-    """Return the seed of a measurement."""
+    """Show the seed."""
     return view.DASH if record.seed is None else view.Given(str(record.seed), record.id)
 
 
 def of_name(evidence: Evidence, record: Measurement) -> view.Inline:
-    """Return what was measured."""
+    """Show what was measured."""
     return heading(record.name)
 
 
 def of_itself(evidence: Evidence, record: Measurement) -> view.Inline:
-    """Return the measured number."""
+    """Show the measured number."""
     return number_of(record)
 
 

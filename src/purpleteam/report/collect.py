@@ -54,7 +54,6 @@ class Evidence:
         return [note for note in self.notes(GALLERY) if note.facts.get("kind") in kinds]
 
     def failures(self, stage: str | None = None) -> list[Failure]:
-        """Return what was asked for and is not done, of that stage or of all."""
         return [record for record in self.of(Failure) if stage in (None, record.stage)]
 
     def find(self, name: str, model: str | None = None, **how: Any) -> list[Measurement]:
@@ -86,7 +85,7 @@ class Evidence:
 
     @cached_property
     def models(self) -> list[str]:
-        """Names of all models that were measured or trained, in the order of their parts."""
+        """All that were measured or trained, in the order of their parts."""
         names = [model_name(record) for record in self.measurements]
         names += [str(note.facts.get("model_name", "")) for note in self.notes(TRAINING)]
         present = dict.fromkeys(name for name in names if name)

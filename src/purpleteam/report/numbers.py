@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from purpleteam.core.metrics import METRICS, Metric, Unit
@@ -43,12 +44,11 @@ def soundness_of(measurement: Measurement) -> str:
 def number_of(measurement: Measurement) -> Number:
     """Return a measurement as it is shown, its warnings beside it."""
     selection = str(measurement.subject.get("selection", "all"))
-    flags = [f"{selection}: no random sample"] if selection.startswith("first") else []
     verdict = soundness_of(measurement)
+    flags = [f"{selection}: no random sample"] if selection.startswith("first") else []
     flags += ["weak evaluation"] if verdict == "weak" else []
-    flag, established = "; ".join(flags), verdict != "not_established"
-    value, name = measurement.value, measurement.name
-    return of_value(value, name, measurement.id, flag=flag, established=established)
+    number = of_value(measurement.value, measurement.name, measurement.id)
+    return replace(number, flag="; ".join(flags), established=verdict != "not_established")
 
 
 def number_or_dash(measurement: Measurement | None) -> Number | str:
@@ -56,14 +56,11 @@ def number_or_dash(measurement: Measurement | None) -> Number | str:
     return DASH if measurement is None else number_of(measurement)
 
 
-def of_value(
-    value: Value, name: str, record: str, *, flag: str = "", established: bool = True
-) -> Number:
+def of_value(value: Value, name: str, record: str) -> Number:
     """Return a value of the record as it is shown; `name` is its metric."""
-    about: dict[str, Any] = {"records": (record,), "flag": flag, "meaning": meaning(name)}
+    about: dict[str, Any] = {"records": (record,), "meaning": meaning(name)}
     if isinstance(value, Counts):
         return Number(text=grouped(value.n), value=value.n, **about)
-    about["ends"] = (value.low, value.high)
     low, high, decimals, unit = 100 * value.low, 100 * value.high, 2, metric_of(name).unit
     if isinstance(value, Rate):
         decimals = 2 if value.n >= 5000 else 1
@@ -80,7 +77,8 @@ def of_value(
     span = span.replace("-", MINUS).replace("inf", "\N{INFINITY}")
     of = f"{SPACE}trainings" if isinstance(value, Estimate) and value.values else ""
     interval = f"{span}, n{SPACE}={SPACE}{grouped(value.n)}{of}"
-    return Number(text=text, value=value.value, interval=interval, established=established, **about)
+    ends = (value.low, value.high)
+    return Number(text=text, value=value.value, interval=interval, ends=ends, **about)
 
 
 def percent(fraction: float, decimals: int) -> str:

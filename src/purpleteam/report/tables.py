@@ -20,8 +20,16 @@ def render_results(results: Path) -> str:
     paths = sorted(results.glob("*.json")) if results.is_dir() else [results]
     if not paths:
         raise RunError(f"{str(results)!r} holds no results: no .json file is in it")
-    parts = [(f"### {path.stem}\n\n", _tables(_read(path))) for path in paths]
-    return "\n".join(map("".join, parts)) if results.is_dir() else parts[0][1]
+    parts = []
+    for path in paths:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            records = [record_from_json(line) for line in content["records"]]
+            evidence = Evidence(Path(), content.get("run", {}), records)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"results {str(path)!r} cannot be read: {error}") from None
+        parts.append((f"### {path.stem}\n\n" if results.is_dir() else "") + _tables(evidence))
+    return "\n".join(parts)
 
 
 def readme_table(records: Iterable[Record]) -> str:
@@ -29,20 +37,10 @@ def readme_table(records: Iterable[Record]) -> str:
     return _tables(Evidence(Path(), {}, list(records)))
 
 
-def _read(path: Path) -> Evidence:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        records = [record_from_json(line) for line in content["records"]]
-        return Evidence(Path(), content.get("run", {}), records)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"results {str(path)!r} cannot be read: {error}") from None
-
-
 def _tables(evidence: Evidence) -> str:
     tables = [block for block in (_robustness(evidence), _backdoors(evidence)) if block.rows]
-    if not tables:
-        return "Nothing is measured yet.\n"
-    return "\n".join("\n".join(table(block)) + "\n" for block in tables)
+    text = "\n".join("\n".join(table(block)) + "\n" for block in tables)
+    return text or "Nothing is measured yet.\n"
 
 
 def _robustness(evidence: Evidence) -> Table:

@@ -47,18 +47,11 @@ class Span:
     of: str = ""
 
 
-Given = partial(Span, "given")
-"""A parameter that was asked for (epsilon, steps), and the record that has it."""
-Mono = partial(Span, "mono")
-"""A name that is typed or computed: a digest, a rule."""
-Command = partial(Span, "command")
-"""A command to type: one click selects all of it; `of` is run.json, or the record behind it."""
-Badge = partial(Span, "badge")
-"""A verdict in one word, and how it is coloured, never its only sign: good, bad, warn or quiet."""
-RecordLink = partial(Span, "link")
-"""The id of a record that opens."""
-Jump = partial(Span, "jump")
-"""A link to a section of the page, by its id."""
+# A parameter that was asked for, and its record; a name that is typed or computed; a command, of
+# run.json or of a record; a verdict in one word, coloured good, bad, warn or quiet, which is never
+# its only sign; the id of a record that opens; a link to a section by its id.
+Given, Mono, Command = partial(Span, "given"), partial(Span, "mono"), partial(Span, "command")
+Badge, RecordLink, Jump = partial(Span, "badge"), partial(Span, "link"), partial(Span, "jump")
 Inline = str | Number | Span
 Cell = tuple[Inline, ...]
 
@@ -77,16 +70,12 @@ def row(*cells: Inline | Cell, record: str = "") -> Row:
 
 
 def grid(
-    lines: Iterable[tuple[str, Mapping[str, Inline | Cell]]], columns: Iterable[str] = ()
+    lines: Iterable[Mapping[str, Inline | Cell]], columns: Iterable[str] = ()
 ) -> tuple[list[str], list[Row]]:
-    """Return columns and rows of lines, each its record's id and its cells by column.
-
-    Columns stand in the order given, the others as they come; what a line lacks is a dash.
-    """
+    """Return columns, those given first, and rows of cells by column; what is missing is a dash."""
     lines = list(lines)
-    names = list(dict.fromkeys([*columns, *(name for _, cells in lines for name in cells)]))
-    known = ((record, [cells.get(name, DASH) for name in names]) for record, cells in lines)
-    return names, [row(*cells, record=record) for record, cells in known]
+    names = list(dict.fromkeys([*columns, *(name for line in lines for name in line)]))
+    return names, [row(*(line.get(name, DASH) for name in names)) for line in lines]
 
 
 @dataclass(frozen=True)

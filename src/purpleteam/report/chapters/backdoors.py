@@ -33,8 +33,8 @@ OF_PLANTED = view.Reading(
 NOTHING_PLANTED = view.Reading(
     "Nothing was planted here: the detectors looked at the models and the training set of this "
     "run. A score that reaches its limit is one that a clean model or set would hardly have.",
-    "That nothing was found does not prove that nothing is there: weak, rare and adaptive "
-    "triggers pass, and an adversary who knows the detector will try to hide from it.",
+    "That nothing was found does not prove that nothing is there: weak, rare and adaptive triggers "
+    "pass, and an adversary who knows the detector will try to hide from it.",
 )
 
 
@@ -161,60 +161,59 @@ def _refused(evidence: Evidence) -> Iterator[view.Block]:
     yield OF_PLANTED if planted else NOTHING_PLANTED
 
 
-chapter.CHAPTERS.register("backdoors")(
-    chapter.Chapter(
-        title="Backdoors",
-        lead="What scans for backdoors say of the models and the training sets.",
-        metrics=("attack_success_rate", AGAIN, *SHARES),
-        lab=True,
-        parts=(
-            chapter.Sheet(
-                caption="Attack, detection and repair",
-                metrics=("attack_success_rate",),
-                where=lambda _, record: done(record, PLANTED),
-                columns={
-                    "Backdoor": chapter.of_model,
-                    "Seed": chapter.of_seed,
-                    **chapter.beside("clean_accuracy"),
-                    heading("attack_success_rate"): chapter.of_itself,
-                    **chapter.beside("base_rate"),
-                    **chapter.beside("detection_recall", "Poisoned images found", **COMBINED),
-                    **chapter.beside("false_positive_rate", "Clean images flagged", **COMBINED),
-                    "Model scan": _scanned,
-                    "Success after the best repair": _best_repair,
-                },
-                dense=True,
-                note=("The best repair is the one after which the trigger works least.",),
-            ),
-            _repaired,
-            _pictures,
-            chapter.Sheet(
-                caption="How often the detectors are right",
-                metrics=SHARES,
-                columns={"What": chapter.of_name, "Share": chapter.of_itself},
-            ),
-            _scans,
-            chapter.Sheet(
-                caption="What each detector's ranking of the training images is worth",
-                metrics=("average_precision",),
-                where=lambda _, record: done(record, {"lab": True}),
-                columns={
-                    "Model": chapter.of_model,
-                    "Seed": chapter.of_seed,
-                    "Detector": chapter.of_how("detector"),
-                    heading("detector_auroc", "AUROC"): _auroc,
-                    heading("average_precision"): chapter.of_itself,
-                },
-                folded=True,
-            ),
-            _repairs,
-            beside_success(lab=True),
-            _refused,
+CHAPTER = chapter.Chapter(
+    title="Backdoors",
+    lead="What scans for backdoors say of the models and the training sets.",
+    metrics=("attack_success_rate", AGAIN, *SHARES),
+    lab=True,
+    parts=(
+        chapter.Sheet(
+            caption="Attack, detection and repair",
+            metrics=("attack_success_rate",),
+            where=lambda _, record: done(record, PLANTED),
+            columns={
+                "Backdoor": chapter.of_model,
+                "Seed": chapter.of_seed,
+                **chapter.beside("clean_accuracy"),
+                heading("attack_success_rate"): chapter.of_itself,
+                **chapter.beside("base_rate"),
+                **chapter.beside("detection_recall", "Poisoned images found", **COMBINED),
+                **chapter.beside("false_positive_rate", "Clean images flagged", **COMBINED),
+                "Model scan": _scanned,
+                "Success after the best repair": _best_repair,
+            },
+            dense=True,
+            note=("The best repair is the one after which the trigger works least.",),
         ),
-        notes=(MODEL_SCAN, TRAINING_SET_SCAN, NO_SEARCH),
-        stage="defences",
-        gap="Backdoors: neither a model nor a training set was scanned for one",
-        try_="purple detect --model {model} --dataset {dataset}",
-        after="defences",
-    )
+        _repaired,
+        _pictures,
+        chapter.Sheet(
+            caption="How often the detectors are right",
+            metrics=SHARES,
+            columns={"What": chapter.of_name, "Share": chapter.of_itself},
+        ),
+        _scans,
+        chapter.Sheet(
+            caption="What each detector's ranking of the training images is worth",
+            metrics=("average_precision",),
+            where=lambda _, record: done(record, {"lab": True}),
+            columns={
+                "Model": chapter.of_model,
+                "Seed": chapter.of_seed,
+                "Detector": chapter.of_how("detector"),
+                heading("detector_auroc", "AUROC"): _auroc,
+                heading("average_precision"): chapter.of_itself,
+            },
+            folded=True,
+        ),
+        _repairs,
+        beside_success(lab=True),
+        _refused,
+    ),
+    notes=(MODEL_SCAN, TRAINING_SET_SCAN, NO_SEARCH),
+    stage="defences",
+    gap="Backdoors: neither a model nor a training set was scanned for one",
+    try_="purple detect --model {model} --dataset {dataset}",
+    after="defences",
 )
+chapter.CHAPTERS.register("backdoors")(CHAPTER)

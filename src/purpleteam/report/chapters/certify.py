@@ -37,39 +37,38 @@ def _parts(evidence: Evidence, record: Measurement) -> Inline:
     return Given(str(layout.get("parts", "")) if isinstance(layout, Mapping) else "", record.id)
 
 
-CHAPTERS.register("certify")(
-    Chapter(
-        title="Certificates",
-        lead="What holds against every adversary within the bound, tried or not.",
-        metrics=("certified_accuracy",),
-        parts=(
-            _figures,
-            Sheet(
-                caption="Certified accuracy",
-                metrics=("certified_accuracy",),
-                columns={
-                    "Model": of_model,
-                    "Method": of_how("method"),
-                    "Parts": _parts,
-                    **beside("clean_accuracy"),
-                    "Bound": lambda _, record: Given(bound_of(record), record.id),
-                    heading("certified_accuracy"): of_itself,
-                },
-            ),
-            checks("Checks of the certificates", "certify", "certificate"),
+CHAPTER = Chapter(
+    title="Certificates",
+    lead="What holds against every adversary within the bound, tried or not.",
+    metrics=("certified_accuracy",),
+    parts=(
+        _figures,
+        Sheet(
+            caption="Certified accuracy",
+            metrics=("certified_accuracy",),
+            columns={
+                "Model": of_model,
+                "Method": of_how("method"),
+                "Parts": _parts,
+                **beside("clean_accuracy"),
+                "Bound": lambda _, record: Given(bound_of(record), record.id),
+                heading("certified_accuracy"): of_itself,
+            },
         ),
-        means="Deep Partition Aggregation trains many small networks, each on a part of the "
-        "training set that the images' content alone decides, and lets them vote. An image that "
-        "is put in or taken out can change one of them, so an answer with a wide enough lead "
-        "cannot be turned by that many changed images. A replaced image counts as two changes.",
-        means_not="The certificate is about this vote, not about the other models of the report, "
-        "and about the training images alone: it says nothing of an image that is changed when it "
-        "is classified.",
-        checks=("certify", "certificate"),
-        stage="certify",
-        gap="Certificates: nothing was proved; every robust accuracy is an upper bound that a "
-        "better attack may lower",
-        try_="purple certify --dataset {dataset}",
-        after="poison",
-    )
+        checks("Checks of the certificates", "certify", "certificate"),
+    ),
+    means="Deep Partition Aggregation trains many small networks, each on a part of the training "
+    "set that the images' content alone decides, and lets them vote. An image that is put in or "
+    "taken out can change one of them, so an answer with a wide enough lead cannot be turned by "
+    "that many changed images. A replaced image counts as two changes.",
+    means_not="The certificate is about this vote, not about the other models of the report, and "
+    "about the training images alone: it says nothing of an image that is changed when it is "
+    "classified.",
+    checks=("certify", "certificate"),
+    stage="certify",
+    gap="Certificates: nothing was proved; every robust accuracy is an upper bound that a better "
+    "attack may lower",
+    try_="purple certify --dataset {dataset}",
+    after="poison",
 )
+CHAPTERS.register("certify")(CHAPTER)

@@ -59,20 +59,19 @@ def _sets(evidence: Evidence) -> Table:
     return Table("Image sets of this run", columns, rows)
 
 
-CHAPTERS.register("data")(
-    Chapter(
-        title="Data",
-        lead="Which images the numbers are about.",
-        parts=(_loaded, _sets, galleries(*PICTURES), checks("Checks of the data", "data")),
-        means="A digest, in each record, names exact pixels and labels in their order: two numbers "
-        "are comparable only where it is the same. Models and thresholds are chosen on validation "
-        "images, never on test images.",
-        means_not="The first images of a test set are no random sample of it, so an interval "
-        "around a number from a selection speaks for that selection and not for the whole set.",
-        metrics=tuple(METRICS),
-        notes=(DATASET,),
-        checks=("data",),
-        galleries=PICTURES,
-        stage="data",
-    )
+CHAPTER = Chapter(
+    title="Data",
+    lead="Which images the numbers are about.",
+    parts=(_loaded, _sets, galleries(*PICTURES), checks("Checks of the data", "data")),
+    means="A digest, in each record, names exact pixels and labels in their order: two numbers are "
+    "comparable only where it is the same. Models and thresholds are chosen on validation images, "
+    "never on test images.",
+    means_not="The first images of a test set are no random sample of it, so an interval around a "
+    "number from a selection speaks for that selection and not for the whole set.",
+    metrics=tuple(METRICS),
+    notes=(DATASET,),
+    checks=("data",),
+    galleries=PICTURES,
+    stage="data",
 )
+CHAPTERS.register("data")(CHAPTER)

@@ -49,29 +49,28 @@ def _before_and_after(evidence: Evidence) -> Blocks:
     return figure, Table("Before and after", columns, rows, note=(note,))
 
 
-CHAPTERS.register("defences")(
-    Chapter(
-        title="Defences",
-        lead="What hardening buys, and what it costs on clean images.",
-        metrics=("clean_accuracy", "robust_accuracy", "transfer_accuracy", "validation_accuracy"),
-        roles=("hardened",),
-        parts=(
-            _before_and_after,
-            matrices("hardened"),
-            matrices("hardened", key="attack"),
-            trainings("Training of the defences", "hardened"),
-            checks("Checks of the defences", "defence", "defences"),
-        ),
-        means="Each defence is compared with the undefended model on three things at once: clean "
-        "images, one quick attack, and the strongest attack here on the defended model itself.",
-        means_not="A defence that only scores on images made against another model has learnt "
-        "those images. A defence that stops the one-step attack and falls to the iterated one "
-        "hides its gradients rather than being robust. And what holds at one radius need not hold "
-        "at a larger one.",
-        checks=("defence", "defences"),
-        stage="defences",
-        gap="Hardening: no defence was trained or attacked",
-        try_="purple harden --dataset {dataset} --recipe pgd",
-        after="certify",
-    )
+CHAPTER = Chapter(
+    title="Defences",
+    lead="What hardening buys, and what it costs on clean images.",
+    metrics=("clean_accuracy", "robust_accuracy", "transfer_accuracy", "validation_accuracy"),
+    roles=("hardened",),
+    parts=(
+        _before_and_after,
+        matrices("hardened"),
+        matrices("hardened", key="attack"),
+        trainings("Training of the defences", "hardened"),
+        checks("Checks of the defences", "defence", "defences"),
+    ),
+    means="Each defence is compared with the undefended model on three things at once: clean "
+    "images, one quick attack, and the strongest attack here on the defended model itself.",
+    means_not="A defence that only scores on images made against another model has learnt those "
+    "images. A defence that stops the one-step attack and falls to the iterated one hides its "
+    "gradients rather than being robust. And what holds at one radius need not hold at a larger "
+    "one.",
+    checks=("defence", "defences"),
+    stage="defences",
+    gap="Hardening: no defence was trained or attacked",
+    try_="purple harden --dataset {dataset} --recipe pgd",
+    after="certify",
 )
+CHAPTERS.register("defences")(CHAPTER)

@@ -115,63 +115,62 @@ def _largest(evidence: Evidence, record: Measurement) -> Inline:
     return of_fraction(largest, "largest change", record.id) if isinstance(largest, float) else DASH
 
 
-chapter.CHAPTERS.register("evasion")(
-    chapter.Chapter(
-        title="Attacks: evasion",
-        lead="How far each model bends when the adversary can see all of it.",
-        metrics=("robust_accuracy", *TRANSFERRED),
-        parts=(
-            galleries("evasion"),
-            _curves,
-            chapter.Sheet(
-                caption="Each attack on each model",
-                metrics=("robust_accuracy",),
-                columns={
-                    "Model": chapter.of_model,
-                    "Attack": _attack,
-                    "Norm": chapter.of_how("norm"),
-                    "ε": chapter.of_how("epsilon"),
-                    heading("robust_accuracy"): chapter.of_itself,
-                    "Evaluation": lambda _, record: soundness(record),
-                },
-                order=lambda record: (*map(str, map(record.how.get, ORDER)), epsilon_of(record)),
-                most=MANY,
-                note=(
-                    "White box throughout, unless the row says otherwise. Steps, restarts and step "
-                    "size are as recorded. Robust accuracy also counts what the check on the "
-                    "evaluation broke.",
-                ),
+CHAPTER = chapter.Chapter(
+    title="Attacks: evasion",
+    lead="How far each model bends when the adversary can see all of it.",
+    metrics=("robust_accuracy", *TRANSFERRED),
+    parts=(
+        galleries("evasion"),
+        _curves,
+        chapter.Sheet(
+            caption="Each attack on each model",
+            metrics=("robust_accuracy",),
+            columns={
+                "Model": chapter.of_model,
+                "Attack": _attack,
+                "Norm": chapter.of_how("norm"),
+                "ε": chapter.of_how("epsilon"),
+                heading("robust_accuracy"): chapter.of_itself,
+                "Evaluation": lambda _, record: soundness(record),
+            },
+            order=lambda record: (*map(str, map(record.how.get, ORDER)), epsilon_of(record)),
+            most=MANY,
+            note=(
+                "White box throughout, unless the row says otherwise. Steps, restarts and step "
+                "size are as recorded. Robust accuracy also counts what the check on the "
+                "evaluation broke.",
             ),
-            chapter.Sheet(
-                caption="Images made against another model: no robustness",
-                metrics=TRANSFERRED,
-                columns={
-                    "Model": chapter.of_model,
-                    "Images made against": _source,
-                    "Attack": chapter.of_how("attack"),
-                    "ε": chapter.of_how("epsilon"),
-                    "Largest change": _largest,
-                    heading("transfer_accuracy", "Accuracy"): chapter.of_itself,
-                },
-                note=(
-                    "The largest change of a pixel is measured on the images themselves; where it "
-                    "exceeds ε, the images are not what they were said to be.",
-                ),
-            ),
-            matrices(*UNDEFENDED, key="attack"),
-            checks("Checks of the attacks", "attack", "attacks"),
         ),
-        means="Robust accuracy counts an image only when the model classifies it correctly "
-        "unchanged and under every attack tried on that very model within the radius. Pixels run "
-        "from zero to one; in linf, ε is the largest change of any pixel.",
-        means_not="It is an upper bound, not a guarantee. An evaluation that fails its own checks "
-        "is marked as not established. Accuracy on transferred images is not robustness: an "
-        "adversary who has the model need not borrow images from another.",
-        checks=("attack", "attacks"),
-        galleries=("evasion",),
-        stage="attacks",
-        gap="Evasion: no model was attacked, so nothing is known about robustness",
-        try_="purple attack --model {model} --dataset {dataset} --attack autoattack",
-        after="models",
-    )
+        chapter.Sheet(
+            caption="Images made against another model: no robustness",
+            metrics=TRANSFERRED,
+            columns={
+                "Model": chapter.of_model,
+                "Images made against": _source,
+                "Attack": chapter.of_how("attack"),
+                "ε": chapter.of_how("epsilon"),
+                "Largest change": _largest,
+                heading("transfer_accuracy", "Accuracy"): chapter.of_itself,
+            },
+            note=(
+                "The largest change of a pixel is measured on the images themselves; where it "
+                "exceeds ε, the images are not what they were said to be.",
+            ),
+        ),
+        matrices(*UNDEFENDED, key="attack"),
+        checks("Checks of the attacks", "attack", "attacks"),
+    ),
+    means="Robust accuracy counts an image only when the model classifies it correctly unchanged "
+    "and under every attack tried on that very model within the radius. Pixels run from zero to "
+    "one; in linf, ε is the largest change of any pixel.",
+    means_not="It is an upper bound, not a guarantee. An evaluation that fails its own checks is "
+    "marked as not established. Accuracy on transferred images is not robustness: an adversary who "
+    "has the model need not borrow images from another.",
+    checks=("attack", "attacks"),
+    galleries=("evasion",),
+    stage="attacks",
+    gap="Evasion: no model was attacked, so nothing is known about robustness",
+    try_="purple attack --model {model} --dataset {dataset} --attack autoattack",
+    after="models",
 )
+chapter.CHAPTERS.register("evasion")(CHAPTER)

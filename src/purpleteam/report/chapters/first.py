@@ -4,20 +4,13 @@ from collections.abc import Iterator
 
 from purpleteam.core.records import CheckResult, Measurement, Note
 from purpleteam.core.schema import MODEL_SCAN
-from purpleteam.report import view
+from purpleteam.report import numbers, view
 from purpleteam.report.chapters.certify import bound_of
 from purpleteam.report.chapters.closing import gaps
 from purpleteam.report.chapters.evasion import soundness
 from purpleteam.report.chapters.scan import gravest_first
 from purpleteam.report.collect import Evidence, model_name, value_of
-from purpleteam.report.numbers import (
-    count,
-    number_of,
-    of_epsilon,
-    of_fraction,
-    radius,
-    soundness_of,
-)
+from purpleteam.report.numbers import count, number_of, of_epsilon, of_fraction, radius
 
 MOST_STEPS, MOST_GAPS = 4, 4
 HALF = 0.5
@@ -46,7 +39,7 @@ def first_section(evidence: Evidence, told: set[str]) -> view.Section:
     ]
     more: view.Cell = ("All of it: ", view.Jump("What was not tested", "not-tested"), ".")
     blocks = view.flat(
-        _sentence(evidence, robust, scan),
+        view.Prose(tuple(_sentence(evidence, robust, scan)), style="verdict"),
         view.Cards(cards) if cards else view.Prose(("Nothing has been measured yet.",), "missing"),
         view.Steps("What to fix first", steps) if steps else None,
         view.Steps("What was not tested", (*untested[:MOST_GAPS], more)),
@@ -60,25 +53,25 @@ def called(evidence: Evidence) -> str:
     return evidence.brought.replace("\\", "/").rsplit("/", 1)[-1] or evidence.at_hand
 
 
-def _sentence(evidence: Evidence, robust: Measurement | None, scan: Note | None) -> view.Prose:
-    """Return one sentence: what the model does unchanged, and under the attack that counts."""
+def _sentence(
+    evidence: Evidence, robust: Measurement | None, scan: Note | None
+) -> Iterator[view.Inline]:
+    """Yield one sentence: what the model does unchanged, and under the attack that counts."""
     name, clean = called(evidence), evidence.best("clean_accuracy", evidence.at_hand)
-    parts: list[view.Inline] = []
     if scan is not None and scan.facts.get("backdoored"):
-        parts.append("A backdoor was found. ")
+        yield "A backdoor was found. "
     if robust is not None:
         number, said = number_of(robust), f"{name} {_word(evidence, robust)}: "
-        parts.append(said if number.established else f"Not established how robust {name} is: ")
+        yield said if number.established else f"Not established how robust {name} is: "
         if clean is not None:
-            parts += [number_of(clean), " of test images are classified correctly unchanged, "]
+            yield from (number_of(clean), " of test images are classified correctly unchanged, ")
         of = "" if clean is not None else " of test images"
-        parts += ["at most ", number, of, " under ", _attack(robust), "."]
+        yield from ("at most ", number, of, " under ", _attack(robust), ".")
     elif clean is not None:
-        parts += [f"{name} classifies ", number_of(clean), " of unchanged images correctly; "]
-        parts.append("it was not attacked.")
+        yield from (f"{name} classifies ", number_of(clean), " of unchanged images correctly; ")
+        yield "it was not attacked."
     else:
-        parts.append(f"Nothing was measured of {name or 'a model'}.")
-    return view.Prose(tuple(parts), style="verdict")
+        yield f"Nothing was measured of {name or 'a model'}."
 
 
 def _word(evidence: Evidence, robust: Measurement) -> str:
@@ -114,14 +107,30 @@ def _cards(
         evaluation = (*words, soundness(robust)[0])
         yield view.Card("Robust accuracy", "evasion", tone, verdict, number, evaluation)
     if scan is not None:
-        yield _scan_card(scan)
+        facts, score, limit = scan.facts, scan.facts.get("score"), scan.facts.get("threshold")
+        number, scale = count([scan.id]), "scan"
+        if isinstance(score, int | float):
+            number, scale = of_fraction(float(score), "score", scan.id), "is the anomaly score"
+        tone, verdict, said = "good", "none found", "weak and adaptive triggers pass"
+        if facts.get("backdoored") is None:
+            tone, verdict = "warn", "not established"
+            said = "; ".join(map(str, facts.get("reasons", ())))
+        elif facts["backdoored"]:
+            tone, verdict, said = (
+                "bad",
+                "backdoor found",
+                f"it leads to {facts.get('target_label')}",
+            )
+        flagged = f"; flagged from {limit:.3g}" if isinstance(limit, int | float) else ""
+        answer = (view.Given(f"{scale}{flagged}: {said}.", scan.id),)
+        yield view.Card("Backdoor scan", "backdoors", tone, verdict, number, answer)
     if proved := max(evidence.find("certified_accuracy"), key=value_of, default=None):
         other = model_name(proved) != evidence.at_hand
         whose = f"of another classifier, {model_name(proved)}, " if other else ""
-        bound = view.Given(bound_of(proved), proved.id)
-        against = (f"of test images {whose}hold against ", bound, ".")
+        against = f"of test images {whose}hold against "
+        bound = (against, view.Given(bound_of(proved), proved.id), ".")
         about = ("Certified accuracy", "certify", "quiet", "proved")
-        yield view.Card(*about, number_of(proved), against)
+        yield view.Card(*about, number_of(proved), bound)
     ran = [record for record in evidence.of(CheckResult) if record.verdict != "skipped"]
     if ran:
         every = [record.id for record in ran]
@@ -130,22 +139,6 @@ def _cards(
         target = "threats" if "threats" in told else "records"
         of = ("of ", count(every), " executed checks did not pass.")
         yield view.Card("Failed checks", target, tone, verdict, count(failed, among=every), of)
-
-
-def _scan_card(scan: Note) -> view.Card:
-    facts, score, limit = scan.facts, scan.facts.get("score"), scan.facts.get("threshold")
-    number, scale = count([scan.id]), "scan"
-    if isinstance(score, int | float):
-        number, scale = of_fraction(float(score), "score", scan.id), "is the anomaly score"
-    tone, verdict, said = "good", "none found", "weak and adaptive triggers pass"
-    if facts.get("backdoored") is None:
-        tone, verdict = "warn", "not established"
-        said = "; ".join(map(str, facts.get("reasons", ())))
-    elif facts["backdoored"]:
-        tone, verdict, said = "bad", "backdoor found", f"it leads to {facts.get('target_label')}"
-    flagged = f"; flagged from {limit:.3g}" if isinstance(limit, int | float) else ""
-    sentence = view.Given(f"{scale}{flagged}: {said}.", scan.id)
-    return view.Card("Backdoor scan", "backdoors", tone, verdict, number, (sentence,))
 
 
 def _steps(
@@ -184,7 +177,7 @@ def _hardened(evidence: Evidence, robust: Measurement, dataset: str) -> view.Cel
     if best is not None and value_of(best) > max(HALF, value_of(robust)):
         name, file = model_name(best), evidence.file_of(model_name(best))
         kept = (number_of(best), " under ", _attack(best))
-        if soundness_of(best) == "sound":
+        if numbers.soundness_of(best) == "sound":
             return f"Use {name} instead ({file}): it keeps ", *kept, "."
         stronger = f"purple attack --model {file} --dataset {dataset} --attack autoattack"
         doubt = "; that evaluation is not sound, so attack it harder before you use it. "

@@ -54,7 +54,7 @@ def _per_class(evidence: Evidence) -> view.Blocks:
         for record in records:
             scores = classes.setdefault(str(record.how.get("class", "all")), {})
             scores.setdefault(heading(record.name), number_of(record))
-        lines = (("", {"Class": label, **scores}) for label, scores in classes.items())
+        lines = ({"Class": label, **scores} for label, scores in classes.items())
         columns, rows = view.grid(lines, ("Class", *map(heading, SCORES)))
         seeds = [f", seed {record.seed}" for record in records if record.seed is not None]
         which = seeds[0] if seeds and names.count(name) > 1 else ""
@@ -65,43 +65,42 @@ def _per_class(evidence: Evidence) -> view.Blocks:
     return (title, tables) if tables else None
 
 
-CHAPTERS.register("models")(
-    Chapter(
-        title="Models",
-        lead="How well each model does when nobody attacks it.",
-        metrics=(*METRICS, "loss", "calibration_error", "confusion_matrix", *SCORES),
-        parts=(
-            Sheet(
-                caption="Clean metrics of each model",
-                metrics=METRICS,
-                where=_stands_for_it,
-                columns={
-                    "Model": of_model,
-                    "Seed": of_seed,
-                    **beside("clean_accuracy"),
-                    **beside("loss"),
-                    **beside("calibration_error"),
-                    **beside("validation_accuracy"),
-                    "Time per image": _time,
-                },
-                optional=OPTIONAL,
-            ),
-            _notes,
-            matrices(*UNDEFENDED),
-            _per_class,
-            trainings("Training", *UNDEFENDED),
-            checks("Checks of the model files", "model", "models"),
+CHAPTER = Chapter(
+    title="Models",
+    lead="How well each model does when nobody attacks it.",
+    metrics=(*METRICS, "loss", "calibration_error", "confusion_matrix", *SCORES),
+    parts=(
+        Sheet(
+            caption="Clean metrics of each model",
+            metrics=METRICS,
+            where=_stands_for_it,
+            columns={
+                "Model": of_model,
+                "Seed": of_seed,
+                **beside("clean_accuracy"),
+                **beside("loss"),
+                **beside("calibration_error"),
+                **beside("validation_accuracy"),
+                "Time per image": _time,
+            },
+            optional=OPTIONAL,
         ),
-        means="Clean accuracy is the fraction of unchanged test images that a model classifies "
-        "correctly. Calibration error says how far its stated confidence is from how often it is "
-        "right.",
-        means_not="None of it says anything about an adversary: the most accurate of these models "
-        "can be the first to fall. Times are of this machine and include no data loading.",
-        notes=(MODEL_NOTES,),
-        checks=("model", "models"),
-        stage="models",
-        gap="Clean accuracy: no model was evaluated on unchanged images",
-        try_="purple evaluate --model {model} --dataset {dataset}",
-        after="data",
-    )
+        _notes,
+        matrices(*UNDEFENDED),
+        _per_class,
+        trainings("Training", *UNDEFENDED),
+        checks("Checks of the model files", "model", "models"),
+    ),
+    means="Clean accuracy is the fraction of unchanged test images that a model classifies "
+    "correctly. Calibration error says how far its stated confidence is from how often it is "
+    "right.",
+    means_not="None of it says anything about an adversary: the most accurate of these models can "
+    "be the first to fall. Times are of this machine and include no data loading.",
+    notes=(MODEL_NOTES,),
+    checks=("model", "models"),
+    stage="models",
+    gap="Clean accuracy: no model was evaluated on unchanged images",
+    try_="purple evaluate --model {model} --dataset {dataset}",
+    after="data",
 )
+CHAPTERS.register("models")(CHAPTER)

@@ -6,22 +6,11 @@ from dataclasses import replace
 from purpleteam.core.records import Measurement
 from purpleteam.core.schema import Role
 from purpleteam.core.statistics import Estimate, Rate
-from purpleteam.report import chapter
+from purpleteam.report import chapter, view
 from purpleteam.report.blocks import galleries, matrices, trainings
 from purpleteam.report.collect import Evidence, model_name, value_of
 from purpleteam.report.figures import bars
 from purpleteam.report.numbers import heading, number_or_dash, of_value
-from purpleteam.report.view import (
-    DASH,
-    Cell,
-    Figure,
-    Given,
-    Inline,
-    Number,
-    RecordLink,
-    Table,
-    grid,
-)
 
 ROLES: tuple[Role, ...] = ("poisoned", "clean_twin")
 MEANS_OVER_TRAININGS = ("attack_success_rate_mean", "clean_accuracy_difference_mean")
@@ -31,30 +20,30 @@ def _around(place: int) -> chapter.Column:
     return lambda evidence, record: number_or_dash(evidence.around(record)[place])
 
 
-def _recipe(evidence: Evidence, record: Measurement) -> Cell:
-    parts: list[Inline] = []
+def _recipe(evidence: Evidence, record: Measurement) -> view.Cell:
+    parts: list[view.Inline] = []
     if record.how.get("poisoned") is not None:
         parts += [chapter.given(record, "poisoned"), " images, "]
     if "relabel" in record.how:
         parts.append("relabelled" if record.how["relabel"] else "label kept")
     if record.how.get("target_label") is not None:
         parts += [", target ", chapter.given(record, "target_label")]
-    return tuple(parts) or (DASH,)
+    return tuple(parts) or (view.DASH,)
 
 
-def _pooled(evidence: Evidence, record: Measurement) -> Inline:
+def _pooled(evidence: Evidence, record: Measurement) -> view.Inline:
     """Return the counts of the trainings together, or each value where they are no counts."""
     ids, mean = record.detail.get("records") or (), record.value
     rates = [training.value for training in evidence.measurements if training.id in ids]
     counts = [rate for rate in rates if isinstance(rate, Rate)]
     if counts and len(counts) == len(ids):
         hits, n = sum(rate.successes for rate in counts), sum(rate.n for rate in counts)
-        return Given(f"{hits} of {n} in {len(counts)} trainings", record.id)
+        return view.Given(f"{hits} of {n} in {len(counts)} trainings", record.id)
     if not isinstance(mean, Estimate):
-        return DASH
+        return view.DASH
     alone = (replace(mean, value=value) for value in mean.values)
     each = [of_value(value, record.name, record.id).text for value in alone]
-    return Given("; ".join(each) or DASH, record.id)
+    return view.Given("; ".join(each) or view.DASH, record.id)
 
 
 def beside_success(*, lab: bool) -> chapter.Sheet:
@@ -76,7 +65,7 @@ def beside_success(*, lab: bool) -> chapter.Sheet:
     )
 
 
-def _per_source(evidence: Evidence) -> Figure | None:
+def _per_source(evidence: Evidence) -> view.Figure | None:
     """Return the success rate by true class of the backdoor that works best, and all as a table."""
     shown: dict[str, Measurement] = {}
     for record in evidence.find("attack_success_rate", lab=None):
@@ -84,7 +73,7 @@ def _per_source(evidence: Evidence) -> Figure | None:
             shown.setdefault(model_name(record), record)
     if not shown:
         return None
-    lines: dict[str, dict[str, Number]] = {}
+    lines: dict[str, dict[str, view.Number]] = {}
     for name, record in shown.items():
         rates = sorted(record.detail["per_source"].items(), key=lambda pair: str(pair[0]))
         lines[name] = {
@@ -98,60 +87,59 @@ def _per_source(evidence: Evidence) -> Figure | None:
     title = f"Attack success rate by true class, {model_name(best)}"
     about = "One bar for each true class; the target class itself does not count."
     words = "A backdoor that works from some classes only hides in the mean. "
-    columns, rows = grid(("", {"Model": name, **line}) for name, line in lines.items())
-    table = Table("Attack success rate by true class", columns, rows, dense=True)
-    caption = (words, RecordLink(best.id))
-    return Figure(title, bars(title, about, groups), caption, table, folded=True)
+    columns, rows = view.grid({"Model": name, **line} for name, line in lines.items())
+    table = view.Table("Attack success rate by true class", columns, rows, dense=True)
+    caption = (words, view.RecordLink(best.id))
+    return view.Figure(title, bars(title, about, groups), caption, table, folded=True)
 
 
-chapter.CHAPTERS.register("poison")(
-    chapter.Chapter(
-        title="Attacks: poison",
-        lead="What a few changed training images do.",
-        metrics=("attack_success_rate", "triggered_accuracy", *MEANS_OVER_TRAININGS),
-        lab=False,
-        parts=(
-            chapter.Sheet(
-                caption="Backdoors: success, beside base rate and clean accuracy",
-                metrics=("attack_success_rate",),
-                where=lambda _, record: not record.how.get("lab"),
-                columns={
-                    "Model": chapter.of_model,
-                    "Poison": _recipe,
-                    "Seed": chapter.of_seed,
-                    heading("clean_accuracy"): _around(0),
-                    heading("attack_success_rate"): chapter.of_itself,
-                    heading("base_rate"): _around(1),
-                },
-            ),
-            chapter.Sheet(
-                caption="Over several trainings, each a model of its own",
-                metrics=MEANS_OVER_TRAININGS,
-                columns={
-                    "Model": chapter.of_model,
-                    "What": chapter.of_name,
-                    "Mean": chapter.of_itself,
-                    "All trainings together, or each": _pooled,
-                },
-            ),
-            galleries("trigger"),
-            _per_source,
-            beside_success(lab=False),
-            matrices(*ROLES, lab=False),
-            matrices(*ROLES, lab=False, key="trigger"),
-            trainings("Training on poisoned data", *ROLES, lab=False),
+CHAPTER = chapter.Chapter(
+    title="Attacks: poison",
+    lead="What a few changed training images do.",
+    metrics=("attack_success_rate", "triggered_accuracy", *MEANS_OVER_TRAININGS),
+    lab=False,
+    parts=(
+        chapter.Sheet(
+            caption="Backdoors: success, beside base rate and clean accuracy",
+            metrics=("attack_success_rate",),
+            where=lambda _, record: not record.how.get("lab"),
+            columns={
+                "Model": chapter.of_model,
+                "Poison": _recipe,
+                "Seed": chapter.of_seed,
+                heading("clean_accuracy"): _around(0),
+                heading("attack_success_rate"): chapter.of_itself,
+                heading("base_rate"): _around(1),
+            },
         ),
-        means="Attack success rate counts triggered images of other classes that get the label the "
-        "adversary wants. The base rate is how often a clean model gives that label to the same "
-        "images: only what lies above it is the backdoor's work. The interval of a mean is over "
-        "trainings, which differ by their seed.",
-        means_not="Accuracy on triggered images is not an attack success rate: it can be high "
-        "while the backdoor works and low while it does not. Nor does an unchanged clean accuracy "
-        "mean that a model is clean.",
-        galleries=("trigger",),
-        stage="attacks",
-        gap="Poisoned training data: no backdoor was planted, so no attack success rate is known",
-        try_="purple poison --dataset {dataset} --train",
-        after="evasion",
-    )
+        chapter.Sheet(
+            caption="Over several trainings, each a model of its own",
+            metrics=MEANS_OVER_TRAININGS,
+            columns={
+                "Model": chapter.of_model,
+                "What": chapter.of_name,
+                "Mean": chapter.of_itself,
+                "All trainings together, or each": _pooled,
+            },
+        ),
+        galleries("trigger"),
+        _per_source,
+        beside_success(lab=False),
+        matrices(*ROLES, lab=False),
+        matrices(*ROLES, lab=False, key="trigger"),
+        trainings("Training on poisoned data", *ROLES, lab=False),
+    ),
+    means="Attack success rate counts triggered images of other classes that get the label the "
+    "adversary wants. The base rate is how often a clean model gives that label to the same "
+    "images: only what lies above it is the backdoor's work. The interval of a mean is over "
+    "trainings, which differ by their seed.",
+    means_not="Accuracy on triggered images is not an attack success rate: it can be high while "
+    "the backdoor works and low while it does not. Nor does an unchanged clean accuracy mean that "
+    "a model is clean.",
+    galleries=("trigger",),
+    stage="attacks",
+    gap="Poisoned training data: no backdoor was planted, so no attack success rate is known",
+    try_="purple poison --dataset {dataset} --train",
+    after="evasion",
 )
+chapter.CHAPTERS.register("poison")(CHAPTER)

@@ -59,22 +59,20 @@ def _scanned(evidence: Evidence) -> Iterator[Table]:
             yield Table(f"Files {key}", ("File", "Reason"), rows, folded=True, dense=True)
 
 
-CHAPTERS.register("scan")(
-    Chapter(
-        title="Scan",
-        lead="What static analysis sees in the code, the model files and the dependencies.",
-        parts=(_findings, _scanned, checks("Checks of the code", "scan", "code")),
-        means="A finding is a place that a rule matched, with how grave it would be and how sure "
-        "the rule is. Files that were skipped or could not be read are counted as such, never as "
-        "clean.",
-        means_not="No findings means that these rules matched nothing in these files. It does not "
-        "mean that the code is safe, and it says nothing about a file that was not scanned.",
-        notes=(SCAN,),
-        kinds=(Finding,),
-        checks=("scan", "code"),
-        stage="scan",
-        gap="Code and model files: no scanner ran",
-        try_="purple scan .",
-        after="backdoors",
-    )
+CHAPTER = Chapter(
+    title="Scan",
+    lead="What static analysis sees in the code, the model files and the dependencies.",
+    parts=(_findings, _scanned, checks("Checks of the code", "scan", "code")),
+    means="A finding is a place that a rule matched, with how grave it would be and how sure the "
+    "rule is. Files that were skipped or could not be read are counted as such, never as clean.",
+    means_not="No findings means that these rules matched nothing in these files. It does not mean "
+    "that the code is safe, and it says nothing about a file that was not scanned.",
+    notes=(SCAN,),
+    kinds=(Finding,),
+    checks=("scan", "code"),
+    stage="scan",
+    gap="Code and model files: no scanner ran",
+    try_="purple scan .",
+    after="backdoors",
 )
+CHAPTERS.register("scan")(CHAPTER)

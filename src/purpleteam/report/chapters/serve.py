@@ -34,42 +34,39 @@ def _redrawn(evidence: Evidence) -> Table:
         named = {"Model": (model, RecordLink(record.id)), "Drawing": chapter.given(record, "case")}
         case = cases.setdefault((model, str(record.how.get("case", DASH))), {**named})
         case[heading("redrawn_accuracy", WAYS.get(way, way))] = number_of(record)
-    columns, rows = grid(("", case) for case in cases.values())
+    columns, rows = grid(cases.values())
     return Table("Images drawn again, read with either preparation", columns, rows)
 
 
-chapter.CHAPTERS.register("serve")(
-    chapter.Chapter(
-        title="Serve",
-        lead="The drawing app: what it reads, what it refuses, what it keeps to itself.",
-        metrics=("redrawn_accuracy", *ASKED),
-        parts=(
-            _app,
-            galleries("drawing"),
-            _redrawn,
-            chapter.Sheet(
-                caption="The model that is served",
-                metrics=ASKED,
-                columns={
-                    "Model": chapter.of_model,
-                    "Measured": chapter.of_name,
-                    "Drawing": chapter.of_how("case"),
-                    "Value": chapter.of_itself,
-                },
-                optional=("Drawing",),
-            ),
-            checks("Checks of the running app", "web", "serve", "app", "probe"),
+CHAPTER = chapter.Chapter(
+    title="Serve",
+    lead="The drawing app: what it reads, what it refuses, what it keeps to itself.",
+    metrics=("redrawn_accuracy", *ASKED),
+    parts=(
+        _app,
+        galleries("drawing"),
+        _redrawn,
+        chapter.Sheet(
+            caption="The model that is served",
+            metrics=ASKED,
+            columns={
+                "Model": chapter.of_model,
+                "Measured": chapter.of_name,
+                "Drawing": chapter.of_how("case"),
+                "Value": chapter.of_itself,
+            },
+            optional=("Drawing",),
         ),
-        means="Test images are drawn again at other sizes and places, and read both ways: placed "
-        "as the training images are, and merely resized. The gap is what preparation alone is "
-        "worth.",
-        means_not="These drawings are simulated, not made by people, so real use may be better or "
-        "worse. Checks of the running app hold for the build and the limits that were started "
-        "here.",
-        notes=(SERVED,),
-        checks=("web", "serve", "app", "probe"),
-        galleries=("drawing",),
-        stage="serve",
-        after="threats",
-    )
+        checks("Checks of the running app", "web", "serve", "app", "probe"),
+    ),
+    means="Test images are drawn again at other sizes and places, and read both ways: placed as "
+    "the training images are, and merely resized. The gap is what preparation alone is worth.",
+    means_not="These drawings are simulated, not made by people, so real use may be better or "
+    "worse. Checks of the running app hold for the build and the limits that were started here.",
+    notes=(SERVED,),
+    checks=("web", "serve", "app", "probe"),
+    galleries=("drawing",),
+    stage="serve",
+    after="threats",
 )
+chapter.CHAPTERS.register("serve")(CHAPTER)

@@ -1,6 +1,6 @@
 """Threats: the system, what can go wrong with each part, and what checks have proved."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from purpleteam.core.records import CheckResult, ThreatStatus
@@ -29,24 +29,6 @@ def _threats(evidence: Evidence) -> list[ThreatStatus]:
     return sorted(evidence.of(ThreatStatus), key=lambda record: record.threat)
 
 
-def _summary(evidence: Evidence) -> view.Prose | None:
-    parts: list[view.Inline] = []
-    for status in WORST_FIRST:
-        ids = [threat.id for threat in _threats(evidence) if threat.status == status]
-        if ids:
-            parts += [" · " if parts else "", count(ids), f" {status.replace('_', ' ')}"]
-    return view.Prose(tuple(parts), style="tally") if parts else None
-
-
-def _diagram(evidence: Evidence) -> list[view.Figure]:
-    title = "The system: parts, numbered flows, and trust boundaries in dashes"
-    return [
-        view.Figure(title, svg, (view.RecordLink(note.id),), record=note.id)
-        for note in evidence.notes(SYSTEM_MODEL)
-        if isinstance(diagram := note.facts.get("diagram"), str) and (svg := only_drawing(diagram))
-    ]
-
-
 def _names(evidence: Evidence) -> dict[str, str]:
     return {
         str(part.get("id")): str(part.get("name", part.get("id")))
@@ -55,11 +37,21 @@ def _names(evidence: Evidence) -> dict[str, str]:
     }
 
 
-def _matrix(evidence: Evidence) -> view.Table | None:
-    """Return the worst status of each part and kind of threat."""
-    names = _names(evidence)
+def _overview(evidence: Evidence) -> Iterator[view.Block]:
+    """Yield how many threats are in which state, the diagram, and the worst state of each part."""
+    threats, names = _threats(evidence), _names(evidence)
+    counts: list[view.Inline] = []
+    for status in WORST_FIRST:
+        if ids := [threat.id for threat in threats if threat.status == status]:
+            counts += [" · " if counts else "", count(ids), f" {status.replace('_', ' ')}"]
+    if counts:
+        yield view.Prose(tuple(counts), style="tally")
+    title = "The system: parts, numbered flows, and trust boundaries in dashes"
+    for model in evidence.notes(SYSTEM_MODEL):
+        if svg := only_drawing(str(model.facts.get("diagram"))):
+            yield view.Figure(title, svg, (view.RecordLink(model.id),), record=model.id)
     cells: dict[str, dict[str, list[str]]] = {}
-    for threat in _threats(evidence):
+    for threat in threats:
         kinds = cells.setdefault(threat.element, {})
         kinds.setdefault(threat.stride[:1].upper(), []).append(threat.status)
     rows = []
@@ -73,20 +65,24 @@ def _matrix(evidence: Evidence) -> view.Table | None:
         rows.append(view.row(names.get(element, element), *worst))
     note = "The worst status of a cell's threats; a dash where the kind of part has no such cell."
     columns, caption = ("Part", *STRIDE.values()), "Each part against each kind of threat"
-    return view.Table(caption, columns, rows, note=(note,), dense=True)
+    yield view.Table(caption, columns, rows, note=(note,), dense=True)
 
 
-def _remaining(evidence: Evidence) -> view.Blocks:
-    """Return what remains grave, open to the eye, and the rest folded."""
+def _remaining(evidence: Evidence) -> Iterator[view.Table]:
+    """Yield what remains grave, open to the eye, and the rest folded."""
     names, notes = _names(evidence), evidence.notes(SYSTEM_MODEL)
     known = {check.check: check.id for check in evidence.of(CheckResult)}
     details = {str(item.get("id")): item for note in notes for item in items(note.facts, "threats")}
-    real = [threat for threat in _threats(evidence) if threat.status != "not_applicable"]
-    real.sort(key=lambda threat: WORST_FIRST.index(threat.status))
-    real.sort(key=lambda threat: SEVERITIES.index(threat.residual))
-    grave: list[view.Row] = []
-    rest: list[view.Row] = []
-    for threat in real:
+    threats = _threats(evidence)
+    threats.sort(key=lambda threat: WORST_FIRST.index(threat.status))
+    threats.sort(key=lambda threat: SEVERITIES.index(threat.residual))
+    grave, rest, excused = list[view.Row](), list[view.Row](), list[view.Row]()
+    for threat in threats:
+        part = names.get(threat.element, threat.element)
+        kind = STRIDE.get(threat.stride[:1].upper(), threat.stride)
+        if threat.status == "not_applicable":
+            excused.append(view.row(part, kind, threat.title, record=threat.id))
+            continue
         references = details.get(threat.threat, {}).get("references") or ()
         named = ", ".join(map(str, (*references, *threat.origin)))
         public = (view.Mono(named),) if named else ()
@@ -95,25 +91,16 @@ def _remaining(evidence: Evidence) -> view.Blocks:
             mitigations += _mitigation(name, facts if isinstance(facts, Mapping) else {}, known)
         told = view.row(
             (view.Mono(threat.threat), " " + threat.title, *public, view.RecordLink(threat.id)),
-            (_part(threat, names), ", " + _kind(threat).lower()),
-            badge(threat.inherent),
-            badge(threat.residual),
-            badge(threat.status),
+            (part, ", " + kind.lower()),
+            *map(badge, (threat.inherent, threat.residual, threat.status)),
             tuple(mitigations) or "none",
             record=threat.id,
         )
         (grave if threat.residual in ("high", "critical") else rest).append(told)
-    less, folded = "Threats of which less remains", bool(grave)
-    remain = view.Table("Threats that remain high or critical", COLUMNS, grave, stacked=True)
-    return remain, view.Table(less, COLUMNS, rest, folded, stacked=True)
-
-
-def _part(threat: ThreatStatus, names: Mapping[str, str]) -> str:
-    return names.get(threat.element, threat.element)
-
-
-def _kind(threat: ThreatStatus) -> str:
-    return STRIDE.get(threat.stride[:1].upper(), threat.stride)
+    yield view.Table("Threats that remain high or critical", COLUMNS, grave, stacked=True)
+    yield view.Table("Threats of which less remains", COLUMNS, rest, bool(grave), stacked=True)
+    columns = ("Part", "Kind", "Why nothing can go wrong there")
+    yield view.Table("Cells that do not apply", columns, excused, folded=True)
 
 
 def _mitigation(name: str, facts: Mapping[str, Any], known: Mapping[str, str]) -> list[view.Inline]:
@@ -128,17 +115,6 @@ def _mitigation(name: str, facts: Mapping[str, Any], known: Mapping[str, str]) -
     return [*parts, "\n"]
 
 
-def _not_applicable(evidence: Evidence) -> view.Table:
-    names = _names(evidence)
-    rows = [
-        view.row(_part(threat, names), _kind(threat), threat.title, record=threat.id)
-        for threat in _threats(evidence)
-        if threat.status == "not_applicable"
-    ]
-    columns = ("Part", "Kind", "Why nothing can go wrong there")
-    return view.Table("Cells that do not apply", columns, rows, folded=True)
-
-
 def _parts(evidence: Evidence) -> view.Blocks:
     """Return every other list of the system model."""
     tables = [
@@ -147,11 +123,8 @@ def _parts(evidence: Evidence) -> view.Blocks:
         for key, value in note.facts.items()
         if key not in (*SHOWN, *ELSEWHERE)
     ]
-    return (
-        [view.Prose(("The system model, part by part",), "heading"), tables]
-        if any(tables)
-        else None
-    )
+    title = view.Prose(("The system model, part by part",), "heading")
+    return (title, tables) if any(tables) else None
 
 
 def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> list[view.Table]:
@@ -167,10 +140,8 @@ def listed(key: str, value: Any, order: Any, record: str, title: str = "") -> li
     present = dict.fromkeys(name for line in lines for name in line)
     asked = (order.get(key) or ()) if isinstance(order, Mapping) else ()
     columns = dict.fromkeys([*(name for name in asked if name in present), *present])
-    rows = [
-        view.row(*(_cell(name, line.get(name)) for name in columns), record=record)
-        for line in lines
-    ]
+    cells = [[_cell(name, line.get(name)) for name in columns] for line in lines]
+    rows = [view.row(*row, record=record) for row in cells]
     headings = [name.replace("_", " ") for name in columns]
     caption, link = (title[:1].upper() + title[1:]).replace("_", " "), (view.RecordLink(record),)
     return [view.Table(caption, headings, rows, folded=True, note=link, dense=True)] if rows else []
@@ -184,40 +155,35 @@ def _cell(name: str, value: Any) -> view.Inline:
 
 
 def _words(value: Any) -> str:
+    text = "" if value is None else str(value)
     if isinstance(value, list | tuple):
         words = list(map(_words, value))
-        return ("\n" if any(len(word) > LONG for word in words) else ", ").join(words) or view.DASH
-    if isinstance(value, Mapping):
-        return (
-            "; ".join(f"{key}: {_words(item)}" for key, item in value.items() if item) or view.DASH
-        )
-    return view.DASH if value is None or value == "" else str(value)
+        text = ("\n" if any(len(word) > LONG for word in words) else ", ").join(words)
+    elif isinstance(value, Mapping):
+        text = "; ".join(f"{key}: {_words(item)}" for key, item in value.items() if item)
+    return text or view.DASH
 
 
-CHAPTERS.register("threats")(
-    Chapter(
-        title="Threats",
-        lead="What can go wrong with each part of the system, and which answers are proved.",
-        parts=(
-            _summary,
-            _diagram,
-            _matrix,
-            _remaining,
-            _not_applicable,
-            _parts,
-            checks("Checks of the record itself", "run"),
-        ),
-        means="A mitigation counts only while a check that ran proves it, and the check only after "
-        "it failed on an example made to fail. Levels are computed from likelihood and impact by "
-        "one matrix, and lowered only by proved mitigations.",
-        means_not="A list of threats is never complete, and a proved mitigation is proved for the "
-        "files and the app that the check looked at. Open rows are shown because they are open, "
-        "not because they were forgotten.",
-        notes=(SYSTEM_MODEL,),
-        kinds=(ThreatStatus,),
-        stage="threats",
-        gap="Threats to the system around the model: none was modelled",
-        try_="purple threats --run .",
-        after="scan",
-    )
+CHAPTER = Chapter(
+    title="Threats",
+    lead="What can go wrong with each part of the system, and which answers are proved.",
+    parts=(
+        _overview,
+        _remaining,
+        _parts,
+        checks("Checks of the record itself", "run"),
+    ),
+    means="A mitigation counts only while a check that ran proves it, and the check only after it "
+    "failed on an example made to fail. Levels are computed from likelihood and impact by one "
+    "matrix, and lowered only by proved mitigations.",
+    means_not="A list of threats is never complete, and a proved mitigation is proved for the "
+    "files and the app that the check looked at. Open rows are shown because they are open, not "
+    "because they were forgotten.",
+    notes=(SYSTEM_MODEL,),
+    kinds=(ThreatStatus,),
+    stage="threats",
+    gap="Threats to the system around the model: none was modelled",
+    try_="purple threats --run .",
+    after="scan",
 )
+CHAPTERS.register("threats")(CHAPTER)
