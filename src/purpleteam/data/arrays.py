@@ -1,14 +1,11 @@
-"""Files of arrays: .npz, .npy and pickled ones, as Keras, scikit-learn and CIFAR have them.
-
-Which array is what is told by its name and form:
+"""Files of arrays, .npz, .npy and pickled: names and forms tell which is what; guesses are noted.
 
     images, x, data, ...            uint8, 16 bits, or floats in [0, 1] or [0, 255]; (N, H, W),
                                     (N, H, W, C), (N, C, H, W), (H, W, C, N) or flat as CIFAR's
     labels, y, target, ...          numbers from 0, names, or one-hot rows
     train, test, val, ... in a name the split;  classes, label_names: what the classes are called
 
-In a folder every file is read, and a file's name may say the split or the array. Each guess is
-noted.
+In a folder every file is read, and a file's name may say the split or the array.
 """
 
 import math
@@ -27,9 +24,7 @@ from purpleteam.data.labels import class_index
 from purpleteam.data.pictures import few
 
 Arrays = Mapping[str, NDArray[Any]]
-ArraysReader = Callable[[Path], Arrays]
-"""Reads a file of arrays, by name; a single one is called `array`."""
-
+ArraysReader = Callable[[Path], Arrays]  # a single one is called `array`
 ENDS = (".npz", ".npy", ".pkl", ".pickle")
 CIFAR = re.compile(r"(data_batch_\d+|test_batch|batches\.meta|train|test|meta)$")  # without ending
 WRITE_IT = "write it as np.savez('set.npz', x=images, y=labels)"
@@ -85,7 +80,7 @@ def plain_arrays(path: Path) -> Arrays:
 
 
 def is_array_file(path: Path) -> bool:
-    """Say whether a path is a file of arrays by its name."""
+    """Say whether a path is, by its name, a file of arrays."""
     return path.suffix.lower() in ENDS and path.is_file()
 
 
@@ -116,8 +111,8 @@ def load_arrays(path: Path, read: ArraysReader) -> Dataset:
         shapes = {name: listed[0].shape[1:] for name, listed in parts.images.items()}
         raise DataError(f"{path}: images are of several sizes (H, W, C): {shapes}")
     texts = {name: np.concatenate(listed).astype(str) for name, listed in parts.labels.items()}
-    every = np.concatenate(list(texts.values())).tolist()
-    classes, index = class_index(every, str(path), parts.names)
+    every_label = np.concatenate(list(texts.values())).tolist()
+    classes, index = class_index(every_label, str(path), parts.names)
     piles = {}
     for name, listed in parts.images.items():
         labels = np.array([index[label] for label in texts[name].tolist()], np.int64)
@@ -138,15 +133,13 @@ def _sort(arrays: Arrays, inherited: str, where: str, parts: Parts) -> None:
         if is_text and name.lower().rpartition("/")[2] in NAMES:
             parts.names = tuple(array.astype(str).tolist())
             continue
-        named, split = _kind_by_name(name, array), _split_in(name)
-        kind = named or _kind_by_form(array, len(arrays))
-        meant = named is not None or not any(  # of what has the name, not of what has the form
-            _kind_by_name(other, array) == kind and _split_in(other) == split
-            for other, array in arrays.items()
-            if other != name
-        )
-        remark = array.ndim == 0 or {"batch", "filenames"} & set(_words(name))  # of CIFAR
-        if kind is None or remark or not meant:
+        split, kind = _split_in(name), _kind_by_name(name, array)
+        remark = array.ndim == 0 or bool({"batch", "filenames"} & set(_words(name)))  # of CIFAR
+        if kind is None:  # what has the name goes before what has the form
+            kind = _kind_by_form(array, len(arrays))
+            rivals = [row for row in arrays.items() if _split_in(row[0]) == split]
+            remark = remark or any(_kind_by_name(*row) == kind for row in rivals)
+        if kind is None or remark:
             parts.notes.append(f"array {name!r} was passed over")
             continue
         pair = pairs.setdefault(split or _split_by_place(name, arrays) or inherited, {})
@@ -174,7 +167,7 @@ def _sort(arrays: Arrays, inherited: str, where: str, parts: Parts) -> None:
 
 def _words(name: str) -> list[str]:
     words = re.split(r"[/_.\-\s\d]+|(?<=[a-z])(?=[A-Z])", name)  # trainX too
-    return [word.lower() for word in words if word]
+    return [word.lower() for word in words]
 
 
 def _split_in(name: str) -> str | None:
@@ -193,10 +186,10 @@ def _split_by_place(name: str, arrays: Arrays) -> str | None:
 
 
 def _kind_by_name(name: str, array: NDArray[Any]) -> str | None:
-    words = WORDS["labels"] & set(_words(name)), WORDS["images"] & set(_words(name))
-    if words[0] and array.ndim <= 2:
+    words = set(_words(name))
+    if WORDS["labels"] & words and array.ndim <= 2:
         return "labels"
-    return "images" if words[1] and array.ndim >= 2 else None
+    return "images" if WORDS["images"] & words and array.ndim >= 2 else None
 
 
 def _kind_by_form(array: NDArray[Any], beside: int) -> str | None:
@@ -237,8 +230,7 @@ def images_of(
         parts.notes.append(f"{name!r} lies flat and is taken as {channels}x{side}x{side}")
     elif array.ndim == 3:
         array = array[:, None]
-    axis = _channels(array.shape)
-    if axis is None:
+    if (axis := _channels(array.shape)) is None:
         forms = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels"
         raise DataError(f"{place} are {array.shape}, not {forms}")
     if axis == 1:
@@ -279,8 +271,8 @@ def _bytes(array: NDArray[Any], name: str, place: str, parts: Parts) -> NDArray[
     """Return pixels as uint8, by the range that they are in."""
     if array.dtype.kind not in "biuf":
         raise DataError(f"{place} are {array.dtype}, not numbers")
-    whole = array.dtype.kind != "f"
-    if not whole and not np.isfinite(array).all():
+    is_whole = array.dtype.kind != "f"
+    if not is_whole and not np.isfinite(array).all():
         wrong = int((~np.isfinite(array)).reshape(len(array), -1).any(1).sum())
         raise DataError(f"{place}: {wrong} of {len(array)} hold NaN or infinite values")
     low, high = float(array.min()), float(array.max())
@@ -288,25 +280,25 @@ def _bytes(array: NDArray[Any], name: str, place: str, parts: Parts) -> NDArray[
         remedy = "store pixels from 0 to 255 or 0 to 1, the model normalises (--normalise)"
         raise DataError(f"{place} go from {low:g} to {high:g}: they look normalised; {remedy}")
     if high > 255:
-        if not whole or high > 65535:
+        if not is_whole or high > 65535:
             raise DataError(f"{place} go up to {high:g}, not 255, 1 or (whole numbers) 65535")
         parts.notes.append(f"{name!r} has 16 bits and was scaled to 8")
         return ((array.astype(np.int64) + 128) // 257).astype(np.uint8)
-    if not whole and 1 < high < OVER:
+    if not is_whole and 1 < high < OVER:
         if high > 1 + ROUNDING:
             remedy = "store floats from 0 to 1, as x.clip(0, 1) are, or pixels from 0 to 255"
             raise DataError(f"{place} go up to {high:g}, a little over 1: {remedy}")
         array, high = array.clip(0, 1), 1.0
     if high == 1 or (high < 1 and array.dtype.kind in "bf"):
-        form = "0 and 1" if whole else "floats in [0, 1]"
+        form = "0 and 1" if is_whole else "floats in [0, 1]"
         pixels, rounded = nearest_bytes(array)
-        if rounded or whole or not parts.quiet:
+        if rounded or is_whole or not parts.quiet:
             more = f", {rounded} of them rounded to 1/255" if rounded else ""
             parts.notes.append(f"{name!r} holds {form}: taken as pixels times 255{more}")
         return pixels
-    if not whole:
+    if not is_whole:
         parts.notes.append(f"{name!r} holds floats up to {high:g}: taken as pixels from 0 to 255")
-    return (array if whole else np.rint(array)).astype(np.uint8)
+    return (array if is_whole else np.rint(array)).astype(np.uint8)
 
 
 def labels_of(name: str, array: NDArray[Any], where: str, parts: Parts) -> NDArray[Any]:

@@ -23,7 +23,7 @@ Image = tuple[str, str, int]  # the digest of an image's pixels, what it is call
 
 @dataclass
 class Contents:
-    """What is in a data set. It is whole where there are no problems."""
+    """What is in a data set; one without problems is whole."""
 
     classes: tuple[str, ...] = ()
     splits: dict[str, dict[str, int]] = field(default_factory=dict)  # of each class; "" is none
@@ -39,7 +39,6 @@ class Contents:
         return sum(sum(counts.values()) for counts in self.splits.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple data verify --json`."""
         return {"verified": not self.problems, "images": self.count, **vars(self)}
 
 
@@ -62,28 +61,27 @@ def examine(path: Path, read_arrays: ArraysReader) -> Contents:
             images = _of_pictures(path, contents)
     except (DataError, Refused) as error:
         return Contents(problems=[str(error)])
-    classes = contents.classes
-    for split, listed in images.items():
-        counts = np.bincount([label for *_, label in listed], minlength=len(classes))
-        contents.splits[split] = dict(zip(classes, counts.tolist(), strict=True))
-    if len(classes) < 2:
-        problems.append(f"there are {len(classes)} classes; two or more are needed")
-    used = {name for counts in contents.splits.values() for name in counts if counts[name]}
-    if empty := [name for name in classes if name not in used]:
-        problems.append(f"no image is of class {few(empty, 10)}")
+    classes, used = contents.classes, set[int]()
     first: dict[str, tuple[str, str, int]] = {}
     leaked, torn, again = [], [], 0
     for split, listed in images.items():
+        labels = [label for *_, label in listed]
+        counts = np.bincount(labels, minlength=len(classes)).tolist()
+        contents.splits[split] = dict(zip(classes, counts, strict=True))
+        used.update(labels)
         for digest, name, label in listed:
             where, other, of = first.setdefault(digest, (split, name, label))
-            if (where, other) == (split, name):
-                continue
-            again += 1
-            leaked += [f"{name} is {other}"] if where != split else []
-            torn += [f"{name} is {other}"] if of != label else []
+            if (where, other) != (split, name):
+                again += 1
+                leaked += [f"{name} is {other}"] if where != split else []
+                torn += [f"{name} is {other}"] if of != label else []
+    if len(classes) < 2:
+        problems.append(f"there are {len(classes)} classes; two or more are needed")
+    if empty := [name for label, name in enumerate(classes) if label not in used]:
+        problems.append(f"no image is of class {few(empty, 10)}")
     if leaked:
-        what = "are in two splits, so a test sees what was trained"
-        problems.append(f"{len(leaked)} images {what}: {few(leaked)}")
+        lie = "are in two splits, so a test sees what was trained"
+        problems.append(f"{len(leaked)} images {lie}: {few(leaked)}")
     if torn:
         problems.append(f"{len(torn)} images are of two classes: {few(torn)}")
     if again:
@@ -101,12 +99,11 @@ def _of_pictures(folder: Path, contents: Contents) -> dict[str, list[Image]]:
     contents.sizes = {f"{width}x{height}": len(of) for (height, width), of in album.sizes.items()}
     contents.notes = [*layout.notes, *album.changed()]
     lost = {album.name(path): reason for path, reason in album.unreadable.items()}
-    contents.unreadable = lost
+    contents.unreadable, problems = lost, contents.problems
     if lost:
-        count = f"{len(lost)} of {album.count}"
-        contents.problems.append(f"{count} images cannot be read: {few(lost)}")
+        problems.append(f"{len(lost)} of {album.count} images cannot be read: {few(lost)}")
     if len(sizes := contents.sizes) > 1:
-        contents.problems.append(f"images are of {len(sizes)} sizes: {few(sizes)}")
+        problems.append(f"images are of {len(sizes)} sizes: {few(sizes)}")
     return images
 
 
@@ -119,13 +116,11 @@ def _of_arrays(path: Path, read: ArraysReader, contents: Contents) -> dict[str, 
     contents.classes, contents.sizes = dataset.classes, {f"{width}x{height}": count}
     contents.modes = {"L" if channels == 1 else "RGB": count}
     contents.notes = list(dataset.origin.get("notes", ()))
-    return {
-        name: [
-            (_digest(image), f"{name or 'image'} {place}", int(label))
-            for place, (image, label) in enumerate(zip(part.images, part.labels, strict=True))
-        ]
-        for name, part in parts.items()
-    }
+    images: dict[str, list[Image]] = {}
+    for name, part in parts.items():
+        places = (f"{name or 'image'} {place}" for place in range(len(part)))
+        images[name] = [*zip(map(_digest, part.images), places, part.labels.tolist(), strict=True)]
+    return images
 
 
 def _digest(pixels: NDArray[np.uint8]) -> str:
@@ -136,9 +131,8 @@ def _digest(pixels: NDArray[np.uint8]) -> str:
 class DataDigest(Check):
     """The data in the folder have the digests that were asked for, to the byte.
 
-    `data_digests` names files (digest of the content after decompression) or splits (digest of
-    the image set); where it is empty, the folder must be MNIST. Whether somebody pinned those
-    digests before, or the run took them from the folder itself, is for the caller to say.
+    `data_digests` names files (of the content after decompression) or splits (of the image set);
+    where it is empty, the folder must be MNIST. Who pinned them is for the caller to say.
     """
 
     needs = ("data",)
@@ -147,8 +141,8 @@ class DataDigest(Check):
         folder = target.data or Path()
         wanted = dict(target.data_digests) or dict(MNIST_DIGESTS)
         files = [name for name in wanted if name not in SPLITS]
-        found = {name: find_idx(folder, name.removesuffix(".gz")) for name in files}
-        actual = {name: open_idx(path).digest for name, path in found.items()}
+        paths = (find_idx(folder, name.removesuffix(".gz")) for name in files)
+        actual = {name: open_idx(path).digest for name, path in zip(files, paths, strict=True)}
         if len(files) < len(wanted):
             dataset = _read(folder)
             actual |= {name: dataset.split(name).digest for name in SPLITS if name in wanted}

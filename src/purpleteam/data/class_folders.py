@@ -4,10 +4,9 @@
     <class>/*                                no splits
     *  and  labels.csv                       file,label in each line, a third column for the split
 
-Classes are sorted by name. What is no image by its name, hidden files and what systems leave
-behind are passed over and counted; images in folders within a class folder are of that class. A
-link to an image is read, and so is a class folder that is a link; a link to a folder within one is
-not followed, as it may never end or show the same images twice: it is named.
+Classes are sorted by name. Other files are passed over and counted; images in folders within a
+class folder are of that class. A link to an image is read, and so is a class folder that is a link;
+a link to a folder within one is not followed, as it may never end: it is named.
 """
 
 from collections.abc import Iterable
@@ -19,11 +18,11 @@ import numpy as np
 from purpleteam.core.errors import DataError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import SPLIT_NAMES, SPLITS, Dataset, ImageSet, splits_from
-from purpleteam.data.labels import find_labels, read_labels
+from purpleteam.data.labels import TWO_CLASSES, Splits, find_labels, read_labels
 from purpleteam.data.pictures import ENDS, Album, Reading, few
 
+# What systems leave in folders, beside names that begin with a dot.
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "@eaDir"}
-"""What systems leave in folders, beside names that begin with a dot."""
 
 
 @dataclass
@@ -32,11 +31,9 @@ class Layout:
 
     folder: Path
     classes: tuple[str, ...] = ()
-    splits: dict[str, list[tuple[Path, int]]] = field(default_factory=dict)
-    """Files with their labels, by split; "" is none."""
+    splits: Splits = field(default_factory=dict)  # "" is none
     ignored: list[Path] = field(default_factory=list)
-    links: list[Path] = field(default_factory=list)
-    """To folders, not followed, and those that lead nowhere."""
+    links: list[Path] = field(default_factory=list)  # to folders, and those that lead nowhere
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -44,15 +41,17 @@ class Layout:
         """All files, in the order in which they are read."""
         return [path for listed in self.splits.values() for path, _ in listed]
 
+    @property
+    def used(self) -> set[int]:
+        """The labels that have images."""
+        return {label for listed in self.splits.values() for _, label in listed}
+
     def images_in(self, folder: Path) -> list[Path]:
         """Return the images in a folder and in those within; count what is passed over."""
-        images: list[Path] = []
-        waiting = [folder]
+        images, waiting = [], [folder]
         while waiting:
             for path in sorted(waiting.pop().iterdir()):
-                if _left_behind(path):
-                    self.ignored.append(path)
-                elif path.is_dir():
+                if path.is_dir() and not _left_behind(path):
                     (self.links if path.is_symlink() else waiting).append(path)
                 elif _is_image(path) and (path.is_file() or path.is_symlink()):  # a pipe never ends
                     images.append(path)
@@ -70,32 +69,27 @@ def load_class_folder(
 ) -> Dataset:
     """Return the dataset in a folder of images; see the module for its forms."""
     layout = lay_open(folder, reading)
-    classes = layout.classes
-    used = {label for listed in layout.splits.values() for _, label in listed}
+    classes, used = layout.classes, layout.used
     if len(classes) < 2:
-        loose = f"{len(_images(folder))} images lie in it without class folders"
-        hint = f"; {loose}: give a file of file,label with --labels FILE" if _images(folder) else ""
-        only = f" ({classes[0]!r})" if classes else ""
+        hint = f" ({classes[0]!r})" if classes else ""
+        if loose := len(_images(folder)):
+            remedy = "give a file of file,label with --labels FILE"
+            hint += f"; {loose} images lie in it without class folders: {remedy}"
         wanted = "neither the four IDX files nor two class folders"
-        raise DataError(f"{folder}: holds {wanted}, but {len(classes)}{only}{hint}")
+        raise DataError(f"{folder}: holds {wanted}, but {len(classes)}{hint}")
     if not used:
         passed = f"; {few(path.name for path in layout.ignored)} are none" if layout.ignored else ""
         raise DataError(f"{folder}: too few images: none in {few(classes, 10)}{passed}")
     if len(used) == 1:
         only = f"all are of class {classes[used.pop()]!r}, {len(classes) - 1} classes have none"
-        remedy = "a classifier is measured on images of two classes or more"
-        raise DataError(f"{folder}: too few images: {only}; {remedy}")
+        raise DataError(f"{folder}: too few images: {only}; {TWO_CLASSES}")
     album = Album(folder, reading or Reading())
     read = {split: album.read(files, progress) for split, files in layout.splits.items()}
-    notes = (*layout.notes, *album.check())
-    piles = {
-        split: ImageSet(
-            album.stacked([pixels for *_, pixels in images]),
-            np.array([label for _, label, _ in images], np.int64),
-            np.array([name for name, *_ in images], np.str_),
-        )
-        for split, images in read.items()
-    }
+    notes, piles = (*layout.notes, *album.check()), {}
+    for split, images in read.items():
+        names, labels, pixels = zip(*images, strict=True) if images else ((), (), ())
+        numbers = np.array(labels, np.int64)
+        piles[split] = ImageSet(album.stacked(pixels), numbers, np.array(names, np.str_))
     return Dataset(
         name=folder.resolve().name,
         classes=classes,
@@ -111,17 +105,16 @@ def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
     if (table := find_labels(folder, reading.labels if reading else None)) is not None:
         layout.classes, layout.splits, told = read_labels(table, folder)
         notes += told
-        named = set(layout.paths)
-        if rest := [path for path in layout.images_in(folder) if path not in named]:
+        if rest := sorted({*layout.images_in(folder)}.difference(layout.paths)):
             passed = f"are not in {table.name} and were passed over"
             notes.append(f"{len(rest)} images {passed}: {layout.inside(rest)}")
         return layout
-    root, inner = folder, _folders(folder)
-    # An unpacked zip holds one folder, which holds what is meant.
-    while len(inner) == 1 and not _images(root) and not _images(inner[0]):
+    root = folder
+    # An unpacked zip holds a single folder, which holds what is meant.
+    while len(inner := _folders(root)) == 1 and not _images(root) and not _images(inner[0]):
         if inner[0].name.lower() in SPLIT_NAMES or not _folders(inner[0]):
             break
-        root, inner = inner[0], _folders(inner[0])
+        root = inner[0]
     if root != folder:
         notes.append(f"its images lie in {root.relative_to(folder)}")
     roots = _split_folders(root, inner, notes) or {"": root}
@@ -156,10 +149,9 @@ def _split_folders(root: Path, inner: Iterable[Path], notes: list[str]) -> dict[
         if split is None:
             others.append(place.name)
         elif not _folders(place):
-            if files := _images(place):
-                passed = "were passed over; --labels FILE gives them labels"
-                loose = f"{len(files)} images without class folders"
-                notes.append(f"{place.name}/ holds {loose}: they {passed}")
+            if count := len(_images(place)):
+                passed = "they were passed over; --labels FILE gives them labels"
+                notes.append(f"{place.name}/ holds {count} images without class folders: {passed}")
         elif split in roots:
             raise DataError(f"{root}: {roots[split].name} and {place.name} are both {split}")
         else:
@@ -188,38 +180,31 @@ def _is_image(path: Path) -> bool:
 
 
 def _note_surprises(layout: Layout) -> None:
-    """Note what is surprising about the classes and files, before an image is opened."""
-    folder, classes, notes = layout.folder, layout.classes, layout.notes
-    used = {label for listed in layout.splits.values() for _, label in listed}
+    folder, classes, notes, used = layout.folder, layout.classes, layout.notes, layout.used
     if empty := [name for label, name in enumerate(classes) if label not in used]:
         notes.append(f"no image is of class {few(empty, 10)}; it is kept as a class")
     if layout.ignored:
-        names = few(sorted({path.name for path in layout.ignored}))
-        passed = "are no images by their names and were passed over"
-        notes.append(f"{len(layout.ignored)} files {passed}: {names}")
+        passed = few(sorted({path.name for path in layout.ignored}))
+        passed = f"are no images by their names and were passed over: {passed}"
+        notes.append(f"{len(layout.ignored)} files {passed}")
     if layout.links:
         shown = few(f"{path.relative_to(folder)} -> {path.readlink()}" for path in layout.links)
         remedy = "put their images into the class folders themselves, or link to each image"
-        lost = f"{len(layout.links)} links to folders were not followed"
-        notes.append(f"{lost}: {shown}; {remedy}")
-    if all(name.isascii() and name.isdigit() for name in classes):
-        by_number = sorted(classes, key=int)
-        if by_number != list(classes):
-            orders = f"by name ({few(classes)}), not by number ({few(by_number)})"
-            notes.append(f"classes are sorted {orders}")
+        notes.append(f"{len(layout.links)} links to folders were not followed: {shown}; {remedy}")
+    numbered = all(name.isascii() and name.isdigit() for name in classes)
+    if numbered and (by_number := sorted(classes, key=int)) != list(classes):
+        orders = f"by name ({few(classes)}), not by number ({few(by_number)})"
+        notes.append(f"classes are sorted {orders}")
     lower: dict[str, str] = {}
     for name in classes:
         if (other := lower.setdefault(name.lower(), name)) != name:
             notes.append(f"classes {other!r} and {name!r} differ in case only")
     inside, paths = folder.resolve(), layout.paths
-    away = {
-        path
-        for path in {*(path.parent for path in paths), *filter(Path.is_symlink, paths)}
-        if not path.resolve().is_relative_to(inside)
-    }
-    for outside, what in (
+    places = {*(path.parent for path in paths), *filter(Path.is_symlink, paths)}
+    away = {path for path in places if not path.resolve().is_relative_to(inside)}
+    for outside, lie in (
         ([path for path in paths if path in away], "links to files outside of"),
         ([path for path in paths if path.parent in away], "in folders that are links out of"),
     ):
         if outside:
-            notes.append(f"{len(outside)} images are {what} the folder: {layout.inside(outside)}")
+            notes.append(f"{len(outside)} images are {lie} the folder: {layout.inside(outside)}")

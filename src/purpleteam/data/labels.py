@@ -20,6 +20,7 @@ COLUMNS = (  # what those of files, labels and splits may be called
     ("split", "set", "subset", "partition"),
 )
 MAX_FILE = 256 << 20
+TWO_CLASSES = "a classifier is measured on images of two classes or more"
 
 Splits = dict[str, list[tuple[Path, int]]]
 
@@ -93,8 +94,7 @@ def class_index(
         raise DataError(f"{where}: holds no labels")
     if len(distinct) < 2 and not gaps:
         only = f"all {len(labels)} labels are of one class, {distinct.pop()!r}"
-        remedy = "a classifier is measured on images of two classes or more"
-        raise DataError(f"{where}: {only}; {remedy}")
+        raise DataError(f"{where}: {only}; {TWO_CLASSES}")
     if not all(label.isascii() and label.removeprefix("-").isdigit() for label in distinct):
         classes = tuple(named) or tuple(sorted(distinct))
         if strangers := distinct - set(classes):

@@ -1,9 +1,8 @@
 """Data sets that are Python objects: arrays, tensors, loaders, MAITE data sets; without torch.
 
 A MAITE data set (https://mit-ll-ai-technology.github.io/maite) has a length, `metadata` with an
-`id`, and at each index an image (C, H, W), a one-hot target and the datum's metadata; the package
-is not needed. A factory may return one, which is dealt out 80/10/10; a pair (train, test) or a
-triple (train, validation, test); or a mapping from the names of the splits.
+`id`, and at each index an image (C, H, W), a one-hot target and metadata. A factory may return one,
+a pair (train, test), a triple (train, validation, test), or a mapping from the names of splits.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,25 +93,20 @@ def _pair(images: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable) or isinstance(images, str | bytes | Mapping):
         raise DataError(f"{WHERE} is a {type(images).__name__}: {FORMS}")
-    pixels, answers, size = [], [], 0
+    pixels, answers, size, first = [], [], 0, ""
     for number, item in enumerate(images):
         if not isinstance(item, tuple | list) or len(item) < 2:
             raise DataError(f"{WHERE}: item {number} is a {type(item).__name__}: {FORMS}")
         x, y = _array(item[0], f"images of item {number}"), _array(item[1], f"labels of {number}")
-        several = (
-            y.ndim > 0
-            and x.ndim >= 3
-            and (x.ndim > 3 or y.ndim > 1 or (len(x) == len(y) and y.dtype.kind != "f"))
-        )
-        if not several:  # an image with its label, maybe one-hot
+        numbered = x.shape[:1] == y.shape and y.dtype.kind != "f"
+        if not (x.ndim >= 3 and y.ndim > 0 and (x.ndim > 3 or y.ndim > 1 or numbered)):
+            # an image with its label, maybe one-hot
             x, y = x[None], y[None]
         pixels.append(x)
         answers.append(y)
         size += x.size
-        form, first = (
-            f"images {a.shape[1:]} and labels {b.shape[1:]}"
-            for a, b in ((x, y), (pixels[0], answers[0]))
-        )
+        form = f"images {x.shape[1:]} and labels {y.shape[1:]}"
+        first = first or form
         if form != first:
             remedy = "resize or crop all to one size"
             raise DataError(f"{WHERE}: item {number} has {form}, item 0 {first}: {remedy}")
@@ -123,11 +117,11 @@ def _pair(images: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.concatenate(pixels), np.concatenate(answers)
 
 
-def _array(value: Any, what: str) -> NDArray[Any]:
-    """Return what somebody holds as an array of numbers or text: a tensor, a list of such."""
+def _array(value: Any, name: str) -> NDArray[Any]:
+    """Return an array, a tensor or a list of such as an array of numbers or text."""
     try:
         if isinstance(value, tuple | list) and value and hasattr(value[0], "__array__"):
-            return np.stack([_array(one, what) for one in value])
+            return np.stack([_array(part, name) for part in value])
         if hasattr(value, "detach"):
             value = value.detach().cpu()
             value = value.float() if "bfloat16" in str(value.dtype) else value
@@ -135,9 +129,9 @@ def _array(value: Any, what: str) -> NDArray[Any]:
     except DataError:
         raise
     except Exception as error:  # whatever somebody's object does
-        raise DataError(f"{WHERE}: {what} are no array of one size: {reason_of(error)}") from None
+        raise DataError(f"{WHERE}: {name} are no array of one size: {reason_of(error)}") from None
     if array.dtype.kind == "O":
-        raise DataError(f"{WHERE}: {what} are Python objects, not numbers: {FORMS}")
+        raise DataError(f"{WHERE}: {name} are Python objects, not numbers: {FORMS}")
     return array
 
 
@@ -156,8 +150,7 @@ def load_maite(reference: str, *, progress: Progress = SILENT) -> Dataset:
     if not {"train", "test"} <= names <= set(SPLITS):
         came = f"returned splits {', '.join(sorted(names)) or 'none'}"
         raise DataError(f"{reference!r} {came}; needed: train and test, with validation or without")
-    splits = {name: made[name] for name in SPLITS if name in made}
-    return _of_maite(splits, reference, progress)
+    return _of_maite({name: made[name] for name in SPLITS if name in made}, reference, progress)
 
 
 def _is_maite(made: object) -> bool:
@@ -181,8 +174,8 @@ def _of_maite(splits: Mapping[str, Any], reference: str, progress: Progress = SI
     metadata, count = next(iter(splits.values())).metadata, scored.pop()
     named = metadata.get("index2label") or {number: number for number in range(count)}
     if set(named) != set(range(count)):
-        names = f"index2label names {len(named)} labels"
-        raise DataError(f"{reference!r}: {names}, its targets have {count}")
+        names = f"index2label names {len(named)} labels, its targets have {count}"
+        raise DataError(f"{reference!r}: {names}")
     return Dataset(
         name=str(metadata["id"]),
         classes=tuple(str(named[number]) for number in range(count)),
@@ -202,8 +195,8 @@ def _read(dataset: Any, where: str, progress: Progress) -> tuple[ImageSet, int, 
                 image, target, _ = dataset[index]
                 image, target = np.asarray(image), np.asarray(target, np.float64)
             except Exception as error:  # anybody's code
-                why = f"no image, target and metadata: {reason_of(error)}"
-                raise DataError(f"{place}: {why}") from None
+                why = reason_of(error)
+                raise DataError(f"{place}: no image, target and metadata: {why}") from None
             pixels, between = _bytes(image, place)
             if target.ndim != 1 or len(target) < 2 or len(target) != (classes or len(target)):
                 form = f"({classes},)" if classes else "(classes,), two or more"

@@ -1,7 +1,5 @@
 """Image files, read as input from strangers: measured before decoded, every change noted.
 
-What a file may be, and what becomes of it:
-
 - grey (1, 8 or 16 bits; 16 are divided by 257) or colour; CMYK and the like become RGB
 - palette, or with transparency: laid on black; grey if all of it is and the set is grey
 - turned upright as its EXIF orientation says; of several frames the first
@@ -21,12 +19,9 @@ from purpleteam.core.errors import DataError, MissingExtra
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.idx import MAX_BYTES
 
-FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")
-"""The formats that are opened whatever a file's name; PGM and PBM are PPM."""
-BY_NAME = {".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}
-"""Formats that are opened under their own names alone; each parser is attack surface."""
+FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")  # under any name; PGM and PBM are PPM
+BY_NAME = {".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}  # under their own names alone
 ENDS = {*BY_NAME, ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".ppm", ".pgm", ".pbm", ".webp"}
-"""How the name of an image ends, in any case."""
 MAX_PIXELS = 16 << 20  # of one image, before and after resizing
 GREY, COLOUR, NEUTRAL = "grey", "colour", "neutral"
 
@@ -72,7 +67,7 @@ class Picture:
 
 
 def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
-    """Read an image file, and resize it to height and width where `size` says so."""
+    """Read an image file, resized to height and width where a size is given."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -113,9 +108,9 @@ def _picture(image: Any, path: Path, size: tuple[int, int] | None) -> Picture:
     kind = GREY if mode in ("1", "L", "LA", "La") or mode.startswith("I") else COLOUR
     if mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 65535:
-            grey = f"grey values from {deep.min()} to {deep.max()}"
-            raise DataError(f"{path}: {grey}; 16 bits hold 0 to 65535")
+        low, high = deep.min(), deep.max()
+        if low < 0 or high > 65535:
+            raise DataError(f"{path}: grey values from {low} to {high}; 16 bits hold 0 to 65535")
         image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
         changes.append("had 16 bits and were scaled to 8")
     elif image.has_transparency_data:
@@ -124,15 +119,15 @@ def _picture(image: Any, path: Path, size: tuple[int, int] | None) -> Picture:
             changes.append("are transparent in places and were laid on black")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), clear)
     image = image.convert("L" if kind == GREY else "RGB")
-    whole = image.size[::-1]
+    before = image.size[::-1]
     if kind == COLOUR and mode not in ("RGB", "CMYK", "YCbCr"):
         values = np.asarray(image)
         kind = NEUTRAL if (values == values[..., :1]).all() else COLOUR
-    if size is not None and whole != size:
+    if size is not None and before != size:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
         changes.append(f"were resized to {size[1]}x{size[0]} (bilinear)")
     pixels = np.array(image, np.uint8)
-    return Picture(pixels.reshape(*pixels.shape[:2], -1), kind, mode, whole, changes)
+    return Picture(pixels.reshape(*pixels.shape[:2], -1), kind, mode, before, changes)
 
 
 @dataclass
@@ -174,14 +169,12 @@ class Album:
         return images
 
     def changed(self) -> list[str]:
-        """Return what was changed, a line for each kind of change."""
-        return [f"{count} of {self.count} images {what}" for what, count in self.changes.items()]
+        """Return a line for each kind of change."""
+        changes = self.changes.items()
+        return [f"{count} of {self.count} images {change}" for change, count in changes]
 
     def check(self) -> list[str]:
-        """Return what was changed and skipped; a DataError names what may not be, and the remedy.
-
-        Images that cannot be read are skipped where that is asked, those of other sizes never.
-        """
+        """Return what was changed and skipped; what may not be is a DataError with the remedy."""
         notes = self.changed()
         if self.unreadable:
             path, reason = next(iter(self.unreadable.items()))
@@ -192,11 +185,11 @@ class Album:
                 raise DataError(f"{path}: {reason}; {lost} ({names}): {remedy}")
             notes.append(f"{lost} and were skipped: {names}")
         if len(self.sizes) > 1 and self.reading.size is None:
-            (height, width), first = max(self.sizes.items(), key=lambda known: len(known[1]))
-            others = {size: paths for size, paths in self.sizes.items() if paths is not first}
-            differ = [path for paths in others.values() for path in paths]
-            (other_height, other_width), size = next(iter(others)), f"{width}x{height}"
-            pair = f"{differ[0]}: {other_width}x{other_height}, but {first[0]}: {size}"
+            (height, width), alike = max(self.sizes.items(), key=lambda known: len(known[1]))
+            other = next(f"{w}x{h}" for (h, w), paths in self.sizes.items() if paths is not alike)
+            differ = [path for paths in self.sizes.values() if paths is not alike for path in paths]
+            size = f"{width}x{height}"
+            pair = f"{differ[0]}: {other}, but {alike[0]}: {size}"
             more = f"{len(differ)} of {self.count} images differ from {size}"
             remedy = f"give all one size with --resize {height}x{width}"
             raise DataError(f"{pair}; {more} ({few(map(self.name, differ))}): {remedy}")
