@@ -4,7 +4,7 @@
 - `folders`        `load_dataset(NAME | FOLDER | FILE | module:factory)`; and writing IDX files
 - `objects`        `dataset_from(images, labels)`: arrays, tensors, loaders; MAITE data sets
 - `sources`        DATASETS, the sets known by name;  `fetch`: a file over HTTPS
-- `class_folders`  a folder of image files for each class;  `labels`: a file of their labels
+- `class_folders`  a folder of image files for each class, or a file of their labels
 - `pictures`       image files;  `arrays`: .npz, .npy and pickled ones;  `idx`: the IDX format
 - `drawing`        a drawing of any size -> 28x28, the one preprocessing; and its test
 - `corruptions`    what happens to images without an adversary, at five severities

@@ -19,9 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, Refused
-from purpleteam.data.images import SPLIT_NAMES, Dataset, ImageSet, splits_from
-from purpleteam.data.labels import class_index
-from purpleteam.data.pictures import few
+from purpleteam.data.images import SPLIT_NAMES, Dataset, ImageSet, class_index, few, splits_from
 
 Arrays = Mapping[str, NDArray[Any]]
 ArraysReader = Callable[[Path], Arrays]  # a single one is called `array`
@@ -214,10 +212,7 @@ def _side(size: int) -> tuple[int, int] | None:
 def images_of(
     name: str, array: NDArray[Any], count: int, where: str, parts: Parts
 ) -> NDArray[np.uint8]:
-    """Return images as uint8 (N, H, W, C); note what axes and values were taken for.
-
-    How many labels there are (`count`) tells (H, W, C, N) from (N, H, W, C).
-    """
+    """Return images as uint8 (N, H, W, C); `count` labels tell (H, W, C, N) from (N, H, W, C)."""
     place = f"{where}: images {name!r}"
     if array.size > MAX_ENTRIES:
         raise DataError(f"{place} hold {array.size} numbers, at most {MAX_ENTRIES} are read")
@@ -268,7 +263,6 @@ def nearest_bytes(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:
 
 
 def _bytes(array: NDArray[Any], name: str, place: str, parts: Parts) -> NDArray[np.uint8]:
-    """Return pixels as uint8, by the range that they are in."""
     if array.dtype.kind not in "biuf":
         raise DataError(f"{place} are {array.dtype}, not numbers")
     is_whole = array.dtype.kind != "f"

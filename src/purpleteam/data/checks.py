@@ -14,8 +14,8 @@ from purpleteam.data.arrays import ArraysReader, array_files, is_array_file
 from purpleteam.data.class_folders import lay_open
 from purpleteam.data.folders import MANIFEST, load_dataset, load_idx_folder
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, open_idx, write_idx
-from purpleteam.data.images import SPLITS, Dataset
-from purpleteam.data.pictures import Album, few
+from purpleteam.data.images import SPLITS, Dataset, few
+from purpleteam.data.pictures import Album
 from purpleteam.data.sources.mnist import MNIST_DIGESTS
 
 Image = tuple[str, str, int]  # the digest of an image's pixels, what it is called, and its label
@@ -35,7 +35,6 @@ class Contents:
 
     @property
     def count(self) -> int:
-        """All images that can be read."""
         return sum(sum(counts.values()) for counts in self.splits.values())
 
     def to_json(self) -> dict[str, Any]:
@@ -204,7 +203,6 @@ def _read(folder: Path) -> Dataset:
 
 
 def _write(folder: Path, train: NDArray[np.int64], test: NDArray[np.int64]) -> None:
-    """Write a tiny set with these labels, its images blank."""
     for labels, (images, names) in ((train, IDX_FILES[:2]), (test, IDX_FILES[2:])):
         write_idx(folder / images, np.zeros((len(labels), 4, 4), np.uint8))
         write_idx(folder / names, labels.astype(np.uint8))

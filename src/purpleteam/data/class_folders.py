@@ -4,25 +4,40 @@
     <class>/*                                no splits
     *  and  labels.csv                       file,label in each line, a third column for the split
 
-Classes are sorted by name. Other files are passed over and counted; images in folders within a
-class folder are of that class. A link to an image is read, and so is a class folder that is a link;
-a link to a folder within one is not followed, as it may never end: it is named.
+Between the columns stand commas, semicolons, tabs or blanks, maybe under a line with their names;
+labels are names, or whole numbers from 0 without a gap, and `classes.txt` beside it names them.
+
+Class folders are sorted by name. Other files are passed over and counted; images in folders within
+one are of that class. A link to an image is read, and so is a class folder that is a link; a link
+to a folder within one is not followed, as it may never end: it is named.
 """
 
+import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from purpleteam.core.errors import DataError
+from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.images import SPLIT_NAMES, SPLITS, Dataset, ImageSet, splits_from
-from purpleteam.data.labels import TWO_CLASSES, Splits, find_labels, read_labels
-from purpleteam.data.pictures import ENDS, Album, Reading, few
+from purpleteam.data import images as sets
+from purpleteam.data.images import SPLIT_NAMES, SPLITS, Dataset, ImageSet, few
+from purpleteam.data.pictures import ENDS, Album, Reading
 
 # What systems leave in folders, beside names that begin with a dot.
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "@eaDir"}
+
+
+NAMES = ("labels.csv", "labels.tsv", "labels.txt")
+COLUMNS = (  # what those of files, labels and splits may be called
+    ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name"),
+    ("label", "class", "category", "target", "labels", "y", "class_name"),
+    ("split", "set", "subset", "partition"),
+)
+MAX_FILE = 256 << 20
+
+Splits = dict[str, list[tuple[Path, int]]]  # files with their labels
 
 
 @dataclass
@@ -38,12 +53,10 @@ class Layout:
 
     @property
     def paths(self) -> list[Path]:
-        """All files, in the order in which they are read."""
         return [path for listed in self.splits.values() for path, _ in listed]
 
     @property
     def used(self) -> set[int]:
-        """The labels that have images."""
         return {label for listed in self.splits.values() for _, label in listed}
 
     def images_in(self, folder: Path) -> list[Path]:
@@ -60,7 +73,6 @@ class Layout:
         return sorted(images)
 
     def inside(self, paths: Iterable[Path]) -> str:
-        """Return the first few of the paths, as they lie in the folder."""
         return few(path.relative_to(self.folder) for path in paths)
 
 
@@ -82,7 +94,7 @@ def load_class_folder(
         raise DataError(f"{folder}: too few images: none in {few(classes, 10)}{passed}")
     if len(used) == 1:
         only = f"all are of class {classes[used.pop()]!r}, {len(classes) - 1} classes have none"
-        raise DataError(f"{folder}: too few images: {only}; {TWO_CLASSES}")
+        raise DataError(f"{folder}: too few images: {only}; {sets.TWO_CLASSES}")
     album = Album(folder, reading or Reading())
     read = {split: album.read(files, progress) for split, files in layout.splits.items()}
     notes, piles = (*layout.notes, *album.check()), {}
@@ -94,7 +106,7 @@ def load_class_folder(
         name=folder.resolve().name,
         classes=classes,
         origin={"folder": str(folder), "notes": notes},
-        **splits_from(piles, str(folder)),
+        **sets.splits_from(piles, str(folder)),
     )
 
 
@@ -103,8 +115,8 @@ def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
     layout = Layout(folder)
     notes = layout.notes
     if (table := find_labels(folder, reading.labels if reading else None)) is not None:
-        layout.classes, layout.splits, told = read_labels(table, folder)
-        notes += told
+        layout.classes, layout.splits = read_labels(table, folder)
+        notes.append(f"labels are from {table.name}")
         if rest := sorted({*layout.images_in(folder)}.difference(layout.paths)):
             passed = f"are not in {table.name} and were passed over"
             notes.append(f"{len(rest)} images {passed}: {layout.inside(rest)}")
@@ -208,3 +220,96 @@ def _note_surprises(layout: Layout) -> None:
     ):
         if outside:
             notes.append(f"{len(outside)} images are {lie} the folder: {layout.inside(outside)}")
+
+
+def find_labels(folder: Path, asked: str | None) -> Path | None:
+    """Return the file of labels: the asked one, or `labels.csv` in a folder that holds one."""
+    places = [folder / name for name in NAMES] if asked is None else [Path(asked), folder / asked]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None and asked is not None:
+        raise UsageError(f"--labels {asked!r} does not exist, neither here nor in {folder}")
+    return found
+
+
+def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits]:
+    """Return the classes, and the images of each split with their labels."""
+    rows = _rows(path)
+    head = [cell.strip().lower() for cell in rows[0]]
+    names, labels, split = (
+        next((number for number, cell in enumerate(head) if cell in known), None)
+        for known in COLUMNS
+    )
+    if names is None or labels is None:
+        names, labels, split = 0, 1, 2 if len(head) > 2 else None
+        if _find(folder, rows[0][0]) is None and _find(folder, rows[0][1]) is not None:
+            names, labels = 1, 0
+    else:
+        rows = rows[1:]
+    width = 1 + max(names, labels, split or 0)
+    said: dict[Path, tuple[str, str]] = {}
+    missing = []
+    for number, row in enumerate(rows, start=1):
+        if len(row) < width:
+            raise DataError(f"{path}: row {number} has {len(row)} columns, not {width}")
+        name, label = row[names].strip(), row[labels].strip()
+        image = _find(folder, name)
+        if image is None:
+            missing.append(name)
+            continue
+        part = "" if split is None else row[split].strip().lower()
+        if part not in SPLIT_NAMES and part:
+            raise DataError(f"{path}: row {number}: {part!r} is no split: {few(SPLIT_NAMES, 9)}")
+        if not label:
+            raise DataError(f"{path}: row {number}: {name!r} has no label")
+        entry = (label, SPLIT_NAMES.get(part, ""))
+        if said.setdefault(image, entry) != entry:
+            raise DataError(f"{path}: {row[names]!r} is {said[image][0]!r} and {label!r}")
+    if missing:
+        lost = f"{len(missing)} of {len(rows)} images are not in {folder}: {few(missing)}"
+        raise DataError(f"{path}: {lost}")
+    named, listed = [], path.with_name("classes.txt")
+    if listed.is_file():
+        named = [line.strip() for line in text_of(listed).splitlines() if line.strip()]
+        if twice := next((name for name in named if named.count(name) > 1), None):
+            raise DataError(f"{listed}: names {twice!r} more than once")
+    classes, index = sets.class_index([label for label, _ in said.values()], str(path), named)
+    splits: Splits = {}
+    for image, (label, part) in said.items():
+        splits.setdefault(part, []).append((image, index[label]))
+    return classes, splits
+
+
+def _rows(path: Path) -> list[list[str]]:
+    rows = (line for line in text_of(path).splitlines() if not line.startswith("#"))
+    if not (lines := list(filter(str.strip, rows))):
+        raise DataError(f"{path}: holds no line of the form file,label")
+    between = next((mark for mark in (",", ";", "\t") if mark in lines[0]), None)
+    try:
+        table = [*(csv.reader(lines, delimiter=between) if between else map(str.split, lines))]
+    except csv.Error as error:
+        raise DataError(f"{path}: no readable table: {error}") from None
+    if len(table[0]) < 2:
+        raise DataError(f"{path}: {lines[0][:80]!r} is not of the form file,label")
+    return table
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    """Return the image that a line means; one outside of the folder is not looked for."""
+    path = folder / name
+    try:
+        if not name or not path.resolve().is_relative_to(folder.resolve()):
+            return None
+        spellings = (path, *(path.with_name(path.name + end) for end in sorted(ENDS)))
+        return next((spelling for spelling in spellings if spelling.is_file()), None)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file of moderate size."""
+    if path.stat().st_size > MAX_FILE:
+        raise DataError(f"{path}: over {MAX_FILE} bytes")
+    try:
+        return path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text in UTF-8: {error}") from None

@@ -60,10 +60,7 @@ def place(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _share(image: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
-    """Return what each of `cells` rows collects of the image's rows, in units of 1/cells.
-
-    It is what lies above a cell's lower edge less what lies above its upper edge.
-    """
+    """Return what each of `cells` rows collects of the image's rows, in units of 1/cells."""
     padded = np.pad(image, ((1, 1), (0, 0)))
     whole, part = np.divmod(np.arange(cells + 1) * len(image), cells)
     above = padded.cumsum(axis=0)[whole] * cells + padded[whole + 1] * part[:, None]
@@ -123,11 +120,7 @@ CASES = (  # that are measured, on a canvas of 280 pixels
 def redraw(
     digit: NDArray[np.uint8], *, size: int, offset_x: int = 0, offset_y: int = 0, canvas: int = 280
 ) -> NDArray[np.uint8]:
-    """Return a canvas with the digit's box enlarged to `size` pixels, its centre shifted.
-
-    Grey levels are interpolated, so edges fade beyond the box by half a pixel of the digit. What
-    lies outside the canvas is lost.
-    """
+    """Return a canvas with the digit's box enlarged to `size` pixels, its centre shifted."""
     if digit.ndim != 2 or size < 1 or canvas < 1:
         raise UsageError(f"cannot redraw {digit.shape} at {size} pixels on a canvas of {canvas}")
     if not digit.any():
@@ -142,7 +135,6 @@ def redraw(
 
 
 def _extent(ink: NDArray[Any], *, across: int) -> tuple[int, int]:
-    """Return where the ink begins and how long it is, across one axis."""
     at = np.flatnonzero(ink.any(axis=across))
     return int(at[0]), int(at[-1] - at[0] + 1)
 

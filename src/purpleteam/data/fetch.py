@@ -82,7 +82,6 @@ def _wrong(path: Path, digest: str) -> str:
 
 
 def _transfer(url: str, part: Path, timeout: float, max_bytes: int, progress: Progress) -> None:
-    """Complete `part` from `url`; notice when too much, too little or too slowly arrives."""
     have = part.stat().st_size if part.is_file() else 0
     with _opened(url, part, have, timeout) as response:
         # The server may send all of the file again, from its first byte.

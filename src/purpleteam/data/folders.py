@@ -19,9 +19,8 @@ from purpleteam.core.errors import DataError, UsageError, unknown
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data import arrays, idx
-from purpleteam.data.class_folders import load_class_folder
+from purpleteam.data.class_folders import load_class_folder, text_of
 from purpleteam.data.images import SPLITS, Dataset
-from purpleteam.data.labels import text_of
 from purpleteam.data.pictures import Reading
 from purpleteam.data.sources import DATASETS
 

@@ -1,10 +1,11 @@
-"""Images and labels, frozen, uint8, with a digest; and how they are dealt to splits."""
+"""Images and labels, frozen, uint8, with a digest; how they are dealt to splits, and numbered."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from purpleteam.core.errors import DataError, UsageError, unknown
 SPLITS = ("train", "validation", "test")
 ALL = "all"  # the split that is all images
 LISTED = 10  # most classes whose counts are listed
+TWO_CLASSES = "a classifier is measured on images of two classes or more"
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,6 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of every image."""
         height, width, channels = self.test.images.shape[1:]
         return height, width, channels
 
@@ -272,3 +273,49 @@ def _cut(places: NDArray[np.float64], ends: Mapping[str, float]) -> NDArray[np.i
         least = cuts[-1] + 1 if cuts else 1
         cuts.append(min(max(by_place, least), len(distinct) - len(ends) + number))
     return np.searchsorted(cuts, np.searchsorted(distinct, places), side="right")
+
+
+def class_index(
+    labels: Sequence[str], where: str, named: Sequence[str] = (), *, gaps: bool = False
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the classes and the number of each label's; with `gaps` some may have no image."""
+    distinct = set(labels)
+    if not distinct:
+        raise DataError(f"{where}: holds no labels")
+    if len(distinct) < 2 and not gaps:
+        only = f"all {len(labels)} labels are of one class, {distinct.pop()!r}"
+        raise DataError(f"{where}: {only}; {TWO_CLASSES}")
+    if not all(label.isascii() and label.removeprefix("-").isdigit() for label in distinct):
+        classes = tuple(named) or tuple(sorted(distinct))
+        if strangers := distinct - set(classes):
+            raise DataError(f"{where}: label {min(strangers)!r} is none of {few(classes, 10)}")
+        return classes, {name: number for number, name in enumerate(classes)}
+    used = {int(label) for label in distinct}
+    low, high = min(used), max(used)
+    count = len(named) or (max(high + 1, 2) if gaps else len(used))
+    if low < 0:
+        raise DataError(f"{where}: label {low} is below 0; labels run from 0")
+    if gaps and high >= count:
+        known = f"there are {count} classes, 0 to {count - 1}"
+        remedy = "give all names or their number as `classes`"
+        raise DataError(f"{where}: label {high}, but {known}: {remedy}")
+    if used == set(range(1, count + 1)) and not gaps:
+        remedy = f"subtract 1 from each, as a net with {count} outputs counts them from 0"
+        raise DataError(f"{where}: labels run from 1 to {high}, not from 0: {remedy}")
+    if high >= count:
+        absent = (number for number in range(high + 1) if number not in used)
+        missing = list(islice(absent, 3)) or [count]
+        more = high + 1 - len(used) - len(missing)
+        lack = ", ".join(map(str, missing)) + (f" and {more} more" if more > 0 else "")
+        lack = f"labels run from {low} to {high}, but {lack} of 0 to {high} has no image"
+        remedy = "number the classes from 0 without a gap, or list all their names in order in"
+        raise DataError(f"{where}: {lack}: {remedy} classes.txt (an array `classes` of an .npz)")
+    classes = tuple(named) or tuple(str(number) for number in range(count))
+    return classes, {label: int(label) for label in distinct}
+
+
+def few(names: Iterable[object], most: int = 3) -> str:
+    """Return the first few names, and how many more there are."""
+    listed = [str(name) for name in names]
+    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + rest

@@ -16,8 +16,7 @@ from purpleteam.core.factory import call_factory
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.arrays import Parts, images_of, labels_of, nearest_bytes
 from purpleteam.data.idx import MAX_BYTES
-from purpleteam.data.images import SPLITS, Dataset, ImageSet, splits_from
-from purpleteam.data.labels import class_index
+from purpleteam.data.images import SPLITS, Dataset, ImageSet, class_index, splits_from
 
 ONE_HOT = 1e-6
 WHERE = "the given set"
@@ -81,7 +80,6 @@ def dataset_from(
 
 
 def _pair(images: Any, labels: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return images and labels as arrays, out of whichever form they came in."""
     is_pair = isinstance(images, tuple | list) and len(images) == 2
     if labels is None and is_pair and len(getattr(images[0], "shape", ())) >= 3:
         images, labels = images
@@ -160,7 +158,6 @@ def _is_maite(made: object) -> bool:
 
 
 def _of_maite(splits: Mapping[str, Any], reference: str, progress: Progress = SILENT) -> Dataset:
-    """Return the dataset of MAITE data sets by split, "" being none."""
     piles, scored, rounded = {}, set(), 0
     for name, part in splits.items():
         piles[name], classes, between = _read(part, f"{reference} {name}".strip(), progress)

@@ -7,7 +7,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError, MissingExtra
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.idx import MAX_BYTES
+from purpleteam.data.images import few
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")  # under any name; PGM and PBM are PPM
 BY_NAME = {".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}  # under their own names alone
@@ -72,8 +73,7 @@ def read_picture(path: Path, size: tuple[int, int] | None = None) -> Picture:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise MissingExtra("Pillow, which reads image files,", "lab") from None
-    named = BY_NAME.get(path.suffix.lower())
-    formats = (*FORMATS, named) if named else FORMATS
+    formats = (*FORMATS, *filter(None, [BY_NAME.get(path.suffix.lower())]))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -147,7 +147,6 @@ class Album:
     def read(
         self, files: Sequence[tuple[Path, int]], progress: Progress = SILENT
     ) -> list[tuple[str, int, NDArray[np.uint8]]]:
-        """Return name, label and pixels of each file that can be read."""
         images: list[tuple[str, int, NDArray[np.uint8]]] = []
         with progress.task(f"reading {self.folder.name}", len(files)) as task:
             for path, label in files:
@@ -169,7 +168,6 @@ class Album:
         return images
 
     def changed(self) -> list[str]:
-        """Return a line for each kind of change."""
         changes = self.changes.items()
         return [f"{count} of {self.count} images {change}" for change, count in changes]
 
@@ -204,12 +202,4 @@ class Album:
         return np.stack([np.broadcast_to(image[..., :channels], shape) for image in pixels])
 
     def name(self, path: Path) -> str:
-        """Return a file's path within the folder."""
         return path.relative_to(self.folder).as_posix()
-
-
-def few(names: Iterable[object], most: int = 3) -> str:
-    """Return the first few names, and how many more there are."""
-    listed = [str(name) for name in names]
-    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + rest

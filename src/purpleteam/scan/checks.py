@@ -163,7 +163,6 @@ class ModelDigest(Check):
 
 
 def _wanted(tree: Tree, digest: str | None) -> dict[str, str]:
-    """Return the digest that each file must have: the one given, or those of the cards."""
     if digest is not None:
         weights = [file for file in tree.files if file.suffix == ".safetensors"] or tree.files
         if len(weights) != 1:

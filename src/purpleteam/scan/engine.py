@@ -38,7 +38,6 @@ _results: dict[tuple[Scanner, Tree, str], ScanResult] = {}
 
 
 def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
-    """Yield what each scanner says, from `_results` where nothing has changed since."""
     try:
         small = sum(file.stat().st_size for file in tree.files) <= KEPT_BYTES
         digest = tree.digest() if small else None

@@ -76,7 +76,6 @@ def read_state_dict(path: Path) -> GateVerdict:
 
 
 def _read(path: Path, notes: list[str]) -> dict[str, Tensor]:
-    """Return the tensors by their names without a wrapper's prefix."""
     if (size := path.stat().st_size) > MAX_BYTES:
         raise Problem("bomb", f"the file has {size} bytes; at most {MAX_BYTES}")
     kind, suffix = sniff(path), path.suffix.lower()
@@ -94,15 +93,14 @@ def _read(path: Path, notes: list[str]) -> dict[str, Tensor]:
         if not _is_state(stored):
             inner = [key for key in WRAPPERS if _is_state(stored.get(key))]
             if len(inner) != 1:
-                what = "several state dicts" if inner else "no state dict"
-                what += f" (keys: {', '.join(map(repr, list(stored)[:8]))})"
-                raise Problem("tensor", f"the file holds {what}; save model.state_dict()")
+                held = "several state dicts" if inner else "no state dict"
+                held += f" (keys: {', '.join(map(repr, list(stored)[:8]))})"
+                raise Problem("tensor", f"the file holds {held}; save model.state_dict()")
             notes.append(f"weights taken from key {inner[0]!r}; the rest of the file is left out")
             stored = stored[inner[0]]
         total = sum(row.bytes for row in stored.values())
-        held = sum(map(len, storages.values()))
-        if total > MAX_SHARING * held:
-            raise Problem("bomb", f"the tensors need {total} bytes, and the file holds {held}")
+        if total > MAX_SHARING * (size := sum(map(len, storages.values()))):
+            raise Problem("bomb", f"the tensors need {total} bytes, and the file holds {size}")
         tensors = {name: row.read(storages[row.storage.key]) for name, row in stored.items()}
     else:
         raise Problem("unknown-format", f"the file is {ADVICE.get(kind, f'of kind {kind!r}')}")
@@ -116,7 +114,11 @@ def _read(path: Path, notes: list[str]) -> dict[str, Tensor]:
 
 
 def _is_state(value: Any) -> bool:
-    named = isinstance(value, dict) and bool(value) and all(isinstance(key, str) for key in value)
-    return named and all(
-        0 < len(key) <= 500 and isinstance(item, StoredTensor) for key, item in value.items()
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(
+            isinstance(key, str) and 0 < len(key) <= 500 and isinstance(item, StoredTensor)
+            for key, item in value.items()
+        )
     )

@@ -36,7 +36,6 @@ class Rule:
     confidence: str = "high"
 
     def finding(self, tool: str, message: str, **place: Any) -> Finding:
-        """Return the finding of one of our scanners at a place."""
         facts = asdict(self)
         rule = facts.pop("id")
         return Finding(tool=f"purpleteam {tool}", rule=rule, message=message, place=place, **facts)
@@ -57,11 +56,9 @@ class ScanResult:
     """Path, and what a comment in the code keeps from being a finding."""
 
     def worst(self, least: str) -> tuple[Finding, ...]:
-        """Return the findings of severity `least` or worse."""
         return tuple(row for row in self.findings if severity_at_least(row.severity, least))
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `purple scan --json` prints."""
         fields: dict[str, Any] = {name: list(value) for name, value in vars(self).items()}
         for name in ("skipped", "silenced"):
             fields[name] = [{"path": path, "reason": reason} for path, reason in fields[name]]
@@ -106,27 +103,22 @@ class Tree:
     skipped: tuple[tuple[str, str], ...] = ()
 
     def name(self, path: Path) -> str:
-        """Return the file's name in findings: as asked for, below the root's own name if absolute.
+        """Return the file's name in findings, below the root's own name if that is absolute.
 
-        So the same tree has the same names wherever it lies and wherever the scan was started.
+        So the same tree has the same names wherever it lies.
         """
         if self.root.is_absolute():
             path = Path(self.root.name) / path.relative_to(self.root)
         return path.as_posix()
 
     def digest(self) -> str:
-        """Return one digest over the names and the digests of all files."""
         base = self.root if self.root.is_dir() else self.root.parent
         listed = {path.relative_to(base).as_posix(): sha256_file(path) for path in self.files}
         return sha256_bytes(canonical_json(listed).encode())
 
 
 def walk(root: Path) -> Tree:
-    """Return the files under `root`, which may be a file; links inside are not followed.
-
-    Raises:
-        UsageError: there is no such file or folder.
-    """
+    """Return the files under `root`, which may be a file; links inside are not followed."""
     if root.is_file():
         return Tree(root, (root,))
     if not root.is_dir():
@@ -165,10 +157,7 @@ def walk(root: Path) -> Tree:
 
 
 def file_scanner(name: str) -> Callable[[Callable[[Path, str], ScanResult | None]], Scanner]:
-    """Make the decorated function, which looks at one file of a name, a scanner of a path.
-
-    It returns None for a file that is none of its business; one that it cannot read is skipped.
-    """
+    """Make a function that looks at a file, or returns None for it, a scanner of a path."""
 
     def register(look: Callable[[Path, str], ScanResult | None]) -> Scanner:
         def scanner(path: Path) -> ScanResult:

@@ -43,12 +43,8 @@ def build_app(
 ) -> Starlette:
     """Return the app around an engine, guarded.
 
-    Args:
-        engine: the model that answers.
-        expose_confidences: also answer with the probability of each class. That helps an
-            attacker; answers without them still leak labels, from which a copy can be trained.
-        allowed_hosts: names and addresses, without port, that a request's Host may have.
-        limits: what a client may send, and how long it may take; some are kept by `wire`.
+    Confidences help an attacker; answers without them still leak labels, from which a copy can be
+    trained. `allowed_hosts` are what a request's Host may name, without port.
     """
     facts = {
         "version": metadata.version("purpleteam"),

@@ -97,7 +97,6 @@ class Engine:
         return cls(card, open_session(stored), guard)
 
     def classify(self, pixels: bytes) -> Answer:
-        """Return the answer for 784 bytes, row by row."""
         image = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
         if reason := refuse(image):
             return Answer(label=None, reason=reason)

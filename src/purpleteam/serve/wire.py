@@ -13,16 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING
 
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from purpleteam.serve.guard import SECURITY_HEADERS, Limits, Refusal, problem
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application, Scope
-    from uvicorn._types import ASGIReceiveCallable as Receive
-    from uvicorn._types import ASGISendCallable as Send
 Answer = Callable[[], None]
 PIECE = 256  # bytes that the parser gets at a time: after each it can be seen what came of them
 WRITTEN = 8192  # bytes of answers that wait for a client; then the next one waits to be written
@@ -44,7 +40,6 @@ class Crowd:
         self._connections.pop(client, None)
 
     def wait(self, client: BoundedProtocol) -> None:
-        """Begin the wait of a connection anew."""
         client.waits_since = monotonic()
         with suppress(KeyError):
             self._connections[client] = self._connections.pop(client)
@@ -201,7 +196,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watch()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        async def unless_gone(scope: Scope, receive: Receive, send: Send) -> None:
+        async def unless_gone(
+            scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+        ) -> None:
             if self.transport.is_closing():
                 cycle.disconnected = True
             else:

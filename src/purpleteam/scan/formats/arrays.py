@@ -17,12 +17,11 @@ from purpleteam.scan.formats.tensors import NPY_MAGIC, is_shape, plain_array, re
 from purpleteam.scan.formats.zip_layout import read_layout
 
 _MAKERS = ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")
-ARRAY_NAMES = frozenset(
+ARRAY_NAMES = frozenset(  # all that a pickle of arrays may hold, by what the last part means
     {f"numpy.{core}.{name}" for core in ("core", "_core") for name in _MAKERS}
     | {"numpy.ndarray", "numpy.dtype", "_codecs.encode", "collections.OrderedDict"}
     | {"builtins.bytes", "__builtin__.bytes"}
 )
-"""Every name that a pickle of arrays may hold; its last part says what it stands for."""
 # How a pickle tells the byte order; Python 2 told it in bytes.
 ORDERS = {"<": "<", ">": ">", "|": "=", "=": "=", b"<": "<", b">": ">", b"|": "=", b"=": "="}
 FLAGS = (0, 8)  # of numbers, and of text; others mark Python objects
@@ -159,16 +158,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             raise Problem("tensor", "the file holds no array")
     except OSError as error:
         raise DataError(f"data file {str(path)!r} cannot be read: {error}") from None
-    except RecursionError:
-        why = "the pickle holds lists in lists without an end"
+    except (RecursionError, Problem) as error:
+        endless = "the pickle holds lists in lists without an end"
+        why = endless if isinstance(error, RecursionError) else error
         raise Refused(f"data file {str(path)!r} is refused: {why}") from None
-    except Problem as problem:
-        raise Refused(f"data file {str(path)!r} is refused: {problem}") from None
     return arrays
 
 
 class _Plain:
-    """Turns what a pickle describes into arrays; one description becomes one array."""
+    """Turns what a pickle describes into arrays, each description into one."""
 
     def __init__(self) -> None:
         self.made: dict[int, NDArray[Any]] = {}
@@ -182,18 +180,18 @@ class _Plain:
         elif isinstance(value, (list, tuple)) and self._has_parts(value):
             parts = [(str(place), part) for place, part in enumerate(value)]
         else:
+            parts = []
             if value is not None:
-                self._count(arrays=1)
+                self._count(0, arrays=1)
                 if id(value) not in self.made:
                     self.made[id(value)] = self._array(value, name or ALONE)
                 yield name or ALONE, self.made[id(value)]
-            return
         for key, part in parts:
             yield from self.named(part, f"{name}/{key}" if name else key, depth + 1)
 
     def _has_parts(self, value: list[Any] | tuple[Any, ...]) -> bool:
         """Return whether there are arrays or dicts in it, at any depth."""
-        self._count(values=len(value))
+        self._count(len(value))
         return any(
             isinstance(part, dict)
             or (isinstance(part, _Array) and not part.scalar)
@@ -201,7 +199,7 @@ class _Plain:
             for part in value
         )
 
-    def _count(self, *, values: int = 0, arrays: int = 0) -> None:
+    def _count(self, values: int, arrays: int = 0) -> None:
         self.values, self.arrays = self.values + values, self.arrays + arrays
         if self.values > MAX_VALUES or self.arrays > MAX_ARRAYS:
             most = f"{MAX_ARRAYS} arrays or {MAX_VALUES} plain values"
@@ -223,7 +221,7 @@ class _Plain:
 
     def _leaves(self, value: Any, name: str) -> Any:
         if isinstance(value, (list, tuple)):
-            self._count(values=len(value))
+            self._count(len(value))
             return [self._leaves(part, name) for part in value]
         if isinstance(value, _Array):
             return value.read(name)[()]

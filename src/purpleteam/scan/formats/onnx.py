@@ -80,7 +80,6 @@ class _Walk:
         self.own: set[tuple[str, str]] = set()  # domain and name of what the file itself defines
 
     def problems(self, kind: str, data: memoryview, depth: int = 0) -> Iterator[Problem]:
-        """Yield what is wrong with a message of a kind and with all that lies in it."""
         if depth > MAX_DEPTH:
             raise _bad(f"graphs lie more than {MAX_DEPTH} deep")
         texts = {NODE_OPERATOR: "", NODE_DOMAIN: "", TENSOR_NAME: ""}

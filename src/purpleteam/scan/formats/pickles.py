@@ -219,11 +219,9 @@ class PickleReader:
         self.memo: dict[int, Any] = {}
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
-        """Return what a call stands for."""
         raise self.refused("calls something")
 
     def given(self, target: Any, state: Any) -> None:
-        """Give `target` a state."""
         raise self.refused("gives something a state")
 
     def outside(self, reference: Any) -> Any:
@@ -231,11 +229,9 @@ class PickleReader:
         raise self.refused("names something outside of the pickle")
 
     def refused(self, why: str) -> Problem:
-        """Return the refusal of the opcode that is being read."""
         return Problem("unsafe-global", f"opcode {self.opcode} at byte {self.at} {why}")
 
     def read(self) -> Any:
-        """Return what the pickle describes; what is not understood is a `Problem`."""
         found = islice(opcodes(self.data, allowed=self.allowed), MAX_OPCODES)
         try:
             for self.opcode, raw, self.at, self.end in found:

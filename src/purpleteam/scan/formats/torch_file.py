@@ -28,20 +28,18 @@ DTYPE_NAMES = {f"torch.{name}": name for name in DTYPES}
 TENSORS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3")
 OTHERS = ("torch._utils._rebuild_parameter", "torch.Size", "collections.OrderedDict")
 ALLOWED = frozenset({*TENSORS, *OTHERS, *STORAGE_NAMES, *DTYPE_NAMES})  # by default nothing is
-OPCODES = (
+OPCODES = (  # of protocol 2, as torch.save writes it
     "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
     "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 BINPUT LONG_BINPUT BINGET "
     "LONG_BINGET GLOBAL APPEND APPENDS SETITEM SETITEMS BUILD REDUCE BINPERSID"
 )
-"""Protocol 2, as torch.save writes it and as torch.load(weights_only=True) reads it."""
-NOTES = {
+NOTES = {  # the small files beside the pickle, and all that they may say
     "version": re.compile(rb"([1-9]|10)\n?"),
     "byteorder": re.compile(rb"little"),
     ".data/serialization_id": re.compile(rb"[0-9]{1,64}"),
     ".format_version": re.compile(rb"[0-9]{1,4}"),
     ".storage_alignment": re.compile(rb"[0-9]{1,8}"),
 }
-"""The small files beside the pickle, and all that they may say."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,6 @@ class StorageRef:
 
     @property
     def bytes(self) -> int:
-        """The size of the storage."""
         return self.count * (DTYPES[self.dtype].itemsize if self.dtype else 1)
 
 
@@ -70,18 +67,15 @@ class StoredTensor:
 
     @property
     def bytes(self) -> int:
-        """How many bytes the tensor takes by itself."""
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def read(self, storage: memoryview) -> Tensor:
-        """Return the tensor, contiguous, as a view of its storage or a copy."""
         dtype = DTYPES[self.dtype]
         if not self.bytes:
             return Tensor(np.zeros(self.shape, dtype), self.dtype)
         steps = [step * dtype.itemsize for step in self.stride]
-        view: NDArray[Any] = np.ndarray(
-            self.shape, dtype, storage, self.offset * dtype.itemsize, steps
-        )
+        begin = self.offset * dtype.itemsize
+        view: NDArray[Any] = np.ndarray(self.shape, dtype, storage, begin, steps)
         return Tensor(np.asarray(view, order="C"), self.dtype)
 
 
@@ -177,10 +171,7 @@ def _counts(values: Any) -> bool:
 
 
 def open_archive(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
-    """Return what an archive's pickle describes, and the storages that it names, by their keys.
-
-    It must be exactly what torch.save makes of plain tensors; the CRC of every storage is checked.
-    """
+    """Return what the pickle of a torch.save describes, and the storages that it names, by key."""
     archive = read_layout(data)
     top = _check_entries(archive)
     if (size := archive.members[f"{top}/data.pkl"].size) > MAX_PICKLE:

@@ -52,12 +52,10 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The whole name, decoded."""
         return self.raw_name.decode("utf-8")
 
     @property
     def deflated(self) -> bool:
-        """Whether its bytes are packed."""
         return self.method == DEFLATED
 
 
@@ -111,8 +109,8 @@ def read_layout(data: memoryview) -> Archive:
         members.sort(key=lambda member: member.offset)
         for member in members:
             if member.offset != place:
-                what = "bytes are hidden" if member.offset > place else "files overlap"
-                raise _bad(f"{member} begins at byte {member.offset}, not {place}: {what}")
+                why = "bytes are hidden" if member.offset > place else "files overlap"
+                raise _bad(f"{member} begins at byte {member.offset}, not {place}: {why}")
             member.start, place = _local(data, member, begin)
             total += member.size
             if member.size > SMALL and member.size > MAX_RATIO * member.packed:
@@ -171,9 +169,8 @@ def _end_records(data: memoryview) -> tuple[int, int, int, str]:
         if place != end:
             why = f"the record before it is at byte {end}: some readers would read another archive"
             raise _bad(f"the ZIP64 locator points to byte {place}, and {why}")
-        magic, record, _, version, *parts, here, count, size, offset = END64.unpack_from(
-            data, place
-        )
+        numbers = END64.unpack_from(data, place)
+        magic, record, _, version, *parts, here, count, size, offset = numbers
         if magic != b"PK\x06\x06" or record != END64.size - 12 or version > MAX_VERSION:
             raise _bad("the ZIP64 end record is damaged or of an unknown form")
         parts += [locator_disk, disks - 1]
@@ -247,9 +244,8 @@ def _zip64(name: bytes, extra: memoryview) -> tuple[int, ...] | None:
 
 def _local(data: memoryview, member: Member, limit: int) -> tuple[int, int]:
     """Compare the header before the data with the directory; return where they begin and end."""
-    magic, version, flags, method, _, _, *told, name_length, extra_length = LOCAL.unpack_from(
-        data, member.offset
-    )
+    header = LOCAL.unpack_from(data, member.offset)
+    magic, version, flags, method, _, _, *told, name_length, extra_length = header
     extra = member.offset + LOCAL.size + name_length
     name = bytes(data[extra - name_length : extra])
     if magic != b"PK\x03\x04" or name != member.raw_name:

@@ -56,11 +56,9 @@ class Module:
         return tuple(self.calls_in(self.nodes))
 
     def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
-        """Yield the calls among nodes, with the name of what is called."""
         return ((node, self.dotted(node.func)) for node in nodes if isinstance(node, ast.Call))
 
     def imports(self, *packages: str) -> bool:
-        """Return whether the file imports one of the packages."""
         return not self._packages.isdisjoint(packages)
 
     @cached_property
