@@ -225,11 +225,15 @@ def images_of(
         parts.notes.append(f"{name!r} lies flat and is taken as {channels}x{side}x{side}")
     elif array.ndim == 3:
         array = array[:, None]
-    if (axis := _channels(array.shape)) is None:
+    shape = array.shape
+    # The axis of channels: grey before colour, the last before the first; 4 must be the shortest.
+    wanted = [(channels, axis) for channels in (1, 3, 4) for axis in (3, 1) if array.ndim == 4]
+    axis = next((axis for channels, axis in wanted if shape[axis] == channels), 0)
+    if not axis or 0 in shape[1:] or (shape[axis] == 4 and sorted(shape[1:])[1] <= 4):
         forms = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels"
-        raise DataError(f"{place} are {array.shape}, not {forms}")
+        raise DataError(f"{place} are {shape}, not {forms}")
     if axis == 1:
-        if array.shape[1] > 1 and not parts.quiet:
+        if shape[1] > 1 and not parts.quiet:
             parts.notes.append(f"{name!r} is taken as (N, C, H, W)")
         array = np.moveaxis(array, 1, 3)
     array = _bytes(array, name, place, parts) if array.size else np.zeros(array.shape, np.uint8)
@@ -238,18 +242,6 @@ def images_of(
         opaque = array[..., 3:].astype(np.uint16)
         array = ((array[..., :3] * opaque + 127) // 255).astype(np.uint8)
     return np.ascontiguousarray(array)
-
-
-def _channels(shape: tuple[int, ...]) -> int | None:
-    """Return the axis of 1, 3 or 4 channels: the last of (N, H, W, C) or the first of an image.
-
-    Where both have 1 or 3, it is the one of grey images, else the last; 4 must be the shortest.
-    """
-    if len(shape) != 4 or 0 in shape[1:]:
-        return None
-    wanted = [(channels, axis) for channels in (1, 3, 4) for axis in (3, 1)]
-    fits = [axis for channels, axis in wanted if shape[axis] == channels]
-    return fits[0] if fits and (shape[fits[0]] < 4 or sorted(shape[1:])[1] > 4) else None
 
 
 def nearest_bytes(pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:

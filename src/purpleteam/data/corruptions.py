@@ -34,8 +34,8 @@ def corrupt(
 ) -> NDArray[np.uint8]:
     """Return uint8 images (N, H, W, C) corrupted; at severity 0 of 5 nothing changes.
 
-    What is random in it (places, signs, noise) depends on the seed, the kind and each image's
-    place in its dataset (`index`, by default from 0) alone, and is the same for every severity.
+    Its randomness depends on the seed, the kind and each image's place in its dataset (`index`, by
+    default from 0) alone, and is the same for every severity.
     """
     change, strengths = CORRUPTIONS[kind]
     if severity not in (0, *SEVERITIES):
@@ -199,14 +199,13 @@ def dotted_line(image: Image, strength: float, rng: np.random.Generator) -> Imag
     height, width = image.shape[:2]
     radius = THICKNESS * min(height, width) / FULL_SIZE
     ends = rng.random((5, 2, 2))  # drawn for all five, so that a severity adds a line
-    out = image
     for (top, left), (bottom, right) in ends[: int(strength)]:
         start = np.array([top * (height - 1), left * (width / 4)])
         end = np.array([bottom * (height - 1), (width - 1) - right * (width / 4)])
         count = max(2, int(np.hypot(*(end - start)) / (4 * radius)))
         dots = start + np.linspace(0, 1, count)[:, None] * (end - start)
-        out = _inked(out, dots, dots, radius)
-    return out
+        image = _inked(image, dots, dots, radius)
+    return image
 
 
 @graded(1, 2, 3, 4.5, 6)

@@ -45,7 +45,7 @@ def load_dataset(
 
     Raises:
         UsageError: there is no such name and no such folder.
-        DataError: what is there is damaged, or is not what it says it is.
+        DataError: the data are damaged, or not what they claim to be.
     """
     name, reading = str(reference), None
     fields = FIELDS.search(name)

@@ -142,8 +142,8 @@ def load_maite(reference: str, *, progress: Progress = SILENT) -> Dataset:
         made = dict(zip(("train", "test") if len(made) == 2 else SPLITS, made, strict=True))
     if not isinstance(made, Mapping) or not all(map(_is_maite, made.values())):
         wanted = "a MAITE data set (a length, items, metadata with an id), a pair, a triple"
-        came = f"{reference!r} returned {type(made).__name__}"
-        raise DataError(f"{came}, not {wanted} or a mapping of them")
+        kind = type(made).__name__
+        raise DataError(f"{reference!r} returned {kind}, not {wanted} or a mapping of them")
     names = {str(name) for name in made}
     if not {"train", "test"} <= names <= set(SPLITS):
         came = f"returned splits {', '.join(sorted(names)) or 'none'}"
@@ -226,8 +226,9 @@ def _bytes(image: NDArray[Any], place: str) -> tuple[NDArray[np.uint8], int]:
     if image.dtype.kind in "ui" and low >= 0 and high <= 255:
         return np.ascontiguousarray(upright, np.uint8), 0
     if image.dtype.kind != "f" or not (low >= 0 and high <= 1):  # NaN is in no range
-        wanted = "whole numbers from 0 to 255 or floats from 0 to 1"
-        remedy = "leave normalisation to the model"
-        raise DataError(f"{place}: {image.dtype} from {low} to {high}, not {wanted}; {remedy}")
+        wanted = (
+            "whole numbers from 0 to 255 or floats from 0 to 1; leave normalisation to the model"
+        )
+        raise DataError(f"{place}: {image.dtype} from {low} to {high}, not {wanted}")
     pixels, rounded = nearest_bytes(upright[None])
     return pixels[0], rounded

@@ -27,14 +27,23 @@ def scan(paths: Iterable[Path | str], scanners: Iterable[str] | None = None) -> 
     for path in map(Path, paths):
         tree = walk(path)
         result = merged([*_scanned(tree, chosen), ScanResult(skipped=tree.skipped)])
-        results.extend((result, _not_looked_at(tree, result)))
+        known = {*result.scanned, *(name for name, _ in result.skipped)}
+        unknown = [file for file in tree.files if tree.name(file) not in known]
+        kinds = Counter(file.suffix or file.name for file in unknown)
+        name, why = tree.name(path), "no scanner knows this kind of file"
+        if path not in tree.files:
+            listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            why = f"no scanner knows these files: {listed}"
+        errors = () if result.scanned else (f"{name}: nothing was scanned, so nothing is known",)
+        left_out = ((name, why),) if unknown else ()
+        results += [result, ScanResult(skipped=left_out, errors=errors)]
     if not results:
         raise UsageError("nothing to scan: name a file or a folder")
     return merged(results)
 
 
+# The last results: a run scans its own code in a stage and again in each check of code.
 _results: dict[tuple[Scanner, Tree, str], ScanResult] = {}
-"""The last results: a run scans its own code in a stage and again in each check of code."""
 
 
 def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
@@ -51,16 +60,3 @@ def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
             if len(_results) > KEPT_RESULTS:
                 del _results[next(iter(_results))]
         yield result
-
-
-def _not_looked_at(tree: Tree, result: ScanResult) -> ScanResult:
-    """Return what no scanner knows: a named file itself, or the kinds of files in a folder."""
-    known = {*result.scanned, *(path for path, _ in result.skipped)}
-    unknown = [path for path in tree.files if tree.name(path) not in known]
-    others = Counter(path.suffix or path.name for path in unknown)
-    name, why = tree.name(tree.root), "no scanner knows this kind of file"
-    if tree.root not in tree.files:
-        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-        why = f"no scanner knows these files: {listed}"
-    errors = () if result.scanned else (f"{name}: nothing was scanned, so nothing is known",)
-    return ScanResult(skipped=((name, why),) if others else (), errors=errors)

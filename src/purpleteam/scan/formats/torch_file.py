@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from purpleteam.scan.formats.pickles import OrderedItems, PickleReader, Symbol
 from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, Tensor
-from purpleteam.scan.formats.zip_layout import Archive, read_layout
+from purpleteam.scan.formats.zip_layout import read_layout
 
 MAX_PICKLE = 64 << 20
 STORAGES = {
@@ -173,29 +173,6 @@ def _counts(values: Any) -> bool:
 def open_archive(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
     """Return what the pickle of a torch.save describes, and the storages that it names, by key."""
     archive = read_layout(data)
-    top = _check_entries(archive)
-    if (size := archive.members[f"{top}/data.pkl"].size) > MAX_PICKLE:
-        raise Problem("bomb", f"data.pkl has {size} bytes, over {MAX_PICKLE}")
-    content, named = read_state_pickle(archive.read(f"{top}/data.pkl"))
-    for name, form in NOTES.items():
-        if (member := archive.members.get(f"{top}/{name}")) is not None:
-            text = bytes(archive.read(member.name)) if member.size <= 100 else b"(long)"
-            if not form.fullmatch(text):
-                raise Problem("archive", f"{name!r} says {text[:20]!r}, which is not supported")
-    folder, storages = f"{top}/data/", {}
-    held = {name.removeprefix(folder) for name in archive.members if name.startswith(folder)}
-    if odd := held ^ named.keys():
-        why = f"'data/{min(odd)}' is in the pickle or in the archive, not in both"
-        raise Problem("archive", why)
-    for key, ref in named.items():
-        storages[key] = archive.read(folder + key)
-        if (size := len(storages[key])) != ref.bytes:
-            raise Problem("tensor", f"storage {key} claims {ref.bytes} bytes and has {size}")
-    return content, storages
-
-
-def _check_entries(archive: Archive) -> str:
-    """Return the one folder in which everything lies; refuse what torch.save never writes."""
     tops = {name.partition("/")[0] for name in archive.members}
     top = tops.pop() if tops else ""
     if any(name.startswith(f"{top}/code/") for name in archive.members):
@@ -212,4 +189,21 @@ def _check_entries(archive: Archive) -> str:
         if member.deflated:
             why = f"unpacks {member.packed} bytes to {member.size}; torch.save never packs"
             raise Problem("bomb", f"{name!r} {why}")
-    return top
+    if (size := archive.members[f"{top}/data.pkl"].size) > MAX_PICKLE:
+        raise Problem("bomb", f"data.pkl has {size} bytes, over {MAX_PICKLE}")
+    content, named = read_state_pickle(archive.read(f"{top}/data.pkl"))
+    for name, form in NOTES.items():
+        if (note := archive.members.get(f"{top}/{name}")) is not None:
+            text = bytes(archive.read(note.name)) if note.size <= 100 else b"(long)"
+            if not form.fullmatch(text):
+                raise Problem("archive", f"{name!r} says {text[:20]!r}, which is not supported")
+    folder, storages = f"{top}/data/", {}
+    held = {name.removeprefix(folder) for name in archive.members if name.startswith(folder)}
+    if odd := held ^ named.keys():
+        why = f"'data/{min(odd)}' is in the pickle or in the archive, not in both"
+        raise Problem("archive", why)
+    for key, ref in named.items():
+        storages[key] = archive.read(folder + key)
+        if (size := len(storages[key])) != ref.bytes:
+            raise Problem("tensor", f"storage {key} claims {ref.bytes} bytes and has {size}")
+    return content, storages

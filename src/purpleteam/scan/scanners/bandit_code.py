@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from purpleteam.core.records import Finding, Severity
 from purpleteam.scan.scanner import PYTHON, SCANNERS, ScanResult, merged, walk
@@ -58,7 +57,21 @@ def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
     broken = {error["filename"]: f"bandit: {error['reason']}" for error in report["errors"]}
     read = {file: row for file, row in report["metrics"].items() if file not in broken}
     skipped = [(names.get(file, file), reason) for file, reason in broken.items()]
-    silenced = []
+    silenced, findings = [], []
+    for row in report["results"]:
+        cwe = row.get("issue_cwe", {}).get("id")
+        place = {"path": names.get(row["filename"], row["filename"]), "line": row["line_number"]}
+        finding = Finding(
+            tool=tool,
+            rule=row["test_id"],
+            severity=LEVELS.get(row["issue_severity"], "note"),
+            confidence=str(row["issue_confidence"]).lower(),
+            cwe=f"CWE-{cwe}" if cwe else None,
+            place=place,
+            message=f"{row['test_name']}: {' '.join(str(row['issue_text']).split())}",
+            fix=row.get("more_info"),
+        )
+        findings.append(finding)
     for file, name in names.items():
         if file not in read and file not in broken:
             skipped.append((name, "bandit left it out"))
@@ -66,22 +79,8 @@ def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
         if count := counts.get("nosec", 0) + counts.get("skipped_tests", 0):
             silenced.append((name, f"bandit: {count} silenced by # nosec"))
     return ScanResult(
-        findings=tuple(_finding(tool, names, row) for row in report["results"]),
+        findings=tuple(findings),
         scanned=tuple(name for file, name in names.items() if file in read),
         skipped=tuple(skipped),
         silenced=tuple(silenced),
-    )
-
-
-def _finding(tool: str, names: Mapping[str, str], row: Mapping[str, Any]) -> Finding:
-    cwe = row.get("issue_cwe", {}).get("id")
-    return Finding(
-        tool=tool,
-        rule=row["test_id"],
-        severity=LEVELS.get(row["issue_severity"], "note"),
-        confidence=str(row["issue_confidence"]).lower(),
-        cwe=f"CWE-{cwe}" if cwe else None,
-        place={"path": names.get(row["filename"], row["filename"]), "line": row["line_number"]},
-        message=f"{row['test_name']}: {' '.join(str(row['issue_text']).split())}",
-        fix=row.get("more_info"),
     )
