@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import platform
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,23 @@ def test_a_model_comes_back_with_the_same_weights_and_logits(kept):
     back = load(str(kept.weights)).module
     assert equal_weights(back, net)
     assert torch.allclose(answers(back), answers(net), atol=1e-6)
+
+
+def test_a_net_of_known_layers_is_written_as_if_it_were_the_first(tmp_path, monkeypatch):
+    store(small(), tmp_path / "first", PROVENANCE)
+    other = store(build("small_cnn", SHAPE, 3, seed=7), tmp_path / "other", PROVENANCE).onnx
+    monkeypatch.setattr(sys.modules["purpleteam.models.store"], "_GRAPHS", {})
+    alone = store(build("small_cnn", SHAPE, 3, seed=7), tmp_path / "alone", PROVENANCE).onnx
+    assert other.read_bytes() == alone.read_bytes()
+
+
+def test_a_net_of_known_layers_that_computes_something_else_is_traced_anew(tmp_path):
+    store(small(), tmp_path / "first", PROVENANCE)
+    net = small()
+    net[-1].register_forward_hook(lambda *call: 2 * call[-1])
+    stored = store(net, tmp_path / "doubled", PROVENANCE)
+    assert stored.card.onnx_difference < 1e-4
+    assert b"Mul" in stored.onnx.read_bytes()
 
 
 def test_the_card_says_everything_that_is_known(kept):

@@ -37,6 +37,8 @@ class Options:
     """Training recipe of their poisoned models and of the clean one beside them."""
     architecture: str = "report_cnn"
     """Their nets did not normalise."""
+    epochs: int | None = None
+    """Of these trainings; by default as many as of the run's own poisoned models."""
     count: int | None = None
     """Images that their poisons change; by default as large a share as 100 of 6,265 sevens."""
 
@@ -76,7 +78,7 @@ def _poison(run: Run, name: str) -> None:
     of_target = int((images.labels == run.target_label).sum())
     count = asked.count or max(1, round(of_target * POISONED / SEVENS))
     plan: PoisonAttack = replace(POISONS[name](), count=count, target_label=run.target_label)
-    recipe = recipe_of(asked.recipe, run.config.poison.epochs)
+    recipe = recipe_of(asked.recipe, asked.epochs or run.config.poison.epochs)
     poisoned_model(
         run,
         plan,

@@ -2,8 +2,9 @@
 
 A net this small has little work for torch's threads to share, so two cores are used by two
 processes. Each worker goes through the stages from another end and claims the cells that it does;
-then the run goes through them as if it were alone, and finds the drafts. One process or four, the
-records are the same. A worker is `python -m purpleteam.pipeline.beside RUN NUMBER`.
+the run itself meanwhile does what mostly waits. Then the run goes through all cells as if it were
+alone, and finds the drafts. One process or four, the records are the same. A worker is
+`python -m purpleteam.pipeline.beside RUN NUMBER`.
 """
 
 import json
@@ -13,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from purpleteam.core.config import build
@@ -26,6 +28,8 @@ from purpleteam.verbs._subject import open_dataset
 
 AHEAD = ("models", "attacks", "certify", "defences")
 """The stages that are done ahead: the later ones read the records of the earlier."""
+WAITING = {"threats": "check app", "serve": "ask app"}
+"""Pieces of later stages that need none of the others and mostly wait for the app."""
 WORKER = "purpleteam.pipeline.beside"
 PAUSE = 0.05
 """Seconds between two looks at what the others are at."""
@@ -37,7 +41,11 @@ def work_ahead(run: Run) -> None:
     Raises:
         RunError: a worker has ended before its work.
     """
-    Drafts(run.folder.path).forget_claims()
+    from purpleteam.pipeline.run import parts_of
+
+    drafts = Drafts(run.folder.path)
+    drafts.forget_claims()
+    ahead = replace(run, folder=drafts)
     start = json.dumps({"run": str(run.folder.path.resolve()), "command": list(run.command)})
     workers = [
         subprocess.Popen(  # noqa: S603 - our own module, no word of the user's
@@ -49,6 +57,8 @@ def work_ahead(run: Run) -> None:
     ]
     try:
         with run.progress.task(f"{run.processes} side by side", run.processes) as task:
+            pieces = [piece for stage in WAITING for piece in parts_of(ahead, stage)]
+            _draft(ahead, drafts, [piece for piece in pieces if piece.what in WAITING.values()])
             for worker in workers:
                 if worker.wait():
                     raise RunError(f"a process beside the run ended with code {worker.returncode}")
@@ -77,10 +87,15 @@ def work(start: dict[str, object], number: int) -> None:
     run = Run(folder, config, dataset, choose_device(config.device), threads)
     run.command = tuple(map(str, start["command"]))  # type: ignore[call-overload]
     pieces = [piece for stage in AHEAD for piece in parts_of(run, stage)]
-    ready = deque(pieces[::-1] if number % 2 else pieces)
+    _draft(run, folder, pieces, from_last=number % 2 > 0)
+
+
+def _draft(run: Run, drafts: Drafts, pieces: list[Piece], from_last: bool = False) -> None:
+    """Do all pieces that nobody else is at, until their cells are drafted."""
+    ready = deque(pieces[::-1] if from_last else pieces)
     waiting: list[tuple[Piece, str]] = []
     while ready or waiting:
-        free = [entry for entry in waiting if not folder.taken(entry[1])]
+        free = [entry for entry in waiting if not drafts.taken(entry[1])]
         waiting = [entry for entry in waiting if entry not in free]
         ready.extendleft(piece for piece, _ in reversed(free))  # what others need comes first
         if not ready:
@@ -92,7 +107,7 @@ def work(start: dict[str, object], number: int) -> None:
         except Claimed as claimed:
             waiting.append((piece, claimed.key))
         else:
-            first = len(inner) // 2 if number % 2 else 0
+            first = len(inner) // 2 if from_last else 0
             ready.extendleft(reversed((*inner[first:], *inner[:first])))
 
 

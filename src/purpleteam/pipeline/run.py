@@ -32,7 +32,7 @@ from purpleteam.pipeline.stages.models import read_served, train_models
 from purpleteam.pipeline.stages.poison import poison_models, sweep_served
 from purpleteam.pipeline.stages.scan import scan_code_and_models
 from purpleteam.pipeline.stages.serve import ask_app
-from purpleteam.pipeline.stages.threats import derive_threats
+from purpleteam.pipeline.stages.threats import check_app, derive_threats
 from purpleteam.pipeline.state import Piece, Run, Stage
 from purpleteam.pipeline.validation import check_request
 from purpleteam.report import render
@@ -45,7 +45,7 @@ STAGES: dict[str, list[Stage]] = {
     "certify": [certify_partition],
     "defences": [harden_models, look_at_own, run_trials],
     "scan": [scan_code_and_models],
-    "threats": [derive_threats],
+    "threats": [check_app, derive_threats],
     "serve": [ask_app],
 }
 """The flow, in parts that do not need each other but for what they ask for by name; a plug-in

@@ -4,7 +4,6 @@ The system is that of the run: the inventory says what is there, what the checks
 and which digests each subject of a check has.
 """
 
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
@@ -27,6 +26,7 @@ from purpleteam.verbs.threats import load_checks, run_checks
 
 READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate", MODEL_SCAN, TRAINING_SET_SCAN)
 """Measurements and notes that a check reads: when they change, the checks are run again."""
+PACKAGE = Path(str(resources.files("purpleteam")))
 KEPT_DATA = "exports/dataset"
 """Where the images are written that have no folder: the checks read files."""
 PUBLIC = ("digits", "mnist")
@@ -50,10 +50,37 @@ class Inventory:
     code: list[Path]
 
 
+def check_app(run: Run) -> None:
+    """Record the checks of the running app, where it is part of the run."""
+    _of_app(run)
+
+
+def _of_app(run: Run) -> list[CheckResult]:
+    served = run.config.models.served
+    if served is None or not _is_served(run):
+        return []
+    load_checks()
+    digest = find_stored(served).card.digest
+
+    def checked() -> list[CheckResult]:
+        from purpleteam.serve.main import running_app
+
+        with running_app(served) as url:
+            target = Target(url=url, served_digest=digest)
+            return run_checks(lambda check: [target] * ("url" in check.needs), run.progress)
+
+    depends_on = {"served": digest, "package": walk(PACKAGE).digest()}
+    return [
+        record
+        for record in run.cell("threats", "check the app", depends_on, checked)
+        if isinstance(record, CheckResult)
+    ]
+
+
 def derive_threats(run: Run) -> None:
     """Record a result for every check, the system, and the status of every threat."""
     load_checks()
-    inventory = _inventory(run)
+    inventory, of_app = _inventory(run), _of_app(run)
     depends_on = {
         "measured": [
             one.id
@@ -61,13 +88,14 @@ def derive_threats(run: Run) -> None:
             if isinstance(one, Measurement | Note) and one.name in READ_BY_CHECKS
         ],
         "code": content_digest([*inventory.code, run.folder.path / "models"]),
+        "app": [result.id for result in of_app],
         "present": sorted(inventory.present),
         "subjects": {name: sorted(digests) for name, digests in inventory.subjects.items()},
     }
 
     def derived() -> list[Record]:
         results, system = _checked(run, inventory), system_of(run, inventory)
-        statuses = derive(system, results, date.today(), inventory.subjects)
+        statuses = derive(system, [*of_app, *results], date.today(), inventory.subjects)
         note = Note(name=SYSTEM_MODEL, facts=to_facts(system, statuses))
         kept = sorted((run.folder.path / KEPT_DATA).rglob("*"))
         files = [run.folder.artefact(one, note.id) for one in kept if one.is_file()]
@@ -91,12 +119,11 @@ def _inventory(run: Run) -> Inventory:
     asked, dataset = run.config.models, run.config.dataset
     present, code = {"data", "run", "code"}, code_paths(run)
     models, files = list[Path](), list[Path]()
-    package = Path(str(resources.files("purpleteam")))
     splits = {run.dataset.split(name).digest for name in SPLITS}
     subjects = {
         "training": {run.dataset.train.digest},
         "code": {walk(path).digest() for path in code},
-        "package": {walk(package).digest()},
+        "package": {walk(PACKAGE).digest()},
     }
     if dataset in PUBLIC:
         present.add("public-data")
@@ -151,37 +178,24 @@ def _is_served(run: Run) -> bool:
 
 
 def _checked(run: Run, inventory: Inventory) -> list[CheckResult]:
-    """Run each check on everything of its kind; what is not there is skipped, once.
+    """Run each check but the app's on all of its kind; what is not there is skipped, once."""
+    target = Target(
+        data=_folder_read(run) or save_dataset(run.dataset, run.folder.path / KEPT_DATA),
+        data_digests={name: run.dataset.split(name).digest for name in SPLITS},
+        run=run.folder.path,
+    )
 
-    Where no app is part of the run its checks are no part of it either.
-    """
-    served = run.config.models.served if "served" in inventory.present else None
-    with ExitStack() as stack:
-        url = None
-        if served is not None:
-            from purpleteam.serve.main import running_app
+    def targets(check: type[Check]) -> list[Target]:
+        if "url" in check.needs:
+            return []
+        if "model" in check.needs:
+            of = inventory.models + (inventory.files if check.id == "model.format" else [])
+            return [replace(target, model=path) for path in of] or [target]
+        if "code" in check.needs:
+            return [replace(target, code=path) for path in inventory.code]
+        return [target]
 
-            url = stack.enter_context(running_app(served))
-        folder = _folder_read(run) or save_dataset(run.dataset, run.folder.path / KEPT_DATA)
-        target = Target(
-            data=folder,
-            data_digests={name: run.dataset.split(name).digest for name in SPLITS},
-            url=url,
-            served_digest=next(iter(inventory.subjects["deployed"]), None),
-            run=run.folder.path,
-        )
-
-        def targets(check: type[Check]) -> list[Target]:
-            if "url" in check.needs and served is None:
-                return []
-            if "model" in check.needs:
-                of = inventory.models + (inventory.files if check.id == "model.format" else [])
-                return [replace(target, model=path) for path in of] or [target]
-            if "code" in check.needs:
-                return [replace(target, code=path) for path in inventory.code]
-            return [target]
-
-        return run_checks(targets, run.progress)
+    return run_checks(targets, run.progress)
 
 
 def _folder_read(run: Run) -> Path | None:
