@@ -13,16 +13,21 @@ from purpleteam.attacks.poison import PoisonedSet
 from purpleteam.attacks.poison.asked import poison_from
 from purpleteam.data.images import Dataset
 from purpleteam.defences.detection.training_set import scan_training_set
-from purpleteam.defences.detection.training_set._analysis import Analysis
-from purpleteam.defences.detection.training_set._groups import Part, SharedGroup
-from purpleteam.defences.detection.training_set._splits import (
+from purpleteam.defences.detection.training_set._analysis import (
+    Analysis,
     PartPrediction,
-    nearness_of_others,
     outside_leading,
+)
+from purpleteam.defences.detection.training_set._groups import (
+    Part,
+    SharedGroup,
+    nearness_of_others,
     split_labels,
+)
+from purpleteam.defences.detection.training_set.scanning import (
+    split_evidence,
     unflagged_half_is_planted,
 )
-from purpleteam.defences.detection.training_set.scanning import split_evidence
 
 N = 600
 LABELS = np.arange(N) % 3

@@ -9,7 +9,6 @@ import pytest
 from purpleteam.core.config import build
 from purpleteam.core.errors import ConfigError, UsageError
 from purpleteam.models.recipes import AUGMENTATIONS, RECIPES, Recipe
-from purpleteam.models.training import _rate
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -47,7 +46,7 @@ def test_an_unknown_recipe_gives_the_nearest():
 
 def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
     recipe = Recipe(learning_rate=2.0, schedule="one_cycle")
-    rates = [_rate(recipe, done / 100) for done in range(101)]
+    rates = [recipe.rate(done / 100) for done in range(101)]
     assert rates[0] == pytest.approx(0.08)
     assert max(rates) == rates[25] == pytest.approx(2.0)
     assert rates[100] == pytest.approx(0.0)
@@ -57,4 +56,4 @@ def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
 
 def test_a_constant_rate_is_constant():
     recipe = Recipe(learning_rate=0.5, schedule="constant")
-    assert {_rate(recipe, done / 10) for done in range(11)} == {0.5}
+    assert {recipe.rate(done / 10) for done in range(11)} == {0.5}

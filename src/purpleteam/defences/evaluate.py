@@ -1,8 +1,8 @@
 """Measure a defence: by transfer, before and after a repair, and whether a repair lasts.
 
-Transfer accuracy, on images made against another model, does not say how a net withstands who
-attacks it: that is `attacks.evaluate`. A net whose backdoor was only covered up learns it again
-from a handful of poisons, far faster than a clean one (Min et al. 2024, arXiv:2410.09838).
+Transfer accuracy does not say how a net withstands who attacks it: that is `attacks.evaluate`. A
+net whose backdoor was only covered up learns it again from a few poisons, far faster than a clean
+one (Min et al. 2024, arXiv:2410.09838).
 """
 
 import time
@@ -25,8 +25,7 @@ from purpleteam.defences.detection.metrics import defence_effectiveness
 from purpleteam.defences.repair import Loop, Repair, Repairing, free_copy
 from purpleteam.models.inference import Classifier, correct, logits
 
-AS_A_USER = Loop(augmentation="none")
-"""How the adversary fine-tunes: as any user of the model would."""
+AS_A_USER = Loop(augmentation="none")  # how the adversary fine-tunes: as any user would
 
 
 def transfer_accuracy(

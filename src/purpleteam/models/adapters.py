@@ -1,8 +1,7 @@
 """Layers around a brought net: the input that it wants, and which of its outputs is which class.
 
-A normalisation in front of the net keeps epsilon in pixel units. It belongs to the model: `purple
-import --normalise` writes it into the card and into the header of the weights, so that the digest
-of the same weights behind another input is another one.
+A normalisation in front of the net keeps epsilon in pixel units. `purple import --normalise` writes
+it into the card and the header of the weights, so it is part of the model's digest.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.arrays import Pixels
 from purpleteam.core.config import parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ModelError, UsageError, unknown
@@ -55,11 +53,9 @@ class Normalisation:
                 sides[key] = tuple(float(str(part)) for part in parts)  # but no True
             except ValueError:
                 sides[key] = ()
-            if not sides[key]:
-                wrong = "is no number and no list of numbers"
+            if not sides[key] or not all(map(math.isfinite, sides[key])):
+                wrong = "is not finite" if sides[key] else "is no number and no list of numbers"
                 raise UsageError(f"--normalise {text!r}: {value!r} {wrong}")
-            if not all(map(math.isfinite, sides[key])):
-                raise UsageError(f"--normalise {text!r}: {value!r} is not finite")
         mean, std = sides["mean"], sides["std"]
         if 0 in std:
             raise UsageError(f"--normalise {text!r} divides by 0")
@@ -85,7 +81,6 @@ class Normalisation:
         return cls(name, mean, std)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a card says it."""
         return {"name": self.name, "mean": list(self.mean), "std": list(self.std)}
 
     def header(self) -> str:
@@ -93,11 +88,9 @@ class Normalisation:
         return canonical_json({"mean": self.mean, "std": self.std})
 
     def before(self, module: nn.Module) -> Normalised:
-        """Return the net with this layer in front of it."""
         return Normalised(module, self)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return images (N, C, H, W) in [0, 1] as the net wants them."""
         out: Tensor = Normalised(nn.Identity(), self).to(x.device)(x)
         return out
 
@@ -156,7 +149,7 @@ def order_of(names: tuple[str, ...], classes: tuple[str, ...], dataset: str) -> 
     return Order(names, tuple(names.index(name) for name in classes))
 
 
-def scored(model: Classifier, images: NDArray[np.uint8], classes: int) -> tuple[Classifier, str]:
+def scored(model: Classifier, images: Pixels, classes: int) -> tuple[Classifier, str]:
     """Return a model that answers with the scores of its classes, and where they were.
 
     One whose answers need no number of classes to be read, or cannot be even so, stays as it is.
@@ -183,17 +176,16 @@ def first_of(names: tuple[str, ...]) -> str:
 
 def parse_classes(text: str) -> tuple[str, ...]:
     """Return what `--classes` names, two or more: `a,b,c`, or a file with one name a line."""
-    path, where = Path(text), f"--classes {text[:80]!r}"
-    names = [name.strip() for name in text.split(",")]
+    path, where, names = Path(text), f"--classes {text[:80]!r}", text.split(",")
     if path.is_file():
         where = f"--classes {text!r}"
         try:
             if path.stat().st_size > MAX_BYTES:
                 raise UsageError(f"{where} is over {MAX_BYTES} bytes: no list of names")
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            names = list(filter(str.strip, path.read_text(encoding="utf-8-sig").splitlines()))
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{where} cannot be read: {error}") from None
-        names = [line.strip() for line in lines if line.strip()]
+    names = [name.strip() for name in names]
     if len(names) < 2 or not all(names):
         raise UsageError(
             f"{where}: give each output of the net its class, a,b,c or a file with one name a line"

@@ -1,10 +1,8 @@
 """Classifiers that answer and tell nothing else: no weights, no gradient; and ONNX files as such.
 
-A deployed app and an ONNX file are asked like a net: images in [0, 1] go in, a row of scores for
-each comes out. Who gives labels alone is written as one-hot rows, who gives confidences as
-log-probabilities, so `argmax` means the label everywhere. An image that is refused ("this is no
-digit") has a row of NaN: the adversary wanted another label and got none, so a refusal never
-counts as an error that an attack made, and never as a right answer either.
+They are asked like a net: images in [0, 1] go in, a row of scores for each comes out. Labels alone
+are written as one-hot rows, confidences as log-probabilities, so `argmax` means the label. A
+refused image ("this is no digit") has a row of NaN: neither a right answer nor an attack's success.
 """
 
 import copy
@@ -15,9 +13,9 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.arrays import Pixels
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError, reason_of
@@ -57,15 +55,14 @@ class BlackBox(nn.Module, ABC):
         self.card, self.notes = card, notes
         self.normalisation: Normalisation | None = None
         self.order: Order | None = None
-        self.calls = 0  # images that were really sent and answered; `ask` counts them
-        self.refusals = 0  # of them that were answered without a label
+        self.calls = 0  # images that were sent and answered; `ask` counts them
+        self.refusals = 0  # of them, those answered without a label
 
     def forward(self, x: Tensor) -> Tensor:
         """Return scores (N, classes) for images (N, C, H, W); NaN where one was refused."""
         shape = tuple(x.shape[1:])
-        if len(shape) != len(self.shape) or any(
-            want not in (None, have) for want, have in zip(self.shape, shape, strict=True)
-        ):
+        pairs = zip(self.shape, shape, strict=False)
+        if len(shape) != len(self.shape) or any(want not in (None, have) for want, have in pairs):
             takes = ", ".join("any" if side is None else str(side) for side in self.shape)
             raise ModelError(f"model {self.name!r} takes images ({takes}), not {shape}")
         images = x.detach().cpu().float()
@@ -84,15 +81,14 @@ class BlackBox(nn.Module, ABC):
         """Return float32 scores (N, classes) for images on the CPU, in steps of 1/255."""
 
     def __deepcopy__(self, memo: object) -> Self:
-        """Return the classifier itself: there is one app, and a copy would be the same one."""
-        return self
+        return self  # there is one app
 
 
-def as_bytes(x: Tensor) -> NDArray[np.uint8]:
+def as_bytes(x: Tensor) -> Pixels:
     """Return images in [0, 1] as the bytes that are sent: steps of 1/255, the nearest one."""
     if not torch.isfinite(x).all():
         raise ModelError("an image holds NaN or infinity, which cannot be sent")
-    images: NDArray[np.uint8] = (x.clamp(0, 1) * LEVELS).round().byte().cpu().numpy()
+    images: Pixels = (x.clamp(0, 1) * LEVELS).round().byte().cpu().numpy()
     return images
 
 
@@ -101,13 +97,17 @@ def log_scores(probabilities: Tensor, faintest: float) -> Tensor:
     return probabilities.clamp_min(faintest).log().float()
 
 
+def distributions(scores: Tensor) -> Tensor:
+    """Say which rows of scores (N, classes) are probabilities that add up to 1."""
+    return (scores >= 0).all(1) & ((scores.sum(1) - 1).abs() < NEAR)
+
+
+NEAR = 1e-3  # how far probabilities may be from adding up to 1, two ways to the same scores apart
 FAINTEST = float(np.finfo(np.float32).tiny)  # below this a probability is 0 in float32
 USUAL_SIDE = 28  # where the file leaves height or width open, it is tried with this
 KINDS = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(uint8)": np.uint8,
+    **{"tensor(float)": np.float32, "tensor(double)": np.float64},
+    **{"tensor(float16)": np.float16, "tensor(uint8)": np.uint8},
 }
 CHANNELS = (1, 3)  # what tells images (N, H, W, C) from (N, C, H, W)
 
@@ -138,15 +138,14 @@ class OnnxFile(BlackBox):
         self._batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
         self._channels_last = sides[2] in CHANNELS and sides[0] not in CHANNELS
         channels, height, width = sides[-1:] + sides[:-1] if self._channels_last else sides
-        fitting = outputs
-        if len(outputs) > 1:
-            fitting = [
-                one
-                for one in outputs
-                if np.issubdtype(KINDS.get(one.type, np.uint8), np.floating)
-                and len(one.shape) == 2
-                and one.shape[1] != 1
-            ]
+        fitting = [
+            node
+            for node in outputs
+            if np.issubdtype(KINDS.get(node.type, np.uint8), np.floating)
+            and len(node.shape) == 2
+            and node.shape[1] != 1
+        ]
+        fitting = outputs if len(outputs) == 1 else fitting
         if len(fitting) != 1:
             raise ModelError(
                 f"{self._path!r} gives {_form(outputs)}; known: one output (N, classes) of scores: "
@@ -171,7 +170,7 @@ class OnnxFile(BlackBox):
             card=card,
             notes=tuple(notes),
         )
-        self._sample, self._probabilities = sample, _are_probabilities(scores)
+        self._sample, self._probabilities = sample, bool(distributions(scores).all())
         if card is not None and len(card.classes) != self.classes:
             raise ModelError(
                 f"{self._path!r} scores {self.classes} classes, its card {len(card.classes)}"
@@ -183,11 +182,11 @@ class OnnxFile(BlackBox):
             raise UsageError(f"a normalisation goes before a net, and {self._path!r} takes bytes")
         made = copy.copy(self)
         made.normalisation = normalisation
-        made._probabilities = _are_probabilities(self._run(normalisation(self._sample)))
+        scores = self._run(normalisation(self._sample))
+        made._probabilities = bool(distributions(scores).all())
         return made
 
     def ask(self, images: Tensor) -> Tensor:
-        """Return float32 scores (N, classes): logits, or the logarithm of probabilities."""
         scores = self._run(images)
         self.calls += len(images)
         return log_scores(scores, FAINTEST) if self._probabilities else scores
@@ -243,8 +242,3 @@ def session_of(name: str, content: bytes) -> Any:
 
 def _form(nodes: list[Any]) -> str:
     return ", ".join(f"{node.name} {node.type} {node.shape}" for node in nodes)
-
-
-def _are_probabilities(scores: Tensor) -> bool:
-    in_range = bool(((scores >= 0) & (scores <= 1)).all())
-    return in_range and bool(((scores.sum(1) - 1).abs() < 1e-3).all())

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.arrays import Pixels
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.machine import is_reproducible
 from purpleteam.models.guard import Guarded, M, guarded, switched
@@ -21,8 +21,7 @@ from purpleteam.models.guard import Guarded, M, guarded, switched
 MAX_THREADS = 256  # thousands do not make torch slow, they bring the process down
 ALIKE = 1e-4  # largest difference, as a share of their spread, between two orders in memory
 DEVICES = ("auto", "cpu", "cuda")
-GPU_NAMES = ("gpu", "cuda", "nvidia", "rocm", "hip")
-"""What people call it, also with a number behind it; torch's own word is `cuda`, for AMD's too."""
+GPU_NAMES = ("gpu", "cuda", "nvidia", "rocm", "hip")  # torch calls AMD's `cuda` too
 _BF16_UNITS = {"avx512_bf16", "amx_bf16", "bf16"}
 _WITHOUT_BF16 = re.compile(r"SSE41|AVX|AVX2(_VNNI(_2)?)?|AVX512_CORE(_VNNI)?", re.IGNORECASE)
 """What ONEDNN_MAX_CPU_ISA may allow oneDNN at most, so that it emulates bfloat16."""
@@ -30,13 +29,13 @@ _WITHOUT_BF16 = re.compile(r"SSE41|AVX|AVX2(_VNNI(_2)?)?|AVX512_CORE(_VNNI)?", r
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device of that name; `auto` takes a GPU where there is one."""
-    if name not in DEVICES and name.lower().partition(":")[0] in GPU_NAMES:
+    if name not in DEVICES:
+        if name.lower().partition(":")[0] not in GPU_NAMES:
+            raise UsageError(unknown("device", name, DEVICES))
         raise UsageError(
             f"unknown device {name!r}: the first GPU that is visible is called 'cuda'; "
             f"known: {', '.join(DEVICES)}"
         )
-    if name not in DEVICES:
-        raise UsageError(unknown("device", name, DEVICES))
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda' is not here; known: auto, cpu")
     if name == "auto":
@@ -82,7 +81,7 @@ def fast_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def to_batch(images: NDArray[np.uint8], device: torch.device | None = None) -> Tensor:
+def to_batch(images: Pixels, device: torch.device | None = None) -> Tensor:
     """Return uint8 images (N, H, W, C) as float32 (N, C, H, W) in [0, 1], in torch's own order."""
     return channels_first(torch.from_numpy(np.array(images)).to(device or "cpu").float() / 255)
 
@@ -105,9 +104,8 @@ def lay_out(module: nn.Module, images: Tensor) -> None:
 def channels_last_copy(module: M, images: Tensor) -> M | None:
     """Return a copy in eval mode with its weights channels last; None where it answers otherwise.
 
-    What a convolution gives is then in that order too. A net that calls `view` on it fails, and
-    one that reads its memory directly may answer otherwise: scores and slopes of noise of the
-    images' shape (N, C, H, W) are compared.
+    A net that calls `view` on what a convolution gives fails, and one that reads its memory may
+    answer otherwise: scores and slopes of noise of the images' shape (N, C, H, W) are compared.
     """
     rng = torch.Generator().manual_seed(0)
     x = torch.rand((2, *images.shape[1:]), generator=rng).to(images.device)
@@ -152,8 +150,8 @@ def forked(device: torch.device) -> AbstractContextManager[None]:
 def frozen(model: object) -> Iterator[Guarded]:
     """Put a net in eval mode without parameter gradients, and restore both at the end.
 
-    Yields the classifier as it is to be asked: with copies of the images. A net that `eval` does
-    not reach, as an exported graph, may change its running statistics: they are restored too.
+    Yields the guarded classifier. A net that `eval` does not reach, as an exported graph, may
+    change its running statistics: they are restored too.
     """
     if not isinstance(model, nn.Module):
         yield guarded(model)

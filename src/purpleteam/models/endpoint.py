@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from purpleteam.core.address import Address
+from purpleteam.core.arrays import Singles
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError
 from purpleteam.models.black_box import BlackBox, as_bytes, log_scores
@@ -278,7 +278,7 @@ class Endpoint(BlackBox):
                 raise error
         return torch.from_numpy(np.stack([row.result() for row in rows]))
 
-    def _row(self, answer: dict[str, Any]) -> NDArray[np.float32]:
+    def _row(self, answer: dict[str, Any]) -> Singles:
         """Return the scores (classes,) that an answer means."""
         label, shares, classes = answer["label"], answer.get("confidences"), self.classes
         if label is None:
@@ -296,7 +296,7 @@ class Endpoint(BlackBox):
         ):
             wrong = f"answered with confidences {shares!r:.60}, not {classes} that sum to 1"
             raise self._app.error(wrong)
-        scores: NDArray[np.float32] = log_scores(torch.tensor(shares), FAINTEST).numpy()
+        scores: Singles = log_scores(torch.tensor(shares), FAINTEST).numpy()
         if scores.argmax() != label:  # the app decides otherwise than by the largest
             scores[label] = np.nextafter(scores.max(), np.float32(np.inf))
         return scores

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from purpleteam.core.arrays import Bools, Floats
 from purpleteam.core.errors import ModelError
 from purpleteam.core.records import Measurement
 from purpleteam.core.statistics import CONFIDENCE, Counts, Estimate, Rate, fraction_interval, mean
@@ -21,6 +21,7 @@ from purpleteam.models.devices import device_of, forked, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, Classifier, logits
 
 BINS = 15
+NUMBERS = ("clean_accuracy", "loss", "calibration_error", "confusion_matrix")
 
 
 @dataclass(frozen=True)
@@ -45,33 +46,28 @@ class Evaluation:
     per_class: tuple[ClassScores, ...]
     seconds_per_image: float
     """Median over batches after a warm-up, forward pass only."""
-    correct: NDArray[np.bool_]
+    correct: Bools
     """One verdict per image, in order."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple evaluate --json`."""
-        return {
-            "clean_accuracy": self.clean_accuracy.to_json(),
-            "loss": self.loss.to_json(),
-            "calibration_error": self.calibration_error.to_json(),
-            "confusion_matrix": self.confusion_matrix.to_json()["value"],
-            "per_class": [
-                {"class": number}
-                | {name: value and value.to_json() for name, value in vars(scores).items()}
-                for number, scores in enumerate(self.per_class)
-            ],
-            "seconds_per_image": self.seconds_per_image,
-        }
+        numbers = {name: getattr(self, name).to_json() for name in NUMBERS}
+        classes = [
+            {"class": number}
+            | {name: value and value.to_json() for name, value in vars(scores).items()}
+            for number, scores in enumerate(self.per_class)
+        ]
+        more = {"per_class": classes, "seconds_per_image": self.seconds_per_image}
+        return numbers | {"confusion_matrix": numbers["confusion_matrix"]["value"]} | more
 
     def measurements(self, subject: Mapping[str, Any]) -> list[Measurement]:
         """Return the same numbers as records about `subject`."""
         cost = {"clean_accuracy": {"seconds_per_image": self.seconds_per_image}}
-        whole = ("clean_accuracy", "loss", "calibration_error", "confusion_matrix")
         return [
             Measurement(
                 name=name, value=getattr(self, name), subject=subject, cost=cost.get(name, {})
             )
-            for name in whole
+            for name in NUMBERS
         ] + [
             Measurement(name=name, value=value, subject=subject, how={"class": number})
             for number, scores in enumerate(self.per_class)
@@ -150,10 +146,10 @@ def evaluate(
 
 
 def _f1(hits: int, cases: int) -> Estimate:
-    """Return F1 of a class, of which so many cases are one, or read as one, and so many both.
+    """Return F1 of a class from its hits and the cases that are of it or read as it.
 
-    The share j that is both is a rate, and F1 is 2 j / (1 + j), so the ends of its interval are
-    those of the rate (Lam et al. 2023, arXiv:2309.14621). Without a case F1 is 0 and all is open.
+    Their share j is a rate, and F1 is 2 j / (1 + j), so the ends of its interval are those of the
+    rate (Lam et al. 2023, arXiv:2309.14621). Without a case F1 is 0, in [0, 1].
     """
     shares = (hits / cases, *fraction_interval(hits, cases)) if cases else (0.0, 0.0, 1.0)
     value, low, high = (2 * share / (1 + share) for share in shares)
@@ -161,15 +157,15 @@ def _f1(hits: int, cases: int) -> Estimate:
 
 
 def _calibration_error(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_], seed: int, resamples: int = 200
+    confidence: Floats, right: Bools, seed: int, resamples: int = 200
 ) -> Estimate:
     """Return the expected calibration error with an interval that covers the truth.
 
-    It sums absolute gaps, so it lies above the truth and its bootstrap draws lie above it: their
-    percentiles need not hold it. But the sum of the absolute errors of the gaps is never less
-    than the error of the sum, whatever the truth: its 95 % bootstrap quantile is the half width.
-    It is no less than the share of cases that n draws may all have missed, 1 - 0.05^(1/n), which
-    could be off by 1 each (Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031).
+    As a sum of absolute gaps it is biased upwards, and so are its bootstrap draws, whose
+    percentiles need not hold the truth. The sum of the absolute errors of the gaps is never less
+    than the error of the sum: its 95 % bootstrap quantile is the half width. That is no less than
+    the share of cases that n draws may all have missed, 1 - 0.05^(1/n), which could be off by 1
+    each (Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031).
     """
     n, gaps = len(confidence), confidence - right
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)

@@ -1,11 +1,10 @@
 """Does a brought model fit these images? What a few answers show, before any number is taken.
 
-A classifier is asked for logits of images in [0, 1]. Other people's answer with probabilities,
-at random, or want another range or order of classes; each is seen on a few images and said. A net
-behind the wrong normalisation is still right often enough to be believed, so what tells is its
-loss. A scale alone is no evidence: it makes any net more or less sure of the same answers, so a
-better input must also be better at the temperature that suits it best (Guo et al. 2017,
-arXiv:1706.04599). A net that is near chance in every way, as an untrained one is, is left alone.
+It may answer with probabilities or at random, or want another range or order of classes. A net
+behind the wrong normalisation is still right often enough to be believed, so its loss tells. A
+scale alone makes any net more or less sure of the same answers, so a better input must also be
+better at the temperature that suits it best (Guo et al. 2017, arXiv:1706.04599). A net that is near
+chance in every way, as an untrained one is, is left alone.
 """
 
 from __future__ import annotations
@@ -17,24 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation, Normalised
-from purpleteam.models.black_box import OnnxFile
+from purpleteam.models.black_box import OnnxFile, distributions
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import Guarded
 from purpleteam.models.inference import DRAWS, Nets, is_random, logits
 from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 SAMPLE = 200  # images that a model is shown, spread evenly over the split
-SUM = 1e-3  # how far a row of probabilities may be from adding up to 1
 GOOD = 0.02  # loss below which nothing can be far better
 SHARE, HALF = 0.75, 0.5
 """Of the loss of images as they are: a candidate's must be below it, and so at its best scale; and
@@ -55,10 +53,9 @@ ALIKE, WORSE = 2.0, 3.0  # standard errors: within, candidates are equal; beyond
 def examine(
     module: nn.Module, images: ImageSet, classes: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Return what is unusual about a model's answers to a few of the images.
+    """Return what is unusual about a model's answers to up to 200 or 1,000 of the images.
 
-    That is up to 200, and up to 1,000 where another input or order of classes may be what it
-    learned. A ModelError says where it does not return finite logits (N, classes).
+    A ModelError says where it does not return finite logits (N, classes).
     """
     sample = _spread(images, SAMPLE)
     scores = logits(module, sample.images)
@@ -67,13 +64,13 @@ def examine(
         parts.append(outer.model if isinstance(outer, Guarded) else outer.module)
     notes = []
     if not isinstance(parts[-1], ObjectNet | ObjectClassifier | OnnxFile):
-        wide = scores.astype(np.float64)
-        if (wide >= 0).all() and (abs(wide.sum(1) - 1) < SUM).all():
+        wide = torch.from_numpy(scores).double()
+        if distributions(wide).all():
             notes.append(
                 "it returns probabilities, not logits, which flattens the gradients of white-box "
                 "attacks: return what goes into its softmax"
             )
-        elif (wide <= 0).all() and (abs(np.logaddexp.reduce(wide, axis=1)) < SUM).all():
+        elif (wide <= 0).all() and distributions(wide.exp()).all():
             notes.append("it returns log-probabilities; attacks take them as logits")
     notes += _habits(module, to_batch(sample.images[:100], device_of(module)))
     if not any(getattr(part, "normalisation", None) for part in parts):  # else the user has said it
@@ -125,11 +122,7 @@ class InputFit:
     """How a net reads images behind an input, its scores (N, classes) in an order of classes."""
 
     def __init__(
-        self,
-        layer: Normalisation | None,
-        scores: NDArray[np.float64],
-        labels: NDArray[np.int64],
-        order: NDArray[np.int64] | None = None,
+        self, layer: Normalisation | None, scores: Floats, labels: Ints, order: Ints | None = None
     ) -> None:
         self.layer, self.scores, self.labels, self.order = layer, scores, labels, order
         self.name = "" if layer is None else layer.name
@@ -142,10 +135,10 @@ class InputFit:
         return float(min(TEMPERATURES, key=lambda value: float(self._loss(value).mean())))
 
     @cached_property
-    def best_loss(self) -> NDArray[np.float64]:
+    def best_loss(self) -> Floats:
         return self._loss(self.temperature)
 
-    def _loss(self, temperature: float) -> NDArray[np.float64]:
+    def _loss(self, temperature: float) -> Floats:
         chances = log_softmax(self.scores / temperature, axis=1)
         return -np.asarray(chances[np.arange(len(self.labels)), self.labels])
 
@@ -177,7 +170,7 @@ class InputFit:
         )
 
     def has_enough(self) -> bool:
-        """Say whether there are enough images of each class to tell their order."""
+        """Say whether there are images enough of each class to tell their order."""
         return bool(np.bincount(self.labels, minlength=self.scores.shape[1]).min() >= EACH)
 
     def in_any_order(self) -> InputFit:
@@ -307,7 +300,7 @@ def _standing(fit: InputFit, best: InputFit) -> tuple[bool, float, bool, float]:
     return own, max(away - named, 0.0), not named, float(fit.loss.mean())
 
 
-def _is_worse(loss: NDArray[np.float64], best: NDArray[np.float64], errors: float = ALIKE) -> bool:
+def _is_worse(loss: Floats, best: Floats, errors: float = ALIKE) -> bool:
     gap = loss - best
     return bool(gap.mean() > max(NEAR, errors * gap.std() / np.sqrt(len(gap))))
 

@@ -1,7 +1,4 @@
-"""Where other people's code is called: it gets a copy, and the logits are looked for in its answer.
-
-It may change its input in place, answer in another precision, or with its logits inside something.
-"""
+"""Where other people's code is called: with a copy; the logits are looked for in its answer."""
 
 from __future__ import annotations
 

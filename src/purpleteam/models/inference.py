@@ -1,8 +1,7 @@
 """What a model answers: logits for images, in float32, without touching it; and how attacks ask it.
 
-An attack asks a net thousands of times for each image: it asks a fast replica, whose weights lie
-in memory as the processor likes them, and the model itself has the last word wherever two classes
-are so close that rounding could matter.
+An attack asks a fast replica, whose weights lie in memory as the processor likes them; the model
+itself has the last word wherever two classes are so close that rounding could matter.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.arrays import Bools, Pixels, Singles
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import (
@@ -37,9 +36,7 @@ CLEAR = 1e-3  # lead of the first score, as a share of the spread, that no round
 INWARD = 1e-6  # how far inside the range a gradient is taken of a net that has none at its ends
 
 
-def logits(
-    model: Classifier, images: NDArray[np.uint8], *, batch_size: int = CACHE_BATCH
-) -> NDArray[np.float32]:
+def logits(model: Classifier, images: Pixels, *, batch_size: int = CACHE_BATCH) -> Singles:
     """Return float32 logits (N, classes) for uint8 images (N, H, W, C).
 
     A model behind an app may refuse an image, which is then a row of NaN. Of a model that answers
@@ -58,7 +55,7 @@ def logits(
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     device = device_of(model)
-    rows: list[NDArray[np.float32]] = []
+    rows: list[Singles] = []
     with frozen(model) as net, torch.no_grad(), forked(device):
         draws, may_refuse = 1, not net.differentiable
         for start in range(0, len(images), batch_size):
@@ -92,9 +89,7 @@ def is_random(net: Classifier, x: Tensor) -> bool:
         return any(bool((first - other).abs().amax() > apart) for other in others)
 
 
-def correct(
-    model: Classifier, images: ImageSet, *, batch_size: int = CACHE_BATCH
-) -> NDArray[np.bool_]:
+def correct(model: Classifier, images: ImageSet, *, batch_size: int = CACHE_BATCH) -> Bools:
     """Return for each image whether the model's label is the true one; a refusal is none."""
     scores = logits(model, images.images, batch_size=batch_size)
     refused = np.isnan(scores).any(1)

@@ -1,8 +1,4 @@
-"""From what the user names or holds to a classifier.
-
-That is a zoo name, a stored model, `module:factory`, the address of an app, an ONNX file, or a
-Python object: an `nn.Module`, a MAITE model, or any callable from images to scores.
-"""
+"""From what the user names or holds to a classifier."""
 
 from __future__ import annotations
 
@@ -24,12 +20,11 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models import weights as read_in
 from purpleteam.models.adapters import Normalisation, Normalised, first_of, order_of
 from purpleteam.models.architectures import Shape
-from purpleteam.models.black_box import BlackBox, OnnxFile
+from purpleteam.models.black_box import NEAR, BlackBox, OnnxFile
 from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
 from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.objects import (
-    NEAR,
     ObjectClassifier,
     ObjectNet,
     digest_of_code,
@@ -62,7 +57,7 @@ class LoadedModel:
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Of its outputs in their order, where its card or its own code says more than numbers."""
+        """The names of its outputs, in order, where its card or code says more than numbers."""
         if isinstance(self.module, ObjectClassifier):
             return self.module.labels
         if self.card is None:
@@ -77,10 +72,7 @@ class LoadedModel:
     def in_order_of(
         self, classes: tuple[str, ...], dataset: str, named: tuple[str, ...] | None = None
     ) -> LoadedModel:
-        """Return the model with one score for each class of the data, in the data's order.
-
-        What `--classes` says, `named`, goes before the card.
-        """
+        """Return the model with a score for each class of the data; `named` overrides a card."""
         names = named or self.names
         if names is None or (named is None and not set(names) & set(classes)):
             return self  # nobody has said anything: the order is taken as it is
@@ -111,7 +103,6 @@ class LoadedModel:
             )
 
     def noting(self, *notes: str) -> LoadedModel:
-        """Return the model with more to tell."""
         return replace(self, notes=(*self.notes, *notes))
 
 

@@ -1,9 +1,9 @@
 """Classifiers that are Python objects: MAITE models, and whatever is called with images.
 
-A MAITE model (https://mit-ll-ai-technology.github.io/maite) is called with a sequence of images
-(C, H, W) and answers with a row of scores for each; any other callable gets a batch (N, C, H, W)
-in [0, 1]. Either is a black box, unless a MAITE model's attribute `model` is a net that answers the
-same, or the call lets gradients through: then it is attacked white-box.
+A MAITE model (https://mit-ll-ai-technology.github.io/maite) gets a sequence of images (C, H, W) and
+answers with a row of scores for each; any other callable gets a batch (N, C, H, W) in [0, 1].
+Either is a black box, unless a MAITE model's attribute `model` is a net that answers the same, or
+the call lets gradients through.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError, reason_of
-from purpleteam.models.black_box import BlackBox
+from purpleteam.models.black_box import BlackBox, distributions
 from purpleteam.models.devices import device_of
 from purpleteam.models.guard import scores_in
 from purpleteam.models.weights import digest_of, tensors_of
 
-NEAR = 1e-3  # how far probabilities may be from adding up to 1, two ways to the same scores apart
 PROBES = 4  # images of noise whose answers are part of the digest of a function without weights
 
 
@@ -39,7 +38,6 @@ class ObjectClassifier(BlackBox):
         self.labels = tuple(str(named[number]) for number in sorted(named)) if named else None
 
     def ask(self, images: Tensor) -> Tensor:
-        """Return float32 scores (N, classes) for images on the CPU."""
         with torch.no_grad():
             scores = _log_scores(self.call(self.model, images.to(device_of(self))))
         self.classes = scores.shape[1]
@@ -65,10 +63,7 @@ def digest_of_code(
     state: object,
     ask: Callable[[Tensor], Tensor],
 ) -> tuple[str, str]:
-    """Return the digest of a model that may be code alone, and what that digest is of.
-
-    That is its state dict, else its name and, where the shape of an image is known, its answers.
-    """
+    """Return the digest of a state dict, or of code alone, and what that digest is of."""
     if tensors := tensors_of(state):
         return digest_of(tensors), "its digest is of its state dict; its code is no part of it"
     known = [f"{getattr(model, '__module__', '')}.{name_of(model)}".encode()]
@@ -135,6 +130,5 @@ def _from_array(row: Any) -> Tensor:
 
 def _log_scores(scores: Tensor) -> Tensor:
     """Return the logarithm of each row that is a distribution, any other row as it is."""
-    spread = (scores >= 0).all(1) & ((scores.sum(1) - 1).abs() < NEAR)
     logarithms = scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
-    return torch.where(spread[:, None], logarithms, scores)
+    return torch.where(distributions(scores)[:, None], logarithms, scores)

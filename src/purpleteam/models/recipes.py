@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.core.registry import Registry
+from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.registry import Registry, check_ranges
 
 RECIPES: Registry[type[Recipe]] = Registry("recipe")
 
@@ -22,6 +23,10 @@ class Recipe:
 
     keep: ClassVar[Literal["best", "last"]] = "best"
     """Which epoch's weights are kept: the best by validation, or the last."""
+    ranges: ClassVar[str] = (
+        "epochs at least 1; batch_size at least 1; learning_rate above 0 and finite; "
+        "weight_decay at least 0 and finite"
+    )
 
     epochs: int = 5
     """Passes over the training images."""
@@ -30,7 +35,7 @@ class Recipe:
     learning_rate: float = 1e-3
     """Largest step size of Adam."""
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
-    """`one_cycle` rises for a quarter of the training, then falls to 0 (arXiv:1708.07120)."""
+    """`one_cycle` rises for a quarter of the training, then falls to 0."""
     weight_decay: float = 0.0
     """Decoupled weight decay (arXiv:1711.05101)."""
     augmentation: str = "none"
@@ -39,13 +44,11 @@ class Recipe:
     """`fast` is bfloat16 autocast where the hardware is faster at it, else float32."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be at least 0, not {self.weight_decay}")
+        check_ranges(self)
+
+    def rate(self, done: float) -> float:
+        """Return the step size after a fraction of the training."""
+        return self.learning_rate * (1.0 if self.schedule == "constant" else one_cycle(done))
 
 
 @RECIPES.register("plain")
@@ -76,6 +79,20 @@ class Freehand(Recipe):
     learning_rate: float = 4e-3
     weight_decay: float = 0.02
     augmentation: str = "freehand"
+
+
+def one_cycle(done: float) -> float:
+    """Return the share of the largest rate after a fraction of the training (arXiv:1708.07120)."""
+    rise = 0.25
+    if done < rise:
+        return 0.04 + 0.96 * done / rise
+    return (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
+
+
+def generator(*key: object) -> torch.Generator:
+    """Return random numbers that are a function of the key alone."""
+    digest = sha256_bytes("/".join(map(str, key)).encode())
+    return torch.Generator().manual_seed(int(digest[7:22], 16))
 
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]

@@ -1,8 +1,7 @@
 """A net as three files, weights (safetensors), what the app runs (ONNX) and a card; and back.
 
-The two nets are compared when written: a difference above the tolerance is an error, so the
-model that is served is the model that was evaluated. Nothing is ever unpickled, and the code that
-a card names is called only by the user's own word.
+The two nets are compared when written, so the model that is served is the one that was evaluated.
+Nothing is ever unpickled, and the code that a card names is called only by the user's own word.
 """
 
 import logging
@@ -175,7 +174,7 @@ def onnx_difference(module: nn.Module, onnx: Path, shape: Shape, seed: int) -> t
 def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
     """Return a stored model's net with its weights, behind the normalisation of its card.
 
-    The digests of its files are not looked at here; `arch` is as for `net_of`.
+    The digests of its files are not checked; `arch` is as for `net_of`.
     """
     card, path = stored.card, stored.weights
     net = net_of(card, arch)
@@ -193,18 +192,17 @@ def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
 
 
 def net_of(card: ModelCard, arch: str | None = None) -> nn.Module:
-    """Return the net that a card names, its weights still to be loaded.
+    """Return the net that a card names, its weights still to be loaded; `arch` goes before it.
 
     A card may be a stranger's: code that it names outside the current folder is a ModelError, and
-    nothing is imported to find out; the file, or the first part of the module's name, must lie
-    right here. `arch` is the code to take instead: the user's own word.
+    nothing is imported to find out.
     """
     named = card.architecture
     if is_factory(named):
         here, file = Path.cwd().resolve(), file_of(named)
         if file is not None:
-            whole = (here / file).resolve()
-            is_here = not file.is_absolute() and whole.is_relative_to(here) and whole.is_file()
+            path = (here / file).resolve()
+            is_here = not file.is_absolute() and path.is_relative_to(here) and path.is_file()
         else:
             package = named.partition(":")[0].partition(".")[0]
             is_here = (here / f"{package}.py").is_file() or (here / package).is_dir()

@@ -1,11 +1,10 @@
 """The training loop: seeded, validated, resumable after any kill, and close to the bare loop.
 
-Every epoch's randomness comes from (seed, epoch) alone, and the state after an epoch is one file:
-a run that is stopped and resumed ends with the same bytes as one that is not.
+An epoch's randomness comes from (seed, epoch) alone, and the state after it is one file: a training
+that is stopped and resumed ends with the same bytes.
 """
 
 import json
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,20 +18,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from purpleteam.core.digest import canonical_json, sha256_bytes
+from purpleteam.core.digest import canonical_json
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, fast_autocast, lay_out, to_batch
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.inference import correct
-from purpleteam.models.recipes import AUGMENTATIONS, Recipe
+from purpleteam.models.recipes import AUGMENTATIONS, Recipe, generator
 from purpleteam.models.weights import digest_of, owned
 
 Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
-"""Makes the images to learn from: (model, x, y, rng, done) -> x of the same shape.
-
-`done` is the fraction of the training that lies behind, for what grows with it.
-"""
+"""Makes images to learn from: (model, x, y, rng, fraction of the training done) -> x."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +120,15 @@ def train(
         for epoch in range(len(state.history), recipe.epochs):
             before = time.perf_counter()
             switched(module, training=True)
-            order = torch.randperm(len(images), generator=_generator(seed, epoch, 0)).to(device)
-            rng = _generator(seed, epoch, 1)
+            order = torch.randperm(len(images), generator=generator(seed, epoch, 0)).to(device)
+            rng = generator(seed, epoch, 1)
             total = torch.zeros((), device=device)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
                 for step in range(steps):
                     done = (epoch * steps + step) / (recipe.epochs * steps)
                     for group in optimizer.param_groups:
-                        group["lr"] = _rate(recipe, done)
+                        group["lr"] = recipe.rate(done)
                     chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
                     x = channels_first(pixels[chosen].float() / 255)  # (B, C, H, W)
                     x = AUGMENTATIONS[recipe.augmentation](x, rng)
@@ -155,21 +151,6 @@ def train(
     module.load_state_dict(state.best)
     switched(module)
     return Training(module, tuple(state.history), time.perf_counter() - started, recipe.keep)
-
-
-def _rate(recipe: Recipe, done: float) -> float:
-    """Learning rate after a fraction `done` of the training."""
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    rise = 0.25
-    if done < rise:
-        return recipe.learning_rate * (0.04 + 0.96 * done / rise)
-    return recipe.learning_rate * (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
-
-
-def _generator(seed: int, epoch: int, stream: int) -> torch.Generator:
-    key = sha256_bytes(f"{seed}/{epoch}/{stream}".encode())
-    return torch.Generator().manual_seed(int(key[7:22], 16))
 
 
 @dataclass

@@ -136,13 +136,13 @@ def other_floats(tensors: Mapping[str, object]) -> str:
 
 def _renaming(names: list[str], wanted: list[str]) -> dict[str, str]:
     """Return the wanted name of each name, where only wrappers made the difference."""
-    ours = dict(zip(_bare(wanted), wanted, strict=True))
-    theirs = dict(zip(names, _bare(names), strict=True))
+    by_bare = dict(zip(_bare(wanted), wanted, strict=True))
+    bare = dict(zip(names, _bare(names), strict=True))
     same = {name: name for name in names}
-    if len(ours) != len(wanted) or len(set(theirs.values())) != len(names):
+    if len(by_bare) != len(wanted) or len(set(bare.values())) != len(names):
         return same
-    renamed = {name: ours.get(bare, name) for name, bare in theirs.items()}
-    fitting = [len(set(wanted) & set(one.values())) for one in (same, renamed)]
+    renamed = {name: by_bare.get(short, name) for name, short in bare.items()}
+    fitting = [len(set(wanted) & set(mapping.values())) for mapping in (same, renamed)]
     return renamed if fitting[1] > fitting[0] else same
 
 

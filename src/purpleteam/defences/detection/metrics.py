@@ -8,8 +8,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from purpleteam.core.arrays import Bools, Floats, Ints
 from purpleteam.core.statistics import Estimate, Rate, Z, fraction_interval
 
 
@@ -132,9 +133,7 @@ def _newcombe_low(area: float, m: int, n: int) -> float:
     return low
 
 
-def _at_each_rank(
-    scores: ArrayLike, poisoned: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _at_each_rank(scores: ArrayLike, poisoned: ArrayLike) -> tuple[Ints, Ints]:
     """Return how many poisons and how many clean cases have each score, the lowest first."""
     values, truth = _cases(scores, poisoned)
     if truth.all() or not truth.any():
@@ -144,7 +143,7 @@ def _at_each_rank(
     return np.bincount(ranks[truth], minlength=size), np.bincount(ranks[~truth], minlength=size)
 
 
-def _cases(scores: ArrayLike, poisoned: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _cases(scores: ArrayLike, poisoned: ArrayLike) -> tuple[Floats, Bools]:
     values, truth = np.asarray(scores, np.float64), np.asarray(poisoned)
     if not np.isfinite(values).all():
         raise ValueError("scores must be finite")

@@ -1,8 +1,4 @@
-"""What a scan may answer, and when it must not: too little data, or data unlike the calibration's.
-
-A threshold holds for what it was chosen on. Elsewhere a score says nothing, and so does the scan:
-`not_established`, with a reason, which is neither an accusation nor a clearance.
-"""
+"""What a scan may answer: `not_established` where data are too few or unlike the calibration's."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,8 +9,7 @@ from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import ImageSet, check_is_set
 
 Verdict = Literal["backdoored", "nothing_found", "not_established"]
-UNLIKE = "unlike what this was calibrated on"
-"""How a reason begins that is about the kind of the data or the model."""
+UNLIKE = "unlike what this was calibrated on"  # begins a reason about the kind of data or model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,7 +21,7 @@ class Scan:
     reasons: tuple[str, ...] = ()
     """Why nothing is established, a line each; none where something is."""
     target_label: int | None = None
-    """The label that stands accused: where the trigger leads."""
+    """The accused label, to which the trigger leads."""
     score: float | None = None
     """The evidence against it, or the most there is against any."""
     threshold: float
@@ -48,21 +43,15 @@ class Scan:
 class Calibrated:
     """The data that a scan was calibrated on, as the least and the most of what it may be shown."""
 
-    images: int
-    """Images at least."""
-    of_each: int
-    """Images of each class at least."""
-    share_of_each: float
-    """Images of each class at least, as a share of the median class."""
-    classes: tuple[int, int]
-    """Fewest and most classes."""
-    sides: tuple[int, int]
-    """Shortest and longest side, in pixels."""
+    images: int  # at least
+    of_each: int  # images of each class at least
+    share_of_each: float  # the same as a share of the median class
+    classes: tuple[int, int]  # fewest and most
+    sides: tuple[int, int]  # shortest and longest, in pixels
     channels: tuple[int, ...]
-    """Numbers of channels."""
 
-    def reasons(self, images: ImageSet, classes: int, what: str) -> tuple[str, ...]:
-        """Return why these `what` (N, H, W, C) are too few or of another kind; nothing if not.
+    def reasons(self, images: ImageSet, classes: int, name: str) -> tuple[str, ...]:
+        """Return why the images (N, H, W, C), called `name`, are too few or of another kind.
 
         UsageError where there is no class, DataError where a label is none of the classes.
         """
@@ -71,7 +60,7 @@ class Calibrated:
             raise UsageError(f"classes must be at least 1, not {classes}")
         outside = images.labels[(images.labels < 0) | (images.labels >= classes)]
         if len(outside):
-            raise DataError(f"{what}: labels must be from 0 to {classes - 1}, not {outside[0]}")
+            raise DataError(f"{name}: labels must be from 0 to {classes - 1}, not {outside[0]}")
         height, width, channels = images.images.shape[1:]
         fewest, most = self.classes
         counts = np.bincount(images.labels, minlength=classes)
@@ -82,9 +71,9 @@ class Calibrated:
         checks = {
             f"too few classes to compare: {classes}, at least {fewest} wanted": classes >= fewest,
             f"{UNLIKE}: {classes} classes, at most {most}": classes <= most,
-            f"too little to judge: {len(images)} {what} of {classes} classes, at least "
+            f"too little to judge: {len(images)} {name} of {classes} classes, at least "
             f"{self.images} wanted": len(images) >= self.images,
-            f"too little to judge: {counts[rare]} {what} of class {rare}, at least {wanted} wanted "
+            f"too little to judge: {counts[rare]} {name} of class {rare}, at least {wanted} wanted "
             "of each": counts[rare] >= wanted,
             f"{UNLIKE}: {width}x{height} pixels, sides of {low} to {high}": (
                 low <= min(height, width) <= max(height, width) <= high

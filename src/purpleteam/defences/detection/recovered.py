@@ -10,21 +10,19 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from purpleteam.core.arrays import Pixels, Singles
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import DataError
 
 Kind = Literal["patch", "additive", "warp"]
-"""How a trigger changes an image: replaces a region, adds to all of it, or moves its pixels."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NEEDS = {"patch": ("mask", "pattern"), "additive": ("pattern",), "warp": ("flow",)}
 """What a trigger of each kind is made of; the first is what its strength is."""
 FORMS = {"mask": "(H, W)", "pattern": "(C, H, W)", "flow": "(H, W, 2)"}
-
 GREY = 0.5
 
 
@@ -40,11 +38,11 @@ class RecoveredTrigger:
     target_label: int
     source_labels: tuple[int, ...] | None = None
     """Classes that the trigger works on; None is all of them."""
-    mask: NDArray[np.float32] | None = None
+    mask: Singles | None = None
     """(H, W) in [0, 1]."""
-    pattern: NDArray[np.float32] | None = None
+    pattern: Singles | None = None
     """(C, H, W): the colours of a patch in [0, 1], or what an additive trigger adds."""
-    flow: NDArray[np.float32] | None = None
+    flow: Singles | None = None
     """(H, W, 2): columns, then rows, in pixels, by which the place that is read is moved."""
 
     def __post_init__(self) -> None:
@@ -91,11 +89,8 @@ class RecoveredTrigger:
             return (x - _tensor(self.pattern, x)).clamp(0, 1)
         return self.weakened(-1).apply(x)
 
-    def picture(self) -> NDArray[np.uint8]:
-        """Return the trigger as an image, uint8 (H, W, C): on mid grey, stretched to full range.
-
-        A warp is drawn on a checkerboard, which bends where the pixels move.
-        """
+    def picture(self) -> Pixels:
+        """Return the trigger as an image, uint8 (H, W, C): on grey, a warp on a checkerboard."""
         pattern = np.asarray(self.pattern)
         if self.kind == "patch":
             drawn = GREY + np.asarray(self.mask)[None] * (pattern - GREY)
@@ -109,9 +104,8 @@ class RecoveredTrigger:
 
     def save(self, path: Path) -> Path:
         """Write the trigger to a .safetensors file and return its path."""
-        names = ("kind", "target_label", "source_labels")
-        facts = {name: getattr(self, name) for name in names}
-        parts = {name: getattr(self, name) for name in FORMS}
+        facts = dict(vars(self))
+        parts = {name: facts.pop(name) for name in FORMS}
         arrays = {name: np.ascontiguousarray(a) for name, a in parts.items() if a is not None}
         path.parent.mkdir(parents=True, exist_ok=True)
         # one entry, as several are written in an order that changes from call to call
@@ -124,8 +118,7 @@ class RecoveredTrigger:
         try:
             with safe_open(path, "numpy") as file:
                 facts = json.loads((file.metadata() or {})["trigger"])
-                stored = set(file.keys())
-                arrays = {name: file.get_tensor(name) for name in FORMS if name in stored}
+                arrays = {name: file.get_tensor(name) for name in {*FORMS} & {*file.keys()}}
             sources = facts["source_labels"]
             return cls(
                 kind=facts["kind"],
@@ -145,5 +138,5 @@ def identity_grid(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack((x, y), 2)
 
 
-def _tensor(array: NDArray[np.float32] | None, like: Tensor) -> Tensor:
+def _tensor(array: Singles | None, like: Tensor) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32)).to(like)

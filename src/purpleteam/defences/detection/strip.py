@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Bools, Floats, Pixels
 from purpleteam.core.errors import DataError, ModelError, UsageError
 from purpleteam.core.registry import check_ranges
 from purpleteam.data.images import ImageSet
 
-Answers = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
+Answers = Callable[[Pixels], NDArray[np.floating[Any]]]
 """Images uint8 (N, H, W, C) to probabilities (N, classes)."""
 
 MOST_OVERLAYS = 100  # the paper's number; the app asks the model once for each of them and image
@@ -47,7 +48,7 @@ class Strip:
         "calibrated_on at least 1"
     )
 
-    overlays: NDArray[np.uint8]
+    overlays: Pixels
     """Trusted clean images (K, H, W, C)."""
     threshold: float
     """In bits; an input with a lower entropy counts as triggered."""
@@ -104,7 +105,7 @@ class Strip:
             model_digest=model_digest,
         )
 
-    def entropies(self, answers: Answers, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def entropies(self, answers: Answers, images: Pixels) -> Floats:
         """Return the mean entropy (N,), in bits, of the answers to each superimposed image."""
         if images.shape[1:] != self.overlays.shape[1:]:
             raise UsageError(
@@ -113,7 +114,7 @@ class Strip:
             )
         return _entropies(answers, self.overlays, images)
 
-    def triggered(self, answers: Answers, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def triggered(self, answers: Answers, images: Pixels) -> Bools:
         """Return for each of the images (N, H, W, C) whether it counts as triggered."""
         return np.asarray(self.entropies(answers, images) < self.threshold)
 
@@ -151,15 +152,13 @@ class Strip:
             raise DataError(f"{str(path)!r} is no STRIP file: {error}") from None
 
 
-def superimpose(image: NDArray[np.uint8], overlays: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def superimpose(image: Pixels, overlays: Pixels) -> Pixels:
     """Return (K, H, W, C): the image plus each overlay; a mean would halve the trigger."""
     total = image.astype(np.uint16) + overlays  # (K, H, W, C)
     return np.asarray(np.minimum(total, 255), np.uint8)
 
 
-def _entropies(
-    answers: Answers, overlays: NDArray[np.uint8], images: NDArray[np.uint8]
-) -> NDArray[np.float64]:
+def _entropies(answers: Answers, overlays: Pixels, images: Pixels) -> Floats:
     entropies = np.empty(len(images))
     for place, image in enumerate(images):
         # One call for each image: its number is the same to the last bit, whatever is beside it.

@@ -1,7 +1,7 @@
 """STRIP for a model of torch: its answers as probabilities, and the threshold they set."""
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.special import softmax
 
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.strip import Answers, Strip
@@ -37,10 +37,4 @@ def fit_strip(
 
 def probabilities_of(model: Classifier) -> Answers:
     """Return the model as a function from images (N, H, W, C) to probabilities (N, classes)."""
-
-    def answers(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        scores = logits(model, images).astype(np.float64)
-        shares = np.exp(scores - scores.max(1, keepdims=True))
-        return np.asarray(shares / shares.sum(1, keepdims=True))
-
-    return answers
+    return lambda images: softmax(logits(model, images).astype(np.float64), axis=1)

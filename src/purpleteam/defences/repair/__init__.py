@@ -3,9 +3,8 @@
 - `retrain` without the flagged images; `unlearn` the recovered trigger; `unlearn_set` the flagged
 - `fine_tune`, `fine_prune`, `ft_sam`, `i_bau` need neither; compared, and their failures shown
 
-Most fine-tune, in one loop. Batch normalisation stays in eval mode: a handful of images is no
-estimate of a whole set's mean. What is kept is the weights of the check that does best on trusted
-images that are held out; everything random is a function of the seed.
+Most fine-tune, in one loop. Batch normalisation stays in eval mode: a few images are no estimate of
+a set's mean. The weights are kept that do best on trusted images that are held out.
 """
 
 import copy
@@ -15,22 +14,21 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Protocol, final
+from typing import ClassVar, Protocol, TypedDict, Unpack, final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.arrays import Ints
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry, check_ranges
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, fast_autocast, frozen, lay_out, to_batch
 from purpleteam.models.guard import guarded, switched
-from purpleteam.models.recipes import AUGMENTATIONS, Plain, Recipe
+from purpleteam.models.recipes import AUGMENTATIONS, Plain, Recipe, generator, one_cycle
 
 __all__ = ["REPAIRS", "Repair", "Repairing", "Stamp"]
 
@@ -41,13 +39,21 @@ WORDS = {
     "trusted": "trusted clean images",
     "trigger": "a recovered trigger",
 }
-RISE = 0.25  # share of the steps in which the step size rises
 
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 """(net, x, y, rng) -> a scalar to go down; y is -1 where the label is not known."""
 Step = Callable[[nn.Module, Callable[[], Tensor]], None]
 """(net, loss) -> leaves in each parameter's `grad` what the optimizer is to follow."""
 Score = Callable[[nn.Module], float]  # a figure of a net on held-out images; the lowest is kept
+
+
+class Steps(TypedDict, total=False):
+    """What a repair may do otherwise in the loop."""
+
+    loss: Loss
+    score: Score
+    step: Step
+    after_step: Callable[[nn.Module], None]
 
 
 class Stamp(Protocol):
@@ -67,7 +73,7 @@ class Repairing:
     """Makes the same architecture with starting weights, to train anew."""
     train: ImageSet | None = None
     """What the model was trained on, poisons included."""
-    flagged: NDArray[np.int64] | None = None
+    flagged: Ints | None = None
     """Places in `train` that a detector takes for poisons; empty counts as missing."""
     trusted: ImageSet | None = None
     """Clean images with true labels; 100 do."""
@@ -103,10 +109,9 @@ class Repair:
 
     @final
     def repair(self, work: Repairing) -> nn.Module:
-        """Return the repaired net in eval mode, a pure function of `work`, which stays as it is.
+        """Return the repaired net in eval mode; UsageError where something it needs is missing.
 
-        Raises:
-            UsageError: something that this repair needs is missing.
+        It is a pure function of `work`, which stays as it is.
         """
         if missing := work.missing(self.needs):
             others = [name for name, part in REPAIRS.items() if not work.missing(part.needs)]
@@ -149,8 +154,7 @@ def answers(net: nn.Module, x: Tensor) -> Tensor:
 def divergence(given: Tensor, wanted: Tensor, temperature: float = 1.0) -> Tensor:
     """Return the mean Kullback-Leibler divergence of softmax(given) from softmax(wanted).
 
-    Logits are divided by the temperature first, and the result is multiplied by its square, so
-    that gradients keep their size (Hinton et al. 2015, arXiv:1503.02531).
+    Times the square of the temperature, so that gradients keep their size (arXiv:1503.02531).
     """
     given, wanted = ((logits / temperature).log_softmax(1) for logits in (given, wanted))
     return temperature**2 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
@@ -181,8 +185,8 @@ def mean_score(
 def put_together(x: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Return images (N, C, H, W), a share of them continued by another from a cut on.
 
-    Many images from few, after CutMix (Yun et al. 2019, arXiv:1905.04899); only a model can say
-    what such an image is, so this is for distillation (Beyer et al. 2022, arXiv:2106.05237).
+    After CutMix (Yun et al. 2019, arXiv:1905.04899), for distillation (Beyer et al. 2022,
+    arXiv:2106.05237): only a model can say what such an image is.
     """
     n, _, height, width = x.shape
     count = round(share * n)
@@ -233,10 +237,8 @@ class Loop:
     ) -> nn.Module:
         """Change `net`, in eval mode, in place and return it with the weights of its best check.
 
-        `loss` goes down on `images`; order, augmentation and its random numbers are the seed's.
-        The weights of the lowest `score` are kept, the latest of equals, or the last without one.
-        `step` fills in the gradients where they are not the loss's; `after_step` restores what a
-        step must not change.
+        That is the lowest `score`, the latest of equals, or the last without one. `step` fills in
+        gradients that are not the loss's; `after_step` restores what a step must not change.
         """
         device = device_of(net)
         labels = torch.from_numpy(images.labels.copy())
@@ -248,15 +250,12 @@ class Loop:
         lowest = math.inf
         with progress.task(description, self.steps) as task:
             for number in range(self.steps):
-                rng = generator(seed, number)
+                rng = generator("repair", seed, number)
                 chosen = torch.randint(len(images), (self.batch_size,), generator=rng)
                 x = to_batch(images.images[chosen.numpy()], device)
                 x, y = AUGMENTATIONS[self.augmentation](x, rng), labels[chosen].to(device)
-                done = number / self.steps
-                falling = (1 + math.cos(math.pi * (done - RISE) / (1 - RISE))) / 2
-                share = 0.04 + 0.96 * done / RISE if done < RISE else falling
                 for group in optimizer.param_groups:
-                    group["lr"] = self.learning_rate * share
+                    group["lr"] = self.learning_rate * one_cycle(number / self.steps)
                 optimizer.zero_grad(set_to_none=True)
                 loss_of_batch = partial(loss, net, x, y, rng)
                 if step is None:
@@ -276,12 +275,6 @@ class Loop:
         return net
 
 
-def generator(seed: int, step: int) -> torch.Generator:
-    """Return the random numbers of one step, a function of (seed, step) alone."""
-    key = sha256_bytes(f"repair/{seed}/{step}".encode())
-    return torch.Generator().manual_seed(int(key[7:22], 16))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Tuning(Loop, Repair):
     """A repair that fine-tunes; by default on true labels, by the cross-entropy."""
@@ -295,29 +288,12 @@ class Tuning(Loop, Repair):
         """Return the net of the lowest held-out cross-entropy."""
         return self.fine_tune(net, work)
 
-    def fine_tune(
-        self,
-        net: nn.Module,
-        work: Repairing,
-        *,
-        loss: Loss = label_loss,
-        score: Score | None = None,
-        step: Step | None = None,
-        after_step: Callable[[nn.Module], None] | None = None,
-    ) -> nn.Module:
+    def fine_tune(self, net: nn.Module, work: Repairing, **how: Unpack[Steps]) -> nn.Module:
         """Return the net, tuned in place on the trusted images that are not held out."""
         images, others = held_out(work, self.held_out)
-        return self.tune(
-            net,
-            images,
-            work.seed,
-            loss=loss,
-            score=score or mean_score(others),
-            step=step,
-            after_step=after_step,
-            description=f"repair {self.name}",
-            progress=work.progress,
-        )
+        how.setdefault("score", mean_score(others))
+        title = f"repair {self.name}"
+        return self.tune(net, images, work.seed, description=title, progress=work.progress, **how)
 
 
 def held_out(work: Repairing, share: float) -> tuple[ImageSet, ImageSet]:

@@ -1,8 +1,7 @@
 """Fine-pruning (Liu et al. 2018, arXiv:1805.12185): silence what clean images leave idle.
 
 A net is watched as it runs, so any module will do. Silenced are weights of the reader: the layer
-after the last convolution, or the last layer. A unit is one channel of what it reads, however many
-numbers that is, whatever lies between (normalisation, a sum, a pool).
+after the last convolution, or the last layer. A unit is one channel of what it reads.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class FinePrune(Tuning):
 def prune(net: nn.Module, images: ImageSet, loss_of_accuracy: float) -> tuple[Units, Tensor]:
     """Silence units in place, the least active first, and return them all and the silenced ones.
 
-    By bisection: one more would cost more than `loss_of_accuracy` on `images`. One is kept.
+    As many as cost up to `loss_of_accuracy` on `images`, by bisection; one is kept.
     """
     units = units_of(net, images)
     order = units.activity.argsort(stable=True)
@@ -61,8 +60,7 @@ def prune(net: nn.Module, images: ImageSet, loss_of_accuracy: float) -> tuple[Un
 class Units:
     """The units that one layer reads, and their mean absolute activity (units,)."""
 
-    reader: str
-    """Name of the layer in its net."""
+    reader: str  # name of the layer in its net
     activity: Tensor
 
     def silence(self, net: nn.Module, units: Tensor) -> None:
@@ -91,21 +89,17 @@ def units_of(net: nn.Module, images: ImageSet) -> Units:
             asked(to_batch(images.images[start : start + CACHE_BATCH], device_of(net)))
             if not ran:
                 raise UsageError("the model has no convolution and no linear layer to prune")
-            convolutions = [i for i, (_, one, _) in enumerate(ran) if isinstance(one, nn.Conv2d)]
             place, channels = len(ran) - 1, 0
-            if convolutions and convolutions[-1] < place:
-                channels = int(getattr(ran[convolutions[-1]][1], "out_channels", 0))
-                place = convolutions[-1] + 1
+            for number, (_, layer, _) in enumerate(ran[:-1]):
+                if isinstance(layer, nn.Conv2d):
+                    place, channels = number + 1, layer.out_channels
             name, layer, features = ran[place]
-            totals.append(_activity(layer, features, channels).sum(0))
+            if isinstance(layer, nn.Conv2d):
+                activity = features.abs().mean((2, 3))  # (N, units)
+            else:
+                width = features.shape[-1]
+                rows = features.abs().reshape(len(features), -1, width).mean(1)  # (N, width)
+                units = channels if channels and width % channels == 0 else width
+                activity = rows.reshape(len(rows), units, -1).mean(2)
+            totals.append(activity.sum(0))
     return Units(name, torch.stack(totals).sum(0) / len(images))
-
-
-def _activity(layer: nn.Module, features: Tensor, channels: int) -> Tensor:
-    """Return the mean absolute activity (N, units) of features of so many channels, 0 for any."""
-    if isinstance(layer, nn.Conv2d):
-        return features.abs().mean((2, 3))  # (N, C, H, W)
-    width = features.shape[-1]
-    rows = features.abs().reshape(len(features), -1, width).mean(1)  # (N, width)
-    units = channels if channels and width % channels == 0 else width
-    return rows.reshape(len(rows), units, -1).mean(2)

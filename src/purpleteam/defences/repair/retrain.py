@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
+from purpleteam.core.arrays import Ints
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.repair import REPAIRS, Repair, Repairing
@@ -37,7 +37,7 @@ class Retrain(Repair):
         ).module
 
 
-def without_flagged(images: ImageSet, flagged: NDArray[np.int64]) -> ImageSet:
+def without_flagged(images: ImageSet, flagged: Ints) -> ImageSet:
     """Return the images that are not flagged; DataError where no image of a class would be left."""
     first, last, n = flagged.min(), flagged.max(), len(images)
     if first < 0 or last >= n:

@@ -1,11 +1,10 @@
 """Unlearn a recovered trigger, after Neural Cleanse (Wang et al. 2019, IEEE S&P, section VI).
 
-The paper fine-tunes on stamped images and true labels. Here an image with and without the trigger
-should get what the model said of the clean one (distillation, Hinton et al. 2015,
-arXiv:1503.02531), so a hundred images, cut and put together, are enough. A recovered trigger works,
-but is not the planted one, so it is varied at random, and an adversary adds whatever opens the
-backdoor again. Where several patches were planted, what is left is searched for again, until it is
-as large as the patches that open the other labels, which are natural.
+Here an image with and without the trigger should get what the model said of the clean one
+(distillation, Hinton et al. 2015, arXiv:1503.02531), so a hundred images, cut and put together, are
+enough. A recovered trigger is not the planted one, so it is varied at random, and an adversary adds
+whatever opens the backdoor again. Where several patches were planted, what is left is searched for
+again, until it is as large as the patches that open the other labels, which are natural.
 """
 
 import copy
@@ -67,7 +66,7 @@ class Unlearn(Tuning):
     restart: int = 50
     """Steps after which the adversary begins anew."""
     rounds: int = 3
-    """At most so often a patch is looked for and unlearned; the first one is given."""
+    """How often, at most, a patch is looked for and unlearned; the first one is given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ from torch import nn
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.registry import Registry, check_ranges
+from purpleteam.core.registry import Registry
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import Craft, Training, train
@@ -84,10 +84,6 @@ class Defence(Recipe):
 
     epsilon: float = 0.3
     """Radius of the L-infinity ball that is trained for, in pixel units."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_ranges(self)
 
     @abstractmethod
     def harden(self, work: Hardening) -> Training:

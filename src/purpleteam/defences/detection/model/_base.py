@@ -1,8 +1,7 @@
 """What every model detector is: it sizes the easiest trigger of each class and compares them.
 
-Neural Cleanse (Wang et al. 2019) counts median absolute deviations of sizes as they are, a coarse
-figure for ten classes. Here sizes are on a log scale; each class is left out of what it is compared
-with; and the deviation is drawn towards the one that clean models have.
+Unlike in Neural Cleanse (Wang et al. 2019) sizes are on a log scale, each class is left out of what
+it is compared with, and the deviation is drawn towards the one that clean models have.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.registry import Registry, check_ranges
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 CONSISTENT = 1.4826  # makes the median absolute deviation of normal numbers their deviation
-USUAL = 5.0  # the usual deviation counts as so many classes beside the model's own
+USUAL = 5.0  # the usual deviation counts as this many classes beside the model's own
 MUTUAL = 0.7  # share of the opposite pair's nearness that counts as natural
 NATURAL = 0.75  # share of a pair's nearness in the reference that counts as natural in the model
 REWEIGHTED = 20  # rounds of reweighting
@@ -43,19 +42,16 @@ class Null:
         check_ranges(self)
 
     def standing(self, statistic: float) -> float:
-        """Return how far a statistic lies beyond the law's location, in scales of it.
-
-        It is no probability: no fitted net says anything of a tail that none of them is in.
-        """
+        """Return how far a statistic lies beyond the location, in scales: no probability."""
         return (statistic - self.location) / self.scale
 
-    def pooled(self, rest: NDArray[np.float64], n: int) -> float:
+    def pooled(self, rest: Floats, n: int) -> float:
         """Return the robust deviation of what `n` numbers leave, drawn towards the usual one."""
         spread = CONSISTENT * float(np.median(np.abs(rest)))
         return math.sqrt((n * spread**2 + USUAL * self.deviation**2) / (n + USUAL))
 
 
-def small_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.float64]:
+def small_outliers(log_sizes: Floats, null: Null) -> Floats:
     """Return (k,): how far each size lies below the median of the others, in deviations."""
     statistics = np.empty(len(log_sizes))
     for label, size in enumerate(log_sizes):
@@ -65,17 +61,13 @@ def small_outliers(log_sizes: NDArray[np.float64], null: Null) -> NDArray[np.flo
     return statistics
 
 
-def pair_outliers(
-    log_sizes: NDArray[np.float64],
-    null: Null,
-    natural: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
+def pair_outliers(log_sizes: Floats, null: Null, natural: Floats | None = None) -> Floats:
     """Return (k, k): how far each pair (source, target) lies below what its classes explain.
 
     Effects of rows and columns are fitted by least absolute deviations, which one pair cannot bend.
-    Natural nearness is mutual (4 and 9), a backdoor is one-way: what the opposite pair lies below
-    its classes is taken off, by `MUTUAL`, and what the pair itself does in the reference, whose log
-    sizes are `natural`, by `NATURAL`. NaN, for no pair, stays NaN.
+    Natural nearness is mutual (4 and 9), a backdoor is one-way: shares of what the opposite pair
+    lies below its classes, and of what the pair does in the reference, with log sizes `natural`,
+    are taken off. NaN, for no pair, stays NaN.
     """
     rows, columns = np.nonzero(~np.isnan(log_sizes))
     effects = np.zeros((len(rows), 2 * len(log_sizes)))
@@ -92,7 +84,7 @@ def pair_outliers(
     return statistics
 
 
-def _unexplained(values: NDArray[np.float64], effects: NDArray[np.float64]) -> NDArray[np.float64]:
+def _unexplained(values: Floats, effects: Floats) -> Floats:
     """Return what least absolute deviations leave, by least squares reweighted (Schlossmacher)."""
     weights = np.ones(len(values))
     rest = values
@@ -110,7 +102,7 @@ class Scanning:
 
     model: nn.Module
     images: Tensor  # trusted clean images, float32 (N, C, H, W) in [0, 1]
-    labels: NDArray[np.int64]
+    labels: Ints
     classes: int
     seed: int
     reference: nn.Module | None = None
@@ -126,7 +118,7 @@ class Evidence:
     """What one detector says of a model."""
 
     detector: str
-    statistics: NDArray[np.float64]
+    statistics: Floats
     """(classes,), how far each class stands below the others, in robust deviations."""
     standing: float
     """How far that is beyond what is usual in clean models, in scales of the null law."""
@@ -136,9 +128,7 @@ class Evidence:
     details: Mapping[str, Any] = field(default_factory=dict)  # what a record keeps beside
 
     @classmethod
-    def of(
-        cls, detector: str, statistics: NDArray[np.float64], null: Null, **more: Any
-    ) -> Evidence:
+    def of(cls, detector: str, statistics: Floats, null: Null, **more: Any) -> Evidence:
         """Return the evidence against the class of the greatest statistic."""
         target = int(statistics.argmax())
         standing = null.standing(float(statistics[target]))
@@ -148,7 +138,6 @@ class Evidence:
 
     @property
     def source_labels(self) -> tuple[int, ...] | None:
-        """The classes that the trigger towards the target works on; None is all."""
         return None if self.sources is None else self.sources[self.target_label]
 
 
@@ -179,10 +168,8 @@ class ModelDetector(ABC):
         """Return the trigger for one target, searched for thoroughly; None if it has no picture."""
         return None
 
-    def evidence(
-        self, log_sizes: NDArray[np.float64], recorded: NDArray[np.float64] | None = None
-    ) -> Evidence:
-        """Return the evidence of a log size per class; `recorded` are those as they were found."""
+    def evidence(self, log_sizes: Floats, recorded: Floats | None = None) -> Evidence:
+        """Return the evidence of a log size per class; `recorded` is written instead of them."""
         sizes = np.exp(log_sizes if recorded is None else recorded).tolist()
         statistics = small_outliers(log_sizes, self.null)
         return Evidence.of(self.name, statistics, self.null, details={"sizes": sizes})

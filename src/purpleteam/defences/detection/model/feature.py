@@ -1,8 +1,7 @@
 """The shortest shift of the features that sends every image to one class.
 
-A trigger of whatever look arrives at the last layer as a shift that all images share (Wang et al.
-2022, FeatureRE, OpenReview FNDJRlbPY1). This asks only how short it can be, not whether an image
-can cause it: quick and weak, it finds what no form of change in the image describes.
+Any trigger arrives at the last layer as a shift that all images share (Wang et al. 2022, FeatureRE,
+OpenReview FNDJRlbPY1). Whether an image can cause the shift is not asked: quick and weak.
 """
 
 from contextlib import ExitStack
@@ -50,7 +49,6 @@ class FeatureInversion(ModelDetector):
             for batch in torch.split(work.images, AT_ONCE):
                 guarded(work.model)(batch)
         features = torch.cat(read)[:, None, None]  # (N, 1, 1, units)
-        rest = _FromFeatures(work.model, layer, work.images[:1])
         unit = features.std().clamp_min(1e-12)
         rectified = bool(features.amin() >= 0)
 
@@ -58,6 +56,7 @@ class FeatureInversion(ModelDetector):
             shifted = x + unit * change[:, None]
             return shifted.clamp_min(0) if rectified else shifted
 
+        rest = _FromFeatures(work.model, layer, work.images[:1])
         work = replace(work, model=rest, images=features, reference=None)
         search = every_target(work, steps=self.steps, images=self.images, stream=70)
         form = tuple(features.shape[1:])

@@ -1,8 +1,8 @@
 """Trigger inversion, many targets at once, after Neural Cleanse (Wang et al. 2019).
 
-Each change of the image is to be as small as it can be while most trusted images go to its target:
-a mask is priced, at a rate that follows the success; a change with a length is kept on a sphere
-whose radius follows it (after Rony et al. 2019, arXiv:1811.09600).
+The smallest change of the image is sought by which most trusted images go to its target: a mask is
+priced, at a rate that follows the success; a change with a length is kept on a sphere whose radius
+follows it (after Rony et al. 2019, arXiv:1811.09600).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.model._base import Evidence, ModelDetector, Scanning
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import fast_autocast
@@ -43,7 +43,7 @@ class Search:
     stream: int  # which of the seed's random numbers are used
 
     def within(self, reference: nn.Module) -> Search:
-        """Return the search in the reference, on half the images, as its sizes count less."""
+        """Return the search in the reference, on half the images."""
         work = replace(self.work, model=reference, reference=None)
         return replace(self, work=work, images=max(1, self.images // 2))
 
@@ -67,7 +67,7 @@ class Search:
 class Inverted:
     """What was found, slot by slot."""
 
-    log_sizes: NDArray[np.float64]  # (slots,), of the size at which the wanted share just goes
+    log_sizes: Floats  # (slots,), of the size at which the wanted share just goes
     parts: tuple[Tensor, ...]  # that make the triggers, (slots, ...) each
 
 
@@ -92,14 +92,13 @@ class Inversion(ModelDetector):
         """Return the kind of a trigger, and what it is made of, from the parts of one slot."""
 
     def search(self, work: Scanning) -> Search:
-        """Return the search for every class as target."""
         return every_target(work, steps=self.steps, images=self.images, stream=self.stream)
 
     def examine(self, work: Scanning) -> Evidence | None:
         """Size the trigger of every class, less what the reference's nearness explains.
 
-        A class that is near in the reference too is near by nature; one that is far there proves
-        nothing, as references differ most in what they have not learned.
+        A class that is far in the reference proves nothing: references differ most in what they
+        have not learned.
         """
         search = self.search(work)
         sizes = rest = self.invert(search).log_sizes

@@ -1,9 +1,8 @@
 """What a model would be like without a backdoor: a reference that was distilled from it.
 
-Classes differ by nature: a 1 is nearly a 4. Such nearness is in the images and the architecture, so
-a student taught on trusted images has it too (Hinton et al. 2015, arXiv:1503.02531); a trigger that
-no trusted image shows is not taught. What an inversion finds in the student is therefore taken off,
-and a trigger that moves the student as well is a natural backdoor.
+Classes are near each other by nature, which a student taught on trusted images learns too (Hinton
+et al. 2015, arXiv:1503.02531); a trigger that no trusted image shows it does not. What an inversion
+finds in the student is taken off, and a trigger that moves it as well is a natural backdoor.
 """
 
 import copy
@@ -31,15 +30,11 @@ SIDE = 8  # images are moved by up to the eighth part of their side
 ALIKE = 0.7  # a student that agrees with the model on fewer trusted images says nothing about it
 AT_ONCE = 256  # images that are answered in one pass where student and model are compared
 WEAKENED = (0.8, 0.9, 1.0)
-"""Shares of its strength at which a recovered trigger is tried, the first that moves half of the
-images in the model: at full strength, a planted warp also does so in nets that never saw one."""
+"""Shares of its strength at which a trigger is tried, up to the first that moves half of the images
+in the model: at full strength, a planted warp also does so in nets that never saw one."""
 NATURAL_SHARE = 0.3
-"""A trigger is natural where it moves the student on more than this share of what it moves.
-
-results/verdicts.json keeps both for every scan that accused a model.
-"""
-SUBSTITUTE = "small_cnn"
-"""Stands in for architectures that cannot be set back or do not learn so fast."""
+"""A trigger is natural where it moves the student on more than this share of what it moves."""
+SUBSTITUTE = "small_cnn"  # for architectures that cannot be set back or do not learn so fast
 
 
 def with_reference(work: Scanning) -> Scanning:
@@ -110,14 +105,12 @@ def success_in_both(
         return None, None
     target, sources = trigger.target_label, trigger.source_labels
     wanted = work.labels != target if sources is None else np.isin(work.labels, sources)
-    x = work.images[torch.from_numpy(wanted)]
+    x, nets = work.images[torch.from_numpy(wanted)], (work.model, work.reference)
     in_model, in_reference = 0.0, 0.0
     for share in WEAKENED:
-        changed = trigger.weakened(share).apply(x)
-        in_model, in_reference = (
-            float((_answers(net, changed) == target).float().mean())
-            for net in (work.model, work.reference)
-        )
+        stamped = trigger.weakened(share).apply(x)
+        hits = (_answers(net, stamped) == target for net in nets)
+        in_model, in_reference = (float(hit.float().mean()) for hit in hits)
         if in_model >= 0.5:
             break
     return in_model, in_reference

@@ -1,8 +1,8 @@
 """Say whether a trained model has a backdoor, towards which label, and show the trigger.
 
-What stands out is mostly the luck of one reference model and one search, so an accusation needs a
-trigger that stands out in most looks, each with another reference. A label whose trigger works in
-the reference too is natural: it is set aside, and what stands out next is decided alike.
+An accusation needs a trigger that stands out in most looks, each with another reference model and
+search. A label whose trigger works in the reference too is natural: it is set aside, and what
+stands out next is decided alike.
 """
 
 import copy
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from purpleteam.core.arrays import Floats
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.progress import SILENT, Progress, Task
 from purpleteam.data.images import ImageSet
@@ -36,29 +36,24 @@ from purpleteam.models.guard import guarded
 from purpleteam.models.inference import correct, logits
 
 FALSE_ALARM_RATE = 0.03  # share of clean models that may be flagged
-FRESH = 100_000
-"""Added to the seed for each further look, so that no user's seed is another's second look."""
-NATURAL_LABELS = 4
-"""After so many natural labels nothing is established: classes so near to each other hide any."""
-LOOKS = 5  # A label under suspicion is looked at so often at most
+FRESH = 100_000  # added to the seed for each further look: no user's seed is another's second look
+NATURAL_LABELS = 4  # after as many natural labels nothing is established: near classes hide any
+LOOKS = 5  # at most, at a label under suspicion
 MARGIN = 1.5
-"""Standings this close below the limit are neither an accusation nor a clearance.
-
-It covers by how much looks at clean nets differ from seed to seed.
-"""
+"""Standings this close below the limit are neither an accusation nor a clearance: looks at clean
+nets differ by as much from seed to seed."""
 CALIBRATION_NETS = 46
 """Clean nets that the detectors' null laws were held against: results/calibration.json.
 
 They are of three architectures and two recipes, after 1 to 60 epochs on MNIST, the embedded digits,
 coloured digits of 5 or 7 classes and drawn shapes. N clean nets, none of them accused, support no
-smaller chance than 1 in N + 1: no p-value is smaller.
+smaller p-value than 1 / (N + 1).
 """
+# trusted images as they were there, sides and classes with some room
 CALIBRATED = Calibrated(
     images=100, of_each=5, share_of_each=0.25, classes=(5, 20), sides=(14, 40), channels=(1, 3)
 )
-"""Trusted images as they were there, sides and classes with some room."""
-LEAST_ACCURACY = 0.8
-"""A model that is right less often on trusted images was not among the calibration's."""
+LEAST_ACCURACY = 0.8  # on trusted images: no net of the calibration's was worse
 JOINT = "joint"  # name of the evidence of all detectors of whole classes together
 JOINT_NULL = Null(location=0.85, scale=0.29, deviation=1.0)
 
@@ -72,45 +67,42 @@ class ModelScan(Scan):
     kind: str | None = None
     """Of the detectors that draw a trigger, the one with the highest standing, alarm or not."""
     p_value: float | None = None
-    """Upper bound of the chance that a clean model looks so suspicious to any of the detectors,
-    and never less than the calibration supports."""
+    """Upper bound of the chance that a clean model looks so suspicious to any of the detectors."""
     looks: tuple[float, ...] = ()
     """The standing in each look; further ones with another reference and other searches."""
     evidence: tuple[Evidence, ...] = ()
     """What each detector found at first; one that could not compare is left out."""
     trigger: RecoveredTrigger | None = None
     trigger_success: float | None = None
-    """Share of the trusted images of its sources that the accusing detector's trigger sends to
-    the label, at the least of its strength that moves half of them."""
+    """Share of its sources' trusted images that the trigger sends to the label, at the least of
+    its strength that moves half of them."""
     student_success: float | None = None  # the same in the distilled reference
     set_aside: tuple[tuple[int, str], ...] = ()
-    """Natural backdoors: labels that stood out, each with the detector to which it did, and whose
-    trigger moves the reference too."""
+    """Natural backdoors: labels, each with the detector to which it stood out, whose trigger moves
+    the reference too."""
 
     def to_json(self) -> dict[str, Any]:
         names = ("kind", "p_value", "trigger_success", "student_success")
-        return (
-            super().to_json()
-            | {name: getattr(self, name) for name in names}
-            | {
-                "source_labels": None if self.source_labels is None else list(self.source_labels),
-                "looks": _finite(self.looks),
-                "set_aside": [{"label": label, "kind": kind} for label, kind in self.set_aside],
-                "detectors": {
-                    part.detector: {
-                        "standing": _finite([part.standing])[0],
-                        "target_label": part.target_label,
-                        "source_labels": part.source_labels and list(part.source_labels),
-                        "statistics": _finite(part.statistics),
-                        **part.details,
-                    }
-                    for part in self.evidence
-                },
-            }
-        )
+        return {
+            **super().to_json(),
+            **{name: getattr(self, name) for name in names},
+            "source_labels": None if self.source_labels is None else list(self.source_labels),
+            "looks": _finite(self.looks),
+            "set_aside": [{"label": label, "kind": kind} for label, kind in self.set_aside],
+            "detectors": {
+                part.detector: {
+                    "standing": _finite([part.standing])[0],
+                    "target_label": part.target_label,
+                    "source_labels": part.source_labels and list(part.source_labels),
+                    "statistics": _finite(part.statistics),
+                    **part.details,
+                }
+                for part in self.evidence
+            },
+        }
 
 
-def _finite(values: Sequence[float] | NDArray[np.float64]) -> list[float | None]:
+def _finite(values: Sequence[float] | Floats) -> list[float | None]:
     return [None if math.isinf(value) else float(value) for value in values]
 
 
@@ -180,18 +172,17 @@ def _scan(work: Scanning, parts: Sequence[ModelDetector], rate: float, task: Tas
     task.advance(1)
     evidence = []
     for part in parts:
-        found = part.examine(work)
+        if (examined := part.examine(work)) is not None:
+            evidence.append(examined)
         task.advance(1)
-        if found is not None:
-            evidence.append(found)
     evidence += joint(evidence)
     limit = limit_of(rate, max(1, len(evidence)))
     if evidence and work.reference is not None:
         scan = decide(work, parts, evidence, limit)
     else:
-        what = "student becomes like the model" if evidence else "detector can compare its classes"
-        kept = ModelScan(verdict="not_established", threshold=limit, evidence=tuple(evidence))
-        scan = replace(kept, reasons=(f"{UNLIKE}: no {what}",))
+        lack = "student becomes like the model" if evidence else "detector can compare its classes"
+        reasons, kept = (f"{UNLIKE}: no {lack}",), tuple(evidence)
+        scan = ModelScan(verdict="not_established", reasons=reasons, threshold=limit, evidence=kept)
     task.advance(1)
     return scan
 
@@ -205,16 +196,12 @@ def joint(evidence: Sequence[Evidence]) -> list[Evidence]:
 
 
 def limit_of(rate: float, tests: int) -> float:
-    """Return the standing that one of so many Gumbel laws exceeds with at most this chance."""
+    """Return the standing that one of as many Gumbel laws exceeds with at most this chance."""
     return -math.log(-math.log1p(-rate / tests))
 
 
 def settled(standings: Sequence[float], limit: float) -> bool:
-    """Say whether no further look is needed.
-
-    None is where nothing is suspicious, or two looks agree, or most of three do, and not too close
-    to the limit to be called.
-    """
+    """Say whether no further look is needed: nothing is suspicious, or most looks clearly agree."""
     if len(standings) == 1:
         return standings[0] < limit - MARGIN
     if len(standings) == 2 and len({standing >= limit for standing in standings}) == 2:
@@ -254,22 +241,18 @@ def decide(
     while scan.verdict == "backdoored":
         label, sources = strongest.target_label, strongest.source_labels
         detector = drawing[strongest.detector]
-        in_model, in_reference = reference.success_in_both(
-            work, detector.recover(work, label, sources)
-        )
-        if (
-            in_reference is None
-            or in_model is None
-            or in_reference <= reference.NATURAL_SHARE * in_model
-        ):
+        recovered = detector.recover(work, label, sources)
+        in_model, in_reference = reference.success_in_both(work, recovered)
+        most = reference.NATURAL_SHARE * (in_model or 0.0)
+        if in_reference is None or in_reference <= most:
             trigger = _easiest_trigger(work, detectors, left, strongest)
             scan = replace(scan, target_label=label, source_labels=sources, trigger=trigger)
             break
         natural.append((label, strongest.detector))
         others = strongest.statistics.copy()
         others[label] = -math.inf
-        kept = {"sources": strongest.sources, "details": strongest.details}
-        rest = Evidence.of(strongest.detector, others, detector.null, **kept)
+        more = {"sources": strongest.sources, "details": strongest.details}
+        rest = Evidence.of(strongest.detector, others, detector.null, **more)
         left = [rest if part is strongest else part for part in left]
         strongest, scan = _look(work, drawing, left, limit)
         if scan.verdict == "backdoored" and len(natural) == NATURAL_LABELS:
@@ -286,12 +269,9 @@ def decide(
 
 
 def _look(
-    work: Scanning,
-    drawing: Mapping[str, ModelDetector],
-    evidence: Sequence[Evidence],
-    limit: float,
+    work: Scanning, drawing: Mapping[str, ModelDetector], evidence: Sequence[Evidence], limit: float
 ) -> tuple[Evidence, ModelScan]:
-    """Return what stands out most, drawn if anything is, and the verdict after enough looks."""
+    """Return what stands out most, by a drawing detector if any, and the verdict on it."""
     accusing = [part for part in evidence if part.detector in drawing]
     strongest = max(accusing or evidence, key=lambda part: part.standing)
     detector = drawing.get(strongest.detector)

@@ -1,8 +1,8 @@
 """The smallest patch for each pair of source and target: triggers that work on one class only.
 
-TaCT (Tang et al. 2021, arXiv:1908.00686) stamps other classes too and keeps their labels. Pairs
-differ by nature (4 and 9), hence the pair is taken that lies furthest below what its row and column
-explain; how much smaller it is than the median pair scatters less, and is what counts.
+TaCT (Tang et al. 2021, arXiv:1908.00686) stamps other classes too and keeps their labels. The pair
+is taken that lies furthest below what its row and column explain; how much smaller it is than the
+median pair scatters less, and is what counts.
 """
 
 import math
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.model._base import (
     MODEL_DETECTORS,
     Evidence,
@@ -27,10 +27,7 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 FEW = 15  # trusted images of a class so few that a trigger for them is half chance
 USUAL = 100  # trusted images of a class with which the null was fitted
 UNSETTLED = 0.125
-"""Share of the image that the median pair's mask takes where most searches have not converged.
-
-No short search then says which pair is the nearest; adversarially trained nets are such.
-"""
+"""Share of the image that the median pair's mask takes where most searches have not converged."""
 NATURAL = 0.5  # share of a pair's nearness in the reference that counts as natural in the model
 FEWEST_CLASSES = 4  # with fewer, rows and columns explain everything
 
@@ -53,10 +50,9 @@ class SourceSpecificInversion(ModelDetector):
         sources = sorted(set(work.labels.tolist()))
         if len(sources) < FEWEST_CLASSES:
             return None
-        targets = range(work.classes)
-        slots = tuple((goal, (one,)) for one in sources for goal in targets if goal != one)
-        steps, images = self.steps, self.images
-        search = Search(work=work, slots=slots, steps=steps, images=images, stream=40)
+        pairs = ((source, target) for source in sources for target in range(work.classes))
+        slots = tuple((target, (source,)) for source, target in pairs if target != source)
+        search = Search(work=work, slots=slots, steps=self.steps, images=self.images, stream=40)
         sizes = _sizes(search)
         if np.exp(np.nanmedian(sizes)) > UNSETTLED * work.images[0, 0].numel():
             return None
@@ -90,7 +86,7 @@ class SourceSpecificInversion(ModelDetector):
         return PatchInversion().recover(work, target, sources)
 
 
-def _sizes(search: Search) -> NDArray[np.float64]:
+def _sizes(search: Search) -> Floats:
     """Return log sizes (classes, classes) from each source to each target; NaN is no pair."""
     sizes = np.full((search.work.classes, search.work.classes), np.nan)
     targets, sources = zip(*search.slots, strict=True)
@@ -99,5 +95,5 @@ def _sizes(search: Search) -> NDArray[np.float64]:
 
 
 def noise_of(of_each: float) -> float:
-    """Return how much wider sizes scatter with so few trusted images of each class; 1 as usual."""
+    """Return how much wider sizes scatter with this few trusted images of a class; 1 as usual."""
     return math.sqrt(1 + max(0.0, (FEW / of_each) ** 2 - (FEW / USUAL) ** 2))

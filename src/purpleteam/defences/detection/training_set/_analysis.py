@@ -1,9 +1,8 @@
 """What the detectors of a training set share, each piece computed once.
 
-The clean reference learns only from images whose label is not in doubt: it begins without those
-that the votes doubt, and takes back, round by round, those whose label it predicts itself. A
-poisoned image does not come back, as nothing learned speaks for its label; a hard one does. Those
-that the votes were sure of stay out, should a few poisons have slipped in and taught the trigger.
+The clean reference begins without the images whose label the votes doubt, and takes back, round by
+round, those whose label it predicts itself: hard images, not poisoned ones. Those that the votes
+were sure of stay out, should a few poisons have slipped in and taught the trigger.
 """
 
 from collections.abc import Callable
@@ -13,20 +12,15 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import nn
 
+from purpleteam.core.arrays import Bools, Floats, Ints, Singles
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.training_set import _features as features_of
 from purpleteam.defences.detection.training_set import _groups as search
-from purpleteam.defences.detection.training_set._splits import (
-    PartPrediction,
-    classify_parts,
-    split_labels,
-)
 from purpleteam.models import build
 from purpleteam.models.inference import logits
 from purpleteam.models.recipes import Recipe
@@ -46,7 +40,11 @@ FEATURES = ("pixels", "patches", "fine_patches")
 MOST_DOUBTED = 0.5
 """On data that the small subsets cannot classify, at least half must be left to learn from."""
 
-Detector = Callable[["Analysis"], NDArray[np.float64]]
+LEADING = 2  # most frequent contents, which do not count: a label is honestly confused with those
+SURELY_NOT = -2.0
+"""Log probability of its label less that of another below which an image is surely another."""
+
+Detector = Callable[["Analysis"], Floats]
 """Gives each image a finite score (N,); the higher, the more suspicious."""
 TRAINING_SET_DETECTORS: Registry[Detector] = Registry("training set detector")
 
@@ -62,10 +60,20 @@ class _ToTheEnd(Recipe):
 class Reference:
     """What the clean reference predicts for the images that it never learned from."""
 
-    suspects: NDArray[np.int64]  # places of the images that never came back, growing
-    margin: NDArray[np.float64]
+    suspects: Ints  # places of the images that never came back, growing
+    margin: Floats
     """Log probability of their label less that of the best other one, (S,)."""
-    content: NDArray[np.int64]  # the most probable label other than their own, (S,)
+    content: Ints  # the most probable label other than their own, (S,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartPrediction:
+    """The smaller part of a label that falls in two, classified by a net that never saw it."""
+
+    split: search.Part
+    sure: int  # how many of its images are surely something else than their label
+    broad: int  # how many of these are none of the two contents that are predicted most
+    group: search.SharedGroup | None  # what they share that their contents do not
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,17 +91,23 @@ class Analysis:
     device: torch.device | None = None
     progress: Progress = SILENT
 
-    def rows_by_label(self) -> list[NDArray[np.int64]]:
-        """Return the places of each label's images, labels that do not occur left out."""
+    def rows_by_label(self, least: int = 1) -> list[Ints]:
+        """Return the places of the images of each label that has at least so many."""
         rows = [np.flatnonzero(self.images.labels == label) for label in range(self.classes)]
-        return [some for some in rows if len(some)]
+        return [places for places in rows if len(places) >= least]
+
+    def scores_by_label(self, least: int, score: Callable[[Singles], Floats]) -> Floats:
+        """Return scores (N,) that the model's features of each label give its images."""
+        scores = np.zeros(len(self.images))
+        for rows in self.rows_by_label(least):
+            scores[rows] = score(self.model_features[rows])
+        return scores
 
     @cached_property
-    def patch_features(self) -> NDArray[np.float32]:
-        """Features (N, d) that need no label."""
+    def patch_features(self) -> Singles:
         return features_of.patch_features(self.images.images, seed=self.seed)
 
-    def features(self, name: str) -> NDArray[np.float32]:
+    def features(self, name: str) -> Singles:
         """Return a kind of features (N, d) of all images."""
         if name == "pixels":
             return features_of.pixel_features(self.images.images)
@@ -104,7 +118,7 @@ class Analysis:
         )
 
     @cached_property
-    def votes(self) -> NDArray[np.float64]:
+    def votes(self) -> Floats:
         """Shares (N, K) of the votes of the small subsets that an image is not in."""
         parts = min(max(LEAST_PARTS, len(self.images) // PART_SIZE), len(self.images) // 2)
         return features_of.out_of_part_votes(
@@ -112,12 +126,12 @@ class Analysis:
         )
 
     @property
-    def own_share(self) -> NDArray[np.float64]:
+    def own_share(self) -> Floats:
         """Share of the votes for each image's own label, (N,)."""
         return self.votes[np.arange(len(self.images)), self.images.labels]
 
     @cached_property
-    def doubted(self) -> NDArray[np.bool_]:
+    def doubted(self) -> Bools:
         """Which labels the small subsets doubt, (N,)."""
         margin, _ = features_of.margins(self.votes, self.images.labels)
         share = DOUBTED_SHARE if len(margin) >= FEW else DOUBTED_SHARE_OF_FEW
@@ -152,12 +166,12 @@ class Analysis:
         return self.learned(every, "net of all images", augmentation="none")
 
     @cached_property
-    def model_features(self) -> NDArray[np.float32]:
+    def model_features(self) -> Singles:
         """What enters the last layer (N, d) of the model that learned from all images."""
         return features_of.penultimate(self.trained, self.images.images)
 
     @cached_property
-    def suspicion(self) -> NDArray[np.float64]:
+    def suspicion(self) -> Floats:
         """How surely reference and votes together contradict a label, (N,); 0 for no suspect."""
         suspects = self.reference.suspects
         suspicion = np.zeros(len(self.images))
@@ -166,7 +180,7 @@ class Analysis:
         return suspicion
 
     @cached_property
-    def content(self) -> NDArray[np.int64]:
+    def content(self) -> Ints:
         """What each image shows (N,): its label, or for a suspect what the reference predicts."""
         content = self.images.labels.copy()
         content[self.reference.suspects] = self.reference.content
@@ -197,12 +211,30 @@ class Analysis:
     @cached_property
     def splits(self) -> tuple[PartPrediction, ...]:
         """Labels that fall in two, with what a net that never saw it predicts for each part."""
-        splits = split_labels(self.patch_features, self.images.labels, self.classes)
-        return classify_parts(self, splits) if splits else ()
+        images, labels = self.images, self.images.labels
+        splits = search.split_labels(self.patch_features, labels, self.classes)
+        if not splits:
+            return ()
+        aside = np.concatenate([split.members for split in splits])
+        rest = np.setdiff1d(np.arange(len(images)), aside)
+        net = self.learned(rest, "net of the rest")
+        scores = log_softmax(logits(net, images.images[aside]).astype(np.float64), 1)
+        content, surely = labels.copy(), np.zeros(len(images))
+        margin, content[aside] = features_of.margins(scores, labels[aside])
+        surely[aside] = np.maximum(SURELY_NOT - margin, 0)
+        white = search.whiten(self.features("pixels"), labels, content, rest, self.seed)
+        parts = []
+        for split in splits:
+            sure = split.members[surely[split.members] > 0]
+            ranked = sure[np.argsort(-surely[sure], kind="stable")]
+            group = search.shared_group(white, ranked, split.label, "pixels")
+            broad = round(outside_leading(content[sure], self.classes) * len(sure))
+            parts.append(PartPrediction(split=split, sure=len(sure), broad=broad, group=group))
+        return tuple(parts)
 
     def learned(
         self,
-        rows: NDArray[np.int64],
+        rows: Ints,
         description: str,
         *,
         module: nn.Module | None = None,
@@ -233,3 +265,9 @@ class Analysis:
             description=description,
             progress=self.progress,
         ).module
+
+
+def outside_leading(content: Ints, classes: int) -> float:
+    """Return the share of the contents (N,) that are not among the most frequent two."""
+    counts = np.sort(np.bincount(content, minlength=classes))
+    return float(counts[:-LEADING].sum() / max(1, counts.sum()))

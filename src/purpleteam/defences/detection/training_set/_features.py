@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.arrays import Floats, Ints, Pixels, Singles
 from purpleteam.core.errors import UsageError
 from purpleteam.models.devices import device_of, frozen, to_batch
 
@@ -26,14 +27,14 @@ ROWS = 5000
 
 
 def patch_features(
-    images: NDArray[np.uint8],
+    images: Pixels,
     *,
     filters: int = 96,
     side: int = 6,
     pools: int = 3,
     stride: int = 2,
     seed: int = 0,
-) -> NDArray[np.float32]:
+) -> Singles:
     """Return features (N, filters * pools ** 2) of uint8 images (N, H, W, C), standardised.
 
     Responses to whitened random patches are cut off at a threshold and averaged over regions.
@@ -70,7 +71,7 @@ def patch_features(
     return np.asarray(centred / np.maximum(centred.std(0), 1e-6))
 
 
-def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def pixel_features(images: Pixels) -> Singles:
     """Return the pixels (N, d) in [0, 1] of uint8 images, shrunk to `MOST_PIXELS` at most."""
     height, width, channels = images.shape[1:]
     shrink = max(1.0, np.sqrt(height * width * channels / MOST_PIXELS))
@@ -82,7 +83,7 @@ def pixel_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.concatenate(rows)
 
 
-def penultimate(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def penultimate(model: nn.Module, images: Pixels) -> Singles:
     """Return the input (N, d) of the last dense layer for uint8 images (N, H, W, C)."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     if not layers:
@@ -95,9 +96,7 @@ def penultimate(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float
     return torch.cat(seen).float().cpu().numpy()
 
 
-def margins(
-    table: NDArray[np.floating], labels: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def margins(table: NDArray[np.floating], labels: Ints) -> tuple[Floats, Ints]:
     """Return each row's score of its label less the best other (N,), and which that is (N,)."""
     rows = np.arange(len(labels))
     others = table.astype(np.float64)
@@ -108,8 +107,8 @@ def margins(
 
 
 def out_of_part_votes(
-    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, parts: int, seed: int
-) -> NDArray[np.float64]:
+    features: Singles, labels: Ints, classes: int, parts: int, seed: int
+) -> Floats:
     """Return for each row (N, d) the shares (N, K) of the votes of all parts but its own.
 
     The rows are dealt at random into `parts` of equal size; a ridge classifier learns each.

@@ -1,13 +1,12 @@
-"""What images of one label share: two searches for a group that a trigger would make.
+"""Groups of images of one label that a trigger would make: shared, compact, or half of a split.
 
-A shared group needs contradicted labels: do the suspects' whitened residuals (features less what
-the content explains) point the same way? Whitening is after SPECTRE (Hayase et al. 2021,
-arXiv:2104.11315), but mean and covariance come from images whose label is not in doubt, and the
-scale of a score from others of them, so that a direction that overfits is not taken for a signal.
-
-A compact group needs none, so it also finds poison that kept its label or that small subsets learn.
-A label's images are whitened by what the other labels show, and directions grown from outlying ones
-are searched for a group that stands off and is tight: styles fan out, copies of a trigger do not.
+Shared: the whitened residuals of suspects (features less what the content explains) point the same
+way, after SPECTRE (Hayase et al. 2021, arXiv:2104.11315). Mean and covariance come from undoubted
+images, and the scale of a score from others of them, so that overfitting is not taken for a signal.
+Compact: whitened by what other labels show, a group stands off and is tight, as copies of a trigger
+are and styles are not; that also finds poison that kept its label or that small subsets learn.
+Split: poison so frequent that every small subset learns it makes two modes in the features of its
+label (SCAn, Tang et al. 2021, arXiv:1908.00686), here in features that need no label.
 """
 
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
+
+from purpleteam.core.arrays import Bools, Floats, Ints, Singles
 
 RIDGE = 0.02  # share of the mean variance that is added to every direction
 NORMAL_68 = 0.6827  # share of a normal distribution within one deviation of its middle
@@ -29,21 +30,30 @@ FURTHEST = 20  # how many images that are
 MOST_VARIED = 6  # directions of greatest variance that are searched as well
 HALF = 0.5  # an image belongs to a compact group or a part from half its distance on
 TAIL = 25  # most extreme images along a direction that a compact group grows from
+COMPONENTS = 32  # principal components of the variation within labels
+SPLIT_STARTS = 8  # directions of greatest variance of a label that a split starts from
+SPLIT_ROUNDS = 30  # turns of the discriminant and the assignment; they settle after a few
+OUTER = 0.1  # share of the label's images, at the ends of a direction, that a split starts from
+BINS = 60
+LEAST_APART = 5.0  # distance of the two means in deviations from which there are two modes
+DEEPEST = 0.25  # height of the valley between them as a share of the lower mode, at most
+MOST_ROWS = 10_000  # images of other labels that the variation within labels is estimated from
+LEAST_PART = 40  # images, and share of a label's images, that a part must have
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Whitened:
     """Residuals in which images of undoubted label vary alike in all directions."""
 
-    rows: NDArray[np.float32]  # (N, d) residuals, whitened, without what tells the classes apart
-    labels: NDArray[np.int64]  # (N,) labels as they stand in the set
-    check: NDArray[np.int64]  # places of undoubted images that no estimate was made from
+    rows: Singles  # (N, d) residuals, whitened, without what tells the classes apart
+    labels: Ints  # (N,) labels as they stand in the set
+    check: Ints  # places of undoubted images that no estimate was made from
 
-    def scores(self, members: NDArray[np.int64], label: int) -> NDArray[np.float64]:
+    def scores(self, members: Ints, label: int) -> Floats:
         """Return how far each image (N,) lies along the mean of the members, in deviations.
 
-        A member is compared with the mean of the *others*, so that strangers gain nothing from
-        their noise; the scale is that of undoubted images, of all labels or of `label`.
+        A member is compared with the mean of the *others*, so that its noise gains it nothing.
         """
         mean = self.rows[members].mean(0)
         along = (self.rows @ mean).astype(np.float64)
@@ -56,11 +66,8 @@ class Whitened:
             middle, deviation = max(middle, of_label[0]), max(deviation, of_label[1])
         return np.asarray((along - middle) / max(deviation, 1e-12))
 
-    def apartness(self, members: NDArray[np.int64]) -> float:
-        """Return how unlike their content the members are, apart from what they share.
-
-        It is the median squared length across their mean, as a multiple of undoubted images'.
-        """
+    def apartness(self, members: Ints) -> float:
+        """Return the median squared length across their mean, in that of undoubted images."""
         mean = self.rows[members].mean(0)
         mean = mean / max(float(np.linalg.norm(mean)), 1e-12)
         some = self.rows[np.concatenate([members, self.check])].astype(np.float64)
@@ -70,16 +77,9 @@ class Whitened:
 
 
 def whiten(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    content: NDArray[np.int64],
-    trusted: NDArray[np.int64],
-    seed: int = 0,
+    features: Singles, labels: Ints, content: Ints, trusted: Ints, seed: int = 0
 ) -> Whitened:
-    """Take what images show (N,) out of features (N, d) and whiten what is left.
-
-    Of the `trusted` images, of undoubted label, half make the estimates; the others check them.
-    """
+    """Take the content (N,) out of features (N, d) and whiten the rest, by half of the trusted."""
     order = np.random.default_rng(seed).permutation(trusted)
     half = len(order) // 2
     fit, check = order[:half], np.sort(order[half:])
@@ -101,7 +101,7 @@ def whiten(
     return Whitened(rows, labels, check)
 
 
-def _middle_and_deviation(values: NDArray[np.float64]) -> tuple[float, float]:
+def _middle_and_deviation(values: Floats) -> tuple[float, float]:
     middle = float(np.median(values))
     return middle, float(np.quantile(np.abs(values - middle), NORMAL_68))
 
@@ -114,23 +114,16 @@ class SharedGroup:
     features: str  # the kind of features
     strength: float
     """Median over the starters of how far they lie along what the others share, in deviations."""
-    members: NDArray[np.int64]  # places of the images that share it
-    scores: NDArray[np.float64]
+    members: Ints  # places of the images that share it
+    scores: Floats
     """(N,) how far each image lies along it, in deviations of undoubted images."""
     apartness: float  # how unlike their content the members are otherwise; about 1 where planted
 
 
 def shared_group(
-    white: Whitened,
-    candidates: NDArray[np.int64],
-    label: int,
-    features: str,
-    starters: int = STARTERS,
+    white: Whitened, candidates: Ints, label: int, features: str, starters: int = STARTERS
 ) -> SharedGroup | None:
-    """Return what the suspects of one label share, or None where there are too few.
-
-    It is first sought in the `starters` of the candidates, the most suspicious first.
-    """
+    """Return what the suspects of a label share, the most suspicious first; None of too few."""
     if min(len(candidates), starters) < LEAST_MEMBERS:
         return None
     members = candidates[:starters]
@@ -144,13 +137,8 @@ def shared_group(
     return SharedGroup(label, features, strength, members, scores, white.apartness(members))
 
 
-def contents_in_turn(
-    candidates: NDArray[np.int64],
-    suspicion: NDArray[np.float64],
-    content: NDArray[np.int64],
-    certain: float,
-) -> NDArray[np.int64]:
-    """Return the candidates of one label, the certain ones first, of these each content's in turn.
+def contents_in_turn(candidates: Ints, suspicion: Floats, content: Ints, certain: float) -> Ints:
+    """Return the candidates, certain ones first and of these each content's in turn.
 
     So a style that is often mistaken for one class gets no more of the first places than others.
     """
@@ -169,13 +157,13 @@ class Part:
 
     label: int
     gap: float  # distance from the rest of the label, in deviations
-    members: NDArray[np.int64]  # places of its images
-    towards: NDArray[np.float64]
+    members: Ints  # places of its images
+    towards: Floats
     """(N,) how far from the rest, 0, to the part, 1, an image lies; 0 for other labels."""
 
 
 def compact_groups(
-    features: NDArray[np.float32], labels: NDArray[np.int64], classes: int, seed: int = 0
+    features: Singles, labels: Ints, classes: int, seed: int = 0
 ) -> tuple[Part, ...]:
     """Return the tightest group of each label that has images enough, from features (N, d)."""
     rows = [np.flatnonzero(labels == label) for label in range(classes)]
@@ -194,7 +182,18 @@ def compact_groups(
         centred = (features[some] - features[some].mean(0)).T
         solved = scipy.linalg.solve_triangular(factor.astype(np.float32), centred, lower=True)
         white = np.ascontiguousarray(solved.T, np.float32)
-        along = white @ _directions(white, np.random.default_rng((seed, label)))
+        # directions (d, M): grown from outlying rows, and those of most variance
+        outlying = np.argsort(-(white**2).sum(1), kind="stable")[: len(white) // 2]
+        starts = np.random.default_rng((seed, label)).permutation(outlying)[:STARTS]
+        grown, furthest = white[starts].T, min(FURTHEST, len(white) // 8)
+        for _ in range(ROUNDS):
+            along = white @ (grown / np.maximum(np.linalg.norm(grown, axis=0), 1e-12))
+            places = np.argpartition(-along, furthest, 0)[:furthest]  # (furthest, M)
+            grown = np.stack([white[members].mean(0) for members in places.T], 1)
+        most = np.linalg.eigh(white.T @ white)[1][:, -MOST_VARIED:]
+        every = np.concatenate([grown, most, -most], 1)
+        every /= np.maximum(np.linalg.norm(every, axis=0), 1e-12)
+        along = white @ np.asarray(every, np.float32)
         gap, towards = max((split_along(column) for column in along.T), key=lambda group: group[0])
         spread = np.zeros(len(labels))
         spread[some] = towards
@@ -202,27 +201,11 @@ def compact_groups(
     return tuple(groups)
 
 
-def _directions(white: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return unit directions (d, M): grown from outlying rows, and those of most variance."""
-    outlying = np.argsort(-(white**2).sum(1), kind="stable")[: len(white) // 2]
-    starts = rng.permutation(outlying)[:STARTS]
-    grown = white[starts].T
-    furthest = min(FURTHEST, len(white) // 8)
-    for _ in range(ROUNDS):
-        along = white @ (grown / np.maximum(np.linalg.norm(grown, axis=0), 1e-12))
-        places = np.argpartition(-along, furthest, 0)[:furthest]  # (furthest, M)
-        grown = np.stack([white[some].mean(0) for some in places.T], 1)
-    _, varied = np.linalg.eigh(white.T @ white)
-    most = varied[:, -MOST_VARIED:]
-    every = np.concatenate([grown, most, -most], 1)
-    return np.asarray(every / np.maximum(np.linalg.norm(every, axis=0), 1e-12), np.float32)
-
-
-def split_along(values: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
+def split_along(values: NDArray[np.floating]) -> tuple[float, Floats]:
     """Return the gap of the upper group of values (N,), and how far towards it each value is.
 
-    The group is grown from the greatest values: those beyond half the way from the median of
-    the rest to the median of the group. The gap is that way over the sum of both deviations.
+    Grown from the greatest values, it is those beyond half the way from the median of the rest to
+    its own; the gap is that way over the sum of both deviations.
     """
     numbers = values.astype(np.float64)
     ordered = np.sort(numbers)
@@ -243,3 +226,99 @@ def split_along(values: NDArray[np.floating]) -> tuple[float, NDArray[np.float64
         # the greater of the usual deviation and the robust one, which a long tail fools
         deviations += max(_middle_and_deviation(part)[1], float(part.std()))
     return float(high - low) / max(deviations, 1e-12), towards
+
+
+def split_labels(features: NDArray[np.floating], labels: Ints, classes: int) -> list[Part]:
+    """Return the smaller part of each label that has two modes, from features (N, d)."""
+    rows = [np.flatnonzero(labels == label) for label in range(classes)]
+    centred = features - features.mean(0, dtype=np.float64).astype(np.float32)
+    for some in rows:
+        if len(some):
+            centred[some] -= centred[some].mean(0)
+    whitening = whitening_of(centred)
+    parts = []
+    for label, some in enumerate(rows):
+        if len(some) < 2 * LEAST_PART:
+            continue
+        white = centred[some].astype(np.float64) @ whitening
+        _, axes = np.linalg.eigh(white.T @ white)
+        lines = []
+        for start in range(1, min(SPLIT_STARTS, white.shape[1]) + 1):
+            along = discriminant(white, white @ axes[:, -start])
+            if along is not None and 0 < (along > 0).sum() < len(along):
+                lines.append(along if (along > 0).mean() <= HALF else -along)
+        best = max(filter(_has_two_modes, lines), key=_apart, default=None)
+        if best is not None:
+            towards = np.zeros(len(labels))
+            start, end = best[best <= 0].mean(), best[best > 0].mean()
+            towards[some] = (best - start) / (end - start)
+            parts.append(Part(label, _apart(best), some[best > 0], towards))
+    return parts
+
+
+def whitening_of(centred: NDArray[np.floating]) -> Floats:
+    """Return what brings rows (N, d), centred in each label, to uncorrelated components (d, k)."""
+    values, vectors = np.linalg.eigh((centred.T @ centred / len(centred)).astype(np.float64))
+    spread = np.maximum(values[-COMPONENTS:], 1e-6 * max(float(values[-1]), 1e-12))
+    return np.asarray(vectors[:, -COMPONENTS:] / np.sqrt(spread))
+
+
+def discriminant(white: Floats, along: Floats) -> Floats | None:
+    """Return where rows (N, d) lie on the line between two groups; above 0 is in the second.
+
+    From the outer end of the heavier tail of `along` (N,), discriminant analysis and reassignment
+    take turns (SCAn, algorithm 2). None where one group is left without rows.
+    """
+    from_middle = along - np.median(along)
+    second = np.abs(from_middle) > np.quantile(np.abs(from_middle), 1 - OUTER)
+    second &= along * np.sign((along**3).sum() or 1.0) > 0  # the heavier tail
+    towards = np.zeros(len(white))
+    for _ in range(SPLIT_ROUNDS):
+        if not 0 < second.sum() < len(white):
+            return None
+        start, end = white[~second].mean(0), white[second].mean(0)
+        towards = (white - (start + end) / 2) @ (end - start)
+        if np.array_equal(towards > 0, second):
+            break
+        second = towards > 0
+    return towards
+
+
+def _apart(along: Floats) -> float:
+    """Return the distance of the means of both sides of 0, in deviations."""
+    first, second = along[along <= 0], along[along > 0]
+    deviation = np.sqrt((first.var() + second.var()) / 2)
+    return float((second.mean() - first.mean()) / max(deviation, 1e-12))
+
+
+def _has_two_modes(along: Floats) -> bool:
+    second = along > 0
+    least = max(LEAST_PART, LEAST_SHARE * len(second))
+    if second.sum() < least or _apart(along) < LEAST_APART:
+        return False
+    counts, edges = np.histogram(along, BINS)
+    first, last = np.searchsorted(edges, (along[~second].mean(), along[second].mean())) - 1
+    middle = max(1, int(np.searchsorted(edges, 0)))
+    lower = min(counts[:middle].max(), counts[middle:].max())
+    return bool(counts[first : last + 1].min() <= DEEPEST * lower)
+
+
+def nearness_of_others(
+    features: NDArray[np.floating], labels: Ints, label: int, flagged: Bools
+) -> float:
+    """Return where the median other label lies from a label's unflagged part, 0, to the other, 1.
+
+    That is along the discriminant that the variation within other labels makes.
+    """
+    own = labels == label
+    others = np.flatnonzero(~own)[:: max(1, (~own).sum() // MOST_ROWS)]
+    rows = features[others].astype(np.float64)
+    names, place = np.unique(labels[others], return_inverse=True)
+    means = np.stack([rows[place == k].mean(0) for k in range(len(names))])
+    rows -= means[place]
+    scatter = rows.T @ rows / len(rows)
+    scatter[np.diag_indices_from(scatter)] += RIDGE * max(scatter.trace() / len(scatter), 1e-12)
+    start = features[own & ~flagged].mean(0, dtype=np.float64)
+    line = features[own & flagged].mean(0, dtype=np.float64) - start
+    direction = np.linalg.solve(scatter, line)
+    return float(np.median((means - start) @ direction) / (line @ direction))

@@ -8,19 +8,17 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 COMPONENTS = 10  # dimensions that are kept before clustering
 
 
-def two_clusters(
-    features: NDArray[np.floating], seed: int = 0
-) -> tuple[NDArray[np.float64], float]:
-    """Split the features (N, d) of one class in two by k-means after a projection.
+def two_clusters(features: NDArray[np.floating], seed: int = 0) -> tuple[Floats, float]:
+    """Split the features (N, d) of a class by k-means after a projection.
 
-    Returns:
-        How much nearer each row is to the centre of the smaller cluster than to the other's
-        (N,), and the share of the rows that the smaller cluster holds.
+    Returned are how much nearer each row is to the centre of the smaller cluster than to the
+    other's (N,), and the share of the rows that the smaller cluster holds.
     """
     kept = min(COMPONENTS, *features.shape)
     projected = PCA(kept, svd_solver="full").fit_transform(features.astype(np.float64))
@@ -32,12 +30,11 @@ def two_clusters(
 
 
 @TRAINING_SET_DETECTORS.register("activation_clustering")
-def activation_clustering(analysis: Analysis) -> NDArray[np.float64]:
+def activation_clustering(analysis: Analysis) -> Floats:
     """Return the nearness to the smaller cluster, higher the smaller the share that it holds."""
-    scores = np.zeros(len(analysis.images))
-    for rows in analysis.rows_by_label():
-        if len(rows) >= 4:
-            nearness, share = two_clusters(analysis.model_features[rows], analysis.seed)
-            scale = max(float(np.abs(nearness).mean()), 1e-12)
-            scores[rows] = nearness / scale * (0.5 - share)
-    return scores
+
+    def score(features: NDArray[np.floating]) -> Floats:
+        nearness, share = two_clusters(features, analysis.seed)
+        return nearness / max(float(np.abs(nearness).mean()), 1e-12) * (0.5 - share)
+
+    return analysis.scores_by_label(4, score)

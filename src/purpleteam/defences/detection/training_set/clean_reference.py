@@ -4,13 +4,13 @@ As Confusion Training (Qi et al. 2023, arXiv:2205.13616), but the trigger is wha
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
 @TRAINING_SET_DETECTORS.register("clean_reference")
-def clean_reference(analysis: Analysis) -> NDArray[np.float64]:
+def clean_reference(analysis: Analysis) -> Floats:
     """Return the log odds against the label; what the net learned from lies below all suspects."""
     reference = analysis.reference
     scores = np.zeros(len(analysis.images))

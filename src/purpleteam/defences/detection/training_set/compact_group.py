@@ -4,13 +4,13 @@ In the spirit of SCAn (Tang et al. 2021, arXiv:1908.00686), but of pixels.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
 @TRAINING_SET_DETECTORS.register("compact_group")
-def compact_group(analysis: Analysis) -> NDArray[np.float64]:
+def compact_group(analysis: Analysis) -> Floats:
     """Return how far towards its label's tightest group an image lies, times the group's gap."""
     scores = np.zeros(len(analysis.images))
     for group in analysis.compact:

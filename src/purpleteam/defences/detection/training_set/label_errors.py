@@ -3,13 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats, Ints
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 from purpleteam.defences.detection.training_set._features import margins
 
 
-def confident_labels(
-    probabilities: NDArray[np.floating], labels: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def confident_labels(probabilities: NDArray[np.floating], labels: Ints) -> Ints:
     """Return each row's confident label (N,), -1 where there is none.
 
     It is the most probable class j whose out-of-sample probability, in (N, K), reaches the mean
@@ -24,7 +23,7 @@ def confident_labels(
 
 
 @TRAINING_SET_DETECTORS.register("label_errors")
-def label_errors(analysis: Analysis) -> NDArray[np.float64]:
+def label_errors(analysis: Analysis) -> Floats:
     """Return the margin against the label, 2 higher where another is confidently read."""
     labels = analysis.images.labels
     read = confident_labels(analysis.votes, labels)

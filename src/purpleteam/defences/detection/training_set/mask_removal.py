@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from purpleteam.core.arrays import Floats
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
@@ -16,7 +16,7 @@ TRUSTED = 1000  # how many undoubted images the model scan takes where none are 
 
 def mask_removal_scores(
     model: nn.Module, images: ImageSet, trigger: RecoveredTrigger, fill: Tensor
-) -> NDArray[np.float64]:
+) -> Floats:
     """Return how much of its probability each image of the target loses, (N,) in [0, 1]."""
     scores = np.zeros(len(images))
     rows = np.flatnonzero(images.labels == trigger.target_label)
@@ -33,7 +33,7 @@ def mask_removal_scores(
 
 
 @TRAINING_SET_DETECTORS.register("mask_removal")
-def mask_removal(analysis: Analysis) -> NDArray[np.float64]:
+def mask_removal(analysis: Analysis) -> Floats:
     """Return the lost probability, 0 everywhere if a scan of the model recovers no trigger."""
     from purpleteam.defences.detection.model import scan_model  # costs time to load
 

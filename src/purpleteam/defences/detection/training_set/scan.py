@@ -3,14 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
-from purpleteam.defences.detection.training_set._splits import discriminant
-
-COMPONENTS = 32  # principal components of the variation within classes
+from purpleteam.defences.detection.training_set._groups import discriminant, whitening_of
 
 
-def two_groups(white: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
-    """Split the rows (N, d) of one class, whitened by the variation that all classes share.
+def two_groups(white: NDArray[np.floating]) -> tuple[float, Floats]:
+    """Split whitened rows (N, d) of one class in two.
 
     Returned are twice the log likelihood ratio of two groups of equal covariance against one, and
     how far each row lies on the smaller group's side (N,); above 0 is in it.
@@ -28,7 +27,7 @@ def two_groups(white: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]
     return len(rows) * share * (1 - share) * float(np.sum(np.square(gap))), towards
 
 
-def anomaly_index(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+def anomaly_index(statistics: Floats) -> Floats:
     """Return how many scaled median absolute deviations each lies above the median."""
     middle = np.median(statistics)
     spread = 1.4826 * np.median(np.abs(statistics - middle))
@@ -36,15 +35,13 @@ def anomaly_index(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @TRAINING_SET_DETECTORS.register("scan")
-def scan(analysis: Analysis) -> NDArray[np.float64]:
+def scan(analysis: Analysis) -> Floats:
     """Return the side of the smaller group times the class's anomaly index."""
     residual, groups = analysis.model_features.astype(np.float64), analysis.rows_by_label()
     for rows in groups:
         residual[rows] -= residual[rows].mean(0)
-    values, vectors = np.linalg.eigh(residual.T @ residual / len(residual))
-    spread = np.maximum(values[-COMPONENTS:], 1e-6 * max(float(values[-1]), 1e-12))
-    kept = vectors[:, -COMPONENTS:] / np.sqrt(spread)
-    splits = [two_groups(residual[rows] @ kept) for rows in groups]
+    whitening = whitening_of(residual)
+    splits = [two_groups(residual[rows] @ whitening) for rows in groups]
     index = anomaly_index(np.array([np.log1p(statistic) for statistic, _ in splits]))
     scores = np.zeros(len(residual))
     for rows, (_, towards), weight in zip(groups, splits, index, strict=True):

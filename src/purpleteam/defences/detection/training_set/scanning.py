@@ -1,10 +1,8 @@
 """The scan of a training set: evidence against each label, a verdict, and every detector's scores.
 
 A strong trigger moves its images further along one direction than any honest group moves. A weak
-one still joins images of many contents, where hard images are confused with one or two: a serif
-makes a 1 look like a 2, but nothing makes a 0, a 5 and an 8 look like a 1 in the same way. What is
-so frequent that nothing contradicts it is a part of its label by itself, and is classified as
-something else by a net that never saw it.
+one still joins images of many contents, where hard images are confused with one or two. Frequent
+poison is a part of its label by itself, which a net that never saw it classifies as something else.
 """
 
 import time
@@ -14,79 +12,74 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from purpleteam.core.arrays import Bools, Floats, Ints
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Scan
 from purpleteam.defences.detection.training_set._analysis import (
     CERTAIN,
+    LEADING,
     TRAINING_SET_DETECTORS,
     Analysis,
-)
-from purpleteam.defences.detection.training_set._groups import ALIKE, HALF, Part, SharedGroup
-from purpleteam.defences.detection.training_set._splits import (
-    LEADING,
     PartPrediction,
-    unflagged_half_is_planted,
+    outside_leading,
 )
+from purpleteam.defences.detection.training_set._groups import (
+    ALIKE,
+    HALF,
+    Part,
+    SharedGroup,
+    nearness_of_others,
+)
+from purpleteam.models.inference import logits
 
 FALSE_ALARM_RATE = 0.02
 """Stated share of clean sets in which some label is accused.
 
 No less than the tail of a Gumbel distribution fitted to the evidence on disjoint clean subsets
-(results/backdoors.json, calibration); so few sets do not prove so low a rate by counting.
+(results/backdoors.json, calibration): the subsets are too few to prove so low a rate by counting.
 """
-
+# A shared group of one or two contents is planted from this strength on, by kind of features, ...
 STRONG = {"pixels": 7.0, "patches": 20.0, "fine_patches": 15.0}
-"""Strength from which a group of one or two contents is planted, by kind of features."""
+STRONG_MEMBERS = 28.0  # ... with so many certain members (fewer may be a style) ...
+MOST_APART = 1.4  # ... that are, up to this apartness, ordinary images of their content otherwise
 BROAD = 5.0  # certain members outside the leading contents from which a group is planted
 BROAD_SHARE = 0.0022  # the same as a share of the label's images, where that is more
-STRONG_MEMBERS = 28.0
-"""Certain members of any content from which a strong group is planted: fewer may be a style."""
-MOST_APART = 1.4
-"""Apartness up to which images can be ordinary ones of their content with a trigger on them."""
 LEAST_STRENGTH = 2.5  # strength below which a broad group shares nothing
-SUSPICION_WEIGHT = 0.8
-"""With it, a certain suspect of an accused label is flagged unless the trigger is a strong one."""
-LEAST_ALIGNED = 1.6 * ALIKE
-"""Deviations along the shared direction from which an image of no suspicion is planted."""
+SUSPICION_WEIGHT = 0.8  # flags certain suspects of an accused label, unless the trigger is strong
+LEAST_ALIGNED = 1.6 * ALIKE  # deviations from which an image of no suspicion is planted
 GAP = 5.0  # gap from which a compact group is planted
 COMPACT_MEMBERS = 20.0  # members from which it is: fewer are a writer's habit
 HONEST = 0.999  # what the scores of an accused label's other images stay below, of a threshold of 1
 LARGE = 0.15  # share of a label's images from which the flagged may be the honest ones
+# The smaller part of a label is planted where this share of it is surely something else ...
 SPLIT_SURE = 0.6
-"""Share of a label's smaller part that is surely something else from which it is planted ..."""
-SPLIT_STRENGTH = 5.0
-"""... if by so many deviations they share in pixels what their contents do not have ..."""
-SPLIT_BROAD = 0.25
-"""... and, whatever they share, the share outside the leading contents from which it is."""
-SPLIT_ALONE = 2.5
-"""So many times as many must be as in any other label: a rare view occurs in all of them."""
-
-
+SPLIT_STRENGTH = 5.0  # ... and shares so many deviations in pixels that their contents lack; or
+SPLIT_BROAD = 0.25  # where this share lies outside the leading contents ...
+SPLIT_ALONE = 2.5  # ... and so many times as many as in any other label: rare views occur in all
+BROADER = 0.25  # least excess of the planted part's share outside the leading contents
+PLAINLY = 0.9  # how far towards the flagged part other labels lie, where half is not enough
 DEFAULT_DETECTORS = (
     *("small_subsets", "label_errors", "clean_reference"),
     *("shared_trigger", "compact_group", "split_label"),
 )
 """Those that the verdict is made from; the others need a net more, and are there to compare."""
+# handwritten digits: subsets of MNIST and the embedded ones, with some room
 CALIBRATED = Calibrated(
     images=300, of_each=50, share_of_each=0.2, classes=(6, 20), sides=(20, 40), channels=(1,)
 )
-"""Handwritten digits: subsets of MNIST and the embedded ones, with some room."""
-LEAST_READ = 0.85
-"""Share of the images that small subsets read as their label: 0.89 in a thousand of MNIST."""
+LEAST_READ = 0.85  # share that small subsets read as their label: 0.89 in a thousand of MNIST
 ALIKE_PARTS = 3
-"""So many labels that each have a compact group, or fall in two by parts at least half as large as
-the largest, have styles: a trigger does that to one label, a few templates to most of them.
-"""
+"""Labels that each fall in two, by a compact group or a part at least half as large as the largest,
+from which the set has styles: a trigger does that to one label, templates to most."""
 
 
 class Accusation(NamedTuple):
     """The label with the most evidence against it, and what follows for each image."""
 
-    scores: NDArray[np.float64]
+    scores: Floats
     """(N,) evidence that an image is planted, as multiples of the threshold, which is 1."""
     target_label: int | None  # the accused label; None where there is none
     evidence: float  # the greatest evidence against a label, as a multiple of its limit
@@ -125,11 +118,33 @@ def split_evidence(parts: Sequence[PartPrediction]) -> list[tuple[float, Part]]:
     return evidence
 
 
+def unflagged_half_is_planted(analysis: Analysis, label: int, flagged: Bools) -> bool:
+    """Say whether of a label's images it is those not flagged, (N,), that were planted.
+
+    A net that never saw the label predicts one or two others for its honest images, and for planted
+    ones all that they show. Where it does so for neither part, as when labels were kept, honest
+    images lie where those of other labels do.
+    """
+    labels, classes = analysis.images.labels, analysis.classes
+    own = np.flatnonzero(labels == label)
+    net = analysis.learned(np.flatnonzero(labels != label), "net of other labels")
+    scores = logits(net, analysis.images.images[own])
+    scores[:, label] = -np.inf
+    content = scores.argmax(1)
+    parts = content[flagged[own]], content[~flagged[own]]
+    broad = [outside_leading(part, classes) for part in parts]
+    if max(broad) > HALF:
+        return broad[1] - broad[0] > BROADER
+    shares = [np.bincount(part, minlength=classes) / max(1, len(part)) for part in parts]
+    total_variation = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    least = HALF if total_variation < HALF else PLAINLY
+    return nearness_of_others(analysis.patch_features, labels, label, flagged) > least
+
+
 def accuse(analysis: Analysis) -> Accusation:
     """Accuse the label with the most evidence, if it is enough, and score every image.
 
-    Without an accusation no score reaches 1; with one, only scores of its label do. Scores that
-    single images give go before those of a split, a line through all of them.
+    Only scores of an accused label reach 1. Those of single images go before those of a split.
     """
     scores = analysis.suspicion / (1 + analysis.suspicion)
     shared = [(shared_evidence(analysis, group), group) for group in analysis.groups]
@@ -171,10 +186,10 @@ class TrainingSetScan(Scan):
     """What a scan of a training set found; a score of 1 is the limit, for images and labels."""
 
     threshold: float = 1.0  # the same for every set, fixed on clean ones
-    scores: NDArray[np.float64]  # (N,) how suspicious each image is
-    flagged: NDArray[np.int64]
+    scores: Floats  # (N,) how suspicious each image is
+    flagged: Ints
     """Places of the flagged images, the most suspicious first; none if nothing is established."""
-    by_detector: Mapping[str, NDArray[np.float64]]  # (N,) scores of each detector that was asked
+    by_detector: Mapping[str, Floats]  # (N,) scores of each detector that was asked
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {

@@ -4,13 +4,13 @@ Whitened and without their content, poisoned images point the same way; hard one
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
 @TRAINING_SET_DETECTORS.register("shared_trigger")
-def shared_trigger(analysis: Analysis) -> NDArray[np.float64]:
+def shared_trigger(analysis: Analysis) -> Floats:
     """Return how far an image lies along what its label's suspects share, in any features."""
     labels = analysis.images.labels
     scores = np.zeros(len(labels))

@@ -4,14 +4,12 @@ A few poisons among many parts are too few in each to teach a trigger. The learn
 classifiers on features that no label has touched, so that hundreds of them take seconds.
 """
 
-import numpy as np
-from numpy.typing import NDArray
-
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 from purpleteam.defences.detection.training_set._features import margins
 
 
 @TRAINING_SET_DETECTORS.register("small_subsets")
-def small_subsets(analysis: Analysis) -> NDArray[np.float64]:
+def small_subsets(analysis: Analysis) -> Floats:
     """Return the share of the out-of-part votes for another label less its own, in [-1, 1]."""
     return -margins(analysis.votes, analysis.images.labels)[0]

@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
-def spectral_signature_scores(features: NDArray[np.floating]) -> NDArray[np.float64]:
+def spectral_signature_scores(features: NDArray[np.floating]) -> Floats:
     """Return the squared projection (N,) of each row of one class on its top singular vector.
 
     Rows (N, d) are centred first: else the score would hold the mean, which all rows share.
@@ -18,10 +19,11 @@ def spectral_signature_scores(features: NDArray[np.floating]) -> NDArray[np.floa
 
 
 @TRAINING_SET_DETECTORS.register("spectral_signatures")
-def spectral_signatures(analysis: Analysis) -> NDArray[np.float64]:
+def spectral_signatures(analysis: Analysis) -> Floats:
     """Return the score of each image within its class, in units of the class's mean score."""
-    scores = np.zeros(len(analysis.images))
-    for rows in analysis.rows_by_label():
-        of_class = spectral_signature_scores(analysis.model_features[rows])
-        scores[rows] = of_class / max(of_class.mean(), np.finfo(np.float64).tiny)
-    return scores
+
+    def score(features: NDArray[np.floating]) -> Floats:
+        scores = spectral_signature_scores(features)
+        return np.asarray(scores / max(scores.mean(), np.finfo(np.float64).tiny))
+
+    return analysis.scores_by_label(1, score)

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 COMPONENTS = 32  # principal components that are kept
@@ -13,11 +14,11 @@ SHARPNESS = 4.0  # the paper's exponent: how much scores lean to the direction o
 
 def robustly_whitened(
     features: NDArray[np.floating], *, components: int = COMPONENTS, trim: float = TRIM
-) -> NDArray[np.float64]:
+) -> Floats:
     """Return the rows (N, k) on k principal components, whitened by a trimmed covariance.
 
-    It is that of the rows nearest to the mean in the same metric, chosen anew in each round: a
-    stand-in for the paper's robust estimator, which needs a semidefinite program.
+    It is that of the rows nearest to the mean in the same metric, chosen anew in each round: the
+    paper's robust estimator needs a semidefinite program.
     """
     centred = features.astype(np.float64) - np.median(features, 0)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
@@ -36,7 +37,7 @@ def robustly_whitened(
     return np.asarray(white)
 
 
-def quantum_entropy_scores(white: NDArray[np.floating]) -> NDArray[np.float64]:
+def quantum_entropy_scores(white: NDArray[np.floating]) -> Floats:
     """Return `x' Q x` (N,) for whitened rows, Q the exponential of their excess covariance."""
     covariance = white.T @ white / len(white)
     values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
@@ -47,11 +48,11 @@ def quantum_entropy_scores(white: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 @TRAINING_SET_DETECTORS.register("spectre")
-def spectre(analysis: Analysis) -> NDArray[np.float64]:
+def spectre(analysis: Analysis) -> Floats:
     """Return the score of each image within its class, in units of the class's median."""
-    scores = np.zeros(len(analysis.images))
-    for rows in analysis.rows_by_label():
-        if len(rows) >= 4:
-            of_class = quantum_entropy_scores(robustly_whitened(analysis.model_features[rows]))
-            scores[rows] = of_class / max(float(np.median(of_class)), 1e-12)
-    return scores
+
+    def score(features: NDArray[np.floating]) -> Floats:
+        scores = quantum_entropy_scores(robustly_whitened(features))
+        return np.asarray(scores / max(float(np.median(scores)), 1e-12))
+
+    return analysis.scores_by_label(4, score)

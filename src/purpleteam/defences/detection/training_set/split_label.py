@@ -4,13 +4,13 @@ After SCAn (Tang et al. 2021, arXiv:1908.00686), but a net that never saw the pa
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
 
 
 @TRAINING_SET_DETECTORS.register("split_label")
-def split_label(analysis: Analysis) -> NDArray[np.float64]:
+def split_label(analysis: Analysis) -> Floats:
     """Return the share of the way to the smaller part times its share of surely another thing."""
     scores = np.zeros(len(analysis.images))
     for part in analysis.splits:  # 0 outside the split's label
