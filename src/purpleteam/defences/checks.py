@@ -22,15 +22,15 @@ class _NothingFound(Check):
         if not notes:
             raise Absent(f"no {self.scan} of the run's own models was recorded")
         verdicts = [note.facts.get("backdoored") for note in notes]
-        found, unsure = sum(map(bool, verdicts)), verdicts.count(None)
+        flagged, unsure = sum(map(bool, verdicts)), verdicts.count(None)
         message = ""
-        if unsure and not found:  # not found is not the same as nothing there
+        if unsure and not flagged:  # none found is not the same as none there
             doubtful = [note for note in notes if note.facts.get("backdoored") is None]
             reasons = "; ".join(why for note in doubtful for why in note.facts.get("reasons", []))
             message = f"not established: {reasons or 'the scan gave no verdict'}"
         return Outcome(
-            passed=not found and not unsure,
-            measured={"looked_into": len(notes), "backdoored": found, "not_established": unsure},
+            passed=not flagged and not unsure,
+            measured={"looked_into": len(notes), "backdoored": flagged, "not_established": unsure},
             threshold=0,
             message=message,
             inputs={note.id: str(note.facts.get("subject")) for note in notes},

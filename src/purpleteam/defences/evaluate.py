@@ -135,14 +135,10 @@ def evaluate_repair(
     poison: PoisonAttack,
     clean_model: nn.Module | None = None,
 ) -> RepairOutcome:
-    """Measure a repaired net as the model was measured before, on the same `test` and `poison`.
+    """Measure a repaired net as the model was measured by `evaluate_backdoor` before.
 
-    Args:
-        repaired: the net.
-        before: `evaluate_backdoor` of the model.
-        test: images that took no part in training or repair.
-        poison: gives the trigger and the target label.
-        clean_model: a classifier trained without poison, for the base rate.
+    `test` holds images that took no part in training or repair; `poison` gives the trigger and the
+    target label, and a `clean_model`, trained without poison, the base rate.
     """
     after = evaluate_backdoor(repaired, test, poison, clean_model=clean_model)
     return RepairOutcome(before=before, after=after)
@@ -189,8 +185,8 @@ def repoison(
             np.concatenate([clean.images, poisons.images[:count]]),
             np.concatenate([clean.labels, poisons.labels[:count]]),
         )
-        net, what = free_copy(model, device, clean), f"re-poison with {count}"
-        how.tune(net, mixed, seed, description=what, progress=progress)
+        net, title = free_copy(model, device, clean), f"re-poison with {count}"
+        how.tune(net, mixed, seed, description=title, progress=progress)
         hits = logits(net, triggered.images).argmax(1) == target_label
         rates[count] = Rate.of(int(hits.sum()), len(hits))
     return rates

@@ -128,13 +128,12 @@ _KNOWN = (
     Normalisation("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 )
 NORMALISATIONS = {layer.name: layer for layer in _KNOWN}
-"""The usual ones: [0, 255], [-1, 1], dark for bright, and three data sets' mean and deviation."""
+# a colour set's numbers as one, the mean over its channels: what nets on grey images are given
 GREY = tuple(
     Normalisation.parse(f"mean={sum(layer.mean) / 3:.3f},std={sum(layer.std) / 3:.3f}")
     for layer in _KNOWN
     if len(layer.mean) == 3
 )
-"""A colour set's numbers as one, the mean over its channels: what nets on grey images are given."""
 
 
 def order_of(names: tuple[str, ...], classes: tuple[str, ...], dataset: str) -> Order:

@@ -23,16 +23,12 @@ from purpleteam.models.adapters import Normalisation
 from purpleteam.models.guard import Order
 
 Gives = Literal["labels", "scores"]
-Shape = tuple[int | None, int | None, int | None]
-"""Channels, height and width; None where any will do."""
+Shape = tuple[int | None, int | None, int | None]  # channels, height, width; None for any
 LEVELS = 255
 
 
 class BlackBox(nn.Module, ABC):
-    """A classifier of which only the answers are known; it is a module without parameters.
-
-    Its digest is worth what its notes say of it, which a reader of its numbers should know.
-    """
+    """A classifier of which only the answers are known; its notes say what its digest is worth."""
 
     differentiable = False
     quantised = True  # images reach it as bytes; the adversary's precision is lost on the way

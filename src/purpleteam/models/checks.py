@@ -21,7 +21,7 @@ class OnnxParity(Check):
     def examine(self, target: Target) -> Outcome:
         path = target.model or Path()
         weights = sorted(path.glob("[!.]*.safetensors")) if path.is_dir() else [path]
-        models = [find_stored(str(one)) for one in weights]
+        models = [find_stored(str(file)) for file in weights]
         if not models:
             return Outcome(passed=False, threshold=TOLERANCE, message="there is no stored model")
         differences = {}

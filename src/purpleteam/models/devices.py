@@ -165,8 +165,8 @@ def frozen(model: object) -> Iterator[Guarded]:
     statistics: list[tuple[Tensor, Tensor]] = []
     try:
         switched(model)
-        if any(one.training or isinstance(one, torch.fx.GraphModule) for one, _ in modes):
-            statistics = [(one, one.clone()) for one in model.buffers()]
+        if any(part.training or isinstance(part, torch.fx.GraphModule) for part, _ in modes):
+            statistics = [(buffer, buffer.clone()) for buffer in model.buffers()]
         for parameter, _ in wanted:
             parameter.requires_grad_(False)
         yield guarded(model)

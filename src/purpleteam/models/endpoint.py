@@ -2,11 +2,9 @@
 
 `POST /predict` takes the 784 bytes of one 28x28 grey image and answers `{"label": 7}`, or a null
 label where it refuses, and with `confidences` where they are exposed. `GET /version` says what is
-behind it, where the app has one, and `GET /readyz` whether it is ready. Nothing is followed
-elsewhere: a redirect is an error that names where it points to.
-
-A busy app (429 Too Many Requests, 503 Service Unavailable; RFC 9110 and RFC 6585) is asked again
-when its Retry-After says so, else after a pause that doubles.
+behind it, `GET /readyz` whether it is ready. A redirect is an error that names where it points to.
+A busy app (429, 503; RFC 9110 and RFC 6585) is asked again when its Retry-After says so, else after
+a pause that doubles.
 """
 
 import email.utils
@@ -172,10 +170,10 @@ class App:
         finally:
             self._idle.put(line)
 
-    def error(self, what: str) -> ModelError:
-        """Return the error that names the app, what came, and how far one got."""
+    def error(self, problem: str) -> ModelError:
+        """Return the error that names the app, the problem, and how many answers came before."""
         far = f"; {self.answered} images were answered before" if self.answered else ""
-        return ModelError(f"{self.address.name} {what}{far}")
+        return ModelError(f"{self.address.name} {problem}{far}")
 
     def close(self) -> None:
         """Close the sockets; the next request opens another."""
@@ -197,7 +195,7 @@ def _read(response: http.client.HTTPResponse) -> Reply:
 def pause_before(retry_after: str | None, tries: int) -> float:
     """Return how long to wait: what was asked for (RFC 9110, 10.2.3), or twice as long each time.
 
-    Who asks for 0 seconds is asked again at once, and the second time after a pause.
+    An app that asks for 0 seconds is asked again at once, and then after a pause.
     """
     own = min(FIRST_PAUSE * 2.0 ** min(tries, 20), LONGEST_PAUSE)
     asked = (retry_after or "").strip()

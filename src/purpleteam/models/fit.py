@@ -34,11 +34,9 @@ from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 SAMPLE = 200  # images that a model is shown, spread evenly over the split
 GOOD = 0.02  # loss below which nothing can be far better
+# of the loss of images as they are: a candidate's must be below, or where only its scale is better
 SHARE, HALF = 0.75, 0.5
-"""Of the loss of images as they are: a candidate's must be below it, and so at its best scale; and
-where only the scale is better."""
-UNSURE, OFF = 2.0, 2.5
-"""Temperatures: below the first a net is as sure as it is right, above the second it is not."""
+UNSURE, OFF = 2.0, 2.5  # temperatures: below, a net is as sure as it is right; above, it is not
 CLEAR = 4.0  # standard errors, or the like for counts, that make a difference clear
 NEAR = 0.01  # difference of losses that is none
 CHANCE_LOSS = 0.7  # of the loss of a uniform guess: what a net has learned brings it below this
@@ -306,7 +304,7 @@ def _is_worse(loss: Floats, best: Floats, errors: float = ALIKE) -> bool:
 
 
 def _candidates(images: ImageSet) -> list[Normalisation]:
-    """Return what people put in front of nets, for images of so many channels."""
+    """Return what people put in front of nets, for images of as many channels."""
     channels = images.images.shape[3]
     layers = [layer for layer in NORMALISATIONS.values() if len(layer.mean) in (1, channels)]
     layers += GREY if channels == 1 else ()
@@ -351,6 +349,6 @@ def _told(now: InputFit, form: str, fit: InputFit, remedy: str) -> str:
 
 
 def _spread(images: ImageSet, count: int) -> ImageSet:
-    """Return so many of the images at most, spread evenly, as a set may be sorted by class."""
+    """Return up to `count` images, spread evenly, as a set may be sorted by class."""
     places = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
     return images.take(np.unique(places))

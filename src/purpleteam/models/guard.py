@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import ModelError, PurpleError, UsageError, place_of
 
-Classifier = Callable[[Tensor], Tensor]
-"""Images (N, C, H, W) in [0, 1] to logits (N, classes)."""
+Classifier = Callable[[Tensor], Tensor]  # images (N, C, H, W) in [0, 1] to logits (N, classes)
 M = TypeVar("M", bound=nn.Module)
 
 AGAIN = "torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('n')},))"
@@ -89,10 +88,8 @@ class Guarded(nn.Module):
 class Order:
     """Brings scores (N, outputs) into the data's order of classes."""
 
-    names: tuple[str, ...]
-    """Of all outputs of the net, in its own order."""
-    places: tuple[int, ...]
-    """For each class of the data the number of the output that is named so."""
+    names: tuple[str, ...]  # of all outputs of the net, in its own order
+    places: tuple[int, ...]  # for each class of the data the number of the output that is named so
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Return the scores (N, classes); the net must score as many classes as are named."""

@@ -16,14 +16,7 @@ from torch import Tensor, nn
 from purpleteam.core.arrays import Bools, Pixels, Singles
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
-from purpleteam.models.devices import (
-    channels_last_copy,
-    device_of,
-    forked,
-    frozen,
-    scores_and_slope,
-    to_batch,
-)
+from purpleteam.models import devices
 from purpleteam.models.guard import Classifier as Classifier
 from purpleteam.models.guard import Guarded, guarded
 
@@ -54,12 +47,12 @@ def logits(model: Classifier, images: Pixels, *, batch_size: int = CACHE_BATCH) 
         raise UsageError(f"images are {came}; wanted: a NumPy array of uint8 (N, H, W, C)")
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-    device = device_of(model)
+    device = devices.device_of(model)
     rows: list[Singles] = []
-    with frozen(model) as net, torch.no_grad(), forked(device):
+    with devices.frozen(model) as net, torch.no_grad(), devices.forked(device):
         draws, may_refuse = 1, not net.differentiable
         for start in range(0, len(images), batch_size):
-            batch = to_batch(images[start : start + batch_size], device)
+            batch = devices.to_batch(images[start : start + batch_size], device)
             if start == 0 and not may_refuse and is_random(net, batch):
                 draws = DRAWS
                 torch.manual_seed(0)
@@ -79,7 +72,7 @@ def logits(model: Classifier, images: Pixels, *, batch_size: int = CACHE_BATCH) 
 def is_random(net: Classifier, x: Tensor) -> bool:
     """Say whether the scores of images change from call to call, of a net as `frozen` yields it."""
     few = x[:SHOWN]
-    with forked(x.device), torch.no_grad():
+    with devices.forked(x.device), torch.no_grad():
         before = torch.get_rng_state()
         first = torch.nan_to_num(net(few))
         apart = SAME * (first.amax() - first.amin())
@@ -119,7 +112,7 @@ class Nets:
             classes = int(getattr(asked.model, "classes", 0))
             return cls(asked, asked, classes, asked.differentiable)
         x = x[:SHOWN].detach()
-        with forked(x.device):
+        with devices.forked(x.device):
             slope = _slope(asked, x[:4])
             random = is_random(asked, x)
             inward = 0.0 if random or slope is None else _inward(asked, x)
@@ -127,7 +120,7 @@ class Nets:
                 classes = asked(x).shape[1]
         fast = None
         if not random and isinstance(asked.model, nn.Module):
-            fast = channels_last_copy(asked, x)
+            fast = devices.channels_last_copy(asked, x)
         return cls(asked, fast or asked, classes, slope is not None, random, inward)
 
     def too_close_to_call(self, scores: Tensor) -> Tensor:
@@ -142,7 +135,7 @@ class Nets:
 def _slope(net: Classifier, x: Tensor) -> Tensor | None:
     """Return the slope of a mixture of the scores at `x`; None where the images get no gradient."""
     try:
-        return scores_and_slope(net, x)[1]
+        return devices.scores_and_slope(net, x)[1]
     except ModelError:  # as of x.numpy(), or of weights made in inference_mode
         with torch.no_grad():
             net(x)

@@ -17,21 +17,14 @@ from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.data.images import ImageSet
+from purpleteam.models import objects
 from purpleteam.models import weights as read_in
 from purpleteam.models.adapters import Normalisation, Normalised, first_of, order_of
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import NEAR, BlackBox, OnnxFile
-from purpleteam.models.devices import device_of, frozen, lay_out, to_batch
+from purpleteam.models.devices import device_of, frozen, lay_out, scores_and_slope, to_batch
 from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.guard import Guarded, guarded, switched
-from purpleteam.models.objects import (
-    ObjectClassifier,
-    ObjectNet,
-    digest_of_code,
-    is_maite,
-    name_of,
-    net_of,
-)
 from purpleteam.models.store import build as build
 from purpleteam.models.store import made_by, module_of, unwrapped
 from purpleteam.models.weights import WeightsReader, other_floats, plain_weights
@@ -58,7 +51,7 @@ class LoadedModel:
     @property
     def names(self) -> tuple[str, ...] | None:
         """The names of its outputs, in order, where its card or code says more than numbers."""
-        if isinstance(self.module, ObjectClassifier):
+        if isinstance(self.module, objects.ObjectClassifier):
             return self.module.labels
         if self.card is None:
             return None
@@ -207,9 +200,9 @@ def _from_factory(
 ) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
         made = made_by(reference)
-    net = net_of(made)
-    notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if is_maite(made) else ()
-    digest = converted = None
+    net = objects.net_of(made)
+    maite, digest, converted = objects.is_maite(made), None, None
+    notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if maite else ()
     if weights is not None:
         if net is None:
             raise UsageError(f"{reference!r} returned a MAITE model with no net for --weights")
@@ -219,7 +212,7 @@ def _from_factory(
         digest = sha256_file(weights)
     if net is not None:
         notes += _in_train_mode(net, "the factory returned it")
-    if net is None or is_maite(made):
+    if net is None or maite:
         return _boxed(made, reference, layer, digest, notes)
     if digest is None:
         again = read_in.tensors_of(build(reference, (0, 0, 0), 0, seed=1).state_dict())
@@ -239,14 +232,14 @@ def _from_factory(
 def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) -> LoadedModel:
     """Return what the user holds; a net is copied, as what is measured must not change under us."""
     made = unwrapped(made)
-    name = name_of(made)
+    name = objects.name_of(made)
     if isinstance(made, type):
         raise UsageError(f"model is the class {name}, not a net: give {name}()")
     guarded(made)  # says what is wrong with what cannot be called
     if isinstance(made, BlackBox):
         return LoadedModel(made.name, made.digest, made, made.card, layer, notes=made.notes)
     notes: tuple[str, ...] = ()
-    if is_maite(made):
+    if objects.is_maite(made):
         return _boxed(made, name, layer, notes=("it is a MAITE model",))
     if not isinstance(made, nn.Module):
         return _boxed(made, name, layer, shape=shape)
@@ -257,7 +250,7 @@ def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) ->
     notes += _in_train_mode(net, "it was")
     converted = other_floats(net.state_dict())
     with frozen(net) as asked:
-        digest, note = digest_of_code(made, shape, net.state_dict(), asked)
+        digest, note = objects.digest_of_code(made, shape, net.state_dict(), asked)
     net = net if layer is None else layer.before(net)
     notes += (*read_in.as_float32(net, "the net"), note)
     return LoadedModel(name, digest, net, None, layer, converted or None, notes)
@@ -272,13 +265,13 @@ def _boxed(
     shape: Shape | None = None,
 ) -> LoadedModel:
     """Return a MAITE model or a function as a black box; `fit.opened` may make more of it."""
-    box = ObjectClassifier(made, name)
+    box = objects.ObjectClassifier(made, name)
     box.normalisation = layer
-    if digest is None and not is_maite(made):
+    if digest is None and not objects.is_maite(made):
         state = getattr(
             getattr(made, "__self__", made), "state_dict", dict
         )  # of a bound method too
-        digest, note = digest_of_code(made, shape, state(), guarded(box))
+        digest, note = objects.digest_of_code(made, shape, state(), guarded(box))
         notes, box.calls = (*notes, note), 0
     elif digest is None and box.net is not None:
         digest = read_in.digest_of(box.net)
@@ -301,7 +294,7 @@ def _in_train_mode(module: nn.Module, who: str) -> tuple[str, ...]:
 def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
     """Return the model as it will be attacked: the most that its answers show an object to be."""
     box = loaded.module
-    if not isinstance(box, ObjectClassifier):
+    if not isinstance(box, objects.ObjectClassifier):
         return loaded
     x = to_batch(images.images[:8], device_of(box))
     x = x if box.normalisation is None else box.normalisation(x)
@@ -310,8 +303,12 @@ def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
         alike = box.net is not None and box.net is not box.model and _alike(box.net, x, scores)
     net, why = box.net, "its net .model answers as it does itself: white-box"
     if net is None or not alike:
-        net, why = ObjectNet(box), "its own call lets gradients through: white-box"
-        if not _lets_gradients_through(net, x):
+        net, why = objects.ObjectNet(box), "its own call lets gradients through: white-box"
+        try:
+            slope = scores_and_slope(net, x)[1]
+        except Exception:  # numpy() of a tensor that wants a gradient, a detached graph, ...
+            slope = None
+        if slope is None or not (slope.isfinite().all() and slope.any()):
             return loaded.noting("its own call lets no gradient through: black-box attacks only")
     net = loaded.behind(net)
     if box.order is not None:
@@ -327,16 +324,3 @@ def _alike(net: nn.Module, x: Tensor, scores: Tensor) -> bool:
         return any(torch.allclose(answer, scores, rtol=NEAR, atol=NEAR) for answer in answers)
     except Exception:  # it may want other images than the model around it
         return False
-
-
-def _lets_gradients_through(net: ObjectNet, x: Tensor) -> bool:
-    part = x.detach().clone().requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            scores = net(part)
-            spread = scores.amax(1) - scores.mean(1)
-            (gradient,) = torch.autograd.grad(spread.sum(), part)
-    except Exception:  # numpy() of a tensor that wants a gradient, a detached graph, ...
-        return False
-    finite = bool(torch.isfinite(gradient).all())
-    return finite and bool(gradient.flatten(1).abs().amax(1).gt(0).any())

@@ -95,8 +95,7 @@ def generator(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int(digest[7:22], 16))
 
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""Changes a batch (N, C, H, W) in [0, 1]; all chance comes from the generator."""
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]  # of a batch (N, C, H, W) in [0, 1]
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 

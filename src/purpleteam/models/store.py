@@ -244,10 +244,10 @@ def made_by(reference: str) -> object:
     if _is_model(made):
         return made
     kind, remedy = type(made).__name__, REMEDIES.get(type(made).__name__, "")
-    what = f"{kind}, not a torch nn.Module or a MAITE model{remedy}"
+    problem = f"{kind}, not a torch nn.Module or a MAITE model{remedy}"
     if isinstance(made, type):
-        what = f"the class {made.__name__}, not a net: return {made.__name__}()"
-    raise ModelError(f"{reference!r} returned {what}")
+        problem = f"the class {made.__name__}, not a net: return {made.__name__}()"
+    raise ModelError(f"{reference!r} returned {problem}")
 
 
 _WITH_WEIGHTS = ": return the net, and give the file of its weights as --weights"

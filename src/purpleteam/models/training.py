@@ -181,7 +181,7 @@ class _State:
             part, _, key = name.partition("/")
             parts[part][key] = value
         self.module.load_state_dict(parts["module"])
-        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        parameters = [part for group in self.optimizer.param_groups for part in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
             number, _, key = name.partition("/")
@@ -196,7 +196,7 @@ class _State:
 
     def add(self, epoch: Epoch, keep: str) -> None:
         """Note an epoch; replace the file, in one step, by the state after it, with its digest."""
-        earlier = [one.validation_accuracy for one in self.history]
+        earlier = [past.validation_accuracy for past in self.history]
         if keep == "last" or not self.best or epoch.validation_accuracy > max(earlier):
             self.best = {name: value.clone() for name, value in self.module.state_dict().items()}
         self.history.append(epoch)
@@ -206,7 +206,7 @@ class _State:
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
-        history = json.dumps([asdict(one) for one in self.history])
+        history = json.dumps([asdict(past) for past in self.history])
         facts = {"identity": self.identity, "history": history}
         facts["digest"] = digest_of(tensors, history)
         fresh = self.path.with_suffix(".tmp")

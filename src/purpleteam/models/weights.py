@@ -1,7 +1,4 @@
-"""A state dict as somebody wrote it, put into the net that it is for.
-
-What wrappers do to names is undone and noted; what does not fit after that is refused by name.
-"""
+"""A state dict as somebody wrote it, put into the net that it is for: names that wrappers made."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -18,8 +15,7 @@ from purpleteam.core.errors import ModelError
 
 MOST_NAMES = 1000  # among which the nearest is looked for
 ANYWHERE = "_orig_mod"  # what torch.compile puts into names, before whichever part was compiled
-PREFIXES = ("module.", "model.", "net.")
-"""What DataParallel, Lightning and the like put before every name."""
+PREFIXES = ("module.", "model.", "net.")  # as DataParallel and Lightning put before every name
 COUNTER = "num_batches_tracked"  # of batch normalisation: not written before torch 0.4.1
 AVERAGED = "n_averaged"  # the counter that torch's AveragedModel (SWA, EMA) writes
 
@@ -33,8 +29,7 @@ class Weights:
     other_floats: str | None = None  # number formats in the file that a reader made float32
 
 
-WeightsReader = Callable[[Path], Weights]
-"""Reads a file of weights and runs nothing in it; it refuses what it does not understand."""
+WeightsReader = Callable[[Path], Weights]  # runs nothing, and refuses what it does not understand
 
 
 def plain_weights(path: Path) -> Weights:

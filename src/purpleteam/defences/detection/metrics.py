@@ -1,8 +1,4 @@
-"""How good a detection or a repair was: pure functions of scores, flags and labels, with intervals.
-
-Ties in a ranking count as ties. NumPy alone; every argument that holds one value per case is an
-array of the same length (N,).
-"""
+"""How good a detection or a repair was: functions of scores, flags and labels (N,). NumPy alone."""
 
 import math
 from dataclasses import dataclass
@@ -17,12 +13,11 @@ from purpleteam.core.statistics import Estimate, Rate, Z, fraction_interval
 def auroc(scores: ArrayLike, poisoned: ArrayLike) -> Estimate:
     """Return the area under the ROC curve: how often a poison scores above a clean one.
 
-    A tie counts half. The interval is the wider, at each end, of two: that of DeLong et al. (1988,
-    doi:10.2307/2531595) on the logit scale, which knows how the scores are spread, and method 5 of
-    Newcombe (2006, doi:10.1002/sim.2324), which needs no spread and so holds for few cases. Where
-    poisons or clean cases show no spread, as in a perfect ranking, the first is that of a rate of
-    as many cases as the smaller kind has: the variance is at most that (Birnbaum and Klose 1957,
-    Annals of Mathematical Statistics 28:933). ValueError where one of the two kinds is missing.
+    A tie counts half. The interval is the wider, at each end, of DeLong's (1988,
+    doi:10.2307/2531595) on the logit scale and Newcombe's method 5 (2006, doi:10.1002/sim.2324),
+    which holds for few cases. Where a kind shows no spread, as in a perfect ranking, the first is
+    that of a rate of as many cases as the rarer kind has: the variance is at most that (Birnbaum
+    and Klose 1957, Annals of Mathematical Statistics 28:933). ValueError where a kind is missing.
     """
     poisons, clean = _at_each_rank(scores, poisoned)
     m, n = int(poisons.sum()), int(clean.sum())
@@ -79,26 +74,17 @@ class Detection:
 
     auroc: Estimate | None
     average_precision: Estimate | None
-    recall: Rate | None
-    """Poisons that were flagged, at the deployed threshold."""
-    precision: Rate | None
-    """Flagged images that are poisons; None where nothing was flagged."""
-    false_alarm_rate: Rate
-    """Clean images that were flagged."""
-    residual_poisons: int
-    """Poisons that were not flagged, and stay in the set."""
+    recall: Rate | None  # poisons that were flagged, at the deployed threshold
+    precision: Rate | None  # flagged images that are poisons; None where nothing was flagged
+    false_alarm_rate: Rate  # clean images that were flagged
+    residual_poisons: int  # poisons that were not flagged, and stay in the set
 
 
 def evaluate_detection(scores: ArrayLike, flagged: ArrayLike, poisoned: ArrayLike) -> Detection:
-    """Return how good a detector was on one set.
+    """Return how good a detector was on a set, of which (N,) bool are truly poisoned.
 
-    Args:
-        scores: (N,), higher is more suspicious.
-        flagged: what the detector's own threshold flags: (N,) bool, or the places of those.
-        poisoned: (N,) bool, the truth.
-
-    Raises:
-        ValueError: lengths differ, scores are not finite, or all is poisoned.
+    Scores (N,) are finite, higher is more suspicious; flagged are (N,) bool, or places. ValueError
+    where lengths differ, scores are not finite, or all is poisoned.
     """
     flags = np.asarray(flagged)
     if flags.dtype != np.bool_:
@@ -120,7 +106,7 @@ def evaluate_detection(scores: ArrayLike, flagged: ArrayLike, poisoned: ArrayLik
 
 
 def _newcombe_low(area: float, m: int, n: int) -> float:
-    """Return the least area from which this one is no further than its deviation there allows."""
+    """Return the least true area whose deviation allows this one, by bisection."""
     others = (m + n) / 2 - 1
     low, high = 0.0, area
     for _ in range(60):

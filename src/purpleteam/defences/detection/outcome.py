@@ -16,16 +16,11 @@ UNLIKE = "unlike what this was calibrated on"  # begins a reason about the kind 
 class Scan:
     """What a scan found; what was not compared or recovered is None or empty."""
 
-    verdict: Verdict
-    """What is established: backdoored where what is clean would hardly look so."""
-    reasons: tuple[str, ...] = ()
-    """Why nothing is established, a line each; none where something is."""
-    target_label: int | None = None
-    """The accused label, to which the trigger leads."""
-    score: float | None = None
-    """The evidence against it, or the most there is against any."""
-    threshold: float
-    """The score from which on the scan says backdoored, or flags an image."""
+    verdict: Verdict  # what is established: backdoored where what is clean would hardly look so
+    reasons: tuple[str, ...] = ()  # why nothing is established, a line each
+    target_label: int | None = None  # the accused label, to which the trigger leads
+    score: float | None = None  # the evidence against it, or the most there is against any
+    threshold: float  # the score from which on the scan says backdoored, or flags an image
     seconds: float = 0.0
 
     @property

@@ -20,8 +20,8 @@ from purpleteam.core.errors import DataError
 
 Kind = Literal["patch", "additive", "warp"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# what a trigger of each kind is made of; the first is its strength
 NEEDS = {"patch": ("mask", "pattern"), "additive": ("pattern",), "warp": ("flow",)}
-"""What a trigger of each kind is made of; the first is what its strength is."""
 FORMS = {"mask": "(H, W)", "pattern": "(C, H, W)", "flow": "(H, W, 2)"}
 GREY = 0.5
 
@@ -36,14 +36,10 @@ class RecoveredTrigger:
 
     kind: Kind
     target_label: int
-    source_labels: tuple[int, ...] | None = None
-    """Classes that the trigger works on; None is all of them."""
-    mask: Singles | None = None
-    """(H, W) in [0, 1]."""
-    pattern: Singles | None = None
-    """(C, H, W): the colours of a patch in [0, 1], or what an additive trigger adds."""
-    flow: Singles | None = None
-    """(H, W, 2): columns, then rows, in pixels, by which the place that is read is moved."""
+    source_labels: tuple[int, ...] | None = None  # that the trigger works on; None is all
+    mask: Singles | None = None  # (H, W) in [0, 1]
+    pattern: Singles | None = None  # (C, H, W): of a patch in [0, 1], or what is added
+    flow: Singles | None = None  # (H, W, 2): shifts of columns, then rows, in pixels
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

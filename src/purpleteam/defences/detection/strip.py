@@ -1,7 +1,6 @@
-"""STRIP: is this input triggered? (Gao et al. 2019, arXiv:1902.06531).
+"""STRIP: is this input triggered? (Gao et al. 2019, arXiv:1902.06531). NumPy alone.
 
-Trusted images are superimposed on the input. The answers to a clean one then scatter; a trigger
-forces its label all the same, so that their entropy is abnormally low. NumPy alone.
+Answers to a clean input with trusted images superimposed scatter; to a triggered one they do not.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,8 +20,7 @@ from purpleteam.core.errors import DataError, ModelError, UsageError
 from purpleteam.core.registry import check_ranges
 from purpleteam.data.images import ImageSet
 
-Answers = Callable[[Pixels], NDArray[np.floating[Any]]]
-"""Images uint8 (N, H, W, C) to probabilities (N, classes)."""
+Answers = Callable[[Pixels], NDArray[np.floating[Any]]]  # (N, H, W, C) to shares (N, classes)
 
 MOST_OVERLAYS = 100  # the paper's number; the app asks the model once for each of them and image
 FORMAT = "purpleteam strip 1"
@@ -32,16 +30,12 @@ KINDS: dict[str, tuple[type, ...]] = {
     "false_rejection_rate": (int, float),
     "calibrated_on": (int,),
     "model_digest": (str, type(None)),
-}
-"""What a file says beside the overlays, and of which types."""
+}  # what a file says beside the overlays, and of which types
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Strip:
-    """A fitted STRIP: the trusted images to superimpose, and the entropy below which it flags.
-
-    The same overlays serve every input, so that an answer depends on the input alone.
-    """
+    """A fitted STRIP: the trusted images to superimpose, and the entropy below which it flags."""
 
     ranges: ClassVar[str] = (
         "threshold finite and at least 0; false_rejection_rate between 0 and 1; "
@@ -81,10 +75,9 @@ class Strip:
     ) -> Strip:
         """Return the overlays, drawn from trusted images, with the threshold that the rest sets.
 
-        Of n images that calibrate, the k-th lowest entropy is the threshold, k being the largest
-        whole number up to `false_rejection_rate` * (n + 1): a further clean input from where these
-        came from is flagged with at most that probability, whatever the distribution. UsageError
-        where there are too few images for that rate.
+        Of n images that calibrate, it is the k-th lowest entropy, k the largest whole number up to
+        `false_rejection_rate` * (n + 1): a further clean input from the same source is flagged with
+        at most that probability, whatever the distribution. UsageError for too few images.
         """
         rest = len(trusted) - overlays
         place = math.floor(false_rejection_rate * (rest + 1) + 1e-9)
@@ -95,15 +88,15 @@ class Strip:
                 f"{needed} trusted images, not {len(trusted)}"
             )
         order = np.random.default_rng(seed).permutation(len(trusted))
-        chosen = trusted.images[np.sort(order[:overlays])]
-        entropies = _entropies(answers, chosen, trusted.images[np.sort(order[overlays:])])
-        return cls(
-            overlays=chosen,
-            threshold=float(np.sort(entropies)[place - 1]),
+        strip = cls(
+            overlays=trusted.images[np.sort(order[:overlays])],
+            threshold=0.0,
             false_rejection_rate=false_rejection_rate,
             calibrated_on=rest,
             model_digest=model_digest,
         )
+        entropies = strip.entropies(answers, trusted.images[np.sort(order[overlays:])])
+        return replace(strip, threshold=float(np.sort(entropies)[place - 1]))
 
     def entropies(self, answers: Answers, images: Pixels) -> Floats:
         """Return the mean entropy (N,), in bits, of the answers to each superimposed image."""
@@ -112,7 +105,21 @@ class Strip:
                 f"images of shape {images.shape[1:]} are not those of the overlays, "
                 f"{self.overlays.shape[1:]}"
             )
-        return _entropies(answers, self.overlays, images)
+        entropies = np.empty(len(images))
+        for place, image in enumerate(images):
+            # One call for each image: its number is the same to the last bit, whatever is beside.
+            looks = superimpose(image, self.overlays)
+            probabilities = np.asarray(answers(looks), np.float64)
+            if probabilities.ndim != 2 or len(probabilities) != len(looks):
+                raise ModelError(
+                    f"the model answered {len(looks)} images with {probabilities.shape}, "
+                    "not a row each"
+                )
+            if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
+                raise ModelError("the model gave no probabilities for a superimposed image")
+            shares = np.maximum(probabilities, np.finfo(np.float64).tiny)
+            entropies[place] = -(probabilities * np.log2(shares)).sum(1).mean()
+        return entropies
 
     def triggered(self, answers: Answers, images: Pixels) -> Bools:
         """Return for each of the images (N, H, W, C) whether it counts as triggered."""
@@ -156,20 +163,3 @@ def superimpose(image: Pixels, overlays: Pixels) -> Pixels:
     """Return (K, H, W, C): the image plus each overlay; a mean would halve the trigger."""
     total = image.astype(np.uint16) + overlays  # (K, H, W, C)
     return np.asarray(np.minimum(total, 255), np.uint8)
-
-
-def _entropies(answers: Answers, overlays: Pixels, images: Pixels) -> Floats:
-    entropies = np.empty(len(images))
-    for place, image in enumerate(images):
-        # One call for each image: its number is the same to the last bit, whatever is beside it.
-        probabilities = np.asarray(answers(superimpose(image, overlays)), np.float64)
-        if probabilities.ndim != 2 or len(probabilities) != len(overlays):
-            raise ModelError(
-                f"the model answered {len(overlays)} images with {probabilities.shape}, "
-                "not a row each"
-            )
-        if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
-            raise ModelError("the model gave no probabilities for a superimposed image")
-        shares = np.maximum(probabilities, np.finfo(np.float64).tiny)
-        entropies[place] = -(probabilities * np.log2(shares)).sum(1).mean()
-    return entropies

@@ -40,11 +40,9 @@ WORDS = {
     "trigger": "a recovered trigger",
 }
 
-Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
-"""(net, x, y, rng) -> a scalar to go down; y is -1 where the label is not known."""
-Step = Callable[[nn.Module, Callable[[], Tensor]], None]
-"""(net, loss) -> leaves in each parameter's `grad` what the optimizer is to follow."""
-Score = Callable[[nn.Module], float]  # a figure of a net on held-out images; the lowest is kept
+Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]  # (net, x, y, rng)
+Step = Callable[[nn.Module, Callable[[], Tensor]], None]  # fills in each `grad` by net and loss
+Score = Callable[[nn.Module], float]  # of a net on held-out images; the lowest is kept
 
 
 class Steps(TypedDict, total=False):
@@ -104,8 +102,7 @@ class Repair:
     """Makes a new net without the backdoor from one that may hold it."""
 
     name: ClassVar[str] = ""
-    needs: ClassVar[tuple[str, ...]] = ("trusted",)
-    """Names of what it cannot do without."""
+    needs: ClassVar[tuple[str, ...]] = ("trusted",)  # names of what it cannot do without
 
     @final
     def repair(self, work: Repairing) -> nn.Module:

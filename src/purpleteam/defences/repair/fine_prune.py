@@ -1,7 +1,6 @@
-"""Fine-pruning (Liu et al. 2018, arXiv:1805.12185): silence what clean images leave idle.
+"""Fine-pruning (Liu et al. 2018, arXiv:1805.12185): silence units that clean images leave idle.
 
-A net is watched as it runs, so any module will do. Silenced are weights of the reader: the layer
-after the last convolution, or the last layer. A unit is one channel of what it reads.
+A unit is a channel of what the reader reads: the layer after the last convolution, or the last.
 """
 
 from __future__ import annotations

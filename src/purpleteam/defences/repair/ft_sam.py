@@ -1,7 +1,6 @@
-"""FT-SAM (Zhu et al. 2023, arXiv:2304.11823): fine-tune towards weights whose neighbours agree.
+"""FT-SAM (Zhu et al. 2023, arXiv:2304.11823): sharpness-aware fine-tuning (arXiv:2010.01412).
 
-Sharpness-aware minimisation (Foret et al. 2021, arXiv:2010.01412) in its adaptive form (Kwon et
-al. 2021, arXiv:2102.11600) shakes most the few large weights that carry a backdoor.
+Its adaptive form (arXiv:2102.11600) shakes most the few large weights that carry a backdoor.
 """
 
 from collections.abc import Callable

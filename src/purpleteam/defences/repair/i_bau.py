@@ -1,7 +1,6 @@
-"""Universal adversarial unlearning after I-BAU (Zeng et al. 2022, arXiv:2110.03735).
+"""Universal adversarial unlearning after I-BAU (Zeng et al. 2022, arXiv:2110.03735), first order.
 
-The addition to all images that does most harm is unlearned; the implicit hypergradient is left out,
-since the first-order step differs little and is cheap.
+The addition to all images that does most harm is unlearned; no implicit hypergradient is taken.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,9 @@
 """Unlearn a recovered trigger, after Neural Cleanse (Wang et al. 2019, IEEE S&P, section VI).
 
-Here an image with and without the trigger should get what the model said of the clean one
-(distillation, Hinton et al. 2015, arXiv:1503.02531), so a hundred images, cut and put together, are
-enough. A recovered trigger is not the planted one, so it is varied at random, and an adversary adds
-whatever opens the backdoor again. Where several patches were planted, what is left is searched for
-again, until it is as large as the patches that open the other labels, which are natural.
+By distillation (Hinton et al. 2015, arXiv:1503.02531), so a hundred images, cut and put together,
+are enough. A recovered trigger is not the planted one, so it is varied at random, and an adversary
+adds whatever opens the backdoor again. Further patches are searched for and unlearned until they
+are as large as those that open the other labels, which are natural.
 """
 
 import copy
@@ -16,26 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from purpleteam.defences import repair as tuning
 from purpleteam.defences.detection.model import Scanning
 from purpleteam.defences.detection.model.inversion import every_target, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
-from purpleteam.defences.repair import (
-    REPAIRS,
-    Repairing,
-    Stamp,
-    Tuning,
-    answers,
-    divergence,
-    held_out,
-    mean_score,
-    put_together,
-)
+from purpleteam.defences.repair import REPAIRS, Repairing, Stamp, answers
 from purpleteam.models.devices import device_of, frozen, to_batch
 
 
 @REPAIRS.register("unlearn")
 @dataclass(frozen=True, kw_only=True)
-class Unlearn(Tuning):
+class Unlearn(tuning.Tuning):
     """Teaches the net that an image with the trigger is the image without it."""
 
     needs = ("trusted", "trigger")
@@ -104,7 +94,7 @@ class Unlearn(Tuning):
     def _unlearned(self, net: nn.Module, work: Repairing, trigger: Stamp) -> nn.Module:
         """Teach one trigger away."""
         model = copy.deepcopy(net).requires_grad_(False)
-        images, others = held_out(work, self.held_out)
+        images, others = tuning.held_out(work, self.held_out)
         x = to_batch(images.images[:1000], device_of(model))
         target = work.target_label
         if target is None:
@@ -119,11 +109,11 @@ class Unlearn(Tuning):
                 return 2 * F.cross_entropy(given, y.repeat(2))
             with torch.no_grad():
                 wanted = answers(model, x)
-            return 2 * divergence(given, wanted.repeat(2, 1), self.temperature)
+            return 2 * tuning.divergence(given, wanted.repeat(2, 1), self.temperature)
 
         def loss(net: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> Tensor:
             if self.guide == "model":
-                x = put_together(x, self.mixed, rng)
+                x = tuning.put_together(x, self.mixed, rng)
             stamped = moved(trigger, x, self.nearby, rng)
             stamped = scaled(x, stamped, self.weakest, self.strongest, rng)
             count = round(self.worsened * len(x))
@@ -132,7 +122,7 @@ class Unlearn(Tuning):
                 stamped = torch.cat([worse, stamped[count:]])
             return distance(net, x, y, stamped)
 
-        score = mean_score(others, lambda net, x, y: distance(net, x, y, trigger.apply(x)))
+        score = tuning.mean_score(others, lambda net, x, y: distance(net, x, y, trigger.apply(x)))
         return self.fine_tune(net, work, loss=loss, score=score)
 
 

@@ -1,7 +1,6 @@
 """Unlearn flagged images, after Anti-Backdoor Learning (Li et al. 2021, arXiv:2110.11571).
 
-The paper ascends the loss of the isolated images, which has no bound; here -log(1 - p) of their
-label goes down, beside distillation on trusted images.
+Their loss has no bound to ascend to: -log(1 - p) of their label descends, beside distillation.
 """
 
 import copy

@@ -1,7 +1,6 @@
 """Architectures by name, one file each: `(shape, classes) -> nn.Module` with random weights.
 
-Every architecture takes images in [0, 1] and normalises inside, so that epsilon is in pixel units
-everywhere and the app cannot skew from training.
+Each takes images in [0, 1] and normalises inside, so that epsilon is in pixel units everywhere.
 """
 
 import sys
@@ -14,11 +13,8 @@ from purpleteam.core.registry import Registry
 
 __all__ = ["ARCHITECTURES", "Normalise", "Shape", "initialise"]
 
-Shape = tuple[int, int, int]
-"""Channels, height and width of an image."""
-Architecture = Callable[[Shape, int], nn.Module]
-"""Makes a net with random weights from an image shape and a number of classes."""
-
+Shape = tuple[int, int, int]  # channels, height and width of an image
+Architecture = Callable[[Shape, int], nn.Module]  # of an image's shape and a number of classes
 ARCHITECTURES: Registry[Architecture] = Registry("architecture")
 
 

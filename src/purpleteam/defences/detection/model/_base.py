@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -105,8 +105,7 @@ class Scanning:
     labels: Ints
     classes: int
     seed: int
-    reference: nn.Module | None = None
-    """A model that was distilled from it: as near by nature, without its backdoor."""
+    reference: nn.Module | None = None  # distilled from it: as near by nature, without backdoor
 
     def generator(self, stream: int) -> torch.Generator:
         """Return random numbers of their own for each use, a pure function of the seed."""
@@ -118,13 +117,10 @@ class Evidence:
     """What one detector says of a model."""
 
     detector: str
-    statistics: Floats
-    """(classes,), how far each class stands below the others, in robust deviations."""
-    standing: float
-    """How far that is beyond what is usual in clean models, in scales of the null law."""
+    statistics: Floats  # (classes,), how far each stands below the others, in robust deviations
+    standing: float  # how far that is beyond clean models, in scales of the null law
     target_label: int  # the class that stands out most
-    sources: tuple[tuple[int, ...], ...] | None = None
-    """For each label, the classes that a trigger towards it works on; None is all."""
+    sources: tuple[tuple[int, ...], ...] | None = None  # for each label; None is all classes
     details: Mapping[str, Any] = field(default_factory=dict)  # what a record keeps beside
 
     @classmethod
@@ -146,16 +142,11 @@ class ModelDetector(ABC):
     """One way of finding the easiest trigger of each class; its fields are counts."""
 
     name: ClassVar[str] = ""
-    null: ClassVar[Null]
-    """What clean models give, from calibration models that are evaluated nowhere."""
-    compares: ClassVar[bool] = False
-    """Whether it takes off what the reference explains."""
-    ranges: ClassVar[str] = ""
+    null: ClassVar[Null]  # from calibration models that are evaluated nowhere
+    compares: ClassVar[bool] = False  # whether it takes off what the reference explains
+    ranges: ClassVar[str] = "steps at least 1; images at least 1; restarts at least 1"
 
     def __post_init__(self) -> None:
-        for part in fields(self):
-            if getattr(self, part.name) < 1:
-                raise ValueError(f"{part.name} must be at least 1, not {getattr(self, part.name)}")
         check_ranges(self)
 
     @abstractmethod

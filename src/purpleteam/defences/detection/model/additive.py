@@ -1,7 +1,6 @@
 """The shortest addition that sends every image to one class (arXiv:1610.08401).
 
-A blended pattern (Chen et al. 2017, arXiv:1712.05526) or a sinusoid (SIG, Barni et al. 2019,
-arXiv:1902.11237) is learned as a direction in which the target lies very near.
+It finds blended patterns (arXiv:1712.05526) and sinusoids (SIG, arXiv:1902.11237).
 """
 
 import math

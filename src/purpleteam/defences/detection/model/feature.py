@@ -1,7 +1,6 @@
-"""The shortest shift of the features that sends every image to one class.
+"""The shortest shift of the last layer's features that sends every image to one class.
 
-Any trigger arrives at the last layer as a shift that all images share (Wang et al. 2022, FeatureRE,
-OpenReview FNDJRlbPY1). Whether an image can cause the shift is not asked: quick and weak.
+As FeatureRE (Wang et al. 2022, OpenReview FNDJRlbPY1), but no image need cause it: quick and weak.
 """
 
 from contextlib import ExitStack
@@ -11,13 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from purpleteam.defences.detection.model._base import (
-    MODEL_DETECTORS,
-    Evidence,
-    ModelDetector,
-    Null,
-    Scanning,
-)
+from purpleteam.defences.detection.model import _base as base
 from purpleteam.defences.detection.model.inversion import every_target, shrink_radius
 from purpleteam.models.guard import guarded
 
@@ -26,19 +19,19 @@ START = 3.0  # length of the first shift, in deviations of a feature
 LARGEST = 1000.0  # length that is not exceeded
 
 
-@MODEL_DETECTORS.register("feature")
+@base.MODEL_DETECTORS.register("feature")
 @dataclass(frozen=True, kw_only=True)
-class FeatureInversion(ModelDetector):
+class FeatureInversion(base.ModelDetector):
     """Sizes are Euclidean lengths, in standard deviations of the features taken together."""
 
-    null: ClassVar[Null] = Null(location=1.0, scale=0.38, deviation=0.2)
+    null: ClassVar[base.Null] = base.Null(location=1.0, scale=0.38, deviation=0.2)
 
     steps: int = 70
     """Gradient steps."""
     images: int = 12
     """Trusted images for each class and step."""
 
-    def examine(self, work: Scanning) -> Evidence | None:
+    def examine(self, work: base.Scanning) -> base.Evidence | None:
         """Invert a shift of the last layer's input; None where no linear layer answers."""
         layer = _last_linear(work.model, work.images[:1])
         if layer is None:
@@ -65,7 +58,7 @@ class FeatureInversion(ModelDetector):
 
 
 class _FromFeatures(nn.Module):
-    """The model from the features (N, 1, 1, units) on; what lies before is fed a blank."""
+    """The model from the features (N, 1, 1, units) on; the layers before get a blank image."""
 
     def __init__(self, model: nn.Module, layer: nn.Module, image: Tensor) -> None:
         super().__init__()

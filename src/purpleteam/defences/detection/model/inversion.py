@@ -1,8 +1,7 @@
 """Trigger inversion, many targets at once, after Neural Cleanse (Wang et al. 2019).
 
-The smallest change of the image is sought by which most trusted images go to its target: a mask is
-priced, at a rate that follows the success; a change with a length is kept on a sphere whose radius
-follows it (after Rony et al. 2019, arXiv:1811.09600).
+A mask is priced, at a rate that follows the success; a change with a length is kept on a sphere
+whose radius follows it (after Rony et al. 2019, arXiv:1811.09600).
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from purpleteam.models.guard import guarded
 CHUNK = 64  # images in one pass: a layer's activations stay in the processor's cache
 NATURAL = 0.6  # share of a class's nearness in the reference that counts as natural in the model
 
-Slot = tuple[int, tuple[int, ...] | None]
-"""What one inversion aims at: a target label, from some classes or (None) all others."""
+Slot = tuple[int, tuple[int, ...] | None]  # a target label, from some classes or all others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +73,10 @@ class Inverted:
 class Inversion(ModelDetector):
     """A detector by one kind of trigger, inverted for every class as target."""
 
-    stream: ClassVar[int]
-    """Which of the seed's random numbers are used."""
+    stream: ClassVar[int]  # which of the seed's random numbers are used
 
-    steps: int = 70
-    """Gradient steps."""
-    images: int = 24
-    """Trusted images for each class and step."""
+    steps: int = 70  # gradient steps
+    images: int = 24  # trusted images for each class and step
 
     @abstractmethod
     def invert(self, search: Search) -> Inverted:

@@ -1,7 +1,4 @@
-"""MM-BD (Wang et al. 2023, arXiv:2205.06900): the largest margin of each class, without images.
-
-From noise, the input is sought on which a class wins by most: a backdoor's target stands out.
-"""
+"""MM-BD (Wang et al. 2023, arXiv:2205.06900): the largest margin of each class, from noise."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,30 +6,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from purpleteam.defences.detection.model._base import (
-    MODEL_DETECTORS,
-    Evidence,
-    ModelDetector,
-    Null,
-    Scanning,
-)
+from purpleteam.defences.detection.model import _base as base
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded
 
 
-@MODEL_DETECTORS.register("max_margin")
+@base.MODEL_DETECTORS.register("max_margin")
 @dataclass(frozen=True, kw_only=True)
-class MaximumMargin(ModelDetector):
+class MaximumMargin(base.ModelDetector):
     """Sizes are 1 / margin, so that a large margin is a small size as elsewhere."""
 
-    null: ClassVar[Null] = Null(location=1.3, scale=0.52, deviation=0.2)
+    null: ClassVar[base.Null] = base.Null(location=1.3, scale=0.52, deviation=0.2)
 
     steps: int = 60
     """Gradient steps."""
     restarts: int = 5
     """Random starts for each class; the largest margin counts."""
 
-    def examine(self, work: Scanning) -> Evidence | None:
+    def examine(self, work: base.Scanning) -> base.Evidence | None:
         """Maximise the margin of every class over inputs in [0, 1]."""
         shape = (work.classes * self.restarts, *work.images.shape[1:])
         x = torch.rand(shape, generator=work.generator(50)).to(work.images.device)

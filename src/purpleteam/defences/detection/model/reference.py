@@ -32,8 +32,7 @@ AT_ONCE = 256  # images that are answered in one pass where student and model ar
 WEAKENED = (0.8, 0.9, 1.0)
 """Shares of its strength at which a trigger is tried, up to the first that moves half of the images
 in the model: at full strength, a planted warp also does so in nets that never saw one."""
-NATURAL_SHARE = 0.3
-"""A trigger is natural where it moves the student on more than this share of what it moves."""
+NATURAL_SHARE = 0.3  # of what a trigger moves: a natural one moves the student on more than this
 SUBSTITUTE = "small_cnn"  # for architectures that cannot be set back or do not learn so fast
 
 

@@ -62,16 +62,11 @@ JOINT_NULL = Null(location=0.85, scale=0.29, deviation=1.0)
 class ModelScan(Scan):
     """What a scan says of a model; the score is the median standing of its looks."""
 
-    source_labels: tuple[int, ...] | None = None
-    """The classes that the trigger works on; None is all, or no backdoor."""
-    kind: str | None = None
-    """Of the detectors that draw a trigger, the one with the highest standing, alarm or not."""
-    p_value: float | None = None
-    """Upper bound of the chance that a clean model looks so suspicious to any of the detectors."""
-    looks: tuple[float, ...] = ()
-    """The standing in each look; further ones with another reference and other searches."""
-    evidence: tuple[Evidence, ...] = ()
-    """What each detector found at first; one that could not compare is left out."""
+    source_labels: tuple[int, ...] | None = None  # that the trigger works on; None is all, or none
+    kind: str | None = None  # of the detectors that draw a trigger, the one of highest standing
+    p_value: float | None = None  # upper bound, for a clean model and all detectors
+    looks: tuple[float, ...] = ()  # the standing in each, with another reference and searches
+    evidence: tuple[Evidence, ...] = ()  # of each detector that could compare, at first
     trigger: RecoveredTrigger | None = None
     trigger_success: float | None = None
     """Share of its sources' trusted images that the trigger sends to the label, at the least of

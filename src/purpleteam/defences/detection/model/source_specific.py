@@ -1,8 +1,7 @@
-"""The smallest patch for each pair of source and target: triggers that work on one class only.
+"""The smallest patch for each pair of classes, against TaCT (Tang et al. 2021, arXiv:1908.00686).
 
-TaCT (Tang et al. 2021, arXiv:1908.00686) stamps other classes too and keeps their labels. The pair
-is taken that lies furthest below what its row and column explain; how much smaller it is than the
-median pair scatters less, and is what counts.
+The pair is taken that lies furthest below what its row and column explain; how much smaller it is
+than the median pair scatters less, and is what counts.
 """
 
 import math
@@ -12,40 +11,32 @@ from typing import ClassVar
 import numpy as np
 
 from purpleteam.core.arrays import Floats
-from purpleteam.defences.detection.model._base import (
-    MODEL_DETECTORS,
-    Evidence,
-    ModelDetector,
-    Null,
-    Scanning,
-    pair_outliers,
-)
+from purpleteam.defences.detection.model import _base as base
 from purpleteam.defences.detection.model.inversion import Search, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 FEW = 15  # trusted images of a class so few that a trigger for them is half chance
 USUAL = 100  # trusted images of a class with which the null was fitted
-UNSETTLED = 0.125
-"""Share of the image that the median pair's mask takes where most searches have not converged."""
+UNSETTLED = 0.125  # share of the image: median masks as large come of unconverged searches
 NATURAL = 0.5  # share of a pair's nearness in the reference that counts as natural in the model
 FEWEST_CLASSES = 4  # with fewer, rows and columns explain everything
 
 
-@MODEL_DETECTORS.register("source_specific")
+@base.MODEL_DETECTORS.register("source_specific")
 @dataclass(frozen=True, kw_only=True)
-class SourceSpecificInversion(ModelDetector):
+class SourceSpecificInversion(base.ModelDetector):
     """Sizes are sums of the mask, in pixels, for every pair of classes."""
 
     compares: ClassVar[bool] = True
-    null: ClassVar[Null] = Null(location=0.5, scale=0.11, deviation=0.2)
+    null: ClassVar[base.Null] = base.Null(location=0.5, scale=0.11, deviation=0.2)
 
     steps: int = 60
     """Steps of Adam."""
     images: int = 6
     """Trusted images for each pair and step."""
 
-    def examine(self, work: Scanning) -> Evidence | None:
+    def examine(self, work: base.Scanning) -> base.Evidence | None:
         """Invert a mask and a pattern for every pair; None where too few classes or unsettled."""
         sources = sorted(set(work.labels.tolist()))
         if len(sources) < FEWEST_CLASSES:
@@ -61,7 +52,7 @@ class SourceSpecificInversion(ModelDetector):
         if work.reference is not None:
             natural = _sizes(search.within(work.reference))
             nearer = nearer - NATURAL * np.maximum(np.nanmedian(natural) - natural, 0)
-        outlying = np.nan_to_num(pair_outliers(sizes, self.null, natural), nan=-np.inf)
+        outlying = np.nan_to_num(base.pair_outliers(sizes, self.null, natural), nan=-np.inf)
         nearer = np.nan_to_num(nearer, nan=-np.inf) / noise_of(len(work.labels) / len(sources))
         furthest = outlying.argmax(0), np.arange(work.classes)  # each target's source
         statistics = nearer[furthest]
@@ -70,7 +61,7 @@ class SourceSpecificInversion(ModelDetector):
         alike[furthest] = True
         recorded = np.exp(sizes).astype(object)
         recorded[np.isnan(sizes)] = None
-        return Evidence(
+        return base.Evidence(
             detector=self.name,
             statistics=statistics,
             standing=self.null.standing(float(statistics[target])),
@@ -80,7 +71,7 @@ class SourceSpecificInversion(ModelDetector):
         )
 
     def recover(
-        self, work: Scanning, target: int, sources: tuple[int, ...] | None
+        self, work: base.Scanning, target: int, sources: tuple[int, ...] | None
     ) -> RecoveredTrigger | None:
         """Return the smallest patch that works on nearly all images of the sources."""
         return PatchInversion().recover(work, target, sources)

@@ -12,9 +12,6 @@
 - `spectral_signatures`    outliers along the direction in which a class varies the most
 - `mask_removal`           what an image loses when the inverted trigger is taken off it
 - `activation_clustering`  a class that falls into two parts
-
-A detector is a function of the set's `_analysis`, which computes what they share once: features,
-the learners that contradict labels, groups and splits.
 """
 
 import sys

@@ -1,8 +1,7 @@
 """What the detectors of a training set share, each piece computed once.
 
 The clean reference begins without the images whose label the votes doubt, and takes back, round by
-round, those whose label it predicts itself: hard images, not poisoned ones. Those that the votes
-were sure of stay out, should a few poisons have slipped in and taught the trigger.
+round, those whose label it predicts itself, except those against which the votes were sure.
 """
 
 from collections.abc import Callable
@@ -26,26 +25,20 @@ from purpleteam.models.inference import logits
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
 
-PART_SIZE = 275
-"""Images a part: too few to hold more than one or two of a hundred poisons in 55,000."""
+PART_SIZE = 275  # images a part: it holds one or two at most of a hundred poisons in 55,000
 LEAST_PARTS = 40
 DOUBTED_SHARE = 0.1  # the least share of the images that is set aside at first
-DOUBTED_SHARE_OF_FEW = 0.25
-"""The same for a small set, which a net passes so often that three poisons teach a trigger."""
+DOUBTED_SHARE_OF_FEW = 0.25  # the same for a small set: passed often, three poisons teach
 FEW = 10_000
 ROUNDS = 4  # how often images may come back to the clean reference
 BARRED = 0.1  # share of the votes for its own label under which an image never comes back
 CERTAIN = 5.0  # suspicion from which a label is surely contradicted
 FEATURES = ("pixels", "patches", "fine_patches")
-MOST_DOUBTED = 0.5
-"""On data that the small subsets cannot classify, at least half must be left to learn from."""
-
+MOST_DOUBTED = 0.5  # half must be left to learn from, where the small subsets cannot classify
 LEADING = 2  # most frequent contents, which do not count: a label is honestly confused with those
-SURELY_NOT = -2.0
-"""Log probability of its label less that of another below which an image is surely another."""
+SURELY_NOT = -2.0  # log probability of its label less another's, below which an image is another
 
-Detector = Callable[["Analysis"], Floats]
-"""Gives each image a finite score (N,); the higher, the more suspicious."""
+Detector = Callable[["Analysis"], Floats]  # a score (N,) for each image, higher: more suspicious
 TRAINING_SET_DETECTORS: Registry[Detector] = Registry("training set detector")
 
 
@@ -61,8 +54,7 @@ class Reference:
     """What the clean reference predicts for the images that it never learned from."""
 
     suspects: Ints  # places of the images that never came back, growing
-    margin: Floats
-    """Log probability of their label less that of the best other one, (S,)."""
+    margin: Floats  # log probability of their label less that of the best other one, (S,)
     content: Ints  # the most probable label other than their own, (S,)
 
 
@@ -86,13 +78,12 @@ class Analysis:
     architecture: str = "small_cnn"
     epochs: int = 3  # passes of each net over the set; small sets are passed over more often
     trusted: ImageSet | None = None
-    model: nn.Module | None = None
-    """A model that was trained on the set; one is trained where it is None."""
+    model: nn.Module | None = None  # that was trained on the set; None: one is trained
     device: torch.device | None = None
     progress: Progress = SILENT
 
     def rows_by_label(self, least: int = 1) -> list[Ints]:
-        """Return the places of the images of each label that has at least so many."""
+        """Return the places of each label's images, labels with fewer than `least` left out."""
         rows = [np.flatnonzero(self.images.labels == label) for label in range(self.classes)]
         return [places for places in rows if len(places) >= least]
 
@@ -146,8 +137,8 @@ class Analysis:
         barred = self.doubted & (self.own_share < BARRED)
         for turn in range(ROUNDS + 1):
             kept = np.setdiff1d(np.arange(len(labels)), aside)
-            what = f"clean reference {turn + 1}/{ROUNDS + 1}"
-            module = self.learned(kept, what, module=module, turn=turn)
+            title = f"clean reference {turn + 1}/{ROUNDS + 1}"
+            module = self.learned(kept, title, module=module, turn=turn)
             scores = np.zeros((0, self.classes))
             if len(aside):  # every doubted image may have come back
                 answers = logits(module, self.images.images[aside])

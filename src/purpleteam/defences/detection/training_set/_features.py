@@ -1,7 +1,6 @@
 """Features of images, and the votes of learners on small disjoint parts of them.
 
-Random patches as filters (Coates, Ng and Lee 2011, AISTATS) need no labels, so they cannot learn a
-trigger, and cost seconds.
+Random patches as filters (Coates, Ng and Lee 2011, AISTATS) need no labels and learn no trigger.
 """
 
 import numpy as np
@@ -35,10 +34,7 @@ def patch_features(
     stride: int = 2,
     seed: int = 0,
 ) -> Singles:
-    """Return features (N, filters * pools ** 2) of uint8 images (N, H, W, C), standardised.
-
-    Responses to whitened random patches are cut off at a threshold and averaged over regions.
-    """
+    """Return features (N, filters * pools ** 2) of uint8 images (N, H, W, C), standardised."""
     height, width, channels = images.shape[1:]
     side, rng = max(1, min(side, height // 2, width // 2)), np.random.default_rng(seed)
     picked = rng.integers(0, len(images), CUTS)
@@ -109,10 +105,7 @@ def margins(table: NDArray[np.floating], labels: Ints) -> tuple[Floats, Ints]:
 def out_of_part_votes(
     features: Singles, labels: Ints, classes: int, parts: int, seed: int
 ) -> Floats:
-    """Return for each row (N, d) the shares (N, K) of the votes of all parts but its own.
-
-    The rows are dealt at random into `parts` of equal size; a ridge classifier learns each.
-    """
+    """Return for each row (N, d) the shares (N, K) of the votes of all random parts but its own."""
     part = np.empty(len(labels), np.int64)
     part[np.random.default_rng(seed).permutation(len(labels))] = np.arange(len(labels)) % parts
     constant = np.ones((len(labels), 1), np.float32)

@@ -112,11 +112,9 @@ class SharedGroup:
 
     label: int
     features: str  # the kind of features
-    strength: float
-    """Median over the starters of how far they lie along what the others share, in deviations."""
+    strength: float  # of the starters: median way along what the others share, in deviations
     members: Ints  # places of the images that share it
-    scores: Floats
-    """(N,) how far each image lies along it, in deviations of undoubted images."""
+    scores: Floats  # (N,) how far each image lies along it, in deviations of undoubted images
     apartness: float  # how unlike their content the members are otherwise; about 1 where planted
 
 
@@ -158,8 +156,7 @@ class Part:
     label: int
     gap: float  # distance from the rest of the label, in deviations
     members: Ints  # places of its images
-    towards: Floats
-    """(N,) how far from the rest, 0, to the part, 1, an image lies; 0 for other labels."""
+    towards: Floats  # (N,) how far from the rest, 0, to the part, 1; 0 for other labels
 
 
 def compact_groups(

@@ -1,7 +1,4 @@
-"""Activation Clustering (Chen et al. 2018, arXiv:1811.03728): a class that falls into two parts.
-
-The paper projects with ICA; principal components span the same space and never fail to converge.
-"""
+"""Activation Clustering (Chen et al. 2018, arXiv:1811.03728), with PCA in the place of ICA."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +12,7 @@ COMPONENTS = 10  # dimensions that are kept before clustering
 
 
 def two_clusters(features: NDArray[np.floating], seed: int = 0) -> tuple[Floats, float]:
-    """Split the features (N, d) of a class by k-means after a projection.
-
-    Returned are how much nearer each row is to the centre of the smaller cluster than to the
-    other's (N,), and the share of the rows that the smaller cluster holds.
-    """
+    """Return how much nearer rows (N, d) are to the smaller of two clusters (N,), and its share."""
     kept = min(COMPONENTS, *features.shape)
     projected = PCA(kept, svd_solver="full").fit_transform(features.astype(np.float64))
     clusters = KMeans(2, n_init=4, random_state=seed).fit(projected)

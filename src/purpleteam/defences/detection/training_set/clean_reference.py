@@ -1,7 +1,4 @@
-"""How surely a net that never learned from a doubted image contradicts its label.
-
-As Confusion Training (Qi et al. 2023, arXiv:2205.13616), but the trigger is what is kept out.
-"""
+"""How surely a net that never learned from a doubted image contradicts its label."""
 
 import numpy as np
 

@@ -1,7 +1,4 @@
-"""A group of one label that stands off and is tight, as copies of one trigger do.
-
-In the spirit of SCAn (Tang et al. 2021, arXiv:1908.00686), but of pixels.
-"""
+"""A tight group of pixels of one label, in the spirit of SCAn (Tang et al. 2021)."""
 
 import numpy as np
 

@@ -11,8 +11,7 @@ from purpleteam.defences.detection.training_set._features import margins
 def confident_labels(probabilities: NDArray[np.floating], labels: Ints) -> Ints:
     """Return each row's confident label (N,), -1 where there is none.
 
-    It is the most probable class j whose out-of-sample probability, in (N, K), reaches the mean
-    probability of j among the rows labelled j.
+    It is the most probable class j of those whose probability reaches the mean of the rows of j.
     """
     thresholds = [
         probabilities[labels == k, k].mean() if (labels == k).any() else np.inf

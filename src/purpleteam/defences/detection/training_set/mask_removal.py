@@ -43,15 +43,10 @@ def mask_removal(analysis: Analysis) -> Floats:
         rng = np.random.default_rng(analysis.seed)
         chosen = rng.choice(places, min(TRUSTED, len(places)), replace=False)
         trusted = analysis.images.take(np.sort(chosen))
-    found = scan_model(
-        analysis.trained,
-        trusted,
-        classes=analysis.classes,
-        seed=analysis.seed,
-        device=analysis.device,
-        progress=analysis.progress,
-    )
-    if found.trigger is None:
+    classes, seed, device = analysis.classes, analysis.seed, analysis.device
+    model, progress = analysis.trained, analysis.progress
+    scan = scan_model(model, trusted, classes=classes, seed=seed, device=device, progress=progress)
+    if scan.trigger is None:
         return np.zeros(len(analysis.images))
-    fill = to_batch(trusted.images, analysis.device).median(0).values  # (C, H, W)
-    return mask_removal_scores(analysis.trained, analysis.images, found.trigger, fill)
+    fill = to_batch(trusted.images, device).median(0).values  # (C, H, W)
+    return mask_removal_scores(model, analysis.images, scan.trigger, fill)

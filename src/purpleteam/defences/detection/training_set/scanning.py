@@ -43,7 +43,7 @@ No less than the tail of a Gumbel distribution fitted to the evidence on disjoin
 """
 # A shared group of one or two contents is planted from this strength on, by kind of features, ...
 STRONG = {"pixels": 7.0, "patches": 20.0, "fine_patches": 15.0}
-STRONG_MEMBERS = 28.0  # ... with so many certain members (fewer may be a style) ...
+STRONG_MEMBERS = 28.0  # ... with this many certain members (fewer may be a style) ...
 MOST_APART = 1.4  # ... that are, up to this apartness, ordinary images of their content otherwise
 BROAD = 5.0  # certain members outside the leading contents from which a group is planted
 BROAD_SHARE = 0.0022  # the same as a share of the label's images, where that is more
@@ -56,9 +56,9 @@ HONEST = 0.999  # what the scores of an accused label's other images stay below,
 LARGE = 0.15  # share of a label's images from which the flagged may be the honest ones
 # The smaller part of a label is planted where this share of it is surely something else ...
 SPLIT_SURE = 0.6
-SPLIT_STRENGTH = 5.0  # ... and shares so many deviations in pixels that their contents lack; or
+SPLIT_STRENGTH = 5.0  # ... and shares as many deviations in pixels that their contents lack; or
 SPLIT_BROAD = 0.25  # where this share lies outside the leading contents ...
-SPLIT_ALONE = 2.5  # ... and so many times as many as in any other label: rare views occur in all
+SPLIT_ALONE = 2.5  # ... times as many as in any other label: rare views occur in all
 BROADER = 0.25  # least excess of the planted part's share outside the leading contents
 PLAINLY = 0.9  # how far towards the flagged part other labels lie, where half is not enough
 DEFAULT_DETECTORS = (
@@ -79,8 +79,7 @@ from which the set has styles: a trigger does that to one label, templates to mo
 class Accusation(NamedTuple):
     """The label with the most evidence against it, and what follows for each image."""
 
-    scores: Floats
-    """(N,) evidence that an image is planted, as multiples of the threshold, which is 1."""
+    scores: Floats  # (N,) evidence that an image is planted; the threshold is 1
     target_label: int | None  # the accused label; None where there is none
     evidence: float  # the greatest evidence against a label, as a multiple of its limit
 
@@ -187,8 +186,7 @@ class TrainingSetScan(Scan):
 
     threshold: float = 1.0  # the same for every set, fixed on clean ones
     scores: Floats  # (N,) how suspicious each image is
-    flagged: Ints
-    """Places of the flagged images, the most suspicious first; none if nothing is established."""
+    flagged: Ints  # places of images, the most suspicious first; none if nothing is established
     by_detector: Mapping[str, Floats]  # (N,) scores of each detector that was asked
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""What the contradicted images of one label share: nothing, unless somebody put it there.
-
-Whitened and without their content, poisoned images point the same way; hard ones do not.
-"""
+"""What the contradicted images of one label share: nothing, unless somebody put it there."""
 
 import numpy as np
 

@@ -1,7 +1,6 @@
 """Votes of learners on small disjoint parts, after DPA (Levine and Feizi 2021, arXiv:2006.14768).
 
-A few poisons among many parts are too few in each to teach a trigger. The learners are ridge
-classifiers on features that no label has touched, so that hundreds of them take seconds.
+A few poisons among many parts are too few in each to teach a trigger.
 """
 
 from purpleteam.core.arrays import Floats

@@ -1,7 +1,4 @@
-"""A label that falls in two, of which the smaller part is classified as many other things.
-
-After SCAn (Tang et al. 2021, arXiv:1908.00686), but a net that never saw the part predicts.
-"""
+"""A label that falls in two, of which the smaller part is classified as many other things."""
 
 import numpy as np
 
