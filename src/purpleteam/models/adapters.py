@@ -149,10 +149,7 @@ def order_of(names: tuple[str, ...], classes: tuple[str, ...], dataset: str) -> 
 
 
 def scored(model: Classifier, images: Pixels, classes: int) -> tuple[Classifier, str]:
-    """Return a model that answers with the scores of its classes, and where they were.
-
-    One whose answers need no number of classes to be read, or cannot be even so, stays as it is.
-    """
+    """Return a model that answers with scores of its classes, if it can, and where they were."""
     if not getattr(model, "differentiable", True):  # each question may cost something
         return model, ""
     device = device_of(model)

@@ -93,10 +93,7 @@ def channels_first(x: Tensor) -> Tensor:
 
 
 def lay_out(module: nn.Module, images: Tensor) -> None:
-    """Put a net's weights channels last in memory, which CPUs convolve faster, where it takes that.
-
-    No number of it changes; the images (N, C, H, W) are of a shape that it takes.
-    """
+    """Put weights channels last in memory, as CPUs convolve fastest, where the net takes that."""
     if channels_last_copy(module, images.to(device_of(module))) is not None:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

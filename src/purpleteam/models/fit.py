@@ -51,10 +51,7 @@ ALIKE, WORSE = 2.0, 3.0  # standard errors: within, candidates are equal; beyond
 def examine(
     module: nn.Module, images: ImageSet, classes: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """Return what is unusual about a model's answers to up to 200 or 1,000 of the images.
-
-    A ModelError says where it does not return finite logits (N, classes).
-    """
+    """Return what is unusual about a model's answers; ModelError if no finite logits."""
     sample = _spread(images, SAMPLE)
     scores = logits(module, sample.images)
     parts: list[Any] = [module]
@@ -317,10 +314,7 @@ def _candidates(images: ImageSet) -> list[Normalisation]:
 
 
 def _flipped(module: nn.Module, images: ImageSet, now: InputFit, alone: bool) -> tuple[str, ...]:
-    """Return a note where colours fit far better in the order blue, green, red, as OpenCV's.
-
-    `alone`: no other input was found in the usual order, so all are tried in this one.
-    """
+    """Return a note where colours fit far better as blue, green, red; `alone` tries all inputs."""
     if images.images.shape[3] != 3:
         return ()
     flipped = ImageSet(images.images[..., ::-1], images.labels)

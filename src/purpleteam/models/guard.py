@@ -48,10 +48,7 @@ def guarded(model: object) -> Guarded:
 
 
 class Guarded(nn.Module):
-    """Somebody's classifier, asked with copies: images (N, C, H, W) to float32 logits (N, classes).
-
-    A model may say of itself that it gives no gradient, gets bytes or tells labels alone.
-    """
+    """Somebody's classifier, asked with copies (N, C, H, W), for float32 logits (N, classes)."""
 
     def __init__(self, model: Classifier, classes: int | None = None) -> None:
         super().__init__()

@@ -172,10 +172,7 @@ def onnx_difference(module: nn.Module, onnx: Path, shape: Shape, seed: int) -> t
 
 
 def module_of(stored: StoredModel, arch: str | None = None) -> nn.Module:
-    """Return a stored model's net with its weights, behind the normalisation of its card.
-
-    The digests of its files are not checked; `arch` is as for `net_of`.
-    """
+    """Return a stored model's net, unverified, behind the normalisation of its card."""
     card, path = stored.card, stored.weights
     net = net_of(card, arch)
     put_weights(net, plain_weights(path).tensors, str(path))

@@ -74,10 +74,7 @@ class RecoveredTrigger:
         return replace(self, **{part: getattr(self, part) * np.float32(share)})
 
     def without(self, x: Tensor, fill: Tensor) -> Tensor:
-        """Return images (N, C, H, W) without the trigger's effect, if it was on them.
-
-        A patch's region is filled with `fill` (C, H, W); a warp is undone to first order.
-        """
+        """Return images without the trigger: region filled (C, H, W), or undone to first order."""
         if self.kind == "patch":
             mask = _tensor(self.mask, x)
             return (x + mask * (fill.to(x) - x)).clamp(0, 1)

@@ -106,10 +106,7 @@ class Repair:
 
     @final
     def repair(self, work: Repairing) -> nn.Module:
-        """Return the repaired net in eval mode; UsageError where something it needs is missing.
-
-        It is a pure function of `work`, which stays as it is.
-        """
+        """Return the repaired net in eval mode; UsageError where something it needs is missing."""
         if missing := work.missing(self.needs):
             others = [name for name, part in REPAIRS.items() if not work.missing(part.needs)]
             raise UsageError(

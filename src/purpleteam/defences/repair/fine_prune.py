@@ -37,10 +37,7 @@ class FinePrune(Tuning):
 
 
 def prune(net: nn.Module, images: ImageSet, loss_of_accuracy: float) -> tuple[Units, Tensor]:
-    """Silence units in place, the least active first, and return them all and the silenced ones.
-
-    As many as cost up to `loss_of_accuracy` on `images`, by bisection; one is kept.
-    """
+    """Silence in place the least active units that cost up to this; return all and those."""
     units = units_of(net, images)
     order = units.activity.argsort(stable=True)
     floor = float(correct(net, images).mean()) - loss_of_accuracy

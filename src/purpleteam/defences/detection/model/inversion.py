@@ -90,11 +90,7 @@ class Inversion(ModelDetector):
         return every_target(work, steps=self.steps, images=self.images, stream=self.stream)
 
     def examine(self, work: Scanning) -> Evidence | None:
-        """Size the trigger of every class, less what the reference's nearness explains.
-
-        A class that is far in the reference proves nothing: references differ most in what they
-        have not learned.
-        """
+        """Size the trigger of every class, less what the reference's nearness explains."""
         search = self.search(work)
         sizes = rest = self.invert(search).log_sizes
         if work.reference is not None:

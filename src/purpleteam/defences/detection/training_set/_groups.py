@@ -51,10 +51,7 @@ class Whitened:
     check: Ints  # places of undoubted images that no estimate was made from
 
     def scores(self, members: Ints, label: int) -> Floats:
-        """Return how far each image (N,) lies along the mean of the members, in deviations.
-
-        A member is compared with the mean of the *others*, so that its noise gains it nothing.
-        """
+        """Return how far each image (N,) lies along the other members' mean, in deviations."""
         mean = self.rows[members].mean(0)
         along = (self.rows @ mean).astype(np.float64)
         own = (self.rows[members].astype(np.float64) ** 2).sum(1)
@@ -136,10 +133,7 @@ def shared_group(
 
 
 def contents_in_turn(candidates: Ints, suspicion: Floats, content: Ints, certain: float) -> Ints:
-    """Return the candidates, certain ones first and of these each content's in turn.
-
-    So a style that is often mistaken for one class gets no more of the first places than others.
-    """
+    """Return candidates, certain ones first, each content's in turn: no frequent style leads."""
     ranked = candidates[np.argsort(-suspicion[candidates], kind="stable")]
     sure = ranked[suspicion[ranked] > certain]
     turn = np.zeros(len(sure), np.int64)
@@ -303,10 +297,7 @@ def _has_two_modes(along: Floats) -> bool:
 def nearness_of_others(
     features: NDArray[np.floating], labels: Ints, label: int, flagged: Bools
 ) -> float:
-    """Return where the median other label lies from a label's unflagged part, 0, to the other, 1.
-
-    That is along the discriminant that the variation within other labels makes.
-    """
+    """Return where, from its unflagged part, 0, to the other, 1, the median other label lies."""
     own = labels == label
     others = np.flatnonzero(~own)[:: max(1, (~own).sum() // MOST_ROWS)]
     rows = features[others].astype(np.float64)

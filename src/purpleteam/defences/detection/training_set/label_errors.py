@@ -9,10 +9,7 @@ from purpleteam.defences.detection.training_set._features import margins
 
 
 def confident_labels(probabilities: NDArray[np.floating], labels: Ints) -> Ints:
-    """Return each row's confident label (N,), -1 where there is none.
-
-    It is the most probable class j of those whose probability reaches the mean of the rows of j.
-    """
+    """Return the most probable class of those that reach their rows' mean (N,), -1 for none."""
     thresholds = [
         probabilities[labels == k, k].mean() if (labels == k).any() else np.inf
         for k in range(probabilities.shape[1])

@@ -141,10 +141,7 @@ def unflagged_half_is_planted(analysis: Analysis, label: int, flagged: Bools) ->
 
 
 def accuse(analysis: Analysis) -> Accusation:
-    """Accuse the label with the most evidence, if it is enough, and score every image.
-
-    Only scores of an accused label reach 1. Those of single images go before those of a split.
-    """
+    """Accuse the label of most evidence, if enough, and score all images: only its reach 1."""
     scores = analysis.suspicion / (1 + analysis.suspicion)
     shared = [(shared_evidence(analysis, group), group) for group in analysis.groups]
     compact = [(compact_evidence(group), group) for group in analysis.compact]

@@ -8,10 +8,7 @@ from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DE
 
 
 def spectral_signature_scores(features: NDArray[np.floating]) -> Floats:
-    """Return the squared projection (N,) of each row of one class on its top singular vector.
-
-    Rows (N, d) are centred first: else the score would hold the mean, which all rows share.
-    """
+    """Return squared projections (N,) of centred rows (N, d) on their top singular vector."""
     centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
     scatter = centred.T @ centred  # (d, d): its top eigenvector is the right singular vector
     _, vectors = np.linalg.eigh(scatter)
