@@ -12,7 +12,7 @@ from defences_planted import CLASSES, Planted, trusted
 from torch import Tensor, nn
 
 from purpleteam.defences.detection.model import Null, Scanning
-from purpleteam.defences.detection.model.inversion import Inversion, Inverted, Search
+from purpleteam.defences.detection.model._base import Inversion, Inverted, Search
 from purpleteam.defences.detection.model.reference import untrained, with_reference
 from purpleteam.models import build
 from purpleteam.models.devices import frozen, to_batch

@@ -11,7 +11,7 @@ from torch import nn
 
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.recovered import RecoveredTrigger
-from purpleteam.defences.detection.training_set._features import (
+from purpleteam.defences.detection.training_set._analysis import (
     margins,
     out_of_part_votes,
     patch_features,

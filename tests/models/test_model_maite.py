@@ -17,11 +17,11 @@ from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import evaluate, load
 from purpleteam.models.adapters import NORMALISATIONS
+from purpleteam.models.black_box import ObjectClassifier, ObjectNet
 from purpleteam.models.devices import to_batch
 from purpleteam.models.fit import examine
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import LoadedModel, opened
-from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 IMAGES = bars(30)
 X = to_batch(IMAGES.images)

@@ -14,10 +14,9 @@ from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models import LoadedModel, evaluate, load
 from purpleteam.models.adapters import NORMALISATIONS
-from purpleteam.models.black_box import BlackBox
+from purpleteam.models.black_box import BlackBox, ObjectClassifier, ObjectNet
 from purpleteam.models.devices import to_batch
 from purpleteam.models.loading import opened
-from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 IMAGES: ImageSet = bars(30)
 X = to_batch(IMAGES.images)

@@ -4,10 +4,10 @@
 - `recipes`         how long, at what rate, on which augmented images;  `training`: the loop
 - `guard`           where other people's code is called, and where in its answer the logits are
 - `inference`       logits for images, and a model as attacks ask it;  `evaluation`: how right it is
-- `loading`         from a name or an object to a classifier;  `objects`: MAITE models, functions
+- `loading`         from a name or an object to a classifier
 - `store`           safetensors + ONNX + card, the two nets compared; and a net out of them again
 - `weights`         a state dict as wrappers wrote it, under the names of a net
-- `black_box`       what can only be asked, ONNX files;  `endpoint`: an app over HTTP
+- `black_box`       ONNX files, MAITE models, functions, only asked;  `endpoint`: an app over HTTP
 - `adapters`        around a brought net: the input that it wants, the order of its outputs
 - `fit`             what a few answers of a brought model show, and the input that it learned
 - `devices`         CPU, GPU, bfloat16 where it is faster, and a model left as it was

@@ -26,11 +26,10 @@ from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation, Normalised
-from purpleteam.models.black_box import OnnxFile, distributions
+from purpleteam.models.black_box import ObjectClassifier, ObjectNet, OnnxFile, distributions
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import Guarded
 from purpleteam.models.inference import DRAWS, Nets, is_random, logits
-from purpleteam.models.objects import ObjectClassifier, ObjectNet
 
 SAMPLE = 200  # images that a model is shown, spread evenly over the split
 GOOD = 0.02  # loss below which nothing can be far better

@@ -17,11 +17,11 @@ from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.data.images import ImageSet
-from purpleteam.models import objects
+from purpleteam.models import black_box
 from purpleteam.models import weights as read_in
 from purpleteam.models.adapters import Normalisation, Normalised, first_of, order_of
 from purpleteam.models.architectures import Shape
-from purpleteam.models.black_box import NEAR, BlackBox, OnnxFile
+from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.devices import device_of, frozen, lay_out, scores_and_slope, to_batch
 from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.guard import Guarded, guarded, switched
@@ -51,7 +51,7 @@ class LoadedModel:
     @property
     def names(self) -> tuple[str, ...] | None:
         """The names of its outputs, in order, where its card or code says more than numbers."""
-        if isinstance(self.module, objects.ObjectClassifier):
+        if isinstance(self.module, black_box.ObjectClassifier):
             return self.module.labels
         if self.card is None:
             return None
@@ -200,8 +200,8 @@ def _from_factory(
 ) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):  # its random weights are replaced at once
         made = made_by(reference)
-    net = objects.net_of(made)
-    maite, digest, converted = objects.is_maite(made), None, None
+    net = black_box.net_of(made)
+    maite, digest, converted = black_box.is_maite(made), None, None
     notes: tuple[str, ...] = (f"{reference!r} returned a MAITE model",) if maite else ()
     if weights is not None:
         if net is None:
@@ -232,14 +232,14 @@ def _from_factory(
 def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) -> LoadedModel:
     """Return what the user holds; a net is copied, as what is measured must not change under us."""
     made = unwrapped(made)
-    name = objects.name_of(made)
+    name = black_box.name_of(made)
     if isinstance(made, type):
         raise UsageError(f"model is the class {name}, not a net: give {name}()")
     guarded(made)  # says what is wrong with what cannot be called
     if isinstance(made, BlackBox):
         return LoadedModel(made.name, made.digest, made, made.card, layer, notes=made.notes)
     notes: tuple[str, ...] = ()
-    if objects.is_maite(made):
+    if black_box.is_maite(made):
         return _boxed(made, name, layer, notes=("it is a MAITE model",))
     if not isinstance(made, nn.Module):
         return _boxed(made, name, layer, shape=shape)
@@ -250,7 +250,7 @@ def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) ->
     notes += _in_train_mode(net, "it was")
     converted = other_floats(net.state_dict())
     with frozen(net) as asked:
-        digest, note = objects.digest_of_code(made, shape, net.state_dict(), asked)
+        digest, note = black_box.digest_of_code(made, shape, net.state_dict(), asked)
     net = net if layer is None else layer.before(net)
     notes += (*read_in.as_float32(net, "the net"), note)
     return LoadedModel(name, digest, net, None, layer, converted or None, notes)
@@ -265,13 +265,13 @@ def _boxed(
     shape: Shape | None = None,
 ) -> LoadedModel:
     """Return a MAITE model or a function as a black box; `fit.opened` may make more of it."""
-    box = objects.ObjectClassifier(made, name)
+    box = black_box.ObjectClassifier(made, name)
     box.normalisation = layer
-    if digest is None and not objects.is_maite(made):
+    if digest is None and not black_box.is_maite(made):
         state = getattr(
             getattr(made, "__self__", made), "state_dict", dict
         )  # of a bound method too
-        digest, note = objects.digest_of_code(made, shape, state(), guarded(box))
+        digest, note = black_box.digest_of_code(made, shape, state(), guarded(box))
         notes, box.calls = (*notes, note), 0
     elif digest is None and box.net is not None:
         digest = read_in.digest_of(box.net)
@@ -294,7 +294,7 @@ def _in_train_mode(module: nn.Module, who: str) -> tuple[str, ...]:
 def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
     """Return the model as it will be attacked: the most that its answers show an object to be."""
     box = loaded.module
-    if not isinstance(box, objects.ObjectClassifier):
+    if not isinstance(box, black_box.ObjectClassifier):
         return loaded
     x = to_batch(images.images[:8], device_of(box))
     x = x if box.normalisation is None else box.normalisation(x)
@@ -303,7 +303,7 @@ def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
         alike = box.net is not None and box.net is not box.model and _alike(box.net, x, scores)
     net, why = box.net, "its net .model answers as it does itself: white-box"
     if net is None or not alike:
-        net, why = objects.ObjectNet(box), "its own call lets gradients through: white-box"
+        net, why = black_box.ObjectNet(box), "its own call lets gradients through: white-box"
         try:
             slope = scores_and_slope(net, x)[1]
         except Exception:  # numpy() of a tensor that wants a gradient, a detached graph, ...
@@ -319,8 +319,8 @@ def opened(loaded: LoadedModel, images: ImageSet) -> LoadedModel:
 
 def _alike(net: nn.Module, x: Tensor, scores: Tensor) -> bool:
     try:
-        logits = net(x).float()
+        logits, near = net(x).float(), black_box.NEAR
         answers = (logits, logits.softmax(1)) if logits.shape == scores.shape else ()
-        return any(torch.allclose(answer, scores, rtol=NEAR, atol=NEAR) for answer in answers)
+        return any(torch.allclose(answer, scores, rtol=near, atol=near) for answer in answers)
     except Exception:  # it may want other images than the model around it
         return False

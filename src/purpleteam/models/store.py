@@ -24,10 +24,9 @@ from purpleteam.core.factory import call_factory, called_as, file_of, is_factory
 from purpleteam.core.machine import versions
 from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.architectures import ARCHITECTURES, Shape, initialise
-from purpleteam.models.black_box import session_of
+from purpleteam.models.black_box import is_maite, session_of
 from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.inference import logits
-from purpleteam.models.objects import is_maite
 from purpleteam.models.weights import ANYWHERE, owned, plain_weights, put_weights
 
 TOLERANCE = 1e-3  # of the logits by PyTorch and by ONNX Runtime of the same image

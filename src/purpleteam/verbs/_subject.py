@@ -19,13 +19,12 @@ from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import SPLITS, Dataset, ImageSet
 from purpleteam.models.adapters import Normalisation, parse_classes, scored
 from purpleteam.models.architectures import Shape
-from purpleteam.models.black_box import BlackBox, OnnxFile
+from purpleteam.models.black_box import BlackBox, ObjectClassifier, OnnxFile
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.models.fit import SAMPLE, examine
 from purpleteam.models.guard import Guarded
 from purpleteam.models.inference import logits
 from purpleteam.models.loading import BY_NAME, LoadedModel, build, load, opened
-from purpleteam.models.objects import ObjectClassifier
 from purpleteam.models.weights import Weights
 from purpleteam.scan.formats import read_arrays
 from purpleteam.scan.gate import GateVerdict, read_state_dict

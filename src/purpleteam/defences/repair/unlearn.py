@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from purpleteam.defences import repair as tuning
 from purpleteam.defences.detection.model import Scanning
-from purpleteam.defences.detection.model.inversion import every_target, shrink_mask
+from purpleteam.defences.detection.model._base import every_target, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
 from purpleteam.defences.repair import REPAIRS, Repairing, Stamp, answers
 from purpleteam.models.devices import device_of, frozen, to_batch

@@ -6,7 +6,6 @@
 - `source_specific`  the smallest patch for each pair of classes: TaCT
 - `feature`          the shortest shift of the last layer's features for each class: FeatureRE
 - `max_margin`       the largest margin of each class, without any image: MM-BD
-- `inversion`        the searches that they share
 - `reference`        distilled from the model: how near each class is by nature
 - `scan`             asks them all, and makes one verdict of what they found
 """

@@ -9,26 +9,25 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from purpleteam.defences.detection.model import inversion
-from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Null, Scanning
+from purpleteam.defences.detection.model import _base as base
 
 
-@MODEL_DETECTORS.register("additive")
+@base.MODEL_DETECTORS.register("additive")
 @dataclass(frozen=True, kw_only=True)
-class AdditiveInversion(inversion.Inversion):
+class AdditiveInversion(base.Inversion):
     """Sizes are Euclidean lengths, in pixel units of [0, 1]."""
 
     compares: ClassVar[bool] = True
-    null: ClassVar[Null] = Null(location=1.0, scale=0.32, deviation=0.2)
+    null: ClassVar[base.Null] = base.Null(location=1.0, scale=0.32, deviation=0.2)
     stream: ClassVar[int] = 20
 
-    def invert(self, search: inversion.Search) -> inversion.Inverted:
+    def invert(self, search: base.Search) -> base.Inverted:
         def add(change: Tensor, x: Tensor) -> Tensor:
             return (x + change[:, None]).clamp(0, 1)
 
         form = tuple(search.work.images.shape[1:])
         largest = math.sqrt(math.prod(form))
-        return inversion.shrink_radius(search, add, form, radius=0.1 * largest, largest=largest)
+        return base.shrink_radius(search, add, form, radius=0.1 * largest, largest=largest)
 
-    def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
+    def drawn(self, parts: tuple[Tensor, ...], work: base.Scanning) -> dict[str, Any]:
         return {"kind": "additive", "pattern": parts[0][0].clamp(-1, 1).numpy()}

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.defences.detection.model import _base as base
-from purpleteam.defences.detection.model.inversion import every_target, shrink_radius
 from purpleteam.models.guard import guarded
 
 AT_ONCE = 256  # images whose features are read in one pass
@@ -51,9 +50,9 @@ class FeatureInversion(base.ModelDetector):
 
         rest = _FromFeatures(work.model, layer, work.images[:1])
         work = replace(work, model=rest, images=features, reference=None)
-        search = every_target(work, steps=self.steps, images=self.images, stream=70)
+        search = base.every_target(work, steps=self.steps, images=self.images, stream=70)
         form = tuple(features.shape[1:])
-        inverted = shrink_radius(search, shift, form, radius=START, largest=LARGEST)
+        inverted = base.shrink_radius(search, shift, form, radius=START, largest=LARGEST)
         return self.evidence(inverted.log_sizes)
 
 

@@ -5,24 +5,23 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from purpleteam.defences.detection.model import inversion
-from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Null, Scanning
+from purpleteam.defences.detection.model import _base as base
 
 
-@MODEL_DETECTORS.register("patch")
+@base.MODEL_DETECTORS.register("patch")
 @dataclass(frozen=True, kw_only=True)
-class PatchInversion(inversion.Inversion):
+class PatchInversion(base.Inversion):
     """Sizes are sums of the mask, in pixels."""
 
     compares: ClassVar[bool] = True
-    null: ClassVar[Null] = Null(location=1.2, scale=0.55, deviation=0.3)
+    null: ClassVar[base.Null] = base.Null(location=1.2, scale=0.55, deviation=0.3)
     stream: ClassVar[int] = 10
 
     steps: int = 120
 
-    def invert(self, search: inversion.Search) -> inversion.Inverted:
-        return inversion.shrink_mask(search)
+    def invert(self, search: base.Search) -> base.Inverted:
+        return base.shrink_mask(search)
 
-    def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
+    def drawn(self, parts: tuple[Tensor, ...], work: base.Scanning) -> dict[str, Any]:
         mask, pattern = parts
         return {"kind": "patch", "mask": mask[0, 0].numpy(), "pattern": pattern[0].numpy()}

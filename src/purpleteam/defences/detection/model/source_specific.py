@@ -12,7 +12,6 @@ import numpy as np
 
 from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.model import _base as base
-from purpleteam.defences.detection.model.inversion import Search, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 
@@ -43,7 +42,9 @@ class SourceSpecificInversion(base.ModelDetector):
             return None
         pairs = ((source, target) for source in sources for target in range(work.classes))
         slots = tuple((target, (source,)) for source, target in pairs if target != source)
-        search = Search(work=work, slots=slots, steps=self.steps, images=self.images, stream=40)
+        search = base.Search(
+            work=work, slots=slots, steps=self.steps, images=self.images, stream=40
+        )
         sizes = _sizes(search)
         if np.exp(np.nanmedian(sizes)) > UNSETTLED * work.images[0, 0].numel():
             return None
@@ -77,11 +78,11 @@ class SourceSpecificInversion(base.ModelDetector):
         return PatchInversion().recover(work, target, sources)
 
 
-def _sizes(search: Search) -> Floats:
+def _sizes(search: base.Search) -> Floats:
     """Return log sizes (classes, classes) from each source to each target; NaN is no pair."""
     sizes = np.full((search.work.classes, search.work.classes), np.nan)
     targets, sources = zip(*search.slots, strict=True)
-    sizes[np.ravel(sources), targets] = shrink_mask(search, rate=0.2).log_sizes
+    sizes[np.ravel(sources), targets] = base.shrink_mask(search, rate=0.2).log_sizes
     return sizes
 
 

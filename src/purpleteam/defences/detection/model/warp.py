@@ -8,19 +8,18 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.defences.detection.model import inversion
-from purpleteam.defences.detection.model._base import MODEL_DETECTORS, Evidence, Null, Scanning
+from purpleteam.defences.detection.model import _base as base
 from purpleteam.defences.detection.recovered import identity_grid
 
 HIDDEN = 0.25  # shifts of this share of the side or more hide nothing, and all count alike
 
 
-@MODEL_DETECTORS.register("warp")
+@base.MODEL_DETECTORS.register("warp")
 @dataclass(frozen=True, kw_only=True)
-class WarpInversion(inversion.Inversion):
+class WarpInversion(base.Inversion):
     """Sizes are root mean square shifts of the control points, as shares of the image's side."""
 
-    null: ClassVar[Null] = Null(location=1.15, scale=0.3, deviation=0.2)
+    null: ClassVar[base.Null] = base.Null(location=1.15, scale=0.3, deviation=0.2)
     stream: ClassVar[int] = 30
     ranges = "grid at least 2; coarse_grid at least 2"
 
@@ -31,7 +30,7 @@ class WarpInversion(inversion.Inversion):
     coarse_grid: int = 4
     """The same for a second look, in which fewer changes are near by nature."""
 
-    def examine(self, work: Scanning) -> Evidence | None:
+    def examine(self, work: base.Scanning) -> base.Evidence | None:
         """Invert a fine and a coarse flow for every class as target; the mean size counts."""
         sizes = [
             replace(self, grid=grid).invert(self.search(work)).log_sizes - math.log(grid)
@@ -40,14 +39,14 @@ class WarpInversion(inversion.Inversion):
         both = np.mean(sizes, axis=0)
         return self.evidence(np.minimum(both, math.log(HIDDEN)), both)
 
-    def invert(self, search: inversion.Search) -> inversion.Inverted:
+    def invert(self, search: base.Search) -> base.Inverted:
         """Return the shifts of the fine grid's control points for every slot."""
         side, form = float(self.grid), (2, self.grid, self.grid)
-        return inversion.shrink_radius(
+        return base.shrink_radius(
             search, _warp, form, radius=0.06 * side, largest=0.5 * side, stride=0.2
         )
 
-    def drawn(self, parts: tuple[Tensor, ...], work: Scanning) -> dict[str, Any]:
+    def drawn(self, parts: tuple[Tensor, ...], work: base.Scanning) -> dict[str, Any]:
         height, width = work.images.shape[2:]
         shifts = _flow(parts[0], height, width)[0]
         pixels = shifts * shifts.new_tensor([(width - 1) / 2, (height - 1) / 2])

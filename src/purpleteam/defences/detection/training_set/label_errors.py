@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.arrays import Floats, Ints
-from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
-from purpleteam.defences.detection.training_set._features import margins
+from purpleteam.defences.detection.training_set import _analysis
 
 
 def confident_labels(probabilities: NDArray[np.floating], labels: Ints) -> Ints:
@@ -18,10 +17,10 @@ def confident_labels(probabilities: NDArray[np.floating], labels: Ints) -> Ints:
     return np.where(np.isfinite(reached).any(1), reached.argmax(1), -1)
 
 
-@TRAINING_SET_DETECTORS.register("label_errors")
-def label_errors(analysis: Analysis) -> Floats:
+@_analysis.TRAINING_SET_DETECTORS.register("label_errors")
+def label_errors(analysis: _analysis.Analysis) -> Floats:
     """Return the margin against the label, 2 higher where another is confidently read."""
     labels = analysis.images.labels
     read = confident_labels(analysis.votes, labels)
-    against, _ = margins(analysis.votes, labels)
+    against, _ = _analysis.margins(analysis.votes, labels)
     return np.asarray(-against + 2.0 * ((read >= 0) & (read != labels)))

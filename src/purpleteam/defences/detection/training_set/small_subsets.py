@@ -4,11 +4,10 @@ A few poisons among many parts are too few in each to teach a trigger.
 """
 
 from purpleteam.core.arrays import Floats
-from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
-from purpleteam.defences.detection.training_set._features import margins
+from purpleteam.defences.detection.training_set import _analysis
 
 
-@TRAINING_SET_DETECTORS.register("small_subsets")
-def small_subsets(analysis: Analysis) -> Floats:
+@_analysis.TRAINING_SET_DETECTORS.register("small_subsets")
+def small_subsets(analysis: _analysis.Analysis) -> Floats:
     """Return the share of the out-of-part votes for another label less its own, in [-1, 1]."""
-    return -margins(analysis.votes, analysis.images.labels)[0]
+    return -_analysis.margins(analysis.votes, analysis.images.labels)[0]
