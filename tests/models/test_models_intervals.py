@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from purpleteam.attacks.poison.curve import CurvePoint
 from purpleteam.core.statistics import Estimate, Rate, mean, paired_difference
 from purpleteam.defences.detection.metrics import auroc, average_precision
-from purpleteam.models.evaluation import _calibration_error, _f1
+from purpleteam.models.inference import _calibration_error, _f1
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.sampled_from([1, 2, 3, 10, 60])

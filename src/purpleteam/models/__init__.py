@@ -3,7 +3,7 @@
 - `architectures/`  nets by name, one file each; normalisation is a layer inside
 - `recipes`         how long, at what rate, on which augmented images;  `training`: the loop
 - `guard`           where other people's code is called, and where in its answer the logits are
-- `inference`       logits for images, and a model as attacks ask it;  `evaluation`: how right it is
+- `inference`       logits for images, how right they are, and a model as attacks ask it
 - `loading`         from a name or an object to a classifier
 - `store`           safetensors + ONNX + card, the two nets compared; and a net out of them again
 - `weights`         a state dict as wrappers wrote it, under the names of a net
@@ -15,8 +15,7 @@
 """
 
 from purpleteam.models.architectures import ARCHITECTURES
-from purpleteam.models.evaluation import Evaluation, evaluate
-from purpleteam.models.inference import Classifier, logits
+from purpleteam.models.inference import Classifier, Evaluation, evaluate, logits
 from purpleteam.models.loading import LoadedModel, build, load
 from purpleteam.models.recipes import RECIPES, Recipe
 from purpleteam.models.store import Provenance, store

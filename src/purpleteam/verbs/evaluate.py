@@ -10,7 +10,7 @@ from purpleteam.verbs.result import Result, percent, table
 from purpleteam.verbs.verb import verb
 
 if TYPE_CHECKING:
-    from purpleteam.models.evaluation import Evaluation
+    from purpleteam.models.inference import Evaluation
 
 LISTED = 20
 """Most classes whose confusion matrix is printed."""
@@ -55,7 +55,7 @@ def evaluate(
     **given: Unpack[Measuring],
 ) -> Evaluated:
     """Accuracy, loss, per-class scores, confusion matrix, calibration and time per image."""
-    from purpleteam.models.evaluation import evaluate as measure
+    from purpleteam.models.inference import evaluate as measure
     from purpleteam.verbs._subject import open_subject
 
     subject = open_subject(images, labels, model=model, measured=True, **given)
