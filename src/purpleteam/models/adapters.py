@@ -111,10 +111,8 @@ class Normalised(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mean.shape[1] not in (1, x.shape[1]):
-            raise ModelError(
-                f"normalisation {self.normalisation.name!r} is of {self.mean.shape[1]} channels, "
-                f"the images have {x.shape[1]}"
-            )
+            layer = f"normalisation {self.normalisation.name!r} is of {self.mean.shape[1]} channels"
+            raise ModelError(f"{layer}, the images have {x.shape[1]}")
         out: Tensor = self.module((x - self.mean) / self.std)
         return out
 

@@ -133,35 +133,26 @@ class OnnxFile(BlackBox):
         self._session = session_of(self._path, content)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or inputs[0].type not in KINDS or len(inputs[0].shape) != 4:
-            raise ModelError(
-                f"{self._path!r} takes {_form(inputs)}; known: one input (N, C, H, W) or "
-                "(N, H, W, C), of float32, float64, float16 or uint8: export it anew with such "
-                "a one"
-            )
+            known = "one input (N, C, H, W) or (N, H, W, C), of float32, float64, float16 or uint8"
+            takes = f"takes {_form(inputs)}; known: {known}: export it anew with such a one"
+            raise ModelError(f"{self._path!r} {takes}")
         self._input, self._kind = inputs[0].name, KINDS[inputs[0].type]
         self._batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
         self._channels_last = sides[2] in CHANNELS and sides[0] not in CHANNELS
         channels, height, width = sides[-1:] + sides[:-1] if self._channels_last else sides
-        fitting = [
-            node
-            for node in outputs
-            if np.issubdtype(KINDS.get(node.type, np.uint8), np.floating)
-            and len(node.shape) == 2
-            and node.shape[1] != 1
-        ]
-        fitting = outputs if len(outputs) == 1 else fitting
+        fitting = outputs
+        if len(outputs) > 1:
+            floats = [node for node in outputs if node.type in KINDS and "uint8" not in node.type]
+            fitting = [node for node in floats if len(node.shape) == 2 and node.shape[1] != 1]
         if len(fitting) != 1:
-            raise ModelError(
-                f"{self._path!r} gives {_form(outputs)}; known: one output (N, classes) of scores: "
-                "export it anew with that one alone"
-            )
+            known = "one output (N, classes) of scores: export it anew with that one alone"
+            raise ModelError(f"{self._path!r} gives {_form(outputs)}; known: {known}")
         self._output = fitting[0].name
         notes = ["the file is asked as a black box: no gradients"]
         if self._channels_last:
             notes.insert(0, "it takes images (N, H, W, C): they are turned")
-        if len(outputs) > 1:
-            taken = f"of its {len(outputs)} outputs {self._output!r} is taken for the scores"
-            notes.insert(0, taken)
+        if (count := len(outputs)) > 1:
+            notes.insert(0, f"of its {count} outputs {self._output!r} is taken for the scores")
         # a black image, and one from dark to bright
         sample = torch.zeros(2, channels or 1, height or USUAL_SIDE, width or USUAL_SIDE)
         sample[1] = torch.linspace(0, 1, sample[1].numel()).reshape(sample[1].shape)
@@ -175,10 +166,8 @@ class OnnxFile(BlackBox):
             notes=tuple(notes),
         )
         self._sample, self._probabilities = sample, bool(distributions(scores).all())
-        if card is not None and len(card.classes) != self.classes:
-            raise ModelError(
-                f"{self._path!r} scores {self.classes} classes, its card {len(card.classes)}"
-            )
+        if card is not None and (own := len(card.classes)) != self.classes:
+            raise ModelError(f"{self._path!r} scores {self.classes} classes, its card {own}")
 
     def behind(self, normalisation: Normalisation) -> Self:
         """Return the file with a normalisation in front of it, which follows the bytes."""
@@ -210,9 +199,9 @@ class OnnxFile(BlackBox):
             except Exception as error:
                 raise ModelError(f"{self._path!r} cannot be run: {reason_of(error)}") from None
             if not isinstance(scores, np.ndarray) or scores.ndim != 2 or len(scores) != size:
-                form = getattr(scores, "shape", type(scores).__name__)
+                got = getattr(scores, "shape", type(scores).__name__)
                 raise ModelError(
-                    f"{self._path!r} answered with {form}, not scores ({size}, classes)"
+                    f"{self._path!r} answered with {got}, not scores ({size}, classes)"
                 )
             if not np.issubdtype(scores.dtype, np.floating) or not np.isfinite(scores).all():
                 raise ModelError(f"{self._path!r} answered with NaN, infinity or no real numbers")

@@ -76,9 +76,8 @@ def has_fast_bf16(device_type: str) -> bool:
 
 def fast_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return bfloat16 autocast where the hardware has units for it, else nothing."""
-    if not has_fast_bf16(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    fast = has_fast_bf16(device.type)
+    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 
 def to_batch(images: Pixels, device: torch.device | None = None) -> Tensor:

@@ -82,9 +82,8 @@ def _habits(module: nn.Module, x: Tensor) -> list[str]:
             notes.append(f"it returns {net.form}")
         if net.precision != torch.float32:
             kind = str(net.precision).removeprefix("torch.")
-            notes.append(
-                f"its weights are in {kind}: it gets images in that, its logits in float32"
-            )
+            told = "it gets images in that, its logits in float32"
+            notes.append(f"its weights are in {kind}: {told}")
         # layers that go on as in training: eval() does not reach them, or they keep no statistics
         kinds = {
             type(layer).__name__

@@ -122,7 +122,7 @@ def _what_failed(model: Classifier, x: Tensor, error: Exception) -> str:
 
 
 def _graph_takes(model: Classifier, x: Tensor) -> str:
-    """Return what an exported graph takes, where that are no such images; "" where it is none."""
+    """Return why an exported graph does not take such images; "" where the model is none."""
     parts = model.modules() if isinstance(model, nn.Module) else ()
     graphs = [part.graph for part in parts if isinstance(part, torch.fx.GraphModule)]
     nodes = [node for graph in graphs for node in graph.nodes if node.op == "placeholder"]

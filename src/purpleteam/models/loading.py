@@ -83,17 +83,13 @@ class LoadedModel:
         """Refuse images that the stored model was not made for."""
         if self.card is None:
             return
+        model, other = f"model {self.name!r}", f"dataset {dataset!r} has"
         if self.card.shape != shape:
-            raise ModelError(
-                f"model {self.name!r} takes images {self.card.shape}, "
-                f"dataset {dataset!r} has {shape}"
-            )
+            raise ModelError(f"{model} takes images {self.card.shape}, {other} {shape}")
+        own = len(self.card.classes)
         ordered = isinstance(self.module, Guarded | BlackBox) and self.module.order is not None
-        if len(self.card.classes) != classes and not ordered:
-            raise ModelError(
-                f"model {self.name!r} has {len(self.card.classes)} classes, "
-                f"dataset {dataset!r} has {classes}{BY_NAME}"
-            )
+        if own != classes and not ordered:
+            raise ModelError(f"{model} has {own} classes, {other} {classes}{BY_NAME}")
 
     def noting(self, *notes: str) -> LoadedModel:
         return replace(self, notes=(*self.notes, *notes))
@@ -142,16 +138,14 @@ def load(
             raise UsageError(f"--arch goes with a stored model: {reference!r} is code itself")
         loaded = _from_factory(reference, weights, read_weights, normalisation)
     else:
-        only_asked = "://" in reference or reference.endswith(".onnx")
         if weights is not None:
             raise UsageError(f"--weights goes with --model module:factory, not with {reference!r}")
-        if arch is not None and only_asked:
+        if not ("://" in reference or reference.endswith(".onnx")):
+            loaded = _stored(reference, arch, normalisation)
+        elif arch is not None:
             raise UsageError(f"--arch goes with a stored model, not with {reference!r}")
-        loaded = (
-            _black_box(reference, normalisation)
-            if only_asked
-            else _stored(reference, arch, normalisation)
-        )
+        else:
+            loaded = _black_box(reference, normalisation)
     module = switched(loaded.module.to(device or "cpu"))
     shape = loaded.card.shape if loaded.card else shape
     if shape is not None and not isinstance(module, BlackBox):
@@ -160,7 +154,6 @@ def load(
 
 
 def _black_box(reference: str, asked: Normalisation | None) -> LoadedModel:
-    """Return the app or the ONNX file that can only be asked."""
     if "://" in reference:
         if asked is not None:
             raise UsageError(f"a normalisation goes before a net, and {reference!r} takes bytes")
@@ -238,11 +231,11 @@ def _from_object(made: Any, layer: Normalisation | None, shape: Shape | None) ->
     guarded(made)  # says what is wrong with what cannot be called
     if isinstance(made, BlackBox):
         return LoadedModel(made.name, made.digest, made, made.card, layer, notes=made.notes)
-    notes: tuple[str, ...] = ()
     if black_box.is_maite(made):
         return _boxed(made, name, layer, notes=("it is a MAITE model",))
     if not isinstance(made, nn.Module):
         return _boxed(made, name, layer, shape=shape)
+    notes: tuple[str, ...] = ()
     try:
         net = copy.deepcopy(made)
     except Exception:  # such as of tensors that are results of others
@@ -268,9 +261,8 @@ def _boxed(
     box = black_box.ObjectClassifier(made, name)
     box.normalisation = layer
     if digest is None and not black_box.is_maite(made):
-        state = getattr(
-            getattr(made, "__self__", made), "state_dict", dict
-        )  # of a bound method too
+        owner = getattr(made, "__self__", made)  # of a bound method
+        state = getattr(owner, "state_dict", dict)
         digest, note = black_box.digest_of_code(made, shape, state(), guarded(box))
         notes, box.calls = (*notes, note), 0
     elif digest is None and box.net is not None:
