@@ -37,7 +37,7 @@ class FinePrune(Tuning):
 
 
 def prune(net: nn.Module, images: ImageSet, loss_of_accuracy: float) -> tuple[Units, Tensor]:
-    """Silence in place the least active units that cost up to this; return all and those."""
+    """Silence the least active units, as many as cost up to this; return all and those."""
     units = units_of(net, images)
     order = units.activity.argsort(stable=True)
     floor = float(correct(net, images).mean()) - loss_of_accuracy

@@ -17,7 +17,7 @@ from purpleteam.defences.detection.recovered import RecoveredTrigger
 
 FEW = 15  # trusted images of a class so few that a trigger for them is half chance
 USUAL = 100  # trusted images of a class with which the null was fitted
-UNSETTLED = 0.125  # share of the image: median masks as large come of unconverged searches
+UNSETTLED = 0.125  # share of the image: where the median mask is larger, searches did not converge
 NATURAL = 0.5  # share of a pair's nearness in the reference that counts as natural in the model
 FEWEST_CLASSES = 4  # with fewer, rows and columns explain everything
 

@@ -32,7 +32,7 @@ from purpleteam.models.training import train
 PART_SIZE = 275  # images a part: it holds one or two at most of a hundred poisons in 55,000
 LEAST_PARTS = 40
 DOUBTED_SHARE = 0.1  # the least share of the images that is set aside at first
-DOUBTED_SHARE_OF_FEW = 0.25  # the same for a small set: passed often, three poisons teach
+DOUBTED_SHARE_OF_FEW = 0.25  # the same for a small set, where three poisons teach a trigger
 FEW = 10_000
 ROUNDS = 4  # how often images may come back to the clean reference
 BARRED = 0.1  # share of the votes for its own label under which an image never comes back

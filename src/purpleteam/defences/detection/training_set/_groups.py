@@ -118,7 +118,7 @@ class SharedGroup:
 def shared_group(
     white: Whitened, candidates: Ints, label: int, features: str, starters: int = STARTERS
 ) -> SharedGroup | None:
-    """Return what the suspects of a label share, the most suspicious first; None of too few."""
+    """Return what a label's suspects, the most suspicious first, share; None where too few."""
     if min(len(candidates), starters) < LEAST_MEMBERS:
         return None
     members = candidates[:starters]
@@ -133,7 +133,7 @@ def shared_group(
 
 
 def contents_in_turn(candidates: Ints, suspicion: Floats, content: Ints, certain: float) -> Ints:
-    """Return candidates, certain ones first, each content's in turn: no frequent style leads."""
+    """Return the candidates, certain ones first and of those each content's in turn."""
     ranked = candidates[np.argsort(-suspicion[candidates], kind="stable")]
     sure = ranked[suspicion[ranked] > certain]
     turn = np.zeros(len(sure), np.int64)
@@ -297,7 +297,7 @@ def _has_two_modes(along: Floats) -> bool:
 def nearness_of_others(
     features: NDArray[np.floating], labels: Ints, label: int, flagged: Bools
 ) -> float:
-    """Return where, from its unflagged part, 0, to the other, 1, the median other label lies."""
+    """Return where the median other label lies: 0 at the label's unflagged part, 1 at the flagged."""
     own = labels == label
     others = np.flatnonzero(~own)[:: max(1, (~own).sum() // MOST_ROWS)]
     rows = features[others].astype(np.float64)

@@ -58,7 +58,7 @@ LARGE = 0.15  # share of a label's images from which the flagged may be the hone
 SPLIT_SURE = 0.6
 SPLIT_STRENGTH = 5.0  # ... and shares as many deviations in pixels that their contents lack; or
 SPLIT_BROAD = 0.25  # where this share lies outside the leading contents ...
-SPLIT_ALONE = 2.5  # ... times as many as in any other label: rare views occur in all
+SPLIT_ALONE = 2.5  # ... and this many times as many as in any other label: rare views are in all
 BROADER = 0.25  # least excess of the planted part's share outside the leading contents
 PLAINLY = 0.9  # how far towards the flagged part other labels lie, where half is not enough
 DEFAULT_DETECTORS = (
@@ -141,7 +141,7 @@ def unflagged_half_is_planted(analysis: Analysis, label: int, flagged: Bools) ->
 
 
 def accuse(analysis: Analysis) -> Accusation:
-    """Accuse the label of most evidence, if enough, and score all images: only its reach 1."""
+    """Accuse the label with most evidence, if it is enough; only its images score 1 or more."""
     scores = analysis.suspicion / (1 + analysis.suspicion)
     shared = [(shared_evidence(analysis, group), group) for group in analysis.groups]
     compact = [(compact_evidence(group), group) for group in analysis.compact]
