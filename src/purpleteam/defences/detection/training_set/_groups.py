@@ -297,7 +297,7 @@ def _has_two_modes(along: Floats) -> bool:
 def nearness_of_others(
     features: NDArray[np.floating], labels: Ints, label: int, flagged: Bools
 ) -> float:
-    """Return where the median other label lies: 0 at the unflagged part of this, 1 at the flagged."""
+    """Return where the median other label lies: 0 at its unflagged part, 1 at the flagged one."""
     own = labels == label
     others = np.flatnonzero(~own)[:: max(1, (~own).sum() // MOST_ROWS)]
     rows = features[others].astype(np.float64)
