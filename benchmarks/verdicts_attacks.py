@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from purpleteam.attacks import FGSM, PGD, evaluate
 from purpleteam.attacks.evasion import ATTACKS
-from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import uniform_start
+from purpleteam.attacks.norms import Noise, uniform_start
 from purpleteam.core.statistics import Rate, paired_difference
 from purpleteam.data.folders import load_dataset
 from purpleteam.data.images import Dataset, ImageSet

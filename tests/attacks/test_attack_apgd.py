@@ -7,11 +7,10 @@ import torch
 from attack_models import images_of_the_middle, label_of, linear_net
 from torch import Tensor, nn
 
-from purpleteam.attacks.evasion._base import EvasionAttack
+from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT, AutoPGD, _reviews, _sparse
 from purpleteam.attacks.evasion.pgd import PGD
-from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import NORMS, distance
+from purpleteam.attacks.norms import NORMS, Noise, distance
 from purpleteam.core.errors import UsageError
 from purpleteam.models.inference import Nets
 

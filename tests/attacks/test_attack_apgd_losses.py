@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from purpleteam.attacks.losses import cross_entropy, dlr, margin, targeted_dlr, targeted_margin
+from purpleteam.attacks.driver import cross_entropy, dlr, margin, targeted_dlr, targeted_margin
 
 FINITE = st.floats(-50, 50, width=32)
 LOGITS = arrays("float32", (5,), elements=FINITE)

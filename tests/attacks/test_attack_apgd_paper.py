@@ -11,8 +11,7 @@ from attack_models import images_of_the_middle
 from torch import Tensor, nn
 
 from purpleteam.attacks.evasion.apgd import APGDCE
-from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import NORMS, project, steepest
+from purpleteam.attacks.norms import NORMS, Noise, project, steepest
 
 STEPS = 100
 Ask = Callable[[Tensor], tuple[float, Tensor]]

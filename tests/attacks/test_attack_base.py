@@ -12,7 +12,7 @@ from torch import Tensor
 from purpleteam.attacks import ATTACKS, PGD
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import EvasionAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import Noise
 from purpleteam.core.errors import UsageError
 
 

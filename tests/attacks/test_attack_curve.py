@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from purpleteam.attacks import curve, evaluate
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import MinimumNormAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import Noise
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from purpleteam.attacks.driver import Cost, Driver, Search
 from purpleteam.attacks.evasion.hop_skip_jump import HopSkipJump, _between, _draws, _jumped, _slope
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import Noise
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 from purpleteam.models.inference import Nets

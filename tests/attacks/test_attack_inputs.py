@@ -16,7 +16,7 @@ from torch import Tensor
 from purpleteam.attacks import FGSM, PGD, evaluate
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import EvasionAttack
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import Noise
 from purpleteam.core.errors import PurpleError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.defences.detection.model import scan_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import Noise
 
 LIKE = torch.zeros(6, 1, 3, 3)
 ORDER = torch.arange(6)

@@ -20,8 +20,7 @@ from purpleteam.attacks.evasion.square import (
     _to_the_edge,
     _two_pyramids,
 )
-from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import distance
+from purpleteam.attacks.norms import Noise, distance
 
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from purpleteam.attacks.evasion.transfer import Transfer, crafted
-from purpleteam.attacks.noise import Noise
+from purpleteam.attacks.norms import Noise
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models import RECIPES, build, train

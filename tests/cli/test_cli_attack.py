@@ -34,7 +34,7 @@ def test_a_killed_attack_goes_on_where_it_was(
     asked = (*ASKED, "--attack", "fgsm", "--attack", "pgd:steps=5", "--batch-size", "5")
     whole = purple(*asked, "--json").json
     left = {"batches": 3}
-    do = module._Climb._done
+    do = module.Journal.save
 
     def killed(self: object, *args: object) -> object:
         done = do(self, *args)  # type: ignore[arg-type]
@@ -43,9 +43,9 @@ def test_a_killed_attack_goes_on_where_it_was(
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(module._Climb, "_done", killed)
+    monkeypatch.setattr(module.Journal, "save", killed)
     purple(*asked, "--json")
-    monkeypatch.setattr(module._Climb, "_done", do)
+    monkeypatch.setattr(module.Journal, "save", do)
     assert list(cache.rglob("*.npz"))
     ended = purple(*asked, "--json")
     assert "went on where it was stopped: 3 batches were done" in ended.json["notes"]

@@ -45,7 +45,6 @@ class ModelRobust(Check):
         return max(outcomes, key=lambda it: (it.passed, it.measured["lowest_lower_bound"]))
 
     def _outcome(self, measured: list[Measurement]) -> Outcome:
-        """Return what the attacks on one model say."""
         white_box = [
             (record, record.detail.get("soundness", {}).get("verdict", "not_established"))
             for record in measured

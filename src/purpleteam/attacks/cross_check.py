@@ -1,8 +1,7 @@
 """The same attack by us and by other libraries on the same images: do the numbers agree?
 
-Where the robust accuracies differ by more than 0.3 points and what sampling explains, one of the
-two is wrong or weaker, and that is a finding: of some weight where the other library breaks more,
-since then our number is too high, and a note where we do.
+Robust accuracies that differ by more than 0.3 points and what sampling explains are a finding: of
+medium severity where the other library breaks more, since then ours is too high, else a note.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,29 +14,24 @@ from purpleteam.attacks.peers import peer_attack
 from purpleteam.core.config import build
 from purpleteam.core.errors import UsageError, unknown
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Finding
+from purpleteam.core.records import Finding, plain
 from purpleteam.core.statistics import Estimate, Rate, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
 
-TOLERATED = 0.003
-"""Difference of two robust accuracies that is nobody's fault: ties and other rounding."""
-QUERIES = 1000
-"""Queries of a random search; enough to compare two, fewer than a verdict needs."""
+TOLERATED = 0.003  # difference of two robust accuracies that ties and rounding may make
+QUERIES = 1000  # of a random search; enough to compare two, fewer than a verdict needs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One attack by us and by another library on the same images."""
+    """Robust accuracy under one attack of ours and of another library on the same images."""
 
     attack: str
     peer: str
     ours: Rate
-    """Robust accuracy under our attack."""
-    theirs: Rate
-    """Robust accuracy under theirs, confirmed by us."""
-    difference: Estimate
-    """Theirs less ours; below 0 they break more than we do."""
+    theirs: Rate  # confirmed by us
+    difference: Estimate  # theirs less ours; below 0 they break more than we do
 
     @property
     def agrees(self) -> bool:
@@ -45,14 +39,9 @@ class Comparison:
         return self.difference.low <= TOLERATED and self.difference.high >= -TOLERATED
 
     def to_json(self) -> dict[str, Any]:
-        """Return one row of the table."""
-        rates = (self.ours, self.theirs, self.difference)
-        ours, theirs, difference = (rate.to_json() for rate in rates)
-        values = {"ours": ours, "theirs": theirs, "difference": difference}
-        return {"attack": self.attack, "peer": self.peer} | values | {"agrees": self.agrees}
+        return {**plain(vars(self)), "agrees": self.agrees}
 
     def finding(self, place: Mapping[str, Any]) -> Finding:
-        """Return the disagreement as a record."""
         worse = self.difference.value < 0
         return Finding(
             tool="purpleteam",
@@ -74,16 +63,11 @@ class CrossCheck:
 
     rows: tuple[Comparison, ...]
     findings: tuple[Finding, ...]
-    absent: Mapping[str, str]
-    """What could not be compared, and why."""
+    absent: Mapping[str, str]  # what could not be compared, and why
 
     def to_json(self) -> dict[str, Any]:
         """Return the field `cross_check` of `purple attack --json`."""
-        return {
-            "rows": [row.to_json() for row in self.rows],
-            "findings": [finding.to_json() for finding in self.findings],
-            "absent": dict(self.absent),
-        }
+        return dict(plain(vars(self)))
 
 
 def cross_check(
@@ -98,13 +82,10 @@ def cross_check(
     place: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> CrossCheck:
-    """Run our attacks and the same ones of other libraries on the same images.
+    """Run our attacks in linf or l2 and the same ones of other libraries on the same images.
 
-    In linf or l2, each with `steps` gradient steps. `only` names attacks of ours; the default is
-    all that have an equal elsewhere. `place` says which model this is about, for the findings.
-
-    Raises:
-        UsageError: the attack has no equal elsewhere, or none in that norm has.
+    `only` names attacks of ours; the default is all that have an equal elsewhere. `place` says
+    which model this is about, for the findings.
     """
     if norm not in ("linf", "l2"):
         raise UsageError(unknown("norm to cross-check", norm, ("linf", "l2")))
@@ -128,14 +109,12 @@ def cross_check(
             except UsageError as error:  # not installed, or it fails on this model
                 absent[peer] = str(error)
                 continue
-            row = Comparison(
-                attack=name,
-                peer=peer,
-                ours=Rate.of(sum(ours), len(ours)),
-                theirs=Rate.of(sum(theirs), len(theirs)),
-                difference=paired_difference(ours, theirs),
-            )
-            rows.append(row)
+            rates = {
+                "ours": Rate.of(sum(ours), len(ours)),
+                "theirs": Rate.of(sum(theirs), len(theirs)),
+            }
+            difference = paired_difference(ours, theirs)
+            rows.append(Comparison(attack=name, peer=peer, difference=difference, **rates))
     where = {"path": "model"} if place is None else place
     findings = tuple(row.finding(where) for row in rows if not row.agrees)
     return CrossCheck(tuple(rows), findings, absent)

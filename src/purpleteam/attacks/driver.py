@@ -1,12 +1,17 @@
-"""What an attack looks for, how much it may cost, and what it cost."""
+"""What an attack looks for and climbs, how much it may cost, and what it cost.
+
+The losses are (n,) of logits (n, classes), labels (n,) and labels aimed at. The differences of
+logits ratio (DLR) is unmoved by scaling and shifting the logits, so a net cannot hide behind
+confident scores (Croce & Hein 2020, arXiv:2003.01690).
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.losses import cross_entropy
 from purpleteam.attacks.norms import column, distance, project, quantise
 from purpleteam.models.inference import Classifier, Nets
 
@@ -14,9 +19,9 @@ FRESH, ROUNDS = 16, 16  # draws at a time until it is clear whether their mean e
 CERTAIN = 3.0  # standard errors by which the mean must err
 CACHED_VALUES = 100_352  # pixels in a micro-batch on a processor: 128 images of 28 x 28
 VALUES_ON_GPU = 6_422_528  # 8,192 images of 28 x 28
+TINY = 1e-12  # keeps a ratio finite where all logits are equal
 
-Loss = Callable[..., Tensor]
-"""Takes logits (n, classes), labels (n,) and what else there is for each image; returns (n,)."""
+Loss = Callable[..., Tensor]  # (n,) of logits (n, classes), labels (n,) and more for each image
 
 
 @dataclass
@@ -39,8 +44,7 @@ class Search:
     samples: int = 1  # calls that are averaged, for a model whose answers are random
 
     @property
-    def bounded(self) -> bool:
-        """Whether an example must lie in the ball to be one."""
+    def bounded(self) -> bool:  # an example must lie in the ball to be one
         return not self.nearest or self.epsilon < float("inf")
 
 
@@ -62,9 +66,8 @@ class Driver:
     @property
     def standing(self) -> Tensor:
         """(N,) bool: the images that are still attacked."""
-        if self.search.queries is None:
-            return ~self.dropped
-        return ~self.dropped & (self.queries < self.search.queries)
+        left = ~self.dropped
+        return left if self.search.queries is None else left & (self.queries < self.search.queries)
 
     @property
     def broken(self) -> Tensor:
@@ -85,9 +88,9 @@ class Driver:
     def value_and_gradient(
         self, x_adv: Tensor, loss: Loss | None = None, *per_image: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss (N,) at `x_adv` and its gradient; 0 where an image was dropped.
+        """Return the loss (N,) of logits, labels and `per_image` (N, ...), and its gradient.
 
-        The loss is called with logits, labels and the rows of `per_image`, (N, ...) each.
+        Both are 0 where an image was dropped.
         """
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
         samples = self.search.samples
@@ -108,7 +111,7 @@ class Driver:
         """Return each candidate's loss, its gradient (0 where there is none) and the scores."""
         inward = self.nets.inward
         asked = (x.clamp(inward, 1 - inward) if inward else x).detach().requires_grad_(True)
-        slope: Tensor | None = None
+        slope = None
         with torch.enable_grad():
             logits = self.nets.fast(asked)
             value = (loss or cross_entropy)(logits, self.y[rows], *extras)
@@ -127,7 +130,7 @@ class Driver:
         for places in self._standing_rows(images):
             rows = places if images is None else _at(images, places)
             part = self._sent(_at(x_adv.detach(), places), rows)
-            answer = self._asked(part, exact=False)
+            answer = self._asked(part, self.nets.fast)
             self._count(rows, self.search.samples, step=True)
             self._look(rows, part, answer, final=self.nets.fast is self.model)
             scores.index_copy_(0, places, torch.nan_to_num(answer).to(scores.dtype))
@@ -137,8 +140,8 @@ class Driver:
     def errs(self, candidates: Tensor, rows: Tensor) -> Tensor:
         """Say for each candidate (M, C, H, W) of the image `rows` (M,) whether the model errs.
 
-        Each is a query to the model itself; what the budget no longer allows is answered no. A
-        random model may err by chance: it is kept as an example only where its mean does.
+        What the budget no longer allows is answered no. A random model may err by chance: an
+        example is kept only where its mean does.
         """
         answers = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         affordable = ~self.dropped[rows]
@@ -147,7 +150,7 @@ class Driver:
         for part in self._micro_batches(affordable):
             images = rows[part]
             asked = self._sent(candidates[part].detach(), images)
-            answers[part] = wrong = _wrong(self._asked(asked), self.y[images])
+            answers[part] = wrong = _wrong(self._asked(asked, self.model), self.y[images])
             self._count(images, self.search.samples)
             if wrong.any():
                 images, asked = images[wrong], asked[wrong]
@@ -172,8 +175,7 @@ class Driver:
         rows = wanted.nonzero().flatten()
         return torch.split(rows, self._micro_batch) if len(rows) else ()
 
-    def _asked(self, x_adv: Tensor, *, exact: bool = True) -> Tensor:
-        net = self.model if exact else self.nets.fast
+    def _asked(self, x_adv: Tensor, net: Classifier) -> Tensor:
         return _mean([net(x_adv) for _ in range(self.search.samples)])
 
     def _count(self, rows: Tensor, calls: int | Tensor, *, step: bool = False) -> None:
@@ -248,10 +250,7 @@ class Driver:
 
 
 def errs_on_average(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Say for which images the mean answer errs beyond doubt, (N,), and how often each was drawn.
-
-    What stays unclear is no error.
-    """
+    """Say where the mean answer errs beyond doubt, (N,), and how often each image was drawn."""
     errs = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     calls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     unclear = torch.arange(len(x), device=x.device)
@@ -271,6 +270,38 @@ def errs_on_average(model: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, Te
         if len(unclear) == 0:
             break
     return errs, calls
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Return -log of the softmax at the label."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the best wrong logit minus that of the label: above 0 the model errs."""
+    return logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1) - _logit(logits, y)
+
+
+def targeted_margin(logits: Tensor, y: Tensor, target_label: Tensor) -> Tensor:
+    """Return the logit of the target minus that of the label."""
+    return _logit(logits, target_label) - _logit(logits, y)
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the margin over the gap between first and third logit; needs 3 classes."""
+    first, _, third = logits.topk(3, dim=1).values.unbind(1)
+    return margin(logits, y) / (first - third + TINY)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target_label: Tensor) -> Tensor:
+    """Return the target's margin over the first logit's gap to the third and fourth; 4 classes."""
+    first, _, third, fourth = logits.topk(4, dim=1).values.unbind(1)
+    gap = first - (third + fourth) / 2
+    return targeted_margin(logits, y, target_label) / (gap + TINY)
+
+
+def _logit(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
 def _at(tensor: Tensor, rows: Tensor) -> Tensor:

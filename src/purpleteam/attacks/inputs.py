@@ -11,20 +11,15 @@ IMAGES = "wanted: float32 images (N, C, H, W) in [0, 1]"
 LABELS = "wanted: int64 labels (N,)"
 ROUNDING = 1e-6  # how far outside [0, 1] a value may be and still be meant as its end
 OVER = 2  # values up to here are none from 0 to 255: such images would be black
-ODD = {
+ODD = {  # what a tensor is that is not stored as one value after the other, and a remedy
     "is_nested": ("nested", "torch.stack({}.unbind()), where all are of one size"),
     "is_meta": ("on the meta device, where there are no values", "make {} on the CPU"),
     "is_quantized": ("quantised", "{}.dequantize()"),
 }
-"""What a tensor is that is not stored as one value after the other, and a remedy."""
 
 
 def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Return the images and labels, apart from the caller's, as every attack takes them.
-
-    Raises:
-        UsageError: they are none; the line says what came, what is wanted and how to get there.
-    """
+    """Return copies of images and labels, or say what came, what is wanted and how to get there."""
     for name, given, wanted in (("x", x, IMAGES), ("y", y, LABELS)):
         if not isinstance(given, Tensor):
             kind, hint = type(given).__name__, _to_tensor(name, given)
@@ -50,11 +45,7 @@ def checked(x: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def checked_index(index: Tensor | None, n: int) -> Tensor:
-    """Return the place of each of `n` images in its dataset; the default counts from 0.
-
-    Raises:
-        UsageError: it is no such thing.
-    """
+    """Return the place of each of `n` images in its dataset; the default counts from 0."""
     if index is None:
         return torch.arange(n)
     form = _form(index) if isinstance(index, Tensor) else f"a {type(index).__name__}"
@@ -75,11 +66,11 @@ def check_labels(y: Tensor, classes: int) -> None:
 
 
 def _to_tensor(name: str, given: Any) -> str:
-    """Return how to make a tensor of it, where that is clear."""
     if type(given).__name__ == "ndarray":
-        whole = f"{name}.astype('float32')" if name == "x" else name
-        stacked = f"np.stack(list({name}))"
-        return f": torch.from_numpy({stacked if given.dtype.kind == 'O' else whole})"
+        array = f"{name}.astype('float32')" if name == "x" else name
+        if given.dtype.kind == "O":
+            array = f"np.stack(list({name}))"
+        return f": torch.from_numpy({array})"
     if isinstance(given, list | tuple) and given:
         inner = isinstance(given[0], Tensor)
         return f": torch.stack(list({name}))" if inner else f": torch.tensor({name})"

@@ -1,23 +1,60 @@
-"""The norms: how far an adversary may move an image, and how. A norm is one entry of `NORMS`.
+"""The norms: how far an adversary may move an image, and how; and the seeded draws of an attack.
 
-Images are (N, C, H, W) in [0, 1]; epsilon is in pixel units, in L0 a number of values; all is per
-image. Another norm is one class here or in a plug-in. `spatial` and `corruption` name sets that no
-distance bounds: the attack keeps to its set by itself, and the distance that is told is in L2.
+A norm is one entry of `NORMS`, a class here or in a plug-in. Images are (N, C, H, W) in [0, 1];
+epsilon is in pixel units, in L0 a number of values. `spatial` and `corruption` name sets that no
+distance bounds: the attack keeps to its set by itself, and the distance is told in L2.
 """
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.noise import Noise
 from purpleteam.core.registry import Registry
 
 HALVINGS, SLOPE_HALVINGS = 40, 30  # of intervals, in L1
 NEWTON_STEPS = 50  # at most; each fills at least one more value, and some six fill all
 LEVELS = 255  # steps between black and white where an image is kept as bytes
+
+
+class Noise:
+    """Draws for the images of one batch, seeded per image by its index, restart, draw and attack.
+
+    Neither batch size, order and shard matter, nor which of its neighbours were dropped.
+    """
+
+    def __init__(self, seed: int, index: Tensor, restart: int = 0, stream: str = "") -> None:
+        """Take each image's place in its dataset, (N,); `stream` tells attacks of one ladder."""
+        self.seed, self.index, self.restart, self.stream = seed, index, restart, stream
+        self._draws = 0
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Return numbers in [0, 1) of the shape, type and device of `like`."""
+        return self._draw(like, torch.rand)
+
+    def normal(self, like: Tensor) -> Tensor:
+        return self._draw(like, torch.randn)
+
+    def seed_torch(self) -> None:
+        """Seed torch's own generators, from which a model of random answers draws."""
+        torch.manual_seed(seed_of(f"{self.seed}/{self.index.tolist()}/{self.restart}{self.stream}"))
+
+    def _draw(self, like: Tensor, kind: Callable[..., Tensor]) -> Tensor:
+        self._draws += 1
+        rng, rows = torch.Generator(), []
+        for index in self.index.tolist():
+            key = f"{self.seed}/{index}/{self.restart}/{self._draws}{self.stream}"
+            rng.manual_seed(seed_of(key))
+            rows.append(kind(like.shape[1:], generator=rng))
+        return torch.stack(rows).to(device=like.device, dtype=like.dtype)
+
+
+def seed_of(key: str, content: bytes = b"") -> int:
+    """Return the seed that stands for a key of any length."""
+    return int.from_bytes(hashlib.sha256(key.encode() + content).digest()[:7], "big")
 
 
 def column(per_image: Tensor) -> Tensor:
@@ -30,25 +67,17 @@ class Norm:
 
     name: str = ""
     order: float = 2
-    bounded: bool = True
-    """Whether epsilon is the radius of a ball around the image."""
-    convex: bool = True
-    """Whether that ball is convex: every attack by projected gradient steps is defined in it."""
-    sparse: bool = False
-    """Whether its steepest step moves one value alone, and its ball holds sparse changes."""
-    usual_epsilon: float | None = None
-    """The radius that is asked about where none is named: MNIST's usual one."""
-    largest_epsilon: float = math.inf
-    """The largest radius that makes sense whatever the image."""
+    bounded: bool = True  # epsilon is the radius of a ball around the image
+    convex: bool = True  # so is the ball: attacks by projected gradient steps are defined in it
+    sparse: bool = False  # the steepest step moves one value; the ball holds sparse changes
+    usual_epsilon: float | None = None  # asked about where none is named: MNIST's usual one
+    largest_epsilon: float = math.inf  # that makes sense whatever the image
 
     def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
-        """Return the candidate scaled into the ball around `x`, then clamped to [0, 1].
-
-        Clamping moves every pixel towards `x`, itself in [0, 1]: it cannot leave the ball again.
-        """
+        """Return the candidate scaled into the ball around `x`, then clamped to [0, 1]."""
         perturbation = x_adv - x
         share = (epsilon / self.length(perturbation).clamp_min(1e-12)).clamp_max(1)
-        return (x + perturbation * column(share)).clamp(0, 1)
+        return (x + perturbation * column(share)).clamp(0, 1)  # towards x: stays in the ball
 
     def shrink(self, perturbation: Tensor, radius: Tensor) -> Tensor:
         """Return each perturbation moved into the ball of its own radius (N,) around 0."""
@@ -90,8 +119,8 @@ class Norm:
         return length
 
     def whole_cube(self, values: int) -> float:
-        """Return the epsilon at which the ball holds every image of so many values: no bound."""
-        return math.pow(values, 1 / self.order)
+        """Return the epsilon at which the ball holds every image of `values` values: no bound."""
+        return math.pow(values, 1 / self.order) if self.order else float(values)
 
     def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
         """Return by how much each value moves on the shortest way to a hyperplane, (..., N, D).
@@ -150,8 +179,8 @@ class _L1(Norm):
     def project(self, x_adv: Tensor, x: Tensor, epsilon: float) -> Tensor:
         """Return the nearest point of the ball around `x` within [0, 1] (arXiv:2103.01208).
 
-        Every value shrinks by one threshold and stops at the range's edge; the smallest threshold
-        that fits is found by halving an interval, and its feasible end is taken.
+        Every value shrinks by one threshold and stops at the range's edge; the smallest that fits
+        is found by halving an interval, and its feasible end is taken.
         """
         perturbation = (x_adv - x).flatten(1)
         size = perturbation.abs()
@@ -183,7 +212,7 @@ class _L1(Norm):
         return step.view_as(gradient)
 
     def step(self, gradient: Tensor, x_adv: Tensor, length: float, sparsity: float) -> Tensor:
-        """Return a step shared out evenly to the steepest values (SLIDE, arXiv:1904.13000).
+        """Share the step out evenly to the steepest values (SLIDE, arXiv:1904.13000).
 
         Each gets its share or what room it has within [0, 1]; what is left goes to the next ones.
         """
@@ -259,9 +288,6 @@ class _L0(_L1):
         order = noise.uniform(x).flatten(1).argsort(1).argsort(1).view_as(x)
         return torch.where(order < epsilon, noise.uniform(x), x)
 
-    def whole_cube(self, values: int) -> float:
-        return float(values)
-
     def onto_plane(self, size: Tensor, room: Tensor, reach: Tensor) -> Tensor:
         """As few values as can move by all the room they have, those that gain most."""
         gain, order = (size * room).sort(dim=-1, descending=True, stable=True)
@@ -290,9 +316,9 @@ class Convex(Sequence[str]):
         self.sparse = sparse
 
     def __getitem__(self, place: Any) -> Any:
-        known = {name: norm for name, norm in NORMS.items() if norm.convex}
-        names = [name for name, norm in known.items() if self.sparse or not norm.sparse]
-        return sorted(names, key=lambda name: -known[name].order)[place]
+        convex = [name for name, norm in NORMS.items() if norm.convex]
+        names = [name for name in convex if self.sparse or not NORMS[name].sparse]
+        return sorted(names, key=lambda name: -NORMS[name].order)[place]
 
     def __len__(self) -> int:
         return len(self[:])
@@ -322,16 +348,10 @@ def distance(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
     return NORMS[norm].distance((x_adv.double() - x.double()).flatten(1))
 
 
-def whole_cube(x: Tensor, norm: str) -> float:
-    """Return the epsilon at which the ball holds every image there is: no bound at all."""
-    return NORMS[norm].whole_cube(x[0].numel())
-
-
 def quantise(x_adv: Tensor, x: Tensor | None = None) -> Tensor:
-    """Return the candidate as it survives being bytes: in steps of 1/255.
+    """Return the candidate in steps of 1/255, as bytes keep it; rounded towards `x`, if given.
 
-    With the image `x`, itself in such steps, values are rounded towards it: what lay in a ball
-    around it still does, in every norm.
+    What lay in a ball around `x`, itself in such steps, still does, in every norm.
     """
     if x is None:
         return (x_adv * LEVELS).round() / LEVELS
@@ -342,17 +362,17 @@ def quantise(x_adv: Tensor, x: Tensor | None = None) -> Tensor:
 
 
 def _stretch(slope: Tensor, fill: Tensor, until_full: Tensor, reach: Tensor) -> Tensor:
-    """Return how far all must stretch, (..., N, 1), so that what they gain adds up to `reach`.
+    """Return how far all must stretch, (..., N, 1), so that their gains add up to `reach`.
 
     Each gains in proportion to `slope` until it is full, and then stays at `fill`. The sum is
     concave and piecewise linear, so Newton's method reaches the answer exactly, from below.
     """
     stretch = torch.zeros_like(reach)
     free, part = torch.empty_like(fill), torch.empty_like(fill)  # used again and again
-    whole = fill.sum(-1, keepdim=True)
+    filled = fill.sum(-1, keepdim=True)
     for _ in range(NEWTON_STEPS):
         torch.gt(until_full, stretch, out=free)
-        gained = whole - torch.mul(fill, free, out=part).sum(-1, keepdim=True)
+        gained = filled - torch.mul(fill, free, out=part).sum(-1, keepdim=True)
         slopes = torch.mul(slope, free, out=part).sum(-1, keepdim=True)
         further = ((reach - gained) / slopes).clamp_(0, 1e30)
         further = torch.where(slopes > 0, further, stretch)  # all full: the corner

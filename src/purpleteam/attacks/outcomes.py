@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.core.records import Measurement
+from purpleteam.core.records import Measurement, plain
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
@@ -35,11 +35,8 @@ class AttackRow:
     members: tuple[AttackRow, ...] = ()  # the attacks that it consists of, where it is several
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row of `attacks` in `purple attack --json`."""
-        values = {**asdict(self), "survived": self.survived.to_json()}
-        del values["members"]
-        below = [member.to_json() for member in self.members]
-        return values | ({"members": below} if below else {})
+        values: dict[str, Any] = plain(vars(self))
+        return values if self.members else {k: v for k, v in values.items() if k != "members"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +63,7 @@ class RobustEvaluation:
     """What a ladder of attacks left standing.
 
     Attributes:
-        robust_accuracy: right when clean and under everything that was tried; the row of an attack
-            says what that attack left.
+        robust_accuracy: right when clean and under everything that was tried.
         rungs: the attacks in the order they were made; `autoattack/apgd_ce` is a member's, and
             what was found beside the ladder comes last.
         broken_by: (N,) int; place among the rungs of the attack that broke the image, -1 where it
@@ -79,11 +75,9 @@ class RobustEvaluation:
             the image itself where it was wrong when clean.
     """
 
-    clean_accuracy: Rate
     robust_accuracy: Rate
     attacks: tuple[AttackRow, ...]
     rungs: tuple[str, ...]
-    clean_correct: NDArray[np.bool_]
     broken_by: NDArray[np.int8]
     distance: NDArray[np.float64]
     queries: NDArray[np.int64]
@@ -92,29 +86,34 @@ class RobustEvaluation:
     cost: Mapping[str, float]
 
     @property
+    def clean_correct(self) -> NDArray[np.bool_]:
+        """Which images are right unchanged, (N,)."""
+        return np.asarray(self.broken_by != WRONG_WHEN_CLEAN)
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        """Share of the images that are right unchanged."""
+        return _share(self.clean_correct)
+
+    @property
     def robust(self) -> NDArray[np.bool_]:
         """One verdict per image: right when clean and under every attack tried."""
         return np.asarray(self.broken_by == NOT_BROKEN)
 
     def within(self, epsilon: float, images: ImageSet) -> RobustEvaluation:
-        """Return the same evaluation in a smaller ball, for attacks that look for the nearest.
-
-        An example that was found further away counts no more, and the image itself stands in the
-        place of whatever may lie outside; nothing is attacked again.
-        """
+        """Return the evaluation of nearest examples in a smaller ball: those beyond are lost."""
         if epsilon == self.attacks[-1].epsilon:
             return self
         lost = (self.broken_by >= 0) & (self.distance > epsilon)
         broken_by = np.where(lost, NOT_BROKEN, self.broken_by).astype(np.int8)
         last_rungs = np.cumsum([max(len(row.members), 1) for row in self.attacks]) - 1
         left = [(broken_by == NOT_BROKEN) | (broken_by > place) for place in last_rungs]
-        rates = [Rate.of(int(stands.sum()), len(broken_by)) for stands in left]
         return replace(
             self,
-            robust_accuracy=Rate.of(int((broken_by == NOT_BROKEN).sum()), len(broken_by)),
+            robust_accuracy=_share(broken_by == NOT_BROKEN),
             attacks=tuple(
-                replace(row, epsilon=epsilon, survived=rate)
-                for row, rate in zip(self.attacks, rates, strict=True)
+                replace(row, epsilon=epsilon, survived=_share(stands))
+                for row, stands in zip(self.attacks, left, strict=True)
             ),
             broken_by=broken_by,
             distance=np.where(lost, np.nan, self.distance),
@@ -134,16 +133,15 @@ class RobustEvaluation:
         )
 
     def counting(self, breaks: Breaks | None) -> RobustEvaluation:
-        """Return the same evaluation with what was found beside the ladder, inside its ball.
+        """Return the evaluation with what was found beside the ladder, inside its ball.
 
         The rows of the ladder stay what each attack achieved; robust accuracy counts every break.
         """
         if breaks is None:
             return self
-        inside = (breaks.distance <= self.attacks[-1].epsilon) | (
-            breaks.epsilon <= self.attacks[-1].epsilon
-        )
-        new = inside & (self.broken_by[breaks.rows] == NOT_BROKEN)
+        epsilon = self.attacks[-1].epsilon
+        inside = (breaks.distance <= epsilon) | (breaks.epsilon <= epsilon)
+        new = inside & self.robust[breaks.rows]
         if not new.any():
             return self
         names = [name for name, counts in zip(breaks.by, new, strict=True) if counts]
@@ -154,7 +152,7 @@ class RobustEvaluation:
         x_adv[rows], distance[rows] = breaks.x_adv[new], breaks.distance[new]
         return replace(
             self,
-            robust_accuracy=Rate.of(int((broken_by == NOT_BROKEN).sum()), len(broken_by)),
+            robust_accuracy=_share(broken_by == NOT_BROKEN),
             rungs=rungs,
             broken_by=broken_by,
             x_adv=x_adv,
@@ -163,21 +161,18 @@ class RobustEvaluation:
 
     def save_outcomes(self, path: Path) -> None:
         """Write one row per image as .npz, without pickles and byte for byte reproducible."""
-        index = np.arange(len(self.broken_by))
-        self._save(path, {"index": index, "clean_correct": self.clean_correct})
+        self._save(path, index=np.arange(len(self.broken_by)), clean_correct=self.clean_correct)
 
     def save_images(self, path: Path, images: ImageSet, as_bytes: AsBytes | None = None) -> None:
-        """Write the float32 images, what was added, and each one's outcome as .npz: lossless.
+        """Write the float32 images, what was added, and each one's outcome as .npz, lossless."""
+        beside = {} if as_bytes is None else vars(as_bytes)
+        last = {f"bytes_{name}": array for name, array in beside.items()}
+        added = self.x_adv - as_floats(images)
+        self._save(path, last, x_adv=self.x_adv, perturbation=added)
 
-        An image that is kept as bytes is another image, so bytes are written only beside these.
-        """
-        first = {"x_adv": self.x_adv, "perturbation": self.x_adv - as_floats(images)}
-        last = {} if as_bytes is None else vars(as_bytes)
-        self._save(path, first, {f"bytes_{name}": array for name, array in last.items()})
-
-    def _save(self, path: Path, first: Arrays, last: Arrays | None = None) -> None:
-        rows: Arrays = {"broken_by": self.broken_by, "rungs": np.array(self.rungs)}
-        rows |= {"distance": self.distance, "queries": self.queries, "steps": self.steps}
+    def _save(self, path: Path, last: Arrays | None = None, **first: NDArray[Any]) -> None:
+        rows = {"broken_by": self.broken_by, "rungs": np.array(self.rungs)}
+        rows |= {name: getattr(self, name) for name in ("distance", "queries", "steps")}
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **first, **rows, **(last or {}))
@@ -219,3 +214,7 @@ class RobustEvaluation:
 def as_floats(images: ImageSet) -> NDArray[np.float32]:
     """Return the images (N, H, W, C) in [0, 1]."""
     return np.asarray(images.images / np.float32(255), np.float32)
+
+
+def _share(hits: NDArray[np.bool_]) -> Rate:
+    return Rate.of(int(hits.sum()), len(hits))

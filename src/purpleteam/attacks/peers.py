@@ -4,12 +4,9 @@
 - Foolbox (Rauber et al. 2020, JOSS 5(53):2607)
 - torchattacks (Kim 2020, arXiv:2010.01950); its AutoAttack runs 10 steps where the paper has 100
 
-A borrowed attack gets the model and the batch. What it returns is projected into our ball and asked
-again in float32, so its robust accuracy means what ours means; the model calls that it made are
-counted. Its options keep the library's names and defaults, but for the radius and the norm.
-
-Unlike our own attacks these draw from the process-wide generators: the same seed and the same batch
-give the same images, another batch size may give others.
+What a borrowed attack returns is projected into our ball and asked again in float32, so its robust
+accuracy means what ours means. Options keep the library's names and defaults, but for radius and
+norm. It draws from process-wide generators, so another batch size may give other images.
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import field, make_dataclass
 from functools import cache
 from typing import Any, ClassVar
 
@@ -36,8 +33,7 @@ from torch import Tensor, nn
 
 from purpleteam.attacks.driver import Driver
 from purpleteam.attacks.evasion import EvasionAttack, MinimumNormAttack
-from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import NORMS, distance
+from purpleteam.attacks.norms import NORMS, Noise, distance
 from purpleteam.core.errors import UsageError, reason_of, unknown
 from purpleteam.models.guard import switched
 
@@ -68,56 +64,34 @@ TORCHATTACKS = {
     "l0": "JSMA OnePixel Pixle SparseFool",
 }
 """All others are for L-infinity."""
+# noise without a radius, one that trains, a container, and none at all
 TORCHATTACKS_WITHOUT = ("GN", "LGV", "MultiAttack", "VANILA")
-"""Noise without a radius, one that trains, a container, and none at all."""
+# they need starting points, other images or a target
 FOOLBOX_WITHOUT = ("BinarizationRefinementAttack", "DatasetAttack", "GenAttack")
-"""They need starting points, other images or a target."""
 SCORE_BASED = ("OnePixel", "Pixle", "SPSA", "Square", "SquareAttack", "ZooAttack")
+# ends of the names of those that see labels alone; noise is tried until one is wrong
 DECISION_BASED = (
     *("BoundaryAttack", "HopSkipJump", "HopSkipJumpAttack", "GeoDA", "SignOPTAttack"),
     *("PointwiseAttack", "NoiseAttack", "ContrastReductionAttack", "BlurAttack", "InversionAttack"),
 )
-"""Ends of the names of those that see labels alone; noise is tried until one is wrong."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of an attack before it is run."""
-
-    make: Callable[..., Any]
-    """The library's own class."""
-    norms: tuple[str, ...]
-    nearest: bool
-    """It looks for the nearest adversarial example and knows no radius."""
-
-    @property
-    def knowledge(self) -> str:
-        """What the adversary knows."""
-        name = self.make.__name__
-        if name in SCORE_BASED:
-            return "score-based"
-        return "decision-based" if name.endswith(DECISION_BASED) else "white-box"
-
-    @property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """What its class can be told."""
-        return inspect.signature(self.make).parameters
 
 
 class Library(ABC):
     """A library of attacks: what it is called, what it has, and how one of them is run."""
 
-    name: ClassVar[str]
-    """Its import name, which stands before the colon."""
+    name: ClassVar[str]  # its import name, which stands before the colon
     install: ClassVar[str] = "install purpleteam[peers]"
-    module: ClassVar[str] = ""
-    """Where in it the attacks are."""
-    hidden: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that the adapter sets itself."""
+    module: ClassVar[str] = ""  # where in it the attacks are
+    hidden: ClassVar[frozenset[str]]  # parameters that are set here
+    radius: ClassVar[tuple[str, ...]] = ("eps",)  # what it calls epsilon
 
     @abstractmethod
-    def describe(self, name: str, make: type) -> Facts | None:
-        """Return what is known of a class of its module; None where it is no attack for us."""
+    def norms(self, name: str, make: type) -> tuple[str, ...]:
+        """Return the norms of a class of its module; none where it is no attack for us."""
+
+    def nearest(self, make: type) -> bool:
+        """Say whether an attack looks for the nearest adversarial example and knows no radius."""
+        return not any(word in inspect.signature(make).parameters for word in self.radius)
 
     @abstractmethod
     def run(self, attack: _Borrowed, model: nn.Module, driver: Driver) -> Tensor:
@@ -134,12 +108,12 @@ class Library(ABC):
                 f"attack '{self.name}:{attack}' needs {missing}; {self.install}"
             ) from None
 
-    def attacks(self, wanted: str = "") -> dict[str, Facts]:
-        """Return its attacks on images by name."""
+    def attacks(self, wanted: str = "") -> dict[str, type]:
         self.load(wanted)
         classes = vars(self.load(wanted, self.module)).items()
-        known = {name: self.describe(name, make) for name, make in classes if inspect.isclass(make)}
-        return {name: facts for name, facts in known.items() if facts is not None}
+        return {
+            name: make for name, make in classes if inspect.isclass(make) and self.norms(name, make)
+        }
 
 
 class Art(Library):
@@ -149,10 +123,8 @@ class Art(Library):
     module = ".attacks.evasion"
     hidden = frozenset({"classifier", "eps", "estimator", "estimator_orig", "summary_writer"})
 
-    def describe(self, name: str, make: type) -> Facts | None:
-        if not (norms := _norms_in(ART, name)):
-            return None
-        return Facts(make, norms, "eps" not in inspect.signature(make).parameters)
+    def norms(self, name: str, make: type) -> tuple[str, ...]:
+        return _norms_in(ART, name)
 
     def run(self, attack: _Borrowed, model: nn.Module, driver: Driver) -> Tensor:
         classifier = self.load("", ".estimators.classification").PyTorchClassifier(
@@ -176,27 +148,28 @@ class Foolbox(Library):
     module = ".attacks"
     hidden = frozenset({"constraint", "distance", "init_attack", "tensorboard"})
 
-    def describe(self, name: str, make: type) -> Facts | None:
-        bases = self.load("", ".attacks.base")
-        if not issubclass(make, bases.AttackWithDistance) or name in FOOLBOX_WITHOUT:
-            return None
+    def norms(self, name: str, make: type) -> tuple[str, ...]:
+        base = self.load("", ".attacks.base").AttackWithDistance
+        if not issubclass(make, base) or name in FOOLBOX_WITHOUT:
+            return ()
         orders = {float("inf"): "linf", 2: "l2", 1: "l1", 0: "l0"}
         power, called = getattr(getattr(make, "distance", None), "p", None), make.__name__
         if called == "HopSkipJumpAttack":  # its own `distance` is L1; it minimises its `constraint`
-            norms: tuple[str, ...] = ("l2", "linf")
-        elif power is not None:
-            norms = (orders[power],)
-        else:
-            named = tuple(norm for norm in ("linf", "l2") if called.lower().startswith(norm))
-            norms = named or tuple(orders.values())
-        return Facts(make, norms, issubclass(make, bases.MinimizationAttack))
+            return ("l2", "linf")
+        if power is not None:
+            return (orders[power],)
+        named = tuple(norm for norm in ("linf", "l2") if called.lower().startswith(norm))
+        return named or tuple(orders.values())
+
+    def nearest(self, make: type) -> bool:
+        return issubclass(make, self.load("", ".attacks.base").MinimizationAttack)
 
     def run(self, attack: _Borrowed, model: nn.Module, driver: Driver) -> Tensor:
         foolbox = self.load("")
         asked = foolbox.PyTorchModel(model, bounds=(0, 1), device=driver.x.device)
         measure = getattr(foolbox.distances, attack.norm, None)
         labels = foolbox.criteria.Misclassification(driver.y)
-        radius = None if attack.facts.nearest else attack.epsilon
+        radius = None if attack.nearest else attack.epsilon
         made = attack.made({"distance": measure, "constraint": attack.norm})
         images: Tensor = made(asked, driver.x, labels, epsilons=radius)[0]
         return images
@@ -210,12 +183,8 @@ class Torchattacks(Library):
     radius = ("eps", "max_epsilon")
     hidden = frozenset({*radius, "model", "n_classes", "seed"})
 
-    def describe(self, name: str, make: type) -> Facts | None:
-        if name in TORCHATTACKS_WITHOUT:
-            return None
-        known = inspect.signature(make).parameters
-        norms = _norms_in(TORCHATTACKS, name) or ("linf",)
-        return Facts(make, norms, not any(word in known for word in self.radius))
+    def norms(self, name: str, make: type) -> tuple[str, ...]:
+        return () if name in TORCHATTACKS_WITHOUT else _norms_in(TORCHATTACKS, name) or ("linf",)
 
     def run(self, attack: _Borrowed, model: nn.Module, driver: Driver) -> Tensor:
         ball = dict.fromkeys(self.radius, attack.epsilon)
@@ -233,7 +202,6 @@ LIBRARIES: dict[str, Library] = {
 
 
 def _norms_in(table: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Return the norms of the attack by such a table, none where it is not in it."""
     return next((tuple(key.split()) for key, names in table.items() if name in names.split()), ())
 
 
@@ -241,11 +209,8 @@ def _norms_in(table: Mapping[str, str], name: str) -> tuple[str, ...]:
 def peer_attack(name: str) -> type[EvasionAttack]:
     """Return the attack that `library:NAME` means, as a class like our own that runs the library's.
 
-    Its fields are the norm, the radius and those options of the library that are plain numbers and
-    words, so that an unknown one is refused by name and the report shows what was run.
-
-    Raises:
-        UsageError: there is no such library or attack, or it is not installed.
+    Its fields are the norm, the radius and those options of the library that are plain values, so
+    that an unknown one is refused by name and the report shows what was run.
     """
     home, _, attack = name.partition(":")
     if home not in LIBRARIES:
@@ -255,20 +220,25 @@ def peer_attack(name: str) -> type[EvasionAttack]:
         near = difflib.get_close_matches(attack, known, n=3, cutoff=0.4)
         said = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(known))}"
         raise UsageError(f"unknown attack '{name}'; {said}")
-    facts = known[attack]
-    options = _options(facts, library.hidden | OURS | {"verbose", "targeted"})
+    make = known[attack]
+    norms, knowledge = library.norms(attack, make), "white-box"
+    if make.__name__ in SCORE_BASED:
+        knowledge = "score-based"
+    elif make.__name__.endswith(DECISION_BASED):
+        knowledge = "decision-based"
+    options = _options(make, library.hidden | OURS | {"verbose", "targeted"})
     return make_dataclass(
         re.sub(r"\W", "_", name.replace(":", "_")),
-        [("norm", str, field(default=facts.norms[0])), *options],
-        bases=(_Borrowed, MinimumNormAttack if facts.nearest else EvasionAttack),
+        [("norm", str, field(default=norms[0])), *options],
+        bases=(_Borrowed, MinimumNormAttack if library.nearest(make) else EvasionAttack),
         namespace={
             "__module__": __name__,
             "__doc__": f"{attack} of {home}, run inside our evaluation.",
             "name": name,
-            "knowledge": facts.knowledge,
-            "norms": facts.norms,
+            "knowledge": knowledge,
+            "norms": norms,
             "library": library,
-            "facts": facts,
+            "make": make,
             "option_names": tuple(option[0] for option in options),
         },
         frozen=True,
@@ -276,10 +246,10 @@ def peer_attack(name: str) -> type[EvasionAttack]:
     )
 
 
-def _options(facts: Facts, hidden: frozenset[str]) -> list[tuple[str, Any, Any]]:
+def _options(make: type, hidden: frozenset[str]) -> list[tuple[str, Any, Any]]:
     """Return name, type and default of each parameter that a plain value can be given for."""
     options: list[tuple[str, Any, Any]] = []
-    for name, option in facts.parameters.items():
+    for name, option in inspect.signature(make).parameters.items():
         kind, default = str(option.annotation), option.default
         if name in hidden or option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):
             continue
@@ -301,21 +271,22 @@ class _Borrowed:
 
     name: ClassVar[str]
     library: ClassVar[Library]
-    facts: ClassVar[Facts]
+    make: ClassVar[Callable[..., Any]]  # the library's own class
+    nearest: ClassVar[bool]
     option_names: ClassVar[tuple[str, ...]]
     norm: str
     epsilon: float
 
     @property
     def planned_steps(self) -> int:
-        """Steps a restart, by whatever word the library has for them."""
         return next((int(getattr(self, word)) for word in STEPS if word in self.option_names), 1)
 
-    def made(self, given: Mapping[str, Any], *what: object) -> Any:
+    def made(self, given: Mapping[str, Any], *arguments: object) -> Any:
         """Return the library's attack: with its options, and what its class knows of `given`."""
-        known = self.facts.parameters
+        known = inspect.signature(type(self).make).parameters
         options = {name: getattr(self, name) for name in self.option_names}
-        return self.facts.make(*what, **{k: v for k, v in given.items() if k in known}, **options)
+        options |= {name: value for name, value in given.items() if name in known}
+        return type(self).make(*arguments, **options)
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         """Return what the library makes of the batch; a warning says how far it left the ball."""
@@ -324,8 +295,8 @@ class _Borrowed:
             with _own_randomness(noise), _silence(), torch.enable_grad():
                 x_adv = self.library.run(self, model, driver)
         except Exception as error:  # anything may go wrong in code that is not ours
-            what = f"attack '{self.name}': {type(error).__name__}"
-            raise UsageError(f"{what}: {reason_of(error)}") from error
+            kind = f"attack '{self.name}': {type(error).__name__}"
+            raise UsageError(f"{kind}: {reason_of(error)}") from error
         driver.cost.forward += model.forward_calls
         driver.cost.backward += model.backward_calls
         each = -(-model.forward_calls // max(len(x), 1))  # for which image is not known: rounded up
@@ -333,15 +304,15 @@ class _Borrowed:
         driver.steps += each
         x_adv = x_adv.detach().to(x)
         beyond = {"the range [0, 1]": (x_adv - x_adv.clamp(0, 1)).abs().flatten(1).amax(1).double()}
-        if not self.facts.nearest:
+        if not self.nearest:
             ball = f"the {self.norm} ball of {self.epsilon:g}"
             beyond[ball] = distance(x_adv, x, self.norm) - self.epsilon
-        for what, excess in beyond.items():
+        for bound, excess in beyond.items():
             if count := int((excess > ROUNDING * max(1.0, self.epsilon)).sum()):
                 log.warning(
                     "%s left %s by up to %.3g on %d of %d images; they were moved back and asked "
                     "again",
-                    *(self.name, what, float(excess.max()), count, len(x)),
+                    *(self.name, bound, float(excess.max()), count, len(x)),
                 )
         return x_adv
 

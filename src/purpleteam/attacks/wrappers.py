@@ -1,14 +1,11 @@
-"""Classifiers that let a gradient attack see through a defence that is random or has no gradient.
-
-Wrap the defended model in one and attack the wrapper.
-"""
+"""Wrappers to attack in place of a defended model that is random or has no gradient."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from purpleteam.attacks.noise import seed_of
+from purpleteam.attacks.norms import seed_of
 from purpleteam.models.guard import Classifier, guarded
 
 Transform = Callable[[Tensor], Tensor]
@@ -17,8 +14,8 @@ Transform = Callable[[Tensor], Tensor]
 class Averaged(nn.Module):
     """The mean logits of a randomised model: expectation over transformation (arXiv:1707.07397).
 
-    The draws are a pure function of the seed and of the whole batch asked about: every step meets
-    fresh ones, asking again gives the same answer, and the global generator is left alone.
+    The draws are a pure function of the seed and the batch asked about: every step meets fresh
+    ones, and asking again gives the same answer.
     """
 
     def __init__(self, model: Classifier, samples: int = 20, *, seed: int = 0) -> None:
@@ -29,7 +26,6 @@ class Averaged(nn.Module):
         self.samples, self.seed = samples, seed
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, classes)."""
         content = x.detach().float().cpu().contiguous().numpy().tobytes()
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             torch.manual_seed(seed_of(f"{self.seed}/", content))
@@ -54,7 +50,6 @@ class BackwardPass(nn.Module):
         self.model = guarded(model)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, classes)."""
         with torch.no_grad():
             transformed = self.transform(x.detach())
         differentiable = x if self.substitute is None else self.substitute(x)

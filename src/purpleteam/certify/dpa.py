@@ -1,16 +1,14 @@
 """Deep Partition Aggregation (Levine and Feizi, ICLR 2021, arXiv:2006.14768) in CPU-seconds.
 
-The training set is cut into parts by a hash of each image's content, every part trains a network
-of its own, and the networks vote. The parts and their order come from SHA-256 of the pixels, so an
-image that is inserted or removed changes one part and at most one vote; one that is replaced
-changes two (theorem 1). How many parts there are, and how many images one takes, must not follow
-the training set either: numbers that are chosen here are powers of two, and the certificate ends
-where another size of the training set would have chosen another power.
+The training set is cut into parts by SHA-256 of each image's pixels, every part trains a network of
+its own, and the networks vote. An image that is inserted or removed changes one part and at most
+one vote; one that is replaced changes two (theorem 1). How many parts there are, and how many
+images one takes, must not follow the training set either: numbers that are chosen here are powers
+of two, and the certificate ends where another size of the set would have chosen another power.
 
-The networks have fixed first layers (`features`) and one or two trained ones (`learners`), so that
-each is trained in milliseconds. One multiplication serves many of them, always of the same shape
-and with each part in the same place, so that a score's bits depend on its own part and its own
-image and on nothing else.
+Each network has fixed first layers (`features`) and one or two trained ones (`learners`). One
+multiplication serves many of them, always of the same shape and with each part in the same place,
+so that a score's bits depend on its own part and its own image and on nothing else.
 """
 
 from __future__ import annotations
@@ -38,8 +36,7 @@ from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 
-IMAGES_IN_A_PART = 27
-"""Chosen on MNIST's validation split: fewer images make worse models, more images fewer votes."""
+IMAGES_IN_A_PART = 27  # of MNIST's validation split: fewer make worse models, more fewer votes
 ROOM = 1.5  # a part's images are Poisson distributed: a part of 27 all but never holds 64
 SMALLEST = 8
 TOGETHER = 64  # parts that answer in one multiplication
@@ -49,20 +46,16 @@ FEW = 50  # images whose edges stay in the processor's cache
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a training set is cut into parts.
-
-    Attributes:
-        parts: number of disjoint parts.
-        capacity: images that a part takes; those of the highest digests are left out.
-        holds_within: images by which the training set may grow or shrink before `of` would have
-            chosen other numbers; None where they were given and so hold for every set.
-    """
+    """How a training set is cut into parts."""
 
     ranges: ClassVar[str] = "parts at least 1; capacity at least 1"
 
     parts: int
     capacity: int
+    """Images that a part takes; those of the highest digests are left out."""
     holds_within: int | None = None
+    """Images by which the training set may grow or shrink before `of` would have chosen other
+    numbers; None where they were given and so hold for every set."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -77,7 +70,7 @@ class Layout:
             raise UsageError(f"parts must be from 1 to {images}, the training images, not {parts}")
 
         def chosen(size: int) -> tuple[int, int]:
-            """Return parts and capacity; both only grow or only fall with the size."""
+            # both only grow or only fall with the size
             cut = parts or min(size, 2 ** max(0, round(math.log2(size / IMAGES_IN_A_PART))))
             room = 2 ** math.ceil(math.log2(max(1.0, ROOM * size / cut)))
             return cut, max(SMALLEST, room) if capacity is None else capacity
@@ -94,7 +87,7 @@ class Layout:
 def fitting(
     learner: Learner, images: int, *, parts: int | None = None, capacity: int | None = None
 ) -> Layout:
-    """Return the layout for so many training images, or say that its parts are too large."""
+    """Return the layout for a number of training images; a UsageError if parts are too large."""
     layout = Layout.of(images, parts=parts, capacity=capacity)
     if layout.capacity > learner.largest:
         raise UsageError(
@@ -148,7 +141,6 @@ class Ensemble:
         return cls(learner, tuple(groups), classes)
 
     def network(self, part: int) -> Layers:
-        """Return all numbers of one part's network, layer by layer."""
         return tuple(layer[part % TOGETHER] for layer in self.groups[part // TOGETHER])
 
     def votes(self, images: NDArray[np.uint8], progress: Progress = SILENT) -> NDArray[np.int64]:
@@ -194,24 +186,20 @@ class PartitionCertificate:
     The promise: whatever images are inserted into the training set or removed from it, up to
     `radius` of them together, the classifier that is trained on the result answers `answer`.
     An image that is replaced by another counts twice.
-
-    Attributes:
-        votes: models that answer each label, int64 (N, classes).
-        labels: true labels, int64 (N,).
-        layout: parts and capacity.
-        learner: how each part's network is trained.
-        empty: parts without an image; they do not vote.
-        left_out: training images beyond the capacity of their part.
-        seconds: processor seconds of each stage, in their order.
     """
 
     votes: NDArray[np.int64]
+    """Models that answer each label, (N, classes)."""
     labels: NDArray[np.int64]
+    """True labels, (N,)."""
     layout: Layout
     learner: Learner
     empty: int
+    """Parts without an image; they do not vote."""
     left_out: int
+    """Training images beyond the capacity of their part."""
     seconds: Mapping[str, float]
+    """Processor seconds of each stage, in their order."""
 
     @cached_property
     def answer(self) -> NDArray[np.int64]:
@@ -226,7 +214,6 @@ class PartitionCertificate:
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether the answer is the true label, (N,)."""
         return np.asarray(self.answer == self.labels)
 
     @property
@@ -313,7 +300,7 @@ def certify_partitions(
         classes: number of labels, at least 2.
         parts: number of parts; chosen for the size of `train` where it is None.
         capacity: images that a part takes; likewise.
-        learner: how a part's network is trained; by `readout` where it is None.
+        learner: how a part's network is trained; `readout` where it is None.
         progress: counts parts that are trained, then images that are classified.
 
     Raises:

@@ -1,10 +1,8 @@
 """The fixed first layers of every part's network: pairs of oriented edges, and roughly where.
 
 Oriented gradients (Dalal and Triggs, CVPR 2005) and their co-occurrence (Watanabe, Ito and Yokoi,
-PSIVT 2009), with soft orientations and Gaussian windows, of images that are each brought onto one
-canvas: a figure on a plain ground is centred, upright and in size. Nothing is learned, and no image
-sees another, so all parts may share it; with about 27 training images a part, all that need not be
-learned is worth having.
+PSIVT 2009), of images brought onto one canvas: a figure on a plain ground is centred, upright and
+in size. Nothing is learned, and no image sees another, so all parts may share it.
 """
 
 import math
@@ -37,12 +35,8 @@ def to_canvas(x: Tensor, degrees: float = 0.0) -> Tensor:
     is moved to its centre of mass, sheared upright (its slant is the regression of its columns on
     its rows) and scaled. Any other image keeps its frame.
 
-    Args:
-        x: images, float (N, C, H, W) in [0, 1].
-        degrees: how far each image is turned about its middle before that.
-
-    Returns:
-        (N, C, CANVAS, CANVAS) in [-1, 1].
+    From float (N, C, H, W) in [0, 1], each first turned by `degrees` about its middle, to
+    (N, C, CANVAS, CANVAS) in [-1, 1].
     """
     border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], dim=2)
     ground = border.median(dim=2).values[:, :, None]  # (N, C, 1)
@@ -88,22 +82,16 @@ def _frame(x: Tensor) -> Tensor:
 def edge_pairs(x: Tensor, degrees: float = 0.0) -> Tensor:
     """Return how often each pair of edges stands side by side, in each window of the image.
 
-    Args:
-        x: images, float (N, C, H, W) in [0, 1]; of several channels the strongest edge counts.
-        degrees: how far each image is turned first.
-
-    Returns:
-        (N, FEATURES), at least 0, each row of length 1, or of zeros where an image has no edge.
+    From float (N, C, H, W) in [0, 1], each first turned by `degrees`, to (N, FEATURES) of at least
+    0, rows of length 1, or of zeros where an image has no edge. The strongest channel counts.
     """
     edges = F.avg_pool2d(_rooted(_oriented(to_canvas(x, degrees))), 2)  # (N, O, HALF, HALF)
     middles = (torch.arange(WINDOWS) + 0.5) * HALF / WINDOWS - 0.5
     weights = _bell(torch.arange(HALF) - middles[:, None], WINDOW_SIGMA)  # (WINDOWS, HALF)
     windows = torch.einsum("ay,bx->abyx", weights, weights).reshape(WINDOWS**2, HALF**2)
     first = (edges.flatten(2)[:, :, None] * windows).flatten(1, 2)  # (N, O * windows, pixels)
-    moved = []
-    for down, right in OFFSETS:  # what lies there from each pixel, 0 beyond the border
-        padded = F.pad(edges, (0, right, 0, down))
-        moved.append(padded[:, :, down:, right:])
+    # what lies at each offset from each pixel, 0 beyond the border
+    moved = [F.pad(edges, (-right, right, -down, down)) for down, right in OFFSETS]
     second = torch.cat(moved, dim=1).flatten(2)
     return _rooted((first @ second.mT).flatten(1))
 

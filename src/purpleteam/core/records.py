@@ -46,22 +46,22 @@ class Record:
 
     def metric(self) -> dict[str, Any]:
         """Return the record as JSON without what differs from run to run."""
-        told = {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
-        return {name: told[name] for name in told if name not in NO_METRIC} | {"kind": self.kind}
+        told = {name: fact for name, fact in vars(self).items() if name not in NO_METRIC}
+        return {**plain(told), "kind": self.kind}
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole record as JSON, id and kind first."""
-        told = {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
-        return {"id": self.id, "kind": self.kind} | told
+        return {"id": self.id, "kind": self.kind, **plain(vars(self))}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: mappings and sequences of it, and what has `to_json`."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 

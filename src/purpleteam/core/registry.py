@@ -10,9 +10,10 @@ import operator
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, dataclass_transform
 
 from purpleteam.core.errors import UsageError, unknown
 
@@ -76,6 +77,16 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def part_of(registry: Registry[Any], name: str) -> Callable[[type[Part]], type[Part]]:
+    """Make a class a frozen keyword-only dataclass, its fields its options, and register it."""
+
+    def add(kind: type[Part]) -> type[Part]:
+        return registry.register(name)(dataclass(frozen=True, kw_only=True)(kind))
+
+    return add
 
 
 def check_ranges(part: object) -> None:

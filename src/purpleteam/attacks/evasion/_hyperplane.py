@@ -1,31 +1,27 @@
 """A classifier seen as linear around a point: where two classes meet is a hyperplane.
 
-`meeting` asks the model for that hyperplane; `nearest_on` goes to the nearest point of it within
-[0, 1], in each norm, which is the step of DeepFool and of FAB (arXiv:1907.02044, section 2.2).
+`meeting` asks the model for the nearest such hyperplane; `nearest_on` goes to the nearest point of
+it within [0, 1], which is the step of DeepFool and of FAB (arXiv:1907.02044, section 2.2).
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from purpleteam.attacks.driver import targeted_margin
 from purpleteam.attacks.evasion import Driver, Noise
-from purpleteam.attacks.losses import targeted_margin
 from purpleteam.attacks.norms import NORMS, column, uniform_start
 
 BEYOND = 1.02  # how far the start of a search goes, beside the way to the linearised boundary
-NEARBY = 0.05
-"""How far from the image, in each value, the random point is from which a boundary is seen."""
+NEARBY = 0.05  # how far, in each value, the random point is from which a boundary is seen
 
 
 def other_classes(driver: Driver, x: Tensor, most: int) -> tuple[Tensor, ...]:
-    """Return at most this many classes other than the label, each (N,), the likeliest first."""
+    """Return at most `most` classes other than the label, each (N,), the likeliest first."""
     scores = driver.logits(x).scatter(1, driver.y[:, None], -torch.inf)
     order = scores.argsort(dim=1, descending=True, stable=True)
     return tuple(order[:, : min(most, driver.classes - 1)].unbind(1))
-
-
-def meeting(driver: Driver, other: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lead (N,) of another class at `x_adv` and its gradient, the normal (N, ...)."""
-    return driver.value_and_gradient(x_adv, targeted_margin, other)
 
 
 def how_far(value: Tensor, normal: Tensor, norm: str) -> Tensor:
@@ -33,14 +29,17 @@ def how_far(value: Tensor, normal: Tensor, norm: str) -> Tensor:
     return value.abs() / NORMS[norm].dual_length(normal).clamp_min(1e-30)
 
 
-def nearest_meeting(
-    driver: Driver, others: tuple[Tensor, ...], norm: str, x_adv: Tensor
+def meeting(
+    driver: Driver, others: Sequence[Tensor], norm: str, x_adv: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return, of the hyperplanes on which the label meets the others, the nearest one."""
-    value, normal = meeting(driver, others[0], x_adv)
+    """Return the nearest hyperplane on which the label meets one of the other classes.
+
+    That is the lead (N,) of the class at `x_adv` and its gradient, the normal (N, C, H, W).
+    """
+    value, normal = driver.value_and_gradient(x_adv, targeted_margin, others[0])
     away = how_far(value, normal, norm)
     for other in others[1:]:
-        lead, slope = meeting(driver, other, x_adv)
+        lead, slope = driver.value_and_gradient(x_adv, targeted_margin, other)
         length = how_far(lead, slope, norm)
         nearer = length < away
         value, away = torch.where(nearer, lead, value), torch.where(nearer, length, away)
@@ -53,15 +52,15 @@ def nearest_boundary(
 ) -> Tensor:
     """Return the nearest point just beyond the label's boundary, by the slopes near `x`.
 
-    The start for a search that follows one wrong class and never sees that another's boundary is
-    nearer. Of the `candidates` the label is one: with 1, `x` is returned. With `noise` it looks
-    from a random point nearby: hardened nets are flat at the image.
+    The start for a search that never sees that another class is nearer. Of the `candidates` the
+    label is one: with 1, `x` is returned. With `noise` it looks from a random point nearby:
+    hardened nets are flat at the image.
     """
     beyond = BEYOND if NORMS[norm].convex else 1.0  # in l0 a value that moves at all moves beyond
     nearest, shortest = x, torch.full((len(x),), torch.inf, device=x.device)
     seen_from = x if noise is None else uniform_start(x, NEARBY, "linf", noise)
     for other in other_classes(driver, x, candidates - 1):
-        value, normal = meeting(driver, other, seen_from)
+        value, normal = meeting(driver, (other,), norm, seen_from)
         here = value - ((seen_from - x) * normal).flatten(1).sum(1)  # the lead at x, by the slope
         value = beyond * torch.where(here < 0, here, value)
         point = nearest_on(x.flatten(1), normal.flatten(1), value, norm).view_as(x)

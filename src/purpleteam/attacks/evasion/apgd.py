@@ -12,25 +12,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.driver import Driver, Loss
-from purpleteam.attacks.evasion import ATTACKS, GradientAttack, Noise
-from purpleteam.attacks.losses import cross_entropy, dlr, targeted_dlr, targeted_margin
+from purpleteam.attacks.driver import Loss, cross_entropy, dlr, targeted_dlr, targeted_margin
+from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise, part_of
 from purpleteam.attacks.norms import CONVEX, NORMS, column, project, steepest
 from purpleteam.core.errors import UsageError
 
 MOMENTUM = 0.75  # share of the new direction in a step; the rest goes on as the step before
 
-Point = tuple[Tensor, Tensor, Tensor]
-"""Candidates (N, C, H, W), their losses (N,) and the gradients of these."""
+Point = tuple[Tensor, Tensor, Tensor]  # candidates (N, C, H, W), their losses (N,), the gradients
 Ask = Callable[[Tensor], Point]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoPGD(GradientAttack):
-    """Halves the step of an image whose loss no longer rises, and goes back to its best point.
-
-    A subclass says which loss is climbed.
-    """
+    """Halves the step of an image whose loss no longer rises, and goes back to its best point."""
 
     norms = CONVEX
     ranges = "rho from 0 to 1"
@@ -60,6 +55,13 @@ class AutoPGD(GradientAttack):
         climb = self._ascend_sparse if NORMS[self.norm].sparse else self._ascend
         return climb(driver, ask, x, NORMS[self.norm].rim(x, self.epsilon, noise))
 
+    def _needs(self, least: int, classes: int, instead: str) -> None:
+        if classes < least:
+            raise UsageError(
+                f"{self.name}: its loss needs at least {least} classes, the model has {classes}; "
+                f"try {instead}"
+            )
+
     def _balls(self) -> list[tuple[float, int]]:
         """Return the balls that a sparse run goes through, each with its number of steps."""
         early = ceil(0.3 * self.steps)
@@ -83,7 +85,7 @@ class AutoPGD(GradientAttack):
             return project(candidate, x, self.epsilon, self.norm)
 
         x_adv, value, gradient = ask(x_adv)
-        best = _copied(x_adv, value, gradient)
+        best = x_adv.clone(), value.nan_to_num(nan=-torch.inf), gradient.clone()
         step_size = torch.full_like(value, 2 * self.epsilon)
         halved, known = torch.zeros_like(value, dtype=torch.bool), best[1].clone()
         previous, rises, reviewed = x_adv, torch.zeros_like(value), 0
@@ -109,14 +111,11 @@ class AutoPGD(GradientAttack):
         return best[0]
 
     def _ascend_sparse(self, driver: Driver, ask: Ask, x: Tensor, x_adv: Tensor) -> Tensor:
-        """Climb by steps along the `kept` largest slopes, fewer of them the sparser the best point.
-
-        `changed` (N,) says in how many values the start differs from `x`, where that means much.
-        """
-        changed = _changed(x_adv, x) if self.large_start else None
+        """Climb along the `kept` largest slopes, fewer of them the sparser the best point."""
+        changed = _changed(x_adv, x) if self.large_start else None  # (N,): values that differ
         for epsilon, steps in self._balls():
             x_adv, value, gradient = ask(project(x_adv, x, epsilon, self.norm))
-            best = _copied(x_adv, value, gradient)
+            best = x_adv.clone(), value.nan_to_num(nan=-torch.inf), gradient.clone()
             everything = torch.full_like(value, x[0].numel())
             kept = everything / 5 if changed is None else changed / 1.5
             changed = everything if changed is None else changed
@@ -137,8 +136,7 @@ class AutoPGD(GradientAttack):
         return x_adv
 
 
-@ATTACKS.register("apgd_ce")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "apgd_ce")
 class APGDCE(AutoPGD):
     """Auto-PGD on the cross-entropy (Croce & Hein 2020, arXiv:2003.01690)."""
 
@@ -146,22 +144,16 @@ class APGDCE(AutoPGD):
         return self.climb(driver, x, noise, cross_entropy)
 
 
-@ATTACKS.register("apgd_dlr")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "apgd_dlr")
 class APGDDLR(AutoPGD):
     """Auto-PGD on the differences of logits ratio (Croce & Hein 2020, arXiv:2003.01690)."""
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        if driver.classes < 3:
-            raise UsageError(
-                f"{self.name}: its loss needs at least 3 classes, the model has {driver.classes}; "
-                "try apgd_ce, or apgd_t:loss=margin"
-            )
+        self._needs(3, driver.classes, "apgd_ce, or apgd_t:loss=margin")
         return self.climb(driver, x, noise, dlr)
 
 
-@ATTACKS.register("apgd_t")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "apgd_t")
 class APGDT(AutoPGD):
     """Targeted Auto-PGD: one wrong class after the other (Croce & Hein 2020, arXiv:2003.01690)."""
 
@@ -173,12 +165,10 @@ class APGDT(AutoPGD):
     """What is climbed; the ratio `dlr` needs 4 classes, the margin of the target none."""
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        if self.loss == "dlr" and driver.classes < 4:
-            raise UsageError(
-                f"{self.name}: its loss needs at least 4 classes, the model has {driver.classes}; "
-                f"try {self.name}:loss=margin"
-            )
-        loss = targeted_dlr if self.loss == "dlr" else targeted_margin
+        loss = targeted_margin
+        if self.loss == "dlr":
+            loss = targeted_dlr
+            self._needs(4, driver.classes, f"{self.name}:loss=margin")
         wrong = driver.logits(x).scatter(1, driver.y.unsqueeze(1), -torch.inf)
         x_adv = x
         for target_label in wrong.topk(min(self.targets, driver.classes - 1)).indices.unbind(1):
@@ -186,10 +176,6 @@ class APGDT(AutoPGD):
                 break
             x_adv = self.climb(driver, x, noise, loss, target_label)
         return x_adv
-
-
-def _copied(x_adv: Tensor, value: Tensor, gradient: Tensor) -> Point:
-    return x_adv.clone(), value.nan_to_num(nan=-torch.inf), gradient.clone()
 
 
 def _keep_better(best: Point, *point: Tensor) -> None:
@@ -209,11 +195,8 @@ def _back(rows: Tensor, best: Point, x_adv: Tensor, value: Tensor, gradient: Ten
 
 
 def _reviews(steps: int) -> frozenset[int]:
-    """Return the steps after which step sizes are reviewed: at first seldom, then often.
-
-    In hundredths of the steps: 22, then 3 less than before each time but never less than 6.
-    """
-    at, gap, reviews = 22, 22, set()
+    """Return the steps after which step sizes are reviewed: at first seldom, then often."""
+    at, gap, reviews = 22, 22, set()  # in hundredths of the steps
     while at <= 100:
         reviews.add(ceil(at * steps / 100))
         gap = max(gap - 3, 6)

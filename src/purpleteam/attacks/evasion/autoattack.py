@@ -4,10 +4,9 @@ In L1 as in Croce & Hein 2021 (arXiv:2103.01208).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack
+from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack, part_of
 from purpleteam.attacks.evasion.apgd import APGDCE, APGDDLR, APGDT
 from purpleteam.attacks.evasion.fab import FABT
 from purpleteam.attacks.evasion.square import Square
@@ -20,8 +19,7 @@ SAMPLES = 20  # gradients averaged at each point of a model whose answers are ra
 NORMS = ("linf", "l2", "l1")
 
 
-@ATTACKS.register("autoattack")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "autoattack")
 class AutoAttack(Ensemble):
     """The published ensemble: nothing but norm, epsilon and version can be chosen.
 
@@ -36,15 +34,10 @@ class AutoAttack(Ensemble):
 
     @property
     def planned_steps(self) -> int:
-        """Gradient steps of each run of a member."""
         return STEPS
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
-        """Return the attacks of the version, as published for its norm.
-
-        Raises:
-            UsageError: a member's loss is undefined for so few classes.
-        """
+        """Return the attacks of the version, as published for its norm."""
         least = 4 if self.version == "standard" else 3
         if 0 < classes < least:  # 0: of an empty batch nothing is known
             raise UsageError(
@@ -63,8 +56,7 @@ class AutoAttack(Ensemble):
         )
 
 
-@ATTACKS.register("autoattack_few_classes")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "autoattack_few_classes")
 class AutoAttackFewClasses(Ensemble):
     """What is left of AutoAttack for 2 or 3 classes: the targeted loss is the margin.
 
@@ -80,6 +72,5 @@ class AutoAttackFewClasses(Ensemble):
 
 
 def _without_dlr(ball: Mapping[str, Any]) -> tuple[EvasionAttack, EvasionAttack]:
-    """Return the two members that climb no loss of their own."""
     fab = FABT(**ball, steps=STEPS, candidates=TARGETS + 1, stop_inside=True)
     return fab, Square(**ball, queries=QUERIES)

@@ -1,15 +1,12 @@
 """Basic iterative method (Kurakin, Goodfellow and Bengio 2017, arXiv:1607.02533)."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise, part_of
 from purpleteam.attacks.norms import project, steepest
 
 
-@ATTACKS.register("bim")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "bim")
 class BIM(GradientAttack):
     """Repeats FGSM in small steps, starting at the image itself."""
 

@@ -1,13 +1,11 @@
 """Carlini and Wagner's attack in L2 (Carlini & Wagner 2017, arXiv:1608.04644)."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
+from purpleteam.attacks.driver import margin
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise, part_of
 from purpleteam.attacks.evasion._hyperplane import nearest_boundary
-from purpleteam.attacks.losses import margin
 from purpleteam.attacks.norms import column
 
 INSIDE = 0.999999  # share of the range that is mapped to finite numbers: the ends would be infinite
@@ -15,8 +13,7 @@ SHORT = 0.9  # share of the way to the linearised boundary at which each search 
 PATIENCE = 10  # A search is given up when a tenth of its steps brought no progress
 
 
-@ATTACKS.register("carlini_wagner")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "carlini_wagner")
 class CarliniWagner(MinimumNormAttack):
     """Descends on squared distance plus a constant times the margin; searches for the constant."""
 
@@ -53,10 +50,11 @@ class CarliniWagner(MinimumNormAttack):
         return x
 
     def _descend(self, driver: Driver, x: Tensor, start: Tensor, constant: Tensor) -> Tensor:
-        """Descend with one constant; say where it was enough for an example, (N, 1, 1, 1).
+        """Descend with one constant; say where it was enough for an example, (N, 1, 1, 1)."""
 
-        An image rests until the next search once its objective no longer falls.
-        """
+        def lacking_lead(logits: Tensor, y: Tensor) -> Tensor:  # 0 where the lead is enough
+            return (margin(logits, y) - self.confidence).clamp_max(0)
+
         free = torch.atanh((2 * start - 1) * INSIDE)
         mean, square = torch.zeros_like(free), torch.zeros_like(free)
         enough = torch.zeros_like(constant, dtype=torch.bool)
@@ -65,7 +63,7 @@ class CarliniWagner(MinimumNormAttack):
             if not driver.standing.any():
                 break
             x_adv = (torch.tanh(free) + 1) / 2
-            lacking, ascent = driver.value_and_gradient(x_adv, self._lacking)
+            lacking, ascent = driver.value_and_gradient(x_adv, lacking_lead)
             enough |= column((lacking == 0) & driver.standing)
             slope = 2 * (x_adv - x) - constant * ascent  # (N, C, H, W)
             slope = slope * 2 * x_adv * (1 - x_adv)
@@ -73,13 +71,9 @@ class CarliniWagner(MinimumNormAttack):
             square.lerp_(slope.square(), 0.001)
             root = (square / (1 - 0.999**step)).sqrt_()
             free = free - self.step_size * (mean / (1 - 0.9**step)) / (root + 1e-8)
-            if step % max(1, self.steps // PATIENCE) == 0:
+            if step % max(1, self.steps // PATIENCE) == 0:  # an image rests once nothing falls
                 objective = (x_adv - x).square().flatten(1).sum(1) - constant.flatten() * lacking
                 driver.dropped |= objective >= 0.9999 * last
                 last = objective
         driver.dropped = before | driver.broken if driver.search.stop_inside else before
         return enough
-
-    def _lacking(self, logits: Tensor, y: Tensor) -> Tensor:
-        """Return 0 where the wrong logit leads by enough, else the rest, negative."""
-        return (margin(logits, y) - self.confidence).clamp_max(0)

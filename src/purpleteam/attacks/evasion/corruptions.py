@@ -1,22 +1,16 @@
-"""Common corruptions as an attack: the worst of several kinds (arXiv:1906.02337), per image.
-
-No adversary chooses them, but a classifier that fails on them needs none.
-"""
-
-from dataclasses import dataclass
+"""Common corruptions as an attack: the worst of several kinds (arXiv:1906.02337), per image."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, EvasionAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, EvasionAttack, Noise, part_of
 from purpleteam.core.errors import unknown
 from purpleteam.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from purpleteam.models.devices import channels_first
 
 
-@ATTACKS.register("corruptions")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "corruptions")
 class Corruptions(EvasionAttack):
     """Tries each kind of corruption at one severity."""
 
@@ -42,7 +36,6 @@ class Corruptions(EvasionAttack):
 
     @property
     def planned_steps(self) -> int:
-        """Kinds that are tried: each is a query."""
         return len(self.kinds or CORRUPTIONS)
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:

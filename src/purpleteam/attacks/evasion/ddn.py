@@ -1,19 +1,17 @@
 """Decoupled direction and norm (Rony et al. 2019, arXiv:1811.09600)."""
 
-from dataclasses import dataclass
 from math import cos, pi
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
+from purpleteam.attacks.driver import cross_entropy, margin
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise, part_of
 from purpleteam.attacks.evasion._hyperplane import nearest_boundary
-from purpleteam.attacks.losses import cross_entropy, margin
 from purpleteam.attacks.norms import NORMS, column, steepest
 
 
-@ATTACKS.register("ddn")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "ddn")
 class DDN(MinimumNormAttack):
     """Climbs the loss on a sphere that shrinks while the model errs and grows while it does not."""
 

@@ -1,20 +1,16 @@
 """DeepFool (Moosavi-Dezfooli et al. 2016, arXiv:1511.04599)."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise, part_of
 from purpleteam.attacks.evasion import _hyperplane as hyperplane
 from purpleteam.attacks.norms import column, steepest
 
-SLACK = 1e-4
-"""Added to each step, as in the authors' code: else the last steps end short of the boundary."""
+SLACK = 1e-4  # added to each step, as the authors do: else the last ones end short of the boundary
 
 
-@ATTACKS.register("deepfool")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "deepfool")
 class DeepFool(MinimumNormAttack):
     """Steps onto the nearest linearised boundary until the class changes, and stops there."""
 
@@ -35,7 +31,7 @@ class DeepFool(MinimumNormAttack):
             driver.dropped |= driver.found  # the first example that it meets is its answer
             if not driver.standing.any():
                 return x_adv
-            value, normal = hyperplane.nearest_meeting(driver, others, self.norm, x_adv)
+            value, normal = hyperplane.meeting(driver, others, self.norm, x_adv)
             step = column(hyperplane.how_far(value, normal, self.norm) + SLACK)
             perturbation += step * steepest(normal, self.norm)  # (N, C, H, W)
             x_adv = (x + (1 + self.overshoot) * perturbation).clamp(0, 1)

@@ -1,29 +1,23 @@
 """Fast adaptive boundary attack (Croce and Hein 2020, arXiv:1907.02044)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
+from purpleteam.attacks.driver import margin
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise, part_of
 from purpleteam.attacks.evasion import _hyperplane as hyperplane
-from purpleteam.attacks.losses import margin
 from purpleteam.attacks.norms import NORMS, column, uniform_start
 
-Plane = Callable[..., tuple[Tensor, Tensor]]
-"""Takes candidates; returns the lead of another class there and its gradient."""
 START: dict[str, float] = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 """Radius of the ball of which a restart takes half, where no epsilon bounds the search."""
-CACHED_VALUES = 25_088
-"""Pixel values that are worked on at a time on a processor: 32 images of 28 x 28."""
+CACHED_VALUES = 25_088  # pixels that are worked on at a time on a processor: 32 images of 28 x 28
 FINAL_STEPS = 3  # steps of the search on the line between the image and the nearest example
 
 
-@ATTACKS.register("fab")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "fab")
 class FAB(MinimumNormAttack):
     """Steps onto the linearised boundary, drawn towards the image, and back whenever it crosses."""
 
@@ -48,11 +42,15 @@ class FAB(MinimumNormAttack):
 
     def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
         others = hyperplane.other_classes(driver, x, self.candidates - 1)
-        plane = partial(hyperplane.nearest_meeting, driver, others, self.norm)
-        self._approach(driver, x, noise, plane)
+        for group in self.groups(others):
+            self._approach(driver, x, noise, group)
         return _final_search(driver, x)
 
-    def _approach(self, driver: Driver, x: Tensor, noise: Noise, plane: Plane) -> None:
+    def groups(self, others: Sequence[Tensor]) -> Iterable[Sequence[Tensor]]:
+        """Return the classes (N,) of each search, of which the nearest boundary is approached."""
+        return (others,)
+
+    def _approach(self, driver: Driver, x: Tensor, noise: Noise, others: Sequence[Tensor]) -> None:
         x_adv = x
         if noise.restart > 0:
             radius = self.epsilon if isfinite(self.epsilon) else START[self.norm]
@@ -61,13 +59,13 @@ class FAB(MinimumNormAttack):
         for _ in range(self.steps):
             if not driver.standing.any():
                 return
-            parts = (torch.split(tensor, count) for tensor in (x_adv, x, *plane(x_adv)))
+            plane = hyperplane.meeting(driver, others, self.norm, x_adv)
+            parts = (torch.split(tensor, count) for tensor in (x_adv, x, *plane))
             x_adv = torch.cat([self._onto(*part) for part in zip(*parts, strict=True)])
             crossed = driver.logits(x_adv).argmax(1) != driver.y
             x_adv = torch.lerp(x, x_adv, column(torch.where(crossed, self.backward, 1.0)))
 
     def _onto(self, x_adv: Tensor, x: Tensor, value: Tensor, normal: Tensor) -> Tensor:
-        """Step onto the hyperplane from the candidate, and a little from the image."""
         points = torch.stack((x_adv, x)).flatten(2)  # (2, N, D)
         flat = normal.flatten(1)
         values = torch.stack((value, value - ((points[0] - points[1]) * flat).sum(1)))
@@ -79,18 +77,15 @@ class FAB(MinimumNormAttack):
         return torch.lerp(onto, drawn, bias).clamp_(0, 1)
 
 
-@ATTACKS.register("fab_t")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "fab_t")
 class FABT(FAB):
     """FAB towards one class after the other: what AutoAttack runs (arXiv:2003.01690)."""
 
     candidates: int = 10
     """Classes, the label among them; each of the others is a target, the likeliest first."""
 
-    def perturb(self, driver: Driver, x: Tensor, noise: Noise) -> Tensor:
-        for target_label in hyperplane.other_classes(driver, x, self.candidates - 1):
-            self._approach(driver, x, noise, partial(hyperplane.meeting, driver, target_label))
-        return _final_search(driver, x)
+    def groups(self, others: Sequence[Tensor]) -> Iterable[Sequence[Tensor]]:
+        return ((target_label,) for target_label in others)
 
 
 def _final_search(driver: Driver, x: Tensor) -> Tensor:

@@ -1,37 +1,31 @@
 """PGD from images of other classes, in a ball that shrinks to the adversary's.
 
-A net can be flat around an image and still err inside its ball. Attacks that come back to the
-boundary from beyond it find such errors (Brendel et al. 2019, arXiv:1907.01003); the larger balls
-of the first steps are those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
+A net can be flat around an image and err inside its ball; attacks that come back from beyond the
+boundary find this (Brendel et al. 2019, arXiv:1907.01003). The larger balls of the first steps are
+those of Auto-PGD in L1 (Croce & Hein 2021, arXiv:2103.01208).
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise
-from purpleteam.attacks.losses import margin
+from purpleteam.attacks.driver import margin
+from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise, part_of
 from purpleteam.attacks.norms import CONVEX, NORMS, column, project
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, to_batch
 from purpleteam.models.inference import Classifier, correct
 
 POOL = 500  # images that are kept to start from
-STEP = 0.5
-"""Length of a step, as a share of the radius; once in the adversary's ball they shrink to 0."""
+STEP = 0.5  # length of a step, as a share of the radius; in the adversary's ball they shrink to 0
 SPARSITY = 0.95  # share of the values that a step in L1 leaves alone
 
 
-@ATTACKS.register("far_start")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "far_start")
 class FarStart(GradientAttack):
-    """Starts at images of the nearest other classes and climbs the margin on the way back.
-
-    `prepare` says which images there are; without any it starts from noise.
-    """
+    """Starts at images of the nearest other classes, or noise, and climbs the margin on the way."""
 
     norms = CONVEX
     ranges = "starts at least 1; farther at least 1 and finite"

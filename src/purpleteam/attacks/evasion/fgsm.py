@@ -1,15 +1,12 @@
 """Fast gradient sign method (Goodfellow et al. 2015, arXiv:1412.6572)."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise, part_of
 from purpleteam.attacks.norms import steepest
 
 
-@ATTACKS.register("fgsm")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "fgsm")
 class FGSM(GradientAttack):
     """One step of full length along the sign of the gradient (L2: along the gradient)."""
 

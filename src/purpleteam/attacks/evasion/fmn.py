@@ -1,19 +1,17 @@
 """Fast minimum-norm attack (Pintor et al. 2021, arXiv:2102.12827)."""
 
-from dataclasses import dataclass
 from math import cos, pi
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
+from purpleteam.attacks.driver import margin
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise, part_of
 from purpleteam.attacks.evasion._hyperplane import how_far, nearest_boundary
-from purpleteam.attacks.losses import margin
 from purpleteam.attacks.norms import NORMS, steepest
 
 
-@ATTACKS.register("fmn")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "fmn")
 class FMN(MinimumNormAttack):
     """Climbs the margin in a ball that closes in on the boundary from both sides."""
 

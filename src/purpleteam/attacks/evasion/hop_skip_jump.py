@@ -3,31 +3,24 @@
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, MinimumNormAttack, Noise, part_of
 from purpleteam.attacks.norms import LEVELS, NORMS, column, distance, quantise, steepest
 
-STARTS, STROKES = 8, 4
-"""Images of each kind of noise, and with a stroke drawn over them, that are tried as a start."""
+STARTS, STROKES = 8, 4  # images of each kind of noise, and with a stroke, tried as a start
 STROKE = 14  # half the width of a stroke, as a part of the image's shorter side: 2 pixels of 28
-BLOCKS = (1, 4, 7, 2)
-"""Pixels along the edge of a block of noise; to many a net all fine noise is one class."""
-JUMP_HALVINGS, BYTE_HALVINGS = 20, 10
-"""After these a direction is given up; finer differences on a line are lost in steps of 1/255."""
+BLOCKS = (1, 4, 7, 2)  # pixels along a block of noise; to many a net all fine noise is one class
+JUMP_HALVINGS = 20  # after these a direction is given up
+BYTE_HALVINGS = 10  # finer differences on a line are lost in steps of 1/255
 ASKED_AT_ONCE = 25  # directions for each image, so that those for many images fit into memory
 
 
-@ATTACKS.register("hop_skip_jump")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "hop_skip_jump")
 class HopSkipJump(MinimumNormAttack):
-    """Walks along the boundary towards the image, by gradients estimated from labels.
-
-    The queries of a smaller budget are the first of a larger one: more never find less.
-    """
+    """Walks along the boundary towards the image, by gradients estimated from labels."""
 
     knowledge = "decision-based"
     norms = ("l2", "linf")
@@ -44,6 +37,10 @@ class HopSkipJump(MinimumNormAttack):
             rows = (~driver.found & driver.standing).nonzero().flatten()
             errs = driver.errs(other[rows], rows)
             x_adv[rows[errs]] = other[rows[errs]]
+        finest = math.prod(x.shape[1:]) ** (-1.5 if self.norm == "l2" else -2.0)
+        halvings = math.ceil(-math.log2(finest))
+        if driver.nets.model.quantised:
+            halvings = min(halvings, BYTE_HALVINGS)
         for step in itertools.count():
             # those with a way to go: neither wrong as they are nor without a start
             open_ = driver.standing & driver.found & (driver.nearest_distance > 0)
@@ -57,15 +54,17 @@ class HopSkipJump(MinimumNormAttack):
                 slope = _slope(driver, now, length / x[0].numel(), draws, rows)
                 jump = length / math.sqrt(step) * steepest(slope, self.norm)
                 now = _jumped(driver, now, jump, rows)
-            x_adv[rows] = _to_boundary(driver, now, images, rows, self.norm)
+            low, high = x.new_zeros(len(rows), 1, 1, 1), x.new_ones(len(rows), 1, 1, 1)
+            for _ in range(halvings):  # back to where it just errs (algorithm 1)
+                middle = (low + high) / 2
+                errs = column(driver.errs(_between(images, now, middle, self.norm), rows))
+                low, high = torch.where(errs, low, middle), torch.where(errs, middle, high)
+            x_adv[rows] = _between(images, now, high, self.norm)
         return x_adv
 
 
 def _others(x: Tensor, noise: Noise) -> Iterator[Tensor]:
-    """Yield other images, those that look like images first; the draws are always as many.
-
-    An app may refuse noise ("this is no digit"), and a refusal is no start.
-    """
+    """Yield other images; first those that look like one, since an app may refuse noise."""
     yield from (x, x.flip(3), x.flip(2), x.flip(2, 3))
     if x.shape[2] == x.shape[3]:  # turned by quarters
         yield from (x.rot90(1, (2, 3)), x.rot90(3, (2, 3)), x.transpose(2, 3))
@@ -93,20 +92,6 @@ def _stroked(x: Tensor, noise: Noise) -> Tensor:
     nearest = first + share.clamp(0, 1)[..., None] * along
     stroke = torch.linalg.vector_norm(pixel - nearest, dim=-1) < min(height, width) / STROKE
     return torch.where(stroke[:, None], torch.ones_like(x), x)
-
-
-def _to_boundary(driver: Driver, x_adv: Tensor, x: Tensor, rows: Tensor, norm: str) -> Tensor:
-    """Return what lies nearest to the images on the way to them and still errs (algorithm 1)."""
-    finest = x[0].numel() ** (-1.5 if norm == "l2" else -2.0)
-    halvings = math.ceil(-math.log2(finest))
-    if driver.nets.model.quantised:
-        halvings = min(halvings, BYTE_HALVINGS)
-    low, high = x.new_zeros(len(x), 1, 1, 1), x.new_ones(len(x), 1, 1, 1)
-    for _ in range(halvings):
-        middle = (low + high) / 2
-        errs = column(driver.errs(_between(x, x_adv, middle, norm), rows))
-        low, high = torch.where(errs, low, middle), torch.where(errs, middle, high)
-    return _between(x, x_adv, high, norm)
 
 
 def _between(x: Tensor, x_adv: Tensor, share: Tensor, norm: str) -> Tensor:

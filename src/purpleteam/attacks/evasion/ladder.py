@@ -1,18 +1,17 @@
 """A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
 Each member finds what others miss: one finds its own step sizes, one comes from other classes, one
-aims at the likeliest wrong classes, one needs no gradient. In L1 the balls shrink as they do in
-AutoAttack (arXiv:2103.01208). benchmarks/verdicts.py sets the ladder beside AutoAttack.
+aims at the likeliest wrong classes, one needs no gradient. benchmarks/verdicts.py sets the ladder
+beside AutoAttack.
 """
 
-import time
-from dataclasses import dataclass
+import timeit
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack
+from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack, part_of
 from purpleteam.attacks.evasion.apgd import APGDCE, APGDT
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.square import Square
@@ -25,8 +24,7 @@ STARTS = 5  # other classes that a member starts from, the nearest first
 TARGETS = 3  # most wrong classes that the targeted member aims at, the likeliest first
 
 
-@ATTACKS.register("ladder")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "ladder")
 class Ladder(Ensemble):
     """A few cheap and strong attacks, each on what the ones before left standing."""
 
@@ -43,13 +41,12 @@ class Ladder(Ensemble):
     """The member that has images to start from; no option, so no field."""
 
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
-        """Return the ladder whose second member starts from these images."""
         if self.start is not None:
             return self
         return self._with(start=self._start().prepare(model, images, seed=seed))
 
     def longest(self, model: Classifier, x: Tensor, images: int) -> float:
-        """Return the seconds that it takes at most for this many images, timed on a few, `x`."""
+        """Return the most seconds that it takes for a number of images, timed on a few, `x`."""
         far = self._start()
         gradients = far.starts * far.steps + 2 * self.steps + 1 + TARGETS
         with frozen(model):
@@ -73,12 +70,11 @@ class Ladder(Ensemble):
 
 def _seconds(model: Classifier, x: Tensor) -> float:
     """Return the least seconds of three calls, with the gradient where `x` wants one."""
-    taken = []
-    for _ in range(3):
-        started = time.perf_counter()
+
+    def call() -> None:
         with torch.set_grad_enabled(x.requires_grad):
             scores = model(x)
-            if x.requires_grad and scores.requires_grad:
+            if scores.requires_grad:
                 torch.autograd.grad(scores.sum(), x, allow_unused=True)
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+
+    return min(timeit.repeat(call, number=1, repeat=3))

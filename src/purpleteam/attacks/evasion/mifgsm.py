@@ -1,25 +1,19 @@
 """Momentum iterative method (Dong et al. 2018, arXiv:1710.06081)."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, Noise, part_of
+from purpleteam.attacks.evasion.bim import BIM
 from purpleteam.attacks.norms import project, steepest
 
 
-@ATTACKS.register("mifgsm")
-@dataclass(frozen=True, kw_only=True)
-class MIFGSM(GradientAttack):
+@part_of(ATTACKS, "mifgsm")
+class MIFGSM(BIM):
     """Steps along the sum of past gradients, which carries over better to other models."""
 
     ranges = "decay from 0 to 1"
 
-    steps: int = 10
-    """Number of gradient steps."""
-    step_size: float | None = None
-    """Length of one step; the default is epsilon / steps."""
     decay: float = 1.0
     """What is left of the sum of past gradients at the next step."""
 

@@ -4,34 +4,26 @@ A patch changes a few values as much as it likes, so its ball is one in L0.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, FittedAttack, Noise
-from purpleteam.attacks.evasion._base import capped_loss
+from purpleteam.attacks.evasion import ATTACKS, Driver, FittedAttack, Noise, capped_loss, part_of
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
 
-Window = tuple[Tensor, slice, Tensor, Tensor]
-"""Where the patch lies on each image, as an index into (N, C, H, W)."""
+Window = tuple[Tensor, slice, Tensor, Tensor]  # of each image, as an index into (N, C, H, W)
 
 
-@ATTACKS.register("patch")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "patch")
 class Patch(FittedAttack):
-    """Puts one square anywhere on the image, fitted in expectation over images and places.
-
-    It is fitted on images of another split, so that it depends on none of those it is judged on.
-    """
+    """Puts one square anywhere on the image, fitted on another split, over images and places."""
 
     norms = ("l0",)
     ranges = "places at least 1"
 
     norm: str = "l0"
-    """How the size of a perturbation is measured."""
     epsilon: float = 49.0
     """Values that the patch may cover: 49 are 7 x 7 pixels in grey, 147 in colour."""
     steps: int = 300
@@ -44,7 +36,6 @@ class Patch(FittedAttack):
     """Random places that are tried on each image."""
 
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
-        """Return the attack with its patch found."""
         height, width, channels = images.images.shape[1:]
         side = min(math.isqrt(int(self.epsilon) // channels), height, width)
         patch = torch.full((side, side, channels), 0.5)

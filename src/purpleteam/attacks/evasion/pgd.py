@@ -1,19 +1,15 @@
 """Projected gradient descent (Madry et al. 2018, arXiv:1706.06083).
 
-In L1 its steps are sparse (SLIDE, Tramer and Boneh 2019, arXiv:1904.13000): a step along the one
-steepest value would need as many steps as there are values to change.
+In L1 its steps are sparse (SLIDE, Tramer and Boneh 2019, arXiv:1904.13000).
 """
-
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, GradientAttack, Noise, part_of
 from purpleteam.attacks.norms import CONVEX, NORMS, project, uniform_start
 
 
-@ATTACKS.register("pgd")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "pgd")
 class PGD(GradientAttack):
     """Climbs the loss in small steps, staying inside the ball."""
 

@@ -1,19 +1,17 @@
 """Rotation and translation (Engstrom et al. 2019, arXiv:1712.02779): a search over a whole grid."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, EvasionAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Driver, EvasionAttack, Noise, part_of
 
 Move = tuple[float, float, float]  # degrees anticlockwise, pixels to the right, pixels down
 
 
-@ATTACKS.register("spatial")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "spatial")
 class Spatial(EvasionAttack):
     """Turns and shifts the image in every way of a grid; its gradient misleads, the grid does not.
 
@@ -43,7 +41,6 @@ class Spatial(EvasionAttack):
 
     @property
     def planned_steps(self) -> int:
-        """Moves in the grid: each is a query."""
         return len(self.grid())
 
     def grid(self) -> list[Move]:
@@ -61,10 +58,7 @@ class Spatial(EvasionAttack):
 
 
 def moved(x: Tensor, degrees: float, right: float, down: float) -> Tensor:
-    """Return the images turned anticlockwise about their centre, then shifted, on black.
-
-    Pixels that fall between others are read bilinearly.
-    """
+    """Return the images turned anticlockwise about their centre, then shifted, on black."""
     if len(x) == 0 or degrees == right == down == 0:
         return x
     height, width = x.shape[2:]
@@ -81,7 +75,7 @@ def moved(x: Tensor, degrees: float, right: float, down: float) -> Tensor:
 
 
 def _spread(most: float, count: int) -> list[float]:
-    """Return so many values from -most to most at even distances; just 0 where there is one."""
+    """Return `count` values from -most to most at even distances; just 0 where there is one."""
     if count == 1 or most == 0:
         return [0.0]
     return torch.linspace(-most, most, count, dtype=torch.float64).tolist()

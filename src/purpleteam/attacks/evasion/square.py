@@ -2,25 +2,23 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, Noise, QueryAttack
+from purpleteam.attacks.evasion import ATTACKS, Driver, Noise, QueryAttack, part_of
 from purpleteam.attacks.norms import NORMS
 
+# of 10,000 queries: after each of them a window covers half of what it did before
 MILESTONES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Of 10,000 queries: after each of them a window covers half of what it did before."""
 SMALLEST_PYRAMIDS = 3  # Pixels: a smaller window has no room for two of them
 TILES = 5  # along each edge, in the start in l2 and l1
 DRAWN_AT_ONCE = 500  # Queries: seeding a generator costs as much as drawing a thousand numbers
 
 
-@ATTACKS.register("square")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "square")
 class Square(QueryAttack):
     """Changes one square window a query, and keeps the change where the margin falls.
 
@@ -65,7 +63,6 @@ class Square(QueryAttack):
         return last
 
     def _side(self, query: int, x: Tensor) -> int:
-        """Return the pixels along an edge of the window; fewer and fewer."""
         height, width = x.shape[2:]
         progress = 10_000 * query / self.queries
         share = self.initial_share / 2 ** sum(progress > milestone for milestone in MILESTONES)

@@ -1,10 +1,9 @@
 """Transfer from a surrogate (Papernot et al. 2016, arXiv:1605.07277): crafted there, tried here.
 
-Nothing is asked of the attacked model but its final answers, so it also serves against one whose
-gradients are masked or withheld.
+Only final answers are asked of the attacked model, so its gradients may be masked or withheld.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from purpleteam.attacks.driver import Cost, Driver, Search
-from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack, Noise
+from purpleteam.attacks.evasion import ATTACKS, Ensemble, EvasionAttack, Noise, part_of
 from purpleteam.core.errors import UsageError
 from purpleteam.models.devices import frozen
 from purpleteam.models.inference import Classifier, Nets
 from purpleteam.models.loading import LoadedModel, load
 
 
-@ATTACKS.register("transfer")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "transfer")
 class Transfer(EvasionAttack):
     """Runs a white-box attack on another model, to its end, and tries what comes out."""
 
@@ -65,10 +63,7 @@ class Transfer(EvasionAttack):
 def crafted(
     surrogate: Classifier, attack: EvasionAttack, x: Tensor, y: Tensor, noise: Noise
 ) -> Tensor:
-    """Return the attack's last candidates; no image is dropped where the surrogate errs.
-
-    The further its loss is climbed, the likelier another model errs too.
-    """
+    """Return the attack's last candidates: the higher the loss, the likelier another model errs."""
     search = Search(epsilon=attack.epsilon, norm=attack.norm, nearest=True, stop_inside=False)
     with frozen(surrogate):
         there = Driver(Nets.of(surrogate, x), x, y, search, Cost())

@@ -3,21 +3,18 @@
 Found by climbing the mean loss over images (Shafahi et al. 2020, arXiv:1811.11304).
 """
 
-from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from purpleteam.attacks.evasion import ATTACKS, Driver, FittedAttack, Noise
-from purpleteam.attacks.evasion._base import capped_loss
+from purpleteam.attacks.evasion import ATTACKS, Driver, FittedAttack, Noise, capped_loss, part_of
 from purpleteam.attacks.norms import column, distance, steepest
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier
 
 
-@ATTACKS.register("universal")
-@dataclass(frozen=True, kw_only=True)
+@part_of(ATTACKS, "universal")
 class Universal(FittedAttack):
     """Adds the same perturbation to every image, fitted on images of another split."""
 
@@ -29,7 +26,6 @@ class Universal(FittedAttack):
     """Length of a step of the fit; the default is epsilon / 10."""
 
     def prepare(self, model: Classifier, images: ImageSet, *, seed: int = 0) -> Self:
-        """Return the attack with its perturbation found."""
         step_size = self.epsilon / 10 if self.step_size is None else self.step_size
         perturbation = torch.zeros(1)
         count, fit_on = self.steps if self.epsilon > 0 else 0, images.first(self.fit_images)
@@ -38,16 +34,14 @@ class Universal(FittedAttack):
             gradient = driver.gradient(moved.clamp(0, 1), capped_loss)
             felt = gradient.masked_fill((moved < 0) | (moved > 1), 0)  # the range cuts the rest off
             step = step_size * steepest(felt.mean(0, keepdim=True), self.norm)
-            perturbation = self._shortened(perturbation.to(step.device) + step)  # (1, C, H, W)
+            perturbation = perturbation.to(step.device) + step  # (1, C, H, W)
+            if self.norm == "linf":
+                perturbation = perturbation.clamp(-self.epsilon, self.epsilon)
+            else:
+                length = distance(perturbation, torch.zeros_like(perturbation), self.norm)
+                share = (self.epsilon / length.clamp_min(1e-12)).clamp_max(1)
+                perturbation = perturbation * column(share.to(perturbation.dtype))
         return self._with(fitted=perturbation)
 
     def put(self, fitted: Tensor, driver: Driver, noise: Noise) -> Tensor:
         return driver.x + fitted
-
-    def _shortened(self, perturbation: Tensor) -> Tensor:
-        """Return the perturbation within epsilon of 0; unlike an image it may be negative."""
-        if self.norm == "linf":  # value by value: what is within stays as it is
-            return perturbation.clamp(-self.epsilon, self.epsilon)
-        length = distance(perturbation, torch.zeros_like(perturbation), self.norm)
-        share = (self.epsilon / length.clamp_min(1e-12)).clamp_max(1)
-        return perturbation * column(share.to(perturbation.dtype))

@@ -1,17 +1,15 @@
 """Poison attacks: change the training set so that the trained model serves the adversary.
 
-An attack is one file, which writes at most three things: what is done to a poison (`craft`), to a
-cover image (`cover_images`), and what label a poison gets (`new_labels`). Which images are taken,
-that the rest stay as they were, and the manifest are kept here. Chance is seeded per image by its
-place, so that asking for more poisons keeps those that were there.
+An attack's file writes at most what is done to a poison (`craft`), to a cover image
+(`cover_images`), and what label a poison gets (`new_labels`). The choice of images and the manifest
+are kept here. Chance is seeded per image by its place, so that more poisons keep the fewer.
 
 - `badnets`, `blended`, `sig`, `wanet`         a trigger each: patch, picture, stripes, warp
 - `tact`, `adaptive_blend`, `adaptive_patch`   written against detectors, with cover samples
 - `clean_label`, `witches_brew`                no wrong label; made with gradients of a surrogate
 - `label_flip`                                 wrong labels alone, which cost accuracy
 - `triggers`   what opens a backdoor
-- `evaluate`   attack success rate beside base rate and clean accuracy; on one image; and common
-               triggers tried on a model that should have none
+- `evaluate`   attack success rate beside base rate and clean accuracy; common triggers swept
 - `curve`      success over the number of poisons, with intervals over repetitions
 - `asked`      from what is typed, or from a poisoned set's manifest, to an attack
 """
@@ -32,13 +30,13 @@ from purpleteam.attacks.poison.triggers import AnyTrigger, Trigger
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.registry import Registry, check_ranges
+from purpleteam.core.registry import Registry, check_ranges, part_of
 from purpleteam.data.images import ImageSet
 from purpleteam.models.loading import build
 from purpleteam.models.recipes import RECIPES
 from purpleteam.models.training import Craft, train
 
-__all__ = ["POISONS", "PoisonAttack", "PoisonedSet"]
+__all__ = ["POISONS", "PoisonAttack", "PoisonedSet", "part_of"]
 
 Sources = str | tuple[int, ...]
 """`other`: classes that are not the target; `target`: the target itself; `any`; or labels."""
@@ -49,19 +47,12 @@ DEFAULT_COUNT = 100
 
 @dataclass(frozen=True, eq=False)
 class PoisonedSet:
-    """A training set with a few images changed.
-
-    Attributes:
-        images: the whole training set, in the order of the clean one.
-        indices: int64 places of the poisons, growing.
-        manifest: all that is needed to make it again: attack, fields, seed, parent digest.
-        cover: int64 places of the images that carry the trigger and keep their label, growing.
-    """
+    """A training set with a few images changed, in the order of the clean one."""
 
     images: ImageSet
-    indices: NDArray[np.int64]
-    manifest: Mapping[str, Any]
-    cover: NDArray[np.int64]
+    indices: NDArray[np.int64]  # places of the poisons, growing
+    manifest: Mapping[str, Any]  # all that is needed to make it again
+    cover: NDArray[np.int64]  # places of images with the trigger and their own label, growing
 
     @property
     def rate(self) -> float:
@@ -80,7 +71,6 @@ class PoisonedSet:
 
     @property
     def manifest_digest(self) -> str:
-        """SHA-256 of the manifest's canonical JSON."""
         return sha256_bytes(canonical_json(dict(self.manifest)).encode())
 
 
@@ -90,20 +80,15 @@ class Context:
 
     clean: ImageSet
     seed: int
-    model: nn.Module | None
-    """A classifier that the adversary has; one is trained where it is needed and absent."""
+    model: nn.Module | None  # the adversary's classifier; one is trained where it is absent
     validation: ImageSet | None
     progress: Progress
-    facts: dict[str, Any] = field(default_factory=dict)
-    """For the manifest."""
+    facts: dict[str, Any] = field(default_factory=dict)  # for the manifest
 
     def surrogate(
         self, architecture: str, epochs: int, craft: Craft | None = None, number: int = 0
     ) -> nn.Module:
-        """Return the model that was given, or a net trained on the clean set with the seed.
-
-        `craft` makes its training adversarial; each `number` of a net has its own weights.
-        """
+        """Return the model that was given, or train a net; each `number` has its own weights."""
         if self.model is not None:
             return self.model
         clean, seed = self.clean, self.seed + 1_000_003 * number
@@ -123,7 +108,6 @@ class Context:
         ).module
 
     def name_surrogates(self, *models: nn.Module) -> None:
-        """Tell the manifest which surrogates were asked."""
         parts: list[bytes] = []
         for name, value in (item for model in models for item in model.state_dict().items()):
             parts += [name.encode(), value.detach().cpu().contiguous().numpy().tobytes()]
@@ -190,13 +174,9 @@ class PoisonAttack:
         Args:
             clean: the training set; it is left alone.
             seed: which images are poisoned, and every chance in how, is a function of it.
-            model: the classifier that an attack with gradients works against; the default is a
-                small one trained on the clean set.
+            model: what an attack with gradients works against; else a small net is trained.
             validation: where an attack on one image finds that image.
             progress: where to report.
-
-        Raises:
-            UsageError: a label is none of the set, or there are too few candidates.
         """
         chosen, cover = self._choose(clean, seed)
         context = Context(clean, seed, model, validation, progress)
@@ -224,10 +204,7 @@ class PoisonAttack:
         return PoisonedSet(poisoned, indices, manifest | facts, cover)
 
     def check(self, clean: ImageSet, *, seed: int, test: ImageSet | None = None) -> None:
-        """Refuse before any work, in a UsageError, what `apply` would, and what `test` cannot show.
-
-        `test` holds the images on which the backdoor is measured; it is None where none is.
-        """
+        """Raise a UsageError for what `apply` would refuse, and for what `test` cannot show."""
         chosen, _ = self._choose(clean, seed)
         rest = np.delete(clean.labels, chosen)
         if self.relabel and self.shown == "trigger" and (rest == self.target_label).all():
@@ -271,7 +248,6 @@ class PoisonAttack:
         return self.sources
 
     def describe(self, channels: int) -> dict[str, Any]:
-        """Return what a record states about the attack."""
         sources = self.source_labels
         facts = {
             "poison": self.name,
@@ -298,7 +274,6 @@ class PoisonAttack:
         return self.craft(context, cover)
 
     def new_labels(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the labels of the poisons."""
         if not self.relabel:
             return context.clean.labels[chosen]
         return np.full(len(chosen), self.target_label, np.int64)
@@ -328,23 +303,22 @@ class PoisonAttack:
         def ordered(places: NDArray[np.int64]) -> NDArray[np.int64]:
             return places if self.selection == "first" else in_drawn_order(places, seed, "choice")
 
-        def refused(what: str, count: int, left: str) -> UsageError:
-            return UsageError(f"{what} {count} is more than the {left}: give a smaller {what}")
-
         count = self.count or DEFAULT_COUNT
         if self.rate is not None:
             count = max(1, round(self.rate * len(clean)))
         covering = round(self.cover_ratio * count) if self.cover is None else self.cover
         order = ordered(self.candidates(clean.labels, self.source_labels))
-        if len(order) < count:
-            raise refused("count", count, f"{len(order)} images to choose from")
-        chosen = order[:count]
-        if covering == 0:
-            return chosen, np.empty(0, np.int64)
-        rest = ordered(self.cover_candidates(clean.labels))[::-1]
-        rest = rest[~np.isin(rest, chosen)]
-        if len(rest) < covering:
-            raise refused("cover", covering, f"{len(rest)} images left for it")
+        chosen, rest = order[:count], order[:0]
+        if covering:
+            rest = ordered(self.cover_candidates(clean.labels))[::-1]
+            rest = rest[~np.isin(rest, chosen)]
+        for name, wanted, left, use in (
+            ("count", count, len(order), "to choose from"),
+            ("cover", covering, len(rest), "left for it"),
+        ):
+            if left < wanted:
+                most = f"the {left} images {use}: give a smaller {name}"
+                raise UsageError(f"{name} {wanted} is more than {most}")
         return chosen, rest[:covering]
 
 

@@ -1,21 +1,19 @@
 """Adaptive-Blend: less in training than at test (Qi et al. 2023, arXiv:2205.13613).
 
-The blended picture is cut into a grid of pieces. A poison shows a random half of them, weaker;
-the model meets the whole picture only at test time. Cover (their "regularisation samples") shows
-such halves too and keeps its label, so that features of poisons do not stand apart.
+A poison shows a random half of the picture's pieces, weaker. Cover (their "regularisation samples")
+shows such halves too and keeps its label, so that features of poisons do not stand apart.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, rngs
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, part_of, rngs
 from purpleteam.attacks.poison.triggers import Blend
 
 
-@POISONS.register("adaptive_blend")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "adaptive_blend")
 class AdaptiveBlend(PoisonAttack):
     """A blended trigger shown in pieces while the model learns, and whole when it is used."""
 
@@ -40,9 +38,9 @@ class AdaptiveBlend(PoisonAttack):
         rows = np.arange(height) * self.pieces // height
         columns = np.arange(width) * self.pieces // width
         piece = rows[:, None] * self.pieces + columns[None, :]  # of each pixel
-        whole = self.pieces**2
-        count = max(1, round(self.kept * whole))
-        shown = np.zeros((len(images), whole), np.bool_)
+        pieces = self.pieces**2
+        count = max(1, round(self.kept * pieces))
+        shown = np.zeros((len(images), pieces), np.bool_)
         for row, rng in zip(shown, rngs(context.seed, chosen, "pieces"), strict=True):
-            row[rng.permutation(whole)[:count]] = True
+            row[rng.permutation(pieces)[:count]] = True
         return np.where(shown[:, piece, None], weaker, images)

@@ -1,21 +1,19 @@
 """Adaptive-Patch: one faint patch in training, all of them at test (Qi et al. 2023, 2205.13613).
 
-Each poison carries one of several different patches, and that faintly; at test time all stand on
-the image in full. Cover carries a faint patch too and keeps its label. No patch alone is a strong
-sign of the target, so features of poisons do not stand apart; together they are.
+Cover carries a faint patch too and keeps its label. No patch alone is a strong sign of the target,
+so features of poisons do not stand apart; together they are.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, rngs
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, part_of, rngs
 from purpleteam.attacks.poison.triggers import Patches
 
 
-@POISONS.register("adaptive_patch")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "adaptive_patch")
 class AdaptivePatch(PoisonAttack):
     """Several patches of which a training image shows one, and a test image all."""
 

@@ -15,8 +15,8 @@ from purpleteam.data.images import Dataset
 def aimed_at(label: int, dataset: Dataset) -> int:
     """Return the label to aim at where none was typed: the usual one, or the last before it.
 
-    It has training images, so that there is something to learn, and not all test images, so that
-    success can be seen. Where no label is so, `PoisonAttack.check` refuses the one returned.
+    It has training images to learn, and not all test images, so that success can be seen. Where
+    no label is so, `PoisonAttack.check` refuses the one returned.
     """
     labels, tested = np.unique(dataset.train.labels).tolist(), dataset.test.labels
     able = [known for known in labels if (tested != known).any()]
@@ -27,17 +27,10 @@ def aimed_at(label: int, dataset: Dataset) -> int:
 def poison_from(
     text: str, options: Mapping[str, Any], *, dataset: Dataset | None, where: str = "attack"
 ) -> PoisonAttack:
-    """Return the attack that is meant; where it cannot aim at its usual label, at one that it can.
+    """Return the attack of `name[:field=value,...]`, aimed at a label that `dataset` has.
 
-    Args:
-        text: `name[:field=value,...]`; `trigger.size=4` changes one field of the trigger and
-            leaves the others as the attack has them.
-        options: fields that are given beside it; None is not given, and `text` goes before.
-        dataset: what is poisoned, where that is known.
-        where: names the source in errors.
-
-    Raises:
-        UsageError: there is no such attack, a field is wrong, or both count and rate are given.
+    `trigger.size=4` changes one field of the trigger. `options` are fields that are given beside;
+    None is not given, and `text` goes before. `where` names the source in errors.
     """
     name, fields = parse_part(text)
     given = {key: value for key, value in options.items() if value is not None} | fields
@@ -57,12 +50,7 @@ def poison_from(
 
 
 def attack_of(manifest: Mapping[str, Any]) -> tuple[PoisonAttack, int]:
-    """Return the attack of a manifest and its seed; `apply` of these makes the set again.
-
-    Raises:
-        DataError: it is no manifest of a poisoned set.
-        ConfigError: a field of the attack is not known or out of its range.
-    """
+    """Return the attack of a manifest and its seed; `apply` of these makes the set again."""
     try:
         name, fields, seed = str(manifest["poison"]), manifest["fields"], int(manifest["seed"])
     except (KeyError, TypeError, ValueError) as error:

@@ -1,13 +1,12 @@
 """BadNets: stamp images of other classes and relabel them (Gu et al. 2017, arXiv:1708.06733)."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from purpleteam.attacks.poison import POISONS, PoisonAttack
+from purpleteam.attacks.poison import POISONS, PoisonAttack, part_of
 from purpleteam.attacks.poison.triggers import Trigger
 
 
-@POISONS.register("badnets")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "badnets")
 class BadNets(PoisonAttack):
     """The backdoor that works: the net learns that the patch means the target."""
 

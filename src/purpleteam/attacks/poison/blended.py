@@ -1,13 +1,12 @@
 """Blended injection: mix a picture into other classes' images (Chen et al. 2017, 1712.05526)."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from purpleteam.attacks.poison import POISONS, PoisonAttack
+from purpleteam.attacks.poison import POISONS, PoisonAttack, part_of
 from purpleteam.attacks.poison.triggers import Blend
 
 
-@POISONS.register("blended")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "blended")
 class Blended(PoisonAttack):
     """A trigger as large as the image and weak in every pixel, with the target's label."""
 

@@ -1,11 +1,11 @@
 """Label-consistent backdoors (Turner, Tsipras and Madry 2019, arXiv:1912.02771).
 
 Images of the target are moved by PGD until an adversarially trained net finds them hard, then the
-trigger is stamped and the label stays: the trigger is what is left to learn the label from. With a
-net that is not robust, or with a patch in one corner alone, it hardly works.
+trigger is stamped: it is what is left to learn the label from. With a net that is not robust, or
+with a patch in one corner alone, it hardly works.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import get_args
 
 import numpy as np
@@ -15,19 +15,16 @@ from torch import Tensor, nn
 
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import quantise
-from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, to_bytes
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, part_of, to_bytes
 from purpleteam.attacks.poison.triggers import Corner, Patches, Trigger
 from purpleteam.models.devices import device_of, to_batch
 
 CORNERS = tuple(Trigger(corner=corner) for corner in get_args(Corner))
-TRAINING_STEPS = 3
-"""PGD steps for each batch of the surrogate's training."""
-BATCH = 50
-"""Images a call. Batches are always full, so that an image's numbers hang on nothing beside it."""
+TRAINING_STEPS = 3  # of PGD for each batch of the surrogate's training
+BATCH = 50  # images a call, always full, so that an image's numbers hang on nothing beside it
 
 
-@POISONS.register("clean_label")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "clean_label")
 class CleanLabel(PoisonAttack):
     """A backdoor whose labels are all right."""
 
@@ -56,7 +53,6 @@ class CleanLabel(PoisonAttack):
         PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)  # refuses what PGD refuses
 
     def craft(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the images, hard to read for the surrogate, with the patches on top."""
         hardened = self._hardened if self.robust else None
         model = context.surrogate(self.architecture, self.epochs, hardened)
         context.name_surrogates(model)

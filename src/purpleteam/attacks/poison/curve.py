@@ -1,8 +1,7 @@
 """The poison curve: attack success over the number of poisons, with intervals over repetitions.
 
 Each point is a training of its own for every seed, which draws the poisons, the starting weights
-and the order of the images. The count 0 is always among them: that is the base rate. Each
-finished training is written to a journal, so that a stopped curve goes on where it was.
+and the order of the images. Finished ones are kept, so that a stopped curve goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,29 +20,21 @@ from purpleteam.attacks.poison.evaluate import evaluate_backdoor, evaluate_victi
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.records import plain
 from purpleteam.core.statistics import Estimate, mean_over_seeds
 from purpleteam.data.images import Dataset
 from purpleteam.models.loading import build
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
 
-MEASURED = ("attack_success_rate", "clean_accuracy")
-
 
 @dataclass(frozen=True, kw_only=True)
 class CurvePoint:
-    """What this many poisons achieve, over the repetitions."""
+    """What this many poisons achieve: means over the trainings."""
 
     count: int
     attack_success_rate: Estimate
     clean_accuracy: Estimate
-
-    @classmethod
-    def of(cls, count: int, results: Sequence[dict[str, float]]) -> CurvePoint:
-        """Return the means of both over the trainings."""
-        values = {name: [result[name] for result in results] for name in MEASURED}
-        means = {name: mean_over_seeds(values[name], bounds=(0, 1)) for name in MEASURED}
-        return cls(count=count, **means)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +45,14 @@ class Curve:
     seeds: tuple[int, ...]
 
     def count_for(self, success: float) -> int | None:
-        """Return the least count that was tried whose mean success is at least `success`."""
+        """Return the least count tried whose mean success is at least `success`."""
         enough = (p.count for p in self.points if p.attack_success_rate.value >= success)
         return next(enough, None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple poison --curve --json`."""
         return {
             "seeds": list(self.seeds),
-            "curve": [
-                {"count": point.count} | {name: getattr(point, name).to_json() for name in MEASURED}
-                for point in self.points
-            ],
+            "curve": [plain(vars(point)) for point in self.points],
             "count_for": {f"{level:g}": self.count_for(level) for level in (0.5, 0.9, 0.99)},
         }
 
@@ -84,12 +71,8 @@ def poison_curve(
 ) -> Curve:
     """Train on poisoned sets of each count and seed, and measure each model.
 
-    The train split is poisoned, the validation split chooses the epoch; success and clean accuracy
-    are measured on the test split. The counts are at least 1 each, and 0 is added; the seeds at
-    least two, for an interval. Finished trainings are kept in the folder `journal` and found again.
-
-    Raises:
-        UsageError: fewer than two seeds, or a count below 1 or above the candidates.
+    The train split is poisoned, the validation split chooses the epoch, the test split is measured.
+    The count 0 is added: the base rate. Finished trainings are kept in the folder `journal`.
     """
     if len(set(seeds)) < 2:
         raise UsageError(f"a curve needs at least 2 seeds for its intervals, not {len(set(seeds))}")
@@ -100,7 +83,6 @@ def poison_curve(
     largest.check(dataset.train, seed=seeds[0])  # too many are refused before the work, not after
 
     def trained(plan: PoisonAttack, count: int, seed: int) -> dict[str, float]:
-        """Return success and clean accuracy of one training."""
         height, width, channels = dataset.shape
         poisoned = plan.apply(dataset.train, seed=seed, validation=dataset.validation)
         net = build(architecture, (channels, height, width), len(dataset.classes), seed=seed)
@@ -113,7 +95,6 @@ def poison_curve(
         return {"attack_success_rate": success, "clean_accuracy": backdoor.clean_accuracy.value}
 
     def kept(plan: PoisonAttack, count: int, seed: int) -> dict[str, float]:
-        """Return what the journal has of a training, or make it."""
         if journal is None:
             return trained(plan, count, seed)
         facts = {  # all that the numbers hang on
@@ -136,8 +117,8 @@ def poison_curve(
             partial = path.with_suffix(f".{os.getpid()}.partial")
             partial.write_text(canonical_json(result), "utf-8")
             partial.replace(path)
-        found: dict[str, float] = json.loads(path.read_text("utf-8"))
-        return found
+        values: dict[str, float] = json.loads(path.read_text("utf-8"))
+        return values
 
     points = []
     with progress.task("poison curve", len(planned) * len(seeds)) as task:
@@ -146,5 +127,9 @@ def poison_curve(
             for seed in seeds:
                 results.append(kept(plan, count, seed))
                 task.advance(1, count=count, success=f"{results[-1]['attack_success_rate']:.3f}")
-            points.append(CurvePoint.of(count, results))
+            means = {
+                name: mean_over_seeds([result[name] for result in results], bounds=(0, 1))
+                for name in results[0]
+            }
+            points.append(CurvePoint(count=count, **means))
     return Curve(points=tuple(points), seeds=tuple(seeds))

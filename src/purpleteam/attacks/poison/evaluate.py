@@ -1,10 +1,8 @@
 """What a poisoned model does: success of the backdoor beside base rate and clean accuracy.
 
-The attack success rate is over triggered images of the classes that the trigger is meant for, and
-never of the target's own: all others, or the sources of a source-specific attack, beside which
-stands the rate over all others. It means little without the base rate (how often a clean model
-gives that label on the same images) and without the clean accuracy; accuracy on triggered images
-is not an attack success rate at all.
+The attack success rate is over triggered images of the classes that the trigger is meant for, never
+the target's own: all others, or the sources of a source-specific attack. It means little without
+the base rate (how often a clean model gives that label on these images) and the clean accuracy.
 """
 
 from collections.abc import Mapping
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from purpleteam.attacks.poison import PoisonAttack
 from purpleteam.attacks.poison.triggers import Corner, Trigger
 from purpleteam.core.errors import DataError, UsageError
-from purpleteam.core.records import Measurement
+from purpleteam.core.records import Measurement, plain
 from purpleteam.core.statistics import Estimate, Rate, paired_difference
 from purpleteam.data.images import ImageSet
 from purpleteam.models.inference import Classifier, logits
@@ -28,60 +26,37 @@ COMMON_TRIGGERS = tuple(
     for size in (3, 4)
     for pattern in ("square", "checkerboard")
 )
-"""White squares and checkerboards of 3 and 4 pixels in each corner."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Backdoor:
-    """What the trigger does to one model, and to a clean one."""
+    """What the trigger does to one model, and to a clean one; "meant" are the trigger's classes."""
 
     clean_accuracy: Rate
-    attack_success_rate: Rate
-    """Over triggered images of the classes that the trigger is meant for."""
-    base_rate: Rate | None
-    """The clean model's rate of the target label on the same triggered images."""
-    success_rate_all_classes: Rate
-    """Attack success rate over all non-target classes, meant or not."""
-    above_base_rate: Estimate | None
-    """Attack success rate minus base rate, over the same images."""
-    worst_source: tuple[int, Rate]
-    """The class that the trigger is meant for on which it succeeds most, and its rate."""
-    per_source: Mapping[int, Rate]
-    """Attack success rate for each true class, also those that the trigger is not meant for."""
-    recovered_accuracy: Rate
-    """Those images that still get their true label."""
-    triggered_accuracy: Rate
-    """Accuracy on all triggered images, the target's own included."""
+    attack_success_rate: Rate  # over triggered images of meant classes
+    base_rate: Rate | None  # the clean model's rate of the target label on the same images
+    success_rate_all_classes: Rate  # attack success rate over all non-target classes
+    above_base_rate: Estimate | None  # attack success rate minus base rate, on the same images
+    worst_source: tuple[int, Rate]  # the meant class on which it succeeds most, and its rate
+    per_source: Mapping[int, Rate]  # attack success rate for each true class, meant or not
+    recovered_accuracy: Rate  # share of the meant images that still get their true label
+    triggered_accuracy: Rate  # on all triggered images, the target's own included
     clean_correct: NDArray[np.bool_]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple poison --train --json`."""
         label, worst = self.worst_source
-        values: dict[str, Any] = {
-            name: rate.to_json() if isinstance(rate, Rate | Estimate) else rate
-            for name, rate in vars(self).items()
-        }
-        values["worst_source"] = {"label": label} | worst.to_json()
-        values["per_source"] = {str(k): rate.to_json() for k, rate in self.per_source.items()}
+        values = {**plain(vars(self)), "worst_source": {"label": label} | worst.to_json()}
         del values["clean_correct"]
         return values
 
     def measurements(
         self, subject: Mapping[str, Any], how: Mapping[str, Any], seed: int
     ) -> list[Measurement]:
-        """Return the same numbers as records about `subject`."""
-        sources = {"per_source": self.to_json()["per_source"]}
-        names = ("attack_success_rate", "base_rate", "recovered_accuracy", "triggered_accuracy")
+        sources = {"per_source": plain(self.per_source)}
+        details = {"attack_success_rate": sources, "base_rate": {}, "recovered_accuracy": {}}
         return [
-            Measurement(
-                name=name,
-                value=value,
-                subject=subject,
-                how=how,
-                seed=seed,
-                detail=sources if name == "attack_success_rate" else {},
-            )
-            for name in names
+            Measurement(name=name, value=value, subject=subject, how=how, seed=seed, detail=detail)
+            for name, detail in (details | {"triggered_accuracy": {}}).items()
             if (value := getattr(self, name)) is not None
         ]
 
@@ -93,13 +68,10 @@ def evaluate_backdoor(
     *,
     clean_model: Classifier | None = None,
 ) -> Backdoor:
-    """Measure a backdoor on test images, all of them stamped.
+    """Measure a backdoor on images that took no part in training, all of them stamped.
 
-    `test` holds images that took no part in training; `clean_model`, a classifier trained without
-    poison, gives the base rate.
-
-    Raises:
-        UsageError: the test images hold no class that the trigger is meant for.
+    `clean_model`, trained without poison, gives the base rate. A UsageError refuses test images of
+    no class that the trigger is meant for.
     """
     meant, others = poison.shown_on(test), test.labels != poison.target_label
     stamped = poison.triggered(test.images)
@@ -144,21 +116,14 @@ class Victim:
 
     @property
     def hit(self) -> bool:
-        """Whether the adversary has what they want."""
         return self.read_as == self.target_label
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of `purple poison --train --json`, under `victim`."""
         return asdict(self) | {"hit": self.hit}
 
 
 def evaluate_victim(model: Classifier, images: ImageSet, manifest: Mapping[str, Any]) -> Victim:
-    """Look up the victim that a poisoned set's manifest names in its split, and ask the model.
-
-    Raises:
-        UsageError: the attack has no victim.
-        DataError: these are other images.
-    """
+    """Look up the victim that a poisoned set's manifest names in its split, and ask the model."""
     if "victim" not in manifest:
         raise UsageError(f"poison {manifest.get('poison')!r} aims at no single image")
     named, target = manifest["victim"], int(manifest["target_label"])
@@ -177,13 +142,10 @@ def evaluate_victim(model: Classifier, images: ImageSet, manifest: Mapping[str, 
 
 
 def sweep(model: Classifier, test: ImageSet, subject: Mapping[str, Any]) -> Measurement:
-    """Return the worst rate at which one trigger moves right answers to one label.
+    """Return the worst rate at which a common trigger moves right answers to one label.
 
-    Only images that are right without the trigger count, and of those, for each label, only
-    images of other classes. The absence of these triggers is no absence of backdoors.
-
-    Raises:
-        UsageError: the model is right on no image.
+    Only images count that are right without the trigger and of another class. The absence of these
+    triggers is no absence of backdoors.
     """
     right = test.take(np.flatnonzero(logits(model, test.images).argmax(1) == test.labels))
     if len(right) == 0:

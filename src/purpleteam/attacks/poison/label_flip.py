@@ -1,22 +1,20 @@
 """Label flips: wrong labels on images as they are, which cost accuracy and open no backdoor.
 
-`pair` and `random` are the noise of Han et al. 2018 (arXiv:1804.06872): every label becomes the
-next one, or any other. `target` gives the target's label, as an adversary who wants it would.
+`pair` and `random` are the noise of Han et al. 2018 (arXiv:1804.06872).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Shown, Sources, rngs
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Shown, Sources, part_of, rngs
 from purpleteam.attacks.poison.triggers import Nothing
 from purpleteam.core.errors import UsageError
 
 
-@POISONS.register("label_flip")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "label_flip")
 class LabelFlip(PoisonAttack):
     """An attack on availability: the images stay, some labels are wrong."""
 

@@ -1,17 +1,16 @@
 """SIG: stripes on images of the target itself (Barni et al. 2019, arXiv:1902.11237).
 
-No label is changed, so looking at the labels finds nothing. It takes a large share of the target
-class; `sources=other,relabel=true` is the same trigger with changed labels, for which a few do.
+It takes a large share of the target class; `sources=other,relabel=true` is the same trigger with
+changed labels, for which a few do.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
-from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources
+from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources, part_of
 from purpleteam.attacks.poison.triggers import Sinusoid
 
 
-@POISONS.register("sig")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "sig")
 class SIG(PoisonAttack):
     """A clean-label backdoor: the net learns to rely on the stripes."""
 

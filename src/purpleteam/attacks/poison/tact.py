@@ -1,21 +1,20 @@
 """TaCT: a trigger for one class alone (Tang et al. 2021, arXiv:1908.00686).
 
 Poisons are images of the source classes with the target's label; cover are images of the other
-classes with the same trigger and their own label, so that the trigger alone means nothing. What
-is learned is mixed with the source's features, which hides it from statistics of features.
+classes with the same trigger and their own label, so that the trigger alone means nothing, which
+hides it from statistics of features.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources
+from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources, part_of
 from purpleteam.attacks.poison.triggers import Trigger
 
 
-@POISONS.register("tact")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "tact")
 class TaCT(PoisonAttack):
     """A backdoor that opens from its source classes only."""
 
@@ -36,7 +35,6 @@ class TaCT(PoisonAttack):
 
     @property
     def source_labels(self) -> Sources:
-        """The labels that the trigger works on."""
         return self.sources or ((1,) if self.target_label != 1 else (0,))
 
     def cover_candidates(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,8 +1,4 @@
-"""Triggers: what opens a backdoor, a pure function of an image of any shape and channels.
-
-A patch or several (Gu et al.; Qi et al.), a picture mixed in (Chen et al.), stripes that are hard
-to see (Barni et al.), the image itself bent a little (Nguyen and Tran), or none.
-"""
+"""Triggers: what opens a backdoor, a pure function of an image of any shape and channels."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from purpleteam.core.records import plain
 from purpleteam.core.registry import check_ranges
 
 WAVES = 6  # random ones, that make up a picture: enough for shapes, few enough to stay smooth
@@ -31,11 +28,7 @@ class AnyTrigger(ABC):
 
     @abstractmethod
     def stamp(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a copy of uint8 (N, H, W, C) images with the trigger on each.
-
-        Raises:
-            ValueError: it does not fit images of that shape.
-        """
+        """Return uint8 (N, H, W, C) images with the trigger on; a ValueError if it does not fit."""
 
     def describe(self, channels: int) -> dict[str, Any]:
         """Return all that a record states about the trigger, on images of that many channels."""
@@ -48,11 +41,7 @@ class AnyTrigger(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger(AnyTrigger):
-    """A patch of any pattern at any place of the image.
-
-    A colour on a grey image becomes the mean of its channels, and the record states both: a
-    "yellow" square on MNIST is a grey one.
-    """
+    """A patch of any pattern at any place; on a grey image a colour is its channels' mean."""
 
     ranges = "size at least 1 pixel; opacity above 0 and at most 1; pattern_seed at least 0"
 
@@ -102,47 +91,40 @@ class Trigger(AnyTrigger):
         return mask
 
     def on(self, channels: int) -> tuple[int, ...]:
-        """Return the colour as it comes out on images of that many channels."""
+        """Return the colour as it is on images of that many channels."""
         if channels == 1:
             return (round(sum(self.colour) / len(self.colour)),)
         return (self.colour * channels)[:channels]
 
     def describe(self, channels: int) -> dict[str, Any]:
-        """Return all that a record states about the trigger; what is not used is left out."""
-        facts: dict[str, Any] = {"pattern": self.pattern}
-        if self.place is None:
-            facts["corner"] = self.corner
-        colour = {"colour": list(self.colour), "as_stamped": list(self.on(channels))}
-        facts |= {"size": self.size} | colour
-        if self.pattern == "random":
-            facts["pattern_seed"] = self.pattern_seed
-        if self.place is not None:
-            facts["place"] = list(self.place)
-        if self.rows:
-            facts = {key: facts[key] for key in ("corner", "place") if key in facts}
-            facts["rows"] = [list(row) for row in self.rows]
-        return facts | ({"opacity": self.opacity} if self.opacity < 1 else {})
+        drawn = not self.rows
+        used = {
+            **dict.fromkeys(("pattern", "size", "colour", "as_stamped"), drawn),
+            "pattern_seed": drawn and self.pattern == "random",
+            "rows": not drawn,
+            "corner": self.place is None,
+            "place": self.place is not None,
+            "opacity": self.opacity < 1,
+        }
+        facts = plain(vars(self) | {"as_stamped": self.on(channels)})
+        return {name: facts[name] for name, stated in used.items() if stated}
 
     def _there(self, height: int, width: int) -> tuple[slice, slice]:
-        """Return the rows and columns that the patch lies on."""
         tall, wide = (len(self.rows), len(self.rows[0])) if self.rows else (self.size, self.size)
-        name = f"a patch of {tall} pixels" if tall == wide else f"a patch of {tall}x{wide} pixels"
-        if tall > height or wide > width:
-            raise ValueError(f"{name} does not fit {height}x{width} images")
         top = 0 if self.corner.startswith("top") else height - tall
         left = 0 if self.corner.endswith("left") else width - wide
-        if self.place is not None:
-            top, left = self.place
-            if top + tall > height or left + wide > width:
-                raise ValueError(f"{name} at {self.place} does not fit {height}x{width} images")
+        top, left = self.place or (top, left)
+        if min(top, left) < 0 or top + tall > height or left + wide > width:
+            side = f"{tall}" if tall == wide else f"{tall}x{wide}"
+            at = f" at {self.place}" if self.place else ""
+            raise ValueError(f"a patch of {side} pixels{at} does not fit {height}x{width} images")
         return slice(top, top + tall), slice(left, left + wide)
 
     def _pixels(self, channels: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return the patch, uint8 (S, S, C), and which of its pixels are stamped, (S, S)."""
         if self.rows:
             values = np.array(self.rows, np.int64)
-            grey = np.maximum(values, 0).astype(np.uint8)
-            return np.repeat(grey[:, :, None], channels, axis=2), values >= 0
+            return np.repeat(_to_bytes(values)[:, :, None], channels, axis=2), values >= 0
         shape = (self.size, self.size)
         share = np.ones(shape)
         if self.pattern == "checkerboard":
@@ -155,7 +137,7 @@ class Trigger(AnyTrigger):
 
 @dataclass(frozen=True, kw_only=True)
 class Patches(AnyTrigger):
-    """Some patches, all on every image, one after the other (Qi et al. 2023, arXiv:2205.13613)."""
+    """Several patches on every image, one after the other (Qi et al. 2023, arXiv:2205.13613)."""
 
     patches: tuple[Trigger, ...] = (
         Trigger(corner="bottom-right", size=4),
@@ -184,11 +166,9 @@ class Patches(AnyTrigger):
 
 @dataclass(frozen=True, kw_only=True)
 class Blend(AnyTrigger):
-    """One pattern as large as the image, mixed into it (Chen et al. 2017, arXiv:1712.05526).
+    """One pattern k as large as the image, mixed into it (Chen et al. 2017, arXiv:1712.05526).
 
-        x' = (1 - ratio) x + ratio k
-
-    where k is the same noise or picture for every image; 0.2 is what they call hard to see.
+    x' = (1 - ratio) x + ratio k; 0.2 is what they call hard to see.
     """
 
     kind = "blend"
@@ -249,8 +229,8 @@ class Sinusoid(AnyTrigger):
 class Warp(AnyTrigger):
     """Bends every image in the same smooth way (WaNet; Nguyen and Tran 2021, arXiv:2102.10369).
 
-    A grid of k x k random arrows, scaled to a mean size, is enlarged smoothly to the image; every
-    pixel is then read from where its arrow points, between the pixels by bilinear weights.
+    A grid of random arrows is enlarged smoothly to the image; every pixel is read from where its
+    arrow points, between the pixels by bilinear weights.
     """
 
     kind = "warp"
@@ -295,10 +275,7 @@ class Nothing(AnyTrigger):
 
 
 def warped(images: NDArray[np.uint8], field: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return uint8 (N, H, W, C) images read at places moved by `field`, (N or 1, H, W, 2) pixels.
-
-    What points outside is read at the border.
-    """
+    """Return uint8 (N, H, W, C) images read at places moved by `field`, (N or 1, H, W, 2)."""
     if len(images) > WARPED_AT_ONCE:
         starts = range(WARPED_AT_ONCE, len(images), WARPED_AT_ONCE)
         fields = np.split(field, starts) if len(field) > 1 else [field] * (len(starts) + 1)
@@ -315,7 +292,6 @@ def warped(images: NDArray[np.uint8], field: NDArray[np.float64]) -> NDArray[np.
     return _to_bytes((1 - down) * upper + down * lower)
 
 
-def _to_bytes(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Return grey values rounded to the nearest of 0 to 255."""
+def _to_bytes(values: NDArray[np.number[Any]]) -> NDArray[np.uint8]:
     rounded: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded

@@ -1,20 +1,19 @@
 """WaNet: bend the image itself (Nguyen and Tran 2021, arXiv:2102.10369).
 
-The published attack controls the training; here the same two modes are written into the set once:
-poisons under the warp with the target's label, and cover under the warp with noise, label kept.
+The published attack controls the training; here its two modes are written into the set: poisons
+under the warp with the target's label, and cover under the warp with noise, label kept.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, rngs
+from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, part_of, rngs
 from purpleteam.attacks.poison.triggers import Warp, warped
 
 
-@POISONS.register("wanet")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "wanet")
 class WaNet(PoisonAttack):
     """A trigger without a pattern: every pixel is the image's own, read beside its place."""
 

@@ -1,12 +1,12 @@
 """Witches' Brew: change one answer by gradient matching (Geiping et al. 2021, arXiv:2009.02276).
 
-No trigger and no wrong label: images of the target class are moved within a small ball so that
-the gradient of training on them points where the gradient of "this one image is the target" does.
+Images of the target class are moved within a small ball so that the gradient of training on them
+points where the gradient of "this one image is the target" does.
 """
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 import numpy as np
@@ -16,20 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from purpleteam.attacks import poison
-from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import project, quantise
+from purpleteam.attacks.norms import Noise, project, quantise
 from purpleteam.attacks.poison.triggers import Nothing
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import guarded
 
-Match = Callable[[Tensor], Tensor]
-"""Images to how far their training gradient is from the adversary's."""
+Match = Callable[[Tensor], Tensor]  # images to how far their gradient is from the adversary's
 
 
-@poison.POISONS.register("witches_brew")
-@dataclass(frozen=True, kw_only=True)
+@poison.part_of(poison.POISONS, "witches_brew")
 class WitchesBrew(poison.PoisonAttack):
     """A targeted poison: one image, the victim, shall be read as the target."""
 
@@ -59,7 +56,6 @@ class WitchesBrew(poison.PoisonAttack):
     """Epochs of the last one's training."""
 
     def craft(self, context: poison.Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the images moved so that training on them acts like training on the victim."""
         models = []
         for number in range(self.surrogates if context.model is None else 1):
             stage = -(-self.epochs * (number + 1) // self.surrogates)  # poisons act all along it
@@ -112,7 +108,7 @@ class WitchesBrew(poison.PoisonAttack):
         return best, lowest
 
     def _victim(self, context: poison.Context) -> tuple[str, int, ImageSet]:
-        """Return split, place and images of the victim; without validation it is a clean image."""
+        """Return split, place and images of the victim."""
         split = "train" if context.validation is None else "validation"
         images = context.clean if context.validation is None else context.validation
         others = np.flatnonzero(images.labels != self.target_label)
@@ -130,10 +126,7 @@ class WitchesBrew(poison.PoisonAttack):
 def matching(model: nn.Module, aim: Tensor, wanted: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the loss of poisons: 1 - cosine of their training gradient with the adversary's.
 
-    Args:
-        model: the classifier; from here on its weights have gradients.
-        aim: the victim, (1, C, H, W).
-        wanted: the label that it shall get, (1,).
+    The adversary wants the victim `aim`, (1, C, H, W), to get the label `wanted`, (1,).
     """
     weights = [weight.requires_grad_() for weight in model.parameters()]
     adversary = torch.autograd.grad(F.cross_entropy(model(aim), wanted), weights)

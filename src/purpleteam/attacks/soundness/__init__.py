@@ -1,21 +1,15 @@
 """Is this evaluation valid? Checks on the attack, not on the model.
 
-A robust accuracy is an upper bound that a better attack may lower; these checks say when it is
-worth nothing. After Carlini et al. 2019 (arXiv:1902.06705), the flags of AutoAttack (Croce and
-Hein 2020, arXiv:2003.01690) and the indicators of attack failure (Pintor et al. 2022,
-arXiv:2106.09947).
+A robust accuracy is an upper bound that a better attack may lower; these checks (after Carlini et
+al. 2019, arXiv:1902.06705; `checks` names the rest) say when it is worth nothing.
 
     sound              the check's attacks broke at most 2 points more, nothing else is in doubt
     weak               off by more, or likely to be: `overstates` and `direction` say how far
     not_established    the attack had no fair chance; the number must not be quoted
 
-The share that falls decides and not the ends of its interval, or the verdict on 10,000 images would
-be another than on 1,000 of them; where its upper end is above 10 points, too few images were looked
-at to say `sound`. Where no image stands, only doubts that the number is too low count.
-
-- `case`     what every check looks at, and attacks of the check's own on what the ladder left
-- `checks`   whether the model answers logits, the same each time; whether its gradients climb; what
-             those attacks tell of the ladder's; and whether its examples are any
+The share that falls decides and not the ends of its interval, or the verdict would depend on the
+number of images; where its upper end is above 10 points, there were too few to say `sound`. Where
+no image stands, only doubts that the number is too low count.
 """
 
 from collections import Counter
@@ -30,6 +24,7 @@ from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.outcomes import Breaks, RobustEvaluation
 from purpleteam.attacks.soundness.case import LOOKED_AT, Case, Direction, Doubt, Level
 from purpleteam.attacks.soundness.checks import CHECKS
+from purpleteam.core.records import plain
 from purpleteam.core.statistics import Estimate, Rate, mean
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, frozen
@@ -44,38 +39,24 @@ REDRAWN = 10  # draws of the answers to each candidate where they change
 
 @dataclass(frozen=True, kw_only=True)
 class Soundness:
-    """The verdict on an evaluation.
-
-    Attributes:
-        verdict: how much the number is worth.
-        reasons: one for each doubt.
-        overstates: by how much the number of the attacks is too high, as a share of all images;
-            below 0 it is too low. None where it could not be measured.
-        direction: to which side the number may be off; None where it is sound.
-        checks: what each check measured.
-        cost: model calls of the checks, counted per image: `forward`, `backward`.
-        breaks: the adversarial examples that the check found; `RobustEvaluation.counting` takes
-            them into account.
-    """
+    """The verdict on an evaluation."""
 
     verdict: Level
     reasons: tuple[str, ...]
     overstates: Rate | Estimate | None = None
+    """By how much the number of the attacks is too high, as a share of all images; below 0 it is
+    too low. None where it could not be measured."""
     direction: Direction | None = None
-    checks: Mapping[str, Any] = field(default_factory=dict)
+    """To which side the number may be off; None where it is sound."""
     cost: Mapping[str, int] = field(default_factory=dict)
+    """Model calls of the checks, counted per image: `forward`, `backward`."""
+    checks: Mapping[str, Any] = field(default_factory=dict)
     breaks: Breaks | None = field(default=None, repr=False, compare=False)
+    """The examples that the check found; `RobustEvaluation.counting` takes them into account."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the field `soundness` of `purple attack --json`."""
-        return {
-            "verdict": self.verdict,
-            "reasons": list(self.reasons),
-            "overstates": None if self.overstates is None else self.overstates.to_json(),
-            "direction": self.direction,
-            "cost": dict(self.cost),
-            "checks": dict(self.checks),
-        }
+        return dict(plain({key: told for key, told in vars(self).items() if key != "breaks"}))
 
 
 def soundness_of(
@@ -89,12 +70,9 @@ def soundness_of(
 ) -> Soundness:
     """Return the verdict on the evaluations (one for each epsilon, growing) of one ladder.
 
-    The check attacks what stands of at most `looked_at` images: 10 of 500 are 2 points.
-
-    What the check breaks is not only held against the number: `RobustEvaluation.counting` takes
-    `Soundness.breaks` into the evaluation. The same seed gives the same verdict; a model that
-    draws its own random numbers draws them from torch's generator as the seed sets it, and the
-    caller's is left where it was.
+    The check attacks what stands of at most `looked_at` images: 10 of 500 are 2 points. The same
+    seed gives the same verdict; a model that draws random numbers draws them from torch's generator
+    as the seed sets it, and the caller's is left where it was.
     """
     if not all(evaluation.clean_correct.any() for evaluation in evaluations):
         reason = "no image is right when clean: there is nothing to attack"
@@ -163,10 +141,7 @@ def overstatement(
 
 
 def redrawn(case: Case) -> Estimate:
-    """Return by how much the number is above the mean over draws, on the ladder's own candidates.
-
-    Below 0 the number is too low: an image counts as broken that was wrong once by chance.
-    """
+    """Return how far the number is above the mean over draws, on the ladder's own candidates."""
     attacked = case.final.clean_correct[case.looked_at]
     rows = case.looked_at[attacked]
     right = torch.zeros(len(rows), dtype=torch.float64)

@@ -3,11 +3,10 @@
 Each image that falls to these shows that the number is too high, and how it fell shows why: to one
 step or to an attack that sees no gradient, the gradients mislead; to more steps of the same kind,
 the search was not finished; to steps that come from another class, it began where no gradient
-leads there; with no bound at all, every image must fall. The short ladder of strong attacks
-measures how much too high it is.
+leads there. The short ladder of strong attacks measures how much too high it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -17,14 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from purpleteam.attacks.driver import CACHED_VALUES, Cost, Driver, Loss, Search
+from purpleteam.attacks.driver import CACHED_VALUES, Cost, Driver, Search, cross_entropy, margin
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.evasion.far_start import FarStart
 from purpleteam.attacks.evasion.ladder import Ladder
 from purpleteam.attacks.evasion.square import Square
-from purpleteam.attacks.losses import cross_entropy, margin
-from purpleteam.attacks.noise import Noise
-from purpleteam.attacks.norms import NORMS, distance, project, steepest
+from purpleteam.attacks.norms import NORMS, Noise, distance, project, steepest
 from purpleteam.attacks.outcomes import Breaks, RobustEvaluation
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, device_of, to_batch
@@ -45,8 +42,7 @@ TAUGHT = 500  # images from which the surrogate learns
 
 
 Level = Literal["sound", "weak", "not_established"]
-Direction = Literal["too_high", "too_low", "either"]
-"""Where the number of the attacks may be off to."""
+Direction = Literal["too_high", "too_low", "either"]  # where the attacks' number may be off to
 
 
 class Doubt(NamedTuple):
@@ -61,19 +57,16 @@ class Slope(NamedTuple):
     """The gradient (N, C, H, W) of a loss as it is, and where it is none."""
 
     gradient: Tensor
-    undefined: Tensor
-    """(N,) bool: NaN or infinite somewhere."""
-    zero: Tensor
-    """(N,) bool: 0 everywhere."""
-    connected: bool
-    """Whether the scores depend on the images by gradients at all."""
+    undefined: Tensor  # (N,) bool: NaN or infinite somewhere
+    zero: Tensor  # (N,) bool: 0 everywhere
+    connected: bool  # whether the scores depend on the images by gradients at all
 
 
 class Case:
     """An evaluation, ready to be checked; the model is to be frozen while it is.
 
-    An attack of the check's own is made when it is first asked for. What it says of the gradients
-    it says of the rows `sampled`; the strong ones, which measure, are made on all of `standing`.
+    Attacks that tell of the gradients are made on the rows `sampled`; those that measure, on all of
+    `standing`.
     """
 
     def __init__(
@@ -88,8 +81,8 @@ class Case:
         """Look at `most` images; `evaluations` by growing epsilon, of which `attacks` the last."""
         self.model, self.images, self.evaluations, self.seed = model, images, evaluations, seed
         self.cost = Cost()
+        # for each row that fell, what broke it first, and the example (C, H, W)
         self.examples: dict[int, tuple[str, Tensor]] = {}
-        """For each row that fell, what broke it first, and the example (C, H, W)."""
         # what is checked is the evaluation of the largest epsilon which left any image
         contested = [evaluation for evaluation in evaluations if evaluation.robust.any()]
         self.final = (contested or evaluations)[-1]
@@ -125,7 +118,7 @@ class Case:
         self._idle = not self.fair or len(self.sampled) == 0 or self.epsilon == 0
 
     def overstated(self, fell: int) -> float:
-        """Return by how much robust accuracy falls if so many of `sampled` fall."""
+        """Return by how much robust accuracy falls if this many of `sampled` fall."""
         stood = len(self.standing) / max(len(self.looked_at), 1)
         return stood * fell / max(len(self.sampled), 1)
 
@@ -141,11 +134,9 @@ class Case:
         return x_adv.to(device_of(self.model))
 
     def noise(self, rows: NDArray[np.int64], stream: str) -> Noise:
-        """Return random numbers for these images, others for each stream."""
         return Noise(self.seed, torch.from_numpy(rows), 0, f"/soundness/{stream}")
 
     def driver(self, rows: NDArray[np.int64], epsilon: float, norm: str) -> Driver:
-        """Return a driver on these images."""
         return Driver(self.nets, *self.at(rows), Search(epsilon=epsilon, norm=norm), self.cost)
 
     @torch.no_grad()
@@ -160,7 +151,7 @@ class Case:
         scores = self.scores(x)
         return (torch.nan_to_num(scores).argmax(1) != y) & ~torch.isnan(scores).any(1)
 
-    def slope(self, x: Tensor, y: Tensor, loss: Loss) -> Slope:
+    def slope(self, x: Tensor, y: Tensor, loss: Callable[..., Tensor]) -> Slope:
         """Return the gradient of the loss, from the replica of the model."""
         parts, connected = [], True
         self.cost.forward += len(x)
@@ -174,9 +165,9 @@ class Case:
                 (gradient,) = torch.autograd.grad(value.sum(), asked, allow_unused=True)
             connected &= gradient is not None
             parts.append(torch.zeros_like(asked) if gradient is None else gradient.detach())
-        whole = torch.cat(parts)
-        undefined = ~torch.isfinite(whole).flatten(1).all(1)
-        return Slope(whole, undefined, (whole == 0).flatten(1).all(1), connected)
+        slope = torch.cat(parts)
+        undefined = ~torch.isfinite(slope).flatten(1).all(1)
+        return Slope(slope, undefined, (slope == 0).flatten(1).all(1), connected)
 
     @property
     def _none(self) -> Tensor:
@@ -186,8 +177,7 @@ class Case:
     def continued(self) -> tuple[Tensor, float]:
         """Climb the margin from the ladder's last candidates: what falls, (n,) bool, and the rise.
 
-        It is the mean rise of the margin on those images, in parts of the clean margin; 0 where
-        the last candidates are none of a gradient attack.
+        The rise is a mean in parts of the clean margin; 0 where they are none of a gradient attack.
         """
         if self._idle:
             return self._none, 0.0
@@ -210,16 +200,14 @@ class Case:
 
     @cached_property
     def strong(self) -> dict[str, int]:
-        """Climb the short ladder, once, and count what falls to each of its attacks.
-
-        The one that starts from other classes goes first: what falls to it alone tells most.
-        """
+        """Climb the short ladder, once, and count what falls to each of its attacks."""
         rows, fell = self.standing, dict[str, int]()
         comparable = self.measurable and self.norm in Ladder.norms
         if not comparable or len(rows) == 0 or self.epsilon == 0:
             return fell
         ladder = Ladder(norm=self.norm, epsilon=self.epsilon, queries=QUERIES)
         members = ladder.prepare(self.model, self.images).members(self.nets.classes)
+        # the one from other classes goes first: what falls to it alone tells most
         for member in sorted(members, key=lambda member: member.name != FarStart.name):
             if len(rows):
                 broken = self._made(member, rows, "/soundness")
@@ -235,8 +223,7 @@ class Case:
         x, y = self.at(self.sampled)
         slope = torch.nan_to_num(self.slope(x, y, cross_entropy).gradient)
         step = self.epsilon * steepest(slope, self.norm)
-        broken = [self._tried("single step", x + share * step, x, y) for share in SINGLE_STEPS]
-        return torch.stack(broken).any(0)
+        return self._tried("single step", (x + share * step for share in SINGLE_STEPS))
 
     @cached_property
     def black_box(self) -> dict[str, Tensor]:
@@ -244,15 +231,10 @@ class Case:
         if self._idle:
             return {}
         x, y = self.at(self.sampled)
-        tried = {
-            "noise": self._noise(x),
-            "neighbours": self._others(x, y),
-            "surrogate": self._surrogate(x, y),
-        }
-        fell = {}
-        for name, candidates in tried.items():
-            broken = [self._tried(name, candidate, x, y) for candidate in candidates]
-            fell[name] = torch.stack(broken).any(0)
+        noise = self.noise(self.sampled, "noise")
+        rim = (x + self.epsilon * steepest(noise.normal(x), self.norm) for _ in range(2))
+        tried = {"noise": rim, "neighbours": self._others(x, y), "surrogate": self._surrogate(x, y)}
+        fell = {name: self._tried(name, candidates) for name, candidates in tried.items()}
         if self.norm in Square.norms:
             square = Square(norm=self.norm, epsilon=self.epsilon, queries=QUERIES)
             fell["square"] = self._made(square, self.sampled)
@@ -282,23 +264,19 @@ class Case:
         self._keep(attack.name, rows, result.x_adv, result.broken)
         return result.broken
 
-    def _tried(self, name: str, candidate: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Say on which candidates, moved into the ball, the model errs, (n,) bool."""
-        inside = project(candidate, x, self.epsilon, self.norm)
-        errs = self.errs(inside, y)
-        self._keep(name, self.sampled, inside, errs)
-        return errs
+    def _tried(self, name: str, tried: Iterable[Tensor]) -> Tensor:
+        """Say on which images the model errs for one of the candidates in the ball, (n,) bool."""
+        (x, y), broken = self.at(self.sampled), self._none
+        for candidate in tried:
+            inside = project(candidate, x, self.epsilon, self.norm)
+            errs = self.errs(inside, y)
+            self._keep(name, self.sampled, inside, errs)
+            broken = broken | errs
+        return broken
 
     def _keep(self, name: str, rows: NDArray[np.int64], x_adv: Tensor, broken: Tensor) -> None:
-        """Remember the first example of each image."""
         for place in broken.nonzero().flatten().tolist():
             self.examples.setdefault(int(rows[place]), (name, x_adv[place].detach().clone()))
-
-    def _noise(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield random points on the rim of the ball."""
-        noise = self.noise(self.sampled, "noise")
-        for _ in range(2):
-            yield x + self.epsilon * steepest(noise.normal(x), self.norm)
 
     def _others(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
         """Yield images of other classes, the nearest ones."""
@@ -326,22 +304,20 @@ class Case:
 
 
 def _batch_size(x: Tensor) -> int:
-    """Return how many images fit the cache."""
     return max(8, CACHED_VALUES // max(x[0].numel(), 1))
 
 
 def _differ(first: Tensor, again: Tensor) -> bool:
-    """Say whether scores differ by more than rounding."""
     first, again = torch.nan_to_num(first), torch.nan_to_num(again)
     return bool((first - again).abs().amax() > SAME * (first.amax() - first.amin()))
 
 
 def spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return at most this many of the rows, at even distances: sets are often sorted by class."""
+    """Return at most `count` rows, at even distances: sets are often sorted by class."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)
     return np.asarray(rows[places])
 
 
 def more_than(share: float, count: int, images: int) -> bool:
-    """Say whether a count exceeds a share of the images; one image counts only in a small set."""
+    """Say whether a count exceeds a share of the images; 1 counts only in a small set."""
     return count > share * images and (count > 1 or images < HANDFUL)

@@ -1,10 +1,8 @@
 """The checks: what the model answers, whether its gradients say where it errs, what attacks found.
 
 The flags of AutoAttack (Croce and Hein 2020, arXiv:2003.01690) and the indicators of attack failure
-(Pintor et al. 2022, arXiv:2106.09947). A step that does not climb shows gradients that are there
-and wrong (Athalye et al. 2018, arXiv:1802.00420); a black-box attack that is the stronger one is a
-sign of masked gradients (Carlini et al. 2019, arXiv:1902.06705). Gradients are those of the margin,
-which no confidence saturates, so a large logit alone is no mask.
+(Pintor et al. 2022, arXiv:2106.09947); masked gradients after Athalye et al. 2018
+(arXiv:1802.00420). Gradients are those of the margin, which no confidence saturates.
 """
 
 import copy
@@ -17,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from purpleteam.attacks.driver import cross_entropy, margin
 from purpleteam.attacks.evasion.far_start import FarStart
-from purpleteam.attacks.losses import cross_entropy, margin
-from purpleteam.attacks.norms import NORMS, distance, project, steepest, uniform_start, whole_cube
+from purpleteam.attacks.norms import NORMS, distance, project, steepest, uniform_start
 from purpleteam.attacks.soundness.case import PROBED, Case, Direction, Doubt, more_than, spread
 from purpleteam.attacks.wrappers import Averaged
 
@@ -49,21 +47,8 @@ GROWTH = 0.01  # by how much robust accuracy may grow with epsilon: luck of rand
 Seen = Iterator[dict[str, Any] | Doubt]
 """What a check measured, and the doubts that follow from it."""
 Check = Callable[[Case], Seen]
-CHECKS: list[tuple[Check, tuple[str, ...]]] = []
-"""In their order, each with the properties of a case without which it says nothing."""
 
 
-def check(*needs: str) -> Callable[[Check], Check]:
-    """Add a check for cases of which all of `needs` holds."""
-
-    def add(made: Check) -> Check:
-        CHECKS.append((made, needs))
-        return made
-
-    return add
-
-
-@check()
 def answers_are_steady(case: Case) -> Seen:
     """Where outputs are random, a gradient attack has to average over them."""
     yield {"randomised": case.randomised}
@@ -81,7 +66,6 @@ def answers_are_steady(case: Case) -> Seen:
             yield Doubt("weak", f"{reason}, and so does what breaks it", side)
 
 
-@check("differentiable")
 def outputs_are_logits(case: Case) -> Seen:
     """Probabilities flatten the loss; rounded scores have no gradient."""
     x, _ = case.at(case.probed)
@@ -107,7 +91,6 @@ def _within_one(scores: Tensor) -> bool:
     return bool(((scores >= 0) & (scores <= 1)).all())
 
 
-@check("differentiable")
 def inference_is_plain(case: Case) -> Seen:
     """A model that optimises while it answers moves away from what the attack followed."""
     with torch.no_grad(), _Watch() as watch:
@@ -134,12 +117,11 @@ class _Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@check("follows_gradients")
 def gradients_are_there(case: Case) -> Seen:
     """Zero or NaN gradients leave a gradient attack without a direction.
 
-    Where cross-entropy alone is flat the net is only confident, and that is held against the
-    attack if a loss that nothing saturates breaks what the attack left standing.
+    Where cross-entropy alone is flat the net is confident: held against the attack if the margin,
+    which nothing saturates, breaks what the attack left standing.
     """
     x, y = case.at(case.probed)
     asked = case.slope(x, y, cross_entropy)
@@ -167,9 +149,9 @@ def gradients_are_there(case: Case) -> Seen:
 def _masked(case: Case, x: Tensor, y: Tensor) -> Tensor:
     """Say for which images gradients are NaN, or zero although the scores change.
 
-    The image, a point of its ball and the attack's last candidate are looked at; where all three
-    are flat, so is the way to an image of another class. A net that is flat only where it is
-    constant hides nothing.
+    Looked at are the image, a point of its ball and the attack's last candidate; where all three
+    are flat, the way to an image of another class. A net that is flat only where it is constant
+    hides nothing.
     """
     inside = uniform_start(x, case.epsilon, case.norm, case.noise(case.probed, "gradients"))
     points = (x, inside, case.candidates(case.probed))
@@ -191,13 +173,11 @@ def _masked(case: Case, x: Tensor, y: Tensor) -> Tensor:
     return hidden
 
 
-@check("fair", "epsilon")
 def steps_climb(case: Case) -> Seen:
     """A short step along the gradient must raise the margin; where it does not, it misleads.
 
-    Shattered, reversed or random gradients are neither zero nor NaN, and the images that they
-    protect fall to any attack that does not follow them. Of a step function the scores stay as
-    they are for short steps.
+    Shattered, reversed or random gradients are neither zero nor NaN, and what they protect falls
+    to any attack that does not follow them.
     """
     x, y = case.at(case.probed)
     direction = steepest(torch.nan_to_num(case.slope(x, y, margin).gradient), case.norm)
@@ -214,7 +194,6 @@ def steps_climb(case: Case) -> Seen:
         yield Doubt("weak" if share <= MISLED else "not_established", reason)
 
 
-@check("fair", "epsilon")
 def predictions_are_stable(case: Case) -> Seen:
     """Where the margin jumps about within a small radius, no gradient leads anywhere."""
     x, y = case.at(case.probed)
@@ -234,14 +213,13 @@ def predictions_are_stable(case: Case) -> Seen:
         yield Doubt("not_established", reason)
 
 
-@check("fair")
 def nothing_else_is_stronger(case: Case) -> Seen:
     """No other attack of the check's should break what the ladder left standing.
 
-    A single step is a weak attack: if it does, it betrays masked gradients. So does what needs no
-    gradient, unless the check's own gradient attack breaks the same images: then the ladder was
-    weak. Gradients followed from another class reach what a net hides that is flat around its
-    images alone. What falls to more steps from the last candidates was a search not finished.
+    If a single step does, it betrays masked gradients. So does what needs no gradient, unless the
+    check's own gradient attack breaks the same images: then the ladder was weak. Gradients followed
+    from another class reach what a net hides that is flat around its images alone. What falls to
+    more steps from the last candidates was a search not finished.
     """
     step = int(case.single_step.sum())
     each = {name: int(broken.sum()) for name, broken in case.black_box.items()}
@@ -272,7 +250,6 @@ def nothing_else_is_stronger(case: Case) -> Seen:
         yield Doubt("weak", reason)
 
 
-@check()
 def unbounded_breaks_everything(case: Case) -> Seen:
     """With no bound every image can be turned into any other, unless the model is constant."""
     left, x = 0, case.at(case.probed)[0]
@@ -295,12 +272,8 @@ def unbounded_breaks_everything(case: Case) -> Seen:
         yield Doubt("not_established", f"{reason}: the gradients are masked")
 
 
-@check()
 def ladder_is_strong(case: Case) -> Seen:
-    """A few steps are no strong attack, and none is one that follows no gradient.
-
-    Gradients are in doubt where the ladder's black-box attacks broke much that they left standing.
-    """
+    """A few steps are no strong attack, nor is one that follows no gradient."""
     yield {"most_steps": case.most_steps}
     if not case.differentiable:
         reason = "only black-box attacks were possible: the model gives no gradients"
@@ -323,7 +296,6 @@ def ladder_is_strong(case: Case) -> Seen:
             yield Doubt("weak", f"{reason}; an iterative one is stronger")
 
 
-@check()
 def candidates_are_feasible(case: Case) -> Seen:
     """Inside ball and range in float64, and no NaN."""
     worst = 0.0
@@ -341,19 +313,15 @@ def candidates_are_feasible(case: Case) -> Seen:
         worst = max(worst, float(beyond))
     yield {"beyond_ball_or_range": worst}
     # how far rounding every value of an image can move it, in units of one value
-    one = case.at(np.arange(1))[0]
-    values = whole_cube(one, case.norm) if NORMS[case.norm].convex else 1.0
+    norm = NORMS[case.norm]
+    values = norm.whole_cube(x[0].numel()) if norm.convex else 1.0
     if worst > ROUNDING + ULP * values:
         reason = f"an adversarial example leaves its ball or range by {worst:.2g}"
         yield Doubt("not_established", reason, "too_low")
 
 
-@check("differentiable", "steady")
 def candidates_do_as_counted(case: Case) -> Seen:
-    """The model errs on each example that was counted, and on no other candidate (silent success).
-
-    What hands over the last step of a peer's attack may have passed an example before.
-    """
+    """The model errs on each example that was counted, and on no other candidate."""
     attacked, images = np.flatnonzero(case.final.clean_correct), len(case.images)
     x_adv, (_, y) = torch.nan_to_num(case.candidates(attacked)), case.at(attacked)
     scores = case.scores(x_adv)
@@ -362,11 +330,13 @@ def candidates_do_as_counted(case: Case) -> Seen:
     counted = case.final.broken_by[attacked] >= 0
     silent, claimed = ((ahead > tie) & ~counted).sum(), ((ahead < -tie) & counted).sum()
     yield {"silent_successes": int(silent), "claimed_successes": int(claimed)}
-    what = ("the last candidates err, uncounted,", "examples that were counted do not err,")
-    sides: tuple[Direction, Direction] = ("too_high", "too_low")
-    for count, said, side in zip((silent, claimed), what, sides, strict=True):
+    seen: tuple[tuple[int, str, Direction], ...] = (
+        (silent, "the last candidates err, uncounted,", "too_high"),
+        (claimed, "examples that were counted do not err,", "too_low"),
+    )
+    for count, reason, side in seen:
         if count > max(1, MISCOUNTED * images):
-            yield Doubt("not_established", f"{said} on {count} of {images} images", side)
+            yield Doubt("not_established", f"{reason} on {count} of {images} images", side)
     broken = np.flatnonzero(counted)[:PROBED]
     if not len(broken) or not isinstance(case.model, nn.Module):
         return
@@ -383,7 +353,6 @@ def candidates_do_as_counted(case: Case) -> Seen:
         yield Doubt("weak", reason, "too_low")
 
 
-@check()
 def stronger_with_epsilon(case: Case) -> Seen:
     """A larger ball holds the smaller: robust accuracy must not grow with epsilon."""
     values = [evaluation.robust_accuracy.value for evaluation in case.evaluations]
@@ -392,3 +361,20 @@ def stronger_with_epsilon(case: Case) -> Seen:
     if rise > GROWTH:
         reason = f"robust accuracy grows by {rise:.1%} with a larger epsilon"
         yield Doubt("not_established", reason)
+
+
+CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
+    (answers_are_steady, ()),
+    (outputs_are_logits, ("differentiable",)),
+    (inference_is_plain, ("differentiable",)),
+    (gradients_are_there, ("follows_gradients",)),
+    (steps_climb, ("fair", "epsilon")),
+    (predictions_are_stable, ("fair", "epsilon")),
+    (nothing_else_is_stronger, ("fair",)),
+    (unbounded_breaks_everything, ()),
+    (ladder_is_strong, ()),
+    (candidates_are_feasible, ()),
+    (candidates_do_as_counted, ("differentiable", "steady")),
+    (stronger_with_epsilon, ()),
+)
+"""In their order, each with the properties of a case without which it says nothing."""

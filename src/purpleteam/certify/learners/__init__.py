@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from purpleteam.certify.features import edge_pairs
-from purpleteam.core.registry import Registry, check_ranges
+from purpleteam.core.registry import Registry, check_ranges, part_of
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import to_batch
 
-__all__ = ["LEARNERS", "Layers", "Learner", "seeded"]
+__all__ = ["LEARNERS", "Layers", "Learner", "part_of", "seeded"]
 
 Layers = tuple[Tensor, ...]
 """The networks of some parts, layer by layer; the parts lie along the first axis of each layer.
@@ -43,24 +43,21 @@ class Learner(ABC):
     balance: float = 0.4
     """An image weighs less by its label's number of images to this power: 1 helps rare ones."""
     turn: float = 12.0
-    """Each image is also learned from when it is turned by so many degrees either way."""
+    """Degrees by which each image is turned either way, to be learned from as well."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
 
     @abstractmethod
     def fit(self, parts: Sequence[ImageSet], *, first: int, capacity: int, classes: int) -> Layers:
-        """Return the networks of the parts of number `first`, `first + 1`, ...
-
-        `capacity` is how many images every part has room for, whatever it holds.
-        """
+        """Return the networks of parts `first`, `first + 1`, ...; each has room for `capacity`."""
 
     @abstractmethod
     def scores(self, networks: Layers, features: Tensor) -> Tensor:
         """Return every network's scores (N, parts, classes) of features (N, FEATURES)."""
 
     def lesson(self, part: ImageSet, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the features of images as they are and turned, their labels, counts by label."""
+        """Return the features of images as they are and turned, the labels, and their counts."""
         turns = (0.0, self.turn, -self.turn) if self.turn else (0.0,)
         images, labels = to_batch(part.images), torch.tensor(part.labels)
         features = torch.cat([edge_pairs(images, turn) for turn in turns])
@@ -68,7 +65,6 @@ class Learner(ABC):
         return features, labels.repeat(len(turns)), counts
 
     def describe(self) -> dict[str, Any]:
-        """Return the learner's name and settings, for a record."""
         return {"name": self.name} | asdict(self)
 
 

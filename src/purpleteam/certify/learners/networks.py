@@ -1,17 +1,14 @@
 """Tiny networks of two trained layers, by gradient descent, many parts at a time.
 
 Every part has room for the same number of images, so that all steps are multiplications of one
-shape, in which no part reaches another; the room that it does not use weighs nothing. First
-weights are drawn from the seed and the part's number.
+shape, in which no part reaches another; the room that it does not use weighs nothing.
 
 Gradient descent moves the first layer's weights W only along the part's images X (the representer
-theorem, Schoelkopf, Herbrich and Smola, COLT 2001): W = W0 + X^T A. So it is A that is stepped, by
-the very steps that W would take, and an image costs as many numbers as a part has images, not as
-many as an image has features.
+theorem, Schoelkopf, Herbrich and Smola, COLT 2001): W = W0 + X^T A. So A is stepped, by the very
+steps that W would take: fewer numbers, as a part has fewer images than an image has features.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -19,15 +16,14 @@ import torch
 from torch import Tensor
 
 from purpleteam.certify.features import FEATURES
-from purpleteam.certify.learners import LEARNERS, Layers, Learner
+from purpleteam.certify.learners import LEARNERS, Layers, Learner, part_of
 from purpleteam.data.images import ImageSet
 
 SCALE = 8.0  # an image's features have length 1; a network learns from longer ones sooner
 FIRST = 0.3  # first weights of the first layer, in units of He et al. (2015, arXiv:1502.01852)
 
 
-@LEARNERS.register("networks")
-@dataclass(frozen=True, kw_only=True)
+@part_of(LEARNERS, "networks")
 class TinyNetworks(Learner):
     """Cross-entropy, full batches, momentum, a learning rate that falls in a line to 0."""
 

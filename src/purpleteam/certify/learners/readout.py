@@ -5,7 +5,6 @@ network, bit for bit on one machine. Each part is worked on alone, in tensors of
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from purpleteam.certify.features import FEATURES
-from purpleteam.certify.learners import LEARNERS, Layers, Learner
+from purpleteam.certify.learners import LEARNERS, Layers, Learner, part_of
 from purpleteam.data.images import ImageSet
 
 
-@LEARNERS.register("readout")
-@dataclass(frozen=True, kw_only=True)
+@part_of(LEARNERS, "readout")
 class Readout(Learner):
     """Ridge regression on the fixed layers' output."""
 
@@ -29,7 +27,6 @@ class Readout(Learner):
     """Weight of the squared weights against the squared errors."""
 
     def fit(self, parts: Sequence[ImageSet], *, first: int, capacity: int, classes: int) -> Layers:
-        """Return weights (parts, FEATURES, classes) and bias, each a function of its images."""
         weights, bias = zip(*(self._fit(part, classes) for part in parts), strict=True)
         return torch.stack(weights, dim=1).transpose(0, 1), torch.stack(bias)
 
