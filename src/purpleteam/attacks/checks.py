@@ -4,7 +4,7 @@ from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import Absent
-from purpleteam.core.records import Measurement, Note, Record
+from purpleteam.core.records import Measurement, Note
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import MODEL, model_note
 from purpleteam.core.statistics import Rate
@@ -27,7 +27,7 @@ class ModelRobust(Check):
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
-        records = _records(target)
+        records = RunFolder.open(target.run or Path()).records()
         roles: dict[str, set[str]] = {}  # of each role the digests of its models
         attacked: dict[str, list[Measurement]] = {}
         for record in records:
@@ -42,7 +42,7 @@ class ModelRobust(Check):
         if not of_interest:
             raise Absent("no attack on the hardened model or the model under test was recorded")
         outcomes = [self._outcome(attacked[digest]) for digest in sorted(of_interest)]
-        return max(outcomes, key=lambda it: (it.passed, it.measured["lowest_lower_bound"]))
+        return max(outcomes, key=lambda seen: (seen.passed, seen.measured["lowest_lower_bound"]))
 
     def _outcome(self, measured: list[Measurement]) -> Outcome:
         white_box = [
@@ -82,7 +82,7 @@ class BackdoorRate(Check):
     def examine(self, target: Target) -> Outcome:
         swept = [
             record
-            for record in _records(target)
+            for record in RunFolder.open(target.run or Path()).records()
             if isinstance(record, Measurement) and record.name == "trigger_sweep_rate"
         ]
         if not swept:
@@ -97,10 +97,6 @@ class BackdoorRate(Check):
 
     def bad_example(self, folder: Path) -> Target:
         return _run_with(folder, "trigger_sweep_rate", "served", {}, Rate.of(960, 1000))
-
-
-def _records(target: Target) -> list[Record]:
-    return RunFolder.open(target.run or Path()).records()
 
 
 def _rate(measurement: Measurement) -> Rate:

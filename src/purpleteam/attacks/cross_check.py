@@ -125,11 +125,11 @@ Options = dict[str, Any]
 
 def _pairs(norm: str, epsilon: float, steps: int) -> dict[str, tuple[Options, dict[str, Options]]]:
     """Return our attacks' options, and each equal elsewhere with the same in its own words."""
-    size, ours = 2.5 * epsilon / steps, Options(steps=steps)
-    still = ours | {"random_start": False}
+    size, same = 2.5 * epsilon / steps, Options(steps=steps)
+    still = same | {"random_start": False}
     foolbox, torch = still | {"abs_stepsize": size}, still | {"alpha": size}
     art = {"art:ProjectedGradientDescent": {"max_iter": steps, "eps_step": size}}
-    fgsm, apgd = {"art:FastGradientMethod": Options()}, (ours, {"torchattacks:APGD": ours})
+    fgsm, apgd = {"art:FastGradientMethod": Options()}, (same, {"torchattacks:APGD": same})
     pgd = still | {"step_size": size}
     if norm == "linf":
         return {
@@ -137,7 +137,7 @@ def _pairs(norm: str, epsilon: float, steps: int) -> dict[str, tuple[Options, di
             "pgd": (pgd, {"foolbox:LinfPGD": foolbox} | art | {"torchattacks:PGD": torch}),
             "apgd_ce": apgd,
             "square": ({"queries": QUERIES}, {"torchattacks:Square": {"n_queries": QUERIES}}),
-            "deepfool": (ours, {"foolbox:LinfDeepFoolAttack": ours}),
+            "deepfool": (same, {"foolbox:LinfDeepFoolAttack": same}),
         }
     more = Options(steps=5 * steps)
     binary = more | {"binary_search_steps": 5}
@@ -145,7 +145,7 @@ def _pairs(norm: str, epsilon: float, steps: int) -> dict[str, tuple[Options, di
         "fgsm": ({}, {"foolbox:FGM": {}} | fgsm),
         "pgd": (pgd, {"foolbox:L2PGD": foolbox} | art | {"torchattacks:PGDL2": torch}),
         "apgd_ce": apgd,
-        "deepfool": (ours, {"foolbox:L2DeepFoolAttack": ours, "torchattacks:DeepFool": ours}),
-        "ddn": (ours, {"foolbox:DDNAttack": ours}),
+        "deepfool": (same, {"foolbox:L2DeepFoolAttack": same, "torchattacks:DeepFool": same}),
+        "ddn": (same, {"foolbox:DDNAttack": same}),
         "carlini_wagner": (more | {"searches": 5}, {"foolbox:L2CarliniWagnerAttack": binary}),
     }

@@ -196,7 +196,7 @@ class EvasionAttack(ABC):
         return self
 
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
-        """Return the attacks that this one consists of, in their order, for so many classes."""
+        """Return the attacks that this one consists of, in their order."""
         return (self,)
 
     def search(self) -> Search:

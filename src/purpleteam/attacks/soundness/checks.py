@@ -8,6 +8,7 @@ The flags of AutoAttack (Croce and Hein 2020, arXiv:2003.01690) and the indicato
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,9 @@ MISCOUNTED = 0.02  # share of images on which count and answer may differ
 ROUNDED = 0.5  # share of examples that may err in float32 alone: the nearest ones often do
 GROWTH = 0.01  # by how much robust accuracy may grow with epsilon: luck of random starts
 
-Seen = Iterator[dict[str, Any] | Doubt]
-"""What a check measured, and the doubts that follow from it."""
+Seen = Iterator[dict[str, Any] | Doubt]  # what a check measured, and the doubts that follow
 Check = Callable[[Case], Seen]
+weak, void = partial(Doubt, "weak"), partial(Doubt, "not_established")
 
 
 def answers_are_steady(case: Case) -> Seen:
@@ -57,13 +58,13 @@ def answers_are_steady(case: Case) -> Seen:
     if case.randomised:
         if not case.white_box or any(getattr(r, "samples", 1) == 1 for r in case.white_box):
             reason = "the model's output changes from call to call: average over its randomness"
-            yield Doubt("weak", f"{reason}, as apgd_ce:samples=20 does", side)
+            yield weak(f"{reason}, as apgd_ce:samples=20 does", side)
     elif case.differentiable:
         yield {"depends_on_neighbours": case.depends_on_neighbours}
         averaged = isinstance(getattr(case.model, "model", None), Averaged)
         if case.depends_on_neighbours and not averaged:
             reason = "an image's scores depend on the others in its batch"
-            yield Doubt("weak", f"{reason}, and so does what breaks it", side)
+            yield weak(f"{reason}, and so does what breaks it", side)
 
 
 def outputs_are_logits(case: Case) -> Seen:
@@ -76,10 +77,9 @@ def outputs_are_logits(case: Case) -> Seen:
     distinct = torch.unique(values).numel() / values.numel()
     yield {"probabilities": probabilities, "distinct_scores": distinct}
     if probabilities:
-        reason = "the model returns probabilities, not logits: its gradients are flattened"
-        yield Doubt("weak", reason)
+        yield weak("the model returns probabilities, not logits: its gradients are flattened")
     if distinct < DISTINCT:
-        yield Doubt("weak", f"only {distinct:.0%} of the scores differ: they are rounded")
+        yield weak(f"only {distinct:.0%} of the scores differ: they are rounded")
 
 
 def adds_up(scores: Tensor) -> bool:
@@ -97,8 +97,7 @@ def inference_is_plain(case: Case) -> Seen:
         case.model(case.at(case.probed[:2])[0])
     yield {"optimises": watch.differentiates}
     if watch.differentiates:
-        reason = "the model computes gradients while it answers: it needs an attack of its own"
-        yield Doubt("weak", reason)
+        yield weak("the model computes gradients while it answers: it needs an attack of its own")
 
 
 class _Watch(TorchFunctionMode):
@@ -127,23 +126,20 @@ def gradients_are_there(case: Case) -> Seen:
     asked = case.slope(x, y, cross_entropy)
     if not asked.connected:
         yield {"zero_gradients": 1.0, "masked_gradients": 1.0}
-        reason = "the model's output does not depend on its input by gradients"
-        yield Doubt("not_established", reason)
+        yield void("the model's output does not depend on its input by gradients")
         return
     confident = int((asked.undefined | asked.zero).sum()) / len(x)
     hidden = int(_masked(case, x, y).sum())
     yield {"zero_gradients": confident, "masked_gradients": hidden / len(x)}
     if more_than(WITHOUT_GRADIENT, hidden, len(x)):
-        reason = f"the gradient is zero or NaN on {hidden / len(x):.0%} of the images"
-        yield Doubt("not_established", reason)
+        yield void(f"the gradient is zero or NaN on {hidden / len(x):.0%} of the images")
         return
     fell = int(case.continued[0].sum())
     if fell > 1 and case.overstated(fell) > WITHOUT_GRADIENT < confident:
-        reason = (
+        yield void(
             f"the gradient of cross-entropy is zero or NaN on {confident:.0%} of the images, "
             f"and the margin's breaks {fell} that still stood"
         )
-        yield Doubt("not_established", reason)
 
 
 def _masked(case: Case, x: Tensor, y: Tensor) -> Tensor:
@@ -210,7 +206,7 @@ def predictions_are_stable(case: Case) -> Seen:
     yield {"unstable_predictions": unstable}
     if unstable > UNSTABLE:
         reason = f"the margin changes by {unstable:.0%} within a twentieth of epsilon: it is noise"
-        yield Doubt("not_established", reason)
+        yield void(reason)
 
 
 def nothing_else_is_stronger(case: Case) -> Seen:
@@ -243,11 +239,10 @@ def nothing_else_is_stronger(case: Case) -> Seen:
     ):
         beaten = fell > 1 and points > some  # one image alone is luck
         if beaten:  # a ladder of a few steps is merely weak: it says nothing of the gradients
-            weak = case.most_steps < FEW_STEPS or hides <= many
-            yield Doubt("weak" if weak else "not_established", reason)
+            mild = case.most_steps < FEW_STEPS or hides <= many
+            yield (weak if mild else void)(reason)
     if not beaten and rise > RISING:
-        reason = f"the loss is still rising at the last step: by {rise:.0%} of the margin"
-        yield Doubt("weak", reason)
+        yield weak(f"the loss is still rising at the last step: by {rise:.0%} of the margin")
 
 
 def unbounded_breaks_everything(case: Case) -> Seen:
@@ -269,15 +264,14 @@ def unbounded_breaks_everything(case: Case) -> Seen:
     yield {"survived_unbounded": left}
     if more_than(HELD, left, len(rows)):
         reason = f"an unbounded attack leaves {left} of {len(rows)} images"
-        yield Doubt("not_established", f"{reason}: the gradients are masked")
+        yield void(f"{reason}: the gradients are masked")
 
 
 def ladder_is_strong(case: Case) -> Seen:
     """A few steps are no strong attack, nor is one that follows no gradient."""
     yield {"most_steps": case.most_steps}
     if not case.differentiable:
-        reason = "only black-box attacks were possible: the model gives no gradients"
-        yield Doubt("weak", reason)
+        yield weak("only black-box attacks were possible: the model gives no gradients")
         return
     knowledge = [rung.knowledge for rung in case.rungs]
     if "white-box" in knowledge and len(knowledge) == len(case.final.rungs):
@@ -287,13 +281,13 @@ def ladder_is_strong(case: Case) -> Seen:
         yield {"broken_by_black_box_rungs": share}
         if share > STRONGER_WITHOUT:
             reason = f"the ladder's attacks without gradients broke {share:.0%} that gradients left"
-            yield Doubt("weak", reason)
+            yield weak(reason)
     if len(case.standing) and case.bounded:
         if not case.white_box:
-            yield Doubt("weak", "no attack of the ladder follows gradients, image by image")
+            yield weak("no attack of the ladder follows gradients, image by image")
         elif case.most_steps < FEW_STEPS:
             reason = f"the strongest attack takes {case.most_steps} step(s)"
-            yield Doubt("weak", f"{reason}; an iterative one is stronger")
+            yield weak(f"{reason}; an iterative one is stronger")
 
 
 def candidates_are_feasible(case: Case) -> Seen:
@@ -303,8 +297,7 @@ def candidates_are_feasible(case: Case) -> Seen:
     for evaluation in case.evaluations:
         x_adv = torch.from_numpy(evaluation.x_adv)
         if not torch.isfinite(x_adv).all():
-            reason = "an adversarial example holds NaN or infinity"
-            yield Doubt("not_established", reason, "too_low")
+            yield void("an adversarial example holds NaN or infinity", "too_low")
             continue
         beyond = torch.maximum(-x_adv, x_adv - 1).amax().double()
         if case.bounded:
@@ -316,8 +309,7 @@ def candidates_are_feasible(case: Case) -> Seen:
     norm = NORMS[case.norm]
     values = norm.whole_cube(x[0].numel()) if norm.convex else 1.0
     if worst > ROUNDING + ULP * values:
-        reason = f"an adversarial example leaves its ball or range by {worst:.2g}"
-        yield Doubt("not_established", reason, "too_low")
+        yield void(f"an adversarial example leaves its ball or range by {worst:.2g}", "too_low")
 
 
 def candidates_do_as_counted(case: Case) -> Seen:
@@ -336,7 +328,7 @@ def candidates_do_as_counted(case: Case) -> Seen:
     )
     for count, reason, side in seen:
         if count > max(1, MISCOUNTED * images):
-            yield Doubt("not_established", f"{reason} on {count} of {images} images", side)
+            yield void(f"{reason} on {count} of {images} images", side)
     broken = np.flatnonzero(counted)[:PROBED]
     if not len(broken) or not isinstance(case.model, nn.Module):
         return
@@ -350,7 +342,7 @@ def candidates_do_as_counted(case: Case) -> Seen:
     yield {"broken_in_float32_alone": rounded}
     if rounded > ROUNDED and rounded * len(broken) > 1:
         reason = f"{rounded:.0%} of the adversarial examples err by rounding in float32 alone"
-        yield Doubt("weak", reason, "too_low")
+        yield weak(reason, "too_low")
 
 
 def stronger_with_epsilon(case: Case) -> Seen:
@@ -359,8 +351,7 @@ def stronger_with_epsilon(case: Case) -> Seen:
     rise = max((after - before for before, after in itertools.pairwise(values)), default=0)
     yield {"largest_rise_over_epsilon": max(rise, 0.0)}
     if rise > GROWTH:
-        reason = f"robust accuracy grows by {rise:.1%} with a larger epsilon"
-        yield Doubt("not_established", reason)
+        yield void(f"robust accuracy grows by {rise:.1%} with a larger epsilon")
 
 
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
