@@ -30,8 +30,9 @@ __all__ += ["verify_folder"]
 
 
 def __getattr__(name: str) -> object:
-    homes = ("drawing", "images", "folders", "objects", "sources", "sources.digits")
-    for home in (*homes, "sources.mnist") if name in __all__ else ():
+    # `sources` comes last: its modules `digits` and `mnist` are named as the functions here are
+    homes = ("drawing", "images", "folders", "objects", "sources.digits", "sources.mnist")
+    for home in (*homes, "sources") if name in __all__ else ():
         known = vars(import_module(f"{__name__}.{home}"))
         for spelling in (name, f"load_{name}"):
             if spelling in known:
