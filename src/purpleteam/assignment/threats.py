@@ -135,9 +135,8 @@ def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dic
         names = {name for row in threats for name in row["ours"]}
         states = Counter(status.status for status in statuses if status.threat in names)
         category = {"category": STRIDE[rated.stride]}
-        ours = {
-            key: worst(row[key] for row in threats if row[key]) for key in ("our_level", "remains")
-        }
+        rated_here = ("our_level", "remains")
+        ours = {key: worst(row[key] for row in threats if row[key]) for key in rated_here}
         stated = {
             "table_says": rated.table,
             "analysis_says": rated.analysis,

@@ -46,11 +46,8 @@ def checks(caption: str, *rooms: str) -> Part:
             seen += [f"\n{check.message}"] if check.message else []
             shown = check.negative_control.get("failed_as_required", False)
             can_fail = view.Badge("shown", "good") if shown else view.Badge("not shown", "warn")
-            name, verdict = (
-                (view.Mono(check.check), view.RecordLink(check.id)),
-                badge(check.verdict),
-            )
-            rows.append(view.row(name, verdict, tuple(seen), can_fail, record=check.id))
+            cells = ((view.Mono(check.check), view.RecordLink(check.id)), badge(check.verdict))
+            rows.append(view.row(*cells, tuple(seen), can_fail, record=check.id))
         columns = ("Check", "Verdict", "What a pass proves, and what was measured", "Can fail")
         return view.Table(caption, columns, rows, stacked=True)
 
@@ -100,11 +97,8 @@ def bars_figure(
     title: str, about: str, groups: Sequence[tuple[str, Sequence[Bar]]], caption: view.Cell
 ) -> view.Figure:
     """Return labelled groups of bars, with their numbers as a table."""
-    rows = [
-        view.row(label, name or view.DASH, number)
-        for label, group in groups
-        for number, _, name in group
-    ]
+    named = [(label, *bar) for label, group in groups for bar in group]
+    rows = [view.row(label, name or view.DASH, number) for label, number, _, name in named]
     table = view.Table(title, ("Of", "Which", "Value"), rows)
     return view.Figure(title, bars(title, about, groups), caption, table)
 

@@ -46,17 +46,14 @@ class Sheet:
         records.sort(key=self.order)
         place = {name: number for number, name in enumerate(evidence.models)}
         records.sort(key=lambda record: place.get(model_name(record), -1))
-        columns = {
-            name: [cell(evidence, record) for record in records]
-            for name, cell in self.columns.items()
-        }
-        for name in [name for name in columns if name.rstrip(" ↑↓") in self.optional]:
-            if all(cell in (view.DASH, (view.DASH,)) for cell in columns[name]):
-                del columns[name]
-        rows = [
-            view.row(*cells, record=record.id)
-            for record, *cells in zip(records, *columns.values(), strict=True)
-        ]
+        columns = {}
+        for name, show in self.columns.items():
+            cells = [show(evidence, record) for record in records]
+            blank = all(cell in (view.DASH, (view.DASH,)) for cell in cells)
+            if not (blank and name.rstrip(" ↑↓") in self.optional):
+                columns[name] = cells
+        lines = zip(records, *columns.values(), strict=True)
+        rows = [view.row(*cells, record=record.id) for record, *cells in lines]
         folded = self.folded or len(rows) > (self.most or len(rows))
         return view.Table(self.caption, tuple(columns), rows, folded, self.note, self.dense)
 

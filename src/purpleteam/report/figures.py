@@ -272,9 +272,8 @@ def heatmap(
 
 
 WORD = re.compile(r"[\w-]+")
-ELEMENTS = WORD.findall(
-    "svg g title desc path rect circle ellipse line polyline polygon text tspan"
-)
+SHAPES = "svg g title desc path rect circle ellipse line polyline polygon text tspan"
+ELEMENTS = WORD.findall(SHAPES)
 """The only elements that a foreign drawing keeps, and its only attributes: no script, link, style,
 animation or foreign object, and nothing that names another file."""
 ATTRIBUTES = WORD.findall(

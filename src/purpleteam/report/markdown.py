@@ -12,10 +12,8 @@ TO_FILE = "records"
 """The section whose long tables Markdown leaves to the page and to the file of records."""
 MANY = 3
 """A number that counts more records than this names the first and says that there are more."""
-STYLES = {
-    **{"verdict": "**{}**", "headline": "**{}**"},
-    **{"heading": "### {}", "missing": "> Not run: {}"},
-}
+STYLES = {"headline": "**{}**", "heading": "### {}", "missing": "> Not run: {}"}
+STYLES["verdict"] = STYLES["headline"]
 """How a paragraph of that style is written."""
 Banner = tuple[str, str, list[str]]
 """What stands above everything else where a run does not pass: its tone, its title, its lines."""

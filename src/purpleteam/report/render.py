@@ -21,9 +21,8 @@ from purpleteam.report.markdown import Banner, to_markdown
 from purpleteam.report.view import Block, Inline
 
 CHAPTERS.load(chapters)
-POLICY = (
-    "default-src 'none'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; form-action 'none'"
-)
+POLICY = "default-src 'none'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; "
+POLICY += "form-action 'none'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +115,7 @@ def _banner(verification: Verification) -> Banner:
     wrong = verification.of(verification.verdict)
     lines = [f"{part.name}: {part.message}." for part in wrong]
     if verification.verdict == "fail":
-        lines.append(
-            "Rely on no number below before it was measured again: purple verify --replay."
-        )
+        lines.append("Rely on no number below until it is measured again: purple verify --replay.")
         return "bad", "This run fails its verification", lines
     ended = verification.status == "finished"
     return "warn", "This run cannot be verified" if ended else "This run is not finished", lines

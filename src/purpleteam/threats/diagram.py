@@ -207,10 +207,8 @@ def _element(element: Element, box: Box) -> str:
 def _arrow(arrow: Arrow, crossing: bool) -> str:
     (x0, y0), (x1, y1) = arrow.start, arrow.end
     angle = math.atan2(y1 - y0, x1 - x0)
-    wings = [
-        (x1 - HEAD * math.cos(angle + turn), y1 - HEAD * math.sin(angle + turn))
-        for turn in (0.42, -0.42)
-    ]
+    turned = (angle + turn for turn in (0.42, -0.42))
+    wings = [(x1 - HEAD * math.cos(turn), y1 - HEAD * math.sin(turn)) for turn in turned]
     head = " ".join(f"{_n(x)},{_n(y)}" for x, y in [(x1, y1), *wings])
     stroke: Style = {"stroke": "currentColor", "stroke_width": 2.0 if crossing else 1.3}
     line = _tag("path", d=f"M{_n(x0)} {_n(y0)}L{_n(x1)} {_n(y1)}", fill="none", **stroke)

@@ -19,11 +19,8 @@ APP = frozenset(CONDITIONS) - {"brought", "private-data", "private-model"}
 LONGEST = 60
 """Characters of a model's or dataset's name that are told; of a long path its end says most."""
 CATALOGUES = ("atlas", "cwe", "owasp_ml", "nist")
-PART_ID, MITIGATION_ID, CHECK_ID = (
-    "[a-z][a-z0-9-]*",
-    "M-[A-Z][A-Z0-9-]*",
-    r"[a-z]+\.[a-z][a-z0-9-]*",
-)
+PART_ID, MITIGATION_ID = "[a-z][a-z0-9-]*", "M-[A-Z][A-Z0-9-]*"
+CHECK_ID = rf"[a-z]+\.{PART_ID}"
 
 
 def load_system(
@@ -94,13 +91,11 @@ def only(system: SystemModel, present: Collection[str]) -> SystemModel:
 
     elements = tuple(element for element in system.elements if is_there(element.when))
     ids, zones = {element.id for element in elements}, {element.zone for element in elements}
-    flows = tuple(
-        flow for flow in system.flows if is_there(flow.when) and {flow.source, flow.target} <= ids
-    )
+    flows = tuple(flow for flow in system.flows if {flow.source, flow.target} <= ids)
+    flows = tuple(flow for flow in flows if is_there(flow.when))
     ids |= {flow.id for flow in flows}
-    threats = tuple(
-        threat for threat in system.threats if is_there(threat.when) and threat.element in ids
-    )
+    threats = tuple(threat for threat in system.threats if threat.element in ids)
+    threats = tuple(threat for threat in threats if is_there(threat.when))
     named = {name for threat in threats for name in threat.mitigations}
     named |= {threat.id for threat in threats}
     named |= {ref for threat in threats for refs in threat.refs.values() for ref in refs}
@@ -132,10 +127,8 @@ def _named(value: Any, names: Mapping[str, str]) -> Any:
 def _misnamed(system: SystemModel) -> Iterator[str]:
     """Yield ids that are there twice, that name nothing, and that are not of their form."""
     zones, threats = ([part.id for part in parts] for parts in (system.zones, system.threats))
-    answers, accepted = (
-        [part.id for part in system.mitigations],
-        [part.threat for part in system.accepted],
-    )
+    answers = [answer.id for answer in system.mitigations]
+    accepted = [acceptance.threat for acceptance in system.accepted]
     groups = {
         "zone": zones,
         "part": [part.id for part in system.parts],
@@ -165,10 +158,8 @@ def _misnamed(system: SystemModel) -> Iterator[str]:
         place = f"mitigation {answer.id}: check id"
         forms += [(place, check, CHECK_ID, "of the form room.name") for check in answer.checks.ids]
     for threat in system.threats:
-        place, form = (
-            f"threat {threat.id}",
-            f"T-{threat.element.removeprefix('f-').upper()}-{threat.stride}",
-        )
+        place = f"threat {threat.id}"
+        form = f"T-{threat.element.removeprefix('f-').upper()}-{threat.stride}"
         forms.append(("threat id", threat.id, re.escape(form) + r"\d+", f"{form!r} and a number"))
         named.append((place, "element", threat.element, system.kinds))
         named += [(place, "mitigation", name, answers) for name in threat.mitigations]

@@ -179,11 +179,8 @@ def missing(system: SystemModel, known_checks: Iterable[str] | None = None) -> d
 def summary(statuses: Sequence[ThreatStatus]) -> dict[str, Any]:
     """Return how many threats are in which state, and the worst level that remains."""
     threats = [status for status in statuses if status.status != "not_applicable"]
-    states = {
-        name: str(facts["status"])
-        for status in statuses
-        for name, facts in status.mitigations.items()
-    }
+    named = (pair for status in statuses for pair in status.mitigations.items())
+    states = {name: str(facts["status"]) for name, facts in named}
     counts: dict[str, tuple[Sequence[str], Iterable[str]]] = {
         "statuses": (STATUSES, [status.status for status in statuses]),
         "inherent": (LEVELS, [threat.inherent for threat in threats]),
@@ -207,9 +204,7 @@ def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict
     the order in which a table is read. Without statuses nothing derived is in it.
     """
     zones = {zone.id: zone.name for zone in system.zones}
-    crossed = [
-        " to ".join(zones[zone] for zone in system.crosses(flow) or ()) for flow in system.flows
-    ]
+    crossed = [system.crosses(flow) or () for flow in system.flows]
     cells: dict[str, Row] = {
         part: {"part": system.names[part], "kind": kind} for part, kind in system.kinds.items()
     }
@@ -222,8 +217,8 @@ def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict
         "zones": [asdict(zone) for zone in system.zones],
         "elements": [_shown(element) for element in system.elements],
         "flows": [
-            {"number": number, **_shown(flow), "crosses": crosses}
-            for number, (flow, crosses) in enumerate(zip(system.flows, crossed, strict=True), 1)
+            {"number": number, **_shown(flow), "crosses": " to ".join(zones[end] for end in ends)}
+            for number, (flow, ends) in enumerate(zip(system.flows, crossed, strict=True), 1)
         ],
         "threats": [
             {

@@ -16,9 +16,8 @@ def _figures(evidence: Evidence) -> Iterator[Figure]:
         records = evidence.find("certified_accuracy", name)
         clean = about(evidence.find("clean_accuracy"), records[0])
         groups = [] if clean is None else [("no change", [(number_of(clean), "plain", "clean")])]
-        groups += [
-            (bound_of(record), [(number_of(record), "true", "certified")]) for record in records
-        ]
+        bars = [(number_of(record), "true", "certified") for record in records]
+        groups += [(bound_of(record), [bar]) for record, bar in zip(records, bars, strict=True)]
         title, said = f"Certified accuracy, {name}", "One bar for each bound."
         caption = "Each bar is a lower bound: no adversary within the bound leaves less."
         yield bars_figure(title, said, groups, (caption,))

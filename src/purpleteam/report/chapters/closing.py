@@ -130,14 +130,10 @@ def all_records(evidence: Evidence, told: Sequence[view.Section]) -> view.Sectio
     ]
     lists = []
     for kind in KINDS:
-        lines = [record for record in evidence.records if record.kind == kind]
-        models = [
-            model_name(line) if isinstance(line, Measurement) else view.DASH for line in lines
-        ]
-        rows = [
-            view.row(view.RecordLink(line.id), _title(line), model, record=line.id)
-            for line, model in zip(lines, models, strict=True)
-        ]
+        rows = []
+        for line in [record for record in evidence.records if record.kind == kind]:
+            model = model_name(line) if isinstance(line, Measurement) else view.DASH
+            rows.append(view.row(view.RecordLink(line.id), _title(line), model, record=line.id))
         title = "Files" if kind == "artefact" else f"{kind.capitalize()}s"
         lists.append(view.Table(title, ("Record", "What", "Of"), rows, folded=True, dense=True))
     untold, columns = "Measurements that no chapter tells of", "Measurement Model How Value"

@@ -28,11 +28,8 @@ def _before_and_after(evidence: Evidence) -> Blocks:
         unchanged, stepped, borrowed = map(number_or_dash, (clean, quick, transferred))
         rows.append(row(name, unchanged, stepped, left, borrowed))
         if clean is not None and robust is not None:
-            pair = (
-                (number_of(clean), "plain", "clean"),
-                (number_of(robust), "attack", "under attack"),
-            )
-            groups.append((name, pair))
+            before_attack = (number_of(clean), "plain", "clean")
+            groups.append((name, (before_attack, (number_of(robust), "attack", "under attack"))))
     if groups:
         given = Given(radius(epsilon), groups[0][1][1][0].records[0])
         caption = ("Grey: clean. Red: what the strongest white-box attack left, ", given, ".")

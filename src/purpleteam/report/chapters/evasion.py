@@ -29,9 +29,7 @@ def _curves(evidence: Evidence) -> Iterator[Figure]:
             for name, line in lines.items()
         ]
         radii = sorted({epsilon for line in lines.values() for epsilon in line})
-        rows = [
-            row(name, *(line.get(radius, DASH) for radius in radii)) for name, line in lines.items()
-        ]
+        rows = [row(curve.label, *(curve.points.get(x, DASH) for x in radii)) for curve in series]
         title = f"Robust accuracy over ε, {norm}"
         about = "One line for each model: the accuracy left under the strongest white-box attack."
         x_label = f"ε, {norm} radius in pixel units"

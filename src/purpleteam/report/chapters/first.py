@@ -116,11 +116,8 @@ def _cards(
             tone, verdict = "warn", "not established"
             said = "; ".join(map(str, facts.get("reasons", ())))
         elif facts["backdoored"]:
-            tone, verdict, said = (
-                "bad",
-                "backdoor found",
-                f"it leads to {facts.get('target_label')}",
-            )
+            said = f"it leads to {facts.get('target_label')}"
+            tone, verdict = "bad", "backdoor found"
         flagged = f"; flagged from {limit:.3g}" if isinstance(limit, int | float) else ""
         answer = (view.Given(f"{scale}{flagged}: {said}.", scan.id),)
         yield view.Card("Backdoor scan", "backdoors", tone, verdict, number, answer)

@@ -167,12 +167,7 @@ def _words(value: Any) -> str:
 CHAPTER = Chapter(
     title="Threats",
     lead="What can go wrong with each part of the system, and which answers are proved.",
-    parts=(
-        _overview,
-        _remaining,
-        _parts,
-        checks("Checks of the record itself", "run"),
-    ),
+    parts=(_overview, _remaining, _parts, checks("Checks of the record itself", "run")),
     means="A mitigation counts only while a check that ran proves it, and the check only after it "
     "failed on an example made to fail. Levels are computed from likelihood and impact by one "
     "matrix, and lowered only by proved mitigations.",
