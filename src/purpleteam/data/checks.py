@@ -15,7 +15,6 @@ from purpleteam.data.class_folders import lay_open
 from purpleteam.data.folders import MANIFEST, load_dataset, load_idx_folder
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, open_idx, write_idx
 from purpleteam.data.images import SPLITS, Dataset, few
-from purpleteam.data.pictures import Album
 from purpleteam.data.sources.mnist import MNIST_DIGESTS
 
 Image = tuple[str, str, int]  # the digest of an image's pixels, what it is called, and its label
@@ -89,14 +88,14 @@ def examine(path: Path, read_arrays: ArraysReader) -> Contents:
 
 
 def _of_pictures(folder: Path, contents: Contents) -> dict[str, list[Image]]:
-    layout, album = lay_open(folder), Album(folder)
+    album = lay_open(folder)
     images = {
-        split: [(_digest(pixels), name, label) for name, label, pixels in album.read(files)]
-        for split, files in layout.splits.items()
+        split: [(_digest(pixels), name, label) for name, label, pixels in album.read(split)]
+        for split in album.splits
     }
-    contents.classes, contents.modes = layout.classes, dict(album.modes)
+    contents.classes, contents.modes = album.classes, dict(album.modes)
     contents.sizes = {f"{width}x{height}": len(of) for (height, width), of in album.sizes.items()}
-    contents.notes = [*layout.notes, *album.changed()]
+    contents.notes = [*album.notes, *album.changed()]
     lost = {album.name(path): reason for path, reason in album.unreadable.items()}
     contents.unreadable, problems = lost, contents.problems
     if lost:

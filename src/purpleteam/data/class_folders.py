@@ -13,22 +13,23 @@ to a folder within one is not followed, as it may never end: it is named.
 """
 
 import csv
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data import images as sets
+from purpleteam.data.idx import MAX_BYTES
 from purpleteam.data.images import SPLIT_NAMES, SPLITS, Dataset, ImageSet, few
-from purpleteam.data.pictures import ENDS, Album, Reading
+from purpleteam.data.pictures import COLOUR, ENDS, GREY, Reading, read_picture
 
 # What systems leave in folders, beside names that begin with a dot.
 LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "@eaDir"}
-
-
 NAMES = ("labels.csv", "labels.tsv", "labels.txt")
 COLUMNS = (  # what those of files, labels and splits may be called
     ("file", "filename", "file_name", "image", "image_id", "path", "img", "id", "name"),
@@ -38,18 +39,27 @@ COLUMNS = (  # what those of files, labels and splits may be called
 MAX_FILE = 256 << 20
 
 Splits = dict[str, list[tuple[Path, int]]]  # files with their labels
+Row = tuple[str, int, NDArray[np.uint8]]  # name, label and pixels
 
 
 @dataclass
-class Layout:
-    """Where the images of a folder lie, and of which class they are, before one is opened."""
+class ImageFolder:
+    """The images of a folder: where they lie and, once they are read, what is to be noted."""
 
     folder: Path
+    reading: Reading
     classes: tuple[str, ...] = ()
     splits: Splits = field(default_factory=dict)  # "" is none
     ignored: list[Path] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)  # to folders, and those that lead nowhere
     notes: list[str] = field(default_factory=list)
+    changes: Counter[str] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    sizes: dict[tuple[int, int], list[Path]] = field(default_factory=dict)
+    kinds: set[str] = field(default_factory=set)
+    unreadable: dict[Path, str] = field(default_factory=dict)
+    count: int = 0
+    _bytes: int = 0
 
     @property
     def paths(self) -> list[Path]:
@@ -73,7 +83,65 @@ class Layout:
         return sorted(images)
 
     def inside(self, paths: Iterable[Path]) -> str:
-        return few(path.relative_to(self.folder) for path in paths)
+        return few(map(self.name, paths))
+
+    def read(self, split: str, progress: Progress = SILENT) -> list[Row]:
+        images: list[Row] = []
+        with progress.task(f"reading {self.folder.name}", len(self.splits[split])) as task:
+            for path, label in self.splits[split]:
+                self.count += 1
+                task.advance()
+                try:
+                    picture = read_picture(path, self.reading.size)
+                except DataError as error:
+                    self.unreadable[path] = str(error).removeprefix(f"{path}: ")
+                    continue
+                self.changes.update(picture.changes)
+                self.modes[picture.mode] += 1
+                self.sizes.setdefault(picture.size, []).append(path)
+                self.kinds.add(picture.kind)
+                self._bytes += picture.pixels.size
+                if self._bytes > MAX_BYTES:
+                    raise DataError(f"{self.folder}: over {MAX_BYTES} bytes of pixels")
+                images.append((self.name(path), label, picture.pixels))
+        return images
+
+    def changed(self) -> list[str]:
+        changes = self.changes.items()
+        return [f"{count} of {self.count} images {change}" for change, count in changes]
+
+    def check(self) -> list[str]:
+        """Return what was changed and skipped; what may not be is a DataError with the remedy."""
+        notes = self.changed()
+        if self.unreadable:
+            path, reason = next(iter(self.unreadable.items()))
+            lost = f"{len(self.unreadable)} of {self.count} images cannot be read"
+            names = self.inside(self.unreadable)
+            if not self.reading.skip_unreadable:
+                remedy = "leave them out with --skip-unreadable"
+                raise DataError(f"{path}: {reason}; {lost} ({names}): {remedy}")
+            notes.append(f"{lost} and were skipped: {names}")
+        if len(self.sizes) > 1 and self.reading.size is None:
+            (height, width), alike = max(self.sizes.items(), key=lambda known: len(known[1]))
+            other = next(f"{w}x{h}" for (h, w), paths in self.sizes.items() if paths is not alike)
+            differ = [path for paths in self.sizes.values() if paths is not alike for path in paths]
+            size = f"{width}x{height}"
+            pair = f"{differ[0]}: {other}, but {alike[0]}: {size}"
+            more = f"{len(differ)} of {self.count} images differ from {size}"
+            remedy = f"give all one size with --resize {height}x{width}"
+            raise DataError(f"{pair}; {more} ({self.inside(differ)}): {remedy}")
+        return notes
+
+    def stacked(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Return images (N, H, W, C): C is 1 where some are grey and none has colour, else 3."""
+        channels = 1 if GREY in self.kinds and COLOUR not in self.kinds else 3
+        if not pixels:
+            return np.zeros((0, 1, 1, channels), np.uint8)
+        shape = (*pixels[0].shape[:2], channels)
+        return np.stack([np.broadcast_to(image[..., :channels], shape) for image in pixels])
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
 
 def load_class_folder(
@@ -95,13 +163,12 @@ def load_class_folder(
     if len(used) == 1:
         only = f"all are of class {classes[used.pop()]!r}, {len(classes) - 1} classes have none"
         raise DataError(f"{folder}: too few images: {only}; {sets.TWO_CLASSES}")
-    album = Album(folder, reading or Reading())
-    read = {split: album.read(files, progress) for split, files in layout.splits.items()}
-    notes, piles = (*layout.notes, *album.check()), {}
+    read = {split: layout.read(split, progress) for split in layout.splits}
+    notes, piles = (*layout.notes, *layout.check()), {}
     for split, images in read.items():
         names, labels, pixels = zip(*images, strict=True) if images else ((), (), ())
         numbers = np.array(labels, np.int64)
-        piles[split] = ImageSet(album.stacked(pixels), numbers, np.array(names, np.str_))
+        piles[split] = ImageSet(layout.stacked(pixels), numbers, np.array(names, np.str_))
     return Dataset(
         name=folder.resolve().name,
         classes=classes,
@@ -110,11 +177,11 @@ def load_class_folder(
     )
 
 
-def lay_open(folder: Path, reading: Reading | None = None) -> Layout:
+def lay_open(folder: Path, reading: Reading | None = None) -> ImageFolder:
     """Return where the images of a folder lie, by split and class; none is opened."""
-    layout = Layout(folder)
+    layout = ImageFolder(folder, reading or Reading())
     notes = layout.notes
-    if (table := find_labels(folder, reading.labels if reading else None)) is not None:
+    if (table := find_labels(folder, layout.reading.labels)) is not None:
         layout.classes, layout.splits = read_labels(table, folder)
         notes.append(f"labels are from {table.name}")
         if rest := sorted({*layout.images_in(folder)}.difference(layout.paths)):
@@ -191,7 +258,7 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDS and not _left_behind(path)
 
 
-def _note_surprises(layout: Layout) -> None:
+def _note_surprises(layout: ImageFolder) -> None:
     folder, classes, notes, used = layout.folder, layout.classes, layout.notes, layout.used
     if empty := [name for label, name in enumerate(classes) if label not in used]:
         notes.append(f"no image is of class {few(empty, 10)}; it is kept as a class")

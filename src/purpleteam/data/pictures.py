@@ -6,9 +6,8 @@
 """
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import DataError, MissingExtra
-from purpleteam.core.progress import SILENT, Progress
-from purpleteam.data.idx import MAX_BYTES
-from purpleteam.data.images import few
 
 FORMATS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")  # under any name; PGM and PBM are PPM
 BY_NAME = {".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"}  # under their own names alone
@@ -128,78 +124,3 @@ def _picture(image: Any, path: Path, size: tuple[int, int] | None) -> Picture:
         changes.append(f"were resized to {size[1]}x{size[0]} (bilinear)")
     pixels = np.array(image, np.uint8)
     return Picture(pixels.reshape(*pixels.shape[:2], -1), kind, mode, before, changes)
-
-
-@dataclass
-class Album:
-    """Image files read one after the other, with all that is to be noted of them."""
-
-    folder: Path
-    reading: Reading = field(default_factory=Reading)
-    changes: Counter[str] = field(default_factory=Counter)
-    modes: Counter[str] = field(default_factory=Counter)
-    sizes: dict[tuple[int, int], list[Path]] = field(default_factory=dict)
-    kinds: set[str] = field(default_factory=set)
-    unreadable: dict[Path, str] = field(default_factory=dict)
-    count: int = 0
-    _bytes: int = 0
-
-    def read(
-        self, files: Sequence[tuple[Path, int]], progress: Progress = SILENT
-    ) -> list[tuple[str, int, NDArray[np.uint8]]]:
-        images: list[tuple[str, int, NDArray[np.uint8]]] = []
-        with progress.task(f"reading {self.folder.name}", len(files)) as task:
-            for path, label in files:
-                self.count += 1
-                task.advance()
-                try:
-                    picture = read_picture(path, self.reading.size)
-                except DataError as error:
-                    self.unreadable[path] = str(error).removeprefix(f"{path}: ")
-                    continue
-                self.changes.update(picture.changes)
-                self.modes[picture.mode] += 1
-                self.sizes.setdefault(picture.size, []).append(path)
-                self.kinds.add(picture.kind)
-                self._bytes += picture.pixels.size
-                if self._bytes > MAX_BYTES:
-                    raise DataError(f"{self.folder}: over {MAX_BYTES} bytes of pixels")
-                images.append((self.name(path), label, picture.pixels))
-        return images
-
-    def changed(self) -> list[str]:
-        changes = self.changes.items()
-        return [f"{count} of {self.count} images {change}" for change, count in changes]
-
-    def check(self) -> list[str]:
-        """Return what was changed and skipped; what may not be is a DataError with the remedy."""
-        notes = self.changed()
-        if self.unreadable:
-            path, reason = next(iter(self.unreadable.items()))
-            lost = f"{len(self.unreadable)} of {self.count} images cannot be read"
-            names = few(map(self.name, self.unreadable))
-            if not self.reading.skip_unreadable:
-                remedy = "leave them out with --skip-unreadable"
-                raise DataError(f"{path}: {reason}; {lost} ({names}): {remedy}")
-            notes.append(f"{lost} and were skipped: {names}")
-        if len(self.sizes) > 1 and self.reading.size is None:
-            (height, width), alike = max(self.sizes.items(), key=lambda known: len(known[1]))
-            other = next(f"{w}x{h}" for (h, w), paths in self.sizes.items() if paths is not alike)
-            differ = [path for paths in self.sizes.values() if paths is not alike for path in paths]
-            size = f"{width}x{height}"
-            pair = f"{differ[0]}: {other}, but {alike[0]}: {size}"
-            more = f"{len(differ)} of {self.count} images differ from {size}"
-            remedy = f"give all one size with --resize {height}x{width}"
-            raise DataError(f"{pair}; {more} ({few(map(self.name, differ))}): {remedy}")
-        return notes
-
-    def stacked(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Return images (N, H, W, C): C is 1 where some are grey and none has colour, else 3."""
-        channels = 1 if GREY in self.kinds and COLOUR not in self.kinds else 3
-        if not pixels:
-            return np.zeros((0, 1, 1, channels), np.uint8)
-        shape = (*pixels[0].shape[:2], channels)
-        return np.stack([np.broadcast_to(image[..., :channels], shape) for image in pixels])
-
-    def name(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()

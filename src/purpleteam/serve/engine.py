@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from purpleteam.core.cards import ModelCard, StoredModel, find_stored
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError
+from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError, reason_of
 from purpleteam.defences.detection.strip import Strip
 
 Reason = Literal["empty", "not_a_digit", "triggered"]  # the last is said by a STRIP
@@ -146,5 +146,5 @@ def open_session(stored: StoredModel) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ModelError(f"{str(stored.onnx)!r} cannot be run by ONNX Runtime: {reason}") from None
+        why = f"cannot be run by ONNX Runtime: {reason_of(error)}"
+        raise ModelError(f"{str(stored.onnx)!r} {why}") from None
