@@ -153,3 +153,9 @@ def test_the_room_names_its_parts_and_imports_none_of_them():
     assert said.stdout.split() == ["False", "place"]
     assert all(hasattr(purpleteam.data, name) for name in purpleteam.data.__all__)
     assert not hasattr(purpleteam.data, "cifar10")
+
+
+def test_no_public_name_is_a_module_of_the_same_name():
+    import purpleteam.data as room
+
+    assert [name for name in room.__all__ if isinstance(getattr(room, name), type(room))] == []
