@@ -6,7 +6,6 @@ it into the card and the header of the weights, so it is part of the model's dig
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +21,7 @@ from purpleteam.core.config import parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ModelError, UsageError, unknown
 from purpleteam.models.devices import device_of, forked, frozen, to_batch
-from purpleteam.models.guard import Classifier, Order
+from purpleteam.models.guard import Classifier
 
 FORM = "mean=M,std=S, such as mean=0.5,std=0.5 or mean=0.5/0.5/0.4,std=0.2/0.2/0.2"
 MAX_BYTES = 4 << 20  # most of a file of names
@@ -134,18 +133,6 @@ GREY = tuple(
 )
 
 
-def order_of(names: tuple[str, ...], classes: tuple[str, ...], dataset: str) -> Order:
-    """Return the order of the data's classes among the names; all of them must be there."""
-    if missing := [name for name in classes if name not in names]:
-        near = difflib.get_close_matches(missing[0], names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ModelError(
-            f"class {missing[0]!r} of dataset {dataset!r} is not among the model's{hint}: "
-            f"{first_of(names)}; --classes names its outputs in their order"
-        )
-    return Order(names, tuple(names.index(name) for name in classes))
-
-
 def scored(model: Classifier, images: Pixels, classes: int) -> tuple[Classifier, str]:
     """Return a model that answers with scores of its classes, if it can, and where they were."""
     if not getattr(model, "differentiable", True):  # each question may cost something
@@ -161,11 +148,6 @@ def scored(model: Classifier, images: Pixels, classes: int) -> tuple[Classifier,
                 return (model, "") if known == told else (net, net.form)
         net.classes = told
     return model, ""
-
-
-def first_of(names: tuple[str, ...]) -> str:
-    """Return the first names, for one line."""
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def parse_classes(text: str) -> tuple[str, ...]:

@@ -151,7 +151,14 @@ class App:
 
         def exchange() -> Reply:
             line.request(method, self.address.target(path), body, headers)
-            return _read(line.getresponse())
+            with line.getresponse() as response:
+                content = response.read(MOST_BYTES + 1)
+                if len(content) > MOST_BYTES:
+                    raise http.client.HTTPException(f"answers with more than {MOST_BYTES} bytes")
+                if response.length:  # less came than was announced
+                    raise http.client.IncompleteRead(content)
+                told = (response.getheader(name) for name in ("Retry-After", "Location"))
+                return Reply(response.status, content, *told)
 
         try:
             try:
@@ -179,17 +186,6 @@ class App:
         """Close the sockets; the next request opens another."""
         for line in self.lines:
             line.close()
-
-
-def _read(response: http.client.HTTPResponse) -> Reply:
-    with response:
-        content = response.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise http.client.HTTPException(f"answers with more than {MOST_BYTES} bytes")
-        if response.length:  # less came than was announced
-            raise http.client.IncompleteRead(content)
-        told = (response.getheader(name) for name in ("Retry-After", "Location"))
-        return Reply(response.status, content, *told)
 
 
 def pause_before(retry_after: str | None, tries: int) -> float:

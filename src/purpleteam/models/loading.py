@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,12 +20,12 @@ from purpleteam.core.factory import is_factory
 from purpleteam.data.images import ImageSet
 from purpleteam.models import black_box
 from purpleteam.models import weights as read_in
-from purpleteam.models.adapters import Normalisation, Normalised, first_of, order_of
+from purpleteam.models.adapters import Normalisation, Normalised
 from purpleteam.models.architectures import Shape
 from purpleteam.models.black_box import BlackBox, OnnxFile
 from purpleteam.models.devices import device_of, frozen, lay_out, scores_and_slope, to_batch
 from purpleteam.models.endpoint import Endpoint
-from purpleteam.models.guard import Guarded, guarded, switched
+from purpleteam.models.guard import Guarded, Order, guarded, switched
 from purpleteam.models.store import build as build
 from purpleteam.models.store import made_by, module_of, unwrapped
 from purpleteam.models.weights import WeightsReader, other_floats, plain_weights
@@ -69,15 +70,21 @@ class LoadedModel:
         names = named or self.names
         if names is None or (named is None and not set(names) & set(classes)):
             return self  # nobody has said anything: the order is taken as it is
-        order = order_of(names, classes, dataset)
+        told = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        if missing := [name for name in classes if name not in names]:
+            near = difflib.get_close_matches(missing[0], names, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ModelError(
+                f"class {missing[0]!r} of dataset {dataset!r} is not among the model's{hint}: "
+                f"{told}; --classes names its outputs in their order"
+            )
         if names == classes:
             return self
         net = self.module if isinstance(self.module, BlackBox) else guarded(self.module)
         if net.gives == "labels" and len(classes) < len(names):
             raise ModelError(f"model {self.name!r} gives labels: it cannot choose among some")
-        net.order = order
-        note = f"its outputs are, in this order: {first_of(names)}"
-        return replace(self, module=net).noting(note)
+        net.order = Order(names, tuple(names.index(name) for name in classes))
+        return replace(self, module=net).noting(f"its outputs are, in this order: {told}")
 
     def check_fits(self, shape: Shape, classes: int, dataset: str) -> None:
         """Refuse images that the stored model was not made for."""
