@@ -163,9 +163,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
             raise UsageError(f"{where} cannot be read: {error}") from None
     names = [name.strip() for name in names]
     if len(names) < 2 or not all(names):
-        raise UsageError(
-            f"{where}: give each output of the net its class, a,b,c or a file with one name a line"
-        )
+        raise UsageError(f"{where}: name each output's class, a,b,c or a file with one name a line")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"{where} names {twice[0]!r} more than once")
     return tuple(names)

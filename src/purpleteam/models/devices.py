@@ -32,10 +32,8 @@ def choose_device(name: str = "auto") -> torch.device:
     if name not in DEVICES:
         if name.lower().partition(":")[0] not in GPU_NAMES:
             raise UsageError(unknown("device", name, DEVICES))
-        raise UsageError(
-            f"unknown device {name!r}: the first GPU that is visible is called 'cuda'; "
-            f"known: {', '.join(DEVICES)}"
-        )
+        first = "the first GPU that is visible is called 'cuda'"
+        raise UsageError(f"unknown device {name!r}: {first}; known: {', '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda' is not here; known: auto, cpu")
     if name == "auto":

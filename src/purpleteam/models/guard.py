@@ -37,10 +37,7 @@ def guarded(model: object) -> Guarded:
         return model
     kind = type(model).__name__
     if isinstance(model, torch.export.ExportedProgram):  # it is no module and cannot be called
-        raise UsageError(
-            f"model is a {kind}, a graph on a shelf: give its .module(), which is called with "
-            "images"
-        )
+        raise UsageError(f"model is a {kind}: give its .module(), which is called with images")
     if not callable(model):
         hint = "; its .module is one" if isinstance(getattr(model, "module", 0), nn.Module) else ""
         raise UsageError(f"model is a {kind}, not a classifier that is called with images{hint}")
@@ -90,10 +87,9 @@ class Order:
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Return the scores (N, classes); the net must score as many classes as are named."""
-        if scores.shape[1] != len(self.names):
-            raise ModelError(
-                f"the model scores {scores.shape[1]} classes, not the {len(self.names)} named"
-            )
+        scored, named = scores.shape[1], len(self.names)
+        if scored != named:
+            raise ModelError(f"the model scores {scored} classes, not the {named} named")
         return scores[:, self.places]
 
 

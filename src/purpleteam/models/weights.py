@@ -35,10 +35,8 @@ WeightsReader = Callable[[Path], Weights]  # runs nothing, and refuses what it d
 def plain_weights(path: Path) -> Weights:
     """Return the tensors of a .safetensors file as they are in it."""
     if path.suffix != ".safetensors":
-        raise ModelError(
-            f"weights {str(path)!r} are not .safetensors; make them so with: "
-            f"purple import {path} --arch NAME"
-        )
+        remedy = f"purple import {path} --arch NAME"
+        raise ModelError(f"weights {str(path)!r} are not .safetensors; make them so with: {remedy}")
     try:
         return Weights(load_file(path))
     except (OSError, SafetensorError) as error:

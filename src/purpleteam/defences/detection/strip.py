@@ -100,21 +100,17 @@ class Strip:
 
     def entropies(self, answers: Answers, images: Pixels) -> Floats:
         """Return the mean entropy (N,), in bits, of the answers to each superimposed image."""
-        if images.shape[1:] != self.overlays.shape[1:]:
-            raise UsageError(
-                f"images of shape {images.shape[1:]} are not those of the overlays, "
-                f"{self.overlays.shape[1:]}"
-            )
+        given, wanted = images.shape[1:], self.overlays.shape[1:]
+        if given != wanted:
+            raise UsageError(f"images of shape {given} are not those of the overlays, {wanted}")
         entropies = np.empty(len(images))
         for place, image in enumerate(images):
             # One call for each image: its number is the same to the last bit, whatever is beside.
             looks = superimpose(image, self.overlays)
             probabilities = np.asarray(answers(looks), np.float64)
             if probabilities.ndim != 2 or len(probabilities) != len(looks):
-                raise ModelError(
-                    f"the model answered {len(looks)} images with {probabilities.shape}, "
-                    "not a row each"
-                )
+                got = f"{len(looks)} images with {probabilities.shape}"
+                raise ModelError(f"the model answered {got}, not a row each")
             if not (np.isfinite(probabilities).all() and (probabilities >= 0).all()):
                 raise ModelError("the model gave no probabilities for a superimposed image")
             shares = np.maximum(probabilities, np.finfo(np.float64).tiny)
