@@ -17,23 +17,9 @@ if TYPE_CHECKING:
     from purpleteam.defences.repair import REPAIRS, Repairing
     from purpleteam.defences.training import DEFENCES, Defence, Hardening
 
-__all__ = [
-    "DEFENCES",
-    "MODEL_DETECTORS",
-    "REPAIRS",
-    "TRAINING_SET_DETECTORS",
-    "Defence",
-    "Hardening",
-    "Repairing",
-    "Strip",
-    "evaluate_detection",
-    "evaluate_repair",
-    "fit_strip",
-    "repoison",
-    "run_repair",
-    "scan_model",
-    "scan_training_set",
-]
+__all__ = ["DEFENCES", "MODEL_DETECTORS", "REPAIRS", "TRAINING_SET_DETECTORS", "Defence"]
+__all__ += ["Hardening", "Repairing", "Strip", "evaluate_detection", "evaluate_repair", "fit_strip"]
+__all__ += ["repoison", "run_repair", "scan_model", "scan_training_set"]
 
 _HOMES = (
     *("detection.strip", "detection.metrics"),  # first: the app asks these, which need no torch

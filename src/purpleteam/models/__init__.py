@@ -21,19 +21,5 @@ from purpleteam.models.recipes import RECIPES, Recipe
 from purpleteam.models.store import Provenance, store
 from purpleteam.models.training import Training, train
 
-__all__ = [
-    "ARCHITECTURES",
-    "RECIPES",
-    "Classifier",
-    "Evaluation",
-    "LoadedModel",
-    "Provenance",
-    "Recipe",
-    "Training",
-    "build",
-    "evaluate",
-    "load",
-    "logits",
-    "store",
-    "train",
-]
+__all__ = ["ARCHITECTURES", "RECIPES", "Classifier", "Evaluation", "LoadedModel", "Provenance"]
+__all__ += ["Recipe", "Training", "build", "evaluate", "load", "logits", "store", "train"]

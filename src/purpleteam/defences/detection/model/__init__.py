@@ -21,14 +21,7 @@ from purpleteam.defences.detection.model._base import (
 )
 from purpleteam.defences.detection.model.scan import ModelScan, scan_model
 
-__all__ = [
-    "MODEL_DETECTORS",
-    "Evidence",
-    "ModelDetector",
-    "ModelScan",
-    "Null",
-    "Scanning",
-    "scan_model",
-]
+__all__ = ["MODEL_DETECTORS", "Evidence", "ModelDetector", "ModelScan", "Null", "Scanning"]
+__all__ += ["scan_model"]
 
 MODEL_DETECTORS.load(sys.modules[__name__])
