@@ -18,6 +18,7 @@ from purpleteam.core.arrays import Bools, Floats, Ints
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.outcome import UNLIKE, Calibrated, Scan
+from purpleteam.defences.detection.training_set import _groups as groups
 from purpleteam.defences.detection.training_set._analysis import (
     CERTAIN,
     LEADING,
@@ -25,13 +26,6 @@ from purpleteam.defences.detection.training_set._analysis import (
     Analysis,
     PartPrediction,
     outside_leading,
-)
-from purpleteam.defences.detection.training_set._groups import (
-    ALIKE,
-    HALF,
-    Part,
-    SharedGroup,
-    nearness_of_others,
 )
 from purpleteam.models.inference import logits
 
@@ -49,7 +43,7 @@ BROAD = 5.0  # certain members outside the leading contents from which a group i
 BROAD_SHARE = 0.0022  # the same as a share of the label's images, where that is more
 LEAST_STRENGTH = 2.5  # strength below which a broad group shares nothing
 SUSPICION_WEIGHT = 0.8  # flags certain suspects of an accused label, unless the trigger is strong
-LEAST_ALIGNED = 1.6 * ALIKE  # deviations from which an image of no suspicion is planted
+LEAST_ALIGNED = 1.6 * groups.ALIKE  # deviations from which an image of no suspicion is planted
 GAP = 5.0  # gap from which a compact group is planted
 COMPACT_MEMBERS = 20.0  # members from which it is: fewer are a writer's habit
 HONEST = 0.999  # what the scores of an accused label's other images stay below, of a threshold of 1
@@ -84,7 +78,7 @@ class Accusation(NamedTuple):
     evidence: float  # the greatest evidence against a label, as a multiple of its limit
 
 
-def shared_evidence(analysis: Analysis, group: SharedGroup) -> float:
+def shared_evidence(analysis: Analysis, group: groups.SharedGroup) -> float:
     """Return the evidence that a shared group is planted, as a multiple of the limit."""
     members = group.members[analysis.suspicion[group.members] > CERTAIN]
     counts = np.sort(np.bincount(analysis.content[members], minlength=analysis.classes))
@@ -96,12 +90,12 @@ def shared_evidence(analysis: Analysis, group: SharedGroup) -> float:
     return max(min(group.strength / STRONG[group.features], many, alike), broad, 0.0)
 
 
-def compact_evidence(group: Part) -> float:
+def compact_evidence(group: groups.Part) -> float:
     """Return the evidence that a compact group is planted, as a multiple of the limit."""
     return min(group.gap / GAP, len(group.members) / COMPACT_MEMBERS)
 
 
-def split_evidence(parts: Sequence[PartPrediction]) -> list[tuple[float, Part]]:
+def split_evidence(parts: Sequence[PartPrediction]) -> list[tuple[float, groups.Part]]:
     """Return the evidence that each smaller part is planted, as a multiple of the limit."""
     evidence = []
     for part in parts:
@@ -132,12 +126,12 @@ def unflagged_half_is_planted(analysis: Analysis, label: int, flagged: Bools) ->
     content = scores.argmax(1)
     parts = content[flagged[own]], content[~flagged[own]]
     broad = [outside_leading(part, classes) for part in parts]
-    if max(broad) > HALF:
+    if max(broad) > groups.HALF:
         return broad[1] - broad[0] > BROADER
     shares = [np.bincount(part, minlength=classes) / max(1, len(part)) for part in parts]
     total_variation = float(np.abs(shares[0] - shares[1]).sum() / 2)
-    least = HALF if total_variation < HALF else PLAINLY
-    return nearness_of_others(analysis.patch_features, labels, label, flagged) > least
+    least = groups.HALF if total_variation < groups.HALF else PLAINLY
+    return groups.nearness_of_others(analysis.patch_features, labels, label, flagged) > least
 
 
 def accuse(analysis: Analysis) -> Accusation:
@@ -153,7 +147,7 @@ def accuse(analysis: Analysis) -> Accusation:
         by_label = [pair for pair in by_label if pair[1] == planted.label]
     most, label = max(by_label, default=(0.0, -1))
     if planted is not None and most < 1:
-        most, label, raised = in_part, planted.label, planted.towards / HALF
+        most, label, raised = in_part, planted.label, planted.towards / groups.HALF
     elif most < 1:
         return Accusation(scores, None, most)
     else:
@@ -165,7 +159,7 @@ def accuse(analysis: Analysis) -> Accusation:
             raised = (strongest.scores + SUSPICION_WEIGHT * analysis.suspicion) / limit
         for size, small in compact:
             if small.label == label and size >= 1:
-                raised = np.maximum(raised, small.towards / HALF)
+                raised = np.maximum(raised, small.towards / groups.HALF)
     own = analysis.images.labels == label
     scores[own] = np.maximum(HONEST * scores, raised)[own]
     flagged = own & (scores >= 1)
