@@ -56,7 +56,7 @@ MOMENTS: dict[str, Moment] = {
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
     """A process that has loaded everything and forks the runs that are killed."""
-    SPAWN.set_forkserver_preload(["purpleteam.cli", "purpleteam.pipeline.run", "sklearn.datasets"])
+    SPAWN.set_forkserver_preload(["purpleteam.cli", "purpleteam.pipeline.run"])
     yield
     from multiprocessing import forkserver
 
