@@ -3,9 +3,9 @@
 - `evasion/`    change the image at test time; one file per attack
 - `poison/`     change the training set; triggers and what they achieve
 - `peers`       other libraries' attacks, run inside our evaluation;  `cross_check`: beside ours
-- `norms`       how far an image may move, and how: one table that every attack asks
-- `driver`      batches, dropping, confirming and budgets, so that an attack's file holds only its
-  formula;  `losses`;  `noise`: seeded per image;  `inputs`: what an attack is given, or one line
+- `norms`       how far an image may move, and how: one table that every attack asks; seeded draws
+- `driver`      losses, batches, dropping, confirming and budgets, so that an attack's file holds
+  only its formula;  `inputs`: what an attack is given, or one line
 - `evaluate`    robust accuracy over a ladder of attacks, curves over epsilon; a journal with which
   a killed evaluation goes on;  `outcomes`: its result, image by image
 - `soundness/`  checks on the evaluation itself
