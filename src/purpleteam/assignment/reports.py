@@ -7,7 +7,7 @@ before they became bytes, where what is below 0 or above 255 wraps around: at ep
 L-infinity distance is about 0.9.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources
+from purpleteam.attacks.poison import POISONS, PoisonAttack, Sources, part_of
 from purpleteam.attacks.poison.triggers import Trigger
 from purpleteam.data.images import ImageSet
 from purpleteam.defences.training import DEFENCES, Defence, Hardening
@@ -33,8 +33,7 @@ def report_cnn(shape: Shape, classes: int) -> nn.Module:
     return nn.Sequential(Normalise(mean=0.0, deviation=1.0), *layers)
 
 
-@RECIPES.register("report")
-@dataclass(frozen=True, kw_only=True)
+@part_of(RECIPES, "report")
 class Report(Recipe):
     """What the course reports used: Adam at a constant 0.001, batch 64, float32, last epoch."""
 
@@ -43,8 +42,7 @@ class Report(Recipe):
     schedule: Literal["constant", "one_cycle"] = "constant"
 
 
-@POISONS.register("report_a")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "report_a")
 class PoisonA(PoisonAttack):
     """100 random sevens with a white 4x4 square in the top right corner, label kept."""
 
@@ -53,8 +51,7 @@ class PoisonA(PoisonAttack):
     relabel: bool = False
 
 
-@POISONS.register("report_b")
-@dataclass(frozen=True, kw_only=True)
+@part_of(POISONS, "report_b")
 class PoisonB(PoisonA):
     """The first 100 sevens with a "yellow" 3x3 square, grey 170 on MNIST, top left, label kept."""
 
@@ -64,8 +61,7 @@ class PoisonB(PoisonA):
     selection: Literal["random", "first"] = "first"
 
 
-@DEFENCES.register("report_a")
-@dataclass(frozen=True, kw_only=True)
+@part_of(DEFENCES, "report_a")
 class DefenceA(Defence):
     """Clean images and FGSM images made once against the baseline."""
 
@@ -91,8 +87,7 @@ class DefenceA(Defence):
         return work.train(self, self.training_set(clean, attacked), validation)
 
 
-@DEFENCES.register("report_b")
-@dataclass(frozen=True, kw_only=True)
+@part_of(DEFENCES, "report_b")
 class DefenceB(DefenceA):
     """The same unclipped, wrapped FGSM images twice, and no clean ones."""
 

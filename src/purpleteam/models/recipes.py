@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.registry import Registry, check_ranges
+from purpleteam.core.registry import Registry, check_ranges, part_of
 
 RECIPES: Registry[type[Recipe]] = Registry("recipe")
 
@@ -51,16 +51,14 @@ class Recipe:
         return self.learning_rate * (1.0 if self.schedule == "constant" else one_cycle(done))
 
 
-@RECIPES.register("plain")
-@dataclass(frozen=True, kw_only=True)
+@part_of(RECIPES, "plain")
 class Plain(Recipe):
     """Images as they are; what a poisoned set and its clean copy are trained with."""
 
     learning_rate: float = 2e-3
 
 
-@RECIPES.register("accurate")
-@dataclass(frozen=True, kw_only=True)
+@part_of(RECIPES, "accurate")
 class Accurate(Recipe):
     """Shifted images for a few epochs more: the baseline that is attacked and defended."""
 
@@ -69,8 +67,7 @@ class Accurate(Recipe):
     augmentation: str = "shift"
 
 
-@RECIPES.register("freehand")
-@dataclass(frozen=True, kw_only=True)
+@part_of(RECIPES, "freehand")
 class Freehand(Recipe):
     """Turned, scaled and redrawn strokes: for a model that people draw for."""
 

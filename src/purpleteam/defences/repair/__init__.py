@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from purpleteam.core.arrays import Ints
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.registry import Registry, check_ranges
+from purpleteam.core.registry import Registry, check_ranges, part_of
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import device_of, fast_autocast, frozen, lay_out, to_batch
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.recipes import AUGMENTATIONS, Plain, Recipe, generator, one_cycle
 
-__all__ = ["REPAIRS", "Repair", "Repairing", "Stamp"]
+__all__ = ["REPAIRS", "Repair", "Repairing", "Stamp", "part_of"]
 
 WORDS = {
     "net": "an architecture to build anew",

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from purpleteam.core.errors import UsageError
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.repair import REPAIRS, Repairing, Tuning, held_out
+from purpleteam.defences.repair import REPAIRS, Repairing, Tuning, held_out, part_of
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import CACHE_BATCH, correct
 
 
-@REPAIRS.register("fine_prune")
-@dataclass(frozen=True, kw_only=True)
+@part_of(REPAIRS, "fine_prune")
 class FinePrune(Tuning):
     """Silences the least active units while accuracy holds, then fine-tunes the rest."""
 

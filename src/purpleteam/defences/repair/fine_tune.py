@@ -1,11 +1,8 @@
 """Fine-tuning on trusted images: the repair that everyone tries first, and that fails."""
 
-from dataclasses import dataclass
-
-from purpleteam.defences.repair import REPAIRS, Tuning
+from purpleteam.defences.repair import REPAIRS, Tuning, part_of
 
 
-@REPAIRS.register("fine_tune")
-@dataclass(frozen=True, kw_only=True)
+@part_of(REPAIRS, "fine_tune")
 class FineTune(Tuning):
     """Goes on training on trusted images alone; nothing in them tells of the trigger."""

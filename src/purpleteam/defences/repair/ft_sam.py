@@ -4,17 +4,15 @@ Its adaptive form (arXiv:2102.11600) shakes most the few large weights that carr
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from purpleteam.defences.repair import REPAIRS, Repairing, Tuning
+from purpleteam.defences.repair import REPAIRS, Repairing, Tuning, part_of
 
 
-@REPAIRS.register("ft_sam")
-@dataclass(frozen=True, kw_only=True)
+@part_of(REPAIRS, "ft_sam")
 class FTSAM(Tuning):
     """Fine-tunes by the gradient at the worst neighbour of the weights."""
 

@@ -3,17 +3,14 @@
 The addition to all images that does most harm is unlearned; no implicit hypergradient is taken.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from purpleteam.defences.repair import REPAIRS, Repairing, Tuning, answers
+from purpleteam.defences.repair import REPAIRS, Repairing, Tuning, answers, part_of
 
 
-@REPAIRS.register("i_bau")
-@dataclass(frozen=True, kw_only=True)
+@part_of(REPAIRS, "i_bau")
 class IBAU(Tuning):
     """Fine-tunes on images with the worst common addition, found anew at each step."""
 

@@ -1,19 +1,16 @@
 """Remove what was flagged and train anew, as after Spectral Signatures (2018, arXiv:1811.00636)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from torch import nn
 
 from purpleteam.core.arrays import Ints
 from purpleteam.core.errors import DataError, UsageError
 from purpleteam.data.images import ImageSet
-from purpleteam.defences.repair import REPAIRS, Repair, Repairing
+from purpleteam.defences.repair import REPAIRS, Repair, Repairing, part_of
 from purpleteam.models.training import train
 
 
-@REPAIRS.register("retrain")
-@dataclass(frozen=True, kw_only=True)
+@part_of(REPAIRS, "retrain")
 class Retrain(Repair):
     """Trains the same architecture by the same recipe on the images that were not flagged."""
 

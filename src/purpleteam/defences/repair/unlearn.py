@@ -7,7 +7,7 @@ are as large as those that open the other labels, which are natural.
 """
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -19,12 +19,11 @@ from purpleteam.defences import repair as tuning
 from purpleteam.defences.detection.model import Scanning
 from purpleteam.defences.detection.model._base import every_target, shrink_mask
 from purpleteam.defences.detection.model.patch import PatchInversion
-from purpleteam.defences.repair import REPAIRS, Repairing, Stamp, answers
+from purpleteam.defences.repair import REPAIRS, Repairing, Stamp, answers, part_of
 from purpleteam.models.devices import device_of, frozen, to_batch
 
 
-@REPAIRS.register("unlearn")
-@dataclass(frozen=True, kw_only=True)
+@part_of(REPAIRS, "unlearn")
 class Unlearn(tuning.Tuning):
     """Teaches the net that an image with the trigger is the image without it."""
 

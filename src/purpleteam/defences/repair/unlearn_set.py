@@ -4,7 +4,6 @@ Their loss has no bound to ascend to: -log(1 - p) of their label descends, besid
 """
 
 import copy
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,14 +11,13 @@ from torch import Tensor, nn
 
 from purpleteam.data.images import ImageSet
 from purpleteam.defences import repair as tuning
-from purpleteam.defences.repair import REPAIRS, Repairing, answers
+from purpleteam.defences.repair import REPAIRS, Repairing, answers, part_of
 from purpleteam.models.devices import device_of, to_batch
 
 TEMPERATURE = 2.0  # above 1, what the model thinks of the other labels counts for more
 
 
-@REPAIRS.register("unlearn_set")
-@dataclass(frozen=True, kw_only=True)
+@part_of(REPAIRS, "unlearn_set")
 class UnlearnSet(tuning.Tuning):
     """Teaches the net that flagged images are anything but what they are labelled."""
 

@@ -15,12 +15,12 @@ from torch import nn
 
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.registry import Registry
+from purpleteam.core.registry import Registry, part_of
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import Craft, Training, train
 
-__all__ = ["DEFENCES", "Defence", "Hardening"]
+__all__ = ["DEFENCES", "Defence", "Hardening", "part_of"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """Adversarial training (Madry et al. 2018, arXiv:1706.06083) against the current model."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,14 +7,13 @@ from torch import Tensor, nn
 from purpleteam.attacks.evaluate import evaluate
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
-from purpleteam.defences.training import DEFENCES, Defence, Hardening
+from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded, switched
 from purpleteam.models.training import Training
 
 
-@DEFENCES.register("pgd")
-@dataclass(frozen=True, kw_only=True)
+@part_of(DEFENCES, "pgd")
 class PGDTraining(Defence):
     """Learns from images that a few steps of PGD made against the net as it is now."""
 

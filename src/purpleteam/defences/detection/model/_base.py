@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from purpleteam.core.arrays import Floats, Ints
 from purpleteam.core.registry import Registry, check_ranges
+from purpleteam.core.registry import part_of as part_of
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded

@@ -4,7 +4,6 @@ It finds blended patterns (arXiv:1712.05526) and sinusoids (SIG, arXiv:1902.1123
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,8 +11,7 @@ from torch import Tensor
 from purpleteam.defences.detection.model import _base as base
 
 
-@base.MODEL_DETECTORS.register("additive")
-@dataclass(frozen=True, kw_only=True)
+@base.part_of(base.MODEL_DETECTORS, "additive")
 class AdditiveInversion(base.Inversion):
     """Sizes are Euclidean lengths, in pixel units of [0, 1]."""
 

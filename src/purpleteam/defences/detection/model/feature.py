@@ -4,7 +4,7 @@ As FeatureRE (Wang et al. 2022, OpenReview FNDJRlbPY1), but no image need cause 
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -18,8 +18,7 @@ START = 3.0  # length of the first shift, in deviations of a feature
 LARGEST = 1000.0  # length that is not exceeded
 
 
-@base.MODEL_DETECTORS.register("feature")
-@dataclass(frozen=True, kw_only=True)
+@base.part_of(base.MODEL_DETECTORS, "feature")
 class FeatureInversion(base.ModelDetector):
     """Sizes are Euclidean lengths, in standard deviations of the features taken together."""
 

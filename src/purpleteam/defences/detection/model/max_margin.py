@@ -1,6 +1,5 @@
 """MM-BD (Wang et al. 2023, arXiv:2205.06900): the largest margin of each class, from noise."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,8 +10,7 @@ from purpleteam.models.devices import fast_autocast
 from purpleteam.models.guard import guarded
 
 
-@base.MODEL_DETECTORS.register("max_margin")
-@dataclass(frozen=True, kw_only=True)
+@base.part_of(base.MODEL_DETECTORS, "max_margin")
 class MaximumMargin(base.ModelDetector):
     """Sizes are 1 / margin, so that a large margin is a small size as elsewhere."""
 

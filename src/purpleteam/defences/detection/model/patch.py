@@ -1,6 +1,5 @@
 """Neural Cleanse (Wang et al. 2019): the smallest patch that sends every class to one."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -8,8 +7,7 @@ from torch import Tensor
 from purpleteam.defences.detection.model import _base as base
 
 
-@base.MODEL_DETECTORS.register("patch")
-@dataclass(frozen=True, kw_only=True)
+@base.part_of(base.MODEL_DETECTORS, "patch")
 class PatchInversion(base.Inversion):
     """Sizes are sums of the mask, in pixels."""
 

@@ -5,7 +5,6 @@ than the median pair scatters less, and is what counts.
 """
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -22,8 +21,7 @@ NATURAL = 0.5  # share of a pair's nearness in the reference that counts as natu
 FEWEST_CLASSES = 4  # with fewer, rows and columns explain everything
 
 
-@base.MODEL_DETECTORS.register("source_specific")
-@dataclass(frozen=True, kw_only=True)
+@base.part_of(base.MODEL_DETECTORS, "source_specific")
 class SourceSpecificInversion(base.ModelDetector):
     """Sizes are sums of the mask, in pixels, for every pair of classes."""
 

@@ -1,7 +1,7 @@
 """The smallest smooth warp that sends every image to one class (WaNet, arXiv:2102.10369)."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,8 +14,7 @@ from purpleteam.defences.detection.recovered import identity_grid
 HIDDEN = 0.25  # shifts of this share of the side or more hide nothing, and all count alike
 
 
-@base.MODEL_DETECTORS.register("warp")
-@dataclass(frozen=True, kw_only=True)
+@base.part_of(base.MODEL_DETECTORS, "warp")
 class WarpInversion(base.Inversion):
     """Sizes are root mean square shifts of the control points, as shares of the image's side."""
 
