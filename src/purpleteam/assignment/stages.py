@@ -101,11 +101,9 @@ def _transfer(run: Run, maker: str, name: str, before: LoadedModel) -> list[Reco
         images = fgsm_set(before.module, test, epsilon, wrap=maker == "report_b")
         how = {"attack": "fgsm", "norm": "linf", "epsilon": epsilon}
         how |= {"made_as": maker, "made_against": before.digest}
-        asked = [(model, name), *([(before, before.name)] if own else [])]
-        return [
-            transfer_accuracy(one.module, images, test, run.subject(one, called).about(), **how)
-            for one, called in asked
-        ]
+        tested = [(model, name), *([(before, before.name)] if own else [])]
+        subjects = [(net.module, run.subject(net, called).about()) for net, called in tested]
+        return [transfer_accuracy(net, images, test, about, **how) for net, about in subjects]
 
     of = {"maker": maker, "epsilon": epsilon, "model": model.digest, "against": before.digest}
     return run.cell("defences", f"transfer {name}", of, measure)

@@ -85,10 +85,10 @@ def with_origins(statuses: Iterable[ThreatStatus]) -> list[ThreatStatus]:
 def beside(
     system: SystemModel, report: str, statuses: Sequence[ThreatStatus] = ()
 ) -> dict[Statement, Row]:
-    """Return every statement of report `A` or `B` with ours beside it, in the order of the file.
+    """Return every statement of report `A` or `B`, in the order of the file, with its answers.
 
-    `ours` are our threats, mitigations, parts or reasons that answer it; its status is the worst
-    state of those threats; of a mitigation, whether it is verified.
+    `ours` are the threats, mitigations, parts or reasons of the system that answer it; the status
+    is the worst state of those threats, or, of a mitigation, whether it is verified.
     """
     there = {*system.names, *system.mitigation, *(threat.id for threat in system.threats)}
     there |= {f"{cell.element}/{''.join(cell.stride)}" for cell in system.not_applicable}
@@ -99,12 +99,12 @@ def beside(
     for said in reports().items:
         if said.report != report:
             continue
-        ours = [name for name, answered in origins if said.id in answered]
+        answers = [name for name, answered in origins if said.id in answered]
         here = [status for status in traced if said.id in status.origin]
-        states = {evidence[name] for name in ours if name in evidence}
+        states = {evidence[name] for name in answers if name in evidence}
         proved = [state for state in ("failed", "unverified", "verified") if state in states]
         claims = (said.level and f"level {said.level}", said.answer)
-        levels = (threat.inherent.level for threat in system.threats if threat.id in ours)
+        levels = (threat.inherent.level for threat in system.threats if threat.id in answers)
         remains = (status.residual for status in here if status.status != "not_applicable")
         rows[said] = {
             "id": said.id,
@@ -112,7 +112,7 @@ def beside(
             "category": STRIDE[said.stride] if said.stride else "",
             "says": said.says,
             "claims": [text for text in claims if text],
-            "ours": ours,
+            "ours": answers,
             "our_level": worst(levels),
             "remains": worst(remains),
             "status": (worst_status(here) or "".join(proved[:1])).replace("_", " "),
@@ -122,7 +122,7 @@ def beside(
 
 
 def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict[str, Any]:
-    """Return both reports' tables as facts of a record, each statement with ours beside."""
+    """Return both reports' tables as facts of a record, each statement beside its answers."""
     by_a, by_b = (beside(system, report, statuses) for report in "AB")
     cells = {(said.element, said.stride): _cell(said, row) for said, row in by_a.items()}
     elements = dict.fromkeys(element for element, letter in cells if element and letter)
@@ -136,7 +136,7 @@ def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dic
         states = Counter(status.status for status in statuses if status.threat in names)
         category = {"category": STRIDE[rated.stride]}
         rated_here = ("our_level", "remains")
-        ours = {key: worst(row[key] for row in threats if row[key]) for key in rated_here}
+        levels = {key: worst(row[key] for row in threats if row[key]) for key in rated_here}
         stated = {
             "table_says": rated.table,
             "analysis_says": rated.analysis,
@@ -144,7 +144,7 @@ def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dic
             "mitigations": list(map(_derived, mitigations)),
         }
         counted = ", ".join(f"{many} {name}" for name, many in states.items())
-        categories.append(category | stated | ours | {"our_threats": counted})
+        categories.append(category | stated | levels | {"our_threats": counted})
         computed = level(rated.likelihood, rated.impact)
         risk = {
             "likelihood": rated.likelihood,
@@ -153,7 +153,7 @@ def tables_of(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dic
             "computed_level": computed,
             "agrees": "yes" if rated.appendix.lower() == computed else "no",
         }
-        risks.append(category | risk | ours)
+        risks.append(category | risk | levels)
     tables: dict[str, list[Row]] = {
         "A, elements and letters": [
             {"element": element} | {column(letter): cells[element, letter] for letter in LETTERS}
@@ -174,9 +174,9 @@ def _derived(row: Row) -> str:
 def _cell(said: Statement, row: Row) -> str:
     """Return what a report says of a cell and, after it, what stands here."""
     threats = ", ".join(name for name in row["ours"] if name.startswith("T-"))
-    ours = row["status"] or "nothing"
+    here = row["status"] or "nothing"
     if threats:
         state = row["status"].replace(" ", "_")
         derived = f", remains {row['remains']}, {state}" if row["remains"] else ""
-        ours = f"{threats} ({row['our_level']}{derived})"
-    return f"says: {MARKS.get(said.kind, said.kind)}; ours: {ours}"
+        here = f"{threats} ({row['our_level']}{derived})"
+    return f"says: {MARKS.get(said.kind, said.kind)}; ours: {here}"

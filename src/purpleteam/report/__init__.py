@@ -13,13 +13,5 @@ from purpleteam.report.chapter import CHAPTERS, Chapter, Sheet
 from purpleteam.report.render import ReportFiles, differing, render
 from purpleteam.report.tables import readme_table, render_results
 
-__all__ = [
-    "CHAPTERS",
-    "Chapter",
-    "ReportFiles",
-    "Sheet",
-    "differing",
-    "readme_table",
-    "render",
-    "render_results",
-]
+__all__ = ["CHAPTERS", "Chapter", "ReportFiles", "Sheet", "differing", "readme_table", "render"]
+__all__ += ["render_results"]

@@ -1,7 +1,7 @@
 """Blocks that several chapters share: checks, galleries, confusion matrices, trainings, facts."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,9 @@ def checks(caption: str, *rooms: str) -> Part:
     return table
 
 
-def galleries(*kinds: str) -> Part:
-    """Return a part that shows the galleries of those kinds."""
-    return lambda evidence: gallery_blocks(evidence, *kinds)
-
-
-def gallery_blocks(evidence: Evidence, *kinds: str) -> list[view.Gallery]:
-    """Return the galleries of those kinds with their pictures inside the page."""
-    return [
+def galleries(*kinds: str) -> Callable[[Evidence], list[view.Gallery]]:
+    """Return a part that shows the galleries of those kinds, their pictures inside the page."""
+    return lambda evidence: [
         view.Gallery(
             title=str(note.facts.get("title", "Pictures")),
             pictures=tuple(_picture(evidence.root, image) for image in items(note.facts, "images")),

@@ -135,7 +135,7 @@ def ordered() -> dict[str, Chapter]:
         following.setdefault(after if after in CHAPTERS else "", []).append(name)
 
     def behind(name: str) -> list[str]:
-        lines = [[next_, *behind(next_)] for next_ in following.get(name, [])]
+        lines = [[after, *behind(after)] for after in following.get(name, [])]
         lines.sort(key=lambda line: (len(line), line))
         return [chapter for line in lines for chapter in line]
 

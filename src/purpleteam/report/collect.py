@@ -65,9 +65,9 @@ class Evidence:
 
     def best(self, name: str, model: str, **how: Any) -> Measurement | None:
         """Return the most telling of the measurements found: on test, on most images, first."""
-        found = self.find(name, model, **how)
-        tests = [record for record in found if record.subject.get("split") == "test"]
-        return max(tests or found, key=lambda record: record.value.n, default=None)
+        records = self.find(name, model, **how)
+        tests = [record for record in records if record.subject.get("split") == "test"]
+        return max(tests or records, key=lambda record: record.value.n, default=None)
 
     @cached_property
     def _roles(self) -> dict[tuple[str, str], tuple[Role, bool]]:

@@ -37,8 +37,8 @@ def heading(name: str, text: str = "") -> str:
 
 def soundness_of(measurement: Measurement) -> str:
     """Return the verdict on the evaluation itself: sound where it has none."""
-    found = measurement.detail.get("soundness")
-    return str(found.get("verdict", "sound")) if isinstance(found, Mapping) else "sound"
+    verdict = measurement.detail.get("soundness")
+    return str(verdict.get("verdict", "sound")) if isinstance(verdict, Mapping) else "sound"
 
 
 def number_of(measurement: Measurement) -> Number:

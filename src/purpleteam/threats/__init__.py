@@ -15,15 +15,5 @@ from purpleteam.threats.loading import load_system, system_from
 from purpleteam.threats.model import SystemModel
 from purpleteam.threats.status import derive, matrix, missing, summary, to_facts, verdicts
 
-__all__ = [
-    "SystemModel",
-    "derive",
-    "draw",
-    "load_system",
-    "matrix",
-    "missing",
-    "summary",
-    "system_from",
-    "to_facts",
-    "verdicts",
-]
+__all__ = ["SystemModel", "derive", "draw", "load_system", "matrix", "missing", "summary"]
+__all__ += ["system_from", "to_facts", "verdicts"]

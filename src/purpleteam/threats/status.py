@@ -70,7 +70,7 @@ def derive(
         mitigation.id: _evidence(mitigation, verdict, inputs, subjects)
         for mitigation in system.mitigations
     }
-    accepted = {one.threat for one in system.accepted if today <= one.until}
+    accepted = {decision.threat for decision in system.accepted if today <= decision.until}
     statuses = []
     for threat in system.threats:
         named = {name: evidence[name] for name in threat.mitigations}
@@ -247,7 +247,9 @@ def to_facts(system: SystemModel, statuses: Sequence[ThreatStatus] = ()) -> dict
             }
             for answer in system.mitigations
         ],
-        "accepted": [asdict(one) | {"until": one.until.isoformat()} for one in system.accepted],
+        "accepted": [
+            asdict(decision) | {"until": decision.until.isoformat()} for decision in system.accepted
+        ],
         "cells": list(cells.values()),
         "catalogue": dict(system.catalogue),
         "missing": missing(system),

@@ -7,7 +7,7 @@ from typing import Any
 from purpleteam.core.records import Measurement, Note
 from purpleteam.core.schema import MODEL_SCAN, NO_REPAIR, NO_SEARCH, TRAINING_SET_SCAN
 from purpleteam.report import chapter, view
-from purpleteam.report.blocks import bars_figure, gallery_blocks
+from purpleteam.report.blocks import bars_figure, galleries
 from purpleteam.report.chapters.poison import beside_success
 from purpleteam.report.collect import Evidence, about, done, model_name, value_of
 from purpleteam.report.numbers import heading, number_of, number_or_dash, of_fraction
@@ -92,7 +92,7 @@ def _repaired(evidence: Evidence) -> view.Figure | None:
 def _pictures(evidence: Evidence) -> Iterable[view.Gallery]:
     """Return what was planted with what was recovered beside it, a backdoor at a time."""
     shown: dict[str, view.Gallery] = {}
-    for gallery in gallery_blocks(evidence, "planted", "recovered"):
+    for gallery in galleries("planted", "recovered")(evidence):
         name = gallery.title.partition(": ")[2]
         before, title = shown.get(name), f"Planted, and recovered: {name}"
         both = before and replace(before, title=title, pictures=before.pictures + gallery.pictures)

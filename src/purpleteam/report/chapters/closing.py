@@ -8,7 +8,7 @@ from purpleteam.core.records import CheckResult, Measurement, Note, Record
 from purpleteam.core.schema import GALLERY, MODEL, NOT_TESTED, SERVED
 from purpleteam.core.statistics import Counts
 from purpleteam.report import view
-from purpleteam.report.blocks import checks, gallery_blocks
+from purpleteam.report.blocks import checks, galleries
 from purpleteam.report.chapter import CHAPTERS, ordered
 from purpleteam.report.collect import Evidence, model_name
 from purpleteam.report.numbers import meaning, number_of
@@ -139,7 +139,7 @@ def all_records(evidence: Evidence, told: Sequence[view.Section]) -> view.Sectio
     untold, columns = "Measurements that no chapter tells of", "Measurement Model How Value"
     blocks = view.flat(
         view.Table(untold, columns.split(), rest, folded=len(rest) > 9),
-        gallery_blocks(evidence, *sorted(kinds - {"planted", "recovered"})),
+        galleries(*sorted(kinds - {"planted", "recovered"}))(evidence),
         checks("Other checks", *rooms)(evidence),
         view.Table("What was asked, and of what", ("Entry", "In run.json"), asked, folded=True),
         lists,

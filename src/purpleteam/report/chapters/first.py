@@ -12,6 +12,7 @@ from purpleteam.report.chapters.scan import gravest_first
 from purpleteam.report.collect import Evidence, model_name, value_of
 from purpleteam.report.numbers import count, number_of, of_epsilon, of_fraction, radius
 
+Robust = Measurement | None
 MOST_STEPS, MOST_GAPS = 4, 4
 HALF = 0.5
 """A model that keeps less than this under attack is said to break."""
@@ -53,9 +54,7 @@ def called(evidence: Evidence) -> str:
     return evidence.brought.replace("\\", "/").rsplit("/", 1)[-1] or evidence.at_hand
 
 
-def _sentence(
-    evidence: Evidence, robust: Measurement | None, scan: Note | None
-) -> Iterator[view.Inline]:
+def _sentence(evidence: Evidence, robust: Robust, scan: Note | None) -> Iterator[view.Inline]:
     """Yield one sentence: what the model does unchanged, and under the attack that counts."""
     name, clean = called(evidence), evidence.best("clean_accuracy", evidence.at_hand)
     if scan is not None and scan.facts.get("backdoored"):
@@ -91,7 +90,7 @@ def _attack(record: Measurement) -> view.Span:
 
 
 def _cards(
-    evidence: Evidence, robust: Measurement | None, scan: Note | None, told: set[str]
+    evidence: Evidence, robust: Robust, scan: Note | None, told: set[str]
 ) -> Iterator[view.Card]:
     if clean := evidence.best("clean_accuracy", evidence.at_hand):
         images = str(clean.subject.get("dataset_name", "")) or "the dataset"
@@ -138,9 +137,7 @@ def _cards(
         yield view.Card("Failed checks", target, tone, verdict, count(failed, among=every), of)
 
 
-def _steps(
-    evidence: Evidence, robust: Measurement | None, scan: Note | None
-) -> Iterator[view.Cell]:
+def _steps(evidence: Evidence, robust: Robust, scan: Note | None) -> Iterator[view.Cell]:
     """Yield what to do, the gravest first, each with the command to type."""
     model, dataset = evidence.typed
     if scan is not None and scan.facts.get("backdoored"):
