@@ -152,6 +152,10 @@ def of_seed(evidence: Evidence, record: Measurement) -> view.Inline:
     return view.DASH if record.seed is None else view.Given(str(record.seed), record.id)
 
 
+TRAINING: dict[str, Column] = {"Model": of_model, "Seed": of_seed}
+"""The columns that tell one training from another."""
+
+
 def of_name(evidence: Evidence, record: Measurement) -> view.Inline:
     """Show what was measured."""
     return heading(record.name)

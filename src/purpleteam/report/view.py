@@ -5,8 +5,9 @@ a figure, and it cannot be made without the ids of the records that it comes fro
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -56,8 +57,7 @@ Inline = str | Number | Span
 Cell = tuple[Inline, ...]
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A table row; `record` is set where the whole row is one record."""
 
     cells: tuple[Cell, ...]
@@ -93,8 +93,7 @@ class Table:
     """On a phone each row is a small list of its own."""
 
 
-@dataclass(frozen=True)
-class Prose:
+class Prose(NamedTuple):
     """A paragraph."""
 
     parts: Cell
@@ -103,24 +102,21 @@ class Prose:
     for a heading inside a section, `missing` for what was not run."""
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(NamedTuple):
     """A numbered list: each step in a sentence, and the command to type, where there is one."""
 
     title: str
     steps: tuple[Cell, ...]
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What the section's numbers mean, and what they do not mean."""
 
     means: str
     means_not: str
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A drawing, and the same facts as a table where it was made here."""
 
     title: str
@@ -132,8 +128,7 @@ class Figure:
     """Set where the whole figure is one record."""
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """One PNG of a gallery, as a data URI; empty where the file is missing or left out."""
 
     path: str
@@ -154,8 +149,7 @@ class Gallery:
     note: str
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """A verdict of the first screen: the number, what it says, and which section has more."""
 
     title: str
@@ -166,8 +160,7 @@ class Card:
     sentence: Cell
 
 
-@dataclass(frozen=True)
-class Cards:
+class Cards(NamedTuple):
     """The cards of the first screen."""
 
     cards: tuple[Card, ...]
@@ -188,8 +181,7 @@ def flat(*parts: Blocks) -> Iterator[Block]:
             yield from flat(*part)
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """One section of the page: an anchor, a title, one line that says what it is about."""
 
     id: str
@@ -207,4 +199,4 @@ def numbers_in(part: object) -> Iterator[Number]:
         for inner in part:
             yield from numbers_in(inner)
     elif is_dataclass(part):
-        yield from numbers_in([getattr(part, field.name) for field in fields(part)])
+        yield from numbers_in(list(vars(part).values()))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from purpleteam.core.records import Severity
 from purpleteam.core.schema import Letter
@@ -122,6 +122,7 @@ class Flow:
     target: str
     description: str
     when: tuple[Condition, ...] = ()
+    kind: ClassVar[Kind] = "flow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +208,7 @@ class SystemModel:
 
     @cached_property
     def kinds(self) -> dict[str, Kind]:
-        kinds: dict[str, Kind] = {element.id: element.kind for element in self.elements}
-        return kinds | {flow.id: "flow" for flow in self.flows}
+        return {part.id: part.kind for part in self.parts}
 
     @cached_property
     def names(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Backdoors: looked for in models and training sets, and in the lab planted and taken out again."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -75,29 +75,27 @@ def _best_repair(evidence: Evidence, record: Measurement) -> view.Cell:
     return (number_of(best), " ", view.Given(str(best.how["repair"]), best.id))
 
 
-def _repaired(evidence: Evidence) -> view.Figure | None:
+def _figures(evidence: Evidence) -> Iterator[view.Block]:
+    """Yield attack success before and after repair, then the triggers, planted and recovered."""
     planted, groups = evidence.find("attack_success_rate", **PLANTED), []
     for record in planted:
         after = _after(evidence, record)
         bars = [(number_of(rate), "plain", str(rate.how["repair"])) for rate in after]
         if record.seed == planted[0].seed and after:
-            before = (number_of(record), "attack", "not repaired")
-            groups.append((model_name(record), [before, *bars]))
+            unrepaired = (number_of(record), "attack", "not repaired")
+            groups.append((model_name(record), [unrepaired, *bars]))
     title = "What the trigger still does after each repair"
     caption = "Red: before. Grey: after each repair; the shorter, the better. First seed."
     about = "For each backdoor, attack success before and after."
-    return bars_figure(title, about, groups, (caption,)) if groups else None
-
-
-def _pictures(evidence: Evidence) -> Iterable[view.Gallery]:
-    """Return what was planted with what was recovered beside it, a backdoor at a time."""
+    if groups:
+        yield bars_figure(title, about, groups, (caption,))
     shown: dict[str, view.Gallery] = {}
     for gallery in galleries("planted", "recovered")(evidence):
         name = gallery.title.partition(": ")[2]
         before, title = shown.get(name), f"Planted, and recovered: {name}"
         both = before and replace(before, title=title, pictures=before.pictures + gallery.pictures)
         shown[name] = both or gallery
-    return shown.values()
+    yield from shown.values()
 
 
 def _scans(evidence: Evidence) -> view.Table:
@@ -136,8 +134,7 @@ def _repairs(evidence: Evidence) -> view.Table:
         metrics=("attack_success_rate",),
         where=lambda _, record: done(record, {"lab": True}) and "repair" in record.how,
         columns={
-            "Model": chapter.of_model,
-            "Seed": chapter.of_seed,
+            **chapter.TRAINING,
             **chapter.beside("clean_accuracy"),
             **chapter.beside("clean_accuracy_difference", "Change of it"),
             heading("attack_success_rate"): chapter.of_itself,
@@ -185,8 +182,7 @@ CHAPTER = chapter.Chapter(
             dense=True,
             note=("The best repair is the one after which the trigger works least.",),
         ),
-        _repaired,
-        _pictures,
+        _figures,
         chapter.Sheet(
             caption="How often the detectors are right",
             metrics=SHARES,
@@ -198,8 +194,7 @@ CHAPTER = chapter.Chapter(
             metrics=("average_precision",),
             where=lambda _, record: done(record, {"lab": True}),
             columns={
-                "Model": chapter.of_model,
-                "Seed": chapter.of_seed,
+                **chapter.TRAINING,
                 "Detector": chapter.of_how("detector"),
                 heading("detector_auroc", "AUROC"): _auroc,
                 heading("average_precision"): chapter.of_itself,

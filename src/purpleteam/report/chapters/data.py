@@ -16,8 +16,8 @@ PICTURES = ("classes", "digits")
 SPLITS = ("train", "validation", "test")
 
 
-def _loaded(evidence: Evidence) -> Iterator[Table]:
-    """Yield each dataset as it was loaded: its splits, and how many images of each class."""
+def _images(evidence: Evidence) -> Iterator[Table]:
+    """Yield each dataset as it was loaded, then the sets that numbers are about, by digest."""
     for note in evidence.notes(DATASET):
         splits, origin = note.facts.get("splits"), note.facts.get("origin")
         known = dict(splits) if isinstance(splits, Mapping) else {}
@@ -37,10 +37,6 @@ def _loaded(evidence: Evidence) -> Iterator[Table]:
             rows or [row(DASH, DASH, DASH)],
             note=("Height, width, channels: ", about, RecordLink(note.id)),
         )
-
-
-def _sets(evidence: Evidence) -> Table:
-    """Return the sets of images that numbers are about; their digests are in the records."""
     groups: dict[tuple[str, ...], list[Measurement]] = {}
     for record in evidence.measurements:
         subject = record.subject
@@ -53,16 +49,16 @@ def _sets(evidence: Evidence) -> Table:
         n, tied = widest.value.n, (widest.id,)
         cases = Number(text=grouped(n), value=n, records=tied, tally=True)
         chosen = selection if selection == "all" else Badge(selection, "warn")
-        about = count([record.id for record in records])
-        rows.append(row(name, split, chosen, cases, about, record=widest.id))
+        numbers = count([record.id for record in records])
+        rows.append(row(name, split, chosen, cases, numbers, record=widest.id))
     columns = ("Images", "Split", "Selection", "Cases", "Numbers about them")
-    return Table("Image sets of this run", columns, rows)
+    yield Table("Image sets of this run", columns, rows)
 
 
 CHAPTER = Chapter(
     title="Data",
     lead="Which images the numbers are about.",
-    parts=(_loaded, _sets, galleries(*PICTURES), checks("Checks of the data", "data")),
+    parts=(_images, galleries(*PICTURES), checks("Checks of the data", "data")),
     means="A digest, in each record, names exact pixels and labels in their order: two numbers are "
     "comparable only where it is the same. Models and thresholds are chosen on validation images, "
     "never on test images.",

@@ -48,7 +48,7 @@ def _before_and_after(evidence: Evidence) -> Blocks:
 
 CHAPTER = Chapter(
     title="Defences",
-    lead="What hardening buys, and what it costs on clean images.",
+    lead="What hardening gains under attack, and what it costs on clean images.",
     metrics=("clean_accuracy", "robust_accuracy", "transfer_accuracy", "validation_accuracy"),
     roles=("hardened",),
     parts=(

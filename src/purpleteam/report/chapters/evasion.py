@@ -115,7 +115,7 @@ def _largest(evidence: Evidence, record: Measurement) -> Inline:
 
 CHAPTER = chapter.Chapter(
     title="Attacks: evasion",
-    lead="How far each model bends when the adversary can see all of it.",
+    lead="The accuracy that each model keeps against an adversary who knows it.",
     metrics=("robust_accuracy", *TRANSFERRED),
     parts=(
         galleries("evasion"),

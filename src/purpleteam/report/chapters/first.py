@@ -152,7 +152,23 @@ def _steps(evidence: Evidence, robust: Robust, scan: Note | None) -> Iterator[vi
         command = f"purple attack --model {model} --dataset {dataset} --attack autoattack"
         yield "Evaluate anew with a stronger ladder of attacks. ", view.Command(command)
     elif robust is not None and not _word(evidence, robust).startswith("withstands"):
-        yield _hardened(evidence, robust, dataset)
+        epsilon = robust.how.get("epsilon")
+        hardened = [evidence.weakest(name, epsilon) for name in evidence.models_of("hardened")]
+        better = [record for record in hardened if record and number_of(record).established]
+        best = max(better, key=value_of, default=None)
+        if best is not None and value_of(best) > max(HALF, value_of(robust)):
+            name, file = model_name(best), evidence.file_of(model_name(best))
+            kept = (number_of(best), " under ", _attack(best))
+            if numbers.soundness_of(best) == "sound":
+                yield f"Use {name} instead ({file}): it keeps ", *kept, "."
+            else:
+                command = f"purple attack --model {file} --dataset {dataset} --attack autoattack"
+                doubt = "; that evaluation is not sound, so attack it harder before you use it. "
+                yield f"{name} ({file}) keeps ", *kept, doubt, view.Command(command, best.id)
+        else:
+            command = f"purple harden --dataset {dataset} --recipe pgd"
+            command += f" --epsilon {of_epsilon(epsilon)}"
+            yield "Train against the attack. ", view.Command(command, robust.id)
     for check in evidence.of(CheckResult):
         if check.verdict in ("fail", "error", "broken"):
             why = f"{check.message}. " if check.message else ""
@@ -160,21 +176,3 @@ def _steps(evidence: Evidence, robust: Robust, scan: Note | None) -> Iterator[vi
             yield said, view.RecordLink(check.id)
     if evidence.failures():
         yield "Some of the work failed; try it again. ", view.Command("purple run --resume")
-
-
-def _hardened(evidence: Evidence, robust: Measurement, dataset: str) -> view.Cell:
-    """Return what to do about a model that breaks: ship the hardened one, or harden."""
-    epsilon = robust.how.get("epsilon")
-    hardened = [evidence.weakest(name, epsilon) for name in evidence.models_of("hardened")]
-    better = [record for record in hardened if record is not None and number_of(record).established]
-    best = max(better, key=value_of, default=None)
-    if best is not None and value_of(best) > max(HALF, value_of(robust)):
-        name, file = model_name(best), evidence.file_of(model_name(best))
-        kept = (number_of(best), " under ", _attack(best))
-        if numbers.soundness_of(best) == "sound":
-            return f"Use {name} instead ({file}): it keeps ", *kept, "."
-        stronger = f"purple attack --model {file} --dataset {dataset} --attack autoattack"
-        doubt = "; that evaluation is not sound, so attack it harder before you use it. "
-        return f"{name} ({file}) keeps ", *kept, doubt, view.Command(stronger, best.id)
-    command = f"purple harden --dataset {dataset} --recipe pgd --epsilon {of_epsilon(epsilon)}"
-    return "Train against the attack. ", view.Command(command, robust.id)

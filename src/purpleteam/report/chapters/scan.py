@@ -7,7 +7,7 @@ from purpleteam.core.schema import SCAN
 from purpleteam.report.blocks import badge, checks
 from purpleteam.report.chapter import CHAPTERS, Chapter
 from purpleteam.report.collect import Evidence
-from purpleteam.report.view import DASH, Blocks, Given, Mono, Prose, RecordLink, Table, row
+from purpleteam.report.view import DASH, Block, Given, Mono, Prose, RecordLink, Table, row
 
 SEVERITIES = ("critical", "high", "medium", "low", "note")
 MANY = 25
@@ -20,7 +20,8 @@ def gravest_first(evidence: Evidence) -> list[Finding]:
     return sorted(evidence.of(Finding), key=lambda finding: place.get(finding.severity, 9))
 
 
-def _findings(evidence: Evidence) -> Blocks:
+def _findings(evidence: Evidence) -> Iterator[Block]:
+    """Yield the findings; how many files were read, skipped and failed on; which, folded."""
     rows = []
     for finding in gravest_first(evidence):
         cwe = (Mono(finding.cwe),) if finding.cwe else ()
@@ -31,14 +32,10 @@ def _findings(evidence: Evidence) -> Blocks:
         severity, sure = badge(finding.severity), finding.confidence
         rows.append(row(name, severity, sure, place, said, record=finding.id))
     if not rows and evidence.notes(SCAN):
-        return Prose(("The scanners that ran reported nothing in the files below.",))
+        yield Prose(("The scanners that ran reported nothing in the files below.",))
     columns = ("Rule", "Severity", "Confidence", "Place", "What it says, and what to do")
     caption = "Findings, the gravest first"
-    return Table(caption, columns, rows, folded=len(rows) > MANY, stacked=True)
-
-
-def _scanned(evidence: Evidence) -> Iterator[Table]:
-    """Yield how many files were read, skipped and failed on, then which, folded."""
+    yield Table(caption, columns, rows, folded=len(rows) > MANY, stacked=True)
     for note in evidence.notes(SCAN):
         facts, id = note.facts, note.id
         lists = {
@@ -62,7 +59,7 @@ def _scanned(evidence: Evidence) -> Iterator[Table]:
 CHAPTER = Chapter(
     title="Scan",
     lead="What static analysis sees in the code, the model files and the dependencies.",
-    parts=(_findings, _scanned, checks("Checks of the code", "scan", "code")),
+    parts=(_findings, checks("Checks of the code", "scan", "code")),
     means="A finding is a place that a rule matched, with how grave it would be and how sure the "
     "rule is. Files that were skipped or could not be read are counted as such, never as clean.",
     means_not="No findings means that these rules matched nothing in these files. It does not mean "

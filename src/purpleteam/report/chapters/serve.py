@@ -40,7 +40,7 @@ def _redrawn(evidence: Evidence) -> Table:
 
 CHAPTER = chapter.Chapter(
     title="Serve",
-    lead="The drawing app: what it reads, what it refuses, what it keeps to itself.",
+    lead="The drawing app: what it reads, what it refuses, what it does not disclose.",
     metrics=("redrawn_accuracy", *ASKED),
     parts=(
         _app,
