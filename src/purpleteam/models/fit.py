@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -168,6 +167,8 @@ class InputFit:
 
     def in_any_order(self) -> InputFit:
         """Return it in the order of classes that makes most images right."""
+        from scipy.optimize import linear_sum_assignment  # slow to import, and seldom needed
+
         classes = self.scores.shape[1]
         table = np.zeros((classes, classes))
         np.add.at(table, (self.labels, self.scores.argmax(1)), 1)
