@@ -180,8 +180,12 @@ def load_class_folder(
 def lay_open(folder: Path, reading: Reading | None = None) -> ImageFolder:
     """Return where the images of a folder lie, by split and class; none is opened."""
     layout = ImageFolder(folder, reading or Reading())
-    notes = layout.notes
-    if (table := find_labels(folder, layout.reading.labels)) is not None:
+    notes, asked = layout.notes, layout.reading.labels
+    tables = [folder / name for name in NAMES] if asked is None else [Path(asked), folder / asked]
+    table = next(filter(Path.is_file, tables), None)
+    if table is None and asked is not None:
+        raise UsageError(f"--labels {asked!r} does not exist, neither here nor in {folder}")
+    if table is not None:
         layout.classes, layout.splits = read_labels(table, folder)
         notes.append(f"labels are from {table.name}")
         if rest := sorted({*layout.images_in(folder)}.difference(layout.paths)):
@@ -287,15 +291,6 @@ def _note_surprises(layout: ImageFolder) -> None:
     ):
         if outside:
             notes.append(f"{len(outside)} images are {lie} the folder: {layout.inside(outside)}")
-
-
-def find_labels(folder: Path, asked: str | None) -> Path | None:
-    """Return the file of labels: the asked one, or `labels.csv` in a folder that holds one."""
-    places = [folder / name for name in NAMES] if asked is None else [Path(asked), folder / asked]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None and asked is not None:
-        raise UsageError(f"--labels {asked!r} does not exist, neither here nor in {folder}")
-    return found
 
 
 def read_labels(path: Path, folder: Path) -> tuple[tuple[str, ...], Splits]:

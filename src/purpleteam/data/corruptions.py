@@ -80,11 +80,12 @@ def glass_blur(image: Image, strength: float, rng: np.random.Generator) -> Image
     """Return the image seen through frosted glass: pixels trade places nearby, then blur."""
     import scipy
 
-    length = min(image.shape[:2]) / FULL_SIZE
-    moves = rng.uniform(-1, 1, (2, *image.shape[:2])) * (length * strength)
+    height, width = image.shape[:2]
+    length = min(height, width) / FULL_SIZE
+    moves = rng.uniform(-1, 1, (2, height, width)) * (length * strength)
     rows, columns = np.rint(moves).astype(np.int64)
-    rows = np.clip(rows + np.arange(image.shape[0])[:, None], 0, image.shape[0] - 1)
-    columns = np.clip(columns + np.arange(image.shape[1]), 0, image.shape[1] - 1)
+    rows = np.clip(rows + np.arange(height)[:, None], 0, height - 1)
+    columns = np.clip(columns + np.arange(width), 0, width - 1)
     sigma = length * {0.7: 0.6, 1.0: 0.7, 1.4: 0.8, 2.0: 0.9, 2.6: 1.0}[strength]
     blurred: Image = scipy.ndimage.gaussian_filter(image[rows, columns], (sigma, sigma, 0))
     return blurred

@@ -1,13 +1,10 @@
 """Look at source code, model files and secrets; what was not looked at is reported too.
 
-- `engine`     `scan(paths, scanners)`: the scanners, and what none of them knows
+- `engine`     `scan(paths, scanners)`;  `scanners`: one file each;  `rules`: our own, of code
 - `scanner`    what a scanner is: the files under a path, ScanResult and severities
-- `scanners`   one file each: Bandit, our own rules, secrets, model files
-- `rules`      our own rules for machine-learning code
 - `formats`    what model files are made of, read without trusting them
 - `gate`       foreign weights as plain arrays, or a refusal; nothing is ever unpickled
-- `sarif`      a ScanResult as SARIF 2.1.0
-- `checks`     the executed checks of this room
+- `sarif`      a ScanResult as SARIF 2.1.0;  `checks`: the executed checks of this room
 """
 
 import importlib

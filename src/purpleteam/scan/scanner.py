@@ -135,20 +135,20 @@ def walk(root: Path) -> Tree:
         caches.update(name for name in names if name in CACHES)
         inside, names[:] = sorted(set(names) - CACHES), []
         for name in inside:
-            reason = FOREIGN.get(name)
-            if (here / name / "pyvenv.cfg").is_file():
+            path, reason = here / name, FOREIGN.get(name)
+            if (path / "pyvenv.cfg").is_file():
                 reason = "a virtual environment"
-            if (here / name).is_symlink():
+            if path.is_symlink():
                 reason = "a link, not followed"
             if reason is None:
                 names.append(name)
             else:
-                left_out.append((here / name, reason))
-        for name in sorted(members):
-            if (here / name).is_symlink() or not (here / name).is_file():
-                left_out.append((here / name, "a link or no plain file"))
+                left_out.append((path, reason))
+        for path in sorted(here / name for name in members):
+            if path.is_symlink() or not path.is_file():
+                left_out.append((path, "a link or no plain file"))
             else:
-                files.append(here / name)
+                files.append(path)
     if caches:
         listed = ", ".join(f"{count} {name}" for name, count in sorted(caches.items()))
         left_out.append((root, f"caches left out: {listed}"))

@@ -85,8 +85,8 @@ def _to_newline(data: memoryview, at: int) -> int:
     length = 64
     while length <= MAX_LINE:
         piece = bytes(data[at : at + length])
-        if (found := piece.find(b"\n")) >= 0:
-            return found
+        if (place := piece.find(b"\n")) >= 0:
+            return place
         if len(piece) < length:
             break
         length *= 8
@@ -232,9 +232,9 @@ class PickleReader:
         return Problem("unsafe-global", f"opcode {self.opcode} at byte {self.at} {why}")
 
     def read(self) -> Any:
-        found = islice(opcodes(self.data, allowed=self.allowed), MAX_OPCODES)
+        steps = islice(opcodes(self.data, allowed=self.allowed), MAX_OPCODES)
         try:
-            for self.opcode, raw, self.at, self.end in found:
+            for self.opcode, raw, self.at, self.end in steps:
                 if self.opcode in VALUES:
                     self.stack.append(VALUES[self.opcode](bytes(raw)))
                 elif self.opcode != "STOP":
