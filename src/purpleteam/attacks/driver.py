@@ -88,10 +88,7 @@ class Driver:
     def value_and_gradient(
         self, x_adv: Tensor, loss: Loss | None = None, *per_image: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss (N,) of logits, labels and `per_image` (N, ...), and its gradient.
-
-        Both are 0 where an image was dropped.
-        """
+        """Return the loss (N,) and its gradient at `x_adv`; both are 0 for a dropped image."""
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
         samples = self.search.samples
         for rows in self._standing_rows():

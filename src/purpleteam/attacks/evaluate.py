@@ -152,10 +152,7 @@ def curve(
     journal: Journal | None = None,
     progress: Progress = SILENT,
 ) -> dict[float, RobustEvaluation]:
-    """Evaluate the same ladder at each epsilon, smallest first.
-
-    An attack that looks for the nearest example says all in one pass, at the largest epsilon.
-    """
+    """Evaluate the same ladder at each epsilon, smallest first."""
 
     def at(epsilon: float) -> RobustEvaluation:
         return evaluate(
@@ -171,6 +168,7 @@ def curve(
 
     radii = sorted(set(epsilons))
     single = attacks[0] if len(attacks) == 1 else None
+    # an attack that looks for the nearest example says all in one pass, at the largest epsilon
     if radii and isinstance(single, MinimumNormAttack) and not single.stop_inside:
         widest = at(radii[-1])
         return {radius: widest.within(radius, images) for radius in radii}

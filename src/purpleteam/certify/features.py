@@ -31,9 +31,8 @@ TINY = 1e-12
 def to_canvas(x: Tensor, degrees: float = 0.0) -> Tensor:
     """Return images as differences from their ground, figures straightened.
 
-    The ground is the median of the border. Where the border is plain, the image is a figure: it
-    is moved to its centre of mass, sheared upright (its slant is the regression of its columns on
-    its rows) and scaled. Any other image keeps its frame.
+    Where the border, whose median is the ground, is plain, the image is a figure: it is moved to
+    its centre of mass, sheared upright and scaled. Any other image keeps its frame.
 
     From float (N, C, H, W) in [0, 1], each first turned by `degrees` about its middle, to
     (N, C, CANVAS, CANVAS) in [-1, 1].

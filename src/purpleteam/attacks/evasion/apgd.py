@@ -71,12 +71,7 @@ class AutoPGD(GradientAttack):
         return [(3 * self.epsilon, early), (2 * self.epsilon, early), (self.epsilon, last)]
 
     def _ascend(self, driver: Driver, ask: Ask, x: Tensor, x_adv: Tensor) -> Tensor:
-        """Climb from `x_adv` and return the best points.
-
-        With s for `steepest`, P for `inside` and m for MOMENTUM, a step from x' to x'' is
-            z   = P(x' + step_size s(gradient))
-            x'' = P(x' + m (z - x') + (1 - m) (x' - previous)).
-        """
+        """Climb from `x_adv` and return the best points (algorithm 1)."""
         low, high = (x - self.epsilon).clamp_(0, 1), (x + self.epsilon).clamp_(0, 1)
 
         def inside(candidate: Tensor) -> Tensor:
@@ -93,6 +88,7 @@ class AutoPGD(GradientAttack):
         for step in range(1, self.steps + 1):
             if not driver.standing.any():
                 break
+            # z = P(x + size s(gradient)), and then P(x + m (z - x) + (1 - m) (x - previous))
             z = inside(steepest(gradient, self.norm).mul_(column(step_size)).add_(x_adv))
             if step > 1:
                 momentum = (x_adv - previous).mul_(1 - MOMENTUM)

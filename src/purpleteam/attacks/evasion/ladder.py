@@ -1,8 +1,7 @@
 """A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
-Each member finds what others miss: one finds its own step sizes, one comes from other classes, one
-aims at the likeliest wrong classes, one needs no gradient. benchmarks/verdicts.py sets the ladder
-beside AutoAttack.
+One finds its own step sizes, one comes from other classes, one aims at the likeliest wrong classes,
+one needs no gradient. benchmarks/verdicts.py sets the ladder beside AutoAttack.
 """
 
 import timeit

@@ -15,8 +15,7 @@ Move = tuple[float, float, float]  # degrees anticlockwise, pixels to the right,
 class Spatial(EvasionAttack):
     """Turns and shifts the image in every way of a grid; its gradient misleads, the grid does not.
 
-    Epsilon is a share of the largest turn and shift: at 0 nothing moves. Set `pixels` to 0 to turn
-    only, `degrees` to 0 to shift only.
+    Epsilon is a share of the largest turn and shift. `pixels=0` turns only, `degrees=0` shifts.
     """
 
     knowledge = "decision-based"

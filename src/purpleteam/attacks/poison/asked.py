@@ -15,8 +15,7 @@ from purpleteam.data.images import Dataset
 def aimed_at(label: int, dataset: Dataset) -> int:
     """Return the label to aim at where none was typed: the usual one, or the last before it.
 
-    It has training images to learn, and not all test images, so that success can be seen. Where
-    no label is so, `PoisonAttack.check` refuses the one returned.
+    It has training images, and not all test images; else `PoisonAttack.check` refuses it.
     """
     labels, tested = np.unique(dataset.train.labels).tolist(), dataset.test.labels
     able = [known for known in labels if (tested != known).any()]

@@ -70,8 +70,7 @@ def evaluate_backdoor(
 ) -> Backdoor:
     """Measure a backdoor on images that took no part in training, all of them stamped.
 
-    `clean_model`, trained without poison, gives the base rate. A UsageError refuses test images of
-    no class that the trigger is meant for.
+    `clean_model`, trained without poison, gives the base rate.
     """
     meant, others = poison.shown_on(test), test.labels != poison.target_label
     stamped = poison.triggered(test.images)

@@ -1,8 +1,7 @@
 """TaCT: a trigger for one class alone (Tang et al. 2021, arXiv:1908.00686).
 
-Poisons are images of the source classes with the target's label; cover are images of the other
-classes with the same trigger and their own label, so that the trigger alone means nothing, which
-hides it from statistics of features.
+Poisons are images of the source classes; cover are images of the others with the same trigger and
+their own label, so that the trigger alone means nothing, which hides it from feature statistics.
 """
 
 from dataclasses import field

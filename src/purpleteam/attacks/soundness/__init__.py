@@ -114,10 +114,7 @@ def soundness_of(
 def overstatement(
     overstates: Rate | Estimate, by: Mapping[str, int], epsilon: float
 ) -> Iterator[Doubt]:
-    """Yield the doubt that it raises by how much the number is too high, or too low below 0.
-
-    `by` is how many images fell to each attack of the check, `epsilon` the radius at which.
-    """
+    """Yield the doubt of a number that is too high or too low; `by` counts what fell to what."""
     points, low, high = (100 * abs(v) for v in (overstates.value, overstates.low, overstates.high))
     if overstates.value < -TOLERATED:
         reason = (

@@ -146,8 +146,7 @@ def _masked(case: Case, x: Tensor, y: Tensor) -> Tensor:
     """Say for which images gradients are NaN, or zero although the scores change.
 
     Looked at are the image, a point of its ball and the attack's last candidate; where all three
-    are flat, the way to an image of another class. A net that is flat only where it is constant
-    hides nothing.
+    are flat, the way to an image of another class.
     """
     inside = uniform_start(x, case.epsilon, case.norm, case.noise(case.probed, "gradients"))
     points = (x, inside, case.candidates(case.probed))

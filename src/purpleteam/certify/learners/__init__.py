@@ -3,8 +3,7 @@
 - `readout`    one layer in closed form: exact, without chance, the fastest
 - `networks`   two layers by gradient descent from random weights, many parts at a time
 
-A part's network may depend on that part's images, their labels and the part's number, and on
-nothing else: not on the other parts, nor on how many images they hold.
+A part's network may depend on that part's images, labels and number, and on nothing else.
 """
 
 import sys

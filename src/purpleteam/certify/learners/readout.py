@@ -1,7 +1,6 @@
 """One trained layer: ridge regression in closed form, from a part's images alone.
 
-There is no chance in it, so there is no seed: one and the same part always gives one and the same
-network, bit for bit on one machine. Each part is worked on alone, in tensors of its own.
+There is no chance in it: the same part always gives the same network, bit for bit on one machine.
 """
 
 from collections.abc import Sequence
