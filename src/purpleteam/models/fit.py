@@ -145,7 +145,7 @@ class InputFit:
 
         Its answers are so whatever the scale, or as good and sure as right, the other's are not.
         """
-        if other.best_loss.mean() < GOOD:  # all is right as it is, and the scale says nothing
+        if not self.has_learned() or other.best_loss.mean() < GOOD:  # all is right as it is
             return False
         gain = other.loss - self.loss
         share = self.loss.mean() / other.loss.mean()
@@ -261,10 +261,9 @@ def _not_out(fits: Sequence[InputFit]) -> list[Normalisation]:
 
 def _chosen(fits: Sequence[InputFit], now: InputFit) -> list[InputFit]:
     """Return the input that fits far better than `now`, then those that fit as well."""
-    good = [fit for fit in fits if fit.has_learned() and fit.beats(now)]
-    usual, rare = (
-        _ranked([fit for fit in good if (fit.name in RARE) == is_rare]) for is_rare in (False, True)
-    )
+    good = [fit for fit in fits if fit.beats(now)]
+    rare = _ranked([fit for fit in good if fit.name in RARE])
+    usual = _ranked([fit for fit in good if fit.name not in RARE])
     if not usual or (
         rare
         and usual[0].best_loss.mean() > GOOD  # where all is right, the scale says nothing
@@ -325,7 +324,7 @@ def _flipped(module: nn.Module, images: ImageSet, now: InputFit, alone: bool) ->
     fits = [
         fit if now.order is None else fit.reordered() for fit in _tried(module, flipped, turned)
     ]
-    good = _ranked([fit for fit in fits if fit.has_learned() and fit.beats(now)])
+    good = _ranked([fit for fit in fits if fit.beats(now)])
     if not good:
         return ()
     behind = f"--normalise {good[0].name} and " if good[0].name else ""

@@ -226,8 +226,10 @@ class Inversion(ModelDetector):
 
     stream: ClassVar[int]  # which of the seed's random numbers are used
 
-    steps: int = 70  # gradient steps
-    images: int = 24  # trusted images for each class and step
+    steps: int = 70
+    """Gradient steps."""
+    images: int = 24
+    """Trusted images for each class and step."""
 
     @abstractmethod
     def invert(self, search: Search) -> Inverted:
