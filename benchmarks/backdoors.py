@@ -145,7 +145,7 @@ def time_the_lab(work: Path) -> None:
 
 def draw_curves(work: Path) -> None:
     """Measure attack success over the number of poisoned images, or go on with it."""
-    _, recipe = recipe_of("plain", 3)
+    recipe = recipe_of("plain", 3)
     dataset = load_dataset("mnist")
     found = {}
     with progress(False) as bar:

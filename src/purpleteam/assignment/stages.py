@@ -16,8 +16,9 @@ from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.run import STAGES
 from purpleteam.pipeline.stages.defences import defence_of, hardened_by
 from purpleteam.pipeline.stages.models import baseline, recipe_of
-from purpleteam.pipeline.stages.poison import poisoned_model
+from purpleteam.pipeline.stages.poison import measured
 from purpleteam.pipeline.stages.threats import system_of
+from purpleteam.pipeline.stages.trial import plant
 from purpleteam.pipeline.state import Piece, Run
 
 REPORTS = ("report_a", "report_b")
@@ -79,17 +80,19 @@ def _poison(run: Run, name: str) -> None:
     count = asked.count or max(1, round(of_target * POISONED / SEVENS))
     plan: PoisonAttack = replace(POISONS[name](), count=count, target_label=run.target_label)
     recipe = recipe_of(asked.recipe, asked.epochs or run.config.poison.epochs)
-    poisoned_model(
+    trial = plant(
         run,
-        plan,
+        "attacks",
         (f"{name.replace('_', '-')}-poisoned", "report-clean"),
+        plan,
         recipe,
         run.config.seed,
         images=images,
         architecture=asked.architecture,
-        keep=recipe[1].keep,
+        keep=recipe.keep,
         trained_on=len(images),
     )
+    measured(run, trial)
 
 
 def _transfer(run: Run, maker: str, name: str, before: LoadedModel) -> list[Record]:
@@ -101,9 +104,8 @@ def _transfer(run: Run, maker: str, name: str, before: LoadedModel) -> list[Reco
         images = fgsm_set(before.module, test, epsilon, wrap=maker == "report_b")
         how = {"attack": "fgsm", "norm": "linf", "epsilon": epsilon}
         how |= {"made_as": maker, "made_against": before.digest}
-        tested = [(model, name), *([(before, before.name)] if own else [])]
-        subjects = [(net.module, run.subject(net, called).about()) for net, called in tested]
-        return [transfer_accuracy(net, images, test, about, **how) for net, about in subjects]
+        tested = [(net.module, run.subject(net).about()) for net in (model, *[before] * own)]
+        return [transfer_accuracy(net, images, test, about, **how) for net, about in tested]
 
     of = {"maker": maker, "epsilon": epsilon, "model": model.digest, "against": before.digest}
     return run.cell("defences", f"transfer {name}", of, measure)

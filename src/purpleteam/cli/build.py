@@ -6,7 +6,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,7 +130,17 @@ def add(
             for_builds.write_text(gate.junit(name, result, verdicts), encoding="utf-8")
         if for_hosts:
             for_hosts.write_text(gate.sarif(result, verdicts), encoding="utf-8")
-        _show(result, verdicts, how.as_json)
+        values, lines = result.answer(), result.text()
+        if verdicts:
+            values["required"] = [asdict(verdict) for verdict in verdicts]
+        for verdict in verdicts:
+            word = "reached" if verdict.passed else "NOT REACHED"
+            lines.append(f"{word}: {verdict.require}: {verdict.message}")
+        screen.answer(values, lines, as_json=how.as_json)
+        if problem := getattr(result, "problem", None):
+            raise PurpleError(problem)
+        if code := result.exit_code or int(not all(verdict.passed for verdict in verdicts)):
+            raise typer.Exit(code)
 
     parameters = [_parameter(key, option, takes[key].default) for key, option in own.items()]
     for key, option in (shared | ENDS).items():
@@ -155,21 +165,6 @@ def _put_reading(given: dict[str, Any]) -> None:
     if key is None:
         raise UsageError(f"--{fields[0].partition('=')[0]} goes with --dataset FOLDER")
     given[key] = f"{given[key]}:{','.join(fields)}"
-
-
-def _show(result: Result, verdicts: list[gate.Verdict], as_json: bool) -> None:
-    """Print the answer, and end with the code that it means."""
-    values, lines = result.answer(), result.text()
-    if verdicts:
-        values["required"] = [verdict.to_json() for verdict in verdicts]
-    for verdict in verdicts:
-        word = "reached" if verdict.passed else "NOT REACHED"
-        lines.append(f"{word}: {verdict.requirement.text}: {verdict.message}")
-    screen.answer(values, lines, as_json=as_json)
-    if problem := getattr(result, "problem", None):
-        raise PurpleError(problem)
-    if code := result.exit_code or int(not all(verdict.passed for verdict in verdicts)):
-        raise typer.Exit(code)
 
 
 def _called(key: str, option: Option) -> str:

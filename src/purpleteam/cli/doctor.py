@@ -4,7 +4,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,16 +25,38 @@ EXTRAS = {
     "uvicorn": "serve",
     "bandit": "base",
 }
+PARTS = {
+    "architectures": ("models", "ARCHITECTURES"),
+    "recipes": ("models", "RECIPES"),
+    "attacks": ("attacks.evasion", "ATTACKS"),
+    "poisons": ("attacks.poison", "POISONS"),
+    "defences": ("defences", "DEFENCES"),
+    "training_set_detectors": ("defences.detection.training_set", "TRAINING_SET_DETECTORS"),
+    "model_detectors": ("defences.detection.model", "MODEL_DETECTORS"),
+    "repairs": ("defences.repair", "REPAIRS"),
+}
 
 
 def list_all() -> Answer:
     """What there is: zoo models, runs, profiles, and parts by name."""
     from purpleteam.core.cards import zoo_names
+    from purpleteam.core.verification import verify_records
     from purpleteam.data import DATASETS
     from purpleteam.pipeline.config import profiles
 
     runs = sorted(str(path.parent) for path in Path("runs").glob("*/run.json"))
-    states = {run: _state(Path(run)) for run in runs}
+    states: dict[str, dict[str, str]] = {}
+    for run in runs:
+        try:
+            found = verify_records(Path(run))
+        except RunError as error:
+            state = {"verdict": "unknown", "status": "unknown", "message": str(error)}
+        else:
+            wrong = found.of(found.verdict)[0].message if found.verdict != "pass" else ""
+            told = {"pass": "records whole", "fail": f"NOT WHOLE: {wrong}", "unknown": wrong}
+            message = f"{found.status}, {told[found.verdict]}"
+            state = {"verdict": found.verdict, "status": found.status, "message": message}
+        states[run] = state
     values: dict[str, Any] = {
         "models": zoo_names(),
         "datasets": list(DATASETS),
@@ -43,26 +65,10 @@ def list_all() -> Answer:
         "verification": states,
     }
     try:
-        from purpleteam.attacks.evasion import ATTACKS
-        from purpleteam.attacks.poison import POISONS
-        from purpleteam.defences import DEFENCES
-        from purpleteam.defences.detection.model import MODEL_DETECTORS
-        from purpleteam.defences.detection.training_set import TRAINING_SET_DETECTORS
-        from purpleteam.defences.repair import REPAIRS
-        from purpleteam.models import ARCHITECTURES, RECIPES
+        for key, (room, name) in PARTS.items():
+            values[key] = list(getattr(import_module(f"purpleteam.{room}"), name))
     except ModuleNotFoundError:
         values["parts"] = "pip install 'purpleteam[lab]' for attacks, defences and training"
-    else:
-        values |= {
-            "architectures": list(ARCHITECTURES),
-            "recipes": list(RECIPES),
-            "attacks": list(ATTACKS),
-            "poisons": list(POISONS),
-            "defences": list(DEFENCES),
-            "training_set_detectors": list(TRAINING_SET_DETECTORS),
-            "model_detectors": list(MODEL_DETECTORS),
-            "repairs": list(REPAIRS),
-        }
     rows = [
         (key, ", ".join(value) if isinstance(value, list) else value)
         for key, value in values.items()
@@ -72,22 +78,10 @@ def list_all() -> Answer:
     return Answer(values=values, shown=table(rows))
 
 
-def _state(path: Path) -> dict[str, str]:
-    """Return what a run's records say of it, in a line."""
-    from purpleteam.core.verification import verify_records
-
-    try:
-        found = verify_records(path)
-    except RunError as error:
-        return {"verdict": "unknown", "status": "unknown", "message": str(error)}
-    wrong = found.of(found.verdict)[0].message if found.verdict != "pass" else ""
-    told = {"pass": "records whole", "fail": f"NOT WHOLE: {wrong}", "unknown": wrong}
-    message = f"{found.status}, {told[found.verdict]}"
-    return {"verdict": found.verdict, "status": found.status, "message": message}
-
-
 def doctor() -> Answer:
     """What is installed, what is missing, and how to get it."""
+    from purpleteam.data.sources.mnist import find_mnist
+
     found = [("python", True, platform.python_version()), ("cores", True, str(os.cpu_count()))]
     for name, extra in EXTRAS.items():
         try:
@@ -97,32 +91,23 @@ def doctor() -> Answer:
         distribution = "scikit-learn" if name == "sklearn" else name
         how = metadata.version(distribution) if present else f"pip install 'purpleteam[{extra}]'"
         found.append((name, present, how))
-    found += [("torch build", *_torch_build()), ("MNIST", *_mnist())]
+    try:
+        version = metadata.version("torch")
+        names = (str(package.metadata["Name"]) for package in metadata.distributions())
+        cuda = any(name.lower().startswith("nvidia-") for name in names)
+        found.append(("torch build", True, f"{version}, {'CUDA' if cuda else 'CPU'}"))
+    except metadata.PackageNotFoundError:
+        told = "pip install 'purpleteam[lab]'; see the README for CPU"
+        found.append(("torch build", False, told))
+    try:
+        folder = find_mnist()
+        told = str(folder or "purple data fetch mnist, or point PURPLETEAM_DATA at it")
+    except PurpleError as error:
+        folder, told = None, str(error)
+    found.append(("MNIST", folder is not None, told))
     checks = [{"what": what, "ok": ok, "detail": detail} for what, ok, detail in found]
     rows = [("ok" if ok else "missing", what, detail) for what, ok, detail in found]
     return Answer(values={"checks": checks}, shown=table(rows))
-
-
-def _torch_build() -> tuple[bool, str]:
-    try:
-        version = metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return False, "pip install 'purpleteam[lab]'; see the README for CPU"
-    names = (str(found.metadata["Name"]) for found in metadata.distributions())
-    cuda = any(name.lower().startswith("nvidia-") for name in names)
-    return True, f"{version}, {'CUDA' if cuda else 'CPU'}"
-
-
-def _mnist() -> tuple[bool, str]:
-    from purpleteam.data.sources.mnist import find_mnist
-
-    try:
-        folder = find_mnist()
-    except PurpleError as error:
-        return False, str(error)
-    if folder is None:
-        return False, "purple data fetch mnist, or point PURPLETEAM_DATA at it"
-    return True, str(folder)
 
 
 def fetch(
@@ -141,40 +126,33 @@ def fetch(
 def verify_data(folder: Annotated[Path, Option(name="DIR", kind=Path, help="")]) -> Answer:
     """Say what is in a folder, and whether it is whole; MNIST's files must have its digests."""
     from purpleteam.data.arrays import is_array_file
-    from purpleteam.data.checks import claims_mnist
+    from purpleteam.data.checks import claims_mnist, examine
     from purpleteam.data.sources.mnist import verify_folder
+    from purpleteam.scan.formats import read_arrays
 
     if not folder.is_dir() and not is_array_file(folder):
         raise UsageError(f"folder {str(folder)!r} does not exist")
-    if is_array_file(folder) or not claims_mnist(folder):
-        return _described(folder)
-    found = verify_folder(folder)
-    whole = all(file.verdict == "pass" for file in found)
-    files = [asdict(file) for file in found]
-    return Answer(
-        values={"folder": str(folder), "verified": whole, "files": files},
-        shown=table([(file.verdict, file.name, file.reason or file.found) for file in found]),
-        exit_code=int(not whole),
-    )
+    if not is_array_file(folder) and claims_mnist(folder):
+        files = verify_folder(folder)
+        whole = all(file.verdict == "pass" for file in files)
+        listed = [asdict(file) for file in files]
+        return Answer(
+            values={"folder": str(folder), "verified": whole, "files": listed},
+            shown=table([(file.verdict, file.name, file.reason or file.found) for file in files]),
+            exit_code=int(not whole),
+        )
 
+    def first(counts: Mapping[str, int]) -> str:
+        return ", ".join(f"{name} {count}" for name, count in list(counts.items())[:10])
 
-def _described(path: Path) -> Answer:
-    """Tell what is in a data set that is not MNIST: exit 0 whole, 1 not, 2 no image to judge."""
-    from purpleteam.data.checks import examine
-    from purpleteam.scan.formats import read_arrays
-
-    found = examine(path, read_arrays)
-    lines = [f"{path}: {'not whole' if found.problems else 'whole'}, {found.count} images"]
+    found = examine(folder, read_arrays)
+    lines = [f"{folder}: {'not whole' if found.problems else 'whole'}, {found.count} images"]
     for split, counts in found.splits.items():
         more = f" and {len(counts) - 10} more classes" if len(counts) > 10 else ""
-        lines.append(f"{split or 'no splits'}: {sum(counts.values())} ({_first(counts)}{more})")
-    for what, counted in (("sizes", found.sizes), ("pixels", found.modes)):
-        lines += [f"{what}: {_first(counted)}"] if counted else []
+        lines.append(f"{split or 'no splits'}: {sum(counts.values())} ({first(counts)}{more})")
+    for what, counts in (("sizes", found.sizes), ("pixels", found.modes)):
+        lines += [f"{what}: {first(counts)}"] if counts else []
     lines += [f"problem: {problem}" for problem in found.problems]
     lines += [f"note: {note}" for note in found.notes]
     code = 0 if not found.problems else 1 if found.count or found.unreadable else 2
-    return Answer(values={"folder": str(path)} | found.to_json(), shown=lines, exit_code=code)
-
-
-def _first(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in list(counts.items())[:10])
+    return Answer(values={"folder": str(folder)} | found.to_json(), shown=lines, exit_code=code)

@@ -81,7 +81,12 @@ def run(
     typed = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     profile = profile or (None if config else "demo" if model is None else "model")
     asked = resolve(profile, config, [*(settings or []), *typed])
-    folder = out or _folder(profile or (config.stem if config else "run"), resume)
+    name, number = profile or (config.stem if config else "run"), 1
+    folder = newest = Path("runs") / name
+    while (folder / "run.json").exists():
+        newest, number = folder, number + 1
+        folder = Path("runs") / f"{name}-{number}"
+    folder = out or (newest if resume else folder)
     file = file_to_write(results)
 
     def told(failure: Failure, error: BaseException) -> None:
@@ -93,15 +98,8 @@ def run(
         if not how.quiet and not how.as_json:
             say(f"{stage}: {seconds:.1f} s")
 
-    done = run_all(
-        asked,
-        folder,
-        resume=resume,
-        command=how.typed,
-        progress=progress,
-        told=told,
-        ended=ended,
-    )
+    doing: dict[str, Any] = {"command": how.typed, "progress": progress}
+    done = run_all(asked, folder, resume=resume, told=told, ended=ended, **doing)
     if file is not None:
         write_results(folder, file)
     lines = table([(name, f"{took:.1f} s") for name, took in done.stages.items()])
@@ -109,16 +107,6 @@ def run(
     if count := len(done.failures):
         lines.append(f"{count} pieces of work failed; --resume --out {folder} tries them again")
     return Answer(values=done.to_json(), shown=lines, exit_code=2 if count else 0)
-
-
-def _folder(name: str, resume: bool) -> Path:
-    """Return runs/<name>, or the next free runs/<name>-2, ...; with resume the newest there is."""
-    number = 1
-    path = latest = Path("runs") / name
-    while (path / "run.json").exists():
-        latest, number = path, number + 1
-        path = Path("runs") / f"{name}-{number}"
-    return latest if resume else path
 
 
 def serve(

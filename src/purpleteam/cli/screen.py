@@ -10,8 +10,7 @@ from purpleteam.core.progress import SILENT, Progress, Task
 from purpleteam.verbs.outputs import json_text
 
 _answered = False
-_out: TextIO | None = None
-"""Standard output, while it is kept from everybody but `answer`."""
+_out: TextIO | None = None  # standard output, while it is kept from everybody but `answer`
 
 
 def expect_answer() -> None:
@@ -54,7 +53,7 @@ def write(text: str = "", out: TextIO | None = None) -> None:
 def refuse(error: Mapping[str, Any], *, as_json: bool) -> int:
     """Say why there is no answer, as a line and as the one JSON object; return the exit code.
 
-    Where an answer was printed already, such as a scan's that is not whole, the line is all.
+    Where an answer was printed already, the line is all.
     """
     text, message = error["message"], " ".join(error["message"].split())
     say(text if text.startswith("Usage:") else f"error: {message}")

@@ -1,7 +1,7 @@
 """Stored models without torch: where their three files are, what the card says, digests.
 
 `<name>.safetensors` are the weights, whose SHA-256 is the model's digest, `<name>.onnx` is what the
-app runs, `<name>.json` the card. A zoo name stands for a model that ships in the package.
+app runs, `<name>.json` the card.
 """
 
 from __future__ import annotations

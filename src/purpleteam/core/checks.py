@@ -1,8 +1,6 @@
 """Executed checks: each proves one sentence, and proves first that it can fail.
 
-A check is a class in the room that owns the thing it looks at. `examine` looks at a target, and
-`bad_example` makes one that `examine` must fail on: otherwise the check is `broken`, whatever it
-says about the real target.
+`examine` must fail on the target of `bad_example`: otherwise the check is `broken`.
 """
 
 import tempfile
@@ -50,8 +48,7 @@ class Outcome:
 class Check(ABC):
     """One executed check; the first line of its docstring is the sentence that a pass backs."""
 
-    id: ClassVar[str] = ""
-    """The name under which it is registered."""
+    id: ClassVar[str] = ""  # the name under which it is registered
     proves: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
     """Names of the Target fields without which the check is skipped."""

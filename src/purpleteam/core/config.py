@@ -1,7 +1,6 @@
 """Mappings into frozen dataclasses; unknown keys are refused with the nearest.
 
-One rule serves files (TOML), `--set a.b=c` and the fields of a part (`pgd:steps=40`); a number may
-be a fraction: 8/255.
+One rule for TOML, `--set a.b=c` and a part's fields (`pgd:steps=40`); 8/255 is a number.
 """
 
 import math

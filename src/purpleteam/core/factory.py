@@ -1,8 +1,6 @@
 """`module:factory` and `path/to/module.py:factory`: the user's own code.
 
-A module is looked up on the Python path and in the current folder; a file is loaded as it lies,
-and what lies beside it can be imported. What goes wrong in there is told in one line: whose code it
-was, in which file and line, and what to try.
+What goes wrong in there is told in one line: whose code it was, where, and what to try.
 """
 
 import contextlib

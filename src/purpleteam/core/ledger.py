@@ -1,8 +1,7 @@
 """An append-only file of JSON lines, hash-chained, that survives a crash in mid-line.
 
-Each line carries `chain`: the SHA-256 over the chain value of the line before and the line's own
-canonical JSON. So an edited, removed or reordered line is found, and a torn last line, as a kill
-leaves it, is told apart. That lines are missing at the end shows only beside a `head` noted before.
+`chain` of a line is the SHA-256 over that of the line before and its own canonical JSON: an edited,
+removed or reordered line shows. Missing lines at the end show only beside a `head` noted before.
 """
 
 import json
@@ -108,10 +107,7 @@ class Ledger:
 
 
 def end_differs(ended: object, head: Mapping[str, Any]) -> str:
-    """Say how a file's head differs from the head that was noted at its end.
-
-    Nothing where they are the same, or where none was noted (None).
-    """
+    """Say how a file's head differs from the head that was noted at its end."""
     if ended is None or ended == head:
         return ""
     if not isinstance(ended, Mapping) or set(ended) != set(head):

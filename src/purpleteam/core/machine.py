@@ -1,9 +1,7 @@
 """Who runs on what: the actor, the machine, the versions and kernels that shape numbers.
 
-For `--reproducible` each library is told to take the kernels that every x86-64 processor since 2008
-has (SSE4.2). They read this when they are loaded, so the command starts itself anew. torch's root
-of a tensor is MKL's all the same; `models.devices` takes another. ONNX Runtime has no such setting:
-what it answers may differ in the last bits.
+For `--reproducible` the command starts itself anew, since libraries read these settings when they
+are loaded. ONNX Runtime has no such setting: what it answers may differ in the last bits.
 """
 
 import getpass

@@ -1,8 +1,6 @@
 """Plug-ins: modules that register attacks, defences, detectors, checks, datasets, chapters, verbs.
 
-A plug-in uses the same decorators as Purpleteam's own files (`@ATTACKS.register("mine")`). It is
-loaded only where it is asked for: `--plugin my_module`, `plugins = ["my_module"]` in a profile, or
-by the name of an entry point of the group `purpleteam.plugins` that a package installs.
+Loaded only where asked for: `--plugin`, `plugins` of a profile, or an entry point's name.
 """
 
 import importlib
@@ -44,10 +42,7 @@ def asked_plugins() -> tuple[str, ...]:
 
 
 def load_plugin(name: str, *, asked: bool = False) -> None:
-    """Import a plug-in, by which it registers itself; a second time is no work.
-
-    One of several modules has a function `register` that imports them.
-    """
+    """Import a plug-in, by which it registers itself; a second time is no work."""
     module = module_of(name)
     if asked and name not in _asked:
         _asked.append(name)
@@ -76,8 +71,7 @@ def load_plugin(name: str, *, asked: bool = False) -> None:
 def load_chapters(name: str) -> None:
     """Import what an installed plug-in adds to the report: its module `chapters`, if it has one.
 
-    A run folder may be a stranger's, so a name in it is never looked up on the Python path; and a
-    report can be rendered where torch, or the plug-in itself, is not installed.
+    A name in a stranger's run folder is never looked up on the Python path.
     """
     if name in installed_plugins():
         with suppress(ImportError):

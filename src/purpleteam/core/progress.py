@@ -20,5 +20,4 @@ class Progress:
         yield Task()
 
 
-SILENT = Progress()
-"""The default of every library function."""
+SILENT = Progress()  # the default of every library function

@@ -1,12 +1,11 @@
 """What a run found, one frozen fact each: the lines of records.jsonl.
 
-A record's id is a content hash over everything except what differs from run to run: cost and
-the command that was typed.
+A record's id is a hash of its content without cost and command, which differ from run to run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -164,6 +163,11 @@ class Failure(Record, kind="failure", letter="x"):
     what: str  # the piece of the stage, such as `harden pgd`
     reason: str  # what went wrong, in one line
     needs: str = ""  # the piece of work that failed before, without which this one cannot be done
+
+
+def notes_of(records: Iterable[Record], name: str) -> list[Note]:
+    """Return the notes of that name."""
+    return [record for record in records if isinstance(record, Note) and record.name == name]
 
 
 def record_from_json(line: Mapping[str, Any]) -> Record:

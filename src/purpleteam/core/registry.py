@@ -1,7 +1,6 @@
 """Find and name the pluggable parts: attacks, recipes, architectures, checks, scanners.
 
-A part is registered by a decorator in a file of its own, and `load` imports every public file of a
-folder, so a new one is one new file and no edit anywhere else.
+A part registers itself by a decorator in a file of its own, which `load` imports.
 """
 
 import importlib

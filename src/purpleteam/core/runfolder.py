@@ -1,9 +1,7 @@
 """The run folder: what was asked (run.json), what was found (records.jsonl), what was made.
 
-Work is done in cells, named by the content of what they depend on. A cell's records are written
-together with a closing line, so that after a kill it is either whole or not there, and `resume`
-does only what is missing. A failure is a cell too, until it is tried again. Another process may
-leave a draft of a cell, which the run takes over when it comes there: records keep their order.
+Work is done in cells, named by the content of what they depend on, and written whole or not at all:
+`resume` does what is missing. Another process may leave drafts of cells, which the run takes over.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import NeedsFailed, RunError
 from purpleteam.core.ledger import Ledger, end_differs
 from purpleteam.core.machine import actor, machine, versions
-from purpleteam.core.records import Artefact, Failure, Note, Record, record_from_json
+from purpleteam.core.records import Artefact, Failure, Note, Record, notes_of, record_from_json
 from purpleteam.core.schema import SCHEMA, migrate
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
@@ -116,9 +114,7 @@ class RunFolder:
     def records(self) -> list[Record]:
         """Return every record, the chain verified, without the cells' closing lines.
 
-        Of a cell that was done again, because a file of it had changed, the newest ones stand,
-        in the place of the first: what a run says does not hang on how often it was stopped.
-        Records of an earlier version come as `migrate` makes them.
+        Of a cell that was done again the newest records stand, in the place of the first.
         """
         return migrate(_newest(map(record_from_json, self._ledger.read())), self.info)
 
@@ -141,10 +137,7 @@ class RunFolder:
     def cell(
         self, stage: str, depends_on: Mapping[str, Any], work: Callable[[], Sequence[Record]]
     ) -> list[Record]:
-        """Do `work` once: return its records, from the file where the cell is finished.
-
-        Work that failed is not tried again by the same run: what needs it fails with it.
-        """
+        """Do `work` once and return its records; what failed is not tried again by the same run."""
         key = key_of(stage, depends_on)
         if (found := self._finished(key)) is not None:
             return found
@@ -179,7 +172,7 @@ class RunFolder:
 
     def _keep(self, key: str, stage: str, made: list[Record]) -> list[Record]:
         """Write the records of a cell with its closing line, and return them."""
-        if any(isinstance(record, Note) and record.name == CELL for record in made):
+        if notes_of(made, CELL):
             raise ValueError(f"a note cannot be named {CELL!r}: that closes a cell")
         closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
         self._ledger.append(record.to_json() for record in [*made, closing])
@@ -236,10 +229,9 @@ class Claimed(BaseException):
 
 
 class Drafts(RunFolder):
-    """A run that another process writes: cells are claimed, and left beside it as drafts.
+    """A run that another process writes: cells are claimed by a file each, and left as drafts.
 
-    A claim is a file that only one can make; the others go on with what is not claimed and come
-    back. Who fails leaves no draft: the run meets the cell itself, fails and says so.
+    A cell that fails leaves no draft: the run meets it itself, fails and says so.
     """
 
     def cell(

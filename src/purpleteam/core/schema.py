@@ -1,7 +1,6 @@
 """The words of a run: note names, the parts that models play, and the fields of each record.
 
-Producers and the report take these from here. A record may leave out what does not apply; `misfits`
-tells what does not follow, and a test asks it of a whole run. `migrate` reads earlier runs.
+`misfits` tells what does not follow; `migrate` reads earlier runs.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,6 @@
 """Is a run folder as the run left it? Chain, end, status, records, files: what each one says.
 
-It finds accidents, lines that were edited, moved, added or lost, and files that were exchanged.
-It does not find what an owner of records.jsonl and run.json together has written anew: for that
-the numbers are measured again (`purple replay`), and one day signed.
+What an owner of records.jsonl and run.json has written anew shows only by measuring again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +12,7 @@ from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_file, short_id
 from purpleteam.core.errors import RunError
 from purpleteam.core.ledger import Ledger, Look, end_differs
-from purpleteam.core.records import NO_METRIC, Artefact, Note, record_from_json
+from purpleteam.core.records import NO_METRIC, Artefact, Note, notes_of, record_from_json
 from purpleteam.core.runfolder import CELL, RunFolder
 
 PROVES = (
@@ -204,7 +202,7 @@ class RunLineage(Check):
         run = RunFolder.open(target.run or Path())
         missing = [key for key in LINEAGE if not run.info.get(key)]
         missing += [key for key in ("seed", "dataset") if key not in run.info["asked"]]
-        if not any(isinstance(one, Note) and one.name == "dataset" for one in run.records()):
+        if not notes_of(run.records(), "dataset"):
             missing.append("data digest")
         return Outcome(
             passed=not missing,

@@ -21,6 +21,7 @@ RECIPES: Registry[type[Recipe]] = Registry("recipe")
 class Recipe:
     """How a classifier is trained; Adam (Kingma and Ba 2015, arXiv:1412.6980)."""
 
+    name: ClassVar[str] = ""
     keep: ClassVar[Literal["best", "last"]] = "best"
     """Which epoch's weights are kept: the best by validation, or the last."""
     ranges: ClassVar[str] = (

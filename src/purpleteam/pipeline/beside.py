@@ -1,10 +1,7 @@
 """Several processes for one run: they do its cells ahead, and it takes them over in its order.
 
-A net this small has little work for torch's threads to share, so two cores are used by two
-processes. Each worker goes through the stages from another end and claims the cells that it does;
-the run itself meanwhile does what mostly waits. Then the run goes through all cells as if it were
-alone, and finds the drafts. One process or four, the records are the same. A worker is
-`python -m purpleteam.pipeline.beside RUN NUMBER`.
+Each worker goes through the stages from another end and claims the cells that it does, while the
+run does what mostly waits; then the run finds the drafts, and its records are the same as alone.
 """
 
 import json
@@ -13,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,16 +28,11 @@ AHEAD = ("models", "attacks", "certify", "defences")
 WAITING = {"threats": "check app", "serve": "ask app"}
 """Pieces of later stages that need none of the others and mostly wait for the app."""
 WORKER = "purpleteam.pipeline.beside"
-PAUSE = 0.05
-"""Seconds between two looks at what the others are at."""
+PAUSE = 0.05  # seconds between two looks at what the others are at
 
 
 def work_ahead(run: Run) -> None:
-    """Have the cells of the first stages drafted by as many processes as the run asks for.
-
-    Raises:
-        RunError: a worker has ended before its work.
-    """
+    """Have the cells of the first stages drafted by as many processes as the run asks for."""
     from purpleteam.pipeline.run import parts_of
 
     drafts = Drafts(run.folder.path)
@@ -70,12 +62,7 @@ def work_ahead(run: Run) -> None:
 
 
 def work(start: dict[str, object], number: int) -> None:
-    """Go through the stages from this worker's end, until all cells that can be done are drafted.
-
-    Args:
-        start: {"run": path of the run folder, "command": the command line that was typed}.
-        number: of the worker; 0 begins with the first piece, 1 with the last.
-    """
+    """Draft all cells that can be done; worker 0 begins with the first piece, 1 with the last."""
     from purpleteam.pipeline.run import parts_of
 
     folder = Drafts(Path(str(start["run"])))
@@ -102,22 +89,14 @@ def _draft(run: Run, drafts: Drafts, pieces: list[Piece], from_last: bool = Fals
             time.sleep(PAUSE)
             continue
         piece = ready.popleft()
-        try:
-            inner = _done(piece)
-        except Claimed as claimed:
-            waiting.append((piece, claimed.key))
-        else:
-            first = len(inner) // 2 if from_last else 0
-            ready.extendleft(reversed((*inner[first:], *inner[:first])))
-
-
-def _done(piece: Piece) -> list[Piece]:
-    """Do a piece, and return those that it yields."""
-    try:
-        more = piece.do()
-        return list(more) if isinstance(more, Iterator) else []
-    except (Exception, SystemExit):  # the run meets it itself, fails at it and says so
-        return []
+        with suppress(Exception, SystemExit):  # the run meets it itself, fails at it and says so
+            try:
+                inner = list(piece.inner())
+            except Claimed as claimed:
+                waiting.append((piece, claimed.key))
+            else:
+                first = len(inner) // 2 if from_last else 0
+                ready.extendleft(reversed((*inner[first:], *inner[:first])))
 
 
 if __name__ == "__main__":

@@ -18,24 +18,18 @@ ALL_STAGES = ("data", "models", "attacks", "certify", "defences", "scan", "threa
 class ModelsConfig:
     """The model under test, and the one that is served."""
 
-    recipe: str = "accurate"
-    """Training recipe of the baseline."""
-    epochs: int | None = None
-    """Epochs, where not the recipe's."""
+    recipe: str = "accurate"  # training recipe of the baseline
+    epochs: int | None = None  # epochs, where not the recipe's
     use: str | None = None
     """A model to bring instead of training one: zoo name, stored model or module:factory."""
     weights: str | None = None
     """The file of weights for module:factory: .safetensors, or a .pt state dict."""
-    arch: str | None = None
-    """The code of a stored model whose card names some."""
-    normalise: str | None = None
-    """What it wants of images in [0, 1], where no card says it."""
+    arch: str | None = None  # the code of a stored model whose card names some
+    normalise: str | None = None  # what it wants of images in [0, 1], where no card says it
     classes: str | None = None
     """The data's class names in the order of its outputs: a,b,c, or a file of them."""
-    served: str | None = None
-    """The model that the app serves; none, and there is no app."""
-    redrawn: int = 2000
-    """Test digits that are redrawn on a canvas and read again; 0 leaves it out."""
+    served: str | None = None  # the model that the app serves; none, and there is no app
+    redrawn: int = 2000  # test digits that are redrawn on a canvas and read again; 0 leaves it out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +41,12 @@ class EvasionConfig:
     epsilon: float | None = None
     """Radius of the L-infinity ball for the numbers of the first page; by default the usual one:
     0.3 for grey images, 8/255 for images in colour."""
-    checked: int = 500
-    """Images that the check of each evaluation looks at."""
+    checked: int = 500  # images that the check of each evaluation looks at
     limit: int | None = None
     """How many test images are used, from the first; all of them by default."""
     curve: tuple[float, ...] | None = None
     """Radii of the accuracy-over-epsilon curve under PGD; by default around the usual one."""
-    curve_images: int = 1000
-    """How many test images the curves use, from the first."""
+    curve_images: int = 1000  # how many test images the curves use, from the first
     l2_epsilon: float | None = None
     """Radius of the L2 ball for one PGD attack on the model at hand and the hardened one."""
 
@@ -63,18 +55,15 @@ class EvasionConfig:
 class PoisonConfig:
     """How the training set is poisoned."""
 
-    attacks: tuple[str, ...] = ()
-    """Poisons that are trained on, each `name[:field=value,...]`."""
+    attacks: tuple[str, ...] = ()  # poisons that are trained on, each `name[:field=value,...]`
     recipe: str = "plain"
     """Training recipe of the poisoned models and of the clean ones beside them."""
-    epochs: int | None = None
-    """Epochs, where not the recipe's."""
+    epochs: int | None = None  # epochs, where not the recipe's
     count: int | None = None
     """Images that are changed; by default 100, or one in 43 of a set with fewer than 4,300."""
     target_label: int = 7
     """Label that the adversary wants; the last before it that has images, where it has none."""
-    trainings: int = 3
-    """Trainings of each poison, each beside a clean one of the same seed."""
+    trainings: int = 3  # trainings of each poison, each beside a clean one of the same seed
     scan: bool = False
     """Look for the first training's backdoor in its model and its training set, told nothing."""
 
@@ -88,18 +77,15 @@ class CertifyConfig:
     nothing is trained for it."""
     parts: int | None = None
     """Parts of the training set, each with a network of its own; chosen for its size."""
-    learner: str = "readout"
-    """How a part's network is trained: readout, or networks."""
+    learner: str = "readout"  # how a part's network is trained: readout, or networks
 
 
 @dataclass(frozen=True, kw_only=True)
 class DefencesConfig:
     """How models are hardened."""
 
-    recipes: tuple[str, ...] = ()
-    """Training defences, by name."""
-    epochs: int | None = None
-    """Epochs of every recipe, where not its own."""
+    recipes: tuple[str, ...] = ()  # training defences, by name
+    epochs: int | None = None  # epochs of every recipe, where not its own
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Fields of a recipe by its name, such as {pgd = {steps = 7}}."""
 
@@ -108,10 +94,8 @@ class DefencesConfig:
 class BackdoorsConfig:
     """Backdoors: looked for in what is served, and the lab, where they are planted and removed."""
 
-    own: bool = True
-    """Look for a backdoor in the model at hand."""
-    served: bool = True
-    """Look for one in the served model."""
+    own: bool = True  # look for a backdoor in the model at hand
+    served: bool = True  # look for one in the served model
     own_training_set: bool = False
     """Look for poisoned images in the training set, with the model at hand."""
     attacks: tuple[str, ...] = ()
@@ -120,22 +104,17 @@ class BackdoorsConfig:
     """Trainings of each poison, each with its own poisoned images, beside one clean model."""
     clean: int = 0
     """Clean models at least, where that is more than the trainings: what the scans say of them."""
-    architecture: str | None = None
-    """Of the lab's models, where not the run's."""
-    recipe: str = "plain"
-    """Training recipe of the lab's models, the clean one included."""
-    epochs: int | None = None
-    """Epochs, where not the recipe's."""
+    architecture: str | None = None  # of the lab's models, where not the run's
+    recipe: str = "plain"  # training recipe of the lab's models, the clean one included
+    epochs: int | None = None  # epochs, where not the recipe's
     target_label: int = 7
     """Label that the adversary wants, where an attack does not say; as poison.target_label."""
     trusted: int = 1000
     """How many validation images, from the first, are known to be clean: for scans and repairs."""
-    search_training_set: bool = True
-    """Look for the poisoned images in the training set."""
+    search_training_set: bool = True  # look for the poisoned images in the training set
     rank_detectors: bool = True
     """Let every detector rank the images too, where poison was planted; a search needs none."""
-    scan_models: bool = True
-    """Look for a backdoor in each trained model, the clean ones included."""
+    scan_models: bool = True  # look for a backdoor in each trained model, the clean ones included
     repairs: tuple[str, ...] = ("retrain", "unlearn", "fine_tune", "fine_prune", "ft_sam")
     """Repairs of each backdoored model, those that are known to fail included."""
     plant_again: tuple[int, ...] = (10, 50)
@@ -146,8 +125,7 @@ class BackdoorsConfig:
 class ScanConfig:
     """What is scanned."""
 
-    paths: tuple[str, ...] = ()
-    """Files and folders of code; the installed package by default."""
+    paths: tuple[str, ...] = ()  # files and folders of code; the installed package by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +141,7 @@ class RunConfig:
     """One run, from data to report. Everything that its numbers depend on is in here."""
 
     dataset: str = "digits"
-    stages: tuple[str, ...] = ALL_STAGES
-    """The stages that are run, whatever their order here."""
+    stages: tuple[str, ...] = ALL_STAGES  # the stages that are run, whatever their order here
     architecture: str | None = None
     """Of the models that are trained: the brought model's own, else classic_cnn."""
     seed: int = 0
@@ -181,8 +158,7 @@ class RunConfig:
     backdoors: BackdoorsConfig = field(default_factory=BackdoorsConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
     threats: ThreatsConfig = field(default_factory=ThreatsConfig)
-    plugins: tuple[str, ...] = ()
-    """Modules, or names of installed plug-ins, that are loaded."""
+    plugins: tuple[str, ...] = ()  # modules, or names of installed plug-ins, that are loaded
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What is said to a plug-in, by its name."""
 
@@ -196,10 +172,7 @@ def profiles() -> dict[str, Path]:
 
 
 def resolve(profile: str | None, file: Path | None, settings: Iterable[str]) -> RunConfig:
-    """Return the configuration of a profile, a file over it, and the settings over both.
-
-    The plug-ins that it names are loaded.
-    """
+    """Return the configuration of a profile, a file over it, and the settings over both."""
     values: dict[str, Any] = {}
     source = "configuration"
     if profile is not None:

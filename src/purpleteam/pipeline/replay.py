@@ -17,7 +17,7 @@ from purpleteam.core.errors import PurpleError, RunError, UsageError, unknown
 from purpleteam.core.ledger import Ledger
 from purpleteam.core.plugins import check_trusted, load_plugin
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Artefact, Measurement, Note, Record, record_from_json
+from purpleteam.core.records import Artefact, Measurement, Record, notes_of, record_from_json
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.pipeline.config import RunConfig
 from purpleteam.pipeline.run import STAGES, do_stage, failure_of, prepare
@@ -34,8 +34,7 @@ class Replay:
     """A record as it was, as it came out again, and whether the two agree."""
 
     record: str
-    agrees: bool | None
-    """None where it cannot be made again: `reason` says why."""
+    agrees: bool | None  # none where it cannot be made again: `reason` says why
     before: Mapping[str, Any]
     after: Mapping[str, Any] | None
     reason: str = ""
@@ -45,12 +44,7 @@ class Replay:
 
 
 def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay:
-    """Do the work behind one record again; the run folder itself is not touched.
-
-    Raises:
-        UsageError: the run has no such record.
-        RunError: it cannot be measured again; the message says why.
-    """
+    """Do the work behind one record again; the run folder itself is not touched."""
     run = RunFolder.open(path)
     found = {record.id: record for record in run.records()}
     for line in Ledger(run.path / "records.jsonl").read():  # or by the id that its line claims
@@ -69,14 +63,7 @@ def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay
 def replay_some(
     path: Path, count: int, *, seed: int = 0, progress: Progress = SILENT
 ) -> list[Replay]:
-    """Measure some of the numbers of a run again; the run folder itself is not touched.
-
-    Args:
-        path: the run folder; its hash chain must be whole.
-        count: how many numbers; all that there are where there are fewer.
-        seed: the choice is a pure function of it and of the records.
-        progress: where to report.
-    """
+    """Measure some of the numbers of a run again; the run folder itself is not touched."""
     run = RunFolder.open(path)
     numbers = {one.id: one for one in run.records() if isinstance(one, Measurement)}
     rng = np.random.default_rng(seed)
@@ -92,10 +79,9 @@ def replay_some(
 def _made_again(run: RunFolder, wanted: set[str], progress: Progress) -> Made:
     """Return for each wanted record what its work makes now, or why it cannot be made again."""
     made: Made = {}
-    for note in run.records():
-        if isinstance(note, Note) and note.name == ASKED:
-            here = wanted.intersection(note.facts["records"]) - made.keys()
-            made |= dict.fromkeys(here, _called_again(note.facts, progress) if here else "")
+    for note in notes_of(run.records(), ASKED):
+        here = wanted.intersection(note.facts["records"]) - made.keys()
+        made |= dict.fromkeys(here, _called_again(note.facts, progress) if here else "")
     rest = wanted - made.keys()
     if rest and "verb" in run.info["asked"]:
         made |= dict.fromkeys(rest, UNRECORDED)

@@ -1,13 +1,12 @@
 """A run from data to report: the stages in order, each a list of cells that are done once.
 
-What fails is recorded with its reason; what does not need it goes on, and the report says what
-is missing. Only what would end every other piece too ends the run: a stop, and a full disk.
+What fails is recorded and what does not need it goes on; a stop and a full disk end the run.
 """
 
 import errno
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,7 +16,15 @@ from typing import Any
 from purpleteam.core.errors import NeedsFailed, PurpleError, RunError, place_of, reason_of
 from purpleteam.core.plugins import module_of
 from purpleteam.core.progress import SILENT, Progress
-from purpleteam.core.records import Artefact, CheckResult, Failure, Finding, Measurement, Note
+from purpleteam.core.records import (
+    Artefact,
+    CheckResult,
+    Failure,
+    Finding,
+    Measurement,
+    Note,
+    notes_of,
+)
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import DATASET
 from purpleteam.models.devices import choose_device, use_threads
@@ -68,8 +75,7 @@ class RunResult:
     report: Path
     seconds: float
     stages: dict[str, float]
-    failures: tuple[Failure, ...] = ()
-    """What was asked for and is not done."""
+    failures: tuple[Failure, ...] = ()  # what was asked for and is not done
 
     def to_json(self) -> dict[str, Any]:
         stages = [{"stage": name, "seconds": round(took, 2)} for name, took in self.stages.items()]
@@ -79,7 +85,7 @@ class RunResult:
             "report": str(self.report),
             "seconds": round(self.seconds, 2),
             "stages": stages,
-            "failures": [{key: getattr(one, key) for key in told} for one in self.failures],
+            "failures": [{key: getattr(failure, key) for key in told} for failure in self.failures],
         }
 
 
@@ -93,16 +99,10 @@ def run(
     told: Told | None = None,
     ended: Callable[[str, float], None] | None = None,
 ) -> RunResult:
-    """Run every stage into the folder `out` and write its report.
+    """Run every stage into the folder `out`, finished cells not again, and write its report.
 
-    Args:
-        config: what is asked.
-        out: a new folder, or with `resume` the folder of a run that asked for the same.
-        resume: continue a run that was stopped; finished cells are not done again.
-        command: the command line that was typed, kept with each record.
-        progress: where to report.
-        told: called with each piece of work that failed, and with what it raised.
-        ended: called with the name of each stage that ended, and the seconds that it took.
+    `command` is kept with each record; `told` is called with each piece of work that failed and its
+    error, `ended` with each stage and its seconds.
     """
     started = time.perf_counter()
     state = prepare(config, out, resume=resume, progress=progress)
@@ -131,16 +131,15 @@ def run(
         with suppress(OSError):  # on a full disk run.json stays as it is: running
             state.folder.finish("stopped")
         if _disk_is_full(error):
-            raise RunError(
-                f"no space is left for {str(out)!r}; free some, and go on with --resume"
-            ) from error
+            remedy = "free some, and go on with --resume"
+            raise RunError(f"no space is left for {str(out)!r}; {remedy}") from error
         raise
     state.folder.finish("incomplete" if failures else "finished")
     before = time.perf_counter()
     files = render(state.folder.path)
-    took["report"] = time.perf_counter() - before
-    seconds = time.perf_counter() - started
-    return RunResult(state.folder.path, files.html, seconds, took, tuple(failures))
+    now = time.perf_counter()
+    took["report"] = now - before
+    return RunResult(state.folder.path, files.html, now - started, took, tuple(failures))
 
 
 def prepare(
@@ -159,14 +158,10 @@ def prepare(
     run.folder = RunFolder.resume(out, asked)
     for half in (out / "models").glob(".tmp*"):  # written as the run was killed
         half.unlink()
-    for note in run.folder.records():
-        if isinstance(note, Note) and note.name == DATASET:
-            if note.facts["digest"] != dataset.digest:  # every number would be about both
-                raise RunError(
-                    f"dataset {config.dataset!r} is {dataset.digest}, but {str(out)!r} is about "
-                    f"{note.facts['digest']}"
-                )
-            break
+    for note in notes_of(run.folder.records(), DATASET):
+        if (other := note.facts["digest"]) != dataset.digest:  # every number would be about both
+            what = f"dataset {config.dataset!r} is {dataset.digest}"
+            raise RunError(f"{what}, but {str(out)!r} is about {other}")
     return run
 
 
@@ -175,9 +170,8 @@ def do_stage(run: Run, stage: str, failed: Told) -> None:
 
     def do(piece: Piece) -> None:
         try:
-            more = piece.do()
-            for one in more if isinstance(more, Iterator) else ():
-                do(one)
+            for inner in piece.inner():
+                do(inner)
         except (Exception, SystemExit) as error:  # a net of the user's may exit
             if _disk_is_full(error):
                 raise
@@ -190,10 +184,7 @@ def do_stage(run: Run, stage: str, failed: Told) -> None:
 
 
 def parts_of(run: Run, stage: str) -> list[Piece]:
-    """Return the parts of a stage as pieces, where the run asks for it.
-
-    They are Purpleteam's own, and those of the plug-ins that the run asks for.
-    """
+    """Return the parts of a stage as pieces, where the run asks for it."""
     rooms = (__package__, *map(module_of, run.config.plugins))
     return [
         Piece(part.__name__.replace("_", " "), partial(part, run))

@@ -1,7 +1,6 @@
 """The state of a run: its folder, dataset and models, and the cells that are done once.
 
-A stage calls `cell` for each piece of work; what is finished is never done again. It may yield
-`Piece`s that do not need each other: one that fails is recorded and the others are done.
+A stage may yield `Piece`s: one that fails is recorded and the others are done.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,20 +33,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Piece:
-    """Work that the other pieces of its stage do not need; it may be pieces itself.
+    """Work that the other pieces of its stage do not need; a generator yields pieces of it."""
 
-    What it needs of other stages it asks for by their functions (`baseline`): a cell that failed
-    is not tried again, and fails whatever asks for it.
-    """
-
-    what: str
-    """What it is called where it fails; unique in its stage."""
+    what: str  # what it is called where it fails; unique in its stage
     do: Callable[[], object]
-    """Does the work; a generator yields pieces of it."""
+
+    def inner(self) -> Iterator["Piece"]:
+        """Do the work, and yield the pieces of it."""
+        more = self.do()
+        yield from more if isinstance(more, Iterator) else ()
 
 
-Stage = Callable[["Run"], "Iterator[Piece] | None"]
-"""One stage of a run, or a part of one."""
+Stage = Callable[["Run"], "Iterator[Piece] | None"]  # one stage of a run, or a part of one
 
 
 @dataclass
@@ -60,11 +57,9 @@ class Run:
     device: torch.device
     threads: int
     progress: Progress = SILENT
-    command: tuple[str, ...] = ()
-    """The command line that was typed, kept with each record."""
+    command: tuple[str, ...] = ()  # the command line that was typed, kept with each record
     models: dict[str, LoadedModel] = field(default_factory=dict)
-    processes: int = 1
-    """How many work for the run; more than one leave it drafts of cells."""
+    processes: int = 1  # how many work for the run; more than one leave it drafts of cells
 
     @property
     def target_label(self) -> int:
@@ -73,11 +68,7 @@ class Run:
 
     @property
     def train(self) -> ImageSet:
-        """The training images, for whoever learns from them.
-
-        Raises:
-            DataError: there is nothing to learn from.
-        """
+        """The training images, for whoever learns from them."""
         self.dataset.check_trainable()
         return self.dataset.train
 
@@ -143,17 +134,15 @@ class Run:
     def subject(
         self,
         model: LoadedModel | None = None,
-        name: str | None = None,
         *,
         split: str = "test",
         limit: int | None = None,
         seed: int | None = None,
     ) -> Subject:
-        """Return what numbers about a model on a split are about; `name` is what records say."""
-        named = model if model is None or name is None else replace(model, name=name)
+        """Return what numbers about a model on a split are about."""
         seed = self.config.seed if seed is None else seed
         return Subject(
-            self.dataset, self.device, named, split, limit, seed, self.folder, self.progress
+            self.dataset, self.device, model, split, limit, seed, self.folder, self.progress
         )
 
     def cell(
@@ -183,33 +172,31 @@ class Run:
         self,
         stage: str,
         name: str,
-        recipe: tuple[str, Recipe],
+        recipe: Recipe,
         *,
         role: Role = "baseline",
         images: ImageSet | None = None,
         baseline: LoadedModel | None = None,
         seed: int | None = None,
-        stem: str | None = None,
         architecture: str | None = None,
         lab: bool = False,
         **more: Any,
     ) -> LoadedModel:
         """Train, store and load a model as one cell; a killed training goes on where it was.
 
-        `name` is the model's in records, `stem` its files'. What is not given is the run's own:
-        images, seed, architecture. `baseline` is for a defence, `more` as in `train_and_store`.
+        `name` is the model's in records; its files end in the seed that is given. What is not given
+        is the run's own. `baseline` is for a defence, `more` as in `train_and_store`.
         """
-        path = self.folder.path / "models" / (stem or name)
+        path = self.folder.path / "models" / (name if seed is None else f"{name}-{seed}")
         if path.name in self.models:
             return self.models[path.name]
-        called, plan = recipe
         images = self.train if images is None else images
         subject = self.subject(baseline or self.brought, seed=seed)
         arch = architecture or self.architecture
-        parent = subject.loaded.digest if getattr(plan, "needs_baseline", False) else None
+        parent = subject.loaded.digest if getattr(recipe, "needs_baseline", False) else None
         depends_on = {
             "architecture": arch,
-            "recipe": {"name": called, **asdict(plan), **more},
+            "recipe": {"name": recipe.name, **asdict(recipe), **more},
             "seed": subject.seed,
             "train": images.digest,
             "parent": parent,
@@ -223,7 +210,7 @@ class Run:
             return [*made.records]
 
         self.cell(stage, f"train {name}", depends_on, work)
-        self.models[path.name] = self.stored(path, arch)
+        self.models[path.name] = replace(self.stored(path, arch), name=name)
         return self.models[path.name]
 
     def stored(self, path: Path, architecture: str) -> LoadedModel:

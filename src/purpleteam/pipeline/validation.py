@@ -10,17 +10,19 @@ from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.certify.dpa import fitting
 from purpleteam.certify.learners import seeded
 from purpleteam.core.errors import ConfigError, DataError, UsageError, unknown
+from purpleteam.defences.repair import REPAIRS
 from purpleteam.defences.training import DEFENCES
 from purpleteam.models.loading import load
 from purpleteam.pipeline.config import ALL_STAGES
 from purpleteam.pipeline.stages.defences import defence_of
 from purpleteam.pipeline.stages.evasion import USUAL
-from purpleteam.pipeline.stages.lab import planted_by, repair_of
+from purpleteam.pipeline.stages.lab import planted_by
 from purpleteam.pipeline.stages.models import recipe_of
 from purpleteam.pipeline.stages.poison import poison_of
 from purpleteam.pipeline.state import Run
 from purpleteam.threats import load_system
 from purpleteam.verbs.ladders import attack_from
+from purpleteam.verbs.trained import part
 
 LEARNING = {"models", "attacks", "certify", "defences"}
 """Stages that train a model, or need one that was trained."""
@@ -32,17 +34,11 @@ LEAST = {
     10: "backdoors.trusted",
 }
 """Keys by the smallest number that they may have."""
-MOST_PROCESSES = 64
-"""Each loads the dataset and torch: more than there are cores help nobody."""
+MOST_PROCESSES = 64  # each loads the dataset and torch: more than there are cores help nobody
 
 
 def check_request(run: Run) -> None:
-    """Make everything that is asked for by name once, and throw it away.
-
-    Raises:
-        ConfigError: a number is out of its range; the message names the key.
-        PurpleError: something is not known, not there, or does not fit the dataset.
-    """
+    """Make everything that is asked for by name once, and throw it away."""
     asked, stages = run.config, set(run.config.stages)
     for smallest, keys in LEAST.items():
         for key in keys.split():
@@ -134,7 +130,7 @@ def _backdoors(run: Run) -> None:
         for text in asked.attacks:
             planted_by(run, text)
         for text in asked.repairs:
-            repair_of(text)
+            part(REPAIRS, text, "backdoors.repairs")
 
 
 @contextmanager

@@ -23,11 +23,7 @@ def gallery(
     none: str = "There is no such image.",
     made_by: str | None = None,
 ) -> list[Record]:
-    """Write the pictures into a run; return their note and artefacts.
-
-    `kind` is the chapter that shows them, `none` what the note says where there are none, and
-    `made_by` the measurement whose images they are.
-    """
+    """Write the pictures into a run; return their note and artefacts."""
     shown, files = [], []
     for name, pixels, caption in pictures:
         path = run.path / "images" / f"{name}.png"

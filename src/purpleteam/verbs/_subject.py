@@ -7,7 +7,6 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
-from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError, Refused, UsageError
 from purpleteam.core.factory import is_factory
 from purpleteam.core.progress import SILENT, Progress
@@ -43,8 +42,7 @@ class Subject:
     split: str = "test"
     limit: int | None = None
     seed: int = 0
-    run: RunFolder | None = None
-    """Where files go, and whose records are kept."""
+    run: RunFolder | None = None  # where files go, and whose records are kept
     progress: Progress = SILENT
 
     @property
@@ -66,18 +64,12 @@ class Subject:
         return self.model
 
     def net(self, arch: str) -> nn.Module:
-        """Return a net for the dataset with seeded random weights.
-
-        Code of the user's own wants the same input as the model at hand.
-        """
+        """Return a seeded net; the user's own gets the same input as the model at hand."""
         net = build(arch, self.shape, len(self.dataset.classes), seed=self.seed)
         return net if self.model is None or not is_factory(arch) else self.model.behind(net)
 
     def about(self, **more: Any) -> dict[str, Any]:
-        """Return what a number about the model on these images is about, digests included.
-
-        Without a model it is about the images alone, and about what `more` says.
-        """
+        """Return what a number about the model on these images is about, digests included."""
         images = self.dataset.split(self.split)
         whole = self.limit is None or self.limit >= len(images)
         about: dict[str, Any] = {
@@ -117,16 +109,6 @@ class Subject:
             )
         return tuple(notes)
 
-    def answers(self) -> str:
-        """Return a digest of how the model answers: a factory's code may change, not its weights.
-
-        A model that only answers is not asked for it: each question may cost.
-        """
-        if isinstance(self.loaded.module, BlackBox):
-            return self.loaded.digest
-        scores = logits(self.loaded.module, self.dataset.validation.images[:8])
-        return sha256_bytes(scores.tobytes())
-
     def trusted(self, count: int) -> tuple[ImageSet, list[str]]:
         """Return the first validation images and, where there are fewer than asked, a note."""
         validation = self.dataset.validation
@@ -156,14 +138,8 @@ def open_subject(
 ) -> Subject:
     """Load the images and the model, and choose device and threads.
 
-    Args:
-        images: see `verbs.options.Images`.
-        labels: of the images, where they do not hold them.
-        model: see `verbs.options.Model`; None where there is none.
-        training: training images are needed.
-        measured: a set without splits is used whole.
-        given: what the verb was given beside; the split is by default the one that the model has
-            not learned.
+    `training`: training images are needed. `measured`: a set without splits is used whole, unless
+    the model has learned a part of it.
     """
     use_threads(given.get("threads") or 1)
     device: Any = given.get("device", "auto")
@@ -185,10 +161,7 @@ def open_subject(
 def open_dataset(
     images: Any, labels: Any = None, *, classes: Any = None, progress: Progress = SILENT
 ) -> Dataset:
-    """Return the dataset that is meant; files of arrays are read without unpickling.
-
-    `classes` are the names of the classes, or their number, of images that name none themselves.
-    """
+    """Return the dataset that is meant; files of arrays are read without unpickling."""
     if isinstance(images, Dataset):
         return images
     if isinstance(images, str | Path):
@@ -197,11 +170,7 @@ def open_dataset(
 
 
 def read_weights(path: Path) -> Weights:
-    """Return the tensors of a state dict (.pt, .pth, .bin) or of a .safetensors file.
-
-    Raises:
-        Refused: the gate does not let the file in; the message says why.
-    """
+    """Return the tensors of a state dict (.pt, .pth, .bin) or of a .safetensors file."""
     verdict = read_state_dict(path)
     if verdict.verdict != "accepted":
         raise Refused(f"weights {str(path)!r} are refused: {'; '.join(verdict.reasons)}")
@@ -232,10 +201,7 @@ def loaded_from(
 
 
 def _load_for(dataset: Dataset, model: Any, device: torch.device, given: OfModel) -> LoadedModel:
-    """Return the model that is meant, seen to fit the dataset; its `notes` are to be told.
-
-    A few images are shown to it, none of the test split.
-    """
+    """Return the model that is meant, seen to fit the dataset; its `notes` are to be told."""
     if isinstance(model, LoadedModel):
         return model
     names = given.get("classes")
@@ -264,10 +230,7 @@ def _load_for(dataset: Dataset, model: Any, device: torch.device, given: OfModel
 
 
 def code_of(arch: str, model: Any) -> str | None:
-    """Return the code of a stored `--model`, where `--arch` names code to train and that has none.
-
-    The verbs that train have one option for both.
-    """
+    """Return `--arch` where it names the code of a stored `--model`, not a net to train."""
     stored = isinstance(model, str) and not is_factory(model) and "://" not in model
     return arch if stored and is_factory(arch) and not str(model).endswith(".onnx") else None
 

@@ -13,17 +13,15 @@ from purpleteam.verbs.result import Result, percent, table
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
-    from purpleteam.attacks.cross_check import CrossCheck
     from purpleteam.attacks.evaluate import Journal
     from purpleteam.attacks.evasion import EvasionAttack
-    from purpleteam.attacks.outcomes import AsBytes, RobustEvaluation
+    from purpleteam.attacks.outcomes import RobustEvaluation
     from purpleteam.attacks.soundness import Soundness
     from purpleteam.core.runfolder import RunFolder
     from purpleteam.core.statistics import Rate
     from purpleteam.verbs._subject import Subject
 
-SHOWN = 6
-"""Broken images that a run shows."""
+SHOWN = 6  # broken images that a run shows
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -32,13 +30,8 @@ class Attacked(Result):
 
     stage = "attacks"
 
-    points: Mapping[float, RobustEvaluation]
-    """The evaluation at each radius, the smallest first."""
+    points: Mapping[float, RobustEvaluation]  # the evaluation at each radius, the smallest first
     soundness: Soundness
-    subject: Mapping[str, Any]
-    data: Mapping[str, Any]
-    cross_check: CrossCheck | None = None
-    as_bytes: AsBytes | None = None
 
     @property
     def evaluation(self) -> RobustEvaluation:
@@ -60,41 +53,12 @@ class Attacked(Result):
         """What the evaluation is worth: sound, weak or not_established."""
         return self.soundness.verdict
 
-    def to_json(self) -> dict[str, Any]:
-        last = self.evaluation
-        values = {
-            "clean_accuracy": last.clean_accuracy.to_json(),
-            "robust_accuracy": last.robust_accuracy.to_json(),
-            "attacks": [row.to_json() for row in last.attacks],
-            "curve": [
-                {
-                    "epsilon": radius,
-                    "norm": last.attacks[-1].norm,
-                    "robust_accuracy": point.robust_accuracy.to_json(),
-                }
-                for radius, point in self.points.items()
-            ],
-            "cost": {key: sum(p.cost[key] for p in self.points.values()) for key in last.cost},
-            "soundness": self.soundness.to_json(),
-            "subject": dict(self.subject),
-            "data": dict(self.data),
-        }
-        if self.cross_check is not None:
-            values["cross_check"] = self.cross_check.to_json()
-        if self.as_bytes is not None:
-            values["as_bytes"] = {
-                "broken": int((last.broken_by >= 0).sum()),
-                "broken_as_bytes": int(self.as_bytes.breaks.sum()),
-            }
-        return values
-
     def lines(self) -> list[str]:
-        values, sound = self.to_json(), self.soundness.to_json()
+        values, sound = self.values, self.values["soundness"]
         rows = []
         for row in values["attacks"]:
             name = f"{row['name']} {row['norm']} {row['epsilon']:g}"
-            members = row.get("members", ())
-            rows += [(f"  {one['name']}", "", percent(one["survived"])) for one in members]
+            rows += [(f"  {m['name']}", "", percent(m["survived"])) for m in row.get("members", ())]
             rows.append((name, "survived", percent(row["survived"])))
         robust = percent(values["robust_accuracy"])
         if sound["verdict"] == "not_established":
@@ -105,8 +69,11 @@ class Attacked(Result):
         if len(values["curve"]) > 1:
             points = [(f"{p['epsilon']:g}", percent(p["robust_accuracy"])) for p in values["curve"]]
             lines += table(points)
-        lines.append(f"robust accuracy  {robust}")
-        lines.append(f"soundness        {sound['verdict']}{_at_most(sound)}")
+        stronger = ""
+        if sound["verdict"] == "sound" and (by := sound["overstates"]) is not None:
+            more, low, high = (100 * by[end] for end in ("value", "low", "high"))
+            stronger = f": stronger attacks break {more:.1f} points more ({low:.1f} to {high:.1f})"
+        lines += [f"robust accuracy  {robust}", f"soundness        {sound['verdict']}{stronger}"]
         lines += [f"- {reason}" for reason in sound["reasons"]]
         if sound["cost"]:
             made, check = (
@@ -114,9 +81,20 @@ class Attacked(Result):
                 for cost in (values["cost"], sound["cost"])
             )
             lines.append(f"model calls      {made}; of the check {check}")
-        if self.cross_check is not None:  # each attack beside the same one of another library
-            lines += ["", *table([_compared(row) for row in values["cross_check"]["rows"]])]
-            absent = values["cross_check"]["absent"].items()
+        if (crossed := values.get("cross_check")) is not None:
+            agree = {True: "agree", False: "DISAGREE"}
+            compared = [
+                (
+                    r["attack"],
+                    percent(r["ours"]),
+                    r["peer"],
+                    percent(r["theirs"]),
+                    agree[r["agrees"]],
+                )
+                for r in crossed["rows"]
+            ]
+            lines += ["", *table(compared)]
+            absent = crossed["absent"].items()
             lines += [f"not compared: {name}: {reason}" for name, reason in absent]
         return lines
 
@@ -170,8 +148,9 @@ def attack(
     usual, why = ("", []) if asked else usual_attack(subject, len(radii or [0]))
     ladders = ladders_of(asked or [usual], radii, norm, subject.shape[0])
     journal = _journal(subject, list(ladders.values()), batch_size)
+    notes = [*subject.notes, *why]
     if journal.batches:
-        why = [*why, f"went on where it was stopped: {journal.batches} batches were done"]
+        notes.append(f"went on where it was stopped: {journal.batches} batches were done")
     widest = ladders[max(ladders)]
     points = curve(
         loaded.module,
@@ -187,7 +166,25 @@ def attack(
     evaluations = list(points.values())
     sound = soundness_of(loaded.module, chosen, widest, evaluations, seed=seed, looked_at=checked)
     points = {radius: point.counting(sound.breaks) for radius, point in points.items()}
-    crossed = None
+    last = points[max(points)]
+    values: dict[str, Any] = {
+        "clean_accuracy": last.clean_accuracy.to_json(),
+        "robust_accuracy": last.robust_accuracy.to_json(),
+        "attacks": [row.to_json() for row in last.attacks],
+        "curve": [
+            {
+                "epsilon": radius,
+                "norm": last.attacks[-1].norm,
+                "robust_accuracy": point.robust_accuracy.to_json(),
+            }
+            for radius, point in points.items()
+        ],
+        "cost": {key: sum(p.cost[key] for p in points.values()) for key in last.cost},
+        "soundness": sound.to_json(),
+        "subject": subject.about(),
+        "data": subject.data(subject.split),
+    }
+    findings: tuple[Record, ...] = ()
     if cross_check:
         subject.check_white_box("--cross-check: --model", "other libraries need gradients")
         crossed = compare(
@@ -199,28 +196,25 @@ def attack(
             place={"model": loaded.digest, "model_name": loaded.name},
             progress=subject.progress,
         )
-    last = points[max(points)]
+        values["cross_check"], findings = crossed.to_json(), crossed.findings
     rounded = last.as_bytes(loaded.module, chosen) if as_bytes else None
     if target is not None:
         last.save_images(target, chosen, rounded)
-    notes = [*subject.notes, *why]
     if waited := getattr(loaded.module, "waited", 0.0):
         notes.append(f"the classifier asked to be left alone for {waited:.1f} s in all")
     if refused := getattr(loaded.module, "refusals", 0):
         notes.append(f"the classifier refused {refused} of {loaded.module.calls} images")
     if rounded is not None:
         kept, broken = int(rounded.breaks.sum()), int((last.broken_by >= 0).sum())
+        values["as_bytes"] = {"broken": broken, "broken_as_bytes": kept}
         notes.append(f"as bytes, {kept} of {broken} adversarial examples still break it")
     records = _records(subject, points, sound)
     journal.remove()
     return Attacked(
         points=points,
         soundness=sound,
-        subject=subject.about(),
-        data=subject.data(subject.split),
-        cross_check=crossed,
-        as_bytes=rounded,
-        records=(*records, *(crossed.findings if crossed else ()), subject.part()),
+        values=values,
+        records=(*records, *findings, subject.part()),
         notes=tuple(notes),
     )
 
@@ -231,22 +225,31 @@ def _journal(subject: Subject, ladders: list[list[EvasionAttack]], batch_size: i
 
     from purpleteam import __version__
     from purpleteam.attacks.evaluate import Journal
+    from purpleteam.core.digest import sha256_bytes
+    from purpleteam.models.black_box import BlackBox
+    from purpleteam.models.inference import logits
 
-    loaded, run = subject.loaded, subject.run
+    loaded, run, answers = subject.loaded, subject.run, subject.loaded.digest
+    if not isinstance(loaded.module, BlackBox):  # a factory's code may change, not its weights
+        answers = sha256_bytes(
+            logits(loaded.module, subject.dataset.validation.images[:8]).tobytes()
+        )
     facts = {
         "version": __version__,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "model": loaded.digest,
         "normalisation": repr(loaded.normalisation),
-        "answers": subject.answers(),
+        "answers": answers,
         "images": [subject.images.digest, subject.dataset.validation.digest],
-        "attacks": [[{"name": one.name, **asdict(one)} for one in ladder] for ladder in ladders],
+        "attacks": [
+            [{"name": attack.name, **asdict(attack)} for attack in ladder] for ladder in ladders
+        ],
         "seed": subject.seed,
         "batch_size": batch_size,
     }
-    whole_run = run is not None and "verb" not in run.info["asked"]
-    return Journal.of(facts, run.path / "under-way" if run is not None and whole_run else None)
+    of_a_run = run is not None and "verb" not in run.info["asked"]
+    return Journal.of(facts, run.path / "under-way" if run is not None and of_a_run else None)
 
 
 def _records(
@@ -282,40 +285,20 @@ def _broken(
     last, names = evaluation.attacks[-1], subject.dataset.classes
     read = logits(subject.loaded.module, as_picture(x_adv)).argmax(1) if len(rows) else rows
     pictures: list[Picture] = []
-    for number, (clean, label, now) in enumerate(
-        zip(images.images, images.labels, read, strict=True)
-    ):
-        stem = f"{made_by}-{number}"
-        added = x_adv[number] - clean / np.float32(255)
-        spread = float(np.abs(added).max()) if last.norm != "linf" else last.epsilon
+    for i, (clean, label) in enumerate(zip(images.images, images.labels, strict=True)):
+        stem = f"{made_by}-{i}"
+        perturbation = x_adv[i] - clean / np.float32(255)
+        spread = last.epsilon if last.norm == "linf" else float(np.abs(perturbation).max())
         pictures += [
             (f"{stem}-clean", np.array(clean), f"a {names[int(label)]}"),
-            (f"{stem}-perturbation", signed_picture(added, spread), "added"),
-            (f"{stem}-adversarial", as_picture(x_adv[number]), f"read as {names[int(now)]}"),
+            (f"{stem}-perturbation", signed_picture(perturbation, spread), "added"),
+            (f"{stem}-adversarial", as_picture(x_adv[i]), f"read as {names[int(read[i])]}"),
         ]
     standing, of = int((evaluation.broken_by == -1).sum()), len(evaluation.broken_by)
     title = (
         f"{subject.loaded.name}: clean, perturbation, adversarial "
         f"({last.name}, epsilon {last.epsilon:g} in {last.norm})"
     )
-    none = (
-        f"No attack broke an image: {standing} of {of} stand."
-        if standing
-        else f"The model reads none of the {of} images rightly."
-    )
+    none = f"No attack broke an image: {standing} of {of} stand."
+    none = none if standing else f"The model reads none of the {of} images rightly."
     return gallery(run, "evasion", title, pictures, none=none, made_by=made_by)
-
-
-def _at_most(sound: Mapping[str, Any]) -> str:
-    """Return how far off a sound number may be."""
-    by = sound["overstates"]
-    if sound["verdict"] != "sound" or by is None:
-        return ""
-    low, high = (100 * by[end] for end in ("low", "high"))
-    return f": stronger attacks break {100 * by['value']:.1f} points more ({low:.1f} to {high:.1f})"
-
-
-def _compared(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return an attack beside the same one of another library."""
-    agree = "agree" if row["agrees"] else "DISAGREE"
-    return row["attack"], percent(row["ours"]), row["peer"], percent(row["theirs"]), agree

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from purpleteam.certify.dpa import PartitionCertificate
 
 METHODS = ("dpa",)
-NAME = "partitions"
-"""What the classifier that votes is called in records: it is no trained model's."""
+NAME = "partitions"  # what the classifier that votes is called in records: it is no trained model's
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -88,29 +87,28 @@ def certify(
     facts = certificate.to_json(asked)
     common: dict[str, Any] = {"subject": about, "cost": {"cpu_seconds": facts["seconds"]}}
     made = {name: facts[name] for name in ("method", "norm", "layout", "learner")}
-    clean = Measurement(
-        name="clean_accuracy",
-        value=certificate.clean_accuracy,
-        how=made,
-        detail={name: facts[name] for name in ("median_radius", "part_accuracy", "empty_parts")},
-        **common,
-    )
-    certified: list[Record] = [
+    detail = {name: facts[name] for name in ("median_radius", "part_accuracy", "empty_parts")}
+    clean = certificate.clean_accuracy
+    records: list[Record] = [
+        model_note(certificate.digest, NAME, "partitions"),
+        Measurement(name="clean_accuracy", value=clean, how=made, detail=detail, **common),
+    ]
+    records += [
         Measurement(
             name="certified_accuracy",
-            value=certificate.certified_accuracy(one),
-            how=made | {"epsilon": one},
-            detail={"counts": certificate.counts(one)},
+            value=certificate.certified_accuracy(count),
+            how=made | {"epsilon": count},
+            detail={"counts": certificate.counts(count)},
             **common,
         )
-        for one in sorted(set(asked))
+        for count in sorted(set(asked))
     ]
     images_of = {"digest": chosen.digest, "split": subject.split, "limit": limit}
     return Certified(
         certificate=certificate,
         changes=tuple(asked),
         values=facts | learned | {"images": images_of, "data": subject.data(subject.split)},
-        records=(model_note(certificate.digest, NAME, "partitions"), clean, *certified),
+        records=tuple(records),
         notes=subject.notes,
     )
 

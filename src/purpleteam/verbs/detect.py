@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from purpleteam.verbs._subject import Subject
 
 EXIT_CODES = {"nothing_found": 0, "backdoored": 1, "not_established": 2}
-TRIGGER = "-trigger.safetensors"
-"""How the file of a recovered trigger ends."""
+TRIGGER = "-trigger.safetensors"  # how the file of a recovered trigger ends
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -62,25 +61,24 @@ class Detected(Result):
             moved, follows = values["trigger_success"], values["student_success"]
             on = f"moves {moved:.0%} of the images, in a student that never saw one {follows:.0%}"
             rows.append(("its trigger, weakened", on))
-        for label in values.get("set_aside", ()):
-            told = f"label {label['label']} by {label['kind']}: near by nature"
-            rows.append(("set aside", told))
+        rows += [
+            ("set aside", "label {label} by {kind}: near by nature".format_map(label))
+            for label in values.get("set_aside", ())
+        ]
         rows.append(("seconds", f"{values['seconds']:.1f}"))
         shown = ("kind", "picture", "strip") if values["backdoored"] else ("strip",)
         rows += [(key, values[key]) for key in shown if values.get(key)]
+        flagged = values.get("flagged", ())
         if "flagged" in values:
-            rows.append(("flagged images", f"{len(values['flagged'])} of {values['images']}"))
+            rows.append(("flagged images", f"{len(flagged)} of {values['images']}"))
         if "manifest" in values:
-            truth = values["manifest"]
-            told = f"{truth['poisoned']} poisoned, {truth['found']} of them flagged"
+            told = "{poisoned} poisoned, {found} of them flagged".format_map(values["manifest"])
             rows.append(("manifest", told))
-        lines = table(rows)
-        if flagged := values.get("flagged"):
-            files = values.get("flagged_files") or []
-            named = [f" ({name})" for name in files[:10]] or [""] * 10
-            first = ", ".join(f"{n}{name}" for n, name in zip(flagged, named, strict=False))
-            lines.append(f"most suspicious: {first}" + " ..." * (len(flagged) > 10))
-        return lines
+        if not flagged:
+            return table(rows)
+        names = [f" ({name})" for name in values.get("flagged_files", [])[:10]] or [""] * 10
+        first = ", ".join(f"{n}{name}" for n, name in zip(flagged, names, strict=False))
+        return [*table(rows), f"most suspicious: {first}" + " ..." * (len(flagged) > 10)]
 
 
 @verb(answers=True)
@@ -111,26 +109,22 @@ def detect(
     if training_set is not None and (picture is not None or strip is not None):
         raise UsageError("--picture and --strip go with --model alone, not with --training-set")
     drawn, fitted = file_to_write(picture), file_to_write(strip)
-    subject = open_subject(
-        images if training_set is None else training_set,
-        labels,
-        model=model,
-        split="validation" if training_set is None else None,
-        limit=trusted if training_set is None else None,
-        training=training_set is not None,
-        **given,
-    )
+    part: dict[str, Any] = {"split": "validation", "limit": trusted}
+    if training_set is not None:
+        images, part = training_set, {"training": True}
+    subject = open_subject(images, labels, model=model, **part, **given)
     if model is not None:
         subject.check_white_box("--model", "a scan needs gradients")
     if training_set is not None:
         return detect_training_set(subject)
-    result, told, notes = detect_model(subject, trusted), dict[str, Any](), list[str]()
-    if drawn is not None and result.trigger is None:
-        told["picture"] = None
-        notes.append(f"nothing was recovered, so {str(drawn)!r} is not written")
-    elif drawn is not None and result.trigger is not None:
-        save_picture(drawn, result.trigger.picture())
-        told["picture"] = str(drawn)
+    result = detect_model(subject, trusted)
+    told, notes, trigger = dict[str, Any](), list[str](), result.trigger
+    if drawn is not None:
+        told["picture"] = None if trigger is None else str(drawn)
+        if trigger is None:
+            notes.append(f"nothing was recovered, so {str(drawn)!r} is not written")
+        else:
+            save_picture(drawn, trigger.picture())
     if fitted is not None:
         loaded, (clean, _) = subject.loaded, subject.trusted(trusted)
         net = fit_strip(loaded.module, clean, seed=subject.seed, model_digest=loaded.digest)
@@ -139,12 +133,8 @@ def detect(
     return replace(result, values={**result.values, **told}, notes=(*result.notes, *notes))
 
 
-def detect_model(subject: Subject, trusted: int, stem: str | None = None, **more: Any) -> Detected:
-    """Scan the subject's model for a backdoor with the first `trusted` validation images alone.
-
-    `stem` is what files in the run are called, by default as the model; `more` is what the record
-    says beside, such as what was planted.
-    """
+def detect_model(subject: Subject, trusted: int, **more: Any) -> Detected:
+    """Scan the subject's model for a backdoor with the first `trusted` validation images alone."""
     from purpleteam.defences.detection.model import scan_model
     from purpleteam.verbs._pictures import gallery
 
@@ -162,7 +152,7 @@ def detect_model(subject: Subject, trusted: int, stem: str | None = None, **more
     note = _note(MODEL_SCAN, subject, loaded.digest, scan, started, more)
     records: list[Record] = [note]
     if scan.trigger is not None and run is not None:  # as a file and as a picture
-        name = stem or f"{loaded.name.replace('/', '-').replace(':', '-')}-{subject.seed}"
+        name = f"{loaded.name.replace('/', '-').replace(':', '-')}-{subject.seed}"
         path = scan.trigger.save(run.path / "exports" / f"{name}{TRIGGER}")
         caption = f"recovered: {scan.trigger.kind}, to {classes[scan.trigger.target_label]}"
         title = f"Recovered: {loaded.name}, seed {subject.seed}"
@@ -183,11 +173,7 @@ def detect_training_set(
     detectors: Sequence[str] = (),
     **more: Any,
 ) -> Detected:
-    """Look for poisoned training images; a manifest's truth is compared afterwards.
-
-    `images` are searched where not the dataset's own, and the rankings of `detectors` are told too:
-    the verdict needs none. `more` is what the record says beside, such as what was planted.
-    """
+    """Look for poisoned training images; a manifest's truth is compared afterwards."""
     from purpleteam.defences.detection.training_set import scan_training_set
 
     dataset = subject.dataset

@@ -12,8 +12,7 @@ from purpleteam.verbs.verb import verb
 if TYPE_CHECKING:
     from purpleteam.models.inference import Evaluation
 
-LISTED = 20
-"""Most classes whose confusion matrix is printed."""
+LISTED = 20  # most classes whose confusion matrix is printed
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

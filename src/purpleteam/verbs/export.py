@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from purpleteam.core.errors import UsageError
 from purpleteam.verbs.options import Images, Model, OfModel, Out, Threads
@@ -52,27 +52,16 @@ def export(
     if isinstance(loaded.module, BlackBox):
         raise UsageError(f"model {model!r} only gives answers: it has no weights to export")
     stem = stem_to_write(out, loaded.name.replace("/", "-").replace(":", "-"))
+    facts: dict[str, Any] = {"converted_from": loaded.converted_from, "recipe": {}}
     if (card := loaded.card) is None:
         dataset = open_dataset(images)
         height, width, channels = dataset.shape
-        provenance = Provenance(
-            architecture=str(model),
-            shape=(channels, height, width),
-            classes=names or dataset.classes,
-            recipe={},
-            converted_from=loaded.converted_from,
-        )
+        arch, shape, classes = str(model), (channels, height, width), dataset.classes
     else:
-        provenance = Provenance(
-            architecture=given["arch"] or card.architecture,
-            shape=card.shape,
-            classes=names or card.classes,
-            recipe=card.recipe,
-            data_digest=card.data_digest,
-            parent=card.parent,
-            converted_from=card.converted_from,
-            validation_accuracy=card.validation_accuracy,
-        )
+        arch, shape, classes = given["arch"] or card.architecture, card.shape, card.classes
+        kept = ("recipe", "data_digest", "parent", "converted_from", "validation_accuracy")
+        facts = {key: getattr(card, key) for key in kept}
+    provenance = Provenance(architecture=arch, shape=shape, classes=names or classes, **facts)
     stored = store(loaded.module, stem, provenance)
     values = {
         "model": str(stored.weights),

@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from purpleteam.core.config import number
@@ -41,21 +41,13 @@ class Requirement:
 class Verdict:
     """What became of one requirement."""
 
-    requirement: Requirement
+    require: str
     passed: bool
     message: str
 
-    def to_json(self) -> dict[str, Any]:
-        wanted = self.requirement.text
-        return {"require": wanted, "passed": self.passed, "message": self.message}
-
 
 def parse_requirement(text: str) -> Requirement:
-    """Return the requirement that a text means: `metric>=value`, a fraction or percent.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """Return the requirement that a text means: `metric>=value`, a fraction or percent."""
     try:
         if (form := FORM.fullmatch(text)) is None:
             raise ConfigError("no comparison")
@@ -83,7 +75,7 @@ def require(requirements: Sequence[Requirement], records: Sequence[Record]) -> l
             known = ", ".join(sorted({record.name for record in measured})) or "nothing"
             problems = [f"{wanted.metric} was not measured; measured: {known}"]
         message = "; ".join(problems) or ", ".join(map(_shown, named))
-        verdicts.append(Verdict(wanted, not problems, message))
+        verdicts.append(Verdict(wanted.text, not problems, message))
     return verdicts
 
 
@@ -113,10 +105,9 @@ def _shown(record: Measurement) -> str:
 def junit(verb: str, result: Result, verdicts: Sequence[Verdict]) -> str:
     """Return a JUnit file: a test for each requirement, number, check and finding.
 
-    There is one for the verb's own answer where that is no and nothing else says so, or where
-    there would be none: build servers take an empty file for a failure.
+    The verb's own answer is one where that is no and nothing else says so, or where there is none.
     """
-    cases = [(f"require {v.requirement.text}", v.passed, v.message) for v in verdicts]
+    cases = [(f"require {v.require}", v.passed, v.message) for v in verdicts]
     for record in result.records:
         if isinstance(record, Measurement):
             cases.append((f"{_shown(record)} [{record.id}]", True, json.dumps(record.to_json())))
@@ -145,15 +136,12 @@ def junit(verb: str, result: Result, verdicts: Sequence[Verdict]) -> str:
 
 
 def sarif(result: Result, verdicts: Sequence[Verdict]) -> str:
-    """Return a SARIF file: findings, checks that do not pass, and requirements not reached.
-
-    Where there is none of these and the verb's answer is no, that is the finding.
-    """
+    """Return a SARIF file: findings, failed checks, requirements not reached, or a no."""
     from purpleteam.scan.sarif import to_sarif
     from purpleteam.scan.scanner import ScanResult
 
     findings = [record for record in result.records if isinstance(record, Finding)]
-    others = [("require", f"{v.requirement.text}: {v.message}") for v in verdicts if not v.passed]
+    others = [("require", f"{v.require}: {v.message}") for v in verdicts if not v.passed]
     for record in result.records:
         if isinstance(record, CheckResult) and record.verdict in ("fail", "error", "broken"):
             text = f"{record.check}: {record.verdict}: {record.message or record.proves}"

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import Arch, Beside, Budget, Epochs, Images, Model
-from purpleteam.verbs.trained import Trained, recipe_from, seconds_of, train_and_store
+from purpleteam.verbs.trained import Trained, part, seconds_of, train_and_store
 from purpleteam.verbs.verb import verb
 
 
@@ -33,9 +33,9 @@ def harden(
     from purpleteam.verbs._subject import code_of, open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
-    plan, seconds = recipe_from(DEFENCES, recipe, epochs, epsilon=epsilon), seconds_of(budget)
-    code = code_of(arch, model)
+    plan = part(DEFENCES, recipe, "recipe", epochs=epochs, epsilon=epsilon)
+    seconds, code = seconds_of(budget), code_of(arch, model)
     subject = open_subject(images, labels, model=model, arch=code, training=True, **given)
     subject.net(arch)
-    stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan[0]}")
+    stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan.name}")
     return train_and_store(subject, stem, arch, plan, "hardened", name=name, seconds=seconds)

@@ -13,6 +13,8 @@ from purpleteam.verbs.options import Arch, Normalise, Out, Threads
 from purpleteam.verbs.result import Result
 from purpleteam.verbs.verb import Option, verb
 
+SHAPE = (1, 28, 28)
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Imported(Result):
@@ -84,33 +86,34 @@ def import_model(
     stored_at = stem.with_name(stem.name.removesuffix(".safetensors") + ".safetensors")
     if stored_at.resolve() == path.resolve():
         raise UsageError(f"the stored model would overwrite {str(path)!r}; name another --out")
-    size, names = _size(shape), tuple(map(str, range(10)))
+    sides = shape.lower().split("x") if isinstance(shape, str) else list(map(str, shape or SHAPE))
+    if len(sides) != 3 or not all(side.isdigit() and int(side) for side in sides):
+        raise UsageError(f"--shape {shape!r} is not channels x height x width, such as 1x28x28")
+    channels, height, width = map(int, sides)
+    names = None
     if isinstance(classes, list | tuple):
         names = tuple(classes)
-    elif classes is not None and (text := str(classes)).isascii() and text.isdigit():
-        count = int(text[:6])
-        if count < 2:
-            raise UsageError(
-                f"--classes '{count}' is no number of classes from 2 on, nor their names"
-            )
-        names, classes = tuple(map(str, range(count))), None
-    elif classes is not None:
+    elif classes is not None and not str(classes).isdecimal():
         names = parse_classes(str(classes))
+    elif classes is not None and int(str(classes)[:6]) < 2:
+        raise UsageError(
+            f"--classes '{classes}' is no number of classes from 2 on, nor their names"
+        )
     layer = None if normalise is None else Normalisation.parse(normalise)
     if not path.is_file():
         raise UsageError(f"checkpoint {str(path)!r} does not exist or is no file")
     if dataset is not None:
         height, width, channels = dataset.shape
-        size = (channels, height, width)
-        names = dataset.classes if classes is None else names
-    net = build(arch, size, len(names), seed=0)
+        names = names or dataset.classes
+    names = names or tuple(map(str, range(int(str(classes or 10)[:6]))))
+    net = build(arch, (channels, height, width), len(names), seed=0)
     verdict = read_state_dict(path)
     if verdict.verdict != "accepted":
         return judged("refused", verdict.reasons)
     tensors = weights_of(verdict)
     provenance = Provenance(
         architecture=arch,
-        shape=size,
+        shape=(channels, height, width),
         classes=names,
         recipe={},
         parent=sha256_file(path),
@@ -126,18 +129,7 @@ def import_model(
             notes += examine(model.module, shown_of(dataset), dataset.classes)
     except ModelError as error:
         return judged("refused", (*verdict.reasons, str(error)))
-    if is_factory(arch):
-        notes += (
-            f"its card names the code {stored.card.architecture!r}: from another folder, add "
-            f"{arch_to_type(stored.card.architecture)}",
-        )
+    if is_factory(code := stored.card.architecture):
+        remedy = f"from another folder, add {arch_to_type(code)}"
+        notes += (f"its card names the code {code!r}: {remedy}",)
     return judged("accepted", notes, stored)
-
-
-def _size(given: Any) -> tuple[int, int, int]:
-    if given is None:
-        return 1, 28, 28
-    parts = given.lower().split("x") if isinstance(given, str) else list(map(str, given))
-    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
-        raise UsageError(f"--shape {given!r} is not channels x height x width, such as 1x28x28")
-    return int(parts[0]), int(parts[1]), int(parts[2])

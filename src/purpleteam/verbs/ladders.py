@@ -18,17 +18,13 @@ COLOUR = {"linf": 8 / 255, "l2": 0.5}
 For grey ones it is the norm's own, MNIST's."""
 ALLOWED = 600
 """Seconds that the ladder may take where no attack is named; else PGD is made, in a sixth of it."""
-TIMED = 16
-"""Images on which the model's calls are timed beforehand."""
+TIMED = 16  # images on which the model's calls are timed beforehand
 
 
 def attack_from(
     text: str, *, epsilon: float | None = None, norm: str | None = None
 ) -> EvasionAttack:
-    """Return the attack that `name:field=value,...` means; its own fields win.
-
-    `foolbox:LinfPGD:steps=20` is another library's.
-    """
+    """Return the attack that `name:field=value,...` means; its own fields win."""
     from purpleteam.attacks.evasion import ATTACKS
     from purpleteam.attacks.peers import peer_attack
     from purpleteam.core.config import build, parse_part
@@ -51,28 +47,25 @@ def ladders_of(
     from purpleteam.attacks.evaluate import check_attacks
     from purpleteam.core.config import parse_part
 
-    given = [one for one in asked if not isinstance(one, str)]
-    check_attacks(given)
+    check_attacks([attack for attack in asked if not isinstance(attack, str)])
 
-    def made(one: Any, radius: float | None, norm: str | None) -> EvasionAttack:
-        if isinstance(one, str):
-            return attack_from(one, epsilon=radius, norm=norm)
-        chosen: EvasionAttack = one if radius is None else replace(one, epsilon=radius)
+    def made(attack: Any, radius: float | None, norm: str | None) -> EvasionAttack:
+        if isinstance(attack, str):
+            return attack_from(attack, epsilon=radius, norm=norm)
+        chosen: EvasionAttack = attack if radius is None else replace(attack, epsilon=radius)
         return chosen
 
     first = made(asked[0], None, norm)
     named = [t for t in asked if not isinstance(t, str) or "epsilon" in parse_part(t)[1]]
-    own = [made(one, None, norm).epsilon for one in named]
+    own = [made(attack, None, norm).epsilon for attack in named]
     usual = usual_epsilon(first.norm, channels) or first.epsilon
-    ladders = {
-        radius: [made(one, radius, norm or first.norm) for one in asked]
-        for radius in sorted(set(radii or own or [usual]))
-    }
-    for radius, ladder in ladders.items():
-        for made_attack, text in zip(ladder, asked, strict=True):
-            if (made_attack.norm, made_attack.epsilon) != (ladder[0].norm, radius):
+    ladders: dict[float, list[EvasionAttack]] = {}
+    for radius in sorted(set(radii or own or [usual])):
+        ladders[radius] = ladder = [made(attack, radius, norm or first.norm) for attack in asked]
+        for attack, text in zip(ladder, asked, strict=True):
+            if (attack.norm, attack.epsilon) != (ladder[0].norm, radius):
                 raise UsageError(
-                    f"--attack {text!r} is in {made_attack.norm} at {made_attack.epsilon:g}, "
+                    f"--attack {text!r} is in {attack.norm} at {attack.epsilon:g}, "
                     f"others in {ladder[0].norm} at {radius:g}: measure each norm and epsilon by "
                     "itself"
                 )

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import Progress
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.verbs.verb import Option
@@ -64,6 +65,15 @@ Threads = Annotated[
     int | None, Option(least=1, most=MAX_THREADS, help="torch's threads; 1 by default.")
 ]
 Device = Annotated[str, "auto, cpu or cuda."]
+
+
+def whole_numbers(given: Any, option: str) -> tuple[int, ...]:
+    """Return the whole numbers from 0 of a list, or of a text with commas."""
+    texts = given.split(",") if isinstance(given, str) else map(str, given)
+    texts = [text.strip() for text in texts]
+    if not texts or not all(t.isascii() and t.isdigit() and len(t) < 10 for t in texts):
+        raise UsageError(f"{option} {given!r} is no list of whole numbers such as 10,20,50")
+    return tuple(map(int, texts))
 
 
 class Leaving(TypedDict, total=False):

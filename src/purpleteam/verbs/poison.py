@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
-from purpleteam.core.errors import UsageError
 from purpleteam.core.records import Measurement, Record
-from purpleteam.verbs.options import Arch, Beside, Epochs, Images, Model
+from purpleteam.verbs.options import Arch, Beside, Epochs, Images, Model, whole_numbers
+from purpleteam.verbs.outputs import folder_to_write, write_answer
 from purpleteam.verbs.result import Result, percent, table
-from purpleteam.verbs.trained import fit, recipe_from, train_and_store
+from purpleteam.verbs.trained import fit, part, train_and_store
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
@@ -30,7 +29,14 @@ class Poisoned(Result):
     def lines(self) -> list[str]:
         values = self.values
         if "curve" in values:
-            return _curve_lines(values)
+            rows = [("poisons", "attack success rate", "clean accuracy")]
+            rows += [
+                (str(p["count"]), percent(p["attack_success_rate"]), percent(p["clean_accuracy"]))
+                for p in values["curve"]
+            ]
+            facts = table([(key, values[key]) for key in ("dataset", "poison", "file")])
+            n = len(values["seeds"])
+            return [*facts, f"mean over {n} trainings with its 95 % t interval:", *table(rows)]
         shown: list[tuple[str, Any]] = [
             (key, values[key]) for key in ("dataset", "poison", "poisoned", "cover", "target_label")
         ]
@@ -39,8 +45,7 @@ class Poisoned(Result):
             rates += ("attack_success_rate", "base_rate", "triggered_accuracy")
         shown += [(key.replace("_", " "), percent(values[key])) for key in rates if key in values]
         if "victim" in values:
-            one = values["victim"]
-            text = f"image {one['index']}, a {one['label']} read as {one['read_as']}"
+            text = "image {index}, a {label} read as {read_as}".format_map(values["victim"])
             shown.append(("victim", text))
         lines = table(shown)
         if "per_source" in values and values["shows"] == "trigger":
@@ -88,9 +93,9 @@ def poison(
     from purpleteam.models.recipes import RECIPES
     from purpleteam.verbs._subject import code_of, open_subject
 
-    named_recipe = recipe_from(RECIPES, recipe, epochs)
+    taught = part(RECIPES, recipe, "recipe", epochs=epochs)
     if isinstance(sources, str) and any(c.isdigit() for c in sources):
-        sources = _whole(sources, "--sources")
+        sources = whole_numbers(sources, "--sources")
     asked = {
         "count": count,
         "rate": rate,
@@ -98,35 +103,32 @@ def poison(
         "sources": sources,
         "cover": cover,
     }
-    counts = None if curve is None else _whole(curve, "--curve")
+    counts = None if curve is None else whole_numbers(curve, "--curve")
     if isinstance(attack, str):
         poison_from(attack, asked, dataset=None)  # said before anything is read
-    clean = model if train else None
-    code = code_of(arch, model)
+    clean, code = model if train else None, code_of(arch, model)
     subject = open_subject(images, labels, model=clean, arch=code, training=True, **given)
     dataset = subject.dataset
-    chosen = poison_from(attack, asked, dataset=dataset) if isinstance(attack, str) else attack
-    several = [replace(chosen, count=n, rate=None) for n in counts or () if n]
-    for one in several if counts is not None else [chosen]:
-        one.check(dataset.train, seed=subject.seed, test=dataset.test if train or counts else None)
+    plan = poison_from(attack, asked, dataset=dataset) if isinstance(attack, str) else attack
+    several = [replace(plan, count=n, rate=None) for n in counts or () if n]
+    for planned in several if counts is not None else [plan]:
+        test = dataset.test if train or counts else None
+        planned.check(dataset.train, seed=subject.seed, test=test)
     if train or counts:
         subject.net(arch)  # what cannot be built is refused before anything is written
-    out = given["out"]
     if counts is not None:
-        made = _curve(subject, chosen, arch, named_recipe[1], counts, trainings, out)
+        values, records = _curve(subject, plan, arch, taught, counts, trainings, given["out"])
     else:
-        made = _set(subject, chosen, arch, named_recipe, out, train)
-    values, records = made
-    return Poisoned(
-        values=values | {"data": subject.data()}, records=tuple(records), notes=subject.notes
-    )
+        values, records = _set(subject, plan, arch, taught, given["out"], train)
+    values |= {"data": subject.data()}
+    return Poisoned(values=values, records=tuple(records), notes=subject.notes)
 
 
 def _set(
     subject: Subject,
     plan: PoisonAttack,
     arch: str,
-    recipe: tuple[str, Recipe],
+    recipe: Recipe,
     out: Path | str | None,
     train: bool,
 ) -> tuple[dict[str, Any], list[Record]]:
@@ -135,9 +137,8 @@ def _set(
     from purpleteam.data.folders import save_dataset
     from purpleteam.models.loading import LoadedModel
     from purpleteam.models.weights import digest_of
-    from purpleteam.verbs.outputs import folder_to_write
 
-    data = subject.dataset
+    data, channels = subject.dataset, subject.dataset.shape[2]
     made = plan.apply(
         data.train, seed=subject.seed, validation=data.validation, progress=subject.progress
     )
@@ -154,36 +155,27 @@ def _set(
         "cover": len(made.cover),
         "rate": made.rate,
         "target_label": plan.target_label,
-        "trigger": plan.trigger.describe(data.shape[2]),
+        "trigger": plan.trigger.describe(channels),
     }
     if not train:
         return values, []
-    trained = train_and_store(
-        subject,
-        folder / "model",
-        arch,
-        recipe,
-        "poisoned",
-        images=made.images,
-        poison=plan.describe(data.shape[2]),
-    )
-    if (clean := subject.model) is None:  # one of the same recipe and seed
-        net = fit(subject, subject.net(arch), recipe[1], data.train, "train the clean model").module
+    how: dict[str, Any] = {"images": made.images, "poison": plan.describe(channels)}
+    trained = train_and_store(subject, folder / "model", arch, recipe, "poisoned", **how)
+    card, victim = trained.stored.card, trained.training.module
+    whose = "trained: same recipe and seed on the clean set"
+    if (clean := subject.model) is None:
+        net = fit(subject, subject.net(arch), recipe, data.train, "train the clean model").module
         clean = LoadedModel("clean", digest_of(net), net)
-    whose = (
-        subject.model.name if subject.model else "trained: same recipe and seed on the clean set"
-    )
-    nets = {"victim": trained.training.module, "victim_of_clean_model": clean.module}
-    backdoor = evaluate_backdoor(nets["victim"], data.test, plan, clean_model=clean.module)
+    else:
+        whose = clean.name
+    backdoor = evaluate_backdoor(victim, data.test, plan, clean_model=clean.module)
     values |= {"model": str(trained.stored.weights), **backdoor.to_json()}
     if plan.shown == "victim":
-        for key, net in nets.items():
+        for key, net in {"victim": victim, "victim_of_clean_model": clean.module}.items():
             values[key] = evaluate_victim(net, data.validation, made.manifest).to_json()
-    card = trained.stored.card
-    model = LoadedModel(card.name, card.digest, nets["victim"], card)
-    records = backdoor_records(replace(subject, model=model), clean, plan, made)
-    values |= {"clean_model": whose, "recipe": asdict(recipe[1])}
-    return values, [*trained.records, *records]
+    values |= {"clean_model": whose, "recipe": asdict(recipe)}
+    subject = replace(subject, model=LoadedModel(card.name, card.digest, victim, card))
+    return values, [*trained.records, *backdoor_records(subject, clean, plan, made)]
 
 
 def _curve(
@@ -197,7 +189,6 @@ def _curve(
 ) -> tuple[dict[str, Any], list[Record]]:
     """Train with each count and seed; what is finished is kept in the folder."""
     from purpleteam.attacks.poison.curve import poison_curve
-    from purpleteam.verbs.outputs import folder_to_write, write_answer
 
     data = subject.dataset
     folder = folder_to_write(out or Path("data") / f"{data.name}-{plan.name}-curve")
@@ -213,7 +204,7 @@ def _curve(
         progress=subject.progress,
     )
     facts = plan.describe(data.shape[2])
-    facts = {key: one for key, one in facts.items() if key not in ("poisoned", "asked_rate")}
+    facts = {key: facts[key] for key in facts if key not in ("poisoned", "asked_rate")}
     values = {"dataset": data.name, "file": str(folder / "curve.json")} | facts
     values |= points.to_json() | {"architecture": arch, "recipe": asdict(recipe)}
     values |= {"data": subject.data()}
@@ -255,24 +246,3 @@ def backdoor_records(
         seed=seed,
     )
     return [*backdoor.measurements(about, facts | learned, seed), difference]
-
-
-def _whole(given: Any, option: str) -> tuple[int, ...]:
-    """Return the whole numbers of a list with commas."""
-    if not isinstance(given, str):
-        return tuple(given)
-    parts = [text.strip() for text in given.split(",")]
-    if not all(text.isascii() and text.isdigit() and len(text) < 10 for text in parts):
-        raise UsageError(f"{option} {given!r} is no list of whole numbers such as 10,20,50")
-    return tuple(int(text) for text in parts)
-
-
-def _curve_lines(values: Mapping[str, Any]) -> list[str]:
-    rows = [("poisons", "attack success rate", "clean accuracy")]
-    rows += [
-        (str(p["count"]), percent(p["attack_success_rate"]), percent(p["clean_accuracy"]))
-        for p in values["curve"]
-    ]
-    facts = [(key, values[key]) for key in ("dataset", "poison", "file")]
-    n = len(values["seeds"])
-    return [*table(facts), f"mean over {n} trainings with its 95 % t interval:", *table(rows)]

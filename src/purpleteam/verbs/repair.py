@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -14,7 +13,7 @@ from purpleteam.core.records import Record
 from purpleteam.verbs.detect import detect_model, detect_training_set
 from purpleteam.verbs.options import Epochs, Images, Model, OnModel, Trusted
 from purpleteam.verbs.result import Result
-from purpleteam.verbs.trained import part, recipe_from, store_measured
+from purpleteam.verbs.trained import part, store_measured
 from purpleteam.verbs.verb import verb
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def repair(
     images: Images = "digits",
     labels: Any = None,
     *,
-    method: Annotated[Any, "unlearn, retrain, ..., with [:field=value,...]."] = ("unlearn"),
+    method: Annotated[Any, "unlearn, retrain, ..., with [:field=value,...]."] = "unlearn",
     detection: Annotated[
         Path | str | None, "What purple detect --training-set --out wrote."
     ] = None,
@@ -61,7 +60,7 @@ def repair(
     from purpleteam.verbs.outputs import stem_to_write
 
     chosen = part(REPAIRS, method, "--method")
-    _, taught = recipe_from(RECIPES, recipe, epochs)
+    taught = part(RECIPES, recipe, "recipe", epochs=epochs)
     subject = open_subject(images, labels, model=model, training=True, **given)
     stem = stem_to_write(given["out"], f"{subject.dataset.name}-{chosen.name}")
     started = time.perf_counter()
@@ -69,7 +68,13 @@ def repair(
     if "flagged" in chosen.needs:
         subject, flagged, notes = _flagged(subject, detection)
     if "trigger" in chosen.needs:
-        trigger = _recovered(subject, trusted)
+        detected = detect_model(replace(subject, run=None), trusted)
+        if (trigger := detected.trigger) is None:
+            scan = detected.scan
+            score = f"score {scan.score or 0:.3g}, flagged from {scan.threshold:.3g}"
+            why = f"{scan.verdict.replace('_', ' ')}: {'; '.join(scan.reasons) or score}"
+            remedy = "--method retrain needs none"
+            raise UsageError(f"the scan recovered no trigger to unlearn ({why}); {remedy}")
     clean, few = subject.trusted(trusted)
     before = float(correct(subject.loaded.module, subject.dataset.validation).mean())
     card = subject.loaded.card
@@ -112,14 +117,7 @@ def repair_and_store(
     name: str | None = None,
     lab: bool = False,
 ) -> tuple[StoredModel, list[Record]]:
-    """Repair the subject's model, store it, and return the records of it.
-
-    `train` is what it learned, of which `flagged` are suspicious; `recipe` is for repairs that
-    train anew.
-
-    Raises:
-        UsageError: there is nothing to repair with.
-    """
+    """Repair the subject's model, store it, and return the records of it."""
     from purpleteam.defences.evaluate import run_repair
     from purpleteam.defences.repair import Repairing
 
@@ -155,21 +153,6 @@ def repair_and_store(
     )
 
 
-def _recovered(subject: Subject, trusted: int) -> RecoveredTrigger:
-    """Scan the model for its trigger; say so where the scan recovers nothing."""
-    found = detect_model(replace(subject, run=None), trusted)
-    if found.trigger is not None:
-        return found.trigger
-    scan = found.scan
-    why = (
-        "; ".join(scan.reasons) or f"score {scan.score or 0:.3g}, flagged from {scan.threshold:.3g}"
-    )
-    raise UsageError(
-        f"the scan recovered no trigger to unlearn ({scan.verdict.replace('_', ' ')}: {why}); "
-        "--method retrain needs none"
-    )
-
-
 def _flagged(
     subject: Subject, detection: Path | str | None
 ) -> tuple[Subject, NDArray[np.int64], list[str]]:
@@ -184,53 +167,50 @@ def _flagged(
     if detection is not None:
         flagged = np.array(_read(Path(detection), scanned), np.int64)
     else:
-        flagged = np.array(detect_training_set(subject).to_json()["flagged"], np.int64)
+        flagged = np.array(detect_training_set(subject).values["flagged"], np.int64)
         notes.append(f"the scan flagged {len(flagged)} of {len(scanned)} images")
     if dataset.whole is None:
         return subject, flagged, notes
-    marks = set(_marks(scanned.take(flagged)))
-    bad = {
-        name: np.array([mark in marks for mark in _marks(dataset.split(name))], np.bool_)
-        for name in ("train", "validation")
-    }
-    kept = dataset.validation.take(np.flatnonzero(~bad["validation"]))
+
+    def contents(images: ImageSet) -> list[tuple[bytes, int]]:  # the same in another order
+        pairs = zip(images.images, images.labels, strict=True)
+        return [(pixels.tobytes(), int(label)) for pixels, label in pairs]
+
+    suspects = set(contents(scanned.take(flagged)))
+    train, validation = (
+        np.array([content in suspects for content in contents(images)], np.bool_)
+        for images in (dataset.train, dataset.validation)
+    )
+    kept = dataset.validation.take(np.flatnonzero(~validation))
     if not len(kept):
         raise UsageError(
-            f"all {len(dataset.validation)} validation images are flagged: none is left to "
+            f"all {len(validation)} validation images are flagged: none is left to "
             "trust; bring clean images in validation/<class>/"
         )
     notes.append(
-        f"of {len(flagged)} flagged images, {bad['train'].sum()} are left out of training and "
-        f"{bad['validation'].sum()} of validation"
+        f"of {len(flagged)} flagged images, {train.sum()} are left out of training and "
+        f"{validation.sum()} of validation"
     )
     subject = replace(subject, dataset=replace(dataset, validation=kept))
-    return subject, np.flatnonzero(bad["train"]), notes
-
-
-def _marks(images: ImageSet) -> Iterator[tuple[bytes, int]]:
-    """Yield by what each image is known again in another order."""
-    pairs = zip(images.images, images.labels, strict=True)
-    return ((pixels.tobytes(), int(label)) for pixels, label in pairs)
+    return subject, np.flatnonzero(train), notes
 
 
 def _read(path: Path, images: ImageSet) -> list[int]:
     """Return the flagged places in what `purple detect --training-set --out` wrote."""
+    name = f"--detection {str(path)!r}"
     try:
         answer = json.loads(path.read_text(encoding="utf-8"))
         places = [int(place) for place in answer["flagged"]]
         digest = answer.get("dataset", images.digest)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"--detection {str(path)!r} is no answer of purple detect --training-set: {error}"
-        ) from None
+        form = "is no answer of purple detect --training-set"
+        raise UsageError(f"{name} {form}: {error}") from None
     if wrong := [place for place in places if not 0 <= place < len(images)]:
-        raise UsageError(
-            f"--detection {str(path)!r} flags image {wrong[0]}, and there are {len(images)}: was "
-            "another set scanned?"
-        )
+        known = f"and there are {len(images)}: was another set scanned?"
+        raise UsageError(f"{name} flags image {wrong[0]}, {known}")
     if digest != images.digest:
         raise UsageError(
-            f"--detection {str(path)!r} is about other images, {digest}, than those to scan, "
-            f"{images.digest}: scan them with purple detect --training-set"
+            f"{name} is about other images, {digest}, than those to scan, {images.digest}: scan "
+            "them with purple detect --training-set"
         )
     return places

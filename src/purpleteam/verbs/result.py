@@ -58,14 +58,14 @@ class Result:
 
     def text(self) -> list[str]:
         """Return all lines: the answer, the notes, and where the report is."""
-        told = [*self._summary(), *self.notes]
-        notes = ["", *(f"note: {note}" for note in told)] if told else []
-        return [*self.lines(), *notes, *([f"report: {self.report}"] if self.run else [])]
+        notes = [f"note: {note}" for note in self._told()]
+        page = [f"report: {self.report}"] if self.run else []
+        return [*self.lines(), *([""] if notes else []), *notes, *page]
 
-    def _summary(self) -> list[str]:
-        """Return the line on the images, where there are some."""
+    def _told(self) -> list[str]:
+        """Return the line on the images, where there are some, and the notes."""
         data = self.to_json().get("data")
-        return [data["summary"]] if isinstance(data, Mapping) else []
+        return [*([data["summary"]] if isinstance(data, Mapping) else []), *self.notes]
 
     def __repr__(self) -> str:
         return "\n".join(self.text())
@@ -73,7 +73,7 @@ class Result:
     def _repr_html_(self) -> str:
         """Return the answer as a notebook shows it."""
         lines = html.escape("\n".join(self.lines()))
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in [*self._summary(), *self.notes])
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self._told())
         page = html.escape(str(self.report))
         link = f'<p>Report: <a href="{page}">{page}</a></p>' if self.run else ""
         return f"<pre>{lines}</pre><ul>{notes}</ul>{link}"

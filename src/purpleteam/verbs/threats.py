@@ -15,7 +15,7 @@ from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Check, Target, run_check
 from purpleteam.core.errors import UsageError
 from purpleteam.core.progress import Progress
-from purpleteam.core.records import CheckResult, Note, ThreatStatus
+from purpleteam.core.records import CheckResult, Note
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import SYSTEM_MODEL
 from purpleteam.verbs.options import Leaving
@@ -35,13 +35,11 @@ class ThreatsDerived(Result):
 
     stage = "threats"
 
-    checks: tuple[CheckResult, ...] = ()
-    statuses: tuple[ThreatStatus, ...] = ()
-
     @property
     def exit_code(self) -> int:
         """1 where a check does not pass."""
-        return int(any(check.verdict in ("fail", "error", "broken") for check in self.checks))
+        verdicts = [check["verdict"] for check in self.values.get("checks", ())]
+        return int(any(verdict in ("fail", "error", "broken") for verdict in verdicts))
 
     def answer(self) -> dict[str, Any]:
         return super().answer() if "missing" not in self.values else self.to_json()
@@ -50,9 +48,10 @@ class ThreatsDerived(Result):
         if "missing" in self.values:
             gaps = self.values["missing"].items()
             return [f"{kind}: {', '.join(map(str, gap)) or 'none'}" for kind, gap in gaps]
-        rows = [(c.verdict, c.check, c.message or c.proves) for c in self.checks]
-        statuses = [t for t in self.statuses if t.status != "not_applicable"]
-        return table([*rows, *((t.status, t.threat, t.title) for t in statuses)])
+        checks, statuses = self.values["checks"], self.values["threats"]
+        rows = [(c["verdict"], c["check"], c["message"] or c["proves"]) for c in checks]
+        shown = [t for t in statuses if t["status"] != "not_applicable"]
+        return table([*rows, *((t["status"], t["threat"], t["title"]) for t in shown)])
 
 
 @verb(answers=True)
@@ -103,14 +102,11 @@ def threats(
     statuses = room.derive(described, results, date.today())
     note = Note(name=SYSTEM_MODEL, facts=room.to_facts(described, statuses))
     values = {
-        "threats": [one.to_json() | {"record": one.id, "id": one.threat} for one in statuses],
+        "threats": [row.to_json() | {"record": row.id, "id": row.threat} for row in statuses],
         "checks": [check.to_json() for check in results],
         "summary": room.summary(statuses),
     }
-    records = (*results, note, *statuses)
-    return ThreatsDerived(
-        checks=tuple(results), statuses=tuple(statuses), values=values, records=records
-    )
+    return ThreatsDerived(values=values, records=(*results, note, *statuses))
 
 
 def load_checks() -> None:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Unpack
 
 from purpleteam.verbs.options import Arch, Budget, Doing, Epochs, Images
-from purpleteam.verbs.trained import Trained, recipe_from, seconds_of, train_and_store
+from purpleteam.verbs.trained import Trained, part, seconds_of, train_and_store
 from purpleteam.verbs.verb import verb
 
 
@@ -27,8 +27,8 @@ def train(
     from purpleteam.verbs._subject import open_subject
     from purpleteam.verbs.outputs import stem_to_write
 
-    plan, seconds = recipe_from(RECIPES, recipe, epochs), seconds_of(budget)
+    plan, seconds = part(RECIPES, recipe, "recipe", epochs=epochs), seconds_of(budget)
     subject = open_subject(images, labels, training=True, **given)
     subject.net(arch)  # what cannot be built is refused before anything is written
-    stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan[0]}")
+    stem = stem_to_write(given["out"], f"{subject.dataset.name}-{plan.name}")
     return train_and_store(subject, stem, arch, plan, "baseline", name=name, seconds=seconds)

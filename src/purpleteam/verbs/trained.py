@@ -47,7 +47,7 @@ def train_and_store(
     subject: Subject,
     stem: Path,
     arch: str,
-    recipe: tuple[str, Recipe],
+    recipe: Recipe,
     role: Role,
     *,
     images: ImageSet | None = None,
@@ -62,14 +62,12 @@ def train_and_store(
     `stem`. `images` are learned where not the training split; `more` is what card and records say
     beside of the recipe, such as the poison.
     """
-    called, plan = recipe
     learned = subject.dataset.train if images is None else images
     stem.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = stem.with_name(f".{stem.name}.checkpoint.safetensors")
-    what = f"{'harden' if role == 'hardened' else 'train'} {name or stem.name}"
-    training = fit(subject, subject.net(arch), plan, learned, what, checkpoint, seconds)
-    how = {"name": called, **asdict(plan), **more}
-    parent = subject.loaded.digest if getattr(plan, "needs_baseline", False) else None
+    title = f"{'harden' if role == 'hardened' else 'train'} {name or stem.name}"
+    training = fit(subject, subject.net(arch), recipe, learned, title, checkpoint, seconds)
+    how = {"name": recipe.name, **asdict(recipe), **more}
     stored, records = store_measured(
         subject,
         training.module,
@@ -80,7 +78,7 @@ def train_and_store(
         how={"recipe": how},
         recipe=how,
         cost={"seconds": training.seconds},
-        parent=parent,
+        parent=subject.loaded.digest if getattr(recipe, "needs_baseline", False) else None,
         name=name,
         lab=lab,
     )
@@ -115,7 +113,7 @@ def train_and_store(
 def fit(
     subject: Subject,
     net: nn.Module,
-    plan: Recipe,
+    recipe: Recipe,
     images: ImageSet,
     description: str,
     checkpoint: Path | None = None,
@@ -135,9 +133,9 @@ def fit(
         progress=subject.progress,
         budget_seconds=seconds,
     )
-    if isinstance(plan, Defence):
-        return plan.harden(work)
-    return work.train(plan, images, subject.dataset.validation)
+    if isinstance(recipe, Defence):
+        return recipe.harden(work)
+    return work.train(recipe, images, subject.dataset.validation)
 
 
 def store_measured(
@@ -172,11 +170,11 @@ def store_measured(
     )
     stored = store(module, stem, provenance)
     digest, called = stored.card.digest, name or stem.name
-    judge = replace(subject, model=None, split="validation", limit=None)
+    images = replace(subject, model=None, split="validation", limit=None)
     measured = Measurement(
         name="validation_accuracy",
         value=Rate.of(int(right.sum()), len(right)),
-        subject=judge.about(model=digest, model_name=called),
+        subject=images.about(model=digest, model_name=called),
         how=how,
         seed=subject.seed,
         cost=cost,
@@ -189,14 +187,7 @@ def store_measured(
 
 
 def part(registry: Registry[type[P]], text: Any, where: str, **given: object) -> P:
-    """Return the part that `NAME[:field=value,...]` means; what is given beside goes before.
-
-    A part that is one already is returned as it is.
-
-    Raises:
-        UsageError: there is no such part.
-        ConfigError: a field is not known or out of its range; the line begins with `where`.
-    """
+    """Return the part that `NAME[:field=value,...]` means; what is given beside goes before."""
     if not isinstance(text, str):
         return text  # type: ignore[no-any-return]
     name, values = parse_part(text)
@@ -204,20 +195,8 @@ def part(registry: Registry[type[P]], text: Any, where: str, **given: object) ->
     return build(registry[name], values, f"{where} {name}")
 
 
-def recipe_from(
-    registry: Registry[type[P]], text: Any, epochs: int | None, **given: object
-) -> tuple[str, P]:
-    """Return the name and the recipe that `NAME[:field=value,...]` and options beside it mean."""
-    recipe = part(registry, text, "recipe", epochs=epochs, **given)
-    if isinstance(text, str):
-        return text.partition(":")[0].strip(), recipe
-    return next(name for name, kind in registry.items() if type(recipe) is kind), recipe
-
-
 def seconds_of(minutes: float | None) -> float | None:
     """Return a budget in seconds; nothing and less than nothing are refused."""
-    if minutes is None:
-        return None
-    if not 0 < minutes < float("inf"):
+    if minutes is not None and not 0 < minutes < float("inf"):
         raise UsageError(f"--budget {minutes:g} is no number of minutes above 0")
-    return minutes * 60
+    return None if minutes is None else minutes * 60

@@ -1,9 +1,7 @@
 """What makes a function a verb: its options, its place in VERBS, and the run that it leaves.
 
-A verb is one function in one file. `@verb()` registers it under its name; the command line makes
-its options from the parameters that are annotated with an `Option`, the others are for Python
-alone. What many verbs take is a TypedDict of `options`: `**given: Unpack[Doing]` stands for its
-keys, which `inspect.signature` shows one by one. Heavy imports belong inside the function.
+Parameters annotated with an `Option` are asked for on the command line, the others are for Python
+alone. Keys of a TypedDict of `options` are parameters too: `**given: Unpack[Doing]`.
 """
 
 import functools
@@ -28,8 +26,7 @@ from purpleteam.verbs.outputs import file_to_write, write_answer
 from purpleteam.verbs.result import Result
 
 V = TypeVar("V", bound=Callable[..., Result])
-ASKED = "asked"
-"""Name of the note that says which call of a verb made the records before it."""
+ASKED = "asked"  # name of the note that says which call of a verb made the records before it
 DEFAULTS: dict[str, Any] = {"seed": 0, "device": "auto", "progress": SILENT}
 """Of the keys that verbs share; None of the others."""
 
@@ -64,10 +61,8 @@ def option_of(annotation: Any) -> Option | None:
 class Verb:
     """A registered verb."""
 
-    called: str
     call: Callable[..., Result]
-    measures: bool
-    """Whether it leaves records, and so a run, and can gate."""
+    measures: bool  # whether it leaves records, and so a run, and can gate
 
 
 VERBS: Registry[Verb] = Registry("verb")
@@ -106,8 +101,8 @@ def verb(
             new = not (path / "run.json").exists()
             if new and path.exists() and not (path.is_dir() and not any(path.iterdir())):
                 raise RunError(f"{str(path)!r} is neither a run nor an empty folder")
-            whole = _whole(takes, asked)
-            folder = RunFolder.create(path, whole) if new else RunFolder.reopen(path)
+            described = _described(takes, asked)
+            folder = RunFolder.create(path, described) if new else RunFolder.reopen(path)
             try:
                 return _left(answered(run=folder), folder, asked, command)
             except BaseException:
@@ -116,8 +111,8 @@ def verb(
                 raise
 
         call.__signature__ = takes  # type: ignore[attr-defined]
-        call.__annotations__ = {key: one.annotation for key, one in takes.parameters.items()}
-        VERBS.register(called)(Verb(called, call, measures))
+        call.__annotations__ = {key: p.annotation for key, p in takes.parameters.items()}
+        VERBS.register(called)(Verb(call, measures))
         return call  # type: ignore[return-value]
 
     return register
@@ -127,15 +122,14 @@ def _expanded(function: Callable[..., Result]) -> Signature:
     """Return what a verb takes, the keys of its `Unpack`ed TypedDict one by one."""
     hints = typing.get_type_hints(function, include_extras=True)
     own: list[Parameter] = []
-    for one in signature(function).parameters.values():
-        if one.kind is not Parameter.VAR_KEYWORD:
-            own.append(one.replace(annotation=hints.get(one.name, Any)))
+    for parameter in signature(function).parameters.values():
+        if parameter.kind is not Parameter.VAR_KEYWORD:
+            own.append(parameter.replace(annotation=hints.get(parameter.name, Any)))
             continue
-        (options,) = typing.get_args(hints[one.name])
-        own += [
-            Parameter(key, Parameter.KEYWORD_ONLY, default=DEFAULTS.get(key), annotation=annotation)
-            for key, annotation in typing.get_type_hints(options, include_extras=True).items()
-        ]
+        (options,) = typing.get_args(hints[parameter.name])
+        for key, annotation in typing.get_type_hints(options, include_extras=True).items():
+            facts: Any = {"default": DEFAULTS.get(key), "annotation": annotation}
+            own.append(Parameter(key, Parameter.KEYWORD_ONLY, **facts))
     return Signature(own, return_annotation=hints["return"])
 
 
@@ -169,13 +163,12 @@ def _asked(name: str, takes: Signature, args: Any, given: Mapping[str, Any]) -> 
     return {"verb": name, "options": options} | ({"plugins": plugins} if plugins else {})
 
 
-def _whole(takes: Signature, asked: dict[str, Any]) -> dict[str, Any]:
+def _described(takes: Signature, asked: dict[str, Any]) -> dict[str, Any]:
     """Return what run.json says of a call: with the dataset and the seed, defaults included."""
-    defaults = {key: one.default for key, one in takes.parameters.items()}
-    options = {key: one for key, one in defaults.items() if _plain(one) is not None}
+    options = {key: parameter.default for key, parameter in takes.parameters.items()}
     options |= asked["options"]
-    images = options.get("training_set") or options.get("images")
-    facts = {"dataset": images, "seed": options.get("seed"), "threads": options.get("threads")}
+    facts = {key: options.get(key) for key in ("seed", "threads")}
+    facts["dataset"] = options.get("training_set") or options.get("images")
     return asked | {key: value for key, value in facts.items() if _plain(value) is not None}
 
 
@@ -190,11 +183,7 @@ def _plain(value: Any) -> Any:
 
 
 def new_run(name: str, root: Path = Path("runs")) -> Path:
-    """Make and return the next free folder runs/<name>, runs/<name>-2, ...
-
-    Raises:
-        UsageError: no folder can be made there.
-    """
+    """Make and return the next free folder runs/<name>, runs/<name>-2, ..."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):

@@ -77,7 +77,6 @@ class Hardening:
 class Defence(Recipe):
     """A training recipe meant to make a model robust at `epsilon`; its fields are its options."""
 
-    name: ClassVar[str] = ""
     needs_baseline: ClassVar[bool] = False
     """Whether it attacks an undefended model beforehand."""
     ranges: ClassVar[str] = "epsilon above 0 and at most 1"

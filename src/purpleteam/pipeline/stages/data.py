@@ -8,8 +8,7 @@ from purpleteam.data.images import SPLITS
 from purpleteam.pipeline.state import Run
 from purpleteam.verbs._pictures import gallery
 
-SHOWN = 20
-"""Most classes of which an image is shown."""
+SHOWN = 20  # most classes of which an image is shown
 
 
 def describe_data(run: Run) -> None:

@@ -1,7 +1,6 @@
 """Stage defences: harden, then attack the hardened model itself, white-box."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 
 from purpleteam.core.config import build
@@ -30,12 +29,11 @@ def harden_models(run: Run) -> Iterator[Piece]:
 
 def hardened_by(run: Run, recipe: str, name: str, before: LoadedModel) -> Iterator[Piece]:
     """Harden by a recipe; yield the measurements of the hardened model."""
-    plan = recipe, defence_of(run, recipe)
-    model = run.trained("defences", name, plan, role="hardened", baseline=before)
-    yield Piece(f"evaluate {name}", partial(evaluated, run, "defences", model, name))
-    radii = sorted({run.epsilon, plan[1].epsilon})
-    named = replace(model, name=name)
-    yield from attacked(run, "defences", named, radii, curve=True, l2=recipe == "pgd")
+    defence = defence_of(run, recipe)
+    model = run.trained("defences", name, defence, role="hardened", baseline=before)
+    yield Piece(f"evaluate {name}", partial(evaluated, run, "defences", model))
+    radii = sorted({run.epsilon, defence.epsilon})
+    yield from attacked(run, "defences", model, radii, curve=True, l2=recipe == "pgd")
 
 
 def defence_of(run: Run, recipe: str) -> Defence:

@@ -15,8 +15,7 @@ from purpleteam.pipeline.stages.models import baseline
 from purpleteam.pipeline.state import Piece, Run
 from purpleteam.verbs.ladders import attack_from
 
-USUAL = "usual"
-"""The strongest attack that model and time allow."""
+USUAL = "usual"  # the strongest attack that model and time allow
 
 
 def attack_baseline(run: Run) -> Iterator[Piece]:
@@ -33,10 +32,7 @@ def attacked(
     curve: bool = False,
     l2: bool = False,
 ) -> Iterator[Piece]:
-    """Yield every attack that is asked for at each radius, PGD over epsilon, and one in L2.
-
-    What the model tells too little for is left out.
-    """
+    """Yield every attack that is asked for at each radius, PGD over epsilon, and one in L2."""
     asked, name = run.config.evasion, model.name
     answers = isinstance(model.module, BlackBox)
     for epsilon in radii:

@@ -1,6 +1,6 @@
-"""Stage defences, second part: backdoors planted, looked for without being told, and removed.
+"""Stage defences, second part: backdoors planted, scanned for, and removed.
 
-What was planted is used for one thing only: to count afterwards what was found.
+What was planted serves only to count afterwards what was found.
 """
 
 import re
@@ -15,7 +15,7 @@ from purpleteam.attacks.poison import PoisonAttack
 from purpleteam.attacks.poison.asked import aimed_at, poison_from
 from purpleteam.attacks.poison.evaluate import evaluate_backdoor
 from purpleteam.core.errors import UsageError
-from purpleteam.core.records import Artefact, Measurement, Note, Record
+from purpleteam.core.records import Artefact, Measurement, Note, Record, notes_of
 from purpleteam.core.schema import MODEL_SCAN, NO_REPAIR, TRAINING_SET_SCAN
 from purpleteam.core.statistics import Rate
 from purpleteam.data.images import ImageSet
@@ -24,11 +24,10 @@ from purpleteam.defences.evaluate import evaluate_repair, repoison
 from purpleteam.defences.repair import REPAIRS, Repair
 from purpleteam.models.loading import LoadedModel
 from purpleteam.pipeline.stages.models import baseline, evaluated, recipe_of, served
-from purpleteam.pipeline.stages.trial import Trial, plant, scan
+from purpleteam.pipeline.stages.trial import Planted, Trial, backdoor, plant, scan
 from purpleteam.pipeline.state import Piece, Run
 from purpleteam.verbs._pictures import Picture, gallery
 from purpleteam.verbs.detect import TRIGGER
-from purpleteam.verbs.poison import backdoor_records
 from purpleteam.verbs.repair import repair_and_store
 from purpleteam.verbs.trained import part
 
@@ -36,8 +35,7 @@ CLEAN = "backdoors-clean"
 """What the model of the lab that learned the clean images is called in records."""
 AGAIN = "attack_success_rate_planted_again"
 """What is measured after a repaired model was tuned on a few fresh poisons."""
-SHOWN = 3
-"""Test images that are shown with and without a planted trigger."""
+SHOWN = 3  # test images that are shown with and without a planted trigger
 
 
 def look_at_own(run: Run) -> Iterator[Piece]:
@@ -47,14 +45,14 @@ def look_at_own(run: Run) -> Iterator[Piece]:
     if not (asked.own or asked.own_training_set or other):
         return
     model = baseline(run)
-    own = Trial(model.name, run.config.seed, run.dataset.train, model, own=True)
+    own = Trial(model, run.config.seed, run.dataset.train, own=True)
     if asked.own_training_set:
         yield Piece("search the training set", partial(scan, run, own, "search"))
     if asked.own:
         yield Piece(f"scan {model.name}", partial(scan, run, own, "scan"))
     if other is not None and not (asked.own and other.digest == model.digest):
-        trial = replace(own, name=other.name, model=other)
-        yield Piece(f"scan {other.name}", partial(scan, run, trial, "scan"))
+        do = partial(scan, run, replace(own, model=other), "scan")
+        yield Piece(f"scan {other.name}", do)
 
 
 def run_trials(run: Run) -> Iterator[Piece]:
@@ -74,16 +72,14 @@ def run_trials(run: Run) -> Iterator[Piece]:
 def _trial(run: Run, seed: int, text: str | None, scans: list[Record]) -> Iterator[Piece]:
     """Go through one trial; the scans' records are added to `scans`."""
     asked = run.config.backdoors
-    trial = plant(
-        run,
-        "defences",
-        ("-".join(["backdoored", *re.findall(r"\w+", text or "")]), CLEAN),
-        None if text is None else planted_by(run, text),
-        recipe_of(asked.recipe, asked.epochs),
-        seed,
-        lab=True,
-        architecture=asked.architecture,
-    )
+    recipe = recipe_of(asked.recipe, asked.epochs)
+    how: dict[str, Any] = {"architecture": asked.architecture, "lab": True}
+    if text is None:
+        model = run.trained("defences", CLEAN, recipe, role="clean_twin", seed=seed, **how)
+        trial = Trial(model, seed, run.train)
+    else:
+        name = "-".join(["backdoored", *re.findall(r"\w+", text)])
+        trial = plant(run, "defences", (name, CLEAN), planted_by(run, text), recipe, seed, **how)
     yield Piece(f"describe {trial.stem}", partial(_describe, run, trial))
 
     def scanned(what: Literal["search", "scan"]) -> None:
@@ -93,7 +89,7 @@ def _trial(run: Run, seed: int, text: str | None, scans: list[Record]) -> Iterat
         yield Piece(f"search {trial.stem}", partial(scanned, "search"))
     if asked.scan_models:
         yield Piece(f"scan {trial.stem}", partial(scanned, "scan"))
-    if trial.poison is not None and asked.repairs:
+    if isinstance(trial, Planted) and asked.repairs:
         yield Piece(f"plant again {trial.stem}", partial(_planted_again, run, trial))
         for repair in asked.repairs:
             do = partial(_repaired, run, trial, repair)
@@ -101,38 +97,20 @@ def _trial(run: Run, seed: int, text: str | None, scans: list[Record]) -> Iterat
 
 
 def planted_by(run: Run, text: str) -> PoisonAttack:
-    """Return the poison that an entry of `backdoors.attacks` means.
-
-    Raises:
-        UsageError: there is no such poison, or a field of it is wrong.
-    """
+    """Return the poison that an entry of `backdoors.attacks` means."""
     given = {"target_label": aimed_at(run.config.backdoors.target_label, run.dataset)}
     return poison_from(text, given, dataset=run.dataset, where="backdoors.attacks")
 
 
-def repair_of(text: str) -> Repair:
-    """Return the repair that an entry of `backdoors.repairs` means.
-
-    Raises:
-        UsageError: there is no such repair, or a field of it is wrong.
-    """
-    return part(REPAIRS, text, "backdoors.repairs")
-
-
 def _describe(run: Run, trial: Trial) -> None:
     """Evaluate a trial's model; measure and show what the trigger does to it."""
-    evaluated(run, "defences", trial.model, trial.name, trial.seed)
-    poison, made, clean = trial.poison, trial.poisoned, trial.clean
-    if poison is None or made is None or clean is None:
+    evaluated(run, "defences", trial.model, trial.seed)
+    if not isinstance(trial, Planted):
         return
-    subject = run.subject(trial.model, trial.name, seed=trial.seed)
-    how = poison.describe(run.dataset.shape[2])
-    depends_on = {"poison": how, "model": trial.model.digest, "clean": clean.digest}
-    measure = partial(backdoor_records, subject, clean, poison, made, lab=True)
-    run.cell("defences", f"success {trial.stem}", depends_on, measure)
+    backdoor(run, "defences", trial)
 
     def look() -> Sequence[Record]:
-        test, names = run.dataset.test, run.dataset.classes
+        test, names, poison = run.dataset.test, run.dataset.classes, trial.poison
         chosen = np.flatnonzero(test.labels != poison.target_label)[:SHOWN]
         shown = poison.triggered(test.images[chosen])
         pictures: list[Picture] = []
@@ -143,20 +121,21 @@ def _describe(run: Run, trial: Trial) -> None:
                 (f"{stem}-clean", test.images[row], f"a {label}"),
                 (f"{stem}-shown", shown[number], f"the {label} with the trigger"),
             ]
-        return gallery(run.folder, "planted", f"Planted: {trial.name}, seed {trial.seed}", pictures)
+        title = f"Planted: {trial.model.name}, seed {trial.seed}"
+        return gallery(run.folder, "planted", title, pictures)
 
     run.cell("defences", f"planted {trial.stem}", {"poison": trial.planted}, look)
 
 
-def _repaired(run: Run, trial: Trial, text: str) -> None:
+def _repaired(run: Run, trial: Planted, text: str) -> None:
     """Repair a trial's model with what the scans found, and measure what is left."""
-    repair, asked = repair_of(text), run.config.backdoors
-    name, stem = f"{trial.name}/{repair.name}", f"{trial.stem}-{repair.name}"
+    repair: Repair = part(REPAIRS, text, "backdoors.repairs")
+    name, stem = f"{trial.model.name}/{repair.name}", f"{trial.stem}-{repair.name}"
+    asked = run.config.backdoors
     flagged, digest, trigger = list[int](), None, None
     if asked.search_training_set:
-        for one in scan(run, trial, "search"):
-            if isinstance(one, Note) and one.name == TRAINING_SET_SCAN:
-                flagged = [int(place) for place in one.facts["flagged"]]
+        for note in notes_of(scan(run, trial, "search"), TRAINING_SET_SCAN):
+            flagged = [int(place) for place in note.facts["flagged"]]
     if asked.scan_models:
         digest, trigger = _recovered(run, scan(run, trial, "scan"))
     arch, path = asked.architecture or run.architecture, run.folder.path / "models" / stem
@@ -164,13 +143,13 @@ def _repaired(run: Run, trial: Trial, text: str) -> None:
     def work() -> list[Record]:
         try:
             return repair_and_store(
-                run.subject(trial.model, trial.name, seed=trial.seed),
+                run.subject(trial.model, seed=trial.seed),
                 repair,
                 path,
                 arch,
                 train=trial.images,
                 trusted=run.trusted,
-                recipe=recipe_of(asked.recipe, asked.epochs)[1],
+                recipe=recipe_of(asked.recipe, asked.epochs),
                 flagged=np.array(flagged, np.int64),
                 trigger=trigger,
                 name=name,
@@ -189,7 +168,7 @@ def _repaired(run: Run, trial: Trial, text: str) -> None:
         "trusted": asked.trusted,
     }
     records = run.cell("defences", f"repair {stem}", depends_on, work)
-    if any(isinstance(record, Note) and record.name == NO_REPAIR for record in records):
+    if notes_of(records, NO_REPAIR):
         return
     model = run.stored(path, arch).in_order_of(run.dataset.classes, run.dataset.name)
     run.models[stem] = model
@@ -207,19 +186,16 @@ def _recovered(run: Run, records: Sequence[Record]) -> tuple[str | None, Recover
 
 
 def _after(
-    run: Run, trial: Trial, repair: Repair, model: LoadedModel, flagged: Sequence[int]
+    run: Run, trial: Planted, repair: Repair, model: LoadedModel, flagged: Sequence[int]
 ) -> list[Record]:
     """Return what the trigger still does to the repaired model, on test images."""
-    test, poison, made, clean = run.dataset.test, trial.poison, trial.poisoned, trial.clean
-    if poison is None or made is None or clean is None:
-        return []
-    residual = None
+    test, residual = run.dataset.test, None
     if repair.name == "retrain":  # of what it learned from
         removed = np.zeros(len(trial.images), np.bool_)
         removed[list(flagged)] = True
-        residual = int((made.mask & ~removed).sum())
-    before = evaluate_backdoor(trial.model.module, test, poison)
-    outcome = evaluate_repair(model.module, before, test, poison, clean.module)
+        residual = int((trial.poisoned.mask & ~removed).sum())
+    before = evaluate_backdoor(trial.model.module, test, trial.poison)
+    outcome = evaluate_repair(model.module, before, test, trial.poison, trial.clean.module)
     about = run.subject(model).about() | {"before": trial.model.digest}
     how = {"lab": True, **trial.planted, "repair": repair.name}
     left = outcome.measurements(about, how, trial.seed, residual)
@@ -231,20 +207,20 @@ def _after(
     return [*left, *_again(run, trial, model, about, without, repair=repair.name)]
 
 
-def _planted_again(run: Run, trial: Trial) -> list[Record]:
+def _planted_again(run: Run, trial: Planted) -> list[Record]:
     """Measure what a few fresh poisons do to the clean model, once for all repairs."""
-    clean, counts = trial.clean, run.config.backdoors.plant_again
-    if clean is None or not counts:
+    clean, counts = trial.clean, list(run.config.backdoors.plant_again)
+    if not counts:
         return []
-    depends_on = {"model": clean.digest, "what": trial.planted, "counts": list(counts)}
-    about = run.subject(clean, CLEAN).about()
+    depends_on = {"model": clean.digest, "what": trial.planted, "counts": counts}
+    about = run.subject(clean).about()
     measure = partial(_again, run, trial, clean, about, {})
     return run.cell("defences", f"plant again {trial.stem}", depends_on, measure)
 
 
 def _again(
     run: Run,
-    trial: Trial,
+    trial: Planted,
     model: LoadedModel,
     about: Mapping[str, Any],
     details: Mapping[int, Mapping[str, Any]],
@@ -252,7 +228,7 @@ def _again(
 ) -> list[Record]:
     """Return attack success by the number of fresh poisons that a model was tuned on."""
     poison, test, counts = trial.poison, run.dataset.test, run.config.backdoors.plant_again
-    if poison is None or trial.poisoned is None or not counts:
+    if not counts:
         return []
     meant = test.take(np.flatnonzero(poison.meant(test.labels)))
     clean = run.dataset.train  # of which those count that were not poisoned before
@@ -287,32 +263,30 @@ def _summary(run: Run, scans: Sequence[Record]) -> list[Measurement]:
     """Return how many backdoored models were found, and how many clean ones alarmed."""
     rates: list[Measurement] = []
     for what, kind in (("training_set", TRAINING_SET_SCAN), ("model", MODEL_SCAN)):
-        notes = [record for record in scans if isinstance(record, Note) and record.name == kind]
+        notes = notes_of(scans, kind)
         clean = [note for note in notes if note.facts["planted"]["poison"] == "none"]
         planted = [note for note in notes if note not in clean]
         for name, looked_at in (("detection_rate", planted), ("false_alarm_rate", clean)):
             if not looked_at:
                 continue
-            hits = [
-                bool(note.facts["backdoored"])
-                and (
-                    note in clean
-                    or note.facts["target_label"] == note.facts["planted"]["target_label"]
-                )
-                for note in looked_at
-            ]
+            facts = [note.facts for note in looked_at]
+            hits = sum(
+                bool(told["backdoored"])
+                and told["planted"].get("target_label", told["target_label"])
+                == told["target_label"]
+                for told in facts
+            )
             subject = {
-                "models": [note.facts["model"] for note in looked_at],
+                "models": [told["model"] for told in facts],
                 "dataset": run.dataset.train.digest,
                 "dataset_name": run.dataset.name,
             }
-            names = sorted({str(note.facts["model_name"]) for note in looked_at})
             rates.append(
                 Measurement(
                     name=f"{what}_{name}",
-                    value=Rate.of(sum(hits), len(hits)),
+                    value=Rate.of(hits, len(facts)),
                     subject=subject,
-                    how={"looked_at": names},
+                    how={"looked_at": sorted({str(told["model_name"]) for told in facts})},
                     detail={"records": [note.id for note in looked_at]},
                 )
             )

@@ -18,10 +18,9 @@ from purpleteam.models.inference import correct
 from purpleteam.models.loading import LoadedModel, load
 from purpleteam.models.recipes import RECIPES, Recipe
 from purpleteam.pipeline.state import Piece, Run
-from purpleteam.verbs.trained import recipe_from
+from purpleteam.verbs.trained import part
 
-BASELINE = "baseline"
-"""What the trained model at hand is called; a brought one keeps its own name."""
+BASELINE = "baseline"  # what the trained model at hand is called; a brought one keeps its own name
 
 
 def train_models(run: Run) -> None:
@@ -29,7 +28,7 @@ def train_models(run: Run) -> None:
     model = baseline(run)
     if run.brought is not None:
         run.plays("models", model, "brought")
-    evaluated(run, "models", model, model.name)
+    evaluated(run, "models", model)
     if model.notes:  # what was seen of a brought model on the way
         facts = {"model_name": model.name, "model": model.digest, "notes": list(model.notes)}
         run.cell("models", "notes", facts, lambda: [Note(name=MODEL_NOTES, facts=facts)])
@@ -41,8 +40,7 @@ def read_served(run: Run) -> Iterator[Piece]:
     if model is None:
         return
     if model.digest != baseline(run).digest:
-        what = f"evaluate {model.name}"
-        yield Piece(what, partial(evaluated, run, "models", model, model.name))
+        yield Piece(f"evaluate {model.name}", partial(evaluated, run, "models", model))
     if not run.config.models.redrawn:
         return
     if run.subject().shape != (1, FIELD, FIELD):
@@ -59,28 +57,21 @@ def baseline(run: Run) -> LoadedModel:
     return run.brought or run.trained("models", BASELINE, recipe_of(asked.recipe, asked.epochs))
 
 
-def recipe_of(name: str, epochs: int | None) -> tuple[str, Recipe]:
-    """Return a training recipe with its name, with another number of epochs where asked."""
-    return recipe_from(RECIPES, name, epochs)
+def recipe_of(name: str, epochs: int | None) -> Recipe:
+    """Return a training recipe, with another number of epochs where asked."""
+    return part(RECIPES, name, "recipe", epochs=epochs)
 
 
-def evaluated(
-    run: Run, stage: str, model: LoadedModel, name: str, seed: int | None = None
-) -> list[Record]:
+def evaluated(run: Run, stage: str, model: LoadedModel, seed: int | None = None) -> list[Record]:
     """Evaluate a model on the whole test split, as one cell."""
 
     def look() -> list[Record]:
-        result = verbs.evaluate(
-            replace(model, name=name),
-            run.dataset,
-            split="test",
-            seed=run.config.seed,
-            **run.doing,
-        )
+        doing = run.doing | {"seed": run.config.seed}
+        result = verbs.evaluate(model, run.dataset, split="test", **doing)
         measured = [one for one in result.records if isinstance(one, Measurement)]
         return [replace(one, seed=seed) for one in measured]
 
-    return run.cell(stage, f"evaluate {name}", {"model": model.digest, "seed": seed}, look)
+    return run.cell(stage, f"evaluate {model.name}", {"model": model.digest, "seed": seed}, look)
 
 
 def served(run: Run, stage: str, what: str) -> LoadedModel | None:

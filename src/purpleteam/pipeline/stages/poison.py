@@ -1,8 +1,7 @@
 """Stage attacks, second part: a few changed training images, and what they buy."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -13,48 +12,55 @@ from purpleteam.core.config import parse_part
 from purpleteam.core.records import Measurement, Record
 from purpleteam.core.statistics import mean_over_seeds
 from purpleteam.models.inference import logits
-from purpleteam.models.recipes import Recipe
 from purpleteam.pipeline.stages.models import evaluated, recipe_of, served
-from purpleteam.pipeline.stages.trial import plant, scan
+from purpleteam.pipeline.stages.trial import Planted, backdoor, plant, scan
 from purpleteam.pipeline.state import Piece, Run
 from purpleteam.verbs._pictures import Picture, gallery
-from purpleteam.verbs.poison import backdoor_records
 
-MOST, ONE_IN = 100, 43
-"""Images that are poisoned where nobody says how many: 100, or fewer of few."""
+MOST, ONE_IN = 100, 43  # images that are poisoned where nobody says how many: 100, or fewer of few
 
 
 def poison_models(run: Run) -> Iterator[Piece]:
     """Train on each poisoned set and measure clean accuracy, success rate and base rate."""
-    asked = run.config.poison
-    recipe = recipe_of(asked.recipe, asked.epochs)
+    asked, first = run.config.poison, run.config.seed
     for text in asked.attacks:
         results: list[list[Record]] = []
         plan = poison_of(run, text)
-        names = (f"poisoned-{plan.name}", "clean")
+        trial = partial(
+            plant,
+            run,
+            "attacks",
+            (f"poisoned-{plan.name}", "clean"),
+            plan,
+            recipe_of(asked.recipe, asked.epochs),
+        )
 
-        def measured(plan: PoisonAttack, seed: int, results: list[list[Record]]) -> None:
-            results.append(
-                poisoned_model(run, plan, (f"poisoned-{plan.name}", "clean"), recipe, seed)
-            )
+        def train(trial: Callable[[int], Planted], seed: int, results: list[list[Record]]) -> None:
+            results.append(measured(run, trial(seed)))
 
-        for seed in range(run.config.seed, run.config.seed + asked.trainings):
-            yield Piece(f"poison by {text}, seed {seed}", partial(measured, plan, seed, results))
+        for seed in range(first, first + asked.trainings):
+            yield Piece(f"poison by {text}, seed {seed}", partial(train, trial, seed, results))
         if len(results) > 1:
             yield Piece(f"means {text}", partial(_over_trainings, run, plan, results))
         if results and plan.shown == "trigger":
             yield Piece(f"gallery {text}", partial(_show_trigger, run, plan))
         if asked.scan:
-            yield Piece(f"look into {names[0]}", partial(_look_into, run, plan, names, recipe))
+            do = partial(_look_into, run, partial(trial, first))
+            yield Piece(f"look into poisoned-{plan.name}", do)
 
 
-def _look_into(
-    run: Run, plan: PoisonAttack, names: tuple[str, str], recipe: tuple[str, Recipe]
-) -> Iterator[Piece]:
+def _look_into(run: Run, planted: Callable[[], Planted]) -> Iterator[Piece]:
     """Look into the first training on a poison as if nothing were known of it."""
-    trial = plant(run, "attacks", names, plan, recipe, run.config.seed)
+    trial = planted()
     yield Piece(f"scan {trial.stem}", partial(scan, run, trial, "scan"))
     yield Piece(f"search {trial.stem}", partial(scan, run, trial, "search"))
+
+
+def measured(run: Run, trial: Planted) -> list[Record]:
+    """Evaluate both models of a trial, and measure what the trigger does to them."""
+    for model in (trial.clean, trial.model):
+        evaluated(run, "attacks", model, trial.seed)
+    return backdoor(run, "attacks", trial)
 
 
 def sweep_served(run: Run) -> None:
@@ -81,67 +87,31 @@ def poison_of(run: Run, text: str) -> PoisonAttack:
     return poison_from(text, given, dataset=run.dataset, where="poison.attacks")
 
 
-def poisoned_model(
-    run: Run,
-    plan: PoisonAttack,
-    names: tuple[str, str],
-    recipe: tuple[str, Recipe],
-    seed: int,
-    **how: Any,
-) -> list[Record]:
-    """Train on a poisoned set and on the clean one; measure what the trigger does to both.
-
-    `names` are those of the two models in records; `how` goes to `plant`.
-    """
-    trial = plant(run, "attacks", names, plan, recipe, seed, **how)
-    clean, made = trial.clean, trial.poisoned
-    if clean is None or made is None:
-        return []
-    evaluated(run, "attacks", clean, names[1], seed)
-    evaluated(run, "attacks", trial.model, names[0], seed)
-    depends_on = {
-        "poison": plan.describe(run.dataset.shape[2]),
-        "model": trial.model.digest,
-        "clean": clean.digest,
-        "seed": seed,
-    }
-    subject = run.subject(trial.model, names[0], seed=seed)
-    measure = partial(backdoor_records, subject, clean, plan, made)
-    return run.cell("attacks", f"backdoor {names[0]}", depends_on, measure)
-
-
 def _over_trainings(run: Run, plan: PoisonAttack, results: Sequence[Sequence[Record]]) -> None:
     """Record means over trainings; each value is kept, nothing is pooled."""
+    records = [record for made in results for record in made]
 
     def measure() -> list[Record]:
         means: list[Record] = []
         for name, least in (("attack_success_rate", 0.0), ("clean_accuracy_difference", -1.0)):
-            parts = [
-                record
-                for records in results
-                for record in records
-                if isinstance(record, Measurement) and record.name == name
-            ]
+            parts = [one for one in records if isinstance(one, Measurement) and one.name == name]
             values = [float(part.value.value) for part in parts]  # type: ignore[arg-type]
-            subject = {
-                key: value
-                for key, value in parts[0].subject.items()
-                if key not in ("model", "clean_model")
-            } | {"models": [part.subject["model"] for part in parts]}
-            how = {key: value for key, value in parts[0].how.items() if key != "training_set"}
+            subject, how = dict(parts[0].subject), dict(parts[0].how)
+            for key in ("model", "clean_model"):
+                subject.pop(key, None)
+            how.pop("training_set", None)
             means.append(
                 Measurement(
                     name=f"{name}_mean",
                     value=mean_over_seeds(values, bounds=(least, 1.0)),
-                    subject=subject,
+                    subject=subject | {"models": [part.subject["model"] for part in parts]},
                     how=how | {"seeds": [part.seed for part in parts]},
                     detail={"records": [part.id for part in parts]},
                 )
             )
         return means
 
-    ids = [record.id for records in results for record in records]
-    run.cell("attacks", f"means {plan.name}", {"of": ids}, measure)
+    run.cell("attacks", f"means {plan.name}", {"of": [one.id for one in records]}, measure)
 
 
 def _show_trigger(run: Run, plan: PoisonAttack, count: int = 8) -> None:

@@ -1,8 +1,4 @@
-"""Stage threats: run every check with its negative control, then derive each threat's status.
-
-The system is that of the run: the inventory says what is there, what the checks are to look at,
-and which digests each subject of a check has.
-"""
+"""Stage threats: run every check with its negative control, then derive each threat's status."""
 
 from dataclasses import dataclass, replace
 from datetime import date
@@ -13,7 +9,7 @@ from purpleteam.core.address import without_secrets
 from purpleteam.core.cards import find_stored, zoo_names
 from purpleteam.core.checks import Check, Target
 from purpleteam.core.errors import MissingExtra, ModelError
-from purpleteam.core.records import CheckResult, Measurement, Note, Record
+from purpleteam.core.records import CheckResult, Measurement, Note, Record, notes_of
 from purpleteam.core.schema import MODEL, MODEL_SCAN, SYSTEM_MODEL, TRAINING_SET_SCAN
 from purpleteam.data.folders import save_dataset
 from purpleteam.data.idx import has_idx
@@ -29,24 +25,18 @@ READ_BY_CHECKS = ("robust_accuracy", "trigger_sweep_rate", MODEL_SCAN, TRAINING_
 PACKAGE = Path(str(resources.files("purpleteam")))
 KEPT_DATA = "exports/dataset"
 """Where the images are written that have no folder: the checks read files."""
-PUBLIC = ("digits", "mnist")
-"""Datasets that anyone may see."""
-PINNED = ("mnist",)
-"""Those that come from mirrors, and whose digests the source code pins."""
+PUBLIC = ("digits", "mnist")  # datasets that anyone may see
+PINNED = ("mnist",)  # those that come from mirrors, and whose digests the source code pins
 
 
 @dataclass
 class Inventory:
     """What of a system is there in a run, and what its checks are to look at."""
 
-    present: set[str]
-    """As `threats.model.Condition` names it."""
-    subjects: dict[str, set[str]]
-    """Digests, as `threats.model.Subject` names them."""
-    models: list[Path]
-    """A folder of stored models, or the stem of one, for each check of models."""
-    files: list[Path]
-    """Model files without a card: their format alone can be checked."""
+    present: set[str]  # as `threats.model.Condition` names it
+    subjects: dict[str, set[str]]  # digests, as `threats.model.Subject` names them
+    models: list[Path]  # a folder of stored models, or the stem of one, for each check of models
+    files: list[Path]  # model files without a card: their format alone can be checked
     code: list[Path]
 
 
@@ -132,7 +122,7 @@ def _inventory(run: Run) -> Inventory:
         subjects["pinned"] = splits
     if _folder_read(run) is not None:
         subjects["data"] = splits
-    parts = [note for note in run.folder.records() if isinstance(note, Note) and note.name == MODEL]
+    parts = notes_of(run.folder.records(), MODEL)
     for roles, subject in ((("baseline", "brought"), "model"), (("hardened",), "hardened")):
         played = [note.facts for note in parts if note.facts["role"] in roles]
         subjects[subject] = {str(facts["model"]) for facts in played}

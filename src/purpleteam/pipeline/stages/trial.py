@@ -1,12 +1,13 @@
-"""A trial: a poison that is planted in a training set and in a model of its own, and looked for.
+"""A trial: a poison planted in a training set and in a model of its own, and scanned for.
 
-Each poison is learned by a model of its own, beside a clean one of the same recipe and seed, which
-gives the base rate and shows what detectors say where there is nothing to find. What was planted
-is compared with what a scan found only after the scan has answered.
+Beside it stands a clean model of the same recipe and seed, which gives the base rate and shows what
+detectors say where there is nothing to find. What was planted is compared with what a scan found
+only after the scan has answered.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -22,34 +23,40 @@ from purpleteam.models.loading import LoadedModel
 from purpleteam.models.recipes import Recipe
 from purpleteam.pipeline.state import Run
 from purpleteam.verbs.detect import detect_model, detect_training_set
+from purpleteam.verbs.poison import backdoor_records
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A model that learned a poison. Without one it is the clean one of its seed."""
+    """A model and the images that it learned, in which nothing was planted here."""
 
-    name: str
+    model: LoadedModel
     seed: int
     images: ImageSet
-    """What it learned from."""
-    model: LoadedModel
-    poison: PoisonAttack | None = None
-    poisoned: PoisonedSet | None = None
-    clean: LoadedModel | None = None
-    """The clean model of the same seed."""
-    own: bool = False
-    """No trial at all: what the run itself trains on or serves, of which nothing is known."""
+    own: bool = False  # whether the run itself trains on it or serves it: of that nothing is known
 
     @property
     def stem(self) -> str:
         """What its files are called."""
-        return f"{self.name}-{self.seed}"
+        return f"{self.model.name}-{self.seed}"
 
     @property
     def planted(self) -> dict[str, Any]:
         """What the trial's records say of the poison, which the detectors are not told."""
-        if self.poison is None or self.poisoned is None:
-            return {"poison": "unknown" if self.own else "none"}
+        return {"poison": "unknown" if self.own else "none"}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Planted(Trial):
+    """A model that learned a poison, and the clean one of the same seed."""
+
+    poison: PoisonAttack
+    poisoned: PoisonedSet
+    clean: LoadedModel
+    lab: bool
+
+    @property
+    def planted(self) -> dict[str, Any]:
         return {
             "poison": self.poison.name,
             "poisoned": len(self.poisoned.indices),
@@ -61,69 +68,63 @@ def plant(
     run: Run,
     stage: str,
     names: tuple[str, str],
-    poison: PoisonAttack | None,
-    recipe: tuple[str, Recipe],
+    poison: PoisonAttack,
+    recipe: Recipe,
     seed: int,
     *,
     images: ImageSet | None = None,
     lab: bool = False,
-    architecture: str | None = None,
     **more: Any,
-) -> Trial:
-    """Train a model on a poisoned set and a clean one beside it; without a poison, that alone.
+) -> Planted:
+    """Train a model on a poisoned set and a clean one beside it; `names` are theirs in records.
 
-    `names` are those of the two in records; `more` is what their cards say beside of the training.
+    `more` goes to `Run.trained`.
     """
     images = run.train if images is None else images
-
-    def model(name: str, images: ImageSet, **facts: Any) -> LoadedModel:
-        return run.trained(
-            stage,
-            name,
-            recipe,
-            role="poisoned" if facts else "clean_twin",
-            images=images,
-            seed=seed,
-            stem=f"{name}-{seed}",
-            architecture=architecture,
-            lab=lab,
-            **more,
-            **facts,
-        )
-
     name, clean_name = names
-    if poison is None:
-        return Trial(clean_name, seed, images, model(clean_name, images))
+    train = partial(run.trained, stage, recipe=recipe, seed=seed, lab=lab, **more)
+    train_clean = partial(train, name=clean_name, role="clean_twin", images=images)
     poison.check(images, seed=seed, test=run.dataset.test)
     made = poison.apply(images, seed=seed)
-    if not lab:
-        model(clean_name, images)  # the lab has it already, or another process is at it
-    planted = model(name, made.images, poison=poison.describe(run.dataset.shape[2]))
-    return Trial(name, seed, made.images, planted, poison, made, clean=model(clean_name, images))
+    if not lab:  # the lab has it already, or another process is at it
+        train_clean()
+    how = poison.describe(run.dataset.shape[2])
+    model = train(name=name, role="poisoned", images=made.images, poison=how)
+    facts: dict[str, Any] = {"poison": poison, "poisoned": made, "clean": train_clean(), "lab": lab}
+    return Planted(model, seed, made.images, **facts)
+
+
+def backdoor(run: Run, stage: str, trial: Planted) -> list[Record]:
+    """Measure what the trigger does to both models of a trial, as one cell."""
+    depends_on = {
+        "poison": trial.poison.describe(run.dataset.shape[2]),
+        "model": trial.model.digest,
+        "clean": trial.clean.digest,
+        "seed": trial.seed,
+    }
+    subject = run.subject(trial.model, seed=trial.seed)
+    measure = partial(
+        backdoor_records, subject, trial.clean, trial.poison, trial.poisoned, trial.lab
+    )
+    return run.cell(stage, f"backdoor {trial.model.name}", depends_on, measure)
 
 
 def scan(run: Run, trial: Trial, what: Literal["search", "scan"]) -> list[Record]:
     """Search a trial's training set for poisoned images, or scan its model, as one cell.
 
-    Of the run's own model it is noted why it cannot be made.
+    Where this cannot be done with the run's own model, the reason is recorded.
     """
-    asked = run.config.backdoors
-    trusted, ranked = asked.trusted, asked.rank_detectors and trial.poison is not None
+    trusted, ranked = run.config.backdoors.trusted, run.config.backdoors.rank_detectors
     facts: dict[str, Any] = {"own": trial.own, "planted": trial.planted}
 
     def look() -> Sequence[Record]:
+        subject = run.subject(trial.model, seed=trial.seed)
         if what == "scan":
-            subject = run.subject(
-                trial.model, trial.name, split="validation", limit=trusted, seed=trial.seed
-            )
-            return detect_model(subject, trusted, trial.stem, **facts).records
+            subject = replace(subject, split="validation", limit=trusted)
+            return detect_model(subject, trusted, **facts).records
         run.dataset.check_trainable()
-        result = detect_training_set(
-            run.subject(trial.model, trial.name, seed=trial.seed),
-            trial.images,
-            tuple(TRAINING_SET_DETECTORS) if ranked else (),
-            **facts,
-        )
+        detectors = tuple(TRAINING_SET_DETECTORS) if ranked and isinstance(trial, Planted) else ()
+        result = detect_training_set(subject, trial.images, detectors, **facts)
         found: Any = result.scan
         return [*result.records, *([] if trial.own else _counted(run, trial, found))]
 
@@ -133,7 +134,7 @@ def scan(run: Run, trial: Trial, what: Literal["search", "scan"]) -> list[Record
         except PurpleError as error:
             if not trial.own:
                 raise
-            why = {"model_name": trial.name, "model": trial.model.digest, "why": str(error)}
+            why = {"model_name": trial.model.name, "model": trial.model.digest, "why": str(error)}
             return [Note(name=NO_SEARCH, facts=why)]
 
     depends_on = {
@@ -144,17 +145,17 @@ def scan(run: Run, trial: Trial, what: Literal["search", "scan"]) -> list[Record
     }
     if what == "scan":
         depends_on["n"] = len(run.trusted)
-    elif not asked.rank_detectors:
+    elif not ranked:
         depends_on["ranked"] = False
     return run.cell("defences", f"{what} {trial.stem}", depends_on, attempt)
 
 
 def _counted(run: Run, trial: Trial, scan: TrainingSetScan) -> list[Measurement]:
     """Return how well a scan did, counted with what was planted."""
-    names = {"model": trial.model.digest, "model_name": trial.name}
+    names = {"model": trial.model.digest, "model_name": trial.model.name}
     subject = run.subject(split="train").about(dataset=trial.images.digest, **names)
     kept, poison, flagged = (np.full(len(trial.images), start) for start in (True, False, False))
-    if trial.poisoned is not None:
+    if isinstance(trial, Planted):
         poison |= trial.poisoned.mask
         kept &= ~trial.poisoned.cover_mask  # stamped and rightly labelled: neither of the two
     flagged[scan.flagged] = True
