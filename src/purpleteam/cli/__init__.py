@@ -2,7 +2,7 @@
 
 - `app`       `main`, which turns every error into one line and an exit code
 - `build`     a command's options, made from the parameters of a verb or of a function here
-- `runs`, `evidence`, `doctor`: what is no verb of `purpleteam.verbs`
+- `runs`, `doctor`: what is no verb of `purpleteam.verbs`
 - `screen`    progress on standard error, the answer or one JSON object on standard output
 """
 

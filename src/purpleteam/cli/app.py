@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli import build, doctor, evidence, runs, screen
+from purpleteam.cli import build, doctor, runs, screen
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, UsageError, place_of, unknown
 from purpleteam.core.machine import restart
 from purpleteam.core.plugins import load_plugin
@@ -31,8 +31,7 @@ STOPPED = 130
 
 LAB = ("torch", "sklearn", "scipy", "onnx", "onnxruntime", "onnxscript", "opacus", "PIL")
 SERVE = ("starlette", "uvicorn", "httptools")
-EXTRAS = dict.fromkeys(LAB, "lab") | dict.fromkeys(SERVE, "serve")
-"""Which extra brings a package that the base install does without."""
+EXTRAS = dict.fromkeys(LAB, "lab") | dict.fromkeys(SERVE, "serve")  # what the base does without
 
 
 @app.callback(invoke_without_command=True)
@@ -63,9 +62,9 @@ def _add_verbs() -> None:
             build.add(app, name, verb.call, measures=verb.measures)
 
 
-for command in (runs.demo, runs.run, runs.serve, evidence.report, evidence.replay, doctor.doctor):
+for command in (runs.demo, runs.run, runs.serve, runs.report, runs.replay, doctor.doctor):
     build.add(app, command.__name__, command)
-build.add(app, "verify", evidence.verify)
+build.add(app, "verify", runs.verify)
 build.add(app, "ls", doctor.list_all)
 build.add(of_data, "fetch", doctor.fetch)
 build.add(of_data, "verify", doctor.verify_data)
@@ -126,8 +125,17 @@ def _told(error: BaseException) -> dict[str, Any]:
         if error.__cause__ is not None:
             facts["whose"], facts["place"] = place_of(error.__cause__)
         return facts
-    if isinstance(error, USAGE_ERROR):
-        return facts | {"kind": "UsageError", "message": _usage(error)}
+    if isinstance(error, USAGE_ERROR):  # with the value and the choices, where it is silent
+        parser: Any = error
+        told, reason = parser.format_message(), parser.__cause__
+        if kind == "NoSuchOption" and parser.ctx is not None:
+            parameters = parser.ctx.command.params
+            known = [name for p in parameters for name in p.opts if name[0] == "-"]
+            told = unknown("option", parser.option_name, known)
+        elif hasattr(reason, "errors"):
+            value = reason.errors()[0]["input"]
+            told = told.replace("Invalid value for", f"Invalid value {value!r} for", 1)
+        return facts | {"kind": "UsageError", "message": told}
     whose, place = place_of(error)
     if isinstance(error, OSError) and error.strerror and whose != "user":
         told = f"{str(error.filename)!r}: {error.strerror}" if error.filename else error.strerror
@@ -142,16 +150,3 @@ def _told(error: BaseException) -> dict[str, Any]:
         hint = f"{whose} raised it; if it was in a net of yours, call that by itself on one batch"
     told = f"{kind}: {text} in {place}; {hint} (the traceback comes with --debug)"
     return facts | {"kind": kind, "message": told, "place": place, "whose": whose}
-
-
-def _usage(error: Any) -> str:
-    """Return what the option parser says, with the value and the choices where it is silent."""
-    text: str = error.format_message()
-    context, reason = getattr(error, "ctx", None), error.__cause__
-    if type(error).__name__ == "NoSuchOption" and context is not None:
-        known = [name for one in context.command.params for name in one.opts if name[0] == "-"]
-        return unknown("option", error.option_name, known)
-    if hasattr(reason, "errors"):
-        value = reason.errors()[0]["input"]
-        return text.replace("Invalid value for", f"Invalid value {value!r} for", 1)
-    return text

@@ -110,7 +110,9 @@ def add(
     shared = READING if any(key in takes for key in IMAGES) else {}
     if measures:
         names = [_called(*pair) for pair in own.items()]
-        shared = {key: one for key, one in GATES.items() if _called(key, one) not in names} | shared
+        shared = {
+            key: option for key, option in GATES.items() if _called(key, option) not in names
+        } | shared
 
     def command(**given: Any) -> None:
         how = How(*(given.pop(key) for key in ENDS))
@@ -146,7 +148,7 @@ def add(
     for key, option in (shared | ENDS).items():
         parameters.append(_parameter(key, option, False if option.kind is bool else None))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     text = re.split(r"\n\n(?:Args|Raises|Returns):", inspect.getdoc(call) or "")[0]
     app.command(name, help=text)(screen.only_answers()(command))
 

@@ -29,19 +29,14 @@ class ModelCard:
     architecture: str  # name in the registry, or `module:factory`
     input: Mapping[str, Any]  # `channels`, `height`, `width`, and `range`, which is [0, 1]
     classes: tuple[str, ...]  # names in the order of the net's outputs; numbers where nobody said
-    normalisation: Mapping[str, Any] | None = None
-    """`name`, `mean` and `std` of the layer in front of the net; the weights are without it."""
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    """How it was trained, seed included; empty where that is not known."""
+    normalisation: Mapping[str, Any] | None = None  # `name`, `mean`, `std` of the layer in front
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # with the seed; empty if not known
     data_digest: str | None = None  # digest of the training images and labels
     parent: str | None = None  # digest of the model or file that this one was made from
-    converted_from: str | None = None
-    """The foreign number format, where the weights were not float32."""
+    converted_from: str | None = None  # the number format, where the weights were not float32
     validation_accuracy: float | None = None
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """Versions of the packages that made it."""
-    onnx_difference: float | None = None
-    """Largest difference of logits between the two nets, compared when written."""
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that made it
+    onnx_difference: float | None = None  # largest difference of logits between the two nets
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,7 +56,7 @@ class ModelCard:
         """Read a card; an unreadable or incomplete one is a ModelError."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            known = {one.name for one in fields(cls)}
+            known = {part.name for part in fields(cls)}
             values = {key: value for key, value in values.items() if key in known}
             card = cls(**{**values, "classes": tuple(values["classes"])})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

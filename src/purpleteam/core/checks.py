@@ -24,8 +24,7 @@ class Target:
 
     code: Path | None = None  # folder or file of source code
     data: Path | None = None  # folder with the four IDX files
-    data_digests: Mapping[str, str] = field(default_factory=dict)
-    """Digest that each data file must have, by file name."""
+    data_digests: Mapping[str, str] = field(default_factory=dict)  # that files must have, by name
     model: Path | None = None  # a model file, or a folder of them
     model_digest: str | None = None  # digest that the model file must have
     url: str | None = None  # address of a running app, such as http://127.0.0.1:8000
@@ -50,8 +49,7 @@ class Check(ABC):
 
     id: ClassVar[str] = ""  # the name under which it is registered
     proves: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]]
-    """Names of the Target fields without which the check is skipped."""
+    needs: ClassVar[tuple[str, ...]]  # the Target fields without which the check is skipped
 
     def __init_subclass__(cls) -> None:
         if cls.__doc__ and "proves" not in vars(cls):

@@ -26,7 +26,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Return `cls(**values)`, with every key known, every value of its type and finite."""
     from pydantic import TypeAdapter, ValidationError
 
-    known = [one.name for one in fields(cls) if one.init]  # type: ignore[arg-type]
+    known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     ready: dict[str, Any] = {}
     for key, value in values.items():
@@ -138,7 +138,7 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         if text.startswith("[") and text.endswith("]"):  # such as [2/255,8/255]
-            return [_value(one.strip()) for one in BETWEEN_FIELDS.split(text[1:-1])]
+            return [_value(item.strip()) for item in BETWEEN_FIELDS.split(text[1:-1])]
         return text
 
 
@@ -150,9 +150,9 @@ def _of_floats(kind: Any) -> bool:
 def _fractions(value: Any) -> Any:
     """Return the value with every text that is a fraction made a number."""
     if isinstance(value, list | tuple):
-        return [_fractions(one) for one in value]
+        return [_fractions(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _fractions(one) for key, one in value.items()}
+        return {key: _fractions(item) for key, item in value.items()}
     return number(value) if isinstance(value, str) and "/" in value else value
 
 

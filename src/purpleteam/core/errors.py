@@ -79,7 +79,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> str:
 
 
 def reason_of(error: BaseException, most: int = 200) -> str:
-    """Return what an error says, in one line of at most so many characters."""
+    """Return what an error says, in one line of at most `most` characters."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
@@ -96,7 +96,9 @@ def place_of(error: BaseException) -> tuple[str, str]:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(package):
             whose, path = "purpleteam", path.relative_to(package.parent)
-        elif found := next((one for one in libraries if path.is_relative_to(one)), None):
+        elif found := next(
+            (library for library in libraries if path.is_relative_to(library)), None
+        ):
             whose = path.relative_to(found).parts[0]
         elif not path.is_absolute():  # <frozen importlib>, <string>
             whose = path.name

@@ -41,8 +41,8 @@ def portable(reference: str) -> str:
     file = file_of(reference)
     if file is None:
         return reference
-    whole, here = file.expanduser().resolve(), Path.cwd().resolve()
-    inside = whole.relative_to(here) if whole.is_relative_to(here) else Path(whole.name)
+    path, here = file.expanduser().resolve(), Path.cwd().resolve()
+    inside = path.relative_to(here) if path.is_relative_to(here) else Path(path.name)
     return f"{inside.as_posix()}:{reference.rpartition(':')[2]}"
 
 
@@ -61,28 +61,35 @@ def call_factory(
     """
     name, _, factory_name = reference.rpartition(":")
     file = file_of(reference)
-    whole = file.expanduser().resolve() if file else None
+    path = file.expanduser().resolve() if file else None
     with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as after:
         try:  # standard output is for the answer
-            if whole is None:
+            if path is None:
                 if (here := str(Path.cwd())) not in sys.path:
                     sys.path.insert(0, here)
                 module = importlib.import_module(name)
             else:
-                beside = str(_root(whole))
+                beside = str(_root(path))
                 sys.path.insert(0, beside)
                 after.callback(_leave, beside)
-                if not whole.is_file():
+                if not path.is_file():
                     raise error(f"{reference!r}: there is no file {str(file)!r}")
-                module = _module(whole)
+                module = _module(path)
         except PurpleError:
             raise
         except (Exception, SystemExit) as problem:  # whatever the user's file does when imported
-            why = f"{_what(problem)}; {_remedy(problem, None if whole else name)}"
+            remedy = "the module is code of yours, and must be importable by itself"
+            if isinstance(problem, ModuleNotFoundError) and (missing := problem.name):
+                package = missing.split(".")[0]
+                remedy = f"the module is code of yours and needs {package!r} to be installed"
+                if path is None and name.split(".")[0] == package:
+                    place = f"PATH/{missing}.py:NAME"
+                    remedy = f"it is looked for in the current folder; or give its file: {place}"
+            why = f"{_what(problem)}; {remedy}"
             raise error(f"{reference!r}: module {name!r} cannot be imported: {why}") from None
         factory = getattr(module, factory_name, None)
         if factory is None:
-            own = [one for one in vars(module) if not one.startswith("_")][-8:]
+            own = [known for known in vars(module) if not known.startswith("_")][-8:]
             lacks = f"has no {factory_name!r}; it has {', '.join(own) or 'nothing'}"
             raise error(f"{reference!r}: module {name!r} {lacks}")
         try:
@@ -142,13 +149,3 @@ def _what(problem: BaseException) -> str:
     if whose == "purpleteam" or isinstance(problem, SyntaxError):  # its text says the line already
         return text
     return f"{text} ({type(problem).__name__}{f' in {place}' if place else ''})"
-
-
-def _remedy(problem: BaseException, dotted: str | None) -> str:
-    missing = problem.name if isinstance(problem, ModuleNotFoundError) else None
-    if not missing:
-        return "the module is code of yours, and must be importable by itself"
-    package = missing.split(".")[0]
-    if dotted and dotted.split(".")[0] == package:
-        return f"it is looked for in the current folder; or give its file: PATH/{missing}.py:NAME"
-    return f"the module is code of yours and needs {package!r} to be installed"

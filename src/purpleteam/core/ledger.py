@@ -21,14 +21,11 @@ GENESIS = "sha256:" + 64 * "0"
 class Look:
     """What a file holds that may be damaged."""
 
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    """The content of each line that can be read."""
+    lines: list[dict[str, Any]] = field(default_factory=list)  # of each line that can be read
     ends: list[int] = field(default_factory=list)  # where each of them ends in the file, in bytes
     chain: str = GENESIS  # the chain value that the last one claims, which names them all
-    damage: list[str] = field(default_factory=list)
-    """What is wrong, from the first line to the last; none: the chain is whole."""
-    torn: list[str] = field(default_factory=list)
-    """The same of a last line that was not written to its end: no damage, but lost."""
+    damage: list[str] = field(default_factory=list)  # what is wrong; none: the chain is whole
+    torn: list[str] = field(default_factory=list)  # of a last line that was not written to its end
 
     @property
     def head(self) -> dict[str, Any]:

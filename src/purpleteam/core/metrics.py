@@ -36,62 +36,49 @@ def add(metric: Metric) -> Metric:
 _METRICS: dict[tuple[Unit, Better], dict[str, str]] = {
     ("fraction", "higher"): {
         "clean_accuracy": "Fraction of unchanged test images that are classified correctly.",
-        "clean_accuracy_mean": "Share of unchanged test images classified correctly, mean over "
-        "several trainings.",
+        "clean_accuracy_mean": "Clean accuracy, mean over several trainings.",
         "validation_accuracy": "Fraction of validation images that are classified correctly.",
         "precision": "Among images classified as this class, the fraction that belong to it.",
         "recall": "Among images of this class, the fraction that are classified as it.",
         "f1": "Harmonic mean of precision and recall of this class.",
         "robust_accuracy": "Fraction of all test images that are classified correctly unchanged "
         "and under every attack tried; an upper bound.",
-        "transfer_accuracy": "Accuracy on images that were made against another model: no "
-        "robustness.",
-        "adversarial_set_accuracy": "Accuracy on a stored set of adversarial images: no "
-        "robustness.",
+        "transfer_accuracy": "Accuracy on images made against another model: no robustness.",
+        "adversarial_set_accuracy": "Accuracy on stored adversarial images: no robustness.",
         "certified_accuracy": "Fraction of test images that are classified correctly and that no "
         "adversary within the bound can change; a lower bound.",
-        "recovered_accuracy": "Fraction of triggered images that are classified as their true "
-        "class.",
-        "redrawn_accuracy": "Accuracy on test images that were drawn again at another size and "
-        "place.",
+        "recovered_accuracy": "Fraction of triggered images classified as their true class.",
+        "redrawn_accuracy": "Accuracy on test images drawn again at another size and place.",
         "served_accuracy": "Fraction of drawings that the running app classifies correctly.",
         "detection_recall": "Fraction of the poisoned training images that were flagged.",
         "detection_precision": "Fraction of the flagged training images that were poisoned.",
         "average_precision": "Area under precision over recall of a detector's ranking.",
         "model_detection_rate": "Fraction of backdoored models found, with the right target label.",
-        "training_set_detection_rate": "Fraction of poisoned training sets found, with the right "
-        "target label.",
+        "training_set_detection_rate": "Fraction of poisoned sets found, with the right label.",
     },
     ("fraction", "lower"): {
         "calibration_error": "Mean distance between stated confidence and accuracy.",
         "attack_success_rate": "Fraction of triggered images of other classes that get the target "
         "label.",
         "attack_success_rate_mean": "Attack success rate, mean over several trainings.",
-        "attack_success_rate_planted_again": "Attack success rate after tuning on a few fresh "
-        "poisoned images.",
+        "attack_success_rate_planted_again": "Attack success rate after tuning on fresh poisons.",
         "base_rate": "Fraction of the same triggered images that a clean model gives the target "
         "label.",
-        "worst_source_success_rate": "Attack success rate of the class on which the trigger works "
-        "best.",
-        "trigger_sweep_rate": "Of the common triggers, the largest fraction of images that one "
-        "moves to one label.",
+        "worst_source_success_rate": "Attack success rate of the class that it is highest on.",
+        "trigger_sweep_rate": "Largest fraction of images that a common trigger moves to a label.",
         "false_positive_rate": "Fraction of the clean training images that were flagged.",
         "model_false_alarm_rate": "Fraction of clean models that were called backdoored.",
-        "training_set_false_alarm_rate": "Fraction of clean training sets that were called "
-        "poisoned.",
+        "training_set_false_alarm_rate": "Fraction of clean training sets called poisoned.",
     },
     ("fraction", "neither"): {
-        "triggered_accuracy": "Accuracy on all test images with the trigger: no attack success "
-        "rate.",
+        "triggered_accuracy": "Accuracy on all images with the trigger: no attack success rate.",
     },
     ("points", "higher"): {
         "clean_accuracy_difference": "Clean accuracy less that of the model it is compared with.",
-        "clean_accuracy_difference_mean": "Clean accuracy less that of the clean twin, mean over "
-        "several trainings.",
+        "clean_accuracy_difference_mean": "Clean accuracy less the clean twin's, a mean over runs.",
     },
     ("points", "neither"): {
-        "cross_check_difference": "Robust accuracy by another library less the one measured here, "
-        "on the same images.",
+        "cross_check_difference": "Robust accuracy by another library less ours, same images.",
     },
     ("score", "higher"): {
         "detector_auroc": "Area under the ROC curve of a detector's ranking; 0.5 is chance.",

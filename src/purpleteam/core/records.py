@@ -17,8 +17,7 @@ from purpleteam.core.statistics import Value, value_from_json
 Severity = Literal["note", "low", "medium", "high", "critical"]
 Verdict = Literal["pass", "fail", "error", "skipped", "broken", "stale"]
 
-NO_METRIC = ("cost", "command")
-"""Fields that differ from run to run and take no part in a record's identity."""
+NO_METRIC = ("cost", "command")  # they differ from run to run: no part of a record's identity
 
 
 _KINDS: dict[str, type[Record]] = {}
@@ -30,8 +29,7 @@ class Record:
 
     kind: ClassVar[str]
     letter: ClassVar[str]  # what its ids begin with
-    cost: Mapping[str, float] = field(default_factory=dict)
-    """What it took (seconds, forward, backward, queries); no part of the identity."""
+    cost: Mapping[str, float] = field(default_factory=dict)  # seconds, forward, backward, queries
     command: tuple[str, ...] = ()  # the command line that made this record
 
     def __init_subclass__(cls, kind: str, letter: str) -> None:
@@ -79,12 +77,9 @@ class Measurement(Record, kind="measurement", letter="m"):
 
     name: str
     value: Value
-    subject: Mapping[str, Any]
-    """Digests and names of everything the number is about: model, dataset, split, selection."""
-    how: Mapping[str, Any] = field(default_factory=dict)
-    """What was done: attack, norm, epsilon, steps, trigger, recipe, knowledge."""
-    detail: Mapping[str, Any] = field(default_factory=dict)
-    """What belongs to the result beside the number: soundness, rates per source class."""
+    subject: Mapping[str, Any]  # digests and names of what it is about: model, dataset, split
+    how: Mapping[str, Any] = field(default_factory=dict)  # attack, norm, epsilon, trigger, ...
+    detail: Mapping[str, Any] = field(default_factory=dict)  # soundness, rates per source, ...
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -117,8 +112,7 @@ class CheckResult(Record, kind="check", letter="c"):
     measured: Any = None
     threshold: Any = None
     message: str = ""
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    """Path or address of each input, with its digest."""
+    inputs: Mapping[str, str] = field(default_factory=dict)  # digests by path or address
     negative_control: Mapping[str, bool] = field(default_factory=dict)
     """`ran` and `failed_as_required`: the check on an example that it must fail."""
 
@@ -175,7 +169,7 @@ def record_from_json(line: Mapping[str, Any]) -> Record:
     cls = _KINDS.get(str(line.get("kind")))
     if cls is None:
         raise RunError(unknown("record kind", line.get("kind"), _KINDS))
-    wanted = {one.name for one in fields(cls)}
+    wanted = {part.name for part in fields(cls)}
     values = {key: value for key, value in line.items() if key in wanted}
     for name in ("command", "origin"):
         if name in values:

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,19 +79,15 @@ class RunFolder:
             raise RunError(f"{str(path)!r} was started with {asked_else}; choose another --out")
         run = cls.reopen(path)
         if lines := run._ledger.read():
-            ends = [
-                number
-                for number, line in enumerate(lines, 1)
-                if line.get("kind") == Note.kind and line.get("name") == CELL
-            ]
-            run._ledger.keep(ends[-1] if ends else 0)
+            closing = [(line.get("kind"), line.get("name")) == (Note.kind, CELL) for line in lines]
+            run._ledger.keep(max((i for i, ends in enumerate(closing, 1) if ends), default=0))
         for key, records in list(run._cells_done().items()):
-            if any(isinstance(one, Failure) for one in records):
+            if any(isinstance(record, Failure) for record in records):
                 run._keep(key, "resume", [])  # an empty cell stands for it: it is tried again
-        info = {**run.info, "status": "running"}
-        info["artefacts"] = {**info["artefacts"], **_artefacts(run.records())}
+        info = run.info
+        info["artefacts"] |= artefacts_of(run.records())
         info.pop("records", None)
-        run._write(info)
+        run._write({**info, "status": "running"})
         return run
 
     @property
@@ -105,9 +102,8 @@ class RunFolder:
             raise RunError(f"{str(path)!r} does not say what was asked")
         schema = info.get("schema", 0)
         if type(schema) is not int or not 0 <= schema <= SCHEMA:
-            reads = (
-                f"this version reads 0 to {SCHEMA}; install the version of Purpleteam that wrote it"
-            )
+            remedy = "install the version of Purpleteam that wrote it"
+            reads = f"this version reads 0 to {SCHEMA}; {remedy}"
             raise RunError(f"{str(path)!r} has schema {schema!r}, {reads}")
         return info
 
@@ -120,8 +116,7 @@ class RunFolder:
 
     def readable(self) -> list[Record]:
         """Return the records of a run that may be damaged: all that can still be read."""
-        look = self._ledger.look()
-        found: list[Record] = []
+        look, found = self._ledger.look(), list[Record]()
         for line in look.lines:
             with suppress(RunError):
                 found.append(record_from_json(line))
@@ -177,9 +172,10 @@ class RunFolder:
         closing = Note(name=CELL, facts={"cell": key, "stage": stage, "records": len(made)})
         self._ledger.append(record.to_json() for record in [*made, closing])
         info = self.info
-        if (artefacts := _artefacts(made)) or "records" in info:
+        if (artefacts := artefacts_of(made)) or "records" in info:
             info.pop("records", None)  # of an end that was not the end
-            self._write({**info, "artefacts": {**info["artefacts"], **artefacts}})
+            info["artefacts"] |= artefacts
+            self._write(info)
         self._cells_done()[key] = made
         for ending in (".json", CLAIM, FAILED):  # of whoever did it ahead
             self._draft(key).with_suffix(ending).unlink(missing_ok=True)
@@ -210,7 +206,7 @@ class RunFolder:
     def _whole(self, records: Sequence[Record]) -> bool:
         return all(
             (self.path / path).is_file() and sha256_file(self.path / path) == digest
-            for path, digest in _artefacts(records).items()
+            for path, digest in artefacts_of(records).items()
         )
 
     def _write(self, info: Mapping[str, Any]) -> None:
@@ -220,12 +216,11 @@ class RunFolder:
         fresh.replace(target)
 
 
+@dataclass
 class Claimed(BaseException):
     """Another worker is at the cell; no error, so nothing that handles errors handles it."""
 
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
+    key: str
 
 
 class Drafts(RunFolder):
@@ -264,8 +259,8 @@ class Drafts(RunFolder):
     def taken(self, key: str) -> bool:
         """Say whether a worker is at the cell and has neither ended nor failed."""
         draft = self._draft(key)
-        ends = (draft, draft.with_suffix(FAILED))
-        return draft.with_suffix(CLAIM).exists() and not any(path.exists() for path in ends)
+        ended = draft.exists() or draft.with_suffix(FAILED).exists()
+        return draft.with_suffix(CLAIM).exists() and not ended
 
     def forget_claims(self) -> None:
         """Remove what workers of a run that was killed left of their claims."""
@@ -305,5 +300,6 @@ def key_of(stage: str, depends_on: Mapping[str, Any]) -> str:
     return sha256_bytes(canonical_json({"stage": stage, **depends_on}).encode())
 
 
-def _artefacts(records: Sequence[Record]) -> dict[str, str]:
+def artefacts_of(records: Iterable[Record]) -> dict[str, str]:
+    """Return the digest of each file that records name, by its path."""
     return {record.path: record.digest for record in records if isinstance(record, Artefact)}

@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from purpleteam.core.records import Measurement, Note, Record
+from purpleteam.core.records import Measurement, Note, Record, notes_of
 
 SCHEMA = 2
 """Version of run.json and of the lines of records.jsonl that is written.
@@ -20,8 +20,7 @@ Role = Literal[
 ]
 """What a model is in a run: trained undefended; the user's own; after a training defence; after a
 repair; trained on poison; trained as it was without; a vote of partitions; what the app serves."""
-ROLES: tuple[Role, ...] = get_args(Role)
-"""In the order of tables: the model under test first, the shipped one that is served last."""
+ROLES: tuple[Role, ...] = get_args(Role)  # in the order of tables
 
 Letter = Literal["S", "T", "R", "I", "D", "E"]
 STRIDE: Mapping[str, str] = {
@@ -107,12 +106,11 @@ def migrate(records: Sequence[Record], info: Mapping[str, Any]) -> list[Record]:
     """
     if info.get("schema", 0) >= SCHEMA:
         return list(records)
-    notes = [record for record in records if isinstance(record, Note)]
     named = [record.subject for record in records if isinstance(record, Measurement)]
-    named += [note.facts for note in notes if note.name == TRAINING]
-    noted = {_model(note.facts) for note in notes if note.name == MODEL}
-    served = {str(note.facts.get("model")) for note in notes if note.name == SERVED}
-    asked = info.get("asked")
+    named += [note.facts for note in notes_of(records, TRAINING)]
+    noted = {_model(note.facts) for note in notes_of(records, MODEL)}
+    served = {str(note.facts.get("model")) for note in notes_of(records, SERVED)}
+    asked: Any = info.get("asked")
     models = asked.get("models") if isinstance(asked, Mapping) else None
     models = models if isinstance(models, Mapping) else {}
     made = list(records)

@@ -3,7 +3,7 @@
 What an owner of records.jsonl and run.json has written anew shows only by measuring again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,8 @@ from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_file, short_id
 from purpleteam.core.errors import RunError
 from purpleteam.core.ledger import Ledger, Look, end_differs
-from purpleteam.core.records import NO_METRIC, Artefact, Note, notes_of, record_from_json
-from purpleteam.core.runfolder import CELL, RunFolder
+from purpleteam.core.records import NO_METRIC, Note, notes_of, record_from_json
+from purpleteam.core.runfolder import CELL, RunFolder, artefacts_of
 
 PROVES = (
     "A pass rules out accident, reordering and edits of one file. Whoever owns both "
@@ -21,7 +21,7 @@ PROVES = (
 )
 WRITTEN_LAST = frozenset({"run.json", "records.jsonl", "report.html", "report.md"})
 """Files of a run that no record names: they hold the records, or are made of them."""
-MANY = 5  # so many names or lines are told; the rest are counted
+MANY = 5  # names or lines that are told; the rest are counted
 UNFINISHED = {
     "running": "the run is under way or was killed; continue it with --resume",
     "stopped": "the run was stopped before its end; continue it with --resume",
@@ -74,30 +74,27 @@ def verify(path: Path) -> Verification:
 def verify_records(path: Path) -> Verification:
     """Look at the records alone: their chain, their end, the run's status, what each line says."""
     info, look = RunFolder.open(path).info, Ledger(path / "records.jsonl").look()
-    status = str(info.get("status"))
+    status, count = str(info.get("status")), len(look.lines)
     broken = [problem.rsplit("/", 1)[-1] for problem in (*look.damage, *look.torn)]
-    fine = f"{len(look.lines)} lines, each follows from the one before"
-    chain = _part("chain", broken, fine)
+    chain = _part("chain", broken, f"{count} lines, each follows from the one before")
     if not look.lines and not broken:
         chain = Part("chain", "fail", "records.jsonl holds no record")
+    end = Part("end", "pass", f"{count} lines, {look.chain[:19]}")
+    if differs := end_differs(info.get("records"), look.head):
+        end = Part("end", "fail", differs)
+    elif "records" not in info:
+        why = "a run that has not ended names no end of its records"
+        if status != "running":
+            older = "it is older than that entry, or the entry was taken out"
+            lost = "lines that are missing at the end would not show"
+            why = f"run.json names no end of the records: {older}; {lost}"
+        end = Part("end", "unknown", why)
     why = UNFINISHED.get(status, f"status {status!r} is not known")
     ended = Part("status", "unknown", why)
     if status == "finished":
         ended = Part("status", "pass", status)
     lines = _part("records", list(_misread(look)), "each has the id of its content")
-    return Verification((chain, _end(info, look), ended, lines), status)
-
-
-def _end(info: Mapping[str, Any], look: Look) -> Part:
-    if differs := end_differs(info.get("records"), look.head):
-        return Part("end", "fail", differs)
-    if "records" in info:
-        return Part("end", "pass", f"{len(look.lines)} lines, {look.chain[:19]}")
-    if info.get("status") == "running":
-        return Part("end", "unknown", "a run that has not ended names no end of its records")
-    older = "it is older than that entry, or the entry was taken out"
-    lost = "lines that are missing at the end would not show"
-    return Part("end", "unknown", f"run.json names no end of the records: {older}; {lost}")
+    return Verification((chain, end, ended, lines), status)
 
 
 def _misread(look: Look) -> Iterator[str]:
@@ -122,17 +119,13 @@ def _misread(look: Look) -> Iterator[str]:
 def _files(run: RunFolder) -> Iterator[Part]:
     info, root = run.info, run.path.resolve()
     noted = {str(path): digest for path, digest in dict(info.get("artefacts", {})).items()}
-    files = [record for record in run.readable() if isinstance(record, Artefact)]
-    recorded = {str(file.path): file.digest for file in files}
+    recorded = {str(path): digest for path, digest in artefacts_of(run.readable()).items()}
     named = {**noted, **recorded}
     inside = {path for path in named if (root / path).resolve().is_relative_to(root)}
     names = [f"{path} leads outside the run" for path in sorted(named.keys() - inside)]
     if "records" in info:  # a kill may leave the last files out of run.json
-        names += [
-            f"run.json and records.jsonl differ about {path}"
-            for path in sorted(named)
-            if noted.get(path) != recorded.get(path)
-        ]
+        differ = [path for path in sorted(named) if noted.get(path) != recorded.get(path)]
+        names += [f"run.json and records.jsonl differ about {path}" for path in differ]
     yield _part("names", names, "run.json and records.jsonl name the same files")
     missing = [path for path in sorted(inside) if not (root / path).is_file()]
     yield _part("missing", missing, "every file that the run names is there")

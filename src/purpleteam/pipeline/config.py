@@ -20,14 +20,11 @@ class ModelsConfig:
 
     recipe: str = "accurate"  # training recipe of the baseline
     epochs: int | None = None  # epochs, where not the recipe's
-    use: str | None = None
-    """A model to bring instead of training one: zoo name, stored model or module:factory."""
-    weights: str | None = None
-    """The file of weights for module:factory: .safetensors, or a .pt state dict."""
+    use: str | None = None  # model to bring: zoo name, stored model or module:factory
+    weights: str | None = None  # weights for module:factory: .safetensors, or a .pt state dict
     arch: str | None = None  # the code of a stored model whose card names some
     normalise: str | None = None  # what it wants of images in [0, 1], where no card says it
-    classes: str | None = None
-    """The data's class names in the order of its outputs: a,b,c, or a file of them."""
+    classes: str | None = None  # class names in the order of its outputs: a,b,c, or a file
     served: str | None = None  # the model that the app serves; none, and there is no app
     redrawn: int = 2000  # test digits that are redrawn on a canvas and read again; 0 leaves it out
 
@@ -36,19 +33,14 @@ class ModelsConfig:
 class EvasionConfig:
     """How models are attacked at test time."""
 
-    attacks: tuple[str, ...] = ("fgsm", "pgd:steps=40,restarts=3")
-    """Attacks that each model meets, each by itself."""
+    attacks: tuple[str, ...] = ("fgsm", "pgd:steps=40,restarts=3")  # each by itself
     epsilon: float | None = None
-    """Radius of the L-infinity ball for the numbers of the first page; by default the usual one:
-    0.3 for grey images, 8/255 for images in colour."""
+    """Radius in linf of the first page's numbers; by default 0.3 for grey images, else 8/255."""
     checked: int = 500  # images that the check of each evaluation looks at
-    limit: int | None = None
-    """How many test images are used, from the first; all of them by default."""
-    curve: tuple[float, ...] | None = None
-    """Radii of the accuracy-over-epsilon curve under PGD; by default around the usual one."""
+    limit: int | None = None  # how many test images are used, from the first; all by default
+    curve: tuple[float, ...] | None = None  # radii under PGD; by default around the usual one
     curve_images: int = 1000  # how many test images the curves use, from the first
-    l2_epsilon: float | None = None
-    """Radius of the L2 ball for one PGD attack on the model at hand and the hardened one."""
+    l2_epsilon: float | None = None  # of one L2 PGD attack on the model at hand and the hardened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +48,12 @@ class PoisonConfig:
     """How the training set is poisoned."""
 
     attacks: tuple[str, ...] = ()  # poisons that are trained on, each `name[:field=value,...]`
-    recipe: str = "plain"
-    """Training recipe of the poisoned models and of the clean ones beside them."""
+    recipe: str = "plain"  # of the poisoned models and of the clean ones beside them
     epochs: int | None = None  # epochs, where not the recipe's
-    count: int | None = None
-    """Images that are changed; by default 100, or one in 43 of a set with fewer than 4,300."""
-    target_label: int = 7
-    """Label that the adversary wants; the last before it that has images, where it has none."""
+    count: int | None = None  # images changed; by default 100, or one in 43 of fewer than 4,300
+    target_label: int = 7  # label that the adversary wants, or the last before it that has images
     trainings: int = 3  # trainings of each poison, each beside a clean one of the same seed
-    scan: bool = False
-    """Look for the first training's backdoor in its model and its training set, told nothing."""
+    scan: bool = False  # look for the first training's backdoor, told nothing of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +61,8 @@ class CertifyConfig:
     """What is proved, whatever an adversary within the bound does."""
 
     changes: tuple[int, ...] = ()
-    """So many training images inserted or removed, for Deep Partition Aggregation; none, and
-    nothing is trained for it."""
-    parts: int | None = None
-    """Parts of the training set, each with a network of its own; chosen for its size."""
+    """Training images inserted or removed, for Deep Partition Aggregation; none, and it is off."""
+    parts: int | None = None  # of the training set, each with a network; chosen for its size
     learner: str = "readout"  # how a part's network is trained: readout, or networks
 
 
@@ -96,29 +82,20 @@ class BackdoorsConfig:
 
     own: bool = True  # look for a backdoor in the model at hand
     served: bool = True  # look for one in the served model
-    own_training_set: bool = False
-    """Look for poisoned images in the training set, with the model at hand."""
-    attacks: tuple[str, ...] = ()
-    """Poisons, each `name[:field=value,...]`; none, and the lab stays closed."""
-    trainings: int = 1
-    """Trainings of each poison, each with its own poisoned images, beside one clean model."""
-    clean: int = 0
-    """Clean models at least, where that is more than the trainings: what the scans say of them."""
+    own_training_set: bool = False  # look for poison in the training set, with the model at hand
+    attacks: tuple[str, ...] = ()  # poisons, each `name[:field=value,...]`; none closes the lab
+    trainings: int = 1  # of each poison, each with its own images, beside one clean model
+    clean: int = 0  # clean models at least: what the scans say of them
     architecture: str | None = None  # of the lab's models, where not the run's
     recipe: str = "plain"  # training recipe of the lab's models, the clean one included
     epochs: int | None = None  # epochs, where not the recipe's
-    target_label: int = 7
-    """Label that the adversary wants, where an attack does not say; as poison.target_label."""
-    trusted: int = 1000
-    """How many validation images, from the first, are known to be clean: for scans and repairs."""
+    target_label: int = 7  # label that the adversary wants, or the last before it that has images
+    trusted: int = 1000  # validation images, from the first, known to be clean: for scans, repairs
     search_training_set: bool = True  # look for the poisoned images in the training set
-    rank_detectors: bool = True
-    """Let every detector rank the images too, where poison was planted; a search needs none."""
+    rank_detectors: bool = True  # where poison was planted; a search needs no ranking
     scan_models: bool = True  # look for a backdoor in each trained model, the clean ones included
     repairs: tuple[str, ...] = ("retrain", "unlearn", "fine_tune", "fine_prune", "ft_sam")
-    """Repairs of each backdoored model, those that are known to fail included."""
-    plant_again: tuple[int, ...] = (10, 50)
-    """So many poisoned images then try to bring the backdoor back into the repaired model."""
+    plant_again: tuple[int, ...] = (10, 50)  # poisons that try to bring back a removed backdoor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +109,7 @@ class ScanConfig:
 class ThreatsConfig:
     """Whose threats are derived."""
 
-    system: str | None = None
-    """A YAML file with a system of your own; by default the one that the run shows."""
+    system: str | None = None  # a YAML file with a system of your own; else the run's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +118,10 @@ class RunConfig:
 
     dataset: str = "digits"
     stages: tuple[str, ...] = ALL_STAGES  # the stages that are run, whatever their order here
-    architecture: str | None = None
-    """Of the models that are trained: the brought model's own, else classic_cnn."""
+    architecture: str | None = None  # of trained models; else the brought one's, or classic_cnn
     seed: int = 0
-    threads: int = 1
-    """torch's threads. Nets this small cost least on one; more help only on an idle machine."""
-    processes: int = 1
-    """Processes that do the work side by side, on a CPU; the records are the same."""
+    threads: int = 1  # torch's; nets this small cost least on one
+    processes: int = 1  # that do the work side by side, on a CPU; the records are the same
     device: str = "auto"
     models: ModelsConfig = field(default_factory=ModelsConfig)
     evasion: EvasionConfig = field(default_factory=EvasionConfig)

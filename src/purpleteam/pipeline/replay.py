@@ -51,7 +51,7 @@ def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay
         if line.get("id") == record_id and (content := record_from_json(line)).id in found:
             found[record_id] = found[content.id]
     if record_id not in found:
-        near = [one for one in found if one.startswith(record_id[:4])] or list(found)[:8]
+        near = [record for record in found if record.startswith(record_id[:4])] or list(found)[:8]
         raise UsageError(f"{unknown('record', record_id, near)} ...")
     before = found[record_id]
     made = _made_again(run, {before.id}, progress)[before.id]
@@ -65,15 +65,14 @@ def replay_some(
 ) -> list[Replay]:
     """Measure some of the numbers of a run again; the run folder itself is not touched."""
     run = RunFolder.open(path)
-    numbers = {one.id: one for one in run.records() if isinstance(one, Measurement)}
+    numbers = {record.id: record for record in run.records() if isinstance(record, Measurement)}
     rng = np.random.default_rng(seed)
     chosen = [list(numbers)[i] for i in rng.permutation(len(numbers))[:count]]
-    made: Made = {}
     try:
         made = _made_again(run, set(chosen), progress)
     except PurpleError as error:  # the dataset is gone, say
-        made |= dict.fromkeys(chosen, str(error))
-    return [_compared(numbers[one], made[one]) for one in chosen]
+        made = dict.fromkeys(chosen, str(error))
+    return [_compared(numbers[record], made[record]) for record in chosen]
 
 
 def _made_again(run: RunFolder, wanted: set[str], progress: Progress) -> Made:
@@ -100,7 +99,7 @@ def _called_again(asked: Mapping[str, Any], progress: Progress) -> Sequence[Reco
     takes = inspect.signature(verb.call).parameters
     with tempfile.TemporaryDirectory(prefix="purple-replay-") as folder:
         out = {"picture": None, "strip": None, "out": Path(folder) / "out", "progress": progress}
-        options = {key: one for key, one in (asked["options"] | out).items() if key in takes}
+        options = {key: value for key, value in (asked["options"] | out).items() if key in takes}
         try:
             return verb.call(**options, run=Path(folder) / "run").records
         except (Exception, SystemExit) as error:
@@ -123,7 +122,7 @@ def _staged_again(run: RunFolder, wanted: set[str], progress: Progress) -> Made:
         with suppress(_Done):
             for stage in STAGES:
                 do_stage(state, stage, lambda failure, _: reasons.append(failure.reason))
-    reasons = [one for one in reasons if one != UNRECORDED]
+    reasons = [reason for reason in reasons if reason != UNRECORDED]
     why = reasons[0] if reasons else "no stage of this version makes this record"
     return dict.fromkeys(wanted, why) | made
 
@@ -143,8 +142,8 @@ def _compared(before: Record, again: Sequence[Record] | str) -> Replay:
         facts = record.metric()
         return {key: facts.get(key) for key in ("kind", "name", "check", "threat", "path", "how")}
 
-    same = [one for one in again if one.id == before.id]
-    near = same or [one for one in again if about(one) == about(before)]
+    same = [record for record in again if record.id == before.id]
+    near = same or [record for record in again if about(record) == about(before)]
     return Replay(before.id, bool(same), before.metric(), near[0].metric() if near else None)
 
 
@@ -157,34 +156,27 @@ class _ReplayFolder(RunFolder):
 
     def __init__(self, path: Path, wanted: set[str], made: Made) -> None:
         super().__init__(path)
-        self._wanted = wanted
-        self._made = made
+        self._wanted, self._made = wanted, made
 
     def cell(
-        self,
-        stage: str,
-        depends_on: Mapping[str, Any],
-        work: Callable[[], Sequence[Record]],
+        self, stage: str, depends_on: Mapping[str, Any], work: Callable[[], Sequence[Record]]
     ) -> list[Record]:
         """Return the finished cell, done again where it is wanted; stop after the last of those."""
         if not self.knows(stage, depends_on):
             raise RunError(UNRECORDED)  # what the run did not do is not wanted either
         records = super().cell(stage, depends_on, work)
-        if here := self._wanted.intersection(one.id for one in records) - self._made.keys():
-            self._made |= dict.fromkeys(here, self._again(records, work))
+        if here := self._wanted.intersection(record.id for record in records) - self._made.keys():
+            files = [self.path / record.path for record in records if isinstance(record, Artefact)]
+            kept = {file: file.read_bytes() for file in files}
+            again: Sequence[Record] | str
+            try:
+                again = list(work())
+            except (Exception, SystemExit) as error:
+                again = failure_of(error)
+            finally:
+                for file, content in kept.items():  # later cells stand on what was recorded
+                    file.write_bytes(content)
+            self._made |= dict.fromkeys(here, again)
         if self._made.keys() >= self._wanted:
             raise _Done
         return records
-
-    def _again(
-        self, records: Sequence[Record], work: Callable[[], Sequence[Record]]
-    ) -> list[Record] | str:
-        files = [self.path / one.path for one in records if isinstance(one, Artefact)]
-        kept = {file: file.read_bytes() for file in files}
-        try:
-            return list(work())
-        except (Exception, SystemExit) as error:
-            return failure_of(error)
-        finally:
-            for file, content in kept.items():  # later cells stand on what was recorded
-                file.write_bytes(content)

@@ -5,7 +5,7 @@ A stage may yield `Piece`s: one that fails is recorded and the others are done.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,12 +91,8 @@ class Run:
     @property
     def doing(self) -> dict[str, Any]:
         """What every verb is told that a stage calls: where, and into which folder."""
-        return {
-            "threads": self.threads,
-            "device": self.device,
-            "run": self.folder,
-            "progress": self.progress,
-        }
+        where = {"threads": self.threads, "device": self.device}
+        return where | {"run": self.folder, "progress": self.progress}
 
     @property
     def epsilon(self) -> float:
@@ -121,15 +117,8 @@ class Run:
         asked = self.config.models
         if asked.use is None:
             return None
-        return open_subject(
-            self.dataset,
-            model=asked.use,
-            weights=asked.weights,
-            arch=asked.arch,
-            normalise=asked.normalise,
-            classes=asked.classes,
-            **self.doing,
-        ).loaded
+        given = {key: getattr(asked, key) for key in ("weights", "arch", "normalise", "classes")}
+        return open_subject(self.dataset, model=asked.use, **given, **self.doing).loaded
 
     def subject(
         self,
@@ -203,13 +192,9 @@ class Run:
             "stem": path.name,
         }
 
-        def work() -> list[Record]:
-            made = train_and_store(
-                subject, path, arch, recipe, role, images=images, name=name, lab=lab, **more
-            )
-            return [*made.records]
-
-        self.cell(stage, f"train {name}", depends_on, work)
+        facts = more | {"images": images, "name": name, "lab": lab}
+        train = partial(train_and_store, subject, path, arch, recipe, role, **facts)
+        self.cell(stage, f"train {name}", depends_on, lambda: train().records)
         self.models[path.name] = replace(self.stored(path, arch), name=name)
         return self.models[path.name]
 

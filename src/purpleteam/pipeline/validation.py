@@ -43,9 +43,9 @@ def check_request(run: Run) -> None:
     for smallest, keys in LEAST.items():
         for key in keys.split():
             value: Any = attrgetter(key)(asked)
-            for one in value if isinstance(value, tuple) else (value,):
-                if one is not None and one < smallest:
-                    raise ConfigError(f"{key} must be at least {smallest}, not {one}")
+            for number in value if isinstance(value, tuple) else (value,):
+                if number is not None and number < smallest:
+                    raise ConfigError(f"{key} must be at least {smallest}, not {number}")
     if asked.processes > MOST_PROCESSES:
         raise ConfigError(f"processes must be at most {MOST_PROCESSES}, not {asked.processes}")
     for name in asked.stages:
@@ -55,7 +55,17 @@ def check_request(run: Run) -> None:
         run.dataset.check_trainable()
     _models(run, stages)
     _evasion(run)
-    _poison(run)
+    with _named("poison"):
+        recipe_of(asked.poison.recipe, asked.poison.epochs)
+        for text in asked.poison.attacks if "attacks" in stages else ():
+            poison = poison_of(run, text)
+            if asked.poison.count is not None:
+                try:
+                    poison.check(run.train, seed=asked.seed)
+                except UsageError as error:
+                    raise ValueError(error) from None
+                except DataError:
+                    pass  # a set that teaches nothing: for the stage to say
     with _named("certify"):
         learner = seeded(asked.certify.learner, asked.seed)
         if images := len(run.dataset.train):
@@ -65,7 +75,15 @@ def check_request(run: Run) -> None:
     for name in asked.defences.recipes:
         with _named(f"defences.options.{name}"):
             defence_of(run, name)
-    _backdoors(run)
+    lab = asked.backdoors
+    with _named("backdoors"):
+        recipe_of(lab.recipe, lab.epochs)
+        if lab.attacks and lab.architecture is not None:
+            run.subject(run.brought).net(lab.architecture)
+        for text in lab.attacks:
+            planted_by(run, text)
+        for text in lab.repairs:
+            part(REPAIRS, text, "backdoors.repairs")
     for path in asked.scan.paths:
         if not Path(path).exists():
             raise ConfigError(f"scan.paths: {path!r} does not exist")
@@ -104,33 +122,6 @@ def _evasion(run: Run) -> None:
     with _named("evasion.l2_epsilon"):
         if asked.l2_epsilon is not None:
             PGD(norm="l2", epsilon=asked.l2_epsilon)
-
-
-def _poison(run: Run) -> None:
-    asked = run.config
-    with _named("poison"):
-        recipe_of(asked.poison.recipe, asked.poison.epochs)
-        for text in asked.poison.attacks if "attacks" in asked.stages else ():
-            poison = poison_of(run, text)
-            if asked.poison.count is not None:
-                try:
-                    poison.check(run.train, seed=asked.seed)
-                except UsageError as error:
-                    raise ConfigError(f"poison: {error}") from None
-                except DataError:
-                    pass  # a set that teaches nothing: for the stage to say
-
-
-def _backdoors(run: Run) -> None:
-    asked = run.config.backdoors
-    with _named("backdoors"):
-        recipe_of(asked.recipe, asked.epochs)
-        if asked.attacks and asked.architecture is not None:
-            run.subject(run.brought).net(asked.architecture)
-        for text in asked.attacks:
-            planted_by(run, text)
-        for text in asked.repairs:
-            part(REPAIRS, text, "backdoors.repairs")
 
 
 @contextmanager

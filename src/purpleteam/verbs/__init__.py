@@ -12,10 +12,8 @@
 - `gate`      requirements, JUnit and SARIF;  `outputs`: files that are written
 - `_pictures`  galleries of a run
 
-A function takes plain things: a path, a zoo name, `module:factory`, an `nn.Module` or a callable
-as model; a dataset's name, a folder, an `ImageSet`, tensors or a loader as images. It returns a
-`Result`: its fields, the `records` behind them, `to_json()`, and text for shell and notebook.
-Importing this package is quick; each function loads what it needs.
+A function takes images and a model in any form (`options`) and returns a `Result`. Importing this
+package is quick; each function loads what it needs.
 """
 
 import sys

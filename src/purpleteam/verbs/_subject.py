@@ -58,7 +58,7 @@ class Subject:
 
     @property
     def loaded(self) -> LoadedModel:
-        """The model; there is one where `open_subject` was given one."""
+        """The model, where one was given."""
         if self.model is None:
             raise UsageError("no model is given")
         return self.model
@@ -71,12 +71,12 @@ class Subject:
     def about(self, **more: Any) -> dict[str, Any]:
         """Return what a number about the model on these images is about, digests included."""
         images = self.dataset.split(self.split)
-        whole = self.limit is None or self.limit >= len(images)
+        few = self.limit is not None and self.limit < len(images)
         about: dict[str, Any] = {
             "dataset": images.digest,
             "dataset_name": self.dataset.name,
             "split": self.split,
-            "selection": "all" if whole else f"first {self.limit}",
+            "selection": f"first {self.limit}" if few else "all",
         }
         if (model := self.model) is not None:
             about |= {"model": model.digest, "model_name": model.name}
@@ -90,10 +90,14 @@ class Subject:
 
     def data(self, used: str | None = None) -> dict[str, Any]:
         """Return what images there are, by split, and which are used, for --json."""
-        sizes = {name: len(self.dataset.split(name)) for name in SPLITS}
-        facts = {"name": self.dataset.name, "classes": len(self.dataset.classes), "images": sizes}
-        facts |= {"dealt": self.dataset.whole is not None, "used": used}
-        return facts | {"summary": self.dataset.summary(used)}
+        return {
+            "name": self.dataset.name,
+            "classes": len(self.dataset.classes),
+            "images": {name: len(self.dataset.split(name)) for name in SPLITS},
+            "dealt": self.dataset.whole is not None,
+            "used": used,
+            "summary": self.dataset.summary(used),
+        }
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -111,20 +115,15 @@ class Subject:
 
     def trusted(self, count: int) -> tuple[ImageSet, list[str]]:
         """Return the first validation images and, where there are fewer than asked, a note."""
-        validation = self.dataset.validation
-        if len(validation) >= count:
-            return validation.first(count), []
-        n = len(validation)
+        n = len(self.dataset.validation)
         note = f"the validation split has {n} images, so {n} are trusted, not {count}"
-        return validation, [note]
+        return self.dataset.validation.first(count), [note] if n < count else []
 
     def check_white_box(self, option: str, why: str) -> None:
         """Refuse a model that only answers."""
         if isinstance(self.loaded.module, BlackBox):
-            raise UsageError(
-                f"{option} {self.loaded.name!r} only answers; {why}: give a stored model or "
-                "module:factory"
-            )
+            remedy = "give a stored model or module:factory"
+            raise UsageError(f"{option} {self.loaded.name!r} only answers; {why}: {remedy}")
 
 
 def open_subject(
@@ -221,11 +220,11 @@ def _load_for(dataset: Dataset, model: Any, device: torch.device, given: OfModel
             f"model {loaded.name!r} scores {scores} classes, "
             f"dataset {dataset.name!r} has {len(classes)}{BY_NAME}"
         )
-    asks_elsewhere = isinstance(loaded.module, BlackBox) and not isinstance(
-        loaded.module, ObjectClassifier | OnnxFile
-    )
-    if asks_elsewhere or (loaded.card and loaded.card.recipe):
-        return loaded  # each question may cost something there; and here we trained it
+    here = isinstance(loaded.module, ObjectClassifier | OnnxFile)
+    if not here and isinstance(loaded.module, BlackBox):  # each question may cost something there
+        return loaded
+    if loaded.card and loaded.card.recipe:  # we trained it
+        return loaded
     return loaded.noting(*examine(loaded.module, images, classes))
 
 

@@ -29,17 +29,16 @@ class Certified(Result):
     changes: tuple[int, ...]
 
     def lines(self) -> list[str]:
-        certificate = self.certificate
-        rows: list[tuple[object, ...]] = [("clean accuracy", certificate.clean_accuracy)]
-        for changes in sorted(set(self.changes)):
-            label = f"certified against {changes} insertions or removals"
-            rows.append((label, certificate.certified_accuracy(changes)))
-        rows += [
-            ("half of all images are certified against", certificate.median_radius),
-            ("parts", certificate.layout.parts),
-            ("processor seconds", f"{sum(certificate.seconds.values()):.1f}"),
-        ]
-        return table(rows)
+        proved, against = self.certificate, "certified against {} insertions or removals".format
+        return table(
+            [
+                ("clean accuracy", proved.clean_accuracy),
+                *((against(n), proved.certified_accuracy(n)) for n in sorted(set(self.changes))),
+                ("half of all images are certified against", proved.median_radius),
+                ("parts", proved.layout.parts),
+                ("processor seconds", f"{sum(proved.seconds.values()):.1f}"),
+            ]
+        )
 
 
 @verb(answers=True)

@@ -196,15 +196,10 @@ def detect_training_set(
     }
     if looked_at.files is not None:
         told["flagged_files"] = looked_at.files[scan.flagged].tolist()
-    manifest = dataset.origin.get("manifest", {})
-    if "indices" in manifest and images is None:
-        flagged, planted = set(scan.flagged.tolist()), set(manifest["indices"])
-        both = len(flagged & planted)
-        told["manifest"] = {
-            "poisoned": len(planted),
-            "found": both,
-            "wrongly_flagged": len(flagged) - both,
-        }
+    planted = dataset.origin.get("manifest", {}).get("indices")
+    if planted is not None and images is None:
+        n, both = len(scan.flagged), len({*scan.flagged.tolist()} & {*planted})
+        told["manifest"] = {"poisoned": len({*planted}), "found": both, "wrongly_flagged": n - both}
     values = scan.to_json() | told
     return Detected(scan=scan, values=values, records=(note,), notes=subject.notes)
 
@@ -218,11 +213,10 @@ def _note(
     more: Mapping[str, Any],
 ) -> Note:
     """Return the record of a scan: its answer, and its time apart from it."""
-    model = subject.model
     wall, cpu = started
     facts = {
-        "model_name": None if model is None else model.name,
-        "model": None if model is None else model.digest,
+        "model_name": None if subject.model is None else subject.model.name,
+        "model": None if subject.model is None else subject.model.digest,
         "subject": about,
         "own": True,
         "seed": subject.seed,

@@ -12,6 +12,7 @@ from purpleteam.verbs.verb import verb
 if TYPE_CHECKING:
     from purpleteam.models.inference import Evaluation
 
+SHOWN = ("clean_accuracy", "loss", "calibration_error")
 LISTED = 20  # most classes whose confusion matrix is printed
 
 
@@ -27,12 +28,8 @@ class Evaluated(Result):
     def lines(self) -> list[str]:
         numbers, values = self.evaluation, self.values
         lines = table(
-            [
-                ("clean accuracy", numbers.clean_accuracy),
-                ("loss", numbers.loss),
-                ("calibration error", numbers.calibration_error),
-                ("seconds per image", f"{numbers.seconds_per_image:.2e}"),
-            ]
+            [(k.replace("_", " "), getattr(numbers, k)) for k in SHOWN]
+            + [("seconds per image", f"{numbers.seconds_per_image:.2e}")]
         )
         if len(self.classes) > LISTED:
             lines += ["", f"confusion matrix of {len(self.classes)} classes: in --json"]

@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from purpleteam.core.config import number
@@ -148,16 +148,8 @@ def sarif(result: Result, verdicts: Sequence[Verdict]) -> str:
             others.append(("check", text))
     if result.exit_code and not findings and not others:
         others.append(("answer", "; ".join(result.lines())))
-    findings += [
-        Finding(
-            tool="purpleteam",
-            rule=rule,
-            severity="high",
-            confidence="high",
-            message=message,
-            place={"path": "run.json"},
-        )
-        for rule, message in others
-    ]
+    facts: Any = {"tool": "purpleteam", "severity": "high", "confidence": "high"}
+    place = {"path": "run.json"}
+    findings += [Finding(rule=rule, message=told, place=place, **facts) for rule, told in others]
     looked_at: ScanResult = getattr(result, "scanned", ScanResult())
     return json.dumps(to_sarif(replace(looked_at, findings=tuple(findings))), indent=2) + "\n"

@@ -15,8 +15,8 @@ MODEL = (
     "Zoo name, stored model, module:factory (or FILE.py:factory), .onnx file, or an app's address."
 )
 Model = Annotated[Any, MODEL]
-"""A reference as the command line has it, a `LoadedModel`, an `nn.Module`, or any callable from
-images (N, C, H, W) in [0, 1] to scores (N, classes)."""
+"""A reference, a `LoadedModel`, an `nn.Module`, or any callable from images (N, C, H, W) in [0, 1]
+to scores (N, classes)."""
 Images = Annotated[
     Any,
     Option(
@@ -25,8 +25,7 @@ Images = Annotated[
         "labels.csv, an .npz, .npy or pickled file of arrays, or module:factory for MAITE.",
     ),
 ]
-"""A reference as the command line has it, a `Dataset`, an `ImageSet`, arrays or tensors with
-labels beside, or a loader of (images, labels)."""
+"""A reference, a `Dataset`, an `ImageSet`, arrays or tensors with labels beside, or a loader."""
 Weights = Annotated[
     Path | str | None,
     "For module:factory: .safetensors, or a .pt state dict; not needed where the factory "

@@ -13,16 +13,9 @@ def file_to_write(path: Path | str | None) -> Path | None:
     """Return the path of a file that can be written, its folder made; None stays None."""
     if path is None:
         return None
-    path = Path(path)
-    if path.is_dir():
+    if Path(path).is_dir():
         raise UsageError(f"cannot write {str(path)!r}: it is a folder")
-    _ready(path.parent, path)
-    return path
-
-
-def folder_to_write(path: Path | str) -> Path:
-    """Return the path of a folder that can be written into, made."""
-    _ready(Path(path), Path(path))
+    folder_to_write(Path(path).parent, Path(path))
     return Path(path)
 
 
@@ -30,17 +23,20 @@ def stem_to_write(path: Path | str | None, name: str) -> Path:
     """Return where a model's files go: `path`, inside it where it is a folder, or models/NAME."""
     stem = Path("models") / name if path is None else Path(path)
     stem = stem / name if path is not None and stem.is_dir() else stem
-    _ready(stem.parent, stem)
+    folder_to_write(stem.parent, stem)
     return stem
 
 
-def _ready(folder: Path, path: Path) -> None:
+def folder_to_write(folder: Path | str, path: Path | str | None = None) -> Path:
+    """Return the path of a folder that can be written into, made; errors name `path` in it."""
+    folder, named = Path(folder), str(path or folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        raise UsageError(f"cannot write {named!r}: {error.strerror}") from None
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"cannot write {str(path)!r}: no permission")
+        raise UsageError(f"cannot write {named!r}: no permission")
+    return folder
 
 
 def write_answer(path: Path, values: Mapping[str, Any]) -> None:

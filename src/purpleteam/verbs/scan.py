@@ -47,10 +47,10 @@ class Scanned(Result):
             (f.severity, f.rule, f"{f.place.get('path')}:{f.place.get('line', '')}", f.message)
             for f in result.findings
         ]
-        lines = table(rows) if rows else ["no finding"]
-        lines += [f"error: {error}" for error in result.errors]
-        counts = (len(result.scanned), len(result.skipped), len(result.errors))
-        return [*lines, "{} scanned, {} skipped, {} errors".format(*counts)]
+        errors = [f"error: {error}" for error in result.errors]
+        seen, skipped = len(result.scanned), len(result.skipped)
+        last = f"{seen} scanned, {skipped} skipped, {len(errors)} errors"
+        return [*(table(rows) or ["no finding"]), *errors, last]
 
 
 @verb()

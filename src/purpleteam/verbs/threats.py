@@ -86,18 +86,13 @@ def threats(
     if model is not None:
         path = Path(model)
         weights = path if str(model) and path.exists() else find_stored(str(model)).weights
-    if records_of is not None:
-        RunFolder.open(Path(records_of))
-        weights = weights or Path(records_of) / "models"
+    run = None if records_of is None else RunFolder.open(Path(records_of)).path
+    weights = weights or (run and run / "models")
     if url is not None:
         _check_answers(url)
-    target = Target(
-        code=Path(code) if code else Path(str(resources.files("purpleteam"))),
-        data=None if data is None else Path(data),
-        model=weights,
-        url=url,
-        run=None if records_of is None else Path(records_of),
-    )
+    source = Path(code or str(resources.files("purpleteam")))
+    images = None if data is None else Path(data)
+    target = Target(code=source, data=images, model=weights, url=url, run=run)
     results = run_checks(lambda _: [target], given["progress"])
     statuses = room.derive(described, results, date.today())
     note = Note(name=SYSTEM_MODEL, facts=room.to_facts(described, statuses))

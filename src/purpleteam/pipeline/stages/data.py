@@ -16,10 +16,10 @@ def describe_data(run: Run) -> None:
     dataset = run.dataset
 
     def describe() -> list[Record]:
-        splits = {}
+        splits, classes = {}, len(dataset.classes)
         for name in SPLITS:
             images = dataset.split(name)
-            counts = np.bincount(images.labels, minlength=len(dataset.classes)).tolist()
+            counts = np.bincount(images.labels, minlength=classes).tolist()
             splits[name] = {"n": len(images), "digest": images.digest, "per_class": counts}
         height, width, channels = dataset.shape
         facts = {

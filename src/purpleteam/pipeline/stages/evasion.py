@@ -7,7 +7,7 @@ from functools import partial
 from purpleteam import verbs
 from purpleteam.attacks.evasion import EvasionAttack
 from purpleteam.attacks.evasion.pgd import PGD
-from purpleteam.core.records import Note, Record
+from purpleteam.core.records import Record, notes_of
 from purpleteam.core.schema import MODEL
 from purpleteam.models.black_box import BlackBox
 from purpleteam.models.loading import LoadedModel
@@ -33,26 +33,25 @@ def attacked(
     l2: bool = False,
 ) -> Iterator[Piece]:
     """Yield every attack that is asked for at each radius, PGD over epsilon, and one in L2."""
-    asked, name = run.config.evasion, model.name
-    answers = isinstance(model.module, BlackBox)
+    asked, name, few = run.config.evasion, model.name, run.config.evasion.curve_images
+    answers, untold = isinstance(model.module, BlackBox), "the model gives no gradients"
     for epsilon in radii:
         for text in asked.attacks:
             if answers and text != USUAL and attack_from(text).knowledge == "white-box":
-                run.left_out("attacks", f"The attack {text}", "the model gives no gradients")
+                run.left_out("attacks", f"The attack {text}", untold)
                 continue
             attack = text if text == USUAL else attack_from(text, epsilon=epsilon)
             do = partial(_attacked, run, stage, model, attack, [epsilon], asked.limit)
             yield Piece(f"{text} on {name}, epsilon {epsilon:g}", do)
-    few = asked.curve_images
     if curve and answers and run.curve:
-        run.left_out(stage, "Robust accuracy over epsilon", "the model gives no gradients")
+        run.left_out(stage, "Robust accuracy over epsilon", untold)
     elif curve and run.curve:
         wide = PGD(steps=40, epsilon=max(run.curve))
         do = partial(_attacked, run, stage, model, wide, list(run.curve), few, "curve")
         yield Piece(f"curve {name}", do)
     if l2 and asked.l2_epsilon is not None and not answers:
-        round_one = PGD(norm="l2", epsilon=asked.l2_epsilon)
-        do = partial(_attacked, run, stage, model, round_one, [asked.l2_epsilon], few)
+        pgd = PGD(norm="l2", epsilon=asked.l2_epsilon)
+        do = partial(_attacked, run, stage, model, pgd, [asked.l2_epsilon], few)
         yield Piece(f"pgd in l2 on {name}", do)
 
 
@@ -77,18 +76,13 @@ def _attacked(
     }
 
     def measure() -> list[Record]:
+        doing = run.doing | {"limit": limit, "checked": checked, "seed": seed}
+        named = None if attack == USUAL else attack
         result = verbs.attack(
-            model,
-            run.dataset,
-            attack=None if attack == USUAL else attack,
-            epsilon=radii,
-            split="test",
-            limit=limit,
-            checked=checked,
-            seed=seed,
-            **run.doing,
+            model, run.dataset, attack=named, epsilon=radii, split="test", **doing
         )
-        part = (Note.kind, MODEL)  # it has one already
-        return [one for one in result.records if (one.kind, getattr(one, "name", "")) != part]
+        # the model's part is recorded already
+        parts = notes_of(result.records, MODEL)
+        return [record for record in result.records if record not in parts]
 
     return run.cell(stage, f"{what} {model.name}", depends_on, measure)

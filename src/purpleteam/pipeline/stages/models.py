@@ -68,8 +68,8 @@ def evaluated(run: Run, stage: str, model: LoadedModel, seed: int | None = None)
     def look() -> list[Record]:
         doing = run.doing | {"seed": run.config.seed}
         result = verbs.evaluate(model, run.dataset, split="test", **doing)
-        measured = [one for one in result.records if isinstance(one, Measurement)]
-        return [replace(one, seed=seed) for one in measured]
+        measured = [record for record in result.records if isinstance(record, Measurement)]
+        return [replace(record, seed=seed) for record in measured]
 
     return run.cell(stage, f"evaluate {model.name}", {"model": model.digest, "seed": seed}, look)
 
@@ -98,12 +98,13 @@ def _redrawn(run: Run, model: LoadedModel, case: RedrawCase) -> None:
         canvases = list(redrawn(run, test, case))
         facts = {"case": case.name, "size": case.size, "offset": case.offset}
         rates: list[Record] = []
-        for way, shrink in {"place": placed, "resize": _resized}.items():
-            drawn = ImageSet(np.stack([shrink(one) for one in canvases])[..., None], test.labels)
+        for way, shrink in {"place": placed, "resize": resized}.items():
+            small = np.stack([shrink(canvas) for canvas in canvases])[..., None]
+            right = int(correct(model.module, ImageSet(small, test.labels)).sum())
             rates.append(
                 Measurement(
                     name="redrawn_accuracy",
-                    value=Rate.of(int(correct(model.module, drawn).sum()), len(test)),
+                    value=Rate.of(right, len(test)),
                     subject=subject,
                     how=facts | {"preprocessing": way},
                     seed=seed,
@@ -132,7 +133,7 @@ def placed(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.zeros((FIELD, FIELD), np.uint8)
 
 
-def _resized(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def resized(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the whole canvas shrunk, wherever the digit is: what many apps do."""
     side = canvas.shape[0] // FIELD
     means = canvas.reshape(FIELD, side, FIELD, side).mean((1, 3))

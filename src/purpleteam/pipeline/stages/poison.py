@@ -17,6 +17,7 @@ from purpleteam.pipeline.stages.trial import Planted, backdoor, plant, scan
 from purpleteam.pipeline.state import Piece, Run
 from purpleteam.verbs._pictures import Picture, gallery
 
+Trained = Callable[[int], Planted]  # trains on a poison with a seed
 MOST, ONE_IN = 100, 43  # images that are poisoned where nobody says how many: 100, or fewer of few
 
 
@@ -26,17 +27,17 @@ def poison_models(run: Run) -> Iterator[Piece]:
     for text in asked.attacks:
         results: list[list[Record]] = []
         plan = poison_of(run, text)
-        trial = partial(
-            plant,
-            run,
-            "attacks",
-            (f"poisoned-{plan.name}", "clean"),
-            plan,
-            recipe_of(asked.recipe, asked.epochs),
-        )
+        names = (f"poisoned-{plan.name}", "clean")
+        recipe = recipe_of(asked.recipe, asked.epochs)
+        trial = partial(plant, run, "attacks", names, plan, recipe)
 
-        def train(trial: Callable[[int], Planted], seed: int, results: list[list[Record]]) -> None:
+        def train(trial: Trained, seed: int, results: list[list[Record]]) -> None:
             results.append(measured(run, trial(seed)))
+
+        def look_into(trial: Trained) -> Iterator[Piece]:  # as if nothing were known of it
+            made = trial(first)
+            yield Piece(f"scan {made.stem}", partial(scan, run, made, "scan"))
+            yield Piece(f"search {made.stem}", partial(scan, run, made, "search"))
 
         for seed in range(first, first + asked.trainings):
             yield Piece(f"poison by {text}, seed {seed}", partial(train, trial, seed, results))
@@ -45,15 +46,7 @@ def poison_models(run: Run) -> Iterator[Piece]:
         if results and plan.shown == "trigger":
             yield Piece(f"gallery {text}", partial(_show_trigger, run, plan))
         if asked.scan:
-            do = partial(_look_into, run, partial(trial, first))
-            yield Piece(f"look into poisoned-{plan.name}", do)
-
-
-def _look_into(run: Run, planted: Callable[[], Planted]) -> Iterator[Piece]:
-    """Look into the first training on a poison as if nothing were known of it."""
-    trial = planted()
-    yield Piece(f"scan {trial.stem}", partial(scan, run, trial, "scan"))
-    yield Piece(f"search {trial.stem}", partial(scan, run, trial, "search"))
+            yield Piece(f"look into poisoned-{plan.name}", partial(look_into, trial))
 
 
 def measured(run: Run, trial: Planted) -> list[Record]:
@@ -90,11 +83,12 @@ def poison_of(run: Run, text: str) -> PoisonAttack:
 def _over_trainings(run: Run, plan: PoisonAttack, results: Sequence[Sequence[Record]]) -> None:
     """Record means over trainings; each value is kept, nothing is pooled."""
     records = [record for made in results for record in made]
+    rates = [record for record in records if isinstance(record, Measurement)]
 
     def measure() -> list[Record]:
         means: list[Record] = []
         for name, least in (("attack_success_rate", 0.0), ("clean_accuracy_difference", -1.0)):
-            parts = [one for one in records if isinstance(one, Measurement) and one.name == name]
+            parts = [record for record in rates if record.name == name]
             values = [float(part.value.value) for part in parts]  # type: ignore[arg-type]
             subject, how = dict(parts[0].subject), dict(parts[0].how)
             for key in ("model", "clean_model"):
@@ -111,7 +105,7 @@ def _over_trainings(run: Run, plan: PoisonAttack, results: Sequence[Sequence[Rec
             )
         return means
 
-    run.cell("attacks", f"means {plan.name}", {"of": [one.id for one in records]}, measure)
+    run.cell("attacks", f"means {plan.name}", {"of": [record.id for record in records]}, measure)
 
 
 def _show_trigger(run: Run, plan: PoisonAttack, count: int = 8) -> None:

@@ -26,12 +26,9 @@ def ask_app(run: Run) -> None:
     if (name := run.config.models.served) is None:
         return
     if run.subject().shape != (1, FIELD, FIELD) or len(run.dataset.classes) != DIGITS:
-        height, width, channels = run.dataset.shape
-        why = (
-            f"the app reads {DIGITS} digits of {FIELD}x{FIELD}x1 pixels, dataset "
-            f"{run.dataset.name!r} has {len(run.dataset.classes)} classes of "
-            f"{height}x{width}x{channels}"
-        )
+        shape, classes = "x".join(map(str, run.dataset.shape)), len(run.dataset.classes)
+        has = f"dataset {run.dataset.name!r} has {classes} classes of {shape}"
+        why = f"the app reads {DIGITS} digits of {FIELD}x{FIELD}x1 pixels, {has}"
         run.left_out("serve", "The app on these images", why)
         return
     card, case = find_stored(name).card, CASES[-1]

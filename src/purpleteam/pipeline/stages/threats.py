@@ -73,9 +73,9 @@ def derive_threats(run: Run) -> None:
     inventory, of_app = _inventory(run), _of_app(run)
     depends_on = {
         "measured": [
-            one.id
-            for one in run.folder.records()
-            if isinstance(one, Measurement | Note) and one.name in READ_BY_CHECKS
+            record.id
+            for record in run.folder.records()
+            if isinstance(record, Measurement | Note) and record.name in READ_BY_CHECKS
         ],
         "code": content_digest([*inventory.code, run.folder.path / "models"]),
         "app": [result.id for result in of_app],
@@ -88,7 +88,7 @@ def derive_threats(run: Run) -> None:
         statuses = derive(system, [*of_app, *results], date.today(), inventory.subjects)
         note = Note(name=SYSTEM_MODEL, facts=to_facts(system, statuses))
         kept = sorted((run.folder.path / KEPT_DATA).rglob("*"))
-        files = [run.folder.artefact(one, note.id) for one in kept if one.is_file()]
+        files = [run.folder.artefact(path, note.id) for path in kept if path.is_file()]
         return [*results, note, *statuses, *files]
 
     run.cell("threats", "derive", depends_on, derived)
@@ -190,10 +190,7 @@ def _checked(run: Run, inventory: Inventory) -> list[CheckResult]:
 
 def _folder_read(run: Run) -> Path | None:
     """Return the folder that the images were read from, where it is read as those very images."""
-    named = run.dataset.origin.get("folder")
-    folder = None if named is None else Path(str(named))
-    if folder is not None and folder.is_dir():
-        as_they_are = Path(run.config.dataset).is_dir()  # not resized by its reference
-        if as_they_are or has_idx(folder):
-            return folder
-    return None
+    folder = Path(str(run.dataset.origin.get("folder", "")))
+    as_they_are = Path(run.config.dataset).is_dir()  # not resized by its reference
+    given = "folder" in run.dataset.origin and folder.is_dir()
+    return folder if given and (as_they_are or has_idx(folder)) else None
