@@ -142,16 +142,8 @@ def serve(
         elif not how.quiet:
             say(f"serving {model} at {url}")
 
-    start(
-        model,
-        host,
-        port,
-        expose_confidences,
-        on_ready=ready,
-        allow_remote=allow_remote,
-        allowed_hosts=allowed_hosts or (),
-        strip=strip,
-    )
+    given: dict[str, Any] = {"allow_remote": allow_remote, "allowed_hosts": allowed_hosts or ()}
+    start(model, host, port, expose_confidences, on_ready=ready, strip=strip, **given)
 
 
 def report(path: RunPath) -> Answer:
@@ -186,11 +178,9 @@ def replay(
         f"after:  {_shown(found.after)}",
         *(f"but the run is not whole: {part.message}" for part in known.of("fail")),
     ]
-    return Answer(
-        values=found.to_json() | {"verification": known.to_json()},
-        shown=lines,
-        exit_code=int(not found.agrees or known.verdict == "fail"),
-    )
+    values = found.to_json() | {"verification": known.to_json()}
+    code = int(not found.agrees or known.verdict == "fail")
+    return Answer(values=values, shown=lines, exit_code=code)
 
 
 def verify(
@@ -224,8 +214,7 @@ def verify(
             all_agree = replays and agree == len(replays)
             parts.append(Part("numbers", "pass" if all_agree else "unknown", told))
     found = replace(found, parts=tuple(parts))
-    words = {True: "agrees", False: "DISAGREES", None: "cannot be replayed"}
-    rows = []
+    words, rows = {True: "agrees", False: "DISAGREES", None: "cannot be replayed"}, []
     for number in replays:
         again = "" if number.agrees else f" as recorded, now {_shown(number.after)}"
         outcome = number.reason or f"{_shown(number.before)}{again}"

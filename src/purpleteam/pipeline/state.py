@@ -44,7 +44,7 @@ class Piece:
         yield from more if isinstance(more, Iterator) else ()
 
 
-Stage = Callable[["Run"], "Iterator[Piece] | None"]  # one stage of a run, or a part of one
+Stage = Callable[["Run"], object]  # a stage of a run, or a part of one; it may yield pieces
 
 
 @dataclass

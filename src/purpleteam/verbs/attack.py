@@ -99,6 +99,12 @@ class Attacked(Result):
         return lines
 
 
+def listed(given: Any) -> list[Any]:
+    """Return what is given as a list: several, one, or none."""
+    given = list(given) if isinstance(given, list | tuple) else [given]
+    return [] if given == [None] else given
+
+
 @verb()
 def attack(
     model: Model = "standard",
@@ -138,10 +144,7 @@ def attack(
     from purpleteam.verbs.outputs import file_to_write
 
     target = file_to_write(given["out"])
-    several = epsilon if isinstance(epsilon, list | tuple) else [epsilon]
-    radii = [] if epsilon is None else [float(radius) for radius in several]
-    asked = list(attack) if isinstance(attack, list | tuple) else [attack]
-    asked = [] if attack is None else asked
+    radii, asked = [float(radius) for radius in listed(epsilon)], listed(attack)
     ladders_of(asked or ["ladder"], radii, norm)  # said before anything is read
     subject = open_subject(images, labels, model=model, measured=True, **given)
     loaded, chosen, seed = subject.loaded, subject.images, subject.seed

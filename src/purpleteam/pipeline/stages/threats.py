@@ -40,12 +40,8 @@ class Inventory:
     code: list[Path]
 
 
-def check_app(run: Run) -> None:
+def check_app(run: Run) -> list[CheckResult]:
     """Record the checks of the running app, where it is part of the run."""
-    _of_app(run)
-
-
-def _of_app(run: Run) -> list[CheckResult]:
     served = run.config.models.served
     if served is None or not _is_served(run):
         return []
@@ -60,17 +56,14 @@ def _of_app(run: Run) -> list[CheckResult]:
             return run_checks(lambda check: [target] * ("url" in check.needs), run.progress)
 
     depends_on = {"served": digest, "package": walk(PACKAGE).digest()}
-    return [
-        record
-        for record in run.cell("threats", "check the app", depends_on, checked)
-        if isinstance(record, CheckResult)
-    ]
+    records = run.cell("threats", "check the app", depends_on, checked)
+    return [record for record in records if isinstance(record, CheckResult)]
 
 
 def derive_threats(run: Run) -> None:
     """Record a result for every check, the system, and the status of every threat."""
     load_checks()
-    inventory, of_app = _inventory(run), _of_app(run)
+    inventory, of_app = _inventory(run), check_app(run)
     depends_on = {
         "measured": [
             record.id
