@@ -1,10 +1,9 @@
 """The address of a deployed app, and how much of it may be shown."""
 
-from __future__ import annotations
-
 import base64
 import re
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 
 from purpleteam.core.errors import UsageError
@@ -26,7 +25,7 @@ class Address:
     authorisation: str | None = field(repr=False)
 
     @classmethod
-    def of(cls, url: str) -> Address:
+    def of(cls, url: str) -> Self:
         """Read `http://HOST:PORT`, with what else an address may have."""
         try:
             parts = urlsplit(url)

@@ -4,14 +4,12 @@
 app runs, `<name>.json` the card.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused, unknown
@@ -52,7 +50,7 @@ class ModelCard:
         path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, path: Path) -> ModelCard:
+    def read(cls, path: Path) -> Self:
         """Read a card; an unreadable or incomplete one is a ModelError."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))

@@ -3,8 +3,6 @@
 A record's id is a hash of its content without cost and command, which differ from run to run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -20,7 +18,7 @@ Verdict = Literal["pass", "fail", "error", "skipped", "broken", "stale"]
 NO_METRIC = ("cost", "command")  # they differ from run to run: no part of a record's identity
 
 
-_KINDS: dict[str, type[Record]] = {}
+_KINDS: dict[str, type["Record"]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,6 @@ Work is done in cells, named by the content of what they depend on, and written 
 `resume` does what is missing. Another process may leave drafts of cells, which the run takes over.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -13,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import NeedsFailed, RunError
@@ -37,7 +35,7 @@ class RunFolder:
         self._failed: dict[str, str] = {}
 
     @classmethod
-    def create(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
+    def create(cls, path: Path, asked: Mapping[str, Any]) -> Self:
         """Start a run in a new or empty folder; `asked` is the resolved request."""
         if any((path / name).exists() for name in ("run.json", "records.jsonl")):
             remedy = "continue it with --resume, or name another folder with --out"
@@ -51,7 +49,7 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path) -> Self:
         """Open an existing run for reading."""
         if not (path / "run.json").is_file():
             raise RunError(f"{str(path)!r} is not a run folder: it has no run.json")
@@ -60,7 +58,7 @@ class RunFolder:
         return run
 
     @classmethod
-    def reopen(cls, path: Path) -> RunFolder:
+    def reopen(cls, path: Path) -> Self:
         """Open a run to add records to it; one that is not as it was left is refused."""
         run = cls.open(path)
         if differs := end_differs(run.info.get("records"), run._ledger.head()):
@@ -69,7 +67,7 @@ class RunFolder:
         return run
 
     @classmethod
-    def resume(cls, path: Path, asked: Mapping[str, Any]) -> RunFolder:
+    def resume(cls, path: Path, asked: Mapping[str, Any]) -> Self:
         """Continue a run that asked for the same; half-written cells and failures are dropped."""
         before, now = cls.open(path).info["asked"], json.loads(canonical_json(asked))
         if before != now:

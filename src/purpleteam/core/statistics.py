@@ -7,12 +7,10 @@ its value, lies in the range of its statistic, and none has a width of 0: that n
 no proof that none will.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
@@ -31,7 +29,7 @@ class Rate:
     method: str = "clopper-pearson"
 
     @classmethod
-    def of(cls, successes: int, n: int) -> Rate:
+    def of(cls, successes: int, n: int) -> Self:
         """Return the rate of `successes` out of `n`; covers the truth in >= 95 % of samples."""
         if not 0 <= successes <= n or n == 0:
             raise ValueError(f"a rate needs 0 <= successes <= n and n > 0, not {successes} of {n}")

@@ -1,17 +1,13 @@
 """export: a model as safetensors, ONNX and card, the two nets compared."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
+from purpleteam.core.cards import StoredModel
 from purpleteam.core.errors import UsageError
 from purpleteam.verbs.options import Images, Model, OfModel, Out, Threads
 from purpleteam.verbs.result import Result
 from purpleteam.verbs.verb import verb
-
-if TYPE_CHECKING:
-    from purpleteam.core.cards import StoredModel
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -1,22 +1,18 @@
 """Gates: what a result must reach, and the same for build servers as JUnit and SARIF."""
 
-from __future__ import annotations
-
 import json
 import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from purpleteam.core.config import number
 from purpleteam.core.errors import ConfigError, UsageError
 from purpleteam.core.records import CheckResult, Finding, Measurement, Record
 from purpleteam.core.statistics import Estimate, Rate
-
-if TYPE_CHECKING:
-    from purpleteam.verbs.result import Result
+from purpleteam.verbs.result import Result
 
 COMPARED: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
