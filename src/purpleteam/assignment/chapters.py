@@ -135,8 +135,8 @@ def _beside(evidence: Evidence) -> view.Table:
     return view.Table(caption, columns, rows)
 
 
-def _published(evidence: Evidence) -> view.Table:
-    """Return every figure that the reports published, with its place."""
+def _published(evidence: Evidence) -> Iterator[view.Block]:
+    """Yield every figure that the reports published, then their threats beside the system's."""
     rows = []
     for record, figure in _figures(evidence):
         name, model = str(figure.get("what", "")).replace("_", " "), figure.get("model_name")
@@ -148,17 +148,15 @@ def _published(evidence: Evidence) -> view.Table:
         rows.append(view.row(report, ", ".join(words), value, place, meaning, record=record))
     columns = ("Report", "What it calls it", "Published", "Where", "What it was")
     caption = "All figures of the two course reports, on MNIST"
-    return view.Table(caption, columns, rows, folded=True)
-
-
-def _threats(evidence: Evidence) -> view.Blocks:
-    """Return the threats of the reports, each beside those of the system model."""
+    yield view.Table(caption, columns, rows, folded=True)
     tables = []
     for note in evidence.notes(THREATS, SYSTEM_MODEL):
         lists = note.facts.get("tables", note.facts.get("seed_tables"))
         tables += listed("Report", lists, note.facts.get("columns"), note.id)
     title = "The threats of the two course reports, each beside the one of this system"
-    return (view.Prose((title,), "heading"), tables) if tables else None
+    if tables:
+        yield view.Prose((title,), "heading")
+    yield from tables
 
 
 def _figures(evidence: Evidence) -> list[tuple[str, Mapping[str, Any]]]:
@@ -183,7 +181,7 @@ def _value(figure: Mapping[str, Any], record: str) -> view.Number | str:
 CHAPTER = Chapter(
     title="The course reports",
     lead="What two course reports claimed, beside the same thing measured here.",
-    parts=(_headline, _beside, _published, _threats),
+    parts=(_headline, _beside, _published),
     notes=(*FIGURES, THREATS),
     after="serve",
 )

@@ -152,7 +152,7 @@ def of_seed(evidence: Evidence, record: Measurement) -> view.Inline:
     return view.DASH if record.seed is None else view.Given(str(record.seed), record.id)
 
 
-TRAINING: dict[str, Column] = {"Model": of_model, "Seed": of_seed}
+BY_TRAINING: dict[str, Column] = {"Model": of_model, "Seed": of_seed}
 """The columns that tell one training from another."""
 
 

@@ -48,9 +48,9 @@ class Span:
     of: str = ""
 
 
-# A parameter that was asked for, and its record; a name that is typed or computed; a command, of
-# run.json or of a record; a verdict in one word, coloured good, bad, warn or quiet, which is never
-# its only sign; the id of a record that opens; a link to a section by its id.
+# Given: a parameter that was asked for, of a record.  Mono: a name that is typed or computed.
+# Command: to be typed, of run.json or of a record.  Badge: a verdict in a word, and its tone: good,
+# bad, warn or quiet.  RecordLink: the id of a record that opens.  Jump: to a section, by its id.
 Given, Mono, Command = partial(Span, "given"), partial(Span, "mono"), partial(Span, "command")
 Badge, RecordLink, Jump = partial(Span, "badge"), partial(Span, "link"), partial(Span, "jump")
 Inline = str | Number | Span

@@ -134,7 +134,7 @@ def _repairs(evidence: Evidence) -> view.Table:
         metrics=("attack_success_rate",),
         where=lambda _, record: done(record, {"lab": True}) and "repair" in record.how,
         columns={
-            **chapter.TRAINING,
+            **chapter.BY_TRAINING,
             **chapter.beside("clean_accuracy"),
             **chapter.beside("clean_accuracy_difference", "Change of it"),
             heading("attack_success_rate"): chapter.of_itself,
@@ -194,7 +194,7 @@ CHAPTER = chapter.Chapter(
             metrics=("average_precision",),
             where=lambda _, record: done(record, {"lab": True}),
             columns={
-                **chapter.TRAINING,
+                **chapter.BY_TRAINING,
                 "Detector": chapter.of_how("detector"),
                 heading("detector_auroc", "AUROC"): _auroc,
                 heading("average_precision"): chapter.of_itself,

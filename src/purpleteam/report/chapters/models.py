@@ -7,7 +7,7 @@ from purpleteam.core.records import Measurement
 from purpleteam.core.schema import MODEL_NOTES
 from purpleteam.report import view
 from purpleteam.report.blocks import checks, matrices, trainings
-from purpleteam.report.chapter import CHAPTERS, TRAINING, Chapter, Sheet, beside
+from purpleteam.report.chapter import BY_TRAINING, CHAPTERS, Chapter, Sheet, beside
 from purpleteam.report.collect import UNDEFENDED, Evidence, about
 from purpleteam.report.numbers import SPACE, heading, number_of
 
@@ -75,7 +75,7 @@ CHAPTER = Chapter(
             metrics=METRICS,
             where=_stands_for_it,
             columns={
-                **TRAINING,
+                **BY_TRAINING,
                 **beside("clean_accuracy"),
                 **beside("loss"),
                 **beside("calibration_error"),

@@ -54,7 +54,7 @@ def beside_success(*, lab: bool) -> chapter.Sheet:
         metrics=("triggered_accuracy",),
         where=lambda _, record: bool(record.how.get("lab")) == lab,
         columns={
-            **chapter.TRAINING,
+            **chapter.BY_TRAINING,
             heading("triggered_accuracy", "Accuracy on all images, triggered"): chapter.of_itself,
             **chapter.beside("recovered_accuracy", "Triggered and still right"),
             **chapter.beside("clean_accuracy_difference", change),

@@ -98,9 +98,7 @@ def _remaining(evidence: Evidence) -> Iterator[view.Table]:
         )
         (grave if threat.residual in ("high", "critical") else rest).append(told)
     yield view.Table("Threats that remain high or critical", COLUMNS, grave, stacked=True)
-    yield view.Table(
-        "Threats with a lower remaining risk", COLUMNS, rest, bool(grave), stacked=True
-    )
+    yield view.Table("Threats of lower remaining risk", COLUMNS, rest, bool(grave), stacked=True)
     columns = ("Part", "Kind", "Why nothing can go wrong there")
     yield view.Table("Cells that do not apply", columns, excused, folded=True)
 
