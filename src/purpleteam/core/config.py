@@ -9,6 +9,7 @@ import tomllib
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +25,10 @@ BETWEEN_FIELDS = re.compile(r",(?![^\[]*\])(?![^{]*\})")
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Return `cls(**values)`, with every key known, every value of its type and finite."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints, adapter = _types_of(cls)  # type: ignore[arg-type]
     ready: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
@@ -50,7 +51,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
                 for place, item in enumerate(value, 1)
             ]
     try:
-        made = TypeAdapter(cls).validate_python(ready)
+        made: T = adapter.validate_python(ready)
     except ValidationError as errors:
         first = errors.errors()[0]
         field = ".".join(map(str, first["loc"]))
@@ -64,6 +65,14 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if not _finite(getattr(made, key)):  # no record could hold it
             raise ConfigError(f"{where}: {key} = {ready[key]!r}: must be finite")
     return made
+
+
+@cache
+def _types_of(cls: type) -> tuple[dict[str, Any], Any]:
+    """Return the types of a class's fields, and pydantic's adapter, which takes long to make."""
+    from pydantic import TypeAdapter
+
+    return typing.get_type_hints(cls), TypeAdapter(cls)
 
 
 def from_file(path: Path) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 
 from purpleteam.core.arrays import Floats
 from purpleteam.defences.detection.training_set._analysis import TRAINING_SET_DETECTORS, Analysis
@@ -13,6 +11,9 @@ COMPONENTS = 10  # dimensions that are kept before clustering
 
 def two_clusters(features: NDArray[np.floating], seed: int = 0) -> tuple[Floats, float]:
     """Return how much nearer rows (N, d) are to the smaller of two clusters (N,), and its share."""
+    from sklearn.cluster import KMeans  # slow to import, and no part of the verdict
+    from sklearn.decomposition import PCA
+
     kept = min(COMPONENTS, *features.shape)
     projected = PCA(kept, svd_solver="full").fit_transform(features.astype(np.float64))
     clusters = KMeans(2, n_init=4, random_state=seed).fit(projected)
