@@ -1,4 +1,4 @@
-"""The poison lab on the embedded digits: one backdoor from planting to repair, a clean model."""
+"""The poison lab on a few embedded digits: one backdoor from planting to repair, a clean model."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from few_digits import EPOCHS, few_digits
 from purpleteam.core.errors import ConfigError, UsageError
 from purpleteam.core.records import Artefact, Measurement, Note
 from purpleteam.core.runfolder import RunFolder
+from purpleteam.data.folders import save_dataset
 from purpleteam.defences.detection.recovered import RecoveredTrigger
 from purpleteam.pipeline.config import RunConfig, resolve
 from purpleteam.pipeline.replay import replay
 from purpleteam.pipeline.run import prepare, run
 from purpleteam.pipeline.stages.lab import _recovered
 
-NAME = "backdoored-badnets-count-60-trigger-size-4"
+NAME = "backdoored-badnets-count-80-target_label-3-trigger-size-2"
 SETTINGS = (
-    *('dataset="digits"', 'architecture="small_cnn"', "threads=1", 'device="cpu"'),
-    *(
-        'backdoors.attacks=["badnets:count=60,trigger.size=4"]',
-        "backdoors.epochs=8",
-        "backdoors.trusted=150",
-    ),
-    *('backdoors.repairs=["retrain", "unlearn"]', "backdoors.plant_again=[10]"),
-    "processes=1",
+    *('architecture="small_cnn"', "threads=1", 'device="cpu"', "processes=1"),
+    'backdoors.attacks=["badnets:count=80,target_label=3,trigger.size=2"]',
+    *(f"backdoors.epochs={EPOCHS}", "backdoors.trusted=123", "backdoors.plant_again=[10]"),
+    'backdoors.repairs=["retrain", "unlearn:steps=100"]',
 )
 
 
 @pytest.fixture(scope="module")
-def asked() -> RunConfig:
-    return resolve("backdoors", None, SETTINGS)
+def asked(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    few = save_dataset(few_digits(), tmp_path_factory.mktemp("data") / "few")
+    return resolve("backdoors", None, (*SETTINGS, f'dataset="{few}"'))
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +70,13 @@ def test_its_poisoned_images_are_found_and_few_others(lab: Path) -> None:
 def test_both_searches_name_the_target_and_spare_the_clean_one(lab: Path) -> None:
     for name in ("training-set-scan", "model-scan"):
         found = notes(lab, name)
-        assert found[NAME].facts["backdoored"] and found[NAME].facts["target_label"] == 7, name
+        assert found[NAME].facts["backdoored"] and found[NAME].facts["target_label"] == 3, name
         assert not found["backdoors-clean"].facts["backdoored"], name
 
 
 def test_what_was_planted_is_kept_apart_from_what_was_answered(lab: Path) -> None:
     facts = notes(lab, "training-set-scan")[NAME].facts
-    assert facts["planted"] == {"poison": "badnets", "poisoned": 60, "target_label": 7}
+    assert facts["planted"] == {"poison": "badnets", "poisoned": 80, "target_label": 3}
     assert "seconds" not in facts  # what differs from run to run is no part of a record
 
 
@@ -98,14 +97,14 @@ def test_the_recovered_trigger_is_a_picture_and_a_file(lab: Path) -> None:
     files = {one.path for one in RunFolder.open(lab).records() if isinstance(one, Artefact)}
     assert f"images/{NAME}-0-recovered.png" in files
     trigger = RecoveredTrigger.load(lab / "exports" / f"{NAME}-0-trigger.safetensors")
-    assert trigger.target_label == 7
+    assert trigger.target_label == 3
 
 
 def test_a_trigger_counts_only_where_the_scan_itself_names_it(lab: Path, asked: RunConfig) -> None:
     work = prepare(asked, lab, resume=True)
     records = work.folder.records()
     _, trigger = _recovered(work, records)
-    assert trigger is not None and trigger.target_label == 7
+    assert trigger is not None and trigger.target_label == 3
     without = [one for one in records if not isinstance(one, Artefact)]
     assert _recovered(work, without) == (None, None)  # though the file is there
 
@@ -141,7 +140,7 @@ def test_a_number_of_it_can_be_replayed(lab: Path) -> None:
 def test_what_cannot_be_done_is_refused_before_the_work(
     tmp_path: Path, setting: str, said: str
 ) -> None:
-    asked = resolve("backdoors", None, [*SETTINGS, setting])
+    asked = resolve("backdoors", None, [*SETTINGS, 'dataset="digits"', setting])
     with pytest.raises((ConfigError, UsageError), match=said):
         prepare(asked, tmp_path / "run")
     assert not (tmp_path / "run").exists()

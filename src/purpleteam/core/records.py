@@ -5,6 +5,7 @@ A record's id is a hash of its content without cost and command, which differ fr
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from purpleteam.core.digest import short_id
@@ -34,14 +35,14 @@ class Record:
         cls.kind, cls.letter = kind, letter
         _KINDS[kind] = cls
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A short content hash such as `m-3f2a09c1d2`."""
         return short_id(self.letter, self.metric())
 
     def metric(self) -> dict[str, Any]:
         """Return the record as JSON without what differs from run to run."""
-        told = {name: fact for name, fact in vars(self).items() if name not in NO_METRIC}
+        told = {name: fact for name, fact in vars(self).items() if name not in (*NO_METRIC, "id")}
         return {**plain(told), "kind": self.kind}
 
     def to_json(self) -> dict[str, Any]:

@@ -22,15 +22,15 @@ LETTER = 7.5
 
 def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
     """Return an element; `class_` and `data_record` become `class` and `data-record`."""
-    pairs = (
-        Markup(' {}="{}"').format(
-            key.rstrip("_").replace("_", "-"), _short(value) if isinstance(value, float) else value
-        )
+    pairs = [
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_short(value))}"'
+        if isinstance(value, float)
+        else f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for key, value in attributes.items()
         if value not in (None, "")
-    )
-    inside = Markup("").join(map(escape, children))
-    return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(pairs), inside)
+    ]
+    inside = "".join(map(escape, children))
+    return Markup(f"<{name}{''.join(pairs)}>{inside}</{name}>")  # noqa: S704  escaped above
 
 
 def _drawing(
@@ -257,9 +257,10 @@ def heatmap(
         parts.append(_text(name, left - 10, top + (index + 0.5) * CELL + 4, "tick end"))
     cells = []
     for i, counted in enumerate(counts):
+        total = sum(counted) or 1
         for j, value in enumerate(counted):
             x, y = left + j * CELL, top + i * CELL
-            depth = round(math.sqrt(value / (sum(counted) or 1)), 2)
+            depth = round(math.sqrt(value / total), 2)
             kind, class_ = ("right" if i == j else "wrong"), "count"
             class_ += " strong" if depth > 0.55 else "" if value else " nil"
             square: dict[str, object] = {"x": x, "y": y, "width": CELL - 2, "height": CELL - 2}

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,7 @@ def _pages(evidence: Evidence) -> dict[str, str]:
     sections = [first_section(evidence, set(told))]
     sections += [chapter.section(name, evidence) for name, chapter in told.items()]
     sections += [not_tested(evidence), all_records(evidence, sections)]
-    environment = Environment(
-        loader=PackageLoader("purpleteam.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(kind=_kind, breakable=_breakable)
+    environment = _templates()
     style = environment.get_template("report.css").render(names=[part.id for part in sections])
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
     facts = _facts(evidence)
@@ -93,6 +87,20 @@ def _pages(evidence: Evidence) -> dict[str, str]:
     )
     markdown = to_markdown(title, facts.get("Run", "unknown"), banner, sections)
     return {"report.html": html, "report.md": markdown}
+
+
+@cache
+def _templates() -> Environment:
+    """Return the templates, which are compiled once."""
+    environment = Environment(
+        loader=PackageLoader("purpleteam.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(kind=_kind, breakable=_breakable)
+    return environment
 
 
 def _facts(evidence: Evidence) -> dict[str, str]:
