@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -53,13 +54,18 @@ MOMENTS: dict[str, Moment] = {
 }
 
 
+PRELOADED = ("purpleteam.cli", "purpleteam.pipeline.run", "pipeline_warm")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
     """A process that has loaded everything and forks the runs that are killed."""
-    SPAWN.set_forkserver_preload(["purpleteam.cli", "purpleteam.pipeline.run"])
+    SPAWN.set_forkserver_preload([*PRELOADED])
+    with pytest.MonkeyPatch.context() as patch:
+        here, given = str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")
+        patch.setenv("PYTHONPATH", os.pathsep.join([here, given]))  # it has no other sys.path
+        forkserver.ensure_running()
     yield
-    from multiprocessing import forkserver
-
     forkserver._forkserver._stop()
 
 
