@@ -102,24 +102,11 @@ def test_the_profile_repeats_both_poisons_and_publishes_the_figures(
     assert any(one.get("name") == "published-figures" for one in records)
 
 
-@pytest.fixture(scope="module")
-def without(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return an environment with a Purpleteam that lacks the folder."""
-    folder = tmp_path_factory.mktemp("without")
-    ignored = shutil.ignore_patterns("__pycache__", "assignment")
-    shutil.copytree(SOURCE, folder / "purpleteam", ignore=ignored)
-    return {**os.environ, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / ".cache")}
-
-
-def run(environment: dict[str, str], where: Path, *command: str) -> str:
-    done = subprocess.run(
-        command, cwd=where, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 SCRIPT = """
+import sys
+
+import pytest
+
 import purpleteam as pt
 from purpleteam.cli import main
 
@@ -129,20 +116,36 @@ for command in ("--help", "ls", "attack --attack fgsm --limit 5 --checked 5"):
         main(command.split())
     except SystemExit as ended:
         assert not ended.code, command
+print("=== tests")
+sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """
+ROOMS = ("core/test_core_registry", "verbs/test_verb_gates", "cli/test_cli_help")
+NO_PROCESS = "not heavy and not seconds and not module_is"
 
 
-def test_the_rest_works_without_the_folder(without: dict[str, str], tmp_path: Path) -> None:
-    out = run(without, tmp_path, sys.executable, "-c", SCRIPT)
-    assert "robust accuracy" in out and "assignment" not in out
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return what a Purpleteam that lacks the folder prints: its commands, then tests of it."""
+    folder = tmp_path_factory.mktemp("without")
+    ignored = shutil.ignore_patterns("__pycache__", "assignment")
+    shutil.copytree(SOURCE, folder / "purpleteam", ignore=ignored)
+    known = {**os.environ, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / ".cache")}
+    some = [f"{ROOT}/tests/{name}.py" for name in ROOMS]
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, f"--rootdir={ROOT}", "-c", f"{ROOT}/pyproject.toml",
+         "-k", NO_PROCESS, *some],
+        cwd=folder, env=known, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout.split("=== tests")
 
 
-def test_tests_of_other_rooms_pass_without_it(without: dict[str, str]) -> None:
-    names = ("core/test_core_registry", "verbs/test_verb_gates", "cli/test_cli_help")
-    some = [f"tests/{name}.py" for name in names]
-    quiet = ("-q", "-x", "-p", "no:cacheprovider")
-    out = run(without, ROOT, sys.executable, "-m", "pytest", *quiet, *some)
-    assert re.search(r"\d{2,} passed", out)
+def test_the_rest_works_without_the_folder(said: list[str]) -> None:
+    assert "robust accuracy" in said[0] and "assignment" not in said[0]
+
+
+def test_tests_of_other_rooms_pass_without_it(said: list[str]) -> None:
+    assert re.search(r"\d{2,} passed", said[1])
 
 
 @pytest.mark.parametrize("room", sorted(p.name for p in SOURCE.iterdir() if p.is_dir()))

@@ -54,7 +54,7 @@ def test_the_data_set_and_the_defence_train_a_model(
 ) -> None:
     card = json.loads((done[0] / "models" / "noisy.json").read_text("utf-8"))
     assert (card["recipe"]["name"], card["recipe"]["epsilon"]) == ("noise", 0.1)
-    assert card["classes"][1] == "18 degrees"
+    assert card["classes"][1] == "30 degrees"
 
 
 def test_the_detector_is_asked_beside_the_others(done: tuple[Path, dict[str, pages.Step]]) -> None:
