@@ -68,7 +68,9 @@ def before(work: Repairing, digits: Dataset) -> Backdoor:
 
 @pytest.fixture(scope="module")
 def unlearned(work: Repairing) -> Repaired:
-    return run_repair(REPAIRS["unlearn"](steps=200), dataclasses.replace(work, train=None, flagged=None))
+    return run_repair(
+        REPAIRS["unlearn"](steps=200), dataclasses.replace(work, train=None, flagged=None)
+    )
 
 
 @pytest.mark.parametrize(("name", "how"), [("retrain", {}), ("unlearn_set", {"steps": 200})])
