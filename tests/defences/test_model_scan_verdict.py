@@ -58,15 +58,17 @@ def test_a_backdoor_for_one_class_names_that_class() -> None:
     assert (found.target_label, found.source_labels, found.kind) == (3, (2,), "source_specific")
 
 
-@pytest.mark.parametrize("name", ["patch", "additive"])
-def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(name: str) -> None:
+@pytest.mark.parametrize(("name", "steps"), [("patch", 50), ("additive", 25)])
+def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(
+    name: str, steps: int
+) -> None:
     """With such a rate of false alarms nearly every label is under suspicion."""
     clean, backdoored = (
         scan_model(
             net,
             TRUSTED,
             classes=CLASSES,
-            detectors=[MODEL_DETECTORS[name](steps=50)],
+            detectors=[MODEL_DETECTORS[name](steps=steps)],
             false_alarm_rate=0.95,
         )
         for net in (Planted(), Planted("patch"))
@@ -77,9 +79,8 @@ def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(name: st
     assert (backdoored.verdict, backdoored.student_success) == ("backdoored", 0)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_clean_model_is_let_through_without_target_or_trigger(seed: int) -> None:
-    found = scan_model(Planted(seed=seed), TRUSTED, classes=CLASSES, seed=seed)
+def test_a_clean_model_is_let_through_without_target_or_trigger() -> None:
+    found = scan_model(Planted(), TRUSTED, classes=CLASSES)
     assert found.verdict == "nothing_found" and found.backdoored is False
     assert found.score is not None and found.score < found.threshold
     assert found.target_label is None and found.trigger is None

@@ -113,7 +113,7 @@ def poisoned_by(poison: str, digits: Dataset, *, target: int, seed: int) -> Pois
     [
         ("badnets:count=300", 4, True),
         ("sig:count=90", 4, True),
-        ("clean_label:count=60", 6, True),
+        ("clean_label:count=60,epochs=1,steps=10", 6, True),
         ("tact:count=80", 4, False),
     ],
     ids=["relabelled", "labels kept", "made to look like others", "of one source, as narrow"],
@@ -150,7 +150,7 @@ def test_what_is_planted_is_flagged_however_much_of_its_label_it_is(
     poison: str, seed: int, target: int, least: int, digits: Dataset
 ) -> None:
     poisoned = poisoned_by(poison, digits, target=target, seed=seed)
-    epochs = 3 if poison.startswith("wanet") else 1  # a warp has to be learned
+    epochs = 2 if poison.startswith("wanet") else 1  # a warp has to be learned
     found = scan_training_set(
         poisoned.images, classes=10, epochs=epochs, seed=seed, detectors=("split_label",)
     )
