@@ -149,6 +149,18 @@ def labelled_by_colour() -> ImageSet:
     )
 
 
+@cache
+def colour_net() -> Layers:
+    """Return a net that tells these images' classes."""
+
+    def make() -> Layers:
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+        )
+
+    return trained(make, labelled_by_colour(), steps=100, rate=0.02)
+
+
 class StraightThrough(torch.autograd.Function):
     """Rounds to so many levels, and says that it did not."""
 

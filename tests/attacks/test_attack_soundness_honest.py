@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from attack_models import Deceiver
-from soundness_models import Ramp, honest, labelled_by_colour, trained
+from soundness_models import Ramp, colour_net, honest, labelled_by_colour
 from torch import Tensor, nn
 
 from purpleteam.attacks import FGSM, PGD, Soundness, evaluate, soundness_of
@@ -85,7 +85,7 @@ def test_the_form_of_a_model_raises_no_doubt(digits: Dataset, form: str) -> None
     assert (found.verdict, found.reasons) == ("sound", ())
 
 
-@pytest.mark.parametrize("count", [1, 2, 8, 30])
+@pytest.mark.parametrize("count", [1, 30])
 def test_a_few_images_are_too_few_to_call_a_number_sound(images: ImageSet, count: int) -> None:
     found = verdict(honest("large margin"), images.first(count), LADDERS["small"])
     assert found.verdict == "weak" and found.overstates.value == 0
@@ -95,14 +95,7 @@ def test_a_few_images_are_too_few_to_call_a_number_sound(images: ImageSet, count
 @pytest.mark.parametrize("epsilon", [0.02, 0.06, 0.3])
 def test_colour_images_of_another_size_and_three_classes_raise_no_doubt(epsilon: float) -> None:
     images = labelled_by_colour()
-    net = trained(colour_net, images, steps=100, rate=0.02)
-    assert verdict(net, images, PGD(epsilon=epsilon, steps=40)).reasons == ()
-
-
-def colour_net() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
-    )
+    assert verdict(colour_net(), images, PGD(epsilon=epsilon, steps=40)).reasons == ()
 
 
 def test_a_robust_net_that_is_very_sure_of_itself_is_not_called_masked(images: ImageSet) -> None:

@@ -10,6 +10,7 @@ no proof that none will.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Self
 
 CONFIDENCE = 0.95
@@ -180,10 +181,13 @@ def _t_quantile(p: float, degrees: int) -> float:
     return math.sqrt(degrees * (1 - x) / x)
 
 
+@lru_cache(maxsize=1024)
 def _beta_quantile(p: float, a: float, b: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(100):
         middle = (low + high) / 2
+        if middle in (low, high):  # they are neighbours among the floats
+            break
         low, high = (middle, high) if _beta_cdf(middle, a, b) < p else (low, middle)
     return (low + high) / 2
 
