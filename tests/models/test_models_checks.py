@@ -37,7 +37,7 @@ def test_its_bad_example_is_a_net_of_other_weights(bad):
     outcome = OnnxParity().examine(bad)
     assert not outcome.passed
     assert outcome.measured["largest_difference"] > outcome.threshold
-    assert outcome.message == "the two nets differ: one"
+    assert outcome.message == "the two nets differ: standard"
 
 
 @pytest.mark.parametrize("ending", ["", ".safetensors", ".onnx", ".json"])

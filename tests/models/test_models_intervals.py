@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from purpleteam.attacks.poison.curve import CurvePoint
-from purpleteam.core.statistics import Estimate, Rate, mean, paired_difference
+from purpleteam.core.statistics import Estimate, Rate, mean, mean_over_seeds, paired_difference
 from purpleteam.defences.detection.metrics import auroc, average_precision
 from purpleteam.models.inference import _calibration_error, _f1
 
@@ -37,11 +36,9 @@ def test_a_mean(bounds: tuple[float, float], values: list[float]) -> None:
     assert holds(mean(values, bounds=bounds), *bounds)
 
 
-@given(rates=st.lists(st.tuples(SHARES, SHARES), min_size=2, max_size=9))
-def test_a_point_of_a_poison_curve(rates: list[tuple[float, float]]) -> None:
-    found = [{"attack_success_rate": one, "clean_accuracy": other} for one, other in rates]
-    point = CurvePoint.of(5, found)
-    assert holds(point.attack_success_rate) and holds(point.clean_accuracy)
+@given(rates=st.lists(SHARES, min_size=2, max_size=9))
+def test_a_mean_over_trainings_such_as_a_point_of_a_poison_curve(rates: list[float]) -> None:
+    assert holds(mean_over_seeds(rates, bounds=(0, 1)))
 
 
 @given(seed=SEEDS, n=SIZES, first=SHARES, second=SHARES)

@@ -45,5 +45,5 @@ class OnnxParity(Check):
         for file in (shipped.onnx, shipped.stem.with_suffix(".json")):
             shutil.copy(file, folder)
         weights = folder / shipped.weights.name
-        save_file({name: -part for name, part in load_file(shipped.weights).items()}, weights)
+        save_file({name: 2 * part for name, part in load_file(shipped.weights).items()}, weights)
         return Target(model=weights)

@@ -30,7 +30,7 @@ def element(name: str, *children: Markup | str, **attributes: object) -> Markup:
         if value not in (None, "")
     ]
     inside = "".join(map(escape, children))
-    return Markup(f"<{name}{''.join(pairs)}>{inside}</{name}>")  # noqa: S704  escaped above
+    return Markup(f"<{name}{''.join(pairs)}>{inside}</{name}>")  # noqa: S704  # nosec B704 - escaped above
 
 
 def _drawing(
