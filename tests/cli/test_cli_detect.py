@@ -49,7 +49,8 @@ def test_unlearning_takes_it_out_and_the_stored_model_is_clean(
     from purpleteam.models import load
 
     found = purple("repair", "--model", planted / "net", "--dataset", planted / "set",
-                   "--method", "unlearn:steps=100", "--out", "mended", "--json")  # fmt: skip
+                   "--method", "unlearn:steps=100,rounds=1", "--out", "mended",
+                   "--json")  # fmt: skip
     values = json.loads(found.out)
     assert found.code == 0 and values["method"] == "unlearn" and values["target_label"] == 3
     assert values["validation_accuracy"] > values["validation_accuracy_before"] - 0.03

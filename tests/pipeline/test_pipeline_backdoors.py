@@ -22,7 +22,7 @@ SETTINGS = (
     *('architecture="small_cnn"', "threads=1", 'device="cpu"', "processes=1"),
     'backdoors.attacks=["badnets:count=80,target_label=3,trigger.size=2"]',
     *(f"backdoors.epochs={EPOCHS}", "backdoors.trusted=123", "backdoors.plant_again=[10]"),
-    'backdoors.repairs=["retrain", "unlearn:steps=100"]',
+    'backdoors.repairs=["retrain", "unlearn:steps=100,rounds=1"]',
 )
 
 
