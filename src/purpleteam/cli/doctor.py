@@ -48,14 +48,22 @@ def list_all() -> Answer:
     states: dict[str, dict[str, str]] = {}
     for run in runs:
         try:
-            found = verify_records(Path(run))
+            verification = verify_records(Path(run))
         except RunError as error:
             state = {"verdict": "unknown", "status": "unknown", "message": str(error)}
         else:
-            wrong = found.of(found.verdict)[0].message if found.verdict != "pass" else ""
+            wrong = (
+                verification.of(verification.verdict)[0].message
+                if verification.verdict != "pass"
+                else ""
+            )
             told = {"pass": "records whole", "fail": f"NOT WHOLE: {wrong}", "unknown": wrong}
-            message = f"{found.status}, {told[found.verdict]}"
-            state = {"verdict": found.verdict, "status": found.status, "message": message}
+            message = f"{verification.status}, {told[verification.verdict]}"
+            state = {
+                "verdict": verification.verdict,
+                "status": verification.status,
+                "message": message,
+            }
         states[run] = state
     values: dict[str, Any] = {
         "models": zoo_names(),
@@ -82,7 +90,7 @@ def doctor() -> Answer:
     """What is installed, what is missing, and how to get it."""
     from purpleteam.data.sources.mnist import find_mnist
 
-    found = [("python", True, platform.python_version()), ("cores", True, str(os.cpu_count()))]
+    parts = [("python", True, platform.python_version()), ("cores", True, str(os.cpu_count()))]
     for name, extra in EXTRAS.items():
         try:
             present = util.find_spec(name) is not None
@@ -90,23 +98,23 @@ def doctor() -> Answer:
             present = False
         distribution = "scikit-learn" if name == "sklearn" else name
         how = metadata.version(distribution) if present else f"pip install 'purpleteam[{extra}]'"
-        found.append((name, present, how))
+        parts.append((name, present, how))
     try:
         version = metadata.version("torch")
         names = (str(package.metadata["Name"]) for package in metadata.distributions())
         cuda = any(name.lower().startswith("nvidia-") for name in names)
-        found.append(("torch build", True, f"{version}, {'CUDA' if cuda else 'CPU'}"))
+        parts.append(("torch build", True, f"{version}, {'CUDA' if cuda else 'CPU'}"))
     except metadata.PackageNotFoundError:
         told = "pip install 'purpleteam[lab]'; see the README for CPU"
-        found.append(("torch build", False, told))
+        parts.append(("torch build", False, told))
     try:
         folder = find_mnist()
         told = str(folder or "purple data fetch mnist, or point PURPLETEAM_DATA at it")
     except PurpleError as error:
         folder, told = None, str(error)
-    found.append(("MNIST", folder is not None, told))
-    checks = [{"what": what, "ok": ok, "detail": detail} for what, ok, detail in found]
-    rows = [("ok" if ok else "missing", what, detail) for what, ok, detail in found]
+    parts.append(("MNIST", folder is not None, told))
+    checks = [{"what": name, "ok": ok, "detail": detail} for name, ok, detail in parts]
+    rows = [("ok" if ok else "missing", name, detail) for name, ok, detail in parts]
     return Answer(values={"checks": checks}, shown=table(rows))
 
 
@@ -134,25 +142,25 @@ def verify_data(folder: Annotated[Path, Option(name="DIR", kind=Path, help="")])
         raise UsageError(f"folder {str(folder)!r} does not exist")
     if not is_array_file(folder) and claims_mnist(folder):
         files = verify_folder(folder)
-        whole = all(file.verdict == "pass" for file in files)
+        verified = all(file.verdict == "pass" for file in files)
         listed = [asdict(file) for file in files]
         return Answer(
-            values={"folder": str(folder), "verified": whole, "files": listed},
+            values={"folder": str(folder), "verified": verified, "files": listed},
             shown=table([(file.verdict, file.name, file.reason or file.found) for file in files]),
-            exit_code=int(not whole),
+            exit_code=int(not verified),
         )
 
     def first(counts: Mapping[str, int]) -> str:
         return ", ".join(f"{name} {count}" for name, count in list(counts.items())[:10])
 
-    found = examine(folder, read_arrays)
-    lines = [f"{folder}: {'not whole' if found.problems else 'whole'}, {found.count} images"]
-    for split, counts in found.splits.items():
+    summary = examine(folder, read_arrays)
+    lines = [f"{folder}: {'not whole' if summary.problems else 'whole'}, {summary.count} images"]
+    for split, counts in summary.splits.items():
         more = f" and {len(counts) - 10} more classes" if len(counts) > 10 else ""
         lines.append(f"{split or 'no splits'}: {sum(counts.values())} ({first(counts)}{more})")
-    for what, counts in (("sizes", found.sizes), ("pixels", found.modes)):
-        lines += [f"{what}: {first(counts)}"] if counts else []
-    lines += [f"problem: {problem}" for problem in found.problems]
-    lines += [f"note: {note}" for note in found.notes]
-    code = 0 if not found.problems else 1 if found.count or found.unreadable else 2
-    return Answer(values={"folder": str(folder)} | found.to_json(), shown=lines, exit_code=code)
+    for heading, counts in (("sizes", summary.sizes), ("pixels", summary.modes)):
+        lines += [f"{heading}: {first(counts)}"] if counts else []
+    lines += [f"problem: {problem}" for problem in summary.problems]
+    lines += [f"note: {note}" for note in summary.notes]
+    code = 0 if not summary.problems else 1 if summary.count or summary.unreadable else 2
+    return Answer(values={"folder": str(folder)} | summary.to_json(), shown=lines, exit_code=code)

@@ -156,12 +156,12 @@ def report(path: RunPath) -> Answer:
     files = render(path)
     values: dict[str, Any] = {"run": str(path), "report": str(files.html)}
     values["markdown"] = str(files.markdown)
-    lines, found = [str(files.html)], files.verification
-    if found is None or found.verdict == "pass":
+    lines, verification = [str(files.html)], files.verification
+    if verification is None or verification.verdict == "pass":
         return Answer(values=values, shown=lines)
-    values["verification"] = found.to_json()
-    lines += [f"{part.name}: {part.message}" for part in found.of(found.verdict)]
-    return Answer(values=values, shown=lines, exit_code=int(found.verdict == "fail"))
+    values["verification"] = verification.to_json()
+    lines += [f"{part.name}: {part.message}" for part in verification.of(verification.verdict)]
+    return Answer(values=values, shown=lines, exit_code=int(verification.verdict == "fail"))
 
 
 def replay(
@@ -171,15 +171,15 @@ def replay(
     from purpleteam.pipeline.replay import replay as do_again
 
     known = verify_records(path)
-    found = do_again(path, record, progress=progress)
+    replayed = do_again(path, record, progress=progress)
     lines = [
-        f"{record} {'agrees' if found.agrees else 'DISAGREES'}",
-        f"before: {_shown(found.before)}",
-        f"after:  {_shown(found.after)}",
+        f"{record} {'agrees' if replayed.agrees else 'DISAGREES'}",
+        f"before: {_shown(replayed.before)}",
+        f"after:  {_shown(replayed.after)}",
         *(f"but the run is not whole: {part.message}" for part in known.of("fail")),
     ]
-    values = found.to_json() | {"verification": known.to_json()}
-    code = int(not found.agrees or known.verdict == "fail")
+    values = replayed.to_json() | {"verification": known.to_json()}
+    code = int(not replayed.agrees or known.verdict == "fail")
     return Answer(values=values, shown=lines, exit_code=code)
 
 
@@ -197,8 +197,8 @@ def verify(
     Exit codes: 0 it is; 1 something was changed, lost or added, or a number disagrees; 2 too
     little to tell: the run has not ended, names no end, or a number cannot be measured again.
     """
-    found = look(path)
-    parts = [*found.parts, _pages(path)]
+    verification = look(path)
+    parts = [*verification.parts, _pages(path)]
     replays: list[Replay] = []
     if numbers:
         if all(part.name != "chain" or part.verdict == "pass" for part in parts):
@@ -213,20 +213,20 @@ def verify(
         else:
             all_agree = replays and agree == len(replays)
             parts.append(Part("numbers", "pass" if all_agree else "unknown", told))
-    found = replace(found, parts=tuple(parts))
+    verification = replace(verification, parts=tuple(parts))
     words, rows = {True: "agrees", False: "DISAGREES", None: "cannot be replayed"}, []
     for number in replays:
         again = "" if number.agrees else f" as recorded, now {_shown(number.after)}"
         outcome = number.reason or f"{_shown(number.before)}{again}"
         rows.append((words[number.agrees], number.record, number.before["name"], outcome))
     lines = table([(part.verdict, part.name, part.message) for part in parts])
-    lines += [*table(rows), f"{path}: {found.verdict}. {PROVES}"]
+    lines += [*table(rows), f"{path}: {verification.verdict}. {PROVES}"]
     values = {
         "run": str(path),
-        **found.to_json(),
+        **verification.to_json(),
         "replayed": [number.to_json() for number in replays],
     }
-    code = {"pass": 0, "fail": 1, "unknown": 2}[found.verdict]
+    code = {"pass": 0, "fail": 1, "unknown": 2}[verification.verdict]
     return Answer(values=values, shown=lines, exit_code=code)
 
 

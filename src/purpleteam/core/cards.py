@@ -86,8 +86,8 @@ class StoredModel:
         for path, digest in ((self.weights, self.card.digest), (self.onnx, self.card.onnx_digest)):
             if not path.exists():
                 raise ModelError(f"model file {str(path)!r} is missing")
-            if (found := sha256_file(path)) != digest:
-                raise Refused(f"{str(path)!r} is not the file of its card: {found}, not {digest}")
+            if (actual := sha256_file(path)) != digest:
+                raise Refused(f"{str(path)!r} is not the file of its card: {actual}, not {digest}")
 
 
 def zoo_names() -> list[str]:

@@ -115,8 +115,8 @@ def parse_part(text: str) -> tuple[str, dict[str, Any]]:
 
     A name with a capital after a colon is another library's: `foolbox:LinfPGD:steps=20`.
     """
-    found = NAME.match(text)
-    name = found[0] if found else ""
+    match = NAME.match(text)
+    name = match[0] if match else ""
     rest = text[len(name) :].removeprefix(":")
     values: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in BETWEEN_FIELDS.split(rest))):

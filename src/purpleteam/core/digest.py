@@ -13,7 +13,7 @@ def canonical_json(value: Any) -> str:
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     # A file name that is not UTF-8 holds lone surrogates, which only an escape can write.
-    return re.sub(r"[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub(r"[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def sha256_bytes(*parts: bytes) -> str:

@@ -96,10 +96,8 @@ def place_of(error: BaseException) -> tuple[str, str]:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(package):
             whose, path = "purpleteam", path.relative_to(package.parent)
-        elif found := next(
-            (library for library in libraries if path.is_relative_to(library)), None
-        ):
-            whose = path.relative_to(found).parts[0]
+        elif root := next((library for library in libraries if path.is_relative_to(library)), None):
+            whose = path.relative_to(root).parts[0]
         elif not path.is_absolute():  # <frozen importlib>, <string>
             whose = path.name
         else:

@@ -78,8 +78,8 @@ class Ledger:
         After a line that was edited the chain is followed from what that line claims.
         """
         look, end = Look(), 0
-        *whole, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
-        for number, raw in enumerate(whole, 1):
+        *lines, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
+        for number, raw in enumerate(lines, 1):
             end += len(raw) + 1
             content = _parsed(raw)
             if content is None or not isinstance(claimed := content.pop("chain", None), str):
@@ -92,7 +92,7 @@ class Ledger:
             look.ends.append(end)
         if torn.endswith(b"}", 0, -1) and _parsed(torn[:-1]) is not None:
             # A kill leaves the beginning of a line; a whole one that ends otherwise was edited.
-            look.damage.append(f"{self.path}: line {len(whole) + 1} is damaged")
+            look.damage.append(f"{self.path}: line {len(lines) + 1} is damaged")
         if torn:
             look.torn = [f"{self.path}: line {len(look.lines) + 1} is torn"]
         return look

@@ -25,11 +25,11 @@ KERNELS = {
 
 def versions() -> dict[str, str]:
     """Return the versions of Purpleteam, Python and the packages that shape numbers."""
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in ("purpleteam", "torch", "numpy", "onnxruntime", "safetensors", "bandit"):
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            known[name] = metadata.version(name)
+    return known
 
 
 def machine() -> dict[str, Any]:

@@ -100,9 +100,9 @@ def check_ranges(part: object) -> None:
         for option in filter(None, vars(kind).get("ranges", "").split("; ")):
             name, _, wanted = option.partition(" ")
             value = getattr(part, name, None)
-            whole = name in fields and fields[name].type in (int, int | None, "int", "int | None")
-            if not isinstance(value, (Integral if whole else Real) | None):
-                wanted = f"{'whole' if whole else 'a number'} and {wanted}"
+            is_int = name in fields and fields[name].type in (int, int | None, "int", "int | None")
+            if not isinstance(value, (Integral if is_int else Real) | None):
+                wanted = f"{'whole' if is_int else 'a number'} and {wanted}"
             elif value is None or within(float(value), wanted):
                 continue
             raise ValueError(f"{name} must be {wanted}, not {value!r}")

@@ -114,13 +114,13 @@ class RunFolder:
 
     def readable(self) -> list[Record]:
         """Return the records of a run that may be damaged: all that can still be read."""
-        look, found = self._ledger.look(), list[Record]()
+        look, records = self._ledger.look(), list[Record]()
         for line in look.lines:
             with suppress(RunError):
-                found.append(record_from_json(line))
-        if not found and (problems := look.damage + look.torn):
+                records.append(record_from_json(line))
+        if not records and (problems := look.damage + look.torn):
             raise RunError(problems[0])
-        return migrate(_newest(found), self.info)
+        return migrate(_newest(records), self.info)
 
     def metrics(self) -> str:
         """Return the records less cost and time, one canonical line each: what must not vary."""
@@ -132,8 +132,8 @@ class RunFolder:
     ) -> list[Record]:
         """Do `work` once and return its records; what failed is not tried again by the same run."""
         key = key_of(stage, depends_on)
-        if (found := self._finished(key)) is not None:
-            return found
+        if (finished := self._finished(key)) is not None:
+            return finished
         if key in self._failed:
             raise NeedsFailed(self._failed[key])
         made = self._drafted(key)
@@ -180,13 +180,13 @@ class RunFolder:
         return made
 
     def _finished(self, key: str) -> list[Record] | None:
-        found = self._cells_done().get(key)
-        return found if found is not None and self._whole(found) else None
+        records = self._cells_done().get(key)
+        return records if records is not None and self._whole(records) else None
 
     def _cells_done(self) -> dict[str, list[Record]]:
         if not self._done:
             records = map(record_from_json, self._ledger.read())
-            self._done = {key: found for key, found in _cells(records) if key}
+            self._done = {key: cell for key, cell in _cells(records) if key}
         return self._done
 
     def _draft(self, key: str) -> Path:
@@ -290,7 +290,7 @@ def _cells(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
 
 
 def _newest(records: Iterable[Record]) -> list[Record]:
-    return [record for found in dict(_cells(records)).values() for record in found]
+    return [record for cell in dict(_cells(records)).values() for record in cell]
 
 
 def key_of(stage: str, depends_on: Mapping[str, Any]) -> str:

@@ -52,8 +52,8 @@ class Verification:
     @property
     def verdict(self) -> Verdict:
         """`fail` where any part does, else `unknown` where any is, else `pass`."""
-        found = {part.verdict for part in self.parts}
-        return "fail" if "fail" in found else "unknown" if "unknown" in found else "pass"
+        verdicts = {part.verdict for part in self.parts}
+        return "fail" if "fail" in verdicts else "unknown" if "unknown" in verdicts else "pass"
 
     def of(self, verdict: Verdict) -> list[Part]:
         """Return the parts with that verdict."""
@@ -164,11 +164,11 @@ class RunLedger(Check):
 
     def examine(self, target: Target) -> Outcome:
         try:
-            found = verify_records(target.run or Path())
+            verification = verify_records(target.run or Path())
         except RunError as error:
             return Outcome(passed=False, message=str(error))
-        wrong, unknown = found.of("fail"), found.of("unknown")
-        if not wrong and unknown and found.status == "finished":
+        wrong, unknown = verification.of("fail"), verification.of("unknown")
+        if not wrong and unknown and verification.status == "finished":
             raise RunError(unknown[0].message)
         message, measured = (wrong[0].message, "not whole") if wrong else ("", "whole")
         return Outcome(passed=not wrong, measured=measured, threshold="whole", message=message)

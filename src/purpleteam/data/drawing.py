@@ -64,8 +64,8 @@ def place(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _share(image: NDArray[np.int64], cells: int) -> NDArray[np.int64]:
     """Return what each of `cells` rows collects of the image's rows, in units of 1/cells."""
     padded = _framed(image)
-    whole, part = np.divmod(np.arange(cells + 1) * len(image), cells)
-    above = padded.cumsum(axis=0)[whole] * cells + padded[whole + 1] * part[:, None]
+    row, part = np.divmod(np.arange(cells + 1) * len(image), cells)
+    above = padded.cumsum(axis=0)[row] * cells + padded[row + 1] * part[:, None]
     shares: NDArray[np.int64] = np.diff(above, axis=0)
     return shares
 

@@ -46,14 +46,14 @@ class Replay:
 def replay(path: Path, record_id: str, *, progress: Progress = SILENT) -> Replay:
     """Do the work behind one record again; the run folder itself is not touched."""
     run = RunFolder.open(path)
-    found = {record.id: record for record in run.records()}
+    by_id = {record.id: record for record in run.records()}
     for line in Ledger(run.path / "records.jsonl").read():  # or by the id that its line claims
-        if line.get("id") == record_id and (content := record_from_json(line)).id in found:
-            found[record_id] = found[content.id]
-    if record_id not in found:
-        near = [record for record in found if record.startswith(record_id[:4])] or list(found)[:8]
+        if line.get("id") == record_id and (content := record_from_json(line)).id in by_id:
+            by_id[record_id] = by_id[content.id]
+    if record_id not in by_id:
+        near = [record for record in by_id if record.startswith(record_id[:4])] or list(by_id)[:8]
         raise UsageError(f"{unknown('record', record_id, near)} ...")
-    before = found[record_id]
+    before = by_id[record_id]
     made = _made_again(run, {before.id}, progress)[before.id]
     if isinstance(made, str):
         raise RunError(f"{record_id} cannot be measured again: {made}")

@@ -92,13 +92,13 @@ def verify_folder(
     verdicts = []
     for name, expected in digests.items():
         try:
-            found = open_idx(find_idx(folder, name)).digest
+            actual = open_idx(find_idx(folder, name)).digest
         except DataError as error:
             verdicts.append(FileVerdict(name, expected, None, "error", str(error)))
             continue
-        reason = "" if found == expected else _differ(expected, found)
+        reason = "" if actual == expected else _differ(expected, actual)
         verdict: Literal["pass", "fail"] = "fail" if reason else "pass"
-        verdicts.append(FileVerdict(name, expected, found, verdict, reason))
+        verdicts.append(FileVerdict(name, expected, actual, verdict, reason))
     return tuple(verdicts)
 
 

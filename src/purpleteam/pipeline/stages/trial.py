@@ -125,8 +125,8 @@ def scan(run: Run, trial: Trial, what: Literal["search", "scan"]) -> list[Record
         run.dataset.check_trainable()
         detectors = tuple(TRAINING_SET_DETECTORS) if ranked and isinstance(trial, Planted) else ()
         result = detect_training_set(subject, trial.images, detectors, **facts)
-        found: Any = result.scan
-        return [*result.records, *([] if trial.own else _counted(run, trial, found))]
+        made: Any = result.scan
+        return [*result.records, *([] if trial.own else _counted(run, trial, made))]
 
     def attempt() -> Sequence[Record]:
         try:
@@ -159,13 +159,13 @@ def _counted(run: Run, trial: Trial, scan: TrainingSetScan) -> list[Measurement]
         poison |= trial.poisoned.mask
         kept &= ~trial.poisoned.cover_mask  # stamped and rightly labelled: neither of the two
     flagged[scan.flagged] = True
-    found = metrics.evaluate_detection(scan.scores[kept], flagged[kept], poison[kept])
+    detection = metrics.evaluate_detection(scan.scores[kept], flagged[kept], poison[kept])
     values: list[tuple[str, str, Any]] = [
-        ("false_positive_rate", "combined", found.false_alarm_rate)
+        ("false_positive_rate", "combined", detection.false_alarm_rate)
     ]
     if poison.any():
-        values.append(("detection_recall", "combined", found.recall))
-        values.append(("detection_precision", "combined", found.precision))
+        values.append(("detection_recall", "combined", detection.recall))
+        values.append(("detection_precision", "combined", detection.precision))
         for detector, scores in {**scan.by_detector, "combined": scan.scores}.items():
             ranked = scores[kept], poison[kept]  # what its ranking is worth at any threshold
             values.append(("detector_auroc", detector, metrics.auroc(*ranked)))
