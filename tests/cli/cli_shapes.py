@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 MODULE = '''
-"""A net as a user writes it: it knows nothing of Purpleteam."""
+"""Nets as a user writes them: they know nothing of Purpleteam."""
+from collections import OrderedDict
+
 import torch
 from torch import nn
 
@@ -25,12 +27,17 @@ class Net(nn.Module):
         return self.head(self.body(x))
 
 
+def of_layers(classes):
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(OrderedDict(body=body, head=nn.Linear(8 * 7 * 7, classes)))
+
+
 def four():
-    return Net(4)
+    return of_layers(4)
 
 
 def two():
-    return Net(2)
+    return of_layers(2)
 
 
 def number():
@@ -38,7 +45,7 @@ def number():
 
 
 def wants(classes):
-    return Net(classes)
+    return of_layers(classes)
 
 
 def fails():

@@ -105,10 +105,11 @@ def test_an_onnx_file_is_attacked_by_asking_alone(purple: Purple, here: Path) ->
     purple("export", "--model", "standard", "--out", "mine/net")
     (file,) = here.rglob("*.onnx")
     asked = ("attack", "--model", file, "--dataset", "digits", "--limit", "5", "--json")
-    asked = (*asked, "--epsilon", "0.02")  # some images stand: of none nothing can be overstated
-    found = purple(*asked, "--attack", "square:queries=50").json
+    stand = ("--epsilon", "0.02")  # some images stand: of none nothing can be overstated
+    found = purple(*asked, *stand, "--attack", "square:queries=50").json
     assert found["soundness"]["verdict"] != "sound"
-    assert [row["name"] for row in purple(*asked).json["attacks"]] == ["square"]
+    first = purple(*asked, "--epsilon", "0.5").json["attacks"]  # soon broken: soon done
+    assert [row["name"] for row in first] == ["square"]
     ended = purple(*asked, "--attack", "pgd")
     assert ended.code == 2 and "'pgd' is white-box" in ended.err and "square" in ended.err
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from cli_values import Purple, answer_of, assert_rate
+
+from purpleteam.data.sources.digits import load_digits
 
 ASKED = ("certify", "--method", "dpa", "--dataset", "digits", "--limit", "40")
 
@@ -23,8 +26,17 @@ def test_every_change_that_was_asked_has_its_certified_accuracy(purple: Purple, 
 
 
 def test_tiny_networks_are_drawn_from_the_seed(purple: Purple) -> None:
-    few = (*ASKED, "--learner", "networks", "--parts", "24", "--changes", "1", "--json")
-    found = [purple(*few, "--seed", seed).json for seed in ("1", "1", "2")]
+    digits, few = load_digits(), {}
+    for name, images in (
+        ("train", digits.train),
+        ("val", digits.validation),
+        ("test", digits.test),
+    ):
+        few |= {f"x_{name}": images.images[:40, :, :, 0], f"y_{name}": images.labels[:40]}
+    np.savez("few.npz", **few)  # type: ignore[arg-type]
+    asked = ("certify", "--method", "dpa", "--dataset", "few.npz", "--learner", "networks")
+    asked = (*asked, "--parts", "3", "--changes", "1", "--json")
+    found = [purple(*asked, "--seed", seed).json for seed in ("1", "1", "2")]
     assert [one["learner"]["seed"] for one in found] == [1, 1, 2]
     assert found[0]["digest"] == found[1]["digest"] != found[2]["digest"]
 

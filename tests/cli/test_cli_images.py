@@ -26,7 +26,7 @@ def own(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "attack --attack fgsm --epsilon 8/255"])
+@pytest.mark.parametrize("verb", ["evaluate", "attack --attack fgsm --epsilon 8/255 --checked 10"])
 def test_all_images_of_a_folder_without_splits_are_used(
     purple: Purple, own: Path, verb: str
 ) -> None:

@@ -42,6 +42,7 @@ class Turned(Net):
 '''
 WANTS = "mean=0.4/0.5/0.3,std=0.2/0.25/0.3"
 DATA = ("--dataset", "shapes", "--json")
+FEW = ("--checked", 10)
 OTHER = ("--dataset", "../shapes", "--json")
 
 
@@ -58,8 +59,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         imported = ("import", "four.safetensors", *DATA, "--arch")
         for more in (
             ("own_net:Own", "--out", "in/net", "--normalise", WANTS),
-            ("own_net:Own", "--out", "in/imagenet", "--normalise", "imagenet"),
-            ("own_net:Own", "--out", "in/plain"),
+            ("shapes_net:four", "--out", "in/imagenet", "--normalise", "imagenet"),
+            ("shapes_net:four", "--out", "in/plain"),
             ("own_net:Turned", "--out", "in/turned", "--classes", "star,disc,ring,line"),
         ):
             with pytest.raises(SystemExit) as ended:
@@ -106,7 +107,7 @@ def test_what_was_imported_is_read_from_the_card_by_every_verb(purple: Purple, o
         "mean": [0.4, 0.5, 0.3],
         "std": [0.2, 0.25, 0.3],
     }
-    attacked = purple("attack", *model, "--attack", "fgsm", "--epsilon", 0.01, *DATA)
+    attacked = purple("attack", *model, "--attack", "fgsm", "--epsilon", 0.01, *FEW, *DATA)
     assert accuracy(attacked) == accuracy(found)
     assert accuracy(purple("evaluate", "--model", "in/net.onnx", *DATA)) == accuracy(found)
     assert purple("export", *model, "--out", "out/copy", "--json").code == 0
@@ -162,7 +163,7 @@ def test_the_remedy_that_is_named_makes_the_numbers_right(purple: Purple, own: P
     assert accuracy(right) == plain(purple)
     assert right.json["notes"] == ["its outputs are, in this order: star, disc, ring, line"]
     Path("names.txt").write_text("star\ndisc\nring\nline\n", "utf-8")
-    attacked = purple("attack", *asked, "--classes", "names.txt", "--attack", "fgsm", *DATA)
+    attacked = purple("attack", *asked, "--classes", "names.txt", "--attack", "fgsm", *FEW, *DATA)
     assert accuracy(attacked) == accuracy(right)
 
 
@@ -223,6 +224,6 @@ def test_a_stored_model_of_own_code_works_from_any_folder(
     assert "add: --arch PATH/TO/own_net.py:Own" in refused.err
     given = ("--arch", "../own_net.py:Own")
     assert accuracy(purple("evaluate", *model, *given, *OTHER)) == before
-    assert purple("attack", *model, *given, "--attack", "fgsm", *OTHER).code == 0
+    assert purple("attack", *model, *given, "--attack", "fgsm", *FEW, *OTHER).code == 0
     assert purple("export", *model, *given, "--out", "copy", "--json").code == 0
     assert accuracy(purple("evaluate", "--model", "copy", *given, *OTHER)) == before

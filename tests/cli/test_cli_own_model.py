@@ -150,4 +150,5 @@ def test_it_gets_a_whole_run_of_its_own(purple: Purple, own: Path) -> None:
     lines = [json.loads(line) for line in records.splitlines()]
     verdicts = {one["check"]: one["verdict"] for one in lines if "check" in one}
     assert verdicts["data.digest"] == verdicts["data.schema"] == "pass"
-    assert purple("threats", "--run", "run", "--json").json["summary"]
+    asked = ("threats", "--run", "run", "--code", "shapes_net.py", "--json")
+    assert purple(*asked).json["summary"]
