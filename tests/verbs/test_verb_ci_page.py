@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 import pages
+from purpleteam.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "ci.md").read_text("utf-8")
@@ -61,11 +64,17 @@ def test_it_leaves_what_its_last_step_reads(done: tuple[Path, list[pages.Step]])
 
 def test_the_job_fails_where_a_requirement_is_not_reached(
     done: tuple[Path, list[pages.Step]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = next(step.text for step in done[1] if step.text.startswith("purple evaluate"))
-    (step,) = pages.do(f"```sh\n{line.replace('85%', '95%')}\n```\n", done[0])
-    assert step.code == 1
-    assert re.search(r"NOT REACHED: clean_accuracy>=95%: .*lower end", step.out)
+    monkeypatch.chdir(done[0])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(line.replace("85%", "95%"))[1:])
+    assert ended.value.code == 1
+    assert re.search(r"NOT REACHED: clean_accuracy>=95%: .*lower end", capsys.readouterr().out)
 
 
 def test_the_metrics_of_the_page_are_measured(done: tuple[Path, list[pages.Step]]) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,13 @@ class Ledger:
         *lines, torn = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
         for number, raw in enumerate(lines, 1):
             end += len(raw) + 1
-            content = _parsed(raw)
-            if content is None or not isinstance(claimed := content.pop("chain", None), str):
+            follows, content = _follows(raw, look.chain), _loaded(raw)
+            if follows is None or content is None:
                 look.damage.append(f"{self.path}: line {number} is damaged")
                 continue
-            if raw + b"\n" != _written(content, claimed) or claimed != _chain(look.chain, content):
+            if not follows:
                 look.damage.append(f"{self.path}: the hash chain breaks at line {number}")
-            look.chain = claimed
+            look.chain = content.pop("chain")
             look.lines.append(content)
             look.ends.append(end)
         if torn.endswith(b"}", 0, -1) and _parsed(torn[:-1]) is not None:
@@ -117,10 +118,27 @@ def end_differs(ended: object, head: Mapping[str, Any]) -> str:
     )
 
 
+@lru_cache(1 << 14)  # a run reads its records again and again
+def _follows(raw: bytes, before: str) -> bool | None:
+    """Return whether a line is as it was written after that chain value; None: it is none."""
+    content = _parsed(raw)
+    if content is None or not isinstance(claimed := content.pop("chain", None), str):
+        return None
+    return raw + b"\n" == _written(content, claimed) and claimed == _chain(before, content)
+
+
 def _parsed(raw: bytes) -> dict[str, Any] | None:
+    content = _loaded(raw)
+    try:
+        canonical_json(content)  # 1e999 is read as infinity, which cannot be written
+    except (ValueError, RecursionError):
+        return None
+    return content
+
+
+def _loaded(raw: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(raw)
-        canonical_json(content)  # 1e999 is read as infinity, which cannot be written
     except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
