@@ -100,11 +100,13 @@ def refusal(name: str, values: dict[str, Any]) -> str:
 
 def test_it_stays_in_ball_and_range(name: str, norm: str) -> None:
     _, net, x, y, small = once(name, norm)
-    for epsilon in (TINY.get(norm, 1e-3), SMALL[norm], LARGE[norm]):
-        found_already = epsilon == SMALL[norm]
-        x_adv = small.x_adv if found_already else ready(net, name, norm, epsilon)(net, x, y)
-        assert x_adv.dtype == torch.float32 and x_adv.shape == x.shape
-        assert norm not in BALLS or distance(x_adv, x, norm).max() <= epsilon + 1e-6
+    made = {SMALL[norm]: small.x_adv}
+    for epsilon in (TINY.get(norm, 1e-3), LARGE[norm]):
+        made[epsilon] = ready(net, name, norm, epsilon)(net, x[2:10], y[2:10])
+    for epsilon, x_adv in made.items():
+        start = x if len(x_adv) == len(x) else x[2:10]
+        assert x_adv.dtype == torch.float32 and x_adv.shape == start.shape
+        assert norm not in BALLS or distance(x_adv, start, norm).max() <= epsilon + 1e-6
         assert x_adv.min() >= 0 and x_adv.max() <= 1 and not x_adv.requires_grad
 
 
@@ -132,9 +134,11 @@ def test_called_with_the_same_seed_it_makes_the_images_that_it_found_when_run(
 def test_neither_order_nor_batch_size_changes_a_verdict(name: str, norm: str) -> None:
     attack, net, x, y, found = once(name, norm)
     assert 3 < found.broken.sum() < 20
-    backwards = torch.arange(20).flip(0).split(12)
-    parts = [attack.run(net, x[i], y[i], index=i, seed=3).broken for i in backwards]
-    assert torch.equal(torch.cat(parts).flip(0), found.broken)
+    for i in torch.arange(20).flip(0)[:12].split(7):
+        again = attack.run(net, x[i], y[i], index=i, seed=3)
+        assert torch.equal(again.broken, found.broken[i])
+        apart = (again.x_adv - found.x_adv[i]).flatten(1).abs().amax(1)
+        assert (apart > 1e-4).sum() <= 1  # its noise follows an image; rounding may tip one
 
 
 def test_it_leaves_the_model_as_it_was(name: str, norm: str) -> None:
