@@ -39,6 +39,7 @@ def test_tiny_networks_are_drawn_from_the_seed(purple: Purple) -> None:
     found = [purple(*asked, "--seed", seed).json for seed in ("1", "1", "2")]
     assert [one["learner"]["seed"] for one in found] == [1, 1, 2]
     assert found[0]["digest"] == found[1]["digest"] != found[2]["digest"]
+    assert found[0]["part_accuracy"] == found[1]["part_accuracy"] != found[2]["part_accuracy"]
 
 
 def test_people_see_the_same_in_words(purple: Purple) -> None:
