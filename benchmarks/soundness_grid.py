@@ -14,23 +14,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "attacks"))
 
 from attack_models import Deceiver
-from soundness_models import HONEST, MASKED, honest
+from soundness_models import HONEST, MASKED, honest, small_digits
 from test_attack_soundness_honest import LADDERS, verdict
 
 from purpleteam.attacks import PGD
-from purpleteam.data.sources.digits import load_digits
 
 
 def main() -> None:
     """Go through both grids."""
-    images, wrong = load_digits().test.first(60), 0
+    images, wrong = small_digits().test.first(60), 0
     for name in HONEST:
         for ladder, attack in LADDERS.items():
             soundness = verdict(honest(name), images, attack)
             if soundness.reasons:
                 wrong += 1
                 print(f"{name}, {ladder}: {soundness.verdict}, {soundness.reasons}", flush=True)
-    coarse = PGD(norm="l2", epsilon=1.0, steps=20)
+    coarse = PGD(norm="l2", epsilon=0.5, steps=20)
     for name, answer in MASKED.items():
         soundness = verdict(Deceiver(honest("batch norm"), answer), images.first(12), coarse)
         if soundness.verdict != "not_established":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from attack_models import Deceiver
-from soundness_models import honest
+from soundness_models import honest, small_digits
 from torch import nn
 
 from purpleteam.attacks import PGD, RobustEvaluation, Soundness, evaluate, soundness_of
@@ -16,6 +16,11 @@ from purpleteam.attacks.evasion import ATTACKS
 from purpleteam.data.images import ImageSet
 
 ATTACK = PGD(epsilon=0.06, steps=20)
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return small_digits().test.first(60)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def test_examples_on_the_boundary_are_no_miscount(images: ImageSet) -> None:
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_rounding_in_a_projection_is_within_what_is_allowed(images: ImageSet, norm: str) -> None:
-    epsilon = {"linf": 0.3, "l2": 4.0, "l1": 60.0}[norm]
+    epsilon = {"linf": 0.3, "l2": 2.0, "l1": 15.0}[norm]
     attack = PGD(norm=norm, epsilon=epsilon, steps=10)  # type: ignore[arg-type]
     found = evaluate(honest("standard"), images, attack)
     verdict = soundness_of(honest("standard"), images, [attack], [found])
