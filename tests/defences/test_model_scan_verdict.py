@@ -79,8 +79,9 @@ def test_a_trigger_that_a_student_follows_too_is_nature_and_no_backdoor(
     assert (backdoored.verdict, backdoored.student_success) == ("backdoored", 0)
 
 
-def test_a_clean_model_is_let_through_without_target_or_trigger() -> None:
-    found = scan_model(Planted(), TRUSTED, classes=CLASSES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_clean_model_is_let_through_without_target_or_trigger(seed: int) -> None:
+    found = scan_model(Planted(seed=seed), TRUSTED, classes=CLASSES, seed=seed)
     assert found.verdict == "nothing_found" and found.backdoored is False
     assert found.score is not None and found.score < found.threshold
     assert found.target_label is None and found.trigger is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,49 +34,15 @@ def lab(folder: Path, *settings: str) -> Run:
     return prepare(asked(folder, *settings), folder)
 
 
-def by_one_and_two(folder: Path, *settings: str) -> str:
-    """Do a run alone and with two processes beside it; return the metrics, which are the same."""
+def test_two_processes_leave_the_records_of_one(tmp_path: Path) -> None:
     metrics = []
     for processes in (1, 2):
-        out = folder / str(processes)
-        done = RunFolder.open(run(asked(out, *settings, f"processes={processes}"), out).run)
+        out = tmp_path / str(processes)
+        done = RunFolder.open(run(asked(out, f"processes={processes}"), out).run)
         assert not (done.path / DRAFTS).exists()
         metrics.append(done.metrics())
     assert metrics[0] == metrics[1]
-    return metrics[0]
-
-
-def test_two_processes_leave_the_records_of_one(tmp_path: Path) -> None:
-    few = ('stages=["data","certify"]', "certify.parts=4", "certify.changes=[1]")
-    assert "certified_accuracy" in by_one_and_two(tmp_path, *few)
-
-
-def test_what_workers_train_scan_and_repair_is_taken_over_in_the_order_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worked = []
-
-    class Here(subprocess.Popen[bytes]):
-        """A worker that has done its work, in this process, when it is started."""
-
-        def __init__(self, command: list[str], **_: object) -> None:
-            start, number = command[-2:]
-            if number == "1":  # the last piece is the first of all
-                work(json.loads(start), 1)
-                worked.append(len(list((Path(json.loads(start)["run"]) / DRAFTS).glob("*.json"))))
-
-        def wait(self, timeout: float | None = None) -> int:
-            return 0
-
-        def kill(self) -> None:
-            pass
-
-        def __del__(self) -> None:
-            pass
-
-    monkeypatch.setattr(module.subprocess, "Popen", Here)
-    metrics = by_one_and_two(tmp_path)
-    assert "fine_tune" in metrics and "model-scan" in metrics and worked[0] > 5
+    assert "fine_tune" in metrics[0] and "model-scan" in metrics[0]
 
 
 def test_a_worker_drafts_every_cell_from_either_end_and_leaves_the_run_untouched(

@@ -137,7 +137,7 @@ def redraw(
 
 
 def _framed(image: NDArray[Number]) -> NDArray[Number]:
-    """Return the image between two rows of 0; `np.pad` takes longer than the rest of a `place`."""
+    """Return the image between two rows of 0, as `np.pad` would, and sooner."""
     framed = np.zeros((len(image) + 2, image.shape[1]), image.dtype)
     framed[1:-1] = image
     return framed

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -27,7 +28,7 @@ from purpleteam.models.adapters import GREY, NORMALISATIONS, Normalisation, Norm
 from purpleteam.models.black_box import ObjectClassifier, ObjectNet, OnnxFile, distributions
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.guard import Guarded
-from purpleteam.models.inference import DRAWS, Nets, is_random, log_softmax, logits
+from purpleteam.models.inference import DRAWS, Nets, is_random, logits
 
 SAMPLE = 200  # images that a model is shown, spread evenly over the split
 GOOD = 0.02  # loss below which nothing can be far better
@@ -130,7 +131,7 @@ class InputFit:
         return self._loss(self.temperature)
 
     def _loss(self, temperature: float) -> Floats:
-        chances = log_softmax(self.scores / temperature)
+        chances = log_softmax(self.scores / temperature, axis=1)
         return -np.asarray(chances[np.arange(len(self.labels)), self.labels])
 
     def has_learned(self) -> bool:

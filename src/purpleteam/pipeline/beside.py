@@ -12,6 +12,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from purpleteam.core.config import build
@@ -20,21 +21,21 @@ from purpleteam.core.plugins import load_plugin
 from purpleteam.core.runfolder import Claimed, Drafts
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.config import RunConfig
-from purpleteam.pipeline.state import Piece, Run
+from purpleteam.pipeline.stages.serve import ask_app
+from purpleteam.pipeline.stages.threats import check_app
+from purpleteam.pipeline.state import Piece, Run, Stage
 from purpleteam.verbs._subject import open_dataset
 
 AHEAD = ("models", "attacks", "certify", "defences")
 """The stages that are done ahead: the later ones read the records of the earlier."""
-WAITING = {"threats": "check app", "serve": "ask app"}
-"""Pieces of later stages that need none of the others and mostly wait for the app."""
+WAITING: tuple[tuple[str, Stage], ...] = (("threats", check_app), ("serve", ask_app))
+"""Parts of later stages that need none of the others and mostly wait for the app."""
 WORKER = "purpleteam.pipeline.beside"
 PAUSE = 0.05  # seconds between two looks at what the others are at
 
 
 def work_ahead(run: Run) -> None:
     """Have the cells of the first stages drafted by as many processes as the run asks for."""
-    from purpleteam.pipeline.run import parts_of
-
     drafts = Drafts(run.folder.path)
     drafts.forget_claims()
     ahead = replace(run, folder=drafts)
@@ -49,8 +50,8 @@ def work_ahead(run: Run) -> None:
     ]
     try:
         with run.progress.task(f"{run.processes} side by side", run.processes) as task:
-            pieces = [piece for stage in WAITING for piece in parts_of(ahead, stage)]
-            _draft(ahead, drafts, [piece for piece in pieces if piece.what in WAITING.values()])
+            asked = [part for stage, part in WAITING if stage in run.config.stages]
+            _draft(drafts, [Piece(part.__name__, partial(part, ahead)) for part in asked])
             for worker in workers:
                 if worker.wait():
                     raise RunError(f"a process beside the run ended with code {worker.returncode}")
@@ -74,10 +75,10 @@ def work(start: dict[str, object], number: int) -> None:
     run = Run(folder, config, dataset, choose_device(config.device), threads)
     run.command = tuple(map(str, start["command"]))  # type: ignore[call-overload]
     pieces = [piece for stage in AHEAD for piece in parts_of(run, stage)]
-    _draft(run, folder, pieces, from_last=number % 2 > 0)
+    _draft(folder, pieces, from_last=number % 2 > 0)
 
 
-def _draft(run: Run, drafts: Drafts, pieces: list[Piece], from_last: bool = False) -> None:
+def _draft(drafts: Drafts, pieces: list[Piece], from_last: bool = False) -> None:
     """Do all pieces that nobody else is at, until their cells are drafted."""
     ready = deque(pieces[::-1] if from_last else pieces)
     waiting: list[tuple[Piece, str]] = []

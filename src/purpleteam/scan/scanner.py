@@ -1,4 +1,4 @@
-"""What a scanner is and gives: the files under a path, and a result that says what was left out."""
+"""A scanner, the files under a path, and the result of a scan with all that was left out."""
 
 import os
 from collections import Counter

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from purpleteam.core.arrays import Bools, Floats, Ints, Pixels, Singles
@@ -24,7 +25,7 @@ from purpleteam.data.images import ImageSet
 from purpleteam.defences.detection.training_set import _groups as search
 from purpleteam.models import build
 from purpleteam.models.devices import device_of, frozen, to_batch
-from purpleteam.models.inference import log_softmax, logits
+from purpleteam.models.inference import logits
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.training import train
 
@@ -148,7 +149,7 @@ class Analysis:
             scores = np.zeros((0, self.classes))
             if len(aside):  # every doubted image may have come back
                 answers = logits(module, self.images.images[aside])
-                scores = log_softmax(answers.astype(np.float64))
+                scores = log_softmax(answers.astype(np.float64), axis=1)
             margin, content = margins(scores, labels[aside])
             if turn < ROUNDS:
                 aside = aside[(margin <= 0) | barred[aside]]
@@ -215,7 +216,7 @@ class Analysis:
         aside = np.concatenate([split.members for split in splits])
         rest = np.setdiff1d(np.arange(len(images)), aside)
         net = self.learned(rest, "net of the rest")
-        scores = log_softmax(logits(net, images.images[aside]).astype(np.float64))
+        scores = log_softmax(logits(net, images.images[aside]).astype(np.float64), axis=1)
         content, surely = labels.copy(), np.zeros(len(images))
         margin, content[aside] = margins(scores, labels[aside])
         surely[aside] = np.maximum(SURELY_NOT - margin, 0)
