@@ -85,16 +85,25 @@ def strokes(
     A line of one point is a dab. Overlapping strokes do not add up: the brightest counts.
     """
     canvas = np.zeros((size, size))
-    y, x = np.mgrid[:size, :size] + 0.5
+    centres, reach = np.arange(size) + 0.5, width / 2 + 0.5
     for line in lines:
-        for start, end in zip(line, line[1:] or line, strict=False):
-            step_x, step_y = end[0] - start[0], end[1] - start[1]
-            squared = step_x**2 + step_y**2
-            along = (x - start[0]) * step_x + (y - start[1]) * step_y
-            share = np.clip(along / squared if squared else 0.0, 0.0, 1.0)
-            gap = np.hypot(x - start[0] - share * step_x, y - start[1] - share * step_y)
-            np.maximum(canvas, np.clip(width / 2 + 0.5 - gap, 0.0, 1.0), out=canvas)
+        for (x, y), (end_x, end_y) in zip([*line[:1], *line], line, strict=False):
+            down, across = _span(y, end_y, reach, size), _span(x, end_x, reach, size)
+            step_x, step_y = end_x - x, end_y - y
+            dx, dy = centres[None, across] - x, centres[down, None] - y
+            squared = step_x * step_x + step_y * step_y
+            along = (dx * step_x + dy * step_y) / squared if squared else 0.0
+            share = np.clip(along, 0.0, 1.0)
+            gap_x, gap_y = dx - share * step_x, dy - share * step_y
+            gap = np.sqrt(gap_x * gap_x + gap_y * gap_y)  # hypot may differ in its last bit
+            part = canvas[down, across]
+            np.maximum(part, np.clip(reach - gap, 0.0, 1.0), out=part)
     return np.floor(canvas * 255 + 0.5).astype(np.uint8)
+
+
+def _span(start: float, end: float, reach: float, size: int) -> slice:
+    low, high = np.floor(min(start, end) - reach), np.ceil(max(start, end) + reach)
+    return slice(max(int(low), 0), min(max(int(high), 0), size - 1) + 1)
 
 
 @dataclass(frozen=True, kw_only=True)

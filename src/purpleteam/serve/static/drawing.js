@@ -20,7 +20,8 @@ export function paint(levels, from, to, width) {
       const [dx, dy] = [x + 0.5 - from[0], y + 0.5 - from[1]];
       const along = squared ? (dx * stepX + dy * stepY) / squared : 0;
       const share = Math.min(Math.max(along, 0), 1);
-      const distance = Math.hypot(dx - share * stepX, dy - share * stepY);
+      const [gapX, gapY] = [dx - share * stepX, dy - share * stepY];
+      const distance = Math.sqrt(gapX * gapX + gapY * gapY); // hypot may differ in its last bit
       const level = Math.floor(Math.min(Math.max(reach - distance, 0), 1) * 255 + 0.5);
       const at = y * CANVAS + x;
       if (level > levels[at]) levels[at] = level;
@@ -38,8 +39,7 @@ function span(first, second, reach) {
 export function strokes(lines) {
   const levels = new Uint8Array(CANVAS * CANVAS);
   for (const { width, points } of lines) {
-    if (points.length === 1) paint(levels, points[0], points[0], width);
-    for (let i = 1; i < points.length; i += 1) paint(levels, points[i - 1], points[i], width);
+    points.forEach((point, at) => paint(levels, points[Math.max(at - 1, 0)], point, width));
   }
   return levels;
 }
