@@ -18,9 +18,10 @@ from purpleteam.cli.app import app
 from purpleteam.cli.build import FLOW
 
 HEAVY = ("torch", "numpy", "sklearn", "scipy", "onnxruntime", "starlette", "bandit", "yaml")
+GROUPS = ("data", "keys")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-VERBS = {name: one for name, one in COMMANDS.items() if name != "data"}
-VERBS |= {f"data {name}": one for name, one in COMMANDS["data"].commands.items()}
+VERBS = {name: one for name, one in COMMANDS.items() if name not in GROUPS}
+VERBS |= {f"{of} {name}": one for of in GROUPS for name, one in COMMANDS[of].commands.items()}
 
 
 def options(verb: str) -> dict[str, object]:

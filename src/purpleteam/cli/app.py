@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli import build, doctor, runs, screen
+from purpleteam.cli import build, doctor, keys, runs, screen
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, UsageError, place_of, unknown
 from purpleteam.core.machine import restart
 from purpleteam.core.plugins import load_plugin
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 of_data = typer.Typer(help="Get datasets, and verify them.", **SKIN)
 app.add_typer(of_data, name="data")
+of_keys = typer.Typer(help="Make, list and revoke API keys of the app.", **SKIN)
+app.add_typer(of_keys, name="keys")
 USAGE_ERROR = typer.BadParameter.__mro__[2]  # the base of every error of the option parser
 STOPPED = 130
 
@@ -68,6 +70,9 @@ build.add(app, "verify", runs.verify)
 build.add(app, "ls", doctor.list_all)
 build.add(of_data, "fetch", doctor.fetch)
 build.add(of_data, "verify", doctor.verify_data)
+build.add(of_keys, "add", keys.add)
+build.add(of_keys, "list", keys.list_all)
+build.add(of_keys, "revoke", keys.revoke)
 _add_verbs()
 
 
