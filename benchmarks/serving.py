@@ -35,10 +35,10 @@ PROGRAM = """
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import Limits
 from purpleteam.serve.main import _server, listen
+from purpleteam.serve.settings import Limits, Settings
 from purpleteam.serve.wire import bounded
-server = _server(Engine.load("standard"))
+server = _server(Engine.load("standard"), Settings())
 server.config.http = {protocol}
 with listen("127.0.0.1", 0, False) as listener:
     print(listener.getsockname()[1], flush=True)

@@ -67,7 +67,7 @@ def test_an_encoded_body_is_415(client: httpx.Client, upper: bytes) -> None:
         ("POST", "/", 405),
         ("PUT", "/predict", 405),
         ("TRACE", "/", 405),
-        ("DELETE", "/nothing", 405),
+        ("DELETE", "/nothing", 404),
         ("GET", "/secrets", 404),
         ("GET", "/static/", 404),
         ("GET", "/static/../app.py", 404),

@@ -15,7 +15,7 @@ from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.serve.checks.requests import LEAK
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import SECURITY_HEADERS
+from purpleteam.serve.guards.visit import SECURITY_HEADERS
 from purpleteam.serve.main import running_app
 
 HEADERS, NO_INLINE = CHECKS["web.headers"](), CHECKS["web.no-inline"]()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purpleteam.serve.guard import Limits
+from purpleteam.serve.settings import Limits
 from purpleteam.serve.wire import Crowd
 
 

@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import ANY_ADDRESS, SECURITY_HEADERS, Guard, Limits
+from purpleteam.serve.guards import guarded
+from purpleteam.serve.guards.visit import SECURITY_HEADERS
 from purpleteam.serve.main import running_app
+from purpleteam.serve.settings import ANY_ADDRESS, Limits, Settings
 
 OCTETS = {"content-type": "application/octet-stream"}
 
@@ -156,11 +158,13 @@ def test_a_header_that_comes_twice_is_400(url: str, header: bytes) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_crash_is_a_hardened_500_that_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_crash_is_a_hardened_500_that_says_nothing(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     async def crash(scope: object, receive: object, send: object) -> None:
         raise RuntimeError("the secret is 0xc0ffee")
 
-    guard = Guard(crash, allowed_hosts=["localhost"], limits=Limits())
+    app = guarded(crash, Settings(), engine)
     sent: list[dict[str, object]] = []
 
     async def receive() -> dict[str, object]:
@@ -171,6 +175,6 @@ def test_a_crash_is_a_hardened_500_that_says_nothing(caplog: pytest.LogCaptureFi
 
     scope = {"type": "http", "method": "GET", "headers": [(b"host", b"localhost")]}
     with caplog.at_level(logging.CRITICAL, "purpleteam.serve"):
-        asyncio.run(guard(scope, receive, send))
+        asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 500 and b"secret" not in sent[1]["body"]
     assert {name for name, _ in sent[0]["headers"]} >= {name.encode() for name in SECURITY_HEADERS}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
 import socket
 import subprocess
@@ -14,17 +13,19 @@ import pytest
 
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.main import listen, running_app, serve
+from purpleteam.serve.main import listen, running_app
+from purpleteam.serve.settings import Settings
 
 PROGRAM = """
 from purpleteam.serve.main import serve
-serve({model!r}, port=0, on_ready=lambda url: print(url, flush=True))
+from purpleteam.serve.settings import Settings
+serve({model!r}, Settings(port=0), on_ready=lambda url: print(url, flush=True))
 print("ended")
 """
 
 
 def test_loopback_is_the_default() -> None:
-    assert inspect.signature(serve).parameters["host"].default == "127.0.0.1"
+    assert Settings().host == "127.0.0.1"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])

@@ -13,8 +13,8 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import Limits
 from purpleteam.serve.main import running_app
+from purpleteam.serve.settings import Limits
 
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 RunPath = Annotated[Path, Option(name="RUN", kind=Path, help="")]
 Out = Annotated[Path | None, options.OUT]
 Resume = Annotated[bool, "Continue a run that was stopped."]
+Overrides = Annotated[
+    list[str] | None, Option(name="--set", kind=list[str], help="One value, a.b=c; repeatable.")
+]
 Seed = Annotated[int | None, Option(kind=int, least=0, most=options.MAX_SEED, help=options.SEED)]
 
 
@@ -49,9 +52,7 @@ def run(
         str | None, "See purple ls; with --model alone model, which trains nothing, else demo."
     ] = None,
     config: Annotated[Path | None, "A TOML file over the profile."] = None,
-    settings: Annotated[
-        list[str] | None, Option(name="--set", kind=list[str], help="One value, a.b=c; repeatable.")
-    ] = None,
+    settings: Overrides = None,
     dataset: Annotated[str | None, "Instead of the profile's."] = None,
     model: Annotated[str | None, "Bring the model under test instead of training one."] = None,
     weights: Annotated[str | None, "For module:factory."] = None,
@@ -120,8 +121,11 @@ def run(
 def serve(
     *,
     model: Annotated[str, options.MODEL] = "standard",
-    host: Annotated[str, "Address to listen on."] = "127.0.0.1",
-    port: Annotated[int, Option(kind=int, least=0, most=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str | None, "Address to listen on; 127.0.0.1 by default."] = None,
+    port: Annotated[
+        int | None,
+        Option(kind=int, least=0, most=65535, help="8000 by default; 0 takes a free one."),
+    ] = None,
     expose_confidences: Annotated[bool, "Answer with all probabilities too."] = False,
     allow_remote: Annotated[bool, "Let other machines in: no accounts, no encryption."] = False,
     allowed_hosts: Annotated[
@@ -131,10 +135,13 @@ def serve(
         ),
     ] = None,
     strip: Annotated[Path | None, "A STRIP of this model: triggered images get no label."] = None,
+    config: Annotated[Path | None, "A TOML file of settings."] = None,
+    settings: Overrides = None,
     how: How,
 ) -> None:
     """Serve a stored model in the hardened drawing app; stop with Ctrl+C."""
     from purpleteam.serve.main import serve as start
+    from purpleteam.serve.settings import resolve
 
     def ready(url: str) -> None:
         if how.as_json:
@@ -142,8 +149,16 @@ def serve(
         elif not how.quiet:
             say(f"serving {model} at {url}")
 
-    given: dict[str, Any] = {"allow_remote": allow_remote, "allowed_hosts": allowed_hosts or ()}
-    start(model, host, port, expose_confidences, on_ready=ready, strip=strip, **given)
+    given = {
+        "host": host,
+        "port": port,
+        "expose_confidences": expose_confidences or None,
+        "allow_remote": allow_remote or None,
+        "allowed_hosts": allowed_hosts,
+        "strip": strip,
+    }
+    options_given = {name: value for name, value in given.items() if value is not None}
+    start(model, resolve(config, options_given, settings or ()), on_ready=ready)
 
 
 def report(path: RunPath) -> Answer:

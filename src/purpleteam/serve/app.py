@@ -1,20 +1,19 @@
 """The routes of the app: the page, its files, /predict, /livez, /readyz and /version."""
 
-from collections.abc import Collection
 from dataclasses import asdict
 from importlib import metadata, resources
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.serve.engine import IMAGE_BYTES, Engine
-from purpleteam.serve.guard import LOOPBACK_HOSTS, Guard, Limits, Refusal
+from purpleteam.serve.guards import guarded
+from purpleteam.serve.guards.visit import App, Receive, Refusal, Scope, Send
+from purpleteam.serve.settings import Settings
 
 ASSETS = {  # every file that is served, by path; there is no folder to wander in
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -34,17 +33,11 @@ def read_assets() -> dict[str, bytes]:
     return {path: (folder / name).read_bytes() for path, (name, _) in ASSETS.items()}
 
 
-def build_app(
-    engine: Engine,
-    *,
-    expose_confidences: bool = False,
-    allowed_hosts: Collection[str] = LOOPBACK_HOSTS,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-) -> Starlette:
+def build_app(engine: Engine, settings: Settings) -> App:
     """Return the app around an engine, guarded.
 
     Confidences help an attacker; answers without them still leak labels, from which a copy can be
-    trained. `allowed_hosts` are what a request's Host may name, without port.
+    trained.
     """
     facts = {
         "version": metadata.version("purpleteam"),
@@ -52,23 +45,23 @@ def build_app(
         "digest": engine.card.digest,
         "onnx_digest": engine.card.onnx_digest,
         "classes": list(engine.card.classes),
-        "confidences": expose_confidences,
+        "confidences": settings.expose_confidences,
         "strip": engine.strip is not None,
-        "limits": asdict(limits),
+        "limits": asdict(settings.limits),
     }
 
     async def predict(request: Request) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/octet-stream" or "content-encoding" in request.headers:
-            raise HTTPException(415, "Send the image as application/octet-stream, not encoded.")
+            raise Refusal(415, "Send the image as application/octet-stream, not encoded.")
         pixels = await request.body()
         if len(pixels) != IMAGE_BYTES:
-            raise HTTPException(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
+            raise Refusal(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
         answer = engine.classify(pixels)
         fields: dict[str, Any] = {"label": answer.label}
         if answer.reason is not None:
             fields["reason"] = answer.reason
-        if expose_confidences and answer.confidences:
+        if settings.expose_confidences and answer.confidences:
             fields["confidences"] = [round(share, 6) for share in answer.confidences]
         return JSONResponse(fields, headers=NO_STORE)
 
@@ -78,7 +71,7 @@ def build_app(
     async def ready(_request: Request) -> Response:
         if engine.healthy():
             return JSONResponse({"status": "ready"}, headers=NO_STORE)
-        raise HTTPException(503, "The model does not answer as it did at the start.")
+        raise Refusal(503, "The model does not answer as it did at the start.")
 
     async def version(_request: Request) -> Response:
         return JSONResponse(facts, headers=NO_STORE)
@@ -86,10 +79,17 @@ def build_app(
     routes = [_file(path, content) for path, content in read_assets().items()]
     routes += [Route("/livez", live), Route("/readyz", ready), Route("/version", version)]
     routes += [Route("/predict", predict, methods=["POST"])]
-    guard = Middleware(Guard, allowed_hosts=allowed_hosts, limits=limits)
-    app = Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: _refuse})
-    app.router.redirect_slashes = False
-    return app
+    router = Router(routes, redirect_slashes=False)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = router  # so that it raises what it finds no route for
+        try:
+            await router(scope, receive, send)
+        except HTTPException as error:
+            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+            raise Refusal(error.status_code, ROUTER[error.status_code], **headers) from None
+
+    return guarded(app, settings, engine)
 
 
 def _file(path: str, content: bytes) -> Route:
@@ -102,10 +102,3 @@ def _file(path: str, content: bytes) -> Route:
         return Response(content, media_type=ASSETS[path][1], headers=headers)
 
     return Route(path, file)
-
-
-async def _refuse(_request: Request, error: Any) -> Response:
-    """Leave what the router or a route refuses to the guard."""
-    detail = ROUTER.get(error.status_code, error.detail)
-    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-    raise Refusal(error.status_code, detail, **headers)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
 from purpleteam.serve.engine import Engine
-from purpleteam.serve.guard import ANY_ADDRESS, LOOPBACK_HOSTS, Limits
+from purpleteam.serve.settings import Settings
 
 if TYPE_CHECKING:
     import uvicorn
@@ -26,34 +26,19 @@ KERNEL_BYTES = 65_536  # of what a connection sends, and of what it gets; connec
 
 def serve(
     reference: str = "standard",
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    expose_confidences: bool = False,
+    settings: Settings = Settings(),  # noqa: B008 - frozen
     on_ready: Callable[[str], None] | None = None,
-    *,
-    allow_remote: bool = False,
-    allowed_hosts: Collection[str] = (),
-    strip: Path | None = None,
 ) -> None:
     """Serve a stored model until interrupted or terminated; requests under way are finished.
 
     Args:
         reference: a zoo name or the path of a stored model.
-        host: the address to listen on; anything but loopback needs `allow_remote`.
-        port: 0 picks a free one.
-        expose_confidences: also answer with the probability of each class.
+        settings: how; everything but loopback has to be allowed there.
         on_ready: called with the address once the socket is open and the model is loaded.
-        allow_remote: let other machines in. There is no user account and no encryption.
-        allowed_hosts: further names under which clients may reach the app.
-        strip: a file of a STRIP fitted to this model; what it flags gets no label.
     """
-    engine = Engine.load(reference, strip)
-    listener = listen(host, port, allow_remote)
-    with listener, _quiet_end():
-        hosts = [*LOOPBACK_HOSTS, *(name.lower() for name in (host, *allowed_hosts))]
-        if host in ("0.0.0.0", "::"):  # noqa: S104  # nosec B104 - needs --allow-remote
-            hosts.append(ANY_ADDRESS)
-        server = _server(engine, expose_confidences=expose_confidences, allowed_hosts=hosts)
+    engine = Engine.load(reference, settings.strip)
+    with listen(settings.host, settings.port, settings.allow_remote) as listener, _quiet_end():
+        server = _server(engine, settings)
         if on_ready is not None:
             on_ready(_address(listener))
         server.run(sockets=[listener])
@@ -65,11 +50,12 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
 
     Args:
         model: a zoo name, the path of a stored model, or a loaded engine.
-        settings: further arguments of `build_app`: `expose_confidences`, `allowed_hosts`, `limits`.
+        settings: fields of `Settings`, such as `expose_confidences`, `limits`, `without`.
     """
-    engine = model if isinstance(model, Engine) else Engine.load(model)
-    with listen("127.0.0.1", 0, False) as listener:
-        server = _server(engine, **settings)
+    asked = Settings(port=0, **settings)
+    engine = model if isinstance(model, Engine) else Engine.load(model, asked.strip)
+    with listen(asked.host, asked.port, asked.allow_remote) as listener:
+        server = _server(engine, asked)
         server.config.timeout_graceful_shutdown = 1
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
@@ -85,7 +71,7 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
             thread.join(timeout=START_SECONDS)
 
 
-def _server(engine: Engine, limits: Limits = Limits(), **settings: Any) -> uvicorn.Server:  # noqa: B008
+def _server(engine: Engine, settings: Settings) -> uvicorn.Server:
     try:
         import uvicorn
 
@@ -94,8 +80,8 @@ def _server(engine: Engine, limits: Limits = Limits(), **settings: Any) -> uvico
     except ImportError:
         raise MissingExtra("starlette and uvicorn with httptools", "serve") from None
     config = uvicorn.Config(
-        build_app(engine, limits=limits, **settings),
-        http=bounded(limits),
+        build_app(engine, settings),
+        http=bounded(settings.limits),
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -107,6 +93,8 @@ def _server(engine: Engine, limits: Limits = Limits(), **settings: Any) -> uvico
         timeout_keep_alive=5,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+    # Crashes are told by the guard; what uvicorn says of them would go to standard error by itself.
+    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
     return uvicorn.Server(config)
 
 

@@ -17,7 +17,8 @@ from time import monotonic
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from purpleteam.serve.guard import SECURITY_HEADERS, Limits, Refusal, problem
+from purpleteam.serve.guards.visit import SECURITY_HEADERS, Refusal, problem
+from purpleteam.serve.settings import Limits
 
 Answer = Callable[[], None]
 PIECE = 256  # bytes that the parser gets at a time: after each it can be seen what came of them

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
@@ -152,8 +152,24 @@ def careless_server() -> Iterator[str]:
             thread.join()
 
 
+def left_out(*guards: str, **settings: Any) -> Server:
+    """Return what starts the app itself without these guards: the mechanism-off variant."""
+
+    @contextmanager
+    def start() -> Iterator[str]:
+        from purpleteam.serve.main import running_app
+
+        with running_app(without=guards, **settings) as url:
+            yield url
+
+    return start
+
+
 class WebCheck(Check):
-    """A check of a running app; its negative control is a server that is wrong."""
+    """A check of a running app.
+
+    Its negative control is the same app with one guard left out, or a server that is wrong in all.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ("url",)
     look: ClassVar[Look]

@@ -1,21 +1,27 @@
 """Checks of what one client can take from the others: memory, time, places, other doors."""
 
-import inspect
 import ipaddress
 import json
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from purpleteam.core.checks import Outcome
 from purpleteam.core.errors import UsageError
-from purpleteam.serve.checks._web import STROKE, Server, ask, endpoint, plug, talk, web_check
-from purpleteam.serve.guard import Limits
-from purpleteam.serve.main import listen, running_app, serve
+from purpleteam.serve.checks._web import (
+    STROKE,
+    Server,
+    ask,
+    endpoint,
+    left_out,
+    plug,
+    talk,
+    web_check,
+)
+from purpleteam.serve.main import listen
+from purpleteam.serve.settings import Limits, Settings
 
 REMOTE = ("0.0.0.0", "::", "192.0.2.1")  # noqa: S104  # nosec B104 - to see them refused
 ELSEWHERE = ("127.0.0.2", "127.0.0.3")  # where only an app on all addresses answers
@@ -47,7 +53,7 @@ def open_door() -> Iterator[str]:
 def loopback_default(url: str) -> Outcome:
     """The app listens on loopback alone unless remote clients were allowed explicitly."""
     host, port = endpoint(url)
-    default = str(inspect.signature(serve).parameters["host"].default)
+    default = Settings().host
     accepted, reached = [], []
     for remote in REMOTE:
         with suppress(UsageError):
@@ -79,7 +85,7 @@ def _is_loopback(host: str) -> bool:
 def loosened(*names: str) -> Server:
     """Return what starts the app itself with these limits out of reach."""
     lifted: dict[str, Any] = dict.fromkeys(names, MANY)
-    return partial(running_app, limits=replace(Limits(), **lifted))
+    return left_out(limits=Limits(**lifted))
 
 
 @web_check("web.head-cap", loosened("head_bytes", "fields"))

@@ -10,11 +10,13 @@ from urllib.parse import urljoin
 from purpleteam.core.checks import CHECKS, Outcome, Target
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.serve.checks import _web
-from purpleteam.serve.checks._web import OCTETS, STROKE, Reply, ask, web_check
+from purpleteam.serve.checks._web import OCTETS, STROKE, Reply, ask, left_out, web_check
+from purpleteam.serve.settings import Limits
 
 IMAGES = {"stroke": STROKE, "full page": b"\xff" * 784, "empty page": bytes(784)}
 CHUNK, CHUNKS = bytes(5000), 1000
 HUGE = 100_000_000
+UNCAPPED = Limits(body_bytes=10**9, body_seconds=0.5)  # what is announced is waited for
 OTHERS = ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
 LEAK = re.compile(  # traces, addresses in memory, paths, names of exceptions
     r"Traceback|Werkzeug|debugger|File \"|\bline \d+|0x[0-9a-f]{6,}|(?:/[\w.-]+){2,}"
@@ -37,7 +39,7 @@ SINKS = re.compile(  # how a script or a style sheet brings in code, or calls ot
 IMPORT = re.compile(r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""")
 
 
-@web_check("web.no-confidences")
+@web_check("web.no-confidences", left_out(expose_confidences=True))
 def no_confidences(url: str) -> Outcome:
     """The app answers with a label or a reason, never with scores."""
     answers = {name: _fields(ask(url, "POST", "/predict", image)) for name, image in IMAGES.items()}
@@ -74,7 +76,7 @@ class ModelDigest(_web.WebCheck):
         return Outcome(passed=told == wanted, measured=told, threshold=wanted, inputs=inputs)
 
 
-@web_check("web.size-cap")
+@web_check("web.size-cap", left_out(limits=UNCAPPED))
 def size_cap(url: str) -> Outcome:
     """A body of more than 784 bytes is refused before it is processed."""
     huge = {**OCTETS, "Content-Length": str(HUGE)}
@@ -107,7 +109,7 @@ def method_not_allowed(url: str) -> Outcome:
     return Outcome(passed=not wrong, measured={"wrong": wrong}, threshold="405 with Allow")
 
 
-@web_check("web.errors-clean")
+@web_check("web.errors-clean", left_out("refusals"))
 def errors_clean(url: str) -> Outcome:
     """Malformed requests are answered with a 4xx that leaks nothing."""
     packed, typed = {**OCTETS, "Content-Encoding": "gzip"}, {"Content-Type": "application/json"}
@@ -143,7 +145,7 @@ def errors_clean(url: str) -> Outcome:
     )
 
 
-@web_check("web.headers")
+@web_check("web.headers", left_out("headers"))
 def headers(url: str) -> Outcome:
     """Every response carries the security headers, and other sites cannot call the app."""
     foreign = {**OCTETS, "Sec-Fetch-Site": "cross-site", "Origin": "http://evil.example"}

@@ -1,0 +1,55 @@
+"""A body is read to its end, under a cap and a deadline, before anything looks at it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from purpleteam.serve.guards.visit import Gone, Refusal
+
+if TYPE_CHECKING:
+    from purpleteam.serve.engine import Engine
+    from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
+    from purpleteam.serve.settings import Settings
+
+LONGEST_NUMBER = 18  # digits of a content length
+
+
+class Body:
+    """Read the body into the visit; refuse one that is too large or too slow."""
+
+    def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
+        self.app, self.limits = app, settings.limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit: Visit = scope["visit"]
+        body = visit.body = await self._read(visit, receive)
+        read: list[Message] = [{"type": "http.request", "body": body}]
+
+        async def replay() -> Message:
+            return read.pop() if read else await receive()
+
+        await self.app(scope, replay, send)
+
+    async def _read(self, visit: Visit, receive: Receive) -> bytes:
+        most = self.limits.body_bytes
+        too_large = f"The body may hold at most {most} bytes."
+        length = visit.headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit():
+            raise Refusal(400, "The content length is no number.")
+        if len(length) > LONGEST_NUMBER or int(length) > most:
+            raise Refusal(413, too_large)
+        body, more = b"", True
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Gone
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > most:
+                        raise Refusal(413, too_large)
+        except TimeoutError:
+            raise Refusal(408, "The body took too long.") from None
+        return body

@@ -1,0 +1,71 @@
+"""What a client is told when something is wrong: a problem document, and nothing of the inside."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from purpleteam.serve.guards.visit import Gone, Refusal, problem
+
+if TYPE_CHECKING:
+    from purpleteam.serve.engine import Engine
+    from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
+    from purpleteam.serve.settings import Settings
+
+LINGER_BYTES, LINGER_SECONDS = 65_536, 1.0
+
+log = logging.getLogger("purpleteam.serve")
+
+
+class Refusals:
+    """Answer each Refusal and each crash with a problem document of constant text (RFC 9457)."""
+
+    def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit: Visit = scope["visit"]
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+            return
+        except Gone:
+            return
+        except Refusal as error:
+            refusal = error
+        except Exception:
+            log.exception("request failed")
+            if started:
+                raise
+            refusal, visit.body = (
+                Refusal(500, "The server could not answer.", connection="close"),
+                b"",
+            )
+        if unread := visit.body is None:
+            refusal.headers["connection"] = "close"
+        own, content = problem(refusal)
+        raw = [(name.encode(), value.encode()) for name, value in own.items()]
+        await send({"type": "http.response.start", "status": refusal.status, "headers": raw})
+        await send({"type": "http.response.body", "body": content, "more_body": unread})
+        if unread:
+            await _linger(receive)
+            await send({"type": "http.response.body"})
+
+
+async def _linger(receive: Receive) -> None:
+    """Read on for a moment before closing, so that the answer reaches a client still sending."""
+    taken, more = 0, True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while more and taken < LINGER_BYTES:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                more = message.get("more_body", False)

@@ -1,0 +1,58 @@
+"""All that the app is asked but the model: one frozen `Settings`, from a file and options."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.config import build, from_file, merge, override
+
+ANY_ADDRESS = "any-address"  # as an allowed host: every literal IP address, no name (rebinding)
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # nosec B104 - they need allow_remote
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on one client and on all together; counts, bytes and seconds."""
+
+    body_bytes: int = 784  # most bytes of a body: an image of 28x28 grey pixels
+    body_seconds: float = 5.0  # from the end of a head to the end of its body
+    head_bytes: int = 16_384  # most bytes that are no body: head, trailers, sizes of chunks
+    fields: int = 100  # most header fields of a request, trailers included
+    waiting_bytes: int = 4096  # most that are kept of what follows an unanswered request
+    waiting_requests: int = 8
+    head_seconds: float = 5.0  # from the connection, or the last answer, to the end of a head
+    answer_seconds: float = 10.0  # from the end of a head to the end of its answer
+    connections: int = 128  # one more takes the place of the one that waits longest
+    connections_each: int = 64  # of one address
+    at_work_seconds: float = 1.0  # so long a request under way keeps its place, in any crowd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the app is served."""
+
+    host: str = "127.0.0.1"  # to listen on; anything but loopback needs `allow_remote`
+    port: int = 8000  # 0 takes a free one
+    allow_remote: bool = False  # let other machines in: no accounts, no encryption
+    allowed_hosts: tuple[str, ...] = ()  # further names that a request's Host may have, no port
+    expose_confidences: bool = False  # also answer with the probability of each class
+    strip: Path | None = None  # a STRIP fitted to the model; what it flags gets no label
+    limits: Limits = field(default_factory=Limits)
+    without: tuple[str, ...] = ()
+    """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """All that a request's Host may name, without port, in lower case."""
+        everywhere = [ANY_ADDRESS] if self.host in EVERYWHERE else []
+        named = [name.lower() for name in (self.host, *self.allowed_hosts)]
+        return frozenset([*LOOPBACK_HOSTS, *named, *everywhere])
+
+
+def resolve(file: Path | None, options: dict[str, Any], overrides: Iterable[str] = ()) -> Settings:
+    """Return the settings of a TOML file, those of options over it, and each `a.b=c` over both."""
+    values = {} if file is None else from_file(file)
+    source = "settings" if file is None else str(file)
+    return build(Settings, override(merge(values, options), overrides), source)
