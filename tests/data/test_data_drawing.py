@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from purpleteam.core.errors import DataError
-from purpleteam.data.drawing import CASES, EmptyDrawing, place, redraw, strokes
+from purpleteam.data.drawing import CASES, EmptyDrawing, fitted, place, redraw, strokes
 
 THREE = [[(90.0, 60.0), (190.0, 70.0), (120.0, 130.0), (190.0, 180.0), (100.0, 230.0)]]
 DRAWINGS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=45)).filter(
@@ -114,6 +114,29 @@ def test_a_stroke_is_as_wide_as_its_brush_and_smooth_at_the_edge():
     canvas = strokes([[(50.0, 140.0), (230.0, 140.0)]], width=20)
     assert np.count_nonzero(canvas[:, 140] == 255) == 20
     assert np.count_nonzero((strokes(THREE) > 0) & (strokes(THREE) < 255)) > 100
+
+
+@pytest.mark.parametrize("pen", [6.0, 20.0, 40.0])
+@pytest.mark.parametrize("side", [20.0, 60.0, 260.0])
+def test_size_and_place_and_pen_hardly_change_what_a_model_is_shown(side, pen):
+    drawn = [[(5 + x * side / 170, 8 + y * side / 170) for x, y in line] for line in THREE]
+    lines, widths = fitted(drawn, width=pen)
+    others, others_widths = fitted(THREE, width=widths[0] * 170 / 200)
+    shown = place(strokes(lines, width=widths)).astype(int)
+    assert np.abs(shown - place(strokes(others, width=others_widths))).max() <= 1
+    assert 20 <= widths[0] <= 28
+
+
+def test_a_tap_that_trembles_stays_a_blot():
+    for far in (0.0, 2.0):
+        lines, (width,) = fitted([[(100.0, 100.0), (100.0, 100.0 + far)]])
+        canvas = strokes(lines, width=width) > 127
+        height, across = (np.count_nonzero(canvas.any(axis=axis)) for axis in (1, 0))
+        assert height < 2 * across
+
+
+def test_nothing_drawn_is_fitted_to_nothing():
+    assert fitted([]) == ([], [])
 
 
 def test_a_redrawn_digit_comes_back_nearly_the_same_up_to_one_pixel_of_shift():

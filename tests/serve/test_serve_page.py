@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from purpleteam.core.cards import find_stored, zoo_names
-from purpleteam.data.drawing import EmptyDrawing, place, strokes
+from purpleteam.data.drawing import EmptyDrawing, fitted, place, strokes
 from purpleteam.serve.app import read_assets
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.main import running_app
@@ -330,3 +330,18 @@ def test_strokes_are_painted_alike(page: Any) -> None:
         lines, width = some_lines(seed, 280)
         theirs = page.evaluate(PAINT, [[width, line] for line in lines])
         assert strokes(lines, width=width).reshape(-1).tolist() == theirs
+
+
+FITTED = """async (lines) => {
+  const { fitted, place, strokes } = await import("/static/drawing.js");
+  return Array.from(place(strokes(fitted(lines)), 280, 280));
+}"""
+
+
+def test_lines_by_any_pen_become_the_same_784_bytes(page: Any) -> None:
+    for seed in range(40):
+        lines, pen = some_lines(seed, 10 + 7 * seed)
+        pens = [pen * share for share in (0.1, 1.0, 4.0)][: len(lines)]
+        theirs = page.evaluate(FITTED, [{"width": w, "points": p} for w, p in zip(pens, lines)])
+        moved, widths = fitted(lines, width=pens)
+        assert place(strokes(moved, width=widths)).reshape(-1).tolist() == theirs

@@ -13,6 +13,9 @@ and any language gives the same 784 bytes.
 5. Centre of mass: it comes to lie in [13.5, 14.5) on both axes, where MNIST has it, unless a
    lopsided drawing would be cut.
 
+A drawing that is known as lines of points is brought to one size, and to a pen that a model can
+read, before it is painted: `fitted`, whose twin is in `drawing.js` too.
+
 `redraw` does the reverse to a small digit, to test `place`.
 """
 
@@ -26,11 +29,17 @@ from numpy.typing import NDArray
 from purpleteam.core.errors import DataError, UsageError
 
 Number = TypeVar("Number", np.int64, np.float64)
+Point = tuple[float, float]  # (x, y) in pixels of the canvas, y downwards
+Line = Sequence[Point]
 
 FIELD = 28  # side of the image that a classifier reads
 BOX = 20  # longest side of the placed ink
 INK = 64  # grey level from which a pixel is ink; up to here nearly all of MNIST is 20 pixels long
 LARGEST_SIDE = 4096  # of a drawing; keeps every sum far below 2**53
+CANVAS = 280  # side of the square that is drawn on
+FRAME = 200.0  # longest side of the pen's path once it is fitted, in pixels of the canvas
+SHORTEST = 16.0  # path that is enlarged so far; a shorter one stays the blot that it is
+PENS = (20.0, 28.0)  # narrowest and widest pen of a fitted drawing: 1.8 and 2.5 cells of its BOX
 
 
 class EmptyDrawing(DataError):
@@ -78,15 +87,17 @@ def _offset(profile: NDArray[np.int64]) -> int:
 
 
 def strokes(
-    lines: Sequence[Sequence[tuple[float, float]]], *, width: float = 20.0, size: int = 280
+    lines: Sequence[Line], *, width: float | Sequence[float] = 20.0, size: int = CANVAS
 ) -> NDArray[np.uint8]:
     """Draw lines of (x, y) points with a round, anti-aliased brush on a square canvas.
 
     A line of one point is a dab. Overlapping strokes do not add up: the brightest counts.
+    `width` is that of the brush, or of the brush of each line.
     """
     canvas = np.zeros((size, size))
-    centres, reach = np.arange(size) + 0.5, width / 2 + 0.5
-    for line in lines:
+    centres, widths = np.arange(size) + 0.5, _of_each(lines, width)
+    for line, across_it in zip(lines, widths, strict=True):
+        reach = across_it / 2 + 0.5
         for (x, y), (end_x, end_y) in zip([*line[:1], *line], line, strict=False):
             down, across = _span(y, end_y, reach, size), _span(x, end_x, reach, size)
             step_x, step_y = end_x - x, end_y - y
@@ -99,6 +110,29 @@ def strokes(
             part = canvas[down, across]
             np.maximum(part, np.clip(reach - gap, 0.0, 1.0), out=part)
     return np.floor(canvas * 255 + 0.5).astype(np.uint8)
+
+
+def fitted(
+    lines: Sequence[Line], *, width: float | Sequence[float] = 20.0
+) -> tuple[list[list[Point]], list[float]]:
+    """Return the lines, and the width of each, as a model is shown them.
+
+    The pen's path comes to the middle of the canvas, its longest side to `FRAME`, and the pens,
+    which grow with it, are kept within `PENS`: a small digit by a wide pen would be a blot, though
+    its path says which digit it is. A path shorter than `SHORTEST` grows less and stays a blot.
+    """
+    widths, points = _of_each(lines, width), [point for line in lines for point in line]
+    if not points:
+        return [], []
+    (left, right), (top, bottom) = ((min(one), max(one)) for one in zip(*points, strict=True))
+    scale = FRAME / max(right - left, bottom - top, SHORTEST)
+    shift_x, shift_y = (CANVAS / 2 - (a + b) / 2 * scale for a, b in ((left, right), (top, bottom)))
+    moved = [[(x * scale + shift_x, y * scale + shift_y) for x, y in line] for line in lines]
+    return moved, [min(max(one * scale, PENS[0]), PENS[1]) for one in widths]
+
+
+def _of_each(lines: Sequence[Line], width: float | Sequence[float]) -> list[float]:
+    return [width] * len(lines) if isinstance(width, int | float) else list(width)
 
 
 def _span(start: float, end: float, reach: float, size: int) -> slice:

@@ -2,7 +2,7 @@
 // Text reaches the page by textContent alone.
 
 import { Pad } from "/static/canvas.js";
-import { CANVAS, FIELD, place, strokes } from "/static/drawing.js";
+import { CANVAS, FIELD, fitted, place, strokes } from "/static/drawing.js";
 
 const PAUSE = 80; // milliseconds; strokes in quick succession are asked about once
 
@@ -24,7 +24,7 @@ function changed(lines) {
   $("prompt").hidden = lines.length > 0;
   $("clear").disabled = lines.length === 0;
   $("undo").disabled = !pad.undoable;
-  const image = place(strokes(lines), CANVAS, CANVAS);
+  const image = place(strokes(fitted(lines)), CANVAS, CANVAS);
   showImage(image);
   return image;
 }

@@ -1,5 +1,5 @@
-// From strokes to the 28x28 image that the model reads. `place` is the twin, byte for byte, of
-// purpleteam.data.drawing.place, whose docstring explains each step; a test holds them together.
+// From strokes to the 28x28 image that the model reads. `place` and `fitted` are the twins, byte for
+// byte, of purpleteam.data.drawing, whose docstrings explain each step; a test holds them together.
 // The strokes are painted here and not read back from a canvas: browsers smooth differently,
 // and some add noise to what is read back.
 
@@ -7,6 +7,9 @@ export const FIELD = 28;
 export const CANVAS = 280;
 const BOX = 20;
 const INK = 64;
+const FRAME = 200;
+const SHORTEST = 16;
+const PENS = [20, 28];
 
 /** Paint one segment with a round, anti-aliased brush; the brightest stroke counts. */
 export function paint(levels, from, to, width) {
@@ -42,6 +45,28 @@ export function strokes(lines) {
     points.forEach((point, at) => paint(levels, points[Math.max(at - 1, 0)], point, width));
   }
   return levels;
+}
+
+/** Bring lines, each {width, points}, to one size and place, and to pens that can be read. */
+export function fitted(lines) {
+  const [left, right] = extent(lines, 0);
+  const [top, bottom] = extent(lines, 1);
+  const scale = FRAME / Math.max(right - left, bottom - top, SHORTEST);
+  const [shiftX, shiftY] = [[left, right], [top, bottom]].map(([low, high]) =>
+    CANVAS / 2 - ((low + high) / 2) * scale);
+  return lines.map((line) => ({
+    ...line,
+    width: Math.min(Math.max(line.width * scale, PENS[0]), PENS[1]),
+    points: line.points.map(([x, y]) => [x * scale + shiftX, y * scale + shiftY]),
+  }));
+}
+
+function extent(lines, axis) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const { points } of lines) {
+    for (const point of points) [low, high] = [Math.min(low, point[axis]), Math.max(high, point[axis])];
+  }
+  return [low, high];
 }
 
 /** Return the 784 bytes that MNIST would have made of a drawing; null where there is no ink. */
