@@ -1,6 +1,5 @@
 """Check that the stored models run without opening a connection or leaving a file behind."""
 
-import platform
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import ModelError
+from purpleteam.serve import seccomp
 
 SECONDS = 120.0
 ASK = """
@@ -31,29 +31,12 @@ from pathlib import Path
 Path.home().joinpath("deviceid").write_text("1")
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
 """
-# Forbid a system call (seccomp) and any of another architecture, for all children too, and become
-# the program. 38 is PR_SET_NO_NEW_PRIVS, 22 PR_SET_SECCOMP.
 WITHOUT_SOCKETS = """
-import ctypes, os, struct, sys
-machine, call, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
-ALLOW, KILL = 0x7FFF0000, 0x80000000
-rules = (  # code, to skip if true, to skip if false, value
-    (LOAD, 0, 0, 4), (EQUAL, 0, 2, machine), (LOAD, 0, 0, 0), (EQUAL, 0, 1, call),
-    (RETURN, 0, 0, KILL), (RETURN, 0, 0, ALLOW),
-)
-program = b"".join(struct.pack("HBBI", *rule) for rule in rules)
-held = ctypes.create_string_buffer(program)
-libc = ctypes.CDLL(None, use_errno=True)
-class Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
-asked = Program(len(rules), ctypes.cast(held, ctypes.c_void_p))
-if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(asked)):
-    raise SystemExit("the kernel takes no filter of system calls")
-os.execv(command[0], command)
+import os, sys
+from purpleteam.serve.seccomp import KILL, install, program
+install(program(["socket"], verdict=KILL))
+os.execv(sys.argv[1], sys.argv[1:])
 """
-SOCKET = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
-"""By machine: its number in the kernel's audit records, and that of the system call `socket`."""
 
 
 @CHECKS.register("model.no-upload")
@@ -69,9 +52,9 @@ class NoUpload(Check):
     def examine(self, target: Target) -> Outcome:
         model = (target.model or Path()).resolve()
         command = target.command or (sys.executable, "-c", ASK, str(model))
-        if platform.machine() not in SOCKET or sys.platform != "linux":
+        if not seccomp.supported():
             raise ModelError("only Linux on x86_64 or aarch64 can forbid a process its sockets")
-        wall = (sys.executable, "-c", WITHOUT_SOCKETS, *map(str, SOCKET[platform.machine()]))
+        wall = (sys.executable, "-c", WITHOUT_SOCKETS)
         with tempfile.TemporaryDirectory(prefix="purple-offline-") as empty:
             places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), empty)
             done = subprocess.run(  # noqa: S603  # nosec B603 - our own command
