@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from purpleteam.core.cards import ModelCard, StoredModel, find_stored, zoo_names
+from purpleteam.core import cards
+from purpleteam.core.cards import BOUND, ZOO, ModelCard, StoredModel, find_stored, zoo_names
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import ModelError, Refused
 
@@ -152,3 +153,33 @@ def test_a_card_that_does_not_say_what_images_it_takes_is_a_clear_error(stored, 
     sizes = {**stored.card.input, **given} if given else {}
     with pytest.raises(ModelError, match=r"'robust-0\.3' does not say what images it takes"):
         _ = replace(stored.card, input=sizes).shape
+
+
+@pytest.mark.parametrize("field", BOUND)
+def test_the_identity_binds_all_that_decides_an_answer(stored, field):
+    changed = {"classes": ("one", "zero"), "input": {}, "normalisation": {"mean": [0.1]}}
+    other = replace(stored.card, **{field: changed.get(field, "sha256:0")})
+    assert other.identity != stored.card.identity
+
+
+def test_the_identity_is_the_same_after_reading_and_under_another_name(stored, tmp_path):
+    read = ModelCard.read(tmp_path / "robust-0.3.json")
+    assert replace(read, name="other", versions={}).identity == stored.card.identity
+
+
+def test_the_models_that_ship_have_the_identities_of_the_source_code():
+    assert {name: find_stored(name).card.identity for name in zoo_names()} == ZOO
+
+
+def test_a_model_that_ships_is_refused_once_files_and_card_are_exchanged(
+    stored, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cards, "_zoo", lambda: tmp_path)
+    with pytest.raises(Refused, match="is not the model of the package: sha256:"):
+        find_stored("robust-0.3").verify()
+
+
+def test_a_card_with_a_number_that_is_none_is_a_clear_error(stored, tmp_path):
+    replace(stored.card, validation_accuracy=float("nan")).write(tmp_path / "robust-0.3.json")
+    with pytest.raises(ModelError, match="cannot be read"):
+        find_stored(str(tmp_path / "robust-0.3"))

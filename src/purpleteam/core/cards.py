@@ -11,10 +11,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from purpleteam.core.digest import sha256_file
+from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import ModelError, Refused, unknown
 
 FORMATS = (".safetensors", ".onnx", ".json")
+BOUND = ("digest", "onnx_digest", "classes", "input", "normalisation")  # what decides an answer
+ZOO: Mapping[str, str] = {
+    "robust-0.3": "sha256:bfa8f3650efa6cca733bdc0f46d3c89180965a1f3a3d54841f8caae00bd5d3e5",
+    "standard": "sha256:86ed4cfa801b90643f417e2af7fae4409b8c624a234a65ff704ed3e5edf2fcf3",
+}
+"""The identities of the models that ship in the package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +51,14 @@ class ModelCard:
         channels, height, width = map(int, sides)  # type: ignore[arg-type]
         return channels, height, width
 
+    @property
+    def identity(self) -> str:
+        """The one digest of all that decides an answer: both files, the classes, the input.
+
+        The digest of the weights alone does not say which ONNX file answers in their name.
+        """
+        return sha256_bytes(canonical_json({name: getattr(self, name) for name in BOUND}).encode())
+
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -57,6 +71,7 @@ class ModelCard:
             known = {part.name for part in fields(cls)}
             values = {key: value for key, value in values.items() if key in known}
             card = cls(**{**values, "classes": tuple(values["classes"])})
+            canonical_json(values)  # which knows no NaN
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"model card {str(path)!r} cannot be read: {error}") from None
         if not isinstance(card.input, dict) or not isinstance(values["classes"], list):
@@ -82,12 +97,15 @@ class StoredModel:
         return self.stem.with_name(self.stem.name + ".onnx")
 
     def verify(self) -> None:
-        """Refuse files whose digests are not those of the card."""
+        """Refuse files whose digests are not those of the card, and a changed model of ours."""
         for path, digest in ((self.weights, self.card.digest), (self.onnx, self.card.onnx_digest)):
             if not path.exists():
                 raise ModelError(f"model file {str(path)!r} is missing")
             if (actual := sha256_file(path)) != digest:
                 raise Refused(f"{str(path)!r} is not the file of its card: {actual}, not {digest}")
+        identity, pinned = self.card.identity, ZOO.get(self.stem.name)
+        if self.stem.parent == _zoo() and identity != pinned:
+            raise Refused(f"{str(self.stem)!r} is not the model of the package: {identity}")
 
 
 def zoo_names() -> list[str]:
