@@ -5,15 +5,16 @@ arXiv 1502.03167), which changes values but can be done again here. What the gra
 weights is not looked at: that the two nets answer alike is what `model.onnx-parity` tests.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import ModelError, reason_of
 
-Tensors = dict[str, NDArray[np.generic]]
+Tensors = dict[str, NDArray[Any]]
 TYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8"}  # of ONNX
 EPSILONS = (1e-5, 1e-3)  # of batch normalisation: PyTorch's default, and Keras's
 CLOSE = 1e-4  # relative error of folded weights, which an exporter computes in float32
@@ -111,7 +112,7 @@ def _unfold(name: str, wanted: Tensors, left: Tensors) -> list[str]:
     return []
 
 
-def _close(found: NDArray[np.generic], made: NDArray[np.float64]) -> bool:
+def _close(found: NDArray[Any], made: NDArray[np.float64]) -> bool:
     if found.shape != made.shape or found.dtype.kind != "f" or not found.size:
         return False
     return bool(np.abs(found - made).max() <= CLOSE * np.abs(made).max())
@@ -128,7 +129,7 @@ def _initialisers(onnx: bytes) -> Tensors:
     return dict(_tensor(_bytes(part), place) for place, part in enumerate(tensors))
 
 
-def _tensor(message: memoryview, place: int) -> tuple[str, NDArray[np.generic]]:
+def _tensor(message: memoryview, place: int) -> tuple[str, NDArray[Any]]:
     """Read a TensorProto: its name, or its place where it has none, and its values."""
     shape, kind, name, content = list[int](), 0, f"constant {place}", b""
     for number, part in _fields(message):
@@ -184,7 +185,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         length = fixed.get(key & 7, 0)
         if key & 7 == 2:
             length, at = _varint(data, at)
-        if not length and key & 7 != 2 or at + length > len(data):
+        if (not length and key & 7 != 2) or at + length > len(data):
             raise ValueError("this is no ONNX file")
         yield key >> 3, data[at : at + length]
         at += length
