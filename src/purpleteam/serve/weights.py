@@ -38,10 +38,8 @@ class Held:
     def __str__(self) -> str:
         tensors = len(self.verbatim) + len(self.folded) + len(self.missing)
         if self.whole:
-            folded = f", {len(self.folded)} of them folded" if self.folded else ""
-            return (
-                f"the ONNX file holds the {tensors} tensors of the weights{folded}, and no others"
-            )
+            folded = f" ({len(self.folded)} folded)" if self.folded else ""
+            return f"the ONNX file holds the {tensors} tensors of the weights{folded} and no others"
         lost = f"lacks {len(self.missing)} of the {tensors} tensors of the weights"
         more = f"holds {len(self.foreign)} that are not theirs"
         which = ", ".join([*self.missing, *self.foreign][:3])
