@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from purpleteam.cli.build import Answer, How
 from purpleteam.cli.screen import answer, say
-from purpleteam.core.errors import RunError
+from purpleteam.core.errors import RunError, UsageError
 from purpleteam.core.progress import Progress
 from purpleteam.core.records import Failure
 from purpleteam.core.verification import PROVES, Part, verify_records
@@ -28,6 +28,7 @@ Resume = Annotated[bool, "Continue a run that was stopped."]
 Overrides = Annotated[
     list[str] | None, Option(name="--set", kind=list[str], help="One value, a.b=c; repeatable.")
 ]
+EXIT_CODES = {"pass": 0, "fail": 1, "unknown": 2}  # of what `verify` says
 Seed = Annotated[int | None, Option(kind=int, least=0, most=options.MAX_SEED, help=options.SEED)]
 
 
@@ -199,19 +200,41 @@ def replay(
 
 
 def verify(
-    path: RunPath,
+    path: Annotated[Path | None, Option(name="RUN", kind=Path, help="")] = None,
     numbers: Annotated[
         int, Option(name="--replay", least=0, help="This many of the numbers are measured again.")
     ] = 0,
     seed: options.Seed = 0,
+    log: Annotated[Path | None, "Instead of a run: the audit log of a served app."] = None,
+    checkpoints: Annotated[
+        list[str] | None,
+        Option(
+            name="--checkpoint",
+            kind=list[str],
+            help="A file of checkpoints that was kept elsewhere; repeatable.",
+        ),
+    ] = None,
+    log_key: Annotated[
+        str | None, "The log's public key, or a file of it, kept elsewhere; else FILE.pub."
+    ] = None,
+    prove: Annotated[
+        int | None, Option(least=1, help="Prove that this line, from 1, is in the log.")
+    ] = None,
     *,
     progress: Progress,
 ) -> Answer:
     """Say whether a run is as it was left: chain, end, status, records, files, pages, numbers.
 
+    Of an audit log: whether all lines are as they were signed, none changed, lost or moved.
+
     Exit codes: 0 it is; 1 something was changed, lost or added, or a number disagrees; 2 too
-    little to tell: the run has not ended, names no end, or a number cannot be measured again.
+    little to tell: the run has not ended, names no end, or a number cannot be measured again;
+    nothing of the log was signed yet.
     """
+    if (path is None) == (log is None):
+        raise UsageError("verify takes a run folder or --log FILE, one of them")
+    if path is None or log is not None:
+        return _verify_log(log or Path(), checkpoints or [], log_key, prove)
     verification = look(path)
     parts = [*verification.parts, _pages(path)]
     replays: list[Replay] = []
@@ -241,8 +264,26 @@ def verify(
         **verification.to_json(),
         "replayed": [number.to_json() for number in replays],
     }
-    code = {"pass": 0, "fail": 1, "unknown": 2}[verification.verdict]
-    return Answer(values=values, shown=lines, exit_code=code)
+    return Answer(values=values, shown=lines, exit_code=EXIT_CODES[verification.verdict])
+
+
+def _verify_log(
+    path: Path, checkpoints: list[str], log_key: str | None, number: int | None
+) -> Answer:
+    from purpleteam.serve.audit.verify import PROVES as LOG_PROVES
+    from purpleteam.serve.audit.verify import prove, public_key, verify_log
+
+    key = None if log_key is None else public_key(log_key)
+    verification = verify_log(path, checkpoints=map(Path, checkpoints), key=key)
+    values: dict[str, Any] = {"log": str(path), **verification.to_json()}
+    lines = table([(part.verdict, part.name, part.message) for part in verification.parts])
+    lines.append(f"{path}: {verification.verdict}. {LOG_PROVES}")
+    if number is not None and verification.verdict == "pass":
+        values["proof"] = prove(path, number, verification.checkpoint)
+        lines += ["", *values["proof"].splitlines()]
+    elif verification.checkpoint:
+        lines += ["", "The checkpoint to keep elsewhere:", *verification.checkpoint.splitlines()]
+    return Answer(values=values, shown=lines, exit_code=EXIT_CODES[verification.verdict])
 
 
 def _pages(path: Path) -> Part:
