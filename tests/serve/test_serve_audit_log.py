@@ -211,7 +211,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     with written(path, 1):
         pass
     beside(path, "key").chmod(0o640)
-    with pytest.raises(UsageError, match="others may read .* try: chmod 600"):
+    with pytest.raises(UsageError, match=r"others may read .* try: chmod 600"):
         AuditLog(path)
 
 

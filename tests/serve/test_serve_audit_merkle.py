@@ -135,13 +135,16 @@ def test_a_checkpoint_comes_back_as_it_was_signed() -> None:
 
 def test_a_checkpoint_of_another_log_is_none() -> None:
     key = SecretKey("example.com/log", b"\7" * 32)
-    for text in (str(Checkpoint("example.com/other", 12, bytes(32))), "example.com/log\n12\nAA==\n"):
+    for text in (
+        str(Checkpoint("example.com/other", 12, bytes(32))),
+        "example.com/log\n12\nAA==\n",
+    ):
         with pytest.raises(NotSigned, match="no checkpoint of this log"):
             Checkpoint.open(key.sign(text), key.public)
 
 
 def test_a_damaged_secret_key_is_refused_without_being_told() -> None:
     text = str(SecretKey("example.com/log", b"\7" * 32))
-    with pytest.raises(UsageError, match="damaged one$") as told:
+    with pytest.raises(UsageError, match=r"damaged one$") as told:
         SecretKey.parse(text.replace("+AQcHB", "+AQcHC"))
     assert "HBwcH" not in str(told.value)

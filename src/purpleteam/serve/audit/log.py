@@ -20,6 +20,7 @@ import stat
 import time
 from hashlib import blake2b
 from importlib import metadata
+from json.encoder import encode_basestring_ascii as _text
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,15 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 def encoded(record: dict[str, Any]) -> bytes:
     """Return a record as a line, which begins with the time: seconds since 1970, UTC."""
-    return f'{{"time":{time.time():.3f},{_encode(record)[1:]}\n'.encode()
+    fields = []  # on the way of every request: a JSONEncoder takes twice as long
+    for name, value in record.items():
+        if value is None:
+            fields.append(f'"{name}":null')
+        elif type(value) is str:
+            fields.append(f'"{name}":{_text(value)}')
+        else:
+            fields.append(f'"{name}":{value if type(value) is int else _encode(value)}')
+    return f'{{"time":{time.time():.3f},{",".join(fields)}}}\n'.encode()
 
 
 def checkpoint_line(note: str, tree: Tree) -> bytes:

@@ -57,15 +57,12 @@ class AuditClient:
 
     def append(self, record: Mapping[str, Any]) -> asyncio.Future[bool]:
         """Send a record; True once it is on the disk, False where it could not be written."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop or self._attach()
         committed = loop.create_future()
         if self._gone:
             self.failures += 1
             committed.set_result(False)
             return committed
-        if self._loop is None:
-            self._loop = loop
-            loop.add_reader(self._end, self._answered)
         if not self._next and not self._sent:
             loop.call_soon(self._send)  # with all that come in the same turn of the loop
         self._lines.append(encoded(dict(record)))
@@ -83,6 +80,12 @@ class AuditClient:
             self._sent += self._next
             self._next = []
             self._settle(False)
+
+    def _attach(self) -> asyncio.AbstractEventLoop:
+        self._loop = asyncio.get_running_loop()
+        if not self._gone:
+            self._loop.add_reader(self._end, self._answered)
+        return self._loop
 
     def _send(self) -> None:
         if self._gone:
