@@ -82,7 +82,7 @@ def write(path: Path, tasks: int, each: int, process: bool) -> dict[str, Any]:
     """Append from one event loop; the writer is a thread or a process."""
     cpu = _cpu()
     writer = start_writer(path, 1.0, process=process)
-    client = AuditClient(writer.connect(), writer.salt)
+    client = AuditClient(writer.connect())
 
     async def ask() -> None:
         for _ in range(each):
@@ -97,8 +97,6 @@ def write(path: Path, tasks: int, each: int, process: bool) -> dict[str, Any]:
     seconds = asyncio.run(all_ask())
     client.close()
     writer.close()
-    if writer.pid:
-        os.waitpid(writer.pid, 0)
     if verify_log(path).verdict != "pass":
         raise SystemExit("the log does not verify")
     return {

@@ -3,17 +3,19 @@
     writer = start_writer(path, checkpoint_seconds)       a thread: for a server of one process
     writer = start_writer(path, ..., process=True)        a forked process: for a supervisor
     end = writer.connect()                                once for each worker, each time it starts
-    client = AuditClient(end, writer.salt)                in the worker
+    client = AuditClient(end)                             in the worker
     if not await client.append({"kind": "predict", ...}): refuse
 
-A supervisor starts the writer before it listens and before its first thread, forks its workers or
-hands them `end` (`pass_fds`), and closes its own copy of `end` then. A worker that is killed needs
-nothing: its next one gets a new `connect()`. Where the writer is gone, all appends say False, and
-`writer.alive()` too: start another, then the workers anew. The writer ends, with a last checkpoint,
-when the supervisor and all workers are gone; it does not listen to SIGINT and SIGTERM before.
+A supervisor starts the writer before it listens and before its first thread, hands each worker an
+`end` (`pass_fds`), and closes its own copy of that. A worker that is killed needs nothing: the next
+one gets a new `connect()`. A writer is readable (`fileno`) once it is gone, `alive()` is False then
+and all appends say False: start another, then the workers anew. The writer ends, with a last
+checkpoint, when `close` was called and all workers are gone; it hears no SIGINT or SIGTERM before.
 
 Group commit: a worker sends all records that wait as one batch, and the next when that is answered;
-the writer writes the batches of all workers at once, with one fdatasync.
+the writer writes the batches of all workers at once, with one fdatasync. Whoever breaks into a
+worker can add records, but neither change old ones nor sign: the key is the writer's alone, where
+that is a process. A worker gets the secret by which bodies are digested, no more.
 """
 
 import asyncio
@@ -22,16 +24,20 @@ import selectors
 import signal
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from purpleteam.core.errors import PurpleError
 from purpleteam.serve.audit.log import CHECKPOINT, AuditLog, encoded, log
 
 COMMITTED, FAILED = b"+", b"-"
 LENGTH = 4  # bytes that say how long a batch is
+SALT = 32  # bytes that a worker gets first
+SECONDS = 10.0  # that the writer may take to begin, and to end
 MOST_BYTES = 1 << 26  # of a batch
 PART = 1 << 20
 
@@ -39,9 +45,16 @@ PART = 1 << 20
 class AuditClient:
     """One worker's way to the writer. It belongs to the event loop that appends first."""
 
-    def __init__(self, end: socket.socket, salt: bytes) -> None:
+    def __init__(self, end: socket.socket) -> None:
+        end.settimeout(SECONDS)
+        try:
+            self._salt = end.recv(SALT, socket.MSG_WAITALL)
+        except OSError:
+            self._salt = b""
+        if len(self._salt) != SALT:
+            raise PurpleError("the writer of the audit log does not answer")
         end.setblocking(False)
-        self._end, self._salt = end, salt
+        self._end = end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lines: list[bytes] = []  # that wait for the answer to the batch before
         self._next: list[asyncio.Future[bool]] = []
@@ -136,13 +149,9 @@ class AuditClient:
 class Writer:
     """A writer that was started: what a supervisor holds of it."""
 
-    def __init__(self, control: socket.socket, salt: bytes, runs: threading.Thread | int) -> None:
-        self.salt, self._control, self._runs = salt, control, runs
-
-    @property
-    def pid(self) -> int | None:
-        """The process that writes, which the supervisor has to wait for; None of a thread."""
-        return self._runs if isinstance(self._runs, int) else None
+    def __init__(self, control: socket.socket, runs: threading.Thread | int) -> None:
+        self._control, self._runs = control, runs
+        self.pid = runs if isinstance(runs, int) else None
 
     def connect(self) -> socket.socket:
         """Return the end of a connection, for one worker; an OSError where the writer is gone."""
@@ -151,11 +160,28 @@ class Writer:
             socket.send_fds(self._control, [b"+"], [far.fileno()])
         return near
 
-    def close(self, seconds: float = 10.0) -> None:
-        """Let the writer end once all workers are gone, and wait for it where it is a thread."""
+    def fileno(self) -> int:
+        """Return what a selector finds readable when the writer is gone."""
+        return self._control.fileno()
+
+    def alive(self) -> bool:
+        """Return whether the writer is still there."""
+        try:
+            return bool(self._control.recv(1, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let the writer end once all workers are gone, and wait for it."""
         self._control.close()
         if isinstance(self._runs, threading.Thread):
-            self._runs.join(seconds)
+            self._runs.join(SECONDS)
+            return
+        until = time.monotonic() + SECONDS
+        while os.waitpid(self._runs, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+            time.sleep(0.005)
 
 
 def start_writer(path: Path, checkpoint_seconds: float = 10.0, *, process: bool = False) -> Writer:
@@ -165,16 +191,16 @@ def start_writer(path: Path, checkpoint_seconds: float = 10.0, *, process: bool 
     if not process:
         thread = threading.Thread(target=write_all, args=(opened, far), daemon=True, name="audit")
         thread.start()
-        return Writer(near, opened.salt, thread)
-    salt = opened.salt
+        return Writer(near, thread)
     child = os.fork()
     if child:
         far.close()
         opened.leave()
-        return Writer(near, salt, child)
+        return Writer(near, child)
     code = 1
     try:
         near.close()
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         write_all(opened, far)
@@ -193,12 +219,14 @@ def write_all(opened: AuditLog, control: socket.socket) -> None:
             for key, _ in ready:
                 end: Any = key.fileobj
                 if end is control:
-                    _, descriptors, *_ = socket.recv_fds(control, 1, 1)
-                    if not descriptors:
+                    said, descriptors, *_ = socket.recv_fds(control, 1, 1)
+                    if not said:
                         selector.unregister(control)
                     for descriptor in descriptors:
                         worker = socket.socket(fileno=descriptor)
                         worker.setblocking(False)
+                        with suppress(OSError):
+                            worker.send(opened.salt)
                         selector.register(worker, selectors.EVENT_READ, bytearray())
                 elif (batch := _read(end, key.data)) is None:
                     selector.unregister(end)
