@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from purpleteam.serve.audit.log import beside, encoded
+from purpleteam.serve.audit.log import encoded
 from purpleteam.serve.audit.verify import verify_log
 from purpleteam.serve.audit.writer import AuditClient, Writer, start_writer
 

@@ -65,6 +65,8 @@ def verify_log(
         checkpoints: files of checkpoints that were kept elsewhere; FILE.checkpoints counts too.
         key: the log's public key, where it was kept elsewhere; else FILE.pub is believed.
     """
+    if not path.is_file():
+        raise UsageError(f"audit log {str(path)!r} does not exist")
     public = key or public_key(beside(path, "pub"))
     look, copies = _Look(public), beside(path, "checkpoints")
     told: dict[int, list[tuple[str, str]]] = {}
