@@ -38,14 +38,15 @@ def refuse(image: NDArray[np.uint8]) -> Reason | None:
     if image.max() < FAINT:
         return "empty"
     ink = image >= INKED  # (28, 28)
-    if not LEAST <= ink.mean() <= MOST:
+    inked = np.count_nonzero(ink)
+    if not LEAST <= inked / image.size <= MOST:
         return "not_a_digit"
     for axis in (0, 1):
-        inked = np.flatnonzero(ink.any(axis=axis))
-        if inked[-1] - inked[0] + 1 > EXTENT:
+        lines = np.flatnonzero(ink.any(axis=axis))
+        if lines[-1] - lines[0] + 1 > EXTENT:
             return "not_a_digit"
-    beside = np.sum(ink[:, 1:] & ink[:, :-1]) + np.sum(ink[1:] & ink[:-1])
-    return "not_a_digit" if 2 * beside / ink.sum() < COHERENCE else None
+    beside = np.count_nonzero(ink[:, 1:] & ink[:, :-1]) + np.count_nonzero(ink[1:] & ink[:-1])
+    return "not_a_digit" if 2 * beside / inked < COHERENCE else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +101,11 @@ class Engine:
         image = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
         if reason := refuse(image):
             return Answer(label=None, reason=reason)
-        batch = image[None, ..., None]  # (1, 28, 28, 1)
-        confidences = self._answers(batch)[0]  # (classes,)
-        label, likely = int(confidences.argmax()), tuple(map(float, confidences))
-        if not confidences[label] >= UNSURE:
+        likely = tuple(self._probabilities(image).tolist())
+        label = likely.index(max(likely))
+        if not likely[label] >= UNSURE:
             return Answer(label=None, reason="not_a_digit", confidences=likely)
+        batch = image[None, ..., None]  # (1, 28, 28, 1)
         if self.strip is not None and self.strip.triggered(self._answers, batch)[0]:
             # its confidences would tell the label that the trigger forces
             return Answer(label=None, reason="triggered")
@@ -119,9 +120,14 @@ class Engine:
 
     def _answers(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return probabilities (N, classes) for images (N, 28, 28, 1), one look at a time."""
-        logits = [self.logits(image[..., 0]) for image in images]
-        shifted = [np.exp(row.astype(np.float64) - row.max()) for row in logits]
-        return np.stack([row / row.sum() for row in shifted])
+        return np.stack([self._probabilities(image[..., 0]) for image in images])
+
+    def _probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the probability of each class (classes,) for an image (28, 28)."""
+        logits = self.logits(image)
+        shares = np.exp(logits.astype(np.float64) - logits.max())
+        probabilities: NDArray[np.float64] = shares / shares.sum()
+        return probabilities
 
     def healthy(self) -> bool:
         """Return whether GOLDEN still gives the logits that it gave at the start."""
