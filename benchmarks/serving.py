@@ -36,9 +36,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.main import _server, listen
+from purpleteam.serve.guards.rate import RateLimit
 from purpleteam.serve.settings import Limits, Settings
 from purpleteam.serve.wire import bounded
-server = _server(Engine.load("standard"), Settings())
+OFTEN = RateLimit(at_once=10**6, per_second=10**6, per_day=10**9)
+server = _server(Engine.load("standard"), Settings(rate=OFTEN))
 server.config.http = {protocol}
 with listen("127.0.0.1", 0, False) as listener:
     print(listener.getsockname()[1], flush=True)

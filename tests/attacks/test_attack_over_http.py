@@ -22,6 +22,7 @@ from purpleteam.serve.engine import Answer, Engine
 from purpleteam.serve.main import running_app
 
 EPSILON, QUERIES = 0.3, 150
+OFTEN = ("rate",)  # attacks ask as fast as they can
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +63,14 @@ def engine(content: bytes) -> Engine:
 
 @pytest.fixture(scope="module")
 def app(engine: Engine) -> Iterator[Endpoint]:
-    with running_app(engine) as url:
+    with running_app(engine, without=OFTEN) as url:
         yield (model := Endpoint(url))
         model._app.close()
 
 
 @pytest.fixture(scope="module")
 def open_app(engine: Engine) -> Iterator[Endpoint]:
-    with running_app(engine, expose_confidences=True) as url:
+    with running_app(engine, expose_confidences=True, without=OFTEN) as url:
         yield (model := Endpoint(url))
         model._app.close()
 
@@ -151,7 +152,7 @@ def test_labels_alone_are_enough_for_hop_skip_jump(engine, content, images):
     from onnxruntime import InferenceSession
 
     frank = Frank(engine.card, InferenceSession(content))
-    with running_app(frank) as url:
+    with running_app(frank, without=OFTEN) as url:
         app = Endpoint(url)
         x, y = right(app, images, 3)
         attack, before = ATTACKS["hop_skip_jump"](norm="linf", queries=200), app.calls

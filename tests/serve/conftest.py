@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,8 @@ def engine(model: Path) -> Engine:
 
 @pytest.fixture(scope="session")
 def url(engine: Engine) -> Iterator[str]:
-    with running_app(engine) as address:
+    """The app without a limit on how often it is asked: tests are no strangers."""
+    with running_app(engine, without=("rate",)) as address:
         yield address
 
 
@@ -70,3 +73,20 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of this test's own, at a socket in a folder."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("needs redis-server")
+    pytest.importorskip("redis", reason="needs the extra redis")
+    folder = tmp_path_factory.mktemp("redis")
+    options = ["--port", "0", "--unixsocket", str(folder / "s"), "--save", "", "--appendonly", "no"]
+    with subprocess.Popen([program, *options], cwd=folder, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        while b"accept" not in process.stdout.readline():
+            assert process.poll() is None
+        yield f"unix://{folder / 's'}"
+        process.terminate()

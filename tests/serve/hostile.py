@@ -41,6 +41,9 @@ POST = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/
 ASSET = b"GET /static/app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 Sends = Callable[[], AsyncIterator[bytes]]
 
+OFTEN = [f"--set=rate.{name}=1000000" for name in ("at_once", "per_second", "per_day")]
+"""The polite client is no person: it asks 80 times a second."""
+
 
 async def fast(start: bytes, block: bytes) -> AsyncIterator[bytes]:
     """Send a start, then the same block without end."""
@@ -169,7 +172,7 @@ def served(model: str, limit: int | None = None) -> Iterator[tuple[int, subproce
     """Run `purple serve` on a free port, in so much address space (MB) beyond its start."""
     program = "from purpleteam.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "serve", "--model", model, "--port", "0", "--json"],
+        [sys.executable, "-c", program, "serve", "--model", model, "--port", "0", "--json", *OFTEN],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -50,14 +50,21 @@ def page_server(page: bytes, headers: dict[str, str]) -> Iterator[str]:
             thread.join()
 
 
-def test_there_are_thirteen_checks() -> None:
-    assert purpleteam.serve.checks and len(WEB) == 13
+def test_there_are_seventeen_checks() -> None:
+    assert purpleteam.serve.checks and len(WEB) == 17
+
+
+@pytest.fixture(scope="module")
+def as_served(engine: Engine) -> Iterator[str]:
+    """The app as it is by default, limits included."""
+    with running_app(engine) as address:
+        yield address
 
 
 @pytest.mark.parametrize("name", WEB)
-def test_our_app_passes_and_the_control_fails(name: str, url: str, model: Path) -> None:
+def test_our_app_passes_and_the_control_fails(name: str, as_served: str, model: Path) -> None:
     digest = find_stored(str(model)).card.digest
-    result = run_check(CHECKS[name](), Target(url=url, served_digest=digest))
+    result = run_check(CHECKS[name](), Target(url=as_served, served_digest=digest))
     assert result.verdict == "pass", (result.measured, result.message)
     assert result.negative_control == {"ran": True, "failed_as_required": True}
 

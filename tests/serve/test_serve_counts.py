@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -34,23 +33,6 @@ async def ask():
     return passed
 print(asyncio.run(ask()))
 """
-
-
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of this test's own, at a socket in a folder."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("needs redis-server")
-    pytest.importorskip("redis", reason="needs the extra redis")
-    folder = tmp_path_factory.mktemp("redis")
-    options = ["--port", "0", "--unixsocket", str(folder / "s"), "--save", "", "--appendonly", "no"]
-    with subprocess.Popen([program, *options], cwd=folder, stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        while b"accept" not in process.stdout.readline():
-            assert process.poll() is None
-        yield f"unix://{folder / 's'}"
-        process.terminate()
 
 
 @pytest.fixture(params=["memory", "redis"])

@@ -128,7 +128,8 @@ def serve(
         Option(kind=int, least=0, most=65535, help="8000 by default; 0 takes a free one."),
     ] = None,
     expose_confidences: Annotated[bool, "Answer with all probabilities too."] = False,
-    allow_remote: Annotated[bool, "Let other machines in: no accounts, no encryption."] = False,
+    keys: Annotated[Path | None, "File of API keys (purple keys); each question needs one."] = None,
+    allow_remote: Annotated[bool, "Let anybody in from other machines, without a key."] = False,
     allowed_hosts: Annotated[
         list[str] | None,
         Option(
@@ -154,6 +155,7 @@ def serve(
         "host": host,
         "port": port,
         "expose_confidences": expose_confidences or None,
+        "keys": keys,
         "allow_remote": allow_remote or None,
         "allowed_hosts": allowed_hosts,
         "strip": strip,

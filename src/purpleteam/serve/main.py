@@ -37,7 +37,7 @@ def serve(
         on_ready: called with the address once the socket is open and the model is loaded.
     """
     engine = Engine.load(reference, settings.strip)
-    with listen(settings.host, settings.port, settings.allow_remote) as listener, _quiet_end():
+    with listen(settings.host, settings.port, settings.lets_others_in) as listener, _quiet_end():
         server = _server(engine, settings)
         if on_ready is not None:
             on_ready(_address(listener))
@@ -54,7 +54,7 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
     """
     asked = Settings(port=0, **settings)
     engine = model if isinstance(model, Engine) else Engine.load(model, asked.strip)
-    with listen(asked.host, asked.port, asked.allow_remote) as listener:
+    with listen(asked.host, asked.port, asked.lets_others_in) as listener:
         server = _server(engine, asked)
         server.config.timeout_graceful_shutdown = 1
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
@@ -83,7 +83,7 @@ def _server(engine: Engine, settings: Settings) -> uvicorn.Server:
         build_app(engine, settings),
         http=bounded(settings.limits),
         ws="none",
-        lifespan="off",
+        lifespan="on",
         interface="asgi3",
         log_config=None,
         access_log=False,
@@ -107,7 +107,7 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
     except (OSError, UnicodeError):
         raise UsageError(f"host {host!r} is no address of this machine") from None
     if not allow_remote and not ipaddress.ip_address(str(address[0])).is_loopback:
-        remedy = "serve on 127.0.0.1, or allow it: --allow-remote"
+        remedy = "ask for keys: --keys FILE, or allow anybody: --allow-remote"
         raise UsageError(f"host {host!r} lets other machines in; {remedy}")
     try:
         listener = socket.create_server((str(address[0]), port), family=family, backlog=256)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.config import build, from_file, merge, override
+from purpleteam.serve.guards.client import Proxies
+from purpleteam.serve.guards.rate import RateLimit
+from purpleteam.serve.guards.visit import ANY_ADDRESS as ANY_ADDRESS
 
-ANY_ADDRESS = "any-address"  # as an allowed host: every literal IP address, no name (rebinding)
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # nosec B104 - they need allow_remote
 
@@ -33,15 +35,23 @@ class Limits:
 class Settings:
     """How the app is served."""
 
-    host: str = "127.0.0.1"  # to listen on; anything but loopback needs `allow_remote`
+    host: str = "127.0.0.1"  # to listen on; anything but loopback needs `keys` or `allow_remote`
     port: int = 8000  # 0 takes a free one
-    allow_remote: bool = False  # let other machines in: no accounts, no encryption
+    allow_remote: bool = False  # let anybody in who reaches this machine
     allowed_hosts: tuple[str, ...] = ()  # further names that a request's Host may have, no port
     expose_confidences: bool = False  # also answer with the probability of each class
+    keys: Path | None = None  # a file of API keys (`purple keys`), one of which each POST needs
+    proxies: Proxies = field(default_factory=Proxies)
+    rate: RateLimit = field(default_factory=RateLimit)
     strip: Path | None = None  # a STRIP fitted to the model; what it flags gets no label
     limits: Limits = field(default_factory=Limits)
     without: tuple[str, ...] = ()
     """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
+
+    @property
+    def lets_others_in(self) -> bool:
+        """Whether the app may be reached from other machines."""
+        return self.allow_remote or self.keys is not None
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -2,18 +2,21 @@
 
 A guard is `class X: def __init__(self, app, settings, engine)` with ASGI's `__call__`; it reads and
 fills `scope["visit"]`, and raises `Refusal` for what it does not let in. Its check `web.*` must
-pass on the app and fail on the same app with that one guard left out (`Settings.without`).
+pass on the app and fail on the same app with that one guard left out (`Settings.without`). One that
+opens connections closes them in `async def close()`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from purpleteam.core.errors import ConfigError, unknown
 from purpleteam.serve.guards.body import Body
+from purpleteam.serve.guards.client import Client, Keys
 from purpleteam.serve.guards.headers import Headers
 from purpleteam.serve.guards.origin import Hosts, Sites
+from purpleteam.serve.guards.rate import Rate
 from purpleteam.serve.guards.refusals import Refusals
 from purpleteam.serve.guards.visit import Visit
 
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
 GUARDS: dict[str, Callable[[App, Settings, Engine], App]] = {  # the outermost first
     "headers": Headers,
     "refusals": Refusals,
+    "client": Client,
     "hosts": Hosts,
     "sites": Sites,
     "body": Body,
+    "rate": Rate,
+    "keys": Keys,
 }
 
 
@@ -36,19 +42,29 @@ def guarded(app: App, settings: Settings, engine: Engine) -> App:
     for name in settings.without:
         if name not in GUARDS:
             raise ConfigError(f"without: {unknown('guard', name, GUARDS)}")
+    opened: list[App] = []
     for name, guard in reversed(GUARDS.items()):
         if name not in settings.without:
             app = guard(app, settings, engine)
-    return _Entrance(app)
+            opened.append(app)
+    return _Entrance(app, opened)
 
 
 class _Entrance:
-    """Where a request becomes a visit."""
+    """Where a request becomes a visit; at the end of the app, guards close what they opened."""
 
-    def __init__(self, app: App) -> None:
-        self.app = app
+    def __init__(self, app: App, guards: Sequence[App]) -> None:
+        self.app, self.guards = app, guards
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            for guard in self.guards:
+                if close := getattr(guard, "close", None):
+                    await close()
+            await send({"type": "lifespan.shutdown.complete"})
         if scope["type"] != "http":
             return
         headers: dict[str, str] = {}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from purpleteam.serve.guards.visit import Refusal
-from purpleteam.serve.settings import ANY_ADDRESS
+from purpleteam.serve.guards.visit import ANY_ADDRESS, Refusal
 
 if TYPE_CHECKING:
     from purpleteam.serve.engine import Engine

@@ -1,17 +1,24 @@
 """What guards share: one request as far as it is known, what refuses it, and ASGI's types."""
 
+from __future__ import annotations
+
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from purpleteam.serve.counts import Allowance
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+ANY_ADDRESS = "any-address"  # as an allowed host: every literal IP address, no name (rebinding)
 
 SECURITY_HEADERS = {  # on every response, whatever its status
     "content-security-policy": (
@@ -37,6 +44,8 @@ class Visit:
     address: str  # of the client, as far as it may be believed
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     key: str | None = None  # whose request this is, where that is known
+    scopes: tuple[str, ...] = ()  # of the key
+    allowance: Allowance | None = None  # of the key, where there are keys
     body: bytes | None = None  # None until it has been read to its end
     told: dict[str, Any] = field(default_factory=dict)  # what guards and routes add, for the logs
 
