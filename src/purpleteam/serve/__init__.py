@@ -2,7 +2,8 @@
 
 - `main`      `serve` for the command line, `running_app` for notebooks, tests, checks and runs
 - `engine`    a stored model in ONNX Runtime;  `app`: the routes;  `static`: the page
-- `guard`     every bound, and those of requests;  `wire`: those of connections
+- `settings`  all that the app is asked but the model
+- `guards`    the bounds on requests, one file each;  `wire`: those of connections
 - `checks`    the executed checks `web.*`, each with a server that it must fail on
 """
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from purpleteam.serve.guards.visit import App, Receive, Scope, Send
     from purpleteam.serve.settings import Settings
 
+__all__ = ["GUARDS", "guarded"]
+
 GUARDS: dict[str, Callable[[App, Settings, Engine], App]] = {  # the outermost first
     "headers": Headers,
     "refusals": Refusals,
