@@ -50,8 +50,8 @@ def page_server(page: bytes, headers: dict[str, str]) -> Iterator[str]:
             thread.join()
 
 
-def test_there_are_seventeen_checks() -> None:
-    assert purpleteam.serve.checks and len(WEB) == 17
+def test_there_are_eighteen_checks() -> None:
+    assert purpleteam.serve.checks and len(WEB) == 18
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def as_served(engine: Engine) -> Iterator[str]:
 @pytest.mark.parametrize("name", WEB)
 def test_our_app_passes_and_the_control_fails(name: str, as_served: str, model: Path) -> None:
     digest = find_stored(str(model)).card.digest
-    result = run_check(CHECKS[name](), Target(url=as_served, served_digest=digest))
+    target = Target(url=as_served, served_digest=digest, model=model)
+    result = run_check(CHECKS[name](), target)
     assert result.verdict == "pass", (result.measured, result.message)
     assert result.negative_control == {"ran": True, "failed_as_required": True}
 

@@ -137,6 +137,10 @@ def serve(
         ),
     ] = None,
     strip: Annotated[Path | None, "A STRIP of this model: triggered images get no label."] = None,
+    workers: Annotated[
+        int | None,
+        Option(kind=int, least=0, most=64, help="Processes to serve in, watched; 0: one, alone."),
+    ] = None,
     config: Annotated[Path | None, "A TOML file of settings."] = None,
     settings: Overrides = None,
     how: How,
@@ -159,9 +163,10 @@ def serve(
         "allow_remote": allow_remote or None,
         "allowed_hosts": allowed_hosts,
         "strip": strip,
+        "workers": None if workers is None else {"count": workers},
     }
     options_given = {name: value for name, value in given.items() if value is not None}
-    start(model, resolve(config, options_given, settings or ()), on_ready=ready)
+    start(model, resolve(config, options_given, settings or ()), ready, say)
 
 
 def report(path: RunPath) -> Answer:

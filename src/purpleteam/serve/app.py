@@ -60,6 +60,8 @@ def build_app(engine: Engine, settings: Settings) -> App:
         return JSONResponse({"status": "alive"}, headers=NO_STORE)
 
     async def ready(_request: Request) -> Response:
+        if engine.leaving:
+            raise Refusal(503, "The server is about to end.")
         if engine.healthy():
             return JSONResponse({"status": "ready"}, headers=NO_STORE)
         raise Refusal(503, "The model does not answer as it did at the start.")

@@ -61,6 +61,8 @@ class Answer:
 class Engine:
     """A verified model, ready to classify images of 28x28 grey pixels, ink bright."""
 
+    leaving = False  # the server is about to end: see `purpleteam.serve.server`
+
     def __init__(self, card: ModelCard, session: Any, strip: Strip | None = None) -> None:
         self.card, self.strip, self._session = card, strip, session
         inputs = session.get_inputs()

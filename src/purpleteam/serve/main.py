@@ -10,16 +10,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
-from purpleteam.serve.engine import Engine
 from purpleteam.serve.settings import Settings
+from purpleteam.serve.supervisor import Supervisor
+from purpleteam.serve.systemd import notify
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a parent of workers loads no model and no server
     import uvicorn
 
-DRAIN_SECONDS = 10
+    from purpleteam.serve.engine import Engine
+
 START_SECONDS = 30.0
 KERNEL_BYTES = 65_536  # of what a connection sends, and of what it gets; connections inherit it
 
@@ -27,21 +30,64 @@ KERNEL_BYTES = 65_536  # of what a connection sends, and of what it gets; connec
 def serve(
     reference: str = "standard",
     settings: Settings = Settings(),  # noqa: B008 - frozen
-    on_ready: Callable[[str], None] | None = None,
+    on_ready: Callable[[str], None] = lambda _address: None,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Serve a stored model until interrupted or terminated; requests under way are finished.
 
     Args:
         reference: a zoo name or the path of a stored model.
         settings: how; everything but loopback has to be allowed there.
-        on_ready: called with the address once the socket is open and the model is loaded.
+        on_ready: called with the address once it is served there.
+        tell: called with a line where a worker ends or is replaced.
     """
+    with listen(settings.host, settings.port, settings.lets_others_in) as listener:
+        address = _address(listener)
+
+        def ready() -> None:
+            notify("READY=1")
+            on_ready(address)
+
+        if settings.workers.count:
+            order = {"reference": reference, "settings": asdict(settings)}
+            replaces = "restart" not in settings.without
+            parent = Supervisor(settings.workers, order, listener, tell=tell, replaces=replaces)
+            parent.run(ready)
+        else:
+            with _quiet_end():
+                worker_main(reference, settings, listener, ready)
+
+
+def worker_main(
+    reference: str,
+    settings: Settings,
+    listener: socket.socket,
+    ready: Callable[[], None] = lambda: None,
+    beat: Callable[[int], None] | None = None,
+) -> None:
+    """Serve in this process, the only one or a worker of several, until SIGTERM or SIGINT.
+
+    In this order:
+
+    1. load: the model and what was fitted to it;
+    2. open: the guards are built, with the files and connections that they need;
+    3. confine: nothing else can be opened from here on;
+    4. serve: `ready` is called, then connections are accepted.
+
+    Args:
+        reference: as for `serve`.
+        settings: as for `serve`; those of listening and of workers have been followed already.
+        listener: a socket that listens.
+        ready: called when all is loaded and open.
+        beat: called from the event loop with the number of requests so far: once connections are
+            accepted, and then twice a second.
+    """
+    from purpleteam.serve.engine import Engine
+
     engine = Engine.load(reference, settings.strip)
-    with listen(settings.host, settings.port, settings.lets_others_in) as listener, _quiet_end():
-        server = _server(engine, settings)
-        if on_ready is not None:
-            on_ready(_address(listener))
-        server.run(sockets=[listener])
+    server = _server(engine, settings, beat)
+    ready()
+    server.run(sockets=[listener])
 
 
 @contextmanager
@@ -52,6 +98,8 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
         model: a zoo name, the path of a stored model, or a loaded engine.
         settings: fields of `Settings`, such as `expose_confidences`, `limits`, `without`.
     """
+    from purpleteam.serve.engine import Engine
+
     asked = Settings(port=0, **settings)
     engine = model if isinstance(model, Engine) else Engine.load(model, asked.strip)
     with listen(asked.host, asked.port, asked.lets_others_in) as listener:
@@ -71,11 +119,14 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
             thread.join(timeout=START_SECONDS)
 
 
-def _server(engine: Engine, settings: Settings) -> uvicorn.Server:
+def _server(
+    engine: Engine, settings: Settings, beat: Callable[[int], None] | None = None
+) -> uvicorn.Server:
     try:
         import uvicorn
 
         from purpleteam.serve.app import build_app
+        from purpleteam.serve.server import Server
         from purpleteam.serve.wire import bounded
     except ImportError:
         raise MissingExtra("starlette and uvicorn with httptools", "serve") from None
@@ -91,11 +142,11 @@ def _server(engine: Engine, settings: Settings) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_graceful_shutdown=settings.workers.drain_seconds,
     )
     # Crashes are told by the guard; what uvicorn says of them would go to standard error by itself.
     logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
-    return uvicorn.Server(config)
+    return Server(config, engine, settings.workers.notice_seconds, beat)
 
 
 def listen(host: str, port: int, allow_remote: bool) -> socket.socket:

@@ -9,6 +9,7 @@ from purpleteam.core.config import build, from_file, merge, override
 from purpleteam.serve.guards.client import Proxies
 from purpleteam.serve.guards.rate import RateLimit
 from purpleteam.serve.guards.visit import ANY_ADDRESS as ANY_ADDRESS
+from purpleteam.serve.supervisor import Workers
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # nosec B104 - they need allow_remote
@@ -45,6 +46,7 @@ class Settings:
     rate: RateLimit = field(default_factory=RateLimit)
     strip: Path | None = None  # a STRIP fitted to the model; what it flags gets no label
     limits: Limits = field(default_factory=Limits)
+    workers: Workers = field(default_factory=Workers)
     without: tuple[str, ...] = ()
     """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
 

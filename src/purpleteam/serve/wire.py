@@ -23,6 +23,7 @@ from purpleteam.serve.settings import Limits
 Answer = Callable[[], None]
 PIECE = 256  # bytes that the parser gets at a time: after each it can be seen what came of them
 WRITTEN = 8192  # bytes of answers that wait for a client; then the next one waits to be written
+UNASKED_SECONDS = 1.0  # at the end, that a new connection has for its first request
 BODY_KEPT = 4096  # bytes of a body that wait for the guard at most; it refuses far shorter ones
 
 
@@ -104,7 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _counted = 0  # bytes of the present request so far, but for its body
     _held = b""
     _under_way: RequestResponseCycle | None = None  # `cycle` is the one that was read last
-    _too_large = False
+    _too_large = _ends = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -191,6 +192,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """End once the request under way is answered, at the latest in half of the drain's time."""
+        if not self.cycle and not self._ends:
+            # Whoever has just connected may have asked already, and would be reset.
+            self._ends = True
+            self.loop.call_later(UNASKED_SECONDS, self.shutdown)
+            return
         super().shutdown()
         seconds = self.config.timeout_graceful_shutdown or self.limits.answer_seconds
         self._deadline = min(self._deadline, monotonic() + seconds / 2)

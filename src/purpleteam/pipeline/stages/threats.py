@@ -46,13 +46,14 @@ def check_app(run: Run) -> list[CheckResult]:
     if served is None or not _is_served(run):
         return []
     load_checks()
-    digest = find_stored(served).card.digest
+    stored = find_stored(served)
+    digest = stored.card.digest
 
     def checked() -> list[CheckResult]:
         from purpleteam.serve.main import running_app
 
         with running_app(served) as url:
-            target = Target(url=url, served_digest=digest)
+            target = Target(url=url, served_digest=digest, model=stored.weights)
             return run_checks(lambda check: [target] * ("url" in check.needs), run.progress)
 
     depends_on = {"served": digest, "package": walk(PACKAGE).digest()}

@@ -37,13 +37,14 @@ GUARDS: dict[str, Callable[[App, Settings, Engine], App]] = {  # the outermost f
     "rate": Rate,
     "keys": Keys,
 }
+ELSEWHERE = ("restart",)  # what `without` can leave out besides: it is not around a request
 
 
 def guarded(app: App, settings: Settings, engine: Engine) -> App:
     """Return the app inside all guards but those that are left out."""
     for name in settings.without:
-        if name not in GUARDS:
-            raise ConfigError(f"without: {unknown('guard', name, GUARDS)}")
+        if name not in (*GUARDS, *ELSEWHERE):
+            raise ConfigError(f"without: {unknown('guard', name, (*GUARDS, *ELSEWHERE))}")
     opened: list[App] = []
     for name, guard in reversed(GUARDS.items()):
         if name not in settings.without:
