@@ -15,7 +15,7 @@ def test_a_key_is_printed_once_and_alone(purple: Purple) -> None:
     assert (made.code, made.err) == (0, "") and len(secret) == 43
     listed = purple("keys", "list")
     assert f"{id}  valid  predict" in listed.out and "Ada" in listed.out
-    assert secret not in listed.out + Path("keys.json").read_text("utf-8")
+    assert secret not in listed.out + Path("keys.jsonl").read_text("utf-8")
 
 
 def test_a_key_is_revoked_by_its_id(purple: Purple) -> None:
@@ -36,12 +36,12 @@ def test_a_key_may_have_its_own_scopes_and_limits(purple: Purple) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("list",), "keys 'keys.json': no such file; make one: purple keys add"),
+        (("list",), "keys 'keys.jsonl': no such file; make one: purple keys add"),
         (("revoke", "ada"), "no such file"),
         (("add", "--scope", "root"), "unknown scope 'root'; known: metrics, predict"),
         (("add", "--expires", "soon"), "expires 'soon' is none of 12h, 30d"),
         (("add", "--per-day", "0"), "per_day must be at least 1, not 0"),
-        (("add", "--file", "none/keys.json"), "cannot write 'none/keys.json': No such file"),
+        (("add", "--file", "none/keys.jsonl"), "cannot write 'none/keys.jsonl': No such file"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -49,4 +49,4 @@ def test_what_is_wrong_is_said_in_one_line(
 ) -> None:
     ended = purple("keys", *arguments)
     assert ended.code == 2 and reason in ended.err and ended.err.count("\n") == 1
-    assert not Path("keys.json").exists()
+    assert not Path("keys.jsonl").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +15,27 @@ from purpleteam.serve import keys
 from purpleteam.serve.counts import Allowance
 from purpleteam.serve.keys import KeyRing, add, end_of, read, revoke
 
+CONFINED = """
+import resource, sys
+from pathlib import Path
+from purpleteam.serve import keys
+keys.LOOK_SECONDS = 0
+ring = keys.KeyRing(Path(sys.argv[1]), keys.Allowance())
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+print("ready", flush=True)
+found = [bool(ring.find(token)) for token in sys.stdin.readline().split()]
+try:
+    open(sys.argv[1])
+except OSError:
+    print("cannot open:", *found)
+"""
+ROW = '{"id": "a", "digest": "00", "created": "2026-11-30", "scopes": %s}'
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "keys.json"
+    return tmp_path / "keys.jsonl"
 
 
 @pytest.fixture
@@ -43,7 +60,7 @@ def test_the_file_has_no_secret_and_is_its_owners_alone(file: Path) -> None:
     secret = add(file)[1].partition(".")[2]
     assert secret not in file.read_text() and len(secret) == 43
     assert file.stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in file.parent.iterdir()] == ["keys.json"]
+    assert [path.name for path in file.parent.iterdir()] == ["keys.jsonl"]
 
 
 def test_a_key_ends_when_it_was_to_end(file: Path) -> None:
@@ -76,10 +93,28 @@ def test_a_file_that_was_damaged_changes_nothing(
 ) -> None:
     token = add(file)[1]
     ring = KeyRing(file, Allowance())
-    file.write_text("{")
-    assert ring.find(token) and "keys of before stay in force" in caplog.text
+    file.write_text("{}\n")
+    assert ring.find(token) and "line 1: id is missing" in caplog.text
     file.unlink()
-    assert ring.find(token)
+    assert ring.find(token) and "keys of before stay in force" in caplog.text
+
+
+def test_what_is_added_is_seen_where_no_file_can_be_opened(file: Path) -> None:
+    first, token = add(file)
+    command = [sys.executable, "-c", CONFINED, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as app:
+        assert app.stdin and app.stdout and app.stdout.readline() == b"ready\n"
+        second = add(file)[1]
+        revoke(file, first.id)
+        answer = app.communicate(f"{token} {second}".encode())[0]
+    assert answer == b"cannot open: False True\n"
+
+
+def test_a_line_under_way_does_not_count(file: Path) -> None:
+    token = add(file)[1]
+    with file.open("a") as more:
+        more.write('{"id": "half')
+    assert known(file, token) and len(read(file)) == 1
 
 
 def test_a_key_may_have_limits_of_its_own(file: Path) -> None:
@@ -117,15 +152,17 @@ def test_an_unknown_scope_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{", "cannot be read: no JSON"),
-        ("[]", "is no file of keys"),
-        ('{"keys": [1]}', "is no file of keys"),
-        ('{"keys": [{"id": "a"}]}', "is missing"),
-        ('{"keys": [{"id": "a", "secret": "b"}]}', "unknown key 'secret'"),
+        ("{", "line 1: is no JSON object"),
+        ("[]", "line 1: is no JSON object"),
+        ('{"id": "a"}', "line 1: digest is missing"),
+        ('{"id": 1, "digest": "", "created": ""}', "line 1: id, digest and created must be texts"),
+        (ROW % '["root"]', "line 1: unknown scope 'root'; known: metrics, predict"),
+        (ROW % "7", "line 1: 'int' object is not iterable"),
+        ('{"id": "a", "secret": "b"}', "line 1: unknown field 'secret'"),
     ],
 )
 def test_a_file_that_is_none_is_refused(file: Path, content: str, reason: str) -> None:
-    file.write_text(content)
+    file.write_text(content + "\n")
     with pytest.raises(ConfigError, match=reason):
         read(file)
 

@@ -9,7 +9,7 @@ from purpleteam.verbs.result import table
 from purpleteam.verbs.verb import Option
 
 File = Annotated[Path, Option(kind=Path, help="The file of keys; see purple serve --keys.")]
-FILE = Path("keys.json")
+FILE = Path("keys.jsonl")
 
 
 def add(

@@ -1,5 +1,7 @@
 """API keys: who may ask what, until when. A key is `ID.SECRET`; the file of keys has no secret.
 
+The file is JSON lines, to which lines are added: a key, or that it was revoked.
+
 A secret is 256 random bits, which nobody can try out, so SHA-256 hides it as well as a slow hash
 for passwords would, and that would cost every request milliseconds.
 """
@@ -10,18 +12,18 @@ import logging
 import os
 import re
 import secrets
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from purpleteam.core.config import build
-from purpleteam.core.errors import ConfigError, UsageError, unknown
+from purpleteam.core.errors import ConfigError, UsageError, reason_of, unknown
 from purpleteam.core.registry import check_ranges
 from purpleteam.serve.counts import Allowance
 
@@ -82,63 +84,76 @@ class Key:
 
 def read(path: Path) -> list[Key]:
     """Read a file of keys that nobody but its owner can write."""
-    where = f"keys {str(path)!r}"
+    with _opened(path) as file:
+        return _keys_of(file, path)
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
-        with path.open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = json.load(file)
+        file = path.open("rb")
     except FileNotFoundError:
-        raise ConfigError(f"{where}: no such file; make one: purple keys add --file FILE") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no JSON"
-        raise ConfigError(f"{where}: cannot be read: {reason}") from None
-    if mode & OTHERS_WRITE:
-        raise ConfigError(f"{where}: others can write it; take that away: chmod 600")
-    if not isinstance(content, dict) or not isinstance(content.get("keys"), list):
-        raise ConfigError(f"{where}: is no file of keys")
-    if not all(isinstance(row, dict) for row in content["keys"]):
-        raise ConfigError(f"{where}: is no file of keys")
-    return [build(Key, row, where) for row in content["keys"]]
+        make = "no such file; make one: purple keys add --file FILE"
+        raise ConfigError(f"keys {str(path)!r}: {make}") from None
+    except OSError as error:
+        raise ConfigError(f"keys {str(path)!r}: cannot be read: {error.strerror}") from None
+    if os.fstat(file.fileno()).st_mode & OTHERS_WRITE:
+        file.close()
+        raise ConfigError(f"keys {str(path)!r}: others can write it; take that away: chmod 600")
+    return file
 
 
-@contextmanager
-def changing(path: Path) -> Iterator[list[Key]]:
-    """Yield the keys on file, none where there is no file yet, and write them back as a whole."""
-    folder = path.absolute().parent
+def _keys_of(file: BinaryIO, path: Path) -> list[Key]:
+    """Return the keys on file, each as its last line leaves it; a line under way does not count."""
+    known: dict[str, Key] = {}
     try:
-        with _alone(folder):
-            keys = read(path) if path.exists() else []
-            yield keys
-            content = json.dumps({"keys": [asdict(key) for key in keys]}, indent=1)
-            with tempfile.NamedTemporaryFile(  # of mode 0600
-                "w", dir=folder, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-            ) as fresh:
-                try:
-                    fresh.write(content + "\n")
-                    fresh.flush()
-                    os.fsync(fresh.fileno())
-                    Path(fresh.name).replace(path)
-                except OSError:
-                    Path(fresh.name).unlink(missing_ok=True)
-                    raise
+        file.seek(0)
+        *lines, _ = file.read().split(b"\n")
+    except OSError as error:
+        raise ConfigError(f"keys {str(path)!r}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(lines, 1):
+        where = f"keys {str(path)!r}: line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise ConfigError(f"{where}: is no JSON object")
+        before = known.get(str(row.get("id")))
+        key = _key_of(row if before is None else asdict(before) | row, where)
+        known[key.id] = key
+    return list(known.values())
+
+
+def _key_of(row: dict[str, Any], where: str) -> Key:
+    """Return the key that a row means; without pydantic, which each worker would have to load."""
+    names = [field.name for field in fields(Key)]
+    for name in row:
+        if name not in names:
+            raise ConfigError(f"{where}: {unknown('field', name, names)}")
+    try:
+        if not all(isinstance(row[name], str) for name in ("id", "digest", "created")):
+            raise ValueError("id, digest and created must be texts")
+        return Key(**row | {"scopes": tuple(row["scopes"])})
+    except KeyError as error:
+        raise ConfigError(f"{where}: {error.args[0]} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {reason_of(error)}") from None
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    """Write one line at once, so that two who write, or an end in between, harm no other line.
+
+    The file stays the same, so an app that may open no file any more still sees what is added.
+    """
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(file, json.dumps(row).encode() + b"\n")
+            os.fsync(file)
+        finally:
+            os.close(file)
     except OSError as error:
         raise UsageError(f"cannot write {str(path)!r}: {error.strerror}") from None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let no other process change keys of this folder meanwhile, where the system can tell."""
-    try:
-        from fcntl import LOCK_EX, flock
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        flock(handle, LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def add(
@@ -160,8 +175,9 @@ def add(
         "note": note,
     }
     key = build(Key, values | limits, "key")
-    with changing(path) as keys:
-        keys.append(key)
+    if path.exists():
+        read(path)  # nothing is added to what is no file of keys
+    _append(path, {name: value for name, value in asdict(key).items() if value is not None})
     return key, f"{id}.{secret}"
 
 
@@ -179,23 +195,25 @@ def end_of(expires: str, now: datetime) -> str | None:
 
 def revoke(path: Path, id: str) -> Key:
     """Take a key's rights for good; return it."""
-    read(path)  # a file that is not there is not made
-    with changing(path) as keys:
-        known = [key.id for key in keys]
-        if id not in known:
-            raise UsageError(unknown("key", id, known))
-        place = known.index(id)
-        now = datetime.now(UTC).replace(microsecond=0).isoformat()
-        keys[place] = replace(keys[place], revoked=keys[place].revoked or now)
-        return keys[place]
+    known = {key.id: key for key in read(path)}
+    if id not in known:
+        raise UsageError(unknown("key", id, known))
+    if known[id].revoked:
+        return known[id]
+    now = datetime.now(UTC).replace(microsecond=0).isoformat()
+    _append(path, {"id": id, "revoked": now})
+    return replace(known[id], revoked=now)
 
 
 class KeyRing:
-    """The keys of a file for the app, read again soon after the file has changed."""
+    """The keys of a file for the app, read again soon after a line was added."""
 
     def __init__(self, path: Path, usual: Allowance) -> None:
-        self._path, self._usual = path, usual
-        self._seen, self._look_at = self._stamp(), monotonic() + LOOK_SECONDS
+        """Open the file, which stays open: it is read from inside a sandbox, too."""
+        self._path, self._usual, self._look_at = path, usual, 0.0
+        self._file = _opened(path)
+        weakref.finalize(self, self._file.close)
+        self._seen = self._stamp()
         self._keys = self._read()
 
     def find(self, token: str) -> tuple[Key, Allowance] | None:
@@ -214,21 +232,24 @@ class KeyRing:
     def _read(self) -> dict[str, tuple[bytes, float, tuple[Key, Allowance]]]:
         return {
             key.id: (bytes.fromhex(key.digest), key.until, (key, key.allowance(self._usual)))
-            for key in read(self._path)
+            for key in _keys_of(self._file, self._path)
         }
 
-    def _stamp(self) -> tuple[int, ...]:
-        with suppress(OSError):
-            told = self._path.stat()
-            return told.st_mtime_ns, told.st_ino, told.st_size
-        return ()
+    def _stamp(self) -> tuple[int, int, bool]:
+        told = os.fstat(self._file.fileno())
+        return told.st_size, told.st_mtime_ns, told.st_nlink > 0
 
     def _look(self) -> None:
         """Read the file again if it has changed; what cannot be read changes nothing."""
         self._look_at = monotonic() + LOOK_SECONDS
         stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
         try:
-            if stamp != self._seen:
-                self._keys, self._seen = self._read(), stamp
-        except ConfigError:
-            log.error("the file of keys cannot be read: the keys of before stay in force")
+            self._keys = self._read()
+            problem = "" if stamp[-1] else "was replaced: start the app anew"
+        except ConfigError as error:
+            problem = f"cannot be read: {error}"
+        if problem:
+            log.error("the file of keys %s; the keys of before stay in force", problem)

@@ -139,7 +139,7 @@ class Keys(WebCheck):
         anonymous = ask(url, "POST", "/predict", STROKE).status
         is_local = endpoint(url)[0] in ("127.0.0.1", "::1", "localhost")
         with tempfile.TemporaryDirectory(prefix="purple-keys-") as folder:
-            file = Path(folder) / "keys.json"
+            file = Path(folder) / "keys.jsonl"
             right, revoked = keys.add(file)[1], keys.add(file)
             keys.revoke(file, revoked[0].id)
             tokens = {
