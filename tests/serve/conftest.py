@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from serve_browser import PHONE, opened, watched
 from serve_tiny_model import halves, write_linear_model
 
+from purpleteam.core.cards import zoo_names
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.main import running_app
 
@@ -90,3 +92,42 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert process.poll() is None
         yield f"unix://{folder / 's'}"
         process.terminate()
+
+
+@pytest.fixture(scope="module")
+def standard() -> Iterator[str]:
+    if "standard" not in zoo_names():
+        pytest.skip("needs the zoo model 'standard'")
+    with running_app("standard", without=("rate",)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def desk(chromium: Any) -> Iterator[Any]:
+    with watched(chromium, reduced_motion="reduce") as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def handheld(chromium: Any) -> Iterator[Any]:
+    with watched(chromium, **PHONE) as page:
+        yield page
+
+
+@pytest.fixture
+def page(desk: Any, standard: str) -> Iterator[Any]:
+    with opened(desk, standard) as page:
+        yield page
+
+
+@pytest.fixture
+def tiny(desk: Any, url: str) -> Iterator[Any]:
+    """The page of the tiny model, which says 0 of what is drawn in TOP."""
+    with opened(desk, url) as page:
+        yield page
+
+
+@pytest.fixture
+def phone(handheld: Any, standard: str) -> Iterator[Any]:
+    with opened(handheld, standard) as page:
+        yield page

@@ -19,9 +19,10 @@ from purpleteam.serve.settings import Settings
 
 ASSETS = {  # every file that is served, by path; there is no folder to wander in
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/static/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/static/canvas.js": ("canvas.js", "text/javascript; charset=utf-8"),
-    "/static/drawing.js": ("drawing.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/static/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("answer", "app", "ask", "canvas", "drawing", "numerals", "samples", "wrong")
+    },
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }

@@ -1,126 +1,169 @@
 // The page: what is drawn goes through drawing.js to the server, and its answer is shown.
 // Text reaches the page by textContent alone.
 
-import { Pad } from "/static/canvas.js";
-import { CANVAS, FIELD, fitted, place, strokes } from "/static/drawing.js";
+import { AnswerView } from "/static/answer.js";
+import { Asker } from "/static/ask.js";
+import { Pad, sampleInInk } from "/static/canvas.js";
+import { CANVAS, FIELD, Raster, place } from "/static/drawing.js";
+import { NUMERALS, write } from "/static/numerals.js";
+import { SAMPLES } from "/static/samples.js";
+import { WrongView } from "/static/wrong.js";
 
-const PAUSE = 80; // milliseconds; strokes in quick succession are asked about once
+const SMALL = CANVAS / 5; // units; where the pen's path is shorter, its ends and turns run together
 
 const $ = (id) => document.getElementById(id);
 const seen = $("seen").getContext("2d", { willReadFrequently: true });
-let classes = [];
-let asking = null;
-let timer = 0;
-
-const pad = new Pad($("pad"), { changed, settled, pen, widened });
+const raster = new Raster();
+const view = new AnswerView();
+const asker = new Asker(heard, (answer) => view.isWell(answer));
+const wrong = new WrongView((path, body) => asker.send(path, body));
+const pad = new Pad($("pad"), $("nib"), { changed, settled, pen, key });
+let image = null;
+let small = false;
+let digest = null;
+let inTrouble = false;
 
 $("undo").addEventListener("click", () => pad.undo());
+$("redo").addEventListener("click", () => pad.redo());
 $("clear").addEventListener("click", () => pad.clear());
-$("brush").addEventListener("input", () => { pad.width = Number($("brush").value); });
-showImage(null);
+$("erase").addEventListener("click", () => erase(!pad.erasing));
+$("retry").addEventListener("click", () => asker.again());
+$("copy").addEventListener("click", copy);
+$("widths").addEventListener("change", (event) => { pad.width = Number(event.target.value); });
+$("locked").addEventListener("submit", unlock);
+document.addEventListener("keydown", undoByKey);
+window.addEventListener("online", () => { if (inTrouble) asker.again(); });
+for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
+  matchMedia(query).addEventListener("change", showSamples);
+}
+pad.width = Number($("widths").querySelector(":checked").value);
+showSamples();
+settled([]);
 introduce();
 
 function changed(lines) {
-  $("prompt").hidden = lines.length > 0;
-  $("clear").disabled = lines.length === 0;
-  $("undo").disabled = !pad.undoable;
-  const image = place(strokes(fitted(lines)), CANVAS, CANVAS);
-  showImage(image);
-  return image;
+  look(lines, true);
+  asker.drawing();
 }
 
 function settled(lines) {
-  const image = changed(lines);
-  clearTimeout(timer);
-  asking?.abort();
-  if (image === null) show({ label: null, reason: "empty" });
-  else timer = setTimeout(() => ask(image), PAUSE);
+  look(lines, false);
+  asker.about(image);
+}
+
+function look(lines, growing) {
+  image = place(raster.follow(lines, growing), CANVAS, CANVAS);
+  small = image !== null && raster.longest < SMALL;
+  showImage(image);
+  $("prompt").classList.toggle("gone", lines.length > 0);
+  $("clear").disabled = lines.length === 0;
+  $("undo").disabled = !pad.undoable;
+  $("redo").disabled = !pad.redoable;
+  if (lines.length === 0) suggest();
+}
+
+async function heard(state) {
+  const failed = !["drawing", "asked", "slow", "empty", "answer"].includes(state.kind);
+  const back = inTrouble && state.kind === "answer";
+  if (failed || state.kind === "answer") inTrouble = failed;
+  view.show(state, small);
+  wrong.about(state.kind === "answer" ? state.answer : null, image);
+  if (back) await introduce();
 }
 
 function pen(down) {
   $("pen").textContent = down ? "Pen down." : "Pen up.";
 }
 
-function widened(direction) {
-  const brush = $("brush");
-  if (direction > 0) brush.stepUp();
-  else brush.stepDown();
-  pad.width = Number(brush.value);
+function key(name) {
+  const widths = [...$("widths").querySelectorAll("input")];
+  const at = widths.findIndex((width) => width.checked);
+  const next = widths[at + { "+": 1, "-": -1 }[name]];
+  if (name === "e" || name === "E") erase(!pad.erasing);
+  else if (name !== "+" && name !== "-") return false;
+  else if (next !== undefined) {
+    next.checked = true;
+    pad.width = Number(next.value);
+  }
+  return true;
 }
 
-async function ask(image) {
-  const mine = new AbortController();
-  asking = mine;
+function erase(erasing) {
+  pad.erasing = erasing;
+  $("erase").setAttribute("aria-pressed", String(erasing));
+}
+
+function undoByKey(event) {
+  if (!(event.ctrlKey || event.metaKey) || event.altKey || event.target.type === "password") return;
+  const name = event.key.toLowerCase();
+  if (name === "z" && !event.shiftKey) pad.undo();
+  else if (name === "y" || name === "z") pad.redo();
+  else return;
+  event.preventDefault();
+}
+
+function unlock(event) {
+  event.preventDefault();
+  asker.key = $("key").value.trim();
+  $("key").value = "";
+  asker.again();
+  introduce();
+}
+
+async function copy() {
   try {
-    const response = await fetch("/predict", {
-      method: "POST",
-      headers: { "content-type": "application/octet-stream" },
-      body: image,
-      signal: mine.signal,
-    });
-    const answer = await response.json();
-    if (mine.signal.aborted) return;
-    if (response.ok) show(answer);
-    else say("!", `The server refused the image (${response.status}).`);
+    await navigator.clipboard.writeText($("digest").textContent);
+    $("copied").textContent = "Copied.";
   } catch {
-    if (!mine.signal.aborted) say("!", "The server does not answer.");
+    getSelection().selectAllChildren($("digest"));
+    $("copied").textContent = "Selected: copy it with your keys.";
   }
 }
 
-function show(answer) {
-  const name = classes[answer.label] ?? String(answer.label);
-  if (answer.label !== null) say(name, `Read as ${name}.`);
-  else if (answer.reason === "empty") say("", "Nothing is drawn yet.");
-  else if (answer.reason === "triggered") say("?", "This may carry a hidden trigger: no answer.");
-  else say("?", "No digit to be seen in this.");
-  showConfidences(answer.confidences ?? [], answer.label);
-}
-
-function say(numeral, verdict) {
-  $("numeral").textContent = numeral;
-  $("numeral").classList.toggle("long", numeral.length > 2);
-  $("numeral").classList.toggle("none", numeral === "?" || numeral === "!");
-  $("verdict").textContent = verdict;
-}
-
-function showImage(image) {
+function showImage(grey) {
   const pixels = seen.createImageData(FIELD, FIELD);
   for (let at = 0; at < FIELD * FIELD; at += 1) {
-    const level = image === null ? 0 : image[at];
+    const level = grey === null ? 0 : grey[at];
     pixels.data.set([level, level, level, 255], 4 * at);
   }
   seen.putImageData(pixels, 0, 0);
 }
 
-function showConfidences(shares, label) {
-  $("confidences").hidden = shares.length === 0;
-  $("bars").replaceChildren(...shares.map((share, at) => bar(share, at, at === label)));
+function showSamples() {
+  $("row").replaceChildren(...SAMPLES.map((cells, digit) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.setAttribute("aria-label", `A ${digit} that somebody wrote`);
+    button.append(sampleInInk(cells, 72, getComputedStyle($("pad")).color));
+    button.addEventListener("click", () => {
+      $("pad").focus({ preventScroll: true });
+      pad.show(cells);
+    });
+    return button;
+  }));
 }
 
-function bar(share, at, chosen) {
-  const row = document.createElement("li");
-  const [name, track, fill, text] = ["b", "span", "span", "span"].map((tag) =>
-    document.createElement(tag));
-  row.classList.toggle("chosen", chosen);
-  name.textContent = classes[at] ?? String(at);
-  track.className = "track";
-  fill.className = "fill";
-  fill.style.transform = `scaleX(${share})`;
-  track.append(fill);
-  text.textContent = `${(100 * share).toFixed(1)} %`;
-  row.append(name, track, text);
-  return row;
+/** Dot a digit on the empty paper, another one each time. */
+function suggest() {
+  const suggested = Math.floor(Math.random() * NUMERALS.length);
+  write($("prompt").firstElementChild, NUMERALS[suggested]);
 }
 
 async function introduce() {
   try {
-    const facts = await (await fetch("/version")).json();
-    classes = facts.classes;
+    const headers = asker.key === "" ? {} : { authorization: `Bearer ${asker.key}` };
+    const facts = await (await fetch("/version", { headers })).json();
+    view.classes = facts.classes;
+    wrong.introduce(facts.classes, facts.feedback);
     $("model").textContent = facts.model;
     $("digest").textContent = facts.digest;
+    $("copy").hidden = false;
     $("mode").textContent = facts.confidences
       ? "It says how sure it is, which also helps those who would copy or fool it."
       : "It answers with a label alone, not with how sure it is.";
+    $("news").textContent = digest === null || digest === facts.digest ? ""
+      : `The server was restarted, and its model is now ${facts.model}.`;
+    digest = facts.digest;
   } catch {
     $("model").textContent = "unknown: the server does not answer";
   }

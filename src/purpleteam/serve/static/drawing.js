@@ -1,7 +1,9 @@
-// From strokes to the 28x28 image that the model reads. `place` and `fitted` are the twins, byte for
-// byte, of purpleteam.data.drawing, whose docstrings explain each step; a test holds them together.
-// The strokes are painted here and not read back from a canvas: browsers smooth differently,
-// and some add noise to what is read back.
+// From strokes to the 28x28 image that the model reads. `strokes`, `fitted` and `place` are the
+// twins, byte for byte, of those in purpleteam.data.drawing, whose docstrings explain each step; a
+// test holds them together. The strokes are painted here and not read back from a canvas: browsers
+// smooth differently, and some add noise to what is read back.
+//
+// A line is {width, erases, points: [[x, y], ...]}, or {cells}: a sample digit of 8x8 levels.
 
 export const FIELD = 28;
 export const CANVAS = 280;
@@ -10,9 +12,141 @@ const INK = 64;
 const FRAME = 200;
 const SHORTEST = 16;
 const PENS = [20, 28];
+const SLACK = 0.05; // while a stroke grows, the preview may be so much off its final size
+const SAMPLE = { side: 8, share: 240 / 280, low: 6.8, high: 7.6 }; // levels from 0 to 16
+
+/** Remembers what of some lines was painted, so that each point is painted but once. */
+export class Painted {
+  #lines = [];
+  #points = 0;
+
+  /** Yield {line, from, to} for what is new; first `restart` where something was taken back. */
+  *news(lines, restart = () => {}) {
+    if (this.#lines.some((line, at) => line !== lines[at])) this.forget();
+    if (this.#lines.length === 0) restart();
+    for (let at = Math.max(this.#lines.length - 1, 0); at < lines.length; at += 1) {
+      const line = lines[at];
+      if (this.#lines[at] !== line) [this.#lines[at], this.#points] = [line, 0];
+      if (line.cells) {
+        if (this.#points === 0) yield { line };
+        this.#points = 1;
+        continue;
+      }
+      for (; this.#points < line.points.length; this.#points += 1) {
+        const from = line.points[Math.max(this.#points - 1, 0)];
+        yield { line, from, to: line.points[this.#points] };
+      }
+    }
+  }
+
+  forget() {
+    [this.#lines, this.#points] = [[], 0];
+  }
+}
+
+/** The 280x280 grey levels of fitted lines; a look costs what is new since the last one. */
+export class Raster {
+  levels = new Uint8Array(CANVAS * CANVAS);
+  #painted = new Painted();
+  #path = new Path();
+  #fit = null;
+
+  /** Return the levels; where `growing`, they may be off their final size by `SLACK`. */
+  follow(lines, growing = false) {
+    let anew = false;
+    const news = [...this.#painted.news(lines, () => { anew = true; })];
+    if (anew) this.#path = new Path();
+    for (const { line, to } of news) this.#path.add(line, to);
+    const fit = this.#path.fit();
+    if (anew || unlike(fit, this.#fit) > (growing ? SLACK : 0)) {
+      this.#fit = fit;
+      this.levels.fill(0);
+      for (const one of new Painted().news(lines)) this.#paint(one);
+    } else {
+      for (const one of news) this.#paint(one);
+    }
+    return this.levels;
+  }
+
+  /** The longest side of the pen's path as it was drawn. */
+  get longest() {
+    return this.#path.longest;
+  }
+
+  #paint({ line, from, to }) {
+    if (line.cells) stamp(this.levels, line.cells);
+    else {
+      const [start, end] = [moved(from, this.#fit), moved(to, this.#fit)];
+      paint(this.levels, start, end, penOf(line, this.#fit), line.erases);
+    }
+  }
+}
+
+/** Where the ink of some lines goes, and how it is brought to one size and place. */
+class Path {
+  #low = [Infinity, Infinity];
+  #high = [-Infinity, -Infinity];
+  #still = false; // a sample stays where it is, and what is drawn on it
+
+  add(line, point) {
+    if (line.cells) this.#still = true;
+    else if (!line.erases) {
+      this.#low = this.#low.map((low, axis) => Math.min(low, point[axis]));
+      this.#high = this.#high.map((high, axis) => Math.max(high, point[axis]));
+    }
+  }
+
+  get longest() {
+    const sides = this.#high.map((high, axis) => high - this.#low[axis]);
+    return this.#still ? CANVAS : Math.max(...sides);
+  }
+
+  fit() {
+    if (this.#still || this.longest < 0) return { scale: 1, x: 0, y: 0, pens: [0, CANVAS] };
+    const scale = FRAME / Math.max(this.longest, SHORTEST);
+    const [x, y] = this.#low.map((low, axis) =>
+      CANVAS / 2 - ((low + this.#high[axis]) / 2) * scale);
+    return { scale, x, y, pens: PENS };
+  }
+}
+
+function unlike(fit, other) {
+  const shift = Math.max(Math.abs(fit.x - other.x), Math.abs(fit.y - other.y)) / FRAME;
+  return Math.max(shift, Math.abs(fit.scale / other.scale - 1));
+}
+
+function moved([x, y], fit) {
+  return [x * fit.scale + fit.x, y * fit.scale + fit.y];
+}
+
+/** A pen grows with its drawing, and is kept to widths that can be read; an eraser only grows. */
+function penOf({ width, erases }, { scale, pens }) {
+  return erases ? width * scale : Math.min(Math.max(width * scale, pens[0]), pens[1]);
+}
+
+/** Bring lines to one size and place, and to pens that can be read. */
+export function fitted(lines) {
+  const path = new Path();
+  for (const line of lines) line.points?.forEach((point) => path.add(line, point));
+  const fit = path.fit();
+  return lines.map((line) => ({
+    ...line,
+    width: penOf(line, fit),
+    points: line.points.map((point) => moved(point, fit)),
+  }));
+}
+
+/** Paint lines on a fresh canvas of 280x280 levels. */
+export function strokes(lines) {
+  const levels = new Uint8Array(CANVAS * CANVAS);
+  for (const { line, from, to } of new Painted().news(lines)) {
+    paint(levels, from, to, line.width, line.erases);
+  }
+  return levels;
+}
 
 /** Paint one segment with a round, anti-aliased brush; the brightest stroke counts. */
-export function paint(levels, from, to, width) {
+function paint(levels, from, to, width, erases = false) {
   const reach = width / 2 + 0.5;
   const [stepX, stepY] = [to[0] - from[0], to[1] - from[1]];
   const squared = stepX * stepX + stepY * stepY;
@@ -27,7 +161,8 @@ export function paint(levels, from, to, width) {
       const distance = Math.sqrt(gapX * gapX + gapY * gapY); // hypot may differ in its last bit
       const level = Math.floor(Math.min(Math.max(reach - distance, 0), 1) * 255 + 0.5);
       const at = y * CANVAS + x;
-      if (level > levels[at]) levels[at] = level;
+      if (erases) levels[at] = Math.min(levels[at], 255 - level);
+      else if (level > levels[at]) levels[at] = level;
     }
   }
 }
@@ -38,35 +173,36 @@ function span(first, second, reach) {
   return [Math.max(low, 0), Math.min(high, CANVAS - 1)];
 }
 
-/** Paint lines of [x, y] points, each {width, points}, on a fresh canvas of 280x280 levels. */
-export function strokes(lines) {
-  const levels = new Uint8Array(CANVAS * CANVAS);
-  for (const { width, points } of lines) {
-    points.forEach((point, at) => paint(levels, points[Math.max(at - 1, 0)], point, width));
-  }
+function stamp(levels, cells) {
+  enlarge(cells, CANVAS).forEach((level, at) => {
+    if (level > levels[at]) levels[at] = level;
+  });
+}
+
+/** Return a sample's grey levels on a square of `side` pixels: a spline with a clear edge. */
+export function enlarge(cells, side) {
+  const { share, low, high } = SAMPLE;
+  const cell = (side * share) / SAMPLE.side;
+  const weights = Array.from({ length: side }, (_, pixel) => {
+    const at = (pixel + 0.5 - (side * (1 - share)) / 2) / cell - 0.5;
+    return Array.from({ length: SAMPLE.side }, (_, one) => spline(Math.abs(at - one)));
+  });
+  const levels = new Uint8ClampedArray(side * side); // rounds, and keeps within 0 and 255
+  weights.forEach((down, y) => {
+    const row = weights[0].map((_, column) =>
+      down.reduce((sum, weight, at) => sum + weight * cells[SAMPLE.side * at + column], 0));
+    weights.forEach((across, x) => {
+      const value = across.reduce((sum, weight, at) => sum + weight * row[at], 0);
+      levels[y * side + x] = ((value - low) / (high - low)) * 255;
+    });
+  });
   return levels;
 }
 
-/** Bring lines, each {width, points}, to one size and place, and to pens that can be read. */
-export function fitted(lines) {
-  const [left, right] = extent(lines, 0);
-  const [top, bottom] = extent(lines, 1);
-  const scale = FRAME / Math.max(right - left, bottom - top, SHORTEST);
-  const [shiftX, shiftY] = [[left, right], [top, bottom]].map(([low, high]) =>
-    CANVAS / 2 - ((low + high) / 2) * scale);
-  return lines.map((line) => ({
-    ...line,
-    width: Math.min(Math.max(line.width * scale, PENS[0]), PENS[1]),
-    points: line.points.map(([x, y]) => [x * scale + shiftX, y * scale + shiftY]),
-  }));
-}
-
-function extent(lines, axis) {
-  let [low, high] = [Infinity, -Infinity];
-  for (const { points } of lines) {
-    for (const point of points) [low, high] = [Math.min(low, point[axis]), Math.max(high, point[axis])];
-  }
-  return [low, high];
+/** The quadratic B-spline, by the distance from its centre. */
+function spline(distance) {
+  if (distance < 0.5) return 0.75 - distance * distance;
+  return distance < 1.5 ? 0.5 * (1.5 - distance) ** 2 : 0;
 }
 
 /** Return the 784 bytes that MNIST would have made of a drawing; null where there is no ink. */

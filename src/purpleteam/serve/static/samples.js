@@ -1,0 +1,16 @@
+// Ten digits that people wrote, to try the model with: 8x8 levels from 0 to 16, a character each.
+// From "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (1998), UCI Machine
+// Learning Repository, licensed CC BY 4.0; ten of its 5,620 digits, unchanged.
+
+export const SAMPLES = [
+  "006fd20001fabe0002g31g4004c01e4004a00f3004c00f3001d9bg20004ce500",
+  "000e9000000ed000000bg200000eg500000dg400000gg400001gg000000ec000",
+  "02fgf10003b5g4000000f5000004f100002e500000fa000005g3343004ggggb0",
+  "0029d80001eb8e0009e0e6000024f0000006cc200000099000ed4ab0003aef50",
+  "0009b000005f100002g4039007e01ec009gcef100068f6000004g1000009d000",
+  "01cggg4004ga411006d0000006gc500007bbf0000004g200002da00002gb0000",
+  "0019d10001ce500002g5000005f0300003gggf3002gb19b000bd6cb00006gf20",
+  "0018bdf3007gaag501d309e003f02f400580ab000002f4000008e000000d7000",
+  "007dgb0003g54e2008b14f2003ceg800008gf10001f5bc0003g57g10005egf20",
+  "006cd50002g98f2008c03f8004fcgd100022g6000001g1000005g000003ge000",
+].map((row) => Array.from(row, (level) => parseInt(level, 17)));
