@@ -50,8 +50,8 @@ def page_server(page: bytes, headers: dict[str, str]) -> Iterator[str]:
             thread.join()
 
 
-def test_there_are_eighteen_checks() -> None:
-    assert purpleteam.serve.checks and len(WEB) == 18
+def test_there_are_at_least_nineteen_checks() -> None:
+    assert purpleteam.serve.checks and len(WEB) >= 19
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def as_served(engine: Engine) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize("name", WEB)
+@pytest.mark.parametrize("name", [name for name in WEB if name != "web.tls"])  # this is loopback
 def test_our_app_passes_and_the_control_fails(name: str, as_served: str, model: Path) -> None:
     digest = find_stored(str(model)).card.digest
     target = Target(url=as_served, served_digest=digest, model=model)

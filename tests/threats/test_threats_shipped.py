@@ -66,7 +66,7 @@ def test_with_every_check_passing_the_plans_still_keep_threats_open(shipped):
     state = {one.threat: one.status for one in statuses}
     assert state["T-WEIGHTS-E1"] == "mitigated"
     assert state["T-WEIGHTS-T1"] == state["T-RECORDS-T1"] == "open"
-    assert state["T-APP-S1"] == "partly"
+    assert state["T-APP-E2"] == "partly"
     assert state["T-DRAWING-T1"] == "open"
     counted = summary(statuses)
     assert counted["statuses"]["open"] and counted["statuses"]["partly"]

@@ -141,6 +141,8 @@ def serve(
         int | None,
         Option(kind=int, least=0, most=64, help="Processes to serve in, watched; 0: one, alone."),
     ] = None,
+    tls_certificate: Annotated[Path | None, "Serve over TLS: a certificate chain in PEM."] = None,
+    tls_key: Annotated[Path | None, "The certificate's key in PEM."] = None,
     config: Annotated[Path | None, "A TOML file of settings."] = None,
     settings: Overrides = None,
     how: How,
@@ -165,7 +167,11 @@ def serve(
         "strip": strip,
         "workers": None if workers is None else {"count": workers},
     }
-    options_given = {name: value for name, value in given.items() if value is not None}
+    tls = {"certificate": tls_certificate, "key": tls_key}
+    options_given: dict[str, Any] = {
+        name: value for name, value in given.items() if value is not None
+    }
+    options_given["tls"] = {name: path for name, path in tls.items() if path is not None}
     start(model, resolve(config, options_given, settings or ()), ready, say)
 
 

@@ -17,6 +17,7 @@ from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
 from purpleteam.serve.settings import Settings
 from purpleteam.serve.supervisor import Supervisor
 from purpleteam.serve.systemd import notify
+from purpleteam.serve.tls import Tls, context_of
 
 if TYPE_CHECKING:  # a parent of workers loads no model and no server
     import uvicorn
@@ -42,7 +43,7 @@ def serve(
         tell: called with a line where a worker ends or is replaced.
     """
     with listen(settings.host, settings.port, settings.lets_others_in) as listener:
-        address = _address(listener)
+        address = _address(listener, settings.tls)
 
         def ready() -> None:
             notify("READY=1")
@@ -113,7 +114,7 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
                 if not thread.is_alive() or time.monotonic() > deadline:
                     raise PurpleError("the app did not start")
                 time.sleep(0.005)
-            yield _address(listener)
+            yield _address(listener, asked.tls)
         finally:
             server.should_exit = True
             thread.join(timeout=START_SECONDS)
@@ -130,9 +131,12 @@ def _server(
         from purpleteam.serve.wire import bounded
     except ImportError:
         raise MissingExtra("starlette and uvicorn with httptools", "serve") from None
+    tls = None
+    if settings.tls.certificate and settings.tls.key:
+        tls = context_of(settings.tls.certificate, settings.tls.key)
     config = uvicorn.Config(
         build_app(engine, settings),
-        http=bounded(settings.limits),
+        http=bounded(settings.limits, tls),
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -170,9 +174,10 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket) -> str:
+def _address(listener: socket.socket, tls: Tls) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"https://{place}" if tls.certificate else f"http://{place}"
 
 
 @contextmanager

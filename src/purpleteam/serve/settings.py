@@ -10,6 +10,7 @@ from purpleteam.serve.guards.client import Proxies
 from purpleteam.serve.guards.rate import RateLimit
 from purpleteam.serve.guards.visit import ANY_ADDRESS as ANY_ADDRESS
 from purpleteam.serve.supervisor import Workers
+from purpleteam.serve.tls import Tls
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # nosec B104 - they need allow_remote
@@ -47,6 +48,7 @@ class Settings:
     strip: Path | None = None  # a STRIP fitted to the model; what it flags gets no label
     limits: Limits = field(default_factory=Limits)
     workers: Workers = field(default_factory=Workers)
+    tls: Tls = field(default_factory=Tls)
     without: tuple[str, ...] = ()
     """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import ssl
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
+from typing import Any
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_remote_addr
 
 from purpleteam.serve.guards.visit import SECURITY_HEADERS, Refusal, problem
 from purpleteam.serve.settings import Limits
+from purpleteam.serve.tls import STRICT_TRANSPORT
 
 Answer = Callable[[], None]
 PIECE = 256  # bytes that the parser gets at a time: after each it can be seen what came of them
@@ -96,6 +100,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 for bounded clients."""
 
     limits = Limits()
+    tls: ssl.SSLContext | None = None
     crowd: Crowd
     connections: set[BoundedProtocol]  # type: ignore[assignment]
     _timer: asyncio.TimerHandle | None = None
@@ -108,16 +113,46 @@ class BoundedProtocol(HttpToolsProtocol):
     _too_large = _ends = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        transport.set_write_buffer_limits(high=WRITTEN)
-        self.address = self.client[0] if self.client else ""
+        """Take a place in the crowd, before a handshake of TLS, which is bounded as a head is."""
+        self.transport, client = transport, get_remote_addr(transport)
+        self.address = client[0] if client else ""
         with suppress(ValueError):
             self.address = int(ipaddress.IPv6Address(self.address.partition("%")[0])) >> 64
         self.crowd.enter(self)
         self._wait(self.limits.head_seconds)
         self._watch()
-        if not self.crowd.make_room(self):
-            self._refuse(503, "Too many connections; try again later.")
+        fits = self.crowd.make_room(self)
+        if self.tls is None:
+            self._open(transport)
+            if not fits:
+                self._refuse(503, "Too many connections; try again later.")
+        elif fits:
+            # Its first step is taken here and now: a task would begin after the first bytes came.
+            start: Any = self.loop.start_tls(
+                transport,
+                self,
+                self.tls,
+                server_side=True,
+                ssl_handshake_timeout=self.limits.head_seconds,
+            )
+            start.send(None).add_done_callback(lambda _: self._secured(start))
+        else:
+            self.cut()
+
+    def _secured(self, start: Any) -> None:
+        try:
+            start.send(None)
+        except StopIteration as end:
+            if not self.transport.is_closing():  # as one that was cut is
+                self._open(end.value)
+        except OSError:  # no TLS, an old one, or gone
+            self.cut()
+
+    def _open(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITTEN)
+        if self._held:
+            self.data_received(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.crowd.leave(self)
@@ -130,8 +165,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         data = self._held + data
-        self._held = b""
-        for start in range(0, len(data), PIECE):
+        self._held = b"" if self.flow else data  # None until the end of the handshake is told
+        for start in range(0, len(data) if self.flow else 0, PIECE):
             cycle = self.cycle  # the request that came last: is it whole, and the last of all?
             last = cycle is not None and not (cycle.keep_alive or cycle.more_body)
             if self.transport.is_closing() or last:
@@ -228,8 +263,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         headers, content = problem(Refusal(status, detail, connection="close"))
+        headers |= SECURITY_HEADERS | (STRICT_TRANSPORT if self.tls else {})
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in {**headers, **SECURITY_HEADERS}.items()]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)
         self.transport.close()
 
@@ -249,6 +285,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(left, self._watch)
 
 
-def bounded(limits: Limits) -> type[BoundedProtocol]:
-    """Return the protocol with other limits."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits, "crowd": Crowd(limits)})
+def bounded(limits: Limits, tls: ssl.SSLContext | None = None) -> type[BoundedProtocol]:
+    """Return the protocol with other limits, and over TLS where there is a context for it."""
+    own = {"limits": limits, "tls": tls, "crowd": Crowd(limits)}
+    return type("BoundedProtocol", (BoundedProtocol,), own)

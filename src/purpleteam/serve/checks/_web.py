@@ -4,10 +4,14 @@ The careless server is harmless: it answers with constants, on loopback, while a
 """
 
 import http.client
+import ipaddress
+import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -37,11 +41,32 @@ class Reply(NamedTuple):
 
 
 def endpoint(url: str) -> tuple[str, int]:
-    """Return host and port of an http address."""
+    """Return host and port of an http or https address."""
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise UsageError(f"address {url!r} is not of the form http://HOST:PORT")
-    return parts.hostname, parts.port or 80
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"address {url!r} is not of the form http://HOST:PORT or https://")
+    return parts.hostname, parts.port or (443 if is_secure(url) else 80)
+
+
+def is_secure(url: str) -> bool:
+    return urlsplit(url).scheme == "https"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def trusting() -> ssl.SSLContext:
+    """Return what trusts the system's authorities, or those in the file SSL_CERT_FILE."""
+    return _trusting(os.environ.get("SSL_CERT_FILE"))
+
+
+@cache
+def _trusting(_file: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context()
 
 
 def ask(
@@ -52,7 +77,11 @@ def ask(
     headers: Mapping[str, str] = OCTETS,
 ) -> Reply:
     """Send a request, a body in parts in chunks; an absent server is an OSError."""
-    with closing(http.client.HTTPConnection(*endpoint(url), timeout=SECONDS)) as connection:
+    host, port = endpoint(url)
+    connecting = http.client.HTTPConnection(host, port, timeout=SECONDS)
+    if is_secure(url):
+        connecting = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=trusting())
+    with closing(connecting) as connection:
         connection.connect()
         with suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, path, body, dict(headers))
@@ -74,7 +103,11 @@ def plug(url: str, elsewhere: bool = False) -> Iterator[socket.socket]:
             with suppress(OSError):
                 bare.bind(("127.0.0.9", 0))
         bare.connect((host, port))
-        yield bare
+        if not is_secure(url):
+            yield bare
+            return
+        with trusting().wrap_socket(bare, server_hostname=host) as secure:
+            yield secure
 
 
 def talk(url: str, raw: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """Checks of what one client can take from the others: memory, time, places, other doors."""
 
-import ipaddress
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,6 +15,7 @@ from purpleteam.serve.checks._web import (
     Server,
     ask,
     endpoint,
+    is_loopback,
     left_out,
     plug,
     talk,
@@ -64,7 +65,7 @@ def loopback_default(url: str) -> Outcome:
             socket.create_connection((other, port), timeout=1).close()
             reached.append(other)
     return Outcome(
-        passed=_is_loopback(default) and _is_loopback(host) and not accepted and not reached,
+        passed=is_loopback(default) and is_loopback(host) and not accepted and not reached,
         measured={
             "default": default,
             "address": host,
@@ -73,13 +74,6 @@ def loopback_default(url: str) -> Outcome:
         },
         threshold="loopback, nothing else",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def loosened(*names: str) -> Server:
@@ -175,8 +169,8 @@ def _is_open(bare: socket.socket, piece: bytes = b"") -> bool:
             bare.sendall(piece)
             return True
         bare.setblocking(False)
-        return bare.recv(1, socket.MSG_PEEK) != b""
-    except BlockingIOError:
+        return bare.recv(4096) != b""
+    except (BlockingIOError, ssl.SSLWantReadError):
         return not piece
     except OSError:
         return False

@@ -1,0 +1,94 @@
+"""A check of the way between browser and app: nobody reads or writes along."""
+
+import socket
+import ssl
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from purpleteam.core.checks import Outcome
+from purpleteam.core.errors import Absent
+from purpleteam.serve.checks._web import (
+    SECONDS,
+    ask,
+    endpoint,
+    is_loopback,
+    is_secure,
+    left_out,
+    trusting,
+    web_check,
+)
+
+MONTH = 30 * 24 * 3600  # the least for which a browser is to remember that there is no plain HTTP
+
+
+@contextmanager
+def without_tls() -> Iterator[str]:
+    """Run the app over plain HTTP, under an address that says https."""
+    with left_out()() as url:
+        yield url.replace("http:", "https:")
+
+
+@web_check("web.tls", without_tls)
+def tls(url: str) -> Outcome:
+    """Away from the own machine the app speaks TLS 1.2 or later alone, with a valid certificate."""
+    host, port = endpoint(url)
+    if not is_secure(url):
+        if is_loopback(host):
+            raise Absent("plain HTTP that does not leave the machine")
+        return Outcome(passed=False, measured="plain HTTP", threshold="https")
+    certificate, version, remembered = "valid", None, ""
+    try:
+        with (
+            socket.create_connection((host, port), timeout=SECONDS) as bare,
+            trusting().wrap_socket(bare, server_hostname=host) as secure,
+        ):
+            version = secure.version()
+        remembered = ask(url, "GET", "/").headers.get("strict-transport-security", "")
+    except ssl.SSLError as error:
+        certificate = str(error)
+    old, plain = _speaks_old(host, port), _speaks_plain(host, port)
+    measured = {
+        "certificate": certificate,
+        "version": version,
+        "TLS 1.1 or older": old,
+        "plain HTTP": plain,
+        "strict-transport-security": remembered,
+    }
+    return Outcome(
+        passed=version is not None and not old and not plain and _seconds(remembered) >= MONTH,
+        measured=measured,
+        threshold="valid, TLS 1.2 or later alone, remembered for a month or longer",
+    )
+
+
+def _speaks_old(host: str, port: int) -> bool:
+    """Return whether TLS 1.1 or older is spoken there."""
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    with warnings.catch_warnings():  # of the old versions, which nobody is to use
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with suppress(ssl.SSLError):
+        old.set_ciphers("ALL:@SECLEVEL=0")  # else this side would refuse first
+    with suppress(OSError), socket.create_connection((host, port), timeout=SECONDS) as bare:
+        old.wrap_socket(bare).close()
+        return True
+    return False
+
+
+def _speaks_plain(host: str, port: int) -> bool:
+    """Return whether plain HTTP gets more there than a refusal."""
+    with suppress(OSError), socket.create_connection((host, port), timeout=SECONDS) as bare:
+        bare.sendall(b"GET / HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % host.encode())
+        return bare.recv(12)[9:10] in (b"1", b"2")
+    return False
+
+
+def _seconds(policy: str) -> int:
+    """Return for how long a browser remembers (RFC 6797, 6.1)."""
+    for directive in policy.split(";"):
+        name, _, value = directive.strip().partition("=")
+        if name.lower() == "max-age" and value.strip('"').isdigit():
+            return int(value.strip('"'))
+    return 0
