@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -10,6 +16,7 @@ import pytest
 
 from purpleteam.core.errors import ConfigError, UsageError
 from purpleteam.serve import keys
+from purpleteam.serve.checks import _web
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guards.client import Client, Proxies
 from purpleteam.serve.guards.rate import RateLimit
@@ -217,3 +224,52 @@ def test_an_app_goes_on_by_its_own_count_when_redis_is_away(engine: Engine, uppe
     alone = RateLimit(at_once=2, per_second=0.01, redis="redis://127.0.0.1:1")
     with running_app(engine, rate=alone) as url:
         assert [ask(url, upper).status_code for _ in range(3)] == [200, 200, 429]
+
+
+ASKERS = 4
+SERVED = """
+from purpleteam.serve.guards.rate import RateLimit
+from purpleteam.serve.main import serve
+from purpleteam.serve.settings import Settings
+from purpleteam.serve.supervisor import Workers
+rate = RateLimit(at_once=20, per_second=50, per_day=10**6)
+settings = Settings(port=0, rate=rate, workers=Workers(count={count}))
+serve({model!r}, settings, lambda url: print(url, flush=True))
+"""
+
+
+@contextmanager
+def served(model: Path, count: int) -> Iterator[str]:
+    program = SERVED.format(model=str(model), count=count)
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def answered(url: str, pixels: bytes, seconds: float) -> int:
+    """Ask on ever new connections, which workers share; return how often there was an answer."""
+    until, count = time.monotonic() + seconds, 0
+    while time.monotonic() < until:
+        count += _web.ask(url, "POST", "/predict", pixels).status == 200
+        time.sleep(0.02)
+    return count
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_limit_holds_within_5_percent_however_many_workers(
+    model: Path, upper: bytes, count: int
+) -> None:
+    with served(model, count) as url, ThreadPoolExecutor(ASKERS) as askers:
+
+        def all_ask(seconds: float) -> int:
+            asking = [askers.submit(answered, url, upper, seconds) for _ in range(ASKERS)]
+            return sum(each.result() for each in asking)
+
+        all_ask(1)  # all workers are there then, and what may be asked at once is spent
+        began = time.monotonic()
+        assert all_ask(3) == pytest.approx(50 * (time.monotonic() - began), rel=0.05)

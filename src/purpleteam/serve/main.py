@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
+from purpleteam.serve.counts import new_file
 from purpleteam.serve.settings import Settings
 from purpleteam.serve.supervisor import Supervisor
 from purpleteam.serve.systemd import notify
@@ -50,10 +51,11 @@ def serve(
             on_ready(address)
 
         if settings.workers.count:
-            order = {"reference": reference, "settings": asdict(settings)}
-            replaces = "restart" not in settings.without
-            parent = Supervisor(settings.workers, order, listener, tell=tell, replaces=replaces)
-            parent.run(ready)
+            table = new_file()  # in which all workers count, and which outlives each
+            shared = replace(settings, rate=replace(settings.rate, table=table))
+            order = {"reference": reference, "settings": asdict(shared)}
+            how: dict[str, Any] = {"tell": tell, "replaces": "restart" not in settings.without}
+            Supervisor(settings.workers, order, listener, files=[table], **how).run(ready)
         else:
             with _quiet_end():
                 worker_main(reference, settings, listener, ready)

@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,9 @@ class Workers:
 class _Worker:
     """One process, as its parent sees it: it says how many requests it took, line by line."""
 
-    def __init__(self, number: int, order: Mapping[str, Any], listener: socket.socket) -> None:
+    def __init__(
+        self, number: int, order: Mapping[str, Any], listener: socket.socket, files: Sequence[int]
+    ) -> None:
         self.number, self.began, self.heard = number, monotonic(), monotonic()
         self.ready_at = 0.0  # when it said its first number: it accepts connections
         self.serving = False  # and the supervisor took notice
@@ -89,7 +91,7 @@ class _Worker:
             numbers = (theirs.fileno(), listener.fileno())
             self.process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-P", "-m", "purpleteam.serve.worker", str(numbers[0])],
-                pass_fds=numbers,
+                pass_fds=(*numbers, *files),
                 env={name: text for name, text in os.environ.items() if name != NOTIFY_SOCKET},
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # Ctrl+C in a terminal reaches the parent alone
@@ -155,6 +157,7 @@ class Supervisor:
         order: what each worker is to do, as JSON holds it: see `purpleteam.serve.worker`.
         listener: the socket that all of them accept from.
         tell: called with a line for whoever runs it.
+        files: numbers of open files, which workers have under the same numbers.
         replaces: False leaves the place of a dead worker empty: the control of `web.restart`.
     """
 
@@ -165,9 +168,11 @@ class Supervisor:
         listener: socket.socket,
         *,
         tell: Callable[[str], None],
+        files: Sequence[int] = (),
         replaces: bool = True,
     ) -> None:
         self.settings, self.order, self.listener = settings, order, listener
+        self.files = files
         self._tell, self._replaces = tell, replaces
         self._workers: list[_Worker] = []
         self._empty: dict[int, tuple[float, str]] = {}  # places, since when, and why
@@ -238,7 +243,7 @@ class Supervisor:
                 worker.end(number, self._drain_seconds)
 
     def _start(self, number: int) -> _Worker:
-        worker = _Worker(number, self.order, self.listener)
+        worker = _Worker(number, self.order, self.listener, self.files)
         worker.share -= self.settings.jitter * random.SystemRandom().random()
         self._workers.append(worker)
         self._selector.register(worker.line, selectors.EVENT_READ, worker)
