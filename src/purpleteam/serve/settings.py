@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.config import build, from_file, merge, override
+from purpleteam.serve.guards.audit import Audit
 from purpleteam.serve.guards.client import Proxies
 from purpleteam.serve.guards.rate import RateLimit
 from purpleteam.serve.guards.visit import ANY_ADDRESS as ANY_ADDRESS
@@ -49,6 +50,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     workers: Workers = field(default_factory=Workers)
     tls: Tls = field(default_factory=Tls)
+    audit: Audit = field(default_factory=Audit)
     without: tuple[str, ...] = ()
     """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from purpleteam.core.errors import ConfigError, unknown
+from purpleteam.serve.guards.audit import Auditor
 from purpleteam.serve.guards.body import Body
 from purpleteam.serve.guards.client import Client, Keys
 from purpleteam.serve.guards.headers import Headers
@@ -31,6 +32,7 @@ GUARDS: dict[str, Callable[[App, Settings, Engine], App]] = {  # the outermost f
     "headers": Headers,
     "refusals": Refusals,
     "client": Client,
+    "audit": Auditor,
     "hosts": Hosts,
     "sites": Sites,
     "body": Body,

@@ -1,0 +1,184 @@
+"""The app with an audit log: no answer without a record, and no more in it than is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from purpleteam.core.errors import ConfigError, UsageError
+from purpleteam.serve.audit.verify import verify_log
+from purpleteam.serve.engine import Engine
+from purpleteam.serve.guards.audit import Audit
+from purpleteam.serve.main import running_app
+from purpleteam.serve.settings import resolve
+
+OCTETS = {"content-type": "application/octet-stream"}
+SERVE = """
+import sys
+from pathlib import Path
+from purpleteam.serve.guards.audit import Audit
+from purpleteam.serve.main import serve
+from purpleteam.serve.settings import Settings
+audit = Audit(file=Path(sys.argv[2]), checkpoint_seconds=0.05)
+serve(sys.argv[1], Settings(port=0, audit=audit), lambda url: print(url, flush=True))
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "audit.jsonl"
+
+
+@pytest.fixture
+def audited(engine: Engine, log: Path) -> Iterator[httpx.Client]:
+    """The app with an audit log."""
+    with running_app(engine, audit=Audit(file=log)) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+def records(log: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    return [line for line in lines if line.get("kind") == kind]
+
+
+def predict(client: httpx.Client, body: bytes) -> httpx.Response:
+    return client.post("/predict", content=body, headers=OCTETS)
+
+
+def test_an_answer_comes_after_its_record(
+    audited: httpx.Client, log: Path, upper: bytes, engine: Engine
+) -> None:
+    for number in range(1, 4):
+        assert predict(audited, upper).json() == {"label": 0}
+        assert len(records(log, "predict")) == number
+    record = records(log, "predict")[0]
+    assert abs(record["time"] - time.time()) < 60
+    assert (record["status"], record["label"], record["key"]) == (200, 0, None)
+    assert record["model"] == engine.card.digest[7:23]
+
+
+def test_an_abstention_is_recorded_with_its_reason(audited: httpx.Client, log: Path) -> None:
+    predict(audited, bytes(784))
+    (record,) = records(log, "predict")
+    assert (record["label"], record["reason"]) == (None, "empty")
+
+
+def test_a_record_tells_neither_the_drawing_nor_the_client(
+    audited: httpx.Client, log: Path, upper: bytes
+) -> None:
+    predict(audited, upper)
+    content = log.read_text("utf-8")
+    guesses = [hashlib.new(name, upper).hexdigest() for name in ("sha256", "sha1", "md5")]
+    guesses += [hashlib.blake2b(upper, digest_size=16).hexdigest(), upper.hex()]
+    assert not any(guess in content for guess in [*guesses, "127.0.0.1", "python-httpx"])
+    told = {"time", "kind", "id", "body", "key", "status", "model", "label", "reason"}
+    assert set(records(log, "predict")[0]) == told
+
+
+def test_one_drawing_has_one_digest_in_one_log(
+    audited: httpx.Client, log: Path, upper: bytes
+) -> None:
+    for body in (upper, bytes(784), upper):
+        predict(audited, body)
+    first, other, same = (record["body"] for record in records(log, "predict"))
+    assert first == same != other
+
+
+def test_pages_are_not_recorded(audited: httpx.Client, log: Path) -> None:
+    before = log.read_bytes()
+    for path in ("/", "/livez", "/version", "/nothing"):
+        audited.get(path)
+    assert log.read_bytes() == before
+
+
+def test_refusals_are_counted_so_that_they_cannot_fill_the_disk(
+    engine: Engine, log: Path, upper: bytes
+) -> None:
+    with running_app(engine, audit=Audit(file=log)) as url, httpx.Client(base_url=url) as client:
+        for _ in range(50):
+            assert predict(client, b"short").status_code == 400
+        assert predict(client, upper).status_code == 200
+    refused = records(log, "refused")
+    assert sum(record["count"] for record in refused) == 50 and len(refused) < 5
+    assert {record["status"] for record in refused} == {400}
+
+
+def test_what_cannot_be_recorded_is_not_answered(
+    audited: httpx.Client, log: Path, upper: bytes
+) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + 10, limit[1]))
+    try:
+        reply = predict(audited, upper)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert reply.status_code == 503 and reply.headers["retry-after"] == "5"
+    assert reply.json()["detail"].startswith("The request could not be recorded")
+    assert predict(audited, upper).status_code == 200
+    assert len(records(log, "predict")) == 1
+
+
+def test_a_log_that_ended_well_is_signed_to_its_end(
+    engine: Engine, log: Path, upper: bytes
+) -> None:
+    for _ in range(2):
+        with running_app(engine, audit=Audit(file=log)) as url:
+            httpx.post(f"{url}/predict", content=upper, headers=OCTETS)
+    found = verify_log(log)
+    assert (found.verdict, found.lines, found.signed) == ("pass", 6, 5)
+
+
+def test_two_apps_cannot_write_one_log(audited: httpx.Client, engine: Engine, log: Path) -> None:
+    with (
+        pytest.raises(UsageError, match="written by another server"),
+        running_app(engine, audit=Audit(file=log)),
+    ):
+        pass
+
+
+def test_settings_are_checked() -> None:
+    asked = resolve(None, {}, ["audit.file=a.jsonl", "audit.checkpoint_seconds=2"])
+    assert asked.audit == Audit(file=Path("a.jsonl"), checkpoint_seconds=2.0)
+    with pytest.raises(ConfigError, match="checkpoint_seconds must be from"):
+        resolve(None, {}, ["audit.checkpoint_seconds=0"])
+
+
+def test_all_answers_of_a_server_that_was_killed_are_in_its_log(
+    model: Path, log: Path, upper: bytes
+) -> None:
+    answered = [0] * 4
+
+    def ask(url: str, number: int) -> None:
+        with suppress(httpx.HTTPError), httpx.Client(base_url=url) as client:
+            while predict(client, upper).status_code == 200:
+                answered[number] += 1
+
+    for turn in range(2):
+        command = [sys.executable, "-c", SERVE, str(model), str(log)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            url = server.stdout.readline().strip() if server.stdout else ""
+            asking = [threading.Thread(target=ask, args=(url, number)) for number in range(4)]
+            for thread in asking:
+                thread.start()
+            while sum(answered) < 40 * (turn + 1):
+                time.sleep(0.005)
+            os.kill(server.pid, signal.SIGKILL)
+            for thread in asking:
+                thread.join()
+    logged = len(records(log, "predict"))
+    assert sum(answered) <= logged <= sum(answered) + 2 * len(answered)
+    assert verify_log(log).verdict == "pass"
