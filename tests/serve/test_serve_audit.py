@@ -19,8 +19,12 @@ from typing import Any
 import httpx
 import pytest
 
+import purpleteam.serve.checks  # noqa: F401 - registers
+from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.core.errors import ConfigError, UsageError
 from purpleteam.serve.audit.verify import verify_log
+from purpleteam.serve.audit.writer import AuditClient
+from purpleteam.serve.checks._web import STROKE
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guards.audit import Audit
 from purpleteam.serve.main import running_app
@@ -85,7 +89,7 @@ def test_a_record_tells_neither_the_drawing_nor_the_client(
     guesses = [hashlib.new(name, upper).hexdigest() for name in ("sha256", "sha1", "md5")]
     guesses += [hashlib.blake2b(upper, digest_size=16).hexdigest(), upper.hex()]
     assert not any(guess in content for guess in [*guesses, "127.0.0.1", "python-httpx"])
-    told = {"time", "kind", "id", "body", "key", "status", "model", "label", "reason"}
+    told = {"time", "kind", "id", "body", "key", "status", "model", "label"}
     assert set(records(log, "predict")[0]) == told
 
 
@@ -182,3 +186,23 @@ def test_all_answers_of_a_server_that_was_killed_are_in_its_log(
     logged = len(records(log, "predict"))
     assert sum(answered) <= logged <= sum(answered) + 2 * len(answered)
     assert verify_log(log).verdict == "pass"
+
+
+def test_the_check_passes_on_the_app_and_fails_where_nothing_is_recorded(
+    engine: Engine, log: Path
+) -> None:
+    audit = Audit(file=log, checkpoint_seconds=0.02)
+    with running_app(engine, audit=audit) as url:
+        result = run_check(CHECKS["web.audit"](), Target(url=url, audit=log))
+    assert result.verdict == "pass", (result.measured, result.message)
+    assert result.negative_control == {"ran": True, "failed_as_required": True}
+
+
+def test_the_check_fails_where_the_log_tells_the_client(
+    engine: Engine, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = Audit(file=log, checkpoint_seconds=0.02)
+    monkeypatch.setattr(AuditClient, "digest", lambda _, body: hashlib.sha256(body).hexdigest())
+    with running_app(engine, audit=audit) as url:
+        seen = CHECKS["web.audit"]().examine(Target(url=url, audit=log))
+    assert not seen.passed and seen.measured["told"] == [hashlib.sha256(STROKE).hexdigest()[:16]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -247,3 +248,26 @@ def test_a_full_disk_loses_nothing_and_is_got_over(tmp_path: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         log.write(line)
     assert (verify_log(path).verdict, verify_log(path).lines) == ("pass", 4)
+
+
+def test_a_log_of_which_nothing_can_be_cut_off_again_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, line = tmp_path / "audit.jsonl", encoded({"filler": "a" * 400})
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def refuse(_file: int, _size: int) -> None:
+        raise PermissionError
+
+    with written(path, 1) as log:
+        with monkeypatch.context() as sandbox:
+            sandbox.setattr(os, "ftruncate", refuse)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, limit[1]))
+            with pytest.raises(PermissionError):
+                log.write(line)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        with pytest.raises(OSError, match="can no longer be written"):
+            log.write(line)
+    with written(path, 1):
+        pass
+    assert verify_log(path).verdict == "pass"

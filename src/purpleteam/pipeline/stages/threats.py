@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from purpleteam.core.address import without_secrets
 from purpleteam.core.cards import find_stored, zoo_names
@@ -50,11 +51,15 @@ def check_app(run: Run) -> list[CheckResult]:
     digest = stored.card.digest
 
     def checked() -> list[CheckResult]:
+        from purpleteam.serve.guards.audit import Audit
         from purpleteam.serve.main import running_app
 
-        with running_app(served) as url:
-            target = Target(url=url, served_digest=digest, model=stored.weights)
-            return run_checks(lambda check: [target] * ("url" in check.needs), run.progress)
+        with TemporaryDirectory(prefix="purple-app-") as folder:
+            audit = Audit(file=Path(folder) / "audit.jsonl", checkpoint_seconds=0.1)
+            with running_app(served, audit=audit) as url:
+                about = {"model": stored.weights, "audit": audit.file}
+                target = Target(url=url, served_digest=digest, **about)
+                return run_checks(lambda check: [target] * ("url" in check.needs), run.progress)
 
     depends_on = {"served": digest, "package": walk(PACKAGE).digest()}
     records = run.cell("threats", "check the app", depends_on, checked)

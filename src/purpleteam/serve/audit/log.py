@@ -101,7 +101,11 @@ class AuditLog:
             while left:
                 left = left[os.write(self._file, left) :]
         except OSError:
+            self._broken = (
+                True  # unless what was written can be cut off, which a sandbox may refuse
+            )
             os.ftruncate(self._file, self._end)
+            self._broken = False
             raise
         try:
             os.fdatasync(self._file)
