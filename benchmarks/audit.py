@@ -4,8 +4,8 @@
 
 Records are those of predictions, each digested, encoded, sent to the writer and awaited until it is
 on the disk. So many tasks ask at a time: each waits for its record before it makes the next. CPU
-time is of the whole process tree; `fsync_seconds` tells how fast the disk below is. Run it on the
-disk that will hold the log: a file system in memory syncs for nothing.
+time is of the whole process tree, and is what is judged: seconds depend on what else the machine
+does, which `load` tells, and on the disk, of which `fsync_seconds` tells how fast it is at best.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "audit.json"
 ASKING = {1: 300, 16: 1000, 128: 400, 1000: 100}
 """Tasks at a time, and records of each."""
-LEAST_RECORDS, MOST_VERIFY_SECONDS = 20_000, 20.0
+LEAST_RECORDS, MOST_VERIFY_SECONDS = 20_000, 20.0  # a second of CPU time
 BODY = bytes(784)
 RECORD = {"kind": "predict", "id": "0123456789abcdef", "key": "k-abcdef", "status": 200}
 RECORD |= {"label": 7, "reason": None, "model": "0123456789ab"}
@@ -73,8 +73,8 @@ def main() -> None:
     for one in writing:
         print(*(f"{name} {value}" for name, value in one.items()))
     print(*(f"{name} {value}" for name, value in verifying.items()))
-    fastest = max(one["records_per_second"] for one in writing)
-    if fastest < LEAST_RECORDS or verifying["seconds"] > MOST_VERIFY_SECONDS:
+    fastest = max(one["records_per_cpu_second"] for one in writing)
+    if fastest < LEAST_RECORDS or verifying["cpu_seconds"] > MOST_VERIFY_SECONDS:
         raise SystemExit(1)
 
 
@@ -97,6 +97,7 @@ def write(path: Path, tasks: int, each: int, process: bool) -> dict[str, Any]:
     seconds = asyncio.run(all_ask())
     client.close()
     writer.close()
+    used = (_cpu() - cpu) / (tasks * each)
     if verify_log(path).verdict != "pass":
         raise SystemExit("the log does not verify")
     return {
@@ -104,7 +105,8 @@ def write(path: Path, tasks: int, each: int, process: bool) -> dict[str, Any]:
         "writer": "process" if process else "thread",
         "records": tasks * each,
         "records_per_second": round(tasks * each / seconds),
-        "cpu_microseconds": round((_cpu() - cpu) / (tasks * each) * 1e6, 1),
+        "records_per_cpu_second": round(1 / used),
+        "cpu_microseconds": round(used * 1e6, 1),
         "fsync_seconds": sync(path),
     }
 

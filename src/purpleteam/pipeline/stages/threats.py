@@ -57,8 +57,9 @@ def check_app(run: Run) -> list[CheckResult]:
         with TemporaryDirectory(prefix="purple-app-") as folder:
             audit = Audit(file=Path(folder) / "audit.jsonl", checkpoint_seconds=0.1)
             with running_app(served, audit=audit) as url:
-                about = {"model": stored.weights, "audit": audit.file}
-                target = Target(url=url, served_digest=digest, **about)
+                target = Target(
+                    url=url, served_digest=digest, model=stored.weights, audit=audit.file
+                )
                 return run_checks(lambda check: [target] * ("url" in check.needs), run.progress)
 
     depends_on = {"served": digest, "package": walk(PACKAGE).digest()}

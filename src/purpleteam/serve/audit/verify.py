@@ -153,7 +153,9 @@ class _Look:
             rest = f"; {len(self.wrong) - MANY} more" if len(self.wrong) > MANY else ""
             lines = Part("lines", "fail", "; ".join(self.wrong[:MANY]) + rest, tuple(self.wrong))
         elif not self.fits:
-            lines = Part("lines", "unknown", f"{self.tree.size} lines, no checkpoint signs them")
+            lines = Part(
+                "lines", "unknown", f"{self.tree.size} lines, no checkpoint signs them yet"
+            )
         after = f"{self.tree.size - self.end} lines after the last checkpoint that fits"
         if torn:
             after += f"; a last one of {torn} bytes was not written to its end"
