@@ -51,7 +51,9 @@ def test_it_reads_a_digit_and_ends_with_0_when_it_is_told(how: signal.Signals) -
 
 
 def test_people_are_told_the_address() -> None:
-    with serving("--expose-confidences") as (_, line):
+    with serving("--expose-confidences") as (process, sandbox):
+        line = process.stderr.readline()
+        assert sandbox.startswith("sandbox: reading, writing, executing and connecting are denied")
         assert line.startswith("serving standard at http://127.0.0.1:")
 
 

@@ -171,8 +171,11 @@ def ask_politely(port: int, seconds: float, most: int = 100_000) -> dict[str, An
 def served(model: str, limit: int | None = None) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """Run `purple serve` on a free port, in so much address space (MB) beyond its start."""
     program = "from purpleteam.cli import main; main()"
+    # A process in the sandbox may be another's, whose bounds are not ours to set.
+    sandbox = f"sandbox={str(limit is None).lower()}"
     process = subprocess.Popen(
-        [sys.executable, "-c", program, "serve", "--model", model, "--port", "0", "--json", *OFTEN],
+        [sys.executable, "-c", program, "serve", "--model", model, "--port", "0", "--json", *OFTEN,
+         "--set", sandbox],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

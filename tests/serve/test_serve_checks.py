@@ -5,14 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import numpy_helper
+from serve_tiny_model import halves, write_linear_model
 
 import purpleteam.serve.checks
 from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Target, run_check
+from purpleteam.core.digest import sha256_file
 from purpleteam.serve.checks.requests import LEAK
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guards.visit import SECURITY_HEADERS
@@ -63,8 +68,8 @@ def as_served(engine: Engine) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", [name for name in WEB if name != "web.tls"])  # this is loopback
 def test_our_app_passes_and_the_control_fails(name: str, as_served: str, model: Path) -> None:
-    digest = find_stored(str(model)).card.digest
-    target = Target(url=as_served, served_digest=digest, model=model)
+    identity = find_stored(str(model)).card.identity
+    target = Target(url=as_served, served_digest=identity, model=model)
     result = run_check(CHECKS[name](), target)
     assert result.verdict == "pass", (result.measured, result.message)
     assert result.negative_control == {"ran": True, "failed_as_required": True}
@@ -90,6 +95,19 @@ def test_exposed_confidences_are_seen(engine: Engine) -> None:
 def test_another_model_is_seen(url: str) -> None:
     target = Target(url=url, served_digest="sha256:" + "0" * 64)
     assert run_check(CHECKS["web.model-digest"](), target).verdict == "fail"
+
+
+def test_another_onnx_file_under_the_same_weights_is_seen(tmp_path: Path) -> None:
+    known = find_stored(str(write_linear_model(tmp_path, halves(), (1, 28, 28)))).card
+    net = onnx.load(tmp_path / "tiny.onnx")
+    net.graph.initializer[0].CopyFrom(numpy_helper.from_array(-halves(), "weight"))
+    onnx.save(net, tmp_path / "tiny.onnx")
+    replace(known, onnx_digest=sha256_file(tmp_path / "tiny.onnx")).write(tmp_path / "tiny.json")
+    with running_app(str(tmp_path / "tiny")) as url:
+        found = run_check(
+            CHECKS["web.model-digest"](), Target(url=url, served_digest=known.identity)
+        )
+    assert found.verdict == "fail" and known.digest in found.inputs.values()
 
 
 def test_without_a_digest_to_expect_there_is_no_verdict(url: str) -> None:

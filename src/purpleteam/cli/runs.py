@@ -143,6 +143,9 @@ def serve(
     ] = None,
     tls_certificate: Annotated[Path | None, "Serve over TLS: a certificate chain in PEM."] = None,
     tls_key: Annotated[Path | None, "The certificate's key in PEM."] = None,
+    digest: Annotated[
+        str | None, "Serve no model but this: the identity that /version tells, sha256:..."
+    ] = None,
     config: Annotated[Path | None, "A TOML file of settings."] = None,
     settings: Overrides = None,
     how: How,
@@ -157,6 +160,10 @@ def serve(
         elif not how.quiet:
             say(f"serving {model} at {url}")
 
+    def tell(line: str) -> None:
+        if line.startswith("WARNING") or not (how.quiet or how.as_json):
+            say(line)
+
     given = {
         "host": host,
         "port": port,
@@ -166,13 +173,14 @@ def serve(
         "allowed_hosts": allowed_hosts,
         "strip": strip,
         "workers": None if workers is None else {"count": workers},
+        "digest": digest,
     }
     tls = {"certificate": tls_certificate, "key": tls_key}
     options_given: dict[str, Any] = {
         name: value for name, value in given.items() if value is not None
     }
     options_given["tls"] = {name: path for name, path in tls.items() if path is not None}
-    start(model, resolve(config, options_given, settings or ()), ready, say)
+    start(model, resolve(config, options_given, settings or ()), ready, tell)
 
 
 def report(path: RunPath) -> Answer:

@@ -28,7 +28,7 @@ class Target:
     model: Path | None = None  # a model file, or a folder of them
     model_digest: str | None = None  # digest that the model file must have
     url: str | None = None  # address of a running app, such as http://127.0.0.1:8000
-    served_digest: str | None = None  # digest of the model that the app at `url` must serve
+    served_digest: str | None = None  # identity of the model that the app at `url` must serve
     audit: Path | None = None  # the audit log of the app at `url`
     run: Path | None = None  # a run folder
     command: tuple[str, ...] | None = None  # a program that a check watches instead of its own

@@ -49,6 +49,7 @@ def build_app(engine: Engine, settings: Settings) -> App:
         "model": engine.card.name,
         "digest": engine.card.digest,
         "onnx_digest": engine.card.onnx_digest,
+        "identity": engine.card.identity,
         "classes": list(engine.card.classes),
         "confidences": settings.expose_confidences,
         "strip": engine.strip is not None,
@@ -68,7 +69,8 @@ def build_app(engine: Engine, settings: Settings) -> App:
         raise Refusal(503, "The model does not answer as it did at the start.")
 
     async def version(_request: Request) -> Response:
-        return JSONResponse(facts, headers=NO_STORE)
+        confined = engine.confinement is not None and engine.confinement.holds
+        return JSONResponse({**facts, "sandbox": confined}, headers=NO_STORE)
 
     routes = [Route("/predict", predict, methods=["POST"])]  # the first that the router tries
     routes += [_file(path, content) for path, content in read_assets().items()]

@@ -6,9 +6,10 @@ clearly no digit, to which a net would give a label all the same.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from purpleteam.core.cards import ModelCard, StoredModel, find_stored
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError, reason_of
 from purpleteam.defences.detection.strip import Strip
+from purpleteam.serve.weights import Held, held
+
+if TYPE_CHECKING:
+    from purpleteam.serve.sandbox import Confinement
 
 Reason = Literal["empty", "not_a_digit", "triggered"]  # the last is said by a STRIP
 FAINT = 32  # below this brightness everywhere, nothing was drawn
@@ -63,8 +68,12 @@ class Engine:
 
     leaving = False  # the server is about to end: see `purpleteam.serve.server`
 
-    def __init__(self, card: ModelCard, session: Any, strip: Strip | None = None) -> None:
+    def __init__(
+        self, card: ModelCard, session: Any, strip: Strip | None = None, held: Held | None = None
+    ) -> None:
         self.card, self.strip, self._session = card, strip, session
+        self.held = held  # of the weights on record, what the net holds; None if it cannot be said
+        self.confinement: Confinement | None = None  # of the process, once it is confined
         inputs = session.get_inputs()
         shapes = [list(row.shape) for row in inputs]
         if len(inputs) != 1 or shapes[0][1:] != [1, SIDE, SIDE]:
@@ -81,10 +90,15 @@ class Engine:
             raise ModelError(f"model {card.name!r} {got}, {wanted}")
 
     @classmethod
-    def load(cls, reference: str, strip: Path | None = None) -> Engine:
-        """Load the stored model of a zoo name or a path, and the STRIP that was fitted to it."""
+    def load(cls, reference: str, strip: Path | None = None, identity: str | None = None) -> Engine:
+        """Load the stored model of a zoo name or a path, and the STRIP that was fitted to it.
+
+        A model of another `identity` is refused.
+        """
         stored = find_stored(reference)
         stored.verify()
+        if identity not in (None, stored.card.identity):
+            raise Refused(f"model {reference!r} is {stored.card.identity}, not {identity}")
         card, guard = stored.card, None if strip is None else Strip.load(strip)
         if guard is not None:
             looks, *shape = guard.overlays.shape
@@ -97,7 +111,11 @@ class Engine:
             if looks > MOST_LOOKS:
                 most = f"{looks} overlays; the app takes up to {MOST_LOOKS}"
                 raise UsageError(f"{str(strip)!r} has {most}")
-        return cls(card, open_session(stored), guard)
+        content, found = stored.onnx.read_bytes(), None
+        session = open_session(stored, content)
+        with suppress(ModelError):
+            found = held(content, stored.weights.read_bytes())
+        return cls(card, session, guard, found)
 
     def classify(self, pixels: bytes) -> Answer:
         image = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
@@ -137,14 +155,14 @@ class Engine:
         return bool(np.isfinite(logits).all() and np.array_equal(logits, self._golden))
 
 
-def open_session(stored: StoredModel) -> Any:
+def open_session(stored: StoredModel, content: bytes | None = None) -> Any:
     """Open the stored net in ONNX Runtime, from bytes that are those of its card."""
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtra("onnxruntime", "serve") from None
     # The bytes that are digested are the bytes that run, also where the file is exchanged.
-    content = stored.onnx.read_bytes()
+    content = stored.onnx.read_bytes() if content is None else content
     if (digest := sha256_bytes(content)) != stored.card.onnx_digest:
         raise Refused(f"{str(stored.onnx)!r} is not the file of its card: {digest}")
     options = onnxruntime.SessionOptions()

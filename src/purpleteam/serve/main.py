@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
 from purpleteam.serve.counts import new_file
+from purpleteam.serve.sandbox import confined
 from purpleteam.serve.settings import Settings
 from purpleteam.serve.supervisor import Supervisor
 from purpleteam.serve.systemd import notify
@@ -37,12 +38,16 @@ def serve(
 ) -> None:
     """Serve a stored model until interrupted or terminated; requests under way are finished.
 
+    It confines this process for good: see `purpleteam.serve.sandbox`, and `Settings.sandbox`.
+
     Args:
         reference: a zoo name or the path of a stored model.
         settings: how; everything but loopback has to be allowed there.
         on_ready: called with the address once it is served there.
-        tell: called with a line where a worker ends or is replaced.
+        tell: called with a line of what is confined, where something is not as it should be, and
+            where a worker ends or is replaced.
     """
+    notify()  # opens the way to systemd
     with listen(settings.host, settings.port, settings.lets_others_in) as listener:
         address = _address(listener, settings.tls)
 
@@ -58,7 +63,7 @@ def serve(
             Supervisor(settings.workers, order, listener, files=[table], **how).run(ready)
         else:
             with _quiet_end():
-                worker_main(reference, settings, listener, ready)
+                worker_main(reference, settings, listener, ready, tell)
 
 
 def worker_main(
@@ -66,6 +71,7 @@ def worker_main(
     settings: Settings,
     listener: socket.socket,
     ready: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda _line: None,
     beat: Callable[[int], None] | None = None,
 ) -> None:
     """Serve in this process, the only one or a worker of several, until SIGTERM or SIGINT.
@@ -81,14 +87,20 @@ def worker_main(
         reference: as for `serve`.
         settings: as for `serve`; those of listening and of workers have been followed already.
         listener: a socket that listens.
-        ready: called when all is loaded and open.
+        ready: called when all is loaded, open and confined.
+        tell: as for `serve`.
         beat: called from the event loop with the number of requests so far: once connections are
             accepted, and then twice a second.
     """
     from purpleteam.serve.engine import Engine
 
-    engine = Engine.load(reference, settings.strip)
+    engine = Engine.load(reference, settings.strip, settings.digest)
+    if engine.held is None or not engine.held.whole:
+        tell(f"WARNING: {engine.held or 'the weights of the ONNX file cannot be compared'}")
     server = _server(engine, settings, beat)
+    server.config.load()
+    server.config.get_loop_factory()  # imports it
+    engine.confinement = confined(settings, tell)
     ready()
     server.run(sockets=[listener])
 

@@ -19,14 +19,21 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from purpleteam.core.errors import reason_of
+from purpleteam.core.address import without_secrets
+from purpleteam.core.errors import Refused, UsageError, reason_of
 from purpleteam.serve import seccomp
 from purpleteam.serve.seccomp import Where, call
 
+if TYPE_CHECKING:
+    from purpleteam.serve.settings import Settings
+
 NOBODY = 65534
-FILES = 1024  # most descriptors, of connections and of what is open before
+FILES = 256  # most descriptors that are no connection
 GROWTH = 512 << 20  # bytes of data beyond those that it has now
 CREATE, RULE, RESTRICT = 444, 445, 446  # Landlock's calls, on all machines
 LATER = (  # what is imported when it is first needed, which is too late
@@ -70,7 +77,7 @@ class Confinement:
         return f"NOT DENIED: {', '.join(self.undenied)} {by}{lacking}"
 
 
-def confine(*, connect: Collection[int] = (), files: int = FILES) -> Confinement:
+def confine(*, connect: Collection[int] = (), files: int = 1024) -> Confinement:
     """Confine this process, all of its threads, for good; open before what it is to use.
 
     What is open goes on working: listening sockets and their connections, logs, pipes. Nothing
@@ -100,7 +107,7 @@ def confine(*, connect: Collection[int] = (), files: int = FILES) -> Confinement
         for name, step in steps.items():
             try:
                 mechanisms.append(step())
-            except (OSError, ValueError) as error:
+            except (OSError, LookupError, ValueError) as error:
                 lacking.append(f"no {name}: {_why(error)}")
         tried = {name: outcome(trial) for name, trial in trials.items()}
     return Confinement(
@@ -109,6 +116,35 @@ def confine(*, connect: Collection[int] = (), files: int = FILES) -> Confinement
         denied=tuple(name for name, came in tried.items() if came is None),
         undenied=tuple(f"{name} ({came})" for name, came in tried.items() if came is not None),
     )
+
+
+def confined(settings: Settings, tell: Callable[[str], None]) -> Confinement | None:
+    """Confine this process as far as it is asked, and tell in one line what came of it.
+
+    Raises:
+        Refused: it is required, and something that was tried is not denied.
+        UsageError: what the app is to reach cannot be reached once it is confined.
+    """
+    if not settings.sandbox:
+        tell("sandbox: off: reading, writing, executing and connecting are not denied")
+        return None
+    ports = () if settings.rate.redis is None else [_port(settings.rate.redis)]
+    found = confine(connect=ports, files=settings.limits.connections + FILES)
+    if settings.sandbox == "require" and not found.holds:
+        raise Refused(f"sandbox: {found}")
+    tell(f"{'' if found.holds else 'WARNING: '}sandbox: {found}")
+    return found
+
+
+def _port(url: str) -> int:
+    """Return the port of a Redis that is reached without a file: no name, no TLS, no path."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        ip_address(parts.hostname or "")
+        if parts.scheme == "redis":
+            return parts.port or 6379
+    remedy = "give redis://ADDRESS:PORT without a name, or leave the sandbox: --set sandbox=false"
+    raise UsageError(f"redis {without_secrets(url)!r} cannot be reached from the sandbox; {remedy}")
 
 
 def _why(error: Exception) -> str:
@@ -120,12 +156,17 @@ def _why(error: Exception) -> str:
     return known.get(getattr(error, "errno", 0)) or reason_of(error)
 
 
+def _status() -> dict[str, str]:
+    """Return what the kernel says of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 def _limit(files: int) -> str:
     """Bound descriptors, data and cores; not processes: that count is of the whole account."""
     import resource
 
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    held = int(status.partition("VmData:")[2].split(maxsplit=1)[0]) << 10  # it is in KiB
+    held = int(_status()["VmData"].split()[0]) << 10  # it is in KiB
     bounds = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": files, "RLIMIT_DATA": held + GROWTH}
     for name, bound in bounds.items():
         kind = getattr(resource, name)
@@ -144,7 +185,8 @@ def _give_up_rights() -> str:
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
         call("prctl", 1, ending.value)
-    call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
+    if any(int(_status()[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")):
+        call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
     return "account nobody" if root else "no capabilities"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from purpleteam.core.config import build, from_file, merge, override
 from purpleteam.serve.guards.audit import Audit
@@ -46,6 +46,9 @@ class Settings:
     keys: Path | None = None  # a file of API keys (`purple keys`), one of which each POST needs
     proxies: Proxies = field(default_factory=Proxies)
     rate: RateLimit = field(default_factory=RateLimit)
+    digest: str | None = None  # the identity that the model must have: sha256:..., as /version says
+    sandbox: bool | Literal["require"] = True
+    """Confine the process for good: as far as the kernel can, or else not serve (`require`)."""
     strip: Path | None = None  # a STRIP fitted to the model; what it flags gets no label
     limits: Limits = field(default_factory=Limits)
     workers: Workers = field(default_factory=Workers)

@@ -33,6 +33,7 @@ SETTLED = 1.0  # seconds of service after which the end of a worker is no failed
 LONGEST_WAIT = 10.0  # seconds before another try, where workers end at their start again and again
 MARGIN = 2.0  # seconds after the drain until workers that are still there are killed
 MOST_SAID = 4096  # bytes of a worker's line
+SAID = b"says "  # before a line that is for whoever runs it; else it is why the worker ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,7 @@ class _Worker:
         self.deadline = 0.0
         self.why = ""  # the parent killed it
         self.refused = ""  # what it said instead of a number
+        self.says: list[str] = []  # for whoever runs it
         self._said = b""
         self.line, theirs = socket.socketpair()
         with theirs:
@@ -112,6 +114,8 @@ class _Worker:
         for text in lines:
             if text.isdigit():
                 self.requests, self.ready_at = int(text), self.ready_at or self.heard
+            elif text.startswith(SAID):
+                self.says.append(text.removeprefix(SAID).decode("utf-8", "replace"))
             else:
                 self.refused = text.decode("utf-8", "replace")
         return said != b"" and len(self._said) < MOST_SAID
@@ -251,6 +255,9 @@ class Supervisor:
 
     def _ready(self, worker: _Worker, on_ready: Callable[[], None]) -> None:
         worker.serving = True
+        for line in worker.says:
+            if not self._served or line.startswith("WARNING"):  # all say the same
+                self._tell(line)
         if not self._served:
             self._served = True
             on_ready()

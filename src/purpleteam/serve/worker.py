@@ -16,6 +16,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 from purpleteam.core.errors import PurpleError, reason_of
 from purpleteam.serve.main import worker_main
 from purpleteam.serve.settings import Settings
+from purpleteam.serve.supervisor import SAID
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -34,9 +35,13 @@ def main() -> int:
             except OSError:  # nobody watches any more
                 signal.raise_signal(signal.SIGINT)
 
+        def tell(text: str) -> None:
+            with suppress(OSError):
+                line.sendall(SAID + text.encode() + b"\n")
+
         try:
             with socket.socket(fileno=order["listener"]) as listener:
-                worker_main(order["reference"], settings, listener, _end_quietly, beat)
+                worker_main(order["reference"], settings, listener, _end_quietly, tell, beat)
         except PurpleError as error:
             with suppress(OSError):
                 line.sendall(reason_of(error).encode() + b"\n")

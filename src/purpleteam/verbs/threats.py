@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Check, Target, run_check
-from purpleteam.core.errors import UsageError
+from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.core.progress import Progress
 from purpleteam.core.records import CheckResult, Note
 from purpleteam.core.runfolder import RunFolder
@@ -92,7 +92,11 @@ def threats(
         _check_answers(url)
     source = Path(code or str(resources.files("purpleteam")))
     images = None if data is None else Path(data)
-    target = Target(code=source, data=images, model=weights, url=url, run=run)
+    served = None
+    if weights is not None and weights.is_file():
+        with suppress(ModelError):  # a file without a card is no model that can be served
+            served = find_stored(str(weights)).card.identity
+    target = Target(code=source, data=images, model=weights, url=url, served_digest=served, run=run)
     results = run_checks(lambda _: [target], given["progress"])
     statuses = room.derive(described, results, date.today())
     note = Note(name=SYSTEM_MODEL, facts=room.to_facts(described, statuses))

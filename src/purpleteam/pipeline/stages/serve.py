@@ -52,6 +52,7 @@ def ask_app(run: Run) -> None:
         facts = {
             "model_name": card.name,
             "model": card.digest,
+            "identity": card.identity,
             "body_bytes": 784,
             "answers": "label only",
             "unread": int(unread.sum()),
@@ -67,7 +68,7 @@ def ask_app(run: Run) -> None:
         shown = gallery(run.folder, "drawing", title, pictures)
         return [measured, Note(name=SERVED, facts=facts), *shown]
 
-    depends_on = {"model": card.digest, "n": len(test), "seed": run.config.seed}
+    depends_on = {"model": card.identity, "n": len(test), "seed": run.config.seed}
     try:
         run.cell("serve", "ask", depends_on, ask)
     except MissingExtra as error:

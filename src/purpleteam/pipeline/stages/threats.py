@@ -48,7 +48,7 @@ def check_app(run: Run) -> list[CheckResult]:
         return []
     load_checks()
     stored = find_stored(served)
-    digest = stored.card.digest
+    identity = stored.card.identity
 
     def checked() -> list[CheckResult]:
         from purpleteam.serve.guards.audit import Audit
@@ -58,11 +58,11 @@ def check_app(run: Run) -> list[CheckResult]:
             audit = Audit(file=Path(folder) / "audit.jsonl", checkpoint_seconds=0.1)
             with running_app(served, audit=audit) as url:
                 target = Target(
-                    url=url, served_digest=digest, model=stored.weights, audit=audit.file
+                    url=url, served_digest=identity, model=stored.weights, audit=audit.file
                 )
                 return run_checks(lambda check: [target] * ("url" in check.needs), run.progress)
 
-    depends_on = {"served": digest, "package": walk(PACKAGE).digest()}
+    depends_on = {"served": identity, "package": walk(PACKAGE).digest()}
     records = run.cell("threats", "check the app", depends_on, checked)
     return [record for record in records if isinstance(record, CheckResult)]
 

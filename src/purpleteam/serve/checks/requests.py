@@ -66,14 +66,16 @@ def _is_bare(answer: dict[str, Any]) -> bool:
 
 @CHECKS.register("web.model-digest")
 class ModelDigest(_web.WebCheck):
-    """The running app serves the model whose digest is on record."""
+    """The running app serves the model on record: its weights, its ONNX file, its classes."""
 
     needs = ("url", "served_digest")
 
     def examine(self, target: Target) -> Outcome:
-        told = _fields(ask(str(target.url), "GET", "/version")).get("digest")
-        wanted, inputs = target.served_digest, {"/version": str(told)}
-        return Outcome(passed=told == wanted, measured=told, threshold=wanted, inputs=inputs)
+        told = _fields(ask(str(target.url), "GET", "/version"))
+        identity, wanted = told.get("identity"), target.served_digest
+        inputs = {"/version": str(told.get("digest")), "identity": str(identity)}
+        passed = identity == wanted
+        return Outcome(passed=passed, measured=identity, threshold=wanted, inputs=inputs)
 
 
 @web_check("web.size-cap", left_out(limits=UNCAPPED))
