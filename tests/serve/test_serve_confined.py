@@ -69,6 +69,14 @@ def test_it_answers_all_that_it_has(app: tuple[str, str], upper: bytes) -> None:
         assert client.get("/nothing").status_code == 404
 
 
+def test_each_worker_is_confined_and_their_parent_is_not(model: Path) -> None:
+    with serving("--model", model, "--workers", 2) as (parent, said):
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        status = [Path(f"/proc/{number}/status").read_text() for number in children]
+    assert said.startswith(DENIED) and said.count("sandbox") == 1
+    assert len(status) == 2 and "Seccomp:\t2\n" in status[0]
+
+
 def test_without_it_the_app_says_so(model: Path) -> None:
     with serving("--model", model, "--set", "sandbox=false") as (_, said):
         assert said.startswith("sandbox: off: reading, writing, executing and connecting are not")

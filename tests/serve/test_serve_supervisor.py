@@ -27,7 +27,9 @@ from purpleteam.serve.main import serve
 from purpleteam.serve.settings import Settings
 from purpleteam.serve.supervisor import Workers
 say = partial(print, flush=True)
-serve({model!r}, Settings(port=0, workers=Workers({workers}), without={without}), say, say)
+def tell(line):
+    line.startswith("sandbox") or say(line)
+serve({model!r}, Settings(port=0, workers=Workers({workers}), without={without}), say, tell)
 say("ended")
 """
 
