@@ -116,6 +116,7 @@ def exchanged(tmp_path: Path) -> Path:
 
 def test_weights_that_are_not_the_cards_are_told_loudly(exchanged: Path) -> None:
     with serving("--model", exchanged) as (_, said):
+        assert httpx.get(f"{said.split()[-1]}/livez").status_code == 200
         assert said.startswith("WARNING: the ONNX file lacks 1 of the 1 tensors of the weights")
 
 
@@ -125,4 +126,4 @@ def test_another_model_than_the_named_one_is_refused(model: Path, exchanged: Pat
         assert process.wait(20) == Refused.exit_code
     assert said.endswith(f", not {identity}\n") and said.count("\n") == 1
     with serving("--model", model, "--digest", identity) as (_, said):
-        assert "serving" in said
+        assert httpx.get(f"{said.split()[-1]}/version").json()["identity"] == identity
