@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import httpx
@@ -20,6 +22,7 @@ from purpleteam.core.errors import PurpleError
 from purpleteam.serve.main import serve
 from purpleteam.serve.settings import Settings
 from purpleteam.serve.supervisor import Workers
+from purpleteam.serve.worker import restored
 
 PROGRAM = """
 from functools import partial
@@ -207,6 +210,11 @@ def test_systemd_is_told(model: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_first_worker_that_cannot_start_is_a_clear_error() -> None:
     with pytest.raises(PurpleError, match="unknown model 'nothing'"):
         serve("nothing", Settings(port=0, workers=Workers(count=1)))
+
+
+def test_settings_reach_a_worker_as_they_are() -> None:
+    settings = Settings(strip=Path("a"), allowed_hosts=("b",), workers=Workers(count=2))
+    assert restored(Settings, json.loads(json.dumps(asdict(settings), default=str))) == settings
 
 
 @pytest.mark.parametrize("wrong", [{"count": -1}, {"jitter": 2.0}, {"silent_seconds": 0.0}])

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -36,14 +36,20 @@ class Load:
 
     url: str
     answers: list[tuple[float, float, Reply]] = field(default_factory=list)  # asked, answered
+    refused: int = 0  # connections
     _over: threading.Event = field(default_factory=threading.Event)
 
     def _ask(self) -> None:
         while not self._over.wait(PAUSE):
             asked = time.monotonic()
-            with suppress(OSError):
+            try:
                 reply = ask(self.url, "POST", "/predict", STROKE)
-                self.answers.append((asked, time.monotonic(), reply))
+            except OSError:
+                self.refused += 1
+            else:
+                whole = reply.headers.get("content-length") == str(len(reply.body))
+                answer = reply if whole else Reply(0, {}, b"")  # its worker was killed meanwhile
+                self.answers.append((asked, time.monotonic(), answer))
 
     def first_after(self, moment: float) -> float | None:
         """Return the seconds until something that was asked after the moment was answered."""
