@@ -35,6 +35,10 @@ def tell(line):
 serve({model!r}, Settings(port=0, workers=Workers({workers}), without={without}), say, tell)
 say("ended")
 """
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 784\r\n"
+    b"Content-Type: application/octet-stream\r\n\r\n"
+)
 
 
 class Served:
@@ -156,24 +160,22 @@ def test_without_replacement_the_place_stays_empty(model: Path) -> None:
 
 
 def test_the_end_is_announced_then_what_is_under_way_is_finished(model: Path) -> None:
-    head = (
-        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
-    )
     with served(model, "count=1, notice_seconds=1.5") as app:
-        workers, url = app.children(), httpx.URL(app.url)
-        with socket.create_connection((url.host, url.port)) as under_way:
-            under_way.sendall(head + b"Content-Length: 784\r\n\r\n")
+        (worker,), url = app.children(), httpx.URL(app.url)
+        door = (url.host, url.port)
+        with socket.create_connection(door) as asking, socket.create_connection(door) as silent:
+            asking.sendall(HEAD)
             app.process.send_signal(signal.SIGTERM)
             while app.status("/readyz") == 200:
                 pass
             assert (app.status("/readyz"), app.status("/livez")) == (503, 200)
             while is_open(url.port):
                 pass
-            under_way.sendall(bytes(784))
-            assert under_way.recv(4096).startswith(b"HTTP/1.1 200 OK")
+            for late, rest in ((silent, HEAD + bytes(784)), (asking, bytes(784))):
+                late.sendall(rest)
+                assert late.recv(4096).startswith(b"HTTP/1.1 200 OK")
         assert app.process.communicate(timeout=10) == ("ended\n", None)
-        assert app.process.returncode == 0
-        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+        assert app.process.returncode == 0 and not Path(f"/proc/{worker}").exists()
 
 
 def is_open(port: int) -> bool:
@@ -187,6 +189,7 @@ def is_open(port: int) -> bool:
 def test_no_worker_outlives_a_parent_that_is_killed(model: Path) -> None:
     with served(model) as app:
         (worker,) = app.children()
+        os.kill(worker, signal.SIGSTOP)  # it could not see for itself
         app.process.kill()
         app.process.wait()
         while (stat := Path(f"/proc/{worker}/stat")).exists() and ") Z " not in stat.read_text():
