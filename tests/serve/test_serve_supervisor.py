@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -35,6 +37,7 @@ def tell(line):
 serve({model!r}, Settings(port=0, workers=Workers({workers}), without={without}), say, tell)
 say("ended")
 """
+SECONDS = 60.0  # that anything here may take on a busy machine
 HEAD = (
     b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 784\r\n"
     b"Content-Type: application/octet-stream\r\n\r\n"
@@ -71,9 +74,12 @@ def served(
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as process:
+        late = threading.Timer(SECONDS, process.kill)  # then no line comes, and no answer
+        late.start()
         try:
             yield Served(process)
         finally:
+            late.cancel()
             process.kill()
 
 
@@ -192,8 +198,12 @@ def test_no_worker_outlives_a_parent_that_is_killed(model: Path) -> None:
         os.kill(worker, signal.SIGSTOP)  # it could not see for itself
         app.process.kill()
         app.process.wait()
-        while (stat := Path(f"/proc/{worker}/stat")).exists() and ") Z " not in stat.read_text():
+        until, stat = time.monotonic() + SECONDS, Path(f"/proc/{worker}/stat")
+        while (
+            left := stat.exists() and ") Z " not in stat.read_text()
+        ) and time.monotonic() < until:
             pass
+        assert not left
 
 
 def test_systemd_is_told(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

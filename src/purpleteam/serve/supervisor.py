@@ -291,7 +291,7 @@ class Supervisor:
         for old in self._workers:
             if old.successor is worker:
                 self._tell(f"the successor of worker {number} {how}: that one stays")
-                old.due, old.successor = "", None
+                old.due = ""
                 return
         if not self._replaces:
             self._tell(f"worker {number} {how}; its place stays empty")
