@@ -167,8 +167,11 @@ def _server(
     return Server(config, engine, settings.workers.notice_seconds, beat)
 
 
-def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
-    """Return a socket that listens there; other machines are let in only where it is allowed."""
+def listen(host: str, port: int, allow_remote: bool, *, shared: bool = False) -> socket.socket:
+    """Return a socket that listens there; other machines are let in only where it is allowed.
+
+    Where it is `shared`, each worker may have one of its own on the same port.
+    """
     if not 0 <= port <= 65535:
         raise UsageError(f"port must be from 0 to 65535, not {port}")
     try:
@@ -179,7 +182,9 @@ def listen(host: str, port: int, allow_remote: bool) -> socket.socket:
         remedy = "ask for keys: --keys FILE, or allow anybody: --allow-remote"
         raise UsageError(f"host {host!r} lets other machines in; {remedy}")
     try:
-        listener = socket.create_server((str(address[0]), port), family=family, backlog=256)
+        listener = socket.create_server(
+            (str(address[0]), port), family=family, backlog=256, reuse_port=shared
+        )
     except OSError as error:
         reason = error.strerror or "refused"
         raise UsageError(f"cannot listen on {host!r} port {port}: {reason.lower()}") from None

@@ -10,6 +10,7 @@ from purpleteam.serve.guards.audit import Audit
 from purpleteam.serve.guards.client import Proxies
 from purpleteam.serve.guards.rate import RateLimit
 from purpleteam.serve.guards.visit import ANY_ADDRESS as ANY_ADDRESS
+from purpleteam.serve.guards.watch import Watching
 from purpleteam.serve.supervisor import Workers
 from purpleteam.serve.tls import Tls
 
@@ -54,6 +55,7 @@ class Settings:
     workers: Workers = field(default_factory=Workers)
     tls: Tls = field(default_factory=Tls)
     audit: Audit = field(default_factory=Audit)
+    watch: Watching = field(default_factory=Watching)
     without: tuple[str, ...] = ()
     """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
 

@@ -2,8 +2,8 @@
 
 A guard is `class X: def __init__(self, app, settings, engine)` with ASGI's `__call__`; it reads and
 fills `scope["visit"]`, and raises `Refusal` for what it does not let in. Its check `web.*` must
-pass on the app and fail on the same app with that one guard left out (`Settings.without`). One that
-opens connections closes them in `async def close()`.
+pass on the app and fail on the same app with that one guard left out (`Settings.without`). What it
+needs a running loop for begins in `async def open()`; what it opened ends in `async def close()`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from purpleteam.serve.guards.origin import Hosts, Sites
 from purpleteam.serve.guards.rate import Rate
 from purpleteam.serve.guards.refusals import Refusals
 from purpleteam.serve.guards.visit import Visit
+from purpleteam.serve.guards.watch import Watch
 
 if TYPE_CHECKING:
     from purpleteam.serve.engine import Engine
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["GUARDS", "guarded"]
 
 GUARDS: dict[str, Callable[[App, Settings, Engine], App]] = {  # the outermost first
+    "watch": Watch,
     "headers": Headers,
     "refusals": Refusals,
     "client": Client,
@@ -64,6 +66,9 @@ class _Entrance:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await receive()
+            for guard in self.guards:
+                if begin := getattr(guard, "open", None):
+                    await begin()
             await send({"type": "lifespan.startup.complete"})
             await receive()
             for guard in self.guards:

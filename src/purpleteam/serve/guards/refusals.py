@@ -41,6 +41,7 @@ class Refusals:
             return
         except Refusal as error:
             refusal = error
+            visit.told["refused"] = _where(error)
         except Exception:
             log.exception("request failed")
             if started:
@@ -58,6 +59,14 @@ class Refusals:
         if unread:
             await _linger(receive)
             await send({"type": "http.response.body"})
+
+
+def _where(error: Refusal) -> str:
+    """Return the name of the module that refused: of a guard, or of the app."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals["__name__"]).rpartition(".")[2]
 
 
 async def _linger(receive: Receive) -> None:

@@ -1,0 +1,215 @@
+"""What the operator sees: an id and a log line for each request, and totals; never a drawing."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import pkgutil
+import socket
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from importlib import import_module, resources
+from typing import TYPE_CHECKING, Any, get_args
+
+from purpleteam.core.errors import MissingExtra
+from purpleteam.serve.guards.visit import Refusal
+from purpleteam.serve.loglines import LogLines
+from purpleteam.serve.tally import Key, Tally
+
+if TYPE_CHECKING:
+    from purpleteam.serve.engine import Engine
+    from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
+    from purpleteam.serve.settings import Settings
+
+OTHER = "other"  # a path that is none of the app's
+GONE = 0  # the status where the client left, or was cut off, before an answer
+STATUSES = (GONE, 200, 304, *range(400, 432), 451, *range(500, 506))
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
+BUCKETS = (*map(str, BOUNDS), "+Inf")
+AROUND_METRICS = ("headers", "refusals", "hosts")  # the guards of that port
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """What is told of requests, and where."""
+
+    log: str = "off"
+    """Where a line of JSON for each request goes: off, - for standard error, or a file."""
+    answers: bool = False
+    """Also tell which label or reason was answered: where few ask, that says who drew what."""
+    metrics_port: int = 0
+    """The port of /metrics for Prometheus; 0: none."""
+    metrics_host: str = "127.0.0.1"
+    """Where that port is. Whoever reaches it may read; there is no key and no TLS."""
+    table: int | None = None
+    """The number of an open file, from `tally.new_file`, that workers of one machine share."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.metrics_port <= 65535:
+            raise ValueError(f"metrics_port must be from 0 to 65535, not {self.metrics_port}")
+
+
+class Watch:
+    """Give each request an id, told as X-Request-Id, and write down how it ended.
+
+    A line holds no address, body, query or header. The client is a keyed hash, whose secret is
+    made anew each day and kept in memory alone: two days cannot be linked, and nobody can try all
+    addresses afterwards.
+    """
+
+    def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
+        asked = settings.watch
+        self.app, self.settings, self.engine = app, settings, engine
+        description = resources.files("purpleteam.serve") / "static" / "openapi.json"
+        self.routes = frozenset(json.loads(description.read_bytes())["paths"])
+        self.tally = Tally(_keys(self.routes, engine), asked.table)
+        self.lines = None if asked.log == "off" else LogLines(asked.log)
+        self._second, self._stamp = 0, ""
+        self._listener: socket.socket | None = None
+        self._server: asyncio.Server | None = None
+        if asked.metrics_port:
+            self._exposition = _exposition()
+            from purpleteam.serve.main import listen
+
+            self._listener = listen(
+                asked.metrics_host, asked.metrics_port, True, shared=settings.workers.count > 0
+            )
+
+    async def open(self) -> None:
+        """Answer on the port of the metrics, beside the app."""
+        if self._listener is None:
+            return
+        import uvicorn
+        from uvicorn.server import ServerState
+
+        from purpleteam.serve.guards import GUARDS, guarded
+        from purpleteam.serve.wire import bounded
+
+        others = tuple(name for name in GUARDS if name not in AROUND_METRICS)
+        inside = replace(self.settings, without=others)
+        config = uvicorn.Config(
+            guarded(self._metrics, inside, self.engine),
+            http=bounded(self.settings.limits),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            log_level="error",
+            server_header=False,
+            proxy_headers=False,
+        )
+        config.load()
+        state = ServerState()
+
+        def protocol() -> asyncio.Protocol:
+            kind: Any = config.http_protocol_class
+            made: asyncio.Protocol = kind(config=config, server_state=state, app_state={})
+            return made
+
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(protocol, sock=self._listener)
+
+    async def close(self) -> None:
+        """Write the last lines, and end the port of the metrics."""
+        if self.lines is not None:
+            self.lines.close()
+        if self._server is not None:
+            self._server.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit: Visit = scope["visit"]
+        began, status, size = time.perf_counter(), GONE, 0
+
+        async def seen(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message["headers"], (b"x-request-id", visit.id.encode())]
+                message = {**message, "headers": headers}
+            else:
+                size += len(message["body"]) if "body" in message else 0
+            await send(message)
+
+        try:
+            await self.app(scope, receive, seen)
+        finally:
+            seconds = time.perf_counter() - began
+            route = scope["path"] if scope["path"] in self.routes else OTHER
+            self._count(route, status, seconds, visit.told)
+            if self.lines is not None:
+                line = self._line(scope["method"], route, status, seconds, size, visit)
+                self.lines.add(line)
+
+    def _count(self, route: str, status: int, seconds: float, told: dict[str, Any]) -> None:
+        add = self.tally.add
+        add(("requests", route, str(status)))
+        add(("seconds", route, BUCKETS[bisect_left(BOUNDS, seconds)]))
+        add(("seconds", route, "sum"), seconds)
+        if "refused" in told:
+            add(("refusals", told["refused"]))
+        for fields in told.get("answers") or ((told,) if "label" in told else ()):
+            label = fields["label"]
+            add(("answers", fields["reason"] if label is None else "a label"))
+            if label is not None and self.settings.watch.answers:
+                add(("labels", str(label)))
+
+    def _line(
+        self, method: str, route: str, status: int, seconds: float, size: int, visit: Visit
+    ) -> str:
+        now = time.time()
+        if int(now) != self._second:
+            self._second = int(now)
+            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        client = hmac.digest(self.tally.secret(), visit.address.encode(), "sha256").hex()[:12]
+        line = (
+            f'{{"time": "{self._stamp}.{int(now % 1 * 1000):03d}Z", "id": "{visit.id}", '
+            f'"method": {json.dumps(method)}, "route": "{route}", "status": {status}, '
+            f'"ms": {seconds * 1000:.3f}, "bytes": {size}, "client": "{client}"'
+        )
+        if visit.key is not None:
+            line += f', "key": {json.dumps(visit.key)}'
+        if "refused" in visit.told:
+            line += f', "refused": "{visit.told["refused"]}"'
+        if self.settings.watch.answers:
+            shown = {name: visit.told[name] for name in ("label", "reason") if name in visit.told}
+            line += "".join(f', "{name}": {json.dumps(said)}' for name, said in shown.items())
+        return line + "}"
+
+    async def _metrics(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["path"] != "/metrics":
+            raise Refusal(404, "There is nothing here but /metrics.")
+        if scope["method"] not in ("GET", "HEAD"):
+            raise Refusal(405, "The method is not allowed here.", allow="GET, HEAD")
+        content, kind = self._exposition.text(self.tally.totals(), self.engine.card)
+        headers = [
+            (b"content-type", kind.encode()),
+            (b"content-length", b"%d" % len(content)),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+def _keys(routes: frozenset[str], engine: Engine) -> list[Key]:
+    """Return all that is counted: what a total is of, then its labels."""
+    from purpleteam.serve import guards
+    from purpleteam.serve.engine import Reason
+
+    names = [*sorted(routes), OTHER]
+    keys: list[Key] = [("requests", route, str(status)) for route in names for status in STATUSES]
+    keys += [("seconds", route, bucket) for route in names for bucket in (*BUCKETS, "sum")]
+    modules = [module.name for module in pkgutil.iter_modules(guards.__path__)]
+    keys += [("refusals", name) for name in [*modules, "app"]]
+    keys += [("answers", name) for name in ["a label", *get_args(Reason)]]
+    return keys + [("labels", str(label)) for label in range(len(engine.card.classes))]
+
+
+def _exposition() -> Any:
+    """Return what writes metrics; its library is asked for where there is a port for them."""
+    try:
+        return import_module("purpleteam.serve.exposition")
+    except ImportError:
+        raise MissingExtra("prometheus_client", "serve") from None
