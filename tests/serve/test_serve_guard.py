@@ -173,7 +173,12 @@ def test_a_crash_is_a_hardened_500_that_says_nothing(
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "headers": [(b"host", b"localhost")]}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "headers": [(b"host", b"localhost")],
+    }
     with caplog.at_level(logging.CRITICAL, "purpleteam.serve"):
         asyncio.run(app(scope, receive, send))
     assert sent[0]["status"] == 500 and b"secret" not in sent[1]["body"]

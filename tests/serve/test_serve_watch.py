@@ -162,6 +162,30 @@ def test_metrics_count_requests_answers_refusals_and_seconds(engine: Engine, upp
     assert engine.card.digest in text and "purple_labels_total{" not in text
 
 
+PROGRAM = """
+from purpleteam.serve.guards.watch import Watching
+from purpleteam.serve.main import serve
+from purpleteam.serve.settings import Settings
+from purpleteam.serve.supervisor import Workers
+settings = Settings(port=0, workers=Workers(count=2), watch=Watching(metrics_port={port}))
+serve({model!r}, settings, lambda url: print(url, flush=True))
+"""
+
+
+def test_workers_are_counted_together(model: Path, upper: bytes) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", PROGRAM.format(model=str(model), port=port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        for _ in range(16):
+            httpx.post(f"{url}/predict", content=upper, headers=OCTETS)
+        told = [httpx.get(f"http://127.0.0.1:{port}/metrics").text for _ in range(4)]
+        process.terminate()
+        process.communicate(timeout=20)
+    assert all('purple_requests_total{route="/predict",status="200"} 16.0' in text for text in told)
+
+
 def test_labels_are_counted_where_answers_are_told(engine: Engine, upper: bytes) -> None:
     found, _ = metrics_of(engine, upper, answers=True)
     assert found["purple_labels_total", "0"] == 2

@@ -4,6 +4,7 @@
 - `engine`    a stored model in ONNX Runtime;  `app`: the routes;  `static`: the page
 - `settings`  all that the app is asked but the model
 - `guards`    the bounds on requests, one file each;  `wire`: those of connections
+- `tls`       its own certificate;  `tally`, `loglines`, `exposition`: what `guards.watch` tells
 - `checks`    the executed checks `web.*`, each with a server that it must fail on
 """
 

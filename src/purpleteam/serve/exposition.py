@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from purpleteam.core.cards import ModelCard
 from purpleteam.serve.tally import Key
 
+VERSION = metadata.version("purpleteam")
 COUNTERS = {  # of each kind of total: its name, what it says, and its label
     "refusals": ("purple_refusals", "Requests refused, by the guard that did it", "guard"),
     "answers": ("purple_answers", "Images answered, with a label or the reason for none", "answer"),
@@ -36,7 +37,7 @@ class _Totals(Collector):
 
     def collect(self) -> Iterator[Metric]:
         facts = {"name": self.card.name, "digest": self.card.digest}
-        served = {"version": metadata.version("purpleteam"), **facts}
+        served = {"version": VERSION, **facts}
         yield InfoMetricFamily("purple_model", "What is served", value=served)
         requests = CounterMetricFamily(
             "purple_requests", "Requests, 0 where nobody waited", labels=("route", "status")

@@ -28,9 +28,11 @@ class LogLines:
         self._waiting: list[str] = []
         self._dropped = 0
         self._more, self._writing, self._ended = threading.Event(), threading.Lock(), False
-        self._thread = threading.Thread(target=self._write_on, name="log", daemon=True)
-        self._thread.start()
         atexit.register(self.close)
+
+    def start(self) -> None:
+        """Begin to write; call it once confined: a thread from before would not be."""
+        threading.Thread(target=self._write_on, name="log", daemon=True).start()
 
     def add(self, line: str) -> None:
         """Have a line written, soon."""

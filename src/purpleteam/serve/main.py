@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from purpleteam.core.errors import MissingExtra, PurpleError, UsageError
-from purpleteam.serve.counts import new_file
+from purpleteam.serve import counts, tally
 from purpleteam.serve.sandbox import confined
 from purpleteam.serve.settings import Settings
 from purpleteam.serve.supervisor import Supervisor
@@ -56,11 +56,16 @@ def serve(
             on_ready(address)
 
         if settings.workers.count:
-            table = new_file()  # in which all workers count, and which outlives each
-            shared = replace(settings, rate=replace(settings.rate, table=table))
+            # All workers count in these, which outlive each of them.
+            table, totals = counts.new_file(), tally.new_file()
+            shared = replace(
+                settings,
+                rate=replace(settings.rate, table=table),
+                watch=replace(settings.watch, table=totals),
+            )
             order = {"reference": reference, "settings": asdict(shared)}
             how: dict[str, Any] = {"tell": tell, "replaces": "restart" not in settings.without}
-            Supervisor(settings.workers, order, listener, files=[table], **how).run(ready)
+            Supervisor(settings.workers, order, listener, files=[table, totals], **how).run(ready)
         else:
             with _quiet_end():
                 worker_main(reference, settings, listener, ready, tell)

@@ -45,15 +45,15 @@ class Tally:
         if os.fstat(self._file).st_size < size:
             os.truncate(self._file, size)  # with zeros; every process wants the same size
         self._memory = mmap.mmap(self._file, size)
-        self._cells = memoryview(self._memory)[CELLS_AT:].cast("d")
+        self.cells = memoryview(self._memory)[CELLS_AT:].cast("d")
         first = self._own_row() * len(self._keys)
-        self._places = {key: first + place for place, key in enumerate(self._keys)}
+        self.places = {key: first + place for place, key in enumerate(self._keys)}
+        """Where each key's own total is in `cells`; there a process adds what it counts."""
 
     def add(self, key: Key, amount: float = 1.0) -> None:
         """Add to the total of a key; what is no key is not counted."""
-        place = self._places.get(key)
-        if place is not None:
-            self._cells[place] += amount
+        if (place := self.places.get(key)) is not None:
+            self.cells[place] += amount
 
     def totals(self) -> dict[Key, float]:
         """Return the sums over all processes, past ones too."""

@@ -9,7 +9,9 @@ import pkgutil
 import socket
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -28,6 +30,7 @@ GONE = 0  # the status where the client left, or was cut off, before an answer
 STATUSES = (GONE, 200, 304, *range(400, 432), 451, *range(500, 506))
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 BUCKETS = (*map(str, BOUNDS), "+Inf")
+MOST_CLIENTS = 4096  # whose hashes are kept at hand
 AROUND_METRICS = ("headers", "refusals", "hosts")  # the guards of that port
 
 
@@ -66,31 +69,46 @@ class Watch:
         self.routes = frozenset(json.loads(description.read_bytes())["paths"])
         self.tally = Tally(_keys(self.routes, engine), asked.table)
         self.lines = None if asked.log == "off" else LogLines(asked.log)
+        places = self.tally.places
+        self._requests = {
+            (route, status): (
+                places["requests", route, str(status)],
+                places["seconds", route, BUCKETS[0]],
+            )
+            for route in (*self.routes, OTHER)
+            for status in STATUSES
+        }
         self._second, self._stamp = 0, ""
+        self._secret, self._clients = b"", dict[str, str]()
         self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
         if asked.metrics_port:
             self._exposition = _exposition()
-            from purpleteam.serve.main import listen
-
-            self._listener = listen(
-                asked.metrics_host, asked.metrics_port, True, shared=settings.workers.count > 0
-            )
+            self._protocol = self._protocols()
 
     async def open(self) -> None:
-        """Answer on the port of the metrics, beside the app."""
-        if self._listener is None:
-            return
+        """Begin to write lines, and answer on the port of the metrics, beside the app."""
+        if self.lines is not None:
+            self.lines.start()
+        if self._listener is not None:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(self._protocol, sock=self._listener)
+
+    def _protocols(self) -> Callable[[], asyncio.Protocol]:
+        """Listen for those who ask for metrics; return what speaks with one of them."""
         import uvicorn
         from uvicorn.server import ServerState
 
         from purpleteam.serve.guards import GUARDS, guarded
+        from purpleteam.serve.main import listen
         from purpleteam.serve.wire import bounded
 
+        asked = self.settings.watch
+        shared = self.settings.workers.count > 0
+        self._listener = listen(asked.metrics_host, asked.metrics_port, True, shared=shared)
         others = tuple(name for name in GUARDS if name not in AROUND_METRICS)
-        inside = replace(self.settings, without=others)
         config = uvicorn.Config(
-            guarded(self._metrics, inside, self.engine),
+            guarded(self._metrics, replace(self.settings, without=others), self.engine),
             http=bounded(self.settings.limits),
             ws="none",
             lifespan="off",
@@ -102,15 +120,8 @@ class Watch:
             proxy_headers=False,
         )
         config.load()
-        state = ServerState()
-
-        def protocol() -> asyncio.Protocol:
-            kind: Any = config.http_protocol_class
-            made: asyncio.Protocol = kind(config=config, server_state=state, app_state={})
-            return made
-
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(protocol, sock=self._listener)
+        protocol: Any = config.http_protocol_class
+        return partial(protocol, config=config, server_state=ServerState(), app_state={})
 
     async def close(self) -> None:
         """Write the last lines, and end the port of the metrics."""
@@ -144,17 +155,22 @@ class Watch:
                 self.lines.add(line)
 
     def _count(self, route: str, status: int, seconds: float, told: dict[str, Any]) -> None:
-        add = self.tally.add
-        add(("requests", route, str(status)))
-        add(("seconds", route, BUCKETS[bisect_left(BOUNDS, seconds)]))
-        add(("seconds", route, "sum"), seconds)
+        add, cells = self.tally.add, self.tally.cells
+        request, first_bucket = self._requests.get((route, status), self._requests[OTHER, GONE])
+        cells[request] += 1
+        cells[first_bucket + bisect_left(BOUNDS, seconds)] += 1
+        cells[first_bucket + len(BUCKETS)] += seconds
         if "refused" in told:
             add(("refusals", told["refused"]))
-        for fields in told.get("answers") or ((told,) if "label" in told else ()):
-            label = fields["label"]
-            add(("answers", fields["reason"] if label is None else "a label"))
-            if label is not None and self.settings.watch.answers:
-                add(("labels", str(label)))
+        if "label" in told:
+            labels: Any = told["label"]
+            reasons: Any = told.get("reason")
+            if not isinstance(labels, list):  # a batch tells lists
+                labels, reasons = (labels,), (reasons,)
+            for label, reason in zip(labels, reasons, strict=True):
+                add(("answers", reason if label is None else "a label"))
+                if label is not None and self.settings.watch.answers:
+                    add(("labels", str(label)))
 
     def _line(
         self, method: str, route: str, status: int, seconds: float, size: int, visit: Visit
@@ -163,10 +179,10 @@ class Watch:
         if int(now) != self._second:
             self._second = int(now)
             self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        client = hmac.digest(self.tally.secret(), visit.address.encode(), "sha256").hex()[:12]
+        client = self._client(visit.address)
         line = (
             f'{{"time": "{self._stamp}.{int(now % 1 * 1000):03d}Z", "id": "{visit.id}", '
-            f'"method": {json.dumps(method)}, "route": "{route}", "status": {status}, '
+            f'"method": "{method}", "route": "{route}", "status": {status}, '
             f'"ms": {seconds * 1000:.3f}, "bytes": {size}, "client": "{client}"'
         )
         if visit.key is not None:
@@ -177,6 +193,16 @@ class Watch:
             shown = {name: visit.told[name] for name in ("label", "reason") if name in visit.told}
             line += "".join(f', "{name}": {json.dumps(said)}' for name, said in shown.items())
         return line + "}"
+
+    def _client(self, address: str) -> str:
+        """Return what stands for an address today."""
+        secret = self.tally.secret()
+        if secret != self._secret or len(self._clients) >= MOST_CLIENTS:
+            self._secret, self._clients = secret, {}
+        if address not in self._clients:
+            keyed = hmac.digest(secret, address.encode(), "sha256")
+            self._clients[address] = keyed.hex()[:12]
+        return self._clients[address]
 
     async def _metrics(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["path"] != "/metrics":
