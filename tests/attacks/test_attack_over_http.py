@@ -22,7 +22,7 @@ from purpleteam.serve.engine import Answer, Engine
 from purpleteam.serve.main import running_app
 
 EPSILON, QUERIES = 0.3, 150
-OFTEN = ("rate",)  # attacks ask as fast as they can
+OFTEN = ("rate", "abuse")  # attacks ask as fast as they can
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def engine(model: Path) -> Engine:
 @pytest.fixture(scope="session")
 def url(engine: Engine) -> Iterator[str]:
     """The app without a limit on how often it is asked: tests are no strangers."""
-    with running_app(engine, without=("rate",)) as address:
+    with running_app(engine, without=("rate", "abuse")) as address:
         yield address
 
 
@@ -98,7 +98,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def standard() -> Iterator[str]:
     if "standard" not in zoo_names():
         pytest.skip("needs the zoo model 'standard'")
-    with running_app("standard", without=("rate",)) as address:
+    with running_app("standard", without=("rate", "abuse")) as address:
         yield address
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from purpleteam.core.config import build, from_file, merge, override
+from purpleteam.serve.guards.abuse import Suspicion
 from purpleteam.serve.guards.audit import Audit
 from purpleteam.serve.guards.client import Proxies
 from purpleteam.serve.guards.rate import RateLimit
@@ -56,6 +57,7 @@ class Settings:
     tls: Tls = field(default_factory=Tls)
     audit: Audit = field(default_factory=Audit)
     watch: Watching = field(default_factory=Watching)
+    abuse: Suspicion = field(default_factory=Suspicion)
     without: tuple[str, ...] = ()
     """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
 

@@ -22,6 +22,7 @@ from purpleteam.core.errors import UsageError
 
 SECONDS = 5.0  # that an answer is waited for; twice as long for what is no HTTP
 MOST_BYTES = 1_000_000
+ELSEWHERE = "127.0.0.9"  # an address of this machine that is no other client's
 OCTETS = {"Content-Type": "application/octet-stream"}
 STROKE = bytes(28 * 4) + (bytes(13) + b"\xff\xff" + bytes(13)) * 20 + bytes(28 * 4)  # mostly a 1
 Look = Callable[[str], Outcome]
@@ -75,12 +76,20 @@ def ask(
     path: str,
     body: bytes | Iterable[bytes] | None = None,
     headers: Mapping[str, str] = OCTETS,
+    *,
+    elsewhere: bool = False,
 ) -> Reply:
-    """Send a request, a body in parts in chunks; an absent server is an OSError."""
+    """Send a request, a body in parts in chunks; an absent server is an OSError.
+
+    With `elsewhere` it comes from another address of this machine, where it has one.
+    """
     host, port = endpoint(url)
-    connecting = http.client.HTTPConnection(host, port, timeout=SECONDS)
+    end = _other_end(host) if elsewhere else None
+    connecting = http.client.HTTPConnection(host, port, SECONDS, end)
     if is_secure(url):
-        connecting = http.client.HTTPSConnection(host, port, timeout=SECONDS, context=trusting())
+        connecting = http.client.HTTPSConnection(
+            host, port, timeout=SECONDS, source_address=end, context=trusting()
+        )
     with closing(connecting) as connection:
         connection.connect()
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -99,15 +108,23 @@ def plug(url: str, elsewhere: bool = False) -> Iterator[socket.socket]:
     host, port = endpoint(url)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bare:
         bare.settimeout(2 * SECONDS)
-        if elsewhere and host.startswith("127."):
-            with suppress(OSError):
-                bare.bind(("127.0.0.9", 0))
+        if elsewhere and (other := _other_end(host)):
+            bare.bind(other)
         bare.connect((host, port))
         if not is_secure(url):
             yield bare
             return
         with trusting().wrap_socket(bare, server_hostname=host) as secure:
             yield secure
+
+
+def _other_end(host: str) -> tuple[str, int] | None:
+    """Return another address from which this machine reaches the host; None where it has none."""
+    if host.startswith("127."):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind((ELSEWHERE, 0))
+            return ELSEWHERE, 0
+    return None
 
 
 def talk(url: str, raw: bytes) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from purpleteam.core.errors import ConfigError, unknown
+from purpleteam.serve.guards.abuse import Abuse
 from purpleteam.serve.guards.audit import Auditor
 from purpleteam.serve.guards.body import Body
 from purpleteam.serve.guards.client import Client, Keys
@@ -40,6 +41,7 @@ GUARDS: dict[str, Callable[[App, Settings, Engine], App]] = {  # the outermost f
     "body": Body,
     "rate": Rate,
     "keys": Keys,
+    "abuse": Abuse,
 }
 ELSEWHERE = ("restart",)  # what `without` can leave out besides: it is not around a request
 
