@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from purpleteam.serve.settings import resolve
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 UNIT, CONTAINER = DEPLOY / "purple.service", DEPLOY / "Containerfile"
 SYSTEMD = shutil.which("systemd-analyze")
@@ -58,6 +60,16 @@ def test_the_unit_starts_and_reloads_what_there_is() -> None:
     assert "--workers" in options_of(shlex.split(start))
     assert "ExecReload=/bin/kill -HUP $MAINPID" in text
     assert "Type=notify\n" in text and "NotifyAccess=main\n" in text
+
+
+def test_the_example_of_settings_is_read() -> None:
+    settings = resolve(DEPLOY / "serve.toml", {"workers": {"count": 2}})
+    state, notice = str(settings.audit.file), settings.workers.notice_seconds
+    stop = int(re.findall(r"(?m)^TimeoutStopSec=(\d+)$", UNIT.read_text())[0])
+    assert (
+        state.startswith("/var/lib/purpleteam/") and "StateDirectory=purpleteam" in UNIT.read_text()
+    )
+    assert notice + settings.workers.drain_seconds < stop
 
 
 def options_of(arguments: list[str]) -> set[str]:
