@@ -73,7 +73,7 @@ def test_an_answer_comes_after_its_record(
     record = records(log, "predict")[0]
     assert abs(record["time"] - time.time()) < 60
     assert (record["status"], record["label"], record["key"]) == (200, 0, None)
-    assert record["model"] == engine.card.digest[7:23]
+    assert record["model"] == engine.card.identity[7:23]
 
 
 def test_an_abstention_is_recorded_with_its_reason(audited: httpx.Client, log: Path) -> None:

@@ -51,7 +51,7 @@ class Auditor:
     """Record each request that is answered; 503 where that fails."""
 
     def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
-        self.app, self.model = app, engine.card.digest.removeprefix("sha256:")[:16]
+        self.app, self.model = app, engine.card.identity.removeprefix("sha256:")[:16]
         self.client: AuditClient | None = None
         self._writer: Writer | None = None
         self._refused: Counter[tuple[Any, ...]] = Counter()
