@@ -15,6 +15,7 @@ import tempfile
 import time
 import weakref
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple
@@ -35,6 +36,7 @@ DAY = 86_400  # seconds
 SLOT = struct.Struct("=8sdII")  # the client, when it has paid, the day, its images of that day
 PAID_AT = itemgetter(1)
 PLACES, BESIDE = 65_536, 4  # slots in all, and those that one client may have
+SET = BESIDE * SLOT.size
 SALT = 16  # bytes before the slots
 REDIS_SECONDS = 0.25  # that Redis may take to answer
 WITHOUT_REDIS_SECONDS = 5.0  # for so long it is not asked again once it did not
@@ -72,36 +74,52 @@ class Counts:
     """
 
     def __init__(self, file: int | None = None) -> None:
-        """Take the table in an open file (a number from `new_file`), else in one of its own."""
+        """Take the table in an open file (a number from `new_file`), else one of its own."""
+        self._shared = file is not None
         self._file = new_file() if file is None else file
         weakref.finalize(self, os.close, self._file)
         self._table = mmap.mmap(self._file, SALT + PLACES * SLOT.size)
-        self._salt = self._table[:SALT]
+        self._place = lru_cache(4096)(partial(_place, self._table[:SALT]))
 
     def take(self, client: str, allowance: Allowance, images: int = 1) -> Told:
         """Let images of a client through and count them, or say how long it has to wait."""
-        name = blake2b(client.encode(), digest_size=8, key=self._salt).digest()
-        first = int.from_bytes(name, "little") % (PLACES // BESIDE) * BESIDE * SLOT.size + SALT
-        now, (today, second) = time.monotonic(), divmod(time.time(), DAY)
-        each = 1 / allowance.per_second
+        name, first = self._place(client)
+        if not self._shared:  # nor is there another thread that counts here
+            return self._take(name, first, allowance, images)
         lockf(self._file, LOCK_EX)
         try:
-            slots = list(SLOT.iter_unpack(self._table[first : first + BESIDE * SLOT.size]))
-            known = [slot for slot in slots if slot[0] == name]
-            _, paid_at, day, used = slot = known[0] if known else min(slots, key=PAID_AT)
-            owed = max(0.0, paid_at - now) if known else 0.0
-            used = used if known and day == today else 0
-            late = owed - max(0.0, (allowance.at_once - images) * each)
-            left = allowance.per_day - used
-            if late <= 0 and images <= left:
-                owed, used, left, late = owed + images * each, used + images, left - images, 0.0
-                place = first + slots.index(slot) * SLOT.size
-                SLOT.pack_into(self._table, place, name, now + owed, int(today), used)
-            elif images > left:
-                late = DAY - second
+            return self._take(name, first, allowance, images)
         finally:
             lockf(self._file, LOCK_UN)
+
+    def _take(self, name: bytes, first: int, allowance: Allowance, images: int) -> Told:
+        now, seconds, each = time.monotonic(), time.time(), 1 / allowance.per_second
+        today, place, owed, used = (
+            int(seconds // DAY),
+            self._table.find(name, first, first + SET),
+            0.0,
+            0,
+        )
+        if place >= 0:
+            _, paid_at, day, counted = SLOT.unpack_from(self._table, place)
+            owed, used = max(0.0, paid_at - now), counted if day == today else 0
+        left = allowance.per_day - used
+        late = owed - max(0.0, (allowance.at_once - images) * each)
+        if images > left:
+            late = DAY - seconds % DAY
+        elif late <= 0:
+            owed, left, late = owed + images * each, left - images, 0.0
+            if place < 0:
+                slots = list(SLOT.iter_unpack(self._table[first : first + SET]))
+                place = first + slots.index(min(slots, key=PAID_AT)) * SLOT.size
+            SLOT.pack_into(self._table, place, name, now + owed, today, used + images)
         return Told(late, max(0, int(allowance.at_once - owed / each)), left)
+
+
+def _place(salt: bytes, client: str) -> tuple[bytes, int]:
+    """Return the name of a client in the table, and where its slots begin."""
+    name = blake2b(client.encode(), digest_size=8, key=salt).digest()
+    return name, SALT + int.from_bytes(name, "little") % (PLACES // BESIDE) * SET
 
 
 def new_file() -> int:
