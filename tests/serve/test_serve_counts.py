@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from purpleteam.core.errors import UsageError
-from purpleteam.serve.counts import PLACES, Allowance, Counts, SharedCounts, Told, new_file
+from purpleteam.serve.counts import PLACES, Allowance, Counts, SharedCounts, Told, away, new_file
 
 Take = Callable[[str, Allowance, int], Told]
 SLOW = Allowance(at_once=5, per_second=0.001, per_day=100)
@@ -122,6 +122,14 @@ def test_counts_go_on_in_memory_while_redis_is_away(caplog: pytest.LogCaptureFix
     waits = asyncio.run(ask())
     assert waits[:5] == [0] * 5 and waits[5] > 0
     assert len(caplog.messages) == 1 and "redis://127.0.0.1:1 does not" in caplog.text
+
+
+def test_at_the_start_it_is_said_that_redis_is_away(redis_url: str) -> None:
+    assert away(redis_url) == ""
+    why = away("redis://:secret@127.0.0.1:1")
+    assert why == "redis 'redis://127.0.0.1:1' does not answer: ConnectionError"
+    with pytest.raises(UsageError, match="redis 'http://there' is no redis://HOST:PORT"):
+        away("http://:secret@there")
 
 
 def test_a_password_of_redis_is_not_shown() -> None:

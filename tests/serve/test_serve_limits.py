@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import time
@@ -14,13 +15,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+import purpleteam.serve.checks  # noqa: F401 - registers them
+from purpleteam.core.checks import CHECKS, Target
 from purpleteam.core.errors import ConfigError, UsageError
+from purpleteam.models.endpoint import Endpoint
 from purpleteam.serve import keys
 from purpleteam.serve.checks import _web
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guards.client import Client, Proxies
 from purpleteam.serve.guards.rate import RateLimit
 from purpleteam.serve.guards.visit import Visit
+from purpleteam.serve.guards.watch import Watching
 from purpleteam.serve.main import listen, running_app
 from purpleteam.serve.settings import Settings, resolve
 
@@ -154,8 +159,11 @@ def test_with_keys_each_question_needs_one(engine: Engine, upper: bytes, file: P
             "wrong": ask(url, upper, authorization=f"Bearer {token[:-3]}abc"),
             "ended": ask(url, upper, authorization=f"Bearer {ended}"),
             "password": ask(url, upper, authorization="Basic YTpi"),
+            "no base64": ask(url, upper, authorization="Basic ID:SECRET"),
             "of metrics": ask(url, upper, authorization=f"Bearer {metrics}"),
         }
+        with_key = url.replace("//", f"//{token.replace('.', ':')}@")
+        assert ask(with_key, upper).status_code == 200
         assert httpx.get(url).status_code == httpx.get(f"{url}/livez").status_code == 200
     statuses = {name: reply.status_code for name, reply in replies.items()}
     told = {name: reply.headers.get("www-authenticate") for name, reply in replies.items()}
@@ -167,6 +175,7 @@ def test_with_keys_each_question_needs_one(engine: Engine, upper: bytes, file: P
         "wrong": wrong,
         "ended": wrong,
         "password": wrong,
+        "no base64": wrong,
         "of metrics": (403, 'Bearer error="insufficient_scope", scope="predict"'),
     }
     assert replies["wrong"].content == replies["ended"].content == replies["none"].content
@@ -192,6 +201,30 @@ def test_wrong_keys_are_limited_and_right_ones_are_not_held_up(
     assert guesses == [401, 401, 401, 429]
     assert by_key == [200, 200, 200, 429]
     assert by_own == [200] * 5 + [429]
+
+
+def test_an_app_with_keys_can_be_checked_and_attacked_with_one(engine: Engine, file: Path) -> None:
+    id, _, secret = keys.add(file)[1].partition(".")
+    with running_app(engine, keys=file) as url:
+        with_key = url.replace("//", f"//{id}:{secret}@")
+        for name in ("web.no-confidences", "web.rate-limit", "web.keys"):
+            outcome = CHECKS[name]().examine(Target(url=with_key))
+            assert outcome.passed, (name, outcome.measured)
+            assert secret not in str(outcome)
+        assert Endpoint(with_key).calls == 1
+
+
+def test_metrics_need_a_key_of_their_own_scope(engine: Engine, file: Path) -> None:
+    tokens = {"metrics": keys.add(file, scopes=["metrics"])[1], "predict": keys.add(file)[1]}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with running_app(engine, keys=file, watch=Watching(metrics_port=port)):
+        metrics = f"http://127.0.0.1:{port}/metrics"
+        statuses = [httpx.get(metrics).status_code]
+        for token in tokens.values():
+            headers = {"authorization": f"Bearer {token}"}
+            statuses.append(httpx.get(metrics, headers=headers).status_code)
+    assert statuses == [401, 200, 403]
 
 
 def test_beyond_loopback_it_wants_keys_or_an_explicit_yes(engine: Engine, file: Path) -> None:

@@ -41,6 +41,8 @@ SALT = 16  # bytes before the slots
 REDIS_SECONDS = 0.25  # that Redis may take to answer
 WITHOUT_REDIS_SECONDS = 5.0  # for so long it is not asked again once it did not
 
+NO_REDIS = "is no redis://HOST:PORT, rediss:// or unix://"
+
 log = logging.getLogger("purpleteam.serve")
 
 
@@ -155,6 +157,25 @@ return {tostring(late), math.max(0, math.floor(at_once - owed / each)), left}
 """The same as `Counts.take`, by the clock of Redis, which all machines share."""
 
 
+def away(url: str) -> str:
+    """Return why the Redis of a URL cannot count, in words that can be shown; "" where it can."""
+    try:
+        import redis
+    except ImportError:
+        raise MissingExtra("redis", "redis") from None
+    shown, seconds = without_secrets(url), 4 * REDIS_SECONDS
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=seconds, socket_connect_timeout=seconds
+        ) as asked:
+            asked.ping()
+    except ValueError:
+        raise UsageError(f"redis {shown!r} {NO_REDIS}") from None
+    except (redis.RedisError, OSError) as error:
+        return f"redis {shown!r} does not answer: {type(error).__name__}"
+    return ""
+
+
 class SharedCounts:
     """Counts in Redis; in this machine's memory while Redis does not answer."""
 
@@ -174,8 +195,7 @@ class SharedCounts:
                 socket_connect_timeout=REDIS_SECONDS,
             )
         except ValueError:
-            form = "is no redis://HOST:PORT, rediss:// or unix://"
-            raise UsageError(f"redis {without_secrets(url)!r} {form}") from None
+            raise UsageError(f"redis {without_secrets(url)!r} {NO_REDIS}") from None
         self._take = self._redis.register_script(SCRIPT)
         self._errors, self._local, self._again_at = redis.RedisError, local, 0.0
         self.name = without_secrets(url)

@@ -50,6 +50,8 @@ def serve(
     notify()  # opens the way to systemd
     with listen(settings.host, settings.port, settings.lets_others_in) as listener:
         address = _address(listener, settings.tls)
+        if settings.rate.redis is not None and (why := counts.away(settings.rate.redis)):
+            tell(f"WARNING: {why}; each machine limits by itself until it does")
 
         def ready() -> None:
             notify("READY=1")

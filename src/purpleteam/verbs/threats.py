@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Annotated, Any, Unpack
 from urllib.parse import urlsplit
 
+from purpleteam.core.address import without_secrets
 from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Check, Target, run_check
 from purpleteam.core.errors import ModelError, UsageError
@@ -140,15 +141,16 @@ def run_checks(
 
 def _check_answers(url: str) -> None:
     """Refuse an address at which nothing answers: its checks would only say so one by one."""
+    shown = without_secrets(url)
     try:
         parts = urlsplit(url)
         place = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
     except ValueError as error:
-        raise UsageError(f"--url {url!r} is no address: {error}") from None
+        raise UsageError(f"--url {shown!r} is no address: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--url {url!r} is no address such as http://127.0.0.1:8000")
+        raise UsageError(f"--url {shown!r} is no address such as http://127.0.0.1:8000")
     try:
         socket.create_connection(place, timeout=5).close()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"--url {url!r} does not answer: {reason}") from None
+        raise UsageError(f"--url {shown!r} does not answer: {reason}") from None

@@ -70,6 +70,22 @@ def _trusting(_file: str | None) -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+def line_to(url: str, source: tuple[str, int] | None = None) -> http.client.HTTPConnection:
+    """Return a connection that is not open yet; from an address of this machine, where given."""
+    host, port = endpoint(url)
+    how: dict[str, Any] = {"timeout": SECONDS, "source_address": source}
+    if is_secure(url):
+        return http.client.HTTPSConnection(host, port, context=trusting(), **how)
+    return http.client.HTTPConnection(host, port, **how)
+
+
+def credentials(url: str) -> dict[str, str]:
+    """Return the header that holds the key in http://ID:SECRET@HOST, where there is one."""
+    parts = urlsplit(url)
+    key = f"{parts.username}.{parts.password}"
+    return {} if parts.username is None else {"Authorization": f"Bearer {key}"}
+
+
 def ask(
     url: str,
     method: str,
@@ -83,17 +99,10 @@ def ask(
 
     With `elsewhere` it comes from another address of this machine, where it has one.
     """
-    host, port = endpoint(url)
-    end = _other_end(host) if elsewhere else None
-    connecting = http.client.HTTPConnection(host, port, SECONDS, end)
-    if is_secure(url):
-        connecting = http.client.HTTPSConnection(
-            host, port, timeout=SECONDS, source_address=end, context=trusting()
-        )
-    with closing(connecting) as connection:
+    with closing(line_to(url, _other_end(endpoint(url)[0]) if elsewhere else None)) as connection:
         connection.connect()
         with suppress(BrokenPipeError, ConnectionResetError):
-            connection.request(method, path, body, dict(headers))
+            connection.request(method, path, body, {**credentials(url), **headers})
         try:
             with connection.getresponse() as response:
                 named = {name.lower(): value for name, value in response.getheaders()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from base64 import b64decode
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -14,11 +16,9 @@ if TYPE_CHECKING:
     from purpleteam.serve.guards.visit import App, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
 
-BEARER = "bearer"
-LONGEST_TOKEN = 200
+LONGEST = 200  # bytes of a header that holds a key
 UNKNOWN = "A key is needed that is known and has not ended."
 NOT_FOR_THIS = "The key is not for this."
-CHALLENGE = {"www-authenticate": "Bearer"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +63,7 @@ class Client:
                     break
         visit.address = counted(believed)
         if self.keys is not None and "authorization" in visit.headers:
-            kind, _, token = visit.headers["authorization"].partition(" ")
-            found = None
-            if kind.lower() == BEARER and len(token) <= LONGEST_TOKEN:
-                found = self.keys.find(token.strip())
+            found = self.keys.find(token_in(visit.headers["authorization"]))
             if found is not None:
                 key, visit.allowance = found
                 visit.key, visit.scopes = key.id, key.scopes
@@ -85,16 +82,33 @@ class Keys:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.asked and scope["method"] == "POST":
-            visit: Visit = scope["visit"]
-            if visit.key is None:
-                told = (
-                    'Bearer error="invalid_token"' if "authorization" in visit.headers else "Bearer"
-                )
-                raise Refusal(401, UNKNOWN, **{"www-authenticate": told})
-            if "predict" not in visit.scopes:
-                told = 'Bearer error="insufficient_scope", scope="predict"'
-                raise Refusal(403, NOT_FOR_THIS, **{"www-authenticate": told})
+            demand(scope["visit"], "predict")
         await self.app(scope, receive, send)
+
+
+def demand(visit: Visit, wanted: str) -> None:
+    """Refuse whoever has no valid key of this scope (RFC 6750)."""
+    if visit.key is None:
+        tried = "authorization" in visit.headers
+        told = 'Bearer error="invalid_token"' if tried else "Bearer"
+        raise Refusal(401, UNKNOWN, **{"www-authenticate": told})
+    if wanted not in visit.scopes:
+        told = f'Bearer error="insufficient_scope", scope="{wanted}"'
+        raise Refusal(403, NOT_FOR_THIS, **{"www-authenticate": told})
+
+
+def token_in(header: str) -> str:
+    """Return the `ID.SECRET` of `Bearer ID.SECRET`, or of http://ID:SECRET@HOST as clients send it.
+
+    The second is `Basic` with both in base64 (RFC 7617): what can be given as an address.
+    """
+    kind, _, told = header[:LONGEST].partition(" ")
+    if kind.lower() == "bearer":
+        return told.strip()
+    if kind.lower() == "basic":
+        with suppress(ValueError):
+            return b64decode(told).decode("latin-1").replace(":", ".", 1)
+    return ""
 
 
 def address_in(hop: str, header: str) -> str:

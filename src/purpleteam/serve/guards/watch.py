@@ -16,6 +16,7 @@ from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, get_args
 
 from purpleteam.core.errors import MissingExtra
+from purpleteam.serve.guards.client import demand
 from purpleteam.serve.guards.visit import Refusal
 from purpleteam.serve.loglines import LogLines
 from purpleteam.serve.tally import Key, Tally
@@ -31,7 +32,7 @@ STATUSES = (GONE, 200, 304, *range(400, 432), 451, *range(500, 506))
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 BUCKETS = (*map(str, BOUNDS), "+Inf")
 MOST_CLIENTS = 4096  # whose hashes are kept at hand
-AROUND_METRICS = ("headers", "refusals", "hosts")  # the guards of that port
+AROUND_METRICS = ("headers", "refusals", "client", "hosts")  # the guards of that port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Watching:
     metrics_port: int = 0
     """The port of /metrics for Prometheus; 0: none."""
     metrics_host: str = "127.0.0.1"
-    """Where that port is. Whoever reaches it may read; there is no key and no TLS."""
+    """Where that port is: anybody reads there, but with `keys` only a key of scope metrics."""
     table: int | None = None
     """The number of an open file, from `tally.new_file`, that workers of one machine share."""
 
@@ -209,6 +210,8 @@ class Watch:
             raise Refusal(404, "There is nothing here but /metrics.")
         if scope["method"] not in ("GET", "HEAD"):
             raise Refusal(405, "The method is not allowed here.", allow="GET, HEAD")
+        if self.settings.keys is not None:
+            demand(scope["visit"], "metrics")
         content, kind = self._exposition.text(self.tally.totals(), self.engine.card)
         headers = [
             (b"content-type", kind.encode()),
