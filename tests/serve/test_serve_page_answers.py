@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from serve_browser import BOTTOM, answer, draw, on_screen, opened, says
 
 from purpleteam.serve.engine import Engine
+from purpleteam.serve.feedback import Feedback
 from purpleteam.serve.main import running_app
 
 pytestmark = pytest.mark.browser
@@ -125,6 +127,34 @@ def test_a_server_that_was_gone_and_is_another_now_is_said(tiny: Any) -> None:
     expect(tiny.locator("#news")).to_have_text(
         "The server was restarted, and its model is now other."
     )
+
+
+def test_that_is_wrong_sends_two_labels_and_no_drawing(tiny: Any) -> None:
+    draw(tiny)
+    says(tiny, "Read as 0.")
+    tiny.locator("#wrong").click()
+    with tiny.expect_request("**/feedback*") as sent:
+        tiny.locator("#choices").get_by_text("8", exact=True).click()
+    assert sent.value.url.endswith("/feedback?said=0&meant=8")
+    assert sent.value.post_data_buffer is None
+    thanks = tiny.locator("#thanks")
+    expect(thanks).to_have_text("Counted; the drawing is not kept. Thank you.")
+
+
+def test_a_drawing_is_kept_only_where_the_visitor_ticks(
+    desk: Any, engine: Engine, tmp_path: Path
+) -> None:
+    settings = {"feedback": Feedback(file=tmp_path / "wrong.jsonl"), "without": ("rate",)}
+    with running_app(engine, **settings) as address, opened(desk, address):
+        for ticked in (False, True):
+            draw(desk)
+            says(desk, "Read as 0.")
+            desk.locator("#wrong").click()
+            desk.locator("#keep").set_checked(ticked)
+            desk.get_by_role("button", name="no digit").click()
+            expect(desk.locator("#thanks")).to_contain_text("is kept" if ticked else "is not kept")
+            desk.locator("#clear").click()
+    assert len((tmp_path / "wrong.jsonl").read_text().splitlines()) == 1
 
 
 def test_confidences_are_shown_only_where_they_are_exposed(desk: Any, engine: Engine) -> None:

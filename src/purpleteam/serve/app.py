@@ -1,4 +1,4 @@
-"""The routes of the app: the page, its files, /predict, /livez, /readyz and /version."""
+"""The routes of the app: the page, its files, /predict, /feedback, /livez, /readyz, /version."""
 
 import json
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from starlette.routing import Route, Router
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.serve.engine import IMAGE_BYTES, Answer, Engine
+from purpleteam.serve.feedback import Wrong
 from purpleteam.serve.guards import guarded
 from purpleteam.serve.guards.visit import App, Receive, Refusal, Scope, Send, Visit
 from purpleteam.serve.settings import Settings
@@ -55,8 +56,14 @@ def build_app(engine: Engine, settings: Settings) -> App:
         "strip": engine.strip is not None,
         "limits": asdict(settings.limits),
     }
+    wrong = Wrong(engine.card, settings.feedback)
+    facts["feedback"] = {"keeps": wrong.keeps}
 
     predict = Predict(engine, expose_confidences=settings.expose_confidences)
+
+    async def feedback(request: Request) -> Response:
+        said = wrong.take(request.scope["visit"], request.scope["query_string"])
+        return JSONResponse(said, headers=NO_STORE)
 
     async def live(_request: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers=NO_STORE)
@@ -73,6 +80,7 @@ def build_app(engine: Engine, settings: Settings) -> App:
         return JSONResponse({**facts, "sandbox": confined}, headers=NO_STORE)
 
     routes = [Route("/predict", predict, methods=["POST"])]  # the first that the router tries
+    routes += [Route("/feedback", feedback, methods=["POST"])]
     routes += [_file(path, content) for path, content in read_assets().items()]
     routes += [Route("/livez", live), Route("/readyz", ready), Route("/version", version)]
     router = Router(routes, redirect_slashes=False)

@@ -20,6 +20,7 @@ VERSION = metadata.version("purpleteam")
 COUNTERS = {  # of each kind of total: its name, what it says, and its label
     "refusals": ("purple_refusals", "Requests refused, by the guard that did it", "guard"),
     "answers": ("purple_answers", "Images answered, with a label or the reason for none", "answer"),
+    "wrong": ("purple_wrong", "Answers that visitors call wrong, by what was said", "said"),
     "labels": ("purple_labels", "Images answered with a label, where that is told", "label"),
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from purpleteam.core.config import build, from_file, merge, override
+from purpleteam.serve.feedback import Feedback
 from purpleteam.serve.guards.abuse import Suspicion
 from purpleteam.serve.guards.audit import Audit
 from purpleteam.serve.guards.client import Proxies
@@ -53,6 +54,7 @@ class Settings:
     """Confine the process for good: as far as the kernel can, or else not serve (`require`)."""
     strip: Path | None = None  # a STRIP fitted to the model; what it flags gets no label
     limits: Limits = field(default_factory=Limits)
+    feedback: Feedback = field(default_factory=Feedback)
     workers: Workers = field(default_factory=Workers)
     tls: Tls = field(default_factory=Tls)
     audit: Audit = field(default_factory=Audit)

@@ -163,6 +163,8 @@ class Watch:
         cells[first_bucket + len(BUCKETS)] += seconds
         if "refused" in told:
             add(("refusals", told["refused"]))
+        if "said" in told:
+            add(("wrong", told["said"]))
         if "label" in told:
             labels: Any = told["label"]
             reasons: Any = told.get("reason")
@@ -226,6 +228,7 @@ def _keys(routes: frozenset[str], engine: Engine) -> list[Key]:
     """Return all that is counted: what a total is of, then its labels."""
     from purpleteam.serve import guards
     from purpleteam.serve.engine import Reason
+    from purpleteam.serve.feedback import NONE
 
     names = [*sorted(routes), OTHER]
     keys: list[Key] = [("requests", route, str(status)) for route in names for status in STATUSES]
@@ -233,7 +236,9 @@ def _keys(routes: frozenset[str], engine: Engine) -> list[Key]:
     modules = [module.name for module in pkgutil.iter_modules(guards.__path__)]
     keys += [("refusals", name) for name in [*modules, "app"]]
     keys += [("answers", name) for name in ["a label", *get_args(Reason)]]
-    return keys + [("labels", str(label)) for label in range(len(engine.card.classes))]
+    labels = [str(label) for label in range(len(engine.card.classes))]
+    keys += [("wrong", said) for said in [*labels, NONE]]
+    return keys + [("labels", label) for label in labels]
 
 
 def _exposition() -> Any:

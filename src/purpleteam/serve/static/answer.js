@@ -52,13 +52,12 @@ export class AnswerView {
     $("locked").hidden = kind !== "locked";
     $("samples").hidden = kind !== "empty";
     this.#count(state.seconds);
+    const first = waits && $("result").dataset.kind === "empty";
+    if (first) this.#say("It is read when the pen is lifted.");
     if (kind === "slow") this.#say("Waiting for the server …");
-    if (waits) {
-      if ($("result").dataset.kind === "empty") this.#say("It is read when the pen is lifted.");
-      $("result").dataset.kind = kind;
-      return;
-    }
+    $("words").classList.toggle("now", first || kind === "slow");
     $("result").dataset.kind = kind;
+    if (waits) return;
     if (kind === "answer") this.#answer(state.answer, small);
     else if (kind === "empty") this.#write("empty", [], ...UNTOUCHED);
     else this.#write("alarm", ALARM, ...TROUBLES[kind](state));

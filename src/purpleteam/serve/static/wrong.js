@@ -22,6 +22,7 @@ export class WrongView {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = name;
+      button.value = meant;
       button.addEventListener("click", () => this.#tell(meant));
       return button;
     }));
@@ -32,8 +33,10 @@ export class WrongView {
   about(answer, image) {
     this.#said = answer === null ? null : String(answer.label ?? "none");
     this.#image = image;
+    for (const choice of $("choices").children) choice.hidden = choice.value === this.#said;
     $("feedback").hidden = this.#said === null || $("choices").children.length === 0;
     $("thanks").textContent = "";
+    $("keep").checked = false;
     $("wrong").hidden = false;
     this.#open(false);
   }
