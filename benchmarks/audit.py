@@ -25,7 +25,7 @@ from typing import Any
 from purpleteam.core.machine import machine, versions
 from purpleteam.serve.audit.log import AuditLog, encoded
 from purpleteam.serve.audit.verify import prove, proved, public_key, verify_log
-from purpleteam.serve.audit.writer import AuditClient, start_writer
+from purpleteam.serve.audit.writer import AuditClient, Writer
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "audit.json"
@@ -81,7 +81,7 @@ def main() -> None:
 def write(path: Path, tasks: int, each: int, process: bool) -> dict[str, Any]:
     """Append from one event loop; the writer is a thread or a process."""
     cpu = _cpu()
-    writer = start_writer(path, 1.0, process=process)
+    writer = Writer(path, 1.0, process=process)
     client = AuditClient(writer.connect())
 
     async def ask() -> None:

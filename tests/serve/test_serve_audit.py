@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import purpleteam.serve.checks  # noqa: F401 - registers
 from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.core.errors import ConfigError, UsageError
 from purpleteam.serve.audit.verify import verify_log
-from purpleteam.serve.audit.writer import AuditClient
+from purpleteam.serve.audit.writer import AuditClient, Writer
 from purpleteam.serve.checks._web import STROKE
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guards.audit import Audit
@@ -33,13 +33,15 @@ from purpleteam.serve.settings import resolve
 OCTETS = {"content-type": "application/octet-stream"}
 SERVE = """
 import sys
+from functools import partial
 from pathlib import Path
 from purpleteam.serve.guards.audit import Audit
 from purpleteam.serve.main import serve
 from purpleteam.serve.settings import Settings
+from purpleteam.serve.supervisor import Workers
 audit = Audit(file=Path(sys.argv[2]), checkpoint_seconds=0.05)
-settings = Settings(port=0, audit=audit, without=("rate",))
-serve(sys.argv[1], settings, lambda url: print(url, flush=True))
+workers, say = Workers(count=int(sys.argv[3])), partial(print, flush=True)
+serve(sys.argv[1], Settings(port=0, audit=audit, workers=workers, without=("rate",)), say, say)
 """
 
 
@@ -163,30 +165,78 @@ def test_settings_are_checked() -> None:
         resolve(None, {}, ["audit.checkpoint_seconds=0"])
 
 
+class Load:
+    """Four clients that ask until they are told to stop, whatever they are answered."""
+
+    def __init__(self, url: str, body: bytes) -> None:
+        self.answered, self.refused, self.stopped = [0] * 4, 0, False
+        self.threads = [threading.Thread(target=self.ask, args=(url, body, n)) for n in range(4)]
+        for thread in self.threads:
+            thread.start()
+
+    def ask(self, url: str, body: bytes, number: int) -> None:
+        with httpx.Client(base_url=url, timeout=20) as client:
+            while not self.stopped:
+                with suppress(httpx.TransportError):
+                    answered = predict(client, body).status_code == 200
+                    self.answered[number] += answered
+                    self.refused += not answered
+
+    def wait_for(self, more: int) -> None:
+        until = sum(self.answered) + more
+        while sum(self.answered) < until:
+            time.sleep(0.005)
+
+    def stop(self) -> int:
+        self.stopped = True
+        for thread in self.threads:
+            thread.join()
+        return sum(self.answered)
+
+
+@contextmanager
+def served(model: Path, log: Path, workers: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-c", SERVE, str(model), str(log), str(workers)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield server, server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
 def test_all_answers_of_a_server_that_was_killed_are_in_its_log(
     model: Path, log: Path, upper: bytes
 ) -> None:
-    answered = [0] * 4
+    with served(model, log) as (server, url):
+        load = Load(url, upper)
+        load.wait_for(20)
+        server.kill()
+        answered = load.stop()
+    Writer(log).close()  # as the next server does
+    assert answered <= len(records(log, "predict")) <= answered + 4
+    assert verify_log(log).verdict == "pass"
 
-    def ask(url: str, number: int) -> None:
-        with suppress(httpx.HTTPError), httpx.Client(base_url=url) as client:
-            while predict(client, upper).status_code == 200:
-                answered[number] += 1
 
-    for turn in range(2):
-        command = [sys.executable, "-c", SERVE, str(model), str(log)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            url = server.stdout.readline().strip() if server.stdout else ""
-            asking = [threading.Thread(target=ask, args=(url, number)) for number in range(4)]
-            for thread in asking:
-                thread.start()
-            while sum(answered) < 40 * (turn + 1):
-                time.sleep(0.005)
-            os.kill(server.pid, signal.SIGKILL)
-            for thread in asking:
-                thread.join()
-    logged = len(records(log, "predict"))
-    assert sum(answered) <= logged <= sum(answered) + 2 * len(answered)
+def test_workers_and_their_writer_may_be_killed_and_no_answer_is_lost(
+    model: Path, log: Path, upper: bytes
+) -> None:
+    with served(model, log, workers=2) as (server, url):
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+        load = Load(url, upper)
+        for kind in ("purpleteam.serve.worker", "-c"):
+            load.wait_for(20)
+            for number in children.read_text().split():
+                if kind.encode() in Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0"):
+                    os.kill(int(number), signal.SIGKILL)
+                    break
+            assert server.stdout
+            assert "SIGKILL" in (said := server.stdout.readline()) or "started again" in said
+            load.wait_for(20)
+        answered = load.stop()
+        server.terminate()
+        assert server.wait(20) == 0
+    assert answered <= len(records(log, "predict")) <= answered + load.refused + 2 * 4
     assert verify_log(log).verdict == "pass"
 
 

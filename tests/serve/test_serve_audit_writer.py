@@ -16,7 +16,7 @@ import pytest
 
 from purpleteam.serve.audit.log import encoded
 from purpleteam.serve.audit.verify import verify_log
-from purpleteam.serve.audit.writer import AuditClient, Writer, start_writer
+from purpleteam.serve.audit.writer import AuditClient, Writer
 
 WORKER = """
 import asyncio, socket, sys
@@ -34,9 +34,9 @@ asyncio.run(main())
 SUPERVISOR = """
 import os, select, subprocess, sys
 from pathlib import Path
-from purpleteam.serve.audit.writer import start_writer
+from purpleteam.serve.audit.writer import Writer
 
-writer = start_writer(Path(sys.argv[1]), 0.05, process=True)
+writer = Writer(Path(sys.argv[1]), 0.05, process=True)
 for _ in range(2):
     with writer.connect() as end:
         command = [sys.executable, "-c", sys.argv[2], str(end.fileno())]
@@ -48,7 +48,7 @@ for _ in range(2):
     print(int(last), flush=True)
 assert writer.alive()
 writer.close()
-other = start_writer(Path(sys.argv[1] + "-other"), process=True)
+other = Writer(Path(sys.argv[1] + "-other"), process=True)
 os.kill(other.pid, 9)
 assert select.select([other], [], [], 10)[0] and not other.alive()
 other.close()
@@ -62,7 +62,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def writer(path: Path) -> Iterator[Writer]:
-    started = start_writer(path)
+    started = Writer(path)
     yield started
     started.close()
 
@@ -153,7 +153,7 @@ def test_without_its_writer_a_worker_is_told_no() -> None:
 
 
 def test_a_digest_cannot_be_guessed_without_the_key(writer: Writer, tmp_path: Path) -> None:
-    other = start_writer(tmp_path / "other.jsonl")
+    other = Writer(tmp_path / "other.jsonl")
     one, same, another = (AuditClient(to.connect()) for to in (writer, writer, other))
     assert one.digest(bytes(784)) == same.digest(bytes(784)) != another.digest(bytes(784))
     assert one.digest(bytes(784)) != one.digest(bytes(783) + b"\1")

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from purpleteam.serve.tls import Tls, context_of
 if TYPE_CHECKING:  # a parent of workers loads no model and no server
     import uvicorn
 
+    from purpleteam.serve.audit.writer import Writer
     from purpleteam.serve.engine import Engine
 
 START_SECONDS = 30.0
@@ -65,12 +66,31 @@ def serve(
                 rate=replace(settings.rate, table=table),
                 watch=replace(settings.watch, table=totals),
             )
-            order = {"reference": reference, "settings": asdict(shared)}
-            how: dict[str, Any] = {"tell": tell, "replaces": "restart" not in settings.without}
-            Supervisor(settings.workers, order, listener, files=[table, totals], **how).run(ready)
+            with _audit_writer(settings) as writer:
+                files = [table, totals]
+                if writer is not None:
+                    files.append(writer.fileno())
+                    shared = replace(shared, audit=replace(shared.audit, writer=writer.fileno()))
+                order = {"reference": reference, "settings": asdict(shared)}
+                how: dict[str, Any] = {"tell": tell, "replaces": "restart" not in settings.without}
+                how |= {"files": files, "writer": writer}
+                Supervisor(settings.workers, order, listener, **how).run(ready)
         else:
             with _quiet_end():
                 worker_main(reference, settings, listener, ready, tell)
+
+
+@contextmanager
+def _audit_writer(settings: Settings) -> Iterator[Writer | None]:
+    """Start the process that writes the audit log for all workers, where there is to be one."""
+    asked = settings.audit
+    if asked.file is None or "audit" in settings.without:
+        yield None
+        return
+    from purpleteam.serve.audit.writer import Writer
+
+    with closing(Writer(asked.file, asked.checkpoint_seconds, process=True)) as writer:
+        yield writer
 
 
 def worker_main(

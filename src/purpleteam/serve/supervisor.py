@@ -22,11 +22,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from purpleteam.core.errors import PurpleError, Refused
+from purpleteam.core.errors import PurpleError, Refused, reason_of
 from purpleteam.core.registry import check_ranges
 from purpleteam.serve.systemd import NOTIFY_SOCKET, notify
+
+if TYPE_CHECKING:
+    from purpleteam.serve.audit.writer import Writer
 
 TICK = 0.5  # seconds between two looks at what no event tells
 SETTLED = 1.0  # seconds of service after which the end of a worker is no failed start
@@ -162,6 +165,7 @@ class Supervisor:
         listener: the socket that all of them accept from.
         tell: called with a line for whoever runs it.
         files: numbers of open files, which workers have under the same numbers.
+        writer: of the audit log, which is started again where it ends.
         replaces: False leaves the place of a dead worker empty: the control of `web.restart`.
     """
 
@@ -173,13 +177,15 @@ class Supervisor:
         *,
         tell: Callable[[str], None],
         files: Sequence[int] = (),
+        writer: Writer | None = None,
         replaces: bool = True,
     ) -> None:
         self.settings, self.order, self.listener = settings, order, listener
-        self.files = files
+        self.files, self.writer = files, writer
         self._tell, self._replaces = tell, replaces
         self._workers: list[_Worker] = []
         self._empty: dict[int, tuple[float, str]] = {}  # places, since when, and why
+        self._writer_lost = ""  # why the audit log has no writer
         self._failures = 0  # workers in a row that ended before they were settled
         self._not_before = 0.0  # when the next worker may start
         self._served = self._ending = False
@@ -304,6 +310,8 @@ class Supervisor:
     def _look(self) -> None:
         """Do what time asks for: kill, mark what is due, start."""
         now, healthy = monotonic(), False
+        if self.writer is not None and not self.writer.alive():
+            self._restart(self.writer)
         for worker in self._workers:
             if worker.leaving:
                 if now > worker.deadline:
@@ -319,6 +327,20 @@ class Supervisor:
         if healthy:
             notify("WATCHDOG=1")
         self._fill(now)
+
+    def _restart(self, writer: Writer) -> None:
+        """Start the audit log's writer again; what had the old one answers nothing any more."""
+        try:
+            writer.restart()
+        except PurpleError as error:
+            if self._writer_lost != (why := reason_of(error)):
+                self._tell(f"the writer of the audit log ended, and cannot start: {why}")
+            self._writer_lost = why
+            return
+        self._tell("the writer of the audit log ended, and was started again")
+        self._writer_lost = ""
+        for worker in self._workers:
+            worker.due = worker.due or "had lost the writer of the audit log"
 
     def _due(self, worker: _Worker, now: float) -> str:
         """Return why another worker is to take the place of this one, if one is."""

@@ -142,9 +142,14 @@ class AuditLog:
                 self.checkpoint()
         self.leave()
 
+    @property
+    def filenos(self) -> tuple[int, int]:
+        """The numbers of the files that are open."""
+        return self._file, self._copies
+
     def leave(self) -> None:
         """Close the file in this process; a forked one that writes on keeps the lock."""
-        for descriptor in (self._file, self._copies):
+        for descriptor in self.filenos:
             if descriptor >= 0:
                 os.close(descriptor)
 

@@ -1,16 +1,15 @@
 """The one writer of a log, and how workers reach it: lines go there, an answer comes back.
 
-    writer = start_writer(path, checkpoint_seconds)       a thread: for a server of one process
-    writer = start_writer(path, ..., process=True)        a forked process: for a supervisor
-    end = writer.connect()                                once for each worker, each time it starts
-    client = AuditClient(end)                             in the worker
+    writer = Writer(path, checkpoint_seconds)            a thread: for a server of one process
+    writer = Writer(path, ..., process=True)             a forked process: for a supervisor
+    client = AuditClient(writer.connect())               in the same process
+    client = AuditClient(connect(number))                in a worker that has `writer.fileno()` open
     if not await client.append({"kind": "predict", ...}): refuse
 
-A supervisor starts the writer before it listens and before its first thread, hands each worker an
-`end` (`pass_fds`), and closes its own copy of that. A worker that is killed needs nothing: the next
-one gets a new `connect()`. A writer is readable (`fileno`) once it is gone, `alive()` is False then
-and all appends say False: start another, then the workers anew. The writer ends, with a last
-checkpoint, when `close` was called and all workers are gone; it hears no SIGINT or SIGTERM before.
+A supervisor starts the writer before its first thread and has its workers inherit `fileno()`. A
+worker that is killed needs nothing. Where `alive()` is False, all appends say False too: `restart`
+keeps the number, and new workers find the new writer. It ends, with a last checkpoint, when `close`
+was called and all workers are gone; a process hears no SIGINT, SIGTERM or SIGHUP before.
 
 Group commit: a worker sends all records that wait as one batch, and the next when that is answered;
 the writer writes the batches of all workers at once, with one fdatasync. Whoever breaks into a
@@ -28,8 +27,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from purpleteam.core.errors import PurpleError
 from purpleteam.serve.audit.log import CHECKPOINT, AuditLog, encoded, log
@@ -40,6 +40,7 @@ SALT = 32  # bytes that a worker gets first
 SECONDS = 10.0  # that the writer may take to begin, and to end
 MOST_BYTES = 1 << 26  # of a batch
 PART = 1 << 20
+MOST_FILES = 1 << 16
 
 
 class AuditClient:
@@ -147,21 +148,23 @@ class AuditClient:
 
 
 class Writer:
-    """A writer that was started: what a supervisor holds of it."""
+    """A writer that was started; what keeps its log from being opened is raised at once."""
 
-    def __init__(self, control: socket.socket, runs: threading.Thread | int) -> None:
-        self._control, self._runs = control, runs
-        self.pid = runs if isinstance(runs, int) else None
+    def __init__(
+        self, path: Path, checkpoint_seconds: float = 10.0, *, process: bool = False
+    ) -> None:
+        self._path, self._seconds, self._process = path, checkpoint_seconds, process
+        self._control = self._start()
 
     def connect(self) -> socket.socket:
-        """Return the end of a connection, for one worker; an OSError where the writer is gone."""
+        """Return the end of a new connection; an OSError where the writer is gone."""
         near, far = socket.socketpair()
         with far:
             socket.send_fds(self._control, [b"+"], [far.fileno()])
         return near
 
     def fileno(self) -> int:
-        """Return what a selector finds readable when the writer is gone."""
+        """Return the number of the open file by which workers that inherit it `connect`."""
         return self._control.fileno()
 
     def alive(self) -> bool:
@@ -173,37 +176,70 @@ class Writer:
         except OSError:
             return False
 
+    def restart(self) -> None:
+        """Start another in the place of one that is gone, under the same number."""
+        self._wait()
+        with self._start() as control:
+            os.dup2(control.fileno(), self._control.fileno(), inheritable=False)
+
     def close(self) -> None:
         """Let the writer end once all workers are gone, and wait for it."""
         self._control.close()
-        if isinstance(self._runs, threading.Thread):
-            self._runs.join(SECONDS)
-            return
-        until = time.monotonic() + SECONDS
-        while os.waitpid(self._runs, os.WNOHANG) == (0, 0) and time.monotonic() < until:
-            time.sleep(0.005)
+        self._wait()
 
-
-def start_writer(path: Path, checkpoint_seconds: float = 10.0, *, process: bool = False) -> Writer:
-    """Open a log and start its writer; what keeps it from being opened is raised here."""
-    opened = AuditLog(path, checkpoint_seconds)
-    near, far = socket.socketpair()
-    if not process:
-        thread = threading.Thread(target=write_all, args=(opened, far), daemon=True, name="audit")
-        thread.start()
-        return Writer(near, thread)
-    child = os.fork()
-    if child:
+    def _start(self) -> socket.socket:
+        opened = AuditLog(self._path, self._seconds)
+        near, far = socket.socketpair()
+        if not self._process:
+            self._thread = threading.Thread(
+                target=write_all, args=(opened, far), daemon=True, name="audit"
+            )
+            self._thread.start()
+            return near
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_writer(opened, far)
         far.close()
         opened.leave()
-        return Writer(near, child)
+        return near
+
+    def _wait(self) -> None:
+        if not self._process:
+            self._thread.join(SECONDS)
+            return
+        until = time.monotonic() + SECONDS
+        with suppress(ChildProcessError):
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+                time.sleep(0.005)
+
+
+def connect(number: int) -> socket.socket:
+    """Return a new connection to the writer whose `fileno` was inherited, and close that.
+
+    Raises:
+        PurpleError: the writer is gone.
+    """
+    near, far = socket.socketpair()
+    with far, socket.socket(fileno=number) as control:
+        try:
+            socket.send_fds(control, [b"+"], [far.fileno()])
+        except OSError:
+            raise PurpleError("the writer of the audit log is gone") from None
+    return near
+
+
+def _be_writer(opened: AuditLog, control: socket.socket) -> NoReturn:
+    """Do nothing else in this process, which was forked."""
     code = 1
     try:
-        near.close()
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        write_all(opened, far)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        # What the parent listens on must not stay open here when the parent is gone.
+        kept = sorted({0, 1, 2, control.fileno(), *opened.filenos})
+        for low, high in pairwise([*kept, MOST_FILES]):
+            os.closerange(low + 1, high)
+        write_all(opened, control)
         code = 0
     finally:
         os._exit(code)

@@ -8,7 +8,6 @@ by one: else whoever is refused could fill the disk. See `purpleteam.serve.audit
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,8 @@ class Audit:
     """A log that `purple verify --log` verifies; None keeps none. Its keys lie beside it."""
     checkpoint_seconds: float = 10.0
     """A record is signed at the latest so long after it was written."""
-    connection: int | None = None
-    """The number of an open `audit.writer.Writer.connect`, from a supervisor; else one is made."""
+    writer: int | None = None
+    """`Writer.fileno` of a supervisor, which a worker inherits; else the process writes itself."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -57,14 +56,13 @@ class Auditor:
         self._refused: Counter[tuple[Any, ...]] = Counter()
         asked = settings.audit
         if asked.file is not None:
-            from purpleteam.serve.audit.writer import AuditClient, start_writer
+            from purpleteam.serve.audit.writer import AuditClient, Writer, connect
 
-            if asked.connection is None:
-                self._writer = start_writer(asked.file, asked.checkpoint_seconds)
-                end = self._writer.connect()
+            if asked.writer is None:
+                self._writer = Writer(asked.file, asked.checkpoint_seconds)
+                self.client = AuditClient(self._writer.connect())
             else:
-                end = socket.socket(fileno=asked.connection)
-            self.client = AuditClient(end)
+                self.client = AuditClient(connect(asked.writer))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.client is None or scope["method"] != "POST":
