@@ -170,7 +170,8 @@ class Load:
 
     def __init__(self, url: str, body: bytes) -> None:
         self.answered, self.refused, self.stopped = [0] * 4, 0, False
-        self.threads = [threading.Thread(target=self.ask, args=(url, body, n)) for n in range(4)]
+        asking = [(url, body, number) for number in range(4)]
+        self.threads = [threading.Thread(target=self.ask, args=a, daemon=True) for a in asking]
         for thread in self.threads:
             thread.start()
 
@@ -183,8 +184,9 @@ class Load:
                     self.refused += not answered
 
     def wait_for(self, more: int) -> None:
-        until = sum(self.answered) + more
+        until, deadline = sum(self.answered) + more, time.monotonic() + 60
         while sum(self.answered) < until:
+            assert time.monotonic() < deadline, "the app answers no more"
             time.sleep(0.005)
 
     def stop(self) -> int:
@@ -200,7 +202,8 @@ def served(model: Path, log: Path, workers: int = 0) -> Iterator[tuple[subproces
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         try:
-            yield server, server.stdout.readline().strip()
+            lines = iter(server.stdout.readline, "")
+            yield server, next(line.strip() for line in lines if line.startswith("http"))
         finally:
             server.kill()
 
