@@ -184,4 +184,4 @@ def test_leaks_are_recognised(text: str) -> None:
 
 
 def test_our_own_problem_texts_are_no_leaks() -> None:
-    assert not LEAK.search("Send the image as application/octet-stream, not encoded.")
+    assert not LEAK.search("Send images as application/octet-stream, not encoded.")

@@ -1,5 +1,6 @@
-"""The routes of the app: the page, its files, /predict, /feedback, /livez, /readyz, /version."""
+"""The routes of the app: the page, predictions, health, and what the app says of itself."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,11 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.serve.engine import IMAGE_BYTES, Answer, Engine
+from purpleteam.serve.engine import IMAGE_BYTES, Engine
 from purpleteam.serve.feedback import Wrong
 from purpleteam.serve.guards import guarded
 from purpleteam.serve.guards.visit import App, Receive, Refusal, Scope, Send, Visit
-from purpleteam.serve.settings import Settings
+from purpleteam.serve.settings import Limits, Settings
 
 ASSETS = {  # every file that is served, by path; there is no folder to wander in
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -27,6 +28,9 @@ ASSETS = {  # every file that is served, by path; there is no folder to wander i
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
+OPENAPI, ROBOTS = "/openapi.json", "/robots.txt"
+SECURITY = "/.well-known/security.txt"
+NOWHERE = b"User-agent: *\nDisallow: /\n"  # RFC 9309
 NO_STORE = {"cache-control": "no-store"}
 JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -45,6 +49,21 @@ def build_app(engine: Engine, settings: Settings) -> App:
     Confidences help an attacker; answers without them still leak labels, from which a copy can be
     trained.
     """
+    router = Router(routes_of(engine, settings), redirect_slashes=False)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = router  # so that it raises what it finds no route for
+        try:
+            await router(scope, receive, send)
+        except HTTPException as error:
+            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+            raise Refusal(error.status_code, ROUTER[error.status_code], **headers) from None
+
+    return guarded(app, settings, engine)
+
+
+def routes_of(engine: Engine, settings: Settings) -> list[Route]:
+    """Return all routes; `static/openapi.json` describes them."""
     facts = {
         "version": metadata.version("purpleteam"),
         "model": engine.card.name,
@@ -58,8 +77,6 @@ def build_app(engine: Engine, settings: Settings) -> App:
     }
     wrong = Wrong(engine.card, settings.feedback)
     facts["feedback"] = {"keeps": wrong.keeps}
-
-    predict = Predict(engine, expose_confidences=settings.expose_confidences)
 
     async def feedback(request: Request) -> Response:
         said = wrong.take(request.scope["visit"], request.scope["query_string"])
@@ -79,21 +96,26 @@ def build_app(engine: Engine, settings: Settings) -> App:
         confined = engine.confinement is not None and engine.confinement.holds
         return JSONResponse({**facts, "sandbox": confined}, headers=NO_STORE)
 
-    routes = [Route("/predict", predict, methods=["POST"])]  # the first that the router tries
-    routes += [Route("/feedback", feedback, methods=["POST"])]
-    routes += [_file(path, content) for path, content in read_assets().items()]
-    routes += [Route("/livez", live), Route("/readyz", ready), Route("/version", version)]
-    router = Router(routes, redirect_slashes=False)
+    async def security(_request: Request) -> Response:
+        text = settings.disclosure.text()
+        if text is None:
+            raise Refusal(404, ROUTER[404])
+        return Response(text, media_type="text/plain; charset=utf-8", headers=NO_STORE)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["app"] = router  # so that it raises what it finds no route for
-        try:
-            await router(scope, receive, send)
-        except HTTPException as error:
-            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-            raise Refusal(error.status_code, ROUTER[error.status_code], **headers) from None
-
-    return guarded(app, settings, engine)
+    description = resources.files("purpleteam.serve") / "static" / "openapi.json"
+    predict = Predict(engine, expose_confidences=settings.expose_confidences)
+    return [
+        Route("/predict", predict, methods=["POST"]),  # the first that the router tries
+        Route("/predict/batch", PredictBatch(predict, settings.limits), methods=["POST"]),
+        Route("/feedback", feedback, methods=["POST"]),
+        *(_file(path, content, ASSETS[path][1]) for path, content in read_assets().items()),
+        Route("/livez", live),
+        Route("/readyz", ready),
+        Route("/version", version),
+        _file(OPENAPI, description.read_bytes(), "application/json"),
+        _file(ROBOTS, NOWHERE, "text/plain; charset=utf-8"),
+        Route(SECURITY, security),
+    ]
 
 
 class Predict:
@@ -104,23 +126,52 @@ class Predict:
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]
-        kind = visit.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/octet-stream" or "content-encoding" in visit.headers:
-            raise Refusal(415, "Send the image as application/octet-stream, not encoded.")
-        pixels = visit.body or b""
+        pixels = octets_of(visit)
         if len(pixels) != IMAGE_BYTES:
             raise Refusal(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
-        fields = self._fields(self.engine.classify(pixels))
+        fields = self.answer(pixels)
         visit.told |= {name: fields[name] for name in ("label", "reason") if name in fields}
         await send_json(send, fields)
 
-    def _fields(self, answer: Answer) -> dict[str, Any]:
+    def answer(self, pixels: bytes) -> dict[str, Any]:
+        """Return what is answered to one image."""
+        answer = self.engine.classify(pixels)
         fields: dict[str, Any] = {"label": answer.label}
         if answer.reason is not None:
             fields["reason"] = answer.reason
         if self.expose_confidences and answer.confidences:
             fields["confidences"] = [round(share, 6) for share in answer.confidences]
         return fields
+
+
+class PredictBatch:
+    """The route of several images: each is answered as it would be alone."""
+
+    def __init__(self, predict: Predict, limits: Limits) -> None:
+        self.predict, self.most = predict, limits.batch_images
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        visit: Visit = scope["visit"]
+        pixels = octets_of(visit)
+        if not pixels or len(pixels) % IMAGE_BYTES:
+            raise Refusal(
+                400, f"A batch is 1 to {self.most} images of exactly {IMAGE_BYTES} bytes each."
+            )
+        answers = []
+        for start in range(0, len(pixels), IMAGE_BYTES):
+            answers.append(self.predict.answer(pixels[start : start + IMAGE_BYTES]))
+            await asyncio.sleep(0)  # others are answered in between
+        for name in ("label", "reason"):
+            visit.told[name] = [fields.get(name) for fields in answers]
+        await send_json(send, {"answers": answers})
+
+
+def octets_of(visit: Visit) -> bytes:
+    """Return the body of a request, which must say that it is plain bytes."""
+    kind = visit.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/octet-stream" or "content-encoding" in visit.headers:
+        raise Refusal(415, "Send images as application/octet-stream, not encoded.")
+    return visit.body or b""
 
 
 async def send_json(send: Send, fields: Mapping[str, Any]) -> None:
@@ -131,13 +182,13 @@ async def send_json(send: Send, fields: Mapping[str, Any]) -> None:
     await send({"type": "http.response.body", "body": content})
 
 
-def _file(path: str, content: bytes) -> Route:
+def _file(path: str, content: bytes, kind: str) -> Route:
     tag = f'"{sha256_bytes(content).removeprefix("sha256:")}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
 
     async def file(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        return Response(content, media_type=ASSETS[path][1], headers=headers)
+        return Response(content, media_type=kind, headers=headers)
 
     return Route(path, file)

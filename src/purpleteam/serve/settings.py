@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from purpleteam.core.config import build, from_file, merge, override
+from purpleteam.serve.disclosure import Disclosure
 from purpleteam.serve.feedback import Feedback
 from purpleteam.serve.guards.abuse import Suspicion
 from purpleteam.serve.guards.audit import Audit
@@ -25,6 +26,7 @@ class Limits:
     """Bounds on one client and on all together; counts, bytes and seconds."""
 
     body_bytes: int = 784  # most bytes of a body: an image of 28x28 grey pixels
+    batch_images: int = 64  # most images of /predict/batch, of 784 bytes each
     body_seconds: float = 5.0  # from the end of a head to the end of its body
     head_bytes: int = 16_384  # most bytes that are no body: head, trailers, sizes of chunks
     fields: int = 100  # most header fields of a request, trailers included
@@ -60,6 +62,7 @@ class Settings:
     audit: Audit = field(default_factory=Audit)
     watch: Watching = field(default_factory=Watching)
     abuse: Suspicion = field(default_factory=Suspicion)
+    disclosure: Disclosure = field(default_factory=Disclosure)
     without: tuple[str, ...] = ()
     """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
 

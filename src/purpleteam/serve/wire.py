@@ -28,7 +28,8 @@ Answer = Callable[[], None]
 PIECE = 256  # bytes that the parser gets at a time: after each it can be seen what came of them
 WRITTEN = 8192  # bytes of answers that wait for a client; then the next one waits to be written
 UNASKED_SECONDS = 1.0  # at the end, that a new connection has for its first request
-BODY_KEPT = 4096  # bytes of a body that wait for the guard at most; it refuses far shorter ones
+BODY_KEPT = 4096  # bytes of a body that wait for the guard at least; it refuses longer ones
+IMAGE_BYTES = 784
 
 
 class Crowd:
@@ -186,7 +187,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Keep what the guard has not taken yet: it counts and times the body, and refuses."""
         self._counted -= len(body)
-        if len(self.cycle.body) < BODY_KEPT:
+        if len(self.cycle.body) < max(BODY_KEPT, IMAGE_BYTES * self.limits.batch_images + 1):
             super().on_body(body)
 
     def on_headers_complete(self) -> None:

@@ -30,7 +30,8 @@ REQUIRED = {
 }
 CLOSED = ("default-src", "base-uri", "form-action", "frame-ancestors")  # that must be 'none'
 SOURCES = {"'none'", "'self'", "'script'"}  # all that any directive may allow
-PATHS = ("/console", "/debug", "/_debug_toolbar", "/docs", "/openapi.json", "/metrics")
+# Not /openapi.json: a description that was written to be read shows nothing of the inside.
+PATHS = ("/console", "/debug", "/_debug_toolbar", "/docs", "/redoc", "/metrics")
 DEBUGGER = "/?__debugger__=yes&cmd=resource&f=debugger.js"
 SINKS = re.compile(  # how a script or a style sheet brings in code, or calls other hosts
     r"\beval\s*\(|new Function|\.innerHTML|\.outerHTML|insertAdjacentHTML|document\.write"

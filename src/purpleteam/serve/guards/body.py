@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
 
+IMAGE_BYTES = 784
 LONGEST_NUMBER = 18  # digits of a content length
 
 
@@ -20,10 +21,11 @@ class Body:
 
     def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
         self.app, self.limits = app, settings.limits
+        self.most = {"/predict/batch": IMAGE_BYTES * settings.limits.batch_images}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]
-        body = visit.body = await self._read(visit, receive)
+        body = visit.body = await self._read(visit, receive, scope["path"])
         read: list[Message] = [{"type": "http.request", "body": body}]
 
         async def replay() -> Message:
@@ -31,8 +33,8 @@ class Body:
 
         await self.app(scope, replay, send)
 
-    async def _read(self, visit: Visit, receive: Receive) -> bytes:
-        most = self.limits.body_bytes
+    async def _read(self, visit: Visit, receive: Receive, path: str) -> bytes:
+        most = self.most.get(path, self.limits.body_bytes)
         too_large = f"The body may hold at most {most} bytes."
         length = visit.headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
 
+STATIC = "/static/{file}"
 OTHER = "other"  # a path that is none of the app's
 GONE = 0  # the status where the client left, or was cut off, before an answer
 STATUSES = (GONE, 200, 304, *range(400, 432), 451, *range(500, 506))
@@ -149,7 +150,9 @@ class Watch:
             await self.app(scope, receive, seen)
         finally:
             seconds = time.perf_counter() - began
-            route = scope["path"] if scope["path"] in self.routes else OTHER
+            path = scope["path"]
+            route = STATIC if path.startswith("/static/") else path
+            route = route if route in self.routes else OTHER
             self._count(route, status, seconds, visit.told)
             if self.lines is not None:
                 line = self._line(scope["method"], route, status, seconds, size, visit)
