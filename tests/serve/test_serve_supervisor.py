@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -156,6 +157,17 @@ def test_workers_that_die_at_their_start_are_started_ever_more_rarely(own_model:
         assert app.line().endswith("the next one starts in 1.0 s")
         own_model.write_bytes(kept)
         assert app.line().startswith("worker 1 was killed (SIGKILL); replaced in")
+
+
+def test_a_worker_that_the_system_has_no_place_for_is_started_later(model: Path) -> None:
+    with served(model) as app:
+        _, most = resource.prlimit(app.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(app.process.pid, resource.RLIMIT_NOFILE, (3, most))
+        os.kill(app.children()[0], signal.SIGKILL)
+        assert app.line().startswith("cannot start worker 1: too many open files; the next try is")
+        resource.prlimit(app.process.pid, resource.RLIMIT_NOFILE, (most, most))
+        while not (line := app.line()).startswith("worker 1 was killed (SIGKILL); replaced in"):
+            assert line.startswith("cannot start worker 1")
 
 
 def test_without_replacement_the_place_stays_empty(model: Path) -> None:

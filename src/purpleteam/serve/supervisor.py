@@ -35,7 +35,7 @@ TICK = 0.5  # seconds between two looks at what no event tells
 SETTLED = 1.0  # seconds of service after which the end of a worker is no failed start
 LONGEST_WAIT = 10.0  # seconds before another try, where workers end at their start again and again
 MARGIN = 2.0  # seconds after the drain until workers that are still there are killed
-MOST_SAID = 4096  # bytes of a worker's line
+MOST_SAID, MOST_LINES = 4096, 32  # bytes of a worker's line, and lines that are handed on
 SAID = b"says "  # before a line that is for whoever runs it; else it is why the worker ends
 
 
@@ -118,7 +118,8 @@ class _Worker:
             if text.isdigit():
                 self.requests, self.ready_at = int(text), self.ready_at or self.heard
             elif text.startswith(SAID):
-                self.says.append(text.removeprefix(SAID).decode("utf-8", "replace"))
+                if len(self.says) < MOST_LINES:
+                    self.says.append(text.removeprefix(SAID).decode("utf-8", "replace"))
             else:
                 self.refused = text.decode("utf-8", "replace")
         return said != b"" and len(self._said) < MOST_SAID
@@ -182,7 +183,7 @@ class Supervisor:
     ) -> None:
         self.settings, self.order, self.listener = settings, order, listener
         self.files, self.writer = files, writer
-        self._tell, self._replaces = tell, replaces
+        self._say, self._replaces = tell, replaces
         self._workers: list[_Worker] = []
         self._empty: dict[int, tuple[float, str]] = {}  # places, since when, and why
         self._writer_lost = ""  # why the audit log has no writer
@@ -252,8 +253,22 @@ class Supervisor:
             for worker in self._workers:
                 worker.end(number, self._drain_seconds)
 
-    def _start(self, number: int) -> _Worker:
-        worker = _Worker(number, self.order, self.listener, self.files)
+    def _tell(self, line: str) -> None:
+        with suppress(OSError):  # nobody reads it any more: no reason to end
+            self._say(line)
+
+    def _start(self, number: int) -> _Worker | None:
+        """Start a worker; None where the system has no process or file left for it."""
+        try:
+            worker = _Worker(number, self.order, self.listener, self.files)
+        except OSError as error:
+            reason = (error.strerror or "refused").lower()
+            if not self._served:
+                raise PurpleError(f"cannot start worker {number}: {reason}") from None
+            self._tell(
+                f"cannot start worker {number}: {reason}; the next try is in {self._wait():.1f} s"
+            )
+            return None
         worker.share -= self.settings.jitter * random.SystemRandom().random()
         self._workers.append(worker)
         self._selector.register(worker.line, selectors.EVENT_READ, worker)
@@ -289,11 +304,9 @@ class Supervisor:
             raise kind(worker.refused or f"worker {number} {how} before it served")
         how += f" ({worker.refused})" if worker.refused else ""
         settled = worker.serving and now - worker.ready_at >= SETTLED
-        self._failures = 0 if settled else self._failures + 1
-        # Each worker may die at once one time, as when memory is short; then the waits double.
-        over = self._failures - self.settings.count
-        wait = min(TICK * 2.0 ** (over - 1), LONGEST_WAIT) if over > 0 else 0.0
-        self._not_before = now + wait
+        if settled:
+            self._failures = 0
+        wait = 0.0 if settled else self._wait()
         for old in self._workers:
             if old.successor is worker:
                 self._tell(f"the successor of worker {number} {how}: that one stays")
@@ -359,8 +372,19 @@ class Supervisor:
             return
         starting = {worker.number for worker in self._workers if not worker.serving}
         for number in self._empty.keys() - starting:
-            starting.add(self._start(number).number)
+            starting.add(number)
+            if self._start(number) is None:
+                return
         for worker in list(self._workers):
             if worker.due and not worker.leaving and not starting:
                 worker.successor = self._start(worker.number)
                 return
+
+    def _wait(self) -> float:
+        """Count a failed start; return the seconds until the next one."""
+        self._failures += 1
+        # Each worker may die at once one time, as when memory is short; then the waits double.
+        over = self._failures - self.settings.count
+        wait = min(TICK * 2.0 ** (over - 1), LONGEST_WAIT) if over > 0 else 0.0
+        self._not_before = monotonic() + wait
+        return wait
