@@ -198,6 +198,7 @@ class SharedCounts:
             raise UsageError(f"redis {without_secrets(url)!r} {NO_REDIS}") from None
         self._take = self._redis.register_script(SCRIPT)
         self._errors, self._local, self._again_at = redis.RedisError, local, 0.0
+        self._is_away = False
         self.name = without_secrets(url)
 
     async def take(self, client: str, allowance: Allowance, images: int = 1) -> Told:
@@ -206,10 +207,15 @@ class SharedCounts:
             numbers = [allowance.at_once, allowance.per_second, allowance.per_day, images]
             try:
                 late, at_once, today = await self._take([f"purpleteam:{client}"], numbers)
+                if self._is_away:
+                    self._is_away = False
+                    log.warning("%s answers again: limits hold on all machines together", self.name)
                 return Told(float(late), at_once, today)
             except (self._errors, OSError):
                 self._again_at = time.monotonic() + WITHOUT_REDIS_SECONDS
-                log.warning("%s does not answer: limits hold on this machine alone", self.name)
+                if not self._is_away:
+                    log.warning("%s does not answer: each machine limits by itself", self.name)
+                self._is_away = True
         return self._local.take(client, allowance, images)
 
     async def close(self) -> None:
