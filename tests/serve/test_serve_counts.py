@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from subprocess import PIPE, Popen
 
 import pytest
 
@@ -20,14 +20,20 @@ FAST = Allowance(at_once=10**6, per_second=10**6, per_day=12)
 WORKER = """
 import asyncio, sys, time
 from purpleteam.serve.counts import Allowance, Counts, SharedCounts
-where, begin, end = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+where = sys.argv[1]
 local = Counts(int(where)) if where.isdigit() else Counts()
 shared = None if where.isdigit() else SharedCounts(where, local)
-asked = "crowd", Allowance(at_once=20, per_second=200, per_day=10**6)
+asked = "crowd", Allowance(at_once=20, per_second=50, per_day=10**6)
+async def take():
+    return local.take(*asked) if shared is None else await shared.take(*asked)
 async def ask():
     passed = 0
+    await take()
+    print("ready", flush=True)
+    begin = float(sys.stdin.readline())
+    end = begin + 2
     while (now := time.monotonic()) < end:
-        told = local.take(*asked) if shared is None else await shared.take(*asked)
+        told = await take()
         passed += told.wait == 0 and now > begin
         await asyncio.sleep(0.002)
     return passed
@@ -93,15 +99,17 @@ def test_four_workers_keep_the_rate_within_5_percent(
 ) -> None:
     file = new_file()
     where = str(file) if store == "table" else request.getfixturevalue("redis_url")
-    begin = time.monotonic() + 2
-    command = [sys.executable, "-c", WORKER, where, str(begin), str(begin + 2)]
-    workers = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=[file])
-        for _ in range(4)
-    ]
+    command, pipes = [sys.executable, "-c", WORKER, where], {"stdin": PIPE, "stdout": PIPE}
+    workers = [Popen(command, text=True, pass_fds=[file], **pipes) for _ in range(4)]
+    assert [worker.stdout and worker.stdout.readline() for worker in workers] == ["ready\n"] * 4
+    begin = f"{time.monotonic() + 0.5}\n"  # until then they spend what may be asked at once
+    for worker in workers:
+        assert worker.stdin
+        worker.stdin.write(begin)
+        worker.stdin.flush()
     passed = [int(worker.communicate()[0]) for worker in workers]
     os.close(file)
-    assert sum(passed) == pytest.approx(2 * 200, rel=0.05) and min(passed) > 0
+    assert sum(passed) == pytest.approx(2 * 50, rel=0.05) and min(passed) > 0
 
 
 def test_a_full_table_forgets_only_who_has_paid() -> None:
