@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from purpleteam.core.cards import ModelCard, StoredModel, find_stored
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError, reason_of
+from purpleteam.defences.detection.squeeze import distances
 from purpleteam.defences.detection.strip import Strip
 from purpleteam.serve.weights import Held, held
 
 if TYPE_CHECKING:
     from purpleteam.serve.sandbox import Confinement
 
-Reason = Literal["empty", "not_a_digit", "triggered"]  # the last is said by a STRIP
+Reason = Literal["empty", "not_a_digit", "triggered", "adversarial"]  # the last two if asked for
 FAINT = 32  # below this brightness everywhere, nothing was drawn
 INKED = 128  # a pixel at least this bright counts as ink
 LEAST, MOST = 0.01, 0.35  # share of the pixels that a digit inks
@@ -66,6 +67,7 @@ class Answer:
 class Engine:
     """A verified model, ready to classify images of 28x28 grey pixels, ink bright."""
 
+    squeeze: float | None = None  # the distance at which squeezed images call it adversarial
     leaving = False  # the server is about to end: see `purpleteam.serve.server`
 
     def __init__(
@@ -90,10 +92,16 @@ class Engine:
             raise ModelError(f"model {card.name!r} {got}, {wanted}")
 
     @classmethod
-    def load(cls, reference: str, strip: Path | None = None, identity: str | None = None) -> Engine:
+    def load(
+        cls,
+        reference: str,
+        strip: Path | None = None,
+        identity: str | None = None,
+        squeeze: float | None = None,
+    ) -> Engine:
         """Load the stored model of a zoo name or a path, and the STRIP that was fitted to it.
 
-        A model of another `identity` is refused.
+        A model of another `identity` is refused. `squeeze` is from `defences.detection.squeeze`.
         """
         stored = find_stored(reference)
         stored.verify()
@@ -115,17 +123,24 @@ class Engine:
         session = open_session(stored, content)
         with suppress(ModelError):
             found = held(content, stored.weights.read_bytes())
-        return cls(card, session, guard, found)
+        engine = cls(card, session, guard, found)
+        engine.squeeze = squeeze
+        return engine
 
     def classify(self, pixels: bytes) -> Answer:
         image = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
         if reason := refuse(image):
             return Answer(label=None, reason=reason)
-        likely = tuple(self._probabilities(image).tolist())
+        shares = self._probabilities(image)  # (classes,)
+        likely = tuple(shares.tolist())
         label = likely.index(max(likely))
         if not likely[label] >= UNSURE:
             return Answer(label=None, reason="not_a_digit", confidences=likely)
         batch = image[None, ..., None]  # (1, 28, 28, 1)
+        if self.squeeze is not None:
+            apart = distances(self._answers, batch, shares[None])[0]
+            if apart > self.squeeze:
+                return Answer(label=None, reason="adversarial")
         if self.strip is not None and self.strip.triggered(self._answers, batch)[0]:
             # its confidences would tell the label that the trigger forces
             return Answer(label=None, reason="triggered")

@@ -121,7 +121,7 @@ def worker_main(
     """
     from purpleteam.serve.engine import Engine
 
-    engine = Engine.load(reference, settings.strip, settings.digest)
+    engine = Engine.load(reference, settings.strip, settings.digest, settings.squeeze)
     if engine.held is None or not engine.held.whole:
         tell(f"WARNING: {engine.held or 'the weights of the ONNX file cannot be compared'}")
     server = _server(engine, settings, beat)
@@ -143,7 +143,9 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
     from purpleteam.serve.engine import Engine
 
     asked = Settings(port=0, **settings)
-    engine = model if isinstance(model, Engine) else Engine.load(model, asked.strip)
+    engine = (
+        model if isinstance(model, Engine) else Engine.load(model, asked.strip, None, asked.squeeze)
+    )
     with listen(asked.host, asked.port, asked.lets_others_in) as listener:
         server = _server(engine, asked)
         server.config.timeout_graceful_shutdown = 1

@@ -55,6 +55,8 @@ class Settings:
     sandbox: bool | Literal["require"] = True
     """Confine the process for good: as far as the kernel can, or else not serve (`require`)."""
     strip: Path | None = None  # a STRIP fitted to the model; what it flags gets no label
+    squeeze: float | None = None
+    """Ask the model three times, and tell no label where the answers differ by more: 0 to 2."""
     limits: Limits = field(default_factory=Limits)
     feedback: Feedback = field(default_factory=Feedback)
     workers: Workers = field(default_factory=Workers)

@@ -7,6 +7,7 @@ const REASONS = {
   empty: "There is too little ink to read.",
   not_a_digit: "No digit to be seen in this.",
   unsure: "Not sure what this is.",
+  adversarial: "This may have been changed to be misread: no answer.",
   triggered: "This may carry a hidden trigger: no answer.",
 };
 const TROUBLES = {
