@@ -139,7 +139,7 @@ def opened(browser: Any, address: str, **settings: Any) -> Iterator[Page]:
 
 def main(folder: Path | None, names: list[str]) -> None:
     """Take the pictures."""
-    with sync_playwright() as playwright, running_app("standard") as address:
+    with sync_playwright() as playwright, running_app("standard", without=("rate",)) as address:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         if folder is None:
             with opened(browser, address, **DESK, reduced_motion="reduce") as page:

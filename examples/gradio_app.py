@@ -25,7 +25,7 @@ def build(engine: Engine) -> gr.Blocks:
         return f"No label: {answer.reason}" if answer.label is None else f"Read as {answer.label}."
 
     with gr.Blocks(title="Draw a digit", analytics_enabled=False) as app:
-        pad = gr.Sketchpad(canvas_size=(280, 280), image_mode="RGBA", brush=gr.Brush(20))
+        pad = gr.Sketchpad(canvas_size=(280, 280), image_mode="RGBA", brush=gr.Brush(10))
         pad.change(read, pad, gr.Textbox(label="The model reads"))
     return app
 

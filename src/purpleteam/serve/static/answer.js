@@ -103,8 +103,7 @@ export class AnswerView {
     const end = Date.now() + 1000 * seconds;
     const tick = () => {
       const left = Math.max(Math.ceil((end - Date.now()) / 1000), 0);
-      const minutes = Math.ceil(left / 60);
-      $("countdown").textContent = `Asking again in ${left > 90 ? `${minutes} min` : `${left} s`}.`;
+      $("countdown").textContent = `Asking again in ${duration(left)}.`;
     };
     tick();
     this.#ticking = setInterval(tick, 1000);
@@ -123,6 +122,11 @@ export class AnswerView {
       text.textContent = `${(100 * share).toFixed(1)} %`;
     });
   }
+}
+
+function duration(seconds) {
+  if (seconds <= 90) return `${seconds} s`;
+  return seconds <= 5400 ? `${Math.ceil(seconds / 60)} min` : `${Math.ceil(seconds / 3600)} h`;
 }
 
 function bar() {
