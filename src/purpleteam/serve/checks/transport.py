@@ -1,12 +1,15 @@
-"""A check of the way between browser and app: nobody reads or writes along."""
+"""Checks of what a browser gets: the page of this release, on a way where nobody else writes."""
 
+import json
 import socket
 import ssl
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 
 from purpleteam.core.checks import Outcome
+from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import Absent
 from purpleteam.serve.checks._web import (
     SECONDS,
@@ -60,6 +63,27 @@ def tls(url: str) -> Outcome:
         measured=measured,
         threshold="valid, TLS 1.2 or later alone, remembered for a month or longer",
     )
+
+
+@web_check("web.assets")
+def assets(url: str) -> Outcome:
+    """The page and its files are, byte for byte, those of this release."""
+    from purpleteam.serve.app import read_assets
+
+    try:
+        served = json.loads(ask(url, "GET", "/version").body).get("version")
+    except (ValueError, AttributeError):
+        served = None
+    if served is not None and served != (own := metadata.version("purpleteam")):
+        raise Absent(f"the app is version {served}, whose page is not known to {own}")
+    wrong, inputs = [], {}
+    for path, content in read_assets().items():
+        reply = ask(url, "GET", path, headers={})
+        inputs[path] = sha256_bytes(reply.body)
+        if reply.status != 200 or reply.body != content:
+            wrong.append(path)
+    measured = {"asked": len(inputs), "other": wrong}
+    return Outcome(passed=not wrong, measured=measured, threshold="no other", inputs=inputs)
 
 
 def _speaks_old(host: str, port: int) -> bool:
