@@ -7,8 +7,11 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from purpleteam.serve.settings import resolve
@@ -70,6 +73,22 @@ def test_the_example_of_settings_is_read() -> None:
         state.startswith("/var/lib/purpleteam/") and "StateDirectory=purpleteam" in UNIT.read_text()
     )
     assert notice + settings.workers.drain_seconds < stop
+
+
+def test_the_app_serves_where_nothing_can_be_written() -> None:
+    mount = "mount --make-rprivate / && mount -o remount,bind,ro /"
+    alone = ("unshare", "--mount", "sh", "-c")
+    if run(*alone, mount).returncode:
+        pytest.skip("needs the right to make the file system of one process read-only")
+    command = [*alone, f'{mount} && exec "$0" "$@"', sys.executable, "-P", "-m", "purpleteam"]
+    command += ["serve", "--json", "--port=0", "--workers=1", "--set=sandbox=require"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        late = threading.Timer(60, process.kill)
+        late.start()
+        assert httpx.get(f"{json.loads(process.stdout.readline())['url']}/readyz").is_success
+        process.terminate()
+        assert process.wait() == 0
+        late.cancel()
 
 
 def options_of(arguments: list[str]) -> set[str]:

@@ -229,7 +229,9 @@ def _seccomp(connect: Collection[int]) -> str:
 @contextmanager
 def temptations() -> Iterator[dict[str, Callable[[], object]]]:
     """Yield what a confined process must be denied, by name; each works in any other process."""
-    folder, shell = tempfile.gettempdir(), "/bin/sh"  # which nobody may run, too
+    folder, shell = "/", "/bin/sh"  # which nobody may run, too
+    with suppress(FileNotFoundError):  # a system that is read-only has no folder for files
+        folder = tempfile.gettempdir()
     program = os.fsencode(shell if os.access(shell, os.X_OK) else sys.executable)
 
     def write() -> None:
