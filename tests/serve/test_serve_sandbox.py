@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 import re
@@ -67,6 +68,29 @@ def test_every_temptation_works_in_a_process_that_nothing_confines() -> None:
 @confined
 def test_a_confined_process_is_denied_every_one() -> None:
     assert set(told("confine()").values()) == {None}
+
+
+@confined
+def test_the_kernel_refuses_every_call_that_is_refused() -> None:
+    done = run(
+        """
+from purpleteam.serve import seccomp
+told = {}
+numbers = [(name, number) for name, number in seccomp.calls().items() if name not in sandbox.PARTLY]
+confine()
+for name, number in numbers + [("execve of x32", 0x40000208), ("new", seccomp.NEWEST + 1)]:
+    try:
+        told[name] = seccomp.call(number, *[0] * 6)
+    except OSError as error:
+        told[name] = error.errno
+print(json.dumps(told))
+"""
+    )
+    told = json.loads(done.stdout)
+    assert len(told) > 140
+    missing = {name for name, number in told.items() if number == errno.ENOSYS}
+    assert missing <= {"clone3", "openat2", "execve of x32", "new"}
+    assert {number for name, number in told.items() if name not in missing} == {errno.EPERM}
 
 
 @confined
