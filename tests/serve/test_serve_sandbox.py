@@ -169,6 +169,18 @@ print(confine())
     assert "no Landlock: the kernel has none; no seccomp: the kernel has none" in done.stdout
 
 
+def test_what_cannot_be_tried_is_not_denied() -> None:
+    done = run(
+        """
+def none(*_):
+    raise OSError(97, "none here")
+socket.create_server, os.memfd_create = none, none
+print(confine().undenied)
+"""
+    )
+    assert done.stdout.count("it could not be tried") == 2
+
+
 def test_nothing_tried_is_nothing_denied() -> None:
     assert not Confinement(mechanisms=("seccomp",), lacking=(), denied=(), undenied=()).holds
 

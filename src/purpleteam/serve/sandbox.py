@@ -17,7 +17,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -229,7 +229,7 @@ def _seccomp(connect: Collection[int]) -> str:
 @contextmanager
 def temptations() -> Iterator[dict[str, Callable[[], object]]]:
     """Yield what a confined process must be denied, by name; each works in any other process."""
-    folder, shell = "/", "/bin/sh"  # which nobody may run, too
+    folder, shell, secret = "/", "/bin/sh", Path("/etc/passwd")  # which nobody may use, too
     with suppress(FileNotFoundError):  # a system that is read-only has no folder for files
         folder = tempfile.gettempdir()
     program = os.fsencode(shell if os.access(shell, os.X_OK) else sys.executable)
@@ -258,35 +258,44 @@ def temptations() -> Iterator[dict[str, Callable[[], object]]]:
             out.connect(address)
             out.send(b"\0")
 
-    here = ("127.0.0.1", 0)
-    with (
-        socket.create_server(here) as listener,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as box,
-        os.fdopen(os.memfd_create("nothing"), "wb") as empty,
-    ):
-        box.bind(here)
-        tcp, udp = listener.getsockname(), box.getsockname()
-        yield {
-            "reading a file": Path("/etc/passwd").read_bytes,
-            "writing a file": write,
-            "executing a program": lambda: execute(
-                errno.EFAULT, "execve", program, ctypes.c_void_p(1), None
-            ),
-            "executing from memory": lambda: execute(
+    def untried() -> None:
+        raise LookupError("it could not be tried")
+
+    trials: dict[str, Callable[[], object]] = {
+        "reading a file": (secret if secret.is_file() else Path(__file__)).read_bytes,
+        "writing a file": write,
+        "executing a program": lambda: execute(
+            errno.EFAULT, "execve", program, ctypes.c_void_p(1), None
+        ),
+        "executing from memory": untried,
+        "making code": lambda: mmap.mmap(-1, 1, prot=mmap.PROT_READ | mmap.PROT_EXEC).close(),
+        "starting a process": start,
+        "connecting": untried,
+        "sending datagrams": untried,
+        "signalling its parent": lambda: os.kill(os.getppid(), 0),
+    }
+    with ExitStack() as open_now:
+        with suppress(OSError, AttributeError):
+            empty = open_now.enter_context(os.fdopen(os.memfd_create("nothing"), "wb"))
+            trials["executing from memory"] = lambda: execute(
                 errno.ENOEXEC, "execveat", empty.fileno(), b"", None, None, 0x1000
-            ),
-            "making code": lambda: mmap.mmap(-1, 1, prot=mmap.PROT_READ | mmap.PROT_EXEC).close(),
-            "starting a process": start,
-            "connecting": lambda: send(socket.SOCK_STREAM, tcp),
-            "sending datagrams": lambda: send(socket.SOCK_DGRAM, udp),
-            "signalling its parent": lambda: os.kill(os.getppid(), 0),
-        }
+            )
+        with suppress(OSError):
+            listener = open_now.enter_context(socket.create_server(("127.0.0.1", 0)))
+            tcp = listener.getsockname()
+            trials["connecting"] = lambda: send(socket.SOCK_STREAM, tcp)
+        with suppress(OSError):
+            box = open_now.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+            box.bind(("127.0.0.1", 0))
+            udp = box.getsockname()
+            trials["sending datagrams"] = lambda: send(socket.SOCK_DGRAM, udp)
+        yield trials
 
 
 def outcome(trial: Callable[[], object]) -> str | None:
     """Return what came of a trial: None where it was denied."""
     try:
         trial()
-    except (OSError, AttributeError) as error:  # the latter: an old C library without the function
+    except (OSError, AttributeError, LookupError) as error:  # a C library may lack a function
         return None if getattr(error, "errno", 0) in DENIED else _why(error)
     return "done"

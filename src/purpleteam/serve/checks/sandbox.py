@@ -12,7 +12,7 @@ from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import Absent, ModelError
 from purpleteam.serve.checks._web import STROKE, ask
 
-SERVE = (sys.executable, "-m", "purpleteam", "serve", "--port", "0", "--json", "--model")
+SERVE = (sys.executable, "-P", "-m", "purpleteam", "serve", "--port", "0", "--json", "--model")
 WANTED = {"NoNewPrivs": "1", "Seccomp": "2", "CapEff": "0" * 16, "root": "no"}
 """What the kernel says of the process: no new rights, a filter of calls, no capability."""
 
