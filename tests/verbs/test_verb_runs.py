@@ -15,6 +15,7 @@ from purpleteam.core.errors import PurpleError, RunError
 from purpleteam.core.verification import verify_records
 from purpleteam.data.images import ImageSet
 from purpleteam.pipeline.replay import replay
+from purpleteam.serve import running_app
 
 Purple = Callable[..., tuple[int, str, str]]
 ATTACK = ("attack", "--model", "net.py:build", "--dataset", "digits", "--limit", 20)
@@ -124,3 +125,11 @@ def test_what_came_as_an_object_is_said_to_be_measured_again_only_there(
     result = pt.attack(net, images, attack="fgsm", epsilon=0.1, run=here / "run")
     with pytest.raises(RunError, match="images and model came through Python"):
         replay(here / "run", result.records[0].id)
+
+
+def test_no_file_of_a_run_holds_the_password_of_an_address(here: Path) -> None:
+    with running_app(without=("rate",)) as url:
+        asked = url.replace("//", "//me:hush@")
+        result = pt.evaluate(asked, "digits", limit=5, run=here / "run")
+    files = [path for path in result.run.rglob("*") if path.is_file()]
+    assert len(files) > 2 and not any(b"hush" in path.read_bytes() for path in files)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar
 
+from purpleteam.core.address import without_secrets
 from purpleteam.core.errors import RunError, UsageError
 from purpleteam.core.plugins import asked_plugins
 from purpleteam.core.progress import SILENT
@@ -175,7 +176,9 @@ def _described(takes: Signature, asked: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, str | int | float | bool):
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, int | float | bool):
         return value
     if isinstance(value, list | tuple) and all(_plain(item) is not None for item in value):
         return [_plain(item) for item in value]
