@@ -94,6 +94,12 @@ def test_all_that_wait_are_synced_at_once(
     assert len(synced) == 1 and path.read_bytes().count(b"\n") == 501
 
 
+def test_a_batch_larger_than_all_buffers_arrives_whole(writer: Writer, path: Path) -> None:
+    assert all(append(writer, *[{"filler": "a" * 1000, "label": at} for at in range(3000)]))
+    lines = path.read_text("utf-8").splitlines()[1:]
+    assert [json.loads(line)["label"] for line in lines] == [*range(3000)]
+
+
 def test_many_workers_share_a_log(writer: Writer, path: Path) -> None:
     async def work(number: int) -> bool:
         client = AuditClient(writer.connect())

@@ -31,15 +31,16 @@ class AuditLog(WebCheck):
         with log.open("rb") if log.exists() else tempfile.TemporaryFile() as file:
             file.seek(before)
             added = file.read()
-        told, end = json.loads(reply.body), before + len(added)
-        records = [json.loads(line) for line in added.splitlines()]
-        kinds = [record.get("kind") for record in records]
-        same = [record for record in records if record.get("label", "") == told["label"]]
+        end, id = before + len(added), reply.headers.get("x-request-id", "")
+        own = [line for line in added.splitlines() if f'"id":"{id}"'.encode() in line]
+        records = [json.loads(line) for line in own]
         guesses = [endpoint(url)[0], STROKE.hex()]
         guesses += [hashlib.new(name, STROKE).hexdigest() for name in ("sha256", "sha1", "md5")]
         found = [guess[:16] for guess in guesses if guess.encode() in added]
-        measured: dict[str, Any] = {"records": kinds.count("predict"), "told": found}
-        passed = reply.status == 200 and len(same) == kinds.count("predict") == 1 and not found
+        measured: dict[str, Any] = {"records": len(records), "told": found}
+        passed = reply.status == 200 and len(records) == 1 and not found
+        if passed:
+            passed = records[0].get("label", "") == json.loads(reply.body)["label"]
         if passed:
             measured |= _tampering(log, before, end)
         return Outcome(
