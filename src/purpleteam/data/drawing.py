@@ -19,6 +19,7 @@ read, before it is painted: `fitted`, whose twin is in `drawing.js` too.
 `redraw` does the reverse to a small digit, to test `place`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -104,11 +105,11 @@ def strokes(
             dx, dy = centres[None, across] - x, centres[down, None] - y
             squared = step_x * step_x + step_y * step_y
             along = (dx * step_x + dy * step_y) / squared if squared else 0.0
-            share = np.clip(along, 0.0, 1.0)
+            share = np.minimum(np.maximum(along, 0.0), 1.0)
             gap_x, gap_y = dx - share * step_x, dy - share * step_y
             gap = np.sqrt(gap_x * gap_x + gap_y * gap_y)  # hypot may differ in its last bit
             part = canvas[down, across]
-            np.maximum(part, np.clip(reach - gap, 0.0, 1.0), out=part)
+            np.maximum(part, np.minimum(reach - gap, 1.0), out=part)
     return np.floor(canvas * 255 + 0.5).astype(np.uint8)
 
 
@@ -136,8 +137,8 @@ def _of_each(lines: Sequence[Line], width: float | Sequence[float]) -> list[floa
 
 
 def _span(start: float, end: float, reach: float, size: int) -> slice:
-    low, high = np.floor(min(start, end) - reach), np.ceil(max(start, end) + reach)
-    return slice(max(int(low), 0), min(max(int(high), 0), size - 1) + 1)
+    low, high = math.floor(min(start, end) - reach), math.ceil(max(start, end) + reach)
+    return slice(max(low, 0), min(max(high, 0), size - 1) + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
