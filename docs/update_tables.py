@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # pages are made from 
 
 import attack_tables
 import backdoor_tables
+import serving_tables
 import verdict_tables
 
 from purpleteam.assignment.chapters import beside
@@ -237,6 +238,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "assignment_claims": _claims_of,
     "backdoors": backdoor_tables.backdoors,
     "calibration": verdict_tables.calibration,
+    "drawn_digits": serving_tables.drawn_digits,
     "gate": _gate,
     "hostile": _hostile,
     "install": _install,
@@ -244,6 +246,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "own": _own,
     "own_python": lambda path: _own(path, "answer_in_python"),
     "partition": backdoor_tables.partition,
+    "refusal": serving_tables.refusal,
     "reproducible": verdict_tables.reproducible,
     "summary_attacks": attack_tables.summary,
     "summary_backdoors": backdoor_tables.summary,

@@ -41,6 +41,8 @@ class ModelCard:
     validation_accuracy: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that made it
     onnx_difference: float | None = None  # largest difference of logits between the two nets
+    refusal: Mapping[str, Any] | None = None
+    """From which score on the app tells a label (`serve.doubt`): `net`, `sure`, `nearest`."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -73,6 +73,7 @@ def routes_of(engine: Engine, settings: Settings) -> list[Route]:
         "classes": list(engine.card.classes),
         "confidences": settings.expose_confidences,
         "strip": engine.strip is not None,
+        "refusal": engine.card.refusal or "rules",
         "limits": asdict(settings.limits),
     }
     wrong = Wrong(engine.card, settings.feedback)
@@ -139,6 +140,8 @@ class Predict:
         fields: dict[str, Any] = {"label": answer.label}
         if answer.reason is not None:
             fields["reason"] = answer.reason
+        if answer.nearest is not None:
+            fields["nearest"] = answer.nearest
         if self.expose_confidences and answer.confidences:
             fields["confidences"] = [round(share, 6) for share in answer.confidences]
         return fields

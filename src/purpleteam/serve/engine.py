@@ -1,7 +1,8 @@
 """A stored model in ONNX Runtime: 784 bytes in, a label or a reason out.
 
 Plain rules, whose limits lie outside what 99.9 % of the MNIST images show, send away what is
-clearly no digit, to which a net would give a label all the same.
+clearly no digit, to which a net would give a label all the same. A second net (`doubt`) finds more,
+where the model's card has thresholds for it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError, reason_of
 from purpleteam.defences.detection.squeeze import distances
 from purpleteam.defences.detection.strip import Strip
+from purpleteam.serve.doubt import DigitOrNot, Thresholds, read_net
 from purpleteam.serve.weights import Held, held
 
 if TYPE_CHECKING:
     from purpleteam.serve.sandbox import Confinement
 
-Reason = Literal["empty", "not_a_digit", "triggered", "adversarial"]  # the last two if asked for
+Reason = Literal["empty", "not_a_digit", "unsure", "triggered", "adversarial"]
+"""Why there is no label; the last two are said only where they were asked for."""
 FAINT = 32  # below this brightness everywhere, nothing was drawn
 INKED = 128  # a pixel at least this bright counts as ink
 LEAST, MOST = 0.01, 0.35  # share of the pixels that a digit inks
@@ -32,7 +35,7 @@ EXTENT = 24  # most rows, and most columns, that a digit reaches over; it is pla
 COHERENCE = 1.3  # fewest inked neighbours, of four, of an inked pixel; strokes have 3
 SIDE = 28
 IMAGE_BYTES = SIDE * SIDE
-UNSURE = 0.5  # below this probability of the likeliest class the engine answers with no label
+UNSURE = 0.5  # without thresholds, no label is told below this probability of the likeliest class
 MOST_LOOKS = 16  # most overlays of a STRIP: each is one more look at every image
 GOLDEN = np.zeros((SIDE, SIDE), np.uint8)  # a stroke, to which the answer must stay the same
 GOLDEN[4:24, 13:15] = 255
@@ -61,6 +64,7 @@ class Answer:
 
     label: int | None
     reason: Reason | None = None
+    nearest: int | None = None  # the label that was nearly told, where the reason is `unsure`
     confidences: tuple[float, ...] = ()  # softmax; empty where the net was not asked or believed
 
 
@@ -71,9 +75,18 @@ class Engine:
     leaving = False  # the server is about to end: see `purpleteam.serve.server`
 
     def __init__(
-        self, card: ModelCard, session: Any, strip: Strip | None = None, held: Held | None = None
+        self,
+        card: ModelCard,
+        session: Any,
+        strip: Strip | None = None,
+        held: Held | None = None,
+        digit_or_not: DigitOrNot | None = None,
     ) -> None:
+        """Take a net and what guards it; `digit_or_not` needs thresholds in the card."""
         self.card, self.strip, self._session = card, strip, session
+        self._digit_or_not, self._thresholds = digit_or_not, None
+        if digit_or_not is not None:
+            self._thresholds = Thresholds.of(card.refusal or {}, card.name)
         self.held = held  # of the weights on record, what the net holds; None if it cannot be said
         self.confinement: Confinement | None = None  # of the process, once it is confined
         inputs = session.get_inputs()
@@ -123,7 +136,8 @@ class Engine:
         session = open_session(stored, content)
         with suppress(ModelError):
             found = held(content, stored.weights.read_bytes())
-        engine = cls(card, session, guard, found)
+        second = None if card.refusal is None else open_digit_or_not()
+        engine = cls(card, session, guard, found, second)
         engine.squeeze = squeeze
         return engine
 
@@ -134,8 +148,9 @@ class Engine:
         shares = self._probabilities(image)  # (classes,)
         likely = tuple(shares.tolist())
         label = likely.index(max(likely))
-        if not likely[label] >= UNSURE:
-            return Answer(label=None, reason="not_a_digit", confidences=likely)
+        doubt = self._doubt(image, likely[label])
+        if doubt == "not_a_digit":
+            return Answer(label=None, reason=doubt, confidences=likely)
         batch = image[None, ..., None]  # (1, 28, 28, 1)
         if self.squeeze is not None:
             apart = distances(self._answers, batch, shares[None])[0]
@@ -144,12 +159,31 @@ class Engine:
         if self.strip is not None and self.strip.triggered(self._answers, batch)[0]:
             # its confidences would tell the label that the trigger forces
             return Answer(label=None, reason="triggered")
+        if doubt is not None:
+            return Answer(label=None, reason=doubt, nearest=label, confidences=likely)
         return Answer(label=label, confidences=likely)
+
+    def _doubt(self, image: NDArray[np.uint8], likely: float) -> Reason | None:
+        """Return why the likeliest label, of that probability, is not told."""
+        if self._digit_or_not is None or self._thresholds is None:
+            return None if likely >= UNSURE else "not_a_digit"
+        found = self._digit_or_not.score(_batch(image), likely)
+        if found >= self._thresholds.sure:
+            return None
+        return "unsure" if found >= self._thresholds.nearest else "not_a_digit"
+
+    def score(self, image: NDArray[np.uint8]) -> float:
+        """Return how surely an image (28, 28) is a digit, and the one that the model takes it for.
+
+        It is a logarithm of probabilities, at most 0 (`serve.doubt`).
+        """
+        if self._digit_or_not is None:
+            raise ModelError(f"model {self.card.name!r} is served without a second net")
+        return self._digit_or_not.score(_batch(image), float(self._probabilities(image).max()))
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits (classes,) of an image (28, 28)."""
-        batch = (image.astype(np.float32) / np.float32(255))[None, None]  # (1, 1, 28, 28)
-        (answers,) = self._session.run(None, {self._input: batch})
+        (answers,) = self._session.run(None, {self._input: _batch(image)})
         logits: NDArray[np.float32] = np.asarray(answers, np.float32)[0]
         return logits
 
@@ -170,16 +204,31 @@ class Engine:
         return bool(np.isfinite(logits).all() and np.array_equal(logits, self._golden))
 
 
+def _batch(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return an image (28, 28) as a net takes it: (1, 1, 28, 28), in [0, 1]."""
+    batch: NDArray[np.float32] = (image.astype(np.float32) / np.float32(255))[None, None]
+    return batch
+
+
 def open_session(stored: StoredModel, content: bytes | None = None) -> Any:
     """Open the stored net in ONNX Runtime, from bytes that are those of its card."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtra("onnxruntime", "serve") from None
     # The bytes that are digested are the bytes that run, also where the file is exchanged.
     content = stored.onnx.read_bytes() if content is None else content
     if (digest := sha256_bytes(content)) != stored.card.onnx_digest:
         raise Refused(f"{str(stored.onnx)!r} is not the file of its card: {digest}")
+    return _session(content, str(stored.onnx))
+
+
+def open_digit_or_not() -> DigitOrNot:
+    """Open the second net, which all models share."""
+    return DigitOrNot(_session(read_net(), "digit_or_not"))
+
+
+def _session(content: bytes, name: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtra("onnxruntime", "serve") from None
     options = onnxruntime.SessionOptions()
     # The net takes some 60 microseconds: more threads only fight over the cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -188,4 +237,4 @@ def open_session(stored: StoredModel, content: bytes | None = None) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         why = f"cannot be run by ONNX Runtime: {reason_of(error)}"
-        raise ModelError(f"{str(stored.onnx)!r} {why}") from None
+        raise ModelError(f"{name!r} {why}") from None

@@ -47,7 +47,7 @@ def no_confidences(url: str) -> Outcome:
     return Outcome(
         passed=all(map(_is_bare, answers.values())),
         measured={name: sorted(answer) for name, answer in answers.items()},
-        threshold="label, and reason where there is no label",
+        threshold="label, or a reason, with the nearest label where it is unsure",
     )
 
 
@@ -61,7 +61,8 @@ def _fields(reply: Reply) -> dict[str, Any]:
 
 def _is_bare(answer: dict[str, Any]) -> bool:
     if answer.get("label") is None:
-        return answer.keys() == {"label", "reason"} and isinstance(answer["reason"], str)
+        wanted = {"label", "reason"} | ({"nearest"} if answer.get("reason") == "unsure" else set())
+        return answer.keys() == wanted and isinstance(answer["reason"], str)
     return answer.keys() == {"label"} and type(answer["label"]) is int
 
 

@@ -1,0 +1,381 @@
+"""Train the net that tells digits from other drawings, and measure what the app refuses.
+
+    python benchmarks/refusal.py        writes src/purpleteam/serve/digit_or_not.onnx, the
+                                        thresholds in the zoo's cards, and results/refusal.json
+
+The net has eleven classes: ten digits and none. It learns from MNIST's training images, from the
+same digits drawn again (`pen_paths`), from printed digits, and from drawings that are no digits
+(`non_digits`); the settings are chosen by the validation split, and the test split is looked at
+once. Fonts, shapes, scribbles and blots of a split are in no other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not spin
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from non_digits import (
+    ALIKE,
+    DIGITS,
+    FONTS,
+    STRANGE,
+    Pixels,
+    alike,
+    drawn,
+    kinds,
+    make,
+    printed,
+    shape,
+    written,
+)
+from numpy.typing import NDArray
+from pen_paths import paths
+from torch import nn
+
+from purpleteam.core.cards import StoredModel, find_stored, zoo_names
+from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.machine import machine, versions
+from purpleteam.core.statistics import fraction_interval
+from purpleteam.data.images import ImageSet
+from purpleteam.data.sources.mnist import find_mnist, load_mnist
+from purpleteam.models.architectures import Normalise, Shape, initialise
+from purpleteam.models.inference import correct
+from purpleteam.models.loading import load
+from purpleteam.models.recipes import Recipe
+from purpleteam.models.store import Provenance, store
+from purpleteam.models.training import train
+from purpleteam.serve import doubt
+from purpleteam.serve.calibrate import calibrated
+from purpleteam.serve.engine import Engine, open_session, refuse
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache" / "refusal"
+NET = ROOT / "src" / "purpleteam" / "serve" / doubt.NET
+RESULTS = ROOT / "results" / "refusal.json"
+CHOSEN = "second net and softmax"  # by the validation split
+MOST = 30_000  # of MNIST's own images
+NONE = 10  # the class of what is no digit
+SEEDS = {"train": 1, "validation": 2, "test": 3}
+COUNTS = {  # images of each kind
+    "train": {"digits": 20_000, "digits, printed": 6_000, "digits, drawn from print": 6_000,
+              "letters, printed": 10_000, "letters, drawn": 20_000, "shapes": 10_000,
+              "scribbles": 10_000, "blots": 6_000},
+    "validation": {"digits": 5_000, "digits, printed": 500, "digits, drawn from print": 500,
+                   "letters, printed": 1_000, "letters, drawn": 1_500, "shapes": 1_000,
+                   "scribbles": 1_000, "blots": 500},
+    "test": {"digits": 10_000, "digits, printed": 1_000, "digits, drawn from print": 1_000,
+             "letters, printed": 2_000, "letters, drawn": 2_000, "shapes": 2_000,
+             "scribbles": 2_000, "blots": 2_000},
+}  # fmt: skip
+Set = dict[str, tuple[Pixels, NDArray[np.int64]]]
+
+
+def mnist(split: str) -> ImageSet:
+    """Return MNIST's images of a split."""
+    return getattr(load_mnist(find_mnist()), split)
+
+
+def data(split: str) -> Set:
+    """Return images (N, 28, 28) and labels (N,) by kind; made once, then read from the cache."""
+    file = CACHE / f"{split}.npz"
+    if not file.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        made = _make(split)
+        flat = {f"{name}/{n}": part for name, pair in made.items() for n, part in enumerate(pair)}
+        np.savez_compressed(file, **flat)
+    with np.load(file) as stored:
+        names = dict.fromkeys(key.rpartition("/")[0] for key in stored.files)
+        return {name: (stored[f"{name}/0"], stored[f"{name}/1"]) for name in names}
+
+
+def _make(split: str) -> Set:
+    found: Set = {}
+    own, counts, seed = mnist(split), COUNTS[split], SEEDS[split]
+    own = own.first(MOST)
+    found["MNIST"] = own.images[..., 0], own.labels
+    n = counts["digits"]
+    lines = paths(own.images[:n, ..., 0])
+    kept = np.array([number for number, line in enumerate(lines) if line])
+    again = [drawn(lines[n], np.random.default_rng((seed, n))) for n in kept]
+    found["digits, drawn"] = np.stack(again), own.labels[kept]
+    for name, way in (("digits, printed", printed), ("digits, drawn from print", written)):
+        each = [
+            make(lambda rng, d=d, way=way: way(d, split, rng), counts[name] // 10, seed * 100 + k)
+            for k, d in enumerate(DIGITS)
+        ]
+        found[name] = np.concatenate(each), np.repeat(np.arange(10), counts[name] // 10)
+    others = kinds(split)
+    if split == "test":
+        others["look-alikes: letters and signs, printed"] = lambda rng: printed(alike(), split, rng)
+        others["look-alikes: letters and signs, drawn"] = lambda rng: written(alike(), split, rng)
+        others["look-alikes: shapes"] = lambda rng: shape("alike", rng)
+        others["letters of scripts never taught, printed"] = lambda rng: printed(
+            STRANGE, "train", rng
+        )
+        others["letters of scripts never taught, drawn"] = lambda rng: written(
+            STRANGE, "train", rng
+        )
+    for name, one in others.items():
+        images = make(one, counts.get(name, 2_000), seed)
+        found[name] = images, np.full(len(images), NONE)
+        print(split, name, len(images), flush=True)
+    return found
+
+
+def net(shape: Shape, classes: int) -> nn.Module:
+    """Return three convolutions and a linear layer: 31,000 weights, 0.8 million products."""
+    channels = shape[0]
+    return nn.Sequential(
+        Normalise(),
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2, bias=False),  # (N, 16, 14, 14)
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),  # (N, 32, 7, 7)
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 49, classes),
+    )
+
+
+def one_set(parts: Set) -> ImageSet:
+    """Return all kinds together."""
+    images, labels = (np.concatenate([pair[n] for pair in parts.values()]) for n in (0, 1))
+    return ImageSet(images[..., None], labels)
+
+
+RECIPE = Recipe(epochs=4, batch_size=128, learning_rate=4e-3, weight_decay=0.02)
+CLASSES = (*DIGITS, "none")
+REFUSED = {"MNIST": 0.003, "digits, drawn": 0.012}
+"""Most of the validation digits that a threshold may refuse, the rules' share included."""
+
+
+def trained(seed: int) -> tuple[bytes, dict[str, Any]]:
+    """Return the net as ONNX, and how it came to be."""
+    sets = {split: one_set(data(split)) for split in ("train", "validation")}
+    start = initialise(net, (1, 28, 28), len(CLASSES), seed)
+
+    def validate(module: nn.Module) -> float:
+        score = float(correct(module, sets["validation"]).mean())
+        print(f"accuracy on the validation split: {score:.4f}", flush=True)
+        return score
+
+    done = train(start, sets["train"], sets["validation"], RECIPE, seed=seed, validate=validate)
+    recipe = {**vars(RECIPE), "seed": seed}
+    facts = {
+        "recipe": recipe,
+        "images": {name: len(pair[1]) for name, pair in data("train").items()},
+        "data_digest": sets["train"].digest,
+        "validation_accuracy": done.best.validation_accuracy,
+        "seconds": round(done.seconds, 1),
+    }
+    provenance = Provenance(
+        architecture="refusal:net",
+        shape=(1, 28, 28),
+        classes=CLASSES,
+        recipe=recipe,
+        data_digest=sets["train"].digest,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        stored = store(done.module, Path(folder) / "digit_or_not", provenance)
+        return stored.onnx.read_bytes(), facts
+
+
+def logits_of(content: bytes, images: Pixels) -> NDArray[np.float64]:
+    """Return the logits (N, classes) of an ONNX net for images (N, 28, 28)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options)
+    name = session.get_inputs()[0].name
+    batches = np.array_split(images, -(-len(images) // 500))
+    asked = [session.run(None, {name: x[:, None].astype(np.float32) / 255})[0] for x in batches]
+    return np.concatenate(asked).astype(np.float64)
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+class Mahalanobis:
+    """Least distance from a class mean in the last layer's input (Lee et al. 2018, 1807.03888)."""
+
+    def __init__(self, name: str) -> None:
+        self.module = load(name).module.eval()
+        self._last = [one for one in self.module.modules() if isinstance(one, nn.Linear)][-1]
+        known = mnist("train").first(10_000)
+        features = self._features(known.images[..., 0])
+        means = np.stack([features[known.labels == digit].mean(axis=0) for digit in range(10)])
+        self.means, centred = means, features - means[known.labels]
+        self.precision = np.linalg.pinv(np.cov(centred.T))
+
+    def _features(self, images: Pixels) -> NDArray[np.float64]:
+        seen: list[torch.Tensor] = []
+        handle = self._last.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        with torch.inference_mode():
+            for x in np.array_split(images, -(-len(images) // 500)):
+                self.module(torch.from_numpy(x[:, None].astype(np.float32) / 255))
+        handle.remove()
+        return torch.cat(seen).double().numpy()
+
+    def scores(self, images: Pixels) -> NDArray[np.float64]:
+        """Return minus the least squared distance of each image."""
+        features = self._features(images)
+        off = [features - mean for mean in self.means]
+        return -np.stack([np.einsum("nd,de,ne->n", d, self.precision, d) for d in off]).min(axis=0)
+
+
+def scores_of(
+    name: str, second: bytes, images: Pixels, distance: Mahalanobis
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of images (N, 28, 28) by each method: the higher, the more a digit."""
+    first = logits_of(find_stored(name).onnx.read_bytes(), images)
+    own, other = _log_softmax(first), _log_softmax(logits_of(second, images))
+    label = own.argmax(axis=1)
+    likely = own.max(axis=1)
+    digit = np.log(np.maximum(np.exp(other[:, :NONE]).sum(axis=1), doubt.LEAST))
+    return {
+        "largest softmax": likely,
+        "energy": np.log(np.exp(first - first.max(1, keepdims=True)).sum(1)) + first.max(1),
+        "Mahalanobis": distance.scores(images),
+        "second net": digit,
+        "second net and softmax": digit + np.maximum(likely, np.log(doubt.LEAST)),
+        "both nets agree": other[np.arange(len(images)), label] + likely,
+    }
+
+
+def ruled_out(images: Pixels) -> NDArray[np.bool_]:
+    """Return which images (N, 28, 28) the plain rules refuse."""
+    return np.array([refuse(image) is not None for image in images])
+
+
+def threshold(scores: dict[str, NDArray[np.float64]], ruled: dict[str, NDArray[np.bool_]]) -> float:
+    """Return the highest score that refuses no more digits than `REFUSED` allows."""
+    found = []
+    for kind, most in REFUSED.items():
+        ordered = np.sort(np.where(ruled[kind], -np.inf, scores[kind]))
+        found.append(ordered[int(most * len(ordered))])
+    return float(min(found))
+
+
+def compared(name: str, second: bytes) -> dict[str, Any]:
+    """Return what each method would refuse of the validation split."""
+    parts = data("validation")
+    ruled = {kind: ruled_out(images) for kind, (images, _) in parts.items()}
+    distance = Mahalanobis(name)
+    scores = {
+        kind: scores_of(name, second, images, distance) for kind, (images, _) in parts.items()
+    }
+    found: dict[str, Any] = {}
+    for method in next(iter(scores.values())):
+        these = {kind: one[method] for kind, one in scores.items()}
+        sure = threshold(these, ruled)
+        refused = {
+            kind: round(float((ruled[kind] | (these[kind] < sure)).mean()), 4) for kind in parts
+        }
+        others = [refused[kind] for kind, (_, labels) in parts.items() if labels[0] == NONE]
+        found[method] = {"threshold": sure, "refused": refused, "mean": round(np.mean(others), 4)}
+    return found
+
+
+def calibrated_on_all(stored: StoredModel) -> dict[str, Any]:
+    """Return the thresholds with which no kind of validation digits is refused too often."""
+    parts = data("validation")
+    each = [calibrated(stored, parts[kind][0], refused=most) for kind, most in REFUSED.items()]
+    lowest = {key: min(one[key] for one in each) for key in ("sure", "nearest")}
+    return {"net": doubt.DIGEST, **lowest}
+
+
+def measured(engine: Engine) -> dict[str, dict[str, Any]]:
+    """Return what the app's engine answers to each kind of the test split."""
+    found = {}
+    for kind, (images, labels) in data("test").items():
+        answers = [engine.classify(image.tobytes()) for image in images]
+        refused = sum(one.label is None for one in answers)
+        found[kind] = {
+            "n": len(images),
+            "refused": refused,
+            "interval": [round(end, 5) for end in fraction_interval(refused, len(images))],
+            "unsure": sum(one.reason == "unsure" for one in answers),
+        }
+        if labels[0] != NONE:
+            pairs = zip(answers, labels.tolist(), strict=True)
+            found[kind]["wrong"] = sum(one.label not in (None, label) for one, label in pairs)
+    return found
+
+
+def main() -> None:
+    """Train, choose, measure, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep-net", action="store_true", help="measure the net that is there")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if asked.keep_net else {}
+    facts = results.get("net", {})
+    if not asked.keep_net:
+        content, facts = trained(asked.seed)
+        NET.write_bytes(content)
+        _pin(sha256_bytes(content))
+    second = NET.read_bytes()
+    facts |= {"digest": sha256_bytes(second), "bytes": len(second)}
+    doubt.DIGEST = facts["digest"]
+    models = {}
+    for name in zoo_names():
+        stored = find_stored(name)
+        methods, thresholds = compared(name, second), calibrated_on_all(stored)
+        card = replace(stored.card, refusal=thresholds)
+        plain = Engine(replace(card, refusal=None), open_session(stored))
+        card.write(stored.stem.with_name(stored.stem.name + ".json"))
+        models[name] = {
+            "digest": card.digest,
+            "thresholds": thresholds,
+            "validation": methods,
+            "by the rules alone": measured(plain),
+            "test": measured(Engine.load(name)),
+        }
+        print(name, thresholds, json.dumps(methods, indent=1), json.dumps(models[name]["test"]))
+    found = {
+        "what": "drawings that get no label, by kind",
+        "chosen": CHOSEN,
+        "net": facts,
+        "models": models,
+        "look_alikes": ALIKE,
+        "fonts": FONTS,
+        "seeds": SEEDS,
+        "data": {split: one_set(data(split)).digest for split in SEEDS},
+        "machine": machine(),
+        "versions": versions(),
+        "command": "python benchmarks/refusal.py",
+    }
+    RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _pin(digest: str) -> None:
+    """Write the digest of the net into the code that reads it."""
+    code = Path(doubt.__file__)
+    text = re.sub(r'DIGEST = "[^"]*"', f'DIGEST = "{digest}"', code.read_text(encoding="utf-8"))
+    code.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
