@@ -44,9 +44,14 @@ def processor_seconds(pid: int) -> float:
 
 
 def megabytes(pids: set[int]) -> float:
-    """Return the proportional memory of processes: pages that several share count once."""
-    sizes = [Path(f"/proc/{pid}/smaps_rollup").read_text().split("Pss:")[1] for pid in pids]
-    return round(sum(int(size.split()[0]) for size in sizes) / 1024, 1)
+    """Return the memory of processes; what they share, also with others, counts once."""
+    own, shared = 0, 0
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        sizes = {name: int(size.split()[0]) for name, size in (row.split(":") for row in lines)}
+        own += sizes["Private_Clean"] + sizes["Private_Dirty"]
+        shared = max(shared, sizes["Shared_Clean"] + sizes["Shared_Dirty"])
+    return round((own + shared) / 1024, 1)
 
 
 def killed(workers: int, victims: int, turns: int) -> dict[str, object]:
@@ -118,6 +123,7 @@ def main() -> None:
     content = {
         "rows": rows,
         "load": round(os.getloadavg()[0], 1),
+        "niceness": os.nice(0),
         "cores": os.cpu_count(),
         "versions": versions(),
         "machine": machine(),

@@ -1,4 +1,4 @@
-"""What the app reads and what it refuses, from results/drawn_digits.json and refusal.json."""
+"""What was measured of the served app: what it reads and refuses, records and lives through."""
 
 from __future__ import annotations
 
@@ -69,4 +69,47 @@ def drawn_digits(path: Path) -> str:
     return "\n".join(lines) + (
         "\n\nWhat gets no label counts as not read. `as painted` is the drawing as it stands on "
         "the canvas, `fitted` what the page makes of its lines. Intervals are 95 %."
+    )
+
+
+def audit(path: Path) -> str:
+    """Return how fast records are written and verified."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| Writer | At once | Records a second | A second of processor time |"]
+    lines += ["| --- " * 4 + "|"]
+    lines += [
+        f"| {one['writer']} | {one['tasks']} | {one['records_per_second']:,} | "
+        f"{one['records_per_cpu_second']:,} |"
+        for one in found["writing"]
+    ]
+    verified = found["verifying"]
+    return "\n".join(lines) + (
+        f"\n\n{verified['lines']:,} records, {verified['bytes'] / 1e6:.0f} MB, are verified in "
+        f"{verified['seconds']:.1f} s ({verified['cpu_seconds']:.1f} s of processor time), with "
+        f"{verified['peak_megabytes']} MB of memory. {found['machine']['cores']} cores, load "
+        f"{found['load']:.0f} of other work."
+    )
+
+
+def restart(path: Path) -> str:
+    """Return how long the app was away when workers were killed under load, and who noticed."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = {**found["rows"]}
+    asked = rows.pop("both replaced as asked")
+    lines = ["| Killed | Away, at most | Answered | Wrong | Cut | Refused | Memory of all |"]
+    lines += ["| --- " * 7 + "|"]
+    lines += [
+        f"| {name}, {len(one['seconds_away'])} times | {max(one['seconds_away']):.2f} s | "
+        f"{one['answered']:,} | {one['wrong']} | {one['cut']} | {one['refused']} | "
+        f"{one['megabytes']:.0f} MB |"
+        for name, one in rows.items()
+    ]
+    lost = sum(asked[name] for name in ("wrong", "cut", "refused"))
+    costs = [one["cpu_seconds_of_a_start"] for one in rows.values()]
+    return "\n".join(lines) + (
+        f"\n\nAway: from SIGKILL to the first answer to what was asked after it. Memory: of parent "
+        f"and workers, what they share counted once. {asked['replaced']} workers were replaced as "
+        f"asked (SIGHUP): {asked['answered']:,} answers, {lost} lost. A worker's start takes "
+        f"{min(costs):.2f} to {max(costs):.2f} s of processor time. {found['cores']} cores, load "
+        f"{found['load']:.0f} of other work, before which this went (niceness {found['niceness']})."
     )

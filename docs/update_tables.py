@@ -235,6 +235,7 @@ CODE: dict[str, Callable[[], str]] = {"attacks_by_name": attack_tables.registry}
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "attacks": attack_tables.ladder,
     "attacks_speed": attack_tables.speed,
+    "audit": serving_tables.audit,
     "assignment_claims": _claims_of,
     "backdoors": backdoor_tables.backdoors,
     "calibration": verdict_tables.calibration,
@@ -248,6 +249,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "partition": backdoor_tables.partition,
     "refusal": serving_tables.refusal,
     "reproducible": verdict_tables.reproducible,
+    "restart": serving_tables.restart,
     "summary_attacks": attack_tables.summary,
     "summary_backdoors": backdoor_tables.summary,
     "summary_mnist": _mnist_summary,
