@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -138,6 +139,27 @@ def test_what_cannot_be_recorded_is_not_answered(
     assert reply.json()["detail"].startswith("The request could not be recorded")
     assert predict(audited, upper).status_code == 200
     assert len(records(log, "predict")) == 1
+
+
+def test_without_its_writer_the_app_is_not_ready(engine: Engine, log: Path) -> None:
+    near, far = socket.socketpair()
+    ends = list[socket.socket]()
+
+    def stand_in() -> None:
+        _, (number,), *_ = socket.recv_fds(far, 1, 1)
+        ends.append(socket.socket(fileno=number))
+        ends[0].sendall(bytes(32))
+
+    thread = threading.Thread(target=stand_in)
+    thread.start()
+    with far, running_app(engine, audit=Audit(file=log, writer=near.detach())) as url:
+        thread.join()
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        ends[0].close()
+        deadline = time.monotonic() + 20
+        while (reply := httpx.get(f"{url}/readyz")).status_code == 200:
+            assert time.monotonic() < deadline
+        assert reply.json()["detail"] == "No request can be recorded."
 
 
 def test_a_log_that_ended_well_is_signed_to_its_end(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -225,6 +226,13 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     beside(path, "key").chmod(0o640)
     with pytest.raises(UsageError, match=r"others may read .* try: chmod 600"):
         AuditLog(path)
+
+
+def test_what_a_confined_process_holds_open_lets_it_add_and_no_more(tmp_path: Path) -> None:
+    with written(tmp_path / "audit.jsonl") as log:
+        for number in log.filenos:
+            flags = fcntl.fcntl(number, fcntl.F_GETFL)
+            assert flags & os.O_ACCMODE == os.O_WRONLY and flags & os.O_APPEND
 
 
 def test_a_log_has_one_writer(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def test_all_that_wait_are_synced_at_once(
     writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced, sync = list[int](), os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda file: (synced.append(file), sync(file))[1])
+    said = "purpleteam.serve.audit.log._sync"
+    monkeypatch.setattr(said, lambda file: (synced.append(file), sync(file))[1])
     assert all(append(writer, *[{"label": number} for number in range(500)]))
     assert len(synced) == 1 and path.read_bytes().count(b"\n") == 501
 
@@ -147,15 +148,15 @@ def test_on_a_full_disk_each_append_says_so(writer: Writer, path: Path) -> None:
 
 
 def test_without_its_writer_a_worker_is_told_no() -> None:
-    async def main() -> tuple[bool, bool, int]:
+    async def main() -> tuple[bool, bool, bool, int]:
         near, far = socket.socketpair()
         far.sendall(bytes(32))
         client = AuditClient(near)
         first = client.append({"label": 1})
         far.close()
-        return await first, await client.append({"label": 2}), client.failures
+        return await first, await client.append({"label": 2}), client.gone, client.failures
 
-    assert asyncio.run(main()) == (False, False, 2)
+    assert asyncio.run(main()) == (False, False, True, 2)
 
 
 def test_a_digest_cannot_be_guessed_without_the_key(writer: Writer, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ CHECKPOINT_LINES = 1 << 16  # a checkpoint comes at the latest after so many lin
 NOTE_BYTES = 1000  # more than a checkpoint takes
 
 log = logging.getLogger("purpleteam.serve")
+_sync = getattr(os, "fdatasync", os.fsync)  # which macOS lacks
 
 
 def beside(path: Path, kind: str) -> Path:
@@ -75,7 +76,9 @@ class AuditLog:
 
     def _open(self) -> int:
         """Lock the file, cut a torn line off and say so in it; return how many bytes it had."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        # Whoever breaks into a confined process can add to files that are open so, no more: what is
+        # open for reading too could be mapped into memory and written anywhere.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self._file = os.open(self.path, flags, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._end = os.fstat(self._file).st_size
@@ -108,7 +111,7 @@ class AuditLog:
             self._broken = False
             raise
         try:
-            os.fdatasync(self._file)
+            _sync(self._file)
         except OSError:  # the kernel drops what it could not write: nothing is known of the file
             self._broken = True
             raise
@@ -124,7 +127,7 @@ class AuditLog:
         self._fresh, before = 0, os.fstat(self._copies).st_size
         try:
             os.write(self._copies, f"{note}\n".encode())
-            os.fdatasync(self._copies)
+            _sync(self._copies)
         except OSError:
             os.ftruncate(self._copies, before)
             raise
@@ -190,7 +193,10 @@ class AuditLog:
         self._tree = Tree()
         cut = whole = 0
         if self._end:
-            with mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) as content:
+            with (
+                self.path.open("rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+            ):
                 whole = content.rfind(b"\n") + 1
                 start = content.rfind(b"\n" + CHECKPOINT, 0, whole) + 1
                 if start:
@@ -201,7 +207,9 @@ class AuditLog:
             os.ftruncate(self._file, whole)
             self._end = whole
         size = os.fstat(self._copies).st_size
-        last = os.pread(self._copies, NOTE_BYTES, max(0, size - NOTE_BYTES))
+        with beside(self.path, "checkpoints").open("rb") as file:
+            file.seek(max(0, size - NOTE_BYTES))
+            last = file.read()
         *_, (note, end) = [("", len(last)), *notes_in(last)]
         if end < len(last) - 1:  # a crash left the beginning of a note
             os.ftruncate(self._copies, size - len(last) + end)

@@ -44,7 +44,7 @@ MOST_FILES = 1 << 16
 
 
 class AuditClient:
-    """One worker's way to the writer. It belongs to the event loop that appends first."""
+    """One worker's way to the writer. It belongs to one event loop."""
 
     def __init__(self, end: socket.socket) -> None:
         end.settimeout(SECONDS)
@@ -61,7 +61,8 @@ class AuditClient:
         self._next: list[asyncio.Future[bool]] = []
         self._sent: list[asyncio.Future[bool]] = []
         self._out = b""
-        self._gone = False
+        self.gone = False
+        """Whether there is no writer any more."""
         self.failures = 0
         """How many records could not be written."""
 
@@ -71,9 +72,9 @@ class AuditClient:
 
     def append(self, record: Mapping[str, Any]) -> asyncio.Future[bool]:
         """Send a record; True once it is on the disk, False where it could not be written."""
-        loop = self._loop or self._attach()
+        loop = self._loop or self.attach()
         committed = loop.create_future()
-        if self._gone:
+        if self.gone:
             self.failures += 1
             committed.set_result(False)
             return committed
@@ -85,8 +86,8 @@ class AuditClient:
 
     def close(self) -> None:
         """Leave the writer; records that were not answered count as failed."""
-        if not self._gone:
-            self._gone = True
+        if not self.gone:
+            self.gone = True
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.remove_reader(self._end)
                 self._loop.remove_writer(self._end)
@@ -95,14 +96,15 @@ class AuditClient:
             self._next = []
             self._settle(False)
 
-    def _attach(self) -> asyncio.AbstractEventLoop:
+    def attach(self) -> asyncio.AbstractEventLoop:
+        """Notice from here on, in this event loop, when the writer is gone."""
         self._loop = asyncio.get_running_loop()
-        if not self._gone:
+        if not self.gone:
             self._loop.add_reader(self._end, self._answered)
         return self._loop
 
     def _send(self) -> None:
-        if self._gone:
+        if self.gone:
             return
         batch = b"".join(self._lines)
         self._sent, self._next, self._lines = self._next, [], []

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from purpleteam.core.errors import UsageError
 from purpleteam.core.registry import check_ranges
 from purpleteam.serve.guards.visit import Gone, Refusal
 
@@ -56,8 +57,10 @@ class Auditor:
         self._refused: Counter[tuple[Any, ...]] = Counter()
         asked = settings.audit
         if asked.file is not None:
-            from purpleteam.serve.audit.writer import AuditClient, Writer, connect
-
+            try:
+                from purpleteam.serve.audit.writer import AuditClient, Writer, connect
+            except ImportError:  # no fcntl
+                raise UsageError("an audit log needs Linux, macOS or another Unix") from None
             if asked.writer is None:
                 self._writer = Writer(asked.file, asked.checkpoint_seconds)
                 self.client = AuditClient(self._writer.connect())
@@ -66,6 +69,8 @@ class Auditor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.client is None or scope["method"] != "POST":
+            if self.client is not None and self.client.gone and scope["path"] == "/readyz":
+                raise Refusal(503, "No request can be recorded.")
             await self.app(scope, receive, send)
             return
         client, visit, status = self.client, scope["visit"], 0
@@ -104,6 +109,11 @@ class Auditor:
         finally:
             if status >= 400:
                 self._count(status, visit)
+
+    async def open(self) -> None:
+        """Notice when the writer ends."""
+        if self.client is not None:
+            self.client.attach()
 
     async def close(self) -> None:
         """Record what was counted, and let the writer sign and end."""
