@@ -15,10 +15,11 @@ from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import ModelError, Refused, unknown
 
 FORMATS = (".safetensors", ".onnx", ".json")
-BOUND = ("digest", "onnx_digest", "classes", "input", "normalisation")  # what decides an answer
+BOUND = ("digest", "onnx_digest", "classes", "input", "normalisation", "refusal")
+"""Fields of a card that decide what the app answers; `refusal` has the digest of its net."""
 ZOO: Mapping[str, str] = {
-    "robust-0.3": "sha256:bfa8f3650efa6cca733bdc0f46d3c89180965a1f3a3d54841f8caae00bd5d3e5",
-    "standard": "sha256:86ed4cfa801b90643f417e2af7fae4409b8c624a234a65ff704ed3e5edf2fcf3",
+    "robust-0.3": "sha256:38064802e139eafc81f56690c88a49491297d1981911872aab16b6fa9241730e",
+    "standard": "sha256:c1ba780596b9d95144ed4e34e47dfc95a31f8a5aeb81c32838dc9d80b811326b",
 }
 """The identities of the models that ship in the package."""
 
@@ -55,7 +56,7 @@ class ModelCard:
 
     @property
     def identity(self) -> str:
-        """The one digest of all that decides an answer: both files, the classes, the input.
+        """The one digest of all that decides an answer: files, classes, input and thresholds.
 
         The digest of the weights alone does not say which ONNX file answers in their name.
         """
