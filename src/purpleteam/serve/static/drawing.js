@@ -148,18 +148,23 @@ export function strokes(lines) {
 /** Paint one segment with a round, anti-aliased brush; the brightest stroke counts. */
 function paint(levels, from, to, width, erases = false) {
   const reach = width / 2 + 0.5;
-  const [stepX, stepY] = [to[0] - from[0], to[1] - from[1]];
+  const [startX, startY] = from;
+  const stepX = to[0] - startX;
+  const stepY = to[1] - startY;
   const squared = stepX * stepX + stepY * stepY;
-  const [left, right] = span(from[0], to[0], reach);
-  const [top, bottom] = span(from[1], to[1], reach);
+  const [left, right] = span(startX, to[0], reach);
+  const [top, bottom] = span(startY, to[1], reach);
   for (let y = top; y <= bottom; y += 1) {
-    for (let x = left; x <= right; x += 1) {
-      const [dx, dy] = [x + 0.5 - from[0], y + 0.5 - from[1]];
+    for (let x = left; x <= right; x += 1) { // no arrays in here: it runs for each pixel
+      const dx = x + 0.5 - startX;
+      const dy = y + 0.5 - startY;
       const along = squared ? (dx * stepX + dy * stepY) / squared : 0;
       const share = Math.min(Math.max(along, 0), 1);
-      const [gapX, gapY] = [dx - share * stepX, dy - share * stepY];
+      const gapX = dx - share * stepX;
+      const gapY = dy - share * stepY;
       const distance = Math.sqrt(gapX * gapX + gapY * gapY); // hypot may differ in its last bit
-      const level = Math.floor(Math.min(Math.max(reach - distance, 0), 1) * 255 + 0.5);
+      if (distance >= reach) continue;
+      const level = Math.floor(Math.min(reach - distance, 1) * 255 + 0.5);
       const at = y * CANVAS + x;
       if (erases) levels[at] = Math.min(levels[at], 255 - level);
       else if (level > levels[at]) levels[at] = level;
@@ -230,13 +235,16 @@ export function place(levels, width, height) {
 function inkBox(levels, width, height) {
   let [top, bottom, left, right] = [height, -1, width, -1];
   for (let y = 0; y < height; y += 1) {
-    for (let x = 0; x < width; x += 1) {
-      if (levels[y * width + x] < INK) continue;
-      top = Math.min(top, y);
-      bottom = y;
-      left = Math.min(left, x);
-      right = Math.max(right, x);
-    }
+    const start = y * width;
+    let first = 0;
+    while (first < width && levels[start + first] < INK) first += 1;
+    if (first === width) continue;
+    let last = width - 1;
+    while (levels[start + last] < INK) last -= 1;
+    if (bottom < 0) top = y;
+    bottom = y;
+    left = Math.min(left, first);
+    right = Math.max(right, last);
   }
   if (bottom < 0) return null;
   return { top, left, rows: bottom - top + 1, columns: right - left + 1 };
@@ -246,39 +254,31 @@ function scaled(side, longest) {
   return Math.max(1, Math.floor((2 * BOX * side + longest) / (2 * longest)));
 }
 
-function cover(pixel, cell, pixels, cells) {
-  const end = Math.min((pixel + 1) * cells, (cell + 1) * pixels);
-  return Math.max(0, end - Math.max(pixel * cells, cell * pixels));
-}
-
+/** Return what each cell of rows x columns collects of the levels that it covers. */
 function areaSums(levels, width, box, rows, columns) {
-  const sums = new Float64Array(rows * columns);
+  const across = new Float64Array(box.rows * columns);
   for (let y = 0; y < box.rows; y += 1) {
-    const across = rowSums(levels, (box.top + y) * width + box.left, box.columns, columns);
-    const [first, last] = cellsOf(y, box.rows, rows);
-    for (let j = first; j <= last; j += 1) {
-      const share = cover(y, j, box.rows, rows);
-      for (let k = 0; k < columns; k += 1) sums[j * columns + k] += share * across[k];
-    }
+    const start = (box.top + y) * width + box.left;
+    share({ from: levels, start, step: 1, count: box.columns }, columns, across, y * columns, 1);
+  }
+  const sums = new Float64Array(rows * columns);
+  for (let k = 0; k < columns; k += 1) {
+    share({ from: across, start: k, step: columns, count: box.rows }, rows, sums, k, columns);
   }
   return sums;
 }
 
-function rowSums(levels, start, pixels, cells) {
-  const sums = new Float64Array(cells);
-  for (let x = 0; x < pixels; x += 1) {
-    const [first, last] = cellsOf(x, pixels, cells);
-    for (let k = first; k <= last; k += 1) {
-      sums[k] += cover(x, k, pixels, cells) * levels[start + x];
-    }
+/** Share `count` values out to `cells`, each in units of 1/cells of a value. */
+function share({ from, start, step, count }, cells, sums, at, stride) {
+  let [value, whole, before] = [0, 0, 0];
+  for (let cell = 1; cell <= cells; cell += 1) {
+    const end = Math.floor((cell * count) / cells);
+    for (; value < end; value += 1) whole += from[start + value * step];
+    const part = (cell * count) % cells;
+    const total = whole * cells + (part === 0 ? 0 : from[start + value * step] * part);
+    sums[at + (cell - 1) * stride] = total - before;
+    before = total;
   }
-  return sums;
-}
-
-/** Return the first and the last cell that a pixel may lie on. */
-function cellsOf(pixel, pixels, cells) {
-  const first = Math.floor((pixel * cells) / pixels);
-  return [first, Math.min(cells - 1, Math.floor(((pixel + 1) * cells) / pixels))];
 }
 
 function contrast(sums) {
