@@ -18,8 +18,8 @@ HAND = """async () => {
   return NUMERALS.map((lines) => lines.map((line) => {
     const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     path.setAttribute("d", line);
-    const points = Array.from({ length: 17 }, (_, at) =>
-      path.getPointAtLength((at / 16) * path.getTotalLength()));
+    const points = Array.from({ length: 9 }, (_, at) =>
+      path.getPointAtLength((at / 8) * path.getTotalLength()));
     return points.map(({ x, y }) => [65 + 1.5 * x, 35 + 1.5 * y]);
   }));
 }"""

@@ -46,30 +46,41 @@ def test_an_answer_to_an_older_drawing_is_never_shown(tiny: Any) -> None:
     says(tiny, "Read as 7.")
 
 
-@pytest.mark.parametrize(
-    ("given", "words", "more"),
-    [
-        ({"json": {"label": None, "reason": "unsure", "nearest": 7}}, "Nearest 7, not sure.", ""),
-        ({"json": {"label": None, "reason": "unsure"}}, "Not sure what this is.", ""),
-        ({"json": {"label": None, "reason": "empty"}}, "There is too little ink to read.", ""),
-        ({"json": {"label": 12}}, "The answer of the server makes no sense.", ""),
-        ({"json": {"label": "<b>3</b>"}}, "The answer of the server makes no sense.", ""),
-        ({"body": "<p>Welcome"}, "The answer of the server makes no sense.", ""),
-        ({"status": 403, "json": {"detail": "<i>No.</i>"}},
-         "The server refused the drawing (403).", "<i>No.</i>"),
-        ({"status": 500, "body": ""}, "The server is in trouble (500).", "Your drawing is fine."),
-    ],
-)  # fmt: skip
-def test_each_answer_has_its_words(tiny: Any, given: dict[str, Any], words: str, more: str) -> None:
-    answer(tiny, **given)
-    draw(tiny)
-    says(tiny, words)
-    if more:
-        expect(tiny.locator("#hint")).to_have_text(more)
+NO_SENSE = "The answer of the server makes no sense."
+ANSWERS: list[tuple[dict[str, Any], str, str]] = [
+    ({"json": {"label": None, "reason": "unsure", "nearest": 7}}, "Nearest 7, not sure.", ""),
+    ({"json": {"label": None, "reason": "unsure"}}, "Not sure what this is.", ""),
+    ({"json": {"label": None, "reason": "empty"}}, "There is too little ink to read.", ""),
+    ({"json": {"label": 12}}, NO_SENSE, "So it is not shown."),
+    ({"json": {"label": "<b>3</b>"}}, NO_SENSE, "So it is not shown."),
+    ({"json": {"label": 3, "confidences": 7}}, NO_SENSE, "So it is not shown."),
+    ({"json": None}, NO_SENSE, "So it is not shown."),
+    ({"body": "<p>Welcome"}, NO_SENSE, "So it is not shown."),
+    ({"status": 403, "json": {"detail": "<i>No.</i>"}},
+     "The server refused the drawing (403).", "<i>No.</i>"),
+    ({"status": 500, "body": ""}, "The server is in trouble (500).", "Your drawing is fine."),
+]  # fmt: skip
+
+
+def test_each_answer_has_its_words_and_each_failure_a_way_on(tiny: Any) -> None:
+    retry = tiny.locator("#retry")
+    for given, words, more in ANSWERS:
+        answer(tiny, **given)
+        draw(tiny)
+        says(tiny, words)
+        if more:
+            expect(tiny.locator("#hint")).to_have_text(more)
+        assert retry.is_visible() == bool(more), given
+        tiny.locator("#clear").click()
     tiny.unroute_all()
-    if tiny.locator("#retry").is_visible():
-        tiny.locator("#retry").click()
-        says(tiny, "Read as 0.")
+    draw(tiny)
+    says(tiny, "Read as 0.")
+    answer(tiny, status=500, body="")
+    draw(tiny, [(60, 60)])
+    says(tiny, "The server is in trouble (500).")
+    tiny.unroute_all()
+    retry.click()
+    says(tiny, "Read as 0.")
 
 
 def test_a_hanging_server_is_given_up_after_five_seconds(tiny: Any) -> None:

@@ -188,26 +188,32 @@ function stamp(levels, cells) {
 export function enlarge(cells, side) {
   const { share, low, high } = SAMPLE;
   const cell = (side * share) / SAMPLE.side;
-  const weights = Array.from({ length: side }, (_, pixel) => {
-    const at = (pixel + 0.5 - (side * (1 - share)) / 2) / cell - 0.5;
-    return Array.from({ length: SAMPLE.side }, (_, one) => spline(Math.abs(at - one)));
-  });
+  const taps = Array.from({ length: side }, (_, pixel) =>
+    tapsAt((pixel + 0.5 - (side * (1 - share)) / 2) / cell - 0.5));
   const levels = new Uint8ClampedArray(side * side); // rounds, and keeps within 0 and 255
-  weights.forEach((down, y) => {
-    const row = weights[0].map((_, column) =>
-      down.reduce((sum, weight, at) => sum + weight * cells[SAMPLE.side * at + column], 0));
-    weights.forEach((across, x) => {
-      const value = across.reduce((sum, weight, at) => sum + weight * row[at], 0);
+  const row = new Float64Array(SAMPLE.side);
+  for (let y = 0; y < side; y += 1) {
+    row.fill(0);
+    for (const [at, weight] of taps[y]) {
+      for (let x = 0; x < SAMPLE.side; x += 1) row[x] += weight * cells[SAMPLE.side * at + x];
+    }
+    for (let x = 0; x < side; x += 1) {
+      let value = 0;
+      for (const [at, weight] of taps[x]) value += weight * row[at];
       levels[y * side + x] = ((value - low) / (high - low)) * 255;
-    });
-  });
+    }
+  }
   return levels;
 }
 
-/** The quadratic B-spline, by the distance from its centre. */
-function spline(distance) {
-  if (distance < 0.5) return 0.75 - distance * distance;
-  return distance < 1.5 ? 0.5 * (1.5 - distance) ** 2 : 0;
+/** Return the cells that a quadratic B-spline takes at a place, each with its weight. */
+function tapsAt(place) {
+  const nearest = Math.round(place);
+  const weights = [nearest - 1, nearest, nearest + 1].map((at) => {
+    const distance = Math.abs(place - at);
+    return [at, distance < 0.5 ? 0.75 - distance * distance : 0.5 * (1.5 - distance) ** 2];
+  });
+  return weights.filter(([at]) => at >= 0 && at < SAMPLE.side);
 }
 
 /** Return the 784 bytes that MNIST would have made of a drawing; null where there is no ink. */
