@@ -78,6 +78,13 @@ def test_the_day_ends_at_midnight(take: Take) -> None:
     assert told.wait == pytest.approx(86_400 - time.time() % 86_400, abs=2) and told.today == 0
 
 
+def test_a_new_day_begins_a_new_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, now = Counts(), time.time()
+    assert [counts.take("one", FAST, 12).wait > 0 for _ in range(2)] == [False, True]
+    monkeypatch.setattr(time, "time", lambda: now + 86_400)
+    assert counts.take("one", FAST, 12) == (0, FAST.at_once - 12, 0)
+
+
 def test_a_refused_request_costs_nothing(take: Take) -> None:
     take("refused", SLOW, 5)
     first, second = take("refused", SLOW, 1), take("refused", SLOW, 1)
@@ -114,10 +121,11 @@ def test_four_workers_keep_the_rate_within_5_percent(
 
 def test_a_full_table_forgets_only_who_has_paid() -> None:
     counts, busy = Counts(), Allowance(at_once=1000, per_second=0.001, per_day=10**6)
-    counts.take("busy", busy, 1000)
+    for number in range(8):
+        counts.take(f"busy {number}", busy, 1000)
     for number in range(PLACES // 4):
         counts.take(str(number), SLOW, 1)
-    assert counts.take("busy", busy, 1).wait > 0
+    assert all(counts.take(f"busy {number}", busy, 1).wait > 0 for number in range(8))
 
 
 def test_counts_go_on_in_memory_while_redis_is_away(caplog: pytest.LogCaptureFixture) -> None:

@@ -137,6 +137,10 @@ def test_forwarded_is_read_where_proxies_write_it(told: str, as_if: str) -> None
     assert seen(behind, forwarded=told, x_forwarded_for="203.0.113.9") == as_if
 
 
+def test_only_a_trusted_proxy_is_believed() -> None:
+    assert seen(Proxies(trusted=("10.0.0.0/8",)), x_forwarded_for="192.0.2.1") == "127.0.0.1"
+
+
 def test_the_header_that_the_proxy_does_not_write_is_the_clients_own() -> None:
     assert seen(BEHIND, forwarded="for=203.0.113.9") == "127.0.0.1"
 
