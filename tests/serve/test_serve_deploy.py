@@ -59,7 +59,7 @@ def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
 
 def test_the_unit_starts_and_reloads_what_there_is() -> None:
     text = UNIT.read_text()
-    (start,) = re.findall("(?m)^ExecStart=/opt/purpleteam/bin/purple (.*)$", text)
+    (start,) = re.findall("(?m)^ExecStart=/usr/local/purpleteam/bin/purple (.*)$", text)
     assert "--workers" in options_of(shlex.split(start))
     assert "ExecReload=/bin/kill -HUP $MAINPID" in text
     assert "Type=notify\n" in text and "NotifyAccess=main\n" in text
@@ -121,5 +121,5 @@ def test_the_last_stage_builds_nothing_and_holds_no_secret() -> None:
 def test_the_container_starts_what_there_is() -> None:
     parts = dict(last_stage())
     program, *arguments = json.loads(parts["ENTRYPOINT"]) + json.loads(parts["CMD"])
-    assert program == "/opt/purpleteam/bin/purple"
+    assert program == "/usr/local/purpleteam/bin/purple"
     assert options_of(arguments) >= {"--workers", "--host", "--allow-remote"}
