@@ -117,8 +117,8 @@ def test_files_come_with_type_and_tag_and_are_sent_once(client: httpx.Client, pa
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_the_whole_page_is_below_60_kilobytes() -> None:
-    assert sum(len(content) for content in read_assets().values()) < 60_000
+def test_the_whole_page_is_below_80_kilobytes() -> None:
+    assert sum(len(content) for content in read_assets().values()) < 80_000
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

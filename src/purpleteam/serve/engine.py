@@ -145,10 +145,11 @@ class Engine:
         image = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
         if reason := refuse(image):
             return Answer(label=None, reason=reason)
-        shares = self._probabilities(image)  # (classes,)
+        asked = _batch(image)
+        shares = _softmax(self._run(asked))  # (classes,)
         likely = tuple(shares.tolist())
         label = likely.index(max(likely))
-        doubt = self._doubt(image, likely[label])
+        doubt = self._doubt(asked, likely[label])
         if doubt == "not_a_digit":
             return Answer(label=None, reason=doubt, confidences=likely)
         batch = image[None, ..., None]  # (1, 28, 28, 1)
@@ -163,11 +164,11 @@ class Engine:
             return Answer(label=None, reason=doubt, nearest=label, confidences=likely)
         return Answer(label=label, confidences=likely)
 
-    def _doubt(self, image: NDArray[np.uint8], likely: float) -> Reason | None:
-        """Return why the likeliest label, of that probability, is not told."""
+    def _doubt(self, batch: NDArray[np.float32], likely: float) -> Reason | None:
+        """Return why the likeliest label of one image, of that probability, is not told."""
         if self._digit_or_not is None or self._thresholds is None:
             return None if likely >= UNSURE else "not_a_digit"
-        found = self._digit_or_not.score(_batch(image), likely)
+        found = self._digit_or_not.score(batch, likely)
         if found >= self._thresholds.sure:
             return None
         return "unsure" if found >= self._thresholds.nearest else "not_a_digit"
@@ -179,24 +180,20 @@ class Engine:
         """
         if self._digit_or_not is None:
             raise ModelError(f"model {self.card.name!r} is served without a second net")
-        return self._digit_or_not.score(_batch(image), float(self._probabilities(image).max()))
+        return self._digit_or_not.score(_batch(image), float(_softmax(self.logits(image)).max()))
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits (classes,) of an image (28, 28)."""
-        (answers,) = self._session.run(None, {self._input: _batch(image)})
+        return self._run(_batch(image))
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        (answers,) = self._session.run(None, {self._input: batch})
         logits: NDArray[np.float32] = np.asarray(answers, np.float32)[0]
         return logits
 
     def _answers(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return probabilities (N, classes) for images (N, 28, 28, 1), one look at a time."""
-        return np.stack([self._probabilities(image[..., 0]) for image in images])
-
-    def _probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return the probability of each class (classes,) for an image (28, 28)."""
-        logits = self.logits(image)
-        shares = np.exp(logits.astype(np.float64) - logits.max())
-        probabilities: NDArray[np.float64] = shares / shares.sum()
-        return probabilities
+        return np.stack([_softmax(self.logits(image[..., 0])) for image in images])
 
     def healthy(self) -> bool:
         """Return whether GOLDEN still gives the logits that it gave at the start."""
@@ -208,6 +205,13 @@ def _batch(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return an image (28, 28) as a net takes it: (1, 1, 28, 28), in [0, 1]."""
     batch: NDArray[np.float32] = (image.astype(np.float32) / np.float32(255))[None, None]
     return batch
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the probability of each class (classes,)."""
+    shares = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities: NDArray[np.float64] = shares / shares.sum()
+    return probabilities
 
 
 def open_session(stored: StoredModel, content: bytes | None = None) -> Any:
