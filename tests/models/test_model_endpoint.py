@@ -17,6 +17,7 @@ from purpleteam.data.images import ImageSet
 from purpleteam.models import load
 from purpleteam.models.endpoint import Endpoint
 from purpleteam.models.inference import correct, logits
+from purpleteam.serve import keys
 from purpleteam.serve.main import running_app
 
 BLANK = np.zeros((1, 1, 28, 28), np.float32)
@@ -263,3 +264,11 @@ def test_load_takes_an_address(url):
     assert loaded.notes == loaded.module.notes
     with pytest.raises(UsageError, match="not of the form http://HOST:PORT"):
         load("ftp://127.0.0.1/model")
+
+
+def test_a_key_in_the_address_opens_an_app_that_asks_for_one(tmp_path):
+    _, token = keys.add(tmp_path / "keys.jsonl")
+    with running_app(tiny_engine(), keys=tmp_path / "keys.jsonl") as url:
+        assert Endpoint(url.replace("//", f"//{token.replace('.', ':')}@")).calls == 1
+        with pytest.raises(ModelError, match="status 401"):
+            Endpoint(url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,7 +19,6 @@ import pytest
 import purpleteam.serve.checks  # noqa: F401 - registers them
 from purpleteam.core.checks import CHECKS, Target
 from purpleteam.core.errors import ConfigError, UsageError
-from purpleteam.models.endpoint import Endpoint
 from purpleteam.serve import keys
 from purpleteam.serve.checks import _web
 from purpleteam.serve.engine import Engine
@@ -29,6 +29,7 @@ from purpleteam.serve.guards.watch import Watching
 from purpleteam.serve.main import listen, running_app
 from purpleteam.serve.settings import Settings, resolve
 
+TLS = ssl.create_default_context()  # made once: it takes longer than a request
 OCTETS = {"content-type": "application/octet-stream"}
 THREE = RateLimit(at_once=3, per_second=0.01, per_day=100)
 DAY_OF_3 = RateLimit(per_day=3)
@@ -37,7 +38,7 @@ BEHIND = Proxies(trusted=("127.0.0.0/8", "10.0.0.0/8", "2001:db8:ffff::/48"))
 
 def ask(url: str, pixels: bytes, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.post(f"{url}/predict", content=pixels, headers=OCTETS | named)
+    return httpx.post(f"{url}/predict", content=pixels, headers=OCTETS | named, verify=TLS)
 
 
 def from_elsewhere(url: str, pixels: bytes) -> int:
@@ -207,7 +208,7 @@ def test_wrong_keys_are_limited_and_right_ones_are_not_held_up(
     assert by_own == [200] * 5 + [429]
 
 
-def test_an_app_with_keys_can_be_checked_and_attacked_with_one(engine: Engine, file: Path) -> None:
+def test_an_app_with_keys_can_be_checked_with_one(engine: Engine, file: Path) -> None:
     id, _, secret = keys.add(file)[1].partition(".")
     with running_app(engine, keys=file) as url:
         with_key = url.replace("//", f"//{id}:{secret}@")
@@ -215,7 +216,6 @@ def test_an_app_with_keys_can_be_checked_and_attacked_with_one(engine: Engine, f
             outcome = CHECKS[name]().examine(Target(url=with_key))
             assert outcome.passed, (name, outcome.measured)
             assert secret not in str(outcome)
-        assert Endpoint(with_key).calls == 1
 
 
 def test_metrics_need_a_key_of_their_own_scope(engine: Engine, file: Path) -> None:
