@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from purpleteam.serve.settings import Settings
 
 IMAGE_BYTES = 784
+TOLD = "request %s is of an attack, it seems (%s): its client gets one answer in %g s"
 SLOWED = "Your questions look like an attack on the model; ask again after Retry-After seconds."
 
 log = logging.getLogger("purpleteam.serve")
@@ -90,7 +91,7 @@ class Abuse:
                 client.pause = min(doubled, self.asked.longest_pause)
                 client.alarmed_at = now
                 visit.told["abuse"] = sign
-                log.warning("request %s: %s, one answer in %g s", visit.id, sign, client.pause)
+                log.warning(TOLD, visit.id, sign, client.pause)
         if client.pause:
             client.free_at = now + client.pause * (len(body) // IMAGE_BYTES)
 
