@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # pages are made from this folder alone
 
+import abuse_tables
 import attack_tables
 import backdoor_tables
 import serving_tables
@@ -32,7 +33,7 @@ from purpleteam.report.view import DASH, Cell, Number, Table, row
 __all__ = ["BLOCK", "render", "updated"]
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ("assignment", "attacks", "backdoors", "measured")
+DOCS = ("abuse", "assignment", "attacks", "backdoors", "measured")
 PAGES = tuple(
     ROOT / f"{name}.md" for name in ("README", "SECURITY", *(f"docs/{one}" for one in DOCS))
 )
@@ -233,6 +234,9 @@ def _own(path: Path, key: str = "answer") -> str:
 
 CODE: dict[str, Callable[[], str]] = {"attacks_by_name": attack_tables.registry}
 BLOCKS: dict[str, Callable[[Path], str]] = {
+    "abuse": abuse_tables.attackers,
+    "abuse_copies": abuse_tables.copies,
+    "abuse_people": abuse_tables.people,
     "attacks": attack_tables.ladder,
     "attacks_speed": attack_tables.speed,
     "audit": serving_tables.audit,
@@ -260,6 +264,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 }
 FILES = {
     **{f"summary_{name}": name for name in ("attacks", "backdoors", "mnist")},
+    **{f"abuse_{name}": "abuse" for name in ("copies", "people")},
     "assignment_claims": "mnist",
     "own_python": "own",
     **{f"verdicts_{name}": "verdicts" for name in ("ladder", "loops")},

@@ -28,6 +28,7 @@ INKED = 128  # a pixel at least this bright counts as ink
 CROPPED = 24  # rows and columns around the centre of mass that are compared: 576 bits
 MARGIN = (SIDE - CROPPED) // 2
 WORDS = CROPPED * CROPPED // 64
+MIDDLE = slice(WORDS // 3, 2 * WORDS // 3)  # the eight rows around the centre of mass
 FIRST = 16  # queries for which there is room at first; it doubles as more come
 _PLACES = np.stack([*np.divmod(np.arange(SIDE * SIDE), SIDE), np.ones(SIDE * SIDE)], 1)
 _PLACES = _PLACES.astype(np.float32)  # (784, 3): row, column and 1 of each pixel
@@ -77,8 +78,10 @@ class Queries:
         """
         watch, count = self._watch, min(self._seen, self._watch.history)
         code, digest = _code(np.frombuffer(pixels, np.uint8)), hash(pixels)
-        differing = np.bitwise_count(self._codes[:, :count] ^ code)  # (9, count)
-        near_ones = (np.add.reduce(differing, 0, np.uint16) <= watch.distance).nonzero()[0]
+        near_ones = _near(self._codes[MIDDLE, :count], code[MIDDLE], watch.distance)
+        if len(near_ones):  # most that are not near differ in the middle rows already
+            rest = _near(self._codes[:, near_ones], code, watch.distance)
+            near_ones = near_ones[rest]
         matches = len(near_ones)
         if matches and (self._digests[near_ones] == digest).any():
             return None
@@ -102,6 +105,13 @@ class Queries:
         self._codes[:, place : place + 1] = code
         self._digests[place] = digest
         self._seen += 1
+
+
+def _near(codes: NDArray[np.uint64], code: NDArray[np.uint64], distance: int) -> NDArray[np.intp]:
+    """Return which of the codes (words, N) differ in so few bits from one (words, 1)."""
+    differing = np.bitwise_count(codes ^ code)
+    total: NDArray[np.uint16] = np.add.reduce(differing, 0, np.uint16)
+    return (total <= distance).nonzero()[0]
 
 
 def _code(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
