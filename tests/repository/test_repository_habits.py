@@ -16,9 +16,8 @@ MOST_LINES = 400
 LONGER: set[str] = set()
 """Modules that may be longer, each with a reason; there is none."""
 HOSTS = ("pypi" + r"\.org", "python" + "hosted", "download" + r"\.pytorch", "PIP_FIND" + "_LINKS=")
-PLACES = tuple(  # but for where deploy/ installs it
-    rf"(?<![\w.~$}}/*]){re.escape(f'/{name}/')}(?!purpleteam\b)"
-    for name in ("work", "root", "tmp", "opt")
+PLACES = tuple(
+    rf"(?<![\w.~$}}/*]){re.escape(f'/{name}/')}" for name in ("work", "root", "tmp", "opt")
 )
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "src" / "purpleteam").rglob("*.py"))
