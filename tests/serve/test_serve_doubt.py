@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from purpleteam.serve.doubt import DigitOrNot, Thresholds, digit_share
 from purpleteam.serve.engine import Engine, open_session
 from purpleteam.serve.main import running_app
 
+RESULTS = Path(__file__).parents[2] / "results" / "refusal.json"
 OCTETS = {"content-type": "application/octet-stream"}
 SEVEN = [[(60.0, 60.0), (200.0, 60.0), (110.0, 240.0)]]
 STAR = [
@@ -156,3 +158,14 @@ def test_each_model_of_the_package_tells_a_seven_from_a_star_and_a_letter(name: 
 def shown(lines: list[list[tuple[float, float]]]) -> bytes:
     moved, widths = fitted(lines)
     return place(strokes(moved, width=widths)).tobytes()
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_what_is_published_was_measured_with_the_thresholds_that_are_served(name: str) -> None:
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))
+    card = find_stored(name).card
+    assert found["net"]["digest"] == doubt.DIGEST
+    assert (found["models"][name]["digest"], found["models"][name]["thresholds"]) == (
+        card.digest,
+        card.refusal,
+    )
