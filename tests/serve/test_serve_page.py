@@ -199,6 +199,7 @@ def test_ink_keeps_to_forced_colours_and_stillness_to_who_asks_for_it(tiny: Any)
     says(tiny, "Read as 0.")
     assert tiny.evaluate(f"({style})('#pad').color") == tiny.evaluate(f"({style})('body').color")
     assert tiny.evaluate(f"({style})('#numeral path').animationName") == "none"
+    assert tiny.evaluate(f"({style})('#prompt').transitionDuration") == "0s"
     tiny.emulate_media(forced_colors="none", reduced_motion="reduce")
 
 

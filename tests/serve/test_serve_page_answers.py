@@ -39,7 +39,7 @@ def test_an_answer_to_an_older_drawing_is_never_shown(tiny: Any) -> None:
     tiny.route("**/predict", lambda route: held.append(route))
     with tiny.expect_request("**/predict"):
         draw(tiny)
-    with tiny.expect_event("requestfailed"):
+    with tiny.expect_event("requestfailed", timeout=4000):  # sooner than it is given up
         draw(tiny, [(140, 140), (140, 240)])
     says(tiny, "Waiting for the server …")
     held[1].fulfill(json={"label": 7})
