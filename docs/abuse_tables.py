@@ -1,4 +1,4 @@
-"""The tables about attacks on the served model by queries."""
+"""The tables about attacks on the served model by queries, and about adversarial inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from purpleteam.core.statistics import Rate
 from purpleteam.report.numbers import percent
 
-__all__ = ["attackers", "copies", "people"]
+__all__ = ["attackers", "copies", "inputs", "inputs_known", "people"]
 
 PEOPLE = tuple(
     f"{how}{what}" for how in ("pen up", "live preview") for what in ("", ", the same digit")
@@ -19,6 +19,7 @@ UNTOLD = (  # rows that repeat the one before
     *(f"within the box, {parts} natural digits before each" for parts in (4, 9)),
     "within the box, by 40 clients",
 )
+DETECTORS = ("none", "squeeze", "second model", "box", "none, robust-0.3 served")
 
 
 def people(path: Path) -> str:
@@ -77,6 +78,39 @@ def copies(path: Path) -> str:
         lines += [f"| {one['queries']:,} | {agreed} |"]
     n = found["clones"][0]["agreement"][0]["n"]
     return "\n".join(lines) + f"\n\nOf {n:,} test images, one number for each seed."
+
+
+def inputs(path: Path) -> str:
+    """Return what detectors of single images flag of clean ones, and of attacks unaware of them."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    names = list(dict.fromkeys(one["detector"] for one in found["false_alarms"]))
+    flagged = {(one["images"], one["detector"]): one["flagged"] for one in found["false_alarms"]}
+    cost = found["microseconds"]
+    lines = [f"| | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
+    costs = " | ".join(f"{cost[name]:.0f} µs" for name in names)
+    lines += [f"| costs, beside {cost['answer']:.0f} µs for the answer | {costs} |"]
+    for images in dict.fromkeys(one["images"] for one in found["false_alarms"]):
+        shown = " | ".join(_rate(flagged[images, name]) for name in names)
+        lines += [f"| flags of clean {images} | {shown} |"]
+    for one in found["unknowing"]:
+        epsilon = f" {one['epsilon']:g}" if "epsilon" in one else ""
+        attack = f"{one['attack']} {one.get('norm', 'linf' if epsilon else 'l2')}{epsilon}"
+        shown = " | ".join(_rate(one[name]) for name in names)
+        misread = percent(one["wrong"]["value"], 0)
+        lines += [f"| flags of the {misread} misread under {attack} | {shown} |"]
+    return "\n".join(lines)
+
+
+def inputs_known(path: Path) -> str:
+    """Return how often an attacker who knows the detector is misread and not seen."""
+    found = json.loads(path.read_text(encoding="utf-8"))["knowing"]
+    unseen = {(one["norm"], one["epsilon"], one["detector"]): one["unseen"] for one in found}
+    names = [name for name in DETECTORS if any(key[2] == name for key in unseen)]
+    lines = [f"| Ball | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
+    for norm, epsilon in dict.fromkeys((one["norm"], one["epsilon"]) for one in found):
+        shown = " | ".join(_rate(unseen[norm, epsilon, name]) for name in names)
+        lines += [f"| {norm} {epsilon:g} | {shown} |"]
+    return "\n".join(lines)
 
 
 def _pooled(rates: list[Mapping[str, Any]]) -> Mapping[str, Any]:

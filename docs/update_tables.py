@@ -246,6 +246,8 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "drawn_digits": serving_tables.drawn_digits,
     "gate": _gate,
     "hostile": _hostile,
+    "inputs": abuse_tables.inputs,
+    "inputs_known": abuse_tables.inputs_known,
     "install": _install,
     "mnist": _mnist,
     "own": _own,
@@ -266,6 +268,7 @@ FILES = {
     **{f"summary_{name}": name for name in ("attacks", "backdoors", "mnist")},
     **{f"abuse_{name}": "abuse" for name in ("copies", "people")},
     "assignment_claims": "mnist",
+    "inputs_known": "inputs",
     "own_python": "own",
     **{f"verdicts_{name}": "verdicts" for name in ("ladder", "loops")},
 }

@@ -3,7 +3,7 @@
 A copy of the image with one bit for each pixel, and one smoothed by the median of 2x2, show a
 person the same digit. Where the model's answers to them differ much from that to the image itself,
 the image owes its answer to what nobody sees. Attackers who know this look for images whose three
-answers agree (He et al. 2017, arXiv:1706.04701): nothing here says that they fail.
+answers agree (He et al. 2017, arXiv:1706.04701): results/inputs.json says how often they find one.
 """
 
 import math
