@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # a parent of workers loads no model and no server
     from purpleteam.serve.audit.writer import Writer
     from purpleteam.serve.engine import Engine
 
+LOGGER = "purpleteam.serve"
 START_SECONDS = 30.0
 KERNEL_BYTES = 65_536  # of what a connection sends, and of what it gets; connections inherit it
 
@@ -49,6 +50,7 @@ def serve(
             where a worker ends or is replaced.
     """
     notify()  # opens the way to systemd
+    _say_warnings()
     with listen(settings.host, settings.port, settings.lets_others_in) as listener:
         address = _address(listener, settings.tls)
         if settings.rate.redis is not None and (why := counts.away(settings.rate.redis)):
@@ -121,6 +123,7 @@ def worker_main(
     """
     from purpleteam.serve.engine import Engine
 
+    _say_warnings()
     engine = Engine.load(reference, settings.strip, settings.digest, settings.squeeze)
     if engine.held is None or not engine.held.whole:
         tell(f"WARNING: {engine.held or 'the weights of the ONNX file cannot be compared'}")
@@ -191,9 +194,18 @@ def _server(
         timeout_keep_alive=5,
         timeout_graceful_shutdown=settings.workers.drain_seconds,
     )
-    # Crashes are told by the guard; what uvicorn says of them would go to standard error by itself.
-    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
+    # An app that a run, a check or a notebook starts is silent, unless logging is set up: neither
+    # warnings nor what uvicorn says of crashes, which a guard tells, go to standard error.
+    for name in (LOGGER, "uvicorn.error"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
     return Server(config, engine, settings.workers.notice_seconds, beat)
+
+
+def _say_warnings() -> None:
+    """Say on standard error what whoever operates the app has to know."""
+    logger = logging.getLogger(LOGGER)
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
 
 
 def listen(host: str, port: int, allow_remote: bool, *, shared: bool = False) -> socket.socket:

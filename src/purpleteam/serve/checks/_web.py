@@ -80,7 +80,7 @@ def line_to(url: str, source: tuple[str, int] | None = None) -> http.client.HTTP
 
 
 def credentials(url: str) -> dict[str, str]:
-    """Return the header that holds the key in http://ID:SECRET@HOST, where there is one."""
+    """Return the header that holds the key, where an address has one in front of its host."""
     parts = urlsplit(url)
     key = f"{parts.username}.{parts.password}"
     return {} if parts.username is None else {"Authorization": f"Bearer {key}"}

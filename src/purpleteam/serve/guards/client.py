@@ -98,7 +98,7 @@ def demand(visit: Visit, wanted: str) -> None:
 
 
 def token_in(header: str) -> str:
-    """Return the `ID.SECRET` of `Bearer ID.SECRET`, or of http://ID:SECRET@HOST as clients send it.
+    """Return the `ID.SECRET` of `Bearer ID.SECRET`, or of an address as clients send it.
 
     The second is `Basic` with both in base64 (RFC 7617): what can be given as an address.
     """
