@@ -66,7 +66,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
         # `images` has path and caption of each, `kind` says which chapter shows them, `of` names
         # the measurement whose images they are.
         GALLERY: "title kind images of note",
-        SERVED: "model_name model url limits body_bytes answers unread",
+        SERVED: "model_name model identity url limits body_bytes answers unread",
         NO_SEARCH: "model_name model seed why",
         NO_REPAIR: "model_name model seed why",
         # `items` has what and why of each.
