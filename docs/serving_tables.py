@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -112,4 +113,34 @@ def restart(path: Path) -> str:
         f"asked (SIGHUP): {asked['answered']:,} answers, {lost} lost. A worker's start takes "
         f"{min(costs):.2f} to {max(costs):.2f} s of processor time. {found['cores']} cores, load "
         f"{found['load']:.0f} of other work, before which this went (niceness {found['niceness']})."
+    )
+
+
+def serve(path: Path) -> str:
+    """Return what a guarded prediction costs, how the app starts, and how it fares in a flood."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    costs = found["cost"]["cpu_microseconds"]
+    floor = statistics.median(costs["floor"])
+    names = {
+        "floor": "a bare ASGI application and the inference",
+        "guarded": "`purple serve`, audit log and access log on",
+        "unaudited": "the same without audit log",
+        "flask": "a naive Flask app: PNG, torch on one thread",
+    }
+    lines = ["| Server | Processor time of a prediction | Times the first |", "| --- " * 3 + "|"]
+    for name, values in costs.items():
+        median = statistics.median(values)
+        lines.append(f"| {names[name]} | {median:,.0f} us | {median / floor:.1f} |")
+    start, flood = found["start"], found["flood"]
+    seconds, memory = start["seconds_to_ready"], start["resident_mb"]
+    turns, each = len(costs["floor"]), found["cost"]["predictions"]
+    ready, megabytes = statistics.median(seconds), statistics.median(memory)
+    quiet, flooded = flood["quiet_p99_ms"], flood["flooded_p99_ms"]
+    sent, refused = flood["flood"]["sent"], flood["flood"]["refused"]
+    return "\n".join(lines) + (
+        f"\n\nMedians of {turns} turns of {each:,}, 16 connections, the whole process tree. From "
+        f"start to ready {ready:.2f} s (median of {len(seconds)}), {megabytes:.0f} MB. A polite "
+        f"client's p99 is {quiet} ms, and {flooded} ms while another asks ten times what it may "
+        f"({refused:,} of {sent:,} refused). {found['machine']['cores']} cores, load "
+        f"{found['load']:.1f}."
     )

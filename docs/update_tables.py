@@ -256,6 +256,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "refusal": serving_tables.refusal,
     "reproducible": verdict_tables.reproducible,
     "restart": serving_tables.restart,
+    "serve": serving_tables.serve,
     "summary_attacks": attack_tables.summary,
     "summary_backdoors": backdoor_tables.summary,
     "summary_mnist": _mnist_summary,

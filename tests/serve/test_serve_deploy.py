@@ -95,7 +95,7 @@ def options_of(arguments: list[str]) -> set[str]:
     """The options of a command line, each of which `purple serve` must know."""
     assert arguments[0] == "serve"
     options = {part for part in arguments if part.startswith("--")}
-    known = run("purple", "serve", "--help").stdout
+    known = run(sys.executable, "-m", "purpleteam", "serve", "--help").stdout
     assert options <= set(re.findall(r"--[a-z-]+", known))
     return options
 

@@ -1,6 +1,6 @@
 """What a prediction costs the app, and what the hostile set does to it: results/hostile.json.
 
-    python benchmarks/serving.py            two minutes; needs Linux
+    python benchmarks/hostile.py            two minutes; needs Linux
 
 The same app runs under uvicorn's two protocols as they come and under ours, each in a process of
 its own, one after the other in every turn; what counts is the processor time of that process for
