@@ -42,6 +42,7 @@ BAD = [
     ("attack --epsilon 8/nan", "'8/nan' --epsilon"),
     ("attack --attack pgd:epsilon=8/0", "epsilon '8/0'"),
     ("attack --attack pgd:step_size=2/", "step_size '2/'"),
+    ("run --model http://id:secret@127.0.0.1:9", "'http://127.0.0.1:9' run.json purple attack"),
     ("run --set evasion.epsilon=1/0", "evasion: epsilon '1/0'"),
     ("run --set evasion.curve=[8/255,1/0]", "evasion: curve '1/0'"),
     ("poison --rate 1/0", "'1/0' --rate"),

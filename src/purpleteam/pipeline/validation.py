@@ -9,6 +9,7 @@ from typing import Any
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.certify.dpa import fitting
 from purpleteam.certify.learners import seeded
+from purpleteam.core.address import USER, without_secrets
 from purpleteam.core.errors import ConfigError, DataError, UsageError, unknown
 from purpleteam.defences.repair import REPAIRS
 from purpleteam.defences.training import DEFENCES
@@ -51,6 +52,10 @@ def check_request(run: Run) -> None:
     for name in asked.stages:
         if name not in ALL_STAGES:
             raise ConfigError(f"stages: {unknown('stage', name, ALL_STAGES)}")
+    if asked.models.use is not None and USER.search(asked.models.use):
+        shown = without_secrets(asked.models.use)
+        stays = "a key in an address would stay in run.json; a verb keeps it out, such as"
+        raise UsageError(f"models.use {shown!r}: {stays} purple attack --model ADDRESS")
     if asked.models.use is None and LEARNING & stages:
         run.dataset.check_trainable()
     _models(run, stages)
