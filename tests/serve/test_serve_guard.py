@@ -80,7 +80,9 @@ def test_what_is_no_http_gets_a_hardened_400(url: str) -> None:
     assert all(f"{name}: {value}" in raw for name, value in SECURITY_HEADERS.items())
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1:1, evil", "10.0.0.1", ""]
+)
 def test_a_foreign_host_is_refused(client: httpx.Client, host: str) -> None:
     assert client.get("/livez", headers={"host": host}).status_code == 400
 

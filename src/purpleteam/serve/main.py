@@ -170,30 +170,14 @@ def _server(
     engine: Engine, settings: Settings, beat: Callable[[int], None] | None = None
 ) -> uvicorn.Server:
     try:
-        import uvicorn
-
         from purpleteam.serve.app import build_app
-        from purpleteam.serve.server import Server
-        from purpleteam.serve.wire import bounded
+        from purpleteam.serve.server import Server, bounded_config
     except ImportError:
         raise MissingExtra("starlette and uvicorn with httptools", "serve") from None
     tls = None
     if settings.tls.certificate and settings.tls.key:
         tls = context_of(settings.tls.certificate, settings.tls.key)
-    config = uvicorn.Config(
-        build_app(engine, settings),
-        http=bounded(settings.limits, tls),
-        ws="none",
-        lifespan="on",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        log_level="error",
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=settings.workers.drain_seconds,
-    )
+    config = bounded_config(build_app(engine, settings), settings, tls, lifespan="on")
     # An app that a run, a check or a notebook starts is silent, unless logging is set up: neither
     # warnings nor what uvicorn says of crashes, which a guard tells, go to standard error.
     for name in (LOGGER, "uvicorn.error"):

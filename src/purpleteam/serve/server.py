@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from ssl import SSLContext
 from time import monotonic
 from types import FrameType
+from typing import Literal
 
 import uvicorn
 
 from purpleteam.serve.engine import Engine
+from purpleteam.serve.guards.visit import App
+from purpleteam.serve.settings import Settings
+from purpleteam.serve.wire import bounded
 
 BEAT_TICKS = 5  # ticks of uvicorn's, which come ten times a second, between two signs of life
+
+
+def bounded_config(
+    app: App,
+    settings: Settings,
+    tls: SSLContext | None = None,
+    lifespan: Literal["on", "off"] = "off",
+) -> uvicorn.Config:
+    """Return how an app is served: by our bounded protocol, silently, believing no proxy."""
+    return uvicorn.Config(
+        app,
+        http=bounded(settings.limits, tls),
+        ws="none",
+        lifespan=lifespan,
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        log_level="error",
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=settings.workers.drain_seconds,
+    )
 
 
 class Server(uvicorn.Server):

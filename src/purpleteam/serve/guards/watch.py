@@ -98,29 +98,18 @@ class Watch:
 
     def _protocols(self) -> Callable[[], asyncio.Protocol]:
         """Listen for those who ask for metrics; return what speaks with one of them."""
-        import uvicorn
         from uvicorn.server import ServerState
 
         from purpleteam.serve.guards import GUARDS, guarded
         from purpleteam.serve.main import listen
-        from purpleteam.serve.wire import bounded
+        from purpleteam.serve.server import bounded_config
 
         asked = self.settings.watch
         shared = self.settings.workers.count > 0
         self._listener = listen(asked.metrics_host, asked.metrics_port, True, shared=shared)
         others = tuple(name for name in GUARDS if name not in AROUND_METRICS)
-        config = uvicorn.Config(
-            guarded(self._metrics, replace(self.settings, without=others), self.engine),
-            http=bounded(self.settings.limits),
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            log_level="error",
-            server_header=False,
-            proxy_headers=False,
-        )
+        app = guarded(self._metrics, replace(self.settings, without=others), self.engine)
+        config = bounded_config(app, self.settings)
         config.load()
         protocol: Any = config.http_protocol_class
         return partial(protocol, config=config, server_state=ServerState(), app_state={})
