@@ -94,7 +94,6 @@ def test_a_run_killed_at_fifteen_moments_ends_with_the_same_bytes(
         if killed_when(moment, chance.uniform(0, 0.15), request_file, out)
     ]
     assert len(struck) >= 12, struck
-    assert RunFolder.open(out).info["status"] == "running", struck
     assert not killed_when(lambda _: False, 0, request_file, out)
     answer = json.loads(out.with_suffix(".answer").read_text("utf-8"))
     assert answer["run"] == str(out)

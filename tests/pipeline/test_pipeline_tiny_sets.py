@@ -165,6 +165,8 @@ def test_an_app_that_is_not_installed_is_listed_as_not_tested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    for part in ("server", "wire"):  # another test may have imported them with it
+        monkeypatch.delitem(sys.modules, f"purpleteam.serve.{part}", raising=False)
     tiny = TinySet(10, 20, ("all", "all", "all"), side=28)
     assert purple_run(tmp_path, tiny, "same", ("models", "serve"))[0] == 0
     page = (tmp_path / "run" / "report.md").read_text("utf-8").split("## What was not tested")[1]
