@@ -1,7 +1,8 @@
-"""The executed checks: ours pass, the careless server fails, and each fault alone is seen."""
+"""The executed checks: ours pass, the app without a part fails, and each fault alone is seen."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ import purpleteam.serve.checks
 from purpleteam.core.cards import find_stored
 from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.core.digest import sha256_file
-from purpleteam.serve.checks.requests import LEAK
+from purpleteam.serve.checks._web import ask
+from purpleteam.serve.checks.connections import RUDE
+from purpleteam.serve.checks.requests import LEAK, PATHS
 from purpleteam.serve.engine import Engine
 from purpleteam.serve.guards.visit import SECURITY_HEADERS
 from purpleteam.serve.main import running_app
@@ -85,6 +88,35 @@ def test_no_server_at_all_is_no_pass(name: str) -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as closed:
         port = closed.server_port
     assert run_check(CHECKS[name](), Target(url=f"http://127.0.0.1:{port}")).verdict != "pass"
+
+
+EACH_FAULT = {
+    "web.assets": {"other": ["/"]},
+    "web.deadlines": {"kept": sorted(RUDE)},
+    "web.debug-off": {"wrong": dict.fromkeys(PATHS, 500) | {"an error": 500}},
+}
+
+
+@pytest.mark.parametrize("name", EACH_FAULT)
+def test_a_control_fails_by_what_was_left_out_of_the_app(name: str, tmp_path: Path) -> None:
+    check = CHECKS[name]()
+    with check.bad_target(tmp_path) as bad:
+        assert json.loads(ask(str(bad.url), "GET", "/version").body)["model"] == "standard"
+        assert check.examine(bad).measured.items() >= EACH_FAULT[name].items()
+
+
+def test_without_its_methods_a_path_answers_to_any_other(tmp_path: Path) -> None:
+    check = CHECKS["web.method-not-allowed"]()
+    with check.bad_target(tmp_path) as bad:
+        wrong = check.examine(bad).measured["wrong"]
+    assert wrong["GET /predict"] == 415 and wrong["PUT /"] == 200 and len(wrong) == 13
+
+
+def test_the_other_page_of_the_control_has_every_fault(tmp_path: Path) -> None:
+    with NO_INLINE.bad_target(tmp_path) as bad:
+        wrong = NO_INLINE.examine(bad).measured
+    assert "<style>" in wrong and "code in <script>" in wrong and "style on <body>" in wrong
+    assert "onload on <body>" in wrong and "<script> leads to https://cdn.example/app.js" in wrong
 
 
 def test_exposed_confidences_are_seen(engine: Engine) -> None:

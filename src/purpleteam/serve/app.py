@@ -49,7 +49,11 @@ def build_app(engine: Engine, settings: Settings) -> App:
     Confidences help an attacker; answers without them still leak labels, from which a copy can be
     trained.
     """
-    router = Router(routes_of(engine, settings), redirect_slashes=False)
+    routes = routes_of(engine, settings)
+    if "methods" in settings.without:
+        for route in routes:
+            route.methods = None  # any
+    router = Router(routes, redirect_slashes=False)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = router  # so that it raises what it finds no route for

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # a parent of workers loads no model and no server
 
     from purpleteam.serve.audit.writer import Writer
     from purpleteam.serve.engine import Engine
+    from purpleteam.serve.guards.visit import App
 
 LOGGER = "purpleteam.serve"
 START_SECONDS = 30.0
@@ -136,11 +137,16 @@ def worker_main(
 
 
 @contextmanager
-def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[str]:
+def running_app(
+    model: str | Engine = "standard",
+    around: Callable[[App], App] = lambda app: app,
+    **settings: Any,
+) -> Iterator[str]:
     """Serve a model on a free loopback port in a thread; yield the address, then stop.
 
     Args:
         model: a zoo name, the path of a stored model, or a loaded engine.
+        around: puts something of ASGI in front of the guarded app.
         settings: fields of `Settings`, such as `expose_confidences`, `limits`, `without`.
     """
     from purpleteam.serve.engine import Engine
@@ -150,7 +156,7 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
         model if isinstance(model, Engine) else Engine.load(model, asked.strip, None, asked.squeeze)
     )
     with listen(asked.host, asked.port, asked.lets_others_in) as listener:
-        server = _server(engine, asked)
+        server = _server(engine, asked, around=around)
         server.config.timeout_graceful_shutdown = 1
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
@@ -167,7 +173,10 @@ def running_app(model: str | Engine = "standard", **settings: Any) -> Iterator[s
 
 
 def _server(
-    engine: Engine, settings: Settings, beat: Callable[[int], None] | None = None
+    engine: Engine,
+    settings: Settings,
+    beat: Callable[[int], None] | None = None,
+    around: Callable[[App], App] = lambda app: app,
 ) -> uvicorn.Server:
     try:
         from purpleteam.serve.app import build_app
@@ -177,7 +186,7 @@ def _server(
     tls = None
     if settings.tls.certificate and settings.tls.key:
         tls = context_of(settings.tls.certificate, settings.tls.key)
-    config = bounded_config(build_app(engine, settings), settings, tls, lifespan="on")
+    config = bounded_config(around(build_app(engine, settings)), settings, tls, lifespan="on")
     # An app that a run, a check or a notebook starts is silent, unless logging is set up: neither
     # warnings nor what uvicorn says of crashes, which a guard tells, go to standard error.
     for name in (LOGGER, "uvicorn.error"):

@@ -28,7 +28,7 @@ def bounded_config(
     """Return how an app is served: by our bounded protocol, silently, believing no proxy."""
     return uvicorn.Config(
         app,
-        http=bounded(settings.limits, tls),
+        http=bounded(settings.limits, tls, deadlines="deadlines" not in settings.without),
         ws="none",
         lifespan=lifespan,
         interface="asgi3",

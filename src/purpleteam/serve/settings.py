@@ -66,7 +66,7 @@ class Settings:
     abuse: Suspicion = field(default_factory=Suspicion)
     disclosure: Disclosure = field(default_factory=Disclosure)
     without: tuple[str, ...] = ()
-    """Guards that are left out: the mechanism-off variant, which the guard's check must fail on."""
+    """Guards and other parts that are left out: the mechanism-off variant, where a check fails."""
 
     @property
     def lets_others_in(self) -> bool:

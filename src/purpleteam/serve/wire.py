@@ -286,7 +286,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(left, self._watch)
 
 
-def bounded(limits: Limits, tls: ssl.SSLContext | None = None) -> type[BoundedProtocol]:
-    """Return the protocol with other limits, and over TLS where there is a context for it."""
-    own = {"limits": limits, "tls": tls, "crowd": Crowd(limits)}
+def bounded(
+    limits: Limits, tls: ssl.SSLContext | None = None, *, deadlines: bool = True
+) -> type[BoundedProtocol]:
+    """Return the protocol with other limits, and over TLS where there is a context for it.
+
+    Without `deadlines` nobody is cut off in time: the control of `web.deadlines`.
+    """
+    own: dict[str, Any] = {"limits": limits, "tls": tls, "crowd": Crowd(limits)}
+    if not deadlines:
+        own["_watch"] = lambda _protocol: None
     return type("BoundedProtocol", (BoundedProtocol,), own)

@@ -1,4 +1,4 @@
-"""Executed checks of a running app: `web.*`. Each must fail on a careless server first."""
+"""Executed checks of a running app: `web.*`. Each must fail first on the app without that part."""
 
 import sys
 

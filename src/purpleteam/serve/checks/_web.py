@@ -1,24 +1,27 @@
-"""How the checks of a running app ask, by the standard library alone, and a server that fails them.
+"""How the checks of a running app ask, by the standard library alone, and the app that fails them.
 
-The careless server is harmless: it answers with constants, on loopback, while a check looks at it.
+That is the app itself without one of its parts, on loopback, while a check looks at it.
 """
+
+from __future__ import annotations
 
 import http.client
 import ipaddress
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from purpleteam.serve.guards.visit import App, Receive, Scope, Send
 
 SECONDS = 5.0  # that an answer is waited for; twice as long for what is no HTTP
 MOST_BYTES = 1_000_000
@@ -147,92 +150,53 @@ def talk(url: str, raw: bytes) -> bytes:
     return answer
 
 
-PAGE = b"""<html><head><style>body { color: black }</style>
-<script>document.body.innerHTML = location.hash</script>
-<script src="https://cdn.example/app.js"></script></head>
-<body onload="start()" style="margin: 0"></body></html>"""
-TRACEBACK = b"""Traceback (most recent call last):
-  File "/home/app/server.py", line 41, in predict
-ValueError: cannot reshape <_io.BytesIO object at 0x7f2a10c3d0e0>"""
-ANSWER = b'{"label": 7, "confidences": [0.1, 0.9], "logits": [1.5, 3.5]}'
-VERSION = b'{"model": "unknown", "digest": "sha256:0", "limits": {"head_seconds": 0.1}}'
-CONSOLE = b"<h1>Interactive Console</h1> Werkzeug debugger"
-PAGES = {"/": PAGE, "/console": CONSOLE, "/predict": ANSWER, "/version": VERSION}
-PATIENCE = 10_000_000
+def left_out(
+    *parts: str, around: Callable[[App], App] = lambda app: app, **settings: Any
+) -> Server:
+    """Return what starts the app itself without these parts: the mechanism-off variant.
 
-
-class _Careless(BaseHTTPRequestHandler):
-    server_version = "Werkzeug/0.1"
-    protocol_version = "HTTP/1.0"
-
-    def do_GET(self) -> None:
-        self._answer(PAGES.get(self.path, TRACEBACK))
-
-    def do_POST(self) -> None:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline() or b"0", 16):
-                self.rfile.read(size + 2)
-        else:
-            length = int(self.headers.get("Content-Length", 0))
-            self.rfile.read(length if 0 < length <= PATIENCE else 0)
-        known = self.headers.get("Content-Type") == "application/octet-stream"
-        self._answer(ANSWER if known else TRACEBACK)
-
-    do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_POST  # noqa: N815
-
-    def _answer(self, content: bytes) -> None:
-        self.send_response(500 if content == TRACEBACK else 200)
-        self.send_header("Access-Control-Allow-Origin", "*")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-
-class _Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: the checks send what this server cannot read."""
-
-
-@contextmanager
-def careless_server() -> Iterator[str]:
-    """Run the careless server on a free loopback port; yield its address."""
-    with _Quiet(("127.0.0.1", 0), _Careless) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def left_out(*guards: str, **settings: Any) -> Server:
-    """Return what starts the app itself without these guards: the mechanism-off variant."""
+    Args:
+        parts: guards, or others of `Settings.without`.
+        around: puts something in front of the app, where no part of it is to be left out.
+        settings: fields of `Settings`.
+    """
 
     @contextmanager
     def start() -> Iterator[str]:
         from purpleteam.serve.main import running_app
 
-        with running_app(without=guards, **settings) as url:
+        with running_app(around=around, without=parts, **settings) as url:
             yield url
 
     return start
 
 
-class WebCheck(Check):
-    """A check of a running app.
+CARELESS_PAGE = b"""<html><head><style>body { color: black }</style>
+<script>document.body.innerHTML = location.hash</script>
+<script src="https://cdn.example/app.js"></script></head>
+<body onload="start()" style="margin: 0"></body></html>"""
 
-    Its negative control is the same app with one guard left out, or a server that is wrong in all.
-    """
+
+def other_page(app: App) -> App:
+    """Put another page in front of the app's own: what somebody who is on the way can do."""
+
+    async def exchanged(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/":
+            headers = [(b"content-type", b"text/html")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": CARELESS_PAGE})
+        else:
+            await app(scope, receive, send)
+
+    return exchanged
+
+
+class WebCheck(Check):
+    """A check of a running app; its negative control is the same app with one part left out."""
 
     needs: ClassVar[tuple[str, ...]] = ("url",)
     look: ClassVar[Look]
-    wrong: ClassVar[Server] = staticmethod(careless_server)
+    wrong: ClassVar[Server]
 
     def examine(self, target: Target) -> Outcome:
         return type(self).look(target.url or "")
@@ -240,10 +204,10 @@ class WebCheck(Check):
     @contextmanager
     def bad_target(self, folder: Path) -> Iterator[Target]:
         with type(self).wrong() as url:
-            yield Target(url=url, served_digest="sha256:" + 64 * "a")
+            yield Target(url=url)
 
 
-def web_check(id: str, wrong: Server = careless_server) -> Callable[[Look], Look]:
+def web_check(id: str, wrong: Server) -> Callable[[Look], Look]:
     """Register the decorated function, which looks at an address, as a check of a running app."""
 
     def register(look: Look) -> Look:

@@ -2,15 +2,26 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 from purpleteam.core.checks import CHECKS, Outcome, Target
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.serve.checks import _web
-from purpleteam.serve.checks._web import OCTETS, STROKE, Reply, ask, left_out, web_check
+from purpleteam.serve.checks._web import (
+    OCTETS,
+    STROKE,
+    Reply,
+    ask,
+    left_out,
+    other_page,
+    web_check,
+)
 from purpleteam.serve.settings import Limits
 
 IMAGES = {"stroke": STROKE, "full page": b"\xff" * 784, "empty page": bytes(784)}
@@ -79,6 +90,12 @@ class ModelDigest(_web.WebCheck):
         passed = identity == wanted
         return Outcome(passed=passed, measured=identity, threshold=wanted, inputs=inputs)
 
+    @contextmanager
+    def bad_target(self, folder: Path) -> Iterator[Target]:
+        """The app with another model than the one on record."""
+        with left_out()() as url:
+            yield Target(url=url, served_digest="sha256:" + 64 * "a")
+
 
 @web_check("web.size-cap", left_out(limits=UNCAPPED))
 def size_cap(url: str) -> Outcome:
@@ -100,7 +117,7 @@ def size_cap(url: str) -> Outcome:
     )
 
 
-@web_check("web.method-not-allowed")
+@web_check("web.method-not-allowed", left_out("methods"))
 def method_not_allowed(url: str) -> Outcome:
     """Only the methods that a path has are answered."""
     asked = [(method, path) for path in ("/predict", "/") for method in OTHERS]
@@ -184,7 +201,7 @@ def _faults(reply: Reply) -> list[str]:
     return faults
 
 
-@web_check("web.no-inline")
+@web_check("web.no-inline", left_out(around=other_page))
 def no_inline(url: str) -> Outcome:
     """The page runs only its own files: nothing inline, nothing from elsewhere."""
     page = ask(url, "GET", "/")
@@ -239,7 +256,7 @@ class _PageReader(HTMLParser):
         self._in_script = False
 
 
-@web_check("web.debug-off")
+@web_check("web.debug-off", left_out("refusals"))
 def debug_off(url: str) -> Outcome:
     """The app runs without debugger, console or traces in its errors."""
     replies = {path: ask(url, "GET", path) for path in PATHS}

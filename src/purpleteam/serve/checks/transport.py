@@ -18,6 +18,7 @@ from purpleteam.serve.checks._web import (
     is_loopback,
     is_secure,
     left_out,
+    other_page,
     trusting,
     web_check,
 )
@@ -65,7 +66,7 @@ def tls(url: str) -> Outcome:
     )
 
 
-@web_check("web.assets")
+@web_check("web.assets", left_out(around=other_page))
 def assets(url: str) -> Outcome:
     """The page and its files are, byte for byte, those of this release."""
     from purpleteam.serve.app import read_assets

@@ -43,14 +43,15 @@ GUARDS: dict[str, Callable[[App, Settings, Engine], App]] = {  # the outermost f
     "keys": Keys,
     "abuse": Abuse,
 }
-ELSEWHERE = ("restart",)  # what `without` can leave out besides: it is not around a request
+ELSEWHERE = ("deadlines", "methods", "restart")
+"""What `without` can leave out besides: of connections, of routes, of the supervisor."""
 
 
 def guarded(app: App, settings: Settings, engine: Engine) -> App:
     """Return the app inside all guards but those that are left out."""
     for name in settings.without:
         if name not in (*GUARDS, *ELSEWHERE):
-            raise ConfigError(f"without: {unknown('guard', name, (*GUARDS, *ELSEWHERE))}")
+            raise ConfigError(f"without: {unknown('part', name, (*GUARDS, *ELSEWHERE))}")
     opened: list[App] = []
     for name, guard in reversed(GUARDS.items()):
         if name not in settings.without:

@@ -21,6 +21,7 @@ class Body:
 
     def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
         self.app, self.limits = app, settings.limits
+        self.seconds = None if "deadlines" in settings.without else self.limits.body_seconds
         self.most = {"/predict/batch": IMAGE_BYTES * settings.limits.batch_images}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +44,7 @@ class Body:
             raise Refusal(413, too_large)
         body, more = b"", True
         try:
-            async with asyncio.timeout(self.limits.body_seconds):
+            async with asyncio.timeout(self.seconds):
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
