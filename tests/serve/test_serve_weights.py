@@ -117,6 +117,15 @@ def test_garbage_holds_nothing_or_is_a_clear_error(content: bytes) -> None:
         assert not held(content, save({"weight": np.ones(9, np.float32)})).whole
 
 
+@pytest.mark.parametrize("side", [-1, 2**62, 5])
+def test_a_shape_that_its_values_do_not_have_is_a_clear_error(side: int) -> None:
+    tensor = numpy_helper.from_array(np.ones((3, 4), np.float32), "weight")
+    tensor.dims[:] = [side, 2**62]
+    model = helper.make_model(helper.make_graph([], "", [], [], [tensor])).SerializeToString()
+    with pytest.raises(ModelError, match="the weights cannot be compared"):
+        held(model, save({"weight": np.ones((3, 4), np.float32)}))
+
+
 def test_no_graph_is_a_clear_error() -> None:
     with pytest.raises(ModelError, match="cannot be compared: this is no ONNX file"):
         held(b"", save({"weight": np.ones(9, np.float32)}))

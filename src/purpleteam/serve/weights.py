@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.core.errors import ModelError, reason_of
+from purpleteam.core.protobuf import Field, Reader
 
 Tensors = dict[str, NDArray[Any]]
 TYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8"}  # of ONNX
@@ -59,7 +60,7 @@ def held(onnx: bytes, weights: bytes) -> Held:
     try:
         wanted = {n: part for n, part in load(weights).items() if not n.endswith("_tracked")}
         there = _initialisers(onnx)
-    except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise ModelError(f"the weights cannot be compared: {reason_of(error)}") from None
     left = {name: part for name, part in there.items() if part.size > FEW or name in wanted}
     verbatim, folded = _verbatim(wanted, left), list[str]()
@@ -118,72 +119,36 @@ def _close(found: NDArray[Any], made: NDArray[np.float64]) -> bool:
 
 def _initialisers(onnx: bytes) -> Tensors:
     """Return the constants of an ONNX file's graph by name, those of its nodes too."""
-    graph = _bytes(next((part for number, part in _fields(memoryview(onnx)) if number == 7), 0))
-    tensors = [part for number, part in _fields(graph) if number == 5]
-    for number, node in _fields(graph):
-        for field, attribute in _fields(_bytes(node)) if number == 1 else ():
-            if field == 5:
-                tensors += [part for kind, part in _fields(_bytes(attribute)) if kind == 5]
-    return dict(_tensor(_bytes(part), place) for place, part in enumerate(tensors))
+    read = Reader().fields
+    graph = next((field.message for field in read(memoryview(onnx)) if field.number == 7), None)
+    if graph is None:
+        raise ValueError("this is no ONNX file")
+    tensors = []
+    for part in read(graph):
+        if part.number == 5:
+            tensors.append(part)
+        for field in read(part.message) if part.number == 1 else ():
+            if field.number == 5:
+                tensors += [value for value in read(field.message) if value.number == 5]
+    return dict(_tensor(read(part.message), place) for place, part in enumerate(tensors))
 
 
-def _tensor(message: memoryview, place: int) -> tuple[str, NDArray[Any]]:
+def _tensor(fields: Iterator[Field], place: int) -> tuple[str, NDArray[Any]]:
     """Read a TensorProto: its name, or its place where it has none, and its values."""
     shape, kind, name, content = list[int](), 0, f"constant {place}", b""
-    for number, part in _fields(message):
-        if number == 1:
-            shape += [part] if isinstance(part, int) else _varints(part)
-        elif number == 2 and isinstance(part, int):
-            kind = part
-        elif number == 4 and not isinstance(part, int):  # float_data; packed, as in raw_data
-            content += bytes(part)
-        elif number == 7 and not isinstance(part, int):
-            content += np.array(_varints(part), np.uint64).tobytes()
-        elif number == 8:
-            name = str(_bytes(part), "utf-8") or name
-        elif number == 9:
-            content = bytes(_bytes(part))
+    for field in fields:
+        if field.number == 1:
+            shape += field.numbers
+        elif field.number == 2:
+            kind = field.numbers[-1]
+        elif field.number == 4:  # float_data; packed, as in raw_data
+            content += bytes(field.message)
+        elif field.number == 7:
+            content += np.array(field.numbers, np.uint64).tobytes()
+        elif field.number == 8:
+            name = str(field.message, "utf-8") or name
+        elif field.number == 9:
+            content = bytes(field.message)
     if kind not in TYPES:
         raise ValueError(f"tensor {name!r} is of a type that is not known here")
     return name, np.frombuffer(content, TYPES[kind]).reshape(shape)
-
-
-def _bytes(part: int | memoryview) -> memoryview:
-    if isinstance(part, int):
-        raise ValueError("this is no ONNX file")
-    return part
-
-
-def _varints(part: memoryview) -> list[int]:
-    numbers, at = [], 0
-    while at < len(part):
-        number, at = _varint(part, at)
-        numbers.append(number)
-    return numbers
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        number |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-        if data[at - 1] < 128:
-            return number, at
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and content of each field of a protobuf message (protobuf.dev/encoding)."""
-    at, fixed = 0, {1: 8, 5: 4}
-    while at < len(data):
-        key, at = _varint(data, at)
-        if key & 7 == 0:
-            number, at = _varint(data, at)
-            yield key >> 3, number
-            continue
-        length = fixed.get(key & 7, 0)
-        if key & 7 == 2:
-            length, at = _varint(data, at)
-        if (not length and key & 7 != 2) or at + length > len(data):
-            raise ValueError("this is no ONNX file")
-        yield key >> 3, data[at : at + length]
-        at += length

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
+from purpleteam.core.protobuf import Malformed, Reader, TooMany
 from purpleteam.scan.formats.problem import Problem
 
 MAX_DEPTH = 40
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 EXTERNAL = 1
-MAX_TOP, MAX_FIELDS = 100_000, 1_000_000  # fields of the model itself, and of everything in it
+MAX_TOP = 100_000  # fields of the model itself
 
 # Field numbers of onnx.proto: https://github.com/onnx/onnx
 MODEL_GRAPH, MODEL_OPSET, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 20, 25
@@ -28,36 +28,30 @@ PARTS: dict[str, dict[int, str]] = {
 _bad = partial(Problem, "onnx")
 
 
-class _Field(NamedTuple):
-    number: int
-    value: int | memoryview
-
-    @property
-    def message(self) -> memoryview:
-        if isinstance(self.value, int):
-            raise _bad(f"field {self.number} is a number where a message belongs")
-        return self.value
-
-    @property
-    def text(self) -> str:
-        return str(self.message, "utf-8", "replace")
-
-
 def looks_like_onnx(data: memoryview) -> bool:
     """Return whether the file is one protobuf message with a graph and operator sets."""
     try:
-        numbers = {field.number for field in _Walk(MAX_TOP).fields(data)}
-    except Problem:
+        numbers = {field.number for field in Reader(MAX_TOP).fields(data)}
+    except Malformed:
         return False
     return {MODEL_GRAPH, MODEL_OPSET} <= numbers
 
 
 def inspect_onnx(data: memoryview) -> Iterator[Problem]:
     """Yield what is wrong with the file: external data, operators of foreign domains."""
-    top = list(_Walk(MAX_TOP).fields(data))
+    try:
+        yield from _inspect(data)
+    except TooMany as error:
+        raise Problem("bomb", str(error)) from None
+    except Malformed as error:
+        raise _bad(str(error)) from None
+
+
+def _inspect(data: memoryview) -> Iterator[Problem]:
+    top = list(Reader(MAX_TOP).fields(data))
     if not {MODEL_GRAPH, MODEL_OPSET} <= {field.number for field in top}:
         raise _bad("the file has no graph or no operator sets")
-    walk = _Walk(MAX_FIELDS)
+    walk = _Walk()
     functions = [field.message for field in top if field.number == MODEL_FUNCTIONS]
     for function in functions:
         named = {FUNCTION_DOMAIN: "", FUNCTION_NAME: ""}
@@ -72,11 +66,11 @@ def inspect_onnx(data: memoryview) -> Iterator[Problem]:
         yield from walk.problems("function", function)
 
 
-class _Walk:
-    """Walks the messages of one file, up to a limit of fields."""
+class _Walk(Reader):
+    """Walks the messages of one file."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = self.left = limit
+    def __init__(self) -> None:
+        super().__init__()
         self.own: set[tuple[str, str]] = set()  # domain and name of what the file itself defines
 
     def problems(self, kind: str, data: memoryview, depth: int = 0) -> Iterator[Problem]:
@@ -103,36 +97,3 @@ class _Walk:
         if external:
             where = ", ".join(repr(place[:80]) for place in places[:3]) or "an unnamed file"
             yield Problem("external-data", f"tensor {name[:80]!r} is read from {where}")
-
-    def fields(self, data: memoryview) -> Iterator[_Field]:
-        """Yield the fields of one protobuf message; anything else is a Problem."""
-        at = 0
-        while at < len(data):
-            self.left -= 1
-            if self.left < 0:
-                raise Problem("bomb", f"the file has more than {self.limit} fields")
-            key, at = _varint(data, at)
-            number, wire = key >> 3, key & 7
-            if wire == 0:
-                value, at = _varint(data, at)
-                yield _Field(number, value)
-                continue
-            if wire == 2:
-                length, at = _varint(data, at)
-            elif wire in (1, 5):
-                length = 8 if wire == 1 else 4
-            else:
-                raise _bad(f"byte {at} begins no field")
-            if number == 0 or length > len(data) - at:
-                raise _bad(f"field {number} at byte {at} reaches behind its end")
-            yield _Field(number, data[at : at + length])
-            at += length
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for place, byte in enumerate(data[at : at + 10]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value, at + place + 1
-    raise _bad(f"the number at byte {at} has no end")
