@@ -18,7 +18,7 @@ import pytest
 
 import purpleteam.serve.checks  # noqa: F401 - registers them
 from purpleteam.core.checks import CHECKS, Target
-from purpleteam.core.errors import ConfigError, UsageError
+from purpleteam.core.errors import Absent, ConfigError, UsageError
 from purpleteam.serve import keys
 from purpleteam.serve.checks import _web
 from purpleteam.serve.engine import Engine
@@ -33,6 +33,10 @@ TLS = ssl.create_default_context()  # made once: it takes longer than a request
 OCTETS = {"content-type": "application/octet-stream"}
 THREE = RateLimit(at_once=3, per_second=0.01, per_day=100)
 DAY_OF_3 = RateLimit(per_day=3)
+ASKING = (  # in the order in which they run
+    *("web.budget", "web.errors-clean", "web.fair-share", "web.forwarded-ignored"),
+    *("web.no-confidences", "web.rate-limit", "web.size-cap"),
+)
 BEHIND = Proxies(trusted=("127.0.0.0/8", "10.0.0.0/8", "2001:db8:ffff::/48"))
 
 
@@ -212,10 +216,24 @@ def test_an_app_with_keys_can_be_checked_with_one(engine: Engine, file: Path) ->
     id, _, secret = keys.add(file)[1].partition(".")
     with running_app(engine, keys=file) as url:
         with_key = url.replace("//", f"//{id}:{secret}@")
-        for name in ("web.no-confidences", "web.rate-limit", "web.keys"):
+        for name in (*ASKING, "web.headers", "web.keys", "web.request-ids"):
             outcome = CHECKS[name]().examine(Target(url=with_key))
             assert outcome.passed, (name, outcome.measured)
             assert secret not in str(outcome)
+        with pytest.raises(Absent, match="would slow down all other checks"):
+            CHECKS["web.abuse"]().examine(Target(url=with_key))
+
+
+@pytest.mark.parametrize("scope", [None, "metrics"])
+def test_what_a_check_has_no_key_for_it_does_not_judge(
+    engine: Engine, file: Path, scope: str | None
+) -> None:
+    id, _, secret = keys.add(file, scopes=[scope or "predict"])[1].partition(".")
+    with running_app(engine, keys=file) as url:
+        given = url.replace("//", f"//{id}:{secret}@") if scope else url
+        for name in ("web.abuse", "web.audit", *ASKING):
+            with pytest.raises(Absent, match="asks for a key: give the check one"):
+                CHECKS[name]().examine(Target(url=given, audit=file))
 
 
 def test_metrics_need_a_key_of_their_own_scope(engine: Engine, file: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
-from purpleteam.core.errors import UsageError
+from purpleteam.core.errors import Absent, UsageError
 
 if TYPE_CHECKING:
     from purpleteam.serve.guards.visit import App, Receive, Scope, Send
@@ -112,6 +112,12 @@ def ask(
                 return Reply(response.status, named, response.read(MOST_BYTES))
         except (http.client.HTTPException, ConnectionError, TimeoutError):
             return Reply(0, {}, b"")
+
+
+def must_answer(url: str) -> None:
+    """Raise Absent where only who has a key is answered, and the address has none that is valid."""
+    if ask(url, "POST", "/predict", b"").status in (401, 403):
+        raise Absent("the app asks for a key: give the check one, as http://ID:SECRET@HOST:PORT")
 
 
 @contextmanager

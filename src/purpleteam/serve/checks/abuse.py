@@ -6,7 +6,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from purpleteam.core.checks import Outcome
-from purpleteam.serve.checks._web import STROKE, Reply, ask, left_out, web_check
+from purpleteam.core.errors import Absent
+from purpleteam.serve.checks._web import (
+    STROKE,
+    Reply,
+    ask,
+    credentials,
+    left_out,
+    must_answer,
+    web_check,
+)
 from purpleteam.serve.guards.abuse import SLOWED
 
 ROWS = range(5, 21, 2)  # of a stroke, as it grows
@@ -17,6 +26,9 @@ LONGEST_WAIT = 3.0  # seconds that another guard may ask for, such as the limit 
 @web_check("web.abuse", left_out("abuse"))
 def abuse(url: str) -> Outcome:
     """Whoever asks as a black-box attack asks is slowed down, and who draws a digit is not."""
+    must_answer(url)
+    if credentials(url):
+        raise Absent("an attack by the one key of the address would slow down all other checks")
     drawing = [STROKE[: 28 * (4 + rows)].ljust(len(STROKE), b"\0") for rows in ROWS]
     statuses = sorted({_patiently(url, preview, False).status for preview in drawing})
     slowed_after = None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from purpleteam.core.checks import CHECKS, Outcome, Target
 from purpleteam.core.errors import PurpleError
-from purpleteam.serve.checks._web import STROKE, WebCheck, ask, endpoint, left_out
+from purpleteam.serve.checks._web import STROKE, WebCheck, ask, endpoint, left_out, must_answer
 
 SIGNED_SECONDS = 15.0  # so long a checkpoint is waited for
 LARGE = 64_000_000  # bytes of a log of which no copy is made
@@ -26,6 +26,7 @@ class AuditLog(WebCheck):
 
     def examine(self, target: Target) -> Outcome:
         log, url = target.audit or Path(), str(target.url)
+        must_answer(url)
         before = log.stat().st_size if log.exists() else 0
         reply = ask(url, "POST", "/predict", STROKE)
         with log.open("rb") if log.exists() else tempfile.TemporaryFile() as file:

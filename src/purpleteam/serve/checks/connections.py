@@ -17,6 +17,7 @@ from purpleteam.serve.checks._web import (
     endpoint,
     is_loopback,
     left_out,
+    must_answer,
     plug,
     talk,
     web_check,
@@ -127,6 +128,7 @@ def pipeline_limit(url: str) -> Outcome:
 @web_check("web.fair-share", loosened("connections", "connections_each"))
 def fair_share(url: str) -> Outcome:
     """One address cannot take all places: a polite client is served while it tries."""
+    must_answer(url)
     with ExitStack() as stack:
         crowd = [stack.enter_context(plug(url, elsewhere=True)) for _ in range(CROWD)]
         statuses = [ask(url, "POST", "/predict", STROKE).status for _ in range(5)]

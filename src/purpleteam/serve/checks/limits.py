@@ -21,6 +21,7 @@ from purpleteam.serve.checks._web import (
     endpoint,
     left_out,
     line_to,
+    must_answer,
     web_check,
 )
 from purpleteam.serve.guards.client import Proxies
@@ -62,10 +63,10 @@ def client_at(address: str, url: str) -> Iterator[Client]:
 @web_check("web.rate-limit", left_out("rate"))
 def rate_limit(url: str) -> Outcome:
     """Whoever asks too fast is refused alone, told when to come again, and served then."""
+    must_answer(url)
     with client_at("127.0.0.11", url) as hasty:
         last = _until_refused(hasty)
-        asked = last.headers.get("retry-after", "")
-        pause = int(asked) if asked.isdigit() else LONGEST_PAUSE + 1
+        pause = _pause(last)
         is_other = not credentials(url)  # a key is one client wherever it asks from
         other = ask(url, "POST", "/predict", STROKE).status if is_other else "not asked"
         if last.status == 429 and pause <= LONGEST_PAUSE:
@@ -78,12 +79,18 @@ def rate_limit(url: str) -> Outcome:
         and after == 200,
         measured={
             "at last": last.status,
-            "retry-after": asked,
+            "retry-after": last.headers.get("retry-after", ""),
             "another client": other,
             "after the pause": after,
         },
         threshold=f"429 within {MOST_AT_ONCE} questions, then 200 and, in {LONGEST_PAUSE} s, 200",
     )
+
+
+def _pause(last: Reply) -> int:
+    """Return how many seconds a refusal asks for."""
+    asked = last.headers.get("retry-after", "")
+    return int(asked) if asked.isdigit() else LONGEST_PAUSE + 1
 
 
 def _until_refused(client: Client, **headers: str) -> Reply:
@@ -98,10 +105,13 @@ def _until_refused(client: Client, **headers: str) -> Reply:
 @web_check("web.forwarded-ignored", left_out(proxies=ANYBODY))
 def forwarded_ignored(url: str) -> Outcome:
     """A client that claims another address with each question is limited all the same."""
+    must_answer(url)
     with client_at("127.0.0.12", url) as liar:
         last = _until_refused(
             liar, x_forwarded_for="192.0.2.{}", forwarded="for=192.0.2.{}", x_real_ip="192.0.2.{}"
         )
+    if credentials(url) and last.status == 429:  # by its key the next check is the same client
+        time.sleep(min(_pause(last), LONGEST_PAUSE))
     measured = {"at last": last.status}
     threshold = f"429 within {MOST_AT_ONCE} questions"
     return Outcome(passed=last.status == 429, measured=measured, threshold=threshold)
@@ -110,6 +120,7 @@ def forwarded_ignored(url: str) -> Outcome:
 @web_check("web.budget", left_out("rate"))
 def budget(url: str) -> Outcome:
     """What is left of the day is told with each answer, counted down, and refused once spent."""
+    must_answer(url)
     from purpleteam.serve.main import running_app
 
     with client_at("127.0.0.13", url) as client:

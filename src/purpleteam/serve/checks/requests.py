@@ -19,6 +19,7 @@ from purpleteam.serve.checks._web import (
     Reply,
     ask,
     left_out,
+    must_answer,
     other_page,
     web_check,
 )
@@ -54,6 +55,7 @@ IMPORT = re.compile(r"""(?:from|import)\s*\(?\s*["']([^"']+)["']""")
 @web_check("web.no-confidences", left_out(expose_confidences=True))
 def no_confidences(url: str) -> Outcome:
     """The app answers with a label or a reason, never with scores."""
+    must_answer(url)
     answers = {name: _fields(ask(url, "POST", "/predict", image)) for name, image in IMAGES.items()}
     return Outcome(
         passed=all(map(_is_bare, answers.values())),
@@ -100,6 +102,7 @@ class ModelDigest(_web.WebCheck):
 @web_check("web.size-cap", left_out(limits=UNCAPPED))
 def size_cap(url: str) -> Outcome:
     """A body of more than 784 bytes is refused before it is processed."""
+    must_answer(url)
     huge = {**OCTETS, "Content-Length": str(HUGE)}
     measured: dict[str, int | str] = {
         "784 bytes": ask(url, "POST", "/predict", STROKE).status,
@@ -133,6 +136,7 @@ def method_not_allowed(url: str) -> Outcome:
 @web_check("web.errors-clean", left_out("refusals"))
 def errors_clean(url: str) -> Outcome:
     """Malformed requests are answered with a 4xx that leaks nothing."""
+    must_answer(url)
     packed, typed = {**OCTETS, "Content-Encoding": "gzip"}, {"Content-Type": "application/json"}
     replies = {
         "empty body": ask(url, "POST", "/predict", b""),
