@@ -23,6 +23,7 @@ from purpleteam.serve.checks._web import ask
 from purpleteam.serve.checks.connections import RUDE
 from purpleteam.serve.checks.requests import LEAK, PATHS
 from purpleteam.serve.engine import Engine
+from purpleteam.serve.feedback import Wrong
 from purpleteam.serve.guards.visit import SECURITY_HEADERS
 from purpleteam.serve.main import running_app
 
@@ -122,6 +123,14 @@ def test_the_other_page_of_the_control_has_every_fault(tmp_path: Path) -> None:
 def test_exposed_confidences_are_seen(engine: Engine) -> None:
     with running_app(engine, expose_confidences=True) as url:
         assert run_check(CHECKS["web.no-confidences"](), Target(url=url)).verdict == "fail"
+
+
+def test_a_drawing_that_is_kept_though_nobody_asked_for_it_is_seen(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Wrong, "_keep", lambda *_: True)
+    kept = CHECKS["web.feedback"]().examine(Target(url=url)).measured["kept"]
+    assert kept["nobody asked for it"] and not kept["not ticked"]
 
 
 def test_another_model_is_seen(url: str) -> None:

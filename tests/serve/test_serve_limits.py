@@ -34,8 +34,8 @@ OCTETS = {"content-type": "application/octet-stream"}
 THREE = RateLimit(at_once=3, per_second=0.01, per_day=100)
 DAY_OF_3 = RateLimit(per_day=3)
 ASKING = (  # in the order in which they run
-    *("web.budget", "web.errors-clean", "web.fair-share", "web.forwarded-ignored"),
-    *("web.no-confidences", "web.rate-limit", "web.size-cap"),
+    *("web.budget", "web.errors-clean", "web.fair-share", "web.feedback"),
+    *("web.forwarded-ignored", "web.no-confidences", "web.rate-limit", "web.size-cap"),
 )
 BEHIND = Proxies(trusted=("127.0.0.0/8", "10.0.0.0/8", "2001:db8:ffff::/48"))
 

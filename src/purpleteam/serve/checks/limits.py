@@ -39,9 +39,9 @@ class Client:
     def __init__(self, line: http.client.HTTPConnection, headers: Mapping[str, str]) -> None:
         self._line, self._headers = line, {**OCTETS, **headers}
 
-    def ask(self, **headers: str) -> Reply:
+    def ask(self, path: str = "/predict", body: bytes = STROKE, /, **headers: str) -> Reply:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._line.request("POST", "/predict", STROKE, self._headers | named)
+        self._line.request("POST", path, body, self._headers | named)
         with self._line.getresponse() as response:
             told = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, told, response.read())
@@ -93,6 +93,12 @@ def _pause(last: Reply) -> int:
     return int(asked) if asked.isdigit() else LONGEST_PAUSE + 1
 
 
+def rest(url: str, last: Reply) -> None:
+    """Wait until one may ask again, where the next check is the same client: by its key."""
+    if credentials(url) and last.status == 429:
+        time.sleep(min(_pause(last), LONGEST_PAUSE))
+
+
 def _until_refused(client: Client, **headers: str) -> Reply:
     """Ask until a question is not answered; return what was told, which no clock changes."""
     for number in range(MOST_AT_ONCE):
@@ -110,8 +116,7 @@ def forwarded_ignored(url: str) -> Outcome:
         last = _until_refused(
             liar, x_forwarded_for="192.0.2.{}", forwarded="for=192.0.2.{}", x_real_ip="192.0.2.{}"
         )
-    if credentials(url) and last.status == 429:  # by its key the next check is the same client
-        time.sleep(min(_pause(last), LONGEST_PAUSE))
+    rest(url, last)
     measured = {"at last": last.status}
     threshold = f"429 within {MOST_AT_ONCE} questions"
     return Outcome(passed=last.status == 429, measured=measured, threshold=threshold)
