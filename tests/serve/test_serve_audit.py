@@ -45,6 +45,15 @@ workers, say = Workers(count=int(sys.argv[3])), partial(print, flush=True)
 serve(sys.argv[1], Settings(port=0, audit=audit, workers=workers, without=("rate",)), say, say)
 """
 
+FULL_DISK = """
+import resource, signal
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+def room(number, _):
+    here = 2000 if number == signal.SIGUSR1 else most
+    resource.setrlimit(resource.RLIMIT_FSIZE, (here, most))
+signal.signal(signal.SIGUSR1, room), signal.signal(signal.SIGUSR2, room)
+"""
+
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
@@ -219,8 +228,10 @@ class Load:
 
 
 @contextmanager
-def served(model: Path, log: Path, workers: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-c", SERVE, str(model), str(log), str(workers)]
+def served(
+    model: Path, log: Path, workers: int = 0, before: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-c", before + SERVE, str(model), str(log), str(workers)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         try:
@@ -263,6 +274,62 @@ def test_workers_and_their_writer_may_be_killed_and_no_answer_is_lost(
         assert server.wait(20) == 0
     assert answered <= len(records(log, "predict")) <= answered + load.refused + 2 * 4
     assert verify_log(log).verdict == "pass"
+
+
+def test_a_full_disk_is_got_over_in_the_sandbox_too(model: Path, log: Path, upper: bytes) -> None:
+    with (
+        served(model, log, before=FULL_DISK) as (server, url),
+        httpx.Client(base_url=url) as client,
+    ):
+        server.send_signal(signal.SIGUSR1)
+        answered = 0
+        while predict(client, upper).status_code == 200:
+            answered += 1
+        assert predict(client, upper).status_code == 503
+        server.send_signal(signal.SIGUSR2)
+        assert [predict(client, upper).status_code for _ in range(2)] == [200, 200]
+        confined = client.get("/version").json()["sandbox"]
+        server.terminate()
+        server.wait(20)
+    assert [line["lines"] for line in records(log, "unanswered")] == [1] * confined
+    assert len(records(log, "predict")) == answered + 2 + confined
+    assert verify_log(log).verdict == "pass"
+
+
+def test_a_log_is_moved_away_under_load_and_another_begins(
+    model: Path, log: Path, upper: bytes
+) -> None:
+    old = log.parent / "2026-11"
+    old.mkdir()
+    with served(model, log, workers=2) as (server, url):
+        load = Load(url, upper)
+        load.wait_for(20)
+        for file in log.parent.glob(f"{log.name}*"):
+            file.rename(old / file.name)
+        server.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 60
+        while not (log.exists() and records(log, "predict")):
+            assert time.monotonic() < deadline, "no other log begins"
+            time.sleep(0.02)
+        load.wait_for(20)
+        answered = load.stop()
+        server.terminate()
+        assert server.wait(20) == 0 and server.stdout
+        assert "the audit log was moved: another begins\n" in server.stdout.readlines()
+    logs = (old / log.name, log)
+    assert answered <= sum(len(records(one, "predict")) for one in logs)
+    assert [verify_log(one).verdict for one in logs] == ["pass", "pass"]
+
+
+def test_a_moved_log_whose_checkpoints_stayed_goes_on_and_says_why(log: Path) -> None:
+    writer = Writer(log, 0.01, process=True)
+    assert writer.renew() == ""
+    while not log.with_name(f"{log.name}.checkpoints").stat().st_size:
+        time.sleep(0.005)
+    log.rename(log.with_name("moved.jsonl"))
+    assert "no other can begin: audit log" in writer.renew()
+    assert writer.alive()
+    writer.close()
 
 
 def test_the_check_passes_on_the_app_and_fails_where_nothing_is_recorded(

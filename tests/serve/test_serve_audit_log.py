@@ -270,22 +270,87 @@ def test_a_full_disk_loses_nothing_and_is_got_over(tmp_path: Path) -> None:
     assert (verify_log(path).verdict, verify_log(path).lines) == ("pass", 4)
 
 
-def test_a_log_of_which_nothing_can_be_cut_off_again_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, line = tmp_path / "audit.jsonl", encoded({"filler": "a" * 400})
+@contextmanager
+def full(path: Path, room: int) -> Iterator[None]:
+    """A disk that takes so many bytes more of this file."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+@pytest.fixture
+def cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse to cut a file, as the sandbox does."""
 
     def refuse(_file: int, _size: int) -> None:
         raise PermissionError
 
+    monkeypatch.setattr(os, "ftruncate", refuse)
+
+
+@pytest.mark.usefixtures("cuts_nothing")
+@pytest.mark.parametrize(("room", "begun"), [(0, 0), (100, 1), (430, 2), (900, 3)])
+def test_what_cannot_be_cut_off_is_finished_once_there_is_room(
+    tmp_path: Path, room: int, begun: int
+) -> None:
+    path, line = tmp_path / "audit.jsonl", encoded({"kind": "lost", "filler": "a" * 376})
     with written(path, 1) as log:
-        with monkeypatch.context() as sandbox:
-            sandbox.setattr(os, "ftruncate", refuse)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, limit[1]))
-            with pytest.raises(PermissionError):
+        with full(path, room):
+            for _ in range(3):
+                with pytest.raises(OSError, match="too large"):
+                    log.write(line * 3)
+        log.checkpoint()
+        log.write(encoded({"kind": "predict"}))
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    kinds = [line.get("kind") for line in lines if "checkpoint" not in line]
+    told = [line["lines"] for line in lines if line.get("kind") == "unanswered"]
+    assert kinds.count("lost") == begun and told == [begun][: 1 if begun else 0]
+    found = verify_log(path)
+    assert (found.verdict, found.signed) == ("pass", len(lines) - 1)
+
+
+@pytest.mark.usefixtures("cuts_nothing")
+def test_a_disk_that_is_full_again_and_again_is_got_over(tmp_path: Path) -> None:
+    path, line = tmp_path / "audit.jsonl", encoded({"kind": "lost", "filler": "a" * 400})
+    with written(path, 1) as log:
+        for room in (100, 345, 10, 30, 500):
+            with full(path, room), pytest.raises(OSError, match="too large"):
                 log.write(line)
-            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        log.write(encoded({"kind": "predict"}))
+    assert all(json.loads(line) for line in path.read_bytes().splitlines())
+    assert verify_log(path).verdict == "pass"
+
+
+@pytest.mark.usefixtures("cuts_nothing")
+def test_a_copy_of_a_checkpoint_that_was_begun_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    with written(path, 1) as log:
+        copies, file = beside(path, "checkpoints"), log._copies
+        log._copies = os.open("/dev/full", os.O_WRONLY)
+        with pytest.raises(OSError, match="No space"):
+            log.checkpoint()
+        os.close(log._copies)
+        log._copies = file
+        log.write(encoded({"kind": "predict"}))
+    assert copies.read_text().count("purpleteam/audit/") == 2 * 2
+    assert verify_log(path).verdict == "pass"
+
+
+def test_a_log_that_could_not_be_synced_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_file: int) -> None:
+        raise OSError("the disk is gone")
+
+    path, line = tmp_path / "audit.jsonl", encoded({"kind": "predict"})
+    with written(path, 1) as log:
+        with monkeypatch.context() as disk:
+            disk.setattr("purpleteam.serve.audit.log._sync", fail)
+            with pytest.raises(OSError, match="the disk is gone"):
+                log.write(line)
         with pytest.raises(OSError, match="can no longer be written"):
             log.write(line)
     with written(path, 1):

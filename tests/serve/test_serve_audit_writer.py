@@ -147,6 +147,23 @@ def test_on_a_full_disk_each_append_says_so(writer: Writer, path: Path) -> None:
     assert verify_log(path).verdict == "pass" and b'"label":1' not in path.read_bytes()
 
 
+def test_a_writer_that_knows_nothing_of_its_file_any_more_ends_and_another_goes_on(
+    writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_file: int) -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("purpleteam.serve.audit.log._sync", fail)
+        assert append(writer, {"label": 1}) == [False]
+        while writer.alive():
+            pass
+    writer.restart()
+    assert append(writer, {"label": 2}) == [True]
+    writer.close()
+    assert verify_log(path).verdict == "pass"
+
+
 def test_without_its_writer_a_worker_is_told_no() -> None:
     async def main() -> tuple[bool, bool, bool, int]:
         near, far = socket.socketpair()

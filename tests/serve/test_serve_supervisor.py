@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,6 +37,11 @@ def tell(line):
     line.startswith("sandbox") or say(line)
 serve({model!r}, Settings(port=0, workers=Workers({workers}), without={without}), say, tell)
 say("ended")
+"""
+HANGS = """
+import os, time
+from purpleteam.serve.worker import _end_with
+_end_with(os.getppid())
 """
 SECONDS = 60.0  # that anything here may take on a busy machine
 HEAD = (
@@ -97,6 +102,38 @@ def test_a_killed_worker_is_replaced_and_nobody_is_refused(model: Path) -> None:
         assert re.fullmatch(r"worker 1 was killed \(SIGKILL\); replaced in \d+\.\d s", app.line())
         assert app.children() != [worker]
         assert app.end() == (0, "ended\n")
+
+
+def wait_until_gone(number: int) -> None:
+    deadline = time.monotonic() + 20
+    with suppress(OSError):
+        while Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < deadline, f"process {number} outlives its parent"
+            time.sleep(0.01)
+
+
+def test_workers_end_with_a_parent_that_is_killed(model: Path) -> None:
+    with served(model, "count=2") as app:
+        workers = app.children()
+        app.process.kill()
+        for number in workers:
+            wait_until_gone(number)
+    assert len(workers) == 2
+
+
+@pytest.mark.parametrize("after", ["", "from purpleteam.serve.sandbox import confine; confine()"])
+def test_even_a_worker_that_hangs_does_not_outlive_its_parent(after: str) -> None:
+    hangs = f"{HANGS}{after}\nprint(os.getpid(), flush=True); time.sleep(60)"
+    parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    command = [sys.executable, "-c", parent, hangs]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        number = int(process.stdout.readline())
+        process.kill()
+        try:
+            wait_until_gone(number)
+        finally:
+            with suppress(OSError):
+                os.kill(number, signal.SIGKILL)
 
 
 def test_a_worker_that_hangs_is_killed_and_replaced(model: Path) -> None:

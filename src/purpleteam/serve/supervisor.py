@@ -157,8 +157,9 @@ class Supervisor:
     """Keeps so many workers on a socket until it is told to end.
 
     SIGTERM and SIGINT drain and end all; a second one kills them. SIGHUP replaces one after the
-    other by a worker that reads the model and all other files anew; in a terminal, whose closing
-    sends it, it ends them. Must run in the main thread.
+    other by a worker that reads the model and all other files anew, and begins another audit log
+    where it was moved; in a terminal, whose closing sends it, it ends them. Must run in the main
+    thread.
 
     Args:
         settings: how many, and their bounds.
@@ -240,6 +241,8 @@ class Supervisor:
     def _signal(self, number: int) -> None:
         if number == signal.SIGHUP and not self._ends_with_terminal:
             self._tell("replacing the workers, one after the other")
+            if self.writer is not None and (said := self.writer.renew()):
+                self._tell(said)
             for worker in self._workers:
                 worker.due = worker.due or "was replaced as asked"
         elif self._ending:

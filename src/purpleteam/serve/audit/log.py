@@ -2,6 +2,7 @@ r"""The file: one line of JSON is one leaf of the tree; some lines are signed ch
 
     {"time":1764460800.123,"kind":"start","cut":0,...}   the writer began; it cut a torn line off
     {"time":1764460801.456,"kind":"predict","id":...}    a request
+    {"time":1764460802.789,"kind":"unanswered","lines":2}  a full disk: these two were no answers
     {"checkpoint":"ORIGIN\nSIZE\nROOT\n\n...","edge":[...]}   all lines before this one, signed
 
 Beside FILE lie FILE.key (secret, mode 0600), FILE.pub, and FILE.checkpoints: each checkpoint once
@@ -55,7 +56,10 @@ class AuditLog:
 
     def __init__(self, path: Path, checkpoint_seconds: float = 10.0) -> None:
         self.path, self.checkpoint_seconds = path, checkpoint_seconds
-        self._broken = False
+        self.broken = False
+        """Whether nothing is known of the file any more; who opens it anew can go on."""
+        self._begun, self._there = b"", 0  # lines that a full disk cut, and bytes of them it holds
+        self._notes = b""  # copies of checkpoints that are still to be written
         self._fresh, self._due = 0, 0.0  # lines since the last checkpoint, and when to sign them
         self._file = self._copies = -1
         try:
@@ -96,51 +100,66 @@ class AuditLog:
         return blake2b(key=self._key.seed, person=b"purple audit", digest_size=32).digest()
 
     def write(self, lines: bytes) -> None:
-        """Add whole lines, which are on the disk when this returns; an OSError: none of them is."""
-        if self._broken or not lines.endswith(b"\n"):
+        """Add whole lines, which are on the disk when this returns; after an OSError none counts.
+
+        What a full disk took of them is cut off again. Where a sandbox refuses that, the line that
+        was begun is finished once there is room, and one more says how many were not answered.
+        """
+        if self.broken or not lines.endswith(b"\n"):
             raise OSError(f"audit log {str(self.path)!r} can no longer be written")
+        if self._begun:
+            self._finish()
+        self._add(lines)
+
+    def _finish(self) -> None:
+        told = {"kind": "unanswered", "lines": self._begun.count(b"\n")}
+        self._add(self._begun + encoded(told), self._there)
+        self._begun = b""
+
+    def _add(self, lines: bytes, there: int = 0) -> None:
+        """Add lines of which the file has so many bytes already."""
         left = memoryview(lines)
         try:
-            while left:
-                left = left[os.write(self._file, left) :]
+            while there < len(lines):
+                there += os.write(self._file, left[there:])
         except OSError:
-            self._broken = (
-                True  # unless what was written can be cut off, which a sandbox may refuse
-            )
-            os.ftruncate(self._file, self._end)
-            self._broken = False
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
+                there = 0
+            self._begun = lines[: lines.find(b"\n", there - 1) + 1] if there else b""
+            self._there = there
             raise
         try:
             _sync(self._file)
         except OSError:  # the kernel drops what it could not write: nothing is known of the file
-            self._broken = True
+            self.broken = True
             raise
         self._end += len(lines)
         self._hash(lines)
 
     def checkpoint(self) -> None:
         """Sign all lines so far, in the log and once more beside it."""
+        if self._begun:
+            self._finish()
         tree, name = self._tree, self._key.public.name
         note = self._key.sign(str(Checkpoint(name, tree.size, tree.root())))
         self._due = time.monotonic() + self.checkpoint_seconds  # should this one fail
         self.write(checkpoint_line(note, tree))
-        self._fresh, before = 0, os.fstat(self._copies).st_size
-        try:
-            os.write(self._copies, f"{note}\n".encode())
-            _sync(self._copies)
-        except OSError:
-            os.ftruncate(self._copies, before)
-            raise
+        self._fresh = 0
+        self._notes += f"{note}\n".encode()
+        while self._notes:  # what a full disk leaves of them comes first the next time
+            self._notes = self._notes[os.write(self._copies, self._notes) :]
+        _sync(self._copies)
 
     def seconds_to_checkpoint(self) -> float | None:
         """Return in how many seconds a checkpoint is due; None where nothing is new."""
-        if not self._fresh or self._broken:
+        if not self._fresh or self.broken:
             return None
         return max(0.0, self._due - time.monotonic())
 
     def close(self) -> None:
         """Sign what is new, and let go of the file."""
-        if self._fresh and not self._broken:
+        if self._fresh and not self.broken:
             with contextlib.suppress(OSError):
                 self.checkpoint()
         self.leave()

@@ -8,8 +8,9 @@
 
 A supervisor starts the writer before its first thread and has its workers inherit `fileno()`. A
 worker that is killed needs nothing. Where `alive()` is False, all appends say False too: `restart`
-keeps the number, and new workers find the new writer. It ends, with a last checkpoint, when `close`
-was called and all workers are gone; a process hears no SIGINT, SIGTERM or SIGHUP before.
+keeps the number, and new workers find the new writer, as they do after `renew`. It ends, with a
+last checkpoint, when `close` was called and all workers are gone; a process hears neither SIGINT
+nor SIGTERM nor SIGHUP before.
 
 Group commit: a worker sends all records that wait as one batch, and the next when that is answered;
 the writer writes the batches of all workers at once, with one fdatasync. Whoever breaks into a
@@ -31,7 +32,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from purpleteam.core.errors import PurpleError
+from purpleteam.core.errors import PurpleError, reason_of
 from purpleteam.serve.audit.log import CHECKPOINT, AuditLog, encoded, log
 
 COMMITTED, FAILED = b"+", b"-"
@@ -156,6 +157,7 @@ class Writer:
         self, path: Path, checkpoint_seconds: float = 10.0, *, process: bool = False
     ) -> None:
         self._path, self._seconds, self._process = path, checkpoint_seconds, process
+        self.pid, self._replaced = 0, list[int]()
         self._control = self._start()
 
     def connect(self) -> socket.socket:
@@ -171,6 +173,9 @@ class Writer:
 
     def alive(self) -> bool:
         """Return whether the writer is still there."""
+        with suppress(ChildProcessError):  # those that were replaced end some time
+            while self._replaced and os.waitpid(self._replaced[0], os.WNOHANG) != (0, 0):
+                del self._replaced[0]
         try:
             return bool(self._control.recv(1, socket.MSG_DONTWAIT))
         except BlockingIOError:
@@ -184,6 +189,23 @@ class Writer:
         with self._start() as control:
             os.dup2(control.fileno(), self._control.fileno(), inheritable=False)
 
+    def renew(self) -> str:
+        """Start another process for new workers where the log was moved away; tell whether it was.
+
+        The old one writes on into the moved file, and ends with the last worker that has it.
+        """
+        with suppress(OSError):
+            if os.path.samestat(self._path.stat(), self._opened):
+                return ""
+        before = self.pid
+        try:
+            with self._start() as control:
+                os.dup2(control.fileno(), self._control.fileno(), inheritable=False)
+        except PurpleError as error:
+            return f"the audit log was moved, and no other can begin: {reason_of(error)}"
+        self._replaced.append(before)
+        return "the audit log was moved: another begins"
+
     def close(self) -> None:
         """Let the writer end once all workers are gone, and wait for it."""
         self._control.close()
@@ -191,6 +213,7 @@ class Writer:
 
     def _start(self) -> socket.socket:
         opened = AuditLog(self._path, self._seconds)
+        self._opened = self._path.stat()
         near, far = socket.socketpair()
         if not self._process:
             self._thread = threading.Thread(
@@ -248,10 +271,13 @@ def _be_writer(opened: AuditLog, control: socket.socket) -> NoReturn:
 
 
 def write_all(opened: AuditLog, control: socket.socket) -> None:
-    """Commit what workers send until `control` is closed and they are all gone."""
+    """Commit what workers send until `control` is closed and they are all gone.
+
+    Where nothing is known of the log any more it ends at once: another can open it anew.
+    """
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
-        while selector.get_map():
+        while selector.get_map() and not opened.broken:
             ready = selector.select(opened.seconds_to_checkpoint())
             batches: list[tuple[socket.socket, bytes]] = []
             for key, _ in ready:
@@ -278,6 +304,9 @@ def write_all(opened: AuditLog, control: socket.socket) -> None:
                     opened.checkpoint()
                 except OSError as error:
                     log.error("audit log %s: no checkpoint: %s", opened.path, error)
+        for key in list(selector.get_map().values()):
+            left: Any = key.fileobj
+            left.close()
     control.close()
     opened.close()
 
