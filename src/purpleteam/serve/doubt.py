@@ -70,9 +70,15 @@ class DigitOrNot:
 
 def digit_share(logits: Sequence[float]) -> float:
     """Return the share of the digits in the softmax of ten digits and `none`."""
+    return sum(softmax(logits)[:-1])
+
+
+def softmax(logits: Sequence[float]) -> tuple[float, ...]:
+    """Return the probability of each class."""
     most = max(logits)
     shares = [math.exp(one - most) for one in logits]
-    return sum(shares[:-1]) / sum(shares)
+    total = sum(shares)
+    return tuple([one / total for one in shares])
 
 
 def read_net() -> bytes:

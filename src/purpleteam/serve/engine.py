@@ -20,7 +20,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import MissingExtra, ModelError, Refused, UsageError, reason_of
 from purpleteam.defences.detection.squeeze import distances
 from purpleteam.defences.detection.strip import Strip
-from purpleteam.serve.doubt import DigitOrNot, Thresholds, read_net
+from purpleteam.serve.doubt import DigitOrNot, Thresholds, read_net, softmax
 from purpleteam.serve.weights import Held, held
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ EXTENT = 24  # most rows, and most columns, that a digit reaches over; it is pla
 COHERENCE = 1.3  # fewest inked neighbours, of four, of an inked pixel; strokes have 3
 SIDE = 28
 IMAGE_BYTES = SIDE * SIDE
+INK = bytes(INKED) + b"\1" * (256 - INKED)  # 1 for ink, as bytes.translate takes it
+ROW = 8 * SIDE  # bits
+NOT_LAST = int.from_bytes((b"\1" * (SIDE - 1) + b"\0") * SIDE, "little")  # of each row
 UNSURE = 0.5  # without thresholds, no label is told below this probability of the likeliest class
 MOST_LOOKS = 16  # most overlays of a STRIP: each is one more look at every image
 GOLDEN = np.zeros((SIDE, SIDE), np.uint8)  # a stroke, to which the answer must stay the same
@@ -44,17 +47,20 @@ GOLDEN.flags.writeable = False
 
 def refuse(image: NDArray[np.uint8]) -> Reason | None:
     """Return why this image (28, 28) is no digit, or None where it may be one."""
-    if image.max() < FAINT:
-        return "empty"
-    ink = image >= INKED  # (28, 28)
-    inked = np.count_nonzero(ink)
-    if not LEAST <= inked / image.size <= MOST:
+    ink = image.tobytes().translate(INK)
+    inked = ink.count(1)
+    if not LEAST <= inked / IMAGE_BYTES <= MOST:
+        return "not_a_digit" if inked or image.max() >= FAINT else "empty"
+    # One long number, a byte for each pixel: a few operations on it are a tenth of NumPy's calls.
+    pixels = columns = int.from_bytes(ink, "little")
+    for rows in (14, 7, 4, 2, 1):  # all rows are laid over the first
+        columns |= columns >> ROW * rows
+    columns &= (1 << ROW) - 1
+    first, last = (columns & -columns).bit_length() - 1, columns.bit_length() - 1
+    across, down = (last - first) // 8 + 1, ink.rfind(1) // SIDE - ink.find(1) // SIDE + 1
+    if max(across, down) > EXTENT:
         return "not_a_digit"
-    for axis in (0, 1):
-        lines = np.flatnonzero(ink.any(axis=axis))
-        if lines[-1] - lines[0] + 1 > EXTENT:
-            return "not_a_digit"
-    beside = np.count_nonzero(ink[:, 1:] & ink[:, :-1]) + np.count_nonzero(ink[1:] & ink[:-1])
+    beside = (pixels & pixels >> 8 & NOT_LAST).bit_count() + (pixels & pixels >> ROW).bit_count()
     return "not_a_digit" if 2 * beside / inked < COHERENCE else None
 
 
@@ -146,15 +152,14 @@ class Engine:
         if reason := refuse(image):
             return Answer(label=None, reason=reason)
         asked = _batch(image)
-        shares = _softmax(self._run(asked))  # (classes,)
-        likely = tuple(shares.tolist())
+        likely = softmax(self._run(asked).tolist())
         label = likely.index(max(likely))
         doubt = self._doubt(asked, likely[label])
         if doubt == "not_a_digit":
             return Answer(label=None, reason=doubt, confidences=likely)
         batch = image[None, ..., None]  # (1, 28, 28, 1)
         if self.squeeze is not None:
-            apart = distances(self._answers, batch, shares[None])[0]
+            apart = distances(self._answers, batch, np.array([likely]))[0]
             if apart > self.squeeze:
                 return Answer(label=None, reason="adversarial")
         if self.strip is not None and self.strip.triggered(self._answers, batch)[0]:
@@ -180,7 +185,8 @@ class Engine:
         """
         if self._digit_or_not is None:
             raise ModelError(f"model {self.card.name!r} is served without a second net")
-        return self._digit_or_not.score(_batch(image), float(_softmax(self.logits(image)).max()))
+        likely = max(softmax(self.logits(image).tolist()))
+        return self._digit_or_not.score(_batch(image), likely)
 
     def logits(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits (classes,) of an image (28, 28)."""
@@ -193,7 +199,7 @@ class Engine:
 
     def _answers(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return probabilities (N, classes) for images (N, 28, 28, 1), one look at a time."""
-        return np.stack([_softmax(self.logits(image[..., 0])) for image in images])
+        return np.array([softmax(self.logits(image[..., 0]).tolist()) for image in images])
 
     def healthy(self) -> bool:
         """Return whether GOLDEN still gives the logits that it gave at the start."""
@@ -203,15 +209,8 @@ class Engine:
 
 def _batch(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return an image (28, 28) as a net takes it: (1, 1, 28, 28), in [0, 1]."""
-    batch: NDArray[np.float32] = (image.astype(np.float32) / np.float32(255))[None, None]
+    batch = np.divide(image, np.float32(255), dtype=np.float32).reshape(1, 1, SIDE, SIDE)
     return batch
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the probability of each class (classes,)."""
-    shares = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities: NDArray[np.float64] = shares / shares.sum()
-    return probabilities
 
 
 def open_session(stored: StoredModel, content: bytes | None = None) -> Any:

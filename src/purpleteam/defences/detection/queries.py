@@ -77,16 +77,16 @@ class Queries:
         sign, the sums start anew.
         """
         watch, count = self._watch, min(self._seen, self._watch.history)
-        code, digest = _code(np.frombuffer(pixels, np.uint8)), hash(pixels)
+        digest = hash(pixels)
+        if (self._digests[:count] == digest).any():
+            return None
+        code = _code(np.frombuffer(pixels, np.uint8))
         near_ones = _near(self._codes[MIDDLE, :count], code[MIDDLE], watch.distance)
         if len(near_ones):  # most that are not near differ in the middle rows already
             rest = _near(self._codes[:, near_ones], code, watch.distance)
             near_ones = near_ones[rest]
-        matches = len(near_ones)
-        if matches and (self._digests[near_ones] == digest).any():
-            return None
         self._keep(code, digest)
-        near = min(matches / watch.matches, 1.0) - watch.allowance
+        near = min(len(near_ones) / watch.matches, 1.0) - watch.allowance
         strange = (0.0 if is_placed(pixels) else 1.0) - watch.allowance
         self.near, self.strange = max(0.0, self.near + near), max(0.0, self.strange + strange)
         if max(self.near, self.strange) < watch.alarm:

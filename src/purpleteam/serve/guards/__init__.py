@@ -1,7 +1,8 @@
 """The guards of the app: pure ASGI around it, one bound on clients each, one file a guard.
 
 A guard is `class X: def __init__(self, app, settings, engine)` with ASGI's `__call__`; it reads and
-fills `scope["visit"]`, and raises `Refusal` for what it does not let in. Its check `web.*` must
+fills `scope["visit"]`, with headers for the answer too, and raises `Refusal` for what it does not
+let in. Its check `web.*` must
 pass on the app and fail on the same app with that one guard left out (`Settings.without`). What it
 needs a running loop for begins in `async def open()`; what it opened ends in `async def close()`.
 """
@@ -25,7 +26,7 @@ from purpleteam.serve.guards.watch import Watch
 
 if TYPE_CHECKING:
     from purpleteam.serve.engine import Engine
-    from purpleteam.serve.guards.visit import App, Receive, Scope, Send
+    from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send
     from purpleteam.serve.settings import Settings
 
 __all__ = ["GUARDS", "guarded"]
@@ -61,7 +62,10 @@ def guarded(app: App, settings: Settings, engine: Engine) -> App:
 
 
 class _Entrance:
-    """Where a request becomes a visit; at the end of the app, guards close what they opened."""
+    """Where a request becomes a visit, and its answer gets the headers that guards have added.
+
+    At the end of the app, guards close what they opened.
+    """
 
     def __init__(self, app: App, guards: Sequence[App]) -> None:
         self.app, self.guards = app, guards
@@ -86,5 +90,15 @@ class _Entrance:
             # What comes twice is one list (RFC 9110, 5.3); a list is no host and no length.
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         client = scope.get("client")
-        scope["visit"] = Visit(headers, client[0] if client else "")
-        await self.app(scope, receive, send)
+        visit = scope["visit"] = Visit(headers, client[0] if client else "")
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                visit.status, ours = message["status"], visit.headers_out
+                others = [pair for pair in message["headers"] if pair[0] not in ours]
+                message["headers"] = [*others, *ours.items()]
+            elif "body" in message:
+                visit.size += len(message["body"])
+            await send(message)
+
+        await self.app(scope, receive, answer)

@@ -26,7 +26,20 @@ class Body:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]
-        body = visit.body = await self._read(visit, receive, scope["path"])
+        most = self.most.get(scope["path"], self.limits.body_bytes)
+        too_large = f"The body may hold at most {most} bytes."
+        length = visit.headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit():
+            raise Refusal(400, "The content length is no number.")
+        if len(length) > LONGEST_NUMBER or int(length) > most:
+            raise Refusal(413, too_large)
+        if "whole_body" in scope:  # our own protocol had it all when the request began
+            visit.body = scope["whole_body"]
+            if len(scope["whole_body"]) > most:
+                raise Refusal(413, too_large)
+            await self.app(scope, receive, send)
+            return
+        body = visit.body = await self._read(receive, most, too_large)
         read: list[Message] = [{"type": "http.request", "body": body}]
 
         async def replay() -> Message:
@@ -34,14 +47,7 @@ class Body:
 
         await self.app(scope, replay, send)
 
-    async def _read(self, visit: Visit, receive: Receive, path: str) -> bytes:
-        most = self.most.get(path, self.limits.body_bytes)
-        too_large = f"The body may hold at most {most} bytes."
-        length = visit.headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit():
-            raise Refusal(400, "The content length is no number.")
-        if len(length) > LONGEST_NUMBER or int(length) > most:
-            raise Refusal(413, too_large)
+    async def _read(self, receive: Receive, most: int, too_large: str) -> bytes:
         body, more = b"", True
         try:
             async with asyncio.timeout(self.seconds):

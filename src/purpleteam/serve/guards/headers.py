@@ -9,7 +9,7 @@ from purpleteam.serve.tls import STRICT_TRANSPORT
 
 if TYPE_CHECKING:
     from purpleteam.serve.engine import Engine
-    from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send
+    from purpleteam.serve.guards.visit import App, Receive, Scope, Send
     from purpleteam.serve.settings import Settings
 
 
@@ -18,16 +18,9 @@ class Headers:
 
     def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
         headers = SECURITY_HEADERS | (STRICT_TRANSPORT if settings.tls.certificate else {})
-        self.raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        self.app, self.names = app, frozenset(name for name, _ in self.raw)
+        self.app = app
+        self.raw = {name.encode(): value.encode() for name, value in headers.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        names, raw = self.names, self.raw
-
-        async def harden(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                others = [pair for pair in message["headers"] if pair[0] not in names]
-                message = {**message, "headers": others + raw}
-            await send(message)
-
-        await self.app(scope, receive, harden)
+        scope["visit"].headers_out |= self.raw
+        await self.app(scope, receive, send)

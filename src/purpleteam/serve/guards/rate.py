@@ -11,7 +11,7 @@ from purpleteam.serve.guards.visit import Refusal
 
 if TYPE_CHECKING:
     from purpleteam.serve.engine import Engine
-    from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
+    from purpleteam.serve.guards.visit import App, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
 
 IMAGE_BYTES = 784
@@ -63,13 +63,8 @@ class Rate:
             visit.told["limited"] = True
             raise refusal(allowance, told, images)
         left = b'"burst";r=%d, "day";r=%d' % (told.at_once, told.today)
-
-        async def telling(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"ratelimit", left)]
-            await send(message)
-
-        await self.app(scope, receive, telling)
+        visit.headers_out[b"ratelimit"] = left
+        await self.app(scope, receive, send)
 
 
 def refusal(allowance: Allowance, told: Told, images: int) -> Refusal:

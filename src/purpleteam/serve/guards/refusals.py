@@ -11,7 +11,7 @@ from purpleteam.serve.guards.visit import Gone, Refusal, problem
 
 if TYPE_CHECKING:
     from purpleteam.serve.engine import Engine
-    from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
+    from purpleteam.serve.guards.visit import App, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
 
 LINGER_BYTES, LINGER_SECONDS = 65_536, 1.0
@@ -27,15 +27,8 @@ class Refusals:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send)
             return
         except Gone:
             return
@@ -44,7 +37,7 @@ class Refusals:
             visit.told["refused"] = _where(error)
         except Exception:
             log.exception("request failed")
-            if started:
+            if visit.status:  # the answer has begun
                 raise
             refusal, visit.body = (
                 Refusal(500, "The server could not answer.", connection="close"),

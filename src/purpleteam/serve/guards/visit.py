@@ -48,6 +48,10 @@ class Visit:
     allowance: Allowance | None = None  # of the key, where there are keys
     body: bytes | None = None  # None until it has been read to its end
     told: dict[str, Any] = field(default_factory=dict)  # what guards and routes add, for the logs
+    headers_out: dict[bytes, bytes] = field(default_factory=dict)
+    """Headers that the answer gets, in place of the app's own; guards add theirs."""
+    status: int = 0  # of the answer; 0 until it has begun
+    size: int = 0  # bytes of content that were answered so far
 
 
 class Refusal(Exception):

@@ -23,7 +23,7 @@ from purpleteam.serve.tally import Key, Tally
 
 if TYPE_CHECKING:
     from purpleteam.serve.engine import Engine
-    from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
+    from purpleteam.serve.guards.visit import App, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
 
 STATIC = "/static/{file}"
@@ -123,29 +123,18 @@ class Watch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]
-        began, status, size = time.perf_counter(), GONE, 0
-
-        async def seen(message: Message) -> None:
-            nonlocal status, size
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = [*message["headers"], (b"x-request-id", visit.id.encode())]
-                message = {**message, "headers": headers}
-            else:
-                size += len(message["body"]) if "body" in message else 0
-            await send(message)
-
+        began = time.perf_counter()
+        visit.headers_out[b"x-request-id"] = visit.id.encode()
         try:
-            await self.app(scope, receive, seen)
+            await self.app(scope, receive, send)
         finally:
             seconds = time.perf_counter() - began
             path = scope["path"]
             route = STATIC if path.startswith("/static/") else path
             route = route if route in self.routes else OTHER
-            self._count(route, status, seconds, visit.told)
+            self._count(route, visit.status, seconds, visit.told)
             if self.lines is not None:
-                line = self._line(scope["method"], route, status, seconds, size, visit)
-                self.lines.add(line)
+                self.lines.add(self._line(scope["method"], route, seconds, visit))
 
     def _count(self, route: str, status: int, seconds: float, told: dict[str, Any]) -> None:
         add, cells = self.tally.add, self.tally.cells
@@ -167,9 +156,7 @@ class Watch:
                 if label is not None and self.settings.watch.answers:
                     add(("labels", str(label)))
 
-    def _line(
-        self, method: str, route: str, status: int, seconds: float, size: int, visit: Visit
-    ) -> str:
+    def _line(self, method: str, route: str, seconds: float, visit: Visit) -> str:
         now = time.time()
         if int(now) != self._second:
             self._second = int(now)
@@ -177,8 +164,8 @@ class Watch:
         client = self._client(visit.address)
         line = (
             f'{{"time": "{self._stamp}.{int(now % 1 * 1000):03d}Z", "id": "{visit.id}", '
-            f'"method": "{method}", "route": "{route}", "status": {status}, '
-            f'"ms": {seconds * 1000:.3f}, "bytes": {size}, "client": "{client}"'
+            f'"method": "{method}", "route": "{route}", "status": {visit.status}, '
+            f'"ms": {seconds * 1000:.3f}, "bytes": {visit.size}, "client": "{client}"'
         )
         if visit.key is not None:
             line += f', "key": {json.dumps(visit.key)}'
