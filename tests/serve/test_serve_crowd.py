@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from purpleteam.serve.crowd import Crowd
 from purpleteam.serve.settings import Limits
-from purpleteam.serve.wire import Crowd
 
 
 @dataclass(eq=False)

@@ -209,8 +209,7 @@ class Engine:
 
 def _batch(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return an image (28, 28) as a net takes it: (1, 1, 28, 28), in [0, 1]."""
-    batch = np.divide(image, np.float32(255), dtype=np.float32).reshape(1, 1, SIDE, SIDE)
-    return batch
+    return np.divide(image, np.float32(255), dtype=np.float32).reshape(1, 1, SIDE, SIDE)
 
 
 def open_session(stored: StoredModel, content: bytes | None = None) -> Any:

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import ssl
-import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import deque
 from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
@@ -26,181 +23,18 @@ import uvicorn
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from purpleteam.serve.guards.visit import SECURITY_HEADERS, App, Message, Refusal, problem
+from purpleteam.serve.crowd import Crowd
+from purpleteam.serve.exchange import Exchange
+from purpleteam.serve.guards.visit import SECURITY_HEADERS, Refusal, problem
 from purpleteam.serve.settings import Limits
 from purpleteam.serve.tls import STRICT_TRANSPORT
 
-Answer = Callable[[], None]
 PIECE = 256  # bytes of a head that the parser gets at a time: after each it can be seen what came
 WRITTEN = 8192  # bytes of answers that wait for a client; then the next one waits to be written
 UNASKED_SECONDS = 1.0  # at the end, that a new connection has for its first request
 BODY_KEPT = 4096  # bytes of a body that wait for the guard at least; it refuses longer ones
 IMAGE_BYTES = 784
 LONGEST_NUMBER = 18  # digits of a content length that are read
-STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
-FAILED = [(b"content-type", b"text/plain"), (b"content-length", b"21"), (b"connection", b"close")]
-
-log = logging.getLogger("uvicorn.error")
-
-
-class Crowd:
-    """All connections of one server, and the requests that wait to be answered."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._connections: dict[BoundedProtocol, None] = {}  # the longest waiting first
-        self._requests: dict[object, deque[Answer]] = {}
-
-    def enter(self, client: BoundedProtocol) -> None:
-        self._connections[client] = None
-
-    def leave(self, client: BoundedProtocol) -> None:
-        self._connections.pop(client, None)
-
-    def wait(self, client: BoundedProtocol) -> None:
-        client.waits_since = monotonic()
-        with suppress(KeyError):
-            self._connections[client] = self._connections.pop(client)
-
-    def make_room(self, client: BoundedProtocol) -> bool:
-        """Cut a connection for a new one where there are too many; return whether that may stay.
-
-        Of the addresses with too many, it is the idle one that has waited longest, else the
-        longest at work.
-        """
-        places = Counter(other.address for other in self._connections)
-        if places[client.address] > self._limits.connections_each:
-            crowded = {client.address}
-        elif len(self._connections) > self._limits.connections:
-            most = max(places.values())
-            crowded = {address for address, number in places.items() if number == most}
-        else:
-            return True
-        young, busy = monotonic() - self._limits.at_work_seconds, None
-        for other in self._connections:
-            if other is not client and other.address in crowded:
-                if other.is_idle():
-                    other.cut()
-                    return True
-                if busy is None and other.waits_since < young:
-                    busy = other
-        if busy is not None:
-            busy.cut()
-        return busy is not None
-
-    def queue(self, loop: asyncio.AbstractEventLoop, address: object, answer: Answer) -> None:
-        """Call `answer` when it is the turn of its address: one in each turn of the loop.
-
-        Otherwise the loop would start all that are ready before it looks at a socket again.
-        """
-        if not self._requests:
-            loop.call_soon(self._next, loop)
-        self._requests.setdefault(address, deque()).append(answer)
-
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        address, mine = next(iter(self._requests.items()))
-        answer = mine.popleft()
-        del self._requests[address]
-        if mine:
-            self._requests[address] = mine  # behind all others
-        if self._requests:
-            loop.call_soon(self._next, loop)
-        answer()
-
-
-class Exchange:
-    """One request and its answer: ASGI's scope, receive and send."""
-
-    __slots__ = (
-        "_awaits_continue", "_left", "_ready", "_waiter", "_wire", "answered", "begun", "body",
-        "disconnected", "keep_alive", "more_body", "scope",
-    )  # fmt: skip
-
-    def __init__(
-        self, wire: BoundedProtocol, scope: dict[str, Any], keep_alive: bool, awaits_continue: bool
-    ) -> None:
-        self.scope, self.keep_alive = scope, keep_alive
-        self.body, self.more_body = b"", True  # what has come and was not received yet
-        self.begun = self.answered = self.disconnected = False
-        self._wire, self._awaits_continue = wire, awaits_continue
-        self._left = 0  # bytes of the answer's content that are to come
-        self._ready, self._waiter = False, cast("asyncio.Future[None] | None", None)
-
-    async def run(self, app: App) -> None:
-        """Have the app answer; whatever it does, the connection is whole or closed afterwards."""
-        try:
-            await app(self.scope, self.receive, self.send)
-        except Exception as error:
-            log.error("Exception in ASGI application", exc_info=error)
-            if not self.begun:
-                await self.send({"type": "http.response.start", "status": 500, "headers": FAILED})
-                await self.send({"type": "http.response.body", "body": b"Internal Server Error"})
-        if not (self.answered or self.disconnected):
-            self._wire.transport.close()
-
-    async def receive(self) -> Message:
-        """Return what has come of the body, or that nobody waits for an answer any more."""
-        if self._awaits_continue and not self._wire.transport.is_closing():
-            self._wire.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._awaits_continue = False
-        if not (self._ready or self.disconnected or self.answered):
-            self._wire.read_on(True)
-            self._waiter = self._wire.loop.create_future()
-            await self._waiter
-        if self.disconnected or self.answered:
-            return {"type": "http.disconnect"}
-        body, self.body, self._ready = self.body, b"", False
-        return {"type": "http.request", "body": body, "more_body": self.more_body}
-
-    def wake(self) -> None:
-        """Let `receive` return: more of the body has come, or nothing will come."""
-        self._ready = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def send(self, message: Message) -> None:
-        """Write what the app answers; its length must be told, or the connection ends with it."""
-        wire = self._wire
-        while wire.full is not None and not self.disconnected:
-            await wire.full
-        if self.disconnected:
-            return
-        if message["type"] == "http.response.start":
-            wire.transport.write(self._head(message["status"], message["headers"]))
-            return
-        body = message.get("body", b"")
-        if body and self.scope["method"] != "HEAD":
-            self._left -= len(body)
-            if self._left < 0:
-                raise RuntimeError("the answer is longer than its content-length")
-            wire.transport.write(body)
-        if not message.get("more_body"):
-            if self._left and self.scope["method"] != "HEAD":
-                self.keep_alive = False
-            self.answered = True
-            self.wake()
-            if not self.keep_alive:
-                wire.transport.close()
-            wire.next()
-
-    def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        fields = [*self._wire.server_state.default_headers, *headers]
-        told = dict(fields)
-        self._awaits_continue, self.begun = False, True
-        if (length := told.get(b"content-length")) is not None:
-            self._left = int(length)
-        elif status != HTTPStatus.NOT_MODIFIED:
-            self._left, self.keep_alive = sys.maxsize, False
-        if told.get(b"connection") == b"close":
-            self.keep_alive = False
-        elif not self.keep_alive:
-            fields.append((b"connection", b"close"))
-        lines = b"".join([b"%b: %b\r\n" % field for field in fields])
-        if not lines.count(b"\r") == lines.count(b"\n") == len(fields):
-            raise RuntimeError("a header of the answer holds the end of a line")
-        return STATUS_LINES[status] + lines + b"\r\n"
 
 
 class BoundedProtocol(asyncio.Protocol):
