@@ -58,13 +58,14 @@ class DigitOrNot:
 
     def __init__(self, session: Any) -> None:
         self._session, self._input = session, str(session.get_inputs()[0].name)
+        self._outputs = [str(session.get_outputs()[0].name)]
 
     def score(self, batch: NDArray[np.float32], likely: float) -> float:
         """Return the score of an image (1, 1, 28, 28), in [0, 1], and of its label's probability.
 
         It is at most 0, and no number where that probability is none.
         """
-        logits = self._session.run(None, {self._input: batch})[0][0].tolist()
+        logits = self._session.run(self._outputs, {self._input: batch})[0][0].tolist()
         return math.log(max(digit_share(logits), LEAST)) + math.log(max(likely, LEAST))
 
 

@@ -8,9 +8,8 @@ where the model's card has thresholds for it.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +63,7 @@ def refuse(image: NDArray[np.uint8]) -> Reason | None:
     return "not_a_digit" if 2 * beside / inked < COHERENCE else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What the engine says of one image: a label, or the reason why there is none."""
 
     label: int | None
@@ -103,7 +101,7 @@ class Engine:
         if inputs[0].type != "tensor(float)" or len(session.get_outputs()) != 1:
             no_map = "is no map from one float32 image to one set of logits"
             raise ModelError(f"model {card.name!r} {no_map}")
-        self._input = str(inputs[0].name)
+        self._input, self._outputs = str(inputs[0].name), [str(session.get_outputs()[0].name)]
         self._golden = self.logits(GOLDEN)
         if self._golden.shape != (len(card.classes),):
             wanted = f"not one for each of its {len(card.classes)} classes"
@@ -193,7 +191,7 @@ class Engine:
         return self._run(_batch(image))
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        (answers,) = self._session.run(None, {self._input: batch})
+        (answers,) = self._session.run(self._outputs, {self._input: batch})
         logits: NDArray[np.float32] = np.asarray(answers, np.float32)[0]
         return logits
 

@@ -25,9 +25,9 @@ class Exchange:
     """One request and its answer: ASGI's scope, receive and send."""
 
     __slots__ = (
-        "_awaits_continue", "_left", "_ready", "_waiter", "_wire", "answered", "begun", "body",
-        "disconnected", "keep_alive", "more_body", "scope",
-    )  # fmt: skip
+        *("answered", "begun", "body", "disconnected", "keep_alive", "more_body", "scope"),
+        *("_awaits_continue", "_left", "_ready", "_unsent", "_waiter", "_wire"),
+    )
 
     def __init__(
         self, wire: BoundedProtocol, scope: dict[str, Any], keep_alive: bool, awaits_continue: bool
@@ -37,6 +37,7 @@ class Exchange:
         self.begun = self.answered = self.disconnected = False
         self._wire, self._awaits_continue = wire, awaits_continue
         self._left = 0  # bytes of the answer's content that are to come
+        self._unsent = b""  # its head, which goes with the first content
         self._ready = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -80,14 +81,16 @@ class Exchange:
         if self.disconnected:
             return
         if message["type"] == "http.response.start":
-            wire.transport.write(self._head(message["status"], message["headers"]))
+            self._unsent = self._head(message["status"], message["headers"])
             return
-        body = message.get("body", b"")
-        if body and self.scope["method"] != "HEAD":
+        content, self._unsent = self._unsent, b""
+        if self.scope["method"] != "HEAD":
+            body = message.get("body", b"")
             self._left -= len(body)
             if self._left < 0:
                 raise RuntimeError("the answer is longer than its content-length")
-            wire.transport.write(body)
+            content += body
+        wire.transport.write(content)
         if not message.get("more_body"):
             if self._left and self.scope["method"] != "HEAD":
                 self.keep_alive = False

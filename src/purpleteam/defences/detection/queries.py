@@ -29,6 +29,7 @@ CROPPED = 24  # rows and columns around the centre of mass that are compared: 57
 MARGIN = (SIDE - CROPPED) // 2
 WORDS = CROPPED * CROPPED // 64
 MIDDLE = slice(WORDS // 3, 2 * WORDS // 3)  # the eight rows around the centre of mass
+DIGEST = 8  # bytes
 FIRST = 16  # queries for which there is room at first; it doubles as more come
 _PLACES = np.stack([*np.divmod(np.arange(SIDE * SIDE), SIDE), np.ones(SIDE * SIDE)], 1)
 _PLACES = _PLACES.astype(np.float32)  # (784, 3): row, column and 1 of each pixel
@@ -66,7 +67,7 @@ class Queries:
     def __init__(self, watch: Watch = Watch()) -> None:
         self._watch = watch
         self._codes = np.empty((WORDS, FIRST), np.uint64)  # a column for each query
-        self._digests = np.empty(FIRST, np.int64)
+        self._digests = bytearray()  # eight bytes for each query
         self._seen = 0
         self.near = self.strange = 0.0  # the two sums
 
@@ -77,8 +78,8 @@ class Queries:
         sign, the sums start anew.
         """
         watch, count = self._watch, min(self._seen, self._watch.history)
-        digest = hash(pixels)
-        if (self._digests[:count] == digest).any():
+        digest = hash(pixels).to_bytes(DIGEST, "little", signed=True)
+        if digest in self._digests:
             return None
         code = _code(np.frombuffer(pixels, np.uint8))
         near_ones = _near(self._codes[MIDDLE, :count], code[MIDDLE], watch.distance)
@@ -95,15 +96,14 @@ class Queries:
         self.near = self.strange = 0.0
         return sign
 
-    def _keep(self, code: NDArray[np.uint64], digest: int) -> None:
-        room, history = len(self._digests), self._watch.history
+    def _keep(self, code: NDArray[np.uint64], digest: bytes) -> None:
+        room, history = self._codes.shape[1], self._watch.history
         if self._seen == room < history:
             more = min(2 * room, history) - room
             self._codes = np.pad(self._codes, ((0, 0), (0, more)))
-            self._digests = np.pad(self._digests, (0, more))
         place = self._seen % history
         self._codes[:, place : place + 1] = code
-        self._digests[place] = digest
+        self._digests[DIGEST * place : DIGEST * (place + 1)] = digest
         self._seen += 1
 
 

@@ -39,6 +39,7 @@ COMMITTED, FAILED = b"+", b"-"
 LENGTH = 4  # bytes that say how long a batch is
 SALT = 32  # bytes that a worker gets first
 SECONDS = 10.0  # that the writer may take to begin, and to end
+GATHER_SECONDS = 0.004  # that records wait for more where several came at once (commit_delay)
 MOST_BYTES = 1 << 26  # of a batch
 PART = 1 << 20
 MOST_FILES = 1 << 16
@@ -62,6 +63,7 @@ class AuditClient:
         self._next: list[asyncio.Future[bool]] = []
         self._sent: list[asyncio.Future[bool]] = []
         self._out = b""
+        self._crowded = False  # did several records wait at once?
         self.gone = False
         """Whether there is no writer any more."""
         self.failures = 0
@@ -80,7 +82,7 @@ class AuditClient:
             committed.set_result(False)
             return committed
         if not self._next and not self._sent:
-            loop.call_soon(self._send)  # with all that come in the same turn of the loop
+            self._send_soon(loop)
         self._lines.append(encoded(dict(record)))
         self._next.append(committed)
         return committed
@@ -104,10 +106,16 @@ class AuditClient:
             self._loop.add_reader(self._end, self._answered)
         return self._loop
 
+    def _send_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._crowded:
+            loop.call_later(GATHER_SECONDS, self._send)
+        else:
+            loop.call_soon(self._send)  # with all that come in the same turn of the loop
+
     def _send(self) -> None:
         if self.gone:
             return
-        batch = b"".join(self._lines)
+        batch, self._crowded = b"".join(self._lines), len(self._lines) > 1
         self._sent, self._next, self._lines = self._next, [], []
         self._out = len(batch).to_bytes(LENGTH, "big") + batch
         self._push()
@@ -138,8 +146,8 @@ class AuditClient:
             self.close()
             return
         self._settle(answer == COMMITTED)
-        if self._next:
-            self._send()
+        if self._next and self._loop is not None:
+            self._send_soon(self._loop)
 
     def _settle(self, committed: bool) -> None:
         sent, self._sent = self._sent, []

@@ -14,6 +14,8 @@ from purpleteam.defences.detection.queries import Queries, Watch
 from purpleteam.serve.guards.visit import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from purpleteam.serve.engine import Engine
     from purpleteam.serve.guards.visit import App, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
@@ -69,10 +71,10 @@ class Abuse:
         self.app, self.asked = app, settings.abuse
         self.clients: OrderedDict[str, _Client] = OrderedDict()  # the last that asked is last
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["method"] == "POST":
             self._look(scope["visit"], time.monotonic())
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _look(self, visit: Visit, now: float) -> None:
         body = visit.body or b""

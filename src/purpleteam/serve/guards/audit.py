@@ -18,6 +18,8 @@ from purpleteam.core.registry import check_ranges
 from purpleteam.serve.guards.visit import Gone, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from purpleteam.serve.audit.writer import AuditClient, Writer
     from purpleteam.serve.engine import Engine
     from purpleteam.serve.guards.visit import App, Message, Receive, Scope, Send, Visit
@@ -67,13 +69,17 @@ class Auditor:
             else:
                 self.client = AuditClient(connect(asked.writer))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.client is None or scope["method"] != "POST":
-            if self.client is not None and self.client.gone and scope["path"] == "/readyz":
-                raise Refusal(503, "No request can be recorded.")
-            await self.app(scope, receive, send)
-            return
-        client, visit, status = self.client, scope["visit"], 0
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if self.client is not None and scope["method"] == "POST":
+            return self._recorded(self.client, scope, receive, send)
+        if self.client is not None and self.client.gone and scope["path"] == "/readyz":
+            raise Refusal(503, "No request can be recorded.")
+        return self.app(scope, receive, send)
+
+    async def _recorded(
+        self, client: AuditClient, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        visit, status = scope["visit"], 0
 
         async def recorded(message: Message) -> None:
             nonlocal status

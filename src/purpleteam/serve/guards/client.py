@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from purpleteam.serve.guards.visit import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from purpleteam.serve.engine import Engine
     from purpleteam.serve.guards.visit import App, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
@@ -51,7 +53,7 @@ class Client:
 
             self.keys = KeyRing(settings.keys, settings.rate)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         visit: Visit = scope["visit"]
         believed = visit.address
         if self.trusted and self._is_trusted(believed):
@@ -67,7 +69,7 @@ class Client:
             if found is not None:
                 key, visit.allowance = found
                 visit.key, visit.scopes = key.id, key.scopes
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _is_trusted(self, address: str) -> bool:
         ip = parsed(address)
@@ -80,10 +82,10 @@ class Keys:
     def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
         self.app, self.asked = app, settings.keys is not None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if self.asked and scope["method"] == "POST":
             demand(scope["visit"], "predict")
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 def demand(visit: Visit, wanted: str) -> None:

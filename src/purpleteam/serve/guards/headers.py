@@ -8,6 +8,8 @@ from purpleteam.serve.guards.visit import SECURITY_HEADERS
 from purpleteam.serve.tls import STRICT_TRANSPORT
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from purpleteam.serve.engine import Engine
     from purpleteam.serve.guards.visit import App, Receive, Scope, Send
     from purpleteam.serve.settings import Settings
@@ -21,6 +23,6 @@ class Headers:
         self.app = app
         self.raw = {name.encode(): value.encode() for name, value in headers.items()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         scope["visit"].headers_out |= self.raw
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)

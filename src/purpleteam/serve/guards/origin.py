@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from purpleteam.serve.guards.visit import ANY_ADDRESS, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from purpleteam.serve.engine import Engine
     from purpleteam.serve.guards.visit import App, Receive, Scope, Send
     from purpleteam.serve.settings import Settings
@@ -19,13 +21,13 @@ class Hosts:
     def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
         self.app, self.hosts = app, settings.hosts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         host = scope["visit"].headers.get("host", "").lower()
         name = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
         known = name in self.hosts or (ANY_ADDRESS in self.hosts and _is_address(name))
         if not known or "," in host:
             raise Refusal(400, "The host is not one that this server answers for.")
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 class Sites:
@@ -34,7 +36,7 @@ class Sites:
     def __init__(self, app: App, settings: Settings, engine: Engine) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["method"] == "POST":
             headers = scope["visit"].headers
             site, origin = headers.get("sec-fetch-site"), headers.get("origin")
@@ -45,7 +47,7 @@ class Sites:
                 elsewhere = origin is not None and origin.partition("://")[2] != own
             if elsewhere:
                 raise Refusal(403, "Requests from other sites are refused.")
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 def _is_address(name: str) -> bool:

@@ -10,6 +10,8 @@ from purpleteam.serve.counts import DAY, Allowance, Counts, SharedCounts, Told
 from purpleteam.serve.guards.visit import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from purpleteam.serve.engine import Engine
     from purpleteam.serve.guards.visit import App, Receive, Scope, Send, Visit
     from purpleteam.serve.settings import Settings
@@ -47,24 +49,35 @@ class Rate:
         if self.shared is not None:
             await self.shared.close()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        visit: Visit = scope["visit"]
-        allowance: Allowance = visit.allowance or self.usual
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["method"] == "POST":
+            if self.shared is not None:
+                return self._count_beside_others(self.shared, scope, receive, send)
+            visit = scope["visit"]
+            tell(visit, *(asked := self._asked(visit)), self.counts.take(*asked))
+        return self.app(scope, receive, send)
+
+    async def _count_beside_others(
+        self, shared: SharedCounts, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        visit = scope["visit"]
+        tell(visit, *(asked := self._asked(visit)), await shared.take(*asked))
+        await self.app(scope, receive, send)
+
+    def _asked(self, visit: Visit) -> tuple[str, Allowance, int]:
+        """Return who asks, what it may, and how many images it asks for."""
         client = f"address {visit.address}" if visit.key is None else f"key {visit.key}"
         images = max(1, len(visit.body or b"") // IMAGE_BYTES)
-        if self.shared is None:
-            told = self.counts.take(client, allowance, images)
-        else:
-            told = await self.shared.take(client, allowance, images)
-        if told.wait > 0:
-            visit.told["limited"] = True
-            raise refusal(allowance, told, images)
-        left = b'"burst";r=%d, "day";r=%d' % (told.at_once, told.today)
-        visit.headers_out[b"ratelimit"] = left
-        await self.app(scope, receive, send)
+        return client, visit.allowance or self.usual, images
+
+
+def tell(visit: Visit, _client: str, allowance: Allowance, images: int, told: Told) -> None:
+    """Say in the answer what is left, or refuse."""
+    if told.wait > 0:
+        visit.told["limited"] = True
+        raise refusal(allowance, told, images)
+    left = b'"burst";r=%d, "day";r=%d' % (told.at_once, told.today)
+    visit.headers_out[b"ratelimit"] = left
 
 
 def refusal(allowance: Allowance, told: Told, images: int) -> Refusal:
