@@ -10,8 +10,9 @@ on 16 connections:
     guarded   `purple serve` as it comes, its rate limit out of reach, with audit and access log
     unaudited the same without audit log, whose records are on the disk before an answer is given
     flask     a naive app as tutorials have it: Flask, Pillow, a 280x280 PNG, torch on one thread
+    gradio    the same under gr.Interface, asked by its HTTP API: a question, then its event
 
-The last is asked where `--peers` names a Python that has flask, waitress and Pillow.
+The last two are asked where `--peers` names a Python that has flask, waitress, gradio and Pillow.
 Then the time from start to ready, the memory of the tree, and a polite client's times while another
 floods at ten times the limit.
 """
@@ -19,6 +20,7 @@ floods at ten times the limit.
 from __future__ import annotations
 
 import argparse
+import base64
 import http.client
 import io
 import json
@@ -33,7 +35,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from purpleteam.core.machine import machine, versions
 from purpleteam.data.folders import load_dataset
@@ -92,8 +94,30 @@ listener = socket.create_server(("127.0.0.1", 0), backlog=256)
 print(listener.getsockname()[1], flush=True)
 serve(app, sockets=[listener], threads=1)
 """
+GRADIO = """
+import socket
+import gradio as gr
+import numpy as np
+import torch
+from purpleteam.models.loading import load
+torch.set_num_threads(1)
+model = load("standard").module.eval()
+def predict(image):
+    pixels = np.asarray(image.resize((28, 28)), np.float32) / 255
+    with torch.no_grad():
+        probabilities = model(torch.from_numpy(pixels).view(1, 1, 28, 28)).softmax(1)[0]
+    return {str(label): float(share) for label, share in enumerate(probabilities)}
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+image = gr.Image(type="pil", image_mode="L")
+app = gr.Interface(predict, image, gr.Label(), analytics_enabled=False)
+app.launch(server_port=port, quiet=True, prevent_thread_lock=True)
+print(port, flush=True)
+app.block_thread()
+"""
 CONNECTIONS = 16
 EDGE = "----edge"
+GRADIO_PATH = "/gradio_api/call/predict"
 OCTETS = "application/octet-stream"
 LIMIT = 10.0  # predictions a second that are allowed; the flood is ten times as fast
 
@@ -103,15 +127,38 @@ def digits() -> list[bytes]:
     return [image.tobytes() for image in load_dataset("digits").test.images]
 
 
-def form(pixels: bytes) -> bytes:
-    """Return a form that holds a digit as a 280x280 PNG, as a canvas sends it."""
+class Server(NamedTuple):
+    """How a server is started, and what it is asked."""
+
+    command: list[str]
+    said: Callable[[str], int]  # makes a port of its first line
+    bodies: list[bytes]
+    kind: str  # of them
+    predictions: int
+    path: str = "/predict"
+    events: bool = False  # the answer is an id; what was asked for comes to who asks for that
+
+
+def png(pixels: bytes) -> bytes:
+    """Return a digit as a 280x280 PNG, as a canvas sends it."""
     from PIL import Image
 
     content = io.BytesIO()
     Image.frombytes("L", (28, 28), pixels).resize((280, 280)).save(content, "PNG")
+    return content.getvalue()
+
+
+def form(pixels: bytes) -> bytes:
+    """Return a form that holds a digit."""
     head = f'--{EDGE}\r\nContent-Disposition: form-data; name="image"; filename="digit.png"\r\n'
     head += "Content-Type: image/png\r\n\r\n"
-    return head.encode() + content.getvalue() + f"\r\n--{EDGE}--\r\n".encode()
+    return head.encode() + png(pixels) + f"\r\n--{EDGE}--\r\n".encode()
+
+
+def data_url(pixels: bytes) -> bytes:
+    """Return the JSON by which Gradio is asked about a digit."""
+    url = f"data:image/png;base64,{base64.b64encode(png(pixels)).decode()}"
+    return json.dumps({"data": [{"url": url}]}).encode()
 
 
 def tree(pid: int) -> list[int]:
@@ -165,55 +212,64 @@ def port_of(line: str) -> int:
     return int(json.loads(line)["url"].rpartition(":")[2])
 
 
-def microseconds(
-    command: list[str],
-    said: Callable[[str], int],
-    bodies: list[bytes],
-    kind: str,
-    predictions: int,
-) -> float:
+def microseconds(server: Server) -> float:
     """Return the processor time of one prediction, in microseconds."""
-    headers = {"Content-Type": kind, "User-Agent": "benchmark"}
-    with started(command, said) as (pid, port):
+    headers = {"Content-Type": server.kind, "User-Agent": "benchmark"}
+    bodies, path = server.bodies, server.path
+    with started(server.command, server.said) as (pid, port):
         clients = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(CONNECTIONS)]
 
-        def ask(number: int) -> None:
+        def ask(number: int) -> int:
             for turn in range(number // CONNECTIONS):
                 for place, client in enumerate(clients, turn * CONNECTIONS):
-                    client.request("POST", "/predict", bodies[place % len(bodies)], headers)
-                for client in clients:
-                    reply = client.getresponse()
-                    content = reply.read()
-                    if reply.status != 200:
-                        raise SystemExit(f"{command}: {reply.status} {content[:200]!r}")
+                    client.request("POST", path, bodies[place % len(bodies)], headers)
+                replies = [answer(client) for client in clients]
+                if server.events:
+                    for client, reply in zip(clients, replies, strict=True):
+                        client.request("GET", f"{path}/{json.loads(reply)['event_id']}")
+                    if not all(answer(client).startswith(b"event: complete") for client in clients):
+                        raise SystemExit(f"{path}: a prediction failed")
+            return number // CONNECTIONS * CONNECTIONS
 
         ask(40)
         before = processor_seconds(pid)
-        ask(predictions)
+        asked = ask(server.predictions)
         took = processor_seconds(pid) - before
         for client in clients:
             client.close()
-    return round(1e6 * took / predictions, 1)
+    return round(1e6 * took / asked, 1)
+
+
+def answer(client: http.client.HTTPConnection) -> bytes:
+    """Return what a server answers, which is to be 200."""
+    reply = client.getresponse()
+    content = reply.read()
+    if reply.status != 200:
+        raise SystemExit(f"status {reply.status}: {content[:200]!r}")
+    return content
 
 
 def costs(peers: str | None, turns: int, predictions: int, folder: Path) -> dict[str, Any]:
     """Return the microseconds of each server in every turn, and the ratios of their medians."""
     images = digits()
-    servers: dict[str, tuple[list[str], Callable[[str], int], list[bytes], str, int]] = {
-        "floor": ([sys.executable, "-c", FLOOR], int, images, OCTETS, predictions),
-        "guarded": (guarded(folder, *OFTEN), port_of, images, OCTETS, predictions),
-        "unaudited": (
-            guarded(folder, *OFTEN, audited=False), port_of, images, OCTETS, predictions,
-        ),
-    }  # fmt: skip
+    ours, unaudited = guarded(folder, *OFTEN), guarded(folder, *OFTEN, audited=False)
+    servers = {
+        "floor": Server([sys.executable, "-c", FLOOR], int, images, OCTETS, predictions),
+        "guarded": Server(ours, port_of, images, OCTETS, predictions),
+        "unaudited": Server(unaudited, port_of, images, OCTETS, predictions),
+    }
     if peers is not None:
         forms = [form(pixels) for pixels in images]
         kind = f"multipart/form-data; boundary={EDGE}"
-        servers["flask"] = ([peers, "-c", FLASK], int, forms, kind, predictions // 8)
+        servers["flask"] = Server([peers, "-c", FLASK], int, forms, kind, predictions // 8)
+        asked, fewer = list(map(data_url, images)), predictions // 32
+        servers["gradio"] = Server(
+            [peers, "-c", GRADIO], int, asked, "application/json", fewer, GRADIO_PATH, events=True
+        )
     found: dict[str, list[float]] = {name: [] for name in servers}
     for turn in range(turns):
         for name, server in servers.items():
-            found[name].append(microseconds(*server))
+            found[name].append(microseconds(server))
             print(f"turn {turn + 1}: {name} {found[name][-1]} CPU-us a prediction", flush=True)
     medians = {name: statistics.median(values) for name, values in found.items()}
     ratios = {f"guarded / {name}": medians["guarded"] / medians[name] for name in medians}
@@ -284,7 +340,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parts = ("cost", "start", "flood")
-    parser.add_argument("--peers", help="a Python with flask, waitress and Pillow")
+    parser.add_argument("--peers", help="a Python with flask, waitress, gradio and Pillow")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--predictions", type=int, default=8000)
     parser.add_argument("--turns", type=int, default=5)

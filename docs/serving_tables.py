@@ -126,6 +126,7 @@ def serve(path: Path) -> str:
         "guarded": "`purple serve`, audit log and access log on",
         "unaudited": "the same without audit log",
         "flask": "a naive Flask app: PNG, torch on one thread",
+        "gradio": "a naive Gradio app: the same, by its HTTP API",
     }
     lines = ["| Server | Processor time of a prediction | Times the first |", "| --- " * 3 + "|"]
     for name, values in costs.items():

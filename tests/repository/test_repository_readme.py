@@ -44,6 +44,16 @@ def test_a_changed_result_would_change_it(
     assert str(changed["distributions"]) in block and block not in readme
 
 
+def test_each_server_that_was_measured_has_its_row(
+    tables: dict[str, Any], root: Path, tmp_path: Path
+) -> None:
+    found = json.loads((root / "results" / "serve.json").read_text(encoding="utf-8"))
+    found["cost"]["cpu_microseconds"] = {"floor": [100.0], "flask": [700.0], "gradio": [8000.0]}
+    (tmp_path / "serve.json").write_text(json.dumps(found))
+    block = tables["render"]("serve", tmp_path)
+    assert "| a naive Gradio app: the same, by its HTTP API | 8,000 us | 80.0 |" in block
+
+
 def test_no_page_holds_a_number_that_was_typed(tables: dict[str, Any]) -> None:
     pages = [page.read_text(encoding="utf-8") for page in tables["PAGES"]]
     prose = tables["BLOCK"].sub("", "\n".join(pages))
