@@ -35,7 +35,8 @@ THREE = RateLimit(at_once=3, per_second=0.01, per_day=100)
 DAY_OF_3 = RateLimit(per_day=3)
 ASKING = (  # in the order in which they run
     *("web.budget", "web.errors-clean", "web.fair-share", "web.feedback"),
-    *("web.forwarded-ignored", "web.no-confidences", "web.rate-limit", "web.size-cap"),
+    *("web.forwarded-ignored", "web.method-not-allowed", "web.no-confidences", "web.rate-limit"),
+    "web.size-cap",
 )
 BEHIND = Proxies(trusted=("127.0.0.0/8", "10.0.0.0/8", "2001:db8:ffff::/48"))
 
@@ -232,7 +233,7 @@ def test_what_a_check_has_no_key_for_it_does_not_judge(
     with running_app(engine, keys=file) as url:
         given = url.replace("//", f"//{id}:{secret}@") if scope else url
         for name in ("web.abuse", "web.audit", *ASKING):
-            with pytest.raises(Absent, match="asks for a key: give the check one"):
+            with pytest.raises(Absent, match="asks for a key: put one"):
                 CHECKS[name]().examine(Target(url=given, audit=file))
 
 

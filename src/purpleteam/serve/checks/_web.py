@@ -117,7 +117,7 @@ def ask(
 def must_answer(url: str) -> None:
     """Raise Absent where only who has a key is answered, and the address has none that is valid."""
     if ask(url, "POST", "/predict", b"").status in (401, 403):
-        raise Absent("the app asks for a key: give the check one, as http://ID:SECRET@HOST:PORT")
+        raise Absent("the app asks for a key: put one, ID:SECRET@, before the host in its address")
 
 
 @contextmanager

@@ -123,6 +123,7 @@ def size_cap(url: str) -> Outcome:
 @web_check("web.method-not-allowed", left_out("methods"))
 def method_not_allowed(url: str) -> Outcome:
     """Only the methods that a path has are answered."""
+    must_answer(url)
     asked = [(method, path) for path in ("/predict", "/") for method in OTHERS]
     asked += [("GET", "/predict"), ("POST", "/"), ("POST", "/version")]
     wrong = {}
