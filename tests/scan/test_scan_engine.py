@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import scan_corpus as corpus
 
 from purpleteam.core.errors import UsageError
-from purpleteam.scan import SCANNERS, ScanResult, engine, scan, severity_at_least
+from purpleteam.scan import SCANNERS, ScanResult, engine, scan, scanner, severity_at_least, to_sarif
 from purpleteam.scan.scanner import walk
 from purpleteam.scan.scanners import bandit_code
 from purpleteam.scan.scanners.secrets import PATTERNS, scan_for_secrets
@@ -203,3 +205,52 @@ def test_only_so_many_results_of_small_trees_are_kept(tmp_path, calls, monkeypat
     scan([tmp_path], ["counted"])
     scan([tmp_path], ["counted"])
     assert len(calls) == engine.KEPT_RESULTS + 3
+
+
+def raises(file: Path, name: str) -> ScanResult:
+    """A look at a file that fails on `bad` in three ways, and takes no end on `slow`."""
+    text = file.read_text()
+    if text == "slow":
+        while True:
+            pass
+    if text == "deep":
+        return raises(file, name)
+    if text == "bad":
+        raise ValueError("what nobody thought of")
+    return ScanResult(scanned=(name,))
+
+
+def test_a_file_on_which_a_scanner_fails_costs_no_other_file(tmp_path, monkeypatch):
+    for text in ("bad", "deep", "good", "slow"):
+        (tmp_path / f"{text}.txt").write_text(text)
+    monkeypatch.setattr(scanner, "SECONDS", 0.05)
+    try:
+        scanner.file_scanner("raises")(raises)
+        result = scan([tmp_path], ["raises", "model-file"])
+    finally:
+        del SCANNERS._items["raises"]
+    whole = [path for path in result.scanned if path.endswith("good.txt")]
+    assert len(whole) == 1 and len(result.scanned) == 1
+    told = [error.split(": ", 1)[1] for error in result.errors]
+    assert told[0] == "raises failed: ValueError: what nobody thought of"
+    assert told[1].startswith("raises failed: RecursionError")
+    assert told[2].startswith("raises failed: TooSlow: it took more than")
+    json.dumps(to_sarif(result))
+
+
+def test_a_scanner_that_fails_at_all_costs_no_other_scanner(tmp_path, monkeypatch):
+    def broken(path: Path) -> ScanResult:
+        raise ZeroDivisionError("no files")
+
+    (tmp_path / "a.py").write_text("import torch\nnet = torch.load('m.pt')\n")
+    monkeypatch.setitem(SCANNERS._items, "broken", broken)
+    result = scan([tmp_path], ["broken", "ml-code"])
+    assert [one.rule for one in result.findings] == ["PT001"]
+    assert "broken failed: ZeroDivisionError: no files" in result.errors[0]
+
+
+def test_a_name_that_is_no_text_is_shown_and_sarif_is_written(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.env")).write_text(f"key: {KEY}\n")
+    (finding,) = scan([tmp_path], ["secrets"]).findings
+    assert finding.place["path"].endswith("\\xff.env")
+    json.dumps(to_sarif(scan([tmp_path], ["secrets"])))

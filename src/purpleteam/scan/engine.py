@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from purpleteam.core.errors import UsageError
+from purpleteam.core.errors import UsageError, reason_of
 from purpleteam.scan import scanners as folder
 from purpleteam.scan.scanner import SCANNERS, Scanner, ScanResult, Tree, merged, walk
 
@@ -28,6 +28,7 @@ def scan(paths: Iterable[Path | str], scanners: Iterable[str] | None = None) -> 
         tree = walk(path)
         result = merged([*_scanned(tree, chosen), ScanResult(skipped=tree.skipped)])
         known = {*result.scanned, *(name for name, _ in result.skipped)}
+        known |= {error.partition(": ")[0] for error in result.errors}
         unknown = [file for file in tree.files if tree.name(file) not in known]
         kinds = Counter(file.suffix or file.name for file in unknown)
         name, why = tree.name(path), "no scanner knows this kind of file"
@@ -54,7 +55,12 @@ def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
         digest = None  # the scanners say which file cannot be read
     for scanner in scanners:
         key = (scanner, tree, digest or "")
-        result = _results.get(key) or scanner(tree.root)
+        try:
+            result = _results.get(key) or scanner(tree.root)
+        except Exception as error:  # of one scanner: the others still look, and it is said
+            name = next((name for name in SCANNERS if SCANNERS[name] is scanner), "a scanner")
+            why = f"{name} failed: {type(error).__name__}: {reason_of(error)}"
+            result = ScanResult(errors=(f"{tree.name(tree.root)}: {why}",))
         if digest is not None and not result.errors:  # what failed once may succeed
             _results[key] = result
             if len(_results) > KEPT_RESULTS:

@@ -1,14 +1,17 @@
 """A scanner, the files under a path, and the result of a scan with all that was left out."""
 
 import os
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
-from purpleteam.core.errors import UsageError, unknown
+from purpleteam.core.errors import UsageError, reason_of, unknown
 from purpleteam.core.records import Finding, Severity
 from purpleteam.core.registry import Registry
 
@@ -23,6 +26,11 @@ FOREIGN = {
     **dict.fromkeys((".tox", ".nox"), "virtual environments"),
     **dict.fromkeys(("node_modules", "site-packages"), "installed packages"),
 }
+SECONDS, BYTES_A_SECOND = 20.0, 20e6  # of processor time for one file, by its size
+
+
+class TooSlow(Exception):
+    """A file took more time than one file may."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Tree:
         """
         if self.root.is_absolute():
             path = Path(self.root.name) / path.relative_to(self.root)
-        return path.as_posix()
+        return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
     def digest(self) -> str:
         base = self.root if self.root.is_dir() else self.root.parent
@@ -156,19 +164,46 @@ def walk(root: Path) -> Tree:
     return Tree(root, tuple(files), tuple(skipped))
 
 
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TooSlow where the block takes more processor time; in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooSlow(f"it took more than {seconds:.0f} seconds")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def file_scanner(name: str) -> Callable[[Callable[[Path, str], ScanResult | None]], Scanner]:
-    """Make a function that looks at a file, or returns None for it, a scanner of a path."""
+    """Make a function that looks at a file, or returns None for it, a scanner of a path.
+
+    Whatever it raises on a file, and a time limit, is an error of that file alone.
+    """
 
     def register(look: Callable[[Path, str], ScanResult | None]) -> Scanner:
         def scanner(path: Path) -> ScanResult:
             tree, results = walk(path), [ScanResult()]
             for file in tree.files:
+                told = tree.name(file)
                 try:
-                    if (result := look(file, tree.name(file))) is not None:
-                        results.append(result)
+                    with time_limit(SECONDS + file.stat().st_size / BYTES_A_SECOND):
+                        result = look(file, told)
                 except OSError as error:
-                    why = f"cannot be read: {error.strerror}"
-                    results.append(ScanResult(skipped=((tree.name(file), why),)))
+                    result = ScanResult(skipped=((told, f"cannot be read: {error.strerror}"),))
+                except Exception as error:
+                    why = f"{name} failed: {type(error).__name__}: {reason_of(error)}"
+                    result = ScanResult(errors=(f"{told}: {why}",))
+                if result is not None:
+                    results.append(result)
             return merged(results)
 
         return SCANNERS.register(name)(scanner)
