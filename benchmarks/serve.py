@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 
 from purpleteam.core.machine import machine, versions
 from purpleteam.data.folders import load_dataset
+from purpleteam.data.sources.mnist import find_mnist
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "serve"))
@@ -123,8 +124,9 @@ LIMIT = 10.0  # predictions a second that are allowed; the flood is ten times as
 
 
 def digits() -> list[bytes]:
-    """Return embedded digits, 784 bytes each: no two questions are the same for a while."""
-    return [image.tobytes() for image in load_dataset("digits").test.images]
+    """Return digits, 784 bytes each: no two questions are the same, where MNIST is there."""
+    name = "digits" if find_mnist() is None else "mnist"
+    return [image.tobytes() for image in load_dataset(name).test.images]
 
 
 class Server(NamedTuple):
