@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from purpleteam.serve.engine import refuse
 
@@ -54,6 +57,30 @@ def test_a_line_from_edge_to_edge_is_no_digit() -> None:
 def test_a_digit_may_lie_anywhere() -> None:
     for shift in (-4, 4):
         assert refuse(np.roll(STROKE, (shift, shift), (0, 1))) is None
+
+
+def by_arrays(image: NDArray[np.uint8]) -> str | None:
+    """The same rules as array operations, which anybody can read and which take longer."""
+    ink = image >= 128
+    if not 0.01 <= ink.mean() <= 0.35:
+        return "empty" if image.max() < 32 else "not_a_digit"
+    reach = [np.ptp(np.flatnonzero(ink.any(axis))) + 1 for axis in (0, 1)]
+    beside = (ink[:, 1:] & ink[:, :-1]).sum() + (ink[1:] & ink[:-1]).sum()
+    return "not_a_digit" if max(reach) > 24 or 2 * beside / ink.sum() < 1.3 else None
+
+
+@given(
+    strokes=st.lists(st.tuples(*[st.integers(0, 27)] * 2, *[st.integers(1, 28)] * 2), max_size=6),
+    level=st.integers(0, 255),
+    noise=st.sampled_from([0.0, 0.0, 0.02, 0.2]),
+)
+def test_the_rules_are_those_of_array_operations(
+    strokes: list[tuple[int, int, int, int]], level: int, noise: float
+) -> None:
+    image = ((RNG.random((28, 28)) < noise) * 200).astype(np.uint8)
+    for top, left, height, width in strokes:
+        image[top : top + height, left : left + width] = level
+    assert refuse(image) == by_arrays(image)
 
 
 @pytest.mark.mnist

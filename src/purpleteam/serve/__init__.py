@@ -3,7 +3,9 @@
 - `main`      `serve` for the command line, `running_app` for notebooks, tests, checks and runs
 - `engine`    a stored model in ONNX Runtime;  `app`: the routes;  `static`: the page
 - `settings`  all that the app is asked but the model
-- `guards`    the bounds on requests, one file each;  `wire`: those of connections
+- `guards`    the bounds on requests, one file each
+- `wire`      HTTP/1.1 with the bounds on connections;  `exchange`: a request and its answer on it;
+              `crowd`: all connections together
 - `tls`       its own certificate;  `tally`, `loglines`, `exposition`: what `guards.watch` tells
 - `checks`    the executed checks `web.*`, each with a server that it must fail on
 """
