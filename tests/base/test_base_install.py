@@ -1,4 +1,4 @@
-"""The base install: what works with nothing but the nine packages that it asks for.
+"""The base install: what works with nothing but the ten packages that it asks for.
 
 Each test runs in a Python in which every package beyond those (and what they need themselves)
 cannot be imported, so that it means the same in a developer's environment and in a bare one.

@@ -65,7 +65,9 @@ def test_with_every_check_passing_the_plans_still_keep_threats_open(shipped):
     statuses = derive(shipped, passing(shipped), TODAY)
     state = {one.threat: one.status for one in statuses}
     assert state["T-WEIGHTS-E1"] == "mitigated"
-    assert state["T-WEIGHTS-T1"] == state["T-RECORDS-T1"] == "open"
+    assert state["T-WEIGHTS-R1"] == "mitigated"
+    assert state["T-WEIGHTS-T1"] == state["T-RECORDS-T1"] == "partly"
+    assert state["T-SOURCE-T1"] == "open"
     assert state["T-APP-E2"] == "partly"
     assert state["T-DRAWING-T1"] == "accepted"
     counted = summary(statuses)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from purpleteam import __version__
-from purpleteam.cli import build, doctor, keys, runs, screen
+from purpleteam.cli import build, doctor, keys, runs, screen, signing
 from purpleteam.core.errors import MissingExtra, PurpleError, Refused, UsageError, place_of, unknown
 from purpleteam.core.machine import restart
 from purpleteam.core.plugins import load_plugin
@@ -67,6 +67,8 @@ def _add_verbs() -> None:
 for command in (runs.demo, runs.run, runs.serve, runs.report, runs.replay, doctor.doctor):
     build.add(app, command.__name__, command)
 build.add(app, "verify", runs.verify)
+build.add(app, "keygen", signing.keygen)
+build.add(app, "sign", signing.sign)
 build.add(app, "ls", doctor.list_all)
 build.add(of_data, "fetch", doctor.fetch)
 build.add(of_data, "verify", doctor.verify_data)

@@ -2,6 +2,7 @@
 
 import json
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +11,10 @@ from purpleteam.cli.build import Answer, How
 from purpleteam.cli.screen import answer, say
 from purpleteam.core.errors import RunError, UsageError
 from purpleteam.core.progress import Progress
+from purpleteam.core.provenance import PROVES as SIGNED
+from purpleteam.core.provenance import Signed, find_subject, verify_signed, verify_subject
 from purpleteam.core.records import Failure
-from purpleteam.core.verification import PROVES, Part, verify_records
+from purpleteam.core.verification import PROVES, Part, Verification, verify_records
 from purpleteam.core.verification import verify as look
 from purpleteam.verbs import options
 from purpleteam.verbs.options import Device, Threads
@@ -146,6 +149,9 @@ def serve(
     digest: Annotated[
         str | None, "Serve no model but this: the identity that /version tells, sha256:..."
     ] = None,
+    require_signature: Annotated[
+        Path | None, "Serve no model but one that this public key signed; see purple sign."
+    ] = None,
     config: Annotated[Path | None, "A TOML file of settings."] = None,
     settings: Overrides = None,
     how: How,
@@ -174,6 +180,7 @@ def serve(
         "strip": strip,
         "workers": None if workers is None else {"count": workers},
         "digest": digest,
+        "require_signature": require_signature,
     }
     tls = {"certificate": tls_certificate, "key": tls_key}
     options_given: dict[str, Any] = {
@@ -221,7 +228,7 @@ def replay(
 
 
 def verify(
-    path: Annotated[Path | None, Option(name="RUN", kind=Path, help="")] = None,
+    path: Annotated[str | None, Option(name="PATH", help="")] = None,
     numbers: Annotated[
         int, Option(name="--replay", least=0, help="This many of the numbers are measured again.")
     ] = 0,
@@ -241,29 +248,47 @@ def verify(
     prove: Annotated[
         int | None, Option(least=1, help="Prove that this line, from 1, is in the log.")
     ] = None,
+    key: Annotated[
+        Path | None, "The public key that must have signed it, kept elsewhere; see purple sign."
+    ] = None,
+    signature: Annotated[
+        Path | None, "The signature's file; by default where sign puts it."
+    ] = None,
     *,
     progress: Progress,
 ) -> Answer:
     """Say whether a run is as it was left: chain, end, status, records, files, pages, numbers.
 
+    Of what was signed, a run, a stored model, a folder or a file: by whom, since when, whether it
+    is as it was signed, and what that does not cover.
+
     Of an audit log: whether all lines are as they were signed, none changed, lost or moved.
 
     Exit codes: 0 it is; 1 something was changed, lost or added, or a number disagrees; 2 too
     little to tell: the run has not ended, names no end, or a number cannot be measured again;
-    nothing of the log was signed yet.
+    nobody signed it, or it is not known whose key did; nothing of the log was signed yet.
     """
     if (path is None) == (log is None):
-        raise UsageError("verify takes a run folder or --log FILE, one of them")
+        takes = "verify takes a run folder or --log FILE, one of them"
+        raise UsageError(f"{takes}; or what was signed: a model, a folder, a file")
     if path is None or log is not None:
         return _verify_log(log or Path(), checkpoints or [], log_key, prove)
-    verification = look(path)
-    parts = [*verification.parts, _pages(path)]
+    subject = find_subject(path)
+    if subject.kind != "run":
+        if numbers:
+            raise UsageError(f"--replay measures numbers of a run again, and {path!r} is none")
+        return _verified(path, *verify_signed(path, key, signature))
+    verification = look(subject.root)
+    parts = [*verification.parts, _pages(subject.root)]
+    signed = verify_subject(subject, key, signature)
+    if key or signature or subject.signature.exists():
+        parts += signed.parts
     replays: list[Replay] = []
     if numbers:
         if all(part.name != "chain" or part.verdict == "pass" for part in parts):
             from purpleteam.pipeline.replay import replay_some
 
-            replays = replay_some(path, numbers, seed=seed, progress=progress)
+            replays = replay_some(subject.root, numbers, seed=seed, progress=progress)
         wrong = tuple(number.record for number in replays if number.agrees is False)
         agree = sum(number.agrees is True for number in replays)
         told = f"{agree} of {len(replays)} that were measured again agree"
@@ -272,19 +297,27 @@ def verify(
         else:
             all_agree = replays and agree == len(replays)
             parts.append(Part("numbers", "pass" if all_agree else "unknown", told))
-    verification = replace(verification, parts=tuple(parts))
+    proves = PROVES if signed.statement is None else f"{PROVES} {SIGNED}"
+    verification = replace(verification, parts=tuple(parts), proves=proves)
     words, rows = {True: "agrees", False: "DISAGREES", None: "cannot be replayed"}, []
     for number in replays:
         again = "" if number.agrees else f" as recorded, now {_shown(number.after)}"
         outcome = number.reason or f"{_shown(number.before)}{again}"
         rows.append((words[number.agrees], number.record, number.before["name"], outcome))
-    lines = table([(part.verdict, part.name, part.message) for part in parts])
-    lines += [*table(rows), f"{path}: {verification.verdict}. {PROVES}"]
-    values = {
-        "run": str(path),
-        **verification.to_json(),
-        "replayed": [number.to_json() for number in replays],
-    }
+    return _verified(path, verification, signed, table(rows), [one.to_json() for one in replays])
+
+
+def _verified(
+    path: str,
+    verification: Verification,
+    signed: Signed,
+    rows: Sequence[str] = (),
+    replays: Sequence[dict[str, Any]] = (),
+) -> Answer:
+    lines = table([(part.verdict, part.name, part.message) for part in verification.parts])
+    lines += [*rows, *(f"not covered: {open_}" for open_ in signed.not_covered)]
+    lines.append(f"{path}: {verification.verdict}. {verification.proves}")
+    values = {"run": path, **verification.to_json(), **signed.to_json(), "replayed": [*replays]}
     return Answer(values=values, shown=lines, exit_code=EXIT_CODES[verification.verdict])
 
 

@@ -70,12 +70,21 @@ class ModelCard:
     def read(cls, path: Path) -> Self:
         """Read a card; an unreadable or incomplete one is a ModelError."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"model card {str(path)!r} cannot be read: {error}") from None
+        return cls.parse(content, path)
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> Self:
+        """Read the content of a card, which lies at `path`."""
+        try:
+            values = json.loads(content.decode("utf-8"))
             known = {part.name for part in fields(cls)}
             values = {key: value for key, value in values.items() if key in known}
             card = cls(**{**values, "classes": tuple(values["classes"])})
             canonical_json(values)  # which knows no NaN
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ModelError(f"model card {str(path)!r} cannot be read: {error}") from None
         if not isinstance(card.input, dict) or not isinstance(values["classes"], list):
             raise ModelError(f"model card {str(path)!r} cannot be read: input or classes are amiss")
@@ -88,6 +97,7 @@ class StoredModel:
 
     stem: Path
     card: ModelCard
+    card_digest: str = field(default="", compare=False)  # of the bytes that the card was read from
 
     @property
     def weights(self) -> Path:
@@ -129,7 +139,8 @@ def find_stored(reference: str) -> StoredModel:
     if path.is_file() and path.suffix not in FORMATS and reference not in names:
         problem = "is not a stored model"
     elif card.exists():
-        return StoredModel(stem, ModelCard.read(card))
+        content = card.read_bytes()
+        return StoredModel(stem, ModelCard.parse(content, card), sha256_bytes(content))
     elif path.is_file():
         problem = f"has no card {str(card)!r} beside it"
     else:

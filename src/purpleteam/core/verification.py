@@ -14,6 +14,7 @@ from purpleteam.core.errors import RunError
 from purpleteam.core.ledger import Ledger, Look, end_differs
 from purpleteam.core.records import NO_METRIC, Note, notes_of, record_from_json
 from purpleteam.core.runfolder import CELL, RunFolder, artefacts_of
+from purpleteam.core.signing import SIGNATURE
 
 PROVES = (
     "A pass rules out accident, reordering and edits of one file. Whoever owns both "
@@ -47,7 +48,8 @@ class Verification:
     """What was looked at, one part each."""
 
     parts: tuple[Part, ...]
-    status: str  # what run.json says: running, stopped, incomplete or finished
+    status: str  # what run.json says: running, stopped, incomplete or finished; empty: no run
+    proves: str = PROVES
 
     @property
     def verdict(self) -> Verdict:
@@ -62,7 +64,12 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         """Return the fields of `purple verify --json`."""
         parts = [asdict(part) for part in self.parts]
-        return {"verdict": self.verdict, "status": self.status, "parts": parts, "proves": PROVES}
+        return {
+            "verdict": self.verdict,
+            "status": self.status,
+            "parts": parts,
+            "proves": self.proves,
+        }
 
 
 def verify(path: Path) -> Verification:
@@ -76,7 +83,7 @@ def verify_records(path: Path) -> Verification:
     info, look = RunFolder.open(path).info, Ledger(path / "records.jsonl").look()
     status, count = str(info.get("status")), len(look.lines)
     broken = [problem.rsplit("/", 1)[-1] for problem in (*look.damage, *look.torn)]
-    chain = _part("chain", broken, f"{count} lines, each follows from the one before")
+    chain = part_of("chain", broken, f"{count} lines, each follows from the one before")
     if not look.lines and not broken:
         chain = Part("chain", "fail", "records.jsonl holds no record")
     end = Part("end", "pass", f"{count} lines, {look.chain[:19]}")
@@ -93,7 +100,7 @@ def verify_records(path: Path) -> Verification:
     ended = Part("status", "unknown", why)
     if status == "finished":
         ended = Part("status", "pass", status)
-    lines = _part("records", list(_misread(look)), "each has the id of its content")
+    lines = part_of("records", list(_misread(look)), "each has the id of its content")
     return Verification((chain, end, ended, lines), status)
 
 
@@ -126,26 +133,28 @@ def _files(run: RunFolder) -> Iterator[Part]:
     if "records" in info:  # a kill may leave the last files out of run.json
         differ = [path for path in sorted(named) if noted.get(path) != recorded.get(path)]
         names += [f"run.json and records.jsonl differ about {path}" for path in differ]
-    yield _part("names", names, "run.json and records.jsonl name the same files")
+    yield part_of("names", names, "run.json and records.jsonl name the same files")
     missing = [path for path in sorted(inside) if not (root / path).is_file()]
-    yield _part("missing", missing, "every file that the run names is there")
+    yield part_of("missing", missing, "every file that the run names is there")
     changed = [
         path
         for path in sorted(inside.difference(missing))
         if {sha256_file(root / path)} != {noted.get(path), recorded.get(path)} - {None}
     ]
-    yield _part("changed", changed, f"{len(inside) - len(missing)} files have their digest")
+    yield part_of("changed", changed, f"{len(inside) - len(missing)} files have their digest")
     there = {
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
         if not path.is_dir() and not any(name[0] == "." for name in path.relative_to(root).parts)
+        if path.suffix != SIGNATURE  # what it is of, `core.provenance` says
     }
     left_half_done: Verdict = "fail" if info.get("status") == "finished" else "unknown"
     unexpected = sorted(there - named.keys() - WRITTEN_LAST)
-    yield _part("unexpected", unexpected, "no file that the run does not name", left_half_done)
+    yield part_of("unexpected", unexpected, "no file that the run does not name", left_half_done)
 
 
-def _part(name: str, wrong: Sequence[str], fine: str, verdict: Verdict = "fail") -> Part:
+def part_of(name: str, wrong: Sequence[str], fine: str, verdict: Verdict = "fail") -> Part:
+    """Return a part that passes where nothing is wrong, and else names the first few things."""
     if not wrong:
         return Part(name, "pass", fine)
     rest = f"; and {len(wrong) - MANY} more" if len(wrong) > MANY else ""

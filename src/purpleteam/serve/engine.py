@@ -115,12 +115,20 @@ class Engine:
         strip: Path | None = None,
         identity: str | None = None,
         squeeze: float | None = None,
+        signer: Path | None = None,
     ) -> Engine:
         """Load the stored model of a zoo name or a path, and the STRIP that was fitted to it.
 
-        A model of another `identity` is refused. `squeeze` is from `defences.detection.squeeze`.
+        A model of another `identity`, or not signed by the public key in the file `signer`, is
+        refused. `squeeze` is from `defences.detection.squeeze`.
         """
         stored = find_stored(reference)
+        if signer is not None:
+            # Imported where it is asked for: each worker would pay for it.
+            from purpleteam.core.provenance import require_signature
+            from purpleteam.core.signing import public_key
+
+            require_signature(stored, public_key(signer))
         stored.verify()
         if identity not in (None, stored.card.identity):
             raise Refused(f"model {reference!r} is {stored.card.identity}, not {identity}")

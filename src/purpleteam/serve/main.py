@@ -125,7 +125,8 @@ def worker_main(
     from purpleteam.serve.engine import Engine
 
     _say_warnings()
-    engine = Engine.load(reference, settings.strip, settings.digest, settings.squeeze)
+    signer = None if "signature" in settings.without else settings.require_signature
+    engine = Engine.load(reference, settings.strip, settings.digest, settings.squeeze, signer)
     if engine.held is None or not engine.held.whole:
         tell(f"WARNING: {engine.held or 'the weights of the ONNX file cannot be compared'}")
     server = _server(engine, settings, beat)
@@ -152,9 +153,10 @@ def running_app(
     from purpleteam.serve.engine import Engine
 
     asked = Settings(port=0, **settings)
-    engine = (
-        model if isinstance(model, Engine) else Engine.load(model, asked.strip, None, asked.squeeze)
-    )
+    engine = model
+    if not isinstance(engine, Engine):
+        signer = asked.require_signature
+        engine = Engine.load(engine, asked.strip, asked.digest, asked.squeeze, signer)
     with listen(asked.host, asked.port, asked.lets_others_in) as listener:
         server = _server(engine, asked, around=around)
         server.config.timeout_graceful_shutdown = 1

@@ -52,6 +52,7 @@ class Settings:
     proxies: Proxies = field(default_factory=Proxies)
     rate: RateLimit = field(default_factory=RateLimit)
     digest: str | None = None  # the identity that the model must have: sha256:..., as /version says
+    require_signature: Path | None = None  # the public key that must have signed the model
     sandbox: bool | Literal["require"] = True
     """Confine the process for good: as far as the kernel can, or else not serve (`require`)."""
     strip: Path | None = None  # a STRIP fitted to the model; what it flags gets no label

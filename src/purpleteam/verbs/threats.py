@@ -24,7 +24,7 @@ from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
 CHECKED = (
-    *("core.verification", "data.checks", "models.checks", "attacks.checks"),
+    *("core.verification", "core.provenance", "data.checks", "models.checks", "attacks.checks"),
     *("defences.checks", "scan.checks", "serve.checks"),
 )
 """The modules whose import registers the checks of a room in CHECKS."""
@@ -63,6 +63,7 @@ def threats(
         Path | str | None,
         Option(name="--run", help="A run folder to check: its records and files."),
     ] = None,
+    signer: Annotated[Path | str | None, "The public key that must have signed them."] = None,
     url: Annotated[str | None, "A running app on this machine."] = None,
     code: Annotated[Path | str | None, "Source code; the package itself by default."] = None,
     data: Annotated[Path | str | None, "Folder of the four IDX files."] = None,
@@ -80,7 +81,7 @@ def threats(
     if missing:
         gaps = room.missing(described, known_checks=CHECKS)
         return ThreatsDerived(values={"missing": gaps})
-    for name, path in (("--code", code), ("--data", data)):
+    for name, path in (("--code", code), ("--data", data), ("--signer", signer)):
         if path is not None and not Path(path).exists():
             raise UsageError(f"{name} {str(path)!r} does not exist")
     weights: Path | None = None
@@ -97,7 +98,15 @@ def threats(
     if weights is not None and weights.is_file():
         with suppress(ModelError):  # a file without a card is no model that can be served
             served = find_stored(str(weights)).card.identity
-    target = Target(code=source, data=images, model=weights, url=url, served_digest=served, run=run)
+    target = Target(
+        code=source,
+        data=images,
+        model=weights,
+        signer=None if signer is None else Path(signer),
+        url=url,
+        served_digest=served,
+        run=run,
+    )
     results = run_checks(lambda _: [target], given["progress"])
     statuses = room.derive(described, results, date.today())
     note = Note(name=SYSTEM_MODEL, facts=room.to_facts(described, statuses))

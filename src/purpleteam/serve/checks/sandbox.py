@@ -31,7 +31,7 @@ class Sandbox(Check):
         if target.model is not None and target.model.is_dir():
             raise Absent("a folder of models: which of them is served?")
         model = find_stored(str(target.model))
-        with _started(target.command or (*SERVE, str(model.weights))) as (number, url):
+        with started(target.command or (*SERVE, str(model.weights))) as (number, url):
             status = Path(f"/proc/{number}/status").read_text(encoding="utf-8")
             told = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
             told["root"] = "yes" if "0" in told["Uid"].split() else "no"
@@ -51,7 +51,7 @@ class Sandbox(Check):
 
 
 @contextmanager
-def _started(command: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+def started(command: tuple[str, ...]) -> Iterator[tuple[int, str]]:
     """Start the app; yield the number of its process and its address, then end it."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:  # noqa: S603
@@ -60,6 +60,8 @@ def _started(command: tuple[str, ...]) -> Iterator[tuple[int, str]]:
             if not line.strip():
                 why = process.stderr.read() if process.stderr else ""
                 raise ModelError(f"the app did not start: {' '.join(why.split())[:200]}")
-            yield process.pid, json.loads(line)["url"]
+            if "url" not in (told := json.loads(line)):
+                raise ModelError(f"the app did not start: {told['error']['message']}")
+            yield process.pid, told["url"]
         finally:
             process.terminate()
