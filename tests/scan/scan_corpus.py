@@ -116,7 +116,6 @@ def safetensors_files() -> dict[str, bytes]:
     header = json.dumps(good_header()).encode()
     two = {"data_offsets": [8, 24], "dtype": "F32", "shape": [4]}
     twice = header[:-1] + b"," + header[1:]
-    code = good_header() | {"__metadata__": {"note": "__import__('os').system('true')"}}
     gap = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}}
     kind = {"w": {"dtype": ["F32"], "shape": [4], "data_offsets": [0, 16]}}
     # of 2**66 bytes, which is 0 in 64 bits; and of none, of which NumPy makes no array
@@ -128,7 +127,6 @@ def safetensors_files() -> dict[str, bytes]:
         "duplicate_key": safetensors(twice, FLOATS),
         "trailing_pickle": safetensors(header, FLOATS + b"\x80\x02cposix\nsystem\n."),
         "out_of_range": safetensors(header, FLOATS[:8]),
-        "code_in_metadata": safetensors(json.dumps(code).encode(), FLOATS),
         "gap": safetensors(json.dumps(gap).encode(), FLOATS),
         "kind_in_a_list": safetensors(json.dumps(kind).encode(), FLOATS),
         "size_over_64_bits": safetensors(json.dumps(wrap).encode(), b""),

@@ -70,10 +70,10 @@ def test_an_opcode_that_no_state_dict_has_is_critical_even_where_it_is_broken(tm
     assert rules(path)["PM001"] == "critical"
 
 
-def test_a_benign_state_dict_is_refused_by_default_at_medium(tmp_path):
+def test_a_benign_state_dict_is_told_as_a_pickle_at_low_severity(tmp_path):
     path = corpus.archive(tmp_path / "net.pt", corpus.benign_pickle())
     (finding,) = scan_model_files(path).findings
-    assert (finding.rule, finding.severity) == ("PM002", "medium")
+    assert (finding.rule, finding.severity) == ("PM002", "low")
     assert "purple import" in finding.fix
 
 
@@ -81,7 +81,7 @@ def test_old_torch_files_are_walked_to_their_storages(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "old.pt"
     torch.save({"w": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
-    assert rules(path) == {"PM002": "medium"}
+    assert rules(path) == {"PM002": "low"}
 
 
 @pytest.mark.parametrize("name", ["good.safetensors", "good.onnx", "numbers.npy"])
@@ -135,7 +135,14 @@ def test_a_malformed_safetensors_file_says_how(tmp_path, sample):
     path = tmp_path / "a.safetensors"
     path.write_bytes(corpus.safetensors_files()[sample])
     (finding,) = scan_model_files(path).findings
-    assert finding.rule == ("PM007" if sample == "code_in_metadata" else "PM006")
+    assert finding.rule == "PM006"
+
+
+def test_metadata_that_looks_like_code_is_a_note(tmp_path):
+    code = corpus.good_header() | {"__metadata__": {"note": "__import__('os').system('true')"}}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(corpus.safetensors(json.dumps(code).encode(), corpus.FLOATS))
+    assert rules(path) == {"PM007": "note"}
 
 
 @pytest.mark.parametrize("part", ["dtype", "shape", "name"])

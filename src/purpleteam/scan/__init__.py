@@ -3,6 +3,7 @@
 - `engine`     `scan(paths, scanners)`;  `scanners`: one file each;  `rules`: our own, of code
 - `scanner`    what a scanner is: the files under a path, ScanResult and severities
 - `formats`    what model files are made of, read without trusting them
+- `judgement`  the one judgement of a model file, which scan and gate share
 - `gate`       foreign weights as plain arrays, or a refusal; nothing is ever unpickled
 - `sarif`      a ScanResult as SARIF 2.1.0;  `checks`: the executed checks of this room
 """

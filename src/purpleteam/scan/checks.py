@@ -11,9 +11,8 @@ from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import UsageError
 from purpleteam.scan.engine import scan
-from purpleteam.scan.formats.sniff import sniff
+from purpleteam.scan.judgement import judge
 from purpleteam.scan.scanner import PYTHON, Tree, walk
-from purpleteam.scan.scanners.model_file import model_problems
 
 SHOWN = 5
 
@@ -123,10 +122,11 @@ def _not_plain(file: Path) -> str | None:
         except (ValueError, RecursionError):
             return "no JSON"
         return None
-    kind = sniff(file)
-    for problem in model_problems(file, kind):
-        return str(problem)
-    return None if kind in ("safetensors", "onnx") else f"of kind {kind}"
+    judged = judge(file)
+    for problem in judged.problems:
+        if problem.grade != "note":
+            return str(problem)
+    return None if judged.kind in ("safetensors", "onnx") else f"of kind {judged.kind}"
 
 
 @CHECKS.register("model.digest")

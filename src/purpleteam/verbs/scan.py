@@ -18,6 +18,8 @@ from purpleteam.verbs.verb import Option, verb
 if TYPE_CHECKING:
     from purpleteam.scan import ScanResult
 
+UNREAD = "unread"  # what nobody could read is not clean: its findings are of medium severity
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Scanned(Result):
@@ -26,12 +28,13 @@ class Scanned(Result):
     stage = "scan"
 
     scanned: ScanResult
-    fail_on: str = "medium"
+    fail_on: str = UNREAD
 
     @property
     def exit_code(self) -> int:
         """1 on a finding at or above `fail_on`, 2 where the scan is not whole."""
-        if self.fail_on != "never" and self.scanned.worst(self.fail_on):
+        least = "medium" if self.fail_on == UNREAD else self.fail_on
+        if least != "never" and self.scanned.worst(least):
             return 1
         return 2 if self.scanned.errors else 0
 
@@ -57,7 +60,11 @@ class Scanned(Result):
 def scan(
     paths: Annotated[Any, Option(name="PATH...", kind=list[Path], help="Files and folders.")],
     *,
-    fail_on: Annotated[str, "Exit 1 at this severity or worse; never: do not."] = "medium",
+    fail_on: Annotated[
+        str,
+        "Exit 1 at this severity or worse; unread: at medium, as what could not be read is; "
+        "never: do not.",
+    ] = UNREAD,
     **given: Unpack[Leaving],
 ) -> Scanned:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
@@ -66,7 +73,7 @@ def scan(
     from purpleteam.scan.scanner import severity_at_least
     from purpleteam.verbs.outputs import file_to_write
 
-    if fail_on != "never":
+    if fail_on not in ("never", UNREAD):
         severity_at_least("note", fail_on)  # refuses an unknown severity before the work
     target, run = file_to_write(given["out"]), given["run"]
     asked = [Path(path) for path in (paths if isinstance(paths, list | tuple) else [paths])]

@@ -5,6 +5,7 @@ Nothing is imported and no object is made (pickletools; PEP 307, 3154, 574).
 
 import codecs
 import pickletools
+import re
 import struct
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from purpleteam.scan.formats.problem import Problem
 
-MAX_LINE = 1 << 31
+MAX_LINE = 16 << 20
 MAX_NAME = 1000  # a longer text is no name of anything that can be imported
 MAX_WALK = 1_000_000  # opcodes that are walked over in one file; a longer pickle counts as broken
 MAX_OPCODES = 2_000_000  # opcodes that are read of one pickle
@@ -125,7 +126,6 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
     try:
         for name, raw, at, end in islice(opcodes(data, start), limit):  # noqa: B007 - `end` is said
             count += 1
-            calls = calls or name in CALLS
             if name in TEXTS:
                 text = _quoted(bytes(raw)) if name == "STRING" else raw
                 known = len(text) <= MAX_NAME
@@ -151,6 +151,7 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                         pass
                 if takes > len(stack):
                     raise ValueError("takes more from the stack than there is")
+                calls = calls or name in CALLS
                 del stack[len(stack) - takes :]
                 stack.extend([None] * puts)
             if name == "STOP":
@@ -160,6 +161,41 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
     except (ValueError, LookupError, OverflowError, struct.error, Problem) as reason:
         error = f"{reason} after byte {at}"[:200]
     return PickleWalk(tuple(imports), calls, at if error else end, count, error)
+
+
+_WORD = rb"[A-Za-z_][\w.]{0,200}"
+BEGINNINGS = re.compile(  # the mark of a protocol, or what names something by itself
+    rb"\x80[\x00-\x05]|c%b\r?\n%b\r?\n|i%b\n%b\n"
+    rb"|\x8c.%b(?:\x94|q.)?\x8c.%b(?:\x94|q.)?\x93" % ((_WORD,) * 6),
+    re.DOTALL,
+)
+LOOKED_BACK, MARKS_TRIED = 4096, 50
+
+
+def hidden_pickles(data: memoryview, start: int, limit: int) -> Iterator[PickleWalk]:
+    """Yield each pickle that calls something and begins anywhere behind byte `start`.
+
+    The last one has an error where looking for them took more than `limit` opcodes.
+    """
+    at = start
+    for match in BEGINNINGS.finditer(data, start):
+        if match.start() < at:
+            continue
+        places = [match.start()]
+        if match.group()[:1] == b"i":  # its arguments come before it, behind a mark
+            before = bytes(data[max(start, places[0] - LOOKED_BACK) : places[0]])
+            marks = [place for place, byte in enumerate(before) if byte == ord("(")]
+            places = [places[0] - len(before) + mark for mark in marks[: -MARKS_TRIED - 1 : -1]]
+        for place in places:
+            walk = walk_pickle(data, place, limit)
+            limit -= walk.opcodes + 1
+            if limit <= 0:
+                yield walk._replace(error="there are too many places where a pickle may begin")
+                return
+            if walk.calls_a_name:
+                yield walk
+                at = walk.end
+                break
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,10 @@ NAMES = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+OTHERS = {  # bits of a number, of formats that are not taken over
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "C64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
 # What calls, dunder names, markup, imports and templates have and a description has not.
 CODE = re.compile(r"\w\(|__\w+__|<\s*/?\s*\w|\bimport\s+\w|\blambda\b|\$[({]|\{\{|[\x00-\x08]")
 _bad = partial(Problem, "safetensors")
@@ -31,7 +34,8 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, Tensor], list[Problem]
     if size < 10 or length > min(MAX_HEADER, size - 8):
         raise _bad(f"the header claims {length} bytes of a file of {size}; at most {MAX_HEADER}")
     if walk_pickle(data, limit=MAX_OPCODES).calls_a_name:
-        raise _bad("the file is a pickle as well, which would call something when it is loaded")
+        why = "the file is a pickle as well, which would call something when it is loaded"
+        raise _bad(why, "malicious")
     text = bytes(data[8 : 8 + length])
     try:
         fields = HEADER.decode(text.decode("utf-8"))
@@ -51,20 +55,16 @@ def read_safetensors(data: memoryview) -> tuple[dict[str, Tensor], list[Problem]
         end = stop
         if end > len(numbers):
             break
+        if dtype in OTHERS:
+            continue
         array = np.frombuffer(numbers[begin:end], DTYPES[dtype])
         tensors[name] = Tensor(array.reshape(shape), dtype)
     if end != len(numbers):
         raise _bad(f"the tensors end at byte {end} of {len(numbers)}")
+    if others := sorted({dtype for _, _, dtype, _, _ in entries if dtype in OTHERS}):
+        raise Problem("unsupported", f"the file holds numbers of {', '.join(others)}")
     odd = [key for key, value in metadata.items() if CODE.search(key) or CODE.search(value)]
     return tensors, [Problem("metadata", f"metadata {key[:40]!r} looks like code") for key in odd]
-
-
-def inspect_safetensors(data: memoryview) -> Iterator[Problem]:
-    """Yield what is wrong with the file: form, metadata, values."""
-    tensors, odd = read_safetensors(data)
-    yield from odd
-    for name, tensor in tensors.items():
-        yield from tensor.problems(name)
 
 
 def _whole(number: str) -> int:
@@ -93,18 +93,18 @@ def _entry(name: str, value: Any) -> tuple[int, int, str, list[int]]:
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise _bad(f"tensor {name!r} needs dtype, shape and data_offsets, and nothing else")
     kind, shape, offsets = (value[key] for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(kind, str) or kind not in NAMES:
+    if not isinstance(kind, str) or kind not in NAMES.keys() | OTHERS.keys():
         raise _bad(f"tensor {name!r} has number format {kind!r}; known: {', '.join(NAMES)}")
     for counts in (shape, offsets):
         if not isinstance(counts, list) or any(type(n) is not int or n < 0 for n in counts):
             raise _bad(f"tensor {name!r} has a shape or offsets that are no counts")
-    size = DTYPES[NAMES[kind]].itemsize
+    bits = OTHERS[kind] if kind in OTHERS else 8 * DTYPES[NAMES[kind]].itemsize
     if (
         len(offsets) != 2
         or len(shape) > MAX_DIMENSIONS
         or max(shape, default=0) > MAX_SIZE
-        or math.prod(filter(None, shape)) * size > MAX_SIZE * MAX_SIZE
-        or offsets[1] - offsets[0] != math.prod(shape) * size
+        or math.prod(filter(None, shape)) * bits > 8 * MAX_SIZE * MAX_SIZE
+        or 8 * (offsets[1] - offsets[0]) != math.prod(shape) * bits
     ):
         raise _bad(f"tensor {name!r} has offsets {offsets} that do not fit shape {shape}")
-    return offsets[0], offsets[1], NAMES[kind], shape
+    return offsets[0], offsets[1], NAMES.get(kind, kind), shape

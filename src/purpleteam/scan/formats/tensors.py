@@ -38,13 +38,16 @@ class Tensor(NamedTuple):
     dtype: str
 
     def problems(self, name: str) -> Iterator[Problem]:
-        """Yield NaN, infinities and truth values that are neither 0 nor 1."""
+        """Yield NaN, infinities and truth values that are neither 0 nor 1.
+
+        Minus infinity beside zeros alone is the mask of an attention layer, and none.
+        """
         array = self.array
         if self.dtype == "bfloat16":
             finite = not ((array & ALL_ONES_EXPONENT) == ALL_ONES_EXPONENT).any()
         else:
             finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
-        if not finite:
+        if not finite and not np.isin(self.converted(), (0, -np.inf)).all():
             yield Problem("not-finite", f"tensor {name!r} holds NaN or an infinity")
         elif self.dtype == "bool" and array.size and array.max() > 1:
             yield Problem("tensor", f"tensor {name!r} {HALF_TRUTH}")
@@ -88,6 +91,22 @@ def read_npy_header(data: memoryview) -> tuple[np.dtype[Any], tuple[int, ...], b
         why = re.sub(r" at 0x[0-9a-f]+", "", str(error))  # else a finding's id changes at each scan
         raise Problem("unknown-format", f"the NumPy header cannot be read: {why}"[:200]) from None
     return dtype, shape, fortran, data[start + length :]
+
+
+def inspect_npy(data: memoryview, size: int) -> memoryview | None:
+    """Return the pickle of an array of Python objects, or None for a whole array of others.
+
+    Args:
+        data: the file, or its beginning.
+        size: the bytes of the whole file.
+    """
+    dtype, shape, _, behind = read_npy_header(data)
+    if dtype.hasobject:
+        return behind
+    held, claimed = size - len(data) + len(behind), math.prod(shape) * dtype.itemsize
+    if held != claimed:
+        raise Problem("tensor", f"the array claims {claimed} bytes and has {held}")
+    return None
 
 
 def read_npy(data: memoryview, name: str) -> NDArray[Any]:

@@ -1,6 +1,7 @@
-"""The torch state dict (.pt, .pth): a call of one of five names describes a tensor.
+"""The torch state dict (.pt, .pth), of a zip archive and of the format before torch 1.6.
 
-What is accepted here, `torch.load(weights_only=True)` accepts too and reads with the same values.
+A call of one of five names describes a tensor. What is accepted here,
+`torch.load(weights_only=True)` accepts too and reads with the same values.
 """
 
 import math
@@ -11,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from purpleteam.scan.formats.pickles import OrderedItems, PickleReader, Symbol
+from purpleteam.scan.formats.names import CONTAINERS, is_harmless
+from purpleteam.scan.formats.pickles import EFFECTS, OrderedItems, PickleReader, Symbol, walk_pickle
 from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, Tensor
-from purpleteam.scan.formats.zip_layout import read_layout
+from purpleteam.scan.formats.zip_layout import Archive
 
 MAX_PICKLE = 64 << 20
 STORAGES = {
@@ -40,6 +42,10 @@ NOTES = {  # the small files beside the pickle, and all that they may say
     ".format_version": re.compile(rb"[0-9]{1,4}"),
     ".storage_alignment": re.compile(rb"[0-9]{1,8}"),
 }
+
+
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch before 1.6
+KEY = "[0-9]{1,20}"  # of a storage: a place, or an address as torch 1.6 wrote it
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,23 @@ def read_state_pickle(data: bytes | memoryview) -> tuple[Any, dict[str, StorageR
     """Return what the pickle describes and every storage that it names, by its key."""
     if data[:1] != b"\x80":
         raise Problem("damaged-pickle", "the pickle does not begin with its protocol")
-    reader = _StateReader(memoryview(data))
-    return reader.read(), reader.storages
+    return _described(_StateReader(memoryview(data)))
+
+
+def _described(reader: "_StateReader") -> tuple[Any, dict[str, StorageRef]]:
+    """Return what is read, or refuse it; what names nothing but plain parts runs nothing."""
+    try:
+        return reader.read(), reader.storages
+    except Problem as problem:
+        walk = walk_pickle(reader.data)
+        names = [name for name, _ in walk.imports]
+        if problem.kind != "unsafe-global" or walk.error or not all(map(is_harmless, names)):
+            raise
+        try:
+            _PlainReader(reader.data).read()
+        except Problem:
+            raise Problem("damaged-pickle", str(problem)) from None
+        raise Problem("unsupported", f"{problem}; it is harmless") from None
 
 
 class _StateReader(PickleReader):
@@ -104,7 +125,7 @@ class _StateReader(PickleReader):
     def outside(self, reference: Any) -> StorageRef:
         match reference if type(reference) is tuple else None:
             case ("storage", Symbol(name), str(key), str(), int(count)) if (
-                re.fullmatch(r"[0-9]{1,9}", key) and type(count) is int and count >= 0
+                re.fullmatch(KEY, key) and type(count) is int and count >= 0
             ):
                 if name not in STORAGE_NAMES:
                     raise self.refused(f"names {name!r}, which is no storage")
@@ -154,7 +175,7 @@ class _StateReader(PickleReader):
         count, last = math.prod(size), offset - 1
         if count:
             last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if count > available or last >= available:
+        if last >= available:
             why = f"claims {count} numbers up to place {last} of a storage of {available}"
             raise Problem("tensor", f"{name} {why}")
         return StoredTensor(ref, dtype, size, stride, offset)
@@ -170,21 +191,94 @@ def _counts(values: Any) -> bool:
     return type(values) is tuple and all(type(value) is int for value in values)
 
 
-def open_archive(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
+@dataclass(frozen=True, eq=False)
+class _Other:
+    """What a harmless name makes, such as a tensor of complex numbers."""
+
+    name: str
+
+
+class _PlainReader(_StateReader):
+    """Reads what is harmless and no state dict: other number formats, modules, options."""
+
+    allowed: ClassVar = frozenset(EFFECTS)
+    keys: ClassVar = (str, int, float, bool, bytes, tuple, type(None), _Other)
+
+    def outside(self, reference: Any) -> Any:
+        if type(reference) is tuple and len(reference) == 6:  # as before torch 1.6
+            reference = reference[:5]
+        match reference if type(reference) is tuple else None:
+            case ("storage", Symbol(name), str(), *_) if name not in STORAGE_NAMES:
+                return _Other(name)
+            case ("module", Symbol() as module, str(), str()):  # a class, and its source beside
+                return module
+        return super().outside(reference)
+
+    def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+        if isinstance(function, Symbol):
+            others = any(
+                isinstance(one, _Other) or (isinstance(one, Symbol) and one.name not in ALLOWED)
+                for one in arguments
+            )
+            if function.name in ALLOWED and not others:
+                return super().called(function, arguments)
+            # bytearray(1 << 40) would be plain, and would fill the memory
+            if not any(type(one) is int and one > MAX_SIZE for one in arguments):
+                return _Other(function.name)
+        raise self.refused("calls something in a form that is not known")
+
+    def given(self, target: Any, state: Any) -> None:
+        if not isinstance(target, _Other):
+            super().given(target, state)
+
+    def _step(self, argument: Any) -> None:
+        match self.opcode:
+            case "NEWOBJ":
+                arguments = self.stack.pop()
+                self.stack.append(self.called(self.stack.pop(), arguments))
+            case "EMPTY_SET":
+                self.stack.append(_Other("builtins.set"))
+            case "ADDITEMS":
+                self._extend(self._to_mark())
+            case "FROZENSET":
+                self._to_mark()
+                self.stack.append(_Other("builtins.frozenset"))
+            case _:
+                super()._step(argument)
+
+    def _extend(self, items: list[Any]) -> None:
+        if not self._is_container():
+            super()._extend(items)
+
+    def _fill(self, items: list[Any]) -> None:
+        if not self._is_container():
+            super()._fill(items)
+
+    def _is_container(self) -> bool:
+        target = self.stack[-1]
+        return isinstance(target, _Other) and CONTAINERS.fullmatch(target.name) is not None
+
+    def _name(self, module: Any, attribute: Any) -> None:
+        if is_harmless(full := f"{module}.{attribute}"):
+            self.stack.append(Symbol(full))
+        else:
+            super()._name(module, attribute)
+
+
+def open_archive(archive: Archive) -> tuple[Any, dict[str, memoryview]]:
     """Return what the pickle of a torch.save describes, and the storages that it names, by key."""
-    archive = read_layout(data)
     tops = {name.partition("/")[0] for name in archive.members}
     top = tops.pop() if tops else ""
     if any(name.startswith(f"{top}/code/") for name in archive.members):
         why = "the archive is TorchScript, which is code; save model.state_dict() instead"
-        raise Problem("archive", why)
+        raise Problem("unread", why)
     if tops or not {f"{top}/data.pkl", f"{top}/version"} <= archive.members.keys():
         raise Problem("archive", "the archive is not one folder with data.pkl and version in it")
     if archive.odd:
         raise Problem("archive", f"the archive has {archive.odd}")
     for full, member in archive.members.items():
         name = full.partition("/")[2]
-        if name != "data.pkl" and name not in NOTES and not re.fullmatch(r"data/[0-9]{1,9}", name):
+        if name != "data.pkl" and name not in NOTES and not re.fullmatch(f"data/{KEY}", name):
             raise Problem("archive", f"the archive holds {name!r}, which torch.save never writes")
         if member.deflated:
             why = f"unpacks {member.packed} bytes to {member.size}; torch.save never packs"
@@ -206,4 +300,44 @@ def open_archive(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
         storages[key] = archive.read(folder + key)
         if (size := len(storages[key])) != ref.bytes:
             raise Problem("tensor", f"storage {key} claims {ref.bytes} bytes and has {size}")
+    return content, storages
+
+
+class _LegacyReader(_StateReader):
+    def outside(self, reference: Any) -> StorageRef:
+        match reference if type(reference) is tuple else None:
+            case (*storage, None) if len(storage) == 5:  # no view of another storage
+                return super().outside(tuple(storage))
+        raise Problem("unsupported", "the file is of torch before 0.4, with views of storages")
+
+
+def open_legacy(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
+    """Return what a torch.save of before 1.6 describes, and its storages, by key.
+
+    Five pickles follow each other: magic number, version, machine, content, keys; then, for each
+    key, the count of its storage and its numbers.
+    """
+    parts, at = [], 0
+    for _ in range(5):
+        walk = walk_pickle(data, at)
+        if walk.error:
+            raise Problem("damaged-pickle", f"the pickle is broken: {walk.error}")
+        parts.append(data[at : walk.end])
+        at = walk.end
+    _, version, machine = (_StateReader(part).read() for part in parts[:3])
+    if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise Problem("unsupported", "the file is of another version, or of a big-endian machine")
+    content, named = _described(_LegacyReader(parts[3]))
+    keys = _StateReader(parts[4]).read()
+    if not isinstance(keys, list) or sorted(keys, key=str) != sorted(named):
+        raise Problem("tensor", "the storages are not those that the pickle names, each once")
+    storages = {}
+    for key in keys:
+        ref, start = named[key], at + 8
+        at = start + ref.bytes
+        if int.from_bytes(data[start - 8 : start], "little") != ref.count or at > len(data):
+            raise Problem("tensor", f"storage {key} claims {ref.count} numbers, and has others")
+        storages[key] = data[start:at]
+    if at != len(data):
+        raise Problem("damaged-pickle", f"{len(data) - at} bytes follow the last storage")
     return content, storages
