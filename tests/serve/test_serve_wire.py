@@ -307,3 +307,16 @@ def test_what_the_protocol_allows_is_answered_and_ends(
         connection.sendall(raw)
         found = said(connection)
     assert found.startswith(b"HTTP/1.1 " + status) and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("rest", [b"\0\0", b"GET / HTTP/9\r\n\r\n", GET + lines(200, 50)])
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_is_whole_is_answered_before_what_is_no_request(
+    engine: Engine, rest: bytes, apart: bool
+) -> None:
+    whole = POST + b"Content-Length: 784\r\n\r\n" + bytes(784)
+    with running_app(engine) as url, plug(url) as connection:
+        for piece in (whole, rest) if apart else (whole + rest,):
+            connection.sendall(piece)
+        found = said(connection)
+    assert found.startswith(b"HTTP/1.1 200 ") and found.count(b"HTTP/1.1 200 ") == 1

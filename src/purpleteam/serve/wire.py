@@ -274,7 +274,9 @@ class BoundedProtocol(asyncio.Protocol):
         """Answer what is no HTTP, or too much of it, with constant text and all headers."""
         last = self._last
         reading = last is None or last.answered or (last.more_body and not last.begun)
-        if self._waiting or not reading:
+        if last is not None and not (last.answered or last.more_body):
+            last.keep_alive = False  # what comes before is whole, and the last that is answered
+        elif self._waiting or not reading:
             self.cut()  # whatever is written now would be taken for the answer of another request
         elif self._too_large:
             self._refuse(431, "The head or the trailers of the request are too large.")
