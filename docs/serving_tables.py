@@ -92,6 +92,23 @@ def audit(path: Path) -> str:
     )
 
 
+def signing(path: Path) -> str:
+    """Return how long a model takes to sign and to verify, and which flipped bytes are caught."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| Key | Form | Sign | Verify | Both, of a new process |", "| --- " * 5 + "|"]
+    lines += [
+        f"| {one['key']} | {one['form']} | {one['sign_ms']:.1f} ms | {one['verify_ms']:.1f} ms | "
+        f"{one['first_ms']:.0f} ms |"
+        for one in found["rows"]
+    ]
+    flips = found["flips"]
+    return "\n".join(lines) + (
+        f"\n\nMedians for a model of {found['bytes'] / 1e6:.0f} MB. Of {flips['tried']:,} flipped bytes "
+        f"of signatures, cards, weights and ONNX files {flips['caught']:,} were caught. "
+        f"{found['machine']['cores']} cores, load {found['load']:.0f} of other work."
+    )
+
+
 def restart(path: Path) -> str:
     """Return how long the app was away when workers were killed under load, and who noticed."""
     found = json.loads(path.read_text(encoding="utf-8"))

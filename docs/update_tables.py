@@ -33,7 +33,7 @@ from purpleteam.report.view import DASH, Cell, Number, Table, row
 __all__ = ["BLOCK", "render", "updated"]
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ("abuse", "assignment", "attacks", "backdoors", "measured")
+DOCS = ("abuse", "assignment", "attacks", "backdoors", "measured", "signing")
 PAGES = tuple(
     ROOT / f"{name}.md" for name in ("README", "SECURITY", *(f"docs/{one}" for one in DOCS))
 )
@@ -257,6 +257,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "reproducible": verdict_tables.reproducible,
     "restart": serving_tables.restart,
     "serve": serving_tables.serve,
+    "signing": serving_tables.signing,
     "summary_attacks": attack_tables.summary,
     "summary_backdoors": backdoor_tables.summary,
     "summary_mnist": _mnist_summary,
