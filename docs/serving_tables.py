@@ -103,8 +103,8 @@ def signing(path: Path) -> str:
     ]
     flips = found["flips"]
     return "\n".join(lines) + (
-        f"\n\nMedians for a model of {found['bytes'] / 1e6:.0f} MB. Of {flips['tried']:,} flipped bytes "
-        f"of signatures, cards, weights and ONNX files {flips['caught']:,} were caught. "
+        f"\n\nMedians for a model of {found['bytes'] / 1e6:.0f} MB. Of {flips['tried']:,} flipped "
+        f"bytes of signatures, cards, weights and ONNX files {flips['caught']:,} were caught. "
         f"{found['machine']['cores']} cores, load {found['load']:.0f} of other work."
     )
 

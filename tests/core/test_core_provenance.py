@@ -188,6 +188,10 @@ def test_a_model_is_required_to_be_signed_by_that_key_as_it_was_read(tmp_path, k
     model, pinned = write_model(tmp_path), public_key(key)
     with pytest.raises(Refused, match=r"no m\.sig lies beside it; sign it: purple sign"):
         require_signature(find_stored(str(model)), pinned)
+    make_key(tmp_path / "other")
+    sign_subject(model, tmp_path / "other")
+    with pytest.raises(Refused, match="is not signed by the key .* is signed by the key"):
+        require_signature(find_stored(str(model)), pinned)
     sign_subject(model)
     read = find_stored(str(model))
     assert require_signature(read, pinned).name == "m"

@@ -44,9 +44,11 @@ def test_only_its_owner_can_read_a_key_and_its_name_is_the_digest_of_its_public_
 
 @pytest.mark.parametrize("mark", [".git", "run.json"])
 def test_no_key_is_written_where_it_would_travel(tmp_path, mark):
-    (tmp_path / mark).write_text("{}", "utf-8")
-    (tmp_path / "link").symlink_to(tmp_path / "deep")
-    for path in (tmp_path / "k.key", tmp_path / "deep" / "k.key", tmp_path / "link" / "k.key"):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / mark).write_text("{}", "utf-8")
+    (tmp_path / "link").symlink_to(tree)
+    for path in (tree / "k.key", tree / "deep" / "k.key", tmp_path / "link" / "k.key"):
         with pytest.raises(UsageError, match="would travel with it"):
             make_key(path)
     assert not list(tmp_path.rglob("k.*"))
@@ -134,6 +136,18 @@ def test_a_statement_of_others_counts_only_beside_a_key(tmp_path):
     assert opened(content, public_key(tmp_path / "k.pub")).key == name
     with pytest.raises(Refused, match="is not of the key"):
         opened(content, signer_of(PRIVATE).public_key)
+
+
+def test_a_bundle_whose_root_is_not_that_of_its_files_is_refused():
+    from securesystemslib.dsse import Envelope
+
+    payload = base64.b64decode(json.loads(SIGNED["bundle"])["dsseEnvelope"]["payload"])
+    statement = json.loads(payload)
+    statement["subject"][0]["digest"]["sha256"] = "0" * 64
+    envelope = Envelope(json.dumps(statement).encode(), "application/vnd.in-toto+json", {})
+    envelope.sign(signer_of(PRIVATE))
+    with pytest.raises(Refused, match="its digest is not that of its files"):
+        opened(json.dumps({"dsseEnvelope": envelope.to_dict()}).encode())
 
 
 def test_securesystemslib_verifies_what_is_signed_here():
