@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from purpleteam.core.cards import ModelCard
 from purpleteam.core.digest import sha256_file
@@ -74,9 +75,9 @@ def main() -> None:
 
 def write_model(folder: Path) -> Path:
     """Write three files of a model, 2 MB together, that only signing has to like."""
-    stem, rng = folder / "model", random.Random(0)
+    stem, rng = folder / "model", np.random.default_rng(0)
     for end in (".safetensors", ".onnx"):
-        stem.with_suffix(end).write_bytes(rng.randbytes(BYTES // 2))
+        stem.with_suffix(end).write_bytes(rng.bytes(BYTES // 2))
     ModelCard(
         name="model",
         digest=sha256_file(stem.with_suffix(".safetensors")),
@@ -110,14 +111,14 @@ def timed(model: Path, key: Path, form: str) -> dict[str, Any]:
 
 def flip(model: Path, key: Path, form: str, counts: dict[str, int]) -> None:
     """Flip bytes of each file, one at a time, and count those that verification catches."""
-    rng, public = random.Random(1), key.with_suffix(".pub")
+    rng, public = np.random.default_rng(1), key.with_suffix(".pub")
     for end in (".sig", ".json", ".onnx", ".safetensors"):
         file = model.with_suffix(end)
         content = file.read_bytes()
         places = range(len(content))
-        for place in places if end == ".sig" else rng.sample(places, FLIPPED):
+        for place in places if end == ".sig" else rng.integers(len(content), size=FLIPPED):
             changed = bytearray(content)
-            changed[place] ^= rng.randrange(1, 256)
+            changed[place] ^= int(rng.integers(1, 256))
             file.write_bytes(changed)
             counts["tried"] += 1
             counts["caught"] += verify_signed(model, public)[0].verdict == "fail"

@@ -190,7 +190,7 @@ def test_a_model_is_required_to_be_signed_by_that_key_as_it_was_read(tmp_path, k
         require_signature(find_stored(str(model)), pinned)
     make_key(tmp_path / "other")
     sign_subject(model, tmp_path / "other")
-    with pytest.raises(Refused, match="is not signed by the key .* is signed by the key"):
+    with pytest.raises(Refused, match="it is signed by the key"):
         require_signature(find_stored(str(model)), pinned)
     sign_subject(model)
     read = find_stored(str(model))

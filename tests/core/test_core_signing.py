@@ -45,9 +45,9 @@ def test_only_its_owner_can_read_a_key_and_its_name_is_the_digest_of_its_public_
 @pytest.mark.parametrize("mark", [".git", "run.json"])
 def test_no_key_is_written_where_it_would_travel(tmp_path, mark):
     tree = tmp_path / "tree"
-    tree.mkdir()
+    (tree / "deep").mkdir(parents=True)
     (tree / mark).write_text("{}", "utf-8")
-    (tmp_path / "link").symlink_to(tree)
+    (tmp_path / "link").symlink_to(tree / "deep")
     for path in (tree / "k.key", tree / "deep" / "k.key", tmp_path / "link" / "k.key"):
         with pytest.raises(UsageError, match="would travel with it"):
             make_key(path)
