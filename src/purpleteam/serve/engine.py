@@ -44,12 +44,13 @@ GOLDEN[4:24, 13:15] = 255
 GOLDEN.flags.writeable = False
 
 
-def refuse(image: NDArray[np.uint8]) -> Reason | None:
+def refuse(image: NDArray[np.uint8] | bytes) -> Reason | None:
     """Return why this image (28, 28) is no digit, or None where it may be one."""
-    ink = image.tobytes().translate(INK)
+    content = bytes(image)
+    ink = content.translate(INK)
     inked = ink.count(1)
     if not LEAST <= inked / IMAGE_BYTES <= MOST:
-        return "not_a_digit" if inked or image.max() >= FAINT else "empty"
+        return "not_a_digit" if inked or max(content) >= FAINT else "empty"
     # One long number, a byte for each pixel: a few operations on it are a tenth of NumPy's calls.
     pixels = columns = int.from_bytes(ink, "little")
     for rows in (14, 7, 4, 2, 1):  # all rows are laid over the first
@@ -154,16 +155,16 @@ class Engine:
         return engine
 
     def classify(self, pixels: bytes) -> Answer:
-        image = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
-        if reason := refuse(image):
+        if reason := refuse(pixels):
             return Answer(label=None, reason=reason)
+        image = np.frombuffer(pixels, np.uint8)  # (784,)
         asked = _batch(image)
         likely = softmax(self._run(asked).tolist())
         label = likely.index(max(likely))
         doubt = self._doubt(asked, likely[label])
         if doubt == "not_a_digit":
             return Answer(label=None, reason=doubt, confidences=likely)
-        batch = image[None, ..., None]  # (1, 28, 28, 1)
+        batch = image.reshape(1, SIDE, SIDE, 1)
         if self.squeeze is not None:
             apart = distances(self._answers, batch, np.array([likely]))[0]
             if apart > self.squeeze:
@@ -199,8 +200,7 @@ class Engine:
         return self._run(_batch(image))
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        (answers,) = self._session.run(self._outputs, {self._input: batch})
-        logits: NDArray[np.float32] = np.asarray(answers, np.float32)[0]
+        logits: NDArray[np.float32] = self._session.run(self._outputs, {self._input: batch})[0][0]
         return logits
 
     def _answers(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -214,7 +214,7 @@ class Engine:
 
 
 def _batch(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return an image (28, 28) as a net takes it: (1, 1, 28, 28), in [0, 1]."""
+    """Return an image of 784 pixels as a net takes it: (1, 1, 28, 28), in [0, 1]."""
     return np.divide(image, np.float32(255), dtype=np.float32).reshape(1, 1, SIDE, SIDE)
 
 
