@@ -93,3 +93,13 @@ def test_threats_count_a_signature_by_the_key_that_is_named(purple: Purple, home
     asked = ("threats", "--run", run, "--code", "empty.py", "--json")
     checks = purple(*asked, "--signer", home / "signing.pub").json["checks"]
     assert [one["verdict"] for one in checks if one["check"] == "run.signature"] == ["pass"]
+
+
+def test_a_bill_of_materials_is_written_and_signed(purple: Purple, home: Path) -> None:
+    assert purple("bom", "standard", "--out", "it.bom.json").code == 0
+    assert purple("bom", "standard", "--json").json["bomFormat"] == "CycloneDX"
+    purple("keygen")
+    assert purple("sign", "it.bom.json").code == purple("verify", "it.bom.json").code == 0
+    Path("it.bom.json").write_text("{}", "utf-8")
+    assert purple("verify", "it.bom.json").code == 1
+    assert purple("bom", "standard", "--run", "nowhere").err.count("is not a run folder") == 1

@@ -69,6 +69,7 @@ for command in (runs.demo, runs.run, runs.serve, runs.report, runs.replay, docto
 build.add(app, "verify", runs.verify)
 build.add(app, "keygen", signing.keygen)
 build.add(app, "sign", signing.sign)
+build.add(app, "bom", signing.bom)
 build.add(app, "ls", doctor.list_all)
 build.add(of_data, "fetch", doctor.fetch)
 build.add(of_data, "verify", doctor.verify_data)

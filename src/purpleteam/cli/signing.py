@@ -1,4 +1,4 @@
-"""purple keygen, sign: a key of one's own, and what it vouches for."""
+"""purple keygen, sign, bom: a key of one's own, what it vouches for, what a model is made of."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 from purpleteam.cli.build import Answer
 from purpleteam.core import provenance, signing
 from purpleteam.verbs import options
+from purpleteam.verbs.outputs import file_to_write, json_text, write_answer
 from purpleteam.verbs.verb import Option
 
 Out = Annotated[Path | None, options.OUT]
@@ -46,5 +47,25 @@ def sign(
     """
     file, statement = provenance.sign_subject(path, key, signer=by or "", form=form, out=out)
     who = f"by {statement.signer}, {statement.signed_at}, key {statement.key}"
-    shown = [f"{file}: the {len(statement.files)} files of {statement.kind} {path}, {who}"]
+    shown = [f"{file}: {statement.kind} {path}, files: {len(statement.files)}, {who}"]
     return Answer(values={"signature": str(file), **asdict(statement)}, shown=shown)
+
+
+def bom(
+    model: Annotated[str, Option(name="MODEL", help="")],
+    *,
+    run: Annotated[Path | None, "The run that measured it; its numbers go into the card."] = None,
+    out: Out = None,
+) -> Answer:
+    """Write a model's bill of materials: CycloneDX 1.6, with a card of measured numbers."""
+    from purpleteam.core.bom import bill_of_materials
+    from purpleteam.core.cards import find_stored
+
+    target, whole = file_to_write(out), bill_of_materials(find_stored(model), run)
+    if target is None:
+        return Answer(values=whole, shown=[json_text(whole, indent=1)])
+    write_answer(target, whole)
+    told = whole["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]
+    numbers = len(told["performanceMetrics"])
+    shown = [f"{target}: {model}, {numbers} measured numbers, {len(whole['components'])} materials"]
+    return Answer(values={"bom": str(target), "serial": whole["serialNumber"]}, shown=shown)

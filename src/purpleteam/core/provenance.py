@@ -190,7 +190,7 @@ def verify_subject(
         whose = "whose key that is, only a public key kept elsewhere tells: --key FILE.pub"
         part = Part("signature", "unknown", f"{told}; {whose}")
     wrong = list(_differing(subject, statement))
-    files = f"{len(statement.files)} files are as they were signed"
+    files = f"files as they were signed: {len(statement.files)}"
     not_covered = (*subject.others, *BESIDES.get(subject.kind, ()), *ALWAYS)
     return Signed((part, part_of("signed", wrong, files)), statement, not_covered)
 
