@@ -1,0 +1,145 @@
+"""The text of a file as lines, and that of a notebook as cells (nbformat 3 and 4)."""
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LINE_ENDS = re.compile(
+    r"\r\n|\r|\n"
+)  # as Python and code hosts count lines; str.splitlines differs
+MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+HEAD = 4096
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # the colours of a traceback
+MAGIC = re.compile(r"^(\s*)(?:(\w+\s*=\s*)?(?:[!%](?=[\w(/.~$!])|\?)|.*\?\s*$)")
+TIMED = re.compile(
+    r"^(\s*)%(?:time|timeit|prun|memit)\s+(?:-[a-zA-Z]+\s*\d*\s+)*"
+)  # a magic before Python
+OTHER_LANGUAGES = re.compile(
+    r"%%(?:bash|sh|script|cmd|html|HTML|svg|SVG|javascript|js|latex|markdown|perl|ruby|R|sql|system|!)"
+)
+
+
+def decode(data: bytes) -> str | None:
+    """Return the text of a file in UTF-8, UTF-16 or a code page, or None where it is no text."""
+    for mark, encoding in MARKS.items():
+        if data.startswith(mark):
+            return data.decode(encoding, "replace")
+    head = data[:HEAD]
+    if b"\x00" in head:  # UTF-16 without its mark: every other byte of Latin letters is zero
+        for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+            if not any(head[first::2]) and all(head[1 - first :: 2]):
+                return data.decode(encoding, "replace")
+        return None
+    return data.decode("utf-8", "replace")
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a text, without their ends."""
+    return LINE_ENDS.split(text)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a notebook."""
+
+    number: int
+    """From 1, over cells of every kind."""
+    code: bool
+    lines: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
+    """The lines of what it printed, showed and raised."""
+
+
+def read_cells(data: bytes) -> list[Cell]:
+    """Return the cells of a notebook.
+
+    Raises:
+        ValueError: the bytes are no notebook.
+    """
+    try:
+        notebook = json.loads(data.decode("utf-8-sig"))
+        sheets = notebook.get("worksheets") or [notebook]
+        rows = [row for sheet in sheets for row in sheet["cells"]]
+        return [_cell(number, row) for number, row in enumerate(rows, 1)]
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no notebook: {type(error).__name__}") from None
+
+
+def _cell(number: int, row: Mapping[str, Any]) -> Cell:
+    source = _joined(row.get("source", row.get("input", "")))
+    told = "\n".join(filter(None, _outputs(row.get("outputs") or ())))
+    outputs = tuple(split_lines(ESCAPES.sub("", told))) if told else ()
+    return Cell(number, row.get("cell_type") == "code", tuple(split_lines(source)), outputs)
+
+
+def _joined(value: Any) -> str:
+    return "".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _outputs(outputs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for output in outputs:
+        yield _joined(output.get("text", ""))
+        yield "\n".join(map(str, output.get("traceback") or ()))
+        for kind, value in (output.get("data") or {}).items():
+            if not kind.startswith("image/") or kind == "image/svg+xml":
+                yield _joined(value) if isinstance(value, str | list) else json.dumps(value)
+
+
+@dataclass(frozen=True)
+class Script:
+    """The code of a notebook as one Python file."""
+
+    source: str
+    places: tuple[tuple[int, int], ...]
+    """Cell and line in it, for each line of the source."""
+    left_out: tuple[int, ...]
+    """Cells of code that are no Python, even without IPython's magics."""
+
+
+def as_script(cells: Iterable[Cell]) -> Script:
+    """Return all cells that can be parsed as one script."""
+    lines: list[str] = []
+    places: list[tuple[int, int]] = []
+    left_out: list[int] = []
+    for cell in cells:
+        if not cell.code or not "".join(cell.lines).strip():
+            continue
+        if (own := _python(cell.lines)) is None:
+            left_out.append(cell.number)
+            continue
+        lines += own
+        places += [(cell.number, line) for line in range(1, len(own) + 1)]
+    return Script("\n".join(lines) + "\n", tuple(places), tuple(left_out))
+
+
+def _python(lines: tuple[str, ...]) -> list[str] | None:
+    """Return the lines of a cell as Python, with `pass` where a magic stood, or None."""
+    plain, continued = [], False
+    for number, line in enumerate(lines):
+        if line.startswith("%%") and number == 0:
+            if OTHER_LANGUAGES.match(line):
+                return []  # a shell's or a browser's: nothing for rules of Python
+            plain.append("")
+        elif continued:
+            plain.append("")
+            continued = line.rstrip().endswith("\\")
+        elif match := TIMED.match(line):
+            plain.append(match[1] + line[match.end() :])
+        elif match := MAGIC.match(line):
+            continued = line.rstrip().endswith("\\")
+            plain.append(f"{match[1]}{match[2] or ''}None")
+        else:
+            plain.append(line)
+    for written in (list(lines), plain):  # as it stands, where a magic's sign is an operator
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ast.parse("\n".join(written))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        return written
+    return None
