@@ -7,17 +7,24 @@ from pathlib import Path
 from purpleteam.core.errors import UsageError, reason_of
 from purpleteam.scan import scanners as folder
 from purpleteam.scan.scanner import SCANNERS, Scanner, ScanResult, Tree, merged, walk
+from purpleteam.scan.settle import settle
 
 KEPT_RESULTS = 32
 KEPT_BYTES = 64 << 20  # results of larger trees are not kept: hashing costs as much as scanning
 SCANNERS.load(folder)
 
 
-def scan(paths: Iterable[Path | str], scanners: Iterable[str] | None = None) -> ScanResult:
+def scan(
+    paths: Iterable[Path | str],
+    scanners: Iterable[str] | None = None,
+    *,
+    inline_allow: bool = True,
+) -> ScanResult:
     """Return what the scanners (by name; all of them by default) say of the paths.
 
     A path under which nothing was scanned is an error: no finding is then no good news. The same
-    content under the same path is scanned once in a process.
+    content under the same path is scanned once in a process. With `inline_allow`, comments in
+    the files may silence findings: by rule, with a reason and until a day (`settle`).
 
     Raises:
         UsageError: a path does not exist, no path was named, or a scanner is not known.
@@ -27,6 +34,7 @@ def scan(paths: Iterable[Path | str], scanners: Iterable[str] | None = None) -> 
     for path in map(Path, paths):
         tree = walk(path)
         result = merged([*_scanned(tree, chosen), ScanResult(skipped=tree.skipped)])
+        result = settle(result, tree, inline_allow=inline_allow)
         known = {*result.scanned, *(name for name, _ in result.skipped)}
         known |= {error.partition(": ")[0] for error in result.errors}
         unknown = [file for file in tree.files if tree.name(file) not in known]

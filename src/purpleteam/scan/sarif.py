@@ -1,18 +1,23 @@
 """A scan as SARIF 2.1.0 (OASIS, 2020): findings, and as notifications what was not looked at."""
 
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
 from purpleteam.core.digest import canonical_json, sha256_bytes
 from purpleteam.core.records import Finding
-from purpleteam.scan.scanner import ScanResult
+from purpleteam.scan.scanner import ScanResult, Silenced
 
 SCHEMA = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
 OWN = "purpleteam"
+ROOT = "%SRCROOT%"
+FINGERPRINT, CONTEXT = "purpleteam/v2", "contextLine/v1"
+CWE_PAGE = "https://cwe.mitre.org/data/definitions/{}.html"
 LEVELS = {  # the level, and `security-severity`, by which code hosts sort
     "critical": ("error", "9.5"),
     "high": ("error", "8.0"),
@@ -22,13 +27,30 @@ LEVELS = {  # the level, and `security-severity`, by which code hosts sort
 }
 
 
-def to_sarif(result: ScanResult) -> dict[str, Any]:
-    """Return the SARIF log of a scan, as a mapping for json.dumps."""
+def printable(text: str) -> str:
+    """Return a text without characters that a terminal obeys: those are shown as escapes."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def to_sarif(
+    result: ScanResult,
+    targets: Iterable[str] = (),
+    states: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return the SARIF log of a scan, as a mapping for json.dumps.
+
+    Args:
+        result: what was found, silenced, skipped.
+        targets: names of what was scanned: code hosts keep one analysis for each set of them.
+        states: `baselineState` of findings, by their ids, where there was a baseline.
+    """
     from purpleteam import __version__
 
     tools: dict[str, dict[str, Any]] = {OWN: {"name": OWN, "rules": [], "version": __version__}}
     rules: dict[tuple[str, str], dict[str, Any]] = {}  # by tool and id: where it stands in the log
-    for finding in sorted(result.findings, key=lambda row: (row.tool, row.rule)):
+    about, quiet = _about(), {row.finding.id: row for row in result.silenced}
+    findings = [*result.findings, *(row.finding for row in result.silenced)]
+    for finding in sorted(findings, key=lambda row: (row.tool, row.rule)):
         name, _, version = finding.tool.partition(" ")
         known = {"version": version} if version else {}
         tool = tools.setdefault(name, {"name": name, "rules": []} | known)
@@ -37,36 +59,69 @@ def to_sarif(result: ScanResult) -> dict[str, Any]:
             if name != OWN:  # each other tool is an extension with its own rules
                 extension = {"name": name, "index": len(tools) - 2}
                 rules[name, finding.rule]["toolComponent"] = extension
-            tool["rules"].append(_rule(finding))
+            tool["rules"].append(_rule(finding, about.get(finding.rule)))
     driver, *extensions = tools.values()
     told = [_told("error", text) for text in result.errors]
     told += [_told("warning", f"skipped: {why}", path) for path, why in result.skipped]
-    told += [_told("note", f"silenced: {why}", path) for path, why in result.silenced]
     ended = {"executionSuccessful": not result.errors, "toolExecutionNotifications": told}
+    names = "+".join(quote(printable(name), safe="") or "." for name in targets)
     run: dict[str, Any] = {
         "tool": {"driver": driver, "extensions": extensions},
+        "automationDetails": {"id": "/".join(filter(None, (OWN, "scan", names))) + "/"},
+        "originalUriBaseIds": {ROOT: {"description": {"text": "where the scan was started"}}},
         "columnKind": "utf16CodeUnits",
         "invocations": [ended],
         "artifacts": [{"location": _location(path)} for path in result.scanned],
-        "results": [_result(row, rules) for row in result.findings],
+        "results": [
+            _result(row, rules, print, quiet.get(row.id), (states or {}).get(row.id))
+            for row, print in zip(findings, fingerprints(findings), strict=True)
+        ],
     }
-    if weaknesses := sorted({finding.cwe for finding in result.findings if finding.cwe}):
+    if weaknesses := sorted({finding.cwe for finding in findings if finding.cwe}):
         driver["supportedTaxonomies"] = [{"name": "CWE", "index": 0}]
-        page = "https://cwe.mitre.org/data/definitions/{}.html"
         numbers = [cwe.removeprefix("CWE-") for cwe in weaknesses]
         taxonomy = {
             "name": "CWE",
             "organization": "MITRE",
             "shortDescription": {"text": "Common Weakness Enumeration"},
             "informationUri": "https://cwe.mitre.org/",
-            "taxa": [{"id": number, "helpUri": page.format(number)} for number in numbers],
+            "taxa": [{"id": number, "helpUri": CWE_PAGE.format(number)} for number in numbers],
         }
         run["taxonomies"] = [taxonomy]
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
+def fingerprints(findings: Iterable[Finding]) -> list[str]:
+    """Return a name for each finding that no other has and that edits above it do not change.
+
+    It is made of the tool, the rule, the file, what the line says, and of how many like it come
+    before: never of the line's number.
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for row in findings:
+        what = row.place.get("context", row.message)
+        like = canonical_json([row.tool.partition(" ")[0], row.rule, row.place.get("path"), what])
+        names.append(sha256_bytes(f"{like}{seen[like]}".encode("utf-8", "replace"))[7:39])
+        seen[like] += 1
+    return names
+
+
+def _about() -> dict[str, str]:
+    """Return what each rule of ours looks for, by its id."""
+    from purpleteam.scan.formats.problem import PROBLEMS
+    from purpleteam.scan.rules import RULES
+    from purpleteam.scan.scanners.secrets import RULE
+
+    kinds = {row.id: kind.replace("-", " ") for kind, row in PROBLEMS.items()}
+    told = {id: f"A model file with a fault of the kind: {kind}." for id, kind in kinds.items()}
+    told |= {row.id: str(look.__doc__).partition("\n")[0] for row, look in RULES.values()}
+    return told | {RULE.id: "A key or a password in plain text."}
+
+
 def _location(path: str) -> dict[str, Any]:
-    return {"uri": quote(PurePath(path).as_posix())}
+    parts = [part for part in PurePath(path).as_posix().split("/") if part not in ("", "..")]
+    return {"uri": quote(os.fsencode("/".join(parts))), "uriBaseId": ROOT}
 
 
 def _place(path: str) -> dict[str, Any]:
@@ -74,39 +129,70 @@ def _place(path: str) -> dict[str, Any]:
 
 
 def _told(level: str, text: str, *paths: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"level": level, "message": {"text": text}}
+    told: dict[str, Any] = {"level": level, "message": {"text": printable(text)}}
     return told | ({"locations": [_place(path) for path in paths]} if paths else {})
 
 
-def _rule(finding: Finding) -> dict[str, Any]:
+def _rule(finding: Finding, about: str | None) -> dict[str, Any]:
     level, score = LEVELS[finding.severity]
+    name, found, text = finding.message.partition(": ")  # of Bandit: its test, and what it means
+    short = about or (text if found else finding.message)
+    page = finding.fix if str(finding.fix).startswith("https://") else None
     tags = ["security"] + ([f"external/cwe/{finding.cwe.lower()}"] if finding.cwe else [])
     rule: dict[str, Any] = {
         "id": finding.rule,
-        "shortDescription": {"text": finding.message},
+        "shortDescription": {"text": printable(short)},
+        "fullDescription": {"text": printable(short)},
         "defaultConfiguration": {"level": level},
         "properties": {"tags": tags, "security-severity": score},
     }
-    return rule | ({"help": {"text": finding.fix}} if finding.fix else {})
+    if about is None and found and name.isidentifier():
+        rule["name"] = name
+    if finding.fix:
+        rule["fullDescription"]["text"] += "" if page else f" What to do: {finding.fix}."
+        rule["help"] = {"text": finding.fix}
+    if finding.cwe:
+        number = finding.cwe.removeprefix("CWE-")
+        page = page or CWE_PAGE.format(number)
+        target = {"id": number, "toolComponent": {"name": "CWE", "index": 0}}
+        rule["relationships"] = [{"target": target, "kinds": ["superset"]}]
+    return rule | ({"helpUri": page} if page else {})
 
 
-def _result(finding: Finding, rules: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
-    tool, path = finding.tool.partition(" ")[0], finding.place.get("path")
-    place = _place(str(path or ""))
-    if "line" in finding.place:
-        place["physicalLocation"]["region"] = {"startLine": max(1, int(finding.place["line"]))}
-    # A finding is named apart from its line, which moves with every edit above it.
-    identity = canonical_json([tool, finding.rule, path, finding.message])
+def _result(
+    finding: Finding,
+    rules: Mapping[tuple[str, str], Any],
+    fingerprint: str,
+    silenced: Silenced | None,
+    state: str | None,
+) -> dict[str, Any]:
+    facts = finding.place
+    place = _place(str(facts.get("path") or ""))
+    cell = facts.get("cell")  # the lines of a notebook's file are JSON: its first stands for all
+    line = 1 if cell else max(1, int(facts.get("line", 1)))
+    place["physicalLocation"]["region"] = {"startLine": line}
+    if cell:
+        name = f"cell {cell}, line {facts['line']}"
+        place["logicalLocations"] = [{"fullyQualifiedName": name, "kind": "cell"}]
+    prints = {FINGERPRINT: fingerprint}
+    prints |= {CONTEXT: str(facts["context"])} if "context" in facts else {}
+    more = {name: facts[name] for name in ("cell", "comment") if name in facts}
+    where = f" ({place['logicalLocations'][0]['fullyQualifiedName']})" if cell else ""
     result: dict[str, Any] = {
         "ruleId": finding.rule,
-        "rule": rules[tool, finding.rule],
+        "rule": rules[finding.tool.partition(" ")[0], finding.rule],
         "kind": "fail",
         "level": LEVELS[finding.severity][0],
-        "message": {"text": finding.message},
+        "message": {"text": printable(finding.message) + where},
         "locations": [place],
-        "partialFingerprints": {"purpleteam/v1": sha256_bytes(identity.encode())[7:39]},
-        "properties": {"severity": finding.severity, "confidence": finding.confidence},
+        "partialFingerprints": prints,
+        "properties": {"severity": finding.severity, "confidence": finding.confidence} | more,
     }
+    if silenced is not None:
+        why = printable(f"{silenced.reason} (until {silenced.until})")
+        result["suppressions"] = [{"kind": "inSource", "justification": why}]
+    if state is not None:
+        result["baselineState"] = state
     if finding.cwe:
         number = finding.cwe.removeprefix("CWE-")
         result["taxa"] = [{"id": number, "toolComponent": {"name": "CWE", "index": 0}}]

@@ -49,6 +49,24 @@ class Rule:
         return Finding(tool=f"purpleteam {tool}", rule=rule, message=message, place=place, **facts)
 
 
+@dataclass(frozen=True)
+class Silenced:
+    """A finding that a comment in its file allows, with the comment's reason and last day."""
+
+    finding: Finding
+    reason: str
+    until: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.finding.place["path"],
+            "line": self.finding.place["line"],
+            "rule": self.finding.rule,
+            "reason": self.reason,
+            "until": self.until,
+        }
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScanResult:
     """Findings, and what was and was not looked at."""
@@ -60,16 +78,16 @@ class ScanResult:
     """Path and reason."""
     errors: tuple[str, ...] = ()
     """Where a scanner itself failed; its silence then says nothing."""
-    silenced: tuple[tuple[str, str], ...] = ()
-    """Path, and what a comment in the code keeps from being a finding."""
+    silenced: tuple[Silenced, ...] = ()
+    """What comments in the code keep from being findings."""
 
     def worst(self, least: str) -> tuple[Finding, ...]:
         return tuple(row for row in self.findings if severity_at_least(row.severity, least))
 
     def to_json(self) -> dict[str, Any]:
         fields: dict[str, Any] = {name: list(value) for name, value in vars(self).items()}
-        for name in ("skipped", "silenced"):
-            fields[name] = [{"path": path, "reason": reason} for path, reason in fields[name]]
+        fields["skipped"] = [{"path": path, "reason": reason} for path, reason in self.skipped]
+        fields["silenced"] = [row.to_json() for row in self.silenced]
         return fields | {"findings": [finding.to_json() for finding in self.findings]}
 
 
@@ -88,16 +106,19 @@ def severity_at_least(severity: str, least: str) -> bool:
 def merged(results: Iterable[ScanResult]) -> ScanResult:
     """Return all results as one: each thing once, in order of place."""
 
-    def place(row: Finding) -> tuple[str, int, str, str]:
-        return str(row.place.get("path", "")), int(row.place.get("line", 0)), row.rule, row.message
+    def place(row: Finding) -> tuple[str, int, int, str, str]:
+        cell, line = (int(row.place.get(part, 0)) for part in ("cell", "line"))
+        return str(row.place.get("path", "")), cell, line, row.rule, row.message
 
     every = [vars(result) for result in results]
     rows = {name: [row for result in every for row in result[name]] for name in vars(ScanResult())}
     findings = {row.id: row for row in rows.pop("findings")}
+    silenced = {row.finding.id: row for row in rows.pop("silenced")}
     errors = dict.fromkeys(rows.pop("errors"))
     return ScanResult(
         findings=tuple(sorted(findings.values(), key=place)),
         errors=tuple(errors),
+        silenced=tuple(sorted(silenced.values(), key=lambda row: place(row.finding))),
         **{name: tuple(sorted(set(listed))) for name, listed in rows.items()},
     )
 
@@ -111,12 +132,13 @@ class Tree:
     skipped: tuple[tuple[str, str], ...] = ()
 
     def name(self, path: Path) -> str:
-        """Return the file's name in findings, below the root's own name if that is absolute.
+        """Return the file's name in findings, below the root's own name if it lies elsewhere.
 
-        So the same tree has the same names wherever it lies.
+        Elsewhere is what is absolute, or leads out of the current folder. So the same tree has the
+        same names wherever it lies.
         """
-        if self.root.is_absolute():
-            path = Path(self.root.name) / path.relative_to(self.root)
+        if self.root.is_absolute() or ".." in self.root.parts:
+            path = Path(self.root.resolve().name) / path.relative_to(self.root)
         return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
     def digest(self) -> str:

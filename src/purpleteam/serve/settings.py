@@ -18,7 +18,10 @@ from purpleteam.serve.supervisor import Workers
 from purpleteam.serve.tls import Tls
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  # nosec B104 - they need allow_remote
+EVERYWHERE = (
+    "0.0.0.0",  # noqa: S104  # purple: allow B104 until 2027-11-30 as it needs allow_remote
+    "::",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

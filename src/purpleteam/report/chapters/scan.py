@@ -26,7 +26,8 @@ def _findings(evidence: Evidence) -> Iterator[Block]:
     for finding in gravest_first(evidence):
         cwe = (Mono(finding.cwe),) if finding.cwe else ()
         line, path = finding.place.get("line"), str(finding.place.get("path", DASH))
-        place = Mono(path if line is None else f"{path}:{line}")
+        cell = f"cell {finding.place['cell']}:" if "cell" in finding.place else ""
+        place = Mono(path if line is None else f"{path}:{cell}{line}")
         name = (Mono(finding.rule), *cwe, RecordLink(finding.id))
         said = (finding.message, f" ({finding.tool})", f"\n{finding.fix}" if finding.fix else "")
         severity, sure = badge(finding.severity), finding.confidence

@@ -1,13 +1,13 @@
 """Our own rules for machine-learning code, PT001 upwards: functions of a parsed file.
 
-- `loading`   what runs code when it is read;  `web`: what a served model gives away or lets in
+- `loading`   what runs code when it is read;  `web`: how an app is set up
+- `answers`   what a served model gives away;  `requests`: what clients bring along
+- `served`    which functions answer clients, and what flows through them
 
-Where Bandit knows the same hole, both findings are kept: two tools that agree are worth more than
-one. PT020, secrets, is a scanner of its own.
+PT020, secrets, is a scanner of its own.
 """
 
 import ast
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,6 @@ from purpleteam.scan.scanner import Rule
 
 __all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "parse", "rule"]
 
-ALLOW = re.compile(r"#\s*purple: allow (PT\d{3}(?:,\s*PT\d{3})*)\s+\S.{5,}")  # and the reason
 MAX_NAME = 1000  # longer ones are no rule's; each could be one part longer than the last
 IMPORTERS = ("__import__", "importlib.import_module")
 
@@ -35,7 +34,10 @@ class Module:
     names: dict[str, str]
 
     def dotted(self, node: ast.AST | None) -> str:
-        """Return the full dotted name that an expression stands for, or an empty text."""
+        """Return the full dotted name that an expression stands for, or an empty text.
+
+        An attribute of what has no name, as of a call's result, is one of `?`.
+        """
         match node:
             case ast.Name(id=name):
                 return self.names.get(name, name)
@@ -45,9 +47,11 @@ class Module:
                     func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(name)), *_]
                 )
             ):
-                base = self.dotted(value)
-                return f"{base}.{name}" if base else ""
-            case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
+                return f"{self.dotted(value) or '?'}.{name}"
+            case ast.Call(
+                func=ast.Name() | ast.Attribute(value=ast.Name()) as function,
+                args=[ast.Constant(value=str(name)), *_],
+            ):
                 return name if self.dotted(function) in IMPORTERS else ""
         return ""
 
@@ -55,8 +59,24 @@ class Module:
     def calls(self) -> tuple[tuple[ast.Call, str], ...]:
         return tuple(self.calls_in(self.nodes))
 
+    @cached_property
+    def used(self) -> tuple[tuple[ast.AST, str], ...]:
+        """Names and attributes that are read, with what they stand for."""
+        return tuple(
+            (node, self.dotted(node))
+            for node in self.nodes
+            if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
+        )
+
     def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
-        return ((node, self.dotted(node.func)) for node in nodes if isinstance(node, ast.Call))
+        """Yield calls with their names; a `functools.partial` is the call that it prepares."""
+        for node in nodes:
+            if isinstance(node, ast.Call):
+                call, name = node, self.dotted(node.func)
+                if name == "functools.partial" and node.args:
+                    whole = ast.Call(node.args[0], node.args[1:], node.keywords)
+                    call, name = ast.copy_location(whole, node), self.dotted(node.args[0])
+                yield call, name
 
     def imports(self, *packages: str) -> bool:
         return not self._packages.isdisjoint(packages)
@@ -64,11 +84,6 @@ class Module:
     @cached_property
     def _packages(self) -> set[str]:
         return {name.partition(".")[0] for name in self.names.values()}
-
-    def allowed(self, line: int) -> set[str]:
-        """Return the rules that a comment on the line allows, with a reason."""
-        match = ALLOW.search(self.lines[line - 1]) if 0 < line <= len(self.lines) else None
-        return set(re.findall(r"PT\d{3}", match.group(1))) if match else set()
 
 
 def parse(source: bytes) -> Module:
@@ -95,9 +110,16 @@ def parse(source: bytes) -> Module:
     return module
 
 
-def argument(call: ast.Call, name: str) -> ast.expr | None:
-    """Return the keyword argument of that name."""
-    return next((keyword.value for keyword in call.keywords if keyword.arg == name), None)
+def argument(call: ast.Call, name: str, place: int | None = None) -> ast.expr | None:
+    """Return the argument of that name, also of a literal `**{...}`, or the one at its place."""
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value
+        if keyword.arg is None and isinstance(keyword.value, ast.Dict):
+            for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == name:
+                    return value
+    return call.args[place] if place is not None and len(call.args) > place else None
 
 
 def is_literal(node: ast.expr | None, value: bool) -> bool:

@@ -1,6 +1,7 @@
 """Files, texts and downloads that become code when they are read."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 
 from purpleteam.scan.rules import Hit, Module, argument, is_literal, rule
@@ -14,25 +15,33 @@ UNPICKLERS = frozenset(
     {f"{package}.{name}" for package in PICKLES for name in ("load", "loads", "Unpickler")}
     | {"joblib.load", "pandas.read_pickle", "shelve.open", "jsonpickle.decode", "torch.jit.load"}
     | {"sklearn.externals.joblib.load", "marshal.load", "marshal.loads"}
-    | {"torch.package.PackageImporter"}
+    | {"torch.package.PackageImporter", "dill.load_session", "dill.load_module", "paddle.load"}
+    | {"compress_pickle.load", "compress_pickle.loads", "mlflow.pyfunc.spark_udf"}
 )
+ARRAYS = {"numpy.load": 2, "numpy.lib.format.read_array": 1}  # where allow_pickle stands
 YAML = frozenset({"yaml.load", "yaml.load_all"})
-YAML_UNSAFE = frozenset(f"yaml.{how}_load{of}" for how in ("unsafe", "full") for of in ("", "_all"))
+YAML_UNSAFE = frozenset(
+    {f"yaml.{how}_load{of}" for how in ("unsafe", "full") for of in ("", "_all")}
+    | {f"yaml.{how}Loader" for how in ("", "Unsafe", "Full", "C")}
+)
 YAML_SAFE = frozenset({"yaml.SafeLoader", "yaml.CSafeLoader", "yaml.BaseLoader"})
 EVALUATORS = frozenset({"eval", "exec", "builtins.eval", "builtins.exec", "pandas.eval"})
 TRUST = ("trust_remote_code", "trust_repo")
+HUBS = frozenset(f"torch.hub.{name}" for name in ("load", "help", "list")) | frozenset(
+    {"tensorflow_hub.load", "tensorflow_hub.KerasLayer"}
+)
+PINNED = re.compile(r":[0-9a-f]{40}$")
+NATIVE = ("register_custom_ops_library", "ops.load_library", "classes.load_library")
+NATIVE_TENSORFLOW = ("tensorflow.load_op_library", "tensorflow.load_library")
+H5 = (".h5", ".hdf5")
+SAFE_GLOBALS = frozenset(f"torch.serialization.{how}safe_globals" for how in ("add_", ""))
+FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
-def _loads(module: Module, calls: Iterable[tuple[ast.Call, str]]) -> Iterator[tuple[ast.Call, str]]:
+def _loads(calls: Iterable[tuple[ast.Call, str]]) -> Iterator[tuple[ast.Call, str]]:
     for call, name in calls:
-        partial = name == "functools.partial" and call.args
-        loader = module.dotted(call.args[0]) if partial else name
-        if loader in TORCH_LOADERS:
-            yield call, loader
-
-
-def _is_used(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
+        if name in TORCH_LOADERS or name.endswith(".load_from_checkpoint"):
+            yield call, name
 
 
 @rule(
@@ -41,8 +50,8 @@ def _is_used(node: ast.AST) -> bool:
 def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     """A torch loader that is called, or handed on, without weights_only=True."""
     called: set[ast.AST] = set()
-    for call, name in _loads(module, module.calls):
-        called.update((call.func, *call.args[:1]))
+    for call, name in _loads(module.calls):
+        called.add(call.func)
         chosen = argument(call, "weights_only")
         if is_literal(chosen, False):
             yield Hit(call, f"{name} with weights_only=False runs what the file says", "high")
@@ -51,10 +60,19 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     for node in module.nodes:  # `load = torch.load`: the calls of `load` count instead
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             called.add(node.value)
-    for node in module.nodes:
-        name = module.dotted(node) if _is_used(node) and node not in called else ""
-        if name in TORCH_LOADERS:
+    for node, name in module.used:
+        if name in TORCH_LOADERS and node not in called:
             yield Hit(node, f"{name} is handed on without weights_only=True")
+    for node in module.nodes if any(FORCED in line for line in module.lines) else ():
+        match node:
+            case (
+                ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=key))], value=value)
+                | ast.Call(
+                    func=ast.Attribute(attr="setdefault" | "putenv" | "setenv"),
+                    args=[ast.Constant(value=key), value],
+                )
+            ) if key == FORCED and getattr(value, "value", None) not in ("0", "", None):
+                yield Hit(node, f"{FORCED} makes every torch.load unsafe", "high")
 
 
 @rule("PT002", "high", 502, "let the safe load fail; whoever makes the file can make it fail")
@@ -62,7 +80,7 @@ def unsafe_second_try(module: Module) -> Iterator[Hit]:
     """A safe load whose failure leads to an unsafe one: the file chooses which."""
 
     def loads(parts: Iterable[ast.AST], safe: bool) -> list[tuple[ast.Call, str]]:
-        calls = _loads(module, module.calls_in(node for part in parts for node in ast.walk(part)))
+        calls = _loads(module.calls_in(node for part in parts for node in ast.walk(part)))
         return [row for row in calls if is_literal(argument(row[0], "weights_only"), True) is safe]
 
     for node in module.nodes:
@@ -74,17 +92,27 @@ def unsafe_second_try(module: Module) -> Iterator[Hit]:
 @rule("PT003", "high", 502, "store weights as safetensors, settings as JSON")
 def unpickling(module: Module) -> Iterator[Hit]:
     """pickle, joblib, dill and others that run what the file says; also when handed on."""
-    for node in module.nodes:
-        called = _is_used(node) or isinstance(node, ast.Call)
-        if called and (name := module.dotted(node)) in UNPICKLERS:
+    looked_up = ((call, module.dotted(call)) for call, _ in module.calls)  # by getattr
+    for node, name in (*module.used, *looked_up):
+        if _unpickles(name):
             yield Hit(node, f"{name} runs what the file says")
+
+
+def _unpickles(name: str) -> bool:
+    package, _, last = name.rpartition(".")
+    return (
+        name in UNPICKLERS
+        or (package.startswith("mlflow.") and last == "load_model" and package != "mlflow.onnx")
+        or (package.startswith("fastai.") and last == "load_learner")
+        or last == "recv_pyobj"  # of ZeroMQ
+    )
 
 
 @rule("PT004", "high", 502, "leave allow_pickle out; store plain numbers")
 def object_arrays(module: Module) -> Iterator[Hit]:
     """A NumPy load that unpickles objects."""
     for call, name in module.calls:
-        chosen = argument(call, "allow_pickle")
+        chosen = argument(call, "allow_pickle", ARRAYS.get(name))
         reads = (name.startswith("numpy.") and "load" in name) or name.endswith("read_array")
         if chosen is not None and not is_literal(chosen, False) and reads:
             yield Hit(call, f"{name} with allow_pickle runs what the file says")
@@ -104,9 +132,13 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
 def unsafe_yaml(module: Module) -> Iterator[Hit]:
     """A YAML load that builds any object the file names."""
     for call, name in module.calls:
-        loader = argument(call, "Loader") or (call.args[1] if len(call.args) > 1 else None)
-        unsafe = name in YAML and module.dotted(loader) not in YAML_SAFE
-        if unsafe or name in YAML_UNSAFE:
+        plain = name.removeprefix("ruamel.")
+        loader = module.dotted(argument(call, "Loader", 1)).removeprefix("ruamel.")
+        chosen = argument(call, "typ", 0) if plain == "yaml.YAML" else None
+        kinds = chosen.elts if isinstance(chosen, ast.List | ast.Tuple) else [chosen]
+        unsafe = any(isinstance(kind, ast.Constant) and kind.value == "unsafe" for kind in kinds)
+        unsafe = unsafe or (plain in YAML and loader not in YAML_SAFE)
+        if unsafe or plain in YAML_UNSAFE:
             yield Hit(call, f"{name} builds what the file says")
 
 
@@ -119,3 +151,62 @@ def code_of_a_model(module: Module) -> Iterator[Hit]:
             constant = isinstance(chosen, ast.Constant) and chosen.value in (None, "check")
             if chosen is not None and not is_literal(chosen, False) and not constant:
                 yield Hit(call, f"{name or 'a call'} with {option} runs code from elsewhere")
+                break
+        else:
+            where = call.args[0] if call.args else None
+            pinned = isinstance(where, ast.Constant) and PINNED.search(str(where.value))
+            source = argument(call, "source", 2) if name.startswith("torch.") else None
+            local = isinstance(source, ast.Constant) and source.value == "local"
+            if name in HUBS and not pinned and not local:
+                yield Hit(call, f"{name} runs code from elsewhere, at no pinned commit", "medium")
+
+
+@rule("PT013", "high", 502, "leave safe_mode on; store the model as .keras without Lambda layers")
+def code_in_layers(module: Module) -> Iterator[Hit]:
+    """A Keras load that runs the Python code in a model's layers."""
+    for call, name in module.calls:
+        last, keras = name.split(".")[-1], "keras" in name.split(".")
+        chosen = argument(call, "safe_mode", 3 if keras and last == "load_model" else None)
+        path = argument(call, "filepath", 0)
+        legacy = keras and isinstance(path, ast.Constant) and str(path.value).endswith(H5)
+        if last == "enable_unsafe_deserialization":
+            yield Hit(call, f"{name} lets every later load run code")
+        elif chosen is not None and not is_literal(chosen, True):
+            yield Hit(call, f"{name} without safe_mode runs what the file says")
+        elif legacy and last == "load_model":
+            yield Hit(call, f"{name} of an HDF5 file knows no safe_mode", "medium")
+
+
+@rule("PT014", "medium", 114, "use standard operators, or pin the library and check its digest")
+def native_library(module: Module) -> Iterator[Hit]:
+    """A library of native code that is loaded beside a model."""
+    for call, name in module.calls:
+        given = call.args[0] if call.args else None
+        own = isinstance(given, ast.Call) and module.dotted(given.func).startswith(
+            "onnxruntime_extensions."
+        )
+        if (name.endswith(NATIVE) or name in NATIVE_TENSORFLOW) and not own:
+            yield Hit(call, f"{name} runs native code from a file")
+
+
+@rule("PT015", "medium", 502, "name only types that you have read; ask for plain tensors")
+def wider_trust(module: Module) -> Iterator[Hit]:
+    """A safe loader that is told to trust more: torch's safe globals, skops' `trusted`."""
+    listed = {
+        row.id
+        for node in module.nodes
+        if isinstance(node, ast.Assign)
+        and module.dotted(getattr(node.value, "func", None)).endswith("get_untrusted_types")
+        for row in node.targets
+        if isinstance(row, ast.Name)
+    }
+    for call, name in module.calls:
+        if name in SAFE_GLOBALS and not (
+            call.args and isinstance(call.args[0], ast.List | ast.Tuple) and not call.args[0].elts
+        ):
+            yield Hit(call, f"{name} lets weights_only build more than tensors")
+        if name in ("skops.io.load", "skops.io.loads"):
+            chosen = argument(call, "trusted", 1)
+            asked = module.dotted(getattr(chosen, "func", None)).endswith("get_untrusted_types")
+            if is_literal(chosen, True) or asked or getattr(chosen, "id", None) in listed:
+                yield Hit(call, f"{name} trusts whatever the file names", "high")

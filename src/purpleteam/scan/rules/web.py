@@ -1,26 +1,22 @@
-"""What a served model gives away or lets in: debuggers, shares, traces, floods, confidences."""
+"""How a web app is set up: debuggers, shares, floods, origins, Gradio's switches."""
 
 import ast
 from collections.abc import Iterator
 
 from purpleteam.scan.rules import Hit, Module, argument, is_literal, rule
+from purpleteam.scan.rules.served import FRAMEWORKS, functions
 
-FRAMEWORKS = ("flask", "fastapi", "starlette", "gradio", "django", "bottle", "aiohttp", "sanic")
 APPS = ("Flask", "FastAPI", "Starlette")
-ANSWERS = frozenset({
-    "jsonify", "make_response", "json_response", "abort", "HTTPException",
-    "Response", "JSONResponse", "PlainTextResponse", "HTMLResponse",
-})  # fmt: skip
-ROUTES = frozenset({
-    "route", "get", "post", "put", "patch", "delete", "websocket",
-    "errorhandler", "exception_handler",
-})  # fmt: skip
-REQUEST_BODIES = frozenset(
-    f"flask.request.{name}" for name in ("files", "data", "json", "get_json", "get_data")
+FLASK_BODIES = frozenset(
+    f"flask.request.{name}"
+    for name in ("files", "data", "json", "form", "values", "stream", "get_json", "get_data")
 )
-TRACES = frozenset({"traceback.format_exc", "traceback.format_exception"})
-SOFTMAX = frozenset({"softmax", "Softmax", "log_softmax", "predict_proba"})
-FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+LIMITS = ("MAX_CONTENT_LENGTH", "content_length", "content-length", "max_part_size")
+ORIGINS = frozenset({
+    *("CORS_ALLOW_ALL_ORIGINS", "CORS_ORIGIN_ALLOW_ALL", "CORS_ORIGINS", "CORS_ALLOWED_ORIGINS"),
+    *("Access-Control-Allow-Origin", "access-control-allow-origin"),
+})  # fmt: skip
+EVERYWHERE = ("", ".", "..", "~", "./", "../", "*")  # as a path that Gradio may hand out
 
 
 @rule("PT005", "high", 489, "leave debug off; Werkzeug's debugger runs code for whoever reaches it")
@@ -50,65 +46,129 @@ def _is_debug(target: ast.expr) -> bool:
 def public_share(module: Module) -> Iterator[Hit]:
     """A Gradio app that opens a public tunnel."""
     for call, name in module.calls:
-        launches = name.endswith("launch") or getattr(call.func, "attr", "") == "launch"
-        if launches and is_literal(argument(call, "share"), True):
+        if name.endswith("launch") and is_literal(argument(call, "share"), True):
             yield Hit(call, "launch with share=True opens a public address")
 
 
-@rule("PT007", "medium", 209, "log the exception; answer with a fixed text", "medium")
-def exception_text(module: Module) -> Iterator[Hit]:
-    """The text of an exception in an answer to a client."""
-    for function in module.nodes:
-        if isinstance(function, FUNCTIONS):
-            made = [getattr(row, "func", row) for row in function.decorator_list]
-            served = any(isinstance(row, ast.Attribute) and row.attr in ROUTES for row in made)
-            for handler in ast.walk(function):
-                if isinstance(handler, ast.ExceptHandler):
-                    for node in ast.walk(handler):
-                        answers = served and isinstance(node, ast.Return)
-                        if isinstance(node, ast.Call) and module.imports(*FRAMEWORKS):
-                            answers = module.dotted(node.func).split(".")[-1] in ANSWERS
-                        if answers and _tells(module, node, handler.name):
-                            yield Hit(node, "the text of an exception goes to the client")
-
-
-def _tells(module: Module, node: ast.AST, name: str | None) -> bool:
-    """Return whether an answer holds the text of the exception of that name, or a traceback."""
-    for inner in ast.walk(node):
-        match inner:
-            case (
-                ast.Call(func=ast.Name(id="str" | "repr"), args=[ast.Name(id=used)])
-                | ast.FormattedValue(value=ast.Name(id=used))
-                | ast.Attribute(value=ast.Name(id=used), attr="args" | "message")
-            ) if used == name:
-                return True
-            case ast.Call() if module.dotted(inner.func) in TRACES:
-                return True
-    return False
-
-
 @rule(
-    "PT010", "medium", 770, "set app.config['MAX_CONTENT_LENGTH'] to what an image needs", "medium"
-)
+    "PT010", "medium", 770, "set app.config['MAX_CONTENT_LENGTH'], or read at most so many bytes",
+    "medium",
+)  # fmt: skip
 def no_upload_limit(module: Module) -> Iterator[Hit]:
-    """A Flask app that reads a request of any size."""
-    limited = any("MAX_CONTENT_LENGTH" in line for line in module.lines)
+    """An app that reads a request of any size."""
+    if any(limit in line for line in module.lines for limit in LIMITS):
+        return
     attributes = (node for node in module.nodes if isinstance(node, ast.Attribute))
-    if not limited and any(module.dotted(node) in REQUEST_BODIES for node in attributes):
+    if any(module.dotted(node) in FLASK_BODIES for node in attributes):
         for call, name in module.calls:
             if name == "flask.Flask":
                 yield Hit(call, "the app reads uploads and sets no MAX_CONTENT_LENGTH")
+    for function in functions(module) if module.imports("fastapi", "starlette", "litestar") else ():
+        every = (*function.args.args, *function.args.kwonlyargs)
+        files = {
+            row.arg
+            for row in every
+            if row.annotation is not None and "UploadFile" in ast.unparse(row.annotation)
+        }
+        for call, _ in module.calls_in(ast.walk(function)):
+            match call.func:
+                case ast.Attribute(value=ast.Name(id=name), attr="read") if name in files:
+                    unbounded = not call.args and not call.keywords
+                case ast.Attribute(
+                    value=ast.Attribute(value=ast.Name(id=name), attr="file"), attr="read"
+                ) if name in files:
+                    unbounded = not call.args
+                case ast.Attribute(value=ast.Name(id="request"), attr="body"):
+                    unbounded = True
+                case _:
+                    unbounded = False
+            if unbounded:
+                yield Hit(call, f"{ast.unparse(call.func)} takes an upload of any size into memory")
 
 
-@rule("PT012", "low", 200, "answer with the label, or with the best score rounded", "low")
-def all_confidences(module: Module) -> Iterator[Hit]:
-    """A served function that returns a score for every class: help for whoever copies the model."""
-    many = ast.Dict | ast.DictComp | ast.ListComp
-    for function in module.nodes if module.imports(*FRAMEWORKS) else ():
-        if isinstance(function, FUNCTIONS):
-            inner = tuple(ast.walk(function))
-            names = {name.split(".")[-1] for _, name in module.calls_in(inner)}
-            names |= {node.attr for node in inner if isinstance(node, ast.Attribute)}
-            returned = [node.value for node in inner if isinstance(node, ast.Return)]
-            if SOFTMAX & names and any(isinstance(value, many) for value in returned):
-                yield Hit(function, f"{function.name} returns the scores of all classes")
+@rule("PT016", "medium", 942, "name the origins that may read answers, or allow none")
+def any_origin(module: Module) -> Iterator[Hit]:
+    """A web app whose answers any page may read (CORS)."""
+    why = "any page in a visitor's browser may read the answers"
+    for call, name in module.calls:
+        last = name.split(".")[-1]
+        middleware = any("CORSMiddleware" in module.dotted(row) for row in call.args)
+        if last == "CORSMiddleware" or middleware:
+            wide = [argument(call, option) for option in ("allow_origins", "allow_origin_regex")]
+            if any(map(_is_star, wide)):
+                yield Hit(call, why)
+        elif name.startswith("flask_cors."):
+            chosen = argument(call, "origins"), argument(call, "resources", 1)
+            default = last in ("CORS", "cross_origin", "init_app") and chosen == (None, None)
+            named = any(map(_names_origins, chosen))
+            if default or any(map(_is_star, chosen)) or (chosen[1] is not None and not named):
+                yield Hit(call, why)
+        elif last in ("add", "set", "setdefault", "append", "header", "send_header", "add_header"):
+            match call.args:
+                case [ast.Constant(value=header), ast.Constant(value="*")] if header in ORIGINS:
+                    yield Hit(call, why)
+    for node in module.nodes:
+        match node:
+            case ast.Assign(targets=[target], value=value):
+                part = target.slice if isinstance(target, ast.Subscript) else target
+                key = getattr(part, "value" if isinstance(part, ast.Constant) else "id", None)
+                if key in ORIGINS and (_is_star(value) or is_literal(value, True)):
+                    yield Hit(node, why)
+            case ast.Dict(keys=keys, values=values):
+                for option, value in zip(keys, values, strict=True):
+                    if getattr(option, "value", None) in ORIGINS and _is_star(value):
+                        yield Hit(value, why)
+
+
+def _is_star(node: ast.AST | None) -> bool:
+    """Return whether an option says any origin, by itself, in a list or in a table of paths."""
+    if node is None:
+        return False
+    texts = [row.value for row in ast.walk(node) if isinstance(row, ast.Constant)]
+    return any(text in ("*", ".*", "^.*$", "https?://.*", "null") for text in texts)
+
+
+def _names_origins(node: ast.AST | None) -> bool:
+    """Return whether a table of paths says which origins it means, or cannot be read here."""
+    if not isinstance(node, ast.Dict):
+        return node is not None
+    keys = [row.value for row in ast.walk(node) if isinstance(row, ast.Constant)]
+    return "origins" in keys
+
+
+@rule("PT021", "medium", 1188, "set max_file_size and queue(max_size=...); leave the rest off")
+def open_gradio(module: Module) -> Iterator[Hit]:
+    """A Gradio app that shows its errors, hands out folders, or takes any number of requests."""
+    if not module.imports("gradio"):
+        return
+    limited = any(
+        argument(call, option) is not None
+        for call, name in module.calls
+        if name.endswith((".queue", "launch"))
+        for option in ("max_file_size", "max_size", "max_threads")
+    )
+    for call, name in module.calls:
+        if name.endswith(".launch") or name == "launch":
+            faults = []
+            if is_literal(argument(call, "show_error"), True):
+                faults.append("show_error sends the text of exceptions")
+            if _is_wide(argument(call, "allowed_paths")):
+                faults.append("allowed_paths hands out files beyond the app's own")
+            if not limited:
+                faults.append("neither the size of an upload nor the queue has a limit")
+            if faults:
+                yield Hit(call, f"launch: {'; '.join(faults)}")
+    for call, name in module.calls:
+        if name == "gradio.set_static_paths" and _is_wide(argument(call, "paths", 0)):
+            yield Hit(call, "set_static_paths hands out files beyond the app's own")
+
+
+def _is_wide(node: ast.AST | None) -> bool:
+    """Return whether a list of folders holds one that is not a fixed folder below the app's own."""
+    if node is None:
+        return False
+    for part in node.elts if isinstance(node, ast.List | ast.Tuple) else [node]:
+        text = part.value if isinstance(part, ast.Constant) else None
+        if not isinstance(text, str) or text in EVERYWHERE or text.startswith(("/", "~", "..")):
+            return True
+    return False

@@ -1,6 +1,7 @@
-"""Bandit over Python files, in a process of its own: hostile source may crash a parser.
+"""Bandit over Python files and notebooks, in a process of its own: source may crash a parser.
 
-It gets a list of files and never a folder, where a `.bandit` file could turn its tests off.
+It gets a list of files and never a folder, where a `.bandit` file could turn its tests off, and is
+told to ignore `# nosec`, which needs neither a reason nor an end: `scan.settle` has our own way.
 """
 
 import json
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 from purpleteam.core.records import Finding, Severity
 from purpleteam.scan.scanner import PYTHON, SCANNERS, ScanResult, merged, walk
+from purpleteam.scan.text import Script, as_script, read_cells
 
 FILES_AT_ONCE = 500
 SECONDS = 300
@@ -26,18 +29,54 @@ def scan_with_bandit(path: Path) -> ScanResult:
     """Return what Bandit finds in the Python files under `path`."""
     tree = walk(path)
     names = {str(file.resolve()): tree.name(file) for file in tree.files if file.suffix in PYTHON}
+    books = {file: tree.name(file) for file in tree.files if file.suffix == ".ipynb"}
     try:
         tool = f"bandit {metadata.version('bandit')}"
     except metadata.PackageNotFoundError:
         return ScanResult(errors=("bandit is not installed; try: pip install bandit",))
     rows = sorted(names.items())
     batches = (rows[at : at + FILES_AT_ONCE] for at in range(0, len(rows), FILES_AT_ONCE))
-    return merged(_batch(tool, dict(batch)) for batch in batches)
+    results = [_batch(tool, dict(batch)) for batch in batches]
+    return merged([*results, *([_notebooks(tool, books)] if books else [])])
+
+
+def _notebooks(tool: str, books: Mapping[Path, str]) -> ScanResult:
+    """Return what Bandit says of notebooks' code, which it gets as scripts in a folder."""
+    scripts: dict[str, Script] = {}  # what no rule of ours can read is said there, once
+    with tempfile.TemporaryDirectory() as folder:
+        names = {}
+        for number, (book, name) in enumerate(books.items()):
+            try:
+                scripts[name] = as_script(read_cells(book.read_bytes()))
+            except (OSError, ValueError):
+                continue
+            written = Path(folder) / f"{number}.py"
+            written.write_text(scripts[name].source, encoding="utf-8", errors="replace")
+            names[str(written)] = name
+        result = _batch(tool, names) if names else ScanResult()
+    moved = []
+    for finding in result.findings:
+        name = str(finding.place["path"])
+        cell, line = scripts[name].places[int(finding.place["line"]) - 1]
+        moved.append(replace(finding, place={"path": name, "cell": cell, "line": line}))
+    return replace(result, findings=tuple(moved))
 
 
 def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
     """Return what Bandit says of files; `names` are theirs in findings, by path."""
-    command = [sys.executable, "-P", "-m", "bandit", "-q", "-f", "json", "-x", NO_FOLDER, *names]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "bandit",
+        "-q",
+        "--ignore-nosec",
+        "-f",
+        "json",
+        "-x",
+        NO_FOLDER,
+        *names,
+    ]
     try:
         with tempfile.TemporaryDirectory() as cache:  # its plug-in loader would fill the user's
             done = subprocess.run(  # noqa: S603 - no shell; absolute paths
@@ -57,7 +96,7 @@ def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
     broken = {error["filename"]: f"bandit: {error['reason']}" for error in report["errors"]}
     read = {file: row for file, row in report["metrics"].items() if file not in broken}
     skipped = [(names.get(file, file), reason) for file, reason in broken.items()]
-    silenced, findings = [], []
+    findings = []
     for row in report["results"]:
         cwe = row.get("issue_cwe", {}).get("id")
         place = {"path": names.get(row["filename"], row["filename"]), "line": row["line_number"]}
@@ -75,12 +114,8 @@ def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
     for file, name in names.items():
         if file not in read and file not in broken:
             skipped.append((name, "bandit left it out"))
-        counts = report["metrics"].get(file, {})
-        if count := counts.get("nosec", 0) + counts.get("skipped_tests", 0):
-            silenced.append((name, f"bandit: {count} silenced by # nosec"))
     return ScanResult(
         findings=tuple(findings),
         scanned=tuple(name for file, name in names.items() if file in read),
         skipped=tuple(skipped),
-        silenced=tuple(silenced),
     )

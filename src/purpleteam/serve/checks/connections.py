@@ -25,7 +25,11 @@ from purpleteam.serve.checks._web import (
 from purpleteam.serve.main import listen
 from purpleteam.serve.settings import Limits, Settings
 
-REMOTE = ("0.0.0.0", "::", "192.0.2.1")  # noqa: S104  # nosec B104 - to see them refused
+REMOTE = (
+    "0.0.0.0",  # noqa: S104  # purple: allow B104 until 2027-11-30 to see it refused
+    "::",
+    "192.0.2.1",
+)
 ELSEWHERE = ("127.0.0.2", "127.0.0.3")  # where only an app on all addresses answers
 MANY = 10**9
 UNSAID_SECONDS = 30.0  # how long a client may take, where the app does not say it at /version

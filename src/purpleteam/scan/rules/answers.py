@@ -1,0 +1,110 @@
+"""What a served model gives away: texts of exceptions, and a score for every class."""
+
+import ast
+from collections.abc import Iterator
+
+from purpleteam.scan.rules import Hit, Module, rule
+from purpleteam.scan.rules.served import Function, Test, answers, flow, functions, routes, served
+
+TRACES = frozenset(f"traceback.{name}" for name in ("format_exc", "format_exception"))
+TEXTS = ("args", "message", "msg")
+ERROR_HANDLERS = ("errorhandler", "app_errorhandler", "exception_handler")
+SOFTMAX = frozenset({"softmax", "Softmax", "log_softmax", "predict_proba", "sigmoid"})
+FEW = frozenset({
+    *("argmax", "argmin", "argsort", "max", "min", "topk", "most_common", "sum", "len", "shape"),
+    *("any", "all", "isfinite", "isnan"),
+})  # fmt: skip
+ONE = frozenset({"float", "int", "round", "bool", "item"})  # of each in a loop, they are all scores
+
+
+@rule("PT007", "medium", 209, "log the exception; answer with a fixed text", "medium")
+def exception_text(module: Module) -> Iterator[Hit]:
+    """The text of an exception in an answer to a client."""
+    answering = set(served(module))
+    for function in functions(module):
+        inner = list(ast.walk(function))
+        names = {row.name for row in inner if isinstance(row, ast.ExceptHandler) and row.name}
+        handles = any(
+            getattr(getattr(row, "func", row), "attr", "") in ERROR_HANDLERS
+            for row in routes(function)
+        )
+        if handles or _is_handler(module, function):
+            names |= {row.arg for row in function.args.args[-1:]}
+        tells = flow(function, _told_of(module, names), lambda _: False)
+        for node in answers(module, function, returns=function in answering):
+            if tells(node):
+                yield Hit(node, "the text of an exception goes to the client")
+
+
+def _is_handler(module: Module, function: Function) -> bool:
+    makers = ("register_error_handler", "add_exception_handler")
+    return any(
+        isinstance(row, ast.Name) and row.id == function.name
+        for call, name in module.calls
+        if name.endswith(makers)
+        for row in call.args
+    )
+
+
+def _told_of(module: Module, names: set[str]) -> Test:
+    """Return whether a node is the text of an exception of these names, or a traceback."""
+
+    def is_text(node: ast.AST | None) -> bool:
+        match node:
+            case ast.Name(id=used) | ast.Attribute(value=ast.Name(id=used), attr="args"):
+                return used in names
+            case ast.Attribute(value=ast.Name(id=used), attr=attribute):
+                return used in names and attribute in TEXTS
+        return False
+
+    def source(node: ast.AST) -> bool:
+        match node:
+            case ast.Call(func=ast.Name(id="str" | "repr" | "format"), args=[used, *_]):
+                return is_text(used)
+            case ast.Call(func=ast.Attribute(attr="format"), args=used):
+                return any(map(is_text, used))
+            case ast.FormattedValue(value=used):
+                return is_text(used)
+            case ast.BinOp(op=ast.Mod(), right=used):
+                return any(map(is_text, used.elts if isinstance(used, ast.Tuple) else [used]))
+            case ast.Attribute():
+                return is_text(node)
+            case ast.Call():
+                return module.dotted(node.func) in TRACES
+        return False
+
+    return source
+
+
+@rule("PT012", "low", 200, "answer with the label, or with the best score rounded", "low")
+def all_confidences(module: Module) -> Iterator[Hit]:
+    """A served function that returns a score for every class: help for whoever copies the model."""
+    keras = module.imports("keras", "tensorflow")
+    loops = ast.ListComp | ast.DictComp | ast.GeneratorExp | ast.SetComp | ast.For
+    for function in served(module):
+        looped = {
+            inner
+            for loop in ast.walk(function)
+            if isinstance(loop, loops)
+            for inner in ast.walk(loop)
+        }
+
+        def source(node: ast.AST) -> bool:
+            if not isinstance(node, ast.Call):
+                return False
+            last = module.dotted(node.func).split(".")[-1]
+            return last in SOFTMAX or (keras and last == "predict")
+
+        def stop(node: ast.AST, looped: set[ast.AST] = looped) -> bool:
+            match node:
+                case ast.Call(func=ast.Name(id=name)) | ast.Attribute(attr=name):
+                    return name in FEW or (name in ONE and node not in looped)
+                case ast.Subscript(slice=ast.Slice(upper=ast.expr())):
+                    return True
+            return False
+
+        holds = flow(function, source, stop)
+        for node in answers(module, function, returns=True):
+            if holds(node):
+                yield Hit(node, f"{function.name} returns the scores of all classes")
+                break

@@ -1,0 +1,156 @@
+"""What clients bring along: names of files, templates, pictures."""
+
+import ast
+from collections.abc import Iterator
+
+from purpleteam.scan.rules import Hit, Module, argument, rule
+from purpleteam.scan.rules.served import (
+    FRAMEWORKS,
+    Function,
+    Test,
+    flow,
+    functions,
+    routes,
+)
+
+ASKED = frozenset({
+    *("args", "form", "values", "json", "get_json", "GET", "POST", "query_params", "path_params"),
+    *("cookies", "headers", "query", "data", "match_info", "view_args", "query_string"),
+})  # fmt: skip
+CLEANED = frozenset({
+    *("secure_filename", "safe_join", "basename", "int", "float", "uuid4", "len", "bool"),
+    *("hexdigest", "sha256", "md5", "send_from_directory", "escape", "get_valid_filename"),
+})  # fmt: skip
+PARTS = frozenset({"name", "suffix", "stem", "size", "content_type"})
+CHECKED = ("is_relative_to", "commonpath", "commonprefix", "realpath")
+OPENERS = frozenset({
+    *("open", "io.open", "aiofiles.open", "os.remove", "os.unlink", "shutil.rmtree", "numpy.load"),
+    *("shutil.copy", "shutil.copyfile", "shutil.move", "os.rename", "os.makedirs", "torch.load"),
+    *("flask.send_file", "fastapi.responses.FileResponse", "starlette.responses.FileResponse"),
+    *("django.http.FileResponse", "aiohttp.web.FileResponse", "quart.send_file", "os.listdir"),
+})  # fmt: skip
+WRITERS = frozenset({
+    *("save", "open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink"),
+    *("send_file", "FileResponse", "static_file"),
+})  # fmt: skip
+DECODERS = frozenset({
+    *("PIL.Image.open", "Image.open", "cv2.imdecode", "imageio.imread", "imageio.v3.imread"),
+    *("imageio.v2.imread", "skimage.io.imread", "matplotlib.image.imread", "cv2.imread"),
+})  # fmt: skip
+MEASURES = frozenset({"size", "width", "height", "verify"})
+
+
+@rule("PT017", "high", 22, "use werkzeug's secure_filename, or a name of your own", "medium")
+def path_of_a_client(module: Module) -> Iterator[Hit]:
+    """A file that is opened under a name, or below a path, that a client chose."""
+    for function in functions(module):
+        called = {name.split(".")[-1] for _, name in module.calls_in(ast.walk(function))}
+        if not called.isdisjoint(CHECKED):
+            continue
+        from_client = flow(function, _asked_by(module, function), _cleaned)
+        for call, name in module.calls_in(ast.walk(function)):
+            match call:
+                case ast.Call(func=ast.Name(), args=[given, *_]) if name in OPENERS:
+                    path: ast.AST | None = given
+                case ast.Call(func=ast.Attribute(value=made, attr=method)) if method in WRITERS:
+                    module_call = name in OPENERS or method in ("save", "send_file", "FileResponse")
+                    path = (call.args[0] if call.args else None) if module_call else made
+                case ast.Call(args=[given, *_]) if name in OPENERS:
+                    path = given
+                case ast.Call(func=ast.Name(id=("send_file" | "FileResponse"))):
+                    path = argument(call, "path", 0)
+                case _:
+                    path = None
+            if path is not None and from_client(path):
+                yield Hit(call, f"{name or 'a call'} takes a path that the client chose")
+                break
+
+
+@rule("PT018", "high", 1336, "keep templates in files, and hand what clients say in as values")
+def template_of_a_client(module: Module) -> Iterator[Hit]:
+    """A template that is put together while the app runs: what clients say becomes code."""
+    constants = {
+        row.id
+        for node in module.nodes
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for row in node.targets
+        if isinstance(row, ast.Name)
+    }
+    for function in functions(module):
+        from_client = flow(function, _asked_by(module, function), _cleaned)
+        for call, name in module.calls_in(ast.walk(function)):
+            last, given = name.split(".")[-1], argument(call, "source", 0)
+            fixed = isinstance(given, ast.Constant) or getattr(given, "id", None) in constants
+            built = last == "render_template_string" and not fixed
+            text = last == "from_string" or name in ("jinja2.Template", "mako.template.Template")
+            if given is not None and (built or (text and from_client(given))):
+                yield Hit(call, f"{name} makes a template of what is not fixed")
+
+
+@rule("PT019", "medium", 400, "set PIL.Image.MAX_IMAGE_PIXELS low, and look at size before pixels")
+def picture_of_any_size(module: Module) -> Iterator[Hit]:
+    """A picture from outside that is decoded however many pixels it claims."""
+    for node in module.nodes:
+        match node:
+            case ast.Assign(targets=[target], value=ast.Constant(value=None)):
+                if module.dotted(target).endswith("MAX_IMAGE_PIXELS"):
+                    yield Hit(node, "MAX_IMAGE_PIXELS is switched off: a picture may fill memory")
+    limited = any("MAX_IMAGE_PIXELS" in line for line in module.lines)
+    if limited or not module.imports(*FRAMEWORKS):
+        return
+    measured = {
+        inner
+        for function in functions(module)
+        for test in ast.walk(function)
+        if isinstance(test, ast.Compare)
+        and any(getattr(row, "attr", "") in MEASURES for row in ast.walk(test))
+        for inner in ast.walk(function)
+    }
+    for call, name in module.calls:
+        fixed = bool(call.args) and isinstance(call.args[0], ast.Constant)
+        if name in DECODERS and not fixed and call not in measured:
+            yield Hit(call, f"{name} decodes a picture of any size")
+
+
+def _asked_by(module: Module, function: Function) -> Test:
+    """Return whether a node is what a client says: a part of a request, or a file's name."""
+    texts = "".join(ast.unparse(row) for row in routes(function))
+    names = {
+        row.arg
+        for row in (*function.args.args, *function.args.kwonlyargs)
+        if texts
+        and row.arg not in ("self", "request")
+        and (row.annotation is None or ast.unparse(row.annotation) in ("str", "str | None"))
+        and (
+            f"path:{row.arg}" in texts
+            or f"{row.arg}:path" in texts
+            or (module.imports("fastapi") and f"{{{row.arg}" not in texts)
+        )
+    }
+
+    def source(node: ast.AST) -> bool:
+        match node:
+            case ast.Attribute(attr="filename"):
+                return True
+            case ast.Attribute(value=value, attr=part) if part in ASKED:
+                return module.dotted(value).split(".")[-1] == "request"
+            case ast.Name(id=name):
+                return name in names
+        return False
+
+    return source
+
+
+def _cleaned(node: ast.AST) -> bool:
+    """Return whether an expression makes a harmless value of whatever it gets."""
+    match node:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return name in CLEANED
+        case ast.Attribute(attr=part):
+            return part in PARTS
+        case ast.Subscript(
+            value=ast.Call(func=ast.Attribute(attr="splitext" | "rsplit" | "split")),
+            slice=ast.Constant(value=1) | ast.UnaryOp(operand=ast.Constant(value=1)),
+        ):
+            return True
+    return False

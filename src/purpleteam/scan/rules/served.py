@@ -1,0 +1,131 @@
+"""Functions that answer clients, and what flows through them from name to name."""
+
+import ast
+from collections.abc import Callable, Iterator
+
+from purpleteam.scan.rules import Module
+
+FRAMEWORKS = (
+    *("flask", "fastapi", "starlette", "gradio", "django", "bottle", "aiohttp", "sanic"),
+    *("http", "streamlit", "tornado", "quart", "litestar", "falcon", "flask_restful", "bentoml"),
+)
+ROUTES = frozenset({
+    *("route", "get", "post", "put", "patch", "delete", "websocket", "api_route", "api"),
+    *("errorhandler", "app_errorhandler", "exception_handler", "do_GET", "do_POST", "do_PUT"),
+})  # fmt: skip
+ANSWERS = frozenset({
+    *("jsonify", "make_response", "json_response", "abort", "HTTPException", "send_error"),
+    *("Response", "JSONResponse", "PlainTextResponse", "HTMLResponse", "ORJSONResponse"),
+    *("HttpResponse", "JsonResponse", "HttpResponseBadRequest", "HttpResponseServerError"),
+    *("render_template", "render_template_string", "TemplateResponse", "flash"),
+})  # fmt: skip
+VIEWS = ("View", "Handler", "Endpoint", "Resource")
+EVERYWHERE = frozenset({"map", "filter", "sorted", "min", "max", "print", "len", "isinstance"})
+ROUNDS = 5  # of names that get their value from names; longer ways are not followed
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Test = Callable[[ast.AST], bool]
+
+
+def functions(module: Module) -> Iterator[Function]:
+    """Yield every function of a module that imports a web framework."""
+    if module.imports(*FRAMEWORKS):
+        for node in module.nodes:
+            if isinstance(node, Function):
+                yield node
+
+
+def served(module: Module) -> Iterator[Function]:
+    """Yield the functions that answer a client: decorated, handed on, or of a view."""
+    handed = {
+        name.id
+        for call, called in module.calls
+        if called not in EVERYWHERE
+        for given in (*call.args, *(keyword.value for keyword in call.keywords))
+        for name in (given.elts if isinstance(given, ast.List | ast.Tuple) else [given])
+        if isinstance(name, ast.Name)
+    }
+    methods = {
+        item
+        for node in module.nodes
+        if isinstance(node, ast.ClassDef)
+        and any(module.dotted(base).endswith(VIEWS) for base in node.bases)
+        for item in node.body
+    }
+    for function in functions(module):
+        first = function.args.args[0].arg if function.args.args else ""
+        if (
+            function.name in handed
+            or routes(function)
+            or (function in methods and function.name in ROUTES)
+            or (first == "request" and module.imports("django"))
+        ):
+            yield function
+
+
+def routes(function: Function) -> list[ast.expr]:
+    """Return the decorators that make a function answer clients."""
+    return [
+        row
+        for row in function.decorator_list
+        if getattr(getattr(row, "func", row), "attr", "") in ROUTES
+    ]
+
+
+def answers(module: Module, function: Function, *, returns: bool) -> Iterator[ast.AST]:
+    """Yield what a function sends to a client: calls that make an answer, and what it returns."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Return) and returns and node.value is not None:
+            yield node
+        if isinstance(node, ast.Call):
+            name = module.dotted(node.func)
+            error = name.startswith(("gradio.", "streamlit.")) and name.endswith(
+                ("Error", "Warning", "Info", ".error", ".exception", ".warning")
+            )
+            if error or name.split(".")[-1] in ANSWERS or name.endswith("wfile.write"):
+                yield node
+
+
+def flow(body: ast.AST, source: Test, stop: Test) -> Test:
+    """Return whether an expression holds what a source gave, also by way of names of the body.
+
+    Nothing is followed into an expression at which `stop` holds.
+    """
+    names: set[str] = set()
+
+    def holds(node: ast.AST) -> bool:
+        waiting = [node]
+        while waiting:
+            one = waiting.pop()
+            if stop(one):
+                continue
+            if source(one) or (isinstance(one, ast.Name) and one.id in names):
+                return True
+            waiting.extend(ast.iter_child_nodes(one))
+        return False
+
+    bound = list(_bound(body))
+    for _ in range(ROUNDS):
+        known = len(names)
+        for target, value in bound:
+            if holds(value):
+                names.update(row.id for row in ast.walk(target) if isinstance(row, ast.Name))
+        if len(names) == known:
+            break
+    return holds
+
+
+def _bound(body: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """Yield each name, or names, with what they get."""
+    for node in ast.walk(body):
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                for target in targets:  # of `a[key] = x`, the name `a` and not `key`
+                    yield target.value if isinstance(target, ast.Subscript) else target, value
+            case ast.AnnAssign(target=target, value=ast.expr() as value):
+                yield target, value
+            case ast.AugAssign() | ast.NamedExpr():
+                yield node.target, node.value
+            case ast.For() | ast.AsyncFor() | ast.comprehension():
+                yield node.target, node.iter
+            case ast.withitem(context_expr=value, optional_vars=ast.expr() as target):
+                yield target, value

@@ -1,0 +1,130 @@
+"""After the scanners: one finding a fault, what a line's content is, and what comments allow.
+
+A finding may be allowed on its own line, by rule, with a day and a reason:
+`# purple: allow PT003 until 2027-01-31 because the file is written by the line above`.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from purpleteam.core.digest import sha256_bytes
+from purpleteam.core.records import Finding
+from purpleteam.scan.scanner import ScanResult, Silenced, Tree
+from purpleteam.scan.text import decode, read_cells, split_lines
+
+ID = r"(?:PT|PM|B)\d{3}"
+ALLOW = re.compile(rf"purple:\s*allow\s+({ID}(?:\s*,\s*{ID})*)(.*)")
+UNTIL = re.compile(r"\buntil\s+(\d{4}-\d\d-\d\d)\b")
+FILLING = re.compile(r"^(?:\W|\bbecause\b|\bas\b|\bsince\b)+|[\s*/>-]+$")
+REASON = 6
+"""Letters of the shortest reason."""
+HUSHED = re.compile(r"#\s*(nosec|noqa|nosemgrep)\b")
+"""What other tools take as leave; here it is told and silences nothing."""
+LEAVE = re.compile(r"(?:#|//|<!--)\s*(?:nosec|noqa|nosemgrep|purple:)")
+TWINS = {  # Bandit's rule, and those of ours that name the same fault on the same line
+    **dict.fromkeys(("B301", "B302"), ("PT003", "PT004")),
+    **dict.fromkeys(("B307", "B102"), ("PT008",)),
+    **dict.fromkeys(("B105", "B106", "B107"), ("PT020",)),
+    "B614": ("PT001", "PT002"),
+    "B506": ("PT009",),
+    "B201": ("PT005",),
+    "B615": ("PT011",),
+    "B701": ("PT018",),
+    "PT001": ("PT002",),
+}
+IMPORT_TWINS = {"B403": ("PT003",)}  # an import, and its use anywhere in the file
+
+
+def settle(result: ScanResult, tree: Tree, *, inline_allow: bool = True) -> ScanResult:
+    """Return the result with each fault once, its findings bound to their lines, allows applied.
+
+    Args:
+        result: what the scanners found under one path.
+        tree: the files under that path.
+        inline_allow: whether comments in the files may silence findings.
+    """
+    today = datetime.now(UTC).date()
+    files = {tree.name(file): file for file in tree.files}
+    texts: dict[str, list[list[str]]] = {}
+    standing: list[Finding] = []
+    silenced = list(result.silenced)
+    for found in _once(result.findings):
+        name = str(found.place.get("path"))
+        if name not in texts:
+            texts[name] = _texts(files.get(name))
+        line = _line(texts[name], found)
+        if line is None:
+            standing.append(found)
+            continue
+        code = LEAVE.split(line)[0].strip()  # a comment that silences is no other fault
+        place = {"context": sha256_bytes(code.encode("utf-8", "replace"))[7:23]}
+        if match := HUSHED.search(line):
+            place["comment"] = match[1]
+        finding = replace(found, place=place | dict(found.place))
+        allowed, why = _allowed(line, finding.rule, today) if inline_allow else (None, "")
+        if allowed is not None:
+            silenced.append(Silenced(finding, why, allowed.isoformat()))
+        else:
+            told = f"{finding.message} ({why})" if why else finding.message
+            standing.append(replace(finding, message=told))
+    return replace(result, findings=tuple(standing), silenced=tuple(silenced))
+
+
+def _once(findings: Iterable[Finding]) -> list[Finding]:
+    """Leave out what names a fault that a graver or a more telling finding names too."""
+    rows = list(findings)
+    seen = {(place, row.rule) for row in rows for place in (_spot(row), row.place.get("path"))}
+    return [
+        row
+        for row in rows
+        if not any((_spot(row), twin) in seen for twin in TWINS.get(row.rule, ()))
+        and not any(
+            (row.place.get("path"), twin) in seen for twin in IMPORT_TWINS.get(row.rule, ())
+        )
+    ]
+
+
+def _spot(row: Finding) -> tuple[object, ...]:
+    return tuple(row.place.get(part) for part in ("path", "cell", "line"))
+
+
+def _allowed(line: str, rule: str, today: date) -> tuple[date | None, str]:
+    """Return until when a comment allows a rule, and why; no day, and what is wrong with it."""
+    match = ALLOW.search(line)
+    if match is None or rule not in re.findall(ID, match[1]):
+        return None, ""
+    reason = FILLING.sub("", UNTIL.sub("", match[2]))
+    told = UNTIL.search(match[2])
+    try:
+        until = date.fromisoformat(told[1]) if told else None
+    except ValueError:
+        until = None
+    if until is None:
+        return None, "its comment does not count: no `until YYYY-MM-DD`"
+    if until < today:
+        return None, f"its comment does not count: it ended on {until}"
+    if len(reason) < REASON:
+        return None, "its comment does not count: it gives no reason"
+    return until, reason
+
+
+def _texts(file: Path | None) -> list[list[str]]:
+    """Return the lines of a file, or those of each cell of a notebook and of its outputs."""
+    try:
+        data = file.read_bytes() if file is not None else b""
+        if file is not None and file.suffix == ".ipynb":
+            return [list(part) for cell in read_cells(data) for part in (cell.lines, cell.outputs)]
+    except (OSError, ValueError):
+        return [[]]
+    return [split_lines(decode(data) or "")]
+
+
+def _line(texts: Sequence[Sequence[str]], finding: Finding) -> str | None:
+    """Return the line of a finding, or None where it has none."""
+    number, cell = int(finding.place.get("line", 0)), int(finding.place.get("cell", 0))
+    at = 2 * (cell - 1) + ("output" in finding.place) if cell else 0
+    lines = texts[at] if at < len(texts) else ()
+    return lines[number - 1] if 0 < number <= len(lines) else None

@@ -1,0 +1,95 @@
+"""Notebooks are code: cells are parsed in spite of magics, outputs searched for secrets."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from purpleteam.scan import scan
+
+KEY = "AKIA" + "Z3" * 8
+
+
+def notebook(tmp_path, *cells, name="a.ipynb"):
+    rows = [
+        {"cell_type": "code", "source": cell.splitlines(keepends=True), "outputs": []}
+        if isinstance(cell, str)
+        else cell
+        for cell in cells
+    ]
+    path = tmp_path / name
+    path.write_text(json.dumps({"cells": rows, "nbformat": 4, "metadata": {}}))
+    return path
+
+
+def places(path, *scanners):
+    result = scan([path], scanners or None)
+    return [(one.rule, one.place["cell"], one.place["line"]) for one in result.findings]
+
+
+def test_a_finding_is_placed_by_cell_and_line_and_names_hold_over_cells(tmp_path):
+    words = {"cell_type": "markdown", "source": "torch.load(x)"}
+    path = notebook(tmp_path, "import torch as t", words, "x = 1\nt.load(x)")
+    assert places(path) == [("PT001", 3, 2)]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "%matplotlib inline\neval(x)",
+        "!pip install torch \\\n  torchvision\neval(x)",
+        "files = !ls\neval(x)",
+        "%%time\neval(x)",
+        "eval?\neval(x)",
+        "for n in names:\n    !echo $n\neval(x)",
+        "%timeit -n 3 eval(x)",
+        "%cd ..\ny = (7\n % eval(x))",
+    ],
+)
+def test_a_magic_does_not_cost_its_cell(tmp_path, cell):
+    (found,) = places(notebook(tmp_path, cell), "ml-code")
+    assert found[:2] == ("PT008", 1)
+    assert "eval" in cell.split("\n")[found[2] - 1]
+
+
+def test_a_cell_that_is_no_python_is_said_and_costs_no_other(tmp_path):
+    path = notebook(tmp_path, "def f(:", "%%bash\nrm -rf x", "eval(x)")
+    result = scan([path], ["ml-code"])
+    assert [reason for _, reason in result.skipped] == ["rules: cell 1 is no Python"]
+    assert places(path, "ml-code") == [("PT008", 3, 1)]
+
+
+def test_bandit_reads_notebooks_too(tmp_path):
+    path = notebook(tmp_path, "x = 1", "import os\n%time\nos.system(x)")
+    assert ("B605", 2, 3) in places(path, "bandit")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"output_type": "stream", "text": ["one\n", f"key {KEY}\n"]},
+        {"output_type": "execute_result", "data": {"text/plain": f"one\n'{KEY}'"}},
+        {"output_type": "error", "traceback": ["one", f"\x1b[31mkey\x1b[0m {KEY}"]},
+    ],
+)
+def test_a_secret_in_an_output_is_found(tmp_path, output):
+    cell = {"cell_type": "code", "source": "show()", "outputs": [output]}
+    (finding,) = scan([notebook(tmp_path, "x = 1", cell)], ["secrets"]).findings
+    assert (finding.place["cell"], finding.place["line"]) == (2, 2)
+    assert finding.message == "AWS access key in plain output"
+
+
+def test_an_old_notebook_has_its_cells_in_worksheets(tmp_path):
+    path = tmp_path / "old.ipynb"
+    cells = [{"cell_type": "code", "input": "eval(x)", "outputs": []}]
+    path.write_text(json.dumps({"worksheets": [{"cells": cells}], "nbformat": 3}))
+    assert places(path, "ml-code") == [("PT008", 1, 1)]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"cells": [1]}', '{"cells": 3}'])
+def test_what_is_no_notebook_is_skipped_and_said(tmp_path, text):
+    (tmp_path / "a.ipynb").write_text(text)
+    reasons = [reason for _, reason in scan([tmp_path]).skipped]
+    assert any(reason.startswith("rules: no notebook") for reason in reasons)
+    assert any(reason.startswith("secrets: no notebook") for reason in reasons)
