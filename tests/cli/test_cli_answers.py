@@ -168,6 +168,28 @@ def test_scan_writes_sarif_with_places_from_here(purple: Purple, here: Path) -> 
     assert place["artifactLocation"]["uri"] == "code/bad.py"
 
 
+def test_scan_against_an_older_one_tells_what_a_fix_fixed_and_what_it_silenced(
+    purple: Purple, here: Path
+) -> None:
+    loads = [f"torch.load('{name}.pt')" for name in "abcd"]
+    (here / "app.py").write_text("\n".join(["import torch", *loads, ""]), "utf-8")
+    purple("scan", "app.py", "--sarif", "old.sarif", "--out", "too.sarif", "--json")
+    assert (here / "old.sarif").read_text() == (here / "too.sarif").read_text()
+    loads[0] = "torch.load('a.pt', weights_only=True)"
+    loads[1] += "  # nosec"
+    loads[2] += "  # purple: allow PT001 until 2999-01-01 because we made it"
+    (here / "app.py").write_text("\n".join(["# new", "import torch", *loads, "eval(x)"]), "utf-8")
+    ended = purple("scan", "app.py", "--against", "old.sarif")
+    assert ended.code == 1
+    assert "1 fixed, 1 not fixed, 2 silenced, 0 not scanned, 1 new" in ended.out
+    assert "1 scanned, 0 skipped, 1 silenced, 0 errors" in ended.out
+    told = purple("scan", "app.py", "--against", "old.sarif", "--no-inline-allow", "--json").json
+    lines = {name: [row["line"] for row in rows] for name, rows in told["against"].items()}
+    assert lines == {
+        "fixed": [2], "not_fixed": [5, 6], "silenced": [4], "not_scanned": [], "new": [7]
+    }  # fmt: skip
+
+
 def test_threats_derives_every_status_from_checks_that_ran(purple: Purple, here: Path) -> None:
     (here / "empty.py").write_text("VALUE = 1\n", "utf-8")
     ended = purple("threats", "--code", "empty.py", "--model", "standard", "--json")

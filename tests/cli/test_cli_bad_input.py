@@ -121,6 +121,8 @@ BAD = [
     ("data verify nosuch", "'nosuch'"),
     ("data verify text.safetensors", "'text.safetensors'"),
     ("scan nosuch", "'nosuch'"),
+    ("scan latin.toml --against nosuch.sarif", "'nosuch.sarif' read"),
+    ("scan latin.toml --against latin.toml", "'latin.toml' SARIF --sarif"),
     ("report nosuch", "'nosuch' run.json"),
     ("report empty", "'empty' run.json"),
     ("report torn", "'torn/run.json'"),

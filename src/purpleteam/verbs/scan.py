@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -16,7 +18,8 @@ from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
-    from purpleteam.scan import ScanResult
+    from purpleteam.scan.against import Comparison
+    from purpleteam.scan.scanner import ScanResult
 
 UNREAD = "unread"  # what nobody could read is not clean: its findings are of medium severity
 
@@ -28,6 +31,8 @@ class Scanned(Result):
     stage = "scan"
 
     scanned: ScanResult
+    comparison: Comparison | None = None
+    """What became of the findings of an older scan, where there was one."""
     fail_on: str = UNREAD
 
     @property
@@ -45,15 +50,37 @@ class Scanned(Result):
         return f"the scan is not whole: {errors[0]}" if self.exit_code == 2 else None
 
     def lines(self) -> list[str]:
+        from purpleteam.scan.sarif import printable
+
         result = self.scanned
+        rows = [(f.severity, f.rule, _spot(f.place), f.message) for f in result.findings]
+        shown = [tuple(map(printable, row)) for row in rows]
+        errors = [f"error: {printable(error)}" for error in result.errors]
+        counts = [len(result.scanned), len(result.skipped), len(result.silenced), len(errors)]
+        names = ("scanned", "skipped", "silenced", "errors")
+        last = ", ".join(f"{count} {name}" for count, name in zip(counts, names, strict=True))
+        return [*(table(shown) or ["no finding"]), *self._since(), *errors, last]
+
+    def _since(self) -> list[str]:
+        """Return what became of the findings of the baseline, and how many of each."""
+        from purpleteam.scan.sarif import printable
+
+        if self.comparison is None:
+            return []
+        lists = self.comparison.lists()
         rows = [
-            (f.severity, f.rule, f"{f.place.get('path')}:{f.place.get('line', '')}", f.message)
-            for f in result.findings
+            (name.replace("_", " "), row.rule, printable(_spot(row.to_json())))
+            for name, listed in lists.items()
+            for row in listed
         ]
-        errors = [f"error: {error}" for error in result.errors]
-        seen, skipped = len(result.scanned), len(result.skipped)
-        last = f"{seen} scanned, {skipped} skipped, {len(errors)} errors"
-        return [*(table(rows) or ["no finding"]), *errors, last]
+        counts = [f"{len(listed)} {name.replace('_', ' ')}" for name, listed in lists.items()]
+        return ["", *table(rows), f"against the baseline: {', '.join(counts)}"]
+
+
+def _spot(place: Mapping[str, Any]) -> str:
+    """Return a place as file:line, or file:cell:line of a notebook."""
+    cell = f"cell {place['cell']}:" if "cell" in place else ""
+    return f"{place.get('path')}:{cell}{place.get('line', '')}"
 
 
 @verb()
@@ -65,9 +92,15 @@ def scan(
         "Exit 1 at this severity or worse; unread: at medium, as what could not be read is; "
         "never: do not.",
     ] = UNREAD,
+    sarif: Annotated[Path | str | None, "Write SARIF 2.1.0 here too."] = None,
+    against: Annotated[
+        Path | str | None, "SARIF of an older scan: say what is fixed, not fixed, silenced, new."
+    ] = None,
+    no_inline_allow: Annotated[bool, "Let no comment in a file silence a finding."] = False,
     **given: Unpack[Leaving],
 ) -> Scanned:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
+    from purpleteam.scan.against import compare, read_baseline
     from purpleteam.scan.engine import scan as look
     from purpleteam.scan.sarif import to_sarif
     from purpleteam.scan.scanner import severity_at_least
@@ -75,25 +108,38 @@ def scan(
 
     if fail_on not in ("never", UNREAD):
         severity_at_least("note", fail_on)  # refuses an unknown severity before the work
-    target, run = file_to_write(given["out"]), given["run"]
+    files = [path for path in map(file_to_write, (given["out"], sarif)) if path is not None]
+    run, baseline = given["run"], None if against is None else read_baseline(Path(against))
     asked = [Path(path) for path in (paths if isinstance(paths, list | tuple) else [paths])]
     if not asked:
         raise UsageError("nothing to scan: give a file or a folder")
     here, targets = Path.cwd(), []
     for path in asked:  # below the current folder relative to it, as reviewers' tools expect it
+        whole = Path(os.path.normpath(here / path))
         inside = isinstance(run, RunFolder) and path.is_relative_to(run.path.resolve())
-        below = path.is_absolute() and path.is_relative_to(here) and not inside
-        targets.append(path.relative_to(here) if below else path)
-    result = look(targets)
-    sarif = json.dumps(to_sarif(result), indent=2) + "\n"
-    if target is not None:
-        target.write_text(sarif, encoding="utf-8")
+        below = whole.is_relative_to(here) and not inside
+        targets.append(whole.relative_to(here) if below else path)
+    result = look(targets, inline_allow=not no_inline_allow)
+    since = None if baseline is None else compare(baseline, result)
+    names = [path.name for path in targets]
+    log = (
+        json.dumps(to_sarif(result, names, None if since is None else since.states), indent=2)
+        + "\n"
+    )
+    for target in files:
+        target.write_text(log, encoding="utf-8")
     facts = result.to_json()
     facts |= {"findings": len(result.findings), "paths": [path.name for path in asked]}
     note = Note(name=SCAN, facts=facts)
     records: list[Record] = [*result.findings, note]
     if isinstance(run, RunFolder):
         kept = run.path / "exports" / "scan.sarif"
-        kept.write_text(sarif, encoding="utf-8")
+        kept.write_text(log, encoding="utf-8")
         records.append(run.artefact(kept, note.id))
-    return Scanned(scanned=result, fail_on=fail_on, values=result.to_json(), records=tuple(records))
+    values = result.to_json()
+    if since is not None:
+        lists = since.lists().items()
+        values["against"] = {name: [row.to_json() for row in listed] for name, listed in lists}
+    return Scanned(
+        scanned=result, comparison=since, fail_on=fail_on, values=values, records=tuple(records)
+    )
