@@ -87,3 +87,24 @@ def test_more_images_than_labels_fail(four_files):
     result = run_check(DataSchema(), Target(data=four_files))
     assert result.verdict == "fail"
     assert "6 images" in result.message and "5 labels" in result.message
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "told"),
+    [
+        ([0, 1, 2, 0, 1, 2], {6: 0, 7: 1, 8: 2}, ""),
+        ([0, 1, 2, 0, 1, 2], {6: 0, 0: 0, 8: 2}, "are in two splits"),
+        ([0, 1, 2, 0, 1, 2], {6: 0, 1: 2, 8: 2}, "are of two classes"),
+        ([2] + [0, 1] * 60, {200: 0, 201: 1, 202: 2}, "class 2 is rare: 1 of"),
+    ],
+)
+def test_leaks_contradictions_and_rare_classes_are_found(tmp_path, train, test, told):
+    every = np.arange(256, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    for (images, labels), which, classes in (
+        (IDX_FILES[:2], range(len(train)), train),
+        (IDX_FILES[2:], list(test), list(test.values())),
+    ):
+        write_idx(tmp_path / images, every[list(which)])
+        write_idx(tmp_path / labels, np.array(classes, np.uint8))
+    result = run_check(DataSchema(), Target(data=tmp_path))
+    assert result.verdict == ("fail" if told else "pass") and told in result.message

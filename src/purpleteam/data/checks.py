@@ -1,5 +1,6 @@
 """What a data set consists of, whether it is sound, and whether it is the pinned one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import DataError, Refused
-from purpleteam.data.arrays import ArraysReader, array_files, is_array_file
+from purpleteam.data.arrays import ArraysReader, array_files, is_array_file, plain_arrays
 from purpleteam.data.class_folders import lay_open
 from purpleteam.data.folders import MANIFEST, load_dataset, load_idx_folder
 from purpleteam.data.idx import IDX_FILES, find_idx, has_idx, open_idx, write_idx
 from purpleteam.data.images import SPLITS, Dataset, few
 from purpleteam.data.sources.mnist import MNIST_DIGESTS
 
+RARE = 0.05  # of the mean class: with fewer training images a class is hardly learnt
 Image = tuple[str, str, int]  # the digest of an image's pixels, what it is called, and its label
 
 
@@ -166,8 +168,8 @@ class DataSchema(Check):
     """The files fit together and every class can be learnt."""
 
     proves = (
-        "Each image has one label in range, all images are of one size, "
-        "and no class is missing from the training images."
+        "Each image has one label in range, all images are of one size, no class is missing from "
+        "the training images or rare among them, and no image is in two splits or of two classes."
     )
     needs = ("data",)
 
@@ -184,17 +186,27 @@ class DataSchema(Check):
         missing = [name for label, name in enumerate(dataset.classes) if label not in present]
         counts = {name: len(dataset.split(name)) for name in SPLITS}
         classes = {"classes": len(dataset.classes), "missing_classes": missing}
+        wrong = [f"no training image of class {', '.join(missing)}"] if missing else []
+        wrong = wrong or examine(folder, plain_arrays).problems or list(_rare(dataset))
         return Outcome(
-            passed=not missing,
+            passed=not wrong,
             measured={"counts": counts, "shape": list(dataset.shape), **classes},
             threshold=threshold,
-            message=f"no training image of class {', '.join(missing)}" if missing else "",
+            message="; ".join(wrong),
             inputs=inputs or {name: dataset.split(name).digest for name in SPLITS},
         )
 
     def bad_example(self, folder: Path) -> Target:
         _write(folder, np.arange(24) % 2 * 2, np.arange(6) % 3)
         return Target(data=folder)
+
+
+def _rare(dataset: Dataset) -> Iterator[str]:
+    """Yield each class that is hardly among the training images."""
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+    for name, count in zip(dataset.classes, counts.tolist(), strict=True):
+        if count < RARE * counts.mean():
+            yield f"class {name} is rare: {count} of {len(dataset.train)} training images"
 
 
 def _read(folder: Path) -> Dataset:
