@@ -159,11 +159,21 @@ def test_a_run_that_is_written_anew_is_not_the_one_that_was_signed(tmp_path, key
     assert "records.jsonl was changed" in verify_subject(find_subject(run), key).parts[1].message
 
 
-@pytest.mark.parametrize("status", ["running", "stopped"])
-def test_a_run_that_has_not_ended_is_not_signed(tmp_path, key, status):
+@pytest.mark.parametrize(
+    ("status", "told"), [("running", "has not ended"), ("stopped", "was stopped before its end")]
+)
+def test_a_run_that_has_not_ended_is_not_signed(tmp_path, key, status, told):
     run = write_run(tmp_path / "run", status=status)
-    with pytest.raises(Refused, match=f"its status is '{status}'"):
+    with pytest.raises(Refused, match=told):
         sign_subject(run)
+
+
+def test_a_run_that_is_not_as_it_was_left_is_not_signed(tmp_path, key):
+    run = write_run(tmp_path / "run")
+    (run / "records.jsonl").write_bytes((run / "records.jsonl").read_bytes()[:-40])
+    with pytest.raises(Refused, match="is not signed: chain"):
+        sign_subject(run)
+    assert not (run / "run.sig").exists()
 
 
 def test_a_model_that_is_not_that_of_its_card_is_not_signed(tmp_path, key):

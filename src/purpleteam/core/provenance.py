@@ -28,7 +28,7 @@ from purpleteam.core.signing import (
     sign,
     signer_of,
 )
-from purpleteam.core.verification import Part, Verification, part_of
+from purpleteam.core.verification import Part, Verification, part_of, verify
 
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, SSlibKey
@@ -137,15 +137,15 @@ def sign_subject(
         out: where the signature goes; by default where `verify` looks.
 
     Raises:
-        Refused: files of a model are not those of its card; a run has not ended.
+        Refused: a model is not that of its card; a run has not ended, or is not as it was left.
         UsageError: the key cannot be used, or something there is no plain file.
     """
     subject, path = find_subject(reference), key or default_key()
     signing = private_key(path)
     if subject.kind == "run":
-        status = RunFolder.open(subject.root).info.get("status")
-        if status != "finished":
-            raise Refused(f"{str(reference)!r} is not signed: its status is {status!r}")
+        looked = verify(subject.root)
+        for part in (*looked.of("fail"), *looked.of("unknown")):
+            raise Refused(f"{str(reference)!r} is not signed: {part.name}: {part.message}")
     if subject.kind == "model":
         subject.stored()
     if subject.links or not subject.files:
