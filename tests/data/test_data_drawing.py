@@ -135,6 +135,22 @@ def test_a_tap_that_trembles_stays_a_blot():
         assert height < 2 * across
 
 
+@pytest.mark.parametrize("shear", [-0.8, -0.3, 0.0, 0.5])
+def test_half_of_the_slant_goes_away_however_many_points_a_line_has(shear):
+    slanted = [(100 + shear * y, float(y)) for y in (40, 240)]
+    finer = [(100 + shear * y, float(y)) for y in range(40, 241, 5)]
+    (coarse,), _ = fitted([slanted])
+    (fine,), _ = fitted([finer])
+    (x, y), (end_x, end_y) = coarse
+    assert (end_x - x) / (end_y - y) == pytest.approx((shear - 0.13) / 2)
+    assert fine[0] == pytest.approx(coarse[0]) and fine[-1] == pytest.approx(coarse[-1])
+
+
+def test_a_dash_stays_a_dash():
+    (line,), _ = fitted([[(40.0, 140.0), (240.0, 142.0)]])
+    assert line[1][0] - line[0][0] == pytest.approx(200)
+
+
 def test_nothing_drawn_is_fitted_to_nothing():
     assert fitted([]) == ([], [])
 

@@ -11,6 +11,8 @@ const BOX = 20;
 const INK = 64;
 const FRAME = 200;
 const SHORTEST = 16;
+const UPRIGHT = -0.13;
+const MOST_SLANT = 1;
 const PENS = [20, 28];
 const SLACK = 0.05; // while a stroke grows, the preview may be so much off its final size
 const SAMPLE = { side: 8, share: 240 / 280, low: 6.8, high: 7.6 }; // levels from 0 to 16
@@ -56,7 +58,7 @@ export class Raster {
     let anew = false;
     const news = [...this.#painted.news(lines, () => { anew = true; })];
     if (anew) this.#path = new Path();
-    for (const { line, to } of news) this.#path.add(line, to);
+    for (const { line, from, to } of news) this.#path.add(line, from, to);
     const fit = this.#path.fit();
     if (anew || unlike(fit, this.#fit) > (growing ? SLACK : 0)) {
       this.#fit = fit;
@@ -82,41 +84,73 @@ export class Raster {
   }
 }
 
-/** Where the ink of some lines goes, and how it is brought to one size and place. */
+/** Where the ink of some lines goes, and how it is brought upright, to one size and place. */
 class Path {
-  #low = [Infinity, Infinity];
-  #high = [-Infinity, -Infinity];
+  #points = [];
   #still = false; // a sample stays where it is, and what is drawn on it
+  #length = 0; // and the moments of the path
+  #x = 0;
+  #y = 0;
+  #across = 0;
+  #down = 0;
 
-  add(line, point) {
+  add(line, from, to) {
     if (line.cells) this.#still = true;
-    else if (!line.erases) {
-      this.#low = this.#low.map((low, axis) => Math.min(low, point[axis]));
-      this.#high = this.#high.map((high, axis) => Math.max(high, point[axis]));
-    }
+    if (line.cells || line.erases) return;
+    this.#points.push(to);
+    const [stepX, stepY] = [to[0] - from[0], to[1] - from[1]];
+    const [x, y] = [(from[0] + to[0]) / 2, (from[1] + to[1]) / 2];
+    const far = Math.sqrt(stepX * stepX + stepY * stepY);
+    this.#length += far;
+    this.#x += far * x;
+    this.#y += far * y;
+    this.#across += far * (x * y + (stepX * stepY) / 12);
+    this.#down += far * (y * y + (stepY * stepY) / 12);
   }
 
   get longest() {
-    const sides = this.#high.map((high, axis) => high - this.#low[axis]);
-    return this.#still ? CANVAS : Math.max(...sides);
+    return this.#still ? CANVAS : this.#extent(0).longest;
+  }
+
+  /** How far the path goes to the right for each pixel downwards. */
+  get #slant() {
+    const spread = this.#down * this.#length - this.#y * this.#y;
+    return spread > 0 ? (this.#across * this.#length - this.#x * this.#y) / spread : 0;
+  }
+
+  #extent(shear) {
+    const [low, high] = [[Infinity, Infinity], [-Infinity, -Infinity]];
+    for (const [x, y] of this.#points) {
+      const there = x - shear * y;
+      low[0] = Math.min(low[0], there);
+      high[0] = Math.max(high[0], there);
+      low[1] = Math.min(low[1], y);
+      high[1] = Math.max(high[1], y);
+    }
+    return { low, high, longest: Math.max(high[0] - low[0], high[1] - low[1]) };
   }
 
   fit() {
-    if (this.#still || this.longest < 0) return { scale: 1, x: 0, y: 0, pens: [0, CANVAS] };
-    const scale = FRAME / Math.max(this.longest, SHORTEST);
-    const [x, y] = this.#low.map((low, axis) =>
-      CANVAS / 2 - ((low + this.#high[axis]) / 2) * scale);
-    return { scale, x, y, pens: PENS };
+    if (this.#still || this.#points.length === 0) {
+      return { shear: 0, scale: 1, x: 0, y: 0, pens: [0, CANVAS] };
+    }
+    const shear = (Math.min(Math.max(this.#slant, -MOST_SLANT), MOST_SLANT) - UPRIGHT) / 2;
+    const { low, high, longest } = this.#extent(shear);
+    const scale = FRAME / Math.max(longest, SHORTEST);
+    const [x, y] = low.map((one, axis) => CANVAS / 2 - ((one + high[axis]) / 2) * scale);
+    return { shear, scale, x, y, pens: PENS };
   }
 }
 
 function unlike(fit, other) {
-  const shift = Math.max(Math.abs(fit.x - other.x), Math.abs(fit.y - other.y)) / FRAME;
+  const corners = [[0, 0], [0, CANVAS]].map((point) => [moved(point, fit), moved(point, other)]);
+  const shifts = corners.flatMap(([[x, y], [otherX, otherY]]) => [x - otherX, y - otherY]);
+  const shift = Math.max(...shifts.map(Math.abs)) / FRAME;
   return Math.max(shift, Math.abs(fit.scale / other.scale - 1));
 }
 
 function moved([x, y], fit) {
-  return [x * fit.scale + fit.x, y * fit.scale + fit.y];
+  return [(x - fit.shear * y) * fit.scale + fit.x, y * fit.scale + fit.y];
 }
 
 /** A pen grows with its drawing, and is kept to widths that can be read; an eraser only grows. */
@@ -127,7 +161,7 @@ function penOf({ width, erases }, { scale, pens }) {
 /** Bring lines to one size and place, and to pens that can be read. */
 export function fitted(lines) {
   const path = new Path();
-  for (const line of lines) line.points?.forEach((point) => path.add(line, point));
+  for (const { line, from, to } of new Painted().news(lines)) path.add(line, from, to);
   const fit = path.fit();
   return lines.map((line) => ({
     ...line,
