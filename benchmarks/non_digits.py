@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import math
 import subprocess
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
+from figures import SHAPES, TAU, Random, figure, points_of
 from numpy.typing import NDArray
 from pen_paths import Points, by_hand, laid_out, paths
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from purpleteam.data.drawing import fitted, place, strokes
+from purpleteam.data.drawing import fitted, place, redraw, strokes
 
 Pixels = NDArray[np.uint8]
-Random = np.random.Generator
-Wave = NDArray[np.float64]
-TAU = 2 * math.pi
 THIN_INK = 100  # from which a pixel of a printed letter is ink: thin fonts must not fall to pieces
 SPLITS = ("train", "validation", "test")
 DIGITS = "0123456789"
@@ -44,6 +43,28 @@ ALIKE = {  # what some hand writes so, by the digit
 GREEK = "ΓΔΛΞΠΣΦΨΩαγζηκλμνξπτυφχψω"  # taught; without those that look like a digit
 CYRILLIC = "БГДЖИЙКЛПФЦШЩЪЫЮЯбгджийклпцшщъыюя"
 STRANGE = "אבגדהזחטכלמנעפצקרשתԱԲԳԴԵԶԷԸԹԺԻԼԽԾԿՀՃՄՅՆՇՈაბდეზთკლმნპჟრსტფქღყშჩცძწჭხჯჰ"  # never taught
+SYMBOLS = ("dejavu", "freefont")  # fonts with many of the signs below; both are for `train`
+RANGES = (  # arrows, mathematics, technology, geometry, ornaments, runes, Tifinagh
+    *((0x2190, 0x2300), (0x2311, 0x2329), (0x25A0, 0x2768), (0x2794, 0x27BF)),
+    *((0x16A0, 0x16EB), (0x2D30, 0x2D66)),
+)
+LEFT_OUT = (  # in Unicode's names of what is a shape of another split, or looks like a digit
+    *(
+        "HEART",
+        "HOUSE",
+        "PENTAGON",
+        "LIGHTNING",
+        "VOLTAGE",
+        "THUNDER",
+        "ZIGZAG",
+        "TREE",
+        "SHAMROCK",
+    ),
+    *("ENVELOPE", "ASTERISK", "STAR", "SPARKLE", "FLORETTE", "SNOW", "PERSON", "MALE", "FLAG"),
+    *("PROPORTIONAL", "UMBRELLA", "INFINITY", "SCISSORS", "CIRCLE", "RING OPERATOR", "INTEGRAL"),
+    *("PARTIAL DIFFERENTIAL", "DIVIDES", "DIVISION SLASH", "SET MINUS", "EMPTY SET", "VERTICAL"),
+    *("LETTER YAN", "LETTER YAR", "LETTER YI", "ISAZ", "LETTER C", "RUNIC LETTER SHORT"),
+)
 FONTS = {  # Debian's packages of the fonts of each split; none is in two
     "train": (
         "fonts-dejavu-core fonts-freefont-ttf fonts-liberation fonts-breip fonts-dkg-handwriting "
@@ -102,10 +123,11 @@ def _font(file: str) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(file, 120)
 
 
-def printed(letters: str, split: str, rng: Random) -> Pixels:
-    """Return a letter (28, 28) as a font of the split prints it."""
+def printed(letters: str, split: str, rng: Random, among: tuple[str, ...] = ("",)) -> Pixels:
+    """Return a letter (28, 28) as a font of the split prints it, one whose file is so called."""
+    files = [one for one in fonts(split) if any(part in one.lower() for part in among)]
     while True:
-        file, letter = rng.choice(fonts(split)), letters[rng.integers(len(letters))]
+        file, letter = rng.choice(files), letters[rng.integers(len(letters))]
         if (found := glyph(str(file), letter)) is not None:
             return np.frombuffer(found, np.uint8).reshape(28, 28)
 
@@ -115,9 +137,9 @@ def _paths_of(content: bytes) -> list[Points]:
     return paths(np.frombuffer(content, np.uint8).reshape(1, 28, 28), ink=THIN_INK)[0]
 
 
-def written(letters: str, split: str, rng: Random) -> Pixels:
+def written(letters: str, split: str, rng: Random, among: tuple[str, ...] = ("",)) -> Pixels:
     """Return a letter (28, 28) drawn along the middle of its printed strokes by some hand."""
-    while not (lines := _paths_of(printed(letters, split, rng).tobytes())):
+    while not (lines := _paths_of(printed(letters, split, rng, among).tobytes())):
         pass
     return drawn(lines, rng)
 
@@ -130,95 +152,23 @@ def drawn(lines: Sequence[Points], rng: Random, strength: float = 1.0) -> Pixels
     return place(strokes(moved, width=widths))
 
 
-def _regular(corners: int, *, turn: float = 0.0, step: int = 1) -> Points:
-    angles = [turn + 2 * math.pi * step * n / corners for n in range(corners + 1)]
-    return [(math.sin(angle), -math.cos(angle)) for angle in angles]
-
-
-def _points(x: NDArray[np.float64], y: NDArray[np.float64]) -> Points:
-    return [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
-
-
-def _curve(at: Callable[[Wave], tuple[Wave, Wave]], n: int = 60) -> Points:
-    x, y = at(np.linspace(0, 1, n))
-    return _points(x, y)
-
-
-def _turns(count: float) -> Points:
-    tau = 2 * math.pi * count
-    return _curve(lambda t: (t * np.cos(tau * t), t * np.sin(tau * t)), 80)
-
-
-SHAPES: dict[str, dict[str, list[Points]]] = {
-    "train": {
-        "triangle": [_regular(3)],
-        "square": [_regular(4, turn=math.pi / 4)],
-        "diamond": [[(0, -1), (0.7, 0), (0, 1), (-0.7, 0), (0, -1)]],
-        "star": [_regular(5, step=2)],
-        "plus": [[(0, -1), (0, 1)], [(-1, 0), (1, 0)]],
-        "arrow": [[(-1, 0), (1, 0)], [(0.4, -0.5), (1, 0), (0.4, 0.5)]],
-        "up arrow": [[(0, 1), (0, -1)], [(-0.5, -0.4), (0, -1), (0.5, -0.4)]],
-        "spiral": [_turns(2.5)],
-        "coil": [_turns(3.5)],
-        "wave": [_curve(lambda t: (4 * t, np.sin(2 * TAU * t)))],
-        "teeth": [[(n, n % 2 * 2.0) for n in range(7)]],
-        "grid": [[(n, 0), (n, 3)] for n in range(4)] + [[(0, n), (3, n)] for n in range(4)],
-        "stairs": [[(0, 3), (0, 2), (1, 2), (1, 1), (2, 1), (2, 0), (3, 0)]],
-        "two lines": [[(0, 0), (0, 3)], [(1.5, 0), (1.5, 3)]],
-        "three bars": [[(0, n), (3, n)] for n in range(3)],
-        "face": [_regular(24), [(-0.3, -0.3), (-0.3, -0.2)], [(0.3, -0.3), (0.3, -0.2)],
-                 [(-0.4, 0.3), (0, 0.5), (0.4, 0.3)]],
-        "cup": [[(-1, -1), (-0.8, 1), (0.8, 1), (1, -1)], [(0.9, -0.6), (1.5, -0.3), (0.9, 0.3)]],
-        "box with cross": [_regular(4, turn=math.pi / 4), [(-0.7, -0.7), (0.7, 0.7)],
-                           [(-0.7, 0.7), (0.7, -0.7)]],
-        "cloud": [_curve(lambda t: (1.6 * np.cos(TAU * t) * (1 + 0.2 * np.cos(7 * TAU * t)),
-                                    np.sin(TAU * t) * (1 + 0.2 * np.cos(7 * TAU * t))))],
-        "bracket": [[(1, -1), (0, -1), (0, 1), (1, 1)]],
-        "corner": [[(0, -1), (0, 1), (1.5, 1)]],
-        "tick": [[(0, 0.4), (0.5, 1), (1.8, -1)]],
-        "roof": [[(-1, 1), (0, -0.5), (1, 1)]],
-    },
-    "validation": {
-        "hexagon": [_regular(6)],
-        "moon": [_curve(lambda t: (np.cos(5 * t - 2.5), np.sin(5 * t - 2.5)))
-                 + _curve(lambda t: (0.6 * np.cos(2.5 - 5 * t) - 0.3, 0.8 * np.sin(2.5 - 5 * t)))],
-        "kite": [[(0, -1), (0.6, -0.3), (0, 1), (-0.6, -0.3), (0, -1)], [(0, -1), (0, 1)],
-                 [(-0.6, -0.3), (0.6, -0.3)]],
-        "rake": [[(0, 0), (0, 1), (2, 1), (2, 0)], [(1, 0), (1, 3)]],
-        "double arrow": [[(-1, 0), (1, 0)], [(0.6, -0.4), (1, 0), (0.6, 0.4)],
-                         [(-0.6, -0.4), (-1, 0), (-0.6, 0.4)]],
-    },
-    "test": {
-        "heart": [_curve(lambda t: (16 * np.sin(TAU * t) ** 3,
-                                    -13 * np.cos(TAU * t) + 5 * np.cos(2 * TAU * t)
-                                    + 2 * np.cos(3 * TAU * t) + np.cos(4 * TAU * t)))],
-        "house": [[(-1, 1), (-1, -0.2), (0, -1), (1, -0.2), (1, 1), (-1, 1)]],
-        "pentagon": [_regular(5)],
-        "lightning": [[(0.4, -1), (-0.4, 0.1), (0.3, 0), (-0.4, 1)]],
-        "tree": [[(0, 1.4), (0, 0.6)], [(-0.8, 0.6), (0, -1), (0.8, 0.6), (-0.8, 0.6)]],
-        "envelope": [[(-1.3, -0.8), (1.3, -0.8), (1.3, 0.8), (-1.3, 0.8), (-1.3, -0.8), (0, 0.2),
-                      (1.3, -0.8)]],
-        "asterisk": [[(math.sin(a), math.cos(a)), (-math.sin(a), -math.cos(a))]
-                     for a in (0, TAU / 6, TAU / 3)],
-        "man": [_curve(lambda t: (0.3 * np.sin(TAU * t), 0.3 * np.cos(TAU * t) - 1), 20),
-                [(0, -0.7), (0, 0.4), (-0.5, 1.2)], [(0, 0.4), (0.5, 1.2)],
-                [(-0.6, -0.3), (0.6, -0.3)]],
-        "flag": [[(0, 1.5), (0, -1), (1.4, -0.6), (0, -0.1)]],
-        "fish": [_curve(lambda t: (np.cos(TAU * t), 0.5 * np.sin(TAU * t))),
-                 [(-0.9, 0.1), (-1.6, 0.6), (-1.6, -0.6), (-0.9, -0.1)]],
-        "umbrella": [[*_curve(lambda t: (-np.cos(math.pi * t), -np.sin(math.pi * t)), 20), (-1, 0)],
-                     [(0, 0), (0, 1), (0.2, 1.2), (0.4, 1)]],
-        "lying eight": [_curve(lambda t: (1.5 * np.sin(TAU * t), np.sin(2 * TAU * t) * 0.7))],
-    },
-    "alike": {  # to 0, 1, 1, 5, 2, 8
-        "circle": [_regular(24)],
-        "upright line": [[(0, -1), (0, 1)]],
-        "slanting line": [[(0.5, -1), (-0.5, 1)]],
-        "S curve": [_curve(lambda t: (np.sin(TAU * t), 2.6 * t), 30)],
-        "zigzag of three": [[(-0.6, -1), (0.6, -1), (-0.6, 1), (0.6, 1)]],
-        "hourglass": [[(-0.6, -1), (0.6, -1), (-0.6, 1), (0.6, 1), (-0.6, -1)]],
-    },
-}  # fmt: skip
+def coarse(image: Pixels, rng: Random) -> Pixels:
+    """Return an image (28, 28) by a wider pen, narrower, from a copy of 8x8 cells of 17 levels."""
+    rows, columns = (np.flatnonzero((image >= 64).any(axis=axis)) for axis in (1, 0))
+    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    scale = 32 / max(box[2] - box[0], box[3] - box[1])
+    squeezed = scale * rng.uniform(0.65, 1), scale
+    size = [max(4, round((box[n + 2] - box[n]) * squeezed[n])) for n in (0, 1)]
+    fine = np.zeros((32, 32), np.uint8)
+    left, top = (32 - size[0]) // 2, (32 - size[1]) // 2
+    ink = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box)
+    if rng.random() < 0.6:
+        ink = ink.filter(ImageFilter.MaxFilter(3))
+    fine[top : top + size[1], left : left + size[0]] = np.array(ink) >= rng.uniform(60, 140)
+    cells = fine.reshape(8, 4, 8, 4).sum(axis=(1, 3))  # (8, 8), 0 to 16
+    if not cells.max() >= 8:
+        return image
+    return place(redraw((cells * 255 // 16).astype(np.uint8), size=80, canvas=120))
 
 
 def shape(split: str, rng: Random) -> Pixels:
@@ -231,37 +181,37 @@ def _walk(rng: Random) -> list[Points]:
     """A pen that turns at random."""
     n = int(rng.integers(40, 160))
     turns = np.cumsum(np.cumsum(rng.normal(0, rng.uniform(0.12, 0.35), n)))
-    return [_points(np.cumsum(np.cos(turns)), np.cumsum(np.sin(turns)))]
+    return [points_of(np.cumsum(np.cos(turns)), np.cumsum(np.sin(turns)))]
 
 
 def _lissajous(rng: Random) -> list[Points]:
     a = rng.uniform(2, 6)
     b = a + rng.uniform(0.6, 3)
     t = np.linspace(0, TAU, 120)
-    return [_points(np.sin(a * t + rng.uniform(0, TAU)), np.sin(b * t + rng.uniform(0, TAU)))]
+    return [points_of(np.sin(a * t + rng.uniform(0, TAU)), np.sin(b * t + rng.uniform(0, TAU)))]
 
 
 def _jitter(rng: Random) -> list[Points]:
     """Straight strokes between points at random."""
-    return [_points(*rng.uniform(0, 1, (2, int(rng.integers(7, 16)))))]
+    return [points_of(*rng.uniform(0, 1, (2, int(rng.integers(7, 16)))))]
 
 
 def _sticks(rng: Random) -> list[Points]:
-    return [_points(*rng.uniform(0, 1, (2, 2))) for _ in range(rng.integers(4, 9))]
+    return [points_of(*rng.uniform(0, 1, (2, 2))) for _ in range(rng.integers(4, 9))]
 
 
 def _hatching(rng: Random) -> list[Points]:
     """To and fro, as one shades."""
     n = int(rng.integers(8, 22))
     along = np.arange(n) / n * rng.uniform(0.7, 1.6)
-    return [_points(along + rng.normal(0, 0.03, n), np.arange(n) % 2 + rng.normal(0, 0.1, n))]
+    return [points_of(along + rng.normal(0, 0.03, n), np.arange(n) % 2 + rng.normal(0, 0.1, n))]
 
 
 def _loops(rng: Random) -> list[Points]:
     """Round and round while the hand moves on."""
     t = np.linspace(0, 1, 120)
     turns, far = TAU * rng.uniform(3, 8), rng.uniform(1.5, 4)
-    return [_points(far * t + np.cos(turns * t), rng.uniform(0.6, 1.4) * np.sin(turns * t))]
+    return [points_of(far * t + np.cos(turns * t), rng.uniform(0.6, 1.4) * np.sin(turns * t))]
 
 
 def _drift(rng: Random) -> list[Points]:
@@ -271,7 +221,7 @@ def _drift(rng: Random) -> list[Points]:
         knots = rng.uniform(0, 1, (2, int(rng.integers(3, 7))))
         at = np.linspace(0, knots.shape[1] - 1, 40)
         smooth = [np.interp(at, np.arange(knots.shape[1]), row) for row in knots]
-        lines.append(_points(*(np.convolve(row, np.ones(7) / 7, "valid") for row in smooth)))
+        lines.append(points_of(*(np.convolve(row, np.ones(7) / 7, "valid") for row in smooth)))
     return lines
 
 
@@ -359,10 +309,26 @@ def letters_of(split: str) -> str:
     return plain + (GREEK + CYRILLIC if split == "train" else "")
 
 
+@cache
+def signs() -> str:
+    """Return signs and runes that are taught as nothing."""
+    among = (chr(number) for low, end in RANGES for number in range(low, end))
+    named = ((one, unicodedata.name(one, LEFT_OUT[0])) for one in among)
+    return "".join(one for one, name in named if not any(part in name for part in LEFT_OUT))
+
+
 def kinds(split: str) -> dict[str, Callable[[Random], Pixels]]:
     """Return the kinds of drawings of a split that are no digits, by name."""
     named = letters_of(split)
-    return {
+    found: dict[str, Callable[[Random], Pixels]] = {}
+    if split == "train":
+        found = {
+            "signs, printed": lambda rng: printed(signs(), split, rng, SYMBOLS),
+            "signs, drawn": lambda rng: written(signs(), split, rng, SYMBOLS),
+            "figures": lambda rng: drawn(figure(rng), rng),
+            "letters, coarse": lambda rng: coarse(written(named, split, rng), rng),
+        }
+    return found | {
         "letters, printed": lambda rng: printed(named, split, rng),
         "letters, drawn": lambda rng: written(named, split, rng),
         "shapes": lambda rng: shape(split, rng),

@@ -18,8 +18,8 @@ FORMATS = (".safetensors", ".onnx", ".json")
 BOUND = ("digest", "onnx_digest", "classes", "input", "normalisation", "refusal")
 """Fields of a card that decide what the app answers; `refusal` has the digest of its net."""
 ZOO: Mapping[str, str] = {
-    "robust-0.3": "sha256:38064802e139eafc81f56690c88a49491297d1981911872aab16b6fa9241730e",
-    "standard": "sha256:c1ba780596b9d95144ed4e34e47dfc95a31f8a5aeb81c32838dc9d80b811326b",
+    "robust-0.3": "sha256:c11cdcd098f045f9a686f02a223f5060193933b56165dac6b7dab51eb8d90c1a",
+    "standard": "sha256:9c192f06e93bf86f364befeb7f7500478af772e1080cd5564de5df2b47ea1c50",
 }
 """The identities of the models that ship in the package."""
 

@@ -22,7 +22,7 @@ from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.errors import ModelError, Refused
 
 NET = "digit_or_not.onnx"  # beside this file
-DIGEST = "sha256:73259a1cf873bb6d0ea2555cd1828d881c062a2a59b1551e3288529580f99929"
+DIGEST = "sha256:e2b8b41e00a0770630d9a2b495c0235d14529f9d8479a79520a8f747ae0701ef"
 LEAST = 1e-30  # probability; a smaller one counts as this
 
 
