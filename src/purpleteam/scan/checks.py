@@ -34,7 +34,7 @@ class CodeCheck(Check):
         unread = [  # source that a scanner skipped, and folders that could not be opened
             f"{name} was not read: {why}"
             for name, why in result.skipped
-            if Path(name).suffix in PYTHON or why.startswith("cannot be read")
+            if Path(name).suffix in (*PYTHON, ".ipynb") or why.startswith("cannot be read")
         ]
         places = [f"{row.rule} {row.place['path']}:{row.place.get('line', 1)}" for row in findings]
         troubles = [*places, *unread, *result.errors]
@@ -68,7 +68,7 @@ class StaticAnalysis(CodeCheck):
 class NoUnsafeLoad(CodeCheck):
     """No line of the code loads a file in a way that runs what it says."""
 
-    rules = ("PT001", "PT002", "PT003", "PT004", "PT009", "PT011")
+    rules = (*("PT001", "PT002", "PT003", "PT004"), *("PT009", "PT011", "PT013", "PT014", "PT015"))
     planted = "import torch\nmodel = torch.load('model.pt', weights_only=False)\n"
 
 

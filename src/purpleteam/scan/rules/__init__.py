@@ -10,6 +10,7 @@ PT020, secrets, is a scanner of its own.
 import ast
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,14 +70,46 @@ class Module:
         )
 
     def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
-        """Yield calls with their names; a `functools.partial` is the call that it prepares."""
+        """Yield calls with their names.
+
+        A `functools.partial` is the call that it prepares; an argument that is the name of a
+        literal is that literal.
+        """
         for node in nodes:
             if isinstance(node, ast.Call):
                 call, name = node, self.dotted(node.func)
                 if name == "functools.partial" and node.args:
                     whole = ast.Call(node.args[0], node.args[1:], node.keywords)
                     call, name = ast.copy_location(whole, node), self.dotted(node.args[0])
+                args = [self._literal(value) for value in call.args]
+                values = [self._literal(keyword.value) for keyword in call.keywords]
+                if args != call.args or values != [keyword.value for keyword in call.keywords]:
+                    named = zip(call.keywords, values, strict=True)
+                    keywords = [ast.keyword(keyword.arg, value) for keyword, value in named]
+                    call = ast.copy_location(ast.Call(call.func, args, keywords), call)
                 yield call, name
+
+    def _literal(self, node: ast.expr) -> ast.expr:
+        return self._literals.get(node.id, node) if isinstance(node, ast.Name) else node
+
+    @cached_property
+    def _literals(self) -> dict[str, ast.expr]:
+        """Names that are bound once in the module, to a literal."""
+        bound = Counter(
+            node.arg if isinstance(node, ast.arg) else node.id
+            for node in self.nodes
+            if isinstance(node, ast.arg)
+            or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        )
+        literal = ast.Constant | ast.List | ast.Tuple | ast.Dict
+        return {
+            node.targets[0].id: node.value
+            for node in self.nodes
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, literal)
+            and bound[node.targets[0].id] == 1
+        }
 
     def imports(self, *packages: str) -> bool:
         return not self._packages.isdisjoint(packages)

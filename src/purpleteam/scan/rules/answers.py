@@ -79,9 +79,21 @@ def _told_of(module: Module, names: set[str]) -> Test:
 @rule("PT012", "low", 200, "answer with the label, or with the best score rounded", "low")
 def all_confidences(module: Module) -> Iterator[Hit]:
     """A served function that returns a score for every class: help for whoever copies the model."""
-    keras = module.imports("keras", "tensorflow")
+    keras, onnx = module.imports("keras", "tensorflow"), module.imports("onnxruntime")
     loops = ast.ListComp | ast.DictComp | ast.GeneratorExp | ast.SetComp | ast.For
-    for function in served(module):
+    giving: set[str] = set()  # functions whose callers get all scores
+
+    def source(node: ast.AST) -> bool:
+        if not isinstance(node, ast.Call):
+            return False
+        name = module.dotted(node.func)
+        last = name.rpartition(".")[2]
+        known = last in SOFTMAX or (keras and last == "predict") or name in giving
+        return known or (
+            onnx and last == "run" and not name.startswith(("subprocess.", "asyncio."))
+        )
+
+    def scores_of(function: Function) -> Test:
         looped = {
             inner
             for loop in ast.walk(function)
@@ -89,13 +101,7 @@ def all_confidences(module: Module) -> Iterator[Hit]:
             for inner in ast.walk(loop)
         }
 
-        def source(node: ast.AST) -> bool:
-            if not isinstance(node, ast.Call):
-                return False
-            last = module.dotted(node.func).split(".")[-1]
-            return last in SOFTMAX or (keras and last == "predict")
-
-        def stop(node: ast.AST, looped: set[ast.AST] = looped) -> bool:
+        def stop(node: ast.AST) -> bool:
             match node:
                 case ast.Call(func=ast.Name(id=name)) | ast.Attribute(attr=name):
                     return name in FEW or (name in ONE and node not in looped)
@@ -103,7 +109,14 @@ def all_confidences(module: Module) -> Iterator[Hit]:
                     return True
             return False
 
-        holds = flow(function, source, stop)
+        return flow(function, source, stop)
+
+    for function in functions(module):
+        holds = scores_of(function)
+        if any(isinstance(node, ast.Return) and holds(node) for node in ast.walk(function)):
+            giving.add(function.name)
+    for function in served(module):
+        holds = scores_of(function)
         for node in answers(module, function, returns=True):
             if holds(node):
                 yield Hit(node, f"{function.name} returns the scores of all classes")

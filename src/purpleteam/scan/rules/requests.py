@@ -69,19 +69,11 @@ def path_of_a_client(module: Module) -> Iterator[Hit]:
 @rule("PT018", "high", 1336, "keep templates in files, and hand what clients say in as values")
 def template_of_a_client(module: Module) -> Iterator[Hit]:
     """A template that is put together while the app runs: what clients say becomes code."""
-    constants = {
-        row.id
-        for node in module.nodes
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for row in node.targets
-        if isinstance(row, ast.Name)
-    }
     for function in functions(module):
         from_client = flow(function, _asked_by(module, function), _cleaned)
         for call, name in module.calls_in(ast.walk(function)):
             last, given = name.split(".")[-1], argument(call, "source", 0)
-            fixed = isinstance(given, ast.Constant) or getattr(given, "id", None) in constants
-            built = last == "render_template_string" and not fixed
+            built = last == "render_template_string" and not isinstance(given, ast.Constant)
             text = last == "from_string" or name in ("jinja2.Template", "mako.template.Template")
             if given is not None and (built or (text and from_client(given))):
                 yield Hit(call, f"{name} makes a template of what is not fixed")
