@@ -37,6 +37,10 @@ def counts(tmp_path, before: dict[str, str], after: dict[str, str]) -> dict[str,
         ({"a.py": BAD.replace("torch", "pickle")}, {"not_fixed": 2}),  # unsafe in another way
         ({"a.py": BAD + "eval(x)\n"}, {"not_fixed": 2, "new": 1}),
         ({"a.py": BAD.replace("(x)", "(x)  # nosec")}, {"not_fixed": 1, "silenced": 1}),
+        (
+            {"a.py": BAD.replace("(x)", "(x, weights_only=True)").replace("(y)", "(y)  # nosec")},
+            {"fixed": 1, "silenced": 1},
+        ),
         ({"a.py": "x = 1\n"}, {"fixed": 2}),
         ({"a.py": "def f(:\n", "b.py": ""}, {"not_scanned": 2}),
         ({"b.py": "x = 1\n"}, {"not_scanned": 2}),

@@ -150,7 +150,9 @@ def test_places_are_relative_to_the_root_and_lead_nowhere_else(tmp_path, monkeyp
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "a.py").write_text("eval(x)\n")
     monkeypatch.chdir(tmp_path / "here")
-    (run,) = to_sarif(scan(["../there"], ["ml-code"]))["runs"]
+    result = scan(["../there"], ["ml-code"])
+    assert result.findings[0].place["path"] == "there/a.py"
+    (run,) = to_sarif(result)["runs"]
     place = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]
     assert place == {"uri": "there/a.py", "uriBaseId": "%SRCROOT%"}
     assert "%SRCROOT%" in run["originalUriBaseIds"]

@@ -79,7 +79,7 @@ def test_our_own_tree_holds_none():
 
 @pytest.mark.parametrize("piece", ["a", "password", "a-", "a=", "://", "eyJ", "x:y@", "'", "key: "])
 def test_hostile_lines_take_no_more_time_than_others(tmp_path, piece):
-    (tmp_path / "a.env").write_text("password" + piece * (200_000 // len(piece)))
+    (tmp_path / "a.env").write_text("password" + piece * (100_000 // len(piece)))
     started = time.process_time()
     scan_for_secrets(tmp_path)
-    assert time.process_time() - started < 1.5
+    assert time.process_time() - started < 1

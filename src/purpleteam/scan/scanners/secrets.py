@@ -97,13 +97,27 @@ BESIDE = {  # what it is, by the text before it
     "password of a .pgpass": r"^[\w.*-]+:(?:\d+|\*):[\w*-]+:[\w*-]+:(?P<value>\S{4,200})$",
     "password of a command": r"\bcurl\b[^\n]{0,200}\s(?:-u|--user)[ =][\"']?[\w.@-]+:"
     r"(?P<value>[^\s\"'$]{4,100})",
+    "password of a log-in": r"(?:\b(?:docker|podman|helm)\b[^\n]{0,100}\slogin\b[^\n]{0,100}\s"
+    r"(?:-p|--password)[ =]|\bmysql\w*\b[^\n]{0,100}\s-p)(?P<value>[^\s\"'$]{6,100})",
+    "password before a command": r"(?:^|\benv[ \t]+)(?-i:[A-Z_]*PASSWORD)="
+    r"(?P<value>[^\s\"'$,().]{6,100})(?=[ \t]+\w)",
+    "password of a request": r"\bauth\s*=\s*\(\s*[\"'][^\"'\n]{1,60}[\"']\s*,\s*[\"']"
+    r"(?P<value>[^\"'\n]{4,100})[\"']",
+    "secret of an image": r"^\s*(?:ENV|ARG)\s+\w*(?:PASSWORD|SECRET|TOKEN|API_KEY)\s+"
+    r"(?P<value>\S{6,200})$",
+    "secret in an attribute": r"(?:key|name)=\"[\w.:-]*(?:password|secret|token|api-?key)\"\s+"
+    r"value=\"(?P<value>[^\"\s]{6,200})\"",
+    "secret that is defined": r"define\(\s*[\"']\w*(?:PASSWORD|SECRET|TOKEN|_KEY|SALT)[\"']\s*,"
+    r"\s*[\"'](?P<value>[^\"'\n]{6,200})[\"']",
+    "key of a log-in": r"\blogin\([^)\n]{0,80}\bkey=[\"'](?P<value>[0-9a-z]{32,64})[\"']",
+    "password of a server": r"^(?:requirepass|masterauth)\s+(?P<value>\S{6,200})$",
 }
 SURROUNDINGS = {what: re.compile(form, re.I | re.M) for what, form in BESIDE.items()}
 NAMED = re.compile(
     r"""(?x)
     (?<![\w.]) (?P<name> [A-Za-z_][\w.-]{0,80}+ ) (?P<close> ["']? ) (?: \] )? [ \t]*
-    (?: : [ \t]* \w+ [ \t]* = | [:=]>? ) [ \t]*
-    (?: [rbuf]{0,2} (?P<quote> ["'] ) (?P<value> [^"'\n]{4,400} ) (?P=quote)
+    (?: : [ \t]* \w+ [ \t]* = | :?= | [:=]>? ) [ \t]*
+    (?: [rbuf]{0,2} (?P<quote> ["'`] ) (?P<value> [^"'`\n]{4,400} ) (?P=quote)
       | (?P<bare> [^\s"'\#,;(){}\[\]<>$%&|`][^\s"',;(){}\[\]<>$`]{3,400}+ )
         (?= [ \t]* (?: \# | ,?[ \t]*$ ) ) )
     """,
@@ -135,10 +149,10 @@ HARMLESS = re.compile(
     r"(?i)example|placeholder|change.?me|change.?this|replace|insert|\byour|[-_]here\b|dummy|redacted"
     r"|x{4,}|\*{3,}|\.{3}|^<|>$|\$\{|\{\{|%\(|^\$|^(?:test|foo|bar|todo|fake|sample|mock)s?\b"
     r"|^(?:none|null|true|false|undefined|string|str|bytes|optional|required|secret|password|passwd"
-    r"|passphrase|token|pass|pwd|pw|user(?:name)?|api_?key|admin|root|hunter2|hidden|empty|changeit|value)$"
+    r"|passphrase|token|pass|pwd|pw|user(?:name)?|api_?key|admin|root|hunter2|hidden|empty|changeit|value)\??$"
 )
 LOOKED_UP = re.compile(r"environ|getenv|secrets\.|process\.env|config\.|settings\.|vault|^[A-Z_]+$")
-PLAIN_NAME = re.compile(r"^[A-Za-z]+(?:[ _./:-][A-Za-z]*)*$")
+PLAIN_NAME = re.compile(r"^_*[A-Za-z]+(?:[ _./:-][A-Za-z]*)*$")
 ADDRESS_OR_PATH = re.compile(
     r"^(?:[a-z]+://|/|\./|\.\./|~/|[A-Za-z]:\\)|^[\w.-]+\.(?:py|json|ya?ml|txt|pem|key|crt)$"
 )
