@@ -9,6 +9,7 @@ import json
 import lzma
 import pickle
 import tarfile
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -170,3 +171,12 @@ def test_a_judgement_that_fails_is_unread_and_one_without_end_too(tmp_path, monk
         monkeypatch.setattr(judgement, "walk_pickle", failing)
         (found,) = [one for one in scan_model_files(path).findings if one.rule == "PM016"]
         assert "unread: reading it failed" in found.message
+
+
+@pytest.mark.parametrize("unit", [b"c", b"iiii\n", b"\x80\x02I", b"\x8c\x05posix"])
+def test_what_looks_like_a_beginning_everywhere_takes_no_long_time(tmp_path, unit):
+    path = tmp_path / "a.dat"
+    path.write_bytes(b"{" + unit * ((1 << 20) // len(unit)))
+    before = time.process_time()
+    judge(path)
+    assert time.process_time() - before < 8

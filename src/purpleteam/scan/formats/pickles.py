@@ -7,9 +7,10 @@ import codecs
 import pickletools
 import re
 import struct
+import sys
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
@@ -28,6 +29,7 @@ TEXTS = {
     "UNICODE": "raw-unicode-escape",
 }
 """The opcodes of text, and its encoding."""
+NO_END = "a line without an end"
 NOT_NEEDED = "is not needed by plain data"
 _MARK = object()
 
@@ -91,7 +93,7 @@ def _to_newline(data: memoryview, at: int) -> int:
         if len(piece) < length:
             break
         length *= 8
-    raise ValueError("a line without an end")
+    raise ValueError(NO_END)
 
 
 def _quoted(line: bytes) -> bytes:
@@ -163,13 +165,14 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
     return PickleWalk(tuple(imports), calls, at if error else end, count, error)
 
 
-_WORD = rb"[A-Za-z_][\w.]{0,200}"
-BEGINNINGS = re.compile(  # the mark of a protocol, or what names something by itself
-    rb"\x80[\x00-\x05]|c%b\r?\n%b\r?\n|i%b\n%b\n"
-    rb"|\x8c.%b(?:\x94|q.)?\x8c.%b(?:\x94|q.)?\x93" % ((_WORD,) * 6),
+_WORD = rb"[A-Za-z_][\w.]{0,200}+"
+BEGINNINGS = re.compile(  # the mark of a protocol, two names on the stack, the second of two lines
+    rb"\x80[\x00-\x05]|\x8c.%b(?:\x94|q.)?\x8c.%b(?:\x94|q.)?\x93|\n%b(?=\n)" % ((_WORD,) * 3),
     re.DOTALL,
 )
-LOOKED_BACK, MARKS_TRIED = 4096, 50
+_MODULES = {*sys.stdlib_module_names, "__builtin__", "commands", "numpy", "pandas", "pip", "torch"}
+_RUN = re.compile(rb"[\w.]+\Z")
+LONGEST, LOOKED_BACK, MARKS_TRIED = 60, 512, 20
 
 
 def hidden_pickles(data: memoryview, start: int, limit: int) -> Iterator[PickleWalk]:
@@ -179,16 +182,13 @@ def hidden_pickles(data: memoryview, start: int, limit: int) -> Iterator[PickleW
     """
     at = start
     for match in BEGINNINGS.finditer(data, start):
-        if match.start() < at:
+        begin = match.start()
+        if begin < at:
             continue
-        places = [match.start()]
-        if match.group()[:1] == b"i":  # its arguments come before it, behind a mark
-            before = bytes(data[max(start, places[0] - LOOKED_BACK) : places[0]])
-            marks = [place for place, byte in enumerate(before) if byte == ord("(")]
-            places = [places[0] - len(before) + mark for mark in marks[: -MARKS_TRIED - 1 : -1]]
-        for place in places:
+        for place in _two_lines(data, start, begin) if data[begin] == ord("\n") else [begin]:
             walk = walk_pickle(data, place, limit)
-            limit -= walk.opcodes + 1
+            endless = walk.error is not None and NO_END in walk.error  # so much was read for it
+            limit -= walk.opcodes + (1000 if endless else 1)
             if limit <= 0:
                 yield walk._replace(error="there are too many places where a pickle may begin")
                 return
@@ -196,6 +196,30 @@ def hidden_pickles(data: memoryview, start: int, limit: int) -> Iterator[PickleW
                 yield walk
                 at = walk.end
                 break
+
+
+def _two_lines(data: memoryview, start: int, newline: int) -> list[int]:
+    """Return where a pickle may begin that names a module before a newline, and a name behind."""
+    run = _RUN.search(bytes(data[max(start, newline - LONGEST) : newline]))
+    ahead = _module_in(run.group()) if run else 0
+    if not ahead:
+        return []
+    place = newline - ahead
+    if data[place] == ord("c"):
+        return [place]
+    # The opcode INST, whose arguments come before it, behind a mark.
+    before = bytes(data[max(start, place - LOOKED_BACK) : place])
+    marks = [at for at, byte in enumerate(before) if byte == ord("(")][-MARKS_TRIED:]
+    return [place - len(before) + mark for mark in reversed(marks)]
+
+
+@lru_cache(maxsize=4096)
+def _module_in(run: bytes) -> int:
+    """Return how many bytes before its end a run names a known module, by an opcode; 0: none."""
+    for at, byte in enumerate(run):
+        if byte in b"ci" and str(run[at + 1 :], "latin-1").partition(".")[0] in _MODULES:
+            return len(run) - at
+    return 0
 
 
 @dataclass(frozen=True)
