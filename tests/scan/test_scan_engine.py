@@ -215,3 +215,16 @@ def test_a_name_that_is_no_text_is_shown_and_sarif_is_written(tmp_path):
     (finding,) = scan([tmp_path], ["secrets"]).findings
     assert finding.place["path"].endswith("\\xff.env")
     json.dumps(to_sarif(scan([tmp_path], ["secrets"])))
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_and_never_clean(tmp_path):
+    def locked(file: Path, name: str) -> ScanResult:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.pt").write_bytes(b"1")
+    try:
+        scanner.file_scanner("locked")(locked)
+        result = scan([tmp_path], ["locked", "secrets"])
+    finally:
+        del SCANNERS._items["locked"]
+    assert any(error.endswith("a.pt: cannot be read: Permission denied") for error in result.errors)

@@ -220,7 +220,8 @@ def file_scanner(name: str) -> Callable[[Callable[[Path, str], ScanResult | None
                     with time_limit(SECONDS + file.stat().st_size / BYTES_A_SECOND):
                         result = look(file, told)
                 except OSError as error:
-                    result = ScanResult(skipped=((told, f"cannot be read: {error.strerror}"),))
+                    why = f"cannot be read: {error.strerror}"
+                    result = ScanResult(skipped=((told, why),), errors=(f"{told}: {why}",))
                 except Exception as error:
                     why = f"{name} failed: {type(error).__name__}: {reason_of(error)}"
                     result = ScanResult(errors=(f"{told}: {why}",))
