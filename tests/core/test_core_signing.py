@@ -72,7 +72,11 @@ def test_a_key_that_others_read_or_exchange_is_refused(tmp_path):
         public_key(tmp_path / "k.pub")
 
 
-@pytest.mark.parametrize("content", [b"", b"secret words", PUBLIC, PRIVATE[:-40]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"secret words", PUBLIC, PRIVATE[:-40]],
+    ids=["empty", "words", "a public key", "half a key"],
+)
 def test_what_is_no_key_is_refused_without_a_word_of_it(tmp_path, content):
     (tmp_path / "k").write_bytes(content)
     (tmp_path / "k").chmod(0o600)
