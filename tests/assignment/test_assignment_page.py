@@ -56,6 +56,9 @@ IGNORED = re.compile(
 pytestmark = pytest.mark.slow
 
 
+SARIF = (" --sarif before.sarif", " --against before.sarif")
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[pages.Step]]:
     folder = tmp_path_factory.mktemp("assignment")
@@ -65,10 +68,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[pages.Ste
 def test_every_command_of_the_page_works(done: tuple[Path, list[pages.Step]]) -> None:
     codes = {step.text.partition(" --dataset")[0]: step.code for step in done[1]}
     bad = {text: code for text, code in codes.items() if code}
-    # 1 is the right answer of these two: there is something to find, and something open.
-    want = {"purple scan my_app.py": 1}
+    # 1 is the right answer of these: there is something to find, and something open.
     threats = "purple threats --model models/clean.safetensors --code my_app.py"
-    assert bad == {**want, threats: 1}, [step.error for step in done[1] if step.code]
+    scans = [f"purple scan my_app.py{how}" for how in ("", *SARIF)]
+    errors = [step.error for step in done[1] if step.code]
+    assert bad == dict.fromkeys([*scans, threats], 1), errors
     assert len(codes) >= 12
 
 
@@ -88,7 +92,7 @@ def test_the_numbers_that_the_page_explains_are_printed(
     assert "clean accuracy" in by_verb["evaluate"]
     assert "attack success rate" in by_verb["poison"] and "base rate" in by_verb["poison"]
     assert "robust accuracy" in by_verb["attack"] and "soundness" in by_verb["attack"]
-    assert {"B301", "B602"} <= set(re.findall(r"\bB\d{3}\b", by_verb["scan"]))
+    assert {"PT003", "B602"} <= set(re.findall(r"\b(?:B|PT)\d{3}\b", by_verb["scan"]))
     assert re.search(r"^open +T-", by_verb["threats"], re.MULTILINE)
 
 
