@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from purpleteam.scan import scan
+from purpleteam.scan.scanner import walk
+from purpleteam.scan.settle import settle
 
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date()
 YESTERDAY = TOMORROW - timedelta(days=2)
@@ -78,3 +82,17 @@ def test_a_comment_allows_a_rule_of_bandit_and_a_secret_too(tmp_path):
 def test_a_fault_that_two_tools_see_is_one_finding(tmp_path, line, rule):
     (tmp_path / "a.py").write_text(line + "\n")
     assert [one.rule for one in scan([tmp_path]).findings] == [rule]
+
+
+def test_a_finding_without_a_line_has_its_file_not_read_again(tmp_path):
+    model = tmp_path / "large.pkl"
+    model.write_bytes(b"cos\nsystem\n.")
+    found = scan([model], ["model-file"])
+    assert found.findings and not any("line" in row.place for row in found.findings)
+    os.truncate(model, 256 << 20)
+    tracemalloc.start()
+    try:
+        settle(found, walk(model))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()

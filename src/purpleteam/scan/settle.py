@@ -53,6 +53,9 @@ def settle(result: ScanResult, tree: Tree, *, inline_allow: bool = True) -> Scan
     silenced = list(result.silenced)
     for found in _once(result.findings):
         name = str(found.place.get("path"))
+        if not found.place.get("line"):  # of a model file, which may be of any size
+            standing.append(found)
+            continue
         if name not in texts:
             texts[name] = _texts(files.get(name))
         line = _line(texts[name], found)
