@@ -1,6 +1,6 @@
 """HTTP/1.1 under the app, with the limits that an ASGI app cannot set itself.
 
-httptools reads, uvicorn listens; what lies between is ours, and costs half of uvicorn's own.
+httptools reads, uvicorn listens; what lies between is ours.
 
 What is fed to the parser is counted, what comes after an unanswered request waits, and every wait
 has an end.

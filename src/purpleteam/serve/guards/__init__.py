@@ -2,11 +2,11 @@
 
 A guard is `class X: def __init__(self, app, settings, engine)` with ASGI's `__call__`; it reads and
 fills `scope["visit"]`, with headers for the answer too, and raises `Refusal` for what it does not
-let in. Its check `web.*` must
-pass on the app and fail on the same app with that one guard left out (`Settings.without`). A guard
-that waits for nothing is a plain function which returns what the app inside it returns: a coroutine
-for each would cost more than what most of them look at. What it
-needs a running loop for begins in `async def open()`; what it opened ends in `async def close()`.
+let in. Its check `web.*` must pass on the app and fail on the same app with that one guard left out
+(`Settings.without`). What it needs a running loop for begins in `async def open()`; what it opened
+ends in `async def close()`.
+
+A guard that waits for nothing returns what the app inside it returns: one coroutine less.
 """
 
 from __future__ import annotations

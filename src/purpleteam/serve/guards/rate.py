@@ -54,14 +54,16 @@ class Rate:
             if self.shared is not None:
                 return self._count_beside_others(self.shared, scope, receive, send)
             visit = scope["visit"]
-            tell(visit, *(asked := self._asked(visit)), self.counts.take(*asked))
+            asked = self._asked(visit)
+            tell(visit, asked, self.counts.take(*asked))
         return self.app(scope, receive, send)
 
     async def _count_beside_others(
         self, shared: SharedCounts, scope: Scope, receive: Receive, send: Send
     ) -> None:
         visit = scope["visit"]
-        tell(visit, *(asked := self._asked(visit)), await shared.take(*asked))
+        asked = self._asked(visit)
+        tell(visit, asked, await shared.take(*asked))
         await self.app(scope, receive, send)
 
     def _asked(self, visit: Visit) -> tuple[str, Allowance, int]:
@@ -71,8 +73,9 @@ class Rate:
         return client, visit.allowance or self.usual, images
 
 
-def tell(visit: Visit, _client: str, allowance: Allowance, images: int, told: Told) -> None:
+def tell(visit: Visit, asked: tuple[str, Allowance, int], told: Told) -> None:
     """Say in the answer what is left, or refuse."""
+    _, allowance, images = asked
     if told.wait > 0:
         visit.told["limited"] = True
         raise refusal(allowance, told, images)
