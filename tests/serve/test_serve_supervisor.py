@@ -234,9 +234,10 @@ def test_the_end_is_announced_then_what_is_under_way_is_finished(model: Path) ->
 
 
 def is_open(port: int) -> bool:
+    """Whether the port takes a connection; one that waits while it is closed is reset."""
     try:
         socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return False
     return True
 
