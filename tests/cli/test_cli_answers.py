@@ -181,7 +181,7 @@ def test_scan_against_an_older_one_tells_what_a_fix_fixed_and_what_it_silenced(
     (here / "app.py").write_text("\n".join(["# new", "import torch", *loads, "eval(x)"]), "utf-8")
     ended = purple("scan", "app.py", "--against", "old.sarif")
     assert ended.code == 1
-    assert "1 fixed, 1 not fixed, 2 silenced, 0 not scanned, 1 new" in ended.out
+    assert "1 new, 1 old (not fixed), 1 fixed, 2 silenced, 0 not scanned\n" in ended.out
     assert "1 scanned, 0 skipped, 1 silenced, 0 errors" in ended.out
     told = purple("scan", "app.py", "--against", "old.sarif", "--no-inline-allow", "--json").json
     lines = {name: [row["line"] for row in rows] for name, rows in told["against"].items()}

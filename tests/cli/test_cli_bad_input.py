@@ -122,6 +122,7 @@ BAD = [
     ("data verify text.safetensors", "'text.safetensors'"),
     ("scan nosuch", "'nosuch'"),
     ("scan latin.toml --against nosuch.sarif", "'nosuch.sarif' read"),
+    ("scan latin.toml --only-new", "--only-new --against"),
     ("scan latin.toml --against latin.toml", "'latin.toml' SARIF --sarif"),
     ("report nosuch", "'nosuch' run.json"),
     ("report empty", "'empty' run.json"),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from purpleteam.scan import scan
+from purpleteam.scan import ScanResult, scan, to_sarif
 
 KEY = "AKIA" + "Z3" * 8
 
@@ -57,7 +57,29 @@ def test_a_cell_that_is_no_python_is_said_and_costs_no_other(tmp_path):
     path = notebook(tmp_path, "def f(:", "%%bash\nrm -rf x", "eval(x)")
     result = scan([path], ["ml-code"])
     assert [reason for _, reason in result.skipped] == ["rules: cell 1 is no Python"]
-    assert places(path, "ml-code") == [("PT008", 3, 1)]
+    found = [(one.rule, one.place.get("cell")) for one in result.findings]
+    assert found == [("PT022", None), ("PT008", 3)]
+
+
+@pytest.mark.parametrize("indent", [1, None])
+def test_a_finding_knows_the_line_of_the_file_that_code_hosts_show(tmp_path, indent):
+    shown = {"output_type": "stream", "text": ["one\n", f"key {KEY}\n"]}
+    cells = [
+        {"cell_type": "markdown", "source": ["eval(x)\n", "eval(x)"], "metadata": {"a": "eval(x)"}},
+        {"cell_type": "code", "source": ["z = 1\n", "\n", "eval(x)"], "outputs": [shown]},
+        {"cell_type": "code", "source": "y = 2\neval(x)", "outputs": []},
+    ]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": cells}, indent=indent))
+    lines = path.read_text().splitlines()
+    findings = scan([path], ["ml-code", "secrets"]).findings
+    assert [one.place["line"] for one in findings] == [2, 3, 2]
+    told = [lines[one.place["file_line"] - 1] for one in findings]
+    assert all(text in line for text, line in zip([KEY, '"eval(x)', "y = 2"], told, strict=True))
+    region = to_sarif(ScanResult(findings=findings[1:2]))["runs"][0]["results"][0]
+    place = region["locations"][0]["physicalLocation"]["region"]
+    assert place == {"startLine": findings[1].place["file_line"]}
+    assert region["message"]["text"].endswith("(cell 2, line 3)")
 
 
 def test_bandit_reads_notebooks_too(tmp_path):

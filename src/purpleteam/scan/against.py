@@ -39,15 +39,14 @@ class Row:
         return {name: fact for name, fact in told.items() if fact is not None}
 
 
-# How an old finding is found again, the surest way first. The last ones hold where its line was
-# edited: a fault that is named in a file as often as before is not fixed.
-SAME: tuple[Callable[[Row], tuple[Any, ...] | None], ...] = (
+Same = Callable[[Row], tuple[Any, ...] | None]
+# How an old finding is found again, the surest way first. At last `compare` tries its file alone,
+# as its line may be edited: a fault that is named in a file as often as before is not fixed.
+SAME: tuple[Same, ...] = (
     lambda row: (row.fingerprint,) if row.fingerprint else None,
     lambda row: (row.rule, row.path, row.context) if row.context else None,
     lambda row: (row.rule, PurePosixPath(row.path).name, row.context) if row.context else None,
     lambda row: (row.rule, row.context) if row.context else None,
-    lambda row: (row.rule, PurePosixPath(row.path).name),
-    lambda row: (row.cwe, PurePosixPath(row.path).name) if row.cwe else None,
 )
 
 
@@ -62,11 +61,12 @@ class Comparison:
     not_scanned: tuple[Row, ...]
     """Their files were not read this time: nothing is known."""
     new: tuple[Row, ...]
+    """Those that a comment silenced before, and no longer does, are among them."""
     states: Mapping[str, str]
     """`baselineState` of each finding of today, by its id."""
 
     def lists(self) -> dict[str, tuple[Row, ...]]:
-        names = ("fixed", "not_fixed", "silenced", "not_scanned", "new")
+        names = ("new", "not_fixed", "fixed", "silenced", "not_scanned")
         return {name: getattr(self, name) for name in names}
 
 
@@ -81,6 +81,8 @@ def read_baseline(path: Path) -> list[Row]:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{named} is larger than {MAX_BYTES} bytes")
         log = json.loads(path.read_text(encoding="utf-8-sig"))
+        if log["version"] != "2.1.0":
+            raise ValueError
         return [_read(result) for run in log["runs"] for result in run.get("results") or ()]
     except OSError as error:
         raise UsageError(f"{named} cannot be read: {reason_of(error)}") from None
@@ -96,7 +98,7 @@ def _read(result: Mapping[str, Any]) -> Row:
     return Row(
         rule=str(result["ruleId"]),
         path=unquote(str(place.get("artifactLocation", {}).get("uri", ""))),
-        line=place.get("region", {}).get("startLine"),
+        line=more.get("line", place.get("region", {}).get("startLine")),
         cell=more.get("cell"),
         message=str(result["message"]["text"]),
         cwe=f"CWE-{taxa[0]['id']}" if taxa else None,
@@ -114,8 +116,18 @@ def compare(baseline: list[Row], result: ScanResult) -> Comparison:
         finding.id: _row(finding, fingerprint, finding.id in quiet)
         for finding, fingerprint in zip(today, fingerprints(today), strict=True)
     }
+    unread = {name for name, _ in result.skipped}
+    roots = {name.partition("/")[0] for name in (*result.scanned, *unread)}
+    apart = roots.isdisjoint(row.path.partition("/")[0] for row in baseline)
+
+    def file(path: str) -> str:
+        """Return the path, below its root where the two scans call their roots differently."""
+        return (path.partition("/")[2] or path) if apart else path
+
+    by_rule: Same = lambda row: (row.rule, file(row.path))  # noqa: E731
+    by_cwe: Same = lambda row: (row.cwe, file(row.path)) if row.cwe else None  # noqa: E731
     before, after, pairs = dict(enumerate(baseline)), dict(rows), {}
-    for level, same in enumerate(SAME):
+    for level, same in enumerate((*SAME, by_rule, by_cwe)):
         waiting = defaultdict(list)
         for id, row in after.items():
             if (key := same(row)) is not None:
@@ -124,18 +136,21 @@ def compare(baseline: list[Row], result: ScanResult) -> Comparison:
             if (key := same(old)) is not None and waiting[key]:
                 id = waiting[key].pop(0)
                 pairs[id] = (before.pop(number), after.pop(id), level)
-    read = {PurePosixPath(name).name for name in result.scanned}
-    gone = {old: PurePosixPath(old.path).name in read for old in before.values()}
+    read = {file(name) for name in result.scanned if name not in unread}
+    gone = {old: file(old.path) in read for old in before.values()}
     hushed = {id for id, (old, row, _) in pairs.items() if row.comment and not old.comment}
-    states = {id: "unchanged" if level < 4 else "updated" for id, (*_, level) in pairs.items()}
+    woken = {id for id, (old, *_) in pairs.items() if old.comment == "allow" and id not in quiet}
+    states = {
+        id: "unchanged" if level < len(SAME) else "updated" for id, (*_, level) in pairs.items()
+    }
     found = sorted(pairs.items(), key=lambda pair: pair[1][1].place)
     return Comparison(
         fixed=tuple(old for old in before.values() if gone[old]),
-        not_fixed=tuple(row for id, (_, row, _) in found if id not in hushed),
+        not_fixed=tuple(row for id, (_, row, _) in found if id not in hushed | woken),
         silenced=tuple(row for id, (_, row, _) in found if id in hushed),
         not_scanned=tuple(old for old in before.values() if not gone[old]),
-        new=tuple(row for id, row in after.items() if id not in quiet),
-        states=dict.fromkeys(after, "new") | states,
+        new=tuple(row for id, row in rows.items() if id in woken | (after.keys() - quiet)),
+        states=dict.fromkeys(after, "new") | states | dict.fromkeys(woken, "new"),
     )
 
 

@@ -12,7 +12,7 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import UsageError
 from purpleteam.scan.engine import scan
 from purpleteam.scan.judgement import judge
-from purpleteam.scan.scanner import PYTHON, Tree, walk
+from purpleteam.scan.scanner import CODE, Tree, walk
 
 SHOWN = 5
 
@@ -34,7 +34,7 @@ class CodeCheck(Check):
         unread = [  # source that a scanner skipped, and folders that could not be opened
             f"{name} was not read: {why}"
             for name, why in result.skipped
-            if Path(name).suffix in (*PYTHON, ".ipynb") or why.startswith("cannot be read")
+            if Path(name).suffix in CODE or why.startswith("cannot be read")
         ]
         places = [f"{row.rule} {row.place['path']}:{row.place.get('line', 1)}" for row in findings]
         troubles = [*places, *unread, *result.errors]

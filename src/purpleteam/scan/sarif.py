@@ -112,10 +112,12 @@ def _about() -> dict[str, str]:
     from purpleteam.scan.formats.problem import PROBLEMS
     from purpleteam.scan.rules import RULES
     from purpleteam.scan.scanners.secrets import RULE
+    from purpleteam.scan.settle import UNREAD
 
     kinds = {row.id: kind.replace("-", " ") for kind, row in PROBLEMS.items()}
     told = {id: f"A model file with a fault of the kind: {kind}." for id, kind in kinds.items()}
     told |= {row.id: str(look.__doc__).partition("\n")[0] for row, look in RULES.values()}
+    told[UNREAD.id] = "Code that a scanner did not read: nothing is known of it."
     return told | {RULE.id: "A key or a password in plain text."}
 
 
@@ -168,15 +170,15 @@ def _result(
 ) -> dict[str, Any]:
     facts = finding.place
     place = _place(str(facts.get("path") or ""))
-    cell = facts.get("cell")  # the lines of a notebook's file are JSON: its first stands for all
-    line = 1 if cell else max(1, int(facts.get("line", 1)))
-    place["physicalLocation"]["region"] = {"startLine": line}
+    cell, line = facts.get("cell"), int(facts.get("file_line", facts.get("line", 1)))
+    place["physicalLocation"]["region"] = {"startLine": max(1, line)}
     if cell:
         name = f"cell {cell}, line {facts['line']}"
         place["logicalLocations"] = [{"fullyQualifiedName": name, "kind": "cell"}]
     prints = {FINGERPRINT: fingerprint}
     prints |= {CONTEXT: str(facts["context"])} if "context" in facts else {}
     more = {name: facts[name] for name in ("cell", "comment") if name in facts}
+    more |= {"line": facts["line"]} if cell else {}
     where = f" ({place['logicalLocations'][0]['fullyQualifiedName']})" if cell else ""
     result: dict[str, Any] = {
         "ruleId": finding.rule,

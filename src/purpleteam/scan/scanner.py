@@ -16,6 +16,7 @@ from purpleteam.core.records import Finding, Severity
 from purpleteam.core.registry import Registry
 
 PYTHON = frozenset({".py", ".pyw"})
+CODE = PYTHON | {".ipynb"}
 SEVERITIES: tuple[str, ...] = get_args(Severity)  # from the mildest to the worst
 CACHES = frozenset({
     "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache",

@@ -1,24 +1,26 @@
-"""After the scanners: one finding a fault, what a line's content is, and what comments allow.
+"""After the scanners: one finding a fault, code that nobody read, and what comments allow.
 
 A finding may be allowed on its own line, by rule, with a day and a reason:
 `# purple: allow PT003 until 2027-01-31 because the file is written by the line above`.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.records import Finding
-from purpleteam.scan.scanner import ScanResult, Silenced, Tree
-from purpleteam.scan.text import decode, read_cells, split_lines
+from purpleteam.scan.scanner import CODE, Rule, ScanResult, Silenced, Tree
+from purpleteam.scan.text import Cell, decode, read_cells, split_lines
 
 ID = r"(?:PT|PM|B)\d{3}"
 ALLOW = re.compile(rf"purple:\s*allow\s+({ID}(?:\s*,\s*{ID})*)(.*)")
 UNTIL = re.compile(r"\buntil\s+(\d{4}-\d\d-\d\d)\b")
 FILLING = re.compile(r"^(?:\W|\bbecause\b|\bas\b|\bsince\b)+|[\s*/>-]+$")
+UNREAD = Rule("PT022", "medium", "CWE-693", "read it yourself, or write it as this Python reads it")
 REASON = 6
 """Letters of the shortest reason."""
 HUSHED = re.compile(r"#\s*(nosec|noqa|nosemgrep)\b")
@@ -48,25 +50,26 @@ def settle(result: ScanResult, tree: Tree, *, inline_allow: bool = True) -> Scan
     """
     today = datetime.now(UTC).date()
     files = {tree.name(file): file for file in tree.files}
-    texts: dict[str, list[list[str]]] = {}
+    texts: dict[str, Sequence[Cell | Sequence[str]]] = {}
     standing: list[Finding] = []
     silenced = list(result.silenced)
-    for found in _once(result.findings):
+    for found in [*_once(result.findings), *_unread(result, files)]:
         name = str(found.place.get("path"))
         if not found.place.get("line"):  # of a model file, which may be of any size
             standing.append(found)
             continue
         if name not in texts:
             texts[name] = _texts(files.get(name))
-        line = _line(texts[name], found)
+        place = dict(found.place)
+        line = _line(texts[name], place)
         if line is None:
             standing.append(found)
             continue
         code = LEAVE.split(line)[0].strip()  # a comment that silences is no other fault
-        place = {"context": sha256_bytes(code.encode("utf-8", "replace"))[7:23]}
+        place.setdefault("context", sha256_bytes(code.encode("utf-8", "replace"))[7:23])
         if match := HUSHED.search(line):
             place["comment"] = match[1]
-        finding = replace(found, place=place | dict(found.place))
+        finding = replace(found, place=place)
         allowed, why = _allowed(line, finding.rule, today) if inline_allow else (None, "")
         if allowed is not None:
             silenced.append(Silenced(finding, why, allowed.isoformat()))
@@ -74,6 +77,19 @@ def settle(result: ScanResult, tree: Tree, *, inline_allow: bool = True) -> Scan
             told = f"{finding.message} ({why})" if why else finding.message
             standing.append(replace(finding, message=told))
     return replace(result, findings=tuple(standing), silenced=tuple(silenced))
+
+
+def _unread(result: ScanResult, files: Mapping[str, Path]) -> Iterator[Finding]:
+    """Yield a finding for each file of code that a scanner did not read: it is not clean."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in result.skipped:
+        if name in files and files[name].suffix in CODE:
+            reasons.setdefault(name, []).append(why)
+    for name, listed in reasons.items():
+        place = {} if name.endswith(".ipynb") else {"line": 1}
+        yield UNREAD.finding(
+            "rules", f"code that was not read: {'; '.join(listed)}", path=name, **place
+        )
 
 
 def _once(findings: Iterable[Finding]) -> list[Finding]:
@@ -114,20 +130,26 @@ def _allowed(line: str, rule: str, today: date) -> tuple[date | None, str]:
     return until, reason
 
 
-def _texts(file: Path | None) -> list[list[str]]:
-    """Return the lines of a file, or those of each cell of a notebook and of its outputs."""
+def _texts(file: Path | None) -> Sequence[Cell | Sequence[str]]:
+    """Return the lines of a file, or a notebook's cells."""
     try:
         data = file.read_bytes() if file is not None else b""
         if file is not None and file.suffix == ".ipynb":
-            return [list(part) for cell in read_cells(data) for part in (cell.lines, cell.outputs)]
+            return read_cells(data, placed=True)
     except (OSError, ValueError):
-        return [[]]
+        return []
     return [split_lines(decode(data) or "")]
 
 
-def _line(texts: Sequence[Sequence[str]], finding: Finding) -> str | None:
-    """Return the line of a finding, or None where it has none."""
-    number, cell = int(finding.place.get("line", 0)), int(finding.place.get("cell", 0))
-    at = 2 * (cell - 1) + ("output" in finding.place) if cell else 0
-    lines = texts[at] if at < len(texts) else ()
+def _line(texts: Sequence[Cell | Sequence[str]], place: dict[str, Any]) -> str | None:
+    """Return the line of a finding, or None where it has none; add a notebook's line to its place.
+
+    Code hosts show lines of files: `file_line` is the one of a cell's line.
+    """
+    number, cell = int(place.get("line", 0)), int(place.get("cell", 1))
+    lines = texts[cell - 1] if cell <= len(texts) else ()
+    if isinstance(lines, Cell):
+        output = "output" in place
+        place["file_line"] = lines.line_in_file(number, output=output)
+        lines = lines.outputs if output else lines.lines
     return lines[number - 1] if 0 < number <= len(lines) else None

@@ -6,6 +6,9 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any
 
 LINE_ENDS = re.compile(
@@ -42,6 +45,10 @@ def split_lines(text: str) -> list[str]:
     return LINE_ENDS.split(text)
 
 
+Parts = tuple[tuple[int, str], ...]
+"""A text in the pieces in which a file has it, each with the line on which it begins there."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell of a notebook."""
@@ -49,19 +56,57 @@ class Cell:
     number: int
     """From 1, over cells of every kind."""
     code: bool
-    lines: tuple[str, ...]
-    outputs: tuple[str, ...] = ()
-    """The lines of what it printed, showed and raised."""
+    source: Parts
+    shown: Parts
+    """What it printed, showed and raised."""
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return split_lines("".join(text for _, text in self.source))
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        return split_lines("".join(text for _, text in self.shown)) if self.shown else []
+
+    def line_in_file(self, line: int, *, output: bool) -> int:
+        """Return the line of the file that has a line (from 1) of the cell, or of its output."""
+        breaks, number = 0, 1
+        for number, text in self.shown if output else self.source:  # noqa: B007 - or the last
+            breaks += len(LINE_ENDS.findall(text))
+            if breaks >= line:
+                break
+        return number
 
 
-def read_cells(data: bytes) -> list[Cell]:
-    """Return the cells of a notebook.
+class _Placed(str):
+    line = 1
+
+
+class _Placing(json.JSONDecoder):
+    """A decoder of JSON whose texts know the line on which they begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parse_string, self.seen = self._text, (0, 1)
+        self.scan_once = py_make_scanner(self)
+
+    def _text(self, whole: str, start: int, strict: bool = True) -> tuple[str, int]:
+        value, end = scanstring(whole, start, strict)
+        placed, (before, line) = _Placed(value), self.seen
+        placed.line = line + whole.count("\n", before, start)
+        self.seen = start, placed.line
+        return placed, end
+
+
+def read_cells(data: bytes, *, placed: bool = False) -> list[Cell]:
+    """Return the cells of a notebook; where they stand in the file is known only if `placed`.
 
     Raises:
         ValueError: the bytes are no notebook.
     """
     try:
-        notebook = json.loads(data.decode("utf-8-sig"))
+        text = data.decode("utf-8-sig")
+        notebook = _Placing().decode(text) if placed else json.loads(text)
         sheets = notebook.get("worksheets") or [notebook]
         rows = [row for sheet in sheets for row in sheet["cells"]]
         return [_cell(number, row) for number, row in enumerate(rows, 1)]
@@ -70,23 +115,24 @@ def read_cells(data: bytes) -> list[Cell]:
 
 
 def _cell(number: int, row: Mapping[str, Any]) -> Cell:
-    source = _joined(row.get("source", row.get("input", "")))
-    told = "\n".join(filter(None, _outputs(row.get("outputs") or ())))
-    outputs = tuple(split_lines(ESCAPES.sub("", told))) if told else ()
-    return Cell(number, row.get("cell_type") == "code", tuple(split_lines(source)), outputs)
+    source = tuple(_parts(row.get("source", row.get("input", ""))))
+    shown = tuple(_outputs(row.get("outputs") or ()))
+    return Cell(number, row.get("cell_type") == "code", source, shown)
 
 
-def _joined(value: Any) -> str:
-    return "".join(map(str, value)) if isinstance(value, list) else str(value)
+def _parts(value: Any, end: str = "") -> Iterator[tuple[int, str]]:
+    for part in value if isinstance(value, list) else [value]:
+        yield getattr(part, "line", 1), ESCAPES.sub("", str(part)) + end
 
 
-def _outputs(outputs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _outputs(outputs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
     for output in outputs:
-        yield _joined(output.get("text", ""))
-        yield "\n".join(map(str, output.get("traceback") or ()))
+        yield from _parts(output.get("text") or [])
+        yield from _parts(output.get("traceback") or [], "\n")
         for kind, value in (output.get("data") or {}).items():
             if not kind.startswith("image/") or kind == "image/svg+xml":
-                yield _joined(value) if isinstance(value, str | list) else json.dumps(value)
+                yield from _parts(value if isinstance(value, str | list) else json.dumps(value))
+        yield 1, "\n"
 
 
 @dataclass(frozen=True)
@@ -116,7 +162,7 @@ def as_script(cells: Iterable[Cell]) -> Script:
     return Script("\n".join(lines) + "\n", tuple(places), tuple(left_out))
 
 
-def _python(lines: tuple[str, ...]) -> list[str] | None:
+def _python(lines: list[str]) -> list[str] | None:
     """Return the lines of a cell as Python, with `pass` where a magic stood, or None."""
     plain, continued = [], False
     for number, line in enumerate(lines):
@@ -134,7 +180,7 @@ def _python(lines: tuple[str, ...]) -> list[str] | None:
             plain.append(f"{match[1]}{match[2] or ''}None")
         else:
             plain.append(line)
-    for written in (list(lines), plain):  # as it stands, where a magic's sign is an operator
+    for written in (lines, plain):  # as it stands, where a magic's sign is an operator
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 UNREAD = "unread"  # what nobody could read is not clean: its findings are of medium severity
 
 
+COUNTED = ("scanned", "skipped", "silenced", "errors")
+WORDS = {"not_fixed": "old (not fixed)", "not_scanned": "not scanned"}
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Scanned(Result):
     """Findings, and what was not looked at."""
@@ -34,12 +38,16 @@ class Scanned(Result):
     comparison: Comparison | None = None
     """What became of the findings of an older scan, where there was one."""
     fail_on: str = UNREAD
+    only_new: bool = False
 
     @property
     def exit_code(self) -> int:
-        """1 on a finding at or above `fail_on`, 2 where the scan is not whole."""
+        """1 on a finding (with `only_new`, a new one) at or above `fail_on`, 2 on half a scan."""
         least = "medium" if self.fail_on == UNREAD else self.fail_on
-        if least != "never" and self.scanned.worst(least):
+        worst = () if least == "never" else self.scanned.worst(least)
+        if self.only_new and self.comparison is not None:
+            worst = tuple(f for f in worst if self.comparison.states[f.id] == "new")
+        if worst:
             return 1
         return 2 if self.scanned.errors else 0
 
@@ -56,10 +64,11 @@ class Scanned(Result):
         rows = [(f.severity, f.rule, _spot(f.place), f.message) for f in result.findings]
         shown = [tuple(map(printable, row)) for row in rows]
         errors = [f"error: {printable(error)}" for error in result.errors]
-        counts = [len(result.scanned), len(result.skipped), len(result.silenced), len(errors)]
-        names = ("scanned", "skipped", "silenced", "errors")
-        last = ", ".join(f"{count} {name}" for count, name in zip(counts, names, strict=True))
-        return [*(table(shown) or ["no finding"]), *self._since(), *errors, last]
+        counts = {name: len(getattr(result, name)) for name in COUNTED}
+        last = ", ".join(f"{count} {name}" for name, count in counts.items())
+        since = self._since()
+        last += f"; against the baseline: {since.pop()}" if since else ""
+        return [*(table(shown) or ["no finding"]), *since, *errors, last]
 
     def _since(self) -> list[str]:
         """Return what became of the findings of the baseline, and how many of each."""
@@ -67,14 +76,14 @@ class Scanned(Result):
 
         if self.comparison is None:
             return []
-        lists = self.comparison.lists()
+        lists = self.comparison.lists().items()
+        words = {name: WORDS.get(name, name) for name, _ in lists}
         rows = [
-            (name.replace("_", " "), row.rule, printable(_spot(row.to_json())))
-            for name, listed in lists.items()
+            (words[name], row.rule, printable(_spot(row.to_json())))
+            for name, listed in lists
             for row in listed
         ]
-        counts = [f"{len(listed)} {name.replace('_', ' ')}" for name, listed in lists.items()]
-        return ["", *table(rows), f"against the baseline: {', '.join(counts)}"]
+        return [*table(rows), ", ".join(f"{len(listed)} {words[name]}" for name, listed in lists)]
 
 
 def _spot(place: Mapping[str, Any]) -> str:
@@ -96,6 +105,7 @@ def scan(
     against: Annotated[
         Path | str | None, "SARIF of an older scan: say what is fixed, not fixed, silenced, new."
     ] = None,
+    only_new: Annotated[bool, "With --against: only what is new decides the exit code."] = False,
     no_inline_allow: Annotated[bool, "Let no comment in a file silence a finding."] = False,
     **given: Unpack[Leaving],
 ) -> Scanned:
@@ -106,6 +116,8 @@ def scan(
     from purpleteam.scan.scanner import severity_at_least
     from purpleteam.verbs.outputs import file_to_write
 
+    if only_new and against is None:
+        raise UsageError("--only-new needs what is old: add --against BASELINE.sarif")
     if fail_on not in ("never", UNREAD):
         severity_at_least("note", fail_on)  # refuses an unknown severity before the work
     files = [path for path in map(file_to_write, (given["out"], sarif)) if path is not None]
@@ -141,5 +153,10 @@ def scan(
         lists = since.lists().items()
         values["against"] = {name: [row.to_json() for row in listed] for name, listed in lists}
     return Scanned(
-        scanned=result, comparison=since, fail_on=fail_on, values=values, records=tuple(records)
+        scanned=result,
+        comparison=since,
+        fail_on=fail_on,
+        only_new=only_new,
+        values=values,
+        records=tuple(records),
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.records import Finding
-from purpleteam.scan.scanner import Rule, ScanResult, file_scanner
+from purpleteam.scan.scanner import CODE, Rule, ScanResult, file_scanner
 from purpleteam.scan.text import LINE_ENDS, decode, read_cells
 
 REMEDY = "revoke it, and read it from the environment or a secret store"
@@ -169,7 +169,10 @@ def scan_for_secrets(file: Path, name: str) -> ScanResult | None:
             binary = decode(opened.read(MAX_BYTES)) is None
         return None if binary else ScanResult(skipped=((name, why),))
     data = file.read_bytes()
-    if (text := decode(data)) is None:
+    text = decode(data)
+    if text is None and file.suffix in CODE:  # a zero byte keeps Python from it, and nobody else
+        text = data.decode("utf-8", "replace")
+    if text is None:
         return None
     bare = file.suffix.lower() in BARE or file.name.startswith((".env", "Dockerfile", ".git-cred"))
     parts: list[tuple[dict[str, object], str]] = [({}, text)]
