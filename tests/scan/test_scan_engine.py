@@ -42,6 +42,7 @@ def test_all_scanners_report_with_tool_rule_severity_cwe_and_place(scanned):
     assert ("purpleteam", "PT020", "high", "CWE-798") in found
     assert ("purpleteam", "PM002", "low", "CWE-502") in found
     assert {one.place["path"] for one in scanned.findings} == {
+        "project/broken.py",
         "project/load.py",
         "project/settings.yaml",
         "project/net.pt",

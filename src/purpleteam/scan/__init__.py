@@ -5,6 +5,7 @@
 - `formats`    what model files are made of, read without trusting them
 - `judgement`  the one judgement of a model file, which scan and gate share
 - `gate`       foreign weights as plain arrays, or a refusal; nothing is ever unpickled
+- `settle`     one finding a fault, unread code, comments that allow;  `against`: an older scan
 - `sarif`      a ScanResult as SARIF 2.1.0;  `checks`: the executed checks of this room
 """
 
