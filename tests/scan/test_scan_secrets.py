@@ -50,7 +50,7 @@ def test_a_secret_is_found_in_any_encoding(tmp_path, encoding):
 
 def test_the_content_decides_and_not_the_name(tmp_path):
     (tmp_path / "notes.unheard").write_text(PLANTED[0][1])
-    (tmp_path / "picture.py").write_bytes(b"\x89PNG\x00\x01" + PLANTED[0][1].encode())
+    (tmp_path / "picture.txt").write_bytes(b"\x89PNG\x00\x01" + PLANTED[0][1].encode())
     assert [one.place["path"][-7:] for one in scan_for_secrets(tmp_path).findings] == ["unheard"]
 
 
