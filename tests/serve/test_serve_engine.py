@@ -81,6 +81,19 @@ def test_any_784_bytes_get_a_label_or_a_reason(engine: Engine, image: np.ndarray
     assert (found.label is None) != (found.reason is None)
 
 
+@pytest.mark.parametrize("batch", ["batch", 1])
+def test_images_together_are_answered_as_each_alone(
+    tmp_path: Path, upper: bytes, batch: str | int
+) -> None:
+    engine = Engine.load(str(write_linear_model(tmp_path, halves(), (1, 28, 28), batch=batch)))
+    lower = np.frombuffer(upper, np.uint8).reshape(28, 28)[::-1].tobytes()
+    images = [upper, bytes(784), lower, b"\xff" * 784, upper] * 3
+    together, alone = engine.classify_all(images), [engine.classify(image) for image in images]
+    for found, wanted in zip(together, alone, strict=True):
+        assert found[:3] == wanted[:3]
+        assert found.confidences == pytest.approx(wanted.confidences, abs=1e-5)
+
+
 def test_the_golden_image_keeps_its_logits(engine: Engine) -> None:
     assert engine.healthy()
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.serve.engine import IMAGE_BYTES, Answer, Engine
+from purpleteam.serve.engine import IMAGE_BYTES, TOGETHER, Answer, Engine
 from purpleteam.serve.feedback import Wrong
 from purpleteam.serve.guards import guarded
 from purpleteam.serve.guards.visit import App, Receive, Refusal, Scope, Send, Visit
@@ -131,22 +131,42 @@ class Predict:
 
     def __init__(self, engine: Engine, *, expose_confidences: bool) -> None:
         self.engine, self.expose_confidences = engine, expose_confidences
+        self._waiting: list[tuple[bytes, asyncio.Future[Answer]]] = []
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]
         pixels = octets_of(visit)
         if len(pixels) != IMAGE_BYTES:
             raise Refusal(400, f"An image is exactly {IMAGE_BYTES} bytes: 28x28 grey pixels.")
-        answer = self.answer(pixels)
+        answer = await self.answer(pixels)
         visit.told["label"] = answer.label
         if answer.reason is not None:
             visit.told["reason"] = answer.reason
         await send_content(send, content_of(answer))
 
-    def answer(self, pixels: bytes) -> Answer:
-        """Return what is answered to one image."""
-        answer = self.engine.classify(pixels)
-        return answer if self.expose_confidences else Answer(*answer[:-1])
+    def answer(self, pixels: bytes) -> asyncio.Future[Answer]:
+        """Look at an image, together with those that are asked about in the same turn."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._look)
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append((pixels, answer))
+        return answer
+
+    def _look(self) -> None:
+        waiting, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+        if self._waiting:  # once others have had their turn
+            asyncio.get_running_loop().call_soon(self._look)
+        try:
+            answers = self.engine.classify_all([pixels for pixels, _ in waiting])
+        except Exception as error:
+            for _, told in waiting:
+                if not told.done():
+                    told.set_exception(error)
+            return
+        for (_, told), answer in zip(waiting, answers, strict=True):
+            if not told.done():
+                told.set_result(answer if self.expose_confidences else Answer(*answer[:-1]))
 
 
 class PredictBatch:
@@ -162,10 +182,14 @@ class PredictBatch:
             raise Refusal(
                 400, f"A batch is 1 to {self.most} images of exactly {IMAGE_BYTES} bytes each."
             )
-        answers = []
-        for start in range(0, len(pixels), IMAGE_BYTES):
-            answers.append(self.predict.answer(pixels[start : start + IMAGE_BYTES]))
-            await asyncio.sleep(0)  # others are answered in between
+        answers: list[Answer] = []
+        images = [
+            pixels[start : start + IMAGE_BYTES] for start in range(0, len(pixels), IMAGE_BYTES)
+        ]
+        for start in range(0, len(images), TOGETHER):  # others are answered in between
+            answers += await asyncio.gather(
+                *map(self.predict.answer, images[start : start + TOGETHER])
+            )
         visit.told["label"] = [answer.label for answer in answers]
         visit.told["reason"] = [answer.reason for answer in answers]
         await send_content(send, b'{"answers":[' + b",".join(map(content_of, answers)) + b"]}")

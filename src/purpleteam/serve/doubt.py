@@ -60,13 +60,16 @@ class DigitOrNot:
         self._session, self._input = session, str(session.get_inputs()[0].name)
         self._outputs = [str(session.get_outputs()[0].name)]
 
-    def score(self, batch: NDArray[np.float32], likely: float) -> float:
-        """Return the score of an image (1, 1, 28, 28), in [0, 1], and of its label's probability.
+    def scores(self, batch: NDArray[np.float32], likely: Sequence[float]) -> list[float]:
+        """Return the scores of images (N, 1, 28, 28), in [0, 1], and of their labels' probability.
 
-        It is at most 0, and no number where that probability is none.
+        Each is at most 0, and no number where that probability is none.
         """
-        logits = self._session.run(self._outputs, {self._input: batch})[0][0].tolist()
-        return math.log(max(digit_share(logits), LEAST)) + math.log(max(likely, LEAST))
+        found = self._session.run(self._outputs, {self._input: batch})[0].tolist()
+        return [
+            math.log(max(digit_share(logits), LEAST)) + math.log(max(share, LEAST))
+            for logits, share in zip(found, likely, strict=True)
+        ]
 
 
 def digit_share(logits: Sequence[float]) -> float:
