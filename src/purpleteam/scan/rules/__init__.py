@@ -34,6 +34,10 @@ class Module:
     lines: tuple[str, ...]
     names: dict[str, str]
 
+    @property
+    def body(self) -> list[ast.stmt]:
+        return self.nodes[0].body if isinstance(self.nodes[0], ast.Module) else []
+
     def dotted(self, node: ast.AST | None) -> str:
         """Return the full dotted name that an expression stands for, or an empty text.
 
@@ -107,7 +111,10 @@ class Module:
             for node in self.nodes
             if isinstance(node, ast.Assign)
             and isinstance(node.targets[0], ast.Name)
-            and isinstance(node.value, literal)
+            and (
+                isinstance(node.value, literal)
+                or getattr(getattr(node.value, "func", None), "id", "") == "dict"
+            )
             and bound[node.targets[0].id] == 1
         }
 
@@ -152,6 +159,10 @@ def argument(call: ast.Call, name: str, place: int | None = None) -> ast.expr | 
             for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == name:
                     return value
+        if keyword.arg is None and isinstance(keyword.value, ast.Call):  # `**dict(...)`
+            chosen = argument(keyword.value, name)
+            if getattr(keyword.value.func, "id", "") == "dict" and chosen is not None:
+                return chosen
     return call.args[place] if place is not None and len(call.args) > place else None
 
 

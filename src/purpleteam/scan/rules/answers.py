@@ -24,16 +24,30 @@ def exception_text(module: Module) -> Iterator[Hit]:
     for function in functions(module):
         inner = list(ast.walk(function))
         names = {row.name for row in inner if isinstance(row, ast.ExceptHandler) and row.name}
+        caught = set(names)
         handles = any(
             getattr(getattr(row, "func", row), "attr", "") in ERROR_HANDLERS
+            and not _of_http(module, row)
             for row in routes(function)
         )
         if handles or _is_handler(module, function):
             names |= {row.arg for row in function.args.args[-1:]}
         tells = flow(function, _told_of(module, names), lambda _: False)
         for node in answers(module, function, returns=function in answering):
-            if tells(node):
+            given = (
+                [*node.args, *(row.value for row in node.keywords)]
+                if isinstance(node, ast.Call)
+                else ()
+            )
+            if tells(node) or any(getattr(row, "id", None) in caught for row in given):
                 yield Hit(node, "the text of an exception goes to the client")
+
+
+def _of_http(module: Module, route: ast.expr) -> bool:
+    """Return whether a handler gets errors of HTTP alone, whose texts are fixed or for clients."""
+    what = route.args[0] if isinstance(route, ast.Call) and route.args else None
+    code = isinstance(what, ast.Constant) and isinstance(what.value, int)
+    return code or module.dotted(what).endswith("HTTPException")
 
 
 def _is_handler(module: Module, function: Function) -> bool:

@@ -57,6 +57,9 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} with weights_only=False runs what the file says", "high")
         elif not is_literal(chosen, True):
             yield Hit(call, f"{name} without weights_only=True may run what the file says")
+    for call, _ in module.calls:  # as of asyncio.to_thread(torch.load, path, weights_only=True)
+        if is_literal(argument(call, "weights_only"), True):
+            called.update(call.args)
     for node in module.nodes:  # `load = torch.load`: the calls of `load` count instead
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             called.add(node.value)
@@ -121,7 +124,7 @@ def object_arrays(module: Module) -> Iterator[Hit]:
 @rule("PT008", "medium", 95, "parse the text (json, ast.literal_eval), or look names up in a table")
 def eval_or_exec(module: Module) -> Iterator[Hit]:
     """Python's eval or exec on anything but a constant."""
-    own = {node.name for node in module.nodes if isinstance(node, ast.FunctionDef)}
+    own = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
     for call, name in module.calls:
         constant = bool(call.args) and isinstance(call.args[0], ast.Constant)
         if name in EVALUATORS - own and not constant:
@@ -131,13 +134,19 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
 @rule("PT009", "high", 502, "call yaml.safe_load")
 def unsafe_yaml(module: Module) -> Iterator[Hit]:
     """A YAML load that builds any object the file names."""
+    safe = YAML_SAFE | {
+        node.name
+        for node in module.nodes
+        if isinstance(node, ast.ClassDef)
+        and any(module.dotted(row) in YAML_SAFE for row in node.bases)
+    }
     for call, name in module.calls:
         plain = name.removeprefix("ruamel.")
         loader = module.dotted(argument(call, "Loader", 1)).removeprefix("ruamel.")
         chosen = argument(call, "typ", 0) if plain == "yaml.YAML" else None
         kinds = chosen.elts if isinstance(chosen, ast.List | ast.Tuple) else [chosen]
         unsafe = any(isinstance(kind, ast.Constant) and kind.value == "unsafe" for kind in kinds)
-        unsafe = unsafe or (plain in YAML and loader not in YAML_SAFE)
+        unsafe = unsafe or (plain in YAML and loader not in safe)
         if unsafe or plain in YAML_UNSAFE:
             yield Hit(call, f"{name} builds what the file says")
 

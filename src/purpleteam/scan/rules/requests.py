@@ -1,7 +1,8 @@
 """What clients bring along: names of files, templates, pictures."""
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterator
 
 from purpleteam.scan.rules import Hit, Module, argument, rule
 from purpleteam.scan.rules.served import (
@@ -21,8 +22,12 @@ CLEANED = frozenset({
     *("secure_filename", "safe_join", "basename", "int", "float", "uuid4", "len", "bool"),
     *("hexdigest", "sha256", "md5", "send_from_directory", "escape", "get_valid_filename"),
 })  # fmt: skip
+WHOLE = ("abspath", "normpath", "resolve")
 PARTS = frozenset({"name", "suffix", "stem", "size", "content_type"})
-CHECKED = ("is_relative_to", "commonpath", "commonprefix", "realpath")
+CHECKED = frozenset({
+    *("is_relative_to", "commonpath", "commonprefix", "realpath", "fullmatch"),
+    *("isalnum", "isidentifier", "isdigit", "isdecimal"),
+})  # fmt: skip
 OPENERS = frozenset({
     *("open", "io.open", "aiofiles.open", "os.remove", "os.unlink", "shutil.rmtree", "numpy.load"),
     *("shutil.copy", "shutil.copyfile", "shutil.move", "os.rename", "os.makedirs", "torch.load"),
@@ -37,6 +42,8 @@ DECODERS = frozenset({
     *("PIL.Image.open", "Image.open", "cv2.imdecode", "imageio.imread", "imageio.v3.imread"),
     *("imageio.v2.imread", "skimage.io.imread", "matplotlib.image.imread", "cv2.imread"),
 })  # fmt: skip
+FREE = re.compile(r"(?!.*(?:pattern|regex)=)(?:(?:typing\.)?(?:Annotated|Optional)\[)?str\b")
+"""Annotations of a text that may be any."""
 MEASURES = frozenset({"size", "width", "height", "verify"})
 
 
@@ -45,9 +52,19 @@ def path_of_a_client(module: Module) -> Iterator[Hit]:
     """A file that is opened under a name, or below a path, that a client chose."""
     for function in functions(module):
         called = {name.split(".")[-1] for _, name in module.calls_in(ast.walk(function))}
-        if not called.isdisjoint(CHECKED):
+        made_whole = "startswith" in called and not called.isdisjoint(WHOLE)
+        if made_whole or not called.isdisjoint(CHECKED):
             continue
-        from_client = flow(function, _asked_by(module, function), _cleaned)
+        listed = {  # looked up among what may be asked for
+            getattr(test.left, "id", None)
+            for test in ast.walk(function)
+            if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In | ast.NotIn)
+        }
+
+        def harmless(node: ast.AST, listed: Container[str | None] = listed) -> bool:
+            return _cleaned(node) or (isinstance(node, ast.Name) and node.id in listed)
+
+        from_client = flow(function, _asked_by(module, function), harmless)
         for call, name in module.calls_in(ast.walk(function)):
             match call:
                 case ast.Call(func=ast.Name(), args=[given, *_]) if name in OPENERS:
@@ -112,7 +129,7 @@ def _asked_by(module: Module, function: Function) -> Test:
         for row in (*function.args.args, *function.args.kwonlyargs)
         if texts
         and row.arg not in ("self", "request")
-        and (row.annotation is None or ast.unparse(row.annotation) in ("str", "str | None"))
+        and (row.annotation is None or FREE.match(ast.unparse(row.annotation)))
         and (
             f"path:{row.arg}" in texts
             or f"{row.arg}:path" in texts

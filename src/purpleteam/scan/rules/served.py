@@ -27,7 +27,11 @@ Test = Callable[[ast.AST], bool]
 
 
 def functions(module: Module) -> Iterator[Function]:
-    """Yield every function of a module that imports a web framework."""
+    """Yield every function of a module that imports a web framework; for Streamlit, the script."""
+    if module.imports("streamlit"):
+        body = [node for node in module.body if not isinstance(node, Function)]
+        nobody = ast.arguments([], [], None, [], [], None, [])
+        yield ast.FunctionDef("<script>", nobody, body, [])
     if module.imports(*FRAMEWORKS):
         for node in module.nodes:
             if isinstance(node, Function):
@@ -100,7 +104,11 @@ def flow(body: ast.AST, source: Test, stop: Test) -> Test:
                 continue
             if source(one) or (isinstance(one, ast.Name) and one.id in names):
                 return True
-            waiting.extend(ast.iter_child_nodes(one))
+            match one:
+                case ast.Subscript(value=whole) | ast.Call(func=ast.Attribute(attr="get") as whole):
+                    waiting.append(whole)  # what a table has is not what it is asked for
+                case _:
+                    waiting.extend(ast.iter_child_nodes(one))
         return False
 
     bound = list(_bound(body))

@@ -4,8 +4,19 @@ import ast
 from collections.abc import Iterator
 
 from purpleteam.scan.rules import Hit, Module, argument, is_literal, rule
-from purpleteam.scan.rules.served import FRAMEWORKS, functions
+from purpleteam.scan.rules.served import functions
 
+DEBUGGERS = (
+    "flask",
+    "quart",
+    "dash",
+    "bottle",
+    "sanic",
+    "fastapi",
+    "starlette",
+    "litestar",
+    "django",
+)
 APPS = ("Flask", "FastAPI", "Starlette")
 FLASK_BODIES = frozenset(
     f"flask.request.{name}"
@@ -22,23 +33,57 @@ EVERYWHERE = ("", ".", "..", "~", "./", "../", "*")  # as a path that Gradio may
 @rule("PT005", "high", 489, "leave debug off; Werkzeug's debugger runs code for whoever reaches it")
 def debug_server(module: Module) -> Iterator[Hit]:
     """A web app that is started with its debugger."""
-    for call, name in module.calls:
-        starts = name.endswith((".run", ".run_server")) or name.split(".")[-1] in APPS
-        if starts and module.imports(*FRAMEWORKS) and is_literal(argument(call, "debug"), True):
+    own = {  # classes of the file's own that are no app
+        node.name
+        for node in module.nodes
+        if isinstance(node, ast.ClassDef)
+        and not any(module.dotted(base).startswith(DEBUGGERS) for base in node.bases)
+    }
+    made = {
+        node.targets[0].id
+        for node in module.nodes
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and getattr(getattr(node.value, "func", None), "id", None) in own
+    }
+    for call, name in module.calls if module.imports(*DEBUGGERS, "werkzeug") else ():
+        runs = name.endswith(
+            (".run", ".run_server", "run_simple", "config.update", ".from_mapping")
+        )
+        on = argument(call, "debug", 2 if runs and module.imports("flask") else None)
+        receiver = getattr(call.func, "value", None)
+        receiver = getattr(receiver, "func", receiver)
+        ours = getattr(receiver, "id", None) in own | made
+        options = (on, argument(call, "use_debugger"), argument(call, "DEBUG"))
+        starts = (runs or name.split(".")[-1] in APPS) and not ours
+        if starts and any(is_literal(option, True) for option in options):
             yield Hit(call, f"{name} with debug=True")
+        elif name == "werkzeug.debug.DebuggedApplication":
+            yield Hit(call, f"{name} runs code for whoever reaches it")
+    names = {
+        getattr(target, "id", None)
+        for node in module.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
+    django = not names.isdisjoint(("INSTALLED_APPS", "ROOT_URLCONF", "ALLOWED_HOSTS"))
     for node in module.nodes:
-        if isinstance(node, ast.Assign) and module.imports(*FRAMEWORKS, "os"):
-            on = isinstance(node.value, ast.Constant) and node.value.value in ("1", "true", 1)
-            if on and any(map(_is_debug, node.targets)):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            meant = node.value.value in ("1", "true", 1)
+            web = django or module.imports(*DEBUGGERS, "os")
+            if meant and web and any(_is_debug(target, django) for target in node.targets):
                 yield Hit(node, "the debugger is switched on")
 
 
-def _is_debug(target: ast.expr) -> bool:
+def _is_debug(target: ast.expr, django: bool) -> bool:
     match target:
+        case ast.Name(id="DEBUG"):
+            return django
         case ast.Attribute(attr=name):
             return name == "debug"
-        case ast.Subscript(slice=ast.Constant(value=key)):
-            return key in ("DEBUG", "FLASK_DEBUG")
+        case ast.Subscript(value=table, slice=ast.Constant(value=key)):
+            environ = getattr(table, "attr", getattr(table, "id", "")) == "environ"
+            return key == "FLASK_DEBUG" or (key == "DEBUG" and not environ)
     return False
 
 
@@ -70,7 +115,22 @@ def no_upload_limit(module: Module) -> Iterator[Hit]:
             for row in every
             if row.annotation is not None and "UploadFile" in ast.unparse(row.annotation)
         }
-        for call, _ in module.calls_in(ast.walk(function)):
+        inner = list(ast.walk(function))
+        files |= {
+            node.target.id
+            for node in inner
+            if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension)
+            and isinstance(node.target, ast.Name)
+            and getattr(node.iter, "id", None) in files
+        }
+        files -= {  # whose size is looked at
+            getattr(part.value, "id", "")
+            for test in inner
+            if isinstance(test, ast.Compare)
+            for part in ast.walk(test)
+            if isinstance(part, ast.Attribute) and part.attr == "size"
+        }
+        for call, _ in module.calls_in(inner):
             match call.func:
                 case ast.Attribute(value=ast.Name(id=name), attr="read") if name in files:
                     unbounded = not call.args and not call.keywords
