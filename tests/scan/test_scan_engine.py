@@ -116,7 +116,7 @@ def test_severities_are_ordered_and_unknown_ones_refused():
 
 
 def test_the_scanners_are_known_by_name_and_start_at_once():
-    assert list(SCANNERS) == ["bandit", "ml-code", "model-file", "secrets"]
+    assert list(SCANNERS) == ["bandit", "ml-code", "model-file", "packages", "secrets"]
     code = (
         "import sys, purpleteam.scan; sys.exit('numpy' in sys.modules or 'bandit' in sys.modules)"
     )

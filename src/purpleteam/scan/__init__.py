@@ -1,7 +1,8 @@
-"""Look at source code, model files and secrets; what was not looked at is reported too.
+"""Look at source, model files, secrets and dependencies; what was not looked at is told too.
 
 - `engine`     `scan(paths, scanners)`;  `scanners`: one file each;  `rules`: our own, of code
 - `scanner`    what a scanner is: the files under a path, ScanResult and severities
+- `packages`   what is declared to be installed, and published holes in it
 - `formats`    what model files are made of, read without trusting them
 - `judgement`  the one judgement of a model file, which scan and gate share
 - `gate`       foreign weights as plain arrays, or a refusal; nothing is ever unpickled

@@ -111,6 +111,8 @@ def _about() -> dict[str, str]:
     """Return what each rule of ours looks for, by its id."""
     from purpleteam.scan.formats.problem import PROBLEMS
     from purpleteam.scan.rules import RULES
+    from purpleteam.scan.scanners.packages import ABOUT
+    from purpleteam.scan.scanners.packages import RULES as PACKAGE_RULES
     from purpleteam.scan.scanners.secrets import RULE
     from purpleteam.scan.settle import UNREAD
 
@@ -118,6 +120,7 @@ def _about() -> dict[str, str]:
     told = {id: f"A model file with a fault of the kind: {kind}." for id, kind in kinds.items()}
     told |= {row.id: str(look.__doc__).partition("\n")[0] for row, look in RULES.values()}
     told[UNREAD.id] = "Code that a scanner did not read: nothing is known of it."
+    told |= {PACKAGE_RULES[kind].id: text for kind, text in ABOUT.items()}
     return told | {RULE.id: "A key or a password in plain text."}
 
 

@@ -16,7 +16,7 @@ from purpleteam.core.records import Finding
 from purpleteam.scan.scanner import CODE, Rule, ScanResult, Silenced, Tree
 from purpleteam.scan.text import Cell, decode, read_cells, split_lines
 
-ID = r"(?:PT|PM|B)\d{3}"
+ID = r"(?:P[TMD]|B)\d{3}"
 ALLOW = re.compile(rf"purple:\s*allow\s+({ID}(?:\s*,\s*{ID})*)(.*)")
 UNTIL = re.compile(r"\buntil\s+(\d{4}-\d\d-\d\d)\b")
 FILLING = re.compile(r"^(?:\W|\bbecause\b|\bas\b|\bsince\b)+|[\s*/>-]+$")

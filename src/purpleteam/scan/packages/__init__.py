@@ -1,0 +1,5 @@
+"""What a tree says that it installs, and what is published against it; nothing is installed.
+
+- `declared`    the one reader of manifests and locks;  `commands`: images and workflows
+- `advisories`  a dated snapshot of published holes, which works without a network
+"""
