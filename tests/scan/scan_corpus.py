@@ -236,5 +236,6 @@ def malicious_files(folder: Path, marker: Path) -> dict[str, Path]:
         found[name] = folder / name
         found[name].write_bytes(data)
     found["objects.npy"] = folder / "objects.npy"
-    np.save(found["objects.npy"], np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    call = Call(exec, f"open({str(marker)!r}, 'w').close()")
+    np.save(found["objects.npy"], np.array([call], dtype=object), allow_pickle=True)
     return found

@@ -11,9 +11,9 @@ import scan_corpus as corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from purpleteam.scan.formats.pickles import walk_pickle
 from purpleteam.scan.formats.problem import PROBLEMS
 from purpleteam.scan.formats.sniff import sniff
+from purpleteam.scan.formats.walk import walk_pickle
 from purpleteam.scan.scanners.model_file import scan_model_files
 
 

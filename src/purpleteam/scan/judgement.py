@@ -16,13 +16,20 @@ from purpleteam.core.errors import reason_of
 from purpleteam.scan.formats.containers import STREAMS, tar_members, unpacked
 from purpleteam.scan.formats.names import FOREIGN, RAW, is_harmless
 from purpleteam.scan.formats.onnx import inspect_onnx
-from purpleteam.scan.formats.pickles import MAX_WALK, PickleWalk, hidden_pickles, walk_pickle
 from purpleteam.scan.formats.problem import GRADES, Grade, Problem
 from purpleteam.scan.formats.safetensors import read_safetensors
-from purpleteam.scan.formats.sniff import CLOSED, MODEL_KINDS, MODEL_SUFFIXES, kind_of, mapped
+from purpleteam.scan.formats.sniff import (
+    CLOSED,
+    MODEL_KINDS,
+    MODEL_SUFFIXES,
+    kind_of,
+    mapped,
+    other_kinds,
+)
 from purpleteam.scan.formats.state_dict import select_state
 from purpleteam.scan.formats.tensors import NPY_MAGIC, Tensor, inspect_npy
 from purpleteam.scan.formats.torch_file import LEGACY, open_archive, open_legacy
+from purpleteam.scan.formats.walk import LOADER, MAX_WALK, PickleWalk, hidden_pickles, walk_pickle
 from purpleteam.scan.formats.zip_layout import Archive, read_layout
 from purpleteam.scan.scanner import PYTHON
 
@@ -107,6 +114,8 @@ class _Looker:
             if kind in MODEL_KINDS and kind not in MODEL_SUFFIXES.get(suffix, (kind,)):
                 why = f"the file is named {suffix} and holds {kind}"
                 yield Problem("name", f"{why}; give it the name of its content")
+        for other in other_kinds(data, kind):
+            yield Problem("unsafe-global", f"the file is a {other} as well, and loads as one")
         try:
             if kind == "pickle":
                 yield from self._pickles(data, depth)
@@ -115,7 +124,7 @@ class _Looker:
             elif kind == "tar" or kind in STREAMS:
                 yield from self._container(data, kind, name, depth)
             elif kind == "numpy":
-                yield from self._array(data, len(data))
+                yield from self._array(data, len(data), depth)
             elif kind == "safetensors" or (kind != "onnx" and suffix == ".safetensors"):
                 yield from self._safetensors(data, depth)
             elif kind == "onnx" or suffix == ".onnx":
@@ -129,6 +138,8 @@ class _Looker:
             searched = kind in ("unknown", "text", *CLOSED)
         if searched:
             yield from self._hidden(data, 0)
+        elif kind in ("safetensors", "onnx", "numpy"):
+            yield from self._numbers(data)
 
     def values(self) -> Iterator[Problem]:
         """Yield what is wrong with the numbers of the state dict."""
@@ -173,6 +184,7 @@ class _Looker:
             else:
                 why = "the file is a torch archive, a pickle: torch.load without weights_only runs"
                 yield Problem("pickle", f"{why} what others may write into it", "note")
+                yield from self._numbers(data)
                 return
         elif claims and (suffix not in OPENED or not archive.members):
             yield Problem("unknown-format", "the archive is of no known model format")
@@ -185,7 +197,7 @@ class _Looker:
                 why = "it is source code, which is not scanned in an archive"
                 yield Problem("unread", why).inside(name)
             if name.endswith(".npy") and archive.head(name, len(NPY_MAGIC)) == NPY_MAGIC:
-                yield from self._npz_array(archive, name, member.size)
+                yield from self._npz_array(archive, name, depth)
                 continue
             if member.deflated:
                 if member.size > min(MAX_MEMBER, self.unpacked):
@@ -200,18 +212,21 @@ class _Looker:
                 continue
             yield from self._inside(content, name, depth)
 
-    def _npz_array(self, archive: Archive, name: str, size: int) -> Iterator[Problem]:
-        """Look at the header of an array; what it holds is read where it is no plain numbers."""
+    def _npz_array(self, archive: Archive, name: str, depth: int) -> Iterator[Problem]:
+        """Look at an array; of a large one that is packed at its header."""
+        member = archive.members[name]
         try:
-            head = memoryview(archive.head(name, 16 << 10))
-            if size <= MAX_MEMBER:
-                yield from self._array(archive.read(name), size)
+            if member.deflated and member.size > MAX_MEMBER:
+                yield from self._array(memoryview(archive.head(name, 16 << 10)), member.size, depth)
             else:
-                yield from self._array(head, size)
+                content = archive.read(name)
+                yield from self._array(content, member.size, depth)
+                for problem in self._numbers(content):
+                    yield problem.inside(name)
         except Problem as problem:
             yield problem.inside(name)
 
-    def _array(self, data: memoryview, size: int) -> Iterator[Problem]:
+    def _array(self, data: memoryview, size: int, depth: int) -> Iterator[Problem]:
         behind = inspect_npy(data, size)
         if behind is None:
             return
@@ -220,7 +235,7 @@ class _Looker:
         if size > len(data):
             yield Problem("unread", "the pickle of the array is too large to be looked into")
         else:
-            yield from self._walked(behind, 0)
+            yield from self._walked(behind, depth)
 
     def _container(self, data: memoryview, kind: str, name: str, depth: int) -> Iterator[Problem]:
         if kind == "tar":
@@ -267,15 +282,18 @@ class _Looker:
                 yield problem
             else:
                 yield Problem("pickle", "the file is a pickle of torch before 1.6", "note")
+                yield from self._numbers(data)
                 return
         yield Problem("pickle", "the file is a pickle: loading runs what others write into it")
-        yield from self._walked(data, 0)
+        yield from self._walked(data, depth)
 
-    def _walked(self, data: memoryview, at: int) -> Iterator[Problem]:
-        """Walk the pickle at a place, and find those behind it."""
-        walk = walk_pickle(data, at, self.opcodes)
+    def _walked(self, data: memoryview, depth: int) -> Iterator[Problem]:
+        """Walk a pickle, look into files in it, and find the pickles behind it."""
+        walk = walk_pickle(data, 0, self.opcodes)
         self.opcodes -= walk.opcodes
         yield from _named(walk)
+        for file in walk.files or ():
+            yield from self._inside(file, "a file in the pickle", depth)
         raw = any(name == RAW for name, _ in walk.imports)
         if walk.error and (raw or self.opcodes <= 0):
             why = "numbers between the opcodes" if raw else f"more than {MAX_WALK} opcodes"
@@ -286,6 +304,18 @@ class _Looker:
             yield Problem("damaged-pickle", "more follows behind the end of the pickle")
         if walk.end < len(data):
             yield from self._hidden(data, walk.end)
+
+    def _numbers(self, data: memoryview) -> Iterator[Problem]:
+        """Find pickles among the numbers of a file that was read, where nobody loads them.
+
+        Whoever loads the file as what it is reads them as numbers: such a pickle waits for someone
+        who cuts it out, or it is chance. So it is ambiguous, and never what the file would run.
+        """
+        for walk in hidden_pickles(data, 0, MAX_WALK + len(data) // 64):
+            if walk.error and "too many" in walk.error:
+                yield Problem("unread", walk.error)
+            for problem in _named(walk):
+                yield Problem(problem.kind, f"a pickle among the numbers: {problem}", "ambiguous")
 
     def _hidden(self, data: memoryview, start: int) -> Iterator[Problem]:
         """Find the pickles that call something, and layers of code, wherever they begin."""
@@ -307,6 +337,6 @@ def _named(walk: PickleWalk) -> Iterator[Problem]:
     for name, position in dict(reversed(walk.imports)).items():
         if name is None:
             yield Problem("unsafe-global", f"a name at byte {position} cannot be told")
-        elif not is_harmless(name):
+        elif not is_harmless(name) and (name != LOADER or walk.files is None):
             kind = "foreign-code" if FOREIGN.fullmatch(name) else "unsafe-global"
             yield Problem(kind, f"loading would import {name[:120]!r} (byte {position})")

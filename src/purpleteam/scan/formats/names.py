@@ -15,26 +15,31 @@ HARMLESS = re.compile(
     | torch\.serialization\._get_layout | torch\.storage\.(Typed|Untyped)Storage
     | torch\.nn\.parameter\.(Uninitialized)?(Parameter|Buffer) | torch\.torch_version\.TorchVersion
     | torch\.(ao\.)?nn\.([a-z]\w*\.)*modules\.([a-z]\w*\.)*[A-Z]\w*
+    | torch\.optim\.([a-z]\w*\.)?[A-Z]\w* | torch\.return_types\.\w+
     | torch\.nn\.functional\.(relu6?|gelu|silu|mish|elu|selu|leaky_relu|softmax)
     | torch\.(_C\._nn\.gelu | tanh | relu | sigmoid)
-    | torch\.jit\._pickle\.\w+ | __torch__\.[\w.]+
+    | torch\.jit\._pickle\.(build_\w+|restore_type_tag) | __torch__\.[\w.]+
     | argparse\.Namespace | types\.SimpleNamespace
     | collections\.(OrderedDict|defaultdict|Counter|deque)
     | (builtins|__builtin__)\.(set|frozenset|list|dict|tuple|int|long|float|bool|str|unicode
-        |bytes|bytearray|complex|slice|range|object)
+        |bytes|bytearray|complex|slice|x?range|object)
     | (copyreg|copy_reg)\._reconstructor | _codecs\.encode
     | pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path
     | datetime\.(datetime|date|time|timedelta|timezone)
     | decimal\.Decimal | fractions\.Fraction | uuid\.UUID
     | numpy\.(_?core\.)?( multiarray\.(_reconstruct|scalar) | numeric\._frombuffer )
     | numpy\.(ndarray|dtype|bool_?|u?int\d+|float\d+|complex\d+|str_|bytes_|longlong)
+    | numpy\.ma(\.core)?\.(MaskedArray|_mareconstruct) | numpy\.(_core\.)?records\.recarray
+    | numpy\.(matrix|matrixlib\.defmatrix\.matrix)
+    | numpy\.random\.(_pickle\.__(randomstate|(bit_)?generator)_ctor | bit_generator\.SeedSequence
+        | bit_generator\.__pyx_unpickle_SeedSequence | _(pcg64|mt19937|philox|sfc64)\.[A-Z]\w*)
     | numpy\.dtypes\.\w+DType
     | joblib\.numpy_pickle\.NumpyArrayWrapper
     """
 )
 CONTAINERS = re.compile(r"collections\.\w+|(builtins|__builtin__)\.(set|list|dict)")
-FOREIGN = re.compile(r"__main__\.[A-Za-z]\w*|torch\.storage\._load_from_bytes")
-"""What only whoever made the file knows: a class of their own, a file inside of the file."""
+FOREIGN = re.compile(r"__main__\.[A-Za-z]\w*")
+"""What only whoever made the file knows: a class of their own."""
 RAW = "joblib.numpy_pickle.NumpyArrayWrapper"  # its numbers lie between the opcodes
 
 

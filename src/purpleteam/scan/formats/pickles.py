@@ -5,33 +5,20 @@ Nothing is imported and no object is made (pickletools; PEP 307, 3154, 574).
 
 import codecs
 import pickletools
-import re
 import struct
-import sys
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from purpleteam.scan.formats.problem import Problem
 
 MAX_LINE = 16 << 20
-MAX_NAME = 1000  # a longer text is no name of anything that can be imported
-MAX_WALK = 1_000_000  # opcodes that are walked over in one file; a longer pickle counts as broken
 MAX_OPCODES = 2_000_000  # opcodes that are read of one pickle
 MAX_MARKS = 1000  # how deep containers may lie in one another
-CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
-PUTS, GETS = ("BINPUT", "LONG_BINPUT", "PUT"), ("BINGET", "LONG_BINGET", "GET")
-TEXTS = {
-    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), "latin-1"),
-    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), "utf-8"),
-    "UNICODE": "raw-unicode-escape",
-}
-"""The opcodes of text, and its encoding."""
 NO_END = "a line without an end"
 NOT_NEEDED = "is not needed by plain data"
-_MARK = object()
 
 
 def _described(opcode: pickletools.OpcodeInfo) -> tuple[str, int, bool, int, int]:
@@ -96,130 +83,16 @@ def _to_newline(data: memoryview, at: int) -> int:
     raise ValueError(NO_END)
 
 
-def _quoted(line: bytes) -> bytes:
+def quoted(line: bytes) -> bytes:
     """Return the text of the opcode STRING, which stands in quotation marks with escapes."""
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise ValueError("a text without quotation marks")
     return codecs.escape_decode(line[1:-1])[0]
 
 
-class PickleWalk(NamedTuple):
-    """What the opcodes up to STOP, or up to the first broken one, say."""
-
-    imports: tuple[tuple[str | None, int], ...]  # names, None where one cannot be told; first bytes
-    calls: bool  # or builds, or gives a state
-    end: int  # the byte behind STOP; where the walk broke, that of the last whole opcode
-    opcodes: int
-    error: str | None
-
-    @property
-    def calls_a_name(self) -> bool:
-        """Whether it calls something, and all that it imports may be names of Python."""
-        parts = [part for name, _ in self.imports if name is not None for part in name.split(".")]
-        return self.calls and bool(self.imports) and all(part.isidentifier() for part in parts)
-
-
-def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
-    """Walk one pickle from byte `start` on, for at most `limit` opcodes."""
-    stack: list[Any] = []  # texts, marks, and None for whatever else
-    memo: dict[int, Any] = {}
-    imports: list[tuple[str | None, int]] = []
-    calls, count, at, end, error = False, 0, start, start, None
-    try:
-        for name, raw, at, end in islice(opcodes(data, start), limit):  # noqa: B007 - `end` is said
-            count += 1
-            if name in TEXTS:
-                text = _quoted(bytes(raw)) if name == "STRING" else raw
-                known = len(text) <= MAX_NAME
-                stack.append(str(text, TEXTS[name], "surrogatepass") if known else None)
-            elif name in PUTS or name == "MEMOIZE":
-                at_end = name == "MEMOIZE"
-                memo[len(memo) if at_end else ARGUMENTS[name](bytes(raw))] = stack[-1]
-            elif name in GETS:
-                stack.append(memo[ARGUMENTS[name](bytes(raw))])
-            elif name in ("DUP", "MARK"):
-                stack.append(stack[-1] if name == "DUP" else _MARK)
-            else:
-                if name in ("GLOBAL", "INST"):
-                    imports.append((str(raw, "utf-8").replace("\n", "."), at))
-                elif name == "STACK_GLOBAL":
-                    parts = [part for part in stack[-2:] if isinstance(part, str)]
-                    imports.append((".".join(parts) if len(parts) == 2 else None, at))
-                elif name in ("EXT1", "EXT2", "EXT4"):
-                    imports.append((None, at))
-                to_mark, takes, puts = EFFECTS[name]
-                if to_mark:
-                    while stack.pop() is not _MARK:
-                        pass
-                if takes > len(stack):
-                    raise ValueError("takes more from the stack than there is")
-                calls = calls or name in CALLS
-                del stack[len(stack) - takes :]
-                stack.extend([None] * puts)
-            if name == "STOP":
-                break
-        else:
-            error = f"more than {limit} opcodes"
-    except (ValueError, LookupError, OverflowError, struct.error, Problem) as reason:
-        error = f"{reason} after byte {at}"[:200]
-    return PickleWalk(tuple(imports), calls, at if error else end, count, error)
-
-
-_WORD = rb"[A-Za-z_][\w.]{0,200}+"
-BEGINNINGS = re.compile(  # the mark of a protocol, two names on the stack, the second of two lines
-    rb"\x80[\x00-\x05]|\x8c.%b(?:\x94|q.)?\x8c.%b(?:\x94|q.)?\x93|\n%b(?=\n)" % ((_WORD,) * 3),
-    re.DOTALL,
-)
-_MODULES = {*sys.stdlib_module_names, "__builtin__", "commands", "numpy", "pandas", "pip", "torch"}
-_RUN = re.compile(rb"[\w.]+\Z")
-LONGEST, LOOKED_BACK, MARKS_TRIED = 60, 512, 20
-
-
-def hidden_pickles(data: memoryview, start: int, limit: int) -> Iterator[PickleWalk]:
-    """Yield each pickle that calls something and begins anywhere behind byte `start`.
-
-    The last one has an error where looking for them took more than `limit` opcodes.
-    """
-    at = start
-    for match in BEGINNINGS.finditer(data, start):
-        begin = match.start()
-        if begin < at:
-            continue
-        for place in _two_lines(data, start, begin) if data[begin] == ord("\n") else [begin]:
-            walk = walk_pickle(data, place, limit)
-            endless = walk.error is not None and NO_END in walk.error  # so much was read for it
-            limit -= walk.opcodes + (1000 if endless else 1)
-            if limit <= 0:
-                yield walk._replace(error="there are too many places where a pickle may begin")
-                return
-            if walk.calls_a_name:
-                yield walk
-                at = walk.end
-                break
-
-
-def _two_lines(data: memoryview, start: int, newline: int) -> list[int]:
-    """Return where a pickle may begin that names a module before a newline, and a name behind."""
-    run = _RUN.search(bytes(data[max(start, newline - LONGEST) : newline]))
-    ahead = _module_in(run.group()) if run else 0
-    if not ahead:
-        return []
-    place = newline - ahead
-    if data[place] == ord("c"):
-        return [place]
-    # The opcode INST, whose arguments come before it, behind a mark.
-    before = bytes(data[max(start, place - LOOKED_BACK) : place])
-    marks = [at for at, byte in enumerate(before) if byte == ord("(")][-MARKS_TRIED:]
-    return [place - len(before) + mark for mark in reversed(marks)]
-
-
-@lru_cache(maxsize=4096)
-def _module_in(run: bytes) -> int:
-    """Return how many bytes before its end a run names a known module, by an opcode; 0: none."""
-    for at, byte in enumerate(run):
-        if byte in b"ci" and str(run[at + 1 :], "latin-1").partition(".")[0] in _MODULES:
-            return len(run) - at
-    return 0
+def full_name(module: str, attribute: str) -> str:
+    """Return the name of what is imported; one that leads on into it is known by its colon."""
+    return f"{module}{':' if '.' in attribute else '.'}{attribute}"
 
 
 @dataclass(frozen=True)
@@ -252,7 +125,7 @@ VALUES: dict[str, Callable[[bytes], Any]] = {  # of the opcodes that are one by 
     "INT": lambda raw: raw == b"01" if raw in (b"00", b"01") else int(raw),
     "LONG": lambda raw: int(raw.removesuffix(b"L")),
     "FLOAT": float,
-    "STRING": _quoted,
+    "STRING": quoted,
     "UNICODE": lambda raw: raw.decode("raw-unicode-escape"),
     **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), bytes),
 }
@@ -394,7 +267,7 @@ class PickleReader:
     def _name(self, module: Any, attribute: Any) -> None:
         if not (isinstance(module, str) and isinstance(attribute, str)):
             raise self.refused("names something by what is no text")
-        full = f"{module}.{attribute}"
-        if "." in attribute or full not in self.names:
+        full = full_name(module, attribute)
+        if full not in self.names:
             raise self.refused(f"names {full[:80]!r}, which is not on the allow-list")
         self.stack.append(self.names[full])

@@ -32,7 +32,7 @@ PROBLEMS: dict[str, Rule] = {
     "onnx": Rule("PM011", "high", "CWE-20", _SAVE_AGAIN),
     "unknown-format": Rule("PM012", "medium", "CWE-434", _CONVERT),
     "name": Rule("PM013", "high", "CWE-646", "give the file the name of its content"),
-    "object-array": Rule("PM014", "medium", "CWE-502", _ASK),
+    "object-array": Rule("PM014", "low", "CWE-502", _ASK),
     "tensor": Rule("PM015", "high", "CWE-125", _ASK),
     "unread": Rule("PM016", "medium", "CWE-693", "unpack it, and scan what is in it"),
     "unsupported": Rule("PM017", "low", "CWE-20", _SAVE_ALONE),
@@ -42,7 +42,7 @@ PROBLEMS: dict[str, Rule] = {
 _GRADES: dict[str, Grade] = {  # all others are ambiguous
     "unsafe-global": "malicious",
     **dict.fromkeys(("unread", "unknown-format"), "unread"),
-    **dict.fromkeys(("unsupported", "pickle"), "unsupported"),
+    **dict.fromkeys(("unsupported", "pickle", "object-array"), "unsupported"),
     "metadata": "note",
 }  # fmt: skip
 

@@ -1,12 +1,14 @@
 """A file as bytes, and what it is by its content; its name is only a claim."""
 
 import mmap
+import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from purpleteam.scan.formats.onnx import looks_like_onnx
-from purpleteam.scan.formats.pickles import walk_pickle
-from purpleteam.scan.formats.zip_layout import END
+from purpleteam.scan.formats.walk import MAX_WALK, walk_pickle
+from purpleteam.scan.formats.zip_layout import END, MAX16
 
 MODEL_SUFFIXES: dict[str, tuple[str, ...]] = {
     ".safetensors": ("safetensors",),
@@ -41,7 +43,6 @@ MAGIC = {
 CLOSED = frozenset({"hdf5", "7z", "rar", "zstd", "lz4"})
 """What may hold a model and is not opened."""
 MAX_HEAD = 512
-MAX_OPCODES = 100_000
 
 
 def mapped(path: Path) -> memoryview:
@@ -67,25 +68,58 @@ def kind_of(data: memoryview, *, claims_model: bool) -> str:
             return kind
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= len(data) - 8:
         return "safetensors"
-    walk = walk_pickle(data, limit=MAX_OPCODES)
-    if head[257:262] == b"ustar":
-        return "pickle" if walk.calls_a_name else "tar"
+    walk = walk_pickle(data)
+    if _is_tar(head):
+        return "tar"
     if head[0] == 0x80:
-        if walk.error is None or walk.imports or walk.opcodes == MAX_OPCODES or claims_model:
+        if walk.error is None or walk.imports or walk.opcodes == MAX_WALK or claims_model:
             return "pickle"
     # One of protocol 0 or 1 begins with no mark. It must call something, as every text that begins
-    # with a full stop would be one; or have more opcodes than any text.
-    elif walk.opcodes == MAX_OPCODES or walk.calls_a_name:
+    # with a full stop would be one; or be all of a file that claims to be one.
+    elif walk.calls_a_name or (claims_model and not walk.error and walk.end == len(data)):
         return "pickle"
     if head[0] == 0x08 and looks_like_onnx(data):
         return "onnx"
-    if bytes(data[-END.size :]).startswith(b"PK\x05\x06"):
+    if _is_zip(data):
         return "zip"  # something lies in front of it
     try:
         head[:-3].decode("utf-8")
     except UnicodeDecodeError:
         return "unknown"
     return "unknown" if b"\x00" in head else "text"
+
+
+def other_kinds(data: memoryview, kind: str) -> Iterator[str]:
+    """Yield as what else than its kind the same bytes load: torch.load tries tar, then pickle."""
+    # What a zip archive begins with asks a pickle's reader for something that only torch gives.
+    if kind not in ("pickle", "text", "unknown", "zip") and walk_pickle(data).calls_a_name:
+        yield "pickle that calls something"
+    if kind != "zip" and _is_zip(data):
+        yield "zip archive"
+    if kind != "tar" and _is_tar(bytes(data[:MAX_HEAD])):
+        yield "tar archive"
+
+
+def _is_tar(head: bytes) -> bool:
+    try:
+        return any(head) and bool(tarfile.TarInfo.frombuf(head, "utf-8", "replace"))
+    except tarfile.HeaderError:
+        return False
+
+
+def _is_zip(data: memoryview) -> bool:
+    """Return whether readers that begin at the end find a directory of an archive there."""
+    tail = bytes(data[-END.size - MAX16 :])
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) - at < END.size:
+        return False
+    *_, size, _, comment = END.unpack_from(tail, at)
+    first = len(data) - len(tail) + at - size
+    return (
+        at + END.size + comment <= len(tail)
+        and first >= 0
+        and (bytes(data[first : first + 4]) == b"PK\x01\x02" or not size)
+    )
 
 
 def _inflates(head: bytes) -> bool:

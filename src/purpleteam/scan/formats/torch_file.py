@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from purpleteam.scan.formats.names import CONTAINERS, is_harmless
-from purpleteam.scan.formats.pickles import EFFECTS, OrderedItems, PickleReader, Symbol, walk_pickle
+from purpleteam.scan.formats.pickles import EFFECTS, OrderedItems, PickleReader, Symbol, full_name
 from purpleteam.scan.formats.problem import Problem
 from purpleteam.scan.formats.tensors import DTYPES, MAX_DIMENSIONS, MAX_SIZE, Tensor
+from purpleteam.scan.formats.walk import walk_pickle
 from purpleteam.scan.formats.zip_layout import Archive
 
 MAX_PICKLE = 64 << 20
@@ -259,7 +260,7 @@ class _PlainReader(_StateReader):
         return isinstance(target, _Other) and CONTAINERS.fullmatch(target.name) is not None
 
     def _name(self, module: Any, attribute: Any) -> None:
-        if is_harmless(full := f"{module}.{attribute}"):
+        if is_harmless(full := full_name(module, attribute)):
             self.stack.append(Symbol(full))
         else:
             super()._name(module, attribute)

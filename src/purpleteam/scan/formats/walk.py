@@ -1,0 +1,274 @@
+"""What a pickle would import and call, from its opcodes, wherever in a file it begins."""
+
+import re
+import struct
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from purpleteam.scan.formats.pickles import (
+    ARGUMENTS,
+    EFFECTS,
+    NO_END,
+    OPCODES,
+    full_name,
+    opcodes,
+    quoted,
+)
+from purpleteam.scan.formats.problem import Problem
+
+MAX_NAME = 1000  # a longer text is no name of anything that can be imported
+MAX_WALK = 1_000_000  # opcodes that are walked over in one file; a longer pickle counts as broken
+MAX_HIDDEN = 10_000  # opcodes of a pickle that begins somewhere else than its file
+CALLS = frozenset(["REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"])
+CHANGES = frozenset(["APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"])
+PUTS, GETS = ("BINPUT", "LONG_BINPUT", "PUT"), ("BINGET", "LONG_BINGET", "GET")
+LITERALS: dict[str, str | None] = {
+    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), "latin-1"),
+    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), "utf-8"),
+    "UNICODE": "raw-unicode-escape",
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")),
+}
+"""The opcodes of text, and its encoding; of bytes, and none."""
+LOADER = "torch.storage._load_from_bytes"  # of a tensor that was pickled and not saved by torch
+_MARK = object()
+
+
+class Literal(NamedTuple):
+    """A text or bytes as they lie in the pickle."""
+
+    raw: memoryview
+    encoding: str | None  # of a text
+
+    def text(self) -> str | None:
+        """Return the text, if it is one that could name something."""
+        if len(self.raw) > MAX_NAME:
+            return None
+        return str(self.raw, self.encoding or "latin-1", "surrogatepass")
+
+    def content(self) -> memoryview:
+        """Return the bytes, of which protocols 0 to 2 make a text."""
+        if self.encoding in (None, "latin-1"):
+            return self.raw
+        return memoryview(str(self.raw, self.encoding).encode("latin-1"))
+
+
+class _Named(str):
+    """What was imported, on the stack."""
+
+    __slots__ = ()
+
+
+class PickleWalk(NamedTuple):
+    """What the opcodes up to STOP, or up to the first broken one, say."""
+
+    imports: tuple[tuple[str | None, int], ...]
+    """Names, None where one cannot be told, and first bytes; `module:outer.inner` where a name
+    leads on from what the module holds."""
+    calls: bool  # or builds, or gives a state
+    end: int  # the byte behind STOP; where the walk broke, that of the last whole opcode
+    opcodes: int
+    error: str | None
+    marks: frozenset[int]  # of a protocol, where a pickle may begin
+    files: tuple[memoryview, ...] | None
+    """Files of torch in the pickle, which it loads; None where it uses their loader otherwise."""
+
+    @property
+    def calls_a_name(self) -> bool:
+        """Whether it calls something, and all that it imports may be names of Python."""
+        names = [name.replace(":", ".") for name, _ in self.imports if name is not None]
+        parts = [part for name in names for part in name.split(".")]
+        return self.calls and bool(self.imports) and all(part.isidentifier() for part in parts)
+
+
+def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
+    """Walk one pickle from byte `start` on, for at most `limit` opcodes."""
+    stack: list[Any] = []  # literals, names, tuples of few, marks, and None for whatever else
+    memo: dict[int, Any] = {}
+    imports: list[tuple[str | None, int]] = []
+    marks: list[int] = []
+    files: list[memoryview] = []
+    loaders = 0  # that lie on the stack, or were used for something else than to load
+    calls, count, at, end, error = False, 0, start, start, None
+    try:
+        for name, raw, at, end in islice(opcodes(data, start), limit):  # noqa: B007 - `end` is said
+            count += 1
+            made: Any = None
+            if name in LITERALS:
+                plain = memoryview(quoted(bytes(raw))) if name == "STRING" else raw
+                stack.append(Literal(plain, LITERALS[name]))
+            elif name in PUTS or name == "MEMOIZE":
+                at_end = name == "MEMOIZE"
+                memo[len(memo) if at_end else ARGUMENTS[name](bytes(raw))] = stack[-1]
+            elif name in GETS or name == "DUP":
+                made = stack[-1] if name == "DUP" else memo[ARGUMENTS[name](bytes(raw))]
+                stack.append(made)
+            elif name == "MARK":
+                stack.append(_MARK)
+            else:
+                if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+                    made = _named(stack[-2:] if name == "STACK_GLOBAL" else raw)
+                    imports.append((made, at))
+                elif name in ("EXT1", "EXT2", "EXT4"):
+                    imports.append((None, at))
+                elif name == "PROTO":
+                    marks.append(at)
+                to_mark, takes, puts = EFFECTS[name]
+                above = []
+                while to_mark and (item := stack.pop()) is not _MARK:
+                    above.append(item)
+                if takes > len(stack):
+                    raise ValueError("takes more from the stack than there is")
+                taken = stack[len(stack) - takes :] + above[::-1]
+                if name in CHANGES:
+                    made = taken[0]
+                    if isinstance(made, _Named):  # what others use as well
+                        imports.append((f"{made}:__setattr__", at))
+                elif name.startswith("TUPLE") and len(taken) <= 2:
+                    made = tuple(taken)
+                elif name == "REDUCE":
+                    match taken:
+                        case [str(function), (Literal() as file,)] if function == LOADER:
+                            files.append(file.content())
+                            loaders -= 1
+                        case ["_codecs.encode", (Literal() as one, Literal() as encoding)] if (
+                            encoding.text() in ("latin1", "latin-1")
+                        ):
+                            made = Literal(one.content(), None)
+                calls = calls or name in CALLS
+                del stack[len(stack) - takes :]
+                stack.extend([made] * puts)
+            loaders += made == LOADER
+            if name == "STOP":
+                break
+        else:
+            error = f"more than {limit} opcodes"
+    except (ValueError, LookupError, OverflowError, struct.error, Problem) as reason:
+        error = f"{reason} after byte {at}"[:200]
+    return PickleWalk(
+        imports=tuple(imports),
+        calls=calls,
+        end=at if error else end,
+        opcodes=count,
+        error=error,
+        marks=frozenset(marks),
+        files=None if loaders else tuple(files),
+    )
+
+
+def _named(parts: Any) -> _Named | None:
+    """Return the name that two lines, or two texts on the stack, give."""
+    if isinstance(parts, memoryview):
+        module, _, attribute = str(parts, "utf-8").partition("\n")
+    else:
+        texts = [part.text() for part in parts if isinstance(part, Literal)]
+        if len(texts) != 2 or texts[0] is None or texts[1] is None:
+            return None
+        module, attribute = texts[0], texts[1]
+    return _Named(full_name(module, attribute))
+
+
+_NAME = re.compile(rb"\n[A-Za-z_][\w.]{0,200}+(?=\n)")
+_MODULES = {*sys.stdlib_module_names, "__builtin__", "commands", "numpy", "pandas", "pip", "torch"}
+_RUN = re.compile(rb"[\w.]+\Z")
+LONGEST, LOOKED_BACK, MARKS_TRIED = 60, 512, 20
+PIECE = 1 << 20
+WORD = np.array([(chr(byte).isalnum() and byte < 128) or byte in b"_." for byte in range(256)])
+WORD_BYTES = WORD.tolist()
+MEMOIZE = 0x94
+FIRST = np.array([byte in OPCODES and byte != 0x80 for byte in range(256)])
+
+
+def hidden_pickles(data: memoryview, start: int, limit: int) -> Iterator[PickleWalk]:
+    """Yield each pickle that calls something and begins anywhere behind byte `start`.
+
+    The last one has an error where looking for them took more than `limit` opcodes.
+    """
+    at, passed = start, frozenset[int]()
+    for begin in _beginnings(data, start):
+        if begin < at or begin in passed:  # a walk that goes on past a beginning tells it as well
+            continue
+        for place in _two_lines(data, start, begin) if data[begin] == ord("\n") else [begin]:
+            walk = walk_pickle(data, place, min(limit, MAX_HIDDEN))
+            endless = walk.error is not None and NO_END in walk.error  # so much was read for it
+            limit -= walk.opcodes + (1000 if endless else 1)
+            if limit <= 0:
+                yield walk._replace(error="there are too many places where a pickle may begin")
+                return
+            passed = walk.marks or passed
+            if walk.calls_a_name:
+                yield walk
+                at = walk.end
+                break
+
+
+def _beginnings(data: memoryview, start: int) -> Iterator[int]:
+    """Yield where a pickle may begin, in order; of two lines the newline between them.
+
+    It begins with the mark of a protocol and an opcode, or with two texts that name something.
+    """
+    for first in range(start, len(data), PIECE):
+        # What of the bytes before and after can matter is in each piece as well.
+        before = min(first - start, LOOKED_BACK)
+        piece = np.frombuffer(data[first - before : first + PIECE + 2], np.uint8)
+        marks = np.flatnonzero(piece[:-2] == 0x80)
+        marks = marks[(piece[marks + 1] <= 5) & FIRST[piece[marks + 2]]]
+        lines = np.flatnonzero(piece[2:-2] == ord("\n")) + 2
+        for step in (-2, -1, 1, 2):  # the shortest module is `os`
+            lines = lines[WORD[piece[lines + step]]]
+        pairs = np.flatnonzero(piece[6:] == 0x93) + 6
+        near = {back: piece[pairs - back] for back in (1, 2, 5)}
+        named = WORD[piece[pairs - 2]] & (WORD[near[1]] | (near[1] == MEMOIZE))
+        named |= (near[2] == ord("q")) & WORD[piece[pairs - 3]]
+        named |= (near[5] == ord("r")) & WORD[piece[pairs - 6]]
+        raw = piece.tobytes()
+        found = marks.tolist()
+        found += [place for place in lines.tolist() if _NAME.match(raw, place)]
+        for place in pairs[named].tolist():
+            if (one := _text_before(raw, _text_before(raw, place))) >= 0:
+                found.append(one)
+        yield from (first - before + place for place in sorted(found))
+
+
+def _text_before(raw: bytes, end: int) -> int:
+    """Return where the opcode of a name begins that ends there, maybe put in the memo; -1: none."""
+    for code, width in ((None, 0), (MEMOIZE, 1), (ord("q"), 2), (ord("r"), 5)):
+        stop = end - width
+        if stop < 2 or (width and raw[stop] != code):
+            continue
+        for length, place in enumerate(range(stop - 1, max(1, stop - 200), -1), 1):
+            if not WORD_BYTES[raw[place]]:
+                break
+            if raw[place - 1] == length and raw[place - 2] == 0x8C:
+                return place - 2
+            if raw[place - 5 : place] == b"X" + length.to_bytes(4, "little"):
+                return place - 5
+    return -1
+
+
+def _two_lines(data: memoryview, start: int, newline: int) -> list[int]:
+    """Return where a pickle may begin that names a module before a newline, and a name behind."""
+    run = _RUN.search(bytes(data[max(start, newline - LONGEST) : newline]))
+    ahead = _module_in(run.group()) if run else 0
+    if not ahead:
+        return []
+    place = newline - ahead
+    if data[place] == ord("c"):
+        return [place]
+    # The opcode INST, whose arguments come before it, behind a mark.
+    before = bytes(data[max(start, place - LOOKED_BACK) : place])
+    marks = [at for at, byte in enumerate(before) if byte == ord("(")][-MARKS_TRIED:]
+    return [place - len(before) + mark for mark in reversed(marks)]
+
+
+@lru_cache(maxsize=4096)
+def _module_in(run: bytes) -> int:
+    """Return how many bytes before its end a run names a known module, by an opcode; 0: none."""
+    for at, byte in enumerate(run):
+        if byte in b"ci" and str(run[at + 1 :], "latin-1").partition(".")[0] in _MODULES:
+            return len(run) - at
+    return 0

@@ -1,0 +1,185 @@
+"""Pickles of a red team: whichever way a name comes onto the stack, it is told and refused."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scan_corpus as corpus
+
+from purpleteam.scan.gate import read_state_dict
+from purpleteam.scan.judgement import judge
+
+SYSTEM = b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85R."
+
+
+def short(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text.encode())]) + text.encode()
+
+
+def name(module: str, attribute: str) -> bytes:
+    return short(module) + short(attribute) + b"\x93"
+
+
+def grade(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    assert read_state_dict(path).verdict == "refused"
+    return judge(path).grade
+
+
+NAMES = """
+    torch.serialization os.system
+    torch.nn.modules.module torch.utils.cpp_extension.subprocess.Popen
+    torch.hub load
+    torch load
+    numpy load
+    torch.jit._pickle __builtins__
+    numpy.random._pickle __builtins__
+    numpy.f2py.crackfortran _eval_length
+    pip main
+    timeit main
+    cProfile run
+    code interact
+    pdb run
+    webbrowser open
+    _posixsubprocess fork_exec
+    asyncio create_subprocess_shell
+    multiprocessing.util spawnv_passfds
+    logging.config fileConfig
+    importlib import_module
+    pydoc locate
+    idlelib.run Executive.runcode
+    unittest.mock _importer
+    runpy run_path
+    pty spawn
+    ctypes CDLL
+    functools partial
+    operator attrgetter
+    builtins getattr
+    pathlib os.system
+    collections namedtuple
+    dill._dill _create_function
+    cloudpickle.cloudpickle _make_function
+    torch.fx.graph_module reduce_graph_module
+    torch.package PackageImporter
+    __torch__ os.system
+    o\u017f system
+""".split()  # noqa: SIM905 - read more easily like this
+
+
+def test_a_name_that_is_not_known_as_harmless_is_malicious_in_pickles_and_archives(tmp_path):
+    for module, attribute in zip(NAMES[::2], NAMES[1::2], strict=True):
+        data = b"\x80\x04" + name(module, attribute) + short("true") + b"\x85R."
+        assert grade(tmp_path / "a.pkl", data) == "malicious", module
+        path = corpus.archive(tmp_path / "a.pt", data)
+        assert grade(path, path.read_bytes()) == "malicious", attribute
+
+
+TRICKS = {
+    "memo overwritten": b"\x80\x04" + short("re") + b"q\0" + short("os") + b"q\0"
+    + short("system") + b"q\1h\0h\1\x93" + short("true") + b"\x85R.",
+    "texts of protocol 0": b"Vo\\u0073\nVsystem\n\x93Vtrue\n\x85R.",
+    "texts with escapes": b"\x80\x04S'o\\x73'\nS'system'\n\x93S'true'\n\x85R.",
+    "extension": b"\x80\x02\x82\x01" + short("true") + b"\x85R.",
+    "object": b"(cposix\nsystem\nX\x04\0\0\0trueo.",
+    "keywords": b"\x80\x04" + name("subprocess", "Popen") + b"(t}" + short("args") + b"K\1s\x92.",
+    "state of a class": b"\x80\x04" + name("torch.nn.modules.linear", "Linear") + b"}b.",
+    "item of a module": b"\x80\x04" + name("torch.nn.functional", "relu") + b"K\1K\1s.",
+    "persistent": b"\x80\x02cposix\nsystem\nQ.",
+    "two marks": b"\x80\x04\x80\x02N0cposix\nsystem\n" + short("true") + b"\x85R.",
+    "after many opcodes": b"\x80\x04" + b"N0" * 20_000 + SYSTEM[2:],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_a_call_is_told_however_its_name_comes_onto_the_stack(tmp_path, trick):
+    assert grade(tmp_path / "a.pkl", TRICKS[trick]) == "malicious"
+
+
+def loading(content: bytes, loader: bytes = name("torch.storage", "_load_from_bytes")) -> bytes:
+    return b"\x80\x04" + loader + b"B" + struct.pack("<I", len(content)) + content + b"\x85R."
+
+
+def zipped(content: bytes) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("m/data.pkl", content)
+        archive.writestr("m/version", b"3\n")
+    return target.getvalue()
+
+
+def test_a_file_in_a_pickle_is_looked_into_and_its_loader_is_for_nothing_else(tmp_path):
+    plain = pickle.dumps({"a": 1}, protocol=2)
+    assert grade(tmp_path / "a.pkl", loading(plain)) == "unsupported"
+    for content in (SYSTEM, zipped(SYSTEM), loading(SYSTEM)):
+        assert grade(tmp_path / "a.pkl", loading(content)) == "malicious"
+    hidden = b"\x80\x04" + name("torch.storage", "_load_from_bytes") + name("builtins", "bytes")
+    octets = b"".join(b"K" + bytes([byte]) for byte in SYSTEM)
+    assert grade(tmp_path / "a.pkl", hidden + b"](" + octets + b"e\x85R\x85R.") == "malicious"
+
+
+def test_a_pickle_among_the_numbers_is_ambiguous_and_other_numbers_are_not(tmp_path):
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, 4 << 20, np.uint8)
+    halves = np.full(1 << 19, -0.0, np.float16).view(np.uint8)  # the mark of a protocol, all over
+    at = 1 << 20  # a pickle may lie on the edge of what is searched at once
+    for payload in (b"", SYSTEM, b"\x80\x04" + name("os", "system") + short("x") + b"\x85R."):
+        for start in (0, at - 9, at + 3):
+            content = np.concatenate([noise, halves])
+            content[start : start + len(payload)] = np.frombuffer(payload, np.uint8)
+            save_file({"w": content}, tmp_path / "a.safetensors")
+            np.save(tmp_path / "a.npy", content)
+            grades = {judge(tmp_path / f"a.{kind}").grade for kind in ("safetensors", "npy")}
+            assert grades == {"ambiguous" if payload else "note"}
+
+
+def test_a_file_that_is_an_archive_as_well_is_malicious(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"w": np.frombuffer(zipped(SYSTEM), np.uint8)}, tmp_path / "a.safetensors")
+    assert "a zip archive as well" in str(judge(tmp_path / "a.safetensors").problems[0])
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("PK\3\4"))
+    assert grade(tmp_path / "a.pt", content.getvalue()) == "malicious"
+
+
+@pytest.mark.parametrize("unit", ["c\n", "cab\ncob\n"])
+def test_a_text_of_lines_that_could_be_opcodes_is_a_text(tmp_path, unit):
+    (tmp_path / "words.txt").write_text(unit * 101_000)
+    assert judge(tmp_path / "words.txt").problems == ()
+
+
+def plain() -> dict[str, object]:
+    """Return what people pickle of NumPy and torch."""
+    from argparse import Namespace
+
+    torch = pytest.importorskip("torch")
+    one = torch.arange(4.0)
+    return {
+        "tensors": {"w": one, "half": one.half(), "fp8": one.to(torch.float8_e4m3fn)},
+        "parameter": torch.nn.Parameter(one),
+        "sparse": torch.eye(3).to_sparse(),
+        "module": torch.nn.Linear(2, 2),
+        "optimiser": torch.optim.SGD([one], lr=0.1),
+        "sizes": [torch.Size([1]), torch.device("cpu"), torch.float16, one.untyped_storage()],
+        "arrays": {"a": np.ones(3), "b": np.array(["x"]), "objects": np.array([None, 1], object)},
+        "masked": np.ma.array([1, 2], mask=[0, 1]),
+        "numbers": [np.float32(1), range(3), Namespace(a=1)],
+        "generator": np.random.default_rng(0),
+    }
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_pickles_of_torch_and_numpy_are_harmless(tmp_path, protocol):
+    for kind, value in plain().items():
+        data = pickle.dumps(value, protocol=protocol)
+        assert grade(tmp_path / "a.pkl", data) == "unsupported", kind
