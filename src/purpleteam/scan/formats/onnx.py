@@ -4,15 +4,20 @@ And tensors that claim other sizes than they have.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from purpleteam.core.protobuf import Malformed, Reader, TooMany
+from purpleteam.scan.formats.onnx_sizes import inspect_sizes
 from purpleteam.scan.formats.problem import Problem
 
 MAX_DEPTH = 40
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+RUNTIME = (  # operators that are built in to onnxruntime, whose extensions have other domains
+    r"com\.microsoft(\.nchwc|\.experimental)?|com\.ms\.internal\.nhwc|ai\.onnx\.(preview\.)?training"
+)
 EXTERNAL = 1
 MAX_TOP = 100_000  # fields of the model itself
 
@@ -82,6 +87,9 @@ def _inspect(data: memoryview, folder: Path | None) -> Iterator[Problem]:
             yield Problem("custom-operator", "the file holds training graphs")
     for function in functions:
         yield from walk.problems("function", function)
+    for field in top:
+        if field.number == MODEL_GRAPH:
+            yield from inspect_sizes(field.message, functions)
 
 
 class _Walk(Reader):
@@ -123,7 +131,8 @@ class _Walk(Reader):
                 least += 1 if isinstance(field.value, int) else max(1, len(field.value))
         operator, domain, name = texts.values()
         if kind == "node" and domain not in DOMAINS and (domain, operator) not in self.own:
-            yield Problem("custom-operator", f"operator {operator!r} is of domain {domain!r}")
+            built_in = "unsupported" if re.fullmatch(RUNTIME, domain) else "custom-operator"
+            yield Problem(built_in, f"operator {operator!r} is of domain {domain!r}")
         if external and (why := self._outside(places[0])):
             yield Problem("external-data", f"tensor {name[:80]!r} is read from {why}")
         elif kind == "tensor" and not external:
