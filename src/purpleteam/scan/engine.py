@@ -16,11 +16,11 @@ SCANNERS.load(folder)
 
 def scan(
     paths: Iterable[Path | str],
-    scanners: Iterable[str] | None = None,
+    scanners: Iterable[str | Scanner] | None = None,
     *,
     inline_allow: bool = True,
 ) -> ScanResult:
-    """Return what the scanners (by name; all of them by default) say of the paths.
+    """Return what the scanners (by name or as such; all named ones by default) say of the paths.
 
     A path under which nothing was scanned is an error: no finding is then no good news. The same
     content under the same path is scanned once in a process. With `inline_allow`, comments in
@@ -29,7 +29,8 @@ def scan(
     Raises:
         UsageError: a path does not exist, no path was named, or a scanner is not known.
     """
-    chosen = [SCANNERS[name] for name in (SCANNERS if scanners is None else scanners)]
+    asked = SCANNERS if scanners is None else scanners
+    chosen = [SCANNERS[name] if isinstance(name, str) else name for name in asked]
     results: list[ScanResult] = []
     for path in map(Path, paths):
         tree = walk(path)

@@ -96,10 +96,12 @@ def _once(findings: Iterable[Finding]) -> list[Finding]:
     """Leave out what names a fault that a graver or a more telling finding names too."""
     rows = list(findings)
     seen = {(place, row.rule) for row in rows for place in (_spot(row), row.place.get("path"))}
+    ours = {(_spot(row), row.rule) for row in rows if row.tool.startswith("purpleteam ")}
     return [
         row
         for row in rows
-        if not any((_spot(row), twin) in seen for twin in TWINS.get(row.rule, ()))
+        if (row.tool.startswith("purpleteam ") or (_spot(row), row.rule) not in ours)
+        and not any((_spot(row), twin) in seen for twin in TWINS.get(row.rule, ()))
         and not any(
             (row.place.get("path"), twin) in seen for twin in IMPORT_TWINS.get(row.rule, ())
         )

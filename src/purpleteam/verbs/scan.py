@@ -19,7 +19,7 @@ from purpleteam.verbs.verb import Option, verb
 
 if TYPE_CHECKING:
     from purpleteam.scan.against import Comparison
-    from purpleteam.scan.scanner import ScanResult
+    from purpleteam.scan.scanner import Scanner, ScanResult
 
 UNREAD = "unread"  # what nobody could read is not clean: its findings are of medium severity
 
@@ -105,15 +105,19 @@ def scan(
     against: Annotated[
         Path | str | None, "SARIF of an older scan: say what is fixed, not fixed, silenced, new."
     ] = None,
+    semgrep: Annotated[
+        str | None, "Run Semgrep too, by this name or path, over the same rules; no network."
+    ] = None,
     only_new: Annotated[bool, "With --against: only what is new decides the exit code."] = False,
     no_inline_allow: Annotated[bool, "Let no comment in a file silence a finding."] = False,
     **given: Unpack[Leaving],
 ) -> Scanned:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
+    from purpleteam.scan import semgrep as second_engine
     from purpleteam.scan.against import compare, read_baseline
     from purpleteam.scan.engine import scan as look
     from purpleteam.scan.sarif import to_sarif
-    from purpleteam.scan.scanner import severity_at_least
+    from purpleteam.scan.scanner import SCANNERS, severity_at_least
     from purpleteam.verbs.outputs import file_to_write
 
     if only_new and against is None:
@@ -131,7 +135,11 @@ def scan(
         inside = isinstance(run, RunFolder) and path.is_relative_to(run.path.resolve())
         below = whole.is_relative_to(here) and not inside
         targets.append(whole.relative_to(here) if below else path)
-    result = look(targets, inline_allow=not no_inline_allow)
+    engines: list[str | Scanner] = [
+        *SCANNERS,
+        *([] if semgrep is None else [second_engine.semgrep(semgrep)]),
+    ]
+    result = look(targets, engines, inline_allow=not no_inline_allow)
     since = None if baseline is None else compare(baseline, result)
     names = [path.name for path in targets]
     log = (

@@ -1,0 +1,117 @@
+"""Semgrep over rules/semgrep.yaml, our own rules in its language: a second engine where asked for.
+
+Semgrep (LGPL-2.1) is a process and never imported. It gets copies of the code under plain names, so
+that no `.semgrepignore`, `.gitignore` or size keeps a file from it, and no network.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from purpleteam.core.errors import UsageError
+from purpleteam.core.records import Finding
+from purpleteam.scan.rules import RULES
+from purpleteam.scan.scanner import CODE, Scanner, ScanResult, walk
+from purpleteam.scan.text import Script, as_script, read_cells
+
+RULE_FILE = Path(__file__).with_name("rules") / "semgrep.yaml"
+SECONDS = 900
+OPTIONS = (
+    *("scan", "--config", str(RULE_FILE), "--json", "--quiet", "--metrics", "off"),
+    *("--disable-version-check", "--disable-nosem", "--no-git-ignore", "--max-target-bytes", "0"),
+)
+OFFLINE = {"SEMGREP_SEND_METRICS": "off", "SEMGREP_ENABLE_VERSION_CHECK": "0"}
+
+
+def semgrep(name: str = "semgrep") -> Scanner:
+    """Return the scanner that runs the Semgrep of that name or path.
+
+    Raises:
+        UsageError: there is no such executable, beside this Python or on the PATH.
+    """
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if (found := shutil.which(name, path=places)) is None:
+        raise UsageError(
+            f"semgrep {name!r} is no executable; install it (pipx install semgrep, or "
+            "pip install 'purpleteam[semgrep]') and name it: --semgrep PATH"
+        )
+    return partial(_scan, found)
+
+
+def _scan(executable: str, path: Path) -> ScanResult:
+    tree, names, scripts = walk(path), dict[str, str](), dict[str, Script]()
+    with tempfile.TemporaryDirectory() as folder:
+        for file in tree.files:
+            if file.suffix in CODE:
+                name, copy = tree.name(file), Path(folder) / f"{len(names)}.py"
+                try:
+                    data = file.read_bytes()
+                    if file.suffix == ".ipynb":
+                        scripts[name] = as_script(read_cells(data))
+                        data = scripts[name].source.encode("utf-8", "replace")
+                except (OSError, ValueError):
+                    continue  # the scanners beside this one say why
+                copy.write_bytes(data)
+                names[copy.name] = name
+        return _told_of(_run(executable, folder), names, scripts) if names else ScanResult()
+
+
+def _run(executable: str, folder: str) -> dict[str, Any] | str:
+    """Return Semgrep's report, or why there is none."""
+    with tempfile.TemporaryDirectory() as home:  # it writes settings and a log there
+        try:
+            done = subprocess.run(  # noqa: S603 - no shell; an absolute path
+                [executable, *OPTIONS, folder],
+                env={**os.environ, **OFFLINE, "HOME": home, "XDG_CONFIG_HOME": home},
+                capture_output=True,
+                timeout=SECONDS,
+                check=False,
+            )
+            report = json.loads(done.stdout)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"did not run: {type(error).__name__}"
+        except ValueError:
+            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+            return f"ended with {done.returncode} and said: {''.join(last)[:200] or 'nothing'}"
+    return report if isinstance(report, dict) else "gave no report"
+
+
+def _told_of(
+    report: dict[str, Any] | str, names: Mapping[str, str], scripts: Mapping[str, Script]
+) -> ScanResult:
+    """Return a report as ours; what Semgrep says that it did not read is not read."""
+    if isinstance(report, str):
+        return ScanResult(errors=(f"semgrep {report}",))
+    tool, findings, errors = f"semgrep {report.get('version', '')}".strip(), list[Finding](), []
+    read = {Path(path).name for path in report["paths"]["scanned"]}
+    skipped = {name: "semgrep: left out" for copy, name in names.items() if copy not in read}
+    for error in report["errors"]:
+        kind, copy = error.get("type", "error"), Path(error.get("path") or "").name
+        kind = kind[0] if isinstance(kind, list) else kind
+        if copy in names:
+            skipped[names[copy]] = f"semgrep: {kind}"
+        else:
+            errors.append(f"semgrep: {kind}: {' '.join(str(error.get('message')).split())[:200]}")
+    for row in report["results"]:
+        rule, _ = RULES[str(row["check_id"]).rpartition(".")[2]]
+        name, place = names[Path(row["path"]).name], {"line": int(row["start"]["line"])}
+        if name in scripts:
+            place = dict(
+                zip(("cell", "line"), scripts[name].places[place["line"] - 1], strict=True)
+            )
+        found = rule.finding("rules", str(row["extra"]["message"]), path=name, **place)
+        findings.append(replace(found, tool=tool))
+    return ScanResult(
+        findings=tuple(findings),
+        scanned=tuple(name for name in names.values() if name not in skipped),
+        skipped=tuple(skipped.items()),
+        errors=tuple(errors),
+    )
