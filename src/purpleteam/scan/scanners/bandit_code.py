@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from purpleteam.core.records import Finding, Severity
 from purpleteam.scan.scanner import PYTHON, SCANNERS, ScanResult, merged, walk
@@ -20,7 +21,6 @@ from purpleteam.scan.text import Script, as_script, read_cells
 
 FILES_AT_ONCE = 500
 SECONDS = 300
-NO_FOLDER = "/no/folder/is/left/out/"
 LEVELS: dict[str, Severity] = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
 
 
@@ -64,42 +64,23 @@ def _notebooks(tool: str, books: Mapping[Path, str]) -> ScanResult:
 
 def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
     """Return what Bandit says of files; `names` are theirs in findings, by path."""
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "bandit",
-        "-q",
-        "--ignore-nosec",
-        "-f",
-        "json",
-        "-x",
-        NO_FOLDER,
-        *names,
-    ]
-    try:
-        with tempfile.TemporaryDirectory() as cache:  # its plug-in loader would fill the user's
-            done = subprocess.run(  # noqa: S603 - no shell; absolute paths
-                command,
-                env={**os.environ, "HOME": cache, "XDG_CACHE_HOME": cache},
-                capture_output=True,
-                timeout=SECONDS,
-                check=False,
-            )
-        report = json.loads(done.stdout)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return ScanResult(errors=(f"bandit did not run: {type(error).__name__}: {error}"[:300],))
-    except ValueError:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        said = last[0][:200] if last else "nothing"
-        return ScanResult(errors=(f"bandit ended with {done.returncode} and said: {said}",))
-    broken = {error["filename"]: f"bandit: {error['reason']}" for error in report["errors"]}
-    read = {file: row for file, row in report["metrics"].items() if file not in broken}
-    skipped = [(names.get(file, file), reason) for file, reason in broken.items()]
+    read: dict[str, list[Any]] = {}
+    broken: dict[str, str] = {}
+    errors: list[str] = []
+    while waiting := [file for file in names if file not in read and file not in broken]:
+        lines, failed = _run(waiting)
+        rows = [json.loads(line) for line in lines[1:]]
+        read |= {row["path"]: row["found"] for row in rows if "found" in row}
+        broken |= {row["path"]: f"bandit: {row['broken']}" for row in rows if "broken" in row}
+        if not lines:  # it has not come so far as to be ready
+            errors.append(f"bandit {failed}")
+            broken |= dict.fromkeys(waiting, "bandit left it out")
+        elif len(rows) < len(waiting):  # the file at which it ended, and on with those after it
+            broken[waiting[len(rows)]] = f"bandit {failed}"
     findings = []
-    for row in report["results"]:
-        cwe = row.get("issue_cwe", {}).get("id")
-        place = {"path": names.get(row["filename"], row["filename"]), "line": row["line_number"]}
+    for row in (row for found in read.values() for row in found):
+        cwe = row["issue_cwe"].get("id")
+        place = {"path": names[row["filename"]], "line": row["line_number"]}
         finding = Finding(
             tool=tool,
             rule=row["test_id"],
@@ -111,11 +92,29 @@ def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
             fix=row.get("more_info"),
         )
         findings.append(finding)
-    for file, name in names.items():
-        if file not in read and file not in broken:
-            skipped.append((name, "bandit left it out"))
     return ScanResult(
         findings=tuple(findings),
         scanned=tuple(name for file, name in names.items() if file in read),
-        skipped=tuple(skipped),
+        skipped=tuple((names[file], why) for file, why in broken.items()),
+        errors=tuple(errors),
     )
+
+
+def _run(files: list[str]) -> tuple[list[bytes], str]:
+    """Return the whole lines that Bandit wrote of files, and how it ended."""
+    program = Path(__file__).with_name("_bandit_process.py")
+    try:
+        with tempfile.TemporaryDirectory() as cache:  # its plug-in loader would fill the user's
+            done = subprocess.run(  # noqa: S603 - no shell; absolute paths
+                [sys.executable, "-P", str(program)],
+                input=json.dumps(files).encode(),
+                env={**os.environ, "HOME": cache, "XDG_CACHE_HOME": cache},
+                capture_output=True,
+                timeout=SECONDS,
+                check=False,
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        written = getattr(error, "stdout", None) or b""
+        return written.split(b"\n")[:-1], f"did not run: {type(error).__name__}: {error}"[:300]
+    said = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1]
+    return done.stdout.split(b"\n")[:-1], f"ended with {done.returncode} and said: {said[:200]}"
