@@ -117,7 +117,10 @@ def all_confidences(module: Module) -> Iterator[Hit]:
 
         def stop(node: ast.AST) -> bool:
             match node:
-                case ast.Call(func=ast.Name(id=name)) | ast.Attribute(attr=name):
+                case (
+                    ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name))
+                    | ast.Attribute(attr=name)
+                ):
                     return name in FEW or (name in ONE and node not in looped)
                 case ast.Subscript(slice=ast.Slice(upper=ast.expr())):
                     return True

@@ -41,12 +41,12 @@ def functions(module: Module) -> Iterator[Function]:
 def served(module: Module) -> Iterator[Function]:
     """Yield the functions that answer a client: decorated, handed on, or of a view."""
     handed = {
-        name.id
+        getattr(name, "attr", getattr(name, "id", ""))
         for call, called in module.calls
         if called not in EVERYWHERE
         for given in (*call.args, *(keyword.value for keyword in call.keywords))
         for name in (given.elts if isinstance(given, ast.List | ast.Tuple) else [given])
-        if isinstance(name, ast.Name)
+        if isinstance(name, ast.Name) or getattr(getattr(name, "value", None), "id", "") == "self"
     }
     methods = {
         item
