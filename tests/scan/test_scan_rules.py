@@ -48,10 +48,10 @@ def test_every_rule_says_what_it_is_and_what_to_do():
         assert re.fullmatch(r"CWE-\d+", rule.cwe)
 
 
-def test_the_examples_name_two_hundred_sinks_and_as_many_harmless_lines():
+def test_the_examples_name_three_hundred_sinks_and_as_many_harmless_lines():
     text = "".join(example.read_text() for example in EXAMPLES)
-    assert sum(len(expected(example)) for example in EXAMPLES) >= 250
-    assert text.count("must not trigger") >= 250
+    assert sum(len(expected(example)) for example in EXAMPLES) >= 300
+    assert text.count("must not trigger") >= 300
 
 
 @pytest.mark.parametrize("source", [b"def f(:\n", b"x = '\x00'", b"(" * 5000, b"\xff\xfe x"])

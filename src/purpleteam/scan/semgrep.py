@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.errors import UsageError
-from purpleteam.core.records import Finding
 from purpleteam.scan.rules import RULES
 from purpleteam.scan.scanner import CODE, Scanner, ScanResult, walk
 from purpleteam.scan.text import Script, as_script, read_cells
@@ -28,7 +27,6 @@ OPTIONS = (
     *("scan", "--config", str(RULE_FILE), "--json", "--quiet", "--metrics", "off"),
     *("--disable-version-check", "--disable-nosem", "--no-git-ignore", "--max-target-bytes", "0"),
 )
-OFFLINE = {"SEMGREP_SEND_METRICS": "off", "SEMGREP_ENABLE_VERSION_CHECK": "0"}
 
 
 def semgrep(name: str = "semgrep") -> Scanner:
@@ -47,8 +45,9 @@ def semgrep(name: str = "semgrep") -> Scanner:
 
 
 def _scan(executable: str, path: Path) -> ScanResult:
-    tree, names, scripts = walk(path), dict[str, str](), dict[str, Script]()
-    with tempfile.TemporaryDirectory() as folder:
+    names, scripts = dict[str, str](), dict[str, Script]()
+    tree = walk(path)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home:
         for file in tree.files:
             if file.suffix in CODE:
                 name, copy = tree.name(file), Path(folder) / f"{len(names)}.py"
@@ -61,36 +60,30 @@ def _scan(executable: str, path: Path) -> ScanResult:
                     continue  # the scanners beside this one say why
                 copy.write_bytes(data)
                 names[copy.name] = name
-        return _told_of(_run(executable, folder), names, scripts) if names else ScanResult()
-
-
-def _run(executable: str, folder: str) -> dict[str, Any] | str:
-    """Return Semgrep's report, or why there is none."""
-    with tempfile.TemporaryDirectory() as home:  # it writes settings and a log there
+        if not names:
+            return ScanResult()
         try:
             done = subprocess.run(  # noqa: S603 - no shell; an absolute path
                 [executable, *OPTIONS, folder],
-                env={**os.environ, **OFFLINE, "HOME": home, "XDG_CONFIG_HOME": home},
+                env={**os.environ, "HOME": home, "XDG_CONFIG_HOME": home},  # for settings and logs
                 capture_output=True,
                 timeout=SECONDS,
                 check=False,
             )
-            report = json.loads(done.stdout)
         except (OSError, subprocess.TimeoutExpired) as error:
-            return f"did not run: {type(error).__name__}"
-        except ValueError:
-            last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-            return f"ended with {done.returncode} and said: {''.join(last)[:200] or 'nothing'}"
-    return report if isinstance(report, dict) else "gave no report"
+            return ScanResult(errors=(f"semgrep did not run: {type(error).__name__}",))
+    try:
+        return _told_of(json.loads(done.stdout), names, scripts)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = (done.stderr.decode("utf-8", "replace").strip() or "nothing").splitlines()[-1][:200]
+        return ScanResult(errors=(f"semgrep ended with {done.returncode} and said: {said}",))
 
 
 def _told_of(
-    report: dict[str, Any] | str, names: Mapping[str, str], scripts: Mapping[str, Script]
+    report: dict[str, Any], names: Mapping[str, str], scripts: Mapping[str, Script]
 ) -> ScanResult:
     """Return a report as ours; what Semgrep says that it did not read is not read."""
-    if isinstance(report, str):
-        return ScanResult(errors=(f"semgrep {report}",))
-    tool, findings, errors = f"semgrep {report.get('version', '')}".strip(), list[Finding](), []
+    findings, errors = [], []
     read = {Path(path).name for path in report["paths"]["scanned"]}
     skipped = {name: "semgrep: left out" for copy, name in names.items() if copy not in read}
     for error in report["errors"]:
@@ -102,13 +95,11 @@ def _told_of(
             errors.append(f"semgrep: {kind}: {' '.join(str(error.get('message')).split())[:200]}")
     for row in report["results"]:
         rule, _ = RULES[str(row["check_id"]).rpartition(".")[2]]
-        name, place = names[Path(row["path"]).name], {"line": int(row["start"]["line"])}
-        if name in scripts:
-            place = dict(
-                zip(("cell", "line"), scripts[name].places[place["line"] - 1], strict=True)
-            )
+        name, line = names[Path(row["path"]).name], int(row["start"]["line"])
+        cell, line = scripts[name].places[line - 1] if name in scripts else (0, line)
+        place = {"line": line} | ({"cell": cell} if cell else {})
         found = rule.finding("rules", str(row["extra"]["message"]), path=name, **place)
-        findings.append(replace(found, tool=tool))
+        findings.append(replace(found, tool=f"semgrep {report.get('version', '')}".strip()))
     return ScanResult(
         findings=tuple(findings),
         scanned=tuple(name for name in names.values() if name not in skipped),

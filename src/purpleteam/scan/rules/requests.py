@@ -34,10 +34,8 @@ OPENERS = frozenset({
     *("flask.send_file", "fastapi.responses.FileResponse", "starlette.responses.FileResponse"),
     *("django.http.FileResponse", "aiohttp.web.FileResponse", "quart.send_file", "os.listdir"),
 })  # fmt: skip
-WRITERS = frozenset({
-    *("save", "open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink"),
-    *("send_file", "FileResponse", "static_file"),
-})  # fmt: skip
+TAKERS = ("save", "send_file", "FileResponse", "static_file")
+WRITERS = ("open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink")
 DECODERS = frozenset({
     *("PIL.Image.open", "Image.open", "cv2.imdecode", "imageio.imread", "imageio.v3.imread"),
     *("imageio.v2.imread", "skimage.io.imread", "matplotlib.image.imread", "cv2.imread"),
@@ -66,18 +64,10 @@ def path_of_a_client(module: Module) -> Iterator[Hit]:
 
         from_client = flow(function, _asked_by(module, function), harmless)
         for call, name in module.calls_in(ast.walk(function)):
-            match call:
-                case ast.Call(func=ast.Name(), args=[given, *_]) if name in OPENERS:
-                    path: ast.AST | None = given
-                case ast.Call(func=ast.Attribute(value=made, attr=method)) if method in WRITERS:
-                    module_call = name in OPENERS or method in ("save", "send_file", "FileResponse")
-                    path = (call.args[0] if call.args else None) if module_call else made
-                case ast.Call(args=[given, *_]) if name in OPENERS:
-                    path = given
-                case ast.Call(func=ast.Name(id=("send_file" | "FileResponse"))):
-                    path = argument(call, "path", 0)
-                case _:
-                    path = None
+            method, path = name.split(".")[-1], argument(call, "path", 0)
+            if name not in OPENERS and method not in TAKERS:
+                path = call.func.value if isinstance(call.func, ast.Attribute) else None
+                path = path if method in WRITERS else None
             if path is not None and from_client(path):
                 yield Hit(call, f"{name or 'a call'} takes a path that the client chose")
                 break

@@ -7,16 +7,11 @@ from purpleteam.scan.rules import Hit, Module, argument, is_literal, rule
 from purpleteam.scan.rules.served import functions
 
 DEBUGGERS = (
-    "flask",
-    "quart",
-    "dash",
-    "bottle",
-    "sanic",
-    "fastapi",
-    "starlette",
-    "litestar",
-    "django",
+    *("flask", "quart", "dash", "bottle", "sanic", "fastapi", "starlette", "litestar", "django"),
+    "werkzeug",
 )
+STARTERS = (".run", ".run_server", "run_simple", "config.update", ".from_mapping")
+SETTINGS = ("INSTALLED_APPS =", "ROOT_URLCONF =", "ALLOWED_HOSTS =")  # Django's
 APPS = ("Flask", "FastAPI", "Starlette")
 FLASK_BODIES = frozenset(
     f"flask.request.{name}"
@@ -33,45 +28,32 @@ EVERYWHERE = ("", ".", "..", "~", "./", "../", "*")  # as a path that Gradio may
 @rule("PT005", "high", 489, "leave debug off; Werkzeug's debugger runs code for whoever reaches it")
 def debug_server(module: Module) -> Iterator[Hit]:
     """A web app that is started with its debugger."""
-    own = {  # classes of the file's own that are no app
+    ours = {  # classes of the file's own that are no app, and what is made of them
         node.name
         for node in module.nodes
-        if isinstance(node, ast.ClassDef)
-        and not any(module.dotted(base).startswith(DEBUGGERS) for base in node.bases)
+        if isinstance(node, ast.ClassDef) and not any(map(module.dotted, node.bases))
     }
-    made = {
-        node.targets[0].id
-        for node in module.nodes
-        if isinstance(node, ast.Assign)
-        and isinstance(node.targets[0], ast.Name)
-        and getattr(getattr(node.value, "func", None), "id", None) in own
-    }
-    for call, name in module.calls if module.imports(*DEBUGGERS, "werkzeug") else ():
-        runs = name.endswith(
-            (".run", ".run_server", "run_simple", "config.update", ".from_mapping")
-        )
+    for node in module.nodes:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=made)], value=ast.Call(func=ast.Name(id=name))):
+                ours |= {made} if name in ours else set()
+    for call, name in module.calls if module.imports(*DEBUGGERS) else ():
+        runs = name.endswith(STARTERS)
         on = argument(call, "debug", 2 if runs and module.imports("flask") else None)
         receiver = getattr(call.func, "value", None)
-        receiver = getattr(receiver, "func", receiver)
-        ours = getattr(receiver, "id", None) in own | made
+        known = getattr(getattr(receiver, "func", receiver), "id", None) in ours
         options = (on, argument(call, "use_debugger"), argument(call, "DEBUG"))
-        starts = (runs or name.split(".")[-1] in APPS) and not ours
+        starts = (runs or name.split(".")[-1] in APPS) and not known
         if starts and any(is_literal(option, True) for option in options):
             yield Hit(call, f"{name} with debug=True")
         elif name == "werkzeug.debug.DebuggedApplication":
             yield Hit(call, f"{name} runs code for whoever reaches it")
-    names = {
-        getattr(target, "id", None)
-        for node in module.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-    }
-    django = not names.isdisjoint(("INSTALLED_APPS", "ROOT_URLCONF", "ALLOWED_HOSTS"))
-    for node in module.nodes:
+    django = any(line.startswith(SETTINGS) for line in module.lines)
+    web = django or module.imports(*DEBUGGERS, "os")
+    for node in module.nodes if web else ():
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             meant = node.value.value in ("1", "true", 1)
-            web = django or module.imports(*DEBUGGERS, "os")
-            if meant and web and any(_is_debug(target, django) for target in node.targets):
+            if meant and any(_is_debug(target, django) for target in node.targets):
                 yield Hit(node, "the debugger is switched on")
 
 
