@@ -40,11 +40,11 @@ check: $(STAMP)  ## Format, lint, types, and who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(STAMP)  ## Measure what training, attacks, the gate and an installation cost, into results/
+bench: $(STAMP)  ## Measure what training, attacks, the scan and an installation cost, into results/
 	@$(BIN)/python benchmarks/training.py
 	@$(BIN)/python benchmarks/attacks.py
 	@$(BIN)/python benchmarks/install.py
-	@$(BIN)/python benchmarks/gate.py
+	@$(BIN)/python benchmarks/scan.py cost
 
 docs: $(STAMP)  ## Write the tables of the pages anew from results/, and docs/api.md from docstrings
 	@$(BIN)/python docs/update_tables.py

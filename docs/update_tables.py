@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # pages are made from 
 import abuse_tables
 import attack_tables
 import backdoor_tables
+import scan_tables
 import serving_tables
 import verdict_tables
 
@@ -33,7 +34,7 @@ from purpleteam.report.view import DASH, Cell, Number, Table, row
 __all__ = ["BLOCK", "render", "updated"]
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ("abuse", "assignment", "attacks", "backdoors", "measured", "signing")
+DOCS = ("abuse", "assignment", "attacks", "backdoors", "measured", "scanning", "signing")
 PAGES = tuple(
     ROOT / f"{name}.md" for name in ("README", "SECURITY", *(f"docs/{one}" for one in DOCS))
 )
@@ -208,24 +209,6 @@ def _hostile(path: Path) -> str:
     )
 
 
-def _gate(path: Path) -> str:
-    """Return how mutated files were read here and elsewhere, and what reading costs."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    tried = found["differential"]
-    lines = ["| Format | Mutated files | Accepted | Read with other values elsewhere |"]
-    lines += ["| --- | --- | --- | --- |"]
-    lines += [
-        f"| {kind} | {count:,} | {tried['accepted'].get(kind, 0)} | "
-        f"{sum(name.endswith(kind) for name in tried['disagreements'])} |"
-        for kind, count in tried["changed"].items()
-    ]
-    ratios = ", ".join(f"{one['ratio']:.2f} of {one['tensors']:,} tensors" for one in found["cost"])
-    return "\n".join(lines) + (
-        f"\n\nSeed {tried['seed']}; elsewhere is torch with `weights_only`, safetensors and NumPy. "
-        f"Reading takes, as a share of torch's own time: {ratios}."
-    )
-
-
 def _own(path: Path, key: str = "answer") -> str:
     """Return the answer to the README's own command, word for word."""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -244,7 +227,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "backdoors": backdoor_tables.backdoors,
     "calibration": verdict_tables.calibration,
     "drawn_digits": serving_tables.drawn_digits,
-    "gate": _gate,
     "hostile": _hostile,
     "inputs": abuse_tables.inputs,
     "inputs_known": abuse_tables.inputs_known,
@@ -256,6 +238,10 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "refusal": serving_tables.refusal,
     "reproducible": verdict_tables.reproducible,
     "restart": serving_tables.restart,
+    "scan": scan_tables.files,
+    "scan_cost": scan_tables.cost,
+    "scan_fuzz": scan_tables.fuzz,
+    "scan_source": scan_tables.source,
     "serve": serving_tables.serve,
     "signing": serving_tables.signing,
     "summary_attacks": attack_tables.summary,
@@ -272,6 +258,7 @@ FILES = {
     "assignment_claims": "mnist",
     "inputs_known": "inputs",
     "own_python": "own",
+    **{f"scan_{name}": "scan" for name in ("cost", "fuzz", "source")},
     **{f"verdicts_{name}": "verdicts" for name in ("ladder", "loops")},
 }
 """Where a block's file of results has another name."""

@@ -99,7 +99,8 @@ def _compared_weights(path: Path) -> str:
     verdict = read_state_dict(path)
     if verdict.verdict == "refused":
         return ""
-    for options in ({}, {"mmap": True}):
+    zipped = path.read_bytes()[:2] == b"PK"  # of others torch makes no map
+    for options in ({}, {"mmap": True})[: 1 + zipped]:
         if path.suffix == ".safetensors":
             found = load_file(path)
         else:
