@@ -158,6 +158,79 @@ def test_a_text_of_lines_that_could_be_opcodes_is_a_text(tmp_path, unit):
     assert judge(tmp_path / "words.txt").problems == ()
 
 
+def packed(**files: str) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "."), content)
+    return target.getvalue()
+
+
+LAYER = '{"module": %s, "class_name": "%s", "config": {}, "registered_name": %s}'
+CONFIGS = {
+    "a.yaml": b"a: !!python/object/apply:os.system ['true']\n",
+    "b.yml": b"%TAG !e! tag:yaml.org,2002:python/\n--- !e!name:os.system\n",
+    "c.yaml": b"- !<tag:yaml.org,2002:python/module:o%73> x\n",
+    "d.keras": packed(config__json=LAYER % ("null", "L\\u0061mbda", "null")),
+    "e.keras": packed(config__json=LAYER % ('"os"', "system", "null")),
+    "f.keras": packed(config__json=LAYER % ('"keras.utils"', "get_file", "null")),
+    "g.keras": packed(config__json=LAYER % ("null", "Net", '"mine>Net"')),
+    "h.skops": packed(schema__json='{"__module__": "os", "__class__": "system"}'),
+    "i.json": b'{"py/reduce": [{"py/function": "os.system"}]}',
+    "j.pt2": packed(archive_format="pt2", a__so="\x7fELF"),
+    "k.pt": b"\x7fELF" + bytes(99),
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_code_that_a_configuration_or_a_library_brings_is_told(tmp_path, kind):
+    assert grade(tmp_path / kind, CONFIGS[kind]) in ("malicious", "ambiguous")
+
+
+def test_configurations_of_plain_parts_are_clean(tmp_path):
+    good = LAYER % ('"keras.layers"', "Dense", "null")
+    assert grade(tmp_path / "a.keras", packed(config__json=good)) == "note"
+    tags = b"a: !!python/tuple [1]\nb: !!python/object:argparse.Namespace {}\nc: !Ref d\n"
+    assert grade(tmp_path / "a.yaml", tags) == "note"
+
+
+def test_links_and_names_that_lead_out_of_a_tar_archive_are_told(tmp_path):
+    for name, link in (("../a", ""), ("/a", ""), ("a", "/etc/passwd"), ("b/a", "../../c")):
+        content, info = io.BytesIO(), tarfile.TarInfo(name)
+        info.type, info.linkname = (tarfile.SYMTYPE if link else tarfile.REGTYPE), link
+        with tarfile.open(fileobj=content, mode="w") as archive:
+            archive.addfile(info)
+        assert grade(tmp_path / "a.tar", content.getvalue()) == "ambiguous"
+
+
+def test_a_number_that_no_memory_holds_is_a_bomb(tmp_path):
+    for maker in ("bytearray", "range"):
+        data = b"\x80\x04" + name("builtins", maker) + b"\x8a\6\0\0\0\0\0\1\x85R."
+        assert grade(tmp_path / "a.pkl", data) == "ambiguous"
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_torchscript_is_harmless_as_far_as_it_computes(tmp_path):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    torch.jit.save(torch.jit.script(net), tmp_path / "a.pt")
+    assert judge(tmp_path / "a.pt").grade == "unsupported"
+    good = b"  def forward(self, x: Tensor) -> Tensor:\n    return torch.relu(x)\n"
+    for call in (b"relu(", b"save(", b"from_file("):
+        source = good.replace(b"relu(", call)
+        files = {"code/net.py": source, "constants.pkl": b"\x80\2)."}
+        path = corpus.archive(tmp_path / "b.pt", corpus.benign_pickle(), **files)
+        assert judge(path).grade == ("unsupported" if call == b"relu(" else "ambiguous")
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_files_before_torch_1_6_are_known_in_every_protocol(tmp_path, protocol):
+    torch = pytest.importorskip("torch")
+    old = {"_use_new_zipfile_serialization": False, "pickle_protocol": protocol}
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt", **old)
+    assert judge(tmp_path / "a.pt").grade == ("note" if protocol == 3 else "unsupported")
+
+
 def plain() -> dict[str, object]:
     """Return what people pickle of NumPy and torch."""
     from argparse import Namespace

@@ -144,3 +144,16 @@ def test_a_tensor_of_onnx_that_claims_more_than_it_has_is_found(tmp_path):
     (tmp_path / "net.onnx").write_bytes(good.replace(b"\x08\x04\x10\x01", b"\x08\x7f\x10\x01"))
     (problem,) = judge(tmp_path / "net.onnx").problems
     assert "claims 127 numbers in 16" in str(problem)
+
+
+def test_a_tensor_of_onnx_has_as_many_numbers_as_it_claims_in_every_format(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    kinds = ["FLOAT", "DOUBLE", "INT64", "INT32", "BOOL", "FLOAT16", "COMPLEX64", "UINT64"]
+    for kind in kinds:
+        values = [300.0] * 4 if kind != "BOOL" else [True] * 4
+        tensor = onnx.helper.make_tensor("w", getattr(onnx.TensorProto, kind), [4], values)
+        graph = onnx.helper.make_graph([], "g", [], [], [tensor])
+        for size, found in ((4, 0), (2, 1), (5, 1)):
+            graph.initializer[0].dims[0] = size
+            (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+            assert len(judge(tmp_path / "a.onnx").problems) == found, (kind, size)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from purpleteam.core.errors import reason_of
+from purpleteam.scan.formats.config import inspect_config, inspect_script
 from purpleteam.scan.formats.containers import STREAMS, tar_members, unpacked
 from purpleteam.scan.formats.names import FOREIGN, RAW, is_harmless
 from purpleteam.scan.formats.onnx import inspect_onnx
@@ -40,9 +41,11 @@ MAX_UNPACKED = 512 << 20  # bytes, in all of them
 MAX_MEMBER = 64 << 20  # bytes of a packed file of a zip archive, which are unpacked in memory
 MAX_SHARING = 8  # how often the tensors may use the bytes of the file, as tied weights do
 EXPANDED = 16 << 20  # bytes that views of few numbers may have in addition
-OPENED = frozenset({".npz", ".mar", ".keras", ".skops", ".nemo"})  # archives of several files
+OPENED = frozenset(
+    {".npz", ".mar", ".keras", ".skops", ".nemo", ".pt2"}
+)  # archives of several files
 PACKED = {".tgz": ".tar", **dict.fromkeys((".gz", ".bz2", ".xz", ".z", ".lzma"), "")}
-LAMBDA = re.compile(rb'"(?:class_name|registered_name)"\s*:\s*"(?:Lambda|__lambda__)"')
+LAMBDA = re.compile(rb'"(?:class_name|registered_name)"\s*:\s*"(?:Lambda|__lambda__|TFSMLayer)"')
 STORAGE = re.compile(r"[^/]*/data/[0-9]+")
 
 
@@ -95,7 +98,7 @@ class _Looker:
     """Looks into one file and into all that lies in it, within limits that they share."""
 
     def __init__(self, path: Path) -> None:
-        self.folder, self.kind = path.parent, "unknown"
+        self.folder, self.kind, self.model = path.parent, "unknown", False
         self.opcodes, self.unpacked, self.members = MAX_WALK, MAX_UNPACKED, MAX_MEMBERS
         self.tensors: dict[str, Callable[[], Tensor]] | None = None
         self.dtypes: dict[str, str] = {}
@@ -106,6 +109,7 @@ class _Looker:
         suffix = PurePosixPath(name).suffix.lower()
         claims = suffix in MODEL_SUFFIXES and (suffix != ".bin" or not depth)
         kind = kind_of(data, claims_model=claims)
+        self.model = self.model or claims
         if not depth:
             self.kind = kind
             if len(data) > MAX_BYTES:
@@ -129,6 +133,8 @@ class _Looker:
                 yield from self._safetensors(data, depth)
             elif kind == "onnx" or suffix == ".onnx":
                 yield from inspect_onnx(data, None if depth else self.folder)
+            elif kind == "native" and (claims or self.model):
+                yield Problem("foreign-code", "it is a native library or program")
             elif claims or kind in CLOSED:
                 yield Problem("unknown-format", f"the file is of kind {kind!r}: not looked into")
         except Problem as problem:
@@ -136,6 +142,7 @@ class _Looker:
             searched = kind != "pickle"
         else:
             searched = kind in ("unknown", "text", *CLOSED)
+        yield from inspect_config(data, suffix)
         if searched:
             yield from self._hidden(data, 0)
         elif kind in ("safetensors", "onnx", "numpy"):
@@ -176,6 +183,8 @@ class _Looker:
         archive = read_layout(data)
         torch = any(name.split("/", 1)[-1] == "data.pkl" for name in archive.members)
         claims = suffix in MODEL_SUFFIXES
+        named = {name.rpartition("/")[2] for name in archive.members}
+        self.model |= bool(named & {"archive_format", ".format_version", "data.pkl"})
         if torch:
             try:
                 self._state(*open_archive(archive), depth)
@@ -188,10 +197,11 @@ class _Looker:
                 return
         elif claims and (suffix not in OPENED or not archive.members):
             yield Problem("unknown-format", "the archive is of no known model format")
-        elif claims and archive.odd:
+        elif claims and archive.odd and not archive.odd.startswith("two"):  # of one in it
             yield Problem("archive", f"the archive has {archive.odd}")
         for name, member in archive.members.items():
             if torch and STORAGE.fullmatch(name):
+                yield from self._numbers(archive.data[member.start : member.start + member.packed])
                 continue
             if claims and PurePosixPath(name).suffix in PYTHON and not torch:
                 why = "it is source code, which is not scanned in an archive"
@@ -210,7 +220,11 @@ class _Looker:
             except Problem as problem:
                 yield problem
                 continue
-            yield from self._inside(content, name, depth)
+            if torch and "/code/" in name and name.endswith(".py"):
+                yield from (problem.inside(name) for problem in inspect_script(content))
+            # That what lies in a torch archive is a pickle is no news.
+            found = self._inside(content, name, depth)
+            yield from (one for one in found if not torch or one.kind != "pickle")
 
     def _npz_array(self, archive: Archive, name: str, depth: int) -> Iterator[Problem]:
         """Look at an array; of a large one that is packed at its header."""
@@ -241,8 +255,8 @@ class _Looker:
         if kind == "tar":
             try:
                 for inner, content in tar_members(data):
-                    if content is None:
-                        yield Problem("unread", "it lies there in pieces").inside(inner)
+                    if isinstance(content, Problem):
+                        yield content.inside(inner)
                     else:
                         yield from self._inside(content, inner, depth)
                     if self.members < 0:
@@ -274,7 +288,7 @@ class _Looker:
             }
 
     def _pickles(self, data: memoryview, depth: int) -> Iterator[Problem]:
-        if data[: len(LEGACY)] == LEGACY:
+        if LEGACY.match(data):
             self.kind = self.kind if depth else "legacy torch"
             try:
                 self._state(*open_legacy(data), depth)
@@ -300,7 +314,7 @@ class _Looker:
             yield Problem("unread", f"the pickle has {why}: the rest was only searched")
         elif walk.error:
             yield Problem("damaged-pickle", f"the pickle is broken: {walk.error}")
-        elif walk.end < len(data) and data[: len(LEGACY)] != LEGACY:
+        elif walk.end < len(data) and not LEGACY.match(data):
             yield Problem("damaged-pickle", "more follows behind the end of the pickle")
         if walk.end < len(data):
             yield from self._hidden(data, walk.end)
@@ -334,6 +348,8 @@ def _same(tensor: Tensor) -> Tensor:
 
 def _named(walk: PickleWalk) -> Iterator[Problem]:
     """Yield what a pickle would import, each name once, but for what is harmless."""
+    if walk.bomb is not None:
+        yield Problem("bomb", f"something is called with a number over 2**31 (byte {walk.bomb})")
     for name, position in dict(reversed(walk.imports)).items():
         if name is None:
             yield Problem("unsafe-global", f"a name at byte {position} cannot be told")

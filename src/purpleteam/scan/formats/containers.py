@@ -7,11 +7,14 @@ import bz2
 import io
 import lzma
 import mmap
+import posixpath
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
 from typing import Any
+
+from purpleteam.scan.formats.problem import Problem
 
 PIECE = 1 << 20
 MAX_MEMORY = 64 << 20  # that an xz stream may ask for
@@ -88,8 +91,8 @@ def _pieces(data: memoryview, kind: str) -> Iterator[bytes]:
             return  # padding
 
 
-def tar_members(data: memoryview) -> Iterator[tuple[str, memoryview | None]]:
-    """Yield each file of a tar archive; None for one that does not lie there in one piece.
+def tar_members(data: memoryview) -> Iterator[tuple[str, memoryview | Problem]]:
+    """Yield each file of a tar archive, or what is wrong with it.
 
     Raises:
         ValueError: the archive is damaged.
@@ -97,9 +100,16 @@ def tar_members(data: memoryview) -> Iterator[tuple[str, memoryview | None]]:
     try:
         with tarfile.open(fileobj=io.BufferedReader(View(data)), mode="r:") as archive:
             for member in archive:
-                if member.isreg():
-                    end = member.offset_data + member.size
-                    whole = not member.issparse() and end <= len(data)
-                    yield member.name, data[member.offset_data : end] if whole else None
+                end = member.offset_data + member.size
+                link = posixpath.join(posixpath.dirname(member.name), member.linkname)
+                places = (member.name, member.linkname if member.islnk() else link)
+                if any(posixpath.normpath(one).split("/")[0] in ("", "..") for one in places):
+                    yield member.name, Problem("archive", "it leads out of its folder")
+                if member.isdev():
+                    yield member.name, Problem("archive", "it is a device")
+                elif member.isreg() and not member.issparse() and end <= len(data):
+                    yield member.name, data[member.offset_data : end]
+                elif member.isreg():
+                    yield member.name, Problem("unread", "it lies there in pieces")
     except (tarfile.TarError, OSError, EOFError, OverflowError) as error:
         raise ValueError(f"the tar archive is damaged: {error}") from None

@@ -15,6 +15,8 @@ HARMLESS = re.compile(
     | torch\.serialization\._get_layout | torch\.storage\.(Typed|Untyped)Storage
     | torch\.nn\.parameter\.(Uninitialized)?(Parameter|Buffer) | torch\.torch_version\.TorchVersion
     | torch\.(ao\.)?nn\.([a-z]\w*\.)*modules\.([a-z]\w*\.)*[A-Z]\w*
+    | torch\.distributed\.checkpoint\.metadata\._?[A-Z]\w*
+    | torch\.distributed\.checkpoint\.filesystem\._StorageInfo
     | torch\.optim\.([a-z]\w*\.)?[A-Z]\w* | torch\.return_types\.\w+
     | torch\.nn\.functional\.(relu6?|gelu|silu|mish|elu|selu|leaky_relu|softmax)
     | torch\.(_C\._nn\.gelu | tanh | relu | sigmoid)

@@ -27,8 +27,8 @@ FUNCTION_NAME, FUNCTION_DOMAIN = 1, 10
 NODE_OPERATOR, NODE_DOMAIN = ("node", 4), ("node", 7)
 TENSOR_NAME, TENSOR_EXTERNAL_DATA, TENSOR_LOCATION = ("tensor", 8), ("tensor", 13), ("tensor", 14)
 TENSOR_SHAPE, TENSOR_TYPE, TENSOR_RAW = ("tensor", 1), ("tensor", 2), ("tensor", 9)
-TENSOR_NUMBERS = {("tensor", 4): 4, ("tensor", 10): 8}  # bytes of one; of others at least one bit
-TENSOR_OTHERS = {("tensor", number) for number in (5, 6, 7, 11)}
+TENSOR_NUMBERS = {("tensor", 4): 4, ("tensor", 10): 8}  # bytes of one; others are of any length
+TENSOR_TEXTS, TENSOR_OTHERS = ("tensor", 6), {("tensor", number) for number in (5, 7, 11)}
 BITS = {  # of a number, by the type of a tensor
     **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8), **dict.fromkeys((4, 5, 10, 16), 16),
     **dict.fromkeys((1, 6, 12), 32), **dict.fromkeys((7, 11, 13, 14), 64), 15: 128,
@@ -106,7 +106,7 @@ class _Walk(Reader):
         texts = {NODE_OPERATOR: "", NODE_DOMAIN: "", TENSOR_NAME: ""}
         places: list[dict[str, str]] = [{}]
         external, shape, data_type = False, [], 0
-        least, exact, raw = 0, 0, None  # bits that are there
+        held, raw = 0, None  # numbers, bytes
         for field in self.fields(data):
             place = (kind, field.number)
             if part := PARTS[kind].get(field.number):
@@ -126,9 +126,12 @@ class _Walk(Reader):
             elif place == TENSOR_RAW:
                 raw = len(field.message)
             elif place in TENSOR_NUMBERS:
-                exact += len(field.message) // TENSOR_NUMBERS[place]
+                held += len(field.message) // TENSOR_NUMBERS[place]
             elif place in TENSOR_OTHERS:
-                least += 1 if isinstance(field.value, int) else max(1, len(field.value))
+                one = isinstance(field.value, int)
+                held += 1 if one else sum(byte < 0x80 for byte in field.message)  # each ends so
+            elif place == TENSOR_TEXTS:
+                held += 1
         operator, domain, name = texts.values()
         if kind == "node" and domain not in DOMAINS and (domain, operator) not in self.own:
             built_in = "unsupported" if re.fullmatch(RUNTIME, domain) else "custom-operator"
@@ -137,11 +140,11 @@ class _Walk(Reader):
             yield Problem("external-data", f"tensor {name[:80]!r} is read from {why}")
         elif kind == "tensor" and not external:
             claimed, bits = math.prod(shape), BITS.get(data_type, 1)
-            fits = claimed <= 8 * least or claimed in (exact, exact / 2)
+            wanted = claimed * {22: 0.5, 21: 0.5, 23: 0.5, 14: 2, 15: 2}.get(data_type, 1)
+            fits = held == math.ceil(wanted)
             if raw is not None:
-                fits = raw == -(-claimed * bits // 8) or data_type not in BITS
+                fits, held = raw == -(-claimed * bits // 8) or data_type not in BITS, raw
             if max(shape, default=0) >= 1 << 63 or not fits:
-                held = raw if raw is not None else max(least, exact)
                 yield Problem("tensor", f"tensor {name[:80]!r} claims {claimed} numbers in {held}")
 
     def _outside(self, told: dict[str, str]) -> str:

@@ -19,7 +19,7 @@ MODEL_SUFFIXES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((".pkl", ".pickle"), ("pickle",)),
     ".joblib": ("pickle",),
     **dict.fromkeys((".h5", ".hdf5"), ("hdf5",)),
-    **dict.fromkeys((".keras", ".npz", ".mar", ".skops"), ("zip",)),
+    **dict.fromkeys((".keras", ".npz", ".mar", ".skops", ".pt2"), ("zip",)),
     ".nemo": ("tar",),
     ".npy": ("numpy",),
     **dict.fromkeys((".tflite", ".gguf"), ()),
@@ -35,6 +35,7 @@ MAGIC = {
     b"BZh": "bz2",
     b"\xfd7zXZ\x00": "xz",
     b"Rar!\x1a\x07": "rar",
+    **dict.fromkeys((b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"MZ\x90\0"), "native"),
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x04\x22\x4d\x18": "lz4",
     b"version https://git-lfs.": "git-lfs pointer",
@@ -43,6 +44,7 @@ MAGIC = {
 CLOSED = frozenset({"hdf5", "7z", "rar", "zstd", "lz4"})
 """What may hold a model and is not opened."""
 MAX_HEAD = 512
+MAX_MARKED = 100_000  # opcodes behind the mark of a protocol
 
 
 def mapped(path: Path) -> memoryview:
@@ -68,11 +70,11 @@ def kind_of(data: memoryview, *, claims_model: bool) -> str:
             return kind
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= len(data) - 8:
         return "safetensors"
-    walk = walk_pickle(data)
+    walk = walk_pickle(data, limit=MAX_MARKED if head[0] == 0x80 else MAX_WALK)
     if _is_tar(head):
         return "tar"
     if head[0] == 0x80:
-        if walk.error is None or walk.imports or walk.opcodes == MAX_WALK or claims_model:
+        if walk.error is None or walk.imports or walk.opcodes == MAX_MARKED or claims_model:
             return "pickle"
     # One of protocol 0 or 1 begins with no mark. It must call something, as every text that begins
     # with a full stop would be one; or be all of a file that claims to be one.

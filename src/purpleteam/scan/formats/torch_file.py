@@ -45,7 +45,9 @@ NOTES = {  # the small files beside the pickle, and all that they may say
 }
 
 
-LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch before 1.6
+LEGACY = re.compile(
+    rb"(?s)\x80[\2-\5](\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\."
+)  # of before 1.6
 KEY = "[0-9]{1,20}"  # of a storage: a place, or an address as torch 1.6 wrote it
 
 
@@ -270,9 +272,9 @@ def open_archive(archive: Archive) -> tuple[Any, dict[str, memoryview]]:
     """Return what the pickle of a torch.save describes, and the storages that it names, by key."""
     tops = {name.partition("/")[0] for name in archive.members}
     top = tops.pop() if tops else ""
-    if any(name.startswith(f"{top}/code/") for name in archive.members):
+    if f"{top}/constants.pkl" in archive.members:
         why = "the archive is TorchScript, which is code; save model.state_dict() instead"
-        raise Problem("unread", why)
+        raise Problem("unsupported", why)
     if tops or not {f"{top}/data.pkl", f"{top}/version"} <= archive.members.keys():
         raise Problem("archive", "the archive is not one folder with data.pkl and version in it")
     if archive.odd:
@@ -325,11 +327,11 @@ def open_legacy(data: memoryview) -> tuple[Any, dict[str, memoryview]]:
             raise Problem("damaged-pickle", f"the pickle is broken: {walk.error}")
         parts.append(data[at : walk.end])
         at = walk.end
-    _, version, machine = (_StateReader(part).read() for part in parts[:3])
+    _, version, machine = (_PlainReader(part).read() for part in parts[:3])
     if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise Problem("unsupported", "the file is of another version, or of a big-endian machine")
     content, named = _described(_LegacyReader(parts[3]))
-    keys = _StateReader(parts[4]).read()
+    keys = _PlainReader(parts[4]).read()
     if not isinstance(keys, list) or sorted(keys, key=str) != sorted(named):
         raise Problem("tensor", "the storages are not those that the pickle names, each once")
     storages = {}

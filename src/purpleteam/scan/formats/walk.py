@@ -35,7 +35,7 @@ LITERALS: dict[str, str | None] = {
 }
 """The opcodes of text, and its encoding; of bytes, and none."""
 LOADER = "torch.storage._load_from_bytes"  # of a tensor that was pickled and not saved by torch
-_MARK = object()
+_MARK, _HUGE = object(), object()
 
 
 class Literal(NamedTuple):
@@ -73,6 +73,7 @@ class PickleWalk(NamedTuple):
     end: int  # the byte behind STOP; where the walk broke, that of the last whole opcode
     opcodes: int
     error: str | None
+    bomb: int | None  # where it calls something with a number that no memory holds
     marks: frozenset[int]  # of a protocol, where a pickle may begin
     files: tuple[memoryview, ...] | None
     """Files of torch in the pickle, which it loads; None where it uses their loader otherwise."""
@@ -93,7 +94,7 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
     marks: list[int] = []
     files: list[memoryview] = []
     loaders = 0  # that lie on the stack, or were used for something else than to load
-    calls, count, at, end, error = False, 0, start, start, None
+    calls, count, at, end, error, bomb = False, 0, start, start, None, None
     try:
         for name, raw, at, end in islice(opcodes(data, start), limit):  # noqa: B007 - `end` is said
             count += 1
@@ -107,6 +108,8 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
             elif name in GETS or name == "DUP":
                 made = stack[-1] if name == "DUP" else memo[ARGUMENTS[name](bytes(raw))]
                 stack.append(made)
+            elif name in ("INT", "LONG", "LONG1", "LONG4"):
+                stack.append(_HUGE if abs(ARGUMENTS[name](bytes(raw))) >> 31 else None)
             elif name == "MARK":
                 stack.append(_MARK)
             else:
@@ -128,8 +131,11 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                     made = taken[0]
                     if isinstance(made, _Named):  # what others use as well
                         imports.append((f"{made}:__setattr__", at))
-                elif name.startswith("TUPLE") and len(taken) <= 2:
-                    made = tuple(taken)
+                elif name in CALLS and any(item is _HUGE for item in taken):
+                    bomb = at if bomb is None else bomb
+                elif name.startswith("TUPLE"):
+                    few = tuple(taken) if len(taken) <= 2 else None
+                    made = _HUGE if any(item is _HUGE for item in taken) else few
                 elif name == "REDUCE":
                     match taken:
                         case [str(function), (Literal() as file,)] if function == LOADER:
@@ -156,6 +162,7 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
         opcodes=count,
         error=error,
         marks=frozenset(marks),
+        bomb=bomb,
         files=None if loaders else tuple(files),
     )
 
