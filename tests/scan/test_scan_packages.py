@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from purpleteam.core.checks import CHECKS, Target, run_check
 from purpleteam.scan import scan
-from purpleteam.scan.packages import advisories, declared
+from purpleteam.scan.packages import advisories, checks, declared
+from purpleteam.scan.packages.audit import audit
 from purpleteam.scan.scanner import SEVERITIES
 from purpleteam.scan.scanners import packages
 
@@ -191,3 +195,81 @@ def test_an_old_snapshot_proves_nothing(tmp_path, monkeypatch):
     (tmp_path / "requirements.txt").write_text("torch==2.14.0")
     (skipped,) = scan([tmp_path], ["packages"]).skipped
     assert skipped[1].startswith("unverified: the advisories are of")
+
+
+def answering(folder: Path, *rows: dict, before: str = "") -> tuple[str, ...]:
+    """Return a program that answers as pip-audit does, whatever it is asked."""
+    program = folder / "answers.py"
+    answer = json.dumps({"dependencies": rows, "fixes": []})
+    program.write_text(f"{before}\nprint({answer!r})\n")
+    return (sys.executable, str(program))
+
+
+CLEAN = {"name": "torch", "version": "2.14.0", "vulns": []}
+SKIPPED = {"name": "torch", "skip_reason": "Dependency not found on PyPI"}
+HOLE = {"id": "CVE-2099-1", "fix_versions": ["3.0"], "aliases": [], "description": ""}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rows", "before", "error"),
+    [
+        ("torch==2.14.0+cpu", [CLEAN], "", None),
+        ("torch==2.14.0", [SKIPPED], "", "torch 2.14.0: Dependency not found on PyPI"),
+        ("torch==2.14.0", [], "", "torch 2.14.0: it was left out"),
+        ("torch==2.14.0", [CLEAN | {"version": "2.13.0"}], "", "torch 2.14.0: it was left out"),
+        ("torch==2.14.0\nscipy", [CLEAN], "", "scipy: no one version"),
+        ("torch==2.14.0", [CLEAN], "raise SystemExit('no network')", "it gave no answer"),
+    ],
+)
+def test_an_audit_is_green_only_where_every_package_was_audited(
+    tmp_path, wanted, rows, before, error
+):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "requirements.txt").write_text(wanted)
+    result = audit(tmp_path / "tree", answering(tmp_path, *rows, before=before))
+    assert not result.findings
+    assert len(result.errors) == (error is not None)
+    assert not error or f"pip-audit: unverified: {error}" in result.errors[0]
+
+
+def test_an_audit_names_the_hole_where_the_version_is_pinned(tmp_path):
+    (tmp_path / "requirements.txt").write_text("\ntorch==2.14.0\n")
+    result = audit(tmp_path, answering(tmp_path, CLEAN | {"vulns": [HOLE]}))
+    (row,) = result.findings
+    assert (row.rule, row.severity, row.place["line"]) == ("PD010", "high", 2)
+    assert row.message == "torch 2.14.0: CVE-2099-1 (fixed in: 3.0)"
+
+
+def installed(folder: Path, **versions: str) -> Target:
+    needs = [f"Requires-Dist: {name}; extra == 'serve'" for name in versions]
+    own = f"Name: purpleteam\nVersion: 0\nProvides-Extra: serve\n{chr(10).join(needs)}\n"
+    rows = {name: f"Name: {name}\nVersion: {version}\n" for name, version in versions.items()}
+    for name, text in {"purpleteam": own, **rows}.items():
+        info = folder / f"{name}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\n{text}")
+    return Target(packages=folder)
+
+
+@pytest.mark.parametrize(
+    ("versions", "verdict", "told"),
+    [
+        ({"h11": "0.16.0", "numpy": "2.4.6"}, "pass", ""),
+        ({"h11": "0.14.0", "numpy": "2.4.6"}, "fail", "h11 0.14.0: CVE-2025-43859"),
+        ({"h11": "0.16.0", "anyio": "4.0.0"}, "skipped", "unverified: no word on anyio"),
+        ({"torch": "2.13.0"}, "pass", "not reached"),
+        ({}, "skipped", "unverified: no word on any"),
+    ],
+)
+@pytest.mark.parametrize("name", ["packages.served", "packages.advisories"])
+def test_installed_packages_pass_only_where_all_are_known(tmp_path, name, versions, verdict, told):
+    result = run_check(CHECKS[name](), installed(tmp_path, **versions))
+    assert (result.verdict, result.negative_control["failed_as_required"]) == (verdict, True)
+    assert told in result.message
+
+
+def test_no_installed_package_passes_by_an_old_snapshot(tmp_path, monkeypatch):
+    old = advisories.Snapshot(day=date(2026, 1, 1), packages={"numpy": ()})
+    monkeypatch.setattr(checks, "snapshot", lambda: old)
+    with pytest.raises(checks.Absent, match="unverified: the advisories are of 2026-01-01"):
+        CHECKS["packages.served"]().examine(installed(tmp_path, numpy="2.4.6"))

@@ -48,7 +48,7 @@ def test_at_least_fourteen_mitigations_are_tied_to_checks_and_the_others_say_why
 def test_checks_belong_to_rooms_that_have_them(shipped):
     checks = [one.check for one in passing(shipped)]
     rooms = {check.partition(".")[0] for check in checks}
-    assert rooms == {"code", "data", "model", "run", "web"}
+    assert rooms == {"code", "data", "model", "packages", "run", "web"}
     assert missing(shipped, known_checks=[])["unknown_checks"] == list(checks)
 
 
@@ -68,7 +68,8 @@ def test_with_every_check_passing_the_plans_still_keep_threats_open(shipped):
     assert state["T-WEIGHTS-R1"] == "mitigated"
     assert state["T-WEIGHTS-T1"] == state["T-RECORDS-T1"] == "partly"
     assert state["T-SOURCE-T1"] == "open"
-    assert state["T-APP-E2"] == "partly"
+    assert state["T-APP-E2"] == "mitigated"
+    assert state["T-PACKAGES-T1"] == state["T-SOURCE-E1"] == "accepted"
     assert state["T-DRAWING-T1"] == "accepted"
     counted = summary(statuses)
     assert counted["statuses"]["open"] and counted["statuses"]["partly"]
@@ -115,7 +116,7 @@ def test_only_what_is_there_is_in_the_system():
     assert {"weights", "supplier", "dataset", "evaluator", "records", "source"} <= set(system.kinds)
     assert {zone.id for zone in system.zones} == {"internet", "lab", "serving", "supply"}
     assert not [one for one in system.mitigations if one.id.startswith("M-HEADERS")]
-    assert system.accepted == ()
+    assert {one.threat for one in system.accepted} == {"T-PACKAGES-T1", "T-SOURCE-E1"}
 
 
 def test_a_system_of_others_names_their_model_and_dataset_and_nothing_of_ours():

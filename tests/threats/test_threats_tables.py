@@ -32,7 +32,7 @@ def test_the_matrix_has_a_cell_for_every_part_and_letter(shipped):
 
 
 def test_a_matrix_cell_shows_the_worst_of_its_threats(shipped, statuses):
-    assert matrix(shipped, statuses)["app", "E"] == "T-APP-E1, T-APP-E2: partly"
+    assert matrix(shipped, statuses)["app", "E"] == "T-APP-E1, T-APP-E2: mitigated"
 
 
 def test_a_matrix_without_statuses_shows_nothing_derived(shipped):

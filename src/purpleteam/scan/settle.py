@@ -36,6 +36,7 @@ TWINS = {  # Bandit's rule, and those of ours that name the same fault on the sa
     "B615": ("PT011",),
     "B701": ("PT018",),
     "PT001": ("PT002",),
+    "PD010": ("PD001",),
 }
 IMPORT_TWINS = {"B403": ("PT003",)}  # an import, and its use anywhere in the file
 

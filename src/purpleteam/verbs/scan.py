@@ -109,6 +109,9 @@ def scan(
         str | None, "Run Semgrep too, by this name or path, over the same rules; no network."
     ] = None,
     only_new: Annotated[bool, "With --against: only what is new decides the exit code."] = False,
+    audit: Annotated[
+        bool, "Ask the index for holes of every pinned version too (pip-audit, network)."
+    ] = False,
     no_inline_allow: Annotated[bool, "Let no comment in a file silence a finding."] = False,
     **given: Unpack[Leaving],
 ) -> Scanned:
@@ -116,6 +119,7 @@ def scan(
     from purpleteam.scan import semgrep as second_engine
     from purpleteam.scan.against import compare, read_baseline
     from purpleteam.scan.engine import scan as look
+    from purpleteam.scan.packages.audit import audit as pip_audit
     from purpleteam.scan.sarif import to_sarif
     from purpleteam.scan.scanner import SCANNERS, severity_at_least
     from purpleteam.verbs.outputs import file_to_write
@@ -138,6 +142,7 @@ def scan(
     engines: list[str | Scanner] = [
         *SCANNERS,
         *([] if semgrep is None else [second_engine.semgrep(semgrep)]),
+        *([pip_audit] if audit else []),
     ]
     result = look(targets, engines, inline_allow=not no_inline_allow)
     since = None if baseline is None else compare(baseline, result)

@@ -25,7 +25,7 @@ from purpleteam.verbs.verb import Option, verb
 
 CHECKED = (
     *("core.verification", "core.provenance", "data.checks", "models.checks", "attacks.checks"),
-    *("defences.checks", "scan.checks", "serve.checks"),
+    *("defences.checks", "scan.checks", "scan.packages.checks", "serve.checks"),
 )
 """The modules whose import registers the checks of a room in CHECKS."""
 

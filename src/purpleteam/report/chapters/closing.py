@@ -24,7 +24,7 @@ ALWAYS = (
     "Rotations, translations, weather and physical attacks",
     "Privacy: membership inference, model inversion and extraction",
     "Triggers of other kinds than those that the detectors know",
-    "Published vulnerabilities of the dependencies: no advisories are consulted",
+    "Published holes of packages that the snapshot of advisories does not list",
 )
 """What no run of this version looks at."""
 ON_THE_APP = (

@@ -60,14 +60,14 @@ def _findings(evidence: Evidence) -> Iterator[Block]:
 CHAPTER = Chapter(
     title="Scan",
     lead="What static analysis sees in the code, the model files and the dependencies.",
-    parts=(_findings, checks("Checks of the code", "scan", "code")),
+    parts=(_findings, checks("Checks of the code and of packages", "scan", "code", "packages")),
     means="A finding is a place that a rule matched, with how grave it would be and how sure the "
     "rule is. Files that were skipped or could not be read are counted as such, never as clean.",
     means_not="No findings means that these rules matched nothing in these files. It does not mean "
     "that the code is safe, and it says nothing about a file that was not scanned.",
     notes=(SCAN,),
     kinds=(Finding,),
-    checks=("scan", "code"),
+    checks=("scan", "code", "packages"),
     stage="scan",
     gap="Code and model files: no scanner ran",
     try_="purple scan .",

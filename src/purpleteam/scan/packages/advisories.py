@@ -5,12 +5,13 @@ that it does not list is unknown, and from 90 days on all is (`Snapshot.stale`).
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib import resources
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from purpleteam.core.records import Severity
 
@@ -47,6 +48,8 @@ class Snapshot:
     day: date
     packages: dict[str, tuple[Advisory, ...]]
     """By name (PEP 503); an empty tuple: looked up, and nothing found."""
+    since: dict[str, str] = field(default_factory=dict)
+    """Packages of which something is known from a version on only."""
 
     @property
     def age(self) -> int:
@@ -58,6 +61,14 @@ class Snapshot:
         """Why it proves nothing any more, or an empty text."""
         told = f"the advisories are of {self.day}, {self.age} days old"
         return "" if 0 <= self.age <= LASTS else f"unverified: {told}"
+
+    def knows(self, name: str, version: str) -> bool:
+        """Return whether the snapshot can tell of a version."""
+        return name in self.packages and Version(version) >= Version(self.since.get(name, "0"))
+
+    def on(self, name: str, version: str) -> list[Advisory]:
+        """Return the advisories on one version of a package."""
+        return [one for one in self.packages.get(name, ()) if one.hits(version)]
 
 
 @cache
@@ -79,4 +90,5 @@ def snapshot() -> Snapshot:
         for name, rows in data["packages"].items()
     }
     packages |= {name: packages[other] for name, other in data["same"].items()}
-    return Snapshot(day=date.fromisoformat(data["date"]), packages=packages)
+    day = date.fromisoformat(data["date"])
+    return Snapshot(day=day, packages=packages, since=data["since"])

@@ -135,12 +135,11 @@ def _judge(found: Manifest, folder: Path, name: str, unsure: tuple[str, ...]) ->
 
 def _known(row: Package) -> list[Advisory]:
     """Return the advisories on the version of a package, or on one that it admits."""
-    advisories = () if row.url else snapshot().packages.get(row.name, ())
     if row.pinned:
-        return [one for one in advisories if one.hits(row.pinned)]
+        return snapshot().on(row.name, row.pinned)
     return [
         one
-        for one in advisories
+        for one in (() if row.url else snapshot().packages.get(row.name, ()))
         if not all((row.versions & each).is_unsatisfiable() for each in one.affected)
     ]
 
