@@ -1,5 +1,6 @@
 """A scanner, the files under a path, and the result of a scan with all that was left out."""
 
+import gc
 import os
 import signal
 import threading
@@ -206,6 +207,18 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Look for no circles of objects meanwhile: it costs as much again as a file's tree itself."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def file_scanner(name: str) -> Callable[[Callable[[Path, str], ScanResult | None]], Scanner]:
     """Make a function that looks at a file, or returns None for it, a scanner of a path.
 
@@ -218,7 +231,8 @@ def file_scanner(name: str) -> Callable[[Callable[[Path, str], ScanResult | None
             for file in tree.files:
                 told = tree.name(file)
                 try:
-                    with time_limit(SECONDS + file.stat().st_size / BYTES_A_SECOND):
+                    limit = SECONDS + file.stat().st_size / BYTES_A_SECOND
+                    with time_limit(limit), no_collection():
                         result = look(file, told)
                 except OSError as error:
                     why = f"cannot be read: {error.strerror}"

@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from purpleteam.core.records import Severity
 from purpleteam.core.registry import Registry
 from purpleteam.scan.scanner import Rule
 
-__all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "parse", "rule"]
+__all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "nodes_of", "parse", "rule"]
 
 MAX_NAME = 1000  # longer ones are no rule's; each could be one part longer than the last
 IMPORTERS = ("__import__", "importlib.import_module")
@@ -31,7 +31,7 @@ class Module:
     """One file: its nodes, outer ones first, its text, and what its names stand for."""
 
     nodes: tuple[ast.AST, ...]
-    lines: tuple[str, ...]
+    text: str
     names: dict[str, str]
 
     @property
@@ -43,14 +43,13 @@ class Module:
 
         An attribute of what has no name, as of a call's result, is one of `?`.
         """
+        if isinstance(node, ast.Name):
+            return self.names.get(node.id, node.id)
+        if isinstance(node, ast.Attribute):
+            return f"{self.dotted(node.value) or '?'}.{node.attr}"
         match node:
-            case ast.Name(id=name):
-                return self.names.get(name, name)
-            case (
-                ast.Attribute(value=value, attr=str(name))
-                | ast.Call(
-                    func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(name)), *_]
-                )
+            case ast.Call(
+                func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(name)), *_]
             ):
                 return f"{self.dotted(value) or '?'}.{name}"
             case ast.Call(
@@ -61,16 +60,33 @@ class Module:
         return ""
 
     @cached_property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    def of(self, *kinds: type[Any]) -> list[Any]:
+        """Return the nodes of these kinds, outer ones first."""
+        if len(kinds) == 1:
+            return self._by_kind.get(kinds[0], [])
+        return [node for node in self.nodes if type(node) in kinds]
+
+    @cached_property
+    def _by_kind(self) -> dict[type, list[Any]]:
+        kinds: dict[type, list[Any]] = {}
+        for node in self.nodes:
+            kinds.setdefault(type(node), []).append(node)
+        return kinds
+
+    @cached_property
     def calls(self) -> tuple[tuple[ast.Call, str], ...]:
-        return tuple(self.calls_in(self.nodes))
+        return tuple(self.calls_in(self.of(ast.Call)))
 
     @cached_property
     def used(self) -> tuple[tuple[ast.AST, str], ...]:
         """Names and attributes that are read, with what they stand for."""
         return tuple(
             (node, self.dotted(node))
-            for node in self.nodes
-            if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
+            for node in self.of(ast.Name, ast.Attribute)
+            if isinstance(node.ctx, ast.Load)
         )
 
     def calls_in(self, nodes: Iterable[ast.AST]) -> Iterator[tuple[ast.Call, str]]:
@@ -99,18 +115,13 @@ class Module:
     @cached_property
     def _literals(self) -> dict[str, ast.expr]:
         """Names that are bound once in the module, to a literal."""
-        bound = Counter(
-            node.arg if isinstance(node, ast.arg) else node.id
-            for node in self.nodes
-            if isinstance(node, ast.arg)
-            or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
-        )
+        stored = (node.id for node in self.of(ast.Name) if isinstance(node.ctx, ast.Store))
+        bound = Counter([*stored, *(node.arg for node in self.of(ast.arg))])
         literal = ast.Constant | ast.List | ast.Tuple | ast.Dict
         return {
             node.targets[0].id: node.value
-            for node in self.nodes
-            if isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
+            for node in self.of(ast.Assign)
+            if isinstance(node.targets[0], ast.Name)
             and (
                 isinstance(node.value, literal)
                 or getattr(getattr(node.value, "func", None), "id", "") == "dict"
@@ -130,24 +141,49 @@ def parse(source: bytes) -> Module:
     """Return the module; source that is no Python is a SyntaxError or a ValueError."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the scanned code's own, such as odd escapes
-        nodes = tuple(ast.walk(ast.parse(source)))
+        nodes = tuple(nodes_of(ast.parse(source)))
     names: dict[str, str] = {}
-    for node in nodes:
+    module = Module(nodes, source.decode("utf-8", "replace"), names)
+    for node in module.of(ast.Import, ast.ImportFrom):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top = alias.name.partition(".")[0]
                 names[alias.asname or top] = alias.name if alias.asname else top
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif node.module and not node.level:
             for alias in node.names:
                 names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-    module = Module(nodes, tuple(source.decode("utf-8", "replace").splitlines()), names)
-    for node in nodes:
-        match node:
+    for assign in module.of(ast.Assign):
+        match assign:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Attribute() as value):
                 target = module.dotted(value)
                 if len(target) < MAX_NAME and module.imports(target.partition(".")[0]):
                     names.setdefault(name, target)
     return module
+
+
+def nodes_of(tree: ast.AST) -> list[ast.AST]:
+    """Return a node and all below it, outer ones first, but for contexts and operators."""
+    nodes, fields = [tree], _fields
+    for node in nodes:
+        for name in fields[type(node)]:
+            value = getattr(node, name, None)
+            if isinstance(value, ast.AST):
+                nodes.append(value)
+            elif isinstance(value, list):
+                nodes += [row for row in value if isinstance(row, ast.AST)]
+    return nodes
+
+
+class _Fields(dict[type, tuple[str, ...]]):
+    """The fields of a kind of node that may hold nodes."""
+
+    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
+        names = () if kind in (ast.Name, ast.Constant) else kind._fields
+        self[kind] = tuple(name for name in names if name not in ("ctx", "op", "ops", "attr"))
+        return self[kind]
+
+
+_fields = _Fields()
 
 
 def argument(call: ast.Call, name: str, place: int | None = None) -> ast.expr | None:

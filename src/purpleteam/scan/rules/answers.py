@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from purpleteam.scan.rules import Hit, Module, rule
+from purpleteam.scan.rules import Hit, Module, nodes_of, rule
 from purpleteam.scan.rules.served import Function, Test, answers, flow, functions, routes, served
 
 TRACES = frozenset(f"traceback.{name}" for name in ("format_exc", "format_exception"))
@@ -22,7 +22,7 @@ def exception_text(module: Module) -> Iterator[Hit]:
     """The text of an exception in an answer to a client."""
     answering = set(served(module))
     for function in functions(module):
-        inner = list(ast.walk(function))
+        inner = list(nodes_of(function))
         names = {row.name for row in inner if isinstance(row, ast.ExceptHandler) and row.name}
         caught = set(names)
         handles = any(
@@ -110,9 +110,9 @@ def all_confidences(module: Module) -> Iterator[Hit]:
     def scores_of(function: Function) -> Test:
         looped = {
             inner
-            for loop in ast.walk(function)
+            for loop in nodes_of(function)
             if isinstance(loop, loops)
-            for inner in ast.walk(loop)
+            for inner in nodes_of(loop)
         }
 
         def stop(node: ast.AST) -> bool:
@@ -130,7 +130,7 @@ def all_confidences(module: Module) -> Iterator[Hit]:
 
     for function in functions(module):
         holds = scores_of(function)
-        if any(isinstance(node, ast.Return) and holds(node) for node in ast.walk(function)):
+        if any(isinstance(node, ast.Return) and holds(node) for node in nodes_of(function)):
             giving.add(function.name)
     for function in served(module):
         holds = scores_of(function)

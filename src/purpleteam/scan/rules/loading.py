@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 
-from purpleteam.scan.rules import Hit, Module, argument, is_literal, rule
+from purpleteam.scan.rules import Hit, Module, argument, is_literal, nodes_of, rule
 
 TORCH_LOADERS = frozenset(
     {"torch.load", "torch.serialization.load", "torch.hub.load_state_dict_from_url"}
@@ -60,13 +60,13 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     for call, _ in module.calls:  # as of asyncio.to_thread(torch.load, path, weights_only=True)
         if is_literal(argument(call, "weights_only"), True):
             called.update(call.args)
-    for node in module.nodes:  # `load = torch.load`: the calls of `load` count instead
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            called.add(node.value)
+    for assign in module.of(ast.Assign):  # `load = torch.load`: its calls count instead
+        if isinstance(assign.targets[0], ast.Name):
+            called.add(assign.value)
     for node, name in module.used:
         if name in TORCH_LOADERS and node not in called:
             yield Hit(node, f"{name} is handed on without weights_only=True")
-    for node in module.nodes if any(FORCED in line for line in module.lines) else ():
+    for node in module.nodes if FORCED in module.text else ():
         match node:
             case (
                 ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=key))], value=value)
@@ -83,11 +83,11 @@ def unsafe_second_try(module: Module) -> Iterator[Hit]:
     """A safe load whose failure leads to an unsafe one: the file chooses which."""
 
     def loads(parts: Iterable[ast.AST], safe: bool) -> list[tuple[ast.Call, str]]:
-        calls = _loads(module.calls_in(node for part in parts for node in ast.walk(part)))
+        calls = _loads(module.calls_in(node for part in parts for node in nodes_of(part)))
         return [row for row in calls if is_literal(argument(row[0], "weights_only"), True) is safe]
 
-    for node in module.nodes:
-        if isinstance(node, ast.Try) and loads(node.body, True):
+    for node in module.of(ast.Try):
+        if loads(node.body, True):
             for call, name in loads(node.handlers, False):
                 yield Hit(call, f"{name} is tried again without weights_only=True")
 
@@ -136,9 +136,8 @@ def unsafe_yaml(module: Module) -> Iterator[Hit]:
     """A YAML load that builds any object the file names."""
     safe = YAML_SAFE | {
         node.name
-        for node in module.nodes
-        if isinstance(node, ast.ClassDef)
-        and any(module.dotted(row) in YAML_SAFE for row in node.bases)
+        for node in module.of(ast.ClassDef)
+        if any(module.dotted(row) in YAML_SAFE for row in node.bases)
     }
     for call, name in module.calls:
         plain = name.removeprefix("ruamel.")
@@ -203,9 +202,8 @@ def wider_trust(module: Module) -> Iterator[Hit]:
     """A safe loader that is told to trust more: torch's safe globals, skops' `trusted`."""
     listed = {
         row.id
-        for node in module.nodes
-        if isinstance(node, ast.Assign)
-        and module.dotted(getattr(node.value, "func", None)).endswith("get_untrusted_types")
+        for node in module.of(ast.Assign)
+        if module.dotted(getattr(node.value, "func", None)).endswith("get_untrusted_types")
         for row in node.targets
         if isinstance(row, ast.Name)
     }

@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Container, Iterator
 
-from purpleteam.scan.rules import Hit, Module, argument, rule
+from purpleteam.scan.rules import Hit, Module, argument, nodes_of, rule
 from purpleteam.scan.rules.served import (
     FRAMEWORKS,
     Function,
@@ -49,13 +49,13 @@ MEASURES = frozenset({"size", "width", "height", "verify"})
 def path_of_a_client(module: Module) -> Iterator[Hit]:
     """A file that is opened under a name, or below a path, that a client chose."""
     for function in functions(module):
-        called = {name.split(".")[-1] for _, name in module.calls_in(ast.walk(function))}
+        called = {name.split(".")[-1] for _, name in module.calls_in(nodes_of(function))}
         made_whole = "startswith" in called and not called.isdisjoint(WHOLE)
         if made_whole or not called.isdisjoint(CHECKED):
             continue
         listed = {  # looked up among what may be asked for
             getattr(test.left, "id", None)
-            for test in ast.walk(function)
+            for test in nodes_of(function)
             if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.In | ast.NotIn)
         }
 
@@ -63,7 +63,7 @@ def path_of_a_client(module: Module) -> Iterator[Hit]:
             return _cleaned(node) or (isinstance(node, ast.Name) and node.id in listed)
 
         from_client = flow(function, _asked_by(module, function), harmless)
-        for call, name in module.calls_in(ast.walk(function)):
+        for call, name in module.calls_in(nodes_of(function)):
             method, path = name.split(".")[-1], argument(call, "path", 0)
             if name not in OPENERS and method not in TAKERS:
                 path = call.func.value if isinstance(call.func, ast.Attribute) else None
@@ -78,7 +78,7 @@ def template_of_a_client(module: Module) -> Iterator[Hit]:
     """A template that is put together while the app runs: what clients say becomes code."""
     for function in functions(module):
         from_client = flow(function, _asked_by(module, function), _cleaned)
-        for call, name in module.calls_in(ast.walk(function)):
+        for call, name in module.calls_in(nodes_of(function)):
             last, given = name.split(".")[-1], argument(call, "source", 0)
             built = last == "render_template_string" and not isinstance(given, ast.Constant)
             text = last == "from_string" or name in ("jinja2.Template", "mako.template.Template")
@@ -89,21 +89,21 @@ def template_of_a_client(module: Module) -> Iterator[Hit]:
 @rule("PT019", "medium", 400, "set PIL.Image.MAX_IMAGE_PIXELS low, and look at size before pixels")
 def picture_of_any_size(module: Module) -> Iterator[Hit]:
     """A picture from outside that is decoded however many pixels it claims."""
-    for node in module.nodes:
+    for node in module.of(ast.Assign):
         match node:
             case ast.Assign(targets=[target], value=ast.Constant(value=None)):
                 if module.dotted(target).endswith("MAX_IMAGE_PIXELS"):
                     yield Hit(node, "MAX_IMAGE_PIXELS is switched off: a picture may fill memory")
-    limited = any("MAX_IMAGE_PIXELS" in line for line in module.lines)
+    limited = "MAX_IMAGE_PIXELS" in module.text
     if limited or not module.imports(*FRAMEWORKS):
         return
     measured = {
         inner
         for function in functions(module)
-        for test in ast.walk(function)
+        for test in nodes_of(function)
         if isinstance(test, ast.Compare)
-        and any(getattr(row, "attr", "") in MEASURES for row in ast.walk(test))
-        for inner in ast.walk(function)
+        and any(getattr(row, "attr", "") in MEASURES for row in nodes_of(test))
+        for inner in nodes_of(function)
     }
     for call, name in module.calls:
         fixed = bool(call.args) and isinstance(call.args[0], ast.Constant)

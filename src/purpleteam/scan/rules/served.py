@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Callable, Iterator
 
-from purpleteam.scan.rules import Module
+from purpleteam.scan.rules import Module, nodes_of
 
 FRAMEWORKS = (
     *("flask", "fastapi", "starlette", "gradio", "django", "bottle", "aiohttp", "sanic"),
@@ -33,9 +33,7 @@ def functions(module: Module) -> Iterator[Function]:
         nobody = ast.arguments([], [], None, [], [], None, [])
         yield ast.FunctionDef("<script>", nobody, body, [])
     if module.imports(*FRAMEWORKS):
-        for node in module.nodes:
-            if isinstance(node, Function):
-                yield node
+        yield from module.of(ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def served(module: Module) -> Iterator[Function]:
@@ -50,9 +48,8 @@ def served(module: Module) -> Iterator[Function]:
     }
     methods = {
         item
-        for node in module.nodes
-        if isinstance(node, ast.ClassDef)
-        and any(module.dotted(base).endswith(VIEWS) for base in node.bases)
+        for node in module.of(ast.ClassDef)
+        if any(module.dotted(base).endswith(VIEWS) for base in node.bases)
         for item in node.body
     }
     for function in functions(module):
@@ -77,7 +74,7 @@ def routes(function: Function) -> list[ast.expr]:
 
 def answers(module: Module, function: Function, *, returns: bool) -> Iterator[ast.AST]:
     """Yield what a function sends to a client: calls that make an answer, and what it returns."""
-    for node in ast.walk(function):
+    for node in nodes_of(function):
         if isinstance(node, ast.Return) and returns and node.value is not None:
             yield node
         if isinstance(node, ast.Call):
@@ -116,7 +113,7 @@ def flow(body: ast.AST, source: Test, stop: Test) -> Test:
         known = len(names)
         for target, value in bound:
             if holds(value):
-                names.update(row.id for row in ast.walk(target) if isinstance(row, ast.Name))
+                names.update(row.id for row in nodes_of(target) if isinstance(row, ast.Name))
         if len(names) == known:
             break
     return holds
@@ -124,7 +121,7 @@ def flow(body: ast.AST, source: Test, stop: Test) -> Test:
 
 def _bound(body: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
     """Yield each name, or names, with what they get."""
-    for node in ast.walk(body):
+    for node in nodes_of(body):
         match node:
             case ast.Assign(targets=targets, value=value):
                 for target in targets:  # of `a[key] = x`, the name `a` and not `key`

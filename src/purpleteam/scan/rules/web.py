@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from purpleteam.scan.rules import Hit, Module, argument, is_literal, rule
+from purpleteam.scan.rules import Hit, Module, argument, is_literal, nodes_of, rule
 from purpleteam.scan.rules.served import functions
 
 DEBUGGERS = (
@@ -29,11 +29,9 @@ EVERYWHERE = ("", ".", "..", "~", "./", "../", "*")  # as a path that Gradio may
 def debug_server(module: Module) -> Iterator[Hit]:
     """A web app that is started with its debugger."""
     ours = {  # classes of the file's own that are no app, and what is made of them
-        node.name
-        for node in module.nodes
-        if isinstance(node, ast.ClassDef) and not any(map(module.dotted, node.bases))
+        node.name for node in module.of(ast.ClassDef) if not any(map(module.dotted, node.bases))
     }
-    for node in module.nodes:
+    for node in module.of(ast.Assign):
         match node:
             case ast.Assign(targets=[ast.Name(id=made)], value=ast.Call(func=ast.Name(id=name))):
                 ours |= {made} if name in ours else set()
@@ -50,8 +48,8 @@ def debug_server(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} runs code for whoever reaches it")
     django = any(line.startswith(SETTINGS) for line in module.lines)
     web = django or module.imports(*DEBUGGERS, "os")
-    for node in module.nodes if web else ():
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+    for node in module.of(ast.Assign) if web else ():
+        if isinstance(node.value, ast.Constant):
             meant = node.value.value in ("1", "true", 1)
             if meant and any(_is_debug(target, django) for target in node.targets):
                 yield Hit(node, "the debugger is switched on")
@@ -83,9 +81,9 @@ def public_share(module: Module) -> Iterator[Hit]:
 )  # fmt: skip
 def no_upload_limit(module: Module) -> Iterator[Hit]:
     """An app that reads a request of any size."""
-    if any(limit in line for line in module.lines for limit in LIMITS):
+    if any(limit in module.text for limit in LIMITS):
         return
-    attributes = (node for node in module.nodes if isinstance(node, ast.Attribute))
+    attributes = module.of(ast.Attribute) if "flask" in module.text else ()
     if any(module.dotted(node) in FLASK_BODIES for node in attributes):
         for call, name in module.calls:
             if name == "flask.Flask":
@@ -97,7 +95,7 @@ def no_upload_limit(module: Module) -> Iterator[Hit]:
             for row in every
             if row.annotation is not None and "UploadFile" in ast.unparse(row.annotation)
         }
-        inner = list(ast.walk(function))
+        inner = list(nodes_of(function))
         files |= {
             node.target.id
             for node in inner
@@ -109,7 +107,7 @@ def no_upload_limit(module: Module) -> Iterator[Hit]:
             getattr(part.value, "id", "")
             for test in inner
             if isinstance(test, ast.Compare)
-            for part in ast.walk(test)
+            for part in nodes_of(test)
             if isinstance(part, ast.Attribute) and part.attr == "size"
         }
         for call, _ in module.calls_in(inner):
@@ -149,7 +147,7 @@ def any_origin(module: Module) -> Iterator[Hit]:
             match call.args:
                 case [ast.Constant(value=header), ast.Constant(value="*")] if header in ORIGINS:
                     yield Hit(call, why)
-    for node in module.nodes:
+    for node in module.of(ast.Assign, ast.Dict):
         match node:
             case ast.Assign(targets=[target], value=value):
                 part = target.slice if isinstance(target, ast.Subscript) else target
@@ -166,7 +164,7 @@ def _is_star(node: ast.AST | None) -> bool:
     """Return whether an option says any origin, by itself, in a list or in a table of paths."""
     if node is None:
         return False
-    texts = [row.value for row in ast.walk(node) if isinstance(row, ast.Constant)]
+    texts = [row.value for row in nodes_of(node) if isinstance(row, ast.Constant)]
     return any(text in ("*", ".*", "^.*$", "https?://.*", "null") for text in texts)
 
 
@@ -174,7 +172,7 @@ def _names_origins(node: ast.AST | None) -> bool:
     """Return whether a table of paths says which origins it means, or cannot be read here."""
     if not isinstance(node, ast.Dict):
         return node is not None
-    keys = [row.value for row in ast.walk(node) if isinstance(row, ast.Constant)]
+    keys = [row.value for row in nodes_of(node) if isinstance(row, ast.Constant)]
     return "origins" in keys
 
 
