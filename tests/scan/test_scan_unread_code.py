@@ -30,6 +30,16 @@ def test_code_that_nobody_can_parse_is_not_green_and_its_secrets_are_found(tmp_p
     assert result.errors == ()
 
 
+def test_a_script_without_suffix_is_code_by_its_first_line(tmp_path):
+    (tmp_path / "train").write_text("#!/usr/bin/env python3\neval(text)\n")
+    (tmp_path / "old").write_text("#!/usr/bin/python2.7 -u\nprint 'x'\n")
+    (tmp_path / "run").write_text("#!/bin/sh\neval x\n")
+    found = scan([tmp_path], ["bandit", "ml-code"])
+    told = [(one.rule, one.place["path"].rpartition("/")[2]) for one in found.findings]
+    assert told == [("PT022", "old"), ("PT008", "train")]
+    assert scan([tmp_path / "train"], ["bandit"]).findings[0].rule == "B307"
+
+
 def test_a_file_that_says_its_encoding_is_read(tmp_path):
     (tmp_path / "a.py").write_bytes("# coding: latin-1\nx = '\xe9'\n".encode("latin-1"))
     assert scan([tmp_path]).findings == ()

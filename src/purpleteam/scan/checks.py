@@ -12,7 +12,8 @@ from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import UsageError
 from purpleteam.scan.engine import scan
 from purpleteam.scan.judgement import judge
-from purpleteam.scan.scanner import CODE, Tree, walk
+from purpleteam.scan.scanner import Tree, is_code, walk
+from purpleteam.scan.settle import UNREAD
 
 SHOWN = 5
 
@@ -29,13 +30,18 @@ class CodeCheck(Check):
     def examine(self, target: Target) -> Outcome:
         path = target.code or Path()
         tree, result = walk(path), scan([path], self.scanners)
-        worst = result.worst(self.least)
-        findings = [row for row in worst if self.rules is None or row.rule in self.rules]
-        unread = [  # source that a scanner skipped, and folders that could not be opened
-            f"{name} was not read: {why}"
-            for name, why in result.skipped
-            if Path(name).suffix in CODE or why.startswith("cannot be read")
+        unread = [
+            f"{row.place['path']}: {row.message}"
+            for row in result.findings
+            if row.rule == UNREAD.id
         ]
+        unread += [  # links, and folders that could not be opened
+            f"{name} was not read: {why}"
+            for name, why in tree.skipped
+            if is_code(Path(name)) or why.startswith("cannot be read")
+        ]
+        worst = [row for row in result.worst(self.least) if row.rule != UNREAD.id]
+        findings = [row for row in worst if self.rules is None or row.rule in self.rules]
         places = [f"{row.rule} {row.place['path']}:{row.place.get('line', 1)}" for row in findings]
         troubles = [*places, *unread, *result.errors]
         return Outcome(

@@ -2,11 +2,12 @@
 
 import gc
 import os
+import re
 import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +18,6 @@ from purpleteam.core.records import Finding, Severity
 from purpleteam.core.registry import Registry
 
 PYTHON = frozenset({".py", ".pyw"})
-CODE = PYTHON | {".ipynb"}
 SEVERITIES: tuple[str, ...] = get_args(Severity)  # from the mildest to the worst
 CACHES = frozenset({
     "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache",
@@ -186,6 +186,20 @@ def walk(root: Path) -> Tree:
         left_out.append((root, f"caches left out: {listed}"))
     skipped = sorted((Tree(root).name(path), reason) for path, reason in left_out)
     return Tree(root, tuple(files), tuple(skipped))
+
+
+def is_python(file: Path) -> bool:
+    """Return whether a file is Python by its suffix, or, where it has none, by its first line."""
+    if file.suffix:
+        return file.suffix in PYTHON
+    with suppress(OSError), file.open("rb") as opened:
+        return re.match(rb"#![^\n]*python", opened.read(128)) is not None
+    return False
+
+
+def is_code(file: Path) -> bool:
+    """Return whether a file is Python or a notebook."""
+    return file.suffix == ".ipynb" or is_python(file)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 
 from purpleteam.core.errors import UsageError
 from purpleteam.scan.rules import RULES
-from purpleteam.scan.scanner import CODE, Scanner, ScanResult, walk
+from purpleteam.scan.scanner import Scanner, ScanResult, is_code, walk
 from purpleteam.scan.text import Script, as_script, read_cells
 
 RULE_FILE = Path(__file__).with_name("rules") / "semgrep.yaml"
@@ -49,7 +49,7 @@ def _scan(executable: str, path: Path) -> ScanResult:
     tree = walk(path)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home:
         for file in tree.files:
-            if file.suffix in CODE:
+            if is_code(file):
                 name, copy = tree.name(file), Path(folder) / f"{len(names)}.py"
                 try:
                     data = file.read_bytes()

@@ -13,7 +13,7 @@ from typing import Any
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.records import Finding
-from purpleteam.scan.scanner import CODE, Rule, ScanResult, Silenced, Tree
+from purpleteam.scan.scanner import Rule, ScanResult, Silenced, Tree, is_code
 from purpleteam.scan.text import Cell, decode, read_cells, split_lines
 
 ID = r"(?:P[TMD]|B)\d{3}"
@@ -84,7 +84,7 @@ def _unread(result: ScanResult, files: Mapping[str, Path]) -> Iterator[Finding]:
     """Yield a finding for each file of code that a scanner did not read: it is not clean."""
     reasons: dict[str, list[str]] = {}
     for name, why in result.skipped:
-        if name in files and files[name].suffix in CODE:
+        if name in files and is_code(files[name]):
             reasons.setdefault(name, []).append(why)
     for name, listed in reasons.items():
         place = {} if name.endswith(".ipynb") else {"line": 1}

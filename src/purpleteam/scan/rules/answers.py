@@ -34,11 +34,8 @@ def exception_text(module: Module) -> Iterator[Hit]:
             names |= {row.arg for row in function.args.args[-1:]}
         tells = flow(function, _told_of(module, names), lambda _: False)
         for node in answers(module, function, returns=function in answering):
-            given = (
-                [*node.args, *(row.value for row in node.keywords)]
-                if isinstance(node, ast.Call)
-                else ()
-            )
+            named = (row.value for row in getattr(node, "keywords", ()))
+            given = [*getattr(node, "args", ()), *named]
             if tells(node) or any(getattr(row, "id", None) in caught for row in given):
                 yield Hit(node, "the text of an exception goes to the client")
 

@@ -134,11 +134,8 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
 @rule("PT009", "high", 502, "call yaml.safe_load")
 def unsafe_yaml(module: Module) -> Iterator[Hit]:
     """A YAML load that builds any object the file names."""
-    safe = YAML_SAFE | {
-        node.name
-        for node in module.of(ast.ClassDef)
-        if any(module.dotted(row) in YAML_SAFE for row in node.bases)
-    }
+    classes = module.of(ast.ClassDef)
+    safe = YAML_SAFE | {row.name for row in classes if YAML_SAFE & {*map(module.dotted, row.bases)}}
     for call, name in module.calls:
         plain = name.removeprefix("ruamel.")
         loader = module.dotted(argument(call, "Loader", 1)).removeprefix("ruamel.")

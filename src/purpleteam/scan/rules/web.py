@@ -28,42 +28,33 @@ EVERYWHERE = ("", ".", "..", "~", "./", "../", "*")  # as a path that Gradio may
 @rule("PT005", "high", 489, "leave debug off; Werkzeug's debugger runs code for whoever reaches it")
 def debug_server(module: Module) -> Iterator[Hit]:
     """A web app that is started with its debugger."""
-    ours = {  # classes of the file's own that are no app, and what is made of them
-        node.name for node in module.of(ast.ClassDef) if not any(map(module.dotted, node.bases))
-    }
-    for node in module.of(ast.Assign):
-        match node:
-            case ast.Assign(targets=[ast.Name(id=made)], value=ast.Call(func=ast.Name(id=name))):
-                ours |= {made} if name in ours else set()
     for call, name in module.calls if module.imports(*DEBUGGERS) else ():
         runs = name.endswith(STARTERS)
         on = argument(call, "debug", 2 if runs and module.imports("flask") else None)
-        receiver = getattr(call.func, "value", None)
-        known = getattr(getattr(receiver, "func", receiver), "id", None) in ours
         options = (on, argument(call, "use_debugger"), argument(call, "DEBUG"))
-        starts = (runs or name.split(".")[-1] in APPS) and not known
+        starts = runs or name.split(".")[-1] in APPS
         if starts and any(is_literal(option, True) for option in options):
             yield Hit(call, f"{name} with debug=True")
         elif name == "werkzeug.debug.DebuggedApplication":
             yield Hit(call, f"{name} runs code for whoever reaches it")
     django = any(line.startswith(SETTINGS) for line in module.lines)
-    web = django or module.imports(*DEBUGGERS, "os")
-    for node in module.of(ast.Assign) if web else ():
+    web = module.imports(*DEBUGGERS)
+    for node in module.of(ast.Assign):
         if isinstance(node.value, ast.Constant):
             meant = node.value.value in ("1", "true", 1)
-            if meant and any(_is_debug(target, django) for target in node.targets):
+            if meant and any(_is_debug(target, web, django) for target in node.targets):
                 yield Hit(node, "the debugger is switched on")
 
 
-def _is_debug(target: ast.expr, django: bool) -> bool:
+def _is_debug(target: ast.expr, web: bool, django: bool) -> bool:
     match target:
         case ast.Name(id="DEBUG"):
             return django
         case ast.Attribute(attr=name):
-            return name == "debug"
+            return web and name == "debug"
         case ast.Subscript(value=table, slice=ast.Constant(value=key)):
             environ = getattr(table, "attr", getattr(table, "id", "")) == "environ"
-            return key == "FLASK_DEBUG" or (key == "DEBUG" and not environ)
+            return key == "FLASK_DEBUG" or (web and key == "DEBUG" and not environ)
     return False
 
 
@@ -110,20 +101,10 @@ def no_upload_limit(module: Module) -> Iterator[Hit]:
             for part in nodes_of(test)
             if isinstance(part, ast.Attribute) and part.attr == "size"
         }
-        for call, _ in module.calls_in(inner):
-            match call.func:
-                case ast.Attribute(value=ast.Name(id=name), attr="read") if name in files:
-                    unbounded = not call.args and not call.keywords
-                case ast.Attribute(
-                    value=ast.Attribute(value=ast.Name(id=name), attr="file"), attr="read"
-                ) if name in files:
-                    unbounded = not call.args
-                case ast.Attribute(value=ast.Name(id="request"), attr="body"):
-                    unbounded = True
-                case _:
-                    unbounded = False
-            if unbounded:
-                yield Hit(call, f"{ast.unparse(call.func)} takes an upload of any size into memory")
+        whole = {f"{name}{part}.read" for name in files for part in ("", ".file")}
+        for call, name in module.calls_in(inner):
+            if name == "request.body" or (name in whole and not call.args and not call.keywords):
+                yield Hit(call, f"{name} takes an upload of any size into memory")
 
 
 @rule("PT016", "medium", 942, "name the origins that may read answers, or allow none")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam.core.records import Finding, Severity
-from purpleteam.scan.scanner import PYTHON, SCANNERS, ScanResult, merged, walk
+from purpleteam.scan.scanner import SCANNERS, ScanResult, is_python, merged, walk
 from purpleteam.scan.text import Script, as_script, read_cells
 
 FILES_AT_ONCE = 500
@@ -28,7 +28,7 @@ LEVELS: dict[str, Severity] = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
 def scan_with_bandit(path: Path) -> ScanResult:
     """Return what Bandit finds in the Python files under `path`."""
     tree = walk(path)
-    names = {str(file.resolve()): tree.name(file) for file in tree.files if file.suffix in PYTHON}
+    names = {str(file.resolve()): tree.name(file) for file in tree.files if is_python(file)}
     books = {file: tree.name(file) for file in tree.files if file.suffix == ".ipynb"}
     try:
         tool = f"bandit {metadata.version('bandit')}"

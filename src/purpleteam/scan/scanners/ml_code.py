@@ -6,7 +6,7 @@ from typing import Any
 
 from purpleteam.core.records import Finding
 from purpleteam.scan.rules import RULES, parse
-from purpleteam.scan.scanner import PYTHON, ScanResult, file_scanner
+from purpleteam.scan.scanner import ScanResult, file_scanner, is_code
 from purpleteam.scan.text import Script, as_script, read_cells
 
 MAX_BYTES = 2 << 20
@@ -17,7 +17,7 @@ MAX_NOTEBOOK = 64 << 20  # pictures are most of it
 def scan_ml_code(file: Path, name: str) -> ScanResult | None:
     """Return what the rules find in a Python file or in a notebook's cells."""
     notebook = file.suffix == ".ipynb"
-    if file.suffix not in PYTHON and not notebook:
+    if not is_code(file):
         return None
     most = MAX_NOTEBOOK if notebook else MAX_BYTES
     if file.stat().st_size > most:

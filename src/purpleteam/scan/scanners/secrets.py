@@ -17,7 +17,7 @@ from pathlib import Path
 
 from purpleteam.core.digest import sha256_bytes
 from purpleteam.core.records import Finding
-from purpleteam.scan.scanner import CODE, Rule, ScanResult, file_scanner
+from purpleteam.scan.scanner import Rule, ScanResult, file_scanner, is_code
 from purpleteam.scan.text import LINE_ENDS, decode, read_cells
 
 REMEDY = "revoke it, and read it from the environment or a secret store"
@@ -170,7 +170,7 @@ def scan_for_secrets(file: Path, name: str) -> ScanResult | None:
         return None if binary else ScanResult(skipped=((name, why),))
     data = file.read_bytes()
     text = decode(data)
-    if text is None and file.suffix in CODE:  # a zero byte keeps Python from it, and nobody else
+    if text is None and is_code(file):  # a zero byte keeps Python from it, and nobody else
         text = data.decode("utf-8", "replace")
     if text is None:
         return None
