@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from purpleteam.scan import scan
-from purpleteam.scan.scanners.secrets import scan_for_secrets
+from purpleteam.scan.scanners.secrets import FORMS, SURROUNDINGS, in_small, scan_for_secrets
 
 EXAMPLES = Path(__file__).parent / "examples"
 ROWS = [row.split("\t") for row in (EXAMPLES / "secrets.txt").read_text().splitlines()]
@@ -33,6 +33,20 @@ def test_a_planted_secret_is_one_finding(tmp_path, name, text):
 
 def test_forty_are_planted():
     assert len(PLANTED) >= 40
+
+
+def test_no_form_fits_a_text_without_what_it_must_hold():
+    texts = [text for _, text in PLANTED]
+    odd = [text.replace("s", "\u017f").replace("K", "\u212a") for text in texts]
+    fits = 0
+    for text in (*texts, *map(str.upper, texts), *odd, *map(str.title, texts)):
+        whole = [(held, form, text) for held, form in FORMS.values()]
+        small = [(held, form, in_small(text)) for held, form in SURROUNDINGS.values()]
+        for held, form, looked_at in (*whole, *small):
+            if form.search(text):
+                fits += 1
+                assert any(one in looked_at for one in held), (form.pattern, text)
+    assert fits > 100
 
 
 @pytest.mark.parametrize("line", HARMLESS)

@@ -86,33 +86,77 @@ AUTHORISATION = re.compile(
     r"(?P<value>[\w.~+/=-]{8,400})",
     re.I,
 )
-BESIDE = {  # what it is, by the text before it
-    "key in a header": r"\bX-[\w-]*(?:Key|Token|Secret)[\"']?[ \t]*[:,=][ \t]*[\"']?"
-    r"(?P<value>[\w.~+/=-]{12,200})",
-    "key in a query": r"[?&](?:api_?key|access_token|auth_token|token)=(?P<value>[\w.~-]{16,200})",
-    "password of a connection": r"[;\"'](?:password|pwd)=(?P<value>[^;\"'\s]{6,100})(?=[;\"'])",
-    "password in an element": r"<[\w.:-]*(?:password|secret|api-?key|token)>"
-    r"(?P<value>[^<\s]{6,200})</",
-    "password of a .netrc": r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+(?P<value>\S{4,200})",
-    "password of a .pgpass": r"^[\w.*-]+:(?:\d+|\*):[\w*-]+:[\w*-]+:(?P<value>\S{4,200})$",
-    "password of a command": r"\bcurl\b[^\n]{0,200}\s(?:-u|--user)[ =][\"']?[\w.@-]+:"
-    r"(?P<value>[^\s\"'$]{4,100})",
-    "password of a log-in": r"(?:\b(?:docker|podman|helm)\b[^\n]{0,100}\slogin\b[^\n]{0,100}\s"
-    r"(?:-p|--password)[ =]|\bmysql\w*\b[^\n]{0,100}\s-p)(?P<value>[^\s\"'$]{6,100})",
-    "password before a command": r"(?:^|\benv[ \t]+)(?-i:[A-Z_]*PASSWORD)="
-    r"(?P<value>[^\s\"'$,().]{6,100})(?=[ \t]+\w)",
-    "password of a request": r"\bauth\s*=\s*\(\s*[\"'][^\"'\n]{1,60}[\"']\s*,\s*[\"']"
-    r"(?P<value>[^\"'\n]{4,100})[\"']",
-    "secret of an image": r"^\s*(?:ENV|ARG)\s+\w*(?:PASSWORD|SECRET|TOKEN|API_KEY)\s+"
-    r"(?P<value>\S{6,200})$",
-    "secret in an attribute": r"(?:key|name)=\"[\w.:-]*(?:password|secret|token|api-?key)\"\s+"
-    r"value=\"(?P<value>[^\"\s]{6,200})\"",
-    "secret that is defined": r"define\(\s*[\"']\w*(?:PASSWORD|SECRET|TOKEN|_KEY|SALT)[\"']\s*,"
-    r"\s*[\"'](?P<value>[^\"'\n]{6,200})[\"']",
-    "key of a log-in": r"\blogin\([^)\n]{0,80}\bkey=[\"'](?P<value>[0-9a-z]{32,64})[\"']",
-    "password of a server": r"^(?:requirepass|masterauth)\s+(?P<value>\S{6,200})$",
+BESIDE: dict[str, tuple[str, str]] = {  # what it is: what must be there, in small, and its form
+    "key in a header": (
+        "x-",
+        r"\bX-[\w-]*(?:Key|Token|Secret)[\"']?[ \t]*[:,=][ \t]*[\"']?"
+        r"(?P<value>[\w.~+/=-]{12,200})",
+    ),
+    "key in a query": (
+        "key= token=",
+        r"[?&](?:api_?key|access_token|auth_token|token)=(?P<value>[\w.~-]{16,200})",
+    ),
+    "password of a connection": (
+        "password= pwd=",
+        r"[;\"'](?:password|pwd)=(?P<value>[^;\"'\s]{6,100})(?=[;\"'])",
+    ),
+    "password in an element": (
+        "</",
+        r"<[\w.:-]*(?:password|secret|api-?key|token)>"
+        r"(?P<value>[^<\s]{6,200})</",
+    ),
+    "password of a .netrc": (
+        "machine",
+        r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+(?P<value>\S{4,200})",
+    ),
+    "password of a .pgpass": (":", r"^[\w.*-]+:(?:\d+|\*):[\w*-]+:[\w*-]+:(?P<value>\S{4,200})$"),
+    "password of a command": (
+        "curl",
+        r"\bcurl\b[^\n]{0,200}\s(?:-u|--user)[ =][\"']?[\w.@-]+:"
+        r"(?P<value>[^\s\"'$]{4,100})",
+    ),
+    "password of a log-in": (
+        "login mysql",
+        r"(?:\b(?:docker|podman|helm)\b[^\n]{0,100}\slogin\b[^\n]{0,100}\s"
+        r"(?:-p|--password)[ =]|\bmysql\w*\b[^\n]{0,100}\s-p)(?P<value>[^\s\"'$]{6,100})",
+    ),
+    "password before a command": (
+        "password=",
+        r"(?:^|\benv[ \t]+)(?-i:[A-Z_]*PASSWORD)="
+        r"(?P<value>[^\s\"'$,().]{6,100})(?=[ \t]+\w)",
+    ),
+    "password of a request": (
+        "auth",
+        r"\bauth\s*=\s*\(\s*[\"'][^\"'\n]{1,60}[\"']\s*,\s*[\"']"
+        r"(?P<value>[^\"'\n]{4,100})[\"']",
+    ),
+    "secret of an image": (
+        "password secret token api_key",
+        r"^\s*(?:ENV|ARG)\s+\w*(?:PASSWORD|SECRET|TOKEN|API_KEY)\s+"
+        r"(?P<value>\S{6,200})$",
+    ),
+    "secret in an attribute": (
+        'value="',
+        r"(?:key|name)=\"[\w.:-]*(?:password|secret|token|api-?key)\"\s+"
+        r"value=\"(?P<value>[^\"\s]{6,200})\"",
+    ),
+    "secret that is defined": (
+        "define(",
+        r"define\(\s*[\"']\w*(?:PASSWORD|SECRET|TOKEN|_KEY|SALT)[\"']\s*,"
+        r"\s*[\"'](?P<value>[^\"'\n]{6,200})[\"']",
+    ),
+    "key of a log-in": (
+        "login(",
+        r"\blogin\([^)\n]{0,80}\bkey=[\"'](?P<value>[0-9a-z]{32,64})[\"']",
+    ),
+    "password of a server": (
+        "requirepass masterauth",
+        r"^(?:requirepass|masterauth)\s+(?P<value>\S{6,200})$",
+    ),
 }
-SURROUNDINGS = {what: re.compile(form, re.I | re.M) for what, form in BESIDE.items()}
+SURROUNDINGS = {
+    what: (held.split(), re.compile(form, re.I | re.M)) for what, (held, form) in BESIDE.items()
+}
 NAMED = re.compile(
     r"""(?x)
     (?<![\w.]) (?P<name> [A-Za-z_][\w.-]{0,80}+ ) (?P<close> ["']? ) (?: \] )? [ \t]*
@@ -123,7 +167,7 @@ NAMED = re.compile(
     """,
     re.M,
 )
-HINT = re.compile(r"pass|pwd|secret|token|key|cred|auth|salt", re.I)
+HINTS = ("pass", "pwd", "secret", "token", "key", "cred", "auth", "salt")
 WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 PASSWORDS = frozenset({"password", "passwd", "pwd", "passphrase", "passcode", "dbpass"})
 SECRETS = frozenset({"secret", "token", "credential", "credentials", "apikey", "secretkey"})
@@ -190,9 +234,9 @@ def scan_for_secrets(file: Path, name: str) -> ScanResult | None:
 
 def _findings(text: str, path: str, place: dict[str, object], bare: bool) -> Iterator[Finding]:
     """Yield a finding for each secret, in order of place; of two that overlap the first."""
-    text, end = LINE_ENDS.sub("\n", text), 0
-    breaks = [match.start() for match in re.finditer("\n", text)]
+    text, end = LINE_ENDS.sub("\n", text) if "\r" in text else text, 0
     found = sorted(_tokens(text) | _told(text, bare), key=lambda row: (row[0], -row[1]))
+    breaks = [match.start() for match in re.finditer("\n", text)] if found else []
     for first, last, what in found:
         if first < end:
             continue
@@ -219,33 +263,49 @@ def _tokens(text: str) -> set[tuple[int, int, str]]:
 
 def _told(text: str, bare: bool) -> set[tuple[int, int, str]]:
     """Return first and last place and kind of what its surroundings call a secret."""
-    found = set()
-    for match in ADDRESS.finditer(text) if "://" in text else ():
+    found, small = set(), in_small(text)
+    for match in ADDRESS.finditer(text) if "://" in text and "@" in text else ():
         local = re.search(r"(?i)\bexample\b|^host(?:name)?$|your", match["host"])
         if not local and not _harmless(match["value"]):
             found.add((*match.span("value"), "password in an address"))
-    for match in AUTHORISATION.finditer(text):
+    for match in AUTHORISATION.finditer(text) if "authorization" in small else ():
         value = match["value"]
         if _is_random(value, PERHAPS_KEY) and (
             match["kind"].lower() != "basic" or _is_basic(value)
         ):
             found.add((*match.span("value"), f"{match['kind'].lower()} credentials in a header"))
-    for what, form in SURROUNDINGS.items():
-        for match in form.finditer(text):
+    for what, (held, form) in SURROUNDINGS.items():
+        for match in form.finditer(text) if any(one in small for one in held) else ():
             if _is_random(match["value"], PERHAPS_PASSWORD) and not _harmless(match["value"]):
                 found.add((*match.span("value"), what))
-    end = -1
-    for hint in HINT.finditer(text):
-        if hint.start() < end:
+    for first, end in _hinted(small):
+        signs = "=:" if bare else "\"'`"  # without which a line holds no name with a value
+        if all(text.find(sign, first, end) < 0 for sign in signs):
             continue
-        first, end = text.rfind("\n", 0, hint.start()) + 1, text.find("\n", hint.start())
-        end = len(text) if end < 0 else end
         for match in NAMED.finditer(text, first, end):
             part = "value" if match["value"] is not None else "bare"
             kind = _judged(match["name"], match[part]) if part == "value" or bare else None
             if kind is not None:
                 found.add((*match.span(part), f"{kind} in {match['name']!r}"))
     return found
+
+
+def in_small(text: str) -> str:
+    """Return a text in small letters, each in its place, as `re.I` takes them to be the same."""
+    return text.replace("\u0130", "i").lower().replace("\u0131", "i").replace("\u017f", "s")
+
+
+def _hinted(small: str) -> list[tuple[int, int]]:
+    """Return begin and end of each line that speaks of what may be a secret."""
+    lines = set()
+    for hint in HINTS:
+        at = small.find(hint)
+        while at >= 0:
+            end = small.find("\n", at)
+            end = len(small) if end < 0 else end
+            lines.add((small.rfind("\n", 0, at) + 1, end))
+            at = small.find(hint, end)
+    return sorted(lines)
 
 
 def _judged(name: str, value: str) -> str | None:
