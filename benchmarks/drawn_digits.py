@@ -5,7 +5,8 @@
 MNIST's test images become paths of a pen (`pen_paths`), whose points are rounded to whole pixels,
 as a mouse has them. They are drawn on the page's canvas: the ink's longest side is 60 to 260
 pixels, the pen 6 to 40 wide. `as painted` is the drawing itself; `fitted` is what the page sends.
-What the engine refuses counts as not read. The same images untouched show what was lost on the way.
+`the image itself` is enlarged, and turned, slanted, stretched and bent, without paths. What the
+engine refuses counts as not read. The same images untouched show what was lost on the way.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from numpy.typing import NDArray
-from pen_paths import Points, by_hand, laid_out, paths
+from pen_paths import Points, another_hand, by_hand, laid_out, paths
 
 from purpleteam.core.cards import find_stored, zoo_names
 from purpleteam.core.machine import machine, versions
@@ -71,6 +72,29 @@ def _enlarged(images: Pixels) -> Drawn:
     return np.arange(len(images)), np.stack(drawn)
 
 
+def _distorted(images: Pixels) -> Drawn:
+    """Return images as another hand would have drawn them, small enough to stay on the canvas."""
+    rng = np.random.default_rng(SEED)
+    grid = np.stack(np.meshgrid(np.arange(280.0), np.arange(280.0)), -1).reshape(-1, 2) - 139.5
+    drawn = []
+    for image in images:
+        size = int(rng.integers(60, 201))
+        x, y = (another_hand(size, rng)(grid) + 139.5).reshape(280, 280, 2).transpose(2, 0, 1)
+        drawn.append(place(_at(redraw(image, size=size), x, y)))
+    return np.arange(len(images)), np.stack(drawn)
+
+
+def _at(canvas: Pixels, x: NDArray[np.float64], y: NDArray[np.float64]) -> Pixels:
+    """Return the canvas at other places, between its pixels bilinear; beside it nothing."""
+    padded = np.pad(canvas, 1).astype(np.float64)
+    left, top = (np.clip(at + 1, 0, len(padded) - 1.001) for at in (x, y))
+    column, row = left.astype(int), top.astype(int)
+    across, down = left - column, top - row
+    upper = padded[row, column] * (1 - across) + padded[row, column + 1] * across
+    lower = padded[row + 1, column] * (1 - across) + padded[row + 1, column + 1] * across
+    return np.floor(upper * (1 - down) + lower * down + 0.5).astype(np.uint8)
+
+
 def drawings(images: Pixels) -> dict[str, Drawn]:
     """Return the numbers and the drawings of each case; made once, then read from the cache."""
     if not CACHE.exists():
@@ -87,6 +111,7 @@ def _drawn(images: Pixels) -> dict[str, Drawn]:
     lines = paths(images)
     rng = np.random.default_rng(SEED)
     found = {
+        "the image itself, any size, another hand": _distorted(images),
         "any size, any place, any pen": _fitted(lines, rng, 0.0),
         "any size, any place, any pen, another hand": _fitted(lines, rng, 1.0),
     }

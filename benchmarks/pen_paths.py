@@ -8,12 +8,13 @@ followed from end to end: lines of (x, y) points, as the page's drawing area has
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Points = list[tuple[float, float]]
+Hand = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ENLARGED = 3  # times, before thinning: a pixel of the thinned image is a third of one of MNIST's
 SPUR = 1.0  # shortest branch that is kept, in pixels of the image: shorter ones are the pen's width
 BATCH = 200  # images that are thinned at once
@@ -147,7 +148,12 @@ def by_hand(
     """Turn up to 15 degrees, slant, stretch and bend lines, each as `strength` has it."""
     every = np.concatenate([np.array(line) for line in lines])
     middle = (every.min(axis=0) + every.max(axis=0)) / 2
-    extent = max(float(np.ptp(every, axis=0).max()), 1e-6)
+    moved = another_hand(max(float(np.ptp(every, axis=0).max()), 1e-6), rng, strength)
+    return [[(float(x), float(y)) for x, y in moved(np.array(line) - middle)] for line in lines]
+
+
+def another_hand(extent: float, rng: np.random.Generator, strength: float = 1.0) -> Hand:
+    """Return where another hand puts points (N, 2) of a digit of this extent, around its middle."""
     angle = math.radians(15) * strength * rng.uniform(-1, 1)
     slant = 0.2 * strength * rng.uniform(-1, 1)
     stretch = 1 + 0.15 * strength * rng.uniform(-1, 1, 2)
@@ -159,15 +165,14 @@ def by_hand(
     phases = rng.uniform(0, 2 * math.pi, (2, 3))
     bends = rng.normal(0, 0.025 * strength, (2, 3)) * extent
 
-    def moved(line: Points) -> Points:
-        at = np.array(line) - middle
-        share = at / extent
+    def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        at, share = points.copy(), points / extent
         for axis in range(2):
             for wave, phase, bend in zip(waves[axis], phases[axis], bends[axis], strict=True):
                 at[:, axis] += bend * np.sin(share @ wave + phase)
-        return [(float(x), float(y)) for x, y in at @ matrix.T]
+        return at @ matrix.T
 
-    return [moved(line) for line in lines]
+    return moved
 
 
 def laid_out(
