@@ -34,12 +34,15 @@ import scan_tools
 from purpleteam.core.machine import machine, versions
 from purpleteam.core.statistics import Rate
 from purpleteam.scan import scan, severity_at_least
+from purpleteam.scan.formats.problem import PROBLEMS
 from purpleteam.scan.gate import read_state_dict
+from purpleteam.scan.settle import UNREAD
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "scan.json"
 EXAMPLES = ROOT / "tests" / "scan" / "examples"
 GREEN = ("note", "unsupported")
+NOT_READ = (PROBLEMS["unread"].id, UNREAD.id)
 
 
 def ours(folder: Path) -> scan_tools.Said:
@@ -51,10 +54,14 @@ def ours(folder: Path) -> scan_tools.Said:
         return places[str(name).partition("/")[0]] / str(name)
 
     red = [one for one in result.findings if severity_at_least(one.severity, "medium")]
-    unread = {path(one.place["path"]) for one in red if one.rule == "PM016"}
-    found = {path(one.place["path"]) for one in red if one.rule != "PM016"}
+    unread = {path(one.place["path"]) for one in red if one.rule in NOT_READ}
+    found = {path(one.place["path"]) for one in red if one.rule not in NOT_READ}
     lines, mild = (
-        frozenset((path(one.place["path"]), int(one.place.get("line", 0))) for one in rows)
+        frozenset(
+            (path(one.place["path"]), int(one.place.get("line", 0)))
+            for one in rows
+            if one.rule not in NOT_READ
+        )
         for rows in (red, result.findings)
     )
     return scan_tools.Said(frozenset(found), frozenset(unread), lines, mild)
@@ -125,7 +132,7 @@ def corpora(tools: Path) -> dict[str, Any]:
             **source(here, tools),
             "tools": {
                 name: scan_tools.known(tools / name)
-                for name in sorted({one.split()[0] for one in scan_tools.TOOLS} | {"bandit"})
+                for name in sorted({*scan_tools.TOOLS, *scan_tools.SOURCE_TOOLS})
                 if (tools / name / "bin").is_dir()
             },
         }  # fmt: skip

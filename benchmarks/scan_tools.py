@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from purpleteam.scan.semgrep import semgrep
+
 SECONDS = 900
 PICKLESCAN = """
 import json, logging, sys
@@ -165,6 +167,15 @@ def _bandit(place: Path, folder: Path) -> Said:
     return Said(frozenset(path for path, _ in red), lines=red, mild=mild)
 
 
+def _semgrep(place: Path, folder: Path) -> Said:
+    findings = semgrep(str(place / "bin" / "semgrep"))(folder).findings
+    red, mild = (
+        frozenset((folder.parent / one.place["path"], int(one.place["line"])) for one in rows)
+        for rows in ([one for one in findings if one.severity != "low"], findings)
+    )
+    return Said(frozenset(path for path, _ in red), lines=red, mild=mild)
+
+
 TOOLS: Mapping[str, Callable[[Path, Path], Said]] = {
     "picklescan": lambda place, folder: _each(place, PICKLESCAN, folder, "{}"),
     "picklescan --strict": lambda place, folder: _each(
@@ -176,7 +187,8 @@ TOOLS: Mapping[str, Callable[[Path, Path], Said]] = {
     "modelscan": _modelscan,
 }
 """Scanners of model files."""
-SOURCE_TOOLS: Mapping[str, Callable[[Path, Path], Said]] = {"bandit": _bandit}
+SOURCE_TOOLS: Mapping[str, Callable[[Path, Path], Said]] = {"bandit": _bandit, "semgrep": _semgrep}
+"""Scanners of source code; Semgrep over the same rules as ours, since its own need a network."""
 
 
 def known(place: Path) -> dict[str, str]:

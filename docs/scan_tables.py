@@ -72,7 +72,8 @@ def source(path: Path) -> str:
         f"\n\n{counts[0]} sinks, {counts[1]} other lines with a call, {counts[2]} secrets and "
         f"{counts[3]} harmless lines of `tests/scan/examples`. Our rules were written with them: "
         "that all are found says that nothing was lost, and nothing about code that nobody has "
-        "seen. The default `--fail-on` is medium; the low ones are Bandit's."
+        "seen. The default `--fail-on` is medium; the low ones are Bandit's. Semgrep "
+        "runs over our rules."
     )
 
 

@@ -114,12 +114,14 @@ def _about() -> dict[str, str]:
     from purpleteam.scan.scanners.packages import ABOUT
     from purpleteam.scan.scanners.packages import RULES as PACKAGE_RULES
     from purpleteam.scan.scanners.secrets import RULE
+    from purpleteam.scan.second_opinion import DISAGREES
     from purpleteam.scan.settle import UNREAD
 
     kinds = {row.id: kind.replace("-", " ") for kind, row in PROBLEMS.items()}
     told = {id: f"A model file with a fault of the kind: {kind}." for id, kind in kinds.items()}
     told |= {row.id: str(look.__doc__).partition("\n")[0] for row, look in RULES.values()}
     told[UNREAD.id] = "Code that a scanner did not read: nothing is known of it."
+    told[DISAGREES.id] = "A model file that another scanner calls bad, and we do not."
     told |= {PACKAGE_RULES[kind].id: text for kind, text in ABOUT.items()}
     return told | {RULE.id: "A key or a password in plain text."}
 

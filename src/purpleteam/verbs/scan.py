@@ -108,6 +108,9 @@ def scan(
     semgrep: Annotated[
         str | None, "Run Semgrep too, by this name or path, over the same rules; no network."
     ] = None,
+    second_opinion: Annotated[
+        bool, "Ask picklescan and hayward too; what they call bad and we do not is a finding."
+    ] = False,
     only_new: Annotated[bool, "With --against: only what is new decides the exit code."] = False,
     audit: Annotated[
         bool, "Ask the index for holes of every pinned version too (pip-audit, network)."
@@ -116,6 +119,7 @@ def scan(
     **given: Unpack[Leaving],
 ) -> Scanned:
     """Scan code and model files; say what was skipped. --out FILE writes SARIF."""
+    from purpleteam.scan import second_opinion as others
     from purpleteam.scan import semgrep as second_engine
     from purpleteam.scan.against import compare, read_baseline
     from purpleteam.scan.engine import scan as look
@@ -143,6 +147,7 @@ def scan(
         *SCANNERS,
         *([] if semgrep is None else [second_engine.semgrep(semgrep)]),
         *([pip_audit] if audit else []),
+        *([others.second_opinion()] if second_opinion else []),
     ]
     result = look(targets, engines, inline_allow=not no_inline_allow)
     since = None if baseline is None else compare(baseline, result)
