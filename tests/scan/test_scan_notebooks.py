@@ -41,6 +41,9 @@ def test_a_finding_is_placed_by_cell_and_line_and_names_hold_over_cells(tmp_path
         "!pip install torch \\\n  torchvision\neval(x)",
         "files = !ls\neval(x)",
         "%%time\neval(x)",
+        "\n%%capture out\neval(x)",
+        "%%writefile app.py\neval(x)",
+        "%%unheard_of\neval(x)",
         "eval?\neval(x)",
         "for n in names:\n    !echo $n\neval(x)",
         "%timeit -n 3 eval(x)",
@@ -80,6 +83,21 @@ def test_a_finding_knows_the_line_of_the_file_that_code_hosts_show(tmp_path, ind
     place = region["locations"][0]["physicalLocation"]["region"]
     assert place == {"startLine": findings[1].place["file_line"]}
     assert region["message"]["text"].endswith("(cell 2, line 3)")
+
+
+@pytest.mark.parametrize(
+    ("cell", "rules"),
+    [
+        ("%%writefile config.ini\n[a]\nb = c d", []),
+        ("%%bigquery rows\nselect * from t", []),
+        ("\n%%bash\nrm -rf x", []),
+        ("%%writefile app.py\nprint 'x'", ["PT022"]),
+        ("%%time\nprint 'x'", ["PT022"]),
+    ],
+)
+def test_a_cell_of_another_language_is_nothing_unread_and_one_of_python_is(tmp_path, cell, rules):
+    found = scan([notebook(tmp_path, "x = 1", cell)], ["ml-code"]).findings
+    assert [one.rule for one in found] == rules
 
 
 def test_bandit_reads_notebooks_too(tmp_path):

@@ -21,6 +21,8 @@ ALLOW = re.compile(rf"purple:\s*allow\s+({ID}(?:\s*,\s*{ID})*)(.*)")
 UNTIL = re.compile(r"\buntil\s+(\d{4}-\d\d-\d\d)\b")
 FILLING = re.compile(r"^(?:\W|\bbecause\b|\bas\b|\bsince\b)+|[\s*/>-]+$")
 UNREAD = Rule("PT022", "medium", "CWE-693", "read it yourself, or write it as this Python reads it")
+SHOWN = 5
+"""Reasons that a finding of an unread file tells."""
 REASON = 6
 """Letters of the shortest reason."""
 HUSHED = re.compile(r"#\s*(nosec|noqa|nosemgrep)\b")
@@ -89,7 +91,7 @@ def _unread(result: ScanResult, files: Mapping[str, Path]) -> Iterator[Finding]:
     for name, listed in reasons.items():
         place = {} if name.endswith(".ipynb") else {"line": 1}
         yield UNREAD.finding(
-            "rules", f"code that was not read: {'; '.join(listed)}", path=name, **place
+            "rules", f"code that was not read: {'; '.join(listed[:SHOWN])}", path=name, **place
         )
 
 

@@ -24,6 +24,9 @@ TIMED = re.compile(
 OTHER_LANGUAGES = re.compile(
     r"%%(?:bash|sh|script|cmd|html|HTML|svg|SVG|javascript|js|latex|markdown|perl|ruby|R|sql|system|!)"
 )
+PYTHON_CELL = re.compile(
+    r"%%(?:time|timeit|prun|memit|capture|debug|python3?|px|ipytest|(?:write)?file\s.*\.py\b)"
+)
 
 
 def decode(data: bytes) -> str | None:
@@ -165,10 +168,11 @@ def as_script(cells: Iterable[Cell]) -> Script:
 def _python(lines: list[str]) -> list[str] | None:
     """Return the lines of a cell as Python, with `pass` where a magic stood, or None."""
     plain, continued = [], False
-    for number, line in enumerate(lines):
-        if line.startswith("%%") and number == 0:
-            if OTHER_LANGUAGES.match(line):
-                return []  # a shell's or a browser's: nothing for rules of Python
+    begins = next((line for line in lines if line.strip()), "")
+    if OTHER_LANGUAGES.match(begins):
+        return []  # a shell's or a browser's: nothing for rules of Python
+    for line in lines:
+        if line is begins and line.startswith("%%"):
             plain.append("")
         elif continued:
             plain.append("")
@@ -188,4 +192,5 @@ def _python(lines: list[str]) -> list[str] | None:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         return written
-    return None
+    foreign = begins.startswith("%%") and not PYTHON_CELL.match(begins)
+    return [] if foreign else None  # of a magic that nobody here knows: a file, a query
