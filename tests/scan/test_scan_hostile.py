@@ -91,6 +91,7 @@ TRICKS = {
     "keywords": b"\x80\x04" + name("subprocess", "Popen") + b"(t}" + short("args") + b"K\1s\x92.",
     "state of a class": b"\x80\x04" + name("torch.nn.modules.linear", "Linear") + b"}b.",
     "item of a module": b"\x80\x04" + name("torch.nn.functional", "relu") + b"K\1K\1s.",
+    "nonsense behind": b"cos\nsystem\n(S'true'\ntRc \n \n.",
     "persistent": b"\x80\x02cposix\nsystem\nQ.",
     "two marks": b"\x80\x04\x80\x02N0cposix\nsystem\n" + short("true") + b"\x85R.",
     "after many opcodes": b"\x80\x04" + b"N0" * 20_000 + SYSTEM[2:],

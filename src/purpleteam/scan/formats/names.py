@@ -17,7 +17,8 @@ HARMLESS = re.compile(
     | torch\.(ao\.)?nn\.([a-z]\w*\.)*modules\.([a-z]\w*\.)*[A-Z]\w*
     | torch\.distributed\.checkpoint\.metadata\._?[A-Z]\w*
     | torch\.distributed\.checkpoint\.filesystem\._StorageInfo
-    | torch\.optim\.([a-z]\w*\.)?[A-Z]\w* | torch\.return_types\.\w+
+    | torch\.optim\.([a-z]\w*\.)?[A-Z]\w*
+    | torch\.return_types\.(?!_|torch$|inspect|pytree|reg|ret|all_)\w+
     | torch\.nn\.functional\.(relu6?|gelu|silu|mish|elu|selu|leaky_relu|softmax)
     | torch\.(_C\._nn\.gelu | tanh | relu | sigmoid)
     | torch\.jit\._pickle\.(build_\w+|restore_type_tag) | __torch__\.[\w.]+

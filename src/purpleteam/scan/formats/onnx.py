@@ -134,8 +134,9 @@ class _Walk(Reader):
                 held += 1
         operator, domain, name = texts.values()
         if kind == "node" and domain not in DOMAINS and (domain, operator) not in self.own:
-            built_in = "unsupported" if re.fullmatch(RUNTIME, domain) else "custom-operator"
-            yield Problem(built_in, f"operator {operator!r} is of domain {domain!r}")
+            own = re.fullmatch(RUNTIME, domain) and not operator.startswith("Python")
+            kind_of_it = "unsupported" if own else "custom-operator"
+            yield Problem(kind_of_it, f"operator {operator!r} is of domain {domain!r}")
         if external and (why := self._outside(places[0])):
             yield Problem("external-data", f"tensor {name[:80]!r} is read from {why}")
         elif kind == "tensor" and not external:

@@ -16,13 +16,13 @@ MODEL_SUFFIXES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((".pt", ".pth"), ("zip", "pickle", "tar")),
     ".ckpt": ("zip", "pickle", "hdf5"),
     ".bin": ("zip", "pickle"),
-    **dict.fromkeys((".pkl", ".pickle"), ("pickle",)),
+    **dict.fromkeys((".pkl", ".pickle", ".dill"), ("pickle",)),
     ".joblib": ("pickle",),
     **dict.fromkeys((".h5", ".hdf5"), ("hdf5",)),
     **dict.fromkeys((".keras", ".npz", ".mar", ".skops", ".pt2"), ("zip",)),
     ".nemo": ("tar",),
     ".npy": ("numpy",),
-    **dict.fromkeys((".tflite", ".gguf"), ()),
+    **dict.fromkeys((".tflite", ".gguf", ".pb", ".ort", ".mlmodel", ".engine", ".llamafile"), ()),
 }
 """Names that claim to be a model, and the kinds of content that such a name may have."""
 MODEL_KINDS = frozenset({"safetensors", "onnx", "pickle", "zip", "numpy", "hdf5", "tar", "7z"})

@@ -69,7 +69,7 @@ class PickleWalk(NamedTuple):
     imports: tuple[tuple[str | None, int], ...]
     """Names, None where one cannot be told, and first bytes; `module:outer.inner` where a name
     leads on from what the module holds."""
-    calls: bool  # or builds, or gives a state
+    calls: int  # of the imports, those before the first call; 0 where nothing is called
     end: int  # the byte behind STOP; where the walk broke, that of the last whole opcode
     opcodes: int
     error: str | None
@@ -80,10 +80,11 @@ class PickleWalk(NamedTuple):
 
     @property
     def calls_a_name(self) -> bool:
-        """Whether it calls something, and all that it imports may be names of Python."""
-        names = [name.replace(":", ".") for name, _ in self.imports if name is not None]
-        parts = [part for name in names for part in name.split(".")]
-        return self.calls and bool(self.imports) and all(part.isidentifier() for part in parts)
+        """Whether it calls something, and all that it imports before may be names of Python."""
+        names = [name.replace(":", ".") for name, _ in self.imports[: self.calls] if name]
+        return self.calls > 0 and all(
+            part.isidentifier() for name in names for part in name.split(".")
+        )
 
 
 def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> PickleWalk:
@@ -94,7 +95,7 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
     marks: list[int] = []
     files: list[memoryview] = []
     loaders = 0  # that lie on the stack, or were used for something else than to load
-    calls, count, at, end, error, bomb = False, 0, start, start, None, None
+    built, calls, count, at, end, error, bomb = False, 0, 0, start, start, None, None
     try:
         for name, raw, at, end in islice(opcodes(data, start), limit):  # noqa: B007 - `end` is said
             count += 1
@@ -145,7 +146,10 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                             encoding.text() in ("latin1", "latin-1")
                         ):
                             made = Literal(one.content(), None)
-                calls = calls or name in CALLS
+                if name in CALLS:  # a text may well have lines that begin with c and b
+                    calls, built = (
+                        (calls, True) if name == "BUILD" else (calls or len(imports), built)
+                    )
                 del stack[len(stack) - takes :]
                 stack.extend([made] * puts)
             loaders += made == LOADER
@@ -157,7 +161,7 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
         error = f"{reason} after byte {at}"[:200]
     return PickleWalk(
         imports=tuple(imports),
-        calls=calls,
+        calls=calls or (len(imports) if built else 0),
         end=at if error else end,
         opcodes=count,
         error=error,
