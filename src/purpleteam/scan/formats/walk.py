@@ -82,7 +82,7 @@ class PickleWalk(NamedTuple):
     def calls_a_name(self) -> bool:
         """Whether it calls something, and all that it imports before may be names of Python."""
         names = [name.replace(":", ".") for name, _ in self.imports[: self.calls] if name]
-        return self.calls > 0 and all(
+        return bool(names) and all(
             part.isidentifier() for name in names for part in name.split(".")
         )
 
