@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from purpleteam.scan import scan
-from purpleteam.scan.rules import RULES
+from purpleteam.scan.rules import RULES, parse
 from purpleteam.scan.scanners.ml_code import scan_ml_code
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.py.example"))
@@ -74,3 +75,17 @@ def test_names_that_grow_from_line_to_line_cost_no_more_than_others(tmp_path):
     started = time.process_time()
     assert found(tmp_path, f"import torch\na0 = torch.load\n{lines}torch.load(x)\n")
     assert time.process_time() - started < 5
+
+
+def test_a_rule_finds_nothing_in_a_file_without_what_it_needs():
+    found = 0
+    for example in EXAMPLES:
+        body = ast.parse(example.read_bytes()).body
+        imports = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+        for node in body:  # each alone, so that no neighbour holds what it lacks
+            module = parse(ast.unparse(ast.Module([*imports, node], [])).encode())
+            for rule, look in RULES.values():
+                hits = len(list(look.__wrapped__(module)))
+                assert len(list(look(module))) == hits, (rule.id, ast.unparse(node))
+                found += hits
+    assert found > 200

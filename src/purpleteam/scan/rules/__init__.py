@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, NamedTuple
 
 from purpleteam.core.records import Severity
@@ -58,6 +58,16 @@ class Module:
             ):
                 return name if self.dotted(function) in IMPORTERS else ""
         return ""
+
+    @cached_property
+    def words(self) -> str:
+        """All names, and all texts as Python reads them, in small letters."""
+        words = {row.id for row in self.of(ast.Name)} | {row.attr for row in self.of(ast.Attribute)}
+        words |= {row.arg or "" for kind in (ast.keyword, ast.arg) for row in self.of(kind)}
+        words |= {row.module or "" for row in self.of(ast.ImportFrom)}
+        words |= {row.name for row in self.of(ast.alias)}
+        words |= {row.value for row in self.of(ast.Constant) if isinstance(row.value, str)}
+        return "\n".join(words).lower()
 
     @cached_property
     def lines(self) -> list[str]:
@@ -220,12 +230,26 @@ RULES: Registry[tuple[Rule, Look]] = Registry("rule")
 
 
 def rule(
-    id: str, severity: Severity, cwe: int, fix: str, confidence: str = "high"
+    id: str,
+    severity: Severity,
+    cwe: int,
+    fix: str,
+    confidence: str = "high",
+    needs: str = "",
 ) -> Callable[[Look], Look]:
-    """Register the decorated function as what yields the breaches of a rule."""
+    """Register the decorated function as what yields the breaches of a rule.
+
+    With `needs`, it is asked only of files that hold one of these, in small letters, as a part of
+    a name or of a text: without them it finds nothing.
+    """
+    held = needs.split() or [""]
 
     def add(look: Look) -> Look:
-        RULES.register(id)((Rule(id, severity, f"CWE-{cwe}", fix, confidence), look))
+        @wraps(look)
+        def asked(module: Module) -> Iterator[Hit]:
+            return look(module) if any(text in module.words for text in held) else iter(())
+
+        RULES.register(id)((Rule(id, severity, f"CWE-{cwe}", fix, confidence), asked))
         return look
 
     return add

@@ -45,8 +45,9 @@ def _loads(calls: Iterable[tuple[ast.Call, str]]) -> Iterator[tuple[ast.Call, st
 
 
 @rule(
-    "PT001", "medium", 502, "pass weights_only=True with torch 2.10 or newer, or load safetensors"
-)
+    "PT001", "medium", 502, "pass weights_only=True with torch 2.10 or newer, or load safetensors",
+    needs="load",
+)  # fmt: skip
 def unsafe_torch_load(module: Module) -> Iterator[Hit]:
     """A torch loader that is called, or handed on, without weights_only=True."""
     called: set[ast.AST] = set()
@@ -78,7 +79,10 @@ def unsafe_torch_load(module: Module) -> Iterator[Hit]:
                 yield Hit(node, f"{FORCED} makes every torch.load unsafe", "high")
 
 
-@rule("PT002", "high", 502, "let the safe load fail; whoever makes the file can make it fail")
+@rule(
+    "PT002", "high", 502, "let the safe load fail; whoever makes the file can make it fail",
+    needs="load",
+)  # fmt: skip
 def unsafe_second_try(module: Module) -> Iterator[Hit]:
     """A safe load whose failure leads to an unsafe one: the file chooses which."""
 
@@ -92,7 +96,10 @@ def unsafe_second_try(module: Module) -> Iterator[Hit]:
                 yield Hit(call, f"{name} is tried again without weights_only=True")
 
 
-@rule("PT003", "high", 502, "store weights as safetensors, settings as JSON")
+@rule(
+    "PT003", "high", 502, "store weights as safetensors, settings as JSON",
+    needs="load unpickler read_pickle shelve jsonpickle packageimporter spark_udf recv_pyobj",
+)  # fmt: skip
 def unpickling(module: Module) -> Iterator[Hit]:
     """pickle, joblib, dill and others that run what the file says; also when handed on."""
     looked_up = ((call, module.dotted(call)) for call, _ in module.calls)  # by getattr
@@ -111,7 +118,10 @@ def _unpickles(name: str) -> bool:
     )
 
 
-@rule("PT004", "high", 502, "leave allow_pickle out; store plain numbers")
+@rule(
+    "PT004", "high", 502, "leave allow_pickle out; store plain numbers",
+    needs="load read_array",
+)  # fmt: skip
 def object_arrays(module: Module) -> Iterator[Hit]:
     """A NumPy load that unpickles objects."""
     for call, name in module.calls:
@@ -121,7 +131,10 @@ def object_arrays(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} with allow_pickle runs what the file says")
 
 
-@rule("PT008", "medium", 95, "parse the text (json, ast.literal_eval), or look names up in a table")
+@rule(
+    "PT008", "medium", 95, "parse the text (json, ast.literal_eval), or look names up in a table",
+    needs="eval exec",
+)  # fmt: skip
 def eval_or_exec(module: Module) -> Iterator[Hit]:
     """Python's eval or exec on anything but a constant."""
     own = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
@@ -131,7 +144,10 @@ def eval_or_exec(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} runs text as code")
 
 
-@rule("PT009", "high", 502, "call yaml.safe_load")
+@rule(
+    "PT009", "high", 502, "call yaml.safe_load",
+    needs="yaml",
+)  # fmt: skip
 def unsafe_yaml(module: Module) -> Iterator[Hit]:
     """A YAML load that builds any object the file names."""
     classes = module.of(ast.ClassDef)
@@ -147,7 +163,10 @@ def unsafe_yaml(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} builds what the file says")
 
 
-@rule("PT011", "high", 829, "download weights only, at a pinned revision, and check their digest")
+@rule(
+    "PT011", "high", 829, "download weights only, at a pinned revision, and check their digest",
+    needs="trust_ hub",
+)  # fmt: skip
 def code_of_a_model(module: Module) -> Iterator[Hit]:
     """A download that may bring its own code along."""
     for call, name in module.calls:
@@ -166,7 +185,10 @@ def code_of_a_model(module: Module) -> Iterator[Hit]:
                 yield Hit(call, f"{name} runs code from elsewhere, at no pinned commit", "medium")
 
 
-@rule("PT013", "high", 502, "leave safe_mode on; store the model as .keras without Lambda layers")
+@rule(
+    "PT013", "high", 502, "leave safe_mode on; store the model as .keras without Lambda layers",
+    needs="safe_mode unsafe_deserialization load_model",
+)  # fmt: skip
 def code_in_layers(module: Module) -> Iterator[Hit]:
     """A Keras load that runs the Python code in a model's layers."""
     for call, name in module.calls:
@@ -182,7 +204,10 @@ def code_in_layers(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} of an HDF5 file knows no safe_mode", "medium")
 
 
-@rule("PT014", "medium", 114, "use standard operators, or pin the library and check its digest")
+@rule(
+    "PT014", "medium", 114, "use standard operators, or pin the library and check its digest",
+    needs="load_library ops_library load_op_library",
+)  # fmt: skip
 def native_library(module: Module) -> Iterator[Hit]:
     """A library of native code that is loaded beside a model."""
     for call, name in module.calls:
@@ -194,7 +219,10 @@ def native_library(module: Module) -> Iterator[Hit]:
             yield Hit(call, f"{name} runs native code from a file")
 
 
-@rule("PT015", "medium", 502, "name only types that you have read; ask for plain tensors")
+@rule(
+    "PT015", "medium", 502, "name only types that you have read; ask for plain tensors",
+    needs="safe_globals skops",
+)  # fmt: skip
 def wider_trust(module: Module) -> Iterator[Hit]:
     """A safe loader that is told to trust more: torch's safe globals, skops' `trusted`."""
     listed = {

@@ -38,6 +38,8 @@ def functions(module: Module) -> Iterator[Function]:
 
 def served(module: Module) -> Iterator[Function]:
     """Yield the functions that answer a client: decorated, handed on, or of a view."""
+    if next(functions(module), None) is None:
+        return
     handed = {
         getattr(name, "attr", getattr(name, "id", ""))
         for call, called in module.calls

@@ -58,7 +58,10 @@ def _is_debug(target: ast.expr, web: bool, django: bool) -> bool:
     return False
 
 
-@rule("PT006", "medium", 668, "leave share out, and bind to 127.0.0.1")
+@rule(
+    "PT006", "medium", 668, "leave share out, and bind to 127.0.0.1",
+    needs="launch",
+)  # fmt: skip
 def public_share(module: Module) -> Iterator[Hit]:
     """A Gradio app that opens a public tunnel."""
     for call, name in module.calls:
@@ -107,7 +110,10 @@ def no_upload_limit(module: Module) -> Iterator[Hit]:
                 yield Hit(call, f"{name} takes an upload of any size into memory")
 
 
-@rule("PT016", "medium", 942, "name the origins that may read answers, or allow none")
+@rule(
+    "PT016", "medium", 942, "name the origins that may read answers, or allow none",
+    needs="cors access-control-allow-origin",
+)  # fmt: skip
 def any_origin(module: Module) -> Iterator[Hit]:
     """A web app whose answers any page may read (CORS)."""
     why = "any page in a visitor's browser may read the answers"
