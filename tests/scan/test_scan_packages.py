@@ -112,6 +112,10 @@ FAULTS = {
     ("poetry.lock", "[[package]\n"): ["PD009"],
     ("Pipfile.lock", "[1]"): ["PD009"],
     ("environment.yml", "dependencies: [\n"): ["PD009"],
+    ("environment.yml", "dependencies: [{pip: [[a]]}]"): ["PD009"],
+    ("environment.yml", "PORT: 80\n"): [],
+    ("requirements.txt", "a===x"): ["PD009"],
+    ("hardware-requirements.txt", "A big disk.\nA lot of time.\n"): ["PD009"],
     ("pyproject.toml", "[project]\nname = 'me'\ndependencies = ['scipy>=1']"): ["PD002"],
     ("Dockerfile", "FROM python"): ["PD004"],
     ("Containerfile", f"ARG B=python@{PRINT}\nFROM ${{B}} AS one\nFROM one\n"): [],
@@ -122,6 +126,9 @@ FAULTS = {
     (".github/workflows/a.yaml", "jobs: {a: {steps: [{uses: a/b@v1}]}}"): ["PD004"],
     (".github/workflows/a.yaml", f"jobs: {{a: {{steps: [{{uses: a/b@{COMMIT}}}]}}}}"): [],
     (".github/workflows/a.yaml", "a: [1\n"): ["PD009"],
+    (".github/workflows/a.yaml", "jobs: {a: {services: {b: {image: b}}}}"): ["PD004"],
+    (".github/workflows/a.yaml", "jobs: {a: {steps: [{with: {image: b}}]}}"): [],
+    ("Dockerfile", f"FROM a@{PRINT}\nENV PIP_INDEX_URL http://x.org"): ["PD006"],
 }
 
 

@@ -26,11 +26,13 @@ PIPED = re.compile(
 SUBSTITUTED = re.compile(r"\$\{\{.*?\}\}")
 FROM = re.compile(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?\s*$", re.I)
 COPY = re.compile(r"\s*(?:COPY|RUN)\s.*?(?:--from=|[, ]from=)([^\s,]+)", re.I)
-ARG = re.compile(r"\s*(?:ARG|ENV)\s+(\w+)\s*=\s*[\"']?([^\s\"']+)", re.I)
+ARG = re.compile(r"\s*(?:ARG|ENV)\s+(\w+)(?:=|\s+)[\"']?([^\s\"']+)", re.I)
 ADD = re.compile(r"\s*ADD\s+(?!.*--checksum)(?:--\S+\s+)*(https?://\S+)", re.I)
 SETTING = re.compile(r"(?:PIP|UV)_(EXTRA_INDEX_URL|INDEX_URL|INDEX|TRUSTED_HOST|FIND_LINKS)")
 SET = re.compile(rf"(?:^|\s)({SETTING.pattern})=[\"']?([^\s\"']+)")
 ACTION = re.compile(r"([\w.-]+)/[\w./-]+@(.+)")
+DEEPEST = 50
+LONGEST = 20_000  # letters of a line: some patterns take time that grows with its square
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
@@ -38,7 +40,9 @@ def shell(found: Manifest, script: str, line: int) -> None:
     """Take the installs of a script, whose first line has the number `line`."""
     for number, raw in logical_lines(script):
         at = line + number - 1
-        text = SUBSTITUTED.sub("$", raw)
+        text = SUBSTITUTED.sub("$", raw[:LONGEST])
+        if len(raw) > LONGEST:
+            found.faults.append(("unknown", at, f"only {LONGEST} letters of it were read"))
         if piped := PIPED.search(text):
             found.faults.append(("piped", at, " ".join(piped[0].split())[:120]))
         for match in INSTALL.finditer(text):
@@ -83,7 +87,9 @@ def _container(found: Manifest) -> None:
     for number, line in logical_lines(found.text):
         if match := ARG.match(line):
             values[match[1]] = filled(match[2])
-            shell(found, re.sub(r"^\s*\w+", "", line), number)
+            told = re.sub(r"^\s*\w+", "", line)  # ENV NAME=value, and ENV NAME value
+            told = told if "=" in told else re.sub(r"(\S)\s+", r"\1=", told, count=1)
+            shell(found, told, number)
         elif match := FROM.match(line):
             if match[1].lower() not in stages:
                 image(found, filled(match[1]), number)
@@ -97,29 +103,29 @@ def _container(found: Manifest) -> None:
             shell(found, filled(line) if "install" in line else line, number)
 
 
-def _nodes(node: yaml.Node) -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """Yield each scalar of a mapping with its key; what an alias names, once."""
-    waiting, seen = [node], {id(node)}
+def _nodes(node: yaml.Node) -> Iterator[tuple[tuple[str, ...], yaml.ScalarNode]]:
+    """Yield each scalar of a mapping with the keys to it; what an alias names, once."""
+    waiting: list[tuple[tuple[str, ...], yaml.Node]] = [((), node)]
+    seen = {id(node)}
     while waiting:
-        node = waiting.pop()
-        inside: list[yaml.Node] = []
+        keys, node = waiting.pop()
+        inside = [(keys, one) for one in node.value] if isinstance(node, yaml.SequenceNode) else []
         if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if isinstance(value, yaml.ScalarNode):
-                    yield str(key.value), value
-                inside.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            inside = node.value
-        waiting += [one for one in inside if id(one) not in seen]
-        seen.update(map(id, inside))
+            inside = [((*keys, str(key.value)[:99]), value) for key, value in node.value]
+        for path, value in inside:
+            if isinstance(node, yaml.MappingNode) and isinstance(value, yaml.ScalarNode):
+                yield path, value
+            elif id(value) not in seen and len(path) < DEEPEST:
+                waiting.append((path, value))
+                seen.add(id(value))
 
 
 def _workflow(found: Manifest) -> None:
     whole = yaml.compose(found.text, Loader=yaml.SafeLoader)
     if not isinstance(whole, yaml.MappingNode):
         raise ValueError("no mapping")
-    for key, node in _nodes(whole):
-        line, text = node.start_mark.line + 1, str(node.value)
+    for keys, node in _nodes(whole):
+        line, text, key = node.start_mark.line + 1, str(node.value), keys[-1]
         if key == "uses" and text.startswith("docker://"):
             image(found, text.removeprefix("docker://"), line)
         elif key == "uses" and (action := ACTION.fullmatch(text)):
@@ -128,8 +134,9 @@ def _workflow(found: Manifest) -> None:
                 found.faults.append(("mutable" if own else "latest", line, text[:200]))
         elif key == "run":
             shell(found, text, line + (node.style in ("|", ">")))
-        elif key in ("image", "container") and text:
-            image(found, text, line)
+        elif text and (key == "container" or {"container", "services"} & {*keys[-3:-1]}):
+            if key in ("image", "container"):
+                image(found, text, line)
         elif setting := SETTING.fullmatch(key):
             _setting(found, setting[1], text, line)
 

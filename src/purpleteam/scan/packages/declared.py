@@ -19,6 +19,9 @@ import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidName, canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from purpleteam.scan.text import split_lines
 
 Kind = Literal["requirements", "project", "lock", "environment", "image", "workflow"]
 ADDRESS = re.compile(r"^(?:(?P<vcs>git|hg|svn|bzr)\+)?(?P<scheme>[a-z]+)://", re.I)
@@ -38,7 +41,7 @@ WITH_VALUE = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Package:
     """One distribution that a file declares."""
 
@@ -72,9 +75,11 @@ class Manifest:
     """Line, and the file of requirements that it names."""
 
     def at(self, *texts: str) -> int:
-        """Return the first line that holds one of the texts, or 1."""
-        places = (self.text.find(text) for text in texts)
-        return self.text.count("\n", 0, next((at for at in places if at >= 0), 0)) + 1
+        """Return the first line that holds one of the texts, the first that is there, or 1."""
+        for text in texts:
+            if (place := self.text.find(text)) >= 0:
+                return self.text.count("\n", 0, place + len(text)) + 1
+        return 1
 
     def add(self, text: str, line: int, hashed: bool = False) -> None:
         """Add a requirement as pip takes it: PEP 508, an address, or a path."""
@@ -99,18 +104,20 @@ class Manifest:
                 self.put(wanted.name, str(wanted.specifier), line, hashed, marker)
 
     def put(
-        self, name: str, versions: str, line: int, hashed: bool = False, marker: str = ""
+        self,
+        name: str,
+        versions: str,
+        line: int,
+        hashed: bool = False,
+        marker: str = "",
+        url: str = "",
     ) -> None:
         """Add a package by name and versions; conda's and Poetry's forms are taken too."""
         try:
-            package = Package(
-                name=canonicalize_name(name, validate=True),
-                versions=SpecifierSet(_versions(versions)),
-                line=line,
-                hashed=hashed,
-                marker=marker,
-            )
-        except (InvalidSpecifier, InvalidName):
+            own, wanted = canonicalize_name(name, validate=True), SpecifierSet(_versions(versions))
+            package = Package(own, wanted, line, hashed, marker, url)
+            Version(package.pinned or "0")
+        except (InvalidSpecifier, InvalidVersion, InvalidName):
             told = f"no name or version: {name[:40]} {versions[:40]}"
             self.faults.append(("unread", line, told))
         else:
@@ -123,17 +130,8 @@ class Manifest:
         if not (fixed or hashed):
             self.faults.append(("address", line, url[:200]))
         self.source(url, line)
-        name = canonicalize_name(re.sub(r"[^\w.-].*", "", name) or "unnamed")
-        self.packages.append(
-            Package(
-                name=name,
-                versions=SpecifierSet(),
-                line=line,
-                hashed=bool(fixed or hashed),
-                marker=marker,
-                url=url,
-            )
-        )
+        own = re.sub(r"[^\w.-].*|^[\W_]+|[\W_]+$", "", name) or "unnamed"
+        self.put(own, "", line, bool(fixed or hashed), marker, url)
 
     def source(self, url: str, line: int) -> None:
         """Note an address that is neither encrypted nor on this machine."""
@@ -177,7 +175,7 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
     Comments, also between such lines, are left out.
     """
     whole, first = "", 0
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(split_lines(text), 1):
         line = COMMENT.sub("", raw)
         if whole and raw and not line.strip():
             continue
@@ -241,7 +239,7 @@ _WHERE = ("git", "url", "rev", "ref", "tag", "branch", "path", "file", "version"
 
 def _table(found: Manifest, name: str, wanted: Any) -> None:
     """Take an entry of Poetry, uv or Pipenv: a version, or a table of where it comes from."""
-    line = found.at(f"\n{name} =", f"\n{name}=", f'"{name}"', name) + 1
+    line = found.at(f"\n{name} =", f"\n{name}=", f'"{name}"', name)
     table = wanted if isinstance(wanted, Mapping) else {"version": str(wanted)}
     hashed = bool(table.get("hashes"))
     if "git" in table:
@@ -310,13 +308,15 @@ def conda(found: Manifest, text: str, line: int) -> None:
 
 def _environment(found: Manifest) -> None:
     data = yaml.safe_load(found.text)
-    for one in data["dependencies"] or ():
-        if isinstance(one, Mapping):
-            for text in one.get("pip") or ():
-                found.install(words_of(str(text)) if str(text).startswith("-") else [str(text)],
-                              found.at(str(text)))  # fmt: skip
-        else:
-            conda(found, str(one), found.at(str(one)))
+    for one in data.get("dependencies") or ():  # without them it is a file of another kind
+        if isinstance(one, str):
+            conda(found, one, found.at(one))
+            continue
+        for text in one.get("pip") or ():
+            if not isinstance(text, str):
+                raise ValueError("no list of texts")
+            words = words_of(text) if text.startswith("-") else [text]
+            found.install(words, found.at(text))
 
 
 def _versions(text: str) -> str:

@@ -39,7 +39,7 @@ ABOUT = {
     "unread": "A file of dependencies that could not be read.",
 }
 TOLD = {
-    "unread": "the rest of the file was read",
+    "unread": "and so may others be; what can be read of the file was read",
     "mutable": "its content can be changed under this name",
     "latest": "it is whatever its owner calls so today",
     "address": "fetched, and compared with nothing",
@@ -102,7 +102,9 @@ def _judge(found: Manifest, folder: Path, name: str, unsure: tuple[str, ...]) ->
     packages = found.packages
     beside = {path.name for form in LOCKS for path in folder.glob(form)} - {Path(name).name}
     soft = bool(beside) or found.kind in ("lock", "project")  # a range here decides nothing
-    for kind, line, what in dict.fromkeys(row for row in found.faults if row[0] not in unsure):
+    told = dict.fromkeys(row for row in found.faults if row[0] not in unsure)
+    unread = [row for row in told if row[0] == "unread"]
+    for kind, line, what in [row for row in told if row not in unread[1:]]:
         pinned = kind == "second-index" and packages and all(row.hashed for row in packages)
         latest: Severity | None = "medium" if kind == "latest" else "note" if pinned else None
         rule = "mutable" if kind == "latest" else kind
