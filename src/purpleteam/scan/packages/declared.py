@@ -349,7 +349,8 @@ READERS: dict[str, tuple[Kind, Callable[[Manifest], None]]] = {
     ),
 }
 """By the file's name; `commands` adds images and workflows."""
-MOST = 8 << 20
+MOST = 1 << 20
+"""Bytes; of a lock, which lists all files of all packages, eight times as many."""
 
 
 def is_named_so(path: Path) -> bool:
@@ -382,8 +383,9 @@ def read(path: Path, *, included: bool = False) -> Manifest | None:
     reader = ("requirements", _requirements) if included else _reader(path)
     if reader is None:
         return None
-    if path.stat().st_size > MOST:
-        raise ValueError(f"larger than {MOST} bytes")
+    most = 8 * MOST if reader[0] == "lock" else MOST
+    if path.stat().st_size > most:
+        raise ValueError(f"larger than {most} bytes")
     data = path.read_bytes()
     text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     found = Manifest(kind=reader[0], text=text)
