@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from purpleteam.scan.rules import Hit, Module, nodes_of, rule
 from purpleteam.scan.rules.served import Function, Test, answers, flow, functions, routes, served
 
-TRACES = frozenset(f"traceback.{name}" for name in ("format_exc", "format_exception"))
-TEXTS = ("args", "message", "msg")
+TRACES = frozenset({"traceback.format_exc", "traceback.format_exception", "sys.exc_info"})
+TEXTS = ("args", "message", "msg", "strerror", "reason", "__str__", "__repr__")
+NETS = frozenset({"model", "net", "network", "classifier"})
 ERROR_HANDLERS = ("errorhandler", "app_errorhandler", "exception_handler")
 SOFTMAX = frozenset({"softmax", "Softmax", "log_softmax", "predict_proba", "sigmoid"})
 FEW = frozenset({
@@ -70,7 +71,7 @@ def _told_of(module: Module, names: set[str]) -> Test:
 
     def source(node: ast.AST) -> bool:
         match node:
-            case ast.Call(func=ast.Name(id="str" | "repr" | "format"), args=[used, *_]):
+            case ast.Call(func=ast.Name(id="str" | "repr" | "ascii" | "format"), args=[used, *_]):
                 return is_text(used)
             case ast.Call(func=ast.Attribute(attr="format"), args=used):
                 return any(map(is_text, used))
@@ -123,7 +124,19 @@ def all_confidences(module: Module) -> Iterator[Hit]:
                     return True
             return False
 
-        return flow(function, source, stop)
+        def of_net(node: ast.AST) -> bool:
+            called = getattr(node, "func", None)
+            return getattr(called, "attr", getattr(called, "id", "")) in NETS
+
+        raw = flow(function, of_net, stop)
+
+        def told(node: ast.AST) -> bool:
+            match node:
+                case ast.Call(func=ast.Attribute(value=made, attr="tolist")) if raw(made):
+                    return True
+            return source(node)
+
+        return flow(function, told, stop)
 
     for function in functions(module):
         holds = scores_of(function)

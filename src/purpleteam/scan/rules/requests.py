@@ -70,7 +70,6 @@ def path_of_a_client(module: Module) -> Iterator[Hit]:
                 path = path if method in WRITERS else None
             if path is not None and from_client(path):
                 yield Hit(call, f"{name or 'a call'} takes a path that the client chose")
-                break
 
 
 @rule("PT018", "high", 1336, "keep templates in files, and hand what clients say in as values")

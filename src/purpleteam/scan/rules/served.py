@@ -27,12 +27,11 @@ Test = Callable[[ast.AST], bool]
 
 
 def functions(module: Module) -> Iterator[Function]:
-    """Yield every function of a module that imports a web framework; for Streamlit, the script."""
-    if module.imports("streamlit"):
-        body = [node for node in module.body if not isinstance(node, Function)]
+    """Yield every function of a module that imports a web framework, and its script as one."""
+    if module.imports(*FRAMEWORKS):
+        body = [node for node in module.body if not isinstance(node, Function | ast.ClassDef)]
         nobody = ast.arguments([], [], None, [], [], None, [])
         yield ast.FunctionDef("<script>", nobody, body, [])
-    if module.imports(*FRAMEWORKS):
         yield from module.of(ast.FunctionDef, ast.AsyncFunctionDef)
 
 

@@ -20,7 +20,7 @@ FLASK_BODIES = frozenset(
 LIMITS = ("MAX_CONTENT_LENGTH", "content_length", "content-length", "max_part_size")
 ORIGINS = frozenset({
     *("CORS_ALLOW_ALL_ORIGINS", "CORS_ORIGIN_ALLOW_ALL", "CORS_ORIGINS", "CORS_ALLOWED_ORIGINS"),
-    *("Access-Control-Allow-Origin", "access-control-allow-origin"),
+    *("Access-Control-Allow-Origin", "access-control-allow-origin", "CORS_ALLOWED_ORIGIN_REGEXES"),
 })  # fmt: skip
 EVERYWHERE = ("", ".", "..", "~", "./", "../", "*")  # as a path that Gradio may hand out
 
@@ -127,7 +127,7 @@ def any_origin(module: Module) -> Iterator[Hit]:
         elif name.startswith("flask_cors."):
             chosen = argument(call, "origins"), argument(call, "resources", 1)
             default = last in ("CORS", "cross_origin", "init_app") and chosen == (None, None)
-            named = any(map(_names_origins, chosen))
+            named = chosen[0] is not None or _names_origins(chosen[1])
             if default or any(map(_is_star, chosen)) or (chosen[1] is not None and not named):
                 yield Hit(call, why)
         elif last in ("add", "set", "setdefault", "append", "header", "send_header", "add_header"):
@@ -148,17 +148,17 @@ def any_origin(module: Module) -> Iterator[Hit]:
 
 
 def _is_star(node: ast.AST | None) -> bool:
-    """Return whether an option says any origin, by itself, in a list or in a table of paths."""
+    """Return whether an option says any origin: by itself, in a list or table, or the asker's."""
     if node is None:
         return False
     texts = [row.value for row in nodes_of(node) if isinstance(row, ast.Constant)]
-    return any(text in ("*", ".*", "^.*$", "https?://.*", "null") for text in texts)
+    return any(text in ("*", ".*", "^.*$", "https?://.*", "null", "Origin") for text in texts)
 
 
 def _names_origins(node: ast.AST | None) -> bool:
     """Return whether a table of paths says which origins it means, or cannot be read here."""
     if not isinstance(node, ast.Dict):
-        return node is not None
+        return not isinstance(node, ast.Constant | ast.List)
     keys = [row.value for row in nodes_of(node) if isinstance(row, ast.Constant)]
     return "origins" in keys
 
@@ -175,13 +175,14 @@ def open_gradio(module: Module) -> Iterator[Hit]:
         for option in ("max_file_size", "max_size", "max_threads")
     )
     for call, name in module.calls:
-        if name.endswith(".launch") or name == "launch":
+        launched = name.endswith(".launch") or name == "launch"
+        if launched or name == "gradio.mount_gradio_app":
             faults = []
             if is_literal(argument(call, "show_error"), True):
                 faults.append("show_error sends the text of exceptions")
             if _is_wide(argument(call, "allowed_paths")):
                 faults.append("allowed_paths hands out files beyond the app's own")
-            if not limited:
+            if launched and not limited:
                 faults.append("neither the size of an upload nor the queue has a limit")
             if faults:
                 yield Hit(call, f"launch: {'; '.join(faults)}")
