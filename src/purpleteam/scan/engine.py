@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from purpleteam.core.errors import UsageError, reason_of
 from purpleteam.scan import scanners as folder
-from purpleteam.scan.scanner import SCANNERS, Scanner, ScanResult, Tree, merged, walk
+from purpleteam.scan.scanner import BEGIN, SCANNERS, Scanner, ScanResult, Tree, merged, walk
 from purpleteam.scan.settle import settle
 
 KEPT_RESULTS = 32
@@ -62,10 +63,12 @@ def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
         digest = tree.digest() if small else None
     except OSError:
         digest = None  # the scanners say which file cannot be read
-    for scanner in scanners:
-        key = (scanner, tree, digest or "")
+    keys = {scanner: (scanner, tree, digest or "") for scanner in scanners}
+    apart = [scanner for scanner in keys if scanner in BEGIN and keys[scanner] not in _results]
+    begun = {scanner: BEGIN[scanner](tree.root) for scanner in apart}
+    for scanner, key in sorted(keys.items(), key=lambda row: row[0] in begun):
         try:
-            result = _results.get(key) or scanner(tree.root)
+            result = _results.get(key) or begun.get(scanner, partial(scanner, tree.root))()
         except Exception as error:  # of one scanner: the others still look, and it is said
             name = next((name for name in SCANNERS if SCANNERS[name] is scanner), "a scanner")
             why = f"{name} failed: {type(error).__name__}: {reason_of(error)}"

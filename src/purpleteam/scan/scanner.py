@@ -95,6 +95,8 @@ class ScanResult:
 
 Scanner = Callable[[Path], ScanResult]  # looks at a file or a folder
 SCANNERS: Registry[Scanner] = Registry("scanner")  # filled by a file for each
+BEGIN: dict[Scanner, Callable[[Path], Callable[[], ScanResult]]] = {}
+"""Of a scanner with a process of its own: what starts it, and returns what waits for its result."""
 
 
 def severity_at_least(severity: str, least: str) -> bool:

@@ -9,35 +9,87 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from purpleteam.core.records import Finding, Severity
-from purpleteam.scan.scanner import SCANNERS, ScanResult, is_python, merged, walk
+from purpleteam.scan.scanner import BEGIN, SCANNERS, ScanResult, is_python, merged, walk
 from purpleteam.scan.text import Script, as_script, read_cells
 
-FILES_AT_ONCE = 500
 SECONDS = 300
 LEVELS: dict[str, Severity] = {"LOW": "low", "MEDIUM": "medium", "HIGH": "high"}
+
+
+class _Process:
+    """Bandit at work on files, whose list and whose answers are files too: no pipe runs full."""
+
+    def __init__(self, files: list[str]) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        here, self.failed = Path(self.folder.name), ""
+        asked, self.written, self.said = (here / name for name in ("asked", "written", "said"))
+        asked.write_text(json.dumps(files))
+        program = Path(__file__).with_name("_bandit_process.py")
+        home = {"HOME": str(here), "XDG_CACHE_HOME": str(here)}  # its loader would fill the user's
+        with asked.open() as stdin, self.written.open("wb") as stdout, self.said.open("wb") as said:
+            try:
+                self.process = subprocess.Popen(  # noqa: S603 - no shell; absolute paths
+                    [sys.executable, "-P", str(program)],
+                    env=os.environ | home,
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=said,
+                )
+            except OSError as error:
+                self.failed = f"did not run: {type(error).__name__}: {error}"[:300]
+
+    def ended(self) -> tuple[list[bytes], str]:
+        """Wait; return the whole lines that Bandit wrote, and how it ended."""
+        try:
+            if not self.failed:
+                self.process.wait(SECONDS)
+                said = self.said.read_bytes().decode("utf-8", "replace").strip().splitlines()
+                last = (said or ["nothing"])[-1][:200]
+                self.failed = f"ended with {self.process.returncode} and said: {last}"
+        except subprocess.TimeoutExpired:
+            self.failed = f"took more than {SECONDS} seconds"
+        finally:
+            if hasattr(self, "process"):
+                self.process.kill()
+                self.process.wait()
+            lines = self.written.read_bytes().split(b"\n")[:-1]
+            self.folder.cleanup()
+        return lines, self.failed
 
 
 @SCANNERS.register("bandit")
 def scan_with_bandit(path: Path) -> ScanResult:
     """Return what Bandit finds in the Python files under `path`."""
+    return begin(path)()
+
+
+def begin(path: Path) -> Callable[[], ScanResult]:
+    """Start Bandit over the Python files under `path`; return what waits for its findings."""
     tree = walk(path)
     names = {str(file.resolve()): tree.name(file) for file in tree.files if is_python(file)}
     books = {file: tree.name(file) for file in tree.files if file.suffix == ".ipynb"}
     try:
         tool = f"bandit {metadata.version('bandit')}"
     except metadata.PackageNotFoundError:
-        return ScanResult(errors=("bandit is not installed; try: pip install bandit",))
-    rows = sorted(names.items())
-    batches = (rows[at : at + FILES_AT_ONCE] for at in range(0, len(rows), FILES_AT_ONCE))
-    results = [_batch(tool, dict(batch)) for batch in batches]
-    return merged([*results, *([_notebooks(tool, books)] if books else [])])
+        missing = ScanResult(errors=("bandit is not installed; try: pip install bandit",))
+        return lambda: missing
+    started = _Process(sorted(names)) if names else None
+
+    def ended() -> ScanResult:
+        found = _told(tool, names, started)
+        return merged([found, _notebooks(tool, books)] if books else [found])
+
+    return ended
+
+
+BEGIN[scan_with_bandit] = begin
 
 
 def _notebooks(tool: str, books: Mapping[Path, str]) -> ScanResult:
@@ -53,7 +105,7 @@ def _notebooks(tool: str, books: Mapping[Path, str]) -> ScanResult:
             written = Path(folder) / f"{number}.py"
             written.write_text(scripts[name].source, encoding="utf-8", errors="replace")
             names[str(written)] = name
-        result = _batch(tool, names) if names else ScanResult()
+        result = _told(tool, names)
     moved = []
     for finding in result.findings:
         name = str(finding.place["path"])
@@ -62,13 +114,14 @@ def _notebooks(tool: str, books: Mapping[Path, str]) -> ScanResult:
     return replace(result, findings=tuple(moved))
 
 
-def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
+def _told(tool: str, names: Mapping[str, str], started: _Process | None = None) -> ScanResult:
     """Return what Bandit says of files; `names` are theirs in findings, by path."""
     read: dict[str, list[Any]] = {}
     broken: dict[str, str] = {}
     errors: list[str] = []
-    while waiting := [file for file in names if file not in read and file not in broken]:
-        lines, failed = _run(waiting)
+    while waiting := sorted(names.keys() - read.keys() - broken.keys()):
+        lines, failed = (started or _Process(waiting)).ended()
+        started = None
         rows = [json.loads(line) for line in lines[1:]]
         read |= {row["path"]: row["found"] for row in rows if "found" in row}
         broken |= {row["path"]: f"bandit: {row['broken']}" for row in rows if "broken" in row}
@@ -98,23 +151,3 @@ def _batch(tool: str, names: Mapping[str, str]) -> ScanResult:
         skipped=tuple((names[file], why) for file, why in broken.items()),
         errors=tuple(errors),
     )
-
-
-def _run(files: list[str]) -> tuple[list[bytes], str]:
-    """Return the whole lines that Bandit wrote of files, and how it ended."""
-    program = Path(__file__).with_name("_bandit_process.py")
-    try:
-        with tempfile.TemporaryDirectory() as cache:  # its plug-in loader would fill the user's
-            done = subprocess.run(  # noqa: S603 - no shell; absolute paths
-                [sys.executable, "-P", str(program)],
-                input=json.dumps(files).encode(),
-                env={**os.environ, "HOME": cache, "XDG_CACHE_HOME": cache},
-                capture_output=True,
-                timeout=SECONDS,
-                check=False,
-            )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        written = getattr(error, "stdout", None) or b""
-        return written.split(b"\n")[:-1], f"did not run: {type(error).__name__}: {error}"[:300]
-    said = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing"])[-1]
-    return done.stdout.split(b"\n")[:-1], f"ended with {done.returncode} and said: {said[:200]}"
