@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RunPath = Annotated[Path, Option(name="RUN", kind=Path, help="")]
 Out = Annotated[Path | None, options.OUT]
 Resume = Annotated[bool, "Continue a run that was stopped."]
+Sign = Annotated[Path | None, "Sign models and run with this private key; see purple keygen."]
 Overrides = Annotated[
     list[str] | None, Option(name="--set", kind=list[str], help="One value, a.b=c; repeatable.")
 ]
@@ -39,6 +40,7 @@ def demo(
     *,
     out: Out = None,
     resume: Resume = False,
+    sign: Sign = None,
     seed: Seed = None,
     threads: Threads = None,
     device: Device = "auto",
@@ -47,7 +49,7 @@ def demo(
 ) -> Answer:
     """Every stage from data to report on embedded real digits, offline."""
     given: dict[str, Any] = {"resume": resume, "seed": seed, "threads": threads, "device": device}
-    return run(profile="demo", out=out, **given, how=how, progress=progress)
+    return run(profile="demo", out=out, sign=sign, **given, how=how, progress=progress)
 
 
 def run(
@@ -65,6 +67,7 @@ def run(
     epsilon: Annotated[float | None, "Radius in linf, such as 8/255."] = None,
     out: Out = None,
     resume: Resume = False,
+    sign: Sign = None,
     seed: Seed = None,
     threads: Threads = None,
     device: Device = "auto",
@@ -112,13 +115,17 @@ def run(
             say(f"{stage}: {seconds:.1f} s")
 
     doing: dict[str, Any] = {"command": how.typed, "progress": progress}
-    done = run_all(asked, folder, resume=resume, told=told, ended=ended, **doing)
+    done = run_all(asked, folder, resume=resume, key=sign, told=told, ended=ended, **doing)
     if file is not None:
         write_results(folder, file)
     lines = table([(name, f"{took:.1f} s") for name, took in done.stages.items()])
     lines.append(f"report: {done.report}")
     if count := len(done.failures):
         lines.append(f"{count} pieces of work failed; --resume --out {folder} tries them again")
+    if signed := done.signed:
+        lines.append(f"signed by {signed.signer}, {signed.signed_at}, key {signed.key}")
+    elif sign is not None:
+        lines.append("not signed: a run is signed when it is whole")
     return Answer(values=done.to_json(), shown=lines, exit_code=2 if count else 0)
 
 

@@ -109,6 +109,11 @@ class StoredModel:
         """The .onnx file."""
         return self.stem.with_name(self.stem.name + ".onnx")
 
+    @property
+    def shipped(self) -> bool:
+        """Whether it is a model of the package, whose source pins its identity."""
+        return self.stem.parent == _zoo()
+
     def verify(self) -> None:
         """Refuse files whose digests are not those of the card, and a changed model of ours."""
         for path, digest in ((self.weights, self.card.digest), (self.onnx, self.card.onnx_digest)):
@@ -117,7 +122,7 @@ class StoredModel:
             if (actual := sha256_file(path)) != digest:
                 raise Refused(f"{str(path)!r} is not the file of its card: {actual}, not {digest}")
         identity, pinned = self.card.identity, ZOO.get(self.stem.name)
-        if self.stem.parent == _zoo() and identity != pinned:
+        if self.shipped and identity != pinned:
             raise Refused(f"{str(self.stem)!r} is not the model of the package: {identity}")
 
 

@@ -28,6 +28,7 @@ class Target:
     model: Path | None = None  # a model file, or a folder of them
     model_digest: str | None = None  # digest that the model file must have
     signer: Path | None = None  # the public key that must have signed the model, or the run
+    signature: Path | None = None  # of the run, where it does not lie in it
     url: str | None = None  # address of a running app, such as http://127.0.0.1:8000
     served_digest: str | None = None  # identity of the model that the app at `url` must serve
     audit: Path | None = None  # the audit log of the app at `url`

@@ -161,15 +161,55 @@ def sign_subject(
     return target, opened(content)
 
 
+def sign_models(run: Path, key: Path) -> str:
+    """Sign each stored model of a run that this key has not signed yet; return the key's name."""
+    public = private_key(key).public_key
+    for file in sorted((run / "models").glob("[!.]*.safetensors")):
+        try:
+            require_signature(find_stored(str(file)), public)
+        except Refused:
+            sign_subject(file, key)
+    return public.keyid
+
+
+def sign_run(run: Path, key: Path) -> Statement:
+    """Sign a run that has ended, and look at the signature; Refused where it does not hold."""
+    _, statement = sign_subject(run, key)
+    signed = verify_subject(find_subject(run), private_key(key).public_key)
+    for part in signed.parts:
+        if part.verdict != "pass":
+            raise Refused(f"{str(run)!r} is not as it was just signed: {part.message}")
+    return statement
+
+
+def check_key(key: Path | None, run: Path) -> None:
+    """Refuse, before work begins, to sign a run with a key, or to go on with a signed one.
+
+    Raises:
+        UsageError: the key cannot be used, or lies where it would travel with the run.
+        Refused: the run is signed, and not by this key, or not as it was signed.
+    """
+    signer = None if key is None else private_key(key)
+    if key is not None and key.resolve().is_relative_to(run.resolve()):
+        raise UsageError(f"key {str(key)!r} is in the run {str(run)!r}; keep it elsewhere")
+    if (run / f"run{SIGNATURE}").exists():
+        if signer is None:
+            remedy = f"go on with --sign KEY, or take run{SIGNATURE} away"
+            raise Refused(f"{str(run)!r} is signed, and would not be as it was signed; {remedy}")
+        for part in verify_subject(find_subject(run), signer.public_key).parts:
+            if part.verdict != "pass":
+                raise Refused(f"{str(run)!r} is not signed anew: {part.name}: {part.message}")
+
+
 def verify_subject(
-    subject: Subject, key: Path | None = None, signature: Path | None = None
+    subject: Subject, key: "Path | SSlibKey | None" = None, signature: Path | None = None
 ) -> Signed:
     """Look whether the files are as somebody signed them, and who that was.
 
     Args:
         subject: of `find_subject`.
-        key: whose signature it must be; by default one's own key counts, and where another signed,
-            or none is there, it is unknown whose signature it is.
+        key: whose signature it must be, or its file; by default one's own key counts, and where
+            another signed, or none is there, it is unknown whose signature it is.
         signature: its file; by default where `sign` puts it.
     """
     file = signature or subject.signature
@@ -177,7 +217,9 @@ def verify_subject(
     if not file.exists():
         told = f"nobody signed it: there is no {str(file)!r}"
         return Signed((Part("signature", "fail" if key or signature else "unknown", told),))
-    trusted = public_key(key) if key else public_key(own) if own.exists() else None
+    trusted = public_key(own) if key is None and own.exists() else None
+    if key is not None:
+        trusted = public_key(key) if isinstance(key, Path) else key
     try:
         content = read_signature(file)
         statement = opened(content, trusted) if key else opened(content)
@@ -261,7 +303,7 @@ def _differing(subject: Subject, statement: Statement) -> Iterator[str]:
 
 @CHECKS.register("model.signature")
 class ModelSignature(Check):
-    """Card, weights and ONNX file of each model are signed by the key that the operator names."""
+    """Each model is signed by the key that the operator names, or one that the package pins."""
 
     needs = ("model", "signer")
 
@@ -273,7 +315,8 @@ class ModelSignature(Check):
             inputs[stored.stem.name] = stored.card.digest
             try:
                 stored.verify()
-                require_signature(stored, key)
+                if not stored.shipped:
+                    require_signature(stored, key)
             except Refused as error:
                 wrong.append(str(error))
         return Outcome(
@@ -302,7 +345,8 @@ class RunSignature(Check):
     needs = ("run", "signer")
 
     def examine(self, target: Target) -> Outcome:
-        signed = verify_subject(find_subject(target.run or Path()), target.signer)
+        run = find_subject(target.run or Path())
+        signed = verify_subject(run, target.signer, target.signature)
         wrong = [part.message for part in signed.parts if part.verdict != "pass"]
         statement = signed.statement
         return Outcome(

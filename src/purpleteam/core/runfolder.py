@@ -18,6 +18,7 @@ from purpleteam.core.errors import NeedsFailed, RunError
 from purpleteam.core.ledger import Ledger, end_differs
 from purpleteam.core.machine import actor, machine, versions
 from purpleteam.core.records import Artefact, Failure, Note, Record, notes_of, record_from_json
+from purpleteam.core.revision import revision
 from purpleteam.core.schema import SCHEMA, migrate
 
 FOLDERS = ("outcomes", "models", "images", "figures", "exports")
@@ -45,7 +46,7 @@ class RunFolder:
         run = cls(path)
         by = {"actor": actor(), "versions": versions(), "machine": machine()}
         start = {"asked": dict(asked), "status": "running", "artefacts": {}}
-        run._write({"schema": SCHEMA, **start, **by})
+        run._write({"schema": SCHEMA, **start, **by, "code": [revision()]})
         return run
 
     @classmethod
@@ -82,6 +83,7 @@ class RunFolder:
         for key, records in list(run._cells_done().items()):
             if any(isinstance(record, Failure) for record in records):
                 run._keep(key, "resume", [])  # an empty cell stands for it: it is tried again
+        run.ran_by(revision())
         info = run.info
         info["artefacts"] |= artefacts_of(run.records())
         info.pop("records", None)
@@ -104,6 +106,12 @@ class RunFolder:
             reads = f"this version reads 0 to {SCHEMA}; {remedy}"
             raise RunError(f"{str(path)!r} has schema {schema!r}, {reads}")
         return info
+
+    def ran_by(self, code: Mapping[str, Any]) -> None:
+        """Note which code writes, unless it is noted: a `core.revision.Revision` as JSON."""
+        info, told = self.info, json.loads(canonical_json(code))
+        if told not in info.setdefault("code", []):
+            self._write({**info, "code": [*info["code"], told]})
 
     def records(self) -> list[Record]:
         """Return every record, the chain verified, without the cells' closing lines.

@@ -70,11 +70,7 @@ def make_key(path: Path, kind: str = "ed25519") -> str:
     """
     if path.suffix == ".pub":
         raise UsageError(f"{str(path)!r} is the name of a public key; name it without .pub")
-    for folder in path.absolute().resolve().parents:
-        for mark, what in ((".git", "git work tree"), ("run.json", "run folder")):
-            if (folder / mark).exists():
-                inside = f"{str(path)!r} is in the {what} {str(folder)!r}, and would travel with it"
-                raise UsageError(f"{inside}; keep it elsewhere: --out {default_key()}")
+    _stays(path, f"--out {default_key()}")
     private, public = new_key(kind)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -110,9 +106,13 @@ def fingerprint(public: bytes) -> str:
 
 
 def private_key(path: Path) -> "CryptoSigner":
-    """Read a key that nobody but its owner can read; no message holds anything of it."""
+    """Read a key that nobody but its owner can read, and that does not lie where it is passed on.
+
+    No message holds anything of it.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
 
+    _stays(path, f"mv {path} {default_key()}")
     content = _read(path, "key", OTHERS_READ, "others can read it; take that away: chmod 600")
     try:
         return signer_of(content)
@@ -285,6 +285,15 @@ def _named(public: Any) -> "SSlibKey":
     named = SSlibKey.from_crypto(public, keyid=fingerprint(pem))
     named.unrecognized_fields["pem"] = pem.decode()
     return named
+
+
+def _stays(path: Path, remedy: str) -> None:
+    """Refuse a place for a key that is passed on with what lies there."""
+    for folder in path.absolute().resolve().parents:
+        for mark, what in ((".git", "git work tree"), ("run.json", "run folder")):
+            if (folder / mark).exists():
+                inside = f"{str(path)!r} is in the {what} {str(folder)!r}, and would travel with it"
+                raise UsageError(f"{inside}; keep it elsewhere: {remedy}")
 
 
 def _read(path: Path, what: str, forbidden: int, why: str) -> bytes:

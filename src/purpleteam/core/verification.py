@@ -13,6 +13,7 @@ from purpleteam.core.digest import sha256_file, short_id
 from purpleteam.core.errors import RunError
 from purpleteam.core.ledger import Ledger, Look, end_differs
 from purpleteam.core.records import NO_METRIC, Note, notes_of, record_from_json
+from purpleteam.core.revision import Revision
 from purpleteam.core.runfolder import CELL, RunFolder, artefacts_of
 from purpleteam.core.signing import SIGNATURE
 
@@ -215,3 +216,30 @@ class RunLineage(Check):
 
     def bad_example(self, folder: Path) -> Target:
         return Target(run=RunFolder.create(folder / "run", {"dataset": "digits"}).path)
+
+
+@CHECKS.register("run.code")
+class RunCode(Check):
+    """The run names the commit or wheel whose code wrote it, and no file of that was changed."""
+
+    needs = ("run",)
+
+    def examine(self, target: Target) -> Outcome:
+        ran = [
+            Revision.of(one) for one in RunFolder.open(target.run or Path()).info.get("code", ())
+        ]
+        known = [one for one in ran if (one.commit or one.wheel) and one.differ == 0]
+        wrong = [f"{one}: {', '.join(one.changed)}" for one in ran if one not in known]
+        return Outcome(
+            passed=bool(ran) and not wrong,
+            measured=[str(one) for one in ran],
+            threshold="a commit or a wheel, unchanged",
+            message="; ".join(wrong)[:300] if ran else "run.json does not say which code wrote it",
+            inputs={f"code {number}": one.digest for number, one in enumerate(ran, 1)},
+        )
+
+    def bad_example(self, folder: Path) -> Target:
+        """A run by a package that is a commit's but for a line."""
+        run = RunFolder.create(folder / "run", {"dataset": "digits"})
+        run.ran_by({"digest": "sha256:", "commit": "0" * 40, "changed": ["a.py"], "differ": 1})
+        return Target(run=run.path)

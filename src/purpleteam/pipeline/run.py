@@ -16,6 +16,7 @@ from typing import Any
 from purpleteam.core.errors import NeedsFailed, PurpleError, RunError, place_of, reason_of
 from purpleteam.core.plugins import module_of
 from purpleteam.core.progress import SILENT, Progress
+from purpleteam.core.provenance import check_key, sign_run
 from purpleteam.core.records import (
     Artefact,
     CheckResult,
@@ -27,6 +28,7 @@ from purpleteam.core.records import (
 )
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.schema import DATASET
+from purpleteam.core.signing import SIGNATURE, Statement
 from purpleteam.models.devices import choose_device, use_threads
 from purpleteam.pipeline.beside import work_ahead
 from purpleteam.pipeline.config import RunConfig
@@ -76,6 +78,7 @@ class RunResult:
     seconds: float
     stages: dict[str, float]
     failures: tuple[Failure, ...] = ()  # what was asked for and is not done
+    signed: Statement | None = None  # by whom; a run that is not whole is not signed
 
     def to_json(self) -> dict[str, Any]:
         stages = [{"stage": name, "seconds": round(took, 2)} for name, took in self.stages.items()]
@@ -86,6 +89,7 @@ class RunResult:
             "seconds": round(self.seconds, 2),
             "stages": stages,
             "failures": [{key: getattr(failure, key) for key in told} for failure in self.failures],
+            "signed": self.signed and asdict(self.signed),
         }
 
 
@@ -94,6 +98,7 @@ def run(
     out: Path,
     *,
     resume: bool = False,
+    key: Path | None = None,
     command: tuple[str, ...] = (),
     progress: Progress = SILENT,
     told: Told | None = None,
@@ -101,11 +106,15 @@ def run(
 ) -> RunResult:
     """Run every stage into the folder `out`, finished cells not again, and write its report.
 
-    `command` is kept with each record; `told` is called with each piece of work that failed and its
+    `key` signs the models as they are checked, and the whole run when it has ended; `command` is
+    kept with each record; `told` is called with each piece of work that failed and its
     error, `ended` with each stage and its seconds.
     """
     started = time.perf_counter()
+    check_key(key, out)
     state = prepare(config, out, resume=resume, progress=progress)
+    state.key = key
+    (out / f"run{SIGNATURE}").unlink(missing_ok=True)  # of what is changed now
     state.command = command
     took: dict[str, float] = {}
     failures: list[Failure] = []
@@ -139,7 +148,8 @@ def run(
     files = render(state.folder.path)
     now = time.perf_counter()
     took["report"] = now - before
-    return RunResult(state.folder.path, files.html, now - started, took, tuple(failures))
+    signed = None if key is None or failures else sign_run(state.folder.path, key)
+    return RunResult(state.folder.path, files.html, now - started, took, tuple(failures), signed)
 
 
 def prepare(

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,8 +28,11 @@ class CodeCheck(Check):
     planted: ClassVar[str]  # source with the hole that the check must find
 
     def examine(self, target: Target) -> Outcome:
-        path = target.code or Path()
-        tree, result = walk(path), scan([path], self.scanners)
+        return self.looked_at(target.code or Path())
+
+    def looked_at(self, path: Path, parts: Sequence[Path] = ()) -> Outcome:
+        """Return what is found under a path, or in parts of it."""
+        tree, result = walk(path), scan(parts or [path], self.scanners)
         unread = [
             f"{row.place['path']}: {row.message}"
             for row in result.findings
@@ -92,6 +95,22 @@ class NoSecrets(CodeCheck):
 
     scanners = ("secrets",)
     planted = "KEY = 'AKIA" + "Q7" * 8 + "'\n"
+
+
+@CHECKS.register("run.secrets")
+class NoSecretsRecorded(NoSecrets):
+    """No key or password lies in the records and the request of the run."""
+
+    needs = ("run",)
+
+    def examine(self, target: Target) -> Outcome:
+        run = target.run or Path()
+        return self.looked_at(run, [run / name for name in ("run.json", "records.jsonl")])
+
+    def bad_example(self, folder: Path) -> Target:
+        for name in ("run.json", "records.jsonl"):
+            (folder / name).write_text(self.planted, "utf-8")
+        return Target(run=folder)
 
 
 @CHECKS.register("model.format")

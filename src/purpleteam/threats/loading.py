@@ -108,7 +108,7 @@ def only(system: SystemModel, present: Collection[str]) -> SystemModel:
         threats=threats,
         mitigations=tuple(answer for answer in system.mitigations if answer.id in named),
         not_applicable=tuple(cell for cell in reasons if cell.element in ids),
-        accepted=tuple(acceptance for acceptance in system.accepted if acceptance.threat in named),
+        accepted=tuple(a for a in system.accepted if a.threat in named and is_there(a.when)),
         catalogue={ref: name for ref, name in system.catalogue.items() if ref in named},
     )
 

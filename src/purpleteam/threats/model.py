@@ -184,6 +184,7 @@ class Acceptance:
     reason: str
     by: str
     until: date
+    when: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ from purpleteam.verbs.result import Result, table
 from purpleteam.verbs.verb import Option, verb
 
 CHECKED = (
-    *("core.verification", "core.provenance", "data.checks", "models.checks", "attacks.checks"),
-    *("defences.checks", "scan.checks", "scan.packages.checks", "serve.checks"),
+    *("core.verification", "core.provenance", "core.storage", "data.checks", "models.checks"),
+    *("attacks.checks", "defences.checks", "scan.checks", "scan.packages.checks", "serve.checks"),
 )
 """The modules whose import registers the checks of a room in CHECKS."""
 

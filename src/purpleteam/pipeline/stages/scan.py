@@ -10,6 +10,7 @@ from purpleteam.core.digest import canonical_json, sha256_bytes, sha256_file
 from purpleteam.core.errors import ModelError
 from purpleteam.core.factory import file_of, is_factory
 from purpleteam.core.records import Record
+from purpleteam.core.signing import SIGNATURE
 from purpleteam.pipeline.state import Run
 
 
@@ -54,5 +55,6 @@ def content_digest(paths: list[Path]) -> str:
         for root in paths
         for path in sorted(root.rglob("*") if root.is_dir() else [root])
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+        if path.suffix != SIGNATURE  # of what is digested here
     ]
     return sha256_bytes(canonical_json(files).encode())

@@ -1,17 +1,22 @@
 """Stage threats: run every check with its negative control, then derive each threat's status."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from purpleteam.core.address import without_secrets
 from purpleteam.core.cards import find_stored, zoo_names
 from purpleteam.core.checks import Check, Target
 from purpleteam.core.errors import MissingExtra, ModelError
+from purpleteam.core.provenance import find_subject, sign_models
 from purpleteam.core.records import CheckResult, Measurement, Note, Record, notes_of
 from purpleteam.core.schema import MODEL, MODEL_SCAN, SYSTEM_MODEL, TRAINING_SET_SCAN
+from purpleteam.core.signing import private_key
 from purpleteam.data.folders import save_dataset
 from purpleteam.data.idx import has_idx
 from purpleteam.data.images import SPLITS
@@ -71,7 +76,8 @@ def derive_threats(run: Run) -> None:
     """Record a result for every check, the system, and the status of every threat."""
     load_checks()
     inventory, of_app = _inventory(run), check_app(run)
-    depends_on = {
+    depends_on: dict[str, Any] = {
+        "signer": run.key and sign_models(run.folder.path, run.key),
         "measured": [
             record.id
             for record in run.folder.records()
@@ -84,7 +90,8 @@ def derive_threats(run: Run) -> None:
     }
 
     def derived() -> list[Record]:
-        results, system = _checked(run, inventory), system_of(run, inventory)
+        with _signed_so_far(run) as signed:
+            results, system = _checked(run, inventory, signed), system_of(run, inventory)
         statuses = derive(system, [*of_app, *results], date.today(), inventory.subjects)
         note = Note(name=SYSTEM_MODEL, facts=to_facts(system, statuses))
         kept = sorted((run.folder.path / KEPT_DATA).rglob("*"))
@@ -167,16 +174,29 @@ def _is_served(run: Run) -> bool:
     return (card.shape, len(card.classes)) == (run.subject().shape, len(run.dataset.classes))
 
 
-def _checked(run: Run, inventory: Inventory) -> list[CheckResult]:
+@contextmanager
+def _signed_so_far(run: Run) -> Iterator[Target]:
+    """Yield the public key, and a signature of the run as it is, which its end replaces."""
+    if run.key is None:
+        yield Target()
+        return
+    signer = private_key(run.key)
+    with TemporaryDirectory(prefix="purple-signed-") as folder:
+        public, signature = Path(folder) / "signer.pub", Path(folder) / "run.sig"
+        public.write_text(signer.public_key.unrecognized_fields["pem"], "utf-8")
+        public.chmod(0o600)
+        signature.write_bytes(find_subject(run.folder.path).signed_by(signer))
+        yield Target(signer=public, signature=signature)
+
+
+def _checked(run: Run, inventory: Inventory, signed: Target) -> list[CheckResult]:
     """Run each check but the app's on all of its kind; what is not there is skipped, once."""
-    target = Target(
-        data=_folder_read(run) or save_dataset(run.dataset, run.folder.path / KEPT_DATA),
-        data_digests={name: run.dataset.split(name).digest for name in SPLITS},
-        run=run.folder.path,
-    )
+    data = _folder_read(run) or save_dataset(run.dataset, run.folder.path / KEPT_DATA)
+    digests = {name: run.dataset.split(name).digest for name in SPLITS}
+    target = replace(signed, data=data, data_digests=digests, run=run.folder.path)
 
     def targets(check: type[Check]) -> list[Target]:
-        if "url" in check.needs or "signer" in check.needs:  # nobody has signed it yet
+        if "url" in check.needs or ("signer" in check.needs and signed.signer is None):
             return []
         if "model" in check.needs:
             of = inventory.models + (inventory.files if check.id == "model.format" else [])
