@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from purpleteam.core.plugins import load_chapters
+from purpleteam.core.revision import Revision
 from purpleteam.core.verification import PROVES, Verification
 from purpleteam.report import chapters
 from purpleteam.report.chapter import CHAPTERS, ordered
@@ -114,6 +115,7 @@ def _facts(evidence: Evidence) -> dict[str, str]:
         "Run": evidence.info.get("status"),
         "Seed": asked.get("seed"),
         "Versions": ", ".join(f"{name} {versions[name]}" for name in names),
+        "Code": "; ".join(str(Revision.of(one)) for one in evidence.info.get("code", ())),
         "Machine": ", ".join(map(str, filter(None, computer))),
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}

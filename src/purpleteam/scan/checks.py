@@ -10,6 +10,7 @@ from purpleteam.core.cards import FORMATS, ModelCard
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import UsageError
+from purpleteam.core.signing import SIGNATURE
 from purpleteam.scan.engine import scan
 from purpleteam.scan.judgement import judge
 from purpleteam.scan.scanner import Tree, is_code, walk
@@ -141,7 +142,7 @@ class ModelFormat(Check):
 
 def _not_plain(file: Path) -> str | None:
     """Return why a file is no plain data, or None."""
-    if file.suffix == ".json":
+    if file.suffix in (".json", SIGNATURE):
         try:
             json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
