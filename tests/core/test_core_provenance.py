@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +25,7 @@ from purpleteam.core.provenance import (
 )
 from purpleteam.core.records import Note
 from purpleteam.core.runfolder import RunFolder
-from purpleteam.core.signing import make_key, public_key
+from purpleteam.core.signing import FORMS, make_key, public_key
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +75,13 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@pytest.fixture(scope="module", params=[*WRITERS])
+@pytest.fixture(scope="module", params=[f"{kind} {form}" for kind in WRITERS for form in FORMS])
 def signed(
     request: pytest.FixtureRequest, key: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    path = WRITERS[request.param](tmp_path_factory.mktemp("signed") / "it")
-    sign_subject(path)
+    kind, form = request.param.split()
+    path = WRITERS[kind](tmp_path_factory.mktemp("signed") / "it")
+    sign_subject(path, form=form)
     return path
 
 
@@ -114,6 +116,76 @@ def test_any_changed_byte_is_caught(signed, data):
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     with changed(file, bytes(content)):
         assert "fail" in verdicts(signed).values()
+
+
+@given(data=st.data())
+def test_a_cut_or_lengthened_file_is_caught(signed, data):
+    subject = find_subject(signed)
+    files = [*(subject.root / name for name in subject.files), subject.signature]
+    file = data.draw(st.sampled_from(files))
+    content = file.read_bytes()
+    cut = content[: data.draw(st.integers(0, len(content) - 1))]
+    with changed(file, data.draw(st.sampled_from([cut, content + b"\n", content + content]))):
+        assert "fail" in verdicts(signed).values()
+
+
+@pytest.mark.parametrize(
+    "respell",
+    [
+        lambda text: json.dumps(json.loads(text), indent=1),
+        lambda text: json.dumps(json.loads(text))[::1],
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.rstrip("\n"),
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("a", "\\u0061", 1),
+        lambda text: text.replace('{"', '{"payload":"","', 1),
+    ],
+    ids=["indented", "spaced", "crlf", "no end of line", "a mark", "escaped", "a key twice"],
+)
+def test_a_signature_has_one_spelling(signed, respell):
+    file = find_subject(signed).signature
+    with changed(file, respell(file.read_text("utf-8")).encode()):
+        assert verdicts(signed)["signature"] == "fail"
+
+
+def test_two_signed_files_are_not_exchanged_unseen(signed):
+    subject = find_subject(signed)
+    one, other = (subject.root / name for name in subject.files[:2])
+    content = one.read_bytes()
+    with changed(one, other.read_bytes()), changed(other, content):
+        assert "fail" in verdicts(signed).values()
+    assert verdicts(signed)["signed"] == "pass"
+
+
+def test_a_file_is_not_replaced_by_a_link_or_a_folder_unseen(signed, tmp_path):
+    subject = find_subject(signed)
+    file = subject.root / subject.files[0]
+    kept = file.rename(tmp_path / "kept")
+    file.mkdir()
+    assert "fail" in verdicts(signed).values()
+    file.rmdir()
+    file.symlink_to(kept)
+    if subject.kind != "model":
+        assert verdicts(signed)["signed"] == "fail"
+    kept.write_bytes(kept.read_bytes() + b" ")
+    assert "fail" in verdicts(signed).values()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    file.unlink()
+    kept.rename(file)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_neither_the_signature_nor_the_files_of_an_older_run_pass_for_the_new_ones(
+    tmp_path, key, form
+):
+    older, newer = write_run(tmp_path / "older"), write_run(tmp_path / "newer", value=2)
+    for run in (older, newer):
+        sign_subject(run, form=form)
+    with changed(newer / "run.sig", (older / "run.sig").read_bytes()):
+        found = verify_subject(find_subject(newer), key)
+        assert "records.jsonl was changed" in found.parts[1].message
+    with changed(newer / "records.jsonl", (older / "records.jsonl").read_bytes()):
+        assert verify_subject(find_subject(newer), key).parts[1].verdict == "fail"
 
 
 def test_a_file_that_is_lost_or_added_is_caught(signed, key):

@@ -143,7 +143,7 @@ def find_stored(reference: str) -> StoredModel:
     card = stem.with_name(f"{stem.name}.json")
     if path.is_file() and path.suffix not in FORMATS and reference not in names:
         problem = "is not a stored model"
-    elif card.exists():
+    elif card.is_file():
         content = card.read_bytes()
         return StoredModel(stem, ModelCard.parse(content, card), sha256_bytes(content))
     elif path.is_file():
