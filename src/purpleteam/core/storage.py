@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from purpleteam.core.cards import FORMATS
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
+from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import Absent
 
 MANY = 3  # places that are told
@@ -28,7 +29,8 @@ class StorageCheck(Check):
         if os.name != "posix":
             raise Absent("permissions are looked at on POSIX systems alone")
         wrong, count = list[str](), 0
-        for path in _places(getattr(target, self.part)):
+        where: Path = getattr(target, self.part)
+        for path in (*_within(where), *where.resolve().parents):
             count += 1
             if why := _writable(path):
                 wrong.append(f"{path.name or path}: {why}")
@@ -38,7 +40,12 @@ class StorageCheck(Check):
             measured={"files and folders": count, "others can write": len(wrong)},
             threshold={"others can write": 0},
             message="; ".join(wrong[:MANY]) + rest,
+            inputs=self.inputs(target),
         )
+
+    def inputs(self, target: Target) -> dict[str, str]:
+        """Return the digests of what was looked at."""
+        return {}
 
     def bad_example(self, folder: Path) -> Target:
         """A file that everybody may write."""
@@ -60,6 +67,10 @@ class ModelStorage(StorageCheck):
 
     part, needs = "model", ("model",)
 
+    def inputs(self, target: Target) -> dict[str, str]:
+        files = (path for path in _within(target.model or Path()) if path.is_file())
+        return {path.name: sha256_file(path) for path in files}
+
 
 @CHECKS.register("data.storage")
 class DataStorage(StorageCheck):
@@ -67,15 +78,17 @@ class DataStorage(StorageCheck):
 
     part, needs = "data", ("data",)
 
+    def inputs(self, target: Target) -> dict[str, str]:
+        return dict(target.data_digests)
 
-def _places(path: Path) -> Iterator[Path]:
-    """Yield what lies at a path, or at the stem of a model, and every folder above."""
+
+def _within(path: Path) -> Iterator[Path]:
+    """Yield what lies at a path, or at the stem of a model."""
     files = [path] if path.exists() else [path.with_name(path.name + end) for end in FORMATS]
     for file in files:
         if file.exists():
             yield file
             yield from file.rglob("*") if file.is_dir() else ()
-    yield from path.resolve().parents
 
 
 def _writable(path: Path) -> str:
