@@ -41,7 +41,7 @@ def model(tmp_path) -> Path:
     return folder
 
 
-def test_the_room_has_its_six_checks():
+def test_the_room_has_its_seven_checks():
     assert OWN == [
         "code.debug-off",
         "code.no-unsafe-load",
@@ -49,6 +49,7 @@ def test_the_room_has_its_six_checks():
         "code.secrets",
         "model.digest",
         "model.format",
+        "run.secrets",
     ]
 
 

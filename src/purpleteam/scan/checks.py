@@ -2,7 +2,8 @@
 
 import json
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,11 +30,8 @@ class CodeCheck(Check):
     planted: ClassVar[str]  # source with the hole that the check must find
 
     def examine(self, target: Target) -> Outcome:
-        return self.looked_at(target.code or Path())
-
-    def looked_at(self, path: Path, parts: Sequence[Path] = ()) -> Outcome:
-        """Return what is found under a path, or in parts of it."""
-        tree, result = walk(path), scan(parts or [path], self.scanners)
+        path = target.code or Path()
+        tree, result = walk(path), scan([path], self.scanners)
         unread = [
             f"{row.place['path']}: {row.message}"
             for row in result.findings
@@ -100,18 +98,17 @@ class NoSecrets(CodeCheck):
 
 @CHECKS.register("run.secrets")
 class NoSecretsRecorded(NoSecrets):
-    """No key or password lies in the records and the request of the run."""
+    """No key or password lies in the records, the request and the files of the run."""
 
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
-        run = target.run or Path()
-        return self.looked_at(run, [run / name for name in ("run.json", "records.jsonl")])
+        found = super().examine(replace(target, code=target.run))
+        measured = {"findings": found.measured["findings"]}
+        return replace(found, measured=measured, inputs={})  # as the files hold times, too
 
     def bad_example(self, folder: Path) -> Target:
-        for name in ("run.json", "records.jsonl"):
-            (folder / name).write_text(self.planted, "utf-8")
-        return Target(run=folder)
+        return Target(run=super().bad_example(folder).code)
 
 
 @CHECKS.register("model.format")
