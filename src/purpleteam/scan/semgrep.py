@@ -26,6 +26,7 @@ SECONDS = 900
 OPTIONS = (
     *("scan", "--config", str(RULE_FILE), "--json", "--quiet", "--metrics", "off"),
     *("--disable-version-check", "--disable-nosem", "--no-git-ignore", "--max-target-bytes", "0"),
+    *("--timeout", "60"),  # seconds for a rule in a file
 )
 
 
