@@ -125,6 +125,7 @@ FAULTS = {
     ("Dockerfile", f"FROM a@{PRINT}\nENV PIP_EXTRA_INDEX_URL=https://x.org"): ["PD007"],
     (".github/workflows/a.yaml", "jobs: {a: {steps: [{uses: a/b@v1}]}}"): ["PD004"],
     (".github/workflows/a.yaml", f"jobs: {{a: {{steps: [{{uses: a/b@{COMMIT}}}]}}}}"): [],
+    (".github/workflows/a.yaml", "jobs: {a: {steps: [{uses: a/b@abcdef1}]}}"): ["PD004"],
     (".github/workflows/a.yaml", "a: [1\n"): ["PD009"],
     (".github/workflows/a.yaml", "jobs: {a: {services: {b: {image: b}}}}"): ["PD004"],
     (".github/workflows/a.yaml", "jobs: {a: {steps: [{with: {image: b}}]}}"): [],
@@ -222,6 +223,7 @@ HOLE = {"id": "CVE-2099-1", "fix_versions": ["3.0"], "aliases": [], "description
     [
         ("torch==2.14.0+cpu", [CLEAN], "", None),
         ("torch==2.14.0", [SKIPPED], "", "torch 2.14.0: Dependency not found on PyPI"),
+        ("torch==2.14.0", [SKIPPED | {"version": "2.14.0"}], "", "torch 2.14.0: Dependency not"),
         ("torch==2.14.0", [], "", "torch 2.14.0: it was left out"),
         ("torch==2.14.0", [CLEAN | {"version": "2.13.0"}], "", "torch 2.14.0: it was left out"),
         ("torch==2.14.0\nscipy", [CLEAN], "", "scipy: no one version"),

@@ -123,6 +123,7 @@ def _about() -> dict[str, str]:
     told[UNREAD.id] = "Code that a scanner did not read: nothing is known of it."
     told[DISAGREES.id] = "A model file that another scanner calls bad, and we do not."
     told |= {PACKAGE_RULES[kind].id: text for kind, text in ABOUT.items()}
+    told["PD010"] = "The index knows of a hole in a declared version (pip-audit)."
     return told | {RULE.id: "A key or a password in plain text."}
 
 
