@@ -23,6 +23,7 @@ from purpleteam.scan.scanner import Rule
 __all__ = ["RULES", "Hit", "Module", "argument", "is_literal", "nodes_of", "parse", "rule"]
 
 MAX_NAME = 1000  # longer ones are no rule's; each could be one part longer than the last
+NO_NODES = frozenset({"ctx", "op", "ops", "attr", "arg", "asname", "module", "level", "kind"})
 IMPORTERS = ("__import__", "importlib.import_module")
 
 
@@ -173,23 +174,24 @@ def parse(source: bytes) -> Module:
 
 def nodes_of(tree: ast.AST) -> list[ast.AST]:
     """Return a node and all below it, outer ones first, but for contexts and operators."""
-    nodes, fields = [tree], _fields
+    nodes: list[Any] = [tree]
+    fields = _fields
     for node in nodes:
         for name in fields[type(node)]:
             value = getattr(node, name, None)
-            if isinstance(value, ast.AST):
+            if type(value) is list:
+                nodes += value
+            elif isinstance(value, ast.AST):
                 nodes.append(value)
-            elif isinstance(value, list):
-                nodes += [row for row in value if isinstance(row, ast.AST)]
-    return nodes
+    return [node for node in nodes if isinstance(node, ast.AST)]  # a list may hold none, or texts
 
 
 class _Fields(dict[type, tuple[str, ...]]):
     """The fields of a kind of node that may hold nodes."""
 
-    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
-        names = () if kind in (ast.Name, ast.Constant) else kind._fields
-        self[kind] = tuple(name for name in names if name not in ("ctx", "op", "ops", "attr"))
+    def __missing__(self, kind: type) -> tuple[str, ...]:
+        names = () if kind in (ast.Name, ast.Constant) else getattr(kind, "_fields", ())
+        self[kind] = tuple(name for name in names if name not in NO_NODES)
         return self[kind]
 
 
