@@ -141,6 +141,8 @@ def test_each_fault_is_one_finding_and_what_is_fixed_by_content_is_none(tmp_path
 def test_a_finding_stands_on_its_line(tmp_path):
     text = "# a\n\nnumpy==2.4.0 \\\n  --hash=x\nscipy>1\n-e .\n"
     assert found(tmp_path, "requirements/base.in", text) == [("PD002", 5)]
+    text = f"FROM a@{PRINT}\nRUN a && \\\n  # why\n  pip install scipy\n"
+    assert found(tmp_path, "Dockerfile", text) == [("PD002", 2)]
     text = (
         "on: push\njobs:\n  a:\n    steps:\n    - run: |\n        ls\n        pip install scipy\n"
     )
