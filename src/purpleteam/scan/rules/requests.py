@@ -11,6 +11,7 @@ from purpleteam.scan.rules.served import (
     Test,
     flow,
     functions,
+    looks_at_size,
     routes,
 )
 
@@ -42,7 +43,6 @@ DECODERS = frozenset({
 })  # fmt: skip
 FREE = re.compile(r"(?!.*(?:pattern|regex)=)(?:(?:typing\.)?(?:Annotated|Optional)\[)?str\b")
 """Annotations of a text that may be any."""
-MEASURES = frozenset({"size", "width", "height", "verify"})
 
 
 @rule("PT017", "high", 22, "use werkzeug's secure_filename, or a name of your own", "medium")
@@ -99,9 +99,7 @@ def picture_of_any_size(module: Module) -> Iterator[Hit]:
     measured = {
         inner
         for function in functions(module)
-        for test in nodes_of(function)
-        if isinstance(test, ast.Compare)
-        and any(getattr(row, "attr", "") in MEASURES for row in nodes_of(test))
+        if looks_at_size(function)
         for inner in nodes_of(function)
     }
     for call, name in module.calls:

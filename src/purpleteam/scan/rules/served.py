@@ -21,6 +21,7 @@ ANSWERS = frozenset({
 })  # fmt: skip
 VIEWS = ("View", "Handler", "Endpoint", "Resource")
 EVERYWHERE = frozenset({"map", "filter", "sorted", "min", "max", "print", "len", "isinstance"})
+SIZES = frozenset({"size", "width", "height", "verify"})
 ROUNDS = 5  # of names that get their value from names; longer ways are not followed
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Test = Callable[[ast.AST], bool]
@@ -87,6 +88,12 @@ def answers(module: Module, function: Function, *, returns: bool) -> Iterator[as
                 yield node
 
 
+def looks_at_size(function: Function) -> bool:
+    """Return whether a function compares the size of something."""
+    tests = (node for node in nodes_of(function) if isinstance(node, ast.Compare))
+    return any(getattr(row, "attr", "") in SIZES for test in tests for row in nodes_of(test))
+
+
 def flow(body: ast.AST, source: Test, stop: Test) -> Test:
     """Return whether an expression holds what a source gave, also by way of names of the body.
 
@@ -109,7 +116,7 @@ def flow(body: ast.AST, source: Test, stop: Test) -> Test:
                     waiting.extend(ast.iter_child_nodes(one))
         return False
 
-    bound = list(_bound(body))
+    bound = list(bindings(body))
     for _ in range(ROUNDS):
         known = len(names)
         for target, value in bound:
@@ -120,7 +127,7 @@ def flow(body: ast.AST, source: Test, stop: Test) -> Test:
     return holds
 
 
-def _bound(body: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+def bindings(body: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
     """Yield each name, or names, with what they get."""
     for node in nodes_of(body):
         match node:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 
 from purpleteam.scan.rules import Hit, Module, argument, is_literal, nodes_of, rule
-from purpleteam.scan.rules.served import functions
+from purpleteam.scan.rules.served import bindings, functions, looks_at_size
 
 DEBUGGERS = (
     *("flask", "quart", "dash", "bottle", "sanic", "fastapi", "starlette", "litestar", "django"),
@@ -83,29 +83,18 @@ def no_upload_limit(module: Module) -> Iterator[Hit]:
             if name == "flask.Flask":
                 yield Hit(call, "the app reads uploads and sets no MAX_CONTENT_LENGTH")
     for function in functions(module) if module.imports("fastapi", "starlette", "litestar") else ():
-        every = (*function.args.args, *function.args.kwonlyargs)
         files = {
             row.arg
-            for row in every
+            for row in (*function.args.args, *function.args.kwonlyargs)
             if row.annotation is not None and "UploadFile" in ast.unparse(row.annotation)
         }
-        inner = list(nodes_of(function))
-        files |= {
-            node.target.id
-            for node in inner
-            if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension)
-            and isinstance(node.target, ast.Name)
-            and getattr(node.iter, "id", None) in files
-        }
-        files -= {  # whose size is looked at
-            getattr(part.value, "id", "")
-            for test in inner
-            if isinstance(test, ast.Compare)
-            for part in nodes_of(test)
-            if isinstance(part, ast.Attribute) and part.attr == "size"
-        }
+        if looks_at_size(function):
+            continue
+        for target, value in bindings(function):
+            if getattr(value, "id", None) in files:
+                files.add(getattr(target, "id", ""))
         whole = {f"{name}{part}.read" for name in files for part in ("", ".file")}
-        for call, name in module.calls_in(inner):
+        for call, name in module.calls_in(nodes_of(function)):
             if name == "request.body" or (name in whole and not call.args and not call.keywords):
                 yield Hit(call, f"{name} takes an upload of any size into memory")
 
