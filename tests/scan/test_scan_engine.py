@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,14 @@ def test_a_bandit_that_fails_is_an_error_and_never_clean(tmp_path, monkeypatch):
     result = scan([tmp_path], ["bandit"])
     assert "bandit ended with 1" in result.errors[0]
     assert result.scanned == ()
+
+
+def test_a_bandit_that_cannot_begin_costs_no_other_scanner(tmp_path, monkeypatch):
+    (tmp_path / "a.py").write_text("import torch\ntorch.load(x)\n")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no"))
+    result = scan([tmp_path])
+    assert "bandit failed: FileNotFoundError" in result.errors[0]
+    assert "PT001" in {one.rule for one in result.findings}
 
 
 def test_nosec_gives_neither_reason_nor_end_and_silences_nothing(tmp_path):

@@ -1,7 +1,8 @@
 """Run scanners over paths and say what none of them looked at."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +66,10 @@ def _scanned(tree: Tree, scanners: Iterable[Scanner]) -> Iterator[ScanResult]:
         digest = None  # the scanners say which file cannot be read
     keys = {scanner: (scanner, tree, digest or "") for scanner in scanners}
     apart = [scanner for scanner in keys if scanner in BEGIN and keys[scanner] not in _results]
-    begun = {scanner: BEGIN[scanner](tree.root) for scanner in apart}
+    begun: dict[Scanner, Callable[[], ScanResult]] = {}
+    for scanner in apart:
+        with suppress(Exception):  # it is begun again below, where its error is told
+            begun[scanner] = BEGIN[scanner](tree.root)
     for scanner, key in sorted(keys.items(), key=lambda row: row[0] in begun):
         try:
             result = _results.get(key) or begun.get(scanner, partial(scanner, tree.root))()
