@@ -91,7 +91,7 @@ TRICKS = {
     "keywords": b"\x80\x04" + name("subprocess", "Popen") + b"(t}" + short("args") + b"K\1s\x92.",
     "state of a class": b"\x80\x04" + name("torch.nn.modules.linear", "Linear") + b"}b.",
     "item of a module": b"\x80\x04" + name("torch.nn.functional", "relu") + b"K\1K\1s.",
-    "nonsense behind": b"cos\nsystem\n(S'true'\ntRc \n \n.",
+    "nonsense behind": b"cos\nsystem\n(S'true'\ntRc \n \n)R.",
     "persistent": b"\x80\x02cposix\nsystem\nQ.",
     "two marks": b"\x80\x04\x80\x02N0cposix\nsystem\n" + short("true") + b"\x85R.",
     "after many opcodes": b"\x80\x04" + b"N0" * 20_000 + SYSTEM[2:],
@@ -131,10 +131,11 @@ def test_a_pickle_among_the_numbers_is_ambiguous_and_other_numbers_are_not(tmp_p
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, 4 << 20, np.uint8)
     halves = np.full(1 << 19, -0.0, np.float16).view(np.uint8)  # the mark of a protocol, all over
+    opcodes = np.tile(np.frombuffer(b"\x80\2N0", np.uint8), 20_000)
     at = 1 << 20  # a pickle may lie on the edge of what is searched at once
-    for payload in (b"", SYSTEM, b"\x80\x04" + name("os", "system") + short("x") + b"\x85R."):
+    for payload in (b"", SYSTEM, name("os", "system") + short("x") + b"\x85R."):
         for start in (0, at - 9, at + 3):
-            content = np.concatenate([noise, halves])
+            content = np.concatenate([noise, halves, opcodes])
             content[start : start + len(payload)] = np.frombuffer(payload, np.uint8)
             save_file({"w": content}, tmp_path / "a.safetensors")
             np.save(tmp_path / "a.npy", content)
@@ -153,9 +154,8 @@ def test_a_file_that_is_an_archive_as_well_is_malicious(tmp_path):
     assert grade(tmp_path / "a.pt", content.getvalue()) == "malicious"
 
 
-@pytest.mark.parametrize("unit", ["c\n", "cab\ncob\n"])
-def test_a_text_of_lines_that_could_be_opcodes_is_a_text(tmp_path, unit):
-    (tmp_path / "words.txt").write_text(unit * 101_000)
+def test_a_text_of_lines_that_could_be_opcodes_is_a_text(tmp_path):
+    (tmp_path / "words.txt").write_text("c\n" * 202_000 + "cab\ncob\n" * 1000)
     assert judge(tmp_path / "words.txt").problems == ()
 
 
@@ -213,8 +213,7 @@ def test_a_number_that_no_memory_holds_is_a_bomb(tmp_path):
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_torchscript_is_harmless_as_far_as_it_computes(tmp_path):
     torch = pytest.importorskip("torch")
-    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    torch.jit.save(torch.jit.script(net), tmp_path / "a.pt")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "a.pt")
     assert judge(tmp_path / "a.pt").grade == "unsupported"
     good = b"  def forward(self, x: Tensor) -> Tensor:\n    return torch.relu(x)\n"
     for call in (b"relu(", b"save(", b"from_file("):

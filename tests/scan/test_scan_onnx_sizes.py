@@ -78,6 +78,7 @@ BOMBS = {
     "never ends": graph([loop(body(SAME), ["", "t", "x"])], [TRUE]),
     f"{(1 << 63) - 1} times": graph([loop(body(SAME))], steps((1 << 63) - 1)),
     "v2": graph([loop(body(TWICE))], steps(100)),
+    "makes 2147483649": graph([loop(body(ONE_MORE))], steps(1 << 25, one=[1] * 64)),
     "makes": graph([loop(body(SAME, LARGE, outputs=("c2", "v2", "z")), outputs=("y", "z"))],
                    steps(HUGE, s=[HUGE])),
     "If": graph([node("If", ["t"], ["y"],

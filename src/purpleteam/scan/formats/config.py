@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote
 
 from purpleteam.scan.formats.names import is_harmless
 from purpleteam.scan.formats.problem import Problem
@@ -32,7 +31,7 @@ def inspect_config(data: memoryview, suffix: str) -> Iterator[Problem]:
     text = str(data, "utf-8", "replace")
     if suffix in YAML:
         if "python/" in text or "%TAG" in text:
-            for name in dict.fromkeys(map(unquote, TAGS.findall(text))):
+            for name in dict.fromkeys(TAGS.findall(text)):
                 if not is_harmless(name):
                     yield Problem("unsafe-global", f"a YAML tag would import {name[:80]!r}")
         return
