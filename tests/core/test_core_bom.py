@@ -56,6 +56,26 @@ def test_it_is_valid_and_holds_the_measured_numbers_of_this_model_alone(run):
     assert json.loads(number["slice"])["n"] == 10
 
 
+def test_it_names_the_commit_of_the_code_that_measured(run):
+    made = RunFolder.open(run)
+    made._write({**made.info, "code": [{"digest": "sha256:c", "commit": "c" * 40, "differ": 0}]})
+    bom = bill_of_materials(STORED, run)
+    model = bom["metadata"]["component"]
+    assert validate(bom) == [] and model["pedigree"]["commits"] == [{"uid": "c" * 40}]
+    told = {row["name"]: row["value"] for row in model["modelCard"]["properties"]}
+    assert told["purpleteam:code"] == f"commit {'c' * 40}, unchanged"
+
+
+@pytest.mark.parametrize("name", ["net", "my net ü (1)+2", "-", "..net", "x" * 200])
+def test_a_file_without_a_card_has_a_valid_bill_with_blanks(tmp_path, name):
+    (tmp_path / f"{name}.onnx").write_bytes(b"onnx")
+    bom = bill_of_materials(tmp_path / f"{name}.onnx")
+    assert validate(bom) == [] and bom["components"] == []
+    assert bom["metadata"]["component"]["modelCard"]["modelParameters"] == {
+        "task": "image classification"
+    }
+
+
 def test_without_a_run_it_tells_no_number():
     bom = bill_of_materials(STORED)
     assert validate(bom) == []

@@ -150,4 +150,5 @@ def test_a_run_names_each_code_that_wrote_it_and_passes_where_none_was_changed(t
 
 def test_a_revision_is_read_as_it_was_written():
     told = revision()
-    assert Revision.of(told) == Revision(**told) and Revision.of({}).digest == ""
+    assert Revision.all_of({"code": [{**told, "later": 1}]}) == [Revision(**told)]
+    assert Revision.all_of({}) == Revision.all_of({"code": ["?"]}) == []

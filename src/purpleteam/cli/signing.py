@@ -1,13 +1,16 @@
-"""purple keygen, sign, bom: a key of one's own, what it vouches for, what a model is made of."""
+"""purple keygen, sign, bom, trace: a key of one's own, what it vouches for, what a model is of."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from purpleteam.cli.build import Answer
+from purpleteam.cli.runs import EXIT_CODES
 from purpleteam.core import provenance, signing
+from purpleteam.core.verification import Part, Verdict, Verification
 from purpleteam.verbs import options
 from purpleteam.verbs.outputs import file_to_write, json_text, write_answer
+from purpleteam.verbs.result import table
 from purpleteam.verbs.verb import Option
 
 Out = Annotated[Path | None, options.OUT]
@@ -57,11 +60,16 @@ def bom(
     run: Annotated[Path | None, "The run that measured it; its numbers go into the card."] = None,
     out: Out = None,
 ) -> Answer:
-    """Write a model's bill of materials: CycloneDX 1.6, with a card of measured numbers."""
+    """Write a model's bill of materials: CycloneDX 1.6, with a card of measured numbers.
+
+    Of a file without a card it names the digest, and says that no more is known.
+    """
     from purpleteam.core.bom import bill_of_materials
     from purpleteam.core.cards import find_stored
 
-    target, whole = file_to_write(out), bill_of_materials(find_stored(model), run)
+    bare = Path(model).is_file() and not Path(model).with_suffix(".json").is_file()
+    of = Path(model) if bare else find_stored(model)
+    target, whole = file_to_write(out), bill_of_materials(of, run)
     if target is None:
         return Answer(values=whole, shown=[json_text(whole, indent=1)])
     write_answer(target, whole)
@@ -69,3 +77,34 @@ def bom(
     numbers = len(told["performanceMetrics"])
     shown = [f"{target}: {model}, {numbers} measured numbers, {len(whole['components'])} materials"]
     return Answer(values={"bom": str(target), "serial": whole["serialNumber"]}, shown=shown)
+
+
+def trace(
+    identity: Annotated[str, Option(name="ANSWER", help="")],
+    *,
+    run: Annotated[Path, Option(kind=Path, help="The run that trained the model.")],
+    log: Annotated[Path | None, "The app's audit log, where ANSWER is the id of an answer."] = None,
+    key: Annotated[Path | None, "The public key that must have signed the run."] = None,
+) -> Answer:
+    """Follow an answer of the app back: its model, the run that made it, data, code, signer.
+
+    ANSWER is the id that the answer carried (x-request-id), looked up in --log; without --log it is
+    the identity of a model, as /version tells it.
+    """
+    from purpleteam.core.lineage import PROVES, lineage, model_with
+
+    parts, wanted = list[Part](), identity.removeprefix("sha256:")
+    if log is not None:
+        from purpleteam.serve.audit.verify import answer_in, verify_log
+
+        number, told = answer_in(log, identity)
+        wanted, looked = str(told.get("model")), verify_log(log)
+        signed = number <= looked.signed and looked.verdict == "pass"
+        said = ", ".join(f"{name} {told[name]}" for name in ("time", "label") if name in told)
+        verdict: Verdict = "pass" if signed else "fail" if looked.verdict == "fail" else "unknown"
+        parts.append(Part("answer", verdict, f"line {number} of {log}: {said}, model {wanted}"))
+    parts += lineage(model_with(wanted, run), run, key)
+    whole = Verification(tuple(parts), "", PROVES)
+    lines = table([(part.verdict, part.name, part.message) for part in parts])
+    values = {"answer": identity, "run": str(run), **whole.to_json()}
+    return Answer(values=values, shown=[*lines, PROVES], exit_code=EXIT_CODES[whole.verdict])

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from purpleteam import __version__
-from purpleteam.core.cards import ModelCard, StoredModel
+from purpleteam.core.cards import FORMATS, ModelCard, StoredModel
 from purpleteam.core.digest import canonical_json, sha256_file
 from purpleteam.core.records import Measurement
+from purpleteam.core.revision import Revision
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.statistics import Estimate, Rate
 
@@ -26,28 +27,44 @@ LIMITS = (
 DATA = "data"
 
 
-def bill_of_materials(stored: StoredModel, run: Path | None = None) -> dict[str, Any]:
-    """Return the bill of a stored model, whose files must be those of its card, as JSON.
+def bill_of_materials(stored: StoredModel | Path, run: Path | None = None) -> dict[str, Any]:
+    """Return the bill of a model as JSON: one with a card, or a file of which only that is known.
 
     Raises:
         Refused, ModelError: the files are not those of the card.
         RunError: the run is missing or damaged.
     """
-    stored.verify()
-    card, measured = stored.card, list[Measurement]()
-    facts = {"identity": card.identity, "onnx difference": card.onnx_difference, **card.recipe}
+    card, measured, ran = None, list[Measurement](), list[Revision]()
+    facts: dict[str, Any] = {"card": "none: what it takes and was made from is not known"}
+    if isinstance(stored, Path):
+        name, digest, files = stored.name, sha256_file(stored), [stored]
+    else:
+        stored.verify()
+        card, name, digest = stored.card, stored.card.name, stored.card.digest
+        files = [stored.stem.with_name(f"{stored.stem.name}{end}") for end in FORMATS]
+        facts = {"identity": card.identity, "onnx difference": card.onnx_difference, **card.recipe}
     if run is not None:
         folder = RunFolder.open(run)
         records = [one for one in folder.records() if isinstance(one, Measurement)]
-        measured = [one for one in records if one.subject.get("model") == card.digest]
+        measured = [one for one in records if one.subject.get("model") == digest]
+        ran = Revision.all_of(folder.info)
         head = folder.info.get("records") or {}
         facts |= {"run": head.get("chain", "not ended"), "run by": folder.info.get("actor")}
-    parts = list(_materials(card))
-    model = _component("machine-learning-model", card.name, card.digest)
-    model |= {"modelCard": _model_card(card, measured, facts), "components": list(_files(stored))}
-    if card.parent is not None:
+        facts |= {"code": "; ".join(map(str, ran))} if ran else {}
+    parts = [] if card is None else list(_materials(card))
+    model = _component("machine-learning-model", name, digest)
+    told = [_component("file", path.name, sha256_file(path)) for path in files]
+    model |= {
+        "modelCard": _model_card(card, measured, facts),
+        "components": [file | {"bom-ref": file["name"]} for file in told],
+    }
+    pedigree: dict[str, Any] = {}
+    if commits := [{"uid": one.commit} for one in ran if one.commit]:
+        pedigree["commits"] = commits
+    if card is not None and card.parent is not None:
         ancestor = _component("machine-learning-model", f"parent of {card.name}", card.parent)
-        model["pedigree"] = {"ancestors": [ancestor]}
+        pedigree["ancestors"] = [ancestor]
+    model |= {"pedigree": pedigree} if pedigree else {}
     needs = {"ref": model["bom-ref"], "dependsOn": [part["bom-ref"] for part in parts]}
     whole = {"components": parts, "dependencies": [needs]}
     number = uuid.uuid5(SPACE, canonical_json([model, whole]))
@@ -62,19 +79,20 @@ def bill_of_materials(stored: StoredModel, run: Path | None = None) -> dict[str,
 
 
 def _model_card(
-    card: ModelCard, measured: Iterable[Measurement], facts: Mapping[str, Any]
+    card: ModelCard | None, measured: Iterable[Measurement], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    channels, height, width = card.shape
     numbers = [
         _metric(one, one.value) for one in measured if isinstance(one.value, Rate | Estimate)
     ]
-    parameters: dict[str, Any] = {
-        "task": "image classification",
-        "modelArchitecture": card.architecture,
-        "inputs": [{"format": f"{channels}x{height}x{width} pixels in [0, 1]"}],
-        "outputs": [{"format": f"one score for each of: {', '.join(card.classes)}"}],
-    }
-    if card.data_digest is not None:
+    parameters: dict[str, Any] = {"task": "image classification"}
+    if card is not None:
+        channels, height, width = card.shape
+        parameters |= {
+            "modelArchitecture": card.architecture,
+            "inputs": [{"format": f"{channels}x{height}x{width} pixels in [0, 1]"}],
+            "outputs": [{"format": f"one score for each of: {', '.join(card.classes)}"}],
+        }
+    if card is not None and card.data_digest is not None:
         parameters |= {"approach": {"type": "supervised"}, "datasets": [{"ref": DATA}]}
     return {
         "modelParameters": parameters,
@@ -104,11 +122,6 @@ def _materials(card: ModelCard) -> Iterable[dict[str, Any]]:
         kind = "platform" if name == "python" else "library"
         part = {"type": kind, "name": name, "version": version, "bom-ref": purl}
         yield part if name == "python" else part | {"purl": purl}
-
-
-def _files(stored: StoredModel) -> Iterable[dict[str, Any]]:
-    for path in (stored.weights, stored.onnx, stored.stem.with_name(f"{stored.stem.name}.json")):
-        yield _component("file", path.name, sha256_file(path)) | {"bom-ref": path.name}
 
 
 def _component(kind: str, name: str, digest: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from purpleteam.core.cards import FORMATS, StoredModel, find_stored, zoo_names
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_file
 from purpleteam.core.errors import PurpleError, Refused, UsageError, reason_of
+from purpleteam.core.revision import Revision
 from purpleteam.core.runfolder import RunFolder
 from purpleteam.core.signing import (
     SIGNATURE,
@@ -76,8 +77,10 @@ class Subject:
     def signed_by(self, key: "CryptoSigner", signer: str = "", form: str = "dsse") -> bytes:
         """Return a signature of its files as they are now."""
         files = {name: sha256_file(self.root / name) for name in self.files}
-        whole = Statement(files=files, name=self.name, kind=self.kind, signer=signer)
-        return sign(whole, key, form)
+        info = RunFolder.open(self.root).info if self.kind == "run" else {}
+        code = "; ".join(map(str, Revision.all_of(info)))
+        of = {"name": self.name, "kind": self.kind, "signer": signer, "code": code}
+        return sign(Statement(files=files, **of), key, form)
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,7 @@ def verify_subject(
         return Signed((Part("signature", "fail", f"{file.name}: {error}", (file.name,)),))
     since = f"since {statement.signed_at}" if statement.signed_at else "at a time it does not say"
     told = f"{statement.signer or 'somebody'}, {since}, by the key {statement.key or 'of others'}"
+    told += f", written by {statement.code}" if statement.code else ""
     part = Part("signature", "pass", told)
     if trusted is None or statement.key != trusted.keyid:
         whose = "whose key that is, only a public key kept elsewhere tells: --key FILE.pub"

@@ -46,6 +46,7 @@ class Statement:
     kind: str = ""  # model, run, folder or file
     signer: str = ""  # who it is, by their own word
     signed_at: str = ""  # UTC, by their own clock
+    code: str = ""  # what wrote a run: commit or wheel
     public_key: str = ""  # PEM
     key: str = ""  # fingerprint of the key that verified it; empty where none did
 
@@ -151,6 +152,7 @@ def sign(statement: Statement, key: "CryptoSigner", form: str = "dsse") -> bytes
     now = datetime.now(UTC).isoformat(timespec="seconds")
     said = {"kind": statement.kind, "name": statement.name, "public_key": public}
     said |= {"signer": statement.signer or actor(), "signed_at": statement.signed_at or now}
+    said |= {"code": statement.code} if statement.code else {}
     digests = {name: whole.partition(":")[2] for name, whole in sorted(statement.files.items())}
     subject = [{"name": name, "digest": {"sha256": hexed}} for name, hexed in digests.items()]
     predicate: dict[str, Any] = {"provenance": said}
@@ -243,7 +245,7 @@ def _statement(whole: dict[str, Any]) -> Statement:
     files = {str(name): f"sha256:{hexed}" for name, hexed in rows}
     if not files or len(files) != len(rows):
         raise ValueError("it names no file, or one twice")
-    known = ("kind", "name", "signer", "signed_at", "public_key")
+    known = ("kind", "name", "signer", "signed_at", "code", "public_key")
     return Statement(files=files, **{key: str(said.get(key, "")) for key in known})
 
 

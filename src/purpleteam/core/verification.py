@@ -225,11 +225,8 @@ class RunCode(Check):
     needs = ("run",)
 
     def examine(self, target: Target) -> Outcome:
-        ran = [
-            Revision.of(one) for one in RunFolder.open(target.run or Path()).info.get("code", ())
-        ]
-        known = [one for one in ran if (one.commit or one.wheel) and one.differ == 0]
-        wrong = [f"{one}: {', '.join(one.changed)}" for one in ran if one not in known]
+        ran = Revision.all_of(RunFolder.open(target.run or Path()).info)
+        wrong = [f"{one}: {', '.join(one.changed)}" for one in ran if not one.known]
         return Outcome(
             passed=bool(ran) and not wrong,
             measured=[str(one) for one in ran],

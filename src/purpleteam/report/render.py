@@ -115,7 +115,7 @@ def _facts(evidence: Evidence) -> dict[str, str]:
         "Run": evidence.info.get("status"),
         "Seed": asked.get("seed"),
         "Versions": ", ".join(f"{name} {versions[name]}" for name in names),
-        "Code": "; ".join(str(Revision.of(one)) for one in evidence.info.get("code", ())),
+        "Code": "; ".join(map(str, Revision.all_of(evidence.info))),
         "Machine": ", ".join(map(str, filter(None, computer))),
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}

@@ -163,6 +163,16 @@ class _Look:
         return LogVerification(parts, self.tree.size, self.signed, self.note)
 
 
+def answer_in(path: Path, answer: str) -> tuple[int, dict[str, Any]]:
+    """Return the line, from 1, and the record of the answer with an id; UsageError for none."""
+    for number, line in enumerate(_lines(path), 1):
+        if answer.encode() in line:
+            record: dict[str, Any] = json.loads(line)
+            if record.get("id") == answer:
+                return number, record
+    raise UsageError(f"no answer has the id {answer!r} in {str(path)!r}")
+
+
 def prove(path: Path, number: int, checkpoint: str) -> str:
     """Return a proof (c2sp.org/tlog-proof) that line `number`, from 1, is in what was signed."""
     size = int(checkpoint.split("\n")[1])
