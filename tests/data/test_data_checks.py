@@ -48,6 +48,12 @@ def test_without_pinned_digests_the_folder_must_be_mnist(four_files):
     assert result.message.count("ubyte") == 4
 
 
+def test_data_of_ones_own_that_nothing_pins_are_skipped(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    result = run_check(DataDigest(), Target(data=tmp_path))
+    assert (result.verdict, result.message) == ("skipped", "nothing pins the digests of these data")
+
+
 def test_a_file_that_is_not_there_is_an_error_not_a_pass(four_files):
     (four_files / f"{IDX_FILES[2]}.gz").unlink()
     for check in (DataDigest(), DataSchema()):

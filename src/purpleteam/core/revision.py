@@ -8,9 +8,6 @@ import base64
 import hashlib
 import os
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -116,6 +113,10 @@ def _checkout(package: Path) -> tuple[str, Mapping[str, str] | None] | None:
 
 def _blobs(objects: Path, commit: str, folder: str) -> Mapping[str, str] | None:
     """Return the id of each file that a commit has in a folder; None where git cannot tell."""
+    import shutil
+    import subprocess
+    import tempfile
+
     git = shutil.which("git")
     with tempfile.TemporaryDirectory(prefix="purple-git-") as empty:
         for name in ("objects", "refs"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from purpleteam.core.checks import CHECKS, Check, Outcome, Target
 from purpleteam.core.digest import sha256_bytes
-from purpleteam.core.errors import DataError, Refused
+from purpleteam.core.errors import Absent, DataError, Refused
 from purpleteam.data.arrays import ArraysReader, array_files, is_array_file, plain_arrays
 from purpleteam.data.class_folders import lay_open
 from purpleteam.data.folders import MANIFEST, load_dataset, load_idx_folder
@@ -139,6 +139,8 @@ class DataDigest(Check):
 
     def examine(self, target: Target) -> Outcome:
         folder = target.data or Path()
+        if not target.data_digests and not (folder.is_dir() and claims_mnist(folder)):
+            raise Absent("nothing pins the digests of these data")
         wanted = dict(target.data_digests) or dict(MNIST_DIGESTS)
         files = [name for name in wanted if name not in SPLITS]
         paths = (find_idx(folder, name.removesuffix(".gz")) for name in files)
