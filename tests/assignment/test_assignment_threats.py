@@ -128,7 +128,7 @@ def test_a_claimed_mitigation_is_verified_only_if_all_that_answer_it_are(shipped
 def test_the_facts_tell_what_report_a_says_and_what_stands_here(facts):
     rows = facts["tables"]["A, elements and letters"]
     assert rows[1]["tampering"] == (
-        "says: a threat; ours: T-WEIGHTS-T1, T-WEIGHTS-T2 (high, remains medium, partly)"
+        "says: a threat; ours: T-WEIGHTS-T1, T-WEIGHTS-T2 (high, remains low, mitigated)"
     )
     assert set(rows[0]) == {"element"} | {one.lower().replace(" ", "_") for one in STRIDE.values()}
 
