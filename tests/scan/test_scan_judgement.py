@@ -157,3 +157,6 @@ def test_a_tensor_of_onnx_has_as_many_numbers_as_it_claims_in_every_format(tmp_p
             graph.initializer[0].dims[0] = size
             (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
             assert len(judge(tmp_path / "a.onnx").problems) == found, (kind, size)
+        graph.initializer[0].data_type, graph.initializer[0].dims[0] = 33, 4  # of no format
+        (tmp_path / "a.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+        assert judge(tmp_path / "a.onnx").grade == "ambiguous"

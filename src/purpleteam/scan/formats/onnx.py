@@ -18,7 +18,7 @@ DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 RUNTIME = (  # operators that are built in to onnxruntime, whose extensions have other domains
     r"com\.microsoft(\.nchwc|\.experimental)?|com\.ms\.internal\.nhwc|ai\.onnx\.(preview\.)?training"
 )
-EXTERNAL = 1
+EXTERNAL, TEXT = 1, 8
 MAX_TOP = 100_000  # fields of the model itself
 
 # Field numbers of onnx.proto: https://github.com/onnx/onnx
@@ -144,7 +144,8 @@ class _Walk(Reader):
             wanted = claimed * {22: 0.5, 21: 0.5, 23: 0.5, 14: 2, 15: 2}.get(data_type, 1)
             fits = held == math.ceil(wanted)
             if raw is not None:
-                fits, held = raw == -(-claimed * bits // 8) or data_type not in BITS, raw
+                fits, held = raw == -(-claimed * bits // 8), raw
+            fits = fits and (data_type in BITS or (data_type == TEXT and raw is None))
             if max(shape, default=0) >= 1 << 63 or not fits:
                 yield Problem("tensor", f"tensor {name[:80]!r} claims {claimed} numbers in {held}")
 
