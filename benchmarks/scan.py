@@ -1,6 +1,8 @@
 """What the scan and the gate find, refuse and let pass, beside other scanners: results/scan.json.
 
     python benchmarks/scan.py corpora --tools FOLDER    ten minutes, most of them of other tools
+    python benchmarks/scan.py corpora                   one: what the others said is kept
+    python benchmarks/scan.py source --tools FOLDER     one: sinks and secrets
     python benchmarks/scan.py cost                      two minutes
     python benchmarks/scan.py fuzz --count N --seed S --work FOLDER
 
@@ -67,8 +69,8 @@ def ours(folder: Path) -> scan_tools.Said:
     return scan_tools.Said(frozenset(found), frozenset(unread), lines, mild)
 
 
-def corpora(tools: Path) -> dict[str, Any]:
-    """Make the corpora and let each scanner look at them."""
+def corpora(tools: Path | None, before: dict[str, Any] | None) -> dict[str, Any]:
+    """Make the corpora and let each scanner look at them; without tools, keep what others said."""
     with tempfile.TemporaryDirectory(prefix="purple-corpora-") as work:
         here = Path(work).resolve()
         (here / "malicious").mkdir()
@@ -82,7 +84,7 @@ def corpora(tools: Path) -> dict[str, Any]:
         benign = {path: kind for kind, path in scan_benign.write(here / "benign")}
         said = {"purple scan": _both(ours, here)}
         absent = {}
-        for name, look in scan_tools.TOOLS.items():
+        for name, look in scan_tools.TOOLS.items() if tools else ():
             place = tools / name.split()[0]
             try:
                 said[name] = _both(lambda folder, at=place, run=look: run(at, folder), here)
@@ -90,7 +92,7 @@ def corpora(tools: Path) -> dict[str, Any]:
                 absent[name] = f"{type(error).__name__}: {error}"[:300]
             print(name, "done" if name in said else absent[name], flush=True)
         gate = {path: read_state_dict(path) for path in [*written, *benign]}
-        return {
+        found = {
             "malicious": {
                 "n": len(written),
                 "kinds": _kinds({path: one.kind for path, one in written.items()}, firing),
@@ -129,13 +131,18 @@ def corpora(tools: Path) -> dict[str, Any]:
                 for name, told in said.items()
             },
             "absent": absent,
-            **source(here, tools),
             "tools": {
                 name: scan_tools.known(tools / name)
-                for name in sorted({*scan_tools.TOOLS, *scan_tools.SOURCE_TOOLS})
+                for name in sorted(scan_tools.TOOLS)
                 if (tools / name / "bin").is_dir()
-            },
+            } if tools else {},
         }  # fmt: skip
+    if tools is None and before is not None:
+        if any(before[one]["kinds"] != found[one]["kinds"] for one in ("malicious", "benign")):
+            sys.exit("the corpora have other files than before: name --tools, that all see them")
+        for part in ("scanners", "tools", "absent"):
+            found[part] = {**before[part], **found[part]}
+    return found
 
 
 def _both(look: Any, here: Path) -> scan_tools.Said:
@@ -153,7 +160,7 @@ def _rate(cases: Iterable[bool]) -> dict[str, Any]:
     return Rate.of(sum(told), len(told)).to_json()
 
 
-def source(here: Path, tools: Path) -> dict[str, Any]:
+def source(tools: Path, here: Path) -> dict[str, Any]:
     """Return which sinks and secrets of the tests each scanner finds, and its false alarms."""
     (here / "sinks").mkdir()
     sinks, harmless = set(), set()
@@ -181,7 +188,8 @@ def source(here: Path, tools: Path) -> dict[str, Any]:
                 "secrets": _rate(path in in_text for path in secrets),
                 "false_secrets": _rate((path, 1) in getattr(clean, field) for path in fine),
             }
-    return {"source": found}
+    tools_known = {name: scan_tools.known(tools / name) for name in scan_tools.SOURCE_TOOLS}
+    return {"scanners": found, "tools": tools_known}
 
 
 def _secrets(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -207,8 +215,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("part", choices=("corpora", "cost", "fuzz"))
-    parser.add_argument("--tools", type=Path, default=Path("/none"))
+    parser.add_argument("part", choices=("corpora", "source", "cost", "fuzz"))
+    parser.add_argument("--tools", type=Path, help="virtual environments of other scanners")
     parser.add_argument("--count", type=int, default=10_000, help="mutated files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="where fuzzing keeps how far it came")
@@ -219,8 +227,15 @@ def main() -> None:
         if asked.work is None:
             parser.error("fuzz needs --work FOLDER, where it keeps how far it came")
         found = scan_fuzzing.fuzz(asked.count, asked.seed, asked.work)
+    elif asked.part == "source":
+        if asked.tools is None:
+            parser.error("source needs --tools FOLDER, where Bandit and Semgrep are")
+        with tempfile.TemporaryDirectory() as work:
+            found = source(asked.tools, Path(work).resolve())
+    elif asked.part == "cost":
+        found = scan_cost.measure(ROOT)
     else:
-        found = corpora(asked.tools) if asked.part == "corpora" else scan_cost.measure(ROOT)
+        found = corpora(asked.tools, content.get("corpora"))
     content[asked.part] = {
         **found, "machine": machine(), "versions": versions(), "load": round(os.getloadavg()[0], 1)
     }  # fmt: skip

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import pickle
-import sys
 import uuid
 import warnings
 import zipfile
@@ -28,8 +27,6 @@ import numpy as np
 import torch
 
 import purpleteam  # noqa: F401 - it turns the telemetry of ONNX Runtime off
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "scan"))
 
 DTYPES = (
     *("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8"),

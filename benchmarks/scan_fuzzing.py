@@ -50,13 +50,8 @@ def originals() -> dict[str, bytes]:
     import numpy as np
     import scan_corpus
     import scan_fuzz
-    import torch
 
     files = scan_fuzz.originals()
-    target = io.BytesIO()
-    torch.save({"w": torch.rand(3, 2), "n": torch.arange(4)}, target,
-               _use_new_zipfile_serialization=False)  # fmt: skip
-    files["legacy.pt"] = target.getvalue()
     files |= {"a.onnx": scan_corpus.onnx_file(), "b.onnx": _net()}
     inner = io.BytesIO()
     np.save(inner, np.arange(5))
@@ -164,13 +159,17 @@ def _differs(path: Path, verdict: Any, peers: Any, tally: Counter[str]) -> str:
         from onnx import numpy_helper
 
         try:
-            weights = onnx.load_model(path).graph.initializer
-        except DecodeError:  # it loads nowhere; the gate takes no weights of ONNX files anyway
+            for one in onnx.load_model(path).graph.initializer:
+                numpy_helper.to_array(one)
+        except (
+            DecodeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # it loads nowhere
             tally[".onnx refused by onnx"] += 1
-            return ""
-        tally[".onnx compared"] += 1
-        for one in weights:
-            numpy_helper.to_array(one)
+        else:
+            tally[".onnx compared"] += 1
         return ""
     if path.suffix in (".gz", ".bz2", ".joblib") or not peers.accepted(path):
         return ""

@@ -23,11 +23,12 @@ def files(path: Path) -> str:
     bad, good = found["malicious"], found["benign"]
     lines = ["| Scanner | Payloads that fire, called green | named as bad | Lies named as bad |"
              " Harmless called bad | not read |", "| --- " * 6 + "|"]  # fmt: skip
-    for name, one in found["scanners"].items():
+    order = sorted(found["scanners"].items(), key=lambda row: (row[1]["green"]["value"], row[0]))
+    for name, one in order:
         keys = ("green", "found", "found_of_lies", "false_alarms", "unread")
-        tool = found["tools"].get(name.split()[0], {})
-        told = f"{name} ({tool['version']}, {_licence(tool)})" if tool else f"`{name}`"
-        lines.append(f"| {told} | " + " | ".join(_rate(one[key]) for key in keys) + " |")
+        lines.append(
+            f"| {_tool(name, found)} | " + " | ".join(_rate(one[key]) for key in keys) + " |"
+        )
     gate = ", ".join(f"{count} {word}" for word, count in good["gate"].items())
     lies = bad["n"] - bad["fire"]
     listed = [f"{kind} {row['files']}" for kind, row in bad["kinds"].items()]
@@ -47,9 +48,14 @@ def files(path: Path) -> str:
     )
 
 
-def _licence(tool: dict[str, str]) -> str:
-    text = tool["licence"].removesuffix(" License")
-    return "LGPL-3.0" if text.startswith("GNU LESSER") else text
+def _tool(name: str, found: dict[str, Any]) -> str:
+    """Return a scanner's name, with version and licence where it is not ours."""
+    tool = found["tools"].get(name.replace(",", " ").split()[0])
+    if tool is None:
+        return name
+    licence = tool["licence"].removesuffix(" License")
+    licence = "LGPL-3.0" if licence.startswith("GNU LESSER") else licence
+    return f"{name} ({tool['version']}, {licence})"
 
 
 def _named(names: list[str]) -> str:
@@ -58,14 +64,15 @@ def _named(names: list[str]) -> str:
 
 def source(path: Path) -> str:
     """Return which sinks and secrets of the tests are found."""
-    found = _read(path, "corpora")["source"]
+    whole = _read(path, "source")
+    found = whole["scanners"]
     first = next(iter(found.values()))
     lines = ["| Scanner | Sinks found | Harmless calls called one | Secrets found | Harmless lines "
              "called one |", "| --- " * 5 + "|"]  # fmt: skip
     keys = ("sinks", "false_sinks", "secrets", "false_secrets")
     lines += [
-        f"| {name} | " + " | ".join(_rate(one[key]) for key in keys) + " |"
-        for name, one in found.items()
+        f"| {_tool(name, whole)} | " + " | ".join(_rate(one[key]) for key in keys) + " |"
+        for name, one in sorted(found.items())
     ]
     counts = [first[key]["n"] for key in keys]
     return "\n".join(lines) + (

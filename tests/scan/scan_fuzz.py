@@ -57,6 +57,9 @@ def originals() -> dict[str, bytes]:
         target = io.BytesIO()
         torch.save(content, target)
         files[f"{name}.pt"] = target.getvalue()
+    target = io.BytesIO()
+    torch.save({"w": base}, target, _use_new_zipfile_serialization=False)
+    files["legacy.pt"] = target.getvalue()
     arrays = {
         "x": np.arange(12).reshape(3, 4),
         "y": np.array([1.5, -2], ">f4"),

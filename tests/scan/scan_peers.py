@@ -6,6 +6,7 @@ file by file whether it reads the same (`differences`).
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
 import re
@@ -105,8 +106,10 @@ def _compared_weights(path: Path) -> str:
             found = load_file(path)
         else:
             found = torch.load(path, weights_only=True, map_location="cpu", **options)
-            if not all(isinstance(one, torch.Tensor) for one in found.values()):
-                found = found[re.search(r"from key '(\w+)'", verdict.reasons[0]).group(1)]
+            way = re.search(r"taken from key (.+); the rest", " ".join(verdict.reasons))
+            for key in way[1].split(" and then ") if way else ():
+                found = found[ast.literal_eval(key)]
+            found = {name: one for name, one in found.items() if isinstance(one, torch.Tensor)}
         theirs = {
             name: (one.detach().float() if one.is_floating_point() else one.detach()).numpy()
             for name, one in found.items()

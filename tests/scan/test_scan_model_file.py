@@ -8,12 +8,14 @@ import pickle
 import numpy as np
 import pytest
 import scan_corpus as corpus
+import scan_pickles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from purpleteam.scan.formats.problem import PROBLEMS
 from purpleteam.scan.formats.sniff import sniff
 from purpleteam.scan.formats.walk import walk_pickle
+from purpleteam.scan.gate import read_state_dict
 from purpleteam.scan.scanners.model_file import scan_model_files
 
 
@@ -30,6 +32,21 @@ def test_every_sample_of_the_corpus_is_a_finding_and_nothing_runs(tmp_path, mark
     ] == []
     assert events == []
     assert not marker.exists()
+
+
+def test_every_way_to_run_code_is_red_and_refused_and_runs_nothing(tmp_path, monkeypatch, events):
+    monkeypatch.chdir(tmp_path)
+    green = []
+    samples = [one for one in scan_pickles.raw() if one.name != "behind_many_opcodes.pkl"]
+    events.clear()
+    for sample in samples:
+        path = tmp_path / sample.name
+        path.write_bytes(sample.data)
+        red = set(rules(path).values()) & {"medium", "high", "critical"}
+        if not red or read_state_dict(path).verdict != "refused":
+            green.append(sample.name)
+    assert len(samples) > 100 and green == []
+    assert events == [] and list(tmp_path.glob("it-ran*")) == []
 
 
 def test_every_payload_is_critical_whatever_its_file_is_called(tmp_path, marker):
