@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
@@ -42,6 +43,7 @@ class _Process:
                     stdout=stdout,
                     stderr=said,
                 )
+                weakref.finalize(self, self.process.kill)  # nobody waits: the scan was stopped
             except OSError as error:
                 self.failed = f"did not run: {type(error).__name__}: {error}"[:300]
 
