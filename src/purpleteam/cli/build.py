@@ -25,7 +25,7 @@ from purpleteam.verbs.verb import Option, new_run, option_of
 FLOW = (
     *("demo", "run", "data", "train", "evaluate", "poison", "attack", "harden", "detect"),
     *("repair", "certify", "import", "export", "scan", "threats", "serve", "keys"),
-    *("report", "replay", "bom", "keygen", "sign", "verify", "ls", "doctor"),
+    *("report", "replay", "bom", "keygen", "sign", "verify", "trace", "ls", "doctor"),
 )
 """The verbs as `purple --help` lists them; others follow."""
 GATES = {
