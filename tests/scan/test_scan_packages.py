@@ -259,7 +259,7 @@ def installed(folder: Path, **versions: str) -> Target:
         info = folder / f"{name}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\n{text}")
-    return Target(packages=folder)
+    return Target(packages=(str(folder),))
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,15 @@ def test_installed_packages_pass_only_where_all_are_known(tmp_path, name, versio
     result = run_check(CHECKS[name](), installed(tmp_path, **versions))
     assert (result.verdict, result.negative_control["failed_as_required"]) == (verdict, True)
     assert told in result.message
+
+
+def test_of_a_package_that_is_installed_twice_the_first_counts(tmp_path):
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, version in zip(folders, ("0.16.0", "0.14.0"), strict=True):
+        folder.mkdir()
+        installed(folder, h11=version)
+    found = checks.required([str(folder) for folder in folders])
+    assert found == {"h11": "0.16.0"}
 
 
 def test_no_installed_package_passes_by_an_old_snapshot(tmp_path, monkeypatch):

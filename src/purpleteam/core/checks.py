@@ -33,7 +33,7 @@ class Target:
     served_digest: str | None = None  # identity of the model that the app at `url` must serve
     audit: Path | None = None  # the audit log of the app at `url`
     run: Path | None = None  # a run folder
-    packages: Path | None = None  # where packages are installed; by default, where Python looks
+    packages: tuple[str, ...] | None = None  # folders of installed packages, as sys.path has them
     command: tuple[str, ...] | None = None  # a program that a check watches instead of its own
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ def threats(
         url=url,
         served_digest=served,
         run=run,
+        packages=tuple(sys.path),
     )
     results = run_checks(lambda _: [target], given["progress"])
     statuses = room.derive(described, results, date.today())

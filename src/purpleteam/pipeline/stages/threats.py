@@ -1,5 +1,6 @@
 """Stage threats: run every check with its negative control, then derive each threat's status."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -193,7 +194,10 @@ def _checked(run: Run, inventory: Inventory, signed: Target) -> list[CheckResult
     """Run each check but the app's on all of its kind; what is not there is skipped, once."""
     data = _folder_read(run) or save_dataset(run.dataset, run.folder.path / KEPT_DATA)
     digests = {name: run.dataset.split(name).digest for name in SPLITS}
-    target = replace(signed, data=data, data_digests=digests, run=run.folder.path)
+    packages = tuple(sys.path)
+    target = replace(
+        signed, data=data, data_digests=digests, run=run.folder.path, packages=packages
+    )
 
     def targets(check: type[Check]) -> list[Target]:
         if "url" in check.needs or ("signer" in check.needs and signed.signer is None):

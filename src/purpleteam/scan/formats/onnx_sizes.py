@@ -21,7 +21,7 @@ MOST_RUNS = 200_000  # of nodes, beside each of them once
 MAX_DEPTH = 40  # of graphs and functions in one another
 MOST_KNOWN = 64  # numbers of a value that are followed, such as a shape
 MOST_TOLD = 20
-ITERATIONS = 32  # of a loop in which something grows
+ROUNDS = 32  # of a loop in which something grows
 WHILE = (1 << 63) - 1  # the count of a loop that its condition ends
 _BROADCAST = """Add Sub Mul Div Pow Max Min Sum Mean Mod And Or Xor Where Equal Less Greater
     LessOrEqual GreaterOrEqual BitwiseAnd BitwiseOr BitwiseXor PRelu BitShift"""
@@ -233,7 +233,7 @@ class _Run:
         state = [Value(), Value(1, (), (1,) if endless else None), *values[2:]]
         whole, sizes = steps * max(1, count), [value.size for value in values[2:]]
         made, done, grown = state[1:], 0, [1]
-        while any(grown) and done < min(max(1, count), ITERATIONS) and self.left > 0:
+        while any(grown) and done < min(max(1, count), ROUNDS) and self.left > 0:
             before = sizes
             made = self.graph(
                 node.graphs[0], scope, state, 1 if count == WHILE else whole, depth + 1

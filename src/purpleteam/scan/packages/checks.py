@@ -1,7 +1,6 @@
 """The executed checks of installed packages: those that this Python would import."""
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
@@ -19,14 +18,14 @@ NOT_REACHED = {"CVE-2026-136426": "nothing of Purpleteam loads a pt2 archive"}
 DEVELOPING = "dev"
 
 
-def required(folder: Path | None, *, extras: frozenset[str] | None = None) -> dict[str, str]:
+def required(folders: Sequence[str], *, extras: frozenset[str] | None = None) -> dict[str, str]:
     """Return the installed packages that Purpleteam needs, and what these need: name to version.
 
     Args:
-        folder: where they are installed; by default wherever this Python looks.
+        folders: where they are installed, as `sys.path` has them.
         extras: only what these add to Purpleteam alone; by default all but those of developers.
     """
-    listed = metadata.distributions(path=sys.path if folder is None else [str(folder)])
+    listed = reversed([*metadata.distributions(path=[*folders])])  # the first is imported
     found: dict[str, metadata.Distribution] = {canonicalize_name(one.name): one for one in listed}
     own = found.get("purpleteam")
     offered = set(own.metadata.get_all("Provides-Extra") or ()) - {DEVELOPING} if own else set()
@@ -54,11 +53,11 @@ def required(folder: Path | None, *, extras: frozenset[str] | None = None) -> di
 class PublishedHoles(Check):
     """Installed packages, compared with the snapshot of advisories; unverified is no pass."""
 
-    needs = ()
+    needs = ("packages",)
     extras: ClassVar[frozenset[str] | None] = None
 
     def examine(self, target: Target) -> Outcome:
-        known, versions = snapshot(), required(target.packages, extras=self.extras)
+        known, versions = snapshot(), required(target.packages or (), extras=self.extras)
         unknown = [name for name, version in versions.items() if not known.knows(name, version)]
         holes: list[str] = []
         apart: list[str] = []  # that our code does not reach
@@ -83,7 +82,7 @@ class PublishedHoles(Check):
         needs = {"Requires-Dist": "jinja2; extra == 'serve'", "Provides-Extra": "serve"}
         for name, version, more in (("purpleteam", "0", needs), ("jinja2", "2.10", {})):
             _describe(folder, name, version, more)
-        return Target(packages=folder)
+        return Target(packages=(str(folder),))
 
 
 def _describe(folder: Path, name: str, version: str, more: Mapping[str, str]) -> None:
