@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from purpleteam.serve.app import ASSETS, read_assets
-from purpleteam.serve.engine import Engine
+from purpleteam.serve.app import ASSETS, Predict, read_assets
+from purpleteam.serve.engine import Answer, Engine
 from purpleteam.serve.main import running_app
 
 OCTETS = {"content-type": "application/octet-stream"}
@@ -38,6 +41,40 @@ def test_confidences_come_only_where_they_are_exposed(engine: Engine, upper: byt
         assert set(answer) == {"label", "confidences"}
         assert sum(answer["confidences"]) == pytest.approx(1, abs=1e-4)
         assert "confidences" not in predict(client, bytes(784)).json()
+
+
+def test_images_that_come_together_are_looked_at_together(model: str, upper: bytes) -> None:
+    class Watched(Engine):
+        def classify_all(self, images: Sequence[bytes]) -> list[Answer]:
+            looks.append(len(images))
+            return super().classify_all(images)
+
+    async def asked(number: int) -> list[Answer]:
+        return await asyncio.gather(*[predicted.answer(upper) for _ in range(number)])
+
+    async def all_asked() -> None:
+        for number in (1, 20, 1, 1):
+            assert [found.label for found in await asked(number)] == [0] * number
+
+    looks: list[int] = []
+    predicted = Predict(Watched.load(str(model)), expose_confidences=False)
+    asyncio.run(all_asked())
+    assert looks == [1, 8, 8, 4, 1, 1]
+
+
+def test_one_look_that_fails_is_told_to_all_who_asked_and_the_next_is_none(
+    model: str, upper: bytes
+) -> None:
+    async def asked() -> list[Answer | BaseException]:
+        return await asyncio.gather(
+            *[predicted.answer(upper) for _ in range(3)], return_exceptions=True
+        )
+
+    predicted = Predict(Engine.load(str(model)), expose_confidences=False)
+    session, predicted.engine._session = predicted.engine._session, None
+    assert [type(found) for found in asyncio.run(asked())] == [AttributeError] * 3
+    predicted.engine._session = session
+    assert [found.label for found in asyncio.run(asked())] == [0] * 3
 
 
 @pytest.mark.parametrize("length", [0, 1, 783])

@@ -33,6 +33,7 @@ SECURITY = "/.well-known/security.txt"
 NOWHERE = b"User-agent: *\nDisallow: /\n"  # RFC 9309
 NO_STORE = {"cache-control": "no-store"}
 JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+GATHER_SECONDS = 0.002  # that an image waits for others where several came at once
 ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 ROUTER = {404: "There is nothing here.", 405: "The method is not allowed here."}
 
@@ -132,6 +133,8 @@ class Predict:
     def __init__(self, engine: Engine, *, expose_confidences: bool) -> None:
         self.engine, self.expose_confidences = engine, expose_confidences
         self._waiting: list[tuple[bytes, asyncio.Future[Answer]]] = []
+        self._due: asyncio.Handle
+        self._crowded = False  # did several images wait at once?
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         visit: Visit = scope["visit"]
@@ -145,18 +148,25 @@ class Predict:
         await send_content(send, content_of(answer))
 
     def answer(self, pixels: bytes) -> asyncio.Future[Answer]:
-        """Look at an image, together with those that are asked about in the same turn."""
+        """Look at an image, together with those that are asked about at the same time."""
         loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._look)
         answer: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((pixels, answer))
+        if len(self._waiting) == 1:
+            self._due = loop.call_later(GATHER_SECONDS if self._crowded else 0.0, self._look)
+        elif len(self._waiting) == TOGETHER:
+            self._look_soon(loop)
         return answer
+
+    def _look_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due.cancel()
+        self._due = loop.call_soon(self._look)
 
     def _look(self) -> None:
         waiting, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+        self._crowded = len(waiting) > 1
         if self._waiting:  # once others have had their turn
-            asyncio.get_running_loop().call_soon(self._look)
+            self._look_soon(asyncio.get_running_loop())
         try:
             answers = self.engine.classify_all([pixels for pixels, _ in waiting])
         except Exception as error:
