@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from purpleteam.serve.wire import BoundedProtocol
 
 Answer = Callable[[], None]
-BEGUN = 8  # requests in one turn of the loop: so many images are looked at in one run
 
 
 class Crowd:
@@ -63,7 +62,7 @@ class Crowd:
         return busy is not None
 
     def queue(self, loop: asyncio.AbstractEventLoop, address: object, answer: Answer) -> None:
-        """Call `answer` when it is the turn of its address: few in each turn of the loop.
+        """Call `answer` when it is the turn of its address: one in each turn of the loop.
 
         Otherwise the loop would start all that are ready before it looks at a socket again.
         """
@@ -72,12 +71,11 @@ class Crowd:
         self._requests.setdefault(address, deque()).append(answer)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        for _ in range(BEGUN):
-            address, mine = next(iter(self._requests.items()))
-            loop.call_soon(mine.popleft())
-            del self._requests[address]
-            if mine:
-                self._requests[address] = mine  # behind all others
-            elif not self._requests:
-                return
-        loop.call_soon(self._next, loop)
+        address, mine = next(iter(self._requests.items()))
+        answer = mine.popleft()
+        del self._requests[address]
+        if mine:
+            self._requests[address] = mine  # behind all others
+        if self._requests:
+            loop.call_soon(self._next, loop)
+        answer()
