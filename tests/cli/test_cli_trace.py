@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_an_answer_leads_to_model_run_data_commit_and_signer(purple: Purple, ans
     assert (ended.code, ended.json["verdict"]) == (0, "pass")
     told = {part["name"]: part["message"] for part in ended.json["parts"]}
     assert list(told) == ["answer", "model", "run", "data", "code", "signature", "signed"]
-    assert "label 7" in told["answer"] and "as it was left" in told["run"]
+    assert re.search(r": label 7, at 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\+00:00, model", told["answer"])
+    assert "as it was left" in told["run"]
     assert told["data"] == f"images and labels {DATA}, 9 of the run's training split"
     assert told["code"] == f"commit {'c' * 40}, unchanged" and "by the key" in told["signature"]
     identity = find_stored(str(RUN / "models" / "m")).card.identity

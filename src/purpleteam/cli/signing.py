@@ -1,6 +1,8 @@
 """purple keygen, sign, bom, trace: a key of one's own, what it vouches for, what a model is of."""
 
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -100,7 +102,10 @@ def trace(
         number, told = answer_in(log, identity)
         wanted, looked = str(told.get("model")), verify_log(log)
         signed = number <= looked.signed and looked.verdict == "pass"
-        said = ", ".join(f"{name} {told[name]}" for name in ("time", "label") if name in told)
+        facts = {"label": told.get("label"), "refused as": told.get("reason")}
+        with suppress(KeyError, TypeError, ValueError, OverflowError, OSError):  # of a false log
+            facts["at"] = datetime.fromtimestamp(told["time"], UTC).isoformat(" ", "seconds")
+        said = ", ".join(f"{name} {fact}" for name, fact in facts.items() if fact is not None)
         verdict: Verdict = "pass" if signed else "fail" if looked.verdict == "fail" else "unknown"
         parts.append(Part("answer", verdict, f"line {number} of {log}: {said}, model {wanted}"))
     parts += lineage(model_with(wanted, run), run, key)
