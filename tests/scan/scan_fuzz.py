@@ -222,7 +222,7 @@ def _header(data: bytes, rng: random.Random) -> bytes:
             return wanted[: at - short] + b" " * short + wanted[at - short :]
         if data[:1] != b"\x93":
             length = int.from_bytes(data[:8], "little") - short
-            return length.to_bytes(8, "little") + wanted[8:]
+            return (length % (1 << 64)).to_bytes(8, "little") + wanted[8:]
     return wanted
 
 
