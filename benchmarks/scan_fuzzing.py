@@ -212,7 +212,7 @@ def fuzz(count: int, seed: int, folder: Path) -> dict[str, Any]:
                     )
             running.wait()
             if done < count:  # it died on a file, which the next child leaves out
-                at = int((folder / "at").read_bytes() or b"0")
+                at = max(done, int((folder / "at").read_bytes() or b"0"))
                 name = f"killed by {running.returncode}"
                 why = (folder / "errors").read_text(errors="replace")[-300:]
                 bad = {at: ["crash", name, why]}

@@ -1,4 +1,4 @@
-"""purple keygen, sign, bom, trace: a key of one's own, what it vouches for, what a model is of."""
+"""purple keygen, sign, bom, trace: make a key, sign with it, say what a model is made of."""
 
 from contextlib import suppress
 from dataclasses import asdict
