@@ -1,10 +1,16 @@
 """Certificates: what an adversary of a stated strength cannot change.
 
-- `dpa`        Deep Partition Aggregation: against insertions and removals of training images
-- `smoothing`  randomized smoothing: against changes of an image in L2, of any classifier
-- `radii`      certified L2 radii, and what they come to over images
-- `features`   the fixed first layers of every part's network
-- `learners/`  how a part's network is trained, one way a file
+Against changed images, at test time:
+- `network`     a net as a graph of `layers` (affine) and `bends` (activations, pooling), read by
+  `torch_graph` or `onnx_graph`
+- `bounds`      IBP and CROWN; `tighten` for inner neurons, `slopes` searched (alpha and beta-CROWN)
+- `smoothing`   randomized smoothing: against changes in L2, of any classifier
+- `radii`       certified L2 radii, and what they come to over images
+
+Against changed training images:
+- `dpa`         Deep Partition Aggregation: against insertions and removals of training images
+- `features`    the fixed first layers of every part's network
+- `learners/`   how a part's network is trained, one way a file
 """
 
 from purpleteam.certify.dpa import PartitionCertificate, certify_partitions

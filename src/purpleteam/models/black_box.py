@@ -129,27 +129,27 @@ class OnnxFile(BlackBox):
         card = ModelCard.read(beside) if beside.is_file() else None
         if card is not None and card.onnx_digest != digest:
             raise Refused(f"{str(path)!r} is not the file of its card: {digest}")
-        self._path = str(path)
-        self._session = session_of(self._path, content)
+        self.path = str(path)
+        self._session = session_of(self.path, content)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or inputs[0].type not in KINDS or len(inputs[0].shape) != 4:
             known = "one input (N, C, H, W) or (N, H, W, C), of float32, float64, float16 or uint8"
             takes = f"takes {_form(inputs)}; known: {known}: export it anew with such a one"
-            raise ModelError(f"{self._path!r} {takes}")
+            raise ModelError(f"{self.path!r} {takes}")
         self._input, self._kind = inputs[0].name, KINDS[inputs[0].type]
         self._batch, *sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
-        self._channels_last = sides[2] in CHANNELS and sides[0] not in CHANNELS
-        channels, height, width = sides[-1:] + sides[:-1] if self._channels_last else sides
+        self.channels_last = sides[2] in CHANNELS and sides[0] not in CHANNELS
+        channels, height, width = sides[-1:] + sides[:-1] if self.channels_last else sides
         fitting = outputs
         if len(outputs) > 1:
             floats = [node for node in outputs if node.type in KINDS and "uint8" not in node.type]
             fitting = [node for node in floats if len(node.shape) == 2 and node.shape[1] != 1]
         if len(fitting) != 1:
             known = "one output (N, classes) of scores: export it anew with that one alone"
-            raise ModelError(f"{self._path!r} gives {_form(outputs)}; known: {known}")
+            raise ModelError(f"{self.path!r} gives {_form(outputs)}; known: {known}")
         self._output = fitting[0].name
         notes = ["the file is asked as a black box: no gradients"]
-        if self._channels_last:
+        if self.channels_last:
             notes.insert(0, "it takes images (N, H, W, C): they are turned")
         if (count := len(outputs)) > 1:
             notes.insert(0, f"of its {count} outputs {self._output!r} is taken for the scores")
@@ -167,12 +167,17 @@ class OnnxFile(BlackBox):
         )
         self._sample, self._probabilities = sample, bool(distributions(scores).all())
         if card is not None and (own := len(card.classes)) != self.classes:
-            raise ModelError(f"{self._path!r} scores {self.classes} classes, its card {own}")
+            raise ModelError(f"{self.path!r} scores {self.classes} classes, its card {own}")
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether its images are bytes, not numbers in [0, 1]."""
+        return self._kind is np.uint8
 
     def behind(self, normalisation: Normalisation) -> Self:
         """Return the file with a normalisation in front of it, which follows the bytes."""
-        if self._kind is np.uint8:
-            raise UsageError(f"a normalisation goes before a net, and {self._path!r} takes bytes")
+        if self.takes_bytes:
+            raise UsageError(f"a normalisation goes before a net, and {self.path!r} takes bytes")
         made = copy.copy(self)
         made.normalisation = normalisation
         scores = self._run(normalisation(self._sample))
@@ -187,7 +192,7 @@ class OnnxFile(BlackBox):
     def _run(self, images: Tensor) -> Tensor:
         """Return what the file answers, in batches of the size that it was made for."""
         pixels = as_bytes(images) if self._kind is np.uint8 else images.numpy().astype(self._kind)
-        if self._channels_last:
+        if self.channels_last:
             pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
         size = self._batch or len(pixels)
         parts = []
@@ -197,14 +202,12 @@ class OnnxFile(BlackBox):
             try:
                 (scores,) = self._session.run([self._output], {self._input: full})
             except Exception as error:
-                raise ModelError(f"{self._path!r} cannot be run: {reason_of(error)}") from None
+                raise ModelError(f"{self.path!r} cannot be run: {reason_of(error)}") from None
             if not isinstance(scores, np.ndarray) or scores.ndim != 2 or len(scores) != size:
                 got = getattr(scores, "shape", type(scores).__name__)
-                raise ModelError(
-                    f"{self._path!r} answered with {got}, not scores ({size}, classes)"
-                )
+                raise ModelError(f"{self.path!r} answered with {got}, not scores ({size}, classes)")
             if not np.issubdtype(scores.dtype, np.floating) or not np.isfinite(scores).all():
-                raise ModelError(f"{self._path!r} answered with NaN, infinity or no real numbers")
+                raise ModelError(f"{self.path!r} answered with NaN, infinity or no real numbers")
             parts.append(scores[: len(part)])
         return torch.from_numpy(np.concatenate(parts)).float()
 

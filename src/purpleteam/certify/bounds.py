@@ -1,0 +1,248 @@
+"""Sound bounds of what a net answers for every image in a box.
+
+- `intervals`   IBP (Gowal et al. 2018, arXiv:1810.12715): a box for each layer
+- `lower_bound` CROWN (Zhang et al. 2018, arXiv:1811.00866): a linear form in the logits, brought
+  back layer by layer to the image; behind intervals it is CROWN-IBP (arXiv:1906.06316)
+
+With `rounding` the error of the arithmetic is added: the bounds hold in the reals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from purpleteam.certify.bends import Activation, Lines, MaxPool, Rectifier
+from purpleteam.certify.layers import Affine, Box, Rearranged, Stacked, Sum, gamma, unit
+from purpleteam.certify.network import Network
+
+Boxes = list[Box]  # one for each node of a net, the image's first
+
+
+def ball(x: Tensor, epsilon: float) -> Box:
+    """Return the L-infinity ball around images (N, C, H, W), cut to [0, 1], rounded outward."""
+    slack = 2 * unit(x.dtype)
+    return Box((x - epsilon - slack).clamp_min(0), (x + epsilon + slack).clamp_max(1))
+
+
+def intervals(network: Network, box: Box, *, rounding: bool = True) -> Boxes:
+    """Return a box for each node, by interval bound propagation."""
+    boxes = [box]
+    for node in network.nodes:
+        inputs = (boxes[source] for source in node.inputs)
+        boxes.append(node.layer.interval(*inputs, rounding=rounding))
+    return boxes
+
+
+def margins(labels: Tensor, classes: int) -> Tensor:
+    """Return forms (N, classes - 1, classes): the logit of the label minus each other."""
+    eye = torch.eye(classes, device=labels.device)
+    others = torch.arange(classes - 1, device=labels.device).expand(len(labels), -1)
+    others = others + (others >= labels[:, None])
+    return eye[labels][:, None] - eye[others]
+
+
+@dataclass
+class Choices:
+    """What is free in a linear bound: slopes of lower lines, and multipliers of split neurons.
+
+    By number of the node that an activation takes: (N, S or 1, ...).
+    """
+
+    slopes: dict[int, Tensor] = field(default_factory=dict)
+    multipliers: dict[int, Tensor] = field(default_factory=dict)
+
+
+def lower_bound(
+    network: Network,
+    boxes: Boxes,
+    form: Tensor,
+    at: int | None = None,
+    *,
+    choices: Choices | None = None,
+    elide: bool = False,
+    rounding: bool = True,
+) -> Tensor:
+    """Return a lower bound (N, S) of linear forms (N, S, *shape) in the output of node `at`.
+
+    Args:
+        network: the net, in the number format of the boxes.
+        boxes: of each node, sound for the same N images.
+        form: what is bounded; the last node's margins, say.
+        at: the node; the logits by default.
+        choices: slopes and multipliers; by default the slope that leaves less area, and none.
+        elide: stop at the first layer that is not affine, and take its box (the last layer of
+            IBP is elided so).
+        rounding: add the error of the arithmetic.
+    """
+    return Backward(network, boxes, choices or Choices(), rounding, elide).bound(
+        {len(network.nodes) if at is None else at: form}
+    )
+
+
+class Backward:
+    """One way back through the net, with what it has added up so far."""
+
+    def __init__(
+        self, network: Network, boxes: Boxes, choices: Choices, rounding: bool, elide: bool
+    ) -> None:
+        self.network, self.boxes, self.choices = network, boxes, choices
+        self.rounding, self.elide = rounding, elide
+        self.total: Tensor | float = 0.0
+        self.error: Tensor | float = 0.0
+        self.forms: dict[int, Tensor] = {}
+
+    def bound(self, forms: Mapping[int, Tensor], total: Tensor | float = 0.0) -> Tensor:
+        self.forms, self.total = dict(forms), total
+        if self.rounding and isinstance(total, Tensor):
+            self.error = 4 * unit(total.dtype) * total.abs()
+        for number in range(max(self.forms), self.network.root, -1):
+            if number in self.forms:
+                self._step(number, self.forms.pop(number))
+        for number, form in self.forms.items():
+            self._settle(number, form)
+        total = self.total if isinstance(self.total, Tensor) else torch.as_tensor(self.total)
+        if self.rounding:
+            total = total - 1.01 * self.error - 8 * unit(total.dtype) * total.abs()
+        return torch.nan_to_num(total, nan=-math.inf)
+
+    def _step(self, number: int, form: Tensor) -> None:
+        node = self.network[number]
+        layer, (first, *_) = node.layer, node.inputs
+        if self.elide and not layer.affine:
+            self._settle(number, form)
+        elif isinstance(layer, Affine):
+            self._affine(layer, first, form)
+        elif isinstance(layer, Rearranged):
+            self._send(
+                first, _each(form, lambda rows: layer.transpose(rows, self.network.shape(first)))
+            )
+        elif isinstance(layer, Sum):
+            for source in node.inputs:
+                self._send(source, form)
+        elif isinstance(layer, Stacked):
+            for source, part in zip(
+                node.inputs, torch.split(form, list(layer.sizes), 2), strict=True
+            ):
+                self._send(source, part)
+        elif isinstance(layer, MaxPool):
+            self._pool(layer, first, form)
+        elif isinstance(layer, Activation):
+            self._activation(layer, first, form)
+        else:  # pragma: no cover
+            raise TypeError(f"no linear bound of {type(layer).__name__}")
+
+    def _send(self, number: int, form: Tensor) -> None:
+        self.forms[number] = self.forms[number] + form if number in self.forms else form
+
+    def _affine(self, layer: Affine, source: int, form: Tensor) -> None:
+        box = self.boxes[source]
+        shape = self.network.shape(source)
+        if (bias := layer.bias) is not None:
+            bias = bias.expand(form.shape[2:])
+            self.total = self.total + form.flatten(2) @ bias.flatten()
+        if self.rounding:
+            slack = gamma(layer.terms[1], form.dtype) * layer.weigh(box.magnitude)
+            if bias is not None:
+                slack = slack + gamma(_size(form), form.dtype) * bias.abs()
+            self._add_error(form, slack)
+        self._send(source, _each(form, lambda rows: layer.transpose(rows, shape)))
+
+    def _activation(self, layer: Activation, source: int, form: Tensor) -> None:
+        box = self.boxes[source]
+        lines = layer.lines(box)
+        slopes = self.choices.slopes.get(source)
+        if slopes is not None:
+            lines = with_slopes(layer, lines, box, slopes)
+        else:
+            lines = Lines(*(line[:, None] for line in lines))
+        up, down = form.clamp_min(0), form.clamp_max(0)
+        self.total = self.total + _dot(down, lines.ceiling) + _dot(up, lines.floor)
+        back = up * lines.below + down * lines.above
+        if self.rounding:
+            ends = torch.maximum(lines.floor.abs(), lines.ceiling.abs())
+            if ends.shape[1] == 1:
+                self._add_error(form, gamma(_size(form), form.dtype) * ends[:, 0])
+            else:
+                error = gamma(_size(form), form.dtype)
+                self.error = self.error + error * (form.abs() * ends).flatten(2).sum(2)
+            self._add_error(back, 8 * unit(form.dtype) * box.magnitude)
+        if (multiplier := self.choices.multipliers.get(source)) is not None:
+            back = back + multiplier
+        self._send(source, back)
+
+    def _pool(self, layer: MaxPool, source: int, form: Tensor) -> None:
+        box = self.boxes[source]
+        place, alone, top = layer.choices(box)
+        up, down = form.clamp_min(0), form.clamp_max(0)
+        loose = torch.where(alone, 0, top)
+        self.total = self.total + _dot(down, loose[:, None])
+        if self.rounding:
+            self._add_error(form, gamma(_size(form), form.dtype) * loose.abs())
+        used = up + down * alone[:, None]
+        back = layer.transpose(used, place, self.network.shape(source))
+        if self.rounding:
+            windows = layer.kernel[0] * layer.kernel[1]
+            self._add_error(back.abs(), gamma(windows, form.dtype) * box.magnitude)
+        self._send(source, back)
+
+    def _settle(self, number: int, form: Tensor) -> None:
+        """Take the least of a form over the box of a node."""
+        lower, upper = self.boxes[number]
+        centre = (lower + upper) / 2
+        reach = torch.maximum(upper - centre, centre - lower)
+        if self.rounding:
+            reach = reach * (1 + 4 * unit(form.dtype))
+            self._add_error(form, gamma(_size(form), form.dtype) * (centre.abs() + reach))
+        self.total = self.total + _dot(form, centre[:, None]) - _dot(form.abs(), reach[:, None])
+
+    def _add_error(self, form: Tensor, slack: Tensor) -> None:
+        """Add |form| times the error (N, ...) of each neuron."""
+        self.error = self.error + _dot(form.abs(), slack[:, None])
+
+
+def with_slopes(layer: Activation, lines: Lines, box: Box, slopes: Tensor) -> Lines:
+    """Return lines (N, S, ...) whose lower slopes are chosen where a rectifier is bent."""
+    wide = Lines(*(line[:, None] for line in lines))
+    if not isinstance(layer, Rectifier):
+        return wide
+    chosen = torch.maximum(slopes, layer.slope).clamp_max(1)
+    return wide._replace(below=torch.where(layer.bent(box)[:, None], chosen, wide.below))
+
+
+def _dot(form: Tensor, vector: Tensor) -> Tensor:
+    """Return (N, S) products of forms (N, S, ...) and vectors (N, 1 or S, ...)."""
+    if vector.shape[1] == 1:
+        n = len(form)
+        return (form.flatten(2) @ vector.expand(n, *vector.shape[1:]).flatten(2).transpose(1, 2))[
+            ..., 0
+        ]
+    return (form * vector).flatten(2).sum(2)
+
+
+def _each(form: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change forms (N, S, ...) as rows (N * S, ...)."""
+    n, rows = form.shape[:2]
+    out = change(form.reshape(n * rows, *form.shape[2:]))
+    return out.reshape(n, rows, *out.shape[1:])
+
+
+def _size(form: Tensor) -> int:
+    return math.prod(form.shape[2:])
+
+
+def worst_logits(least: Tensor, labels: Tensor) -> Tensor:
+    """Return logits (N, classes) in which each other class leads by as much as it may.
+
+    `least` (N, classes - 1) are lower bounds of the margins; cross-entropy of the result bounds
+    that of every image in the box from above.
+    """
+    n, others = least.shape
+    worst = least.new_zeros(n, others + 1)
+    places = torch.arange(others, device=labels.device).expand(n, -1)
+    places = places + (places >= labels[:, None])
+    return worst.scatter(1, places, -least)

@@ -1,0 +1,228 @@
+"""A net as a graph of layers that bounds go through, read from a PyTorch module or an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from purpleteam.certify.bends import Activation, MaxPool, Rectifier
+from purpleteam.certify.layers import Convolution, Dense, Layer, Pair, Rearranged, Scaling
+from purpleteam.core.errors import ModelError
+from purpleteam.models.black_box import BlackBox, OnnxFile
+from purpleteam.models.guard import Guarded
+
+Shape = tuple[int, ...]  # of what a layer returns for one image
+
+
+class Unsupported(ModelError):
+    """A layer that no bound goes through; the message names it and its place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A layer at its place: which nodes it takes, by number, and what it returns for one image."""
+
+    layer: Layer
+    inputs: tuple[int, ...]
+    shape: Shape
+    place: str
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A feed-forward net. Node 0 is the image, (C, H, W); the last node is the logits."""
+
+    image: Shape
+    nodes: tuple[Node, ...]  # node 0 left out: the layer of node i is nodes[i - 1]
+
+    def __len__(self) -> int:
+        return len(self.nodes) + 1
+
+    def __getitem__(self, number: int) -> Node:
+        return self.nodes[number - 1]
+
+    def shape(self, number: int) -> Shape:
+        return self.nodes[number - 1].shape if number else self.image
+
+    @property
+    def classes(self) -> int:
+        return self.shape(len(self.nodes))[0]
+
+    @cached_property
+    def root(self) -> int:
+        """The last node up to which each neuron hangs on one pixel: its box is exact."""
+        users = self.users
+        number = 0
+        while len(users[number]) == 1:
+            layer = self[(after := users[number][0])].layer
+            if not isinstance(layer, Scaling | Activation | Rearranged) or after == len(self.nodes):
+                break
+            number = after
+        return number
+
+    @cached_property
+    def users(self) -> tuple[tuple[int, ...], ...]:
+        """For each node the nodes that take it."""
+        takers: list[list[int]] = [[] for _ in range(len(self))]
+        for number, node in enumerate(self.nodes, 1):
+            for source in node.inputs:
+                takers[source].append(number)
+        return tuple(map(tuple, takers))
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """Return what each node gives for images (N, C, H, W)."""
+        values = [x]
+        for node in self.nodes:
+            values.append(node.layer.value(*(values[source] for source in node.inputs)))
+        return values
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes)."""
+        return self.values(x)[-1]
+
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Network:
+        """Return the net in another number format, cut off from the parameters it was read from."""
+        moved = [replace(node, layer=node.layer.to(dtype, device)) for node in self.nodes]
+        return Network(self.image, tuple(moved))
+
+
+def network_of(model: object, shape: Sequence[int]) -> Network:
+    """Return the graph of a classifier of images (C, H, W); its tensors are the model's own.
+
+    Raises:
+        Unsupported: it has a layer that no bound goes through; named with its place.
+        ModelError: it only answers, or its graph cannot be read.
+    """
+    order = None
+    if isinstance(model, Guarded):
+        order, model = model.order, model.model
+    # Both readers build on this file.
+    from purpleteam.certify.onnx_graph import read_onnx
+    from purpleteam.certify.torch_graph import read_module
+
+    if isinstance(model, OnnxFile):
+        network = read_onnx(model, tuple(shape))
+    elif isinstance(model, BlackBox) or not isinstance(model, nn.Module):
+        raise ModelError("the model only answers: a bound needs its layers; give its file or net")
+    else:
+        network = read_module(model, tuple(shape))
+    if len(last := network.shape(len(network.nodes))) != 1:
+        raise ModelError(f"the net returns {last} for an image, not a row of logits")
+    if order is None:
+        return network
+    chosen = torch.eye(network.classes)[list(order.places)]
+    builder = Builder(network.image, list(network.nodes))
+    builder.add(Dense(chosen), (len(network.nodes),), "order of classes")
+    return builder.network()
+
+
+class Builder:
+    """Collects nodes; what a name of the source stands for is a number, a tensor or a node."""
+
+    def __init__(self, image: Shape, nodes: list[Node] | None = None) -> None:
+        self.image = image
+        self.nodes = nodes or []
+
+    def add(self, layer: Layer, inputs: Sequence[int], place: str) -> int:
+        """Add a node, and return its number."""
+        shapes = [self.shape(source) for source in inputs]
+        with torch.no_grad():
+            given = [torch.zeros(1, *shape) for shape in shapes]
+            shape = tuple(layer.to(torch.float32, torch.device("cpu")).value(*given).shape[1:])
+        self.nodes.append(Node(layer, tuple(inputs), shape, place))
+        return len(self.nodes)
+
+    def shape(self, number: int) -> Shape:
+        return self.nodes[number - 1].shape if number else self.image
+
+    def network(self) -> Network:
+        return Network(self.image, tuple(self.nodes))
+
+    # What both kinds of source are made of.
+
+    def scaled(self, node: int, factor: Any, offset: Any, place: str) -> int:
+        return self.add(
+            Scaling(constant(factor), None if offset is None else constant(offset)), [node], place
+        )
+
+    def reshaped(
+        self, node: int, shape: Shape, place: str, order: Sequence[int] | None = None
+    ) -> int:
+        return self.add(
+            Rearranged(tuple(shape), None if order is None else tuple(order)), [node], place
+        )
+
+    def rectified(self, node: int, slope: Any, place: str) -> int:
+        """Add a ReLU with a slope below 0, which is a number or one for each channel."""
+        slope = (
+            torch.as_tensor(slope, dtype=torch.float32) if not isinstance(slope, Tensor) else slope
+        )
+        low, high = float(slope.detach().min()), float(slope.detach().max())
+        if not 0 <= low <= high <= 1:
+            raise Unsupported(f"{place}: a slope of {low:g} to {high:g} below 0; known: 0 to 1")
+        if slope.numel() > 1:
+            slope = slope.reshape(-1, *(1,) * (len(self.shape(node)) - 1))
+        return self.add(Rectifier(slope), [node], place)
+
+    def normalised(
+        self,
+        node: int,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        place: str,
+    ) -> int:
+        """Add a batch normalisation by its statistics, folded into a factor and an offset."""
+        tail = (1,) * (len(self.shape(node)) - 1)
+        factor = (variance.double() + eps).rsqrt()
+        if weight is not None:
+            factor = factor * weight
+        offset = -mean * factor if bias is None else bias - mean * factor
+        kind = mean.dtype
+        return self.scaled(
+            node, factor.to(kind).reshape(-1, *tail), offset.to(kind).reshape(-1, *tail), place
+        )
+
+    def averaged(
+        self, node: int, kernel: Pair, stride: Pair, padding: Pair, counts_padding: bool, place: str
+    ) -> int:
+        """Add an average pooling, which is a convolution of each channel."""
+        channels, height, width = self.shape(node)
+        weight = torch.full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]))
+        convolution = Convolution(weight, None, stride, padding, groups=channels)
+        pooled = self.add(convolution, [node], place)
+        if counts_padding or padding == (0, 0):
+            return pooled
+        share = convolution.value(torch.ones(1, channels, height, width))[0]
+        return self.scaled(pooled, 1 / share, None, place)
+
+
+def constant(value: Any) -> Tensor:
+    """Return a number or a tensor as a tensor."""
+    return value if isinstance(value, Tensor) else torch.tensor(float(value))
+
+
+def pair(value: Any) -> Pair:
+    """Return a number for both axes, or one for each."""
+    if isinstance(value, int):
+        return value, value
+    numbers = [int(number) for number in value]
+    return (numbers[0], numbers[-1])
+
+
+def max_pool(shape: Shape, out: Shape, kernel: Pair, stride: Pair, before: Pair) -> MaxPool:
+    """Return the pooling that gives `out`: rounded up, it looks beyond the image."""
+    after = [
+        max((result - 1) * step + side - have - pad, 0)
+        for result, step, side, have, pad in zip(
+            out[-2:], stride, kernel, shape[-2:], before, strict=True
+        )
+    ]
+    return MaxPool(kernel, stride, (before[1], after[1], before[0], after[0]))
