@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Pair = tuple[int, int]
+UNITS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 SAFETY = 2.0  # on gamma: fast convolutions add and multiply a little more than the sum says
 
 
@@ -43,7 +44,7 @@ class Box(NamedTuple):
 
 def unit(dtype: torch.dtype) -> float:
     """Return the unit roundoff of a number format."""
-    return torch.finfo(dtype).eps / 2
+    return UNITS[dtype]
 
 
 def gamma(terms: int, dtype: torch.dtype) -> float:

@@ -176,12 +176,12 @@ class Builder:
         variance: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        eps: float,
+        stabiliser: float,
         place: str,
     ) -> int:
         """Add a batch normalisation by its statistics, folded into a factor and an offset."""
         tail = (1,) * (len(self.shape(node)) - 1)
-        factor = (variance.double() + eps).rsqrt()
+        factor = (variance.double() + stabiliser).rsqrt()
         if weight is not None:
             factor = factor * weight
         offset = -mean * factor if bias is None else bias - mean * factor

@@ -193,8 +193,10 @@ def _matmul(call: _Call) -> int:
 
 def _norm(call: _Call) -> int:
     weight, bias, mean, variance = map(call.constant, range(1, 5))
-    eps = float(call.named.get("epsilon", 1e-5))
-    return call.builder.normalised(call.source, mean, variance, weight, bias, eps, call.place)
+    stabiliser = float(call.named.get("epsilon", 1e-5))
+    return call.builder.normalised(
+        call.source, mean, variance, weight, bias, stabiliser, call.place
+    )
 
 
 def _clip(call: _Call) -> int:

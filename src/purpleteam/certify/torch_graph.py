@@ -174,9 +174,11 @@ def _norm(call: _Call) -> int:
     weight, bias, mean, variance = (call.arg(k, "") for k in range(1, 5))
     if mean is None or variance is None:
         raise call.refuse("it normalises by the batch: an image's answer hangs on the others")
-    eps = call.args[7] if len(call.args) > 7 else call.args[6] if len(call.args) > 6 else 1e-5
+    stabiliser = (
+        call.args[7] if len(call.args) > 7 else call.args[6] if len(call.args) > 6 else 1e-5
+    )
     return call.builder.normalised(
-        call.sources[0], mean, variance, weight, bias, float(eps), call.place
+        call.sources[0], mean, variance, weight, bias, float(stabiliser), call.place
     )
 
 
