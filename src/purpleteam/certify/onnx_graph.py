@@ -177,10 +177,9 @@ def _gemm(call: _Call) -> int:
     if call.named.get("transA") or not call.live[0]:
         raise call.refuse("the image's part is not its first input")
     weight = weight if call.named.get("transB") else weight.t()
-    alpha, beta = call.named.get("alpha", 1.0), call.named.get("beta", 1.0)
-    weight = weight * alpha if alpha != 1 else weight
+    weight = weight * call.named.get("alpha", 1.0)
     if offset is not None:
-        offset = (offset * beta if beta != 1 else offset).expand(len(weight))
+        offset = (offset * call.named.get("beta", 1.0)).expand(len(weight))
     return call.builder.add(Dense(weight, offset), [call.source], call.place)
 
 
