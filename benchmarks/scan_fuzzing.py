@@ -12,6 +12,7 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -38,6 +39,14 @@ LIMIT_GROWTH = 256 << 20
 """Bytes that the child may hold beyond what it held after its first files."""
 ADDRESS_SPACE = 6 << 30
 GREEN = ("note", "unsupported")
+
+
+def code() -> str:
+    """Return which code judges: the digest of all that the scan consists of."""
+    found = hashlib.sha256()
+    for path in sorted((ROOT / "src" / "purpleteam" / "scan").rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 class Slow(Exception):
@@ -104,7 +113,7 @@ def child(start: int, end: int, seed: int, work: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     torch.set_num_threads(1)
-    files, place = originals(), work / "at"
+    files, place, judge = originals(), work / "at", code()
     base = 0
     with place.open("wb", buffering=0) as at:
         for first in range(start, end, BATCH):
@@ -144,7 +153,7 @@ def child(start: int, end: int, seed: int, work: Path) -> None:
             if held - base > LIMIT_GROWTH:
                 bad[first] = ["growth", "batch", f"{(held - base) >> 20} MB over the first batch"]
                 base = held
-            row = {"next": min(first + BATCH, end), "tally": tally, "bad": bad,
+            row = {"next": min(first + BATCH, end), "code": judge, "tally": tally, "bad": bad,
                    "slowest": slowest, "grown": held - base}  # fmt: skip
             print(json.dumps(row), flush=True)
 
@@ -216,7 +225,14 @@ def fuzz(count: int, seed: int, folder: Path) -> dict[str, Any]:
                 name = f"killed by {running.returncode}"
                 why = (folder / "errors").read_text(errors="replace")[-300:]
                 bad = {at: ["crash", name, why]}
-                row = {"next": at + 1, "tally": {}, "slowest": 0.0, "grown": 0, "bad": bad}
+                row = {
+                    "next": at + 1,
+                    "code": code(),
+                    "tally": {},
+                    "slowest": 0.0,
+                    "grown": 0,
+                    "bad": bad,
+                }
                 kept.write(json.dumps(row) + "\n")
                 rows.append(row)
                 done = at + 1
@@ -234,6 +250,9 @@ def summary(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
         for number, (kind, name, why) in row["bad"].items():
             bad[kind][number] = [name, why]
     formats: dict[str, dict[str, int]] = {}
+    judges = Counter[str]()
+    for row in rows:
+        judges[row["code"]] += sum(row["tally"][one] for one in row["tally"] if "files" in one)
     for key, number in tally.items():
         suffix, what = key.split(" ", 1)
         formats.setdefault(suffix, {})[what] = number
@@ -241,6 +260,7 @@ def summary(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
         "seed": seed,
         "files": sum(one["files"] for one in formats.values()),
         "formats": formats,
+        "code": dict(judges),
         "crashes": bad["crash"],
         "hangs": bad["hang"],
         "growth": bad["growth"],

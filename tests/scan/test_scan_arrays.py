@@ -168,6 +168,20 @@ def test_every_payload_is_refused_and_nothing_runs(written, marker, events):
     assert not marker.exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "part", "instead"),
+    [
+        (np.ones(2), b"K\x00\x85", b"\x89\x85"),  # (False,) as a shape
+        ([1, np.ones((0, 2))], b"\x80\x02", b"\x80\x03"),  # __builtin__.bytes is of Python 2
+    ],
+)
+def test_what_numpy_or_python_refuses_is_refused(written, content, part, instead):
+    whole = pickle.dumps(content, 2)
+    assert read_arrays(written(whole))
+    with pytest.raises(Refused):
+        read_arrays(written(whole.replace(part, instead)))
+
+
 def test_lists_that_hold_themselves_or_one_another_many_times_are_refused(written, monkeypatch):
     monkeypatch.setattr(arrays, "MAX_VALUES", 100_000)
     endless: list[object] = []

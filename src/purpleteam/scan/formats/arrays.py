@@ -71,9 +71,11 @@ class _ArrayReader(PickleReader):
 
     def called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         match function, arguments:
-            case Symbol("_reconstruct"), (Symbol("ndarray"), (0,), "b" | b"b"):
+            case Symbol("_reconstruct"), (Symbol("ndarray"), (0 as zero,), "b" | b"b") if (
+                type(zero) is int
+            ):
                 return _Array()
-            case Symbol("dtype"), (str() | bytes() as code, 0, 1):
+            case Symbol("dtype"), (str() | bytes() as code, int(0), int(1)):
                 text = code if isinstance(code, str) else code.decode("ascii")
                 if not CODE.fullmatch(text):
                     raise self.refused(f"names number format {text[:40]!r}")
@@ -93,7 +95,8 @@ class _ArrayReader(PickleReader):
         raise self.refused("calls something in a form that no pickle of arrays has")
 
     def given(self, target: Any, state: Any) -> None:
-        match target, state if type(state) is tuple else None:
+        plain = type(state) is tuple and float not in map(type, state)  # 1.0 is none of its numbers
+        match target, state if plain else None:
             case _Array(dtype=None), (*version, shape, _Format() as dtype, order, raw) if (
                 version in ([], [1]) and dtype.settled and is_shape(shape) and order in (0, 1)
             ):

@@ -62,10 +62,11 @@ def opcodes(
                 length += 1 + _to_newline(data, begin + length + 1)
         elif length < 0:
             width = WIDTHS[length]
-            length = int.from_bytes(data[begin : begin + width], "little")
+            signed = length == pickletools.TAKEN_FROM_ARGUMENT4
+            length = int.from_bytes(data[begin : begin + width], "little", signed=signed)
             begin += width
         end = begin + length + ending
-        if end > len(data):
+        if not begin <= end <= len(data):
             raise ValueError("the pickle ends early")
         yield name, data[begin : begin + length], at, end
         at = end
@@ -95,6 +96,17 @@ def full_name(module: str, attribute: str) -> str:
     return f"{module}{':' if '.' in attribute else '.'}{attribute}"
 
 
+def _as_written(make: Callable[[bytes], Any], raw: bytes) -> Any:
+    """Return what a text means, if it is as pickle writes it.
+
+    Python's two readers take more, and not the same: `010` is 8 or an error, `+1` True or 1.
+    """
+    value = make(raw)
+    if repr(value).encode().removeprefix(b"b") != raw:
+        raise ValueError(f"pickle never writes {raw[:20]!r} there")
+    return value
+
+
 @dataclass(frozen=True)
 class Symbol:
     """A name that the reader knows; only ever compared, never looked up."""
@@ -108,6 +120,7 @@ class OrderedItems(dict[Any, Any]):
 
 _unsigned = partial(int.from_bytes, byteorder="little")
 _signed = partial(int.from_bytes, byteorder="little", signed=True)
+_whole = partial(_as_written, int)
 VALUES: dict[str, Callable[[bytes], Any]] = {  # of the opcodes that are one by themselves
     "NONE": lambda _: None,
     "NEWTRUE": lambda _: True,
@@ -122,15 +135,15 @@ VALUES: dict[str, Callable[[bytes], Any]] = {  # of the opcodes that are one by 
     **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), bytes),
     "BYTEARRAY8": bytearray,
     # protocols 0 and 1, and the text of Python 2, which is bytes
-    "INT": lambda raw: raw == b"01" if raw in (b"00", b"01") else int(raw),
-    "LONG": lambda raw: int(raw.removesuffix(b"L")),
-    "FLOAT": float,
-    "STRING": quoted,
+    "INT": lambda raw: raw == b"01" if raw in (b"00", b"01") else _whole(raw),
+    "LONG": lambda raw: _whole(raw.removesuffix(b"L")),
+    "FLOAT": partial(_as_written, float),
+    "STRING": partial(_as_written, quoted),
     "UNICODE": lambda raw: raw.decode("raw-unicode-escape"),
     **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), bytes),
 }
 ARGUMENTS: dict[str, Callable[[bytes], Any]] = VALUES | {  # what the bytes behind an opcode mean
-    **dict.fromkeys(("PUT", "GET"), int),
+    **dict.fromkeys(("PUT", "GET"), _whole),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"), _unsigned),
     **dict.fromkeys(("FRAME", "PROTO"), _unsigned),
     "GLOBAL": lambda raw: raw.decode("ascii").split("\n"),
@@ -168,11 +181,13 @@ class PickleReader:
         steps = islice(opcodes(self.data, allowed=self.allowed), MAX_OPCODES)
         try:
             for self.opcode, raw, self.at, self.end in steps:
+                if self.at < self.frame_end < self.end:
+                    raise ValueError("an opcode that reaches over the end of its frame")
                 if self.opcode in VALUES:
                     self.stack.append(VALUES[self.opcode](bytes(raw)))
                 elif self.opcode != "STOP":
                     self._step(ARGUMENTS.get(self.opcode, bytes)(bytes(raw)))
-        except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
+        except (ValueError, TypeError, LookupError, OverflowError, Warning) as error:
             why = f"broken at byte {self.at}: {error or type(error).__name__}"[:200]
             raise Problem("damaged-pickle", why) from None
         if self.opcode != "STOP":
@@ -189,7 +204,10 @@ class PickleReader:
         stack = self.stack
         match self.opcode:
             case "BINPUT" | "LONG_BINPUT" | "PUT" | "MEMOIZE":
-                self.memo[len(self.memo) if self.opcode == "MEMOIZE" else argument] = stack[-1]
+                place = len(self.memo) if self.opcode == "MEMOIZE" else argument
+                if not 0 <= place < MAX_OPCODES:  # pickle's own memo is a list of so many places
+                    raise ValueError(f"place {place} of the memo")
+                self.memo[place] = stack[-1]
             case "BINGET" | "LONG_BINGET" | "GET":
                 stack.append(self.memo[argument])
             case "MARK":
@@ -268,6 +286,8 @@ class PickleReader:
         if not (isinstance(module, str) and isinstance(attribute, str)):
             raise self.refused("names something by what is no text")
         full = full_name(module, attribute)
-        if full not in self.names:
+        # From protocol 3 on there is no module of Python 2 that stands for another.
+        gone = module == "__builtin__" and bytes(self.data[:2]) >= b"\x80\3"
+        if gone or full not in self.names:
             raise self.refused(f"names {full[:80]!r}, which is not on the allow-list")
         self.stack.append(self.names[full])

@@ -38,6 +38,14 @@ LOADER = "torch.storage._load_from_bytes"  # of a tensor that was pickled and no
 _MARK, _HUGE = object(), object()
 
 
+def _whole(raw: bytes) -> int:
+    """Return a whole number that stands in text, as lax as the laxest reader."""
+    return int(raw.strip().removesuffix(b"L"), 16 if b"x" in raw.lower() else 10)
+
+
+NUMBERS = ARGUMENTS | dict.fromkeys(("PUT", "GET", "INT", "LONG"), _whole)
+
+
 class Literal(NamedTuple):
     """A text or bytes as they lie in the pickle."""
 
@@ -105,12 +113,12 @@ def walk_pickle(data: memoryview, start: int = 0, limit: int = MAX_WALK) -> Pick
                 stack.append(Literal(plain, LITERALS[name]))
             elif name in PUTS or name == "MEMOIZE":
                 at_end = name == "MEMOIZE"
-                memo[len(memo) if at_end else ARGUMENTS[name](bytes(raw))] = stack[-1]
+                memo[len(memo) if at_end else NUMBERS[name](bytes(raw))] = stack[-1]
             elif name in GETS or name == "DUP":
-                made = stack[-1] if name == "DUP" else memo[ARGUMENTS[name](bytes(raw))]
+                made = stack[-1] if name == "DUP" else memo[NUMBERS[name](bytes(raw))]
                 stack.append(made)
             elif name in ("INT", "LONG", "LONG1", "LONG4"):
-                stack.append(_HUGE if abs(ARGUMENTS[name](bytes(raw))) >> 31 else None)
+                stack.append(_HUGE if abs(NUMBERS[name](bytes(raw))) >> 31 else None)
             elif name == "MARK":
                 stack.append(_MARK)
             else:
