@@ -42,10 +42,34 @@ class Search:
     stop_inside: bool = True  # leave an image alone once one inside the ball is found
     queries: int | None = None  # most model calls for one image
     samples: int = 1  # calls that are averaged, for a model whose answers are random
+    in_box: bool = False  # step where the model's first layer has a slope: see `Box`
 
     @property
     def bounded(self) -> bool:  # an example must lie in the ball to be one
         return not self.nearest or self.epsilon < float("inf")
+
+
+class Box:
+    """Each image's ball in L-infinity, stretched over the part of it where a first layer slopes.
+
+    A layer h that is monotone in each value maps a ball onto exactly a box, the product of the
+    [h(x - epsilon), h(x + epsilon)]. Where h is flat at its ends, every point of the box is met by
+    an image of the ball within the `sloped` part. What an attack takes for the ball is mapped onto
+    these images value by value: linear, monotone, and never flat unless the box has no width there.
+    """
+
+    def __init__(self, x: Tensor, epsilon: float, sloped: Tensor) -> None:
+        self.start, end = (x - epsilon).clamp(0, 1), (x + epsilon).clamp(0, 1)
+        low, high = sloped  # the nearest values of the ball, where it does not reach them
+        self.low = torch.maximum(self.start, torch.minimum(low, end))  # (N, C, H, W)
+        self.high = torch.minimum(end, torch.maximum(high, self.start))
+        self.stretch = (self.high - self.low) / (end - self.start).clamp_min(TINY)
+
+    def image(self, candidates: Tensor, rows: Tensor) -> Tensor:
+        """Return the images in the balls of `rows` (M,) that candidates (M, C, H, W) stand for."""
+        low, high = _at(self.low, rows), _at(self.high, rows)
+        moved = (candidates - _at(self.start, rows)).mul_(_at(self.stretch, rows)).add_(low)
+        return torch.minimum(torch.maximum(moved, low), high)
 
 
 class Driver:
@@ -55,6 +79,8 @@ class Driver:
         self.nets, self.model, self.classes = nets, nets.model, nets.classes
         self.x, self.y = x, y  # (N, C, H, W) and (N,)
         self.search, self.cost = search, cost
+        sloped = nets.sloped if search.in_box else None
+        self.box = None if sloped is None else Box(x, search.epsilon, sloped)
         self.dropped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.nearest = x.clone()
         self.nearest_distance = torch.full((len(x),), torch.inf, device=x.device).double()
@@ -92,9 +118,11 @@ class Driver:
         values, slopes = x_adv.new_zeros(len(x_adv)), torch.zeros_like(x_adv)
         samples = self.search.samples
         for rows in self._standing_rows():
-            part, extras = _at(x_adv.detach(), rows), [_at(extra, rows) for extra in per_image]
+            part = self._image(_at(x_adv.detach(), rows), rows)
+            extras = [_at(extra, rows) for extra in per_image]
             answers = [self._climbed(part, rows, loss, extras) for _ in range(samples)]
             value, slope, scores = map(_mean, zip(*answers, strict=True))
+            slope = slope if self.box is None else slope * _at(self.box.stretch, rows)
             values.index_copy_(0, rows, value.to(values.dtype))
             slopes.index_copy_(0, rows, slope.to(slopes.dtype))
             self.cost.backward += len(rows) * samples
@@ -126,7 +154,7 @@ class Driver:
         scores = x_adv.new_zeros(len(x_adv), self.classes)
         for places in self._standing_rows(images):
             rows = places if images is None else _at(images, places)
-            part = self._sent(_at(x_adv.detach(), places), rows)
+            part = self._sent(self._image(_at(x_adv.detach(), places), rows), rows)
             answer = self._asked(part, self.nets.fast)
             self._count(rows, self.search.samples, step=True)
             self._look(rows, part, answer, final=self.nets.fast is self.model)
@@ -146,7 +174,7 @@ class Driver:
             affordable &= _place_among_equals(rows) < self.search.queries - self.queries[rows]
         for part in self._micro_batches(affordable):
             images = rows[part]
-            asked = self._sent(candidates[part].detach(), images)
+            asked = self._sent(self._image(candidates[part].detach(), images), images)
             answers[part] = wrong = _wrong(self._asked(asked, self.model), self.y[images])
             self._count(images, self.search.samples)
             if wrong.any():
@@ -157,9 +185,10 @@ class Driver:
 
     def settle(self, x_adv: Tensor, *, confirm: bool = True) -> Tensor:
         """Return the best for each image; unless `confirm`, a last candidate may be unasked."""
+        x_adv = self._image(x_adv.detach(), torch.arange(len(x_adv), device=x_adv.device))
         needed = confirm or self.search.nearest or not self.nets.differentiable
         for rows in self._standing_rows() if needed else ():
-            self._confirm(rows, self._sent(x_adv[rows].detach(), rows))
+            self._confirm(rows, self._sent(x_adv[rows], rows))
         last = self._inside(x_adv, slice(None))
         last = torch.where(torch.isfinite(last), last, self.x)
         known = self.broken if self.search.bounded else self.found
@@ -186,6 +215,9 @@ class Driver:
         if not self.search.bounded:
             return x_adv.clamp(0, 1)
         return project(x_adv, self.x[rows], self.search.epsilon, self.search.norm)
+
+    def _image(self, candidates: Tensor, rows: Tensor) -> Tensor:
+        return candidates if self.box is None else self.box.image(candidates, rows)
 
     def _sent(self, x_adv: Tensor, rows: Tensor) -> Tensor:
         """Return what is sent: a model that gives answers alone is asked what may be kept."""

@@ -123,7 +123,7 @@ def evaluate(
     for attack in attacks:
         others = images if fit_on is None and not attack.one_for_all else fit_on
         fitted = attack if others is None else attack.prepare(model, others, seed=seed)
-        members = fitted.members(nets.classes)
+        members = fitted.rungs(nets)
         below = [climbed(member, "" if member is fitted else attack.name) for member in members]
         row = _row(attack, seed, below[-1].survived)  # as it was asked for, not what was fitted
         rows.append(row if members == (fitted,) else replace(row, members=tuple(below)))

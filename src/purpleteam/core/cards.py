@@ -34,7 +34,8 @@ class ModelCard:
     architecture: str  # name in the registry, or `module:factory`
     input: Mapping[str, Any]  # `channels`, `height`, `width`, and `range`, which is [0, 1]
     classes: tuple[str, ...]  # names in the order of the net's outputs; numbers where nobody said
-    normalisation: Mapping[str, Any] | None = None  # `name`, `mean`, `std` of the layer in front
+    normalisation: Mapping[str, Any] | None = None
+    """`name`, `mean`, `std` of the layer in front, and `clip` where it clips to [0, 1]."""
     recipe: Mapping[str, Any] = field(default_factory=dict)  # with the seed; empty if not known
     data_digest: str | None = None  # digest of the training images and labels
     parent: str | None = None  # digest of the model or file that this one was made from

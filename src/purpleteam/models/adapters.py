@@ -17,32 +17,48 @@ import torch
 from torch import Tensor, nn
 
 from purpleteam.core.arrays import Pixels
-from purpleteam.core.config import parse_part
+from purpleteam.core.config import number, parse_part
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.errors import ModelError, UsageError, unknown
 from purpleteam.models.devices import device_of, forked, frozen, to_batch
 from purpleteam.models.guard import Classifier
 
-FORM = "mean=M,std=S, such as mean=0.5,std=0.5 or mean=0.5/0.5/0.4,std=0.2/0.2/0.2"
+FORM = "mean=M,std=S, such as mean=0.5,std=0.5 or mean=0.5/0.5/0.4,std=0.2/0.2/0.2; or ramp=0.3"
 MAX_BYTES = 4 << 20  # most of a file of names
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Subtracts a mean and divides by a deviation, one for all channels or one for each."""
+    """Subtracts a mean and divides by a deviation, one for all channels or one for each.
+
+    Where `clip` is true the result is clipped to [0, 1]: a ramp. That of a declared epsilon e in
+    L-infinity is clip((x - e) / (1 - 2 e), 0, 1): blank and full ink stay what they are whatever an
+    adversary adds. It is monotone in each value, so the image of a ball is exactly a box, and flat
+    at both ends, so plain gradients vanish there: attack it with `box`.
+    """
 
     name: str = field(compare=False)
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    clip: bool = False
+
+    @classmethod
+    def ramp(cls, epsilon: float) -> Normalisation:
+        """Return the input ramp for an epsilon above 0 and below 0.5."""
+        if not 0 < epsilon < 0.5:
+            raise UsageError(f"a ramp is of an epsilon above 0 and below 0.5, not {epsilon:g}")
+        return cls(f"ramp={epsilon!r}", (epsilon,), (1 - 2 * epsilon,), clip=True)
 
     @classmethod
     def parse(cls, text: str) -> Normalisation:
-        """Return what `--normalise` means: a known name, or `mean=M,std=S`, also `a/b/c`."""
+        """Return what `--normalise` means: a name, `mean=M,std=S`, also `a/b/c`, or `ramp=E`."""
         if text in NORMALISATIONS:
             return NORMALISATIONS[text]
         if "=" not in text:
             raise UsageError(f"{unknown('normalisation', text, NORMALISATIONS)}; or {FORM}")
         values = parse_part(f":{text}")[1]
+        if set(values) == {"ramp"}:
+            return cls.ramp(number(str(values["ramp"])))
         if set(values) != {"mean", "std"}:
             raise UsageError(f"--normalise {text!r} is not of the form {FORM}")
         sides: dict[str, tuple[float, ...]] = {}
@@ -71,20 +87,25 @@ class Normalisation:
             return None
         try:
             mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-            name = str(values.get("name", "its own"))
+            name, clip = str(values.get("name", "its own")), values.get("clip", False)
         except (KeyError, TypeError, ValueError, AttributeError):
-            mean, std, name = (), (), ""
+            mean, std, name, clip = (), (), "", False
         sound = len(mean) == len(std) > 0 and 0 not in std and all(map(math.isfinite, mean + std))
-        if not sound:
+        if not sound or not isinstance(clip, bool):
             raise ModelError(f"the normalisation of {whose} is none: {str(values)[:80]}")
-        return cls(name, mean, std)
+        return cls(name, mean, std, clip)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what it does, without its name; `clip` alone where it is true, as in old files."""
+        numbers: dict[str, Any] = {"mean": list(self.mean), "std": list(self.std)}
+        return numbers | {"clip": True} if self.clip else numbers
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "mean": list(self.mean), "std": list(self.std)}
+        return {"name": self.name, **self.numbers()}
 
     def header(self) -> str:
         """Return the numbers alone, as they stand in the header of the weights."""
-        return canonical_json({"mean": self.mean, "std": self.std})
+        return canonical_json(self.numbers())
 
     def before(self, module: nn.Module) -> Normalised:
         return Normalised(module, self)
@@ -112,8 +133,12 @@ class Normalised(nn.Module):
         if self.mean.shape[1] not in (1, x.shape[1]):
             layer = f"normalisation {self.normalisation.name!r} is of {self.mean.shape[1]} channels"
             raise ModelError(f"{layer}, the images have {x.shape[1]}")
-        out: Tensor = self.module((x - self.mean) / self.std)
+        x = (x - self.mean) / self.std
+        out: Tensor = self.module(x.clamp(0, 1) if self.normalisation.clip else x)
         return out
+
+    def extra_repr(self) -> str:
+        return self.normalisation.header()  # two that differ are exported from graphs that differ
 
 
 _KNOWN = (

@@ -36,6 +36,9 @@ SAME = 1e-5  # share of the scores' spread by which they may differ from call to
 CLEAR = 1e-3  # lead of the first score, as a share of the spread, that no rounding undoes
 BINS = 15  # of confidence
 NUMBERS = ("clean_accuracy", "loss", "calibration_error", "confusion_matrix")
+FLAT = 1 / 64  # least part of the range at one end on which a net's answers do not depend
+UNMOVED_BY = 1e-6  # share of the scores' spread that is rounding
+HALVINGS = 22  # of the range, to find where a flat end begins
 INWARD = 1e-6  # how far inside the range a gradient is taken of a net that has none at its ends
 
 
@@ -111,6 +114,9 @@ class Nets:
     inward: float = 0.0
     """How far inside [0, 1] gradients are taken: above 0 for a net that clips its input by a
     function without a slope at the ends of the range."""
+    sloped: Tensor | None = None
+    """The part of [0, 1], (2, 1, C, 1, 1), outside of which a value counts as its nearer end: above
+    and below, a net behind an input ramp has no slope. None where every value counts."""
 
     @classmethod
     def of(cls, model: Classifier | Nets, x: Tensor) -> Nets:
@@ -125,13 +131,14 @@ class Nets:
         with devices.forked(x.device):
             slope = _slope(asked, x[:4])
             random = is_random(asked, x)
-            inward = 0.0 if random or slope is None else _inward(asked, x)
+            blind = random or slope is None
+            inward, sloped = (0.0, None) if blind else _ends(asked, x)
             with torch.no_grad():
                 classes = asked(x).shape[1]
         fast = None
         if not random and isinstance(asked.model, nn.Module):
             fast = devices.channels_last_copy(asked, x)
-        return cls(asked, fast or asked, classes, slope is not None, random, inward)
+        return cls(asked, fast or asked, classes, slope is not None, random, inward, sloped)
 
     def too_close_to_call(self, scores: Tensor) -> Tensor:
         """Say for which scores of `fast`, (N, classes), the model itself might say otherwise."""
@@ -154,16 +161,49 @@ def _slope(net: Classifier, x: Tensor) -> Tensor | None:
     return None
 
 
-def _inward(net: Classifier, x: Tensor) -> float:
-    """Return how far inside the range to take gradients, for a net whose slope ends at its ends."""
+def _ends(net: Classifier, x: Tensor) -> tuple[float, Tensor | None]:
+    """Return how far inside the range to take gradients, for a net whose slope ends at its ends.
+
+    And the part of it outside of which there is none, if that is a part: see `Nets.sloped`.
+    """
     rng = torch.Generator().manual_seed(0)
-    noise = (3 * torch.rand(x[:2].shape, generator=rng) - 1).clamp(0, 1).to(x.device)
-    at, inside = _slope(net, noise), _slope(net, noise.clamp(INWARD, 1 - INWARD))
-    if at is None or inside is None:
-        return 0.0
-    ends = [end for end in (noise == 0, noise == 1) if end.any()]
-    flat = any(not at[end].any() and bool(inside[end].any()) for end in ends)
-    return INWARD if flat else 0.0
+    n = max(2, math.ceil(64 / max(x[0, 0].numel(), 1)))
+    noise = (3 * torch.rand((n, *x.shape[1:]), generator=rng) - 1).clamp(0, 1).to(x.device)
+    at = _slope(net, noise)
+    if at is None or not at.any():
+        return 0.0, None
+
+    def flat(slope: Tensor) -> Tensor:  # (2, C): which channels have none at 0, and at 1
+        ends = [((slope != 0) & (noise == end)).any(3).any(2).any(0) for end in (0, 1)]
+        return ~torch.stack(ends) & (at != 0).any(3).any(2).any(0)
+
+    if not flat(at).any() or (inside := _slope(net, noise.clamp(INWARD, 1 - INWARD))) is None:
+        return 0.0, None
+    still = flat(at) & flat(inside)
+    inward = INWARD if (flat(at) & ~still).any() else 0.0
+    within = FLAT * noise  # here only an end that is flat gives the same answers
+    shown = torch.cat([x[:4], noise[:16], within[:16], 1 - within[:16]])
+    return inward, _sloped(net, shown, still) if still.any() else None
+
+
+@torch.no_grad()
+def _sloped(net: Classifier, x: Tensor, flat: Tensor) -> Tensor | None:
+    """Return the part outside of which these images' values, moved to its ends, change nothing."""
+    scores, whole = net(x), torch.zeros((2, 1, x.shape[1], 1, 1), device=x.device)
+    whole[1] = 1
+    rounding, sloped = UNMOVED_BY * (scores.amax() - scores.amin()), whole.clone()
+    for end, channel in flat.nonzero().tolist():
+        known, moved, tried = FLAT, 1.0, FLAT  # shares of the range, from that end
+        for _ in range(HALVINGS):
+            bounds = whole.clone()
+            bounds[end, 0, channel] = abs(end - tried)
+            unmoved = bool((net(x.clamp(*bounds)) - scores).abs().amax() <= rounding)
+            known, moved = (tried, moved) if unmoved else (known, tried)
+            tried = (known + moved) / 2
+        if moved > FLAT:
+            sloped[end, 0, channel] = abs(end - moved)
+    # a step has no part between: there the two ends are one
+    return None if torch.equal(sloped, whole) else sloped.sort(0).values
 
 
 @dataclass(frozen=True)

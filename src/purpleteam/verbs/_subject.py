@@ -81,7 +81,7 @@ class Subject:
         if (model := self.model) is not None:
             about |= {"model": model.digest, "model_name": model.name}
             if (layer := model.normalisation) is not None:  # the same weights, another input
-                about["normalisation"] = {"mean": list(layer.mean), "std": list(layer.std)}
+                about["normalisation"] = layer.numbers()
         return about | more
 
     def part(self, role: Role = "brought") -> Note:

@@ -96,7 +96,8 @@ def usual_attack(subject: Subject, radii: int) -> tuple[str, list[str]]:
     if not nets.differentiable:
         name = "square" if nets.model.gives == "scores" else "hop_skip_jump"
         return name, [f"attack {name}: the model gives no gradients"]
-    seconds = radii * Ladder().longest(nets.fast, some, len(images))
+    box = nets.sloped is not None
+    seconds = radii * Ladder().longest(nets.fast, some, len(images), box=box)
     length = f"at most {math.ceil(seconds):,} s by a measurement on {len(some)} images"
     if seconds <= ALLOWED:
         return "ladder", [f"attack ladder: {length}, {ALLOWED} s are allowed where none is named"]

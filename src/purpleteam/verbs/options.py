@@ -40,7 +40,8 @@ Arch = Annotated[str, ARCH]
 Normalise = Annotated[
     str | None,
     "What the net wants of images in [0, 1]: bytes, signed, inverted, mnist, cifar10, "
-    "imagenet, or mean=M,std=S (a/b/c for channels). Epsilon stays in pixel units.",
+    "imagenet, mean=M,std=S (a/b/c for channels), or ramp=E: (x - E) / (1 - 2 E) clipped to "
+    "[0, 1]. Epsilon stays in pixel units.",
 ]
 Classes = Annotated[
     Any, "The data's class names in the order of the net's outputs: a,b,c, or a file."

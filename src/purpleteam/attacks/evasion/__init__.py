@@ -69,6 +69,7 @@ class EvasionAttack(ABC):
     """What the adversary knows: white-box, score-based, decision-based or transfer."""
     norms: ClassVar[Sequence[str]] = DENSE  # in which the attack is defined
     nearest: ClassVar[bool] = False  # look for the nearest example rather than any in the ball
+    in_box: ClassVar[bool] = False  # steps where the model's first layer has a slope: `inside_box`
     one_for_all: ClassVar[bool] = False  # tries on each image what was fitted on others
     ranges: ClassVar[str] = (
         "steps at least 1; restarts at least 1; queries at least 1; samples at least 1; "
@@ -151,7 +152,7 @@ class EvasionAttack(ABC):
                 stack.enter_context(forked(x.device))
                 Noise(seed, index, stream=f"{stream}/model").seed_torch()
             best = Attacked(x)
-            members = self.members(nets.classes)
+            members = self.rungs(nets)
             confirm = verdicts or len(members) > 1 or self.planned_restarts > 1
             done = torch.zeros_like(best.broken)
             for member in members:
@@ -199,6 +200,21 @@ class EvasionAttack(ABC):
         """Return the attacks that this one consists of, in their order."""
         return (self,)
 
+    @final
+    def rungs(self, nets: Nets) -> tuple[EvasionAttack, ...]:
+        """Return the members that say something about the model: those in a box need one."""
+        members = self.members(nets.classes)
+        elsewhere = tuple(member for member in members if not member.in_box)
+        return members if nets.sloped is not None else elsewhere or members
+
+    def inside_box(self) -> Self:
+        """Return the attack in the box that a first layer makes of the ball, `attacks.driver.Box`.
+
+        Its steps, starts and windows are as ever, in the coordinates of that box; it is judged on
+        images of the ball. On a model without such a layer it is the attack itself.
+        """
+        return self._with(in_box=True, name=f"box_{self.name}")
+
     def search(self) -> Search:
         """Return what the driver is to look for: options of the same names, and the class's."""
         names = [part.name for part in fields(Search) if hasattr(self, part.name)]
@@ -217,7 +233,7 @@ class EvasionAttack(ABC):
     def _check_knowledge(self, nets: Nets) -> None:
         gives = nets.model.gives
         enough = {"white-box": nets.differentiable, "score-based": gives == "scores"}
-        for member in self.members(nets.classes):
+        for member in self.rungs(nets):
             if enough.get(member.knowledge, True):
                 continue
             fitting = [

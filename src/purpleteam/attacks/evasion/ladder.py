@@ -1,7 +1,8 @@
 """A short ladder of strong attacks, the cheapest first: what to ask before AutoAttack.
 
 One finds its own step sizes, one comes from other classes, one aims at the likeliest wrong classes,
-one needs no gradient. benchmarks/verdicts.py sets the ladder beside AutoAttack.
+one needs no gradient. Behind a first layer that is flat at its ends the first and the third are
+made in its box before, see `box`. benchmarks/verdicts.py sets the ladder beside AutoAttack.
 """
 
 import timeit
@@ -44,10 +45,13 @@ class Ladder(Ensemble):
             return self
         return self._with(start=self._start().prepare(model, images, seed=seed))
 
-    def longest(self, model: Classifier, x: Tensor, images: int) -> float:
-        """Return the most seconds that it takes for a number of images, timed on a few, `x`."""
+    def longest(self, model: Classifier, x: Tensor, images: int, *, box: bool = False) -> float:
+        """Return the most seconds that it takes for a number of images, timed on a few, `x`.
+
+        `box`: its members in the box will be made, too.
+        """
         far = self._start()
-        gradients = far.starts * far.steps + 2 * self.steps + 1 + TARGETS
+        gradients = far.starts * far.steps + (1 + box) * (2 * self.steps + 1 + TARGETS)
         with frozen(model):
             forward, both = _seconds(model, x), _seconds(model, x.clone().requires_grad_(True))
         gradients *= self.samples
@@ -56,12 +60,11 @@ class Ladder(Ensemble):
     def members(self, classes: int) -> tuple[EvasionAttack, ...]:
         auto = self.ball | {"samples": self.samples, "large_start": NORMS[self.norm].sparse}
         steps = max(self.steps // TARGETS, 1)
-        return (
-            APGDCE(**auto, steps=self.steps),
-            self.start or self._start(),
-            APGDT(**auto, steps=steps, targets=TARGETS, loss="margin"),
-            Square(**self.ball, queries=self.queries),
-        )
+        straight = APGDCE(**auto, steps=self.steps)
+        targeted = APGDT(**auto, steps=steps, targets=TARGETS, loss="margin")
+        boxed = (straight.inside_box(), targeted.inside_box()) if self.norm == "linf" else ()
+        square = Square(**self.ball, queries=self.queries)
+        return (*boxed, straight, self.start or self._start(), targeted, square)
 
     def _start(self) -> FarStart:
         return FarStart(**self.ball, starts=STARTS, samples=self.samples)

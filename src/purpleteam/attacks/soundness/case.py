@@ -94,7 +94,7 @@ class Case:
         self.probed = spread(np.flatnonzero(self.final.clean_correct), PROBED)
         self.nets = Nets.of(model, self.at(np.arange(min(4, len(images))))[0])
         self.differentiable = self.nets.differentiable
-        self.rungs = [rung for attack in attacks for rung in attack.members(self.nets.classes)]
+        self.rungs = [rung for attack in attacks for rung in attack.rungs(self.nets)]
         # those that follow the model's own gradients, image by image
         own = [rung for rung in self.rungs if rung.knowledge == "white-box"]
         self.white_box = [rung for rung in own if not rung.one_for_all]
@@ -136,8 +136,11 @@ class Case:
     def noise(self, rows: NDArray[np.int64], stream: str) -> Noise:
         return Noise(self.seed, torch.from_numpy(rows), 0, f"/soundness/{stream}")
 
-    def driver(self, rows: NDArray[np.int64], epsilon: float, norm: str) -> Driver:
-        return Driver(self.nets, *self.at(rows), Search(epsilon=epsilon, norm=norm), self.cost)
+    def driver(
+        self, rows: NDArray[np.int64], epsilon: float, norm: str, *, in_box: bool = False
+    ) -> Driver:
+        search = Search(epsilon=epsilon, norm=norm, in_box=in_box)
+        return Driver(self.nets, *self.at(rows), search, self.cost)
 
     @torch.no_grad()
     def scores(self, x: Tensor) -> Tensor:
@@ -206,7 +209,7 @@ class Case:
         if not comparable or len(rows) == 0 or self.epsilon == 0:
             return fell
         ladder = Ladder(norm=self.norm, epsilon=self.epsilon, queries=QUERIES)
-        members = ladder.prepare(self.model, self.images).members(self.nets.classes)
+        members = ladder.prepare(self.model, self.images).rungs(self.nets)
         # the one from other classes goes first: what falls to it alone tells most
         for member in sorted(members, key=lambda member: member.name != FarStart.name):
             if len(rows):

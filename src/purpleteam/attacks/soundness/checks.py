@@ -244,6 +244,25 @@ def nothing_else_is_stronger(case: Case) -> Seen:
         yield weak(f"the loss is still rising at the last step: by {rise:.0%} of the margin")
 
 
+def flat_ends_are_stepped_over(case: Case) -> Seen:
+    """Where a first layer is flat at its ends, as an input ramp is, steps have to be in its box.
+
+    Gradients of the pixels vanish on the flat parts, so an attack that follows them stays there.
+    """
+    sloped = case.nets.sloped
+    yield {"sloped": None if sloped is None else sloped.flatten(1).T.tolist()}
+    if sloped is None or any(rung.in_box for rung in case.white_box):
+        return
+    low, high = (f"{float(end):.3g}" for end in (sloped[0].amin(), sloped[1].amax()))
+    reason = f"outside [{low}, {high}] the input has no gradient, as behind a ramp"
+    if case.norm != "linf":
+        yield weak(f"{reason}, and in {case.norm} no attack here steps over that")
+        return
+    fell = sum(count for name, count in case.strong.items() if name.startswith("box_"))
+    broke = f", and steps in the box behind it break {fell} that still stood" if fell else ""
+    yield (void if fell > 1 else weak)(f"{reason}{broke}: add --attack box, or make the ladder")
+
+
 def unbounded_breaks_everything(case: Case) -> Seen:
     """With no bound every image can be turned into any other, unless the model is constant."""
     left, x = 0, case.at(case.probed)[0]
@@ -251,7 +270,7 @@ def unbounded_breaks_everything(case: Case) -> Seen:
     if case.follows_gradients:
         scores = case.scores(torch.cat([x, case.noise(case.probed, "cube").uniform(x)]))
         if bool((scores != scores[0]).any()):
-            driver = case.driver(rows, 1.0, "linf")
+            driver = case.driver(rows, 1.0, "linf", in_box=True)
             away = uniform_start(driver.x, ELSEWHERE, "linf", case.noise(rows, "unbounded"))
             for start in (driver.x, away):
                 x_adv = start
@@ -360,6 +379,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (gradients_are_there, ("follows_gradients",)),
     (steps_climb, ("fair", "epsilon")),
     (predictions_are_stable, ("fair", "epsilon")),
+    (flat_ends_are_stepped_over, ("follows_gradients",)),
     (nothing_else_is_stronger, ("fair",)),
     (unbounded_breaks_everything, ()),
     (ladder_is_strong, ()),
