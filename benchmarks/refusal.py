@@ -40,7 +40,7 @@ from purpleteam.models.inference import logits
 from purpleteam.models.loading import load
 from purpleteam.models.recipes import Recipe
 from purpleteam.models.store import Provenance, store
-from purpleteam.models.training import train
+from purpleteam.models.training import Validation, train
 from purpleteam.serve import doubt
 from purpleteam.serve.calibrate import calibrated
 from purpleteam.serve.engine import Engine, open_session, refuse
@@ -85,7 +85,7 @@ def trained(seed: int) -> tuple[bytes, dict[str, Any]]:
 
     ruled = {kind: ruled_out(images) for kind, (images, _) in data("validation").items()}
 
-    def validate(module: nn.Module) -> float:
+    def validate(module: nn.Module) -> Validation:
         module.eval()
         scores = {
             kind: digit_scores(logits(module, images[..., None]).astype(np.float64))
@@ -94,7 +94,7 @@ def trained(seed: int) -> tuple[bytes, dict[str, Any]]:
         found = refused_at(threshold(scores, ruled), scores, ruled)
         score = float(np.mean([found[kind] for kind in OTHERS]))
         print(f"refused of the validation split: {score:.4f}", found, flush=True)
-        return score
+        return Validation(validation_accuracy=score)
 
     done = train(start, sets["train"], sets["validation"], RECIPE, seed=seed, validate=validate)
     recipe = {**vars(RECIPE), "seed": seed}

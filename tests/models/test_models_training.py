@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from purpleteam.core.errors import ModelError, UsageError
 from purpleteam.models import ARCHITECTURES, Training, build, train
 from purpleteam.models.recipes import Plain
+from purpleteam.models.training import Validation, cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +28,17 @@ class Killed(Exception):
 
 
 def stop_after(steps: int):
-    """Return a craft that kills its training before the step of that number."""
+    """Return an objective that kills its training before the step of that number."""
     seen = 0
 
-    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
+    def objective(net, x, y, rng, done) -> Tensor:
         nonlocal seen
         if seen == steps:
             raise Killed
         seen += 1
-        return x
+        return cross_entropy(net, x, y, rng, done)
 
-    return craft
+    return objective
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(fit, tmp_path, name):
     for steps in (0, 3, 6, 17):  # 6 steps an epoch
         checkpoint = tmp_path / f"{steps}.safetensors"
         with pytest.raises(Killed):
-            fit(name, recipe, checkpoint=checkpoint, craft=stop_after(steps))
+            fit(name, recipe, checkpoint=checkpoint, objective=stop_after(steps))
         assert checkpoint.exists() == (steps >= 6)
         resumed = fit(name, recipe, checkpoint=checkpoint)
         assert resumed.epochs == undisturbed.epochs
@@ -102,7 +103,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(fit, tmp_path, name):
 def test_a_finished_training_is_not_done_again(fit, tmp_path):
     checkpoint = tmp_path / "c.safetensors"
     first = fit(checkpoint=checkpoint)
-    again = fit(checkpoint=checkpoint, craft=stop_after(0))
+    again = fit(checkpoint=checkpoint, objective=stop_after(0))
     assert again.epochs == first.epochs
     assert equal_weights(again.module, first.module)
 
@@ -111,9 +112,9 @@ def test_the_best_epoch_is_kept_and_of_equals_the_earliest(fit):
     states: list[dict[str, Tensor]] = []
     scores = iter([0.2, 0.7, 0.7, 0.1])
 
-    def validate(module: nn.Module) -> float:
+    def validate(module: nn.Module) -> Validation:
         states.append({name: value.clone() for name, value in module.state_dict().items()})
-        return next(scores)
+        return Validation(validation_accuracy=next(scores))
 
     made = fit(validate=validate)
     assert [one.validation_accuracy for one in made.epochs] == [0.2, 0.7, 0.7, 0.1]
@@ -124,23 +125,24 @@ def test_the_best_epoch_is_kept_and_of_equals_the_earliest(fit):
 
 @pytest.mark.parametrize("score", [float("nan"), float("-inf"), -3.0])
 def test_some_epoch_is_kept_whatever_the_scores(fit, score):
-    made = fit(recipe=replace(QUICK, epochs=2), validate=lambda _: score)
+    found = Validation(validation_accuracy=score)
+    made = fit(recipe=replace(QUICK, epochs=2), validate=lambda _: found)
     assert len(made.epochs) == 2
 
 
-def test_a_craft_sees_each_batch_with_its_labels_and_how_far_the_training_is(fit, images):
+def test_an_objective_sees_each_batch_with_its_labels_and_how_far_the_training_is(fit, images):
     seen: list[tuple[int, float]] = []
 
-    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
+    def objective(net, x, y, rng, done) -> Tensor:
         assert x.shape[1:] == SHAPE
-        assert model.training
+        assert net.model.training
         assert 0 <= x.min() and x.max() <= 1
         bars = x.unflatten(2, (3, 4)).mean((1, 3, 4)).argmax(1)
         assert torch.equal(bars, y)
         seen.append((len(x), done))
-        return x
+        return cross_entropy(net, x, y, rng, done)
 
-    fit(recipe=replace(QUICK, epochs=2, augmentation="none"), craft=craft)
+    fit(recipe=replace(QUICK, epochs=2, augmentation="none"), objective=objective)
     assert [n for n, _ in seen] == [16, 16, 16, 16, 16, 10] * 2
     assert [done for _, done in seen] == [step / 12 for step in range(12)]
 
@@ -148,11 +150,11 @@ def test_a_craft_sees_each_batch_with_its_labels_and_how_far_the_training_is(fit
 def test_each_epoch_sees_every_image_once_in_an_order_of_its_own(fit, images):
     seen: list[Tensor] = []
 
-    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
+    def objective(net, x, y, rng, done) -> Tensor:
         seen.extend((255 * x).round().to(torch.uint8).permute(0, 2, 3, 1))
-        return x
+        return cross_entropy(net, x, y, rng, done)
 
-    fit(recipe=replace(QUICK, epochs=2, augmentation="none"), craft=craft)
+    fit(recipe=replace(QUICK, epochs=2, augmentation="none"), objective=objective)
     places = {image.tobytes(): place for place, image in enumerate(images.images)}
     orders = [places[image.numpy().tobytes()] for image in seen]
     first, second = orders[: len(images)], orders[len(images) :]
@@ -161,11 +163,12 @@ def test_each_epoch_sees_every_image_once_in_an_order_of_its_own(fit, images):
     assert first != sorted(first)
 
 
-def test_a_craft_decides_what_is_learned(fit):
-    def black(model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
-        return torch.zeros_like(x)
+def test_an_objective_decides_what_is_learned(fit):
+    def next_label(net, x, y, rng, done) -> Tensor:
+        return cross_entropy(net, x, (y + 1) % 3, rng, done)
 
-    assert fit(craft=black).best.validation_accuracy < 0.5
+    made = fit(recipe=replace(QUICK, epochs=8), objective=next_label)
+    assert made.epochs[-1].validation_accuracy < 0.1
 
 
 def test_a_budget_ends_the_training_after_an_epoch(fit):
@@ -202,7 +205,7 @@ def test_progress_hears_of_every_step_also_after_a_resume(fit, tmp_path):
 
     checkpoint: Path = tmp_path / "c.safetensors"
     with pytest.raises(Killed):
-        fit(checkpoint=checkpoint, craft=stop_after(8))
+        fit(checkpoint=checkpoint, objective=stop_after(8))
     bar = Bar()
     fit(checkpoint=checkpoint, progress=bar)
     assert bar.at == bar.total == 24
@@ -213,9 +216,9 @@ def test_progress_hears_of_every_step_also_after_a_resume(fit, tmp_path):
 def test_the_epoch_that_the_recipe_names_is_kept(fit, recipe, epoch):
     seen = []
 
-    def falling(net: nn.Module) -> float:
+    def falling(net: nn.Module) -> Validation:
         seen.append(copy.deepcopy(net).eval())
-        return 1 / len(seen)
+        return Validation(validation_accuracy=1 / len(seen))
 
     made = fit(recipe=recipe, validate=falling)
     assert made.best.epoch == epoch

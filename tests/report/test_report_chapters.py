@@ -165,3 +165,19 @@ def test_no_word_of_digits_or_the_course_stands_on_a_page_about_other_images(
     text = render(make_run(one)).html.read_text("utf-8").lower()
     for word in ("mnist", "digit", "course", "seed_a", "seeds"):
         assert word not in text.split("</style>")[1], word
+
+
+def test_attacked_and_certified_accuracy_are_drawn_beside_the_clean_of_an_epoch(
+    make_run: Maker,
+) -> None:
+    epochs = [
+        {"epoch": 1, "loss": 0.5, "validation_accuracy": 0.9, "attacked": 0.5, "certified": None},
+        {"epoch": 2, "loss": 0.4, "validation_accuracy": 0.95, "attacked": 0.7, "certified": 0.65},
+    ]
+    training = Note(name="training", facts={"model_name": "robust", "epochs": epochs})
+    model = model_note("sha256:0", "robust", "baseline")
+    run = make_run(measured("clean_accuracy", Rate.of(9, 10), "robust"), model, training)
+    page = render(run).html.read_text("utf-8")
+    figure = page.split("Training: validation accuracy", 1)[1].split("</figure>")[0]
+    assert "robust, attacked" in figure and "robust, certified" in figure
+    assert all(number in figure for number in ("95.00", "70.00", "65.00"))

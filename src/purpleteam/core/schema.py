@@ -58,7 +58,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "class case size offset preprocessing over",
         # Notes, by name. `splits` has n, digest and per_class of each.
         DATASET: "name digest height width channels classes splits origin",
-        # `epochs` has epoch, loss and validation_accuracy of each.
+        # `epochs` has epoch, loss, validation_accuracy, attacked and certified of each.
         TRAINING: "model_name model seed recipe best_epoch epochs",
         # `lab`: it was trained to plant a backdoor, or to have a clean model beside one.
         MODEL: "model model_name role lab",

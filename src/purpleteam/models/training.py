@@ -6,8 +6,8 @@ that is stopped and resumed ends with the same bytes.
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,27 +17,56 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
 from purpleteam.core.digest import canonical_json
 from purpleteam.core.progress import SILENT, Progress
 from purpleteam.data.images import ImageSet
 from purpleteam.models.devices import channels_first, fast_autocast, lay_out, to_batch
-from purpleteam.models.guard import guarded, switched
+from purpleteam.models.guard import Guarded, guarded, switched
 from purpleteam.models.inference import correct
 from purpleteam.models.recipes import AUGMENTATIONS, Recipe, generator
 from purpleteam.models.weights import digest_of, owned
 
-Craft = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
-"""Makes images to learn from: (model, x, y, rng, fraction of the training done) -> x."""
+STATISTICS_BATCH = 1000  # images a batch, about: enough for a mean and a variance each
+
+Objective = Callable[[Guarded, Tensor, Tensor, torch.Generator, float], Tensor]
+"""The loss of a batch, a scalar with its graph: (net, x, y, rng, fraction of the training done).
+
+`net` is asked for logits (N, classes) and is in train mode; `net.model` is the module itself.
+"""
 
 
-@dataclass(frozen=True)
-class Epoch:
+def cross_entropy(net: Guarded, x: Tensor, y: Tensor, rng: torch.Generator, done: float) -> Tensor:
+    """Return the mean cross-entropy of a batch: what is minimised where nothing else is asked."""
+    return F.cross_entropy(net(x), y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Fractions of validation images that are right: clean, and attacked or certified as well.
+
+    None where it was not measured. The strictest that was, `score`, chooses between epochs.
+    """
+
+    validation_accuracy: float
+    attacked: float | None = None
+    certified: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the best epoch is best by: certified, else attacked, else clean accuracy."""
+        known = (self.certified, self.attacked, self.validation_accuracy)
+        return next(value for value in known if value is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch(Validation):
     """One pass over the training images."""
 
     epoch: int
     loss: float
-    validation_accuracy: float
+    """Mean of the objective over the images, without the penalty `l1` on the weights."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +83,7 @@ class Training:
         """The epoch whose weights were kept: the best, the earliest of equals, or the last."""
         if self.keep == "last":
             return self.epochs[-1]
-        return max(self.epochs, key=lambda epoch: epoch.validation_accuracy)
+        return max(self.epochs, key=lambda epoch: epoch.score)
 
 
 def train(
@@ -64,8 +93,8 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
-    craft: Craft | None = None,
-    validate: Callable[[nn.Module], float] | None = None,
+    objective: Objective = cross_entropy,
+    validate: Callable[[nn.Module], Validation] | None = None,
     checkpoint: Path | None = None,
     device: torch.device | None = None,
     description: str = "train",
@@ -78,10 +107,11 @@ def train(
         module: a net with its starting weights.
         images: what it learns from.
         validation: what the best epoch is chosen by, unless `validate` is given.
-        recipe: epochs, rates, augmentation.
-        seed: order, augmentation, dropout and `craft` are pure functions of it.
-        craft: changes each batch against the current net (adversarial training).
-        validate: scores the net after each epoch; the default is accuracy on `validation`.
+        recipe: epochs, rates, augmentation, averages of the weights.
+        seed: order, augmentation, dropout and what `objective` draws are pure functions of it.
+        objective: the loss of a batch; the default is its cross-entropy.
+        validate: looks at the net, or at its averaged weights, after each epoch; the default is
+            accuracy on `validation`.
         checkpoint: a file that is written after each epoch and continued from where it exists.
         device: where to train; the default is the CPU.
         description: shown beside the progress bar.
@@ -99,7 +129,7 @@ def train(
         module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     steps = -(-len(images) // recipe.batch_size)
-    # All that the bytes hang on, less `craft` and `validate`, which are code: what those do is
+    # All that the bytes hang on, less `objective` and `validate`, which are code: what those do is
     # told by the fields of the recipe that makes them.
     identity = canonical_json(
         {
@@ -114,7 +144,8 @@ def train(
             "start": digest_of(module),
         }
     )
-    state = _State(module, optimizer, identity, checkpoint)
+    state = _State(module, optimizer, recipe, identity, checkpoint)
+    weights = [one for one in module.parameters() if one.ndim > 1]  # less biases and scales
     with progress.task(description, recipe.epochs * steps) as task:
         task.advance(len(state.history) * steps)
         for epoch in range(len(state.history), recipe.epochs):
@@ -133,18 +164,39 @@ def train(
                     x = channels_first(pixels[chosen].float() / 255)  # (B, C, H, W)
                     x = AUGMENTATIONS[recipe.augmentation](x, rng)
                     y = labels[chosen]
-                    if craft is not None:
-                        x = craft(module, x, y, rng, done)
                     with fast_autocast(device) if recipe.precision == "fast" else nullcontext():
-                        loss = F.cross_entropy(asked(x), y)
+                        loss = cost = objective(asked, x, y, rng, done)
+                    if recipe.l1:
+                        norms = torch.stack([one.abs().sum() for one in weights])
+                        cost = loss + recipe.l1 * norms.sum()
                     optimizer.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    cost.backward()  # type: ignore[no-untyped-call]
+                    if recipe.gradient_clip:
+                        nn.utils.clip_grad_norm_(module.parameters(), recipe.gradient_clip)
                     optimizer.step()
+                    if recipe.averaging == "ema" and done >= recipe.average_from:
+                        state.average()
                     total += loss.detach() * len(chosen)
                     task.advance(1)
-            score = validate(module) if validate else float(correct(module, validation).mean())
-            state.add(Epoch(epoch + 1, float(total) / len(images), score), recipe.keep)
-            task.advance(0, validation=f"{score:.4f}")
+            if recipe.averaging == "swa" and epoch + 1 > recipe.average_from * recipe.epochs:
+                state.average()
+            # In the order of this epoch, as a sorted set would give batches of one class each.
+            batches = order.tensor_split(-(-len(images) // STATISTICS_BATCH))
+            shown = (channels_first(pixels[chosen].float() / 255) for chosen in batches)
+            with state.as_kept(asked, shown):
+                if validate is None:
+                    found = Validation(
+                        validation_accuracy=float(correct(module, validation).mean())
+                    )
+                else:
+                    found = validate(module)
+                past = Epoch(epoch=epoch + 1, loss=float(total) / len(images), **asdict(found))
+                state.note(past)
+            state.write()
+            told = {"validation": found.validation_accuracy, **asdict(found)}
+            del told["validation_accuracy"]
+            known = {name: f"{value:.4f}" for name, value in told.items() if value is not None}
+            task.advance(0, **known)
             now = time.perf_counter()
             if budget_seconds is not None and now - started + (now - before) > budget_seconds:
                 break
@@ -159,12 +211,20 @@ class _State:
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
+    recipe: Recipe
     identity: str
     path: Path | None
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
+    averages: dict[str, Tensor] = field(default_factory=dict)
+    averaged: int = 0  # how many weights are in the averages
 
     def __post_init__(self) -> None:
+        state = self.module.state_dict()  # its tensors share their memory with the net
+        self.live = {name: value for name, value in state.items() if value.is_floating_point()}
+        decay = self.recipe.average_decay
+        ema, swa = get_ema_multi_avg_fn(decay), get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
+        self.mean = ema if self.recipe.averaging == "ema" else swa
         if self.path is None or not self.path.exists():
             return
         try:
@@ -174,41 +234,86 @@ class _State:
         except (OSError, SafetensorError):
             return
         told = (facts.get("identity"), facts.get("digest"))
-        if told != (self.identity, digest_of(tensors, facts.get("history", ""))):
+        texts = (facts.get("history", ""), facts.get("averaged", ""))
+        if told != (self.identity, digest_of(tensors, *texts)):
             return
-        parts: dict[str, dict[str, Tensor]] = {"module": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            part: {} for part in ("module", "best", "averages", "optimizer")
+        }
         for name, value in tensors.items():
             part, _, key = name.partition("/")
             parts[part][key] = value
         self.module.load_state_dict(parts["module"])
         parameters = [part for group in self.optimizer.param_groups for part in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimizer"].items():
             number, _, key = name.partition("/")
             parameter, laid_out = parameters[int(number)], value
             if value.shape == parameter.shape and value.ndim:
                 # The fused step goes through memory: averages must lie there as the weights do.
                 laid_out = torch.empty_like(parameter).copy_(value)
-            state.setdefault(int(number), {})[key] = laid_out
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+            moments.setdefault(int(number), {})[key] = laid_out
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.history = [Epoch(**epoch) for epoch in json.loads(facts["history"])]
         self.best = parts["best"]
+        if averages := parts["averages"]:  # in the order of the net, as the file has its own
+            self.averages = {
+                name: torch.empty_like(value).copy_(averages[name])
+                for name, value in self.live.items()
+            }
+        self.averaged = int(facts["averaged"])
 
-    def add(self, epoch: Epoch, keep: str) -> None:
-        """Note an epoch; replace the file, in one step, by the state after it, with its digest."""
-        earlier = [past.validation_accuracy for past in self.history]
-        if keep == "last" or not self.best or epoch.validation_accuracy > max(earlier):
+    def average(self) -> None:
+        """Take the weights as they are, and what normalises by them, into their average."""
+        if not self.averages:
+            self.averages = {name: value.clone() for name, value in self.live.items()}
+        else:
+            self.mean([*self.averages.values()], [*self.live.values()], self.averaged)
+        self.averaged += 1
+
+    @contextmanager
+    def as_kept(self, asked: Guarded, batches: Iterable[Tensor]) -> Iterator[None]:
+        """Make the net what is validated and kept, and then again what is trained.
+
+        It has the averaged weights, and statistics of the batches (N, C, H, W) for its batch
+        normalisation where the recipe wants that ("Rethinking Batch in BatchNorm", Wu and Johnson
+        2021, arXiv:2105.07576). Averages over epochs always have: those of the weights that went
+        into the average are not those of the average (Izmailov et al. 2018, arXiv:1803.05407).
+        """
+        again = self.recipe.precise_batch_norm or (self.averages and self.recipe.averaging == "swa")
+        if not (self.averages or again):
+            yield
+            return
+        own = {name: value.clone() for name, value in self.module.state_dict().items()}
+        try:
+            self.module.load_state_dict(own | self.averages)
+            if again:
+                with torch.random.fork_rng(devices=[]):  # dropout is on
+                    torch.manual_seed(0)
+                    update_bn(batches, asked)
+            yield
+        finally:
+            self.module.load_state_dict(own)
+
+    def note(self, epoch: Epoch) -> None:
+        """Note an epoch, and keep the net as it is if it is the best, or the last is wanted."""
+        earlier = [past.score for past in self.history]
+        if self.recipe.keep == "last" or not self.best or epoch.score > max(earlier):
             self.best = {name: value.clone() for name, value in self.module.state_dict().items()}
         self.history.append(epoch)
+
+    def write(self) -> None:
+        """Replace the file, in one step, by the state as it is, with its digest."""
         if self.path is None:
             return
         tensors = {f"module/{name}": value for name, value in self.module.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        tensors |= {f"averages/{name}": value for name, value in self.averages.items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{key}": value for key, value in state.items()}
         history = json.dumps([asdict(past) for past in self.history])
-        facts = {"identity": self.identity, "history": history}
-        facts["digest"] = digest_of(tensors, history)
+        facts = {"identity": self.identity, "history": history, "averaged": str(self.averaged)}
+        facts["digest"] = digest_of(tensors, history, facts["averaged"])
         fresh = self.path.with_suffix(".tmp")
         fresh.write_bytes(save(owned(tensors), facts))
         fresh.replace(self.path)

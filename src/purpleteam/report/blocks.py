@@ -135,16 +135,23 @@ def _matrix(record: Measurement, value: Counts) -> view.Figure:
     return view.Figure(title, svg, caption, table, folded=True, record=record.id)
 
 
+CURVES = {
+    "training loss": ("loss",),
+    "validation accuracy": ("validation_accuracy", "attacked", "certified"),
+}
+"""What is drawn of the epochs of a training, and the fields of each figure's curves."""
+
+
 def trainings(title: str, *roles: Role, lab: bool | None = None) -> Part:
-    """Return a part: loss and validation accuracy over the epochs of those models, folded."""
+    """Return a part: loss and validation accuracies over the epochs of those models, folded."""
 
     def figures(evidence: Evidence) -> Iterator[view.Figure]:
         models, every = evidence.models_of(*roles, lab=lab), evidence.notes(TRAINING)
         notes = [note for note in every if note.facts.get("model_name") in models]
-        for key, measure in (("loss", "training loss"), ("validation_accuracy", None)):
-            known = [_series(evidence, note, key) for note in notes]
+        for measure, keys in CURVES.items():
+            known = [_series(evidence, note, key) for note in notes for key in keys]
             if series := [curve for curve in known if curve.points]:
-                yield _training(f"{title}: {measure or 'validation accuracy'}", series, notes, key)
+                yield _training(title, series, notes, measure)
 
     return figures
 
@@ -156,14 +163,20 @@ def _series(evidence: Evidence, note: Note, key: str) -> Series:
         value = epoch.get(key)
         value = value.get("value") if isinstance(value, Mapping) else value
         if isinstance(value, int | float) and not isinstance(value, bool):
-            points[float(epoch.get("epoch", place))] = of_fraction(float(value), key, note.id)
+            name = key if key == "loss" else "validation_accuracy"
+            points[float(epoch.get("epoch", place))] = of_fraction(float(value), name, note.id)
     names = [other.facts.get("model_name") for other in evidence.notes(TRAINING)]
     label = f"{model} {seed}" if names.count(model) > 1 and seed is not None else model
-    return Series(label=label, points=points, colour=colour_of(evidence, model))
+    place = CURVES["validation accuracy"].index(key) if key != "loss" else 0
+    label += f", {key}" if place else ""
+    return Series(label=label, points=points, colour=(colour_of(evidence, model) + 3 * place) % 8)
 
 
-def _training(title: str, series: Sequence[Series], notes: Sequence[Note], key: str) -> view.Figure:
-    share, words = key.endswith("accuracy"), key.replace("_", " ")
+def _training(
+    title: str, series: Sequence[Series], notes: Sequence[Note], measure: str
+) -> view.Figure:
+    title, share = f"{title}: {measure}", measure.endswith("accuracy")
+    words = measure.removeprefix("training ")
     lowest = min(number.value for curve in series for number in curve.points.values())
     # The small differences near the top are the news: an accuracy's scale need not start at zero.
     floor = next((floor for floor in (0.96, 0.9, 0.8, 0.6) if floor <= lowest), 0.0)

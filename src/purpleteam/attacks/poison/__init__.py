@@ -34,7 +34,7 @@ from purpleteam.core.registry import Registry, check_ranges, part_of
 from purpleteam.data.images import ImageSet
 from purpleteam.models.loading import build
 from purpleteam.models.recipes import RECIPES
-from purpleteam.models.training import Craft, train
+from purpleteam.models.training import Objective, cross_entropy, train
 
 __all__ = ["POISONS", "PoisonAttack", "PoisonedSet", "part_of"]
 
@@ -86,7 +86,7 @@ class Context:
     facts: dict[str, Any] = field(default_factory=dict)  # for the manifest
 
     def surrogate(
-        self, architecture: str, epochs: int, craft: Craft | None = None, number: int = 0
+        self, architecture: str, epochs: int, objective: Objective = cross_entropy, number: int = 0
     ) -> nn.Module:
         """Return the model that was given, or train a net; each `number` has its own weights."""
         if self.model is not None:
@@ -102,7 +102,7 @@ class Context:
             some,
             recipe,
             seed=seed,
-            craft=craft,
+            objective=objective,
             description="train the surrogate",
             progress=self.progress,
         ).module

@@ -11,13 +11,15 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import quantise
 from purpleteam.attacks.poison import POISONS, Context, PoisonAttack, Sources, part_of, to_bytes
 from purpleteam.attacks.poison.triggers import Corner, Patches, Trigger
 from purpleteam.models.devices import device_of, to_batch
+from purpleteam.models.guard import Guarded
+from purpleteam.models.training import cross_entropy
 
 CORNERS = tuple(Trigger(corner=corner) for corner in get_args(Corner))
 TRAINING_STEPS = 3  # of PGD for each batch of the surrogate's training
@@ -53,7 +55,7 @@ class CleanLabel(PoisonAttack):
         PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)  # refuses what PGD refuses
 
     def craft(self, context: Context, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-        hardened = self._hardened if self.robust else None
+        hardened = self._hardened if self.robust else cross_entropy
         model = context.surrogate(self.architecture, self.epochs, hardened)
         context.name_surrogates(model)
         attack = PGD(norm=self.norm, epsilon=self.epsilon, steps=self.steps)
@@ -70,9 +72,9 @@ class CleanLabel(PoisonAttack):
         return self.trigger.stamp(made)
 
     def _hardened(
-        self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float
+        self, net: Guarded, x: Tensor, y: Tensor, rng: torch.Generator, done: float
     ) -> Tensor:
-        """Return what the surrogate is to withstand: the ball grows over the first half."""
+        """Return the loss of what it is to withstand: the ball grows over the first half."""
         reached = self.epsilon * min(1.0, 0.1 + 2 * done)
         attack = PGD(norm=self.norm, epsilon=reached, steps=TRAINING_STEPS, random_start=False)
-        return attack(model, x, y)
+        return cross_entropy(net, attack(net, x, y), y, rng, done)

@@ -18,7 +18,7 @@ from purpleteam.core.progress import SILENT, Progress
 from purpleteam.core.registry import Registry, part_of
 from purpleteam.data.images import Dataset, ImageSet
 from purpleteam.models.recipes import Recipe
-from purpleteam.models.training import Craft, Training, train
+from purpleteam.models.training import Objective, Training, Validation, cross_entropy, train
 
 __all__ = ["DEFENCES", "Defence", "Hardening", "part_of"]
 
@@ -47,8 +47,8 @@ class Hardening:
         images: ImageSet,
         validation: ImageSet,
         *,
-        craft: Craft | None = None,
-        validate: Callable[[nn.Module], float] | None = None,
+        objective: Objective = cross_entropy,
+        validate: Callable[[nn.Module], Validation] | None = None,
     ) -> Training:
         """Train the net by a recipe, with the seed, checkpoint and budget that are set here."""
         return train(
@@ -57,7 +57,7 @@ class Hardening:
             validation,
             recipe,
             seed=self.seed,
-            craft=craft,
+            objective=objective,
             validate=validate,
             checkpoint=self.checkpoint,
             device=self.device,

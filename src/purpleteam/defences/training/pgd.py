@@ -9,8 +9,8 @@ from purpleteam.attacks.evasion.pgd import PGD
 from purpleteam.attacks.norms import project
 from purpleteam.defences.training import DEFENCES, Defence, Hardening, part_of
 from purpleteam.models.devices import fast_autocast
-from purpleteam.models.guard import guarded, switched
-from purpleteam.models.training import Training
+from purpleteam.models.guard import Guarded, guarded, switched
+from purpleteam.models.training import Training, Validation, cross_entropy
 
 
 @part_of(DEFENCES, "pgd")
@@ -37,21 +37,28 @@ class PGDTraining(Defence):
     def harden(self, work: Hardening) -> Training:
         """Train on adversarial images only; choose the epoch by robust validation accuracy."""
 
-        def craft(
-            model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator, done: float
+        def objective(
+            net: Guarded, x: Tensor, y: Tensor, rng: torch.Generator, done: float
         ) -> Tensor:
             epsilon = self.epsilon * min(1.0, done / self.warm_up if self.warm_up else 1.0)
             step_size = self.relative_step_size * epsilon / self.steps
-            return craft_linf(model, x, y, epsilon, step_size, self.steps, rng)
+            x_adv = craft_linf(net, x, y, epsilon, step_size, self.steps, rng)
+            return cross_entropy(net, x_adv, y, rng, done)
 
         chosen_by = work.dataset.validation.first(self.validation_images)
         pgd_10 = PGD(epsilon=self.epsilon, steps=10)
 
-        def validate(model: nn.Module) -> float:
-            return evaluate(model, chosen_by, pgd_10).robust_accuracy.value
+        def validate(model: nn.Module) -> Validation:
+            found = evaluate(model, chosen_by, pgd_10)
+            clean = float((found.broken_by > -2).mean())
+            return Validation(validation_accuracy=clean, attacked=found.robust_accuracy.value)
 
         return work.train(
-            self, work.dataset.train, work.dataset.validation, craft=craft, validate=validate
+            self,
+            work.dataset.train,
+            work.dataset.validation,
+            objective=objective,
+            validate=validate,
         )
 
 

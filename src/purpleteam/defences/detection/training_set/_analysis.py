@@ -27,7 +27,7 @@ from purpleteam.models import build
 from purpleteam.models.devices import device_of, frozen, to_batch
 from purpleteam.models.inference import logits
 from purpleteam.models.recipes import Recipe
-from purpleteam.models.training import train
+from purpleteam.models.training import Validation, train
 
 PART_SIZE = 275  # images a part: it holds one or two at most of a hundred poisons in 55,000
 LEAST_PARTS = 40
@@ -259,7 +259,7 @@ class Analysis:
             images,
             recipe,
             seed=self.seed + turn,
-            validate=lambda _: float(next(latest)),
+            validate=lambda _: Validation(validation_accuracy=float(next(latest))),
             device=self.device,
             description=description,
             progress=self.progress,
